@@ -1,0 +1,26 @@
+//! pgnorth keeps one address pointing at the PostgreSQL primary of a Patroni cluster.
+//!
+//! Floors, from the top; imports go downwards only, which `tests/local/floors.rs` checks:
+//!
+//! | floor | rooms |
+//! |--|--|
+//! | 5 | `main`, [`telemetry`] |
+//! | 4 | [`app`] |
+//! | 3 | [`discovery`], [`proxy`], [`admin`] (never each other) |
+//! | 2 | [`slot`], [`drain`], [`metrics`], [`readiness`] |
+//! | 1 | [`leader`], [`ending`], [`config`] (no I/O, no clock, no tokio) |
+//!
+//! ARCHITECTURE.md walks one session and one change of leader through the house.
+
+pub mod admin;
+pub mod app;
+pub mod config;
+pub mod discovery;
+pub mod drain;
+pub mod ending;
+pub mod leader;
+pub mod metrics;
+pub mod proxy;
+pub mod readiness;
+pub mod slot;
+pub mod telemetry;

@@ -1,0 +1,342 @@
+//! Every metric: its name, help, labels and handle. Nothing else in the house names a metric.
+//!
+//! Base units; label sets are closed (a member's name is the only value that comes from outside, and Patroni's members are few).
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder, core::Collector,
+};
+
+use crate::ending::Ending;
+
+/// From a millisecond to two minutes: the range between a warm dial and a slow failover.
+const SECONDS: [f64; 16] = [
+    0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0,
+];
+
+/// What a session is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionState {
+    /// The client waits for a leader.
+    Held,
+    /// The leader is being dialled.
+    Dialling,
+    /// Bytes go both ways.
+    Forwarding,
+}
+
+/// How a request to a member's REST API, or a dial, came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// An answer came.
+    Ok,
+    /// Refused, reset, or an answer that makes no sense.
+    Failed,
+    /// Nothing came before the deadline.
+    TimedOut,
+}
+
+/// The handles. One registry for the process; it is passed in, never global.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    sessions: [IntGauge; 3],
+    endings: HashMap<Ending, IntCounter>,
+    /// Clients accepted.
+    pub accepted: IntCounter,
+    /// Accepts that failed (out of files, out of memory).
+    pub accept_errors: IntCounter,
+    /// The cap on sessions in force.
+    pub sessions_max: IntGauge,
+    /// Bytes from clients to the leader.
+    pub bytes_to_leader: IntCounter,
+    /// Bytes from the leader to clients.
+    pub bytes_to_client: IntCounter,
+    /// Time a client waited for a leader to dial.
+    pub hold_seconds: Histogram,
+    dial_seconds: [Histogram; 3],
+    /// Changes from one leader to another.
+    pub leader_changes: IntCounter,
+    /// Times all sessions were ended because the lease may have run out.
+    pub fences: IntCounter,
+    leader_info: IntGaugeVec,
+    /// 1 while new clients are sent to a leader.
+    pub routing: IntGauge,
+    /// Time since the leader's lock was last seen renewed.
+    pub lease_age_seconds: Gauge,
+    /// The lease's length, as the leader object says.
+    pub lease_ttl_seconds: Gauge,
+    source_up: IntGaugeVec,
+    probes: IntCounterVec,
+    failover_seconds: HistogramVec,
+    build_info: GaugeVec,
+}
+
+impl SessionState {
+    const ALL: [Self; 3] = [Self::Held, Self::Dialling, Self::Forwarding];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Dialling => "dialling",
+            Self::Forwarding => "forwarding",
+        }
+    }
+}
+
+impl Outcome {
+    const ALL: [Self; 3] = [Self::Ok, Self::Failed, Self::TimedOut];
+
+    /// The metric's label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+        }
+    }
+}
+
+impl Metrics {
+    /// All metrics, at zero.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let make = Maker(&registry);
+        let sessions = make.gauges("pgnorth_sessions", "Sessions open now, by state.", &["state"]);
+        let ended = make.counters(
+            "pgnorth_sessions_ended_total",
+            "Sessions ended, by ending.",
+            &["ending"],
+        );
+        let bytes = make.counters(
+            "pgnorth_forwarded_bytes_total",
+            "Bytes forwarded, by direction.",
+            &["direction"],
+        );
+        let dials = make.histograms(
+            "pgnorth_dial_seconds",
+            "Time to open a connection to the leader's PostgreSQL, by outcome.",
+            &["outcome"],
+        );
+        let metrics = Self {
+            sessions: SessionState::ALL.map(|state| sessions.with_label_values(&[state.as_str()])),
+            endings: Ending::ALL
+                .into_iter()
+                .map(|ending| (ending, ended.with_label_values(&[ending.as_str()])))
+                .collect(),
+            accepted: make.counter("pgnorth_accepted_total", "Client connections accepted."),
+            accept_errors: make.counter(
+                "pgnorth_accept_errors_total",
+                "Accepts that failed, for want of files or memory.",
+            ),
+            sessions_max: make.gauge("pgnorth_sessions_max", "The cap on open sessions in force."),
+            bytes_to_leader: bytes.with_label_values(&["client_to_leader"]),
+            bytes_to_client: bytes.with_label_values(&["leader_to_client"]),
+            hold_seconds: make.histogram(
+                "pgnorth_hold_seconds",
+                "Time that clients waited for a leader before it was dialled or they were given up.",
+            ),
+            dial_seconds: Outcome::ALL.map(|outcome| dials.with_label_values(&[outcome.as_str()])),
+            leader_changes: make.counter(
+                "pgnorth_leader_changes_total",
+                "Times that sessions were sent to another leader than before.",
+            ),
+            fences: make.counter(
+                "pgnorth_fences_total",
+                "Times that all sessions were ended because the leader's lease may have run out.",
+            ),
+            leader_info: make.gauges(
+                "pgnorth_leader_info",
+                "1 for the member whose sessions may live now.",
+                &["member"],
+            ),
+            routing: make.gauge(
+                "pgnorth_routing",
+                "1 while new clients are sent to a leader, 0 while they are held.",
+            ),
+            lease_age_seconds: make.float(
+                "pgnorth_lease_age_seconds",
+                "Time since the leader's lock was last seen renewed; without Kubernetes, since the leader last said that it is primary.",
+            ),
+            lease_ttl_seconds: make.float("pgnorth_lease_ttl_seconds", "The lease's length: Patroni's ttl."),
+            source_up: make.gauges(
+                "pgnorth_source_up",
+                "1 while a source of discovery answers, by source.",
+                &["source"],
+            ),
+            probes: make.counters(
+                "pgnorth_probes_total",
+                "Requests to members' REST API, by outcome.",
+                &["outcome"],
+            ),
+            failover_seconds: make.histograms(
+                "pgnorth_failover_seconds",
+                "Time that changes of leader took, by phase.",
+                &["phase"],
+            ),
+            build_info: make.floats(
+                "pgnorth_build_info",
+                "1; the labels tell which build this is.",
+                &["version", "commit"],
+            ),
+            registry,
+        };
+        for outcome in Outcome::ALL {
+            metrics.probes.with_label_values(&[outcome.as_str()]);
+        }
+        metrics
+    }
+
+    /// The gauge of sessions in one state.
+    pub fn sessions(&self, state: SessionState) -> &IntGauge {
+        &self.sessions[state as usize]
+    }
+
+    /// Counts one ended session.
+    pub fn ended(&self, ending: Ending) {
+        self.endings[&ending].inc();
+    }
+
+    /// How many sessions ended this way.
+    pub fn endings(&self, ending: Ending) -> u64 {
+        self.endings[&ending].get()
+    }
+
+    /// Records one dial.
+    pub fn dialled(&self, outcome: Outcome, took: Duration) {
+        self.dial_seconds[outcome as usize].observe(took.as_secs_f64());
+    }
+
+    /// Counts one request to a member's REST API.
+    pub fn probed(&self, outcome: Outcome) {
+        self.probes.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    /// Notes which member's sessions may live; `None` for none.
+    pub fn leader_is(&self, member: Option<&str>) {
+        self.leader_info.reset();
+        if let Some(member) = member {
+            self.leader_info.with_label_values(&[member]).set(1);
+        }
+    }
+
+    /// Notes whether a source answers.
+    pub fn source_is_up(&self, source: &str, up: bool) {
+        self.source_up.with_label_values(&[source]).set(up.into());
+    }
+
+    /// Records one phase of one change of leader.
+    pub fn failover_phase(&self, phase: &str, took: Duration) {
+        self.failover_seconds
+            .with_label_values(&[phase])
+            .observe(took.as_secs_f64());
+    }
+
+    /// Notes which build this is.
+    pub fn build_is(&self, version: &str, commit: &str) {
+        self.build_info.with_label_values(&[version, commit]).set(1.0);
+    }
+
+    /// Everything, in Prometheus' text format 0.0.4.
+    pub fn render(&self) -> String {
+        let mut text = Vec::new();
+        TextEncoder::new()
+            .encode(&self.registry.gather(), &mut text)
+            .expect("writing to memory, of metrics that were registered with valid names, cannot fail");
+        String::from_utf8(text).expect("the encoder writes UTF-8")
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Makes and registers. All names and labels are literals in this file, and the test renders them: none can be invalid or a duplicate.
+struct Maker<'registry>(&'registry Registry);
+
+const VALID: &str = "names and labels are literals, valid and unique";
+
+impl Maker<'_> {
+    fn add<C: Collector + Clone + 'static>(&self, metric: prometheus::Result<C>) -> C {
+        let metric = metric.expect(VALID);
+        self.0.register(Box::new(metric.clone())).expect(VALID);
+        metric
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.add(IntCounter::new(name, help))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.add(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.add(IntGauge::new(name, help))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.add(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn float(&self, name: &str, help: &str) -> Gauge {
+        self.add(Gauge::new(name, help))
+    }
+
+    fn floats(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        self.add(GaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn histogram(&self, name: &str, help: &str) -> Histogram {
+        self.add(Histogram::with_opts(
+            HistogramOpts::new(name, help).buckets(SECONDS.to_vec()),
+        ))
+    }
+
+    fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+        self.add(HistogramVec::new(
+            HistogramOpts::new(name, help).buckets(SECONDS.to_vec()),
+            labels,
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_series_has_help_and_type() {
+        let metrics = Metrics::new();
+        metrics.leader_is(Some("pg-0"));
+        metrics.source_is_up("kubernetes", true);
+        metrics.failover_phase("total", Duration::from_secs(1));
+        metrics.build_is("0", "unknown");
+        let text = metrics.render();
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let name = line.split(['{', ' ']).next().unwrap();
+            let family = ["_bucket", "_sum", "_count"]
+                .iter()
+                .find_map(|suffix| name.strip_suffix(suffix))
+                .unwrap_or(name);
+            for kind in ["HELP", "TYPE"] {
+                assert!(text.contains(&format!("# {kind} {family} ")), "{kind} of {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_the_current_leader_has_a_series() {
+        let metrics = Metrics::new();
+        metrics.leader_is(Some("pg-0"));
+        metrics.leader_is(Some("pg-1"));
+        let text = metrics.render();
+        assert!(text.contains("pgnorth_leader_info{member=\"pg-1\"} 1"));
+        assert!(!text.contains("pg-0"));
+    }
+}

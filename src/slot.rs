@@ -1,0 +1,209 @@
+//! The one address: an atomically swapped slot that holds the current [`Term`].
+//!
+//! A term carries its own end signals, so reading who leads, waiting for a leader and noticing a leader's end are one thing, and no registry of
+//! sessions is needed. Who leads is decided elsewhere; this file only publishes it.
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use crate::ending::Ending;
+use crate::leader::{Course, Leader};
+
+/// One unbroken stretch under one verdict.
+#[derive(Debug)]
+pub struct Term {
+    /// What is done with clients and sessions.
+    pub course: Course,
+    /// Why, as a sentence for people.
+    pub reason: String,
+    /// When the leader whose sessions may live (or its absence) began; a hold in between does not move it.
+    pub since: SystemTime,
+    reign: Arc<Reign>,
+    superseded: CancellationToken,
+}
+
+/// The unbroken time in which sessions to one leader may live. It spans a hold that keeps them.
+#[derive(Debug)]
+struct Reign {
+    ended: CancellationToken,
+    why: OnceLock<Ending>,
+}
+
+/// A leader to dial, and the signal that ends every session to it. Read together, so there is no race between them.
+#[derive(Debug)]
+pub struct Lease {
+    /// Whom to dial.
+    pub leader: Leader,
+    reign: Arc<Reign>,
+    ended: CancellationToken,
+}
+
+/// The atomically swapped slot. Reading it takes no lock.
+#[derive(Debug)]
+pub struct LeaderSlot {
+    term: ArcSwap<Term>,
+}
+
+impl LeaderSlot {
+    /// A slot with no leader, for the reason given.
+    pub fn new(reason: impl Into<String>) -> Self {
+        Self {
+            term: ArcSwap::from_pointee(Term {
+                course: Course::Hold(None),
+                reason: reason.into(),
+                since: SystemTime::now(),
+                reign: Reign::begin(),
+                superseded: CancellationToken::new(),
+            }),
+        }
+    }
+
+    /// The current term.
+    pub fn term(&self) -> Arc<Term> {
+        self.term.load_full()
+    }
+
+    /// Makes `course` the current one. Afterwards new clients see it, waiting clients are woken, and, where the leader is another one, every session to
+    /// the old has been told to end, in this order. Returns the instant at which the old sessions were told, if any were to be.
+    ///
+    /// Only discovery calls this; two callers at once would lose one verdict.
+    pub fn publish(&self, course: Course, reason: String) -> Option<Instant> {
+        let old = self.term();
+        let same = course.leader() == old.course.leader() && course.leader().is_some();
+        let none = course.leader().is_none() && old.course.leader().is_none();
+        let ending = match course {
+            Course::Fence => Ending::Fenced,
+            Course::Route(_) | Course::Hold(_) => Ending::LeaderChanged,
+        };
+        let keeps = same || none;
+        self.term.store(Arc::new(Term {
+            course,
+            reason,
+            since: if keeps { old.since } else { SystemTime::now() },
+            reign: if keeps { old.reign.clone() } else { Reign::begin() },
+            superseded: CancellationToken::new(),
+        }));
+        old.superseded.cancel();
+        if keeps {
+            return None;
+        }
+        old.reign.end(ending);
+        Some(Instant::now())
+    }
+
+    /// Waits until new clients may go to a leader. Cancel-safe; never returns while no leader is routed to.
+    pub async fn leader(&self) -> Lease {
+        loop {
+            let term = self.term();
+            if let Some(lease) = term.lease() {
+                return lease;
+            }
+            term.superseded.cancelled().await;
+        }
+    }
+
+    /// Waits until the slot no longer holds `term`. Cancel-safe.
+    pub async fn superseded(&self, term: &Term) {
+        term.superseded.cancelled().await;
+    }
+}
+
+impl Term {
+    /// The leader to dial, if new clients may go to one now.
+    pub fn lease(&self) -> Option<Lease> {
+        self.course.open_to().map(|leader| Lease {
+            leader: leader.clone(),
+            ended: self.reign.ended.child_token(),
+            reign: self.reign.clone(),
+        })
+    }
+}
+
+impl Lease {
+    /// Completes when sessions to this leader must end. Cancel-safe.
+    ///
+    /// Each lease has a token of its own: polling one shared token would make all sessions queue for one lock.
+    pub fn ended(&self) -> WaitForCancellationFutureOwned {
+        self.ended.clone().cancelled_owned()
+    }
+
+    /// Why sessions must end; `None` while they need not.
+    pub fn ending(&self) -> Option<Ending> {
+        self.reign.why.get().copied()
+    }
+}
+
+impl Reign {
+    fn begin() -> Arc<Self> {
+        Arc::new(Self {
+            ended: CancellationToken::new(),
+            why: OnceLock::new(),
+        })
+    }
+
+    fn end(&self, why: Ending) {
+        // The first reason stands; a reign ends once.
+        let _already_ended = self.why.set(why);
+        self.ended.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::leader::Address;
+
+    fn leader(member: &str) -> Leader {
+        Leader {
+            member: member.into(),
+            address: Address::new("10.0.0.7", 5432).unwrap(),
+            timeline: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_hold_keeps_the_sessions_of_its_leader() {
+        let slot = LeaderSlot::new("starting");
+        slot.publish(Course::Route(leader("a")), "a leads".into());
+        let lease = slot.leader().await;
+        slot.publish(Course::Hold(Some(leader("a"))), "switchover".into());
+        assert_eq!(lease.ending(), None);
+        assert!(slot.term().lease().is_none(), "a hold admits nobody");
+        slot.publish(Course::Route(leader("a")), "a leads".into());
+        assert_eq!(lease.ending(), None);
+        slot.publish(Course::Route(leader("b")), "b leads".into());
+        lease.ended().await;
+        assert_eq!(lease.ending(), Some(Ending::LeaderChanged));
+    }
+
+    #[tokio::test]
+    async fn a_fence_ends_sessions_and_a_waiting_client_sees_the_next_leader() {
+        let slot = Arc::new(LeaderSlot::new("starting"));
+        slot.publish(Course::Route(leader("a")), "a leads".into());
+        let lease = slot.leader().await;
+        slot.publish(Course::Fence, "the lease ran out".into());
+        lease.ended().await;
+        assert_eq!(lease.ending(), Some(Ending::Fenced));
+        let waiting = tokio::spawn({
+            let slot = slot.clone();
+            async move { slot.leader().await.leader.member }
+        });
+        slot.publish(Course::Route(leader("b")), "b leads".into());
+        assert_eq!(waiting.await.unwrap(), "b");
+    }
+
+    #[test]
+    fn a_leader_that_returns_after_a_fence_rules_anew() {
+        let slot = LeaderSlot::new("starting");
+        slot.publish(Course::Route(leader("a")), "a leads".into());
+        let before = slot.term().lease().unwrap();
+        slot.publish(Course::Fence, "the lease ran out".into());
+        slot.publish(Course::Route(leader("a")), "a leads".into());
+        let after = slot.term().lease().unwrap();
+        assert_eq!(before.ending(), Some(Ending::Fenced));
+        assert_eq!(after.ending(), None);
+    }
+}

@@ -1,0 +1,3 @@
+//! Tests that need nothing but this machine: the library's rooms and the real binary, over real sockets.
+
+mod admin;

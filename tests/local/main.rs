@@ -1,0 +1,4 @@
+//! Tests that need nothing but this machine: the library's rooms and the real binary, over real sockets.
+
+mod admin;
+mod settings;

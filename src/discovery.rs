@@ -1,1 +1,215 @@
-//! stub
+//! The loop that keeps the slot true: observations go into the view, the view is decided upon, the verdict is published.
+//!
+//! This file owns the order of things and their telling in log and metrics. What the facts mean is decided in `leader::decide`; where they come from is
+//! the business of the sources below.
+
+pub mod kubernetes;
+pub mod patroni;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, info, warn};
+
+use crate::discovery::patroni::{Plan, Target, sleep_until};
+use crate::leader::decide::{Policy, Reason, Verdict, decide};
+use crate::leader::observation::{Claim, Observation};
+use crate::leader::probing::plan;
+use crate::leader::view::View;
+use crate::leader::{Complaint, Course, Leader};
+use crate::metrics::Metrics;
+use crate::readiness::ReadinessHandle;
+use crate::slot::LeaderSlot;
+
+/// The discovery loop.
+pub struct Discovery {
+    /// Where verdicts are published.
+    pub slot: Arc<LeaderSlot>,
+    /// Where they are counted.
+    pub metrics: Arc<Metrics>,
+    /// Told once a source has answered.
+    pub readiness: ReadinessHandle,
+    /// What the operator chose.
+    pub policy: Policy,
+    /// From the sources.
+    pub observations: mpsc::Receiver<Observation>,
+    /// From the proxy.
+    pub complaints: mpsc::Receiver<Complaint>,
+    /// To the sources that ask Patroni.
+    pub plan: watch::Sender<Plan>,
+}
+
+/// What was told last, and what began when.
+struct Told {
+    verdict: Verdict,
+    held_since: Option<Instant>,
+    last_leader: Option<Leader>,
+}
+
+impl Discovery {
+    /// Follows the leader until every source is gone. Nothing in here waits for traffic.
+    pub async fn run(mut self) {
+        let mut view = View::default();
+        let mut told = Told {
+            verdict: Verdict {
+                course: Course::Hold(None),
+                reason: Reason::Starting,
+                recheck_at: None,
+            },
+            held_since: Some(Instant::now()),
+            last_leader: None,
+        };
+        loop {
+            let recheck_at = told.verdict.recheck_at;
+            tokio::select! {
+                // News before the clock: a renewal that has arrived must win over the lease's end.
+                biased;
+                observation = self.observations.recv() => match observation {
+                    Some(observation) => self.take_in(&mut view, observation),
+                    None => return,
+                },
+                Some(complaint) = self.complaints.recv() => {
+                    debug!(member = %complaint.member, "the leader was complained about: {}", complaint.what);
+                    let claim = Claim::Complaint(complaint.member);
+                    self.take_in(&mut view, Observation { at: Instant::now(), claim });
+                }
+                () = sleep_until(recheck_at) => {}
+            }
+            while let Ok(observation) = self.observations.try_recv() {
+                self.take_in(&mut view, observation);
+            }
+            let now = Instant::now();
+            let current = self.slot.term().course.leader().cloned();
+            let verdict = decide(&view, current.as_ref(), now, &self.policy);
+            self.follow(verdict, &mut told, now);
+            self.replan(&view, &told, now);
+            self.measure(&view, &told, now);
+        }
+    }
+
+    fn take_in(&self, view: &mut View, observation: Observation) {
+        debug!(claim = ?observation.claim, "observed");
+        view.record(observation);
+        if view.api_answered() || view.rest_answered() {
+            self.readiness.ready();
+        }
+    }
+
+    /// Publishes the verdict and tells of it, if it differs from the last one.
+    fn follow(&self, verdict: Verdict, told: &mut Told, now: Instant) {
+        let changed = verdict.course != told.verdict.course;
+        if !changed && verdict.reason == told.verdict.reason {
+            told.verdict = verdict;
+            return;
+        }
+        let reason = verdict.reason.to_string();
+        self.slot.publish(verdict.course.clone(), reason.clone());
+        if changed {
+            self.tell_change(&verdict, &reason, told, now);
+        } else if std::mem::discriminant(&verdict.reason) != std::mem::discriminant(&told.verdict.reason) {
+            info!(%reason, "{}", still(&verdict.course));
+        } else {
+            debug!(%reason, "{}", still(&verdict.course));
+        }
+        told.verdict = verdict;
+    }
+
+    fn tell_change(&self, verdict: &Verdict, reason: &str, told: &mut Told, now: Instant) {
+        let from = told.verdict.course.leader();
+        match &verdict.course {
+            Course::Route(leader) => {
+                let held = told.held_since.take().map(|since| now.saturating_duration_since(since));
+                let held_ms = held.map_or(0, |held| held.as_millis());
+                match &told.last_leader {
+                    Some(last) if last == leader => {
+                        info!(leader = %leader, held_ms, %reason, "routing to the same leader again")
+                    }
+                    Some(last) => {
+                        self.metrics.leader_changes.inc();
+                        if let Some(held) = held {
+                            self.metrics.failover_phase("total", held);
+                        }
+                        info!(from = %last, to = %leader, timeline = leader.timeline, held_ms, %reason, "leader changed");
+                    }
+                    None => info!(leader = %leader, timeline = leader.timeline, %reason, "leader found"),
+                }
+                told.last_leader = Some(leader.clone());
+            }
+            Course::Hold(kept) => {
+                told.held_since.get_or_insert(now);
+                match (from, kept) {
+                    (_, Some(kept)) => info!(leader = %kept, %reason, "holding new clients; sessions stay"),
+                    (Some(from), None) => {
+                        info!(from = %from, %reason, "holding new clients; sessions to the former leader end")
+                    }
+                    (None, None) => info!(%reason, "holding new clients"),
+                }
+            }
+            Course::Fence => {
+                told.held_since.get_or_insert(now);
+                if from.is_some() {
+                    self.metrics.fences.inc();
+                }
+                match (&verdict.reason, from) {
+                    (Reason::SplitBrain(_), _) => warn!(%reason, "fencing: every session ends, new clients wait"),
+                    (_, Some(from)) => warn!(from = %from, %reason, "fencing: every session ends, new clients wait"),
+                    (_, None) => info!(%reason, "holding new clients"),
+                }
+            }
+        }
+    }
+
+    fn replan(&self, view: &View, told: &Told, now: Instant) {
+        let targets = plan(view, &told.verdict.course, told.held_since, now)
+            .into_iter()
+            .filter_map(|probe| {
+                Some(Target {
+                    url: view.api_url(&probe.member)?.to_owned(),
+                    member: probe.member,
+                    every: probe.every,
+                })
+            })
+            .collect();
+        let next = Plan {
+            targets,
+            urls: view
+                .members()
+                .filter_map(|member| view.api_url(member))
+                .map(str::to_owned)
+                .collect(),
+            alert: told.held_since.is_some(),
+        };
+        self.plan.send_if_modified(|plan| {
+            let changed = *plan != next;
+            if changed {
+                *plan = next;
+            }
+            changed
+        });
+    }
+
+    fn measure(&self, view: &View, told: &Told, now: Instant) {
+        let course = &told.verdict.course;
+        self.metrics.routing.set(course.open_to().is_some().into());
+        self.metrics
+            .leader_is(course.leader().map(|leader| leader.member.as_str()));
+        self.metrics.lease_ttl_seconds.set(view.ttl().as_secs_f64());
+        if let Some(evidence) = view.last_evidence(course.leader().map(|leader| leader.member.as_str())) {
+            let age = now.saturating_duration_since(evidence);
+            self.metrics.lease_age_seconds.set(age.as_secs_f64());
+        }
+        if view.api_answered() || view.api_silence().is_some() {
+            self.metrics.source_is_up("kubernetes", view.api_silence().is_none());
+        }
+        self.metrics.source_is_up("patroni", view.rest_answers());
+    }
+}
+
+fn still(course: &Course) -> &'static str {
+    match course {
+        Course::Route(_) => "still routing to the leader",
+        Course::Hold(_) => "still holding new clients",
+        Course::Fence => "still fencing",
+    }
+}

@@ -38,6 +38,11 @@ impl Drain {
         self.force.child_token()
     }
 
+    /// Tells every session to end now.
+    pub fn force(&self) {
+        self.force.cancel();
+    }
+
     /// Waits for the sessions to finish, at most `patience`, then ends what is left and waits for that. Returns how many were ended by force.
     pub async fn finish(&self, patience: Duration) -> usize {
         self.sessions.close();
@@ -45,7 +50,7 @@ impl Drain {
             return 0;
         }
         let left = self.sessions.len();
-        self.force.cancel();
+        self.force();
         self.sessions.wait().await;
         left
     }

@@ -3,6 +3,7 @@
 //! No I/O and no clock here: times enter as arguments.
 
 pub mod decide;
+pub mod observation;
 pub mod probing;
 pub mod view;
 
@@ -11,6 +12,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use thiserror::Error;
+use url::Url;
 
 /// Where a member's PostgreSQL listens. A host name stays a name: it is resolved at each dial and never remembered.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -65,6 +67,17 @@ impl Address {
         }
         Ok(Self { host, port })
     }
+}
+
+/// Scheme, host and port of a URL of Patroni's REST API, without path and credentials: `http://10.0.0.7:8008`.
+pub fn base_url(api_url: &str) -> Result<String, &'static str> {
+    let url = Url::parse(api_url).map_err(|_| "is not a URL")?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err("is not of the form http://host:port");
+    }
+    let host = url.host_str().ok_or("names no host")?;
+    let port = url.port_or_known_default().ok_or("names no port")?;
+    Ok(format!("{}://{host}:{port}", url.scheme()))
 }
 
 /// Letters, digits, hyphens, underscores (seen in the field) and dots; RFC 1123's lengths.

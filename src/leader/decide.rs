@@ -1,1 +1,527 @@
-//! stub
+//! Who is leader now, and why: one function, pure and total. No I/O, no clock.
+//!
+//! The lock, while it is fresh, says *who*; the body of that member's REST answer says *whether it is writable yet*. Without the lock (no Kubernetes, or
+//! its API is silent) the members' REST answers decide alone.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::leader::observation::{Report, Role};
+use crate::leader::view::{LockView, View};
+use crate::leader::{Course, Leader};
+
+/// What the operator may choose.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// How long an announced switchover holds new clients while the leader still runs.
+    pub switchover_hold: Duration,
+    /// Without a lock to go by, how long an answer of a member's REST API stands.
+    pub report_life: Duration,
+}
+
+/// What to do, why, and when time alone may change it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// What to do.
+    pub course: Course,
+    /// Why.
+    pub reason: Reason,
+    /// When to decide again although nothing new was heard; `None` where time changes nothing.
+    pub recheck_at: Option<Instant>,
+}
+
+/// Why: a closed set, each of which prints as a sentence for people. It holds nothing that changes while the facts stay the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Nothing has been heard yet.
+    Starting,
+    /// The lock names it, and its REST API says that it is writable.
+    LockAndReport(String),
+    /// The lock names it and was renewed in time; its REST API is silent.
+    LockAlone(String, String),
+    /// The lock names it, its REST API is silent, and its pod's status says that it is writable.
+    LockAndPodStatus(String, String),
+    /// The lock moved to it; its REST API has not said yet that it is writable.
+    Unverified(String, String),
+    /// The lock names it, and its REST API says that it is not writable.
+    NotWritable(String, String),
+    /// The lock names a member whose address is not known.
+    NoAddress(String, String),
+    /// A switchover away from it is about to begin.
+    SwitchoverAnnounced(String, Option<String>),
+    /// The lock has no holder.
+    Released,
+    /// The lock has no holder, but Patroni is paused and this member says that it is primary.
+    ReleasedInPause(String),
+    /// The lock was not renewed for its ttl.
+    LeaseExpired(String, Duration),
+    /// The lock was not renewed, but Patroni is paused.
+    ExpiredInPause(String),
+    /// The lock was not renewed, but the members vouch for the leader.
+    Failsafe(String),
+    /// The cluster follows another one.
+    StandbyCluster(String),
+    /// There is no lock to go by; this member alone says that it is primary.
+    OnlyPrimary(String, NoLock),
+    /// There is no lock to go by; several say that they are primary, and this one is ahead.
+    NewestPrimary(String, NoLock),
+    /// There is no lock to go by; several say that they are primary and none is ahead: a split brain.
+    SplitBrain(Vec<String>),
+    /// There is no lock to go by, and no member answers; the leader is kept until the lease ends.
+    KeptInSilence(String, NoLock),
+    /// There is no lock to go by, and no member said anything for a whole lease.
+    SilentTooLong(NoLock),
+    /// There is no lock to go by; members answer, and none is primary.
+    NoPrimary(NoLock),
+    /// No member is known, or none has ever answered.
+    NobodyAnswers(NoLock, String),
+}
+
+/// Why there is no lock to go by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoLock {
+    /// pgnorth runs without Kubernetes.
+    RestOnly,
+    /// The Kubernetes API does not answer, and why.
+    ApiSilent(String),
+    /// There is no leader object.
+    NoObject,
+}
+
+/// How a member stands, judged from its newest report.
+enum Standing {
+    Writable(Option<u32>),
+    Not(String),
+    StandbyLeader,
+    Silent(String),
+}
+
+/// Decides. `current` is the leader whose sessions live now.
+pub fn decide(view: &View, current: Option<&Leader>, now: Instant, policy: &Policy) -> Verdict {
+    let case = Case {
+        view,
+        current,
+        now,
+        policy,
+    };
+    match (view.lock(), view.api_silence()) {
+        (Some(lock), None) => case.by_lock(lock),
+        (_, Some(why)) => case.by_reports(&NoLock::ApiSilent(why.to_owned())),
+        (None, None) if view.api_answered() => case.by_reports(&NoLock::NoObject),
+        (None, None) => case.by_reports(&NoLock::RestOnly),
+    }
+}
+
+struct Case<'a> {
+    view: &'a View,
+    current: Option<&'a Leader>,
+    now: Instant,
+    policy: &'a Policy,
+}
+
+impl Case<'_> {
+    fn by_lock(&self, lock: &LockView) -> Verdict {
+        let Some(holder) = lock.lock.holder.as_deref() else {
+            return self.released();
+        };
+        if self.view.is_standby_cluster() {
+            return verdict(Course::Hold(None), Reason::StandbyCluster(holder.to_owned()));
+        }
+        let leader = match self.leader(holder) {
+            Ok(leader) => leader,
+            Err(why) => return verdict(Course::Hold(None), Reason::NoAddress(holder.to_owned(), why)),
+        };
+        if lock.lease_end() <= self.now {
+            return self.expired(lock, leader);
+        }
+        let fresh = if self.is_current(&leader) {
+            self.lock_names_current(leader)
+        } else {
+            self.lock_names_another(lock, leader)
+        };
+        fresh.recheck_by(lock.lease_end())
+    }
+
+    /// The lock is fresh and names the leader whose sessions live: a hiccup of its REST API changes nothing.
+    fn lock_names_current(&self, leader: Leader) -> Verdict {
+        let member = leader.member.clone();
+        match self.standing(&member, None) {
+            Standing::Not(what) => verdict(Course::Hold(Some(leader)), Reason::NotWritable(member, what)),
+            Standing::StandbyLeader => verdict(Course::Hold(None), Reason::StandbyCluster(member)),
+            Standing::Writable(_) | Standing::Silent(_) if let Some((candidate, until)) = self.announced(&member) => {
+                verdict(
+                    Course::Hold(Some(leader)),
+                    Reason::SwitchoverAnnounced(member, candidate),
+                )
+                .recheck_by(until)
+            }
+            Standing::Writable(timeline) => verdict(
+                Course::Route(Leader { timeline, ..leader }),
+                Reason::LockAndReport(member),
+            ),
+            Standing::Silent(why) => verdict(Course::Route(leader), Reason::LockAlone(member, why)),
+        }
+        .recheck_at(self.announcement_starts())
+    }
+
+    /// The lock is fresh and names a member that has yet to be seen writable since. Sessions to any other end now.
+    fn lock_names_another(&self, lock: &LockView, leader: Leader) -> Verdict {
+        let member = leader.member.clone();
+        match self.standing(&member, lock.held_since) {
+            Standing::Writable(timeline) => verdict(
+                Course::Route(Leader { timeline, ..leader }),
+                Reason::LockAndReport(member),
+            ),
+            Standing::Not(what) => verdict(Course::Hold(None), Reason::NotWritable(member, what)),
+            Standing::StandbyLeader => verdict(Course::Hold(None), Reason::StandbyCluster(member)),
+            Standing::Silent(why) => match self.pod_status_vouches(&member, lock.held_since) {
+                Some(timeline) => verdict(
+                    Course::Route(Leader { timeline, ..leader }),
+                    Reason::LockAndPodStatus(member, why),
+                ),
+                None => verdict(Course::Hold(None), Reason::Unverified(member, why)),
+            },
+        }
+    }
+
+    fn released(&self) -> Verdict {
+        let paused_primary = self.current.filter(|current| {
+            self.view.is_paused() && matches!(self.standing(&current.member, None), Standing::Writable(_))
+        });
+        match paused_primary {
+            Some(current) => verdict(
+                Course::Hold(Some(current.clone())),
+                Reason::ReleasedInPause(current.member.clone()),
+            ),
+            None => verdict(Course::Hold(None), Reason::Released),
+        }
+    }
+
+    fn expired(&self, lock: &LockView, leader: Leader) -> Verdict {
+        let member = leader.member.clone();
+        let last = self.view.answers(&member).and_then(|answers| answers.last.as_ref());
+        if let Some(last) = last
+            && last.value.failsafe_active
+            && last.value.is_writable()
+            && self.now < last.at + lock.lock.ttl
+            && self.lower_timeline(&last.value).is_none()
+        {
+            let leader = Leader {
+                timeline: last.value.timeline,
+                ..leader
+            };
+            return verdict(Course::Route(leader), Reason::Failsafe(member)).recheck_by(last.at + lock.lock.ttl);
+        }
+        // In pause nobody is promoted by itself, so an old lock proves nothing against a leader that was verified before.
+        if self.view.is_paused() && self.is_current(&leader) {
+            return match self.standing(&member, None) {
+                Standing::Not(what) => verdict(Course::Hold(Some(leader)), Reason::NotWritable(member, what)),
+                _ => verdict(Course::Route(leader), Reason::ExpiredInPause(member)),
+            };
+        }
+        verdict(Course::Fence, Reason::LeaseExpired(member, lock.lock.ttl))
+    }
+
+    /// No lock to go by: what members say of themselves decides.
+    fn by_reports(&self, no_lock: &NoLock) -> Verdict {
+        let primaries = self.primaries();
+        let ahead = |report: &Report| (report.holds_lock, report.timeline);
+        match primaries.as_slice() {
+            [] => self.no_primary(no_lock),
+            [(member, report, heard)] => self.primary(
+                member,
+                report,
+                Reason::OnlyPrimary((*member).into(), no_lock.clone()),
+                *heard,
+            ),
+            [(one, first, heard), (_, second, _), ..] if ahead(first) > ahead(second) => self.primary(
+                one,
+                first,
+                Reason::NewestPrimary((*one).into(), no_lock.clone()),
+                *heard,
+            ),
+            several => {
+                let names = several.iter().map(|(member, ..)| (*member).to_owned()).collect();
+                verdict(Course::Fence, Reason::SplitBrain(names))
+            }
+        }
+        .recheck_at(self.next_report_to_age())
+    }
+
+    fn primary(&self, member: &str, report: &Report, reason: Reason, heard: Instant) -> Verdict {
+        if let Some(what) = self.lower_timeline(report) {
+            return verdict(Course::Hold(None), Reason::NotWritable(member.to_owned(), what));
+        }
+        let leader = match self.leader(member) {
+            Ok(leader) => Leader {
+                timeline: report.timeline,
+                ..leader
+            },
+            Err(why) => return verdict(Course::Hold(None), Reason::NoAddress(member.to_owned(), why)),
+        };
+        match self.announced(member) {
+            Some((candidate, until)) if self.is_current(&leader) => verdict(
+                Course::Hold(Some(leader)),
+                Reason::SwitchoverAnnounced(member.to_owned(), candidate),
+            )
+            .recheck_by(until),
+            _ => verdict(Course::Route(leader), reason),
+        }
+        .recheck_by(heard + self.policy.report_life)
+        .recheck_at(self.announcement_starts())
+    }
+
+    /// No member says that it is primary: the leader is kept until a lease after the last good evidence, whatever its source.
+    fn no_primary(&self, no_lock: &NoLock) -> Verdict {
+        let Some(current) = self.current else {
+            return match self.view.rest_answered() {
+                true => verdict(Course::Hold(None), Reason::NoPrimary(no_lock.clone())),
+                false => {
+                    let why = self
+                        .view
+                        .cluster_silence()
+                        .unwrap_or("no member of the cluster has answered yet");
+                    verdict(
+                        Course::Hold(None),
+                        Reason::NobodyAnswers(no_lock.clone(), why.to_owned()),
+                    )
+                }
+            };
+        };
+        let member = current.member.clone();
+        let end = self.view.last_evidence(Some(&member)).unwrap_or(self.now) + self.view.ttl();
+        match self.standing(&member, None) {
+            Standing::Not(what) => verdict(Course::Hold(Some(current.clone())), Reason::NotWritable(member, what)),
+            Standing::StandbyLeader => verdict(Course::Hold(None), Reason::StandbyCluster(member)),
+            _ if end <= self.now => verdict(Course::Fence, Reason::SilentTooLong(no_lock.clone())),
+            _ => verdict(
+                Course::Route(current.clone()),
+                Reason::KeptInSilence(member, no_lock.clone()),
+            )
+            .recheck_by(end),
+        }
+    }
+
+    /// Members whose newest request was answered, lately, with primary and running; those ahead first.
+    fn primaries(&self) -> Vec<(&str, &Report, Instant)> {
+        let mut found: Vec<_> = self
+            .view
+            .members()
+            .filter_map(|member| {
+                let answers = self.view.answers(member)?;
+                let last = answers.last.as_ref()?;
+                let stands = answers.silent.is_none() && self.now < last.at + self.policy.report_life;
+                (stands && last.value.is_writable()).then_some((member, &last.value, last.at))
+            })
+            .collect();
+        found.sort_by_key(|(_, report, _)| std::cmp::Reverse((report.holds_lock, report.timeline)));
+        found
+    }
+
+    /// How a member stands by its newest answer; answers from before `since` say nothing.
+    fn standing(&self, member: &str, since: Option<Instant>) -> Standing {
+        let answers = self.view.answers(member);
+        let last = answers.and_then(|answers| answers.last.as_ref());
+        let silence = answers.and_then(|answers| answers.silent.as_ref());
+        let silent = || {
+            let why = silence.map_or("it has not answered yet", |silence| silence.value.as_str());
+            Standing::Silent(why.to_owned())
+        };
+        let Some(last) = last.filter(|last| since.is_none_or(|since| since <= last.at)) else {
+            return silent();
+        };
+        match (&last.value, self.lower_timeline(&last.value)) {
+            (report, _) if report.role == Role::StandbyLeader => Standing::StandbyLeader,
+            (report, None) if report.is_writable() => match silence {
+                Some(_) => silent(),
+                None => Standing::Writable(report.timeline),
+            },
+            (report, Some(what)) if report.is_writable() => Standing::Not(what),
+            (report, _) => Standing::Not(match report.role {
+                Role::Primary => format!("its state is {:?}", report.state),
+                _ => format!("it is still in recovery (state {:?})", report.state),
+            }),
+        }
+    }
+
+    /// Where the REST API can't be reached, the pod's `status` annotation serves, a second late, if it was written since the member holds the lock.
+    fn pod_status_vouches(&self, member: &str, since: Option<Instant>) -> Option<Option<u32>> {
+        let pod = self.view.pod(member)?;
+        let answers = self.view.answers(member)?;
+        let writable = pod.value.role.as_deref().map(Role::from_patroni) == Some(Role::Primary)
+            && pod.value.state.as_deref() == Some("running");
+        let vouches = answers.silent.is_some()
+            && answers.last.as_ref().is_none_or(|last| last.at < pod.at)
+            && writable
+            && since.is_none_or(|since| since <= pod.at)
+            && self.view.newer_timeline_than(pod.value.timeline, None).is_none();
+        vouches.then_some(pod.value.timeline)
+    }
+
+    fn lower_timeline(&self, report: &Report) -> Option<String> {
+        let newest = self
+            .view
+            .newer_timeline_than(report.timeline, report.system.as_deref())?;
+        let timeline = report.timeline.unwrap_or_default();
+        Some(format!(
+            "it is on timeline {timeline}, and a leader was seen on timeline {newest}"
+        ))
+    }
+
+    /// The candidate of a switchover away from `member` that is due, and until when it holds new clients.
+    fn announced(&self, member: &str) -> Option<(Option<String>, Instant)> {
+        let heard = self.view.announcement()?;
+        let begins = heard.value.starts.map_or(heard.at, |starts| starts.max(heard.at));
+        let until = begins + self.policy.switchover_hold;
+        let concerns = heard.value.leader.as_deref().is_none_or(|leader| leader == member)
+            && heard.value.candidate.as_deref() != Some(member);
+        (concerns && begins <= self.now && self.now < until).then(|| (heard.value.candidate.clone(), until))
+    }
+
+    fn announcement_starts(&self) -> Option<Instant> {
+        let starts = self.view.announcement()?.value.starts?;
+        (self.now < starts).then_some(starts)
+    }
+
+    fn next_report_to_age(&self) -> Option<Instant> {
+        self.view
+            .members()
+            .filter_map(|member| Some(self.view.answers(member)?.last.as_ref()?.at + self.policy.report_life))
+            .filter(|end| self.now < *end)
+            .min()
+    }
+
+    fn leader(&self, member: &str) -> Result<Leader, String> {
+        let current = self.current.filter(|current| current.member == member);
+        match (self.view.address(member), current) {
+            (Ok(address), Some(current)) if current.address == address => Ok(current.clone()),
+            (Ok(address), _) => Ok(Leader {
+                member: member.to_owned(),
+                address,
+                timeline: None,
+            }),
+            // Its pod or row is gone while the lock stands: nothing says that the server is.
+            (Err(_), Some(current)) => Ok(current.clone()),
+            (Err(why), None) => Err(why),
+        }
+    }
+
+    fn is_current(&self, leader: &Leader) -> bool {
+        self.current == Some(leader)
+    }
+}
+
+fn verdict(course: Course, reason: Reason) -> Verdict {
+    Verdict {
+        course,
+        reason,
+        recheck_at: None,
+    }
+}
+
+impl Verdict {
+    fn recheck_by(self, at: Instant) -> Self {
+        self.recheck_at(Some(at))
+    }
+
+    fn recheck_at(self, at: Option<Instant>) -> Self {
+        let recheck_at = match (self.recheck_at, at) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+        Self { recheck_at, ..self }
+    }
+}
+
+impl fmt::Display for NoLock {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RestOnly => out.write_str("going by Patroni's REST API"),
+            Self::ApiSilent(why) => write!(
+                out,
+                "going by Patroni's REST API alone, since the Kubernetes API does not answer: {why}"
+            ),
+            Self::NoObject => out.write_str("going by Patroni's REST API alone, since there is no leader object"),
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Starting => out.write_str("starting: no source has answered yet"),
+            Self::LockAndReport(member) => write!(
+                out,
+                "{member} holds the leader lock and says that it is a running primary"
+            ),
+            Self::LockAlone(member, why) => write!(
+                out,
+                "{member} holds the leader lock and renews it, although its REST API does not answer: {why}"
+            ),
+            Self::LockAndPodStatus(member, why) => write!(
+                out,
+                "{member} holds the leader lock and its pod's status says running primary; its REST API does not answer: {why}"
+            ),
+            Self::Unverified(member, why) => write!(
+                out,
+                "{member} holds the leader lock, but has not said yet that it is a running primary: {why}"
+            ),
+            Self::NotWritable(member, what) => write!(out, "{member} leads but does not accept writes: {what}"),
+            Self::NoAddress(member, why) => write!(out, "{member} leads, but its address is not known: {why}"),
+            Self::SwitchoverAnnounced(member, Some(candidate)) => {
+                write!(out, "a switchover from {member} to {candidate} was announced")
+            }
+            Self::SwitchoverAnnounced(member, None) => write!(out, "a switchover away from {member} was announced"),
+            Self::Released => out.write_str("the leader lock was released and nobody has taken it yet"),
+            Self::ReleasedInPause(member) => write!(
+                out,
+                "nobody holds the leader lock, but Patroni is paused and {member} says that it is a running primary"
+            ),
+            Self::LeaseExpired(member, ttl) => write!(
+                out,
+                "{member} has not renewed the leader lock for {} s (its ttl): another member may be promoted by now",
+                ttl.as_secs()
+            ),
+            Self::ExpiredInPause(member) => write!(
+                out,
+                "{member} does not renew the leader lock, but Patroni is paused: nobody else is promoted by itself"
+            ),
+            Self::Failsafe(member) => write!(
+                out,
+                "{member} cannot renew the leader lock, but runs in failsafe mode: every member vouches for it"
+            ),
+            Self::StandbyCluster(member) => write!(
+                out,
+                "{member} leads a standby cluster: it follows a primary elsewhere and accepts no writes"
+            ),
+            Self::OnlyPrimary(member, no_lock) => {
+                write!(out, "{member} alone says that it is a running primary; {no_lock}")
+            }
+            Self::NewestPrimary(member, no_lock) => write!(
+                out,
+                "several members say that they are primary, and {member} holds the lock on the newest timeline; {no_lock}"
+            ),
+            Self::SplitBrain(members) => write!(
+                out,
+                "SPLIT BRAIN: {} all say that they are primary, on the same timeline; nobody gets a connection until one of them is stopped",
+                members.join(" and ")
+            ),
+            Self::KeptInSilence(member, no_lock) => {
+                write!(
+                    out,
+                    "{member} does not answer and nobody else is primary: it is kept until its lease ends; {no_lock}"
+                )
+            }
+            Self::SilentTooLong(no_lock) => {
+                write!(out, "no member said for a whole lease that it is primary; {no_lock}")
+            }
+            Self::NoPrimary(no_lock) => write!(out, "no member says that it is a running primary; {no_lock}"),
+            Self::NobodyAnswers(no_lock, why) => write!(out, "{why}; {no_lock}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod histories;
+#[cfg(test)]
+mod rules;

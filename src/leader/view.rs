@@ -1,1 +1,378 @@
-//! stub
+//! The newest observation of each source, with its local time of arrival.
+//!
+//! A source that fails grows old; it never claims that there is no leader. What follows from all this is decided in `decide`.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::leader::Address;
+use crate::leader::observation::{
+    Announcement, Claim, ClusterMember, ClusterSettings, Lock, ObjectKind, Observation, Pod, Report,
+};
+
+/// Patroni's default, until the cluster has told its own.
+const DEFAULT_TTL: Duration = Duration::from_secs(30);
+
+/// The place of `renewTime` in [`Lock::renewal`].
+const RENEW_TIME: usize = 1;
+
+/// Everything that is known now.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    endpoints: Objects,
+    config_maps: Objects,
+    pods: BTreeMap<String, Heard<Pod>>,
+    listed: BTreeMap<String, ClusterMember>,
+    answers: BTreeMap<String, Answers>,
+    complaints: BTreeMap<String, Instant>,
+    cluster: ClusterNews,
+    newest_timeline: Option<(String, u32)>,
+}
+
+/// A value and when it last changed here.
+#[derive(Clone, Debug)]
+pub struct Heard<T> {
+    /// The value.
+    pub value: T,
+    /// When this value was first seen.
+    pub at: Instant,
+}
+
+/// Patroni's objects of one kind.
+#[derive(Clone, Debug, Default)]
+struct Objects {
+    lock: Option<LockView>,
+    answered: bool,
+    silent: Option<Heard<String>>,
+    announcement: Option<Heard<Announcement>>,
+    settings: Option<ClusterSettings>,
+}
+
+/// The lock, and the local times that matter about it.
+#[derive(Clone, Debug)]
+pub struct LockView {
+    /// What the object says.
+    pub lock: Lock,
+    /// When it last changed: renewed, moved or released. The lease counts from here; time in which the API was silent does not count.
+    pub renewed: Instant,
+    /// Since when it names this holder; `None` if it did when it was first seen.
+    pub held_since: Option<Instant>,
+    /// When it was last seen to change; `None` while it stands as it was first seen.
+    changed: Option<Instant>,
+}
+
+/// What a member's REST API said.
+#[derive(Clone, Debug, Default)]
+pub struct Answers {
+    /// The newest answer. It stays while the member is silent.
+    pub last: Option<Heard<Report>>,
+    /// The newest request got no answer: since when this is so, and why.
+    pub silent: Option<Heard<String>>,
+}
+
+/// What `/cluster` said beside the members.
+#[derive(Clone, Debug, Default)]
+struct ClusterNews {
+    answered: bool,
+    paused: bool,
+    switchover: Option<Heard<Announcement>>,
+    ttl: Option<Duration>,
+    silent: Option<String>,
+}
+
+impl View {
+    /// Takes in one observation.
+    pub fn record(&mut self, observation: Observation) {
+        let Observation { at, claim } = observation;
+        match claim {
+            Claim::Lock(kind, lock) => self.objects_mut(kind).record_lock(lock, at),
+            Claim::ApiSilent(kind, why) => {
+                self.objects_mut(kind).silent = Some(first(&self.objects(kind).silent, why, at))
+            }
+            Claim::Announcement(kind, news) => {
+                let known = &mut self.objects_mut(kind).announcement;
+                *known = news.map(|news| unchanged_or_new(known.take(), news, at));
+            }
+            Claim::Settings(kind, settings) => self.objects_mut(kind).settings = settings,
+            Claim::Pods(pods) => {
+                self.pods.retain(|name, _| pods.iter().any(|pod| pod.name == *name));
+                for pod in pods {
+                    self.record_pod(pod, at);
+                }
+                self.forget_the_gone();
+            }
+            Claim::Pod(pod) => self.record_pod(pod, at),
+            Claim::PodGone(name) => {
+                self.pods.remove(&name);
+                self.forget_the_gone();
+            }
+            Claim::Report(member, Ok(report)) => self.record_report(member, report, at),
+            Claim::Report(member, Err(why)) => {
+                let answers = self.answers.entry(member).or_default();
+                answers.silent = Some(first(&answers.silent, why, at));
+            }
+            Claim::Cluster(cluster) => {
+                let news = &mut self.cluster;
+                news.answered = true;
+                news.silent = None;
+                news.paused = cluster.paused;
+                news.ttl = cluster.ttl.or(news.ttl);
+                let known = news.switchover.take();
+                news.switchover = cluster.switchover.map(|new| unchanged_or_new(known, new, at));
+                self.record_members(cluster.members);
+            }
+            Claim::ClusterSilent(why) => self.cluster.silent = Some(why),
+            Claim::Complaint(member) => {
+                self.complaints.insert(member, at);
+            }
+        }
+    }
+
+    fn record_pod(&mut self, pod: Pod, at: Instant) {
+        let known = self.pods.remove(&pod.name);
+        let moved = known
+            .as_ref()
+            .is_some_and(|known| known.value.address != pod.address || known.value.api_url != pod.api_url);
+        if moved {
+            // The same name at another place is another process: what the former one said is no evidence.
+            self.answers.remove(&pod.name);
+        }
+        self.pods.insert(pod.name.clone(), unchanged_or_new(known, pod, at));
+    }
+
+    fn record_members(&mut self, members: Vec<ClusterMember>) {
+        for member in &members {
+            if self.listed.get(&member.name).is_some_and(|known| known != member) {
+                self.answers.remove(&member.name);
+            }
+        }
+        self.listed = members
+            .into_iter()
+            .map(|member| (member.name.clone(), member))
+            .collect();
+        self.forget_the_gone();
+    }
+
+    fn record_report(&mut self, member: String, report: Report, at: Instant) {
+        if let (true, true, Some(system), Some(timeline)) =
+            (report.holds_lock, report.is_writable(), &report.system, report.timeline)
+        {
+            let newest = self.newest_timeline.as_ref();
+            if newest.is_none_or(|(known, newest)| known != system || *newest < timeline) {
+                self.newest_timeline = Some((system.clone(), timeline));
+            }
+        }
+        let answers = self.answers.entry(member).or_default();
+        answers.last = Some(Heard { value: report, at });
+        answers.silent = None;
+    }
+
+    fn forget_the_gone(&mut self) {
+        let (pods, listed) = (&self.pods, &self.listed);
+        let known = |name: &String| pods.contains_key(name) || listed.contains_key(name);
+        self.answers.retain(|name, _| known(name));
+        self.complaints.retain(|name, _| known(name));
+    }
+
+    fn objects(&self, kind: ObjectKind) -> &Objects {
+        match kind {
+            ObjectKind::Endpoints => &self.endpoints,
+            ObjectKind::ConfigMap => &self.config_maps,
+        }
+    }
+
+    fn objects_mut(&mut self, kind: ObjectKind) -> &mut Objects {
+        match kind {
+            ObjectKind::Endpoints => &mut self.endpoints,
+            ObjectKind::ConfigMap => &mut self.config_maps,
+        }
+    }
+
+    /// The kind of object that Patroni keeps its lock in: where both exist, during a migration, the one renewed last.
+    pub fn kind(&self) -> Option<ObjectKind> {
+        let with_lock = |kind: &ObjectKind| self.objects(*kind).lock.is_some();
+        // Until one is seen to change, the renewTime that Patroni wrote breaks the tie: both come from the same members' clocks.
+        let rank = |kind: ObjectKind| {
+            let view = self.objects(kind).lock.as_ref();
+            view.map(|view| (view.changed, &view.lock.renewal[RENEW_TIME]))
+        };
+        let mut kinds = ObjectKind::ALL.into_iter().filter(with_lock);
+        kinds
+            .next()
+            .map(|first| kinds.fold(first, |best, kind| if rank(kind) > rank(best) { kind } else { best }))
+    }
+
+    /// The lock in use.
+    pub fn lock(&self) -> Option<&LockView> {
+        self.objects(self.kind()?).lock.as_ref()
+    }
+
+    /// Why the Kubernetes API cannot be believed now; `None` while it answers for the lock in use.
+    pub fn api_silence(&self) -> Option<&str> {
+        let silence = |kind: ObjectKind| self.objects(kind).silent.as_ref().map(|heard| heard.value.as_str());
+        match self.kind() {
+            Some(kind) => silence(kind),
+            // No lock seen yet: one kind that answers is enough.
+            None if ObjectKind::ALL
+                .iter()
+                .any(|kind| self.objects(*kind).answered && silence(*kind).is_none()) =>
+            {
+                None
+            }
+            None => ObjectKind::ALL.into_iter().find_map(silence),
+        }
+    }
+
+    /// Whether the Kubernetes API has answered for a leader object, ever.
+    pub fn api_answered(&self) -> bool {
+        ObjectKind::ALL.iter().any(|kind| self.objects(*kind).answered)
+    }
+
+    /// The announced switchover, and since when it is known.
+    pub fn announcement(&self) -> Option<&Heard<Announcement>> {
+        match self.kind() {
+            Some(kind) => self.objects(kind).announcement.as_ref(),
+            None => self.cluster.switchover.as_ref(),
+        }
+    }
+
+    /// Nobody is promoted by itself now.
+    pub fn is_paused(&self) -> bool {
+        self.settings().map_or(self.cluster.paused, |settings| settings.paused)
+    }
+
+    /// The cluster follows another one: its leader is no primary.
+    pub fn is_standby_cluster(&self) -> bool {
+        self.settings().is_some_and(|settings| settings.standby_cluster)
+    }
+
+    fn settings(&self) -> Option<&ClusterSettings> {
+        self.objects(self.kind()?).settings.as_ref()
+    }
+
+    /// The lease's length.
+    pub fn ttl(&self) -> Duration {
+        let of_lock = self.lock().map(|view| view.lock.ttl);
+        of_lock.or(self.cluster.ttl).unwrap_or(DEFAULT_TTL)
+    }
+
+    /// Whether any member's REST API has answered, ever.
+    pub fn rest_answered(&self) -> bool {
+        self.cluster.answered || self.answers.values().any(|answers| answers.last.is_some())
+    }
+
+    /// Whether any member's REST API answered the newest request to it.
+    pub fn rest_answers(&self) -> bool {
+        self.answers
+            .values()
+            .any(|answers| answers.last.is_some() && answers.silent.is_none())
+    }
+
+    /// When a leader's right to be one was last seen: its lock renewed, or its report. `None` if never.
+    pub fn last_evidence(&self, member: Option<&str>) -> Option<Instant> {
+        let member = member?;
+        let lock = self.lock().filter(|view| view.lock.holder.as_deref() == Some(member));
+        let report = self.answers(member).and_then(|answers| answers.last.as_ref());
+        lock.map(|view| view.renewed).max(report.map(|report| report.at))
+    }
+
+    /// Why no member answers `/cluster`, if none does.
+    pub fn cluster_silence(&self) -> Option<&str> {
+        self.cluster.silent.as_deref()
+    }
+
+    /// The members' names, from pods and `/cluster`.
+    pub fn members(&self) -> impl Iterator<Item = &str> {
+        let only_listed = self.listed.keys().filter(|name| !self.pods.contains_key(*name));
+        self.pods.keys().chain(only_listed).map(String::as_str)
+    }
+
+    /// Where a member's PostgreSQL listens, or what stands in the way of knowing.
+    pub fn address(&self, member: &str) -> Result<Address, String> {
+        match (self.pods.get(member), self.listed.get(member)) {
+            (Some(pod), listed) => pod
+                .value
+                .address
+                .clone()
+                .or_else(|why| listed.and_then(|listed| listed.address.clone()).ok_or(why)),
+            (None, Some(listed)) => listed
+                .address
+                .clone()
+                .ok_or_else(|| format!("/cluster gives no host and port for member {member}")),
+            (None, None) => Err(format!("no pod and no row of /cluster is named {member}")),
+        }
+    }
+
+    /// The base URL of a member's REST API.
+    pub fn api_url(&self, member: &str) -> Option<&str> {
+        let of_pod = self.pods.get(member).and_then(|pod| pod.value.api_url.as_deref());
+        of_pod.or_else(|| self.listed.get(member).and_then(|listed| listed.api_url.as_deref()))
+    }
+
+    /// The pod of a member.
+    pub fn pod(&self, member: &str) -> Option<&Heard<Pod>> {
+        self.pods.get(member)
+    }
+
+    /// What a member's REST API said.
+    pub fn answers(&self, member: &str) -> Option<&Answers> {
+        self.answers.get(member)
+    }
+
+    /// When the proxy last complained about a member.
+    pub fn complaint(&self, member: &str) -> Option<Instant> {
+        self.complaints.get(member).copied()
+    }
+
+    /// The newest timeline that a leader was seen writable on, if a report on `system` is older than that.
+    pub fn newer_timeline_than(&self, timeline: Option<u32>, system: Option<&str>) -> Option<u32> {
+        let (known, newest) = self.newest_timeline.as_ref()?;
+        (system.is_none_or(|system| system == known) && timeline? < *newest).then_some(*newest)
+    }
+}
+
+impl Objects {
+    fn record_lock(&mut self, lock: Option<Lock>, at: Instant) {
+        let first_answer = !std::mem::replace(&mut self.answered, true);
+        let silent_for = self.silent.take().map(|silent| at.saturating_duration_since(silent.at));
+        self.lock = match (lock, self.lock.take()) {
+            (None, _) => None,
+            (Some(lock), Some(known)) if known.lock == lock => Some(LockView {
+                // Nobody could renew while the API was silent: that time does not count.
+                renewed: known.renewed + silent_for.unwrap_or_default(),
+                ..known
+            }),
+            (Some(lock), known) => Some(LockView {
+                held_since: match known {
+                    Some(known) if known.lock.holder == lock.holder => known.held_since,
+                    _ => (!first_answer).then_some(at),
+                },
+                renewed: at,
+                changed: (!first_answer).then_some(at),
+                lock,
+            }),
+        };
+    }
+}
+
+impl LockView {
+    /// When the lease runs out.
+    pub fn lease_end(&self) -> Instant {
+        self.renewed + self.lock.ttl
+    }
+}
+
+/// Keeps the time at which a silence began.
+fn first(known: &Option<Heard<String>>, why: String, at: Instant) -> Heard<String> {
+    Heard {
+        value: why,
+        at: known.as_ref().map_or(at, |known| known.at),
+    }
+}
+
+fn unchanged_or_new<T: PartialEq>(known: Option<Heard<T>>, new: T, at: Instant) -> Heard<T> {
+    match known {
+        Some(known) if known.value == new => known,
+        _ => Heard { value: new, at },
+    }
+}

@@ -1,0 +1,347 @@
+//! What Patroni writes into annotations, parsed into values. Pure; every complaint names object, annotation and what is wrong, and never quotes a
+//! connection string, which may carry a password.
+//!
+//! Source of the formats: Patroni 4.1, patroni/dcs/kubernetes.py and ha.py.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime};
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use thiserror::Error;
+use url::Url;
+
+use crate::leader::observation::{Announcement, ClusterSettings, Lock, Pod};
+use crate::leader::{Address, base_url};
+
+/// PostgreSQL's own port, where `conn_url` names none.
+const POSTGRESQL_PORT: u16 = 5432;
+/// Patroni's default; used where the annotation cannot be read.
+const DEFAULT_TTL: Duration = Duration::from_secs(30);
+/// No lease is longer: a larger number is a mistake.
+const MAX_TTL: u64 = 24 * 60 * 60;
+
+/// An object's annotations.
+pub type Annotations = BTreeMap<String, String>;
+
+/// Something in an annotation that cannot be understood.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("annotation `{annotation}` {what}")]
+pub struct Malformed {
+    annotation: &'static str,
+    what: String,
+}
+
+/// A value that was read as well as possible, and what could not be read.
+pub type Read<T> = (T, Option<Malformed>);
+
+/// The lock on a leader object; `None` where nothing on it is Patroni's (a Service's own Endpoints, say).
+pub fn lock(annotations: &Annotations) -> Read<Option<Lock>> {
+    let get = |name: &str| annotations.get(name).cloned();
+    let holder = get("leader").filter(|holder| !holder.is_empty());
+    let renewal = ["acquireTime", "renewTime", "transitions"].map(get);
+    if holder.is_none() && renewal.iter().all(Option::is_none) {
+        return (None, None);
+    }
+    let (ttl, malformed) = match get("ttl") {
+        None => (DEFAULT_TTL, None),
+        Some(text) => match text.parse() {
+            Ok(seconds @ 1..=MAX_TTL) => (Duration::from_secs(seconds), None),
+            _ => (
+                DEFAULT_TTL,
+                Some(malformed(
+                    "ttl",
+                    format!("is not a number of seconds: {text:?}; 30 is assumed"),
+                )),
+            ),
+        },
+    };
+    (Some(Lock { holder, ttl, renewal }), malformed)
+}
+
+/// The switchover that a failover object announces; `None` where it announces nothing.
+pub fn announcement(annotations: &Annotations, now: Instant, wall: SystemTime) -> Read<Option<Announcement>> {
+    let get = |name: &str| annotations.get(name).filter(|value| !value.is_empty()).cloned();
+    let (leader, candidate) = (get("leader"), get("member"));
+    if leader.is_none() && candidate.is_none() {
+        return (None, None);
+    }
+    let (starts, malformed) = match get("scheduled_at") {
+        None => (None, None),
+        Some(text) => match instant_of(&text, now, wall) {
+            Some(starts) => (Some(starts), None),
+            // Not knowing when, nobody is held: better late than for no reason.
+            None => {
+                return (
+                    None,
+                    Some(malformed("scheduled_at", format!("is not an ISO 8601 time: {text:?}"))),
+                );
+            }
+        },
+    };
+    (
+        Some(Announcement {
+            leader,
+            candidate,
+            starts,
+        }),
+        malformed,
+    )
+}
+
+/// The local instant of a time written as ISO 8601; one in the past is `now`. `None` for what is no time.
+pub fn instant_of(text: &str, now: Instant, wall: SystemTime) -> Option<Instant> {
+    let at = SystemTime::from(text.parse::<Timestamp>().ok()?);
+    now.checked_add(at.duration_since(wall).unwrap_or_default())
+}
+
+/// Patroni's dynamic configuration, from the annotation `config` of the config object.
+pub fn settings(annotations: &Annotations) -> Read<Option<ClusterSettings>> {
+    #[derive(Deserialize)]
+    struct Config {
+        ttl: Option<serde_json::Value>,
+        pause: Option<serde_json::Value>,
+        standby_cluster: Option<serde_json::Value>,
+    }
+    let Some(text) = annotations.get("config") else {
+        return (None, None);
+    };
+    match serde_json::from_str::<Config>(text) {
+        Ok(config) => (
+            Some(ClusterSettings {
+                ttl: config
+                    .ttl
+                    .and_then(|ttl| ttl.as_u64())
+                    .map_or(DEFAULT_TTL, Duration::from_secs),
+                paused: config.pause.is_some_and(|pause| pause == true),
+                standby_cluster: config
+                    .standby_cluster
+                    .is_some_and(|standby| standby.as_object().is_some_and(|settings| !settings.is_empty())),
+            }),
+            None,
+        ),
+        Err(error) => (
+            None,
+            Some(malformed("config", format!("is not Patroni's JSON: {error}"))),
+        ),
+    }
+}
+
+/// A pod of the scope. `ip` is its address in Kubernetes' status: the fallback where `conn_url` is missing.
+pub fn pod(name: &str, annotations: &Annotations, ip: Option<&str>) -> Read<Pod> {
+    #[derive(Default, Deserialize)]
+    struct Status {
+        conn_url: Option<String>,
+        api_url: Option<String>,
+        role: Option<String>,
+        state: Option<String>,
+        timeline: Option<u32>,
+    }
+    let (status, mut problem) = match annotations
+        .get("status")
+        .map(|text| serde_json::from_str::<Status>(text))
+    {
+        None => (Status::default(), None),
+        Some(Ok(status)) => (status, None),
+        Some(Err(error)) => (
+            Status::default(),
+            Some(malformed(
+                "status",
+                format!(
+                    "is not Patroni's JSON (line {}, column {})",
+                    error.line(),
+                    error.column()
+                ),
+            )),
+        ),
+    };
+    let conn_address = status.conn_url.as_deref().map(address_of);
+    let address = match (conn_address, ip) {
+        (Some(Ok(address)), _) => Ok(address),
+        (Some(Err(why)), _) => {
+            let why = malformed("status", format!("has a conn_url that {why}"));
+            let text = format!("pod {name}: {why}");
+            problem = problem.or(Some(why));
+            Err(text)
+        }
+        (None, Some(ip)) => Address::new(ip, POSTGRESQL_PORT).map_err(|error| format!("pod {name}: {error}")),
+        (None, None) => Err(format!(
+            "pod {name} has no annotation `status` with a conn_url, and no IP yet"
+        )),
+    };
+    let api_url = match status.api_url.as_deref().map(base_url) {
+        Some(Ok(url)) => Some(url),
+        Some(Err(why)) => {
+            problem = problem.or(Some(malformed("status", format!("has an api_url that {why}"))));
+            None
+        }
+        None => None,
+    };
+    let pod = Pod {
+        name: name.to_owned(),
+        address,
+        api_url,
+        role: status.role,
+        state: status.state,
+        timeline: status.timeline,
+    };
+    (pod, problem)
+}
+
+/// Host and port of a `conn_url`: `postgres://[user[:password]@]host[:port][/database]`.
+fn address_of(conn_url: &str) -> Result<Address, &'static str> {
+    let url = Url::parse(conn_url).map_err(|_| "is not a URL")?;
+    if !matches!(url.scheme(), "postgres" | "postgresql") {
+        return Err("is not of the form postgres://host:port/database");
+    }
+    let host = url.host_str().filter(|host| !host.is_empty()).ok_or("names no host")?;
+    Address::new(host, url.port().unwrap_or(POSTGRESQL_PORT)).map_err(|_| "names no valid host and port")
+}
+
+fn malformed(annotation: &'static str, what: String) -> Malformed {
+    Malformed { annotation, what }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn annotations(pairs: &[(&str, &str)]) -> Annotations {
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).into(), (*value).into()))
+            .collect()
+    }
+
+    #[test]
+    fn the_lock_as_patroni_writes_it() {
+        let (lock, problem) = lock(&annotations(&[
+            ("leader", "patronidemo-0"),
+            ("ttl", "20"),
+            ("acquireTime", "2026-11-20T06:07:32.180847+00:00"),
+            ("renewTime", "2026-11-20T06:08:08.270910+00:00"),
+            ("transitions", "0"),
+            ("optime", "67108960"),
+        ]));
+        let lock = lock.unwrap();
+        assert_eq!(problem, None);
+        assert_eq!(lock.holder.as_deref(), Some("patronidemo-0"));
+        assert_eq!(lock.ttl, Duration::from_secs(20));
+    }
+
+    #[test]
+    fn a_released_lock_has_no_holder_and_a_services_endpoints_are_no_lock() {
+        let (released, _) = lock(&annotations(&[("ttl", "30"), ("renewTime", "x"), ("transitions", "3")]));
+        assert_eq!(released.unwrap().holder, None);
+        let (foreign, _) = lock(&annotations(&[(
+            "endpoints.kubernetes.io/last-change-trigger-time",
+            "x",
+        )]));
+        assert_eq!(foreign, None);
+    }
+
+    #[test]
+    fn a_ttl_that_is_no_number_is_named_and_30_seconds_are_assumed() {
+        for ttl in ["x", "", "0", "-1", "20.5", "99999999999999999999"] {
+            let (lock, problem) = lock(&annotations(&[("leader", "pg-0"), ("ttl", ttl)]));
+            assert_eq!(lock.unwrap().ttl, DEFAULT_TTL);
+            assert!(
+                problem
+                    .unwrap()
+                    .to_string()
+                    .starts_with("annotation `ttl` is not a number")
+            );
+        }
+    }
+
+    #[test]
+    fn members_addresses_from_conn_url() {
+        for (conn_url, address) in [
+            ("postgres://10.244.0.10:5432/postgres", "10.244.0.10:5432"),
+            ("postgres://10.244.0.10/postgres", "10.244.0.10:5432"),
+            ("postgres://10.244.0.10:6432", "10.244.0.10:6432"),
+            ("postgresql://[fd00::7]:5433/postgres", "[fd00::7]:5433"),
+            ("postgres://[fd00::7]", "[fd00::7]:5432"),
+            (
+                "postgres://patronidemo-0.patronidemo-headless.default.svc.cluster.local:5432/postgres",
+                "patronidemo-0.patronidemo-headless.default.svc.cluster.local:5432",
+            ),
+            ("postgres://user:p%40ss@pg-0.pg:5432/db?x=y", "pg-0.pg:5432"),
+        ] {
+            assert_eq!(address_of(conn_url).unwrap().to_string(), address, "{conn_url}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_conn_url_is_said_without_quoting_it() {
+        for conn_url in [
+            "",
+            "10.0.0.7",
+            "postgres://",
+            "mysql://user:secret@h/db",
+            "postgres://user:secret@h:99999/db",
+            "postgres://user:secret@h:0/db",
+            "postgres://user:secret@/db",
+        ] {
+            let status = serde_json::json!({ "conn_url": conn_url }).to_string();
+            let (pod, problem) = pod("pg-0", &annotations(&[("status", &status)]), Some("10.0.0.7"));
+            let why = pod.address.unwrap_err();
+            assert!(
+                why.contains("pod pg-0") && why.contains("conn_url"),
+                "{conn_url}: {why}"
+            );
+            assert!(!why.contains("secret"), "{why}");
+            assert!(!problem.unwrap().to_string().contains("secret"));
+        }
+    }
+
+    #[test]
+    fn a_pod_as_patroni_annotates_it() {
+        let status = r#"{"conn_url":"postgres://10.244.0.10:5432/postgres","api_url":"http://10.244.0.10:8008/patroni","state":"running","role":"primary","version":"4.1.5","xlog_location":67108960,"timeline":1}"#;
+        let (pod, problem) = pod("patronidemo-0", &annotations(&[("status", status)]), None);
+        assert_eq!(problem, None);
+        assert_eq!(pod.api_url.as_deref(), Some("http://10.244.0.10:8008"));
+        assert_eq!(pod.role.as_deref(), Some("primary"));
+        assert_eq!(pod.timeline, Some(1));
+    }
+
+    #[test]
+    fn a_pod_without_status_falls_back_to_its_ip() {
+        let (with_ip, _) = pod("pg-0", &Annotations::new(), Some("fd00::7"));
+        assert_eq!(with_ip.address.unwrap().to_string(), "[fd00::7]:5432");
+        let (without, _) = pod("pg-0", &Annotations::new(), None);
+        assert!(without.address.unwrap_err().contains("pg-0"));
+    }
+
+    #[test]
+    fn a_status_that_is_no_json_is_named() {
+        for text in ["", "{", "[]", "null", r#"{"timeline":-1}"#, r#"{"conn_url":7}"#] {
+            let (_, problem) = pod("pg-0", &annotations(&[("status", text)]), None);
+            assert!(problem.unwrap().to_string().contains("`status`"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_switchover_now_later_and_at_no_time() {
+        let (now, wall) = (Instant::now(), SystemTime::UNIX_EPOCH);
+        let read = |pairs: &[(&str, &str)]| announcement(&annotations(pairs), now, wall);
+        let (soon, _) = read(&[("leader", "pg-0"), ("member", "pg-1")]);
+        assert_eq!(soon.unwrap().starts, None);
+        let (later, _) = read(&[("leader", "pg-0"), ("scheduled_at", "1970-01-01T00:01:00+00:00")]);
+        assert_eq!(later.unwrap().starts, Some(now + Duration::from_secs(60)));
+        let (never, problem) = read(&[("leader", "pg-0"), ("scheduled_at", "tomorrow")]);
+        assert_eq!(never, None);
+        assert!(problem.unwrap().to_string().contains("tomorrow"));
+        assert_eq!(read(&[]).0, None);
+    }
+
+    #[test]
+    fn pause_and_standby_cluster_from_the_config() {
+        let read = |text: &str| settings(&annotations(&[("config", text)])).0.unwrap();
+        assert!(read(r#"{"ttl":20,"pause":true}"#).paused);
+        assert!(!read(r#"{"ttl":20,"pause":false}"#).paused);
+        assert!(!read(r#"{"ttl":20,"pause":null,"standby_cluster":null}"#).standby_cluster);
+        assert!(read(r#"{"standby_cluster":{"host":"10.1.0.1"}}"#).standby_cluster);
+        assert!(settings(&annotations(&[("config", "{")])).1.is_some());
+    }
+}

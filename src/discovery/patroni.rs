@@ -1,0 +1,234 @@
+//! Patroni's REST API as a source: members are asked as the plan says, and `/cluster` tells which members there are.
+//!
+//! Every request has a deadline, a connection of its own (Patroni speaks HTTP/1.0) and a bounded answer. What the answers mean is read in `answers`.
+
+pub mod answers;
+mod client;
+mod tls;
+
+pub use client::Client;
+pub use tls::{TlsError, TlsFiles};
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::{debug, warn};
+
+use crate::discovery::patroni::answers::{Row, read_cluster, read_report, read_ttl};
+use crate::discovery::patroni::client::Silence;
+use crate::leader::observation::{Claim, Observation, Report};
+
+/// How often `/cluster` is asked: membership changes seldom.
+const CLUSTER_EVERY: Duration = Duration::from_secs(10);
+/// How often while nobody answers it, or new clients are held.
+const CLUSTER_EVERY_ALERT: Duration = Duration::from_secs(1);
+
+/// A member to ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Its name: the answer must come from a member of this name.
+    pub member: String,
+    /// The base URL of its REST API.
+    pub url: String,
+    /// The time from one request to the next.
+    pub every: Duration,
+}
+
+/// Whom to ask: discovery writes it, the sources read it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The members to ask for `/primary`.
+    pub targets: Vec<Target>,
+    /// Base URLs of every known member, for `/cluster`.
+    pub urls: Vec<String>,
+    /// New clients are held.
+    pub alert: bool,
+}
+
+/// Asks members for `/primary`, as planned.
+pub struct Prober {
+    client: Client,
+    plan: watch::Receiver<Plan>,
+    observations: mpsc::Sender<Observation>,
+}
+
+/// When a member was last asked, and where.
+struct Asked {
+    at: Instant,
+    url: String,
+    under_way: bool,
+}
+
+type Answer = (Target, Result<Report, Silence>);
+
+impl Prober {
+    /// A prober that asks nobody until the plan says so.
+    pub fn new(client: Client, plan: watch::Receiver<Plan>, observations: mpsc::Sender<Observation>) -> Self {
+        Self {
+            client,
+            plan,
+            observations,
+        }
+    }
+
+    /// Asks until the plan's writer or the observations' reader is gone. One request at a time is under way to each member.
+    pub async fn run(mut self) {
+        let mut asked: BTreeMap<String, Asked> = BTreeMap::new();
+        let mut requests: JoinSet<Answer> = JoinSet::new();
+        loop {
+            let next = self.ask_the_due(&mut asked, &mut requests);
+            tokio::select! {
+                changed = self.plan.changed() => if changed.is_err() { return },
+                Some(answer) = requests.join_next() => {
+                    let Ok((target, answer)) = answer else { continue };
+                    let current = asked.get_mut(&target.member).filter(|asked| asked.url == target.url);
+                    // An answer from where the member no longer is says nothing about it.
+                    let Some(asked) = current else { continue };
+                    asked.under_way = false;
+                    let observation = Observation {
+                        at: Instant::now(),
+                        claim: Claim::Report(target.member, answer.map_err(|silence| silence.to_string())),
+                    };
+                    if self.observations.send(observation).await.is_err() {
+                        return;
+                    }
+                }
+                () = sleep_until(next) => {}
+            }
+        }
+    }
+
+    /// Starts the requests that are due; returns when the next one will be.
+    fn ask_the_due(&self, asked: &mut BTreeMap<String, Asked>, requests: &mut JoinSet<Answer>) -> Option<Instant> {
+        let plan = self.plan.borrow().clone();
+        asked.retain(|member, _| plan.targets.iter().any(|target| target.member == *member));
+        let now = Instant::now();
+        let mut next = None;
+        for target in plan.targets {
+            let due = match asked.get(&target.member).filter(|asked| asked.url == target.url) {
+                Some(asked) if asked.under_way => continue,
+                Some(asked) => asked.at + target.every,
+                None => now,
+            };
+            if now < due {
+                next = Some(next.map_or(due, |next: Instant| next.min(due)));
+                continue;
+            }
+            let mark = Asked {
+                at: now,
+                url: target.url.clone(),
+                under_way: true,
+            };
+            asked.insert(target.member.clone(), mark);
+            let client = self.client.clone();
+            requests.spawn(async move {
+                let answer = client.get(&target.url, "/primary").await;
+                let report = answer.and_then(|answer| read_report(&target.member, &answer));
+                (target, report)
+            });
+        }
+        next
+    }
+}
+
+/// Asks any member for `/cluster`, and for the lease's length.
+pub struct ClusterPoller {
+    client: Client,
+    seeds: Vec<String>,
+    plan: watch::Receiver<Plan>,
+    observations: mpsc::Sender<Observation>,
+}
+
+impl ClusterPoller {
+    /// A poller that begins with the base URLs given and goes on with what members tell.
+    pub fn new(
+        client: Client,
+        seeds: Vec<String>,
+        plan: watch::Receiver<Plan>,
+        observations: mpsc::Sender<Observation>,
+    ) -> Self {
+        Self {
+            client,
+            seeds,
+            plan,
+            observations,
+        }
+    }
+
+    /// Asks until the plan's writer or the observations' reader is gone.
+    pub async fn run(mut self) {
+        let mut answered = None;
+        loop {
+            let claim = match self.ask_any(answered.as_deref()).await {
+                Ok((url, claim)) => {
+                    answered = Some(url);
+                    claim
+                }
+                Err(why) => {
+                    answered = None;
+                    Claim::ClusterSilent(why)
+                }
+            };
+            let observation = Observation {
+                at: Instant::now(),
+                claim,
+            };
+            if self.observations.send(observation).await.is_err() {
+                return;
+            }
+            let asked = tokio::time::Instant::now();
+            loop {
+                let alert = answered.is_none() || self.plan.borrow().alert;
+                let every = if alert { CLUSTER_EVERY_ALERT } else { CLUSTER_EVERY };
+                tokio::select! {
+                    changed = self.plan.changed() => if changed.is_err() { return },
+                    () = tokio::time::sleep_until(asked + every) => break,
+                }
+            }
+        }
+    }
+
+    /// The one that answered last time first, then the others, one after the other.
+    async fn ask_any(&self, last: Option<&str>) -> Result<(String, Claim), String> {
+        let known = self.plan.borrow().urls.clone();
+        let mut urls: Vec<String> = last.map(str::to_owned).into_iter().collect();
+        for url in known.into_iter().chain(self.seeds.iter().cloned()) {
+            if !urls.contains(&url) {
+                urls.push(url);
+            }
+        }
+        let mut why = Vec::new();
+        for url in urls {
+            let answer = self.client.get(&url, "/cluster").await;
+            match answer.and_then(|answer| read_cluster(&answer)) {
+                Ok((mut cluster, problems)) => {
+                    for Row { member, problem } in problems {
+                        warn!(%url, %member, "a row of /cluster is of no use: {problem}");
+                    }
+                    cluster.ttl = self.ttl(&url).await;
+                    return Ok((url, Claim::Cluster(cluster)));
+                }
+                Err(silence) => {
+                    debug!(%url, %silence, "/cluster has no answer");
+                    why.push(format!("{url}: {silence}"));
+                }
+            }
+        }
+        Err(format!("no member answers /cluster ({})", why.join("; ")))
+    }
+
+    async fn ttl(&self, url: &str) -> Option<Duration> {
+        let answer = self.client.get(url, "/config").await.ok()?;
+        read_ttl(&answer)
+    }
+}
+
+/// Sleeps until then; for ever if there is no such time.
+pub(crate) async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,242 @@
+//! What members answer, parsed into values. Pure.
+//!
+//! Source of the formats: Patroni 4.1, patroni/api.py and patroni/utils.py (`cluster_as_json`).
+
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::discovery::patroni::client::{Answer, Silence};
+use crate::leader::observation::{Announcement, Cluster, ClusterMember, Report, Role};
+use crate::leader::{Address, base_url};
+
+/// No lease is longer: a larger number is a mistake.
+const MAX_TTL: u64 = 24 * 60 * 60;
+
+/// A row of `/cluster` that is of no use, and why.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The member's name, or its place in the list.
+    pub member: String,
+    /// What is wrong.
+    pub problem: String,
+}
+
+/// The body of `GET /primary`: the evidence, whatever the status.
+///
+/// A body that names another member comes from whoever has the address now: it is no answer. Neither is one of `state: unknown`: then Patroni's own
+/// query failed, and `role` is only remembered (api.py:1462-1467).
+pub fn read_report(member: &str, answer: &Answer) -> Result<Report, Silence> {
+    #[derive(Deserialize)]
+    struct Body {
+        state: String,
+        role: String,
+        timeline: Option<u32>,
+        database_system_identifier: Option<Value>,
+        #[serde(default)]
+        pause: bool,
+        #[serde(default)]
+        failsafe_mode_is_active: bool,
+        patroni: Option<Patroni>,
+    }
+    #[derive(Deserialize)]
+    struct Patroni {
+        name: Option<String>,
+    }
+    let body: Body = json(answer, "/primary")?;
+    let name = body.patroni.and_then(|patroni| patroni.name);
+    if let Some(other) = name.filter(|name| name != member) {
+        return Err(Silence::NotPatroni(format!(
+            "the answer comes from member {other:?}: the address is no longer {member}'s"
+        )));
+    }
+    if body.state == "unknown" {
+        return Err(Silence::NotPatroni(
+            "Patroni cannot query PostgreSQL (state unknown)".into(),
+        ));
+    }
+    Ok(Report {
+        holds_lock: answer.status.is_success(),
+        role: Role::from_patroni(&body.role),
+        state: body.state,
+        timeline: body.timeline,
+        system: body.database_system_identifier.map(|system| match system {
+            Value::String(text) => text,
+            other => other.to_string(),
+        }),
+        paused: body.pause,
+        failsafe_active: body.failsafe_mode_is_active,
+    })
+}
+
+/// The body of `GET /cluster`, and the rows of it that are of no use.
+pub fn read_cluster(answer: &Answer) -> Result<(Cluster, Vec<Row>), Silence> {
+    #[derive(Deserialize)]
+    struct Body {
+        members: Vec<Value>,
+        #[serde(default)]
+        pause: bool,
+        scheduled_switchover: Option<Scheduled>,
+    }
+    #[derive(Deserialize)]
+    struct Scheduled {
+        at: String,
+        from: Option<String>,
+        to: Option<String>,
+    }
+    if !answer.status.is_success() {
+        return Err(Silence::NotPatroni(format!("/cluster answers {}", answer.status)));
+    }
+    let body: Body = json(answer, "/cluster")?;
+    let mut problems = Vec::new();
+    let mut members = Vec::new();
+    for (place, row) in body.members.iter().enumerate() {
+        match read_member(row) {
+            Ok(member) => members.push(member),
+            Err(problem) => problems.push(Row {
+                member: row["name"]
+                    .as_str()
+                    .map_or_else(|| format!("number {}", place + 1), str::to_owned),
+                problem,
+            }),
+        }
+    }
+    let (now, wall) = (Instant::now(), SystemTime::now());
+    let switchover = body.scheduled_switchover.and_then(|scheduled| {
+        let at = scheduled.at.parse::<jiff::Timestamp>().ok()?;
+        let wait = SystemTime::from(at).duration_since(wall).unwrap_or_default();
+        Some(Announcement {
+            leader: scheduled.from,
+            candidate: scheduled.to,
+            starts: now.checked_add(wait),
+        })
+    });
+    let cluster = Cluster {
+        members,
+        paused: body.pause,
+        switchover,
+        ttl: None,
+    };
+    Ok((cluster, problems))
+}
+
+fn read_member(row: &Value) -> Result<ClusterMember, String> {
+    let name = row["name"].as_str().ok_or("it has no name")?;
+    // A member that is still being created has no address yet.
+    let address = match (row["host"].as_str(), row["port"].as_u64()) {
+        (Some(host), port) => {
+            let port = u16::try_from(port.unwrap_or(5432)).map_err(|_| format!("port {} is too large", row["port"]))?;
+            Some(Address::new(host, port).map_err(|error| error.to_string())?)
+        }
+        (None, _) => None,
+    };
+    let api_url = match row["api_url"].as_str() {
+        Some(url) => Some(base_url(url).map_err(|why| format!("its api_url {why}"))?),
+        None => None,
+    };
+    Ok(ClusterMember {
+        name: name.to_owned(),
+        address,
+        api_url,
+    })
+}
+
+/// `ttl` in the answer to `GET /config`.
+pub fn read_ttl(answer: &Answer) -> Option<Duration> {
+    let config: Value = serde_json::from_slice(&answer.body).ok()?;
+    let ttl = config["ttl"].as_u64().filter(|ttl| (1..=MAX_TTL).contains(ttl))?;
+    Some(Duration::from_secs(ttl))
+}
+
+fn json<'answer, T: Deserialize<'answer>>(answer: &'answer Answer, path: &str) -> Result<T, Silence> {
+    serde_json::from_slice(&answer.body)
+        .map_err(|error| Silence::NotPatroni(format!("the answer to {path} is not Patroni's JSON: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> Answer {
+        Answer {
+            status: hyper::StatusCode::from_u16(status).unwrap(),
+            body: body.to_owned().into(),
+        }
+    }
+
+    const PRIMARY: &str = r#"{"state":"running","postmaster_start_time":"2026-11-20 06:07:33.1+00:00","role":"primary","server_version":150010,"xlog":{"location":67108960},"timeline":2,"dcs_last_seen":1795000000,"database_system_identifier":"7440000000000000000","patroni":{"version":"4.1.5","scope":"demo","name":"demo-0"}}"#;
+
+    #[test]
+    fn a_primary_that_holds_the_lock() {
+        let report = read_report("demo-0", &answer(200, PRIMARY)).unwrap();
+        assert!(report.is_writable() && report.holds_lock);
+        assert_eq!(report.timeline, Some(2));
+        assert_eq!(report.system.as_deref(), Some("7440000000000000000"));
+    }
+
+    #[test]
+    fn status_200_alone_is_not_writable() {
+        for (role, state) in [
+            ("replica", "running"),
+            ("primary", "stopping"),
+            ("promoted", "running"),
+            ("primary", "starting"),
+        ] {
+            let body = format!(r#"{{"role":"{role}","state":"{state}"}}"#);
+            assert!(
+                !read_report("demo-0", &answer(200, &body)).unwrap().is_writable(),
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_body_of_a_503_is_evidence_too() {
+        let report = read_report("demo-0", &answer(503, PRIMARY)).unwrap();
+        assert!(report.is_writable() && !report.holds_lock);
+    }
+
+    #[test]
+    fn what_is_no_answer_of_this_member_is_silence() {
+        for body in [
+            "",
+            "[]",
+            "null",
+            "{",
+            r#"{"role":"primary"}"#,
+            r#"{"role":"primary","state":"unknown"}"#,
+            r#"{"role":"primary","state":"running","patroni":{"name":"other-0"}}"#,
+            r#"{"role":7,"state":"running"}"#,
+        ] {
+            assert!(read_report("demo-0", &answer(200, body)).is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_cluster_with_a_row_of_no_use() {
+        let body = r#"{"members":[
+            {"name":"demo-0","role":"leader","state":"running","api_url":"http://10.244.0.10:8008/patroni","host":"10.244.0.10","port":5432,"timeline":1},
+            {"name":"demo-1","role":"replica","state":"creating replica"},
+            {"name":"demo-2","host":"a b","port":5432}],
+            "scope":"demo","pause":true,"scheduled_switchover":{"at":"2000-01-01T00:00:00+00:00","from":"demo-0"}}"#;
+        let (cluster, problems) = read_cluster(&answer(200, body)).unwrap();
+        assert_eq!(cluster.members.len(), 2);
+        assert_eq!(
+            cluster.members[0].address.as_ref().unwrap().to_string(),
+            "10.244.0.10:5432"
+        );
+        assert_eq!(cluster.members[0].api_url.as_deref(), Some("http://10.244.0.10:8008"));
+        assert!(cluster.paused);
+        assert_eq!(cluster.switchover.unwrap().leader.as_deref(), Some("demo-0"));
+        assert_eq!(problems[0].member, "demo-2");
+    }
+
+    #[test]
+    fn the_ttl_from_the_config() {
+        let read = |body: &str| read_ttl(&answer(200, body));
+        assert_eq!(read(r#"{"ttl":20}"#), Some(Duration::from_secs(20)));
+        assert_eq!(read(r#"{"ttl":"x"}"#), None);
+        assert_eq!(read(r#"{"ttl":0}"#), None);
+    }
+}

@@ -1,0 +1,151 @@
+//! TLS to Patroni's REST API: the operator's CA and client certificate, read anew when the files change.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+use thiserror::Error;
+use tracing::{info, warn};
+
+/// Where the certificates are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// PEM: the authorities that sign members' certificates; the system's own where none is given.
+    pub ca: Option<PathBuf>,
+    /// PEM: the client's certificate chain, and its key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// A certificate file that cannot be used.
+#[derive(Debug, Error)]
+pub enum TlsError {
+    /// It cannot be read.
+    #[error("{}: {error}", file.display())]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// It holds nothing of the kind.
+    #[error("{}: {what}", file.display())]
+    Malformed {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Certificate and key do not go together, or cannot be used.
+    #[error("TLS cannot be set up: {0}")]
+    Unusable(#[from] rustls::Error),
+}
+
+/// The TLS settings in force.
+pub(crate) struct Tls {
+    files: TlsFiles,
+    loaded: Mutex<Loaded>,
+}
+
+struct Loaded {
+    config: Arc<ClientConfig>,
+    stamps: Vec<Option<SystemTime>>,
+}
+
+impl Tls {
+    pub(crate) fn new(files: TlsFiles) -> Result<Self, TlsError> {
+        let loaded = Loaded {
+            stamps: stamps(&files),
+            config: load(&files)?,
+        };
+        Ok(Self {
+            files,
+            loaded: Mutex::new(loaded),
+        })
+    }
+
+    /// The settings, read anew if a file changed. Files that are half written keep the former settings in force, and say so.
+    pub(crate) fn config(&self) -> Result<Arc<ClientConfig>, TlsError> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamps = stamps(&self.files);
+        if stamps != loaded.stamps {
+            loaded.stamps = stamps;
+            match load(&self.files) {
+                Ok(config) => {
+                    info!("the TLS files for Patroni's REST API changed and were read again");
+                    loaded.config = config;
+                }
+                Err(error) => warn!(
+                    "the TLS files for Patroni's REST API changed but cannot be used; the former stay in force: {error}"
+                ),
+            }
+        }
+        Ok(loaded.config.clone())
+    }
+}
+
+fn stamps(files: &TlsFiles) -> Vec<Option<SystemTime>> {
+    let identity = files.identity.iter().flat_map(|(cert, key)| [cert, key]);
+    let all = files.ca.iter().chain(identity);
+    all.map(|file| fs::metadata(file).and_then(|meta| meta.modified()).ok())
+        .collect()
+}
+
+fn load(files: &TlsFiles) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    match &files.ca {
+        Some(file) => {
+            for certificate in certificates(file)? {
+                roots.add(certificate).map_err(|error| TlsError::Malformed {
+                    file: file.clone(),
+                    what: format!("not a certificate authority: {error}"),
+                })?;
+            }
+        }
+        None => {
+            // Some system stores hold certificates that rustls refuses; the others serve.
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots);
+    let config = match &files.identity {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => builder.with_client_auth_cert(certificates(certificate)?, private_key(key)?)?,
+    };
+    Ok(Arc::new(config))
+}
+
+fn certificates(file: &PathBuf) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(file)?).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) => Err(malformed(file, "holds no certificate in PEM form")),
+        Err(error) => Err(malformed(file, &error.to_string())),
+    }
+}
+
+fn private_key(file: &PathBuf) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(&read(file)?)
+        .map_err(|error| malformed(file, &format!("holds no private key in PEM form: {error}")))
+}
+
+fn read(file: &PathBuf) -> Result<Vec<u8>, TlsError> {
+    fs::read(file).map_err(|error| TlsError::Unreadable {
+        file: file.clone(),
+        error,
+    })
+}
+
+fn malformed(file: &PathBuf, what: &str) -> TlsError {
+    TlsError::Malformed {
+        file: file.clone(),
+        what: what.to_owned(),
+    }
+}

@@ -1,0 +1,595 @@
+//! The rules as a table: each row is a story, told second by second, and what must come of it.
+
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::leader::Address;
+use crate::leader::observation::{
+    Announcement, Claim, Cluster, ClusterMember, ClusterSettings, Lock, ObjectKind, Observation, Pod,
+};
+
+const TTL: u64 = 20;
+
+/// A story about members a, b and c, which live at 10.0.0.1, .2 and .3.
+pub(super) struct Story {
+    begin: Instant,
+    now: Instant,
+    view: View,
+    current: Option<Leader>,
+    renewals: u64,
+    reason: String,
+    kind: ObjectKind,
+}
+
+pub(super) fn leader(member: &str) -> Leader {
+    Leader {
+        member: member.into(),
+        address: address(member),
+        timeline: None,
+    }
+}
+
+fn address(member: &str) -> Address {
+    let last = member.bytes().next().unwrap() - b'a' + 1;
+    Address::new(&format!("10.0.0.{last}"), 5432).unwrap()
+}
+
+pub(super) fn policy() -> Policy {
+    Policy {
+        switchover_hold: Duration::from_secs(10),
+        report_life: Duration::from_secs(3),
+    }
+}
+
+pub(super) fn report(role: Role, state: &str, timeline: u32) -> Report {
+    Report {
+        holds_lock: role == Role::Primary && state == "running",
+        role,
+        state: state.into(),
+        timeline: Some(timeline),
+        system: Some("7".into()),
+        paused: false,
+        failsafe_active: false,
+    }
+}
+
+impl Story {
+    /// Three pods are known; nothing else is.
+    fn kubernetes() -> Self {
+        let mut story = Self::nothing();
+        let pods = ["a", "b", "c"].map(|name| pod(name, "replica")).to_vec();
+        story.hear(Claim::Pods(pods));
+        story
+    }
+
+    /// Three rows of `/cluster` are known; Kubernetes is not asked.
+    fn rest_only() -> Self {
+        let mut story = Self::nothing();
+        story.cluster(None);
+        story
+    }
+
+    fn nothing() -> Self {
+        let begin = Instant::now();
+        Self {
+            begin,
+            now: begin,
+            view: View::default(),
+            current: None,
+            renewals: 0,
+            reason: String::new(),
+            kind: ObjectKind::Endpoints,
+        }
+    }
+
+    /// a leads on timeline 1, for ten seconds already.
+    fn a_leads() -> Self {
+        Self::kubernetes().lock("a").says("a", Role::Primary, "running", 1).must_route("a")
+    }
+
+    /// a leads on timeline 1, by its report alone.
+    fn a_leads_by_report() -> Self {
+        Self::rest_only()
+            .says("a", Role::Primary, "running", 1)
+            .says("b", Role::Other, "running", 1)
+            .must_route("a")
+    }
+
+    pub(super) fn hear(&mut self, claim: Claim) {
+        self.view.record(Observation { at: self.now, claim });
+    }
+
+    fn heard(mut self, claim: Claim) -> Self {
+        self.hear(claim);
+        self
+    }
+
+    fn after(mut self, seconds: f64) -> Self {
+        self.now += Duration::from_secs_f64(seconds);
+        self
+    }
+
+    fn in_config_maps(mut self) -> Self {
+        self.kind = ObjectKind::ConfigMap;
+        self
+    }
+
+    fn lock(mut self, holder: &str) -> Self {
+        self.renewals += 1;
+        let lock = self.lock_now(Some(holder));
+        self.heard(lock)
+    }
+
+    fn released(mut self) -> Self {
+        self.renewals += 1;
+        let lock = self.lock_now(None);
+        self.heard(lock)
+    }
+
+    /// The API shows the same lock again, not renewed.
+    fn same_lock(self, holder: &str) -> Self {
+        let lock = self.lock_now(Some(holder));
+        self.heard(lock)
+    }
+
+    fn lock_now(&self, holder: Option<&str>) -> Claim {
+        let renewal = [None, Some(format!("{:06}", self.renewals)), None];
+        Claim::Lock(
+            self.kind,
+            Some(Lock {
+                holder: holder.map(str::to_owned),
+                ttl: Duration::from_secs(TTL),
+                renewal,
+            }),
+        )
+    }
+
+    fn api_silent(self) -> Self {
+        let claim = Claim::ApiSilent(self.kind, "connection refused".into());
+        self.heard(claim)
+    }
+
+    fn says(self, member: &str, role: Role, state: &str, timeline: u32) -> Self {
+        self.heard(Claim::Report(member.into(), Ok(report(role, state, timeline))))
+    }
+
+    fn says_without_lock(self, member: &str, timeline: u32) -> Self {
+        let report = Report {
+            holds_lock: false,
+            ..report(Role::Primary, "running", timeline)
+        };
+        self.heard(Claim::Report(member.into(), Ok(report)))
+    }
+
+    fn vouched_in_failsafe(self, member: &str) -> Self {
+        let report = Report {
+            failsafe_active: true,
+            ..report(Role::Primary, "running", 1)
+        };
+        self.heard(Claim::Report(member.into(), Ok(report)))
+    }
+
+    fn silent(self, member: &str) -> Self {
+        self.heard(Claim::Report(member.into(), Err("no answer within 1 s".into())))
+    }
+
+    fn pod_status(self, member: &str, role: &str, timeline: u32) -> Self {
+        self.heard(Claim::Pod(Pod {
+            timeline: Some(timeline),
+            ..pod(member, role)
+        }))
+    }
+
+    fn announced(self, leader: Option<&str>, candidate: Option<&str>, starts_in: Option<f64>) -> Self {
+        let starts = starts_in.map(|seconds| self.now + Duration::from_secs_f64(seconds));
+        let announcement = Announcement {
+            leader: leader.map(str::to_owned),
+            candidate: candidate.map(str::to_owned),
+            starts,
+        };
+        let claim = Claim::Announcement(self.kind, Some(announcement));
+        self.heard(claim)
+    }
+
+    fn announcement_gone(self) -> Self {
+        let claim = Claim::Announcement(self.kind, None);
+        self.heard(claim)
+    }
+
+    fn configured(self, paused: bool, standby_cluster: bool) -> Self {
+        let settings = ClusterSettings {
+            ttl: Duration::from_secs(TTL),
+            paused,
+            standby_cluster,
+        };
+        let claim = Claim::Settings(self.kind, Some(settings));
+        self.heard(claim)
+    }
+
+    fn cluster(&mut self, switchover: Option<Announcement>) {
+        let members = ["a", "b", "c"].map(|name| ClusterMember {
+            name: name.into(),
+            address: Some(address(name)),
+            api_url: Some(format!("http://{name}:8008")),
+        });
+        self.hear(Claim::Cluster(Cluster {
+            members: members.to_vec(),
+            paused: false,
+            switchover,
+            ttl: Some(Duration::from_secs(TTL)),
+        }));
+    }
+
+    pub(super) fn verdict(&self) -> Verdict {
+        decide(&self.view, self.current.as_ref(), self.now, &policy())
+    }
+
+    fn must(mut self, expected: &Course) -> Self {
+        let verdict = self.verdict();
+        let second = (self.now - self.begin).as_secs_f64();
+        assert_eq!(verdict.course, *expected, "at second {second}: {}", verdict.reason);
+        assert!(verdict.recheck_at.is_none_or(|at| self.now < at), "at second {second}: recheck in the past");
+        self.current = verdict.course.leader().cloned();
+        self.reason = verdict.reason.to_string();
+        self
+    }
+
+    fn must_route(self, member: &str) -> Self {
+        self.must(&Course::Route(leader(member)))
+    }
+
+    fn must_hold_keeping(self, member: &str) -> Self {
+        self.must(&Course::Hold(Some(leader(member))))
+    }
+
+    fn must_hold_and_cut(self) -> Self {
+        self.must(&Course::Hold(None))
+    }
+
+    fn must_fence(self) -> Self {
+        self.must(&Course::Fence)
+    }
+
+    fn because(self, words: &str) -> Self {
+        assert!(self.reason.contains(words), "{:?} does not say {words:?}", self.reason);
+        self
+    }
+}
+
+fn pod(name: &str, role: &str) -> Pod {
+    Pod {
+        name: name.into(),
+        address: Ok(address(name)),
+        api_url: Some(format!("http://{name}:8008")),
+        role: Some(role.into()),
+        state: Some("running".into()),
+        timeline: Some(1),
+    }
+}
+
+type Row = (&'static str, fn() -> Story);
+
+const WITH_THE_LOCK: &[Row] = &[
+    ("nothing heard → hold, and say so", || {
+        Story::nothing().must_hold_and_cut().because("no member of the cluster has answered yet")
+    }),
+    ("lock names a, a says primary and running → route", || Story::a_leads().because("holds the leader lock")),
+    ("lock names a, a has not answered → hold", || {
+        Story::kubernetes().lock("a").must_hold_and_cut().because("has not said yet")
+    }),
+    ("lock names a, a answers 200 but is still in recovery → hold", || {
+        Story::kubernetes().lock("a").says("a", Role::Other, "running", 1).must_hold_and_cut()
+    }),
+    ("lock moved to b → sessions of a end at once; b verified → route", || {
+        Story::a_leads()
+            .after(5.0)
+            .lock("b")
+            .must_hold_and_cut()
+            .says("b", Role::Other, "running", 1)
+            .must_hold_and_cut()
+            .says("b", Role::Primary, "running", 2)
+            .must_route("b")
+    }),
+    ("b's word from before it held the lock proves nothing", || {
+        Story::a_leads()
+            .says("b", Role::Primary, "running", 2)
+            .after(1.0)
+            .lock("b")
+            .must_hold_and_cut()
+    }),
+    ("b on a lower timeline than one already seen → hold", || {
+        Story::kubernetes()
+            .lock("a")
+            .says("a", Role::Primary, "running", 5)
+            .must_route("a")
+            .lock("b")
+            .says("b", Role::Primary, "running", 4)
+            .must_hold_and_cut()
+            .because("timeline 4, and a leader was seen on timeline 5")
+    }),
+    ("a's REST hangs while the lock is renewed → keep routing", || {
+        Story::a_leads()
+            .after(2.0)
+            .silent("a")
+            .must_route("a")
+            .after(8.0)
+            .lock("a")
+            .silent("a")
+            .must_route("a")
+            .after(19.0)
+            .must_route("a")
+            .because("although its REST API does not answer")
+    }),
+    ("a stops → hold, keep its sessions, also when it falls silent then", || {
+        Story::a_leads()
+            .says("a", Role::Primary, "stopping", 1)
+            .must_hold_keeping("a")
+            .silent("a")
+            .must_hold_keeping("a")
+    }),
+    ("a crashed and recovers in place → hold, then route", || {
+        Story::a_leads()
+            .says("a", Role::Primary, "starting", 1)
+            .must_hold_keeping("a")
+            .says("a", Role::Primary, "running", 1)
+            .must_route("a")
+    }),
+    ("lock not renewed for ttl → fence, and not a moment earlier", || {
+        Story::a_leads().after(19.9).must_route("a").after(0.1).must_fence().because("20 s (its ttl)")
+    }),
+    ("the API shows the old lock again → that renews nothing", || {
+        Story::a_leads().after(15.0).same_lock("a").after(5.0).must_fence()
+    }),
+    ("a fenced leader that renews must be verified anew", || {
+        Story::a_leads()
+            .after(20.0)
+            .must_fence()
+            .lock("a")
+            .silent("a")
+            .must_hold_and_cut()
+            .says("a", Role::Primary, "running", 1)
+            .must_route("a")
+    }),
+    ("lock released → hold, sessions end", || Story::a_leads().released().must_hold_and_cut().because("released")),
+    ("lock released in pause, a still primary → hold, sessions stay", || {
+        Story::a_leads().configured(true, false).released().must_hold_keeping("a")
+    }),
+    ("lock not renewed in pause → keep routing; a stops → hold", || {
+        Story::a_leads()
+            .configured(true, false)
+            .after(60.0)
+            .must_route("a")
+            .says("a", Role::Primary, "stopped", 1)
+            .must_hold_keeping("a")
+    }),
+    ("lock moved in pause → sessions of a end", || {
+        Story::a_leads().configured(true, false).lock("b").must_hold_and_cut()
+    }),
+    ("a standby cluster's leader is no primary", || {
+        Story::kubernetes()
+            .configured(false, true)
+            .lock("a")
+            .says("a", Role::Primary, "running", 1)
+            .must_hold_and_cut()
+            .because("standby cluster")
+    }),
+    ("a says standby_leader → hold", || {
+        Story::kubernetes().lock("a").says("a", Role::StandbyLeader, "running", 1).must_hold_and_cut()
+    }),
+    ("lock names a pod that is not there → hold, and say so", || {
+        Story::nothing().lock("z").must_hold_and_cut().because("no pod and no row of /cluster is named z")
+    }),
+    ("a's pod is gone while it renews the lock → keep routing", || {
+        Story::a_leads().heard(Claim::PodGone("a".into())).must_route("a")
+    }),
+    ("a came back at another address → verify it there", || {
+        let moved = Pod {
+            address: Address::new("10.0.0.9", 5432).map_err(|error| error.to_string()),
+            ..pod("a", "primary")
+        };
+        Story::a_leads().heard(Claim::Pod(moved)).must_hold_and_cut()
+    }),
+    ("b's REST can't be reached, but its pod says primary since it holds the lock → route", || {
+        Story::a_leads()
+            .after(1.0)
+            .lock("b")
+            .silent("b")
+            .must_hold_and_cut()
+            .after(1.0)
+            .pod_status("b", "primary", 2)
+            .must_route("b")
+            .because("pod's status")
+    }),
+    ("an old pod status proves nothing", || {
+        Story::a_leads()
+            .pod_status("b", "primary", 2)
+            .after(1.0)
+            .lock("b")
+            .silent("b")
+            .must_hold_and_cut()
+    }),
+    ("both kinds of object: the one renewed last is believed", || {
+        Story::kubernetes()
+            .lock("b")
+            .in_config_maps()
+            .lock("a")
+            .says("a", Role::Primary, "running", 1)
+            .must_route("a")
+            .after(5.0)
+            .lock("a")
+            .must_route("a")
+    }),
+];
+
+const SWITCHOVERS: &[Row] = &[
+    ("announced → hold, keep sessions; aborted → release", || {
+        Story::a_leads()
+            .announced(Some("a"), Some("b"), None)
+            .must_hold_keeping("a")
+            .because("from a to b")
+            .after(1.0)
+            .announcement_gone()
+            .must_route("a")
+    }),
+    ("announced without a name → hold", || {
+        Story::a_leads().announced(None, Some("b"), None).must_hold_keeping("a")
+    }),
+    ("announced for somebody else → route", || {
+        Story::a_leads().announced(Some("c"), Some("b"), None).must_route("a")
+    }),
+    ("the candidate leads already → route", || {
+        Story::a_leads().announced(None, Some("a"), None).must_route("a")
+    }),
+    ("announced, and nothing happens for switchover-hold → route until it stops", || {
+        Story::a_leads()
+            .announced(Some("a"), Some("b"), None)
+            .must_hold_keeping("a")
+            .after(9.9)
+            .must_hold_keeping("a")
+            .after(0.1)
+            .must_route("a")
+            .says("a", Role::Primary, "stopping", 1)
+            .must_hold_keeping("a")
+    }),
+    ("scheduled for later → route until then", || {
+        Story::a_leads()
+            .announced(Some("a"), Some("b"), Some(5.0))
+            .must_route("a")
+            .after(5.0)
+            .must_hold_keeping("a")
+    }),
+    ("a whole switchover, as measured", || {
+        Story::a_leads()
+            .after(0.24)
+            .announced(Some("a"), Some("b"), None)
+            .must_hold_keeping("a")
+            .after(0.19)
+            .says("a", Role::Primary, "stopping", 1)
+            .must_hold_keeping("a")
+            .after(2.0)
+            .says("a", Role::Other, "stopping", 1)
+            .must_hold_keeping("a")
+            .released()
+            .must_hold_and_cut()
+            .lock("b")
+            .must_hold_and_cut()
+            .says("b", Role::Other, "running", 1)
+            .must_hold_and_cut()
+            .announcement_gone()
+            .says("b", Role::Primary, "running", 2)
+            .must_route("b")
+    }),
+];
+
+const API_SILENT: &[Row] = &[
+    ("API silent, a vouches → route", || {
+        Story::a_leads().after(1.0).api_silent().must_route("a").after(60.0).vouched_in_failsafe("a").must_route("a")
+    }),
+    ("API silent, REST silent → keep for ttl after the last evidence, then fence", || {
+        Story::a_leads()
+            .api_silent()
+            .after(1.0)
+            .silent("a")
+            .must_route("a")
+            .after(18.9)
+            .must_route("a")
+            .after(0.1)
+            .must_fence()
+    }),
+    ("API silent, a demotes itself → hold", || {
+        Story::a_leads().api_silent().says("a", Role::Other, "running", 1).must_hold_keeping("a")
+    }),
+    ("API silent, b was promoted → route to b", || {
+        Story::a_leads()
+            .api_silent()
+            .after(30.0)
+            .silent("a")
+            .says("b", Role::Primary, "running", 2)
+            .must_route("b")
+    }),
+    ("the API returns after a long outage: the lease counts on from where it stood", || {
+        Story::a_leads()
+            .after(3.0)
+            .api_silent()
+            .after(60.0)
+            .vouched_in_failsafe("a")
+            .must_route("a")
+            .after(1.0)
+            .same_lock("a")
+            .says_without_lock("a", 1)
+            .must_route("a")
+            .after(16.9)
+            .must_route("a")
+            .after(0.2)
+            .must_fence()
+    }),
+    ("lock old, but a vouches in failsafe mode → route", || {
+        Story::a_leads().after(19.0).vouched_in_failsafe("a").after(2.0).must_route("a").because("failsafe")
+    }),
+    ("a vouched once and fell silent for a whole lease → fence", || {
+        Story::a_leads().after(19.0).vouched_in_failsafe("a").after(20.0).must_fence()
+    }),
+];
+
+const REST_ONLY: &[Row] = &[
+    ("one member says primary → route", || Story::a_leads_by_report().because("a alone says")),
+    ("nobody says primary → hold", || {
+        Story::rest_only().says("a", Role::Other, "running", 1).must_hold_and_cut().because("no member says")
+    }),
+    ("a falls silent → keep for ttl after its last word, then fence", || {
+        Story::a_leads_by_report()
+            .after(1.0)
+            .silent("a")
+            .must_route("a")
+            .after(18.9)
+            .must_route("a")
+            .after(0.1)
+            .must_fence()
+    }),
+    ("a silent, b says primary → route to b", || {
+        Story::a_leads_by_report()
+            .after(1.0)
+            .silent("a")
+            .after(2.0)
+            .says("b", Role::Primary, "running", 2)
+            .must_route("b")
+    }),
+    ("two say primary → the higher timeline", || {
+        Story::a_leads_by_report()
+            .says("b", Role::Primary, "running", 2)
+            .must_route("b")
+            .because("several members")
+    }),
+    ("two say primary on one timeline → fence and alarm", || {
+        Story::a_leads_by_report()
+            .says("b", Role::Primary, "running", 1)
+            .must_fence()
+            .because("SPLIT BRAIN")
+    }),
+    ("one promoted by hand, without the lock → the lock's holder stays", || {
+        Story::a_leads_by_report().says_without_lock("b", 9).must_route("a")
+    }),
+    ("a stops → hold, keep its sessions", || {
+        Story::a_leads_by_report().says("a", Role::Primary, "stopping", 1).must_hold_keeping("a")
+    }),
+    ("a scheduled switchover holds at its time", || {
+        let mut story = Story::a_leads_by_report();
+        let starts = Some(story.now + Duration::from_secs(1));
+        story.cluster(Some(Announcement {
+            leader: Some("a".into()),
+            candidate: None,
+            starts,
+        }));
+        story.must_route("a").after(1.0).must_hold_keeping("a")
+    }),
+];
+
+#[test]
+fn the_rules() {
+    for (name, story) in [WITH_THE_LOCK, SWITCHOVERS, API_SILENT, REST_ONLY].concat() {
+        eprintln!("{name}");
+        let story = story();
+        let again = story.verdict();
+        assert_eq!(again.course.leader(), story.current.as_ref(), "{name}: unchanged facts, another verdict");
+    }
+}

@@ -1,0 +1,177 @@
+//! What the sources say, parsed: values only. Parsing stands beside each source in `discovery`; what follows from the claims is decided in `decide`.
+
+use std::time::{Duration, Instant};
+
+use crate::leader::Address;
+
+/// One piece of news, with its local time of arrival. Remote clocks are never compared with ours.
+#[derive(Clone, Debug)]
+pub struct Observation {
+    /// When it arrived here.
+    pub at: Instant,
+    /// What it says.
+    pub claim: Claim,
+}
+
+/// What a source says.
+#[derive(Clone, Debug)]
+pub enum Claim {
+    /// The leader object as it stands; `None` when there is no such object. The API answered, so this also ends its silence.
+    Lock(ObjectKind, Option<Lock>),
+    /// The API does not answer for the leader object of this kind, and why.
+    ApiSilent(ObjectKind, String),
+    /// The `<scope>-failover` object; `None` when it is absent or empty.
+    Announcement(ObjectKind, Option<Announcement>),
+    /// The `<scope>-config` object; `None` when it is absent.
+    Settings(ObjectKind, Option<ClusterSettings>),
+    /// All pods of the scope: others are gone.
+    Pods(Vec<Pod>),
+    /// One pod, new or changed.
+    Pod(Pod),
+    /// A pod was deleted.
+    PodGone(String),
+    /// A member's REST API answered `GET /primary`, or did not, and why not.
+    Report(String, Result<Report, String>),
+    /// Some member's REST API answered `GET /cluster`.
+    Cluster(Cluster),
+    /// No member answered `GET /cluster`, and why not.
+    ClusterSilent(String),
+    /// The proxy says that this member does not behave like a leader.
+    Complaint(String),
+}
+
+/// The two kinds of object that Patroni can keep its lock in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ObjectKind {
+    /// `<scope>`, with `use_endpoints`.
+    Endpoints,
+    /// `<scope>-leader`.
+    ConfigMap,
+}
+
+impl ObjectKind {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Endpoints, Self::ConfigMap];
+}
+
+/// The annotations of the leader object that make up the lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lock {
+    /// The member that holds it; `None` once it was released.
+    pub holder: Option<String>,
+    /// The lease's length.
+    pub ttl: Duration,
+    /// `acquireTime`, `renewTime` and `transitions` as they stand: never read as times of a clock, only compared, as Patroni does (kubernetes.py:904-923).
+    pub renewal: [Option<String>; 3],
+}
+
+/// A planned switchover, or a failover asked for by hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Announcement {
+    /// The member to be demoted, if named.
+    pub leader: Option<String>,
+    /// The member to be promoted, if named.
+    pub candidate: Option<String>,
+    /// When it is to begin, by the local clock; `None` for at once.
+    pub starts: Option<Instant>,
+}
+
+/// What of Patroni's dynamic configuration matters here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterSettings {
+    /// The lease's length.
+    pub ttl: Duration,
+    /// Nobody is promoted by itself while this holds.
+    pub paused: bool,
+    /// The cluster's leader is a standby of another cluster: not a primary.
+    pub standby_cluster: bool,
+}
+
+/// A pod of the scope, as its `status` annotation tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// The pod's name, which is Patroni's member name.
+    pub name: String,
+    /// From `conn_url`; the pod's IP and 5432 as fallback. The error names what is wrong with them.
+    pub address: Result<Address, String>,
+    /// The base URL of its REST API, from `api_url`.
+    pub api_url: Option<String>,
+    /// `role`, as written.
+    pub role: Option<String>,
+    /// `state`, as written.
+    pub state: Option<String>,
+    /// `timeline`.
+    pub timeline: Option<u32>,
+}
+
+/// The body of `GET /primary`, and whether its status was 200.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The status was 200: the member believes that it holds the lock. It does not mean writable.
+    pub holds_lock: bool,
+    /// PostgreSQL's role, as Patroni sees it.
+    pub role: Role,
+    /// `state`, as written: `running`, `stopping`, `starting`, …
+    pub state: String,
+    /// The timeline, when Patroni knows it.
+    pub timeline: Option<u32>,
+    /// `database_system_identifier`: timelines compare only within one system.
+    pub system: Option<String>,
+    /// Patroni is paused.
+    pub paused: bool,
+    /// The DCS is down and every member vouches for the leader.
+    pub failsafe_active: bool,
+}
+
+/// PostgreSQL's role in Patroni's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// `primary`, or `master` before Patroni 4.0.
+    Primary,
+    /// `standby_leader`: leads a cluster that follows another one.
+    StandbyLeader,
+    /// Anything else: `replica`, `promoted`, `demoted`, `uninitialized`, …
+    Other,
+}
+
+/// The answer to `GET /cluster`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// The members that the DCS knows.
+    pub members: Vec<ClusterMember>,
+    /// Patroni is paused.
+    pub paused: bool,
+    /// A switchover that is scheduled.
+    pub switchover: Option<Announcement>,
+    /// The lease's length, from `GET /config`, where that answered.
+    pub ttl: Option<Duration>,
+}
+
+/// One member of `GET /cluster`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterMember {
+    /// Patroni's member name.
+    pub name: String,
+    /// Where its PostgreSQL listens; `None` while it has not said so.
+    pub address: Option<Address>,
+    /// The base URL of its REST API.
+    pub api_url: Option<String>,
+}
+
+impl Role {
+    /// From the word in Patroni's JSON.
+    pub fn from_patroni(word: &str) -> Self {
+        match word {
+            "primary" | "master" => Self::Primary,
+            "standby_leader" => Self::StandbyLeader,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl Report {
+    /// Role primary, state running: PostgreSQL accepts writes.
+    pub fn is_writable(&self) -> bool {
+        self.role == Role::Primary && self.state == "running"
+    }
+}

@@ -1,1 +1,144 @@
-//! stub
+//! The floor of sessions: listens, admits clients, and runs one session for each from accept to [`Ending`](crate::ending::Ending).
+//!
+//! Who leads is read from the [`LeaderSlot`]; this floor never decides it, and only reports what it sees of a leader.
+
+mod accept;
+mod connect;
+mod forward;
+mod hold;
+mod record;
+mod refuse;
+mod session;
+mod socket;
+
+use std::net::SocketAddr;
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+
+use crate::drain::Drain;
+use crate::leader::Complaint;
+use crate::metrics::Metrics;
+use crate::slot::LeaderSlot;
+use forward::{Pipes, Traffic};
+pub use socket::BindError;
+
+/// Refusals under way at once; more clients than this are just closed. A storm must not cost more than it is worth.
+const REFUSALS: usize = 256;
+
+/// How sessions are treated.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How long a client waits for a leader, failed dials included, before it is refused.
+    pub hold: Duration,
+    /// How long one dial may take, name resolution included.
+    pub connect_timeout: Duration,
+    /// After how long a silent peer counts as vanished; zero leaves that to the system.
+    pub tcp_user_timeout: Duration,
+    /// Sessions open at once, held ones included.
+    pub max_sessions: usize,
+}
+
+/// What the proxy works with. Everything is shared with other floors, or belongs to the settings.
+#[derive(Debug)]
+pub struct Context {
+    /// Where to, and until when.
+    pub slot: Arc<LeaderSlot>,
+    /// Sessions run through this.
+    pub drain: Drain,
+    /// Counters and gauges.
+    pub metrics: Arc<Metrics>,
+    /// Tells discovery of dials that failed and sessions that the leader's side broke. A full channel drops the complaint: others say the same.
+    pub complaints: mpsc::Sender<Complaint>,
+    /// Limits and deadlines.
+    pub settings: Settings,
+}
+
+/// Bound listeners, not yet accepting.
+#[derive(Debug)]
+pub struct Proxy {
+    listeners: Vec<TcpListener>,
+    addresses: Vec<SocketAddr>,
+}
+
+/// What all sessions share.
+#[derive(Debug)]
+struct Shared {
+    context: Arc<Context>,
+    queue: hold::Queue,
+    traffic: Traffic,
+    places: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
+}
+
+/// Files that the proxy may have open at `max_sessions`: two sockets a session, pipes, refusals and listeners.
+pub const fn files_needed(max_sessions: usize) -> usize {
+    2 * max_sessions + 2 * forward::MAX_PIPES + REFUSALS + 16
+}
+
+impl Proxy {
+    /// Binds every address; afterwards clients can connect, and wait in the backlog for [`run`](Self::run). Must be called on the traffic runtime.
+    pub fn bind(listen: &[SocketAddr]) -> Result<Self, BindError> {
+        let listeners = listen
+            .iter()
+            .map(|address| socket::listen(*address))
+            .collect::<Result<Vec<_>, _>>()?;
+        let addresses = listeners
+            .iter()
+            .zip(listen)
+            .map(|(listener, asked)| listener.local_addr().unwrap_or(*asked))
+            .collect();
+        Ok(Self { listeners, addresses })
+    }
+
+    /// The addresses that were bound, in the order asked for: with the real port where 0 was asked for.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Accepts until the drain says stop; then takes what waits in the backlog, closes the listeners and returns. Sessions go on without it.
+    pub async fn run(self, context: Arc<Context>) {
+        let shared = Arc::new(Shared::new(context));
+        let mut loops = JoinSet::new();
+        for listener in self.listeners {
+            loops.spawn(accept::run(listener, shared.clone()));
+        }
+        while let Some(ended) = loops.join_next().await {
+            if let Err(error) = ended
+                && let Ok(panic) = error.try_into_panic()
+            {
+                resume_unwind(panic);
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn new(context: Arc<Context>) -> Self {
+        let Settings {
+            max_sessions,
+            tcp_user_timeout,
+            ..
+        } = context.settings;
+        let metrics = &context.metrics;
+        metrics
+            .sessions_max
+            .set(i64::try_from(max_sessions).unwrap_or(i64::MAX));
+        Self {
+            queue: hold::Queue::new(),
+            traffic: Traffic {
+                pipes: Pipes::default(),
+                to_leader: metrics.bytes_to_leader.clone(),
+                to_client: metrics.bytes_to_client.clone(),
+                user_timeout: tcp_user_timeout,
+            },
+            places: Arc::new(Semaphore::new(max_sessions.min(Semaphore::MAX_PERMITS))),
+            refusals: Arc::new(Semaphore::new(REFUSALS)),
+            context,
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! The accept loop: admits clients up to the cap, and goes on whatever accept(2) says.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, sleep};
+use tracing::{debug, info, warn};
+
+use super::Shared;
+use super::refuse::{SqlState, refuse};
+use super::session::Session;
+use super::socket;
+use crate::ending::Ending;
+
+/// After accept(2) failed for want of files or memory. Clients meanwhile wait in the backlog, where they are better off than closed: a file may be
+/// free in moments. This is why no file is kept in reserve to accept and close them with.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Between two log lines about the same trouble.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// Accepts until the drain says stop, and closes the listener.
+pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>) {
+    let stopped = shared.context.drain.accepting_stopped();
+    let mut door = Door::new(shared);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stopped.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((client, peer)) => door.admit(client, peer),
+            Err(error) if is_the_clients(&error) => {}
+            Err(error) => {
+                door.trouble(&error);
+                sleep(PAUSE).await;
+            }
+        }
+    }
+    // Who is in the backlog has connected: closing the listener now would reset it.
+    while let Some(Ok((client, peer))) = listener.accept().now_or_never() {
+        door.admit(client, peer);
+    }
+}
+
+/// The connection failed before it was accepted (accept(2) passes on its network errors): the next one is fine.
+fn is_the_clients(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::Interrupted
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::NetworkDown
+            | ErrorKind::PermissionDenied
+    )
+}
+
+/// What the accept loop remembers, so that its log tells changes of state and not every client.
+struct Door {
+    shared: Arc<Shared>,
+    full: bool,
+    failures: u64,
+    logged_at: Option<Instant>,
+}
+
+impl Door {
+    fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            full: false,
+            failures: 0,
+            logged_at: None,
+        }
+    }
+
+    fn admit(&mut self, client: TcpStream, peer: SocketAddr) {
+        let context = &self.shared.context;
+        context.metrics.accepted.inc();
+        if self.failures > 0 {
+            info!(failures = self.failures, "accepting clients again");
+            (self.failures, self.logged_at) = (0, None);
+        }
+        // A dual-stack listener shows IPv4 clients as ::ffff:a.b.c.d.
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        match self.shared.places.clone().try_acquire_owned() {
+            Ok(place) => {
+                self.full = false;
+                if let Err(error) = socket::prepare_client(&client, context.settings.tcp_user_timeout) {
+                    // It was reset meanwhile, or else it works without these options.
+                    debug!(%peer, %error, "socket options of a client were not set");
+                }
+                let session = Session::new(client, peer, self.shared.clone());
+                context.drain.spawn(async move {
+                    session.run().await;
+                    drop(place);
+                });
+            }
+            Err(_) => self.turn_away(client, peer),
+        }
+    }
+
+    fn turn_away(&mut self, client: TcpStream, peer: SocketAddr) {
+        let context = &self.shared.context;
+        let max_sessions = context.settings.max_sessions;
+        if !self.full {
+            self.full = true;
+            warn!(max_sessions, "full: refusing clients (raise --max-sessions, or pool them)");
+        }
+        debug!(%peer, ending = %Ending::Full, "session ended");
+        context.metrics.ended(Ending::Full);
+        let Ok(permit) = self.shared.refusals.clone().try_acquire_owned() else {
+            return;
+        };
+        context.drain.spawn(async move {
+            let text = format!("pgnorth has {max_sessions} sessions open, as many as it may (--max-sessions)");
+            refuse(client, SqlState::TooManyConnections, &text).await;
+            drop(permit);
+        });
+    }
+
+    fn trouble(&mut self, error: &io::Error) {
+        self.shared.context.metrics.accept_errors.inc();
+        self.failures += 1;
+        if self.logged_at.is_none_or(|at| at.elapsed() >= QUIET) {
+            self.logged_at = Some(Instant::now());
+            warn!(%error, failures = self.failures, "cannot accept clients, trying on: they wait in the backlog");
+        }
+    }
+}

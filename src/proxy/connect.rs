@@ -1,0 +1,142 @@
+//! One dial: the leader's address is resolved anew, and every address behind a name is tried before the deadline. Nothing is remembered.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout_at};
+
+use super::socket;
+use crate::leader::{Address, Host};
+use crate::metrics::{Metrics, Outcome};
+
+/// Why a dial failed. Its text ends a sentence that begins with the leader's name.
+#[derive(Debug, Error)]
+pub(super) enum DialError {
+    /// Nothing answered, be it the name server or the leader.
+    #[error("no answer within {}", humantime::format_duration(*.0))]
+    TimedOut(Duration),
+    /// The name leads nowhere.
+    #[error("its name cannot be resolved: {0}")]
+    Unresolved(#[source] io::Error),
+    /// Refused, unreachable, reset.
+    #[error("{0}")]
+    Failed(#[source] io::Error),
+    /// pgnorth's own trouble: files, ports or memory ran out.
+    #[error("pgnorth cannot dial: {0}")]
+    Own(#[source] io::Error),
+}
+
+impl DialError {
+    /// Whether it says something about the leader.
+    pub(super) fn is_leaders(&self) -> bool {
+        !matches!(self, Self::Own(_))
+    }
+
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::TimedOut(_) => Outcome::TimedOut,
+            Self::Unresolved(_) | Self::Failed(_) | Self::Own(_) => Outcome::Failed,
+        }
+    }
+}
+
+/// Connects to `address` within `limit`, and records how that came out. Cancel-safe: a dial given up leaves nothing behind.
+pub(super) async fn connect(
+    address: &Address,
+    limit: Duration,
+    user_timeout: Duration,
+    metrics: &Metrics,
+) -> Result<TcpStream, DialError> {
+    let begun = Instant::now();
+    let result = dial(address, begun, limit, user_timeout).await;
+    let outcome = result.as_ref().map_or_else(DialError::outcome, |_| Outcome::Ok);
+    metrics.dialled(outcome, begun.elapsed());
+    result
+}
+
+async fn dial(
+    address: &Address,
+    begun: Instant,
+    limit: Duration,
+    user_timeout: Duration,
+) -> Result<TcpStream, DialError> {
+    let deadline = begun + limit;
+    let targets: Vec<SocketAddr> = match &address.host {
+        Host::Ip(ip) => vec![SocketAddr::new(*ip, address.port)],
+        Host::Name(name) => timeout_at(deadline, lookup_host((name.as_str(), address.port)))
+            .await
+            .map_err(|_| DialError::TimedOut(limit))?
+            .map_err(DialError::Unresolved)?
+            .collect(),
+    };
+    try_each(&targets, deadline, limit, user_timeout).await
+}
+
+/// Each target gets an equal share of the time that is left: one that is silent must not use up the others'.
+async fn try_each(
+    targets: &[SocketAddr],
+    deadline: Instant,
+    limit: Duration,
+    user_timeout: Duration,
+) -> Result<TcpStream, DialError> {
+    let mut last = DialError::Unresolved(io::Error::new(io::ErrorKind::NotFound, "no address"));
+    for (tried, target) in targets.iter().enumerate() {
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        let left = u32::try_from(targets.len() - tried).unwrap_or(u32::MAX);
+        let socket = socket::dialler(*target, user_timeout).map_err(DialError::Own)?;
+        last = match timeout_at(Instant::now() + remaining / left, socket.connect(*target)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::AddrNotAvailable => DialError::Own(error),
+            Ok(Err(error)) => DialError::Failed(error),
+            Err(_) => DialError::TimedOut(limit),
+        };
+    }
+    Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    const LIMIT: Duration = Duration::from_secs(5);
+
+    #[tokio::test]
+    async fn the_second_address_of_a_name_is_tried() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let open = listener.local_addr().unwrap();
+        let closed = SocketAddr::from(([127, 0, 0, 2], open.port()));
+        let stream = try_each(&[closed, open], Instant::now() + LIMIT, LIMIT, LIMIT)
+            .await
+            .unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), open);
+    }
+
+    #[tokio::test]
+    async fn a_refused_dial_says_so_and_is_counted() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let metrics = Metrics::new();
+        let address = Address::new("127.0.0.1", port).unwrap();
+        let error = connect(&address, LIMIT, LIMIT, &metrics).await.unwrap_err();
+        assert!(error.is_leaders());
+        assert!(error.to_string().contains("refused"), "{error}");
+        assert!(
+            metrics
+                .render()
+                .contains("pgnorth_dial_seconds_count{outcome=\"failed\"} 1")
+        );
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_nowhere_is_the_leaders_failure() {
+        // RFC 6761: .invalid never resolves.
+        let address = Address::new("pg-0.invalid", 5432).unwrap();
+        let error = connect(&address, LIMIT, LIMIT, &Metrics::new()).await.unwrap_err();
+        assert!(matches!(error, DialError::Unresolved(_) | DialError::TimedOut(_)), "{error}");
+    }
+}

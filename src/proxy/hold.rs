@@ -1,0 +1,103 @@
+//! A client waits for a leader, first come first served; one that leaves is forgotten at once, and nothing it sent is read.
+
+use std::sync::Arc;
+
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Duration, Instant, sleep_until};
+
+use crate::ending::Ending;
+use crate::slot::{LeaderSlot, Lease, Term};
+
+/// Sessions that may be between "wants a leader" and the leader's first byte.
+///
+/// A new primary forks a backend for each: 64 at once keep a few cores busy, and are far below max_connections' usual 100, which 2,000 clients
+/// released together would run into. At 5 ms a fork on one core it admits all 2,000 within some ten seconds, on four cores within three.
+const DIALS: usize = 64;
+
+/// The queue for dials. tokio's semaphore is fair: permits go to who waits longest.
+#[derive(Clone, Debug)]
+pub(super) struct Queue(Arc<Semaphore>);
+
+/// The right to dial. It is taken before the wait for a leader, so that the order of arrival is the order of service, and dropped when the leader
+/// answers.
+pub(super) type Turn = OwnedSemaphorePermit;
+
+impl Queue {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(DIALS)))
+    }
+
+    /// A turn, if nobody waits for one.
+    fn try_turn(&self) -> Option<Turn> {
+        self.0.clone().try_acquire_owned().ok()
+    }
+
+    async fn turn(&self) -> Turn {
+        match self.0.clone().acquire_owned().await {
+            Ok(turn) => turn,
+            // The semaphore is never closed.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+/// Waits until `client` may dial, and whom; `turn` is what it already has from a dial that failed. Gives up when the client leaves or at `deadline`.
+///
+/// With a leader and a free turn it returns without a look at the client: a CancelRequest whose sender has closed already must be delivered.
+/// Cancel-safe: a turn is given back.
+pub(super) async fn wait(
+    client: &TcpStream,
+    slot: &LeaderSlot,
+    queue: &Queue,
+    turn: Option<Turn>,
+    deadline: Instant,
+) -> Result<(Lease, Turn), Ending> {
+    let turn = match (turn.or_else(|| queue.try_turn()), slot.term().lease()) {
+        (Some(turn), Some(lease)) => return Ok((lease, turn)),
+        (turn, _) => turn,
+    };
+    let admitted = async {
+        let turn = match turn {
+            Some(turn) => turn,
+            None => queue.turn().await,
+        };
+        (slot.leader().await, turn)
+    };
+    tokio::select! {
+        biased;
+        () = left(client) => Err(Ending::ClientLeft),
+        admitted = admitted => Ok(admitted),
+        () = sleep_until(deadline) => Err(Ending::HoldExpired),
+    }
+}
+
+/// A pause after a failed dial: until something changed since `term`, or `pause` is over. Gives up as [`wait`] does.
+pub(super) async fn pause(
+    client: &TcpStream,
+    slot: &LeaderSlot,
+    term: &Term,
+    pause: Duration,
+    deadline: Instant,
+) -> Result<(), Ending> {
+    let until = (Instant::now() + pause).min(deadline);
+    tokio::select! {
+        biased;
+        () = left(client) => Err(Ending::ClientLeft),
+        () = slot.superseded(term) => Ok(()),
+        () = sleep_until(until) => if until < deadline { Ok(()) } else { Err(Ending::HoldExpired) },
+    }
+}
+
+/// Completes when the client closed or reset its connection, whatever lies unread in front of that. Cancel-safe; reads nothing.
+///
+/// Readability says nothing here: with an unread startup packet it is there all the time. But epoll reports a FIN (EPOLLRDHUP) and a reset (EPOLLERR)
+/// beside it, and tokio hands them to who waits for PRIORITY (or "read closed") or ERROR alone; its sockets never ask for EPOLLPRI itself.
+async fn left(client: &TcpStream) {
+    match client.ready(Interest::PRIORITY | Interest::ERROR).await {
+        Ok(_) => {}
+        // The runtime is shutting down; so is the session.
+        Err(_) => std::future::pending().await,
+    }
+}

@@ -1,0 +1,99 @@
+//! What is written down about one session: the gauges while it lives, one counter and one log line when it ends.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tracing::debug;
+
+use crate::ending::Ending;
+use crate::leader::Leader;
+use crate::metrics::{Metrics, SessionState};
+
+/// One session's record. Dropped without an ending, as in a panic, it still leaves the gauges right.
+#[derive(Debug)]
+pub(super) struct Record {
+    metrics: Arc<Metrics>,
+    peer: SocketAddr,
+    state: SessionState,
+    begun: Instant,
+    dialled_at: Option<Instant>,
+    reached: Option<(Leader, u16, Instant)>,
+    moved: (u64, u64),
+}
+
+impl Record {
+    /// Of a session that begins now, with its client held.
+    pub(super) fn open(metrics: Arc<Metrics>, peer: SocketAddr) -> Self {
+        metrics.sessions(SessionState::Held).inc();
+        Self {
+            metrics,
+            peer,
+            state: SessionState::Held,
+            begun: Instant::now(),
+            dialled_at: None,
+            reached: None,
+            moved: (0, 0),
+        }
+    }
+
+    fn enter(&mut self, state: SessionState) {
+        self.metrics.sessions(self.state).dec();
+        self.metrics.sessions(state).inc();
+        self.state = state;
+    }
+
+    pub(super) fn held(&mut self) {
+        self.enter(SessionState::Held);
+    }
+
+    pub(super) fn dialling(&mut self) {
+        self.dialled_at = Some(Instant::now());
+        self.enter(SessionState::Dialling);
+    }
+
+    /// The leader was reached; `port` is the session's local port there, under which PostgreSQL shows it (pg_stat_activity.client_port).
+    pub(super) fn forwarding(&mut self, leader: &Leader, port: u16) {
+        self.reached = Some((leader.clone(), port, Instant::now()));
+        self.enter(SessionState::Forwarding);
+        self.observe_hold(self.dialled_at.unwrap_or(self.begun));
+    }
+
+    /// Bytes delivered to the leader and to the client.
+    pub(super) fn moved(&mut self, bytes: (u64, u64)) {
+        self.moved = bytes;
+    }
+
+    /// The client was given up before a leader was reached.
+    pub(super) fn gave_up(&self) {
+        self.observe_hold(Instant::now());
+    }
+
+    pub(super) fn end(self, ending: Ending) {
+        self.metrics.ended(ending);
+        let reached = self.reached.as_ref();
+        debug!(
+            peer = %self.peer,
+            leader = reached.map(|(leader, ..)| tracing::field::display(leader)),
+            leader_side_port = reached.map(|(_, port, _)| *port),
+            %ending,
+            bytes_to_leader = self.moved.0,
+            bytes_to_client = self.moved.1,
+            reached_after = reached.map(|(.., at)| tracing::field::debug(at.duration_since(self.begun))),
+            lasted = ?self.begun.elapsed(),
+            "session ended"
+        );
+    }
+
+    fn observe_hold(&self, until: Instant) {
+        self.metrics
+            .hold_seconds
+            .observe(until.duration_since(self.begun).as_secs_f64());
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.metrics.sessions(self.state).dec();
+    }
+}

@@ -1,0 +1,112 @@
+//! The polite refusal: a PostgreSQL error with the reason in words, instead of a reset.
+//!
+//! It reads one packet, the client's first, and nothing after it.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::socket;
+
+/// All that a refusal may take, from the first byte to the close.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// PostgreSQL's own MAX_STARTUP_PACKET_LENGTH.
+const LONGEST: usize = 10_000;
+/// How much is read and thrown away while the client takes its error.
+const LEFTOVERS: u64 = 64 * 1024;
+
+// Request codes and versions of the first packet (PostgreSQL's pqcomm.h): the major number stands in the upper half.
+const CANCEL_REQUEST: u32 = 1234 << 16 | 5678;
+const SSL_REQUEST: u32 = 1234 << 16 | 5679;
+const GSSENC_REQUEST: u32 = 1234 << 16 | 5680;
+
+/// What PostgreSQL calls the error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SqlState {
+    /// cannot_connect_now: drivers with several hosts go on to the next, and pools try again.
+    CannotConnectNow,
+    /// too_many_connections.
+    TooManyConnections,
+}
+
+/// What a client asked for first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Opening {
+    /// A session, encrypted or not.
+    Session,
+    /// SSLRequest or GSSENCRequest: encryption first.
+    Encryption,
+    /// CancelRequest: it never reads an answer.
+    Cancel,
+}
+
+impl SqlState {
+    const fn code(self) -> &'static str {
+        match self {
+            Self::CannotConnectNow => "57P03",
+            Self::TooManyConnections => "53300",
+        }
+    }
+}
+
+/// Tells the client why, if it speaks PostgreSQL, and closes. Takes at most [`PATIENCE`].
+pub(super) async fn refuse(mut client: TcpStream, state: SqlState, text: &str) {
+    // Whether it got through in time or not, the connection is closed.
+    let _in_time = timeout(PATIENCE, tell(&mut client, state, text)).await;
+}
+
+async fn tell(client: &mut TcpStream, state: SqlState, text: &str) -> std::io::Result<()> {
+    if matches!(read_opening(client).await?, None | Some(Opening::Cancel)) {
+        return Ok(());
+    }
+    client.write_all(&error_response(state, text)).await?;
+    socket::shut_write(client);
+    // Closing with bytes unread would send a reset, which can overtake the error: the client closes first.
+    let mut rest = client.take(LEFTOVERS);
+    tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
+    Ok(())
+}
+
+/// Reads the first packet to its end; `None` when it is none of PostgreSQL's.
+async fn read_opening(client: &mut TcpStream) -> std::io::Result<Option<Opening>> {
+    let length = client.read_u32().await? as usize;
+    if !(8..=LONGEST).contains(&length) {
+        return Ok(None);
+    }
+    let code = client.read_u32().await?;
+    let Some(opening) = opening(code, length) else {
+        return Ok(None);
+    };
+    let mut rest = client.take(length as u64 - 8);
+    tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
+    Ok(Some(opening))
+}
+
+fn opening(code: u32, length: usize) -> Option<Opening> {
+    match code {
+        CANCEL_REQUEST => Some(Opening::Cancel),
+        SSL_REQUEST | GSSENC_REQUEST => (length == 8).then_some(Opening::Encryption),
+        // Protocol 3, any minor; 2 has not been spoken since PostgreSQL 14.
+        version if version >> 16 == 3 => Some(Opening::Session),
+        _ => None,
+    }
+}
+
+/// ErrorResponse of protocol 3 (PostgreSQL's manual, "Message Formats" and "Error and Notice Message Fields").
+fn error_response(state: SqlState, text: &str) -> Vec<u8> {
+    let mut fields = Vec::new();
+    for (field, value) in [(b'S', "FATAL"), (b'V', "FATAL"), (b'C', state.code()), (b'M', text)] {
+        fields.push(field);
+        // A zero would end the field.
+        fields.extend(value.bytes().filter(|byte| *byte != 0));
+        fields.push(0);
+    }
+    fields.push(0);
+    let length = u32::try_from(fields.len() + 4).unwrap_or(u32::MAX);
+    let mut message = vec![b'E'];
+    message.extend(length.to_be_bytes());
+    message.extend(fields);
+    message
+}

@@ -1,0 +1,178 @@
+//! Every socket option, and why. The only room that knows socket2.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use thiserror::Error;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tracing::warn;
+
+/// Clients that may wait for accept(2). A whole fleet reconnects within moments of a failover; Linux caps this at net.core.somaxconn (4096 since 5.4).
+const BACKLOG: i32 = 4096;
+
+/// Why an address cannot be listened on.
+#[derive(Debug, Error)]
+pub enum BindError {
+    /// Somebody else listens there.
+    #[error(
+        "cannot listen on {0}: another process does already (`ss -ltnp 'sport = :{port}'` shows which); stop it, or choose another port with --listen",
+        port = .0.port()
+    )]
+    Busy(SocketAddr),
+    /// The port is below 1024, or what net.ipv4.ip_unprivileged_port_start says.
+    #[error(
+        "cannot listen on {0}: port {port} is privileged; choose one from 1024 up with --listen, or grant CAP_NET_BIND_SERVICE",
+        port = .0.port()
+    )]
+    Privileged(SocketAddr),
+    /// The address belongs to no interface of this host.
+    #[error("cannot listen on {0}: no interface of this host has this address; [::] with --listen means all of them")]
+    NotHere(SocketAddr),
+    /// Anything else.
+    #[error("cannot listen on {0}: {1}")]
+    Other(SocketAddr, #[source] io::Error),
+}
+
+/// A listener on `address`. `[::]` accepts IPv4 too, and falls back to `0.0.0.0` on a host without IPv6. Must be called on a tokio runtime.
+pub(super) fn listen(address: SocketAddr) -> Result<TcpListener, BindError> {
+    let error = match try_listen(address) {
+        Ok(listener) => return Ok(listener),
+        Err(error) => error,
+    };
+    // Busy and privileged ports are so for IPv4 too. What is left, on the address that means "all", is a host with IPv6 switched off.
+    let decided = matches!(
+        error.kind(),
+        io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied
+    );
+    if address.ip() == IpAddr::from(Ipv6Addr::UNSPECIFIED) && !decided {
+        let fallback = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+        warn!(%address, %fallback, %error, "this host has no IPv6: listening on IPv4 only");
+        return try_listen(fallback).map_err(|error| BindError::new(fallback, error));
+    }
+    Err(BindError::new(address, error))
+}
+
+fn try_listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking(),
+        Some(Protocol::TCP),
+    )?;
+    if address.is_ipv6() {
+        // The host's default (net.ipv6.bindv6only) must not decide whether IPv4 clients get in.
+        socket.set_only_v6(false)?;
+    }
+    // Or else a restart would have to wait until the old process' connections have left TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    // Accepted sockets inherit it, which spares a system call for each.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Options of an accepted client; TCP_NODELAY comes from the listener.
+pub(super) fn prepare_client(client: &TcpStream, user_timeout: Duration) -> io::Result<()> {
+    detect_death(&SockRef::from(client), user_timeout)
+}
+
+/// A socket to dial `address` with.
+pub(super) fn dialler(address: SocketAddr, user_timeout: Duration) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv6() {
+        TcpSocket::new_v6()?
+    } else {
+        TcpSocket::new_v4()?
+    };
+    // Queries and answers are small and wait for each other: Nagle's algorithm would add up to 40 ms to some.
+    socket.set_nodelay(true)?;
+    detect_death(&SockRef::from(&socket), user_timeout)?;
+    Ok(socket)
+}
+
+/// Makes the kernel notice a peer that vanished without a FIN, with bytes in flight (TCP_USER_TIMEOUT) or idle (keepalive), within `user_timeout`.
+///
+/// Keepalive probes start at half that time and run for the other half. TCP_USER_TIMEOUT overrides the count of probes, which serves while
+/// `forward/stall.rs` has lifted it. Zero leaves everything as the system has it.
+fn detect_death(socket: &SockRef<'_>, user_timeout: Duration) -> io::Result<()> {
+    if user_timeout.is_zero() {
+        return Ok(());
+    }
+    // The kernel counts these in whole seconds, from 1.
+    let second = Duration::from_secs(1);
+    let keepalive = TcpKeepalive::new()
+        .with_time((user_timeout / 2).max(second))
+        .with_interval((user_timeout / 10).max(second))
+        .with_retries(5);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(user_timeout))
+}
+
+/// Makes the coming close of `stream` a reset: nothing unsent is delivered, and the peer sees an error rather than an end.
+pub(super) fn reset_on_close(stream: &TcpStream) {
+    // It fails only for a socket that is not one.
+    let _cannot_fail = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+/// Sends the FIN; reading goes on.
+pub(super) fn shut_write(stream: &TcpStream) {
+    // A peer that is gone needs no FIN.
+    let _already_gone = SockRef::from(stream).shutdown(Shutdown::Write);
+}
+
+/// How many bytes may be unsent for the socket to count as writable; 0 for the system's default.
+pub(super) fn set_notsent_lowat(stream: &TcpStream, bytes: u32) -> io::Result<()> {
+    SockRef::from(stream).set_tcp_notsent_lowat(bytes)
+}
+
+impl BindError {
+    fn new(address: SocketAddr, error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::AddrInUse => Self::Busy(address),
+            io::ErrorKind::PermissionDenied => Self::Privileged(address),
+            io::ErrorKind::AddrNotAvailable => Self::NotHere(address),
+            _ => Self::Other(address, error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_busy_port_is_named_with_the_way_out() {
+        let taken = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = taken.local_addr().unwrap();
+        let text = listen(address).unwrap_err().to_string();
+        assert!(text.contains(&address.to_string()), "{text}");
+        assert!(text.contains("--listen"), "{text}");
+        assert!(text.contains("ss -ltnp"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn an_address_of_another_host_is_said_to_be_so() {
+        // TEST-NET-1 of RFC 5737: nobody's.
+        let text = listen("192.0.2.1:0".parse().unwrap()).unwrap_err().to_string();
+        assert!(text.contains("no interface"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn every_leg_notices_a_vanished_peer() {
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let ten = Duration::from_secs(10);
+        let address = listener.local_addr().unwrap();
+        let (dialled, accepted) = tokio::join!(dialler(address, ten).unwrap().connect(address), listener.accept());
+        let (dialled, accepted) = (dialled.unwrap(), accepted.unwrap().0);
+        prepare_client(&accepted, ten).unwrap();
+        for stream in [&dialled, &accepted] {
+            let socket = SockRef::from(stream);
+            assert!(stream.nodelay().unwrap());
+            assert!(socket.keepalive().unwrap());
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), ten / 2);
+            assert_eq!(socket.tcp_keepalive_interval().unwrap(), ten / 10);
+            assert_eq!(socket.tcp_user_timeout().unwrap(), Some(ten));
+        }
+    }
+}

@@ -77,9 +77,9 @@ async fn serve(settings: &Settings, traffic: &Handle) -> Result<ExitCode> {
     let proxy = {
         // Its socket belongs to the traffic runtime's poller.
         let _on_traffic = traffic.enter();
-        Proxy::bind(settings.listen).context("cannot listen for clients (--listen)")?
+        Proxy::bind(&[settings.listen]).context("cannot listen for clients (--listen)")?
     };
-    let (postgres, admin_address) = (proxy.local_addr()?, admin.local_addr()?);
+    let (postgres, admin_address) = (proxy.local_addrs()[0], admin.local_addr()?);
     let complaints = start_discovery(settings, &shared, &mut tasks).await?;
     let context = Arc::new(shared.proxy_context(settings, complaints));
     let facts = Arc::new(shared.admin_facts());
@@ -112,9 +112,6 @@ impl Shared {
 
     fn proxy_context(&self, settings: &Settings, complaints: mpsc::Sender<Complaint>) -> proxy::Context {
         let max_sessions = files::make_room(settings.max_sessions);
-        self.metrics
-            .sessions_max
-            .set(i64::try_from(max_sessions).unwrap_or(i64::MAX));
         proxy::Context {
             slot: self.slot.clone(),
             drain: self.drain.clone(),

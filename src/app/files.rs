@@ -3,16 +3,17 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{info, warn};
 
-/// Files that are no session's: listeners, watches, probes, admin connections, epoll, the log, and pipes for splice.
-const RESERVE: u64 = 512;
-/// A session's files: the client's socket and the leader's.
-const PER_SESSION: u64 = 2;
+use crate::proxy::files_needed;
+
+/// Files that are not the proxy's: watches, probes, admin connections, epoll, the log.
+const RESERVE: usize = 192;
 
 /// Raises the limit of open files to the hard limit, and returns the cap on sessions: `wanted`, or what fits.
 pub fn make_room(wanted: usize) -> usize {
-    let limit = raise();
-    let room = usize::try_from(limit.saturating_sub(RESERVE) / PER_SESSION).unwrap_or(usize::MAX);
-    let cap = wanted.min(room.max(1));
+    let limit = usize::try_from(raise()).unwrap_or(usize::MAX);
+    let others = RESERVE + files_needed(0);
+    let each = files_needed(1) - files_needed(0);
+    let cap = wanted.min((limit.saturating_sub(others) / each).max(1));
     if cap < wanted {
         warn!(
             max_sessions = cap,

@@ -292,6 +292,9 @@ impl Case<'_> {
     }
 
     /// Members whose newest request was answered, lately, with primary and running; those ahead first.
+    ///
+    /// Without the lock (status 503) that counts for the current leader, in pause, and in failsafe mode, where the lock is lost for good reason; anybody else
+    /// was promoted behind Patroni's back.
     fn primaries(&self) -> Vec<(&str, &Report, Instant)> {
         let mut found: Vec<_> = self
             .view
@@ -300,7 +303,9 @@ impl Case<'_> {
                 let answers = self.view.answers(member)?;
                 let last = answers.last.as_ref()?;
                 let stands = answers.silent.is_none() && self.now < last.at + self.policy.report_life;
-                (stands && last.value.is_writable()).then_some((member, &last.value, last.at))
+                let is_current = self.current.is_some_and(|current| current.member == member);
+                let entitled = last.value.holds_lock || is_current || last.value.paused || last.value.failsafe_active;
+                (stands && entitled && last.value.is_writable()).then_some((member, &last.value, last.at))
             })
             .collect();
         found.sort_by_key(|(_, report, _)| std::cmp::Reverse((report.holds_lock, report.timeline)));

@@ -649,6 +649,12 @@ const REST_ONLY: &[Row] = &[
         "one promoted by hand, without the lock → the lock's holder stays",
         || Story::a_leads_by_report().says_without_lock("b", 9).must_route("a"),
     ),
+    ("a silent, b promoted by hand without the lock → a is kept", || {
+        Story::a_leads_by_report()
+            .silent("a")
+            .says_without_lock("b", 9)
+            .must_route("a")
+    }),
     ("a stops → hold, keep its sessions", || {
         Story::a_leads_by_report()
             .says("a", Role::Primary, "stopping", 1)

@@ -153,16 +153,16 @@ async fn start_discovery(settings: &Settings, shared: &Shared, tasks: &mut Tasks
     if let Some(kubernetes) = &settings.kubernetes {
         let source = Kubernetes::new(&kubernetes.scope, kubernetes.namespace.as_deref(), &kubernetes.selector).await?;
         let watching = source.run(claim.clone());
-        tasks.spawn(async { ("the Kubernetes watches", Ok(watching.await)) });
+        tasks.spawn(async { ("the Kubernetes watches", done(watching).await) });
     }
     if !settings.patroni.is_empty() {
         let seeds: Result<Vec<_>, _> = settings.patroni.iter().map(|url| base_url(url.as_str())).collect();
         let seeds = seeds.map_err(|why| anyhow!("a URL of --patroni {why}"))?;
         let poller = ClusterPoller::new(client.clone(), seeds, planned.clone(), claim.clone());
-        tasks.spawn(async { ("the poller of /cluster", Ok(poller.run().await)) });
+        tasks.spawn(async { ("the poller of /cluster", done(poller.run()).await) });
     }
     let prober = Prober::new(client, planned, claim);
-    tasks.spawn(async { ("the prober", Ok(prober.run().await)) });
+    tasks.spawn(async { ("the prober", done(prober.run()).await) });
     let discovery = Discovery {
         slot: shared.slot.clone(),
         metrics: shared.metrics.clone(),
@@ -175,7 +175,7 @@ async fn start_discovery(settings: &Settings, shared: &Shared, tasks: &mut Tasks
         complaints,
         plan,
     };
-    tasks.spawn(async { ("discovery", Ok(discovery.run().await)) });
+    tasks.spawn(async { ("discovery", done(discovery.run()).await) });
     Ok(complain)
 }
 
@@ -208,6 +208,12 @@ async fn shut_down(settings: &Settings, shared: &Shared, traffic: &Handle, signa
         ),
         Err(error) => warn!(%error, "the drain failed"),
     }
+}
+
+/// For tasks that have no error to tell of.
+async fn done(task: impl Future<Output = ()>) -> Result<()> {
+    task.await;
+    Ok(())
 }
 
 fn ended_early(task: Result<(&'static str, Result<()>), JoinError>) -> Error {

@@ -120,7 +120,7 @@ impl Discovery {
         match &verdict.course {
             Course::Route(leader) => {
                 let held = told.held_since.take().map(|since| now.saturating_duration_since(since));
-                let held_ms = held.map_or(0, |held| held.as_millis());
+                let held_ms = held.map_or(0, |held| held.as_millis() as u64);
                 match &told.last_leader {
                     Some(last) if last == leader => {
                         info!(leader = %leader, held_ms, %reason, "routing to the same leader again")

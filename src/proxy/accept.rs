@@ -110,7 +110,10 @@ impl Door {
         let max_sessions = context.settings.max_sessions;
         if !self.full {
             self.full = true;
-            warn!(max_sessions, "full: refusing clients (raise --max-sessions, or pool them)");
+            warn!(
+                max_sessions,
+                "full: refusing clients (raise --max-sessions, or pool them)"
+            );
         }
         debug!(%peer, ending = %Ending::Full, "session ended");
         context.metrics.ended(Ending::Full);

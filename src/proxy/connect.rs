@@ -137,6 +137,9 @@ mod tests {
         // RFC 6761: .invalid never resolves.
         let address = Address::new("pg-0.invalid", 5432).unwrap();
         let error = connect(&address, LIMIT, LIMIT, &Metrics::new()).await.unwrap_err();
-        assert!(matches!(error, DialError::Unresolved(_) | DialError::TimedOut(_)), "{error}");
+        assert!(
+            matches!(error, DialError::Unresolved(_) | DialError::TimedOut(_)),
+            "{error}"
+        );
     }
 }

@@ -42,10 +42,7 @@ pub(super) fn listen(address: SocketAddr) -> Result<TcpListener, BindError> {
         Err(error) => error,
     };
     // Busy and privileged ports are so for IPv4 too. What is left, on the address that means "all", is a host with IPv6 switched off.
-    let decided = matches!(
-        error.kind(),
-        io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied
-    );
+    let decided = matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied);
     if address.ip() == IpAddr::from(Ipv6Addr::UNSPECIFIED) && !decided {
         let fallback = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
         warn!(%address, %fallback, %error, "this host has no IPv6: listening on IPv4 only");

@@ -24,6 +24,7 @@ use tracing::{debug, error, warn};
 
 use crate::metrics::Metrics;
 use crate::readiness::ReadinessHandle;
+use crate::recorder::Recorder;
 use crate::slot::LeaderSlot;
 
 /// What the pages tell of.
@@ -35,6 +36,8 @@ pub struct Facts {
     pub readiness: ReadinessHandle,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// The last changes of leader.
+    pub recorder: Arc<Recorder>,
 }
 
 /// What one client, or many, may take at most.

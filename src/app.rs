@@ -28,6 +28,7 @@ use crate::leader::{Complaint, base_url};
 use crate::metrics::Metrics;
 use crate::proxy::{self, Proxy};
 use crate::readiness::ReadinessHandle;
+use crate::recorder::Recorder;
 use crate::slot::LeaderSlot;
 
 /// Observations that may wait; a full channel only slows its sources.
@@ -45,6 +46,7 @@ type Tasks = JoinSet<(&'static str, Result<()>)>;
 struct Shared {
     slot: Arc<LeaderSlot>,
     metrics: Arc<Metrics>,
+    recorder: Arc<Recorder>,
     readiness: ReadinessHandle,
     drain: Drain,
 }
@@ -102,9 +104,11 @@ impl Shared {
     fn new() -> Self {
         let metrics = Metrics::new();
         metrics.build_is(VERSION, COMMIT);
+        let metrics = Arc::new(metrics);
         Self {
+            recorder: Arc::new(Recorder::new(metrics.clone())),
             slot: Arc::new(LeaderSlot::new(STARTING)),
-            metrics: Arc::new(metrics),
+            metrics,
             readiness: ReadinessHandle::starting(STARTING),
             drain: Drain::default(),
         }
@@ -131,6 +135,7 @@ impl Shared {
             slot: self.slot.clone(),
             readiness: self.readiness.clone(),
             metrics: self.metrics.clone(),
+            recorder: self.recorder.clone(),
         }
     }
 }
@@ -166,6 +171,7 @@ async fn start_discovery(settings: &Settings, shared: &Shared, tasks: &mut Tasks
     let discovery = Discovery {
         slot: shared.slot.clone(),
         metrics: shared.metrics.clone(),
+        recorder: shared.recorder.clone(),
         readiness: shared.readiness.clone(),
         policy: Policy {
             switchover_hold: settings.switchover_hold,

@@ -294,19 +294,23 @@ build() {
 
 start_proxy() {
     local deadline=$((SECONDS + 30)) patroni
-    # Chosen only now: another demo may have taken them since.
+    # Chosen only now, since another demo may have taken them meanwhile, and locked until pgnorth has them: two demos that
+    # start together would both find them free, and each take the other's answer for its own.
+    exec 9<"$venv"
+    flock 9
     choose_port PORT "$wished_port" 5432 ''
     choose_port ADMIN_PORT "$wished_admin_port" 8080 "$PORT"
     patroni=$(printf ',http://127.0.0.1:%s' "${rest[@]}")
     DEMO_DIR=$dir setsid setpriv --pdeathsig TERM "$PGNORTH_BIN" \
         --listen "127.0.0.1:$PORT" --admin "127.0.0.1:$ADMIN_PORT" --patroni "${patroni#,}" \
-        --drain 2s --lame-duck 0s </dev/null &
+        --drain 2s --lame-duck 0s </dev/null 9<&- &
     proxy=$!
     until get "http://127.0.0.1:$ADMIN_PORT/leader"; do
         kill -0 "$proxy" 2>/dev/null || { [ -z "$stopping" ] && die "pgnorth ended before it was ready, see above" || exit 0; }
         [ "$SECONDS" -lt "$deadline" ] || die "pgnorth found no leader within 30 s, see above"
         sleep 0.2 || true
     done
+    exec 9<&-
     echo "$PORT ${rest[*]}" >"$dir/ready"
 }
 

@@ -22,6 +22,7 @@ const INDEX: &str = "\
 /livez     200 while the process lives
 /readyz    200 while clients should be sent here, else 503 and why not
 /leader    who leads, since when and why (JSON); 503 while there is none to send clients to
+/failovers the last 100 changes of leader, newest first, with their phases (JSON)
 /metrics   for Prometheus
 ";
 
@@ -45,6 +46,7 @@ pub(super) fn answer<B>(request: &Request<B>, facts: &Facts) -> Answer {
         "/livez" => |_| plain(StatusCode::OK, "ok\n"),
         "/readyz" => |facts| readyz(&facts.readiness.now()),
         "/leader" => |facts| leader(&facts.slot.term()),
+        "/failovers" => |facts| respond(StatusCode::OK, JSON, json(&facts.recorder.failovers())),
         "/metrics" => |facts| respond(StatusCode::OK, METRICS, facts.metrics.render()),
         _ => return plain(StatusCode::NOT_FOUND, format!("no such path; there are\n\n{INDEX}")),
     };
@@ -83,9 +85,13 @@ fn leader(term: &Term) -> Answer {
         course,
         reason: &term.reason,
     };
-    let mut json = serde_json::to_string(&page).expect("a struct of texts and numbers is always valid JSON");
+    respond(status, JSON, json(&page))
+}
+
+fn json(page: &impl Serialize) -> String {
+    let mut json = serde_json::to_string(page).expect("structs of texts and numbers are always valid JSON");
     json.push('\n');
-    respond(status, JSON, json)
+    json
 }
 
 fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {

@@ -425,6 +425,13 @@ fn verdict(course: Course, reason: Reason) -> Verdict {
     }
 }
 
+impl Reason {
+    /// Whether it speaks of trouble with the leader although clients are still sent to it: what is often the first sign of a failover.
+    pub fn is_a_sign(&self) -> bool {
+        matches!(self, Self::LockAlone(..) | Self::KeptInSilence(..))
+    }
+}
+
 impl Verdict {
     fn recheck_by(self, at: Instant) -> Self {
         self.recheck_at(Some(at))

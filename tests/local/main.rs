@@ -1,6 +1,12 @@
 //! Tests that need nothing but this machine: the library's rooms and the real binary, over real sockets on loopback. One behaviour a file; every wait has
 //! a deadline, which only guards against hanging.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test may fail by panic, and says what it saw"
+)]
+
 mod admin;
 mod cap;
 mod cutting;

@@ -82,10 +82,12 @@ pub const fn files_needed(max_sessions: usize) -> usize {
 
 impl Proxy {
     /// Binds every address; afterwards clients can connect, and wait in the backlog for [`run`](Self::run). Must be called on the traffic runtime.
-    pub fn bind(listen: &[SocketAddr]) -> Result<Self, BindError> {
+    ///
+    /// `tcp_user_timeout` is that of the [`Settings`]: accepted sockets inherit it from the listener.
+    pub fn bind(listen: &[SocketAddr], tcp_user_timeout: Duration) -> Result<Self, BindError> {
         let listeners = listen
             .iter()
-            .map(|address| socket::listen(*address))
+            .map(|address| socket::listen(*address, tcp_user_timeout))
             .collect::<Result<Vec<_>, _>>()?;
         let addresses = listeners
             .iter()

@@ -13,7 +13,6 @@ use tracing::{debug, info, warn};
 use super::Shared;
 use super::refuse::{SqlState, refuse};
 use super::session::Session;
-use super::socket;
 use crate::ending::Ending;
 
 /// After accept(2) failed for want of files or memory. Clients meanwhile wait in the backlog, where they are better off than closed: a file may be
@@ -91,10 +90,6 @@ impl Door {
         match self.shared.places.clone().try_acquire_owned() {
             Ok(place) => {
                 self.full = false;
-                if let Err(error) = socket::prepare_client(&client, context.settings.tcp_user_timeout) {
-                    // It was reset meanwhile, or else it works without these options.
-                    debug!(%peer, %error, "socket options of a client were not set");
-                }
                 let session = Session::new(client, peer, self.shared.clone());
                 context.drain.spawn(async move {
                     session.run().await;

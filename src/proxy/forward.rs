@@ -193,12 +193,9 @@ impl<'pair> Relay<'pair> {
         }
     }
 
-    /// Whether this side has sent its FIN.
-    pub(crate) fn closed(&self, side: Side) -> bool {
-        match side {
-            Side::Client => self.up.source_closed(),
-            Side::Leader => self.down.source_closed(),
-        }
+    /// Whose FIN came first, if any has come.
+    pub(crate) fn closed_first(&self) -> Option<Side> {
+        self.closed_first
     }
 
     fn sent_or_stuck(&self) -> bool {

@@ -12,8 +12,8 @@ use crate::slot::{LeaderSlot, Lease, Term};
 
 /// Sessions that may be between "wants a leader" and the leader's first byte.
 ///
-/// A new primary forks a backend for each: 64 at once keep a few cores busy, and are far below max_connections' usual 100, which 2,000 clients
-/// released together would run into. At 5 ms a fork on one core it admits all 2,000 within some ten seconds, on four cores within three.
+/// A new primary forks a backend for each, while it has other things to do. 64 at once keep its cores busy, and leave its backlog and max_connections
+/// alone. Measured with PostgreSQL 15 on two shared cores: 2,000 clients released together had all logged in after 5.7 s, without an error.
 const DIALS: usize = 64;
 
 /// The queue for dials. tokio's semaphore is fair: permits go to who waits longest.

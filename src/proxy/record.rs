@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -52,8 +53,14 @@ impl Record {
         self.enter(SessionState::Dialling);
     }
 
-    /// The leader was reached; `port` is the session's local port there, under which PostgreSQL shows it (pg_stat_activity.client_port).
-    pub(super) fn forwarding(&mut self, leader: &Leader, port: u16) {
+    /// The leader was reached through `socket`.
+    pub(super) fn forwarding(&mut self, leader: &Leader, socket: &TcpStream) {
+        // Under this port PostgreSQL shows the session (pg_stat_activity.client_port). It costs a system call, so only who will read it pays.
+        let port = if tracing::enabled!(tracing::Level::DEBUG) {
+            socket.local_addr().map_or(0, |address| address.port())
+        } else {
+            0
+        };
         self.reached = Some((leader.clone(), port, Instant::now()));
         self.enter(SessionState::Forwarding);
         self.observe_hold(self.dialled_at.unwrap_or(self.begun));

@@ -1,6 +1,9 @@
 //! The polite refusal: a PostgreSQL error with the reason in words, instead of a reset.
 //!
-//! It reads one packet, the client's first, and nothing after it.
+//! It reads what comes before a session: requests for encryption, which are declined, and the startup packet, which is answered by the error. An error
+//! in answer to the request itself would be allowed too, but since November 2024 libpq (CVE-2024-10977) shows no text from before authentication of
+//! the server: psql then says "server sent an error response during SSL exchange", and nobody learns why. Declined, the default sslmode=prefer goes on
+//! in plaintext and shows the reason. The price: sslmode=require says "server does not support SSL"; there is no way to tell it more.
 
 use std::time::Duration;
 
@@ -14,10 +17,14 @@ use super::socket;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// PostgreSQL's own MAX_STARTUP_PACKET_LENGTH.
 const LONGEST: usize = 10_000;
+/// A client may ask for GSSAPI, then for TLS, and then begins its session.
+const MOST_PACKETS: usize = 3;
+/// The answer to a request for encryption that is declined.
+const NO: u8 = b'N';
 /// How much is read and thrown away while the client takes its error.
 const LEFTOVERS: u64 = 64 * 1024;
 
-// Request codes and versions of the first packet (PostgreSQL's pqcomm.h): the major number stands in the upper half.
+// Request codes and versions (PostgreSQL's pqcomm.h): the major number stands in the upper half.
 const CANCEL_REQUEST: u32 = 1234 << 16 | 5678;
 const SSL_REQUEST: u32 = 1234 << 16 | 5679;
 const GSSENC_REQUEST: u32 = 1234 << 16 | 5680;
@@ -31,7 +38,7 @@ pub(super) enum SqlState {
     TooManyConnections,
 }
 
-/// What a client asked for first.
+/// What a client may send before a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Opening {
     /// A session, encrypted or not.
@@ -58,10 +65,18 @@ pub(super) async fn refuse(mut client: TcpStream, state: SqlState, text: &str) {
 }
 
 async fn tell(client: &mut TcpStream, state: SqlState, text: &str) -> std::io::Result<()> {
-    if matches!(read_opening(client).await?, None | Some(Opening::Cancel)) {
-        return Ok(());
+    for _ in 0..MOST_PACKETS {
+        match read_opening(client).await? {
+            Some(Opening::Encryption) => client.write_u8(NO).await?,
+            Some(Opening::Session) => return end_with(client, &error_response(state, text)).await,
+            Some(Opening::Cancel) | None => break,
+        }
     }
-    client.write_all(&error_response(state, text)).await?;
+    Ok(())
+}
+
+async fn end_with(client: &mut TcpStream, error: &[u8]) -> std::io::Result<()> {
+    client.write_all(error).await?;
     socket::shut_write(client);
     // Closing with bytes unread would send a reset, which can overtake the error: the client closes first.
     let mut rest = client.take(LEFTOVERS);
@@ -69,7 +84,7 @@ async fn tell(client: &mut TcpStream, state: SqlState, text: &str) -> std::io::R
     Ok(())
 }
 
-/// Reads the first packet to its end; `None` when it is none of PostgreSQL's.
+/// Reads one packet to its end; `None` when it is none of PostgreSQL's.
 async fn read_opening(client: &mut TcpStream) -> std::io::Result<Option<Opening>> {
     let length = client.read_u32().await? as usize;
     if !(8..=LONGEST).contains(&length) {

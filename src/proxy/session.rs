@@ -113,8 +113,7 @@ impl Session {
             };
             match dialled {
                 Some(Ok(leader)) => {
-                    let port = leader.local_addr().map_or(0, |address| address.port());
-                    record.forwarding(&lease.leader, port);
+                    record.forwarding(&lease.leader, &leader);
                     return Ok(Reached { leader, lease, turn });
                 }
                 // The dial was in vain, and nobody's fault: on to the next leader, with the same turn.
@@ -219,18 +218,20 @@ impl Session {
 /// What a finish means for the session: its ending, and how the client's and the leader's sockets are closed.
 fn verdict(finish: &Finish, relay: &Relay<'_>) -> (Ending, Close, Close) {
     match finish {
-        Finish::Closed(Side::Client) => (Ending::ClientClosed, Close::Fin, Close::Fin),
-        Finish::Closed(Side::Leader) => (Ending::LeaderClosed, Close::Fin, Close::Fin),
-        // A side that had closed, and then got more from the other, answers with a reset: it was not lost. The other is reset as it would have been.
-        Finish::Lost(Side::Client, _) if relay.closed(Side::Client) => {
-            (Ending::ClientClosed, Close::Reset, Close::Reset)
-        }
-        Finish::Lost(Side::Leader, _) if relay.closed(Side::Leader) => {
-            (Ending::LeaderClosed, Close::Reset, Close::Reset)
-        }
+        Finish::Closed(side) => (closed_by(*side), Close::Fin, Close::Fin),
+        // The session was over when the first side closed: PostgreSQL ends every TLS session with a reset, since it never reads the client's last
+        // record, and a client that closed early resets what comes after. The other side gets the reset that it would have got.
+        Finish::Lost(..) if let Some(side) = relay.closed_first() => (closed_by(side), Close::Reset, Close::Reset),
         Finish::Lost(Side::Client, _) => (Ending::ClientLost, Close::Reset, Close::Reset),
         Finish::Lost(Side::Leader, _) => (Ending::LeaderLost, Close::Reset, Close::Reset),
         Finish::Failed(_) => (Ending::Failed, Close::Reset, Close::Reset),
+    }
+}
+
+fn closed_by(side: Side) -> Ending {
+    match side {
+        Side::Client => Ending::ClientClosed,
+        Side::Leader => Ending::LeaderClosed,
     }
 }
 

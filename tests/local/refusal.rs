@@ -7,7 +7,7 @@ use pgnorth::proxy::Settings;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::support::{Rig, read_all, read_to_end, settings};
+use super::support::{Rig, read_all, read_exactly, read_to_end, settings};
 
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 const GSSENC_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 48];
@@ -47,8 +47,14 @@ async fn without_hold() -> Rig {
 #[tokio::test(flavor = "multi_thread")]
 async fn at_the_hold_deadline_the_reason_is_told_to_whoever_speaks_postgresql() {
     let rig = without_hold().await;
-    for opening in [startup(), SSL_REQUEST.to_vec(), GSSENC_REQUEST.to_vec()] {
-        let text = error_after(&mut rig.connect().await, &opening).await;
+    // As libpq does it with sslmode=disable, with prefer, and with a Kerberos ticket at hand.
+    for requests in [&[][..], &[SSL_REQUEST], &[GSSENC_REQUEST, SSL_REQUEST]] {
+        let mut client = rig.connect().await;
+        for request in requests {
+            client.write_all(request).await.unwrap();
+            assert_eq!(read_exactly(&mut client, 1).await, b"N");
+        }
+        let text = error_after(&mut client, &startup()).await;
         assert!(text.starts_with("57P03 "), "{text}");
         assert!(text.contains("nobody holds the lock"), "{text}");
     }
@@ -87,6 +93,19 @@ async fn what_is_no_opening_is_closed_without_an_answer() {
         assert_eq!(read_all(&mut client).await.0, b"", "{opening:?}");
     }
     rig.ends(Ending::HoldExpired, 5).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_asks_for_encryption_for_ever_is_closed() {
+    let rig = without_hold().await;
+    let mut client = rig.connect().await;
+    for _ in 0..100 {
+        if client.write_all(&SSL_REQUEST).await.is_err() {
+            break;
+        }
+    }
+    assert!(read_all(&mut client).await.0.len() <= 3);
+    rig.ends(Ending::HoldExpired, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

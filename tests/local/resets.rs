@@ -44,6 +44,20 @@ async fn the_leaders_last_words_before_a_reset_reach_the_client() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reset_that_answers_a_close_is_no_loss() {
+    // What PostgreSQL does at the end of every TLS session: it never reads the client's last record.
+    let (mut rig, backend) = Rig::routed().await;
+    let (mut client, leader) = rig.session(&backend).await;
+    client.write_all(b"terminate, close_notify").await.unwrap();
+    client.shutdown().await.unwrap();
+    assert_eq!(within("the last bytes", leader.peek(&mut [0])).await.unwrap(), 1);
+    drop(leader);
+    assert_reset(read_all(&mut client).await.1);
+    rig.ends(Ending::ClientClosed, 1).await;
+    assert!(rig.complaints.try_recv().is_err(), "nobody complains");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_is_reset_while_the_leader_reads_nothing_is_noticed() {
     let (rig, backend) = Rig::with_user_timeout(std::time::Duration::from_secs(2)).await;
     let (client, mut leader) = rig.session(&backend).await;

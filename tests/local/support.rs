@@ -54,7 +54,7 @@ impl Rig {
     }
 
     pub async fn with(settings: Settings) -> Self {
-        let proxy = Proxy::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+        let proxy = Proxy::bind(&["127.0.0.1:0".parse().unwrap()], settings.tcp_user_timeout).unwrap();
         let address = proxy.local_addrs()[0];
         let slot = Arc::new(LeaderSlot::new("nobody holds the lock"));
         let drain = Drain::default();

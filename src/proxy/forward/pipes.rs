@@ -178,7 +178,10 @@ mod tests {
         let first = pipes.take().unwrap();
         let capacity = first.capacity();
         drop(first);
-        assert_eq!(lock(&pipes.0).idle_large.len() + lock(&pipes.0).idle_small.len(), 1);
+        {
+            let shelf = lock(&pipes.0);
+            assert_eq!(shelf.idle_large.len() + shelf.idle_small.len(), 1);
+        }
         let mut again = pipes.take().unwrap();
         assert_eq!(again.capacity(), capacity);
         again.filled = 1;

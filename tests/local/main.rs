@@ -2,4 +2,5 @@
 
 mod admin;
 mod documents;
+mod floors;
 mod settings;

@@ -182,10 +182,12 @@ impl Session {
             Err(ending) => (*ending, Close::Fin, Close::Reset),
         };
         drop(relay);
-        if let Ok(Finish::Lost(Side::Leader, error)) = &stopped
-            && ending == Ending::LeaderLost
-        {
-            self.complain(&lease.leader, format!("a session broke: {error}"));
+        match &stopped {
+            Ok(Finish::Lost(Side::Leader, error)) if ending == Ending::LeaderLost => {
+                self.complain(&lease.leader, format!("a session broke: {error}"));
+            }
+            Ok(Finish::Failed(error)) => debug!(peer = %self.peer, %error, "forwarding failed"),
+            _ => {}
         }
         close(leader, leader_close);
         close(self.client, client_close);

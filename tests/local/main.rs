@@ -1,6 +1,20 @@
-//! Tests that need nothing but this machine: the library's rooms and the real binary, over real sockets.
+//! Tests that need nothing but this machine: the library's rooms and the real binary, over real sockets on loopback. One behaviour a file; every wait has
+//! a deadline, which only guards against hanging.
 
 mod admin;
+mod cap;
+mod cutting;
 mod documents;
 mod floors;
+mod half_close;
+mod holding;
+mod integrity;
+mod leaks;
+mod listening;
+mod order;
+mod refusal;
+mod resets;
 mod settings;
+mod shutdown;
+mod slow_readers;
+mod support;

@@ -1,0 +1,77 @@
+//! After everything a session may go through, no file is left open.
+
+use std::process::Command;
+use std::time::Duration;
+
+use pgnorth::leader::Course;
+use pgnorth::metrics::SessionState;
+use pgnorth::proxy::Settings;
+use tokio::io::AsyncWriteExt;
+
+use super::support::{Backend, Rig, read_all, reset, settings, until};
+
+/// Files are counted for the whole process, so the counting runs in one of its own.
+#[test]
+fn no_session_leaves_a_file_open() {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "leaks::counted_in_a_process_of_its_own"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(text.contains("1 passed"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "started by no_session_leaves_a_file_open"]
+async fn counted_in_a_process_of_its_own() {
+    let rig = Rig::with(Settings {
+        hold: Duration::from_millis(100),
+        ..settings()
+    })
+    .await;
+    // The first round opens what stays: pipes of the pool, the runtime's own.
+    everything(&rig).await;
+    let before = open_files();
+    for _ in 0..5 {
+        everything(&rig).await;
+    }
+    until("as many files are open as before", || open_files() <= before).await;
+}
+
+async fn everything(rig: &Rig) {
+    let backend = Backend::start("pg-0").await;
+    rig.route(&backend);
+    for round in 0..40 {
+        let (mut client, mut leader) = rig.session(&backend).await;
+        match round % 4 {
+            0 => drop(client),
+            1 => reset(leader),
+            2 => reset(client),
+            _ => {
+                // A stream that is cut with bytes in its pipe.
+                let flood = tokio::spawn(async move { while leader.write_all(&[0; 1 << 20]).await.is_ok() {} });
+                super::support::read_exactly(&mut client, 4 << 20).await;
+                reset(client);
+                super::support::within("the flood ends", flood).await.unwrap();
+            }
+        }
+    }
+    let _cut = rig.session(&backend).await;
+    rig.slot.publish(Course::Fence, "the lease ran out".into());
+    let mut refused = rig.connect().await;
+    refused.write_all(&super::refusal::startup()).await.unwrap();
+    let _refusal = read_all(&mut refused).await;
+    drop(rig.connect().await);
+    for state in [SessionState::Held, SessionState::Dialling, SessionState::Forwarding] {
+        rig.reaches(state, 0).await;
+    }
+}
+
+fn open_files() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}

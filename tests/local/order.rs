@@ -1,0 +1,70 @@
+//! First come, first served; and all are served.
+
+use std::time::Duration;
+
+use pgnorth::metrics::SessionState;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::support::{Backend, Rig, read_exactly, within};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_thousand_waiting_clients_are_all_served_and_none_is_overtaken_by_many() {
+    const CLIENTS: u16 = 2000;
+    // As many as may dial at once can change places among themselves, and as many again while turns are handed on.
+    const OVERTAKEN: u16 = 2 * 64;
+    let rig = Rig::start().await;
+    let mut clients = Vec::new();
+    for number in 0..CLIENTS {
+        let mut client = rig.connect().await;
+        client.write_all(&number.to_be_bytes()).await.unwrap();
+        rig.reaches(SessionState::Held, i64::from(number) + 1).await;
+        clients.push(client);
+    }
+    let backend = Backend::start("pg-0").await;
+    rig.route(&backend);
+    let (tell, mut order) = tokio::sync::mpsc::unbounded_channel();
+    let serving = tokio::spawn(async move {
+        for _ in 0..CLIENTS {
+            let mut leader = backend.accept().await;
+            let tell = tell.clone();
+            tokio::spawn(async move {
+                let number = leader.read_u16().await.unwrap();
+                tell.send(number).unwrap();
+                // A backend needs a moment to start.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                leader.write_u16(number).await.unwrap();
+                std::future::pending::<()>().await;
+            });
+        }
+    });
+    for (number, client) in clients.iter_mut().enumerate() {
+        assert_eq!(read_exactly(client, 2).await, (number as u16).to_be_bytes());
+    }
+    within("all are accepted", serving).await.unwrap();
+    for place in 0..CLIENTS {
+        let number = order.recv().await.unwrap();
+        assert!(
+            number.abs_diff(place) <= OVERTAKEN,
+            "client {number} came in place {place}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_clients_do_not_keep_others_from_the_leader() {
+    let (rig, backend) = Rig::routed().await;
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(rig.connect().await);
+    }
+    let mut client = rig.connect().await;
+    client.write_all(b"hello").await.unwrap();
+    // The silent ones never get an answer from their leader side.
+    let mut kept = Vec::new();
+    for _ in 0..200 {
+        kept.push(backend.accept().await);
+    }
+    let mut leader = backend.accept().await;
+    assert_eq!(read_exactly(&mut leader, 5).await, b"hello");
+    rig.reaches(SessionState::Forwarding, 201).await;
+}

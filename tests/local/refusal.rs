@@ -1,0 +1,101 @@
+//! A client that cannot be served is told so in PostgreSQL's own words.
+
+use std::time::Duration;
+
+use pgnorth::ending::Ending;
+use pgnorth::proxy::Settings;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use super::support::{Rig, read_all, read_to_end, settings};
+
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+const GSSENC_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 48];
+const CANCEL_REQUEST: [u8; 16] = [0, 0, 0, 16, 4, 210, 22, 46, 0, 0, 0, 1, 0, 0, 0, 2];
+
+pub fn startup() -> Vec<u8> {
+    let body = b"\0\x03\0\0user\0postgres\0database\0postgres\0\0";
+    let mut packet = (body.len() as u32 + 4).to_be_bytes().to_vec();
+    packet.extend(body);
+    packet
+}
+
+/// Sends `opening`, and returns the error that comes back as `SQLSTATE text`.
+pub async fn error_after(client: &mut TcpStream, opening: &[u8]) -> String {
+    client.write_all(opening).await.unwrap();
+    let answer = read_to_end(client).await;
+    assert_eq!(answer.first(), Some(&b'E'), "{answer:?}");
+    let length = u32::from_be_bytes(answer[1..5].try_into().unwrap()) as usize;
+    assert_eq!(answer.len(), 1 + length, "one message and nothing else");
+    let fields: Vec<&[u8]> = answer[5..].split(|byte| *byte == 0).collect();
+    let field = |kind: u8| {
+        let found = fields.iter().find(|field| field.first() == Some(&kind));
+        String::from_utf8(found.expect("the field is there")[1..].to_vec()).unwrap()
+    };
+    assert_eq!((field(b'S'), field(b'V')), ("FATAL".into(), "FATAL".into()));
+    format!("{} {}", field(b'C'), field(b'M'))
+}
+
+async fn without_hold() -> Rig {
+    Rig::with(Settings {
+        hold: Duration::ZERO,
+        ..settings()
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_the_hold_deadline_the_reason_is_told_to_whoever_speaks_postgresql() {
+    let rig = without_hold().await;
+    for opening in [startup(), SSL_REQUEST.to_vec(), GSSENC_REQUEST.to_vec()] {
+        let text = error_after(&mut rig.connect().await, &opening).await;
+        assert!(text.starts_with("57P03 "), "{text}");
+        assert!(text.contains("nobody holds the lock"), "{text}");
+    }
+    rig.ends(Ending::HoldExpired, 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_opening_that_arrives_in_pieces_is_understood() {
+    let rig = without_hold().await;
+    let mut client = rig.connect().await;
+    let packet = startup();
+    for byte in &packet[..packet.len() - 1] {
+        client.write_all(&[*byte]).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    let text = error_after(&mut client, &packet[packet.len() - 1..]).await;
+    assert!(text.starts_with("57P03 "), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_opening_is_closed_without_an_answer() {
+    let rig = without_hold().await;
+    let huge = [&0x7fff_ffff_u32.to_be_bytes()[..], b"\0\x03\0\0"].concat();
+    let tiny = [&4_u32.to_be_bytes()[..], b"\0\x03\0\0"].concat();
+    let version_2 = [&8_u32.to_be_bytes()[..], b"\0\x02\0\0"].concat();
+    for opening in [
+        CANCEL_REQUEST.to_vec(),
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        huge,
+        tiny,
+        version_2,
+    ] {
+        let mut client = rig.connect().await;
+        client.write_all(&opening).await.unwrap();
+        // A reset is as good as an end: what was not read makes it one.
+        assert_eq!(read_all(&mut client).await.0, b"", "{opening:?}");
+    }
+    rig.ends(Ending::HoldExpired, 5).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_never_speaks_or_never_finishes_costs_a_bounded_time() {
+    let rig = without_hold().await;
+    for opening in [&b""[..], &startup()[..20]] {
+        let mut client = rig.connect().await;
+        client.write_all(opening).await.unwrap();
+        assert_eq!(read_all(&mut client).await.0, b"");
+    }
+    rig.ends(Ending::HoldExpired, 2).await;
+}

@@ -1,0 +1,244 @@
+//! Starts a proxy in-process, as the product does, with a slot that the test publishes to; and plain-socket leaders.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgnorth::drain::Drain;
+use pgnorth::ending::Ending;
+use pgnorth::leader::{Address, Complaint, Course, Leader};
+use pgnorth::metrics::{Metrics, SessionState};
+use pgnorth::proxy::{Context, Proxy, Settings};
+use pgnorth::slot::LeaderSlot;
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// What takes longer than this hangs.
+pub const HANG: Duration = Duration::from_secs(60);
+
+/// A proxy on a port of its own.
+pub struct Rig {
+    pub slot: Arc<LeaderSlot>,
+    pub drain: Drain,
+    pub metrics: Arc<Metrics>,
+    pub complaints: mpsc::Receiver<Complaint>,
+    pub address: SocketAddr,
+    /// The accept loop.
+    pub running: JoinHandle<()>,
+}
+
+/// A leader: a listener that the test accepts from.
+pub struct Backend {
+    pub listener: TcpListener,
+    pub leader: Leader,
+}
+
+/// Generous in everything, so that a test narrows only what it is about.
+pub fn settings() -> Settings {
+    Settings {
+        hold: Duration::from_secs(3600),
+        connect_timeout: Duration::from_secs(30),
+        tcp_user_timeout: Duration::from_secs(30),
+        max_sessions: 10_000,
+    }
+}
+
+impl Rig {
+    pub async fn start() -> Self {
+        Self::with(settings()).await
+    }
+
+    pub async fn with(settings: Settings) -> Self {
+        let proxy = Proxy::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+        let address = proxy.local_addrs()[0];
+        let slot = Arc::new(LeaderSlot::new("nobody holds the lock"));
+        let drain = Drain::default();
+        let metrics = Arc::new(Metrics::new());
+        let (complain, complaints) = mpsc::channel(100);
+        let running = tokio::spawn(proxy.run(Arc::new(Context {
+            slot: slot.clone(),
+            drain: drain.clone(),
+            metrics: metrics.clone(),
+            complaints: complain,
+            settings,
+        })));
+        Self {
+            slot,
+            drain,
+            metrics,
+            complaints,
+            address,
+            running,
+        }
+    }
+
+    /// A proxy and the leader it routes to.
+    pub async fn routed() -> (Self, Backend) {
+        let rig = Self::start().await;
+        let backend = Backend::start("pg-0").await;
+        rig.route(&backend);
+        (rig, backend)
+    }
+
+    /// The same, with this TCP_USER_TIMEOUT.
+    pub async fn with_user_timeout(tcp_user_timeout: Duration) -> (Self, Backend) {
+        let rig = Self::with(Settings {
+            tcp_user_timeout,
+            ..settings()
+        })
+        .await;
+        let backend = Backend::start("pg-0").await;
+        rig.route(&backend);
+        (rig, backend)
+    }
+
+    pub fn route(&self, backend: &Backend) {
+        self.slot.publish(
+            Course::Route(backend.leader.clone()),
+            format!("{} leads", backend.leader),
+        );
+    }
+
+    pub async fn connect(&self) -> TcpStream {
+        within("a client connects", TcpStream::connect(self.address))
+            .await
+            .unwrap()
+    }
+
+    /// A session, open from end to end: the client's socket and the leader's.
+    pub async fn session(&self, backend: &Backend) -> (TcpStream, TcpStream) {
+        let mut client = self.connect().await;
+        // A byte each way shows that it is this client that the leader got.
+        client.write_all(b"?").await.unwrap();
+        let mut leader = backend.accept().await;
+        assert_eq!(read_exactly(&mut leader, 1).await, b"?");
+        leader.write_all(b"!").await.unwrap();
+        assert_eq!(read_exactly(&mut client, 1).await, b"!");
+        (client, leader)
+    }
+
+    pub fn sessions(&self, state: SessionState) -> i64 {
+        self.metrics.sessions(state).get()
+    }
+
+    /// Waits until so many sessions are in this state.
+    pub async fn reaches(&self, state: SessionState, count: i64) {
+        until(&format!("{count} sessions are {state:?}"), || {
+            self.sessions(state) == count
+        })
+        .await;
+    }
+
+    /// Waits until so many sessions ended this way, and checks that none is left in the gauges and none ended otherwise.
+    pub async fn ends(&self, ending: Ending, count: u64) {
+        until(&format!("{count} sessions ended as {ending}"), || {
+            self.metrics.endings(ending) >= count
+        })
+        .await;
+        for other in Ending::ALL {
+            let expected = if other == ending { count } else { 0 };
+            assert_eq!(self.metrics.endings(other), expected, "sessions ended as {other}");
+        }
+        for state in [SessionState::Held, SessionState::Dialling, SessionState::Forwarding] {
+            self.reaches(state, 0).await;
+        }
+    }
+}
+
+impl Backend {
+    pub async fn start(member: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let leader = leader(member, "127.0.0.1", listener.local_addr().unwrap().port());
+        Self { listener, leader }
+    }
+
+    pub async fn accept(&self) -> TcpStream {
+        within("the leader is dialled", self.listener.accept()).await.unwrap().0
+    }
+}
+
+pub fn leader(member: &str, host: &str, port: u16) -> Leader {
+    Leader {
+        member: member.into(),
+        address: Address::new(host, port).unwrap(),
+        timeline: None,
+    }
+}
+
+/// Fails the test, instead of hanging, when `future` does not complete.
+pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
+    match timeout(HANG, future).await {
+        Ok(output) => output,
+        Err(_) => panic!("hangs: {what}"),
+    }
+}
+
+/// Waits for a state that nothing announces.
+pub async fn until(what: &str, condition: impl Fn() -> bool) {
+    within(what, async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}
+
+pub async fn read_exactly(stream: &mut TcpStream, count: usize) -> Vec<u8> {
+    let mut bytes = vec![0; count];
+    within("bytes arrive", stream.read_exact(&mut bytes)).await.unwrap();
+    bytes
+}
+
+/// What arrives until the peer's FIN; panics on a reset.
+pub async fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
+    let (bytes, end) = read_all(stream).await;
+    end.expect("an end, not a reset");
+    bytes
+}
+
+/// What arrives, and whether a FIN (`Ok`) or an error ended it.
+pub async fn read_all(stream: &mut TcpStream) -> (Vec<u8>, std::io::Result<()>) {
+    let mut bytes = Vec::new();
+    let end = within("the stream ends", stream.read_to_end(&mut bytes)).await;
+    (bytes, end.map(drop))
+}
+
+pub fn reset(stream: TcpStream) {
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+pub fn assert_reset(end: std::io::Result<()>) {
+    let kind = end.expect_err("a reset, not an end").kind();
+    assert_eq!(kind, std::io::ErrorKind::ConnectionReset);
+}
+
+/// xorshift64*: repeatable bytes without a dependency.
+#[derive(Clone)]
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(count + 8);
+        while bytes.len() < count {
+            bytes.extend(self.next().to_le_bytes());
+        }
+        bytes.truncate(count);
+        bytes
+    }
+}

@@ -10,6 +10,8 @@
 mod admin;
 mod cap;
 mod cutting;
+mod documents;
+mod floors;
 mod half_close;
 mod holding;
 mod integrity;

@@ -37,7 +37,7 @@ const OBSERVATIONS: usize = 1024;
 const COMPLAINTS: usize = 16;
 /// Without the lock to go by, members are asked each second with a deadline of one: what is older than this went unconfirmed twice.
 const REPORT_LIFE: Duration = Duration::from_secs(3);
-const STARTING: &str = "starting: neither the Kubernetes API nor a member's REST API has answered yet";
+const STARTING: &str = "neither the Kubernetes API nor a member's REST API has answered yet";
 
 /// Long-lived tasks: each yields its name and what went wrong, if it ends.
 type Tasks = JoinSet<(&'static str, Result<()>)>;
@@ -79,7 +79,7 @@ async fn serve(settings: &Settings, traffic: &Handle) -> Result<ExitCode> {
     let proxy = {
         // Its socket belongs to the traffic runtime's poller.
         let _on_traffic = traffic.enter();
-        Proxy::bind(&[settings.listen]).context("cannot listen for clients (--listen)")?
+        Proxy::bind(&[settings.listen], settings.tcp_user_timeout).context("cannot listen for clients (--listen)")?
     };
     let (postgres, admin_address) = (proxy.local_addrs()[0], admin.local_addr()?);
     let complaints = start_discovery(settings, &shared, &mut tasks).await?;
@@ -120,6 +120,7 @@ impl Shared {
             slot: self.slot.clone(),
             drain: self.drain.clone(),
             metrics: self.metrics.clone(),
+            recorder: self.recorder.clone(),
             complaints,
             settings: proxy::Settings {
                 hold: settings.hold,

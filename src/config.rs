@@ -37,8 +37,7 @@ pub struct Settings {
     pub admin: SocketAddr,
     /// The cluster's objects in Kubernetes, if it is to be asked.
     pub kubernetes: Option<Kubernetes>,
-    /// Base URLs of members' REST API: http or https, with a host, without user, password, query or fragment, each once. The path ends with a slash, so
-    /// that `join("primary")` extends it.
+    /// Base URLs of members' REST API: http or https, with a host, without user, password, path, query or fragment, each once.
     pub patroni: Vec<Url>,
     /// How to speak https with members.
     pub patroni_tls: PatroniTls,

@@ -88,7 +88,7 @@ impl Discovery {
             self.record_signs(&view, &verdict, &told, now);
             self.follow(verdict, &mut told, now);
             self.replan(&view, &told, now);
-            self.measure(&view, &told, now);
+            self.measure(&view, &told);
         }
     }
 
@@ -215,15 +215,14 @@ impl Discovery {
         });
     }
 
-    fn measure(&self, view: &View, told: &Told, now: Instant) {
+    fn measure(&self, view: &View, told: &Told) {
         let course = &told.verdict.course;
         self.metrics.routing.set(course.open_to().is_some().into());
         self.metrics
             .leader_is(course.leader().map(|leader| leader.member.as_str()));
         self.metrics.lease_ttl_seconds.set(view.ttl().as_secs_f64());
         if let Some(evidence) = view.last_evidence(course.leader().map(|leader| leader.member.as_str())) {
-            let age = now.saturating_duration_since(evidence);
-            self.metrics.lease_age_seconds.set(age.as_secs_f64());
+            self.metrics.lease_renewed(evidence);
         }
         if view.api_answered() || view.api_silence().is_some() {
             self.metrics.source_is_up("kubernetes", view.api_silence().is_none());

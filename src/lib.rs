@@ -4,10 +4,11 @@
 //!
 //! | floor | rooms |
 //! |--|--|
-//! | 5 | `main`, [`telemetry`] |
-//! | 4 | [`app`] |
-//! | 3 | [`discovery`], [`proxy`], [`admin`] (never each other) |
-//! | 2 | [`slot`], [`drain`], [`metrics`], [`recorder`], [`readiness`] |
+//! | 6 | `main`, [`telemetry`] |
+//! | 5 | [`app`] |
+//! | 4 | [`discovery`], [`proxy`], [`admin`] (never each other) |
+//! | 3 | [`recorder`] |
+//! | 2 | [`slot`], [`drain`], [`metrics`], [`readiness`] |
 //! | 1 | [`leader`], [`ending`], [`config`] (no I/O, no clock, no tokio) |
 //!
 //! ARCHITECTURE.md walks one session and one change of leader through the house.

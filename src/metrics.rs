@@ -3,7 +3,8 @@
 //! Base units; label sets are closed (a member's name is the only value that comes from outside, and Patroni's members are few).
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
@@ -65,8 +66,8 @@ pub struct Metrics {
     leader_info: IntGaugeVec,
     /// 1 while new clients are sent to a leader.
     pub routing: IntGauge,
-    /// Time since the leader's lock was last seen renewed.
-    pub lease_age_seconds: Gauge,
+    lease_age_seconds: Gauge,
+    lease_renewed: Mutex<Option<Instant>>,
     /// The lease's length, as the leader object says.
     pub lease_ttl_seconds: Gauge,
     source_up: IntGaugeVec,
@@ -195,6 +196,7 @@ impl Metrics {
                 "pgnorth_lease_age_seconds",
                 "Time since the leader's lock was last seen renewed; without Kubernetes, since the leader last said that it is primary.",
             ),
+            lease_renewed: Mutex::new(None),
             lease_ttl_seconds: make.float("pgnorth_lease_ttl_seconds", "The lease's length: Patroni's ttl."),
             source_up: make.gauges(
                 "pgnorth_source_up",
@@ -258,6 +260,11 @@ impl Metrics {
         }
     }
 
+    /// Notes when the leader's lock was last seen renewed; the gauge counts from there at each scrape.
+    pub fn lease_renewed(&self, at: Instant) {
+        *self.lease_renewed.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+    }
+
     /// Notes whether a source answers.
     pub fn source_is_up(&self, source: &str, up: bool) {
         self.source_up.with_label_values(&[source]).set(up.into());
@@ -275,6 +282,9 @@ impl Metrics {
 
     /// Everything, in Prometheus' text format 0.0.4.
     pub fn render(&self) -> String {
+        if let Some(at) = *self.lease_renewed.lock().unwrap_or_else(PoisonError::into_inner) {
+            self.lease_age_seconds.set(at.elapsed().as_secs_f64());
+        }
         let mut text = Vec::new();
         TextEncoder::new()
             .encode(&self.registry.gather(), &mut text)

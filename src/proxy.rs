@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use crate::drain::Drain;
 use crate::leader::Complaint;
 use crate::metrics::Metrics;
+use crate::recorder::Recorder;
 use crate::slot::LeaderSlot;
 use forward::{Pipes, Traffic};
 pub use socket::BindError;
@@ -52,6 +53,8 @@ pub struct Context {
     pub drain: Drain,
     /// Counters and gauges.
     pub metrics: Arc<Metrics>,
+    /// Told which clients waited, and when the first of them reached a new leader.
+    pub recorder: Arc<Recorder>,
     /// Tells discovery of dials that failed and sessions that the leader's side broke. A full channel drops the complaint: others say the same.
     pub complaints: mpsc::Sender<Complaint>,
     /// Limits and deadlines.

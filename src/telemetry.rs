@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn values_from_outside_can_forge_no_line() {
         let line = logged("info", LogFormat::Text, true, |_| {
-            warn!(target: "kube_client::client", name = %"a\nb\u{1b}[2J", debug = ?"c\nd", "said {}", "e\nf");
+            warn!(target: "hyper::client", name = %"a\nb\u{1b}[2J", debug = ?"c\nd", "said {}", "e\nf");
         });
         assert_eq!(line.lines().count(), 1, "{line:?}");
         assert!(
@@ -161,7 +161,7 @@ mod tests {
             "{line:?}"
         );
         assert!(
-            line.contains("kube_client::client") && line.contains(r"said e\nf"),
+            line.contains("hyper::client") && line.contains(r"said e\nf"),
             "{line:?}"
         );
     }

@@ -16,7 +16,8 @@ const SESSIONS: usize = 1_000_000;
 
 /// Directives for [`EnvFilter`], known to be valid.
 ///
-/// A bare level is meant for pgnorth's own modules; other crates are kept to warnings unless a directive names them.
+/// A bare level is meant for pgnorth's own modules; other crates are kept to warnings unless a directive names them. kube's are silent: while the API is
+/// down they repeat every failed try, which pgnorth tells once, in its own words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogFilter(String);
 
@@ -39,7 +40,9 @@ impl LogFilter {
             }
         }
         let others = level.min(LevelFilter::WARN);
-        Ok(Self(format!("{others},pgnorth={level}{named}")))
+        Ok(Self(format!(
+            "{others},kube_client=off,kube_runtime=off,pgnorth={level}{named}"
+        )))
     }
 
     /// The directives in force, the quieter level of other crates included.
@@ -181,7 +184,7 @@ fn url(text: &str) -> Result<Url, String> {
     if !text.contains("://") {
         return Err("no URL; it starts with http:// or https://".to_owned());
     }
-    let mut url = Url::parse(text).map_err(|error| format!("no URL: {error}"))?;
+    let url = Url::parse(text).map_err(|error| format!("no URL: {error}"))?;
     if !["http", "https"].contains(&url.scheme()) {
         return Err("only http and https are spoken by Patroni's REST API".to_owned());
     }
@@ -191,8 +194,8 @@ fn url(text: &str) -> Result<Url, String> {
     if url.query().is_some() || url.fragment().is_some() {
         return Err("ends in a query or fragment; only the base URL is wanted".to_owned());
     }
-    if !url.path().ends_with('/') {
-        url.set_path(&format!("{}/", url.path()));
+    if url.path() != "/" {
+        return Err("has a path; only scheme, host and port are wanted".to_owned());
     }
     Ok(url)
 }

@@ -109,7 +109,6 @@ fn urls_are_normalized_and_each_kept_once() {
     };
     assert_eq!(seen("http://h:8008,http://h:8008/"), ["http://h:8008/primary"]);
     assert_eq!(seen("https://[fd00::7]:8008"), ["https://[fd00::7]:8008/primary"]);
-    assert_eq!(seen("http://gate/pg-0"), ["http://gate/pg-0/primary"]);
 }
 
 #[test]
@@ -245,12 +244,21 @@ fn text_that_is_not_utf8_is_a_mistake() {
 #[test]
 fn a_bare_level_is_for_pgnorth_and_others_are_named() {
     for (written, directives) in [
-        ("info", "warn,pgnorth=info"),
-        ("off", "off,pgnorth=off"),
-        ("error", "error,pgnorth=error"),
-        ("DEBUG,kube=info", "warn,pgnorth=debug,kube=info"),
-        ("hyper=trace", "warn,pgnorth=info,hyper=trace"),
-        ("pgnorth::proxy=debug", "warn,pgnorth=info,pgnorth::proxy=debug"),
+        ("info", "warn,kube_client=off,kube_runtime=off,pgnorth=info"),
+        ("off", "off,kube_client=off,kube_runtime=off,pgnorth=off"),
+        ("error", "error,kube_client=off,kube_runtime=off,pgnorth=error"),
+        (
+            "DEBUG,kube=info",
+            "warn,kube_client=off,kube_runtime=off,pgnorth=debug,kube=info",
+        ),
+        (
+            "hyper=trace",
+            "warn,kube_client=off,kube_runtime=off,pgnorth=info,hyper=trace",
+        ),
+        (
+            "pgnorth::proxy=debug",
+            "warn,kube_client=off,kube_runtime=off,pgnorth=info,pgnorth::proxy=debug",
+        ),
     ] {
         assert_eq!(LogFilter::parse(written).unwrap().directives(), directives, "{written}");
     }

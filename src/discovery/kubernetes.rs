@@ -28,7 +28,8 @@ use crate::leader::observation::{Claim, ObjectKind, Observation};
 const DEADLINE: Duration = Duration::from_secs(1);
 /// Pause between two tries while the API does not answer.
 const RETRY: Duration = Duration::from_millis(500);
-/// Pause between two tries while the API forbids it: that changes only by an operator's hand.
+/// Pause between two tries while the API has never answered but to forbid it: that changes only by an operator's hand. (An API server that has just started
+/// forbids everything for a moment, too, until it has loaded its roles.)
 const FORBIDDEN_RETRY: Duration = Duration::from_secs(10);
 /// How long a leader object that does not exist, or is not Patroni's, may be quiet before its watch is checked.
 const QUIET_WITHOUT_LOCK: Duration = Duration::from_secs(30);
@@ -326,6 +327,8 @@ fn tell(object: &str, problem: Option<Malformed>) {
 struct Faults {
     title: String,
     count: u64,
+    /// An answer came before: who was allowed once is most likely allowed again in a moment.
+    answered: bool,
 }
 
 /// What to do about a fault.
@@ -339,6 +342,7 @@ impl Faults {
         Self {
             title: title.to_owned(),
             count: 0,
+            answered: false,
         }
     }
 
@@ -360,7 +364,11 @@ impl Faults {
             _ => debug!(count = self.count, "the Kubernetes API still does not answer: {why}"),
         }
         Fault {
-            pause: if forbidden { FORBIDDEN_RETRY } else { RETRY },
+            pause: if forbidden && !self.answered {
+                FORBIDDEN_RETRY
+            } else {
+                RETRY
+            },
             why,
         }
     }
@@ -368,6 +376,7 @@ impl Faults {
     /// An answer came; `true` if that ended a row of faults.
     fn are_over(&mut self) -> bool {
         let count = std::mem::take(&mut self.count);
+        self.answered = true;
         if count > 0 {
             info!(faults = count, "the Kubernetes API answers again for {}", self.title);
         }

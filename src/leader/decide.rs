@@ -69,6 +69,8 @@ pub enum Reason {
     SplitBrain(Vec<String>),
     /// There is no lock to go by, and no member answers; the leader is kept until the lease ends.
     KeptInSilence(String, NoLock),
+    /// There is no lock to go by, and no member answers, but Patroni is paused.
+    SilentInPause(String, NoLock),
     /// There is no lock to go by, and no member said anything for a whole lease.
     SilentTooLong(NoLock),
     /// There is no lock to go by; members answer, and none is primary.
@@ -282,6 +284,11 @@ impl Case<'_> {
         match self.standing(&member, None) {
             Standing::Not(what) => verdict(Course::Hold(Some(current.clone())), Reason::NotWritable(member, what)),
             Standing::StandbyLeader => verdict(Course::Hold(None), Reason::StandbyCluster(member)),
+            // Nobody else is promoted by itself: silence proves nothing against this one.
+            _ if self.view.is_paused() => verdict(
+                Course::Route(current.clone()),
+                Reason::SilentInPause(member, no_lock.clone()),
+            ),
             _ if end <= self.now => verdict(Course::Fence, Reason::SilentTooLong(no_lock.clone())),
             _ => verdict(
                 Course::Route(current.clone()),
@@ -317,7 +324,12 @@ impl Case<'_> {
     fn standing(&self, member: &str, since: Option<Instant>) -> Standing {
         let answers = self.view.answers(member);
         let last = answers.and_then(|answers| answers.last.as_ref());
-        let silence = answers.and_then(|answers| answers.silent.as_ref());
+        // A silence from before `since` is as old as an answer from before it.
+        let asked_since =
+            answers.is_some_and(|answers| since.is_none_or(|since| answers.asked.is_some_and(|asked| since <= asked)));
+        let silence = answers
+            .and_then(|answers| answers.silent.as_ref())
+            .filter(|_| asked_since);
         let pod = self
             .view
             .pod(member)
@@ -428,7 +440,10 @@ fn verdict(course: Course, reason: Reason) -> Verdict {
 impl Reason {
     /// Whether it speaks of trouble with the leader although clients are still sent to it: what is often the first sign of a failover.
     pub fn is_a_sign(&self) -> bool {
-        matches!(self, Self::LockAlone(..) | Self::KeptInSilence(..))
+        matches!(
+            self,
+            Self::LockAlone(..) | Self::KeptInSilence(..) | Self::SilentInPause(..)
+        )
     }
 }
 
@@ -462,14 +477,14 @@ impl fmt::Display for NoLock {
 impl fmt::Display for Reason {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Starting => out.write_str("starting: no source has answered yet"),
+            Self::Starting => out.write_str("no source has answered yet"),
             Self::LockAndReport(member) => write!(
                 out,
                 "{member} holds the leader lock and says that it is a running primary"
             ),
             Self::LockAlone(member, why) => write!(
                 out,
-                "{member} holds the leader lock and renews it, although its REST API does not answer: {why}"
+                "{member} holds the leader lock, which has not run out; its REST API does not answer: {why}"
             ),
             Self::LockAndPodStatus(member, why) => write!(
                 out,
@@ -525,6 +540,10 @@ impl fmt::Display for Reason {
                     "{member} does not answer and nobody else is primary: it is kept until its lease ends; {no_lock}"
                 )
             }
+            Self::SilentInPause(member, no_lock) => write!(
+                out,
+                "{member} does not answer, but Patroni is paused: nobody else is promoted by itself; {no_lock}"
+            ),
             Self::SilentTooLong(no_lock) => {
                 write!(out, "no member said for a whole lease that it is primary; {no_lock}")
             }

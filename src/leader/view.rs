@@ -68,6 +68,8 @@ pub struct Answers {
     pub last: Option<Heard<Report>>,
     /// The newest request got no answer: since when this is so, and why.
     pub silent: Option<Heard<String>>,
+    /// When the newest request came out, one way or the other.
+    pub asked: Option<Instant>,
 }
 
 /// What `/cluster` said beside the members.
@@ -110,6 +112,7 @@ impl View {
             Claim::Report(member, Err(why)) => {
                 let answers = self.answers.entry(member).or_default();
                 answers.silent = Some(first(&answers.silent, why, at));
+                answers.asked = Some(at);
             }
             Claim::Cluster(cluster) => {
                 let news = &mut self.cluster;
@@ -164,6 +167,7 @@ impl View {
         }
         let answers = self.answers.entry(member).or_default();
         answers.last = Some(Heard { value: report, at });
+        answers.asked = Some(at);
         answers.silent = None;
     }
 

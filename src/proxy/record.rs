@@ -10,11 +10,13 @@ use tracing::debug;
 use crate::ending::Ending;
 use crate::leader::Leader;
 use crate::metrics::{Metrics, SessionState};
+use crate::recorder::Recorder;
 
 /// One session's record. Dropped without an ending, as in a panic, it still leaves the gauges right.
 #[derive(Debug)]
 pub(super) struct Record {
     metrics: Arc<Metrics>,
+    recorder: Arc<Recorder>,
     peer: SocketAddr,
     state: SessionState,
     begun: Instant,
@@ -25,10 +27,11 @@ pub(super) struct Record {
 
 impl Record {
     /// Of a session that begins now, with its client held.
-    pub(super) fn open(metrics: Arc<Metrics>, peer: SocketAddr) -> Self {
+    pub(super) fn open(metrics: Arc<Metrics>, recorder: Arc<Recorder>, peer: SocketAddr) -> Self {
         metrics.sessions(SessionState::Held).inc();
         Self {
             metrics,
+            recorder,
             peer,
             state: SessionState::Held,
             begun: Instant::now(),
@@ -63,7 +66,9 @@ impl Record {
         };
         self.reached = Some((leader.clone(), port, Instant::now()));
         self.enter(SessionState::Forwarding);
-        self.observe_hold(self.dialled_at.unwrap_or(self.begun));
+        let dialled_at = self.dialled_at.unwrap_or(self.begun);
+        self.observe_hold(dialled_at);
+        self.recorder.session(leader, dialled_at.duration_since(self.begun));
     }
 
     /// Bytes delivered to the leader and to the client.

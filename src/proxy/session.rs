@@ -64,7 +64,7 @@ impl Session {
     /// The whole session. Afterwards both sockets are closed and the ending is recorded.
     pub(super) async fn run(self) {
         let context = &self.shared.context;
-        let mut record = Record::open(context.metrics.clone(), self.peer);
+        let mut record = Record::open(context.metrics.clone(), context.recorder.clone(), self.peer);
         let forced = context.drain.forced();
         let reached = tokio::select! {
             biased;

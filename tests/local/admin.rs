@@ -11,6 +11,7 @@ use pgnorth::admin::{Admin, Facts, Limits};
 use pgnorth::leader::{Address, Course, Leader};
 use pgnorth::metrics::Metrics;
 use pgnorth::readiness::ReadinessHandle;
+use pgnorth::recorder::Recorder;
 use pgnorth::slot::LeaderSlot;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -37,6 +38,7 @@ impl Served {
             slot: Arc::new(LeaderSlot::new("no source has answered yet")),
             readiness: ReadinessHandle::starting("no source has answered yet"),
             metrics: Arc::new(Metrics::new()),
+            recorder: Arc::new(Recorder::new(Arc::new(Metrics::new()))),
         });
         let stop = CancellationToken::new();
         let task = tokio::spawn(admin.run(facts.clone(), stop.clone()));

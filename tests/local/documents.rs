@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use pgnorth::ending::Ending;
 use pgnorth::metrics::Metrics;
@@ -122,7 +121,6 @@ fn every_series() -> String {
     let metrics = Metrics::new();
     metrics.leader_is(Some("pg-0"));
     metrics.source_is_up("kubernetes", true);
-    metrics.failover_phase("total", Duration::from_secs(1));
     metrics.build_is("0", "unknown");
     metrics.render()
 }

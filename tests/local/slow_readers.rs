@@ -35,8 +35,8 @@ async fn a_reader_that_stops_stops_the_writer_and_gets_every_byte_later() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_living_peer_that_reads_nothing_for_longer_than_the_user_timeout_survives() {
     // Linux counts a closed window as silence: without forward/stall.rs these sessions end in ETIMEDOUT.
-    let user_timeout = Duration::from_secs(1);
-    for megabytes in [1, 3, 24] {
+    let user_timeout = Duration::from_secs(2);
+    for megabytes in [1, 24] {
         let (rig, backend) = Rig::with_user_timeout(user_timeout).await;
         let (mut client, mut leader) = rig.session(&backend).await;
         let bytes = Random(6).bytes(megabytes << 20);

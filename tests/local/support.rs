@@ -10,6 +10,7 @@ use pgnorth::ending::Ending;
 use pgnorth::leader::{Address, Complaint, Course, Leader};
 use pgnorth::metrics::{Metrics, SessionState};
 use pgnorth::proxy::{Context, Proxy, Settings};
+use pgnorth::recorder::Recorder;
 use pgnorth::slot::LeaderSlot;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -64,6 +65,7 @@ impl Rig {
             slot: slot.clone(),
             drain: drain.clone(),
             metrics: metrics.clone(),
+            recorder: Arc::new(Recorder::new(metrics.clone())),
             complaints: complain,
             settings,
         })));

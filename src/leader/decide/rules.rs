@@ -223,6 +223,21 @@ impl Story {
         }));
     }
 
+    fn pause(&mut self) {
+        let members = self.view.members().map(|name| ClusterMember {
+            name: name.into(),
+            address: Some(address(name)),
+            api_url: Some(format!("http://{name}:8008")),
+        });
+        let cluster = Cluster {
+            members: members.collect(),
+            paused: true,
+            switchover: None,
+            ttl: None,
+        };
+        self.hear(Claim::Cluster(cluster));
+    }
+
     pub(super) fn verdict(&self) -> Verdict {
         decide(&self.view, self.current.as_ref(), self.now, &policy())
     }
@@ -337,7 +352,7 @@ const WITH_THE_LOCK: &[Row] = &[
             .must_route("a")
             .after(19.0)
             .must_route("a")
-            .because("although its REST API does not answer")
+            .because("which has not run out")
     }),
     (
         "a stops → hold, keep its sessions, also when it falls silent then",
@@ -625,6 +640,11 @@ const REST_ONLY: &[Row] = &[
                 .must_fence()
         },
     ),
+    ("paused, a silent for long → keep routing", || {
+        let mut story = Story::a_leads_by_report();
+        story.pause();
+        story.silent("a").after(60.0).must_route("a").because("paused")
+    }),
     ("a silent, b says primary → route to b", || {
         Story::a_leads_by_report()
             .after(1.0)

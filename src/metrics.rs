@@ -23,7 +23,7 @@ const SECONDS: [f64; 16] = [
 pub enum SessionState {
     /// The client waits for a leader.
     Held,
-    /// The leader is being dialled.
+    /// The leader is being dialled, or has not yet answered the client's first packet.
     Dialling,
     /// Bytes go both ways.
     Forwarding,

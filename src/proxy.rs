@@ -6,6 +6,7 @@ mod accept;
 mod connect;
 mod forward;
 mod hold;
+mod opening;
 mod record;
 mod refuse;
 mod session;

@@ -117,7 +117,7 @@ impl Door {
         };
         context.drain.spawn(async move {
             let text = format!("pgnorth has {max_sessions} sessions open, as many as it may (--max-sessions)");
-            refuse(client, SqlState::TooManyConnections, &text).await;
+            refuse(client, Vec::new(), SqlState::TooManyConnections, &text).await;
             drop(permit);
         });
     }

@@ -98,19 +98,6 @@ impl<'pair> Relay<'pair> {
         }
     }
 
-    /// Forwards until the leader's first byte was delivered, or the session finished. Cancel-safe: what is on its way stays in `self`.
-    pub(crate) async fn answered(&mut self) {
-        poll_fn(|cx| {
-            let finished = self.finish.is_some() || self.poll(cx).is_ready();
-            if finished || self.down.moved() > 0 {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
-        })
-        .await;
-    }
-
     /// Forwards to the end. Cancel-safe: what is on its way stays in `self`.
     pub(crate) async fn finished(&mut self) -> Finish {
         let check_every = self.traffic.user_timeout / 4;

@@ -94,7 +94,7 @@ pub(super) async fn pause(
 ///
 /// Readability says nothing here: with an unread startup packet it is there all the time. But epoll reports a FIN (EPOLLRDHUP) and a reset (EPOLLERR)
 /// beside it, and tokio hands them to who waits for PRIORITY (or "read closed") or ERROR alone; its sockets never ask for EPOLLPRI itself.
-async fn left(client: &TcpStream) {
+pub(super) async fn left(client: &TcpStream) {
     match client.ready(Interest::PRIORITY | Interest::ERROR).await {
         Ok(_) => {}
         // The runtime is shutting down; so is the session.

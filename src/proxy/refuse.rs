@@ -11,23 +11,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::opening::{Heard, NO, Packet, heard};
 use super::socket;
 
 /// All that a refusal may take, from the first byte to the close.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// PostgreSQL's own MAX_STARTUP_PACKET_LENGTH.
-const LONGEST: usize = 10_000;
 /// A client may ask for GSSAPI, then for TLS, and then begins its session.
 const MOST_PACKETS: usize = 3;
-/// The answer to a request for encryption that is declined.
-const NO: u8 = b'N';
 /// How much is read and thrown away while the client takes its error.
 const LEFTOVERS: u64 = 64 * 1024;
-
-// Request codes and versions (PostgreSQL's pqcomm.h): the major number stands in the upper half.
-const CANCEL_REQUEST: u32 = 1234 << 16 | 5678;
-const SSL_REQUEST: u32 = 1234 << 16 | 5679;
-const GSSENC_REQUEST: u32 = 1234 << 16 | 5680;
 
 /// What PostgreSQL calls the error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,17 +28,6 @@ pub(super) enum SqlState {
     CannotConnectNow,
     /// too_many_connections.
     TooManyConnections,
-}
-
-/// What a client may send before a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Opening {
-    /// A session, encrypted or not.
-    Session,
-    /// SSLRequest or GSSENCRequest: encryption first.
-    Encryption,
-    /// CancelRequest: it never reads an answer.
-    Cancel,
 }
 
 impl SqlState {
@@ -58,18 +39,18 @@ impl SqlState {
     }
 }
 
-/// Tells the client why, if it speaks PostgreSQL, and closes. Takes at most [`PATIENCE`].
-pub(super) async fn refuse(mut client: TcpStream, state: SqlState, text: &str) {
+/// Tells the client why, if it speaks PostgreSQL, and closes; `heard` is what was read from it before. Takes at most [`PATIENCE`].
+pub(super) async fn refuse(mut client: TcpStream, heard: Vec<u8>, state: SqlState, text: &str) {
     // Whether it got through in time or not, the connection is closed.
-    let _in_time = timeout(PATIENCE, tell(&mut client, state, text)).await;
+    let _in_time = timeout(PATIENCE, tell(&mut client, heard, state, text)).await;
 }
 
-async fn tell(client: &mut TcpStream, state: SqlState, text: &str) -> std::io::Result<()> {
+async fn tell(client: &mut TcpStream, mut heard: Vec<u8>, state: SqlState, text: &str) -> std::io::Result<()> {
     for _ in 0..MOST_PACKETS {
-        match read_opening(client).await? {
-            Some(Opening::Encryption) => client.write_u8(NO).await?,
-            Some(Opening::Session) => return end_with(client, &error_response(state, text)).await,
-            Some(Opening::Cancel) | None => break,
+        match next_packet(client, &mut heard).await? {
+            Some(Packet::Encryption) => client.write_u8(NO).await?,
+            Some(Packet::Session) => return end_with(client, &error_response(state, text)).await,
+            Some(Packet::Cancel) | None => break,
         }
     }
     Ok(())
@@ -84,28 +65,21 @@ async fn end_with(client: &mut TcpStream, error: &[u8]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Reads one packet to its end; `None` when it is none of PostgreSQL's.
-async fn read_opening(client: &mut TcpStream) -> std::io::Result<Option<Opening>> {
-    let length = client.read_u32().await? as usize;
-    if !(8..=LONGEST).contains(&length) {
-        return Ok(None);
-    }
-    let code = client.read_u32().await?;
-    let Some(opening) = opening(code, length) else {
-        return Ok(None);
-    };
-    let mut rest = client.take(length as u64 - 8);
-    tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
-    Ok(Some(opening))
-}
-
-fn opening(code: u32, length: usize) -> Option<Opening> {
-    match code {
-        CANCEL_REQUEST => Some(Opening::Cancel),
-        SSL_REQUEST | GSSENC_REQUEST => (length == 8).then_some(Opening::Encryption),
-        // Protocol 3, any minor; 2 has not been spoken since PostgreSQL 14.
-        version if version >> 16 == 3 => Some(Opening::Session),
-        _ => None,
+/// Takes one packet off what was heard, and reads on until it is whole; `None` when it is none of PostgreSQL's.
+async fn next_packet(client: &mut TcpStream, bytes: &mut Vec<u8>) -> std::io::Result<Option<Packet>> {
+    loop {
+        match heard(bytes) {
+            Heard::Whole(packet, length) => {
+                bytes.drain(..length);
+                return Ok(Some(packet));
+            }
+            Heard::Foreign => return Ok(None),
+            Heard::Part => {
+                if client.read_buf(bytes).await? == 0 {
+                    return Ok(None);
+                }
+            }
+        }
     }
 }
 

@@ -1,21 +1,24 @@
 //! One session from accept to [`Ending`]: the client waits for a leader, the leader is dialled, bytes go both ways, both sockets are closed.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::Shared;
 use super::connect::{DialError, connect};
 use super::forward::{Finish, Relay, Side};
 use super::hold::{self, Turn};
+use super::opening::{NotYet, Opening};
 use super::record::Record;
 use super::refuse::{SqlState, refuse};
 use super::socket;
+use super::{Settings, Shared};
 use crate::ending::Ending;
 use crate::leader::{Complaint, Leader};
 use crate::slot::Lease;
@@ -34,11 +37,19 @@ pub(super) struct Session {
     shared: Arc<Shared>,
 }
 
-/// A leader that answered the dial.
+/// A leader that took the client.
 struct Reached {
     leader: TcpStream,
     lease: Lease,
-    turn: Turn,
+}
+
+/// Why a leader did not take the client. Its text ends a sentence that begins with the leader's name.
+#[derive(Debug, Error)]
+enum Failure {
+    #[error("could not be reached: {0}")]
+    Dial(#[from] DialError),
+    #[error("did not take the client: {0}")]
+    Opening(#[from] NotYet),
 }
 
 /// A client that reaches no leader, and what it is to be told.
@@ -65,63 +76,63 @@ impl Session {
     pub(super) async fn run(self) {
         let context = &self.shared.context;
         let mut record = Record::open(context.metrics.clone(), context.recorder.clone(), self.peer);
+        let mut opening = Opening::default();
         let forced = context.drain.forced();
         let reached = tokio::select! {
             biased;
             () = forced.cancelled() => Err(GivenUp { ending: Ending::Shutdown, last_failure: None }),
-            reached = self.reach(&mut record) => reached,
+            reached = self.reach(&mut opening, &mut record) => reached,
         };
         let ending = match reached {
-            Ok(reached) => self.forward(reached, &forced, &mut record).await,
+            Ok(reached) => self.forward(reached, &opening, &forced, &mut record).await,
             Err(given_up) => {
                 record.gave_up();
                 let ending = given_up.ending;
-                self.refuse(given_up).await;
+                self.refuse(given_up, opening.into_heard()).await;
                 ending
             }
         };
         record.end(ending);
     }
 
-    /// Waits for a leader and dials it, until one answers or the hold deadline passes. Cancel-safe.
-    async fn reach(&self, record: &mut Record) -> Result<Reached, GivenUp> {
+    /// Waits for a leader, dials it and opens the session there, until one takes the client or the hold deadline passes. Cancel-safe.
+    async fn reach(&self, opening: &mut Opening, record: &mut Record) -> Result<Reached, GivenUp> {
         let context = &self.shared.context;
         let (slot, settings) = (&context.slot, &context.settings);
         let deadline = Instant::now() + settings.hold;
-        let mut kept_turn = None;
+        let mut turn = None;
         let mut last_failure = None;
         let mut pause = FIRST_PAUSE;
         loop {
-            let waited = hold::wait(&self.client, slot, &self.shared.queue, kept_turn.take(), deadline).await;
-            let (lease, turn) = match waited {
+            let waited = hold::wait(&self.client, slot, &self.shared.queue, turn.take(), deadline).await;
+            let (lease, taken) = match waited {
                 Ok(admitted) => admitted,
                 Err(ending) => return Err(GivenUp { ending, last_failure }),
             };
+            turn = Some(taken);
             let term = slot.term();
             record.dialling();
-            let address = &lease.leader.address;
-            let dial = connect(
-                address,
-                settings.connect_timeout,
-                settings.tcp_user_timeout,
-                &context.metrics,
-            );
-            let dialled = tokio::select! {
+            let tried = tokio::select! {
                 biased;
                 () = lease.ended() => None,
-                dialled = dial => Some(dialled),
+                tried = self.dial_and_open(&lease.leader, opening, &mut turn) => Some(tried),
             };
-            match dialled {
+            match tried {
                 Some(Ok(leader)) => {
                     record.forwarding(&lease.leader, &leader);
-                    return Ok(Reached { leader, lease, turn });
+                    return Ok(Reached { leader, lease });
                 }
-                // The dial was in vain, and nobody's fault: on to the next leader, with the same turn.
+                // The leader's time ended in the middle of its answer: there is no way back for the client.
+                None if !opening.can_start_over() => {
+                    let ending = lease.ending().unwrap_or(Ending::LeaderChanged);
+                    return Err(GivenUp { ending, last_failure });
+                }
+                // It was in vain, and nobody's fault: on to the next leader.
                 None => record.held(),
-                Some(Err(error)) => {
+                Some(Err(failure)) => {
                     record.held();
-                    debug!(peer = %self.peer, leader = %lease.leader, %error, "dial failed");
-                    last_failure = Some(self.dial_failed(&lease.leader, &error));
+                    debug!(peer = %self.peer, leader = %lease.leader, %failure, "the leader did not take the client");
+                    last_failure = Some(self.failed(&lease.leader, &failure));
                     let paused = hold::pause(&self.client, slot, &term, pause, deadline).await;
                     if let Err(ending) = paused {
                         return Err(GivenUp { ending, last_failure });
@@ -133,16 +144,48 @@ impl Session {
                 let ending = Ending::HoldExpired;
                 return Err(GivenUp { ending, last_failure });
             }
-            kept_turn = Some(turn);
         }
     }
 
+    /// One try. The turn goes to the next client once the leader has answered, or when this client says nothing for a while.
+    async fn dial_and_open(
+        &self,
+        leader: &Leader,
+        opening: &mut Opening,
+        turn: &mut Option<Turn>,
+    ) -> Result<TcpStream, Failure> {
+        let context = &self.shared.context;
+        let Settings {
+            connect_timeout,
+            tcp_user_timeout,
+            ..
+        } = context.settings;
+        let stream = connect(&leader.address, connect_timeout, tcp_user_timeout, &context.metrics).await?;
+        let answered = {
+            let mut exchange = pin!(opening.exchange(&self.client, &stream));
+            match timeout(ANSWER_PATIENCE, exchange.as_mut()).await {
+                Ok(answered) => answered,
+                Err(_) => {
+                    turn.take();
+                    exchange.await
+                }
+            }
+        };
+        answered?;
+        turn.take();
+        Ok(stream)
+    }
+
     /// Tells discovery, where it concerns it; returns what the client may be told.
-    fn dial_failed(&self, leader: &Leader, error: &DialError) -> String {
-        if error.is_leaders() {
-            self.complain(leader, error.to_string());
+    fn failed(&self, leader: &Leader, failure: &Failure) -> String {
+        let is_leaders = match failure {
+            Failure::Dial(error) => error.is_leaders(),
+            Failure::Opening(_) => true,
+        };
+        if is_leaders {
+            self.complain(leader, failure.to_string());
         }
-        format!("{leader} could not be reached: {error}")
+        format!("{leader} {failure}")
     }
 
     fn complain(&self, leader: &Leader, what: String) {
@@ -155,23 +198,26 @@ impl Session {
     }
 
     /// Forwards until both sides are done, a side broke, the leader's time is over, or shutdown forces it; then closes both sockets.
-    async fn forward(self, reached: Reached, forced: &CancellationToken, record: &mut Record) -> Ending {
-        let Reached { leader, lease, turn } = reached;
-        let mut relay = Relay::new(&self.client, &leader, &self.shared.traffic);
-        let relayed = async {
-            // The turn goes to the next client once the leader has answered this one.
-            let _in_time = timeout(ANSWER_PATIENCE, relay.answered()).await;
-            drop(turn);
-            relay.finished().await
-        };
+    async fn forward(
+        self,
+        reached: Reached,
+        opening: &Opening,
+        forced: &CancellationToken,
+        record: &mut Record,
+    ) -> Ending {
+        let Reached { leader, lease } = reached;
+        let traffic = &self.shared.traffic;
+        opening.count(&traffic.to_leader, &traffic.to_client);
+        let mut relay = Relay::new(&self.client, &leader, traffic);
         // Biased: a change of leader must win over a late byte.
         let stopped = tokio::select! {
             biased;
             () = lease.ended() => Err(lease.ending().unwrap_or(Ending::LeaderChanged)),
             () = forced.cancelled() => Err(Ending::Shutdown),
-            finish = relayed => Ok(finish),
+            finish = relay.finished() => Ok(finish),
         };
-        record.moved(relay.moved());
+        let ((up, down), (first_up, first_down)) = (relay.moved(), opening.moved());
+        record.moved((first_up + up, first_down + down));
         let (ending, client_close, leader_close) = match &stopped {
             Ok(finish) => verdict(finish, &relay),
             // The old leader's side is reset, so that no backend lingers over an answer. The client reads an end at once, after what was delivered
@@ -194,7 +240,7 @@ impl Session {
     }
 
     /// A client that is still there is told why it got no leader.
-    async fn refuse(self, given_up: GivenUp) {
+    async fn refuse(self, given_up: GivenUp, heard: Vec<u8>) {
         let context = &self.shared.context;
         let why = match given_up.ending {
             Ending::HoldExpired => {
@@ -211,7 +257,7 @@ impl Session {
         let Ok(_permit) = self.shared.refusals.try_acquire() else {
             return;
         };
-        refuse(self.client, SqlState::CannotConnectNow, &why).await;
+        refuse(self.client, heard, SqlState::CannotConnectNow, &why).await;
     }
 }
 

@@ -11,5 +11,6 @@ mod support;
 
 mod clients;
 mod failovers;
+mod hiccups;
 mod start_and_end;
 mod the_rig;

@@ -1,0 +1,298 @@
+//! A session's opening: the client's first packet goes to the leader, and the leader's first answer to the client, unless it is "not yet".
+//!
+//! A leader that answers the start-up with 57P03 (starting up, shutting down, in recovery), or breaks before it has answered at all, has done nothing for
+//! this client: the client goes back to waiting, and its first packet is sent anew to the next leader. This is the only place that looks into what a client
+//! and a server say, and it stops with the first answer. Inside TLS nothing can be seen: there the look-ahead on Patroni's state has to suffice.
+
+use std::io::{self, ErrorKind};
+
+use prometheus::IntCounter;
+use thiserror::Error;
+use tokio::net::TcpStream;
+
+use super::hold::left;
+
+/// PostgreSQL's own MAX_STARTUP_PACKET_LENGTH.
+const LONGEST: usize = 10_000;
+/// Read at once: first packets and first answers have some hundred bytes.
+const CHUNK: usize = 2048;
+/// An ErrorResponse that is longer is passed on unread.
+const LONGEST_ERROR: usize = 8192;
+/// A request for encryption, declined.
+pub(super) const NO: u8 = b'N';
+/// cannot_connect_now.
+const NOT_YET: &[u8] = b"57P03";
+
+// Request codes and versions (PostgreSQL's pqcomm.h): the major number stands in the upper half.
+const CANCEL_REQUEST: u32 = 1234 << 16 | 5678;
+const SSL_REQUEST: u32 = 1234 << 16 | 5679;
+const GSSENC_REQUEST: u32 = 1234 << 16 | 5680;
+
+/// What a client may send before a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Packet {
+    /// A session, encrypted or not.
+    Session,
+    /// SSLRequest or GSSENCRequest: encryption first.
+    Encryption,
+    /// CancelRequest: it never reads an answer.
+    Cancel,
+}
+
+/// What bytes from a client amount to so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// A packet of this length may still become whole.
+    Part,
+    /// A whole packet, of this length.
+    Whole(Packet, usize),
+    /// None of PostgreSQL's.
+    Foreign,
+}
+
+/// The leader did not take the client, which knows nothing of it.
+#[derive(Debug, Error)]
+pub(super) enum NotYet {
+    /// It said so itself.
+    #[error("it answered: {0}")]
+    Said(String),
+    /// It closed or reset the connection before it answered.
+    #[error("it broke the connection before it answered: {0}")]
+    Broke(#[source] io::Error),
+}
+
+/// How far an opening has come. It survives a leader that says "not yet".
+#[derive(Debug, Default)]
+pub(super) struct Opening {
+    heard: Vec<u8>,
+    answered: bool,
+    moved: (u64, u64),
+}
+
+/// What the first bytes from a client are.
+pub(super) fn heard(bytes: &[u8]) -> Heard {
+    let number = |at: usize| {
+        let four = bytes.get(at..at + 4)?;
+        Some(u32::from_be_bytes(four.try_into().ok()?))
+    };
+    // The longest packet's length has two zero bytes in front: what begins otherwise need not be waited for.
+    if bytes.iter().take(2).any(|byte| *byte != 0) {
+        return Heard::Foreign;
+    }
+    let Some(length) = number(0) else { return Heard::Part };
+    let length = length as usize;
+    if !(8..=LONGEST).contains(&length) {
+        return Heard::Foreign;
+    }
+    let packet = match number(4) {
+        None => return Heard::Part,
+        Some(CANCEL_REQUEST) => Packet::Cancel,
+        Some(SSL_REQUEST | GSSENC_REQUEST) if length == 8 => Packet::Encryption,
+        // Protocol 3, any minor; 2 has not been spoken since PostgreSQL 14.
+        Some(version) if version >> 16 == 3 => Packet::Session,
+        Some(_) => return Heard::Foreign,
+    };
+    if bytes.len() < length {
+        return Heard::Part;
+    }
+    Heard::Whole(packet, length)
+}
+
+impl Opening {
+    /// Whether the client has got nothing that binds it to one leader.
+    pub(super) fn can_start_over(&self) -> bool {
+        !self.answered
+    }
+
+    /// What was read from the client and not yet taken by a leader.
+    pub(super) fn into_heard(self) -> Vec<u8> {
+        self.heard
+    }
+
+    /// Bytes delivered to the leader that took the client, and to the client.
+    pub(super) fn moved(&self) -> (u64, u64) {
+        self.moved
+    }
+
+    /// Passes the opening between both until the leader has answered, or until it is clear that there is nothing to look at; all the rest is for the relay.
+    ///
+    /// Cancel-safe as long as [`can_start_over`](Self::can_start_over): what was read from the client is kept, and the leader's connection is to be dropped.
+    pub(super) async fn exchange(&mut self, client: &TcpStream, leader: &TcpStream) -> Result<(), NotYet> {
+        loop {
+            let packet = self.listen(client, leader).await?;
+            send(leader, &self.heard).await.map_err(NotYet::Broke)?;
+            let answer = match packet {
+                Some(Packet::Encryption | Packet::Session) => tokio::select! {
+                    biased;
+                    answer = answer(leader) => answer?,
+                    // Whatever it leaves behind, the relay passes on.
+                    () = left(client) => Vec::new(),
+                },
+                Some(Packet::Cancel) | None => Vec::new(),
+            };
+            self.moved.0 += self.heard.len() as u64;
+            self.heard.clear();
+            if packet == Some(Packet::Encryption) && answer == [NO] {
+                // Declined: the client begins anew in plaintext, with any leader.
+                self.pass_on(&answer, client).await;
+                continue;
+            }
+            self.answered = true;
+            self.pass_on(&answer, client).await;
+            return Ok(());
+        }
+    }
+
+    /// Reads from the client until its packet is whole. `None` where there is none: what was read is to be passed on as it is.
+    async fn listen(&mut self, client: &TcpStream, leader: &TcpStream) -> Result<Option<Packet>, NotYet> {
+        loop {
+            match heard(&self.heard) {
+                Heard::Whole(Packet::Encryption, length) if self.heard.len() > length => return Ok(None),
+                Heard::Whole(packet, _) => return Ok(Some(packet)),
+                Heard::Foreign => return Ok(None),
+                Heard::Part => {}
+            }
+            tokio::select! {
+                biased;
+                read = receive(client) => match read {
+                    Ok(bytes) if !bytes.is_empty() => self.heard.extend(bytes),
+                    // It left, or was lost: the relay will see it, too.
+                    _ => return Ok(None),
+                },
+                // A leader that speaks first has something to say, or is gone.
+                answer = answer(leader) => {
+                    self.answered = true;
+                    self.pass_on(&answer?, client).await;
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// To the client; one that is gone is the relay's business.
+    async fn pass_on(&mut self, answer: &[u8], client: &TcpStream) {
+        if send(client, answer).await.is_ok() {
+            self.moved.1 += answer.len() as u64;
+        }
+    }
+
+    /// Counts what was moved.
+    pub(super) fn count(&self, to_leader: &IntCounter, to_client: &IntCounter) {
+        to_leader.inc_by(self.moved.0);
+        to_client.inc_by(self.moved.1);
+    }
+}
+
+/// The leader's first answer, or that there is none yet.
+async fn answer(leader: &TcpStream) -> Result<Vec<u8>, NotYet> {
+    let mut answer = Vec::new();
+    loop {
+        let bytes = receive(leader).await.map_err(NotYet::Broke)?;
+        if bytes.is_empty() {
+            return match answer.is_empty() {
+                true => Err(NotYet::Broke(ErrorKind::UnexpectedEof.into())),
+                false => Ok(answer),
+            };
+        }
+        answer.extend(bytes);
+        match error_message(&answer) {
+            None => return Ok(answer),
+            Some(None) if answer.len() < LONGEST_ERROR => {}
+            Some(None) => return Ok(answer),
+            Some(Some(message)) => {
+                let field = |kind: u8| {
+                    let mut fields = message.split(|byte| *byte == 0);
+                    fields.find_map(|field| field.strip_prefix(&[kind]))
+                };
+                if field(b'C') == Some(NOT_YET) {
+                    let text = field(b'M').unwrap_or_default();
+                    return Err(NotYet::Said(String::from_utf8_lossy(text).into_owned()));
+                }
+                return Ok(answer);
+            }
+        }
+    }
+}
+
+/// The fields of an ErrorResponse, once they are all there; `None` where it is none (PostgreSQL's manual, "Message Formats").
+fn error_message(answer: &[u8]) -> Option<Option<&[u8]>> {
+    if answer.first() != Some(&b'E') {
+        return None;
+    }
+    let Some(length) = answer.get(1..5) else {
+        return Some(None);
+    };
+    let length = u32::from_be_bytes(length.try_into().ok()?) as usize;
+    if !(4..=LONGEST_ERROR).contains(&length) {
+        return None;
+    }
+    Some(answer.get(5..=length))
+}
+
+/// What is there to read; empty at the end. Cancel-safe.
+async fn receive(from: &TcpStream) -> io::Result<Vec<u8>> {
+    let mut chunk = [0; CHUNK];
+    loop {
+        from.readable().await?;
+        match from.try_read(&mut chunk) {
+            Ok(read) => return Ok(chunk[..read].to_vec()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+async fn send(to: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match to.try_write(bytes) {
+            Ok(sent) => bytes = &bytes[sent..],
+            Err(error) if error.kind() == ErrorKind::WouldBlock => to.writable().await?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packet(code: u32, length: u32) -> Vec<u8> {
+        let mut bytes = [length.to_be_bytes(), code.to_be_bytes()].concat();
+        bytes.resize(length as usize, b'x');
+        bytes
+    }
+
+    #[test]
+    fn first_packets_are_told_apart() {
+        for (bytes, what) in [
+            (packet(3 << 16, 40), Heard::Whole(Packet::Session, 40)),
+            (packet(3 << 16 | 2, 9), Heard::Whole(Packet::Session, 9)),
+            (packet(SSL_REQUEST, 8), Heard::Whole(Packet::Encryption, 8)),
+            (packet(GSSENC_REQUEST, 8), Heard::Whole(Packet::Encryption, 8)),
+            (packet(CANCEL_REQUEST, 16), Heard::Whole(Packet::Cancel, 16)),
+            (packet(3 << 16, 40)[..39].to_vec(), Heard::Part),
+            (packet(3 << 16, 40)[..5].to_vec(), Heard::Part),
+            (Vec::new(), Heard::Part),
+            (packet(SSL_REQUEST, 9), Heard::Foreign),
+            (packet(2 << 16, 40), Heard::Foreign),
+            (b"GET / HTTP/1.1\r\n".to_vec(), Heard::Foreign),
+            (b"?".to_vec(), Heard::Foreign),
+        ] {
+            assert_eq!(heard(&bytes), what, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_is_read_only_when_it_is_whole() {
+        let whole = b"E\0\0\0\x0fC57P03\0Mx\0\0";
+        assert_eq!(whole.len(), 16);
+        assert_eq!(error_message(whole), Some(Some(&whole[5..])));
+        for end in 1..whole.len() {
+            assert_eq!(error_message(&whole[..end]), Some(None), "{end}");
+        }
+        assert_eq!(error_message(b"R\0\0\0\x08\0\0\0\0"), None);
+        assert_eq!(error_message(b"Ecould not fork new process"), None);
+        assert_eq!(error_message(b""), None);
+    }
+}

@@ -13,3 +13,4 @@ mod resets;
 mod shutdown;
 mod slow_readers;
 mod support;
+mod urgent;

@@ -1,1 +1,252 @@
-//! stub
+//! The admin listener: HTTP for probes, metrics and people. What each path answers stands in `admin/pages.rs`.
+//!
+//! It shares the control runtime's one thread with discovery, so nothing here blocks, and every connection is bounded in time and size.
+
+mod pages;
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::ready;
+use std::io;
+use std::net::{SocketAddr, TcpListener as Unregistered};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, warn};
+
+use crate::metrics::Metrics;
+use crate::readiness::ReadinessHandle;
+use crate::recorder::Recorder;
+use crate::slot::LeaderSlot;
+
+/// What the pages tell of.
+#[derive(Debug)]
+pub struct Facts {
+    /// Who leads.
+    pub slot: Arc<LeaderSlot>,
+    /// Whether clients should be sent here.
+    pub readiness: ReadinessHandle,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The last changes of leader.
+    pub recorder: Arc<Recorder>,
+}
+
+/// What one client, or many, may take at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// For a request's head to arrive; also for the next request on an idle connection.
+    pub head_time: Duration,
+    /// The size of a request's head, in bytes.
+    pub head_size: usize,
+    /// From accept on, whatever the connection does.
+    pub lifetime: Duration,
+    /// For an answer under way, once the lifetime is over or the process stops.
+    pub farewell: Duration,
+    /// Open connections. One more ends the oldest, so that clients that only sit there can't keep a probe out.
+    pub connections: usize,
+}
+
+/// A bound listener that nobody serves yet. Clients that connect before [`Admin::run`] wait in the kernel's queue.
+#[derive(Debug)]
+pub struct Admin {
+    listener: Unregistered,
+    limits: Limits,
+}
+
+/// The connections being served, the oldest first.
+struct Connections {
+    tasks: JoinSet<()>,
+    by_age: VecDeque<AbortHandle>,
+    most: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head_time: Duration::from_secs(5),
+            head_size: 16 * 1024,
+            lifetime: Duration::from_secs(30),
+            farewell: Duration::from_secs(1),
+            connections: 64,
+        }
+    }
+}
+
+impl Admin {
+    /// Binds. `[::]` takes IPv4 too, unless the host's `net.ipv6.bindv6only` says otherwise.
+    ///
+    /// # Errors
+    /// A sentence that names the address and what to do about it.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        Self::with_limits(address, Limits::default())
+    }
+
+    /// Like [`Admin::bind`], with other limits.
+    ///
+    /// # Errors
+    /// As [`Admin::bind`].
+    pub fn with_limits(address: SocketAddr, limits: Limits) -> io::Result<Self> {
+        let bind = || {
+            let listener = Unregistered::bind(address)?;
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        };
+        let listener = bind().map_err(|error: io::Error| io::Error::new(error.kind(), cannot_bind(address, &error)))?;
+        Ok(Self { listener, limits })
+    }
+
+    /// The address with the port that was bound.
+    ///
+    /// # Errors
+    /// When the socket can't be asked, which is not known to happen.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `stop`, then closes the listener, lets answers under way finish for a moment, and ends. Not cancel-safe: dropped, it cuts its clients.
+    ///
+    /// # Errors
+    /// When the runtime can't take the listener; never because of what a client does, or because an accept failed.
+    pub async fn run(self, facts: Arc<Facts>, stop: CancellationToken) -> io::Result<()> {
+        let listener = TcpListener::from_std(self.listener)?;
+        let mut connections = Connections::new(self.limits.connections);
+        while let Some((stream, peer)) = next(&listener, &mut connections, &stop).await {
+            connections.make_room().await;
+            connections.add(serve(stream, peer, facts.clone(), self.limits, stop.child_token()));
+        }
+        drop(listener);
+        connections.finish().await;
+        Ok(())
+    }
+}
+
+impl Connections {
+    fn new(most: usize) -> Self {
+        Self {
+            tasks: JoinSet::new(),
+            by_age: VecDeque::new(),
+            most,
+        }
+    }
+
+    /// Ends the oldest, as long as there are too many for one more. It waits only for tasks that were told to end.
+    async fn make_room(&mut self) {
+        while self.tasks.len() >= self.most {
+            let Some(oldest) = self.by_age.pop_front() else { return };
+            if !oldest.is_finished() {
+                debug!("admin: too many connections; the oldest is closed");
+                oldest.abort();
+            }
+            self.reap().await;
+        }
+    }
+
+    fn add(&mut self, connection: impl Future<Output = ()> + Send + 'static) {
+        self.by_age.retain(|connection| !connection.is_finished());
+        self.by_age.push_back(self.tasks.spawn(connection));
+    }
+
+    /// Waits for one connection to end; for ever, if there is none. Cancel-safe.
+    async fn reap(&mut self) {
+        match self.tasks.join_next().await {
+            Some(result) => tell_of_panic(result),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Each has been told to stop, and bounds its own end.
+    async fn finish(mut self) {
+        while let Some(result) = self.tasks.join_next().await {
+            tell_of_panic(result);
+        }
+    }
+}
+
+/// The next client, or `None` at `stop`. Meanwhile finished connections are let go.
+async fn next(
+    listener: &TcpListener,
+    connections: &mut Connections,
+    stop: &CancellationToken,
+) -> Option<(TcpStream, SocketAddr)> {
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return None,
+            () = connections.reap() => {}
+            accepted = listener.accept() => match accepted {
+                Ok(client) => return Some(client),
+                Err(error) => rest_after(&error, stop).await,
+            },
+        }
+    }
+}
+
+/// A client that left before it was accepted is no reason to wait. A want of files or memory is: accept would fail again at once, in a busy loop.
+async fn rest_after(error: &io::Error, stop: &CancellationToken) {
+    if error.kind() == io::ErrorKind::ConnectionAborted {
+        return;
+    }
+    warn!(%error, "the admin listener can't accept; it tries again in a second");
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = sleep(Duration::from_secs(1)) => {}
+    }
+}
+
+async fn serve(stream: TcpStream, peer: SocketAddr, facts: Arc<Facts>, limits: Limits, stop: CancellationToken) {
+    let service = service_fn(|request| ready(Ok::<_, Infallible>(pages::answer(&request, &facts))));
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.head_time)
+            .max_header_size(limits.head_size)
+            // Room for a head that is too long by a little, so that its sender is told.
+            .max_buf_size(2 * limits.head_size)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    let over = async {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = sleep(limits.lifetime) => {}
+        }
+    };
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = over => {
+            connection.as_mut().graceful_shutdown();
+            timeout(limits.farewell, connection).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = result {
+        debug!(%peer, %error, "an admin client misbehaved, or left early");
+    }
+}
+
+fn tell_of_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        error!(%error, "serving an admin client panicked; this is a defect in pgnorth");
+    }
+}
+
+fn cannot_bind(address: SocketAddr, error: &io::Error) -> String {
+    let fix = match error.kind() {
+        io::ErrorKind::AddrInUse => "another process listens there; choose another port",
+        io::ErrorKind::PermissionDenied => "ports below 1024 are for root; choose a higher one",
+        _ if address.is_ipv6() => {
+            "if this host has no IPv6, use 0.0.0.0 in place of [::]; else choose an address of this host"
+        }
+        _ => "choose an address of this host",
+    };
+    format!("the admin listener can't bind {address}: {error}: {fix} (--admin or PGNORTH_ADMIN)")
+}

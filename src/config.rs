@@ -1,1 +1,209 @@
-//! stub
+//! The settings: flags and environment variables, read once, typed, all mistakes reported together.
+//!
+//! No I/O here: arguments and environment are given, files are only named. Defaults, help and names stand in `config/table.rs`, one row a setting.
+
+mod mistake;
+mod parse;
+mod reader;
+mod table;
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use thiserror::Error;
+use url::Url;
+
+pub use mistake::{Mistake, Mistakes};
+pub use parse::LogFilter;
+
+use reader::Reader;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// This build's version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The commit this build was made from; "unknown" where there was no telling.
+pub const COMMIT: &str = env!("PGNORTH_COMMIT");
+
+/// Everything that can be set. At least one of `kubernetes` and `patroni` is there to find the leader with. No value holds a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where PostgreSQL clients connect.
+    pub listen: SocketAddr,
+    /// Where probes, metrics and the status are served.
+    pub admin: SocketAddr,
+    /// The cluster's objects in Kubernetes, if it is to be asked.
+    pub kubernetes: Option<Kubernetes>,
+    /// Base URLs of members' REST API: http or https, with a host, without user, password, query or fragment, each once. The path ends with a slash, so
+    /// that `join("primary")` extends it.
+    pub patroni: Vec<Url>,
+    /// How to speak https with members.
+    pub patroni_tls: PatroniTls,
+    /// How long a client waits for a leader. Zero: not at all.
+    pub hold: Duration,
+    /// How long an announced switchover may hold new clients. Zero: not at all.
+    pub switchover_hold: Duration,
+    /// Deadline of one dial to the leader.
+    pub connect_timeout: Duration,
+    /// How long sent data may stay unacknowledged, on both sides of a session.
+    pub tcp_user_timeout: Duration,
+    /// How long sessions may finish at shutdown.
+    pub drain: Duration,
+    /// How long accepting goes on at shutdown, before the drain.
+    pub lame_duck: Duration,
+    /// The cap on open sessions; at least 1.
+    pub max_sessions: usize,
+    /// What is logged.
+    pub log: LogFilter,
+    /// How it is logged.
+    pub log_format: LogFormat,
+}
+
+/// Where Patroni keeps its objects in Kubernetes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kubernetes {
+    /// Patroni's scope: the cluster's name, and the stem of its objects' names.
+    pub scope: String,
+    /// `None`: the pod's own, or the kubeconfig's.
+    pub namespace: Option<String>,
+    /// Label selector of the members' pods.
+    pub selector: String,
+}
+
+/// Files in PEM, read when a connection needs them. Nobody has looked yet whether they exist.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PatroniTls {
+    /// Certificates that members' certificates are checked against; `None`: the system's.
+    pub ca: Option<PathBuf>,
+    /// What pgnorth shows to members that ask for a client certificate.
+    pub identity: Option<Identity>,
+}
+
+/// A client certificate and its private key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The certificate's file.
+    pub cert: PathBuf,
+    /// The key's file.
+    pub key: PathBuf,
+}
+
+/// How a log line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// Why there are no settings.
+#[derive(Debug, Error)]
+pub enum Refused {
+    /// clap's answer: help, version, an unknown flag, a flag without its value. It knows its stream and its exit code.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+    /// Every value that can't be used.
+    #[error(transparent)]
+    Mistakes(#[from] Mistakes),
+}
+
+impl Settings {
+    /// Reads the arguments (the program's name first), and for what they do not set `env`, which is asked by the variable's name. A flag wins over its
+    /// variable, a variable over the default; an empty variable counts as unset.
+    ///
+    /// # Errors
+    /// [`Refused::Usage`] when there is something for clap to say, else all mistakes at once.
+    pub fn read<A, E>(arguments: A, env: E) -> Result<Self, Refused>
+    where
+        A: IntoIterator<Item = OsString>,
+        E: Fn(&str) -> Option<OsString>,
+    {
+        let flags = table::command().try_get_matches_from(arguments)?;
+        let mut reader = Reader::new(&flags, &env);
+        let settings = Self::gather(&mut reader);
+        reader.finish()?;
+        Ok(settings)
+    }
+
+    fn gather(reader: &mut Reader<'_>) -> Self {
+        let settings = Self {
+            listen: reader.value(&table::LISTEN, parse::listener),
+            admin: reader.value(&table::ADMIN, parse::listener),
+            kubernetes: kubernetes(reader),
+            patroni: reader.option(&table::PATRONI, parse::urls).unwrap_or_default(),
+            patroni_tls: patroni_tls(reader),
+            hold: reader.value(&table::HOLD, parse::duration(Duration::ZERO, HOUR)),
+            switchover_hold: reader.value(&table::SWITCHOVER_HOLD, parse::duration(Duration::ZERO, HOUR)),
+            connect_timeout: reader.value(
+                &table::CONNECT_TIMEOUT,
+                parse::duration(Duration::from_millis(10), Duration::from_secs(60)),
+            ),
+            tcp_user_timeout: reader.value(
+                &table::TCP_USER_TIMEOUT,
+                parse::duration(Duration::from_millis(100), HOUR),
+            ),
+            drain: reader.value(&table::DRAIN, parse::duration(Duration::ZERO, 24 * HOUR)),
+            lame_duck: reader.value(&table::LAME_DUCK, parse::duration(Duration::ZERO, HOUR)),
+            max_sessions: reader.value(&table::MAX_SESSIONS, parse::sessions),
+            log: reader.value(&table::LOG, LogFilter::parse),
+            log_format: reader.value(&table::LOG_FORMAT, parse::log_format),
+        };
+        if !reader.is_set(&table::SCOPE) && !reader.is_set(&table::PATRONI) {
+            reader.refuse(Mistake::nowhere_to_ask());
+        }
+        let both_read = !reader.has_refused(&table::LISTEN) && !reader.has_refused(&table::ADMIN);
+        if both_read && parse::collide(settings.listen, settings.admin) {
+            let problem = format!("--listen ({}) takes the same port", table::LISTEN.env());
+            reader.refuse(Mistake::of(
+                &table::ADMIN,
+                reader.given(&table::ADMIN).as_ref(),
+                problem,
+            ));
+        }
+        settings
+    }
+}
+
+fn kubernetes(reader: &mut Reader<'_>) -> Option<Kubernetes> {
+    let scope = reader.option(&table::SCOPE, parse::scope);
+    let namespace = reader.option(&table::NAMESPACE, parse::namespace);
+    let selector = reader.option(&table::SELECTOR, parse::selector);
+    if !reader.is_set(&table::SCOPE) && reader.is_set(&table::PATRONI) {
+        for setting in [&table::NAMESPACE, &table::SELECTOR] {
+            let problem = format!(
+                "means nothing without --scope ({}), which makes pgnorth ask Kubernetes",
+                table::SCOPE.env()
+            );
+            reader.refuse_if_set(setting, problem);
+        }
+    }
+    scope.map(|scope| Kubernetes {
+        selector: selector.unwrap_or_else(|| format!("cluster-name={scope}")),
+        namespace,
+        scope,
+    })
+}
+
+fn patroni_tls(reader: &mut Reader<'_>) -> PatroniTls {
+    let (cert, key) = (&table::PATRONI_CERT, &table::PATRONI_KEY);
+    for (one, other) in [(cert, key), (key, cert)] {
+        if !reader.is_set(other) {
+            let problem = format!("set --{} ({}) too: the two go together", other.flag, other.env());
+            reader.refuse_if_set(one, problem);
+        }
+    }
+    PatroniTls {
+        ca: reader.option(&table::PATRONI_CA, parse::file),
+        identity: reader
+            .option(cert, parse::file)
+            .zip(reader.option(key, parse::file))
+            .map(|(cert, key)| Identity { cert, key }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

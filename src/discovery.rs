@@ -20,6 +20,7 @@ use crate::leader::view::View;
 use crate::leader::{Complaint, Course, Leader};
 use crate::metrics::Metrics;
 use crate::readiness::ReadinessHandle;
+use crate::recorder::Recorder;
 use crate::slot::LeaderSlot;
 
 /// The discovery loop.
@@ -28,6 +29,8 @@ pub struct Discovery {
     pub slot: Arc<LeaderSlot>,
     /// Where they are counted.
     pub metrics: Arc<Metrics>,
+    /// Keeps each change of leader.
+    pub recorder: Arc<Recorder>,
     /// Told once a source has answered.
     pub readiness: ReadinessHandle,
     /// What the operator chose.
@@ -82,6 +85,7 @@ impl Discovery {
             let now = Instant::now();
             let current = self.slot.term().course.leader().cloned();
             let verdict = decide(&view, current.as_ref(), now, &self.policy);
+            self.record_signs(&view, &verdict, &told, now);
             self.follow(verdict, &mut told, now);
             self.replan(&view, &told, now);
             self.measure(&view, &told, now);
@@ -96,6 +100,22 @@ impl Discovery {
         }
     }
 
+    /// Tells the recorder what announces, or makes, a change of leader.
+    fn record_signs(&self, view: &View, verdict: &Verdict, told: &Told, now: Instant) {
+        let Some(last) = &told.last_leader else { return };
+        match &verdict.course {
+            Course::Route(leader) if leader == last && !verdict.reason.is_a_sign() => {
+                self.recorder.all_is_well();
+                return;
+            }
+            _ => self.recorder.sign(now, &verdict.reason.to_string()),
+        }
+        let holder = view.lock().and_then(|lock| lock.lock.holder.as_deref());
+        if let Some(holder) = holder.filter(|holder| **holder != last.member) {
+            self.recorder.lock_moved(now, holder);
+        }
+    }
+
     /// Publishes the verdict and tells of it, if it differs from the last one.
     fn follow(&self, verdict: Verdict, told: &mut Told, now: Instant) {
         let changed = verdict.course != told.verdict.course;
@@ -104,7 +124,15 @@ impl Discovery {
             return;
         }
         let reason = verdict.reason.to_string();
-        self.slot.publish(verdict.course.clone(), reason.clone());
+        let before = self.metrics.sessions_cut();
+        if let Some(cut) = self.slot.publish(verdict.course.clone(), reason.clone()) {
+            let (metrics, recorder) = (self.metrics.clone(), self.recorder.clone());
+            tokio::spawn(async move {
+                let at = cut.at;
+                cut.done().await;
+                recorder.sessions_cut(metrics.sessions_cut() - before, at.elapsed());
+            });
+        }
         if changed {
             self.tell_change(&verdict, &reason, told, now);
         } else if std::mem::discriminant(&verdict.reason) != std::mem::discriminant(&told.verdict.reason) {
@@ -120,16 +148,14 @@ impl Discovery {
         match &verdict.course {
             Course::Route(leader) => {
                 let held = told.held_since.take().map(|since| now.saturating_duration_since(since));
-                let held_ms = held.map_or(0, |held| held.as_millis());
+                let held_ms = held.map_or(0, |held| held.as_millis() as u64);
                 match &told.last_leader {
                     Some(last) if last == leader => {
                         info!(leader = %leader, held_ms, %reason, "routing to the same leader again")
                     }
                     Some(last) => {
                         self.metrics.leader_changes.inc();
-                        if let Some(held) = held {
-                            self.metrics.failover_phase("total", held);
-                        }
+                        self.recorder.writable(now, last, leader);
                         info!(from = %last, to = %leader, timeline = leader.timeline, held_ms, %reason, "leader changed");
                     }
                     None => info!(leader = %leader, timeline = leader.timeline, %reason, "leader found"),

@@ -7,7 +7,7 @@
 //! | 5 | `main`, [`telemetry`] |
 //! | 4 | [`app`] |
 //! | 3 | [`discovery`], [`proxy`], [`admin`] (never each other) |
-//! | 2 | [`slot`], [`drain`], [`metrics`], [`readiness`] |
+//! | 2 | [`slot`], [`drain`], [`metrics`], [`recorder`], [`readiness`] |
 //! | 1 | [`leader`], [`ending`], [`config`] (no I/O, no clock, no tokio) |
 //!
 //! ARCHITECTURE.md walks one session and one change of leader through the house.
@@ -22,5 +22,6 @@ pub mod leader;
 pub mod metrics;
 pub mod proxy;
 pub mod readiness;
+pub mod recorder;
 pub mod slot;
 pub mod telemetry;

@@ -1,1 +1,50 @@
-fn main() {}
+//! pgnorth's binary: settings, then the log, then the app; its outcome is the exit code.
+//!
+//! 0: ended as asked. 1: something failed while it ran. 2: it was started wrongly.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use pgnorth::config::{Refused, Settings};
+use pgnorth::{app, telemetry};
+use tracing::{Level, enabled, error};
+
+fn main() -> ExitCode {
+    let settings = match Settings::read(std::env::args_os(), |name| std::env::var_os(name)) {
+        Ok(settings) => settings,
+        Err(refused) => return refuse(&refused),
+    };
+    if let Err(error) = telemetry::start(&settings.log, settings.log_format) {
+        complain(&error);
+        return ExitCode::FAILURE;
+    }
+    telemetry::announce(&settings);
+    app::run(settings).unwrap_or_else(|error| {
+        // In the log's own format, so that a reader of JSON is not given a stray line; but never lost to a filter.
+        if enabled!(Level::ERROR) {
+            error!(reason = %format_args!("{error:#}"), "pgnorth ends");
+        } else {
+            complain(&format_args!("{error:#}"));
+        }
+        ExitCode::FAILURE
+    })
+}
+
+fn refuse(refused: &Refused) -> ExitCode {
+    match refused {
+        Refused::Usage(usage) => {
+            // Nobody is left to tell when the stream is closed.
+            let _unheard = usage.print();
+            u8::try_from(usage.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
+        }
+        Refused::Mistakes(mistakes) => {
+            complain(mistakes);
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Unlike `eprintln!`, it survives a closed stderr.
+fn complain(what: &dyn std::fmt::Display) {
+    let _unheard = writeln!(io::stderr(), "pgnorth: {what}");
+}

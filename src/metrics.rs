@@ -71,8 +71,37 @@ pub struct Metrics {
     pub lease_ttl_seconds: Gauge,
     source_up: IntGaugeVec,
     probes: IntCounterVec,
-    failover_seconds: HistogramVec,
+    failover_seconds: [Histogram; 5],
     build_info: GaugeVec,
+}
+
+/// A stretch of a change of leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailoverPhase {
+    /// From the first sign until the lock named the new leader.
+    Lock,
+    /// From there until the new leader was verified to accept writes.
+    Promotion,
+    /// From the verdict until the last session to the former leader was closed.
+    Cut,
+    /// From the verification to the first session on the new leader.
+    FirstSession,
+    /// From the first sign to the verification.
+    Total,
+}
+
+impl FailoverPhase {
+    const ALL: [Self; 5] = [Self::Lock, Self::Promotion, Self::Cut, Self::FirstSession, Self::Total];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Lock => "lock",
+            Self::Promotion => "promotion",
+            Self::Cut => "cut",
+            Self::FirstSession => "first_session",
+            Self::Total => "total",
+        }
+    }
 }
 
 impl SessionState {
@@ -120,6 +149,11 @@ impl Metrics {
             "pgnorth_dial_seconds",
             "Time to open a connection to the leader's PostgreSQL, by outcome.",
             &["outcome"],
+        );
+        let failovers = make.histograms(
+            "pgnorth_failover_seconds",
+            "Time that changes of leader took, by phase.",
+            &["phase"],
         );
         let metrics = Self {
             sessions: SessionState::ALL.map(|state| sessions.with_label_values(&[state.as_str()])),
@@ -172,11 +206,7 @@ impl Metrics {
                 "Requests to members' REST API, by outcome.",
                 &["outcome"],
             ),
-            failover_seconds: make.histograms(
-                "pgnorth_failover_seconds",
-                "Time that changes of leader took, by phase.",
-                &["phase"],
-            ),
+            failover_seconds: FailoverPhase::ALL.map(|phase| failovers.with_label_values(&[phase.as_str()])),
             build_info: make.floats(
                 "pgnorth_build_info",
                 "1; the labels tell which build this is.",
@@ -205,6 +235,11 @@ impl Metrics {
         self.endings[&ending].get()
     }
 
+    /// How many sessions were ended because their leader is no longer one.
+    pub fn sessions_cut(&self) -> u64 {
+        self.endings(Ending::LeaderChanged) + self.endings(Ending::Fenced)
+    }
+
     /// Records one dial.
     pub fn dialled(&self, outcome: Outcome, took: Duration) {
         self.dial_seconds[outcome as usize].observe(took.as_secs_f64());
@@ -229,10 +264,8 @@ impl Metrics {
     }
 
     /// Records one phase of one change of leader.
-    pub fn failover_phase(&self, phase: &str, took: Duration) {
-        self.failover_seconds
-            .with_label_values(&[phase])
-            .observe(took.as_secs_f64());
+    pub fn failover_phase(&self, phase: FailoverPhase, took: Duration) {
+        self.failover_seconds[phase as usize].observe(took.as_secs_f64());
     }
 
     /// Notes which build this is.
@@ -315,7 +348,6 @@ mod tests {
         let metrics = Metrics::new();
         metrics.leader_is(Some("pg-0"));
         metrics.source_is_up("kubernetes", true);
-        metrics.failover_phase("total", Duration::from_secs(1));
         metrics.build_is("0", "unknown");
         let text = metrics.render();
         for line in text.lines().filter(|line| !line.starts_with('#')) {

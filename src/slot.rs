@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::ending::Ending;
@@ -30,6 +31,16 @@ pub struct Term {
 struct Reign {
     ended: CancellationToken,
     why: OnceLock<Ending>,
+    /// Dropped with the last lease of this reign.
+    alive: watch::Sender<()>,
+}
+
+/// The end of a reign: sessions have been told, and close.
+#[derive(Debug)]
+pub struct Cut {
+    /// When they were told.
+    pub at: Instant,
+    alive: watch::Receiver<()>,
 }
 
 /// A leader to dial, and the signal that ends every session to it. Read together, so there is no race between them.
@@ -67,10 +78,11 @@ impl LeaderSlot {
     }
 
     /// Makes `course` the current one. Afterwards new clients see it, waiting clients are woken, and, where the leader is another one, every session to
-    /// the old has been told to end, in this order. Returns the instant at which the old sessions were told, if any were to be.
+    /// the old has been told to end, in this order; returns
+    /// their end, if they were to end.
     ///
     /// Only discovery calls this; two callers at once would lose one verdict.
-    pub fn publish(&self, course: Course, reason: String) -> Option<Instant> {
+    pub fn publish(&self, course: Course, reason: String) -> Option<Cut> {
         let old = self.term();
         let same = course.leader() == old.course.leader() && course.leader().is_some();
         let none = course.leader().is_none() && old.course.leader().is_none();
@@ -91,7 +103,10 @@ impl LeaderSlot {
             return None;
         }
         old.reign.end(ending);
-        Some(Instant::now())
+        Some(Cut {
+            at: Instant::now(),
+            alive: old.reign.alive.subscribe(),
+        })
     }
 
     /// Waits until new clients may go to a leader. Cancel-safe; never returns while no leader is routed to.
@@ -136,11 +151,19 @@ impl Lease {
     }
 }
 
+impl Cut {
+    /// Completes when no session of the reign is left.
+    pub async fn done(mut self) {
+        while self.alive.changed().await.is_ok() {}
+    }
+}
+
 impl Reign {
     fn begin() -> Arc<Self> {
         Arc::new(Self {
             ended: CancellationToken::new(),
             why: OnceLock::new(),
+            alive: watch::Sender::new(()),
         })
     }
 

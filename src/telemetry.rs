@@ -1,1 +1,212 @@
-//! stub
+//! The log: one line an event to stderr, as text for people or as JSON. It filters and writes; what is told is for each room to say.
+
+mod text;
+
+use std::fmt;
+use std::io::{self, IsTerminal};
+
+use tracing::field::display;
+use tracing::{Subscriber, info};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::{EnvFilter, Layer};
+
+use crate::config::{COMMIT, LogFilter, LogFormat, Settings, VERSION};
+
+/// Starts logging for the whole process. Text is coloured when stderr is a terminal and NO_COLOR is not set.
+///
+/// # Errors
+/// When the process logs already.
+pub fn start(filter: &LogFilter, format: LogFormat) -> Result<(), TryInitError> {
+    let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    tracing_subscriber::registry()
+        .with(env_filter(filter))
+        .with(layer(format, colour, io::stderr))
+        .try_init()
+}
+
+/// Logs which build runs with which settings. They hold no secrets: a URL with a password is refused.
+pub fn announce(settings: &Settings) {
+    let kubernetes = settings.kubernetes.as_ref();
+    let human = |duration| display(humantime::format_duration(duration));
+    let file = |path: Option<&std::path::PathBuf>| path.map(|path| display(path.display().to_string()));
+    let tls = &settings.patroni_tls;
+    let identity = tls.identity.as_ref();
+    let urls: Vec<_> = settings.patroni.iter().map(|url| url.as_str()).collect();
+    info!(
+        target: "pgnorth",
+        version = VERSION,
+        commit = COMMIT,
+        listen = %settings.listen,
+        admin = %settings.admin,
+        scope = kubernetes.map(|kubernetes| display(&kubernetes.scope)),
+        namespace = kubernetes.and_then(|kubernetes| kubernetes.namespace.as_ref()).map(display),
+        selector = kubernetes.map(|kubernetes| display(&kubernetes.selector)),
+        patroni = (!urls.is_empty()).then(|| display(urls.join(","))),
+        patroni_ca = file(tls.ca.as_ref()),
+        patroni_cert = file(identity.map(|identity| &identity.cert)),
+        patroni_key = file(identity.map(|identity| &identity.key)),
+        hold = human(settings.hold),
+        switchover_hold = human(settings.switchover_hold),
+        connect_timeout = human(settings.connect_timeout),
+        tcp_user_timeout = human(settings.tcp_user_timeout),
+        max_sessions = settings.max_sessions,
+        lame_duck = human(settings.lame_duck),
+        drain = human(settings.drain),
+        log = %settings.log,
+        log_format = %settings.log_format,
+        "pgnorth starts"
+    );
+}
+
+fn env_filter(filter: &LogFilter) -> EnvFilter {
+    EnvFilter::try_new(filter.directives()).expect("a LogFilter holds valid directives")
+}
+
+fn layer<S, W>(format: LogFormat, colour: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+{
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(writer)
+        .with_ansi(colour)
+        .with_timer(Utc)
+        // Its way to complain about a closed stderr is to write to stderr, which panics.
+        .log_internal_errors(false);
+    match format {
+        LogFormat::Json => layer.json().boxed(),
+        LogFormat::Text => layer.event_format(text::Line).fmt_fields(text::Fields).boxed(),
+    }
+}
+
+/// RFC 3339 in UTC with milliseconds.
+struct Utc;
+
+impl FormatTime for Utc {
+    fn format_time(&self, out: &mut Writer<'_>) -> fmt::Result {
+        write!(out, "{:.3}", jiff::Timestamp::now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use tracing::{debug, warn};
+
+    use super::*;
+    use crate::config::Refused;
+
+    #[derive(Clone, Default)]
+    struct Memory(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Memory {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn settings(log: &str) -> Result<Settings, Refused> {
+        Settings::read(["pgnorth", "--scope", "demo", "--log", log].map(Into::into), |_| None)
+    }
+
+    fn logged(log: &str, format: LogFormat, colour: bool, tell: impl FnOnce(&Settings)) -> String {
+        let memory = Memory::default();
+        let settings = settings(log).unwrap();
+        let sink = memory.clone();
+        let subscriber = tracing_subscriber::registry()
+            .with(env_filter(&settings.log))
+            .with(layer(format, colour, move || sink.clone()));
+        tracing::subscriber::with_default(subscriber, || tell(&settings));
+        String::from_utf8(memory.0.lock().unwrap().clone()).unwrap()
+    }
+
+    /// Without the time, which is checked to be one.
+    fn without_time(line: &str) -> &str {
+        let (time, rest) = line.split_once(' ').unwrap();
+        assert_eq!(time.len(), "2026-07-23T07:48:03.123Z".len(), "{time}");
+        time.parse::<jiff::Timestamp>().unwrap();
+        rest
+    }
+
+    #[test]
+    fn a_text_line_reads_well() {
+        let line = logged("info", LogFormat::Text, false, |_| {
+            info!(target: "pgnorth::discovery", from = %"pg-0", to = "pg-1", reason = %"pg-1 holds the lock", waiting = 3, none = None::<u8>, "leader changed");
+        });
+        assert_eq!(
+            without_time(&line),
+            "INFO  discovery: leader changed from=pg-0 to=pg-1 reason=\"pg-1 holds the lock\" waiting=3\n"
+        );
+    }
+
+    #[test]
+    fn values_from_outside_can_forge_no_line() {
+        let line = logged("info", LogFormat::Text, true, |_| {
+            warn!(target: "kube_client::client", name = %"a\nb\u{1b}[2J", debug = ?"c\nd", "said {}", "e\nf");
+        });
+        assert_eq!(line.lines().count(), 1, "{line:?}");
+        assert!(
+            !line.contains("\u{1b}[2J") && line.contains(r#""a\nb\u{1b}[2J""#),
+            "{line:?}"
+        );
+        assert!(
+            line.contains("kube_client::client") && line.contains(r"said e\nf"),
+            "{line:?}"
+        );
+    }
+
+    #[test]
+    fn json_keeps_fields_apart() {
+        let line = logged("info", LogFormat::Json, false, |_| warn!(member = %"pg-0", "lost"));
+        let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(event["level"], "WARN");
+        assert_eq!(event["fields"]["message"], "lost");
+        assert_eq!(event["fields"]["member"], "pg-0");
+        assert!(event["timestamp"].as_str().unwrap().ends_with('Z'), "{line}");
+    }
+
+    #[test]
+    fn other_crates_are_quiet_unless_named() {
+        let tell = |_: &Settings| {
+            debug!(target: "pgnorth::proxy", "ours");
+            debug!(target: "kube", "theirs");
+            warn!(target: "kube", "theirs, urgent");
+        };
+        let count = |log| logged(log, LogFormat::Text, false, tell).lines().count();
+        assert_eq!(
+            (count("info"), count("debug"), count("debug,kube=debug"), count("off")),
+            (1, 2, 3, 0)
+        );
+    }
+
+    #[test]
+    fn spans_follow_the_event() {
+        let line = logged("info", LogFormat::Text, false, |_| {
+            let session = tracing::info_span!(target: "pgnorth", "session", client = %"10.0.0.1:5");
+            session.in_scope(|| info!(target: "pgnorth", "dialled"));
+        });
+        assert_eq!(without_time(&line), "INFO  dialled session{client=10.0.0.1:5}\n");
+    }
+
+    #[test]
+    fn the_settings_in_force_are_one_line() {
+        let line = logged("info", LogFormat::Text, false, announce);
+        assert!(line.contains(" INFO  pgnorth starts version=0.1.0 commit="), "{line}");
+        assert!(
+            line.contains(" listen=[::]:5432 admin=[::]:8080 scope=demo selector=cluster-name=demo hold=30s "),
+            "{line}"
+        );
+        assert_eq!(line.lines().count(), 1);
+    }
+}

@@ -82,7 +82,8 @@ impl Prober {
             tokio::select! {
                 changed = self.plan.changed() => if changed.is_err() { return },
                 Some(answer) = requests.join_next() => {
-                    let Ok((target, answer)) = answer else { continue };
+                    // A request that panicked is a fault of ours: the end of this task ends the process, loudly.
+                    let Ok((target, answer)) = answer else { return };
                     let current = asked.get_mut(&target.member).filter(|asked| asked.url == target.url);
                     // An answer from where the member no longer is says nothing about it.
                     let Some(asked) = current else { continue };

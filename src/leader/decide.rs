@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::leader::observation::{Report, Role};
+use crate::leader::observation::{Pod, Report, Role};
 use crate::leader::view::{LockView, View};
 use crate::leader::{Course, Leader};
 
@@ -90,9 +90,15 @@ pub enum NoLock {
 
 /// How a member stands, judged from its newest report.
 enum Standing {
+    /// Its REST API says so, on this timeline.
     Writable(Option<u32>),
+    /// Its pod's status says so, on this timeline; why the REST API is silent.
+    WritableByPod(Option<u32>, String),
+    /// It is not writable, and what stands in the way.
     Not(String),
+    /// It leads a standby cluster.
     StandbyLeader,
+    /// Nothing to go by, and why.
     Silent(String),
 }
 
@@ -134,59 +140,46 @@ impl Case<'_> {
         if lock.lease_end() <= self.now {
             return self.expired(lock, leader);
         }
-        let fresh = if self.is_current(&leader) {
-            self.lock_names_current(leader)
-        } else {
-            self.lock_names_another(lock, leader)
-        };
-        fresh.recheck_by(lock.lease_end())
+        self.held_by(leader, lock.held_since)
+            .recheck_by(lock.lease_end())
+            .recheck_at(self.announcement_starts())
     }
 
-    /// The lock is fresh and names the leader whose sessions live: a hiccup of its REST API changes nothing.
-    fn lock_names_current(&self, leader: Leader) -> Verdict {
+    /// The lock is fresh. A leader whose sessions live already needs no word of its REST API to go on: a hiccup changes nothing. Another one must have said
+    /// that it is writable, since it holds the lock; until then the sessions to any other end.
+    fn held_by(&self, leader: Leader, held_since: Option<Instant>) -> Verdict {
         let member = leader.member.clone();
-        match self.standing(&member, None) {
-            Standing::Not(what) => verdict(Course::Hold(Some(leader)), Reason::NotWritable(member, what)),
-            Standing::StandbyLeader => verdict(Course::Hold(None), Reason::StandbyCluster(member)),
-            Standing::Writable(_) | Standing::Silent(_) if let Some((candidate, until)) = self.announced(&member) => {
-                verdict(
-                    Course::Hold(Some(leader)),
-                    Reason::SwitchoverAnnounced(member, candidate),
-                )
-                .recheck_by(until)
+        let (timeline, reason) = match self.standing(&member, held_since) {
+            Standing::Writable(timeline) => (timeline, Reason::LockAndReport(member.clone())),
+            Standing::WritableByPod(timeline, why) => (timeline, Reason::LockAndPodStatus(member.clone(), why)),
+            Standing::Silent(why) if self.is_current(&leader) => {
+                (leader.timeline, Reason::LockAlone(member.clone(), why))
             }
-            Standing::Writable(timeline) => verdict(
-                Course::Route(Leader { timeline, ..leader }),
-                Reason::LockAndReport(member),
-            ),
-            Standing::Silent(why) => verdict(Course::Route(leader), Reason::LockAlone(member, why)),
-        }
-        .recheck_at(self.announcement_starts())
+            Standing::Silent(why) => return verdict(Course::Hold(None), Reason::Unverified(member, why)),
+            Standing::StandbyLeader => return verdict(Course::Hold(None), Reason::StandbyCluster(member)),
+            Standing::Not(what) => {
+                let kept = self.is_current(&leader).then_some(leader);
+                return verdict(Course::Hold(kept), Reason::NotWritable(member, what));
+            }
+        };
+        self.unless_announced(Leader { timeline, ..leader }, reason)
     }
 
-    /// The lock is fresh and names a member that has yet to be seen writable since. Sessions to any other end now.
-    fn lock_names_another(&self, lock: &LockView, leader: Leader) -> Verdict {
-        let member = leader.member.clone();
-        match self.standing(&member, lock.held_since) {
-            Standing::Writable(timeline) => verdict(
-                Course::Route(Leader { timeline, ..leader }),
-                Reason::LockAndReport(member),
-            ),
-            Standing::Not(what) => verdict(Course::Hold(None), Reason::NotWritable(member, what)),
-            Standing::StandbyLeader => verdict(Course::Hold(None), Reason::StandbyCluster(member)),
-            Standing::Silent(why) => match self.pod_status_vouches(&member, lock.held_since) {
-                Some(timeline) => verdict(
-                    Course::Route(Leader { timeline, ..leader }),
-                    Reason::LockAndPodStatus(member, why),
-                ),
-                None => verdict(Course::Hold(None), Reason::Unverified(member, why)),
-            },
+    /// Routes, but for an announced switchover, which holds new clients for a while.
+    fn unless_announced(&self, leader: Leader, reason: Reason) -> Verdict {
+        match self.announced(&leader.member) {
+            Some((candidate, until)) => {
+                let reason = Reason::SwitchoverAnnounced(leader.member.clone(), candidate);
+                verdict(Course::Hold(Some(leader)), reason).recheck_by(until)
+            }
+            None => verdict(Course::Route(leader), reason),
         }
     }
 
     fn released(&self) -> Verdict {
         let paused_primary = self.current.filter(|current| {
-            self.view.is_paused() && matches!(self.standing(&current.member, None), Standing::Writable(_))
+            let standing = self.standing(&current.member, None);
+            self.view.is_paused() && matches!(standing, Standing::Writable(_) | Standing::WritableByPod(..))
         });
         match paused_primary {
             Some(current) => verdict(
@@ -216,7 +209,10 @@ impl Case<'_> {
         if self.view.is_paused() && self.is_current(&leader) {
             return match self.standing(&member, None) {
                 Standing::Not(what) => verdict(Course::Hold(Some(leader)), Reason::NotWritable(member, what)),
-                _ => verdict(Course::Route(leader), Reason::ExpiredInPause(member)),
+                Standing::StandbyLeader => verdict(Course::Hold(None), Reason::StandbyCluster(member)),
+                Standing::Writable(_) | Standing::WritableByPod(..) | Standing::Silent(_) => {
+                    verdict(Course::Route(leader), Reason::ExpiredInPause(member))
+                }
             };
         }
         verdict(Course::Fence, Reason::LeaseExpired(member, lock.lock.ttl))
@@ -259,16 +255,9 @@ impl Case<'_> {
             },
             Err(why) => return verdict(Course::Hold(None), Reason::NoAddress(member.to_owned(), why)),
         };
-        match self.announced(member) {
-            Some((candidate, until)) if self.is_current(&leader) => verdict(
-                Course::Hold(Some(leader)),
-                Reason::SwitchoverAnnounced(member.to_owned(), candidate),
-            )
-            .recheck_by(until),
-            _ => verdict(Course::Route(leader), reason),
-        }
-        .recheck_by(heard + self.policy.report_life)
-        .recheck_at(self.announcement_starts())
+        self.unless_announced(leader, reason)
+            .recheck_by(heard + self.policy.report_life)
+            .recheck_at(self.announcement_starts())
     }
 
     /// No member says that it is primary: the leader is kept until a lease after the last good evidence, whatever its source.
@@ -303,6 +292,9 @@ impl Case<'_> {
     }
 
     /// Members whose newest request was answered, lately, with primary and running; those ahead first.
+    ///
+    /// Without the lock (status 503) that counts for the current leader, in pause, and in failsafe mode, where the lock is lost for good reason; anybody else
+    /// was promoted behind Patroni's back.
     fn primaries(&self) -> Vec<(&str, &Report, Instant)> {
         let mut found: Vec<_> = self
             .view
@@ -311,51 +303,65 @@ impl Case<'_> {
                 let answers = self.view.answers(member)?;
                 let last = answers.last.as_ref()?;
                 let stands = answers.silent.is_none() && self.now < last.at + self.policy.report_life;
-                (stands && last.value.is_writable()).then_some((member, &last.value, last.at))
+                let is_current = self.current.is_some_and(|current| current.member == member);
+                let entitled = last.value.holds_lock || is_current || last.value.paused || last.value.failsafe_active;
+                (stands && entitled && last.value.is_writable()).then_some((member, &last.value, last.at))
             })
             .collect();
         found.sort_by_key(|(_, report, _)| std::cmp::Reverse((report.holds_lock, report.timeline)));
         found
     }
 
-    /// How a member stands by its newest answer; answers from before `since` say nothing.
+    /// How a member stands, by its REST API's newest answer, or, while that is silent, by its pod's `status` if that is newer (Patroni writes it about a second
+    /// late). That it is writable counts only if it was said since `since`; that it is not, always.
     fn standing(&self, member: &str, since: Option<Instant>) -> Standing {
         let answers = self.view.answers(member);
         let last = answers.and_then(|answers| answers.last.as_ref());
         let silence = answers.and_then(|answers| answers.silent.as_ref());
-        let silent = || {
-            let why = silence.map_or("it has not answered yet", |silence| silence.value.as_str());
-            Standing::Silent(why.to_owned())
+        let pod = self
+            .view
+            .pod(member)
+            .filter(|pod| silence.is_some() && pod.value.role.is_some() && last.is_none_or(|last| last.at < pod.at));
+        let why = || {
+            silence
+                .map_or("it has not answered yet", |silence| &silence.value)
+                .to_owned()
         };
-        let Some(last) = last.filter(|last| since.is_none_or(|since| since <= last.at)) else {
-            return silent();
+        let late = |at: Instant| since.is_some_and(|since| at < since);
+        let (standing, too_old) = match (pod, last) {
+            (Some(pod), _) => (self.standing_by_pod(&pod.value, why()), late(pod.at)),
+            (None, Some(last)) => (self.standing_by_report(&last.value), late(last.at) || silence.is_some()),
+            (None, None) => (Standing::Silent(why()), false),
         };
-        match (&last.value, self.lower_timeline(&last.value)) {
-            (report, _) if report.role == Role::StandbyLeader => Standing::StandbyLeader,
-            (report, None) if report.is_writable() => match silence {
-                Some(_) => silent(),
-                None => Standing::Writable(report.timeline),
-            },
-            (report, Some(what)) if report.is_writable() => Standing::Not(what),
-            (report, _) => Standing::Not(match report.role {
-                Role::Primary => format!("its state is {:?}", report.state),
-                _ => format!("it is still in recovery (state {:?})", report.state),
-            }),
+        match standing {
+            Standing::Writable(_) | Standing::WritableByPod(..) if too_old => Standing::Silent(why()),
+            standing => standing,
         }
     }
 
-    /// Where the REST API can't be reached, the pod's `status` annotation serves, a second late, if it was written since the member holds the lock.
-    fn pod_status_vouches(&self, member: &str, since: Option<Instant>) -> Option<Option<u32>> {
-        let pod = self.view.pod(member)?;
-        let answers = self.view.answers(member)?;
-        let writable = pod.value.role.as_deref().map(Role::from_patroni) == Some(Role::Primary)
-            && pod.value.state.as_deref() == Some("running");
-        let vouches = answers.silent.is_some()
-            && answers.last.as_ref().is_none_or(|last| last.at < pod.at)
-            && writable
-            && since.is_none_or(|since| since <= pod.at)
-            && self.view.newer_timeline_than(pod.value.timeline, None).is_none();
-        vouches.then_some(pod.value.timeline)
+    fn standing_by_report(&self, report: &Report) -> Standing {
+        match report.role {
+            Role::StandbyLeader => Standing::StandbyLeader,
+            Role::Other => Standing::Not(format!("it is still in recovery (state {:?})", report.state)),
+            Role::Primary if !report.is_writable() => Standing::Not(format!("its state is {:?}", report.state)),
+            Role::Primary => match self.lower_timeline(report) {
+                Some(what) => Standing::Not(what),
+                None => Standing::Writable(report.timeline),
+            },
+        }
+    }
+
+    fn standing_by_pod(&self, pod: &Pod, why: String) -> Standing {
+        let role = pod.role.as_deref().map_or(Role::Other, Role::from_patroni);
+        let running = pod.state.as_deref() == Some("running");
+        let newer = self.view.newer_timeline_than(pod.timeline, None);
+        match (role, newer) {
+            (Role::StandbyLeader, _) => Standing::StandbyLeader,
+            (Role::Primary, None) if running => Standing::WritableByPod(pod.timeline, why),
+            _ => Standing::Not(format!(
+                "its pod's status says so, and its REST API does not answer: {why}"
+            )),
+        }
     }
 
     fn lower_timeline(&self, report: &Report) -> Option<String> {
@@ -416,6 +422,13 @@ fn verdict(course: Course, reason: Reason) -> Verdict {
         course,
         reason,
         recheck_at: None,
+    }
+}
+
+impl Reason {
+    /// Whether it speaks of trouble with the leader although clients are still sent to it: what is often the first sign of a failover.
+    pub fn is_a_sign(&self) -> bool {
+        matches!(self, Self::LockAlone(..) | Self::KeptInSilence(..))
     }
 }
 

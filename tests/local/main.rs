@@ -1,7 +1,17 @@
-//! The proxy floor against plain sockets on loopback: one behaviour a file. Every wait has a deadline, which only guards against hanging.
+//! Tests that need nothing but this machine: the library's rooms and the real binary, over real sockets on loopback. One behaviour a file; every wait has
+//! a deadline, which only guards against hanging.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test may fail by panic, and says what it saw"
+)]
+
+mod admin;
 mod cap;
 mod cutting;
+mod documents;
+mod floors;
 mod half_close;
 mod holding;
 mod integrity;
@@ -10,6 +20,7 @@ mod listening;
 mod order;
 mod refusal;
 mod resets;
+mod settings;
 mod shutdown;
 mod slow_readers;
 mod support;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -143,9 +143,9 @@ fn read(file: &PathBuf) -> Result<Vec<u8>, TlsError> {
     })
 }
 
-fn malformed(file: &PathBuf, what: &str) -> TlsError {
+fn malformed(file: &Path, what: &str) -> TlsError {
     TlsError::Malformed {
-        file: file.clone(),
+        file: file.to_owned(),
         what: what.to_owned(),
     }
 }

@@ -1,1 +1,245 @@
+//! Random histories: whatever the sources say, in whatever order, some things never happen.
 
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::rules::{leader, policy, report};
+use super::*;
+use crate::leader::observation::{
+    Announcement, Claim, Cluster, ClusterMember, ClusterSettings, Lock, ObjectKind, Observation, Pod,
+};
+use crate::slot::{LeaderSlot, Lease};
+
+const MEMBERS: [&str; 3] = ["a", "b", "c"];
+const TTL: Duration = Duration::from_secs(20);
+
+fn member() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(MEMBERS.to_vec())
+}
+
+fn kind() -> impl Strategy<Value = ObjectKind> {
+    prop_oneof![9 => Just(ObjectKind::Endpoints), 1 => Just(ObjectKind::ConfigMap)]
+}
+
+fn lock() -> impl Strategy<Value = Option<Lock>> {
+    let held = (prop::option::weighted(0.9, member()), 0..40_u32).prop_map(|(holder, renewal)| Lock {
+        holder: holder.map(str::to_owned),
+        ttl: TTL,
+        renewal: [None, Some(renewal.to_string()), None],
+    });
+    prop::option::weighted(0.95, held)
+}
+
+fn any_report() -> impl Strategy<Value = Report> {
+    let role = prop_oneof![4 => Just(Role::Primary), 4 => Just(Role::Other), 1 => Just(Role::StandbyLeader)];
+    let state = prop_oneof![6 => Just("running"), 1 => Just("stopping"), 1 => Just("starting"), 1 => Just("crashed")];
+    (role, state, 1..5_u32, any::<bool>(), prop::bool::weighted(0.1)).prop_map(
+        |(role, state, timeline, holds_lock, failsafe_active)| Report {
+            holds_lock,
+            failsafe_active,
+            ..report(role, state, timeline)
+        },
+    )
+}
+
+fn announcement() -> impl Strategy<Value = Option<Announcement>> {
+    let some = (prop::option::of(member()), prop::option::of(member())).prop_map(|(from, to)| Announcement {
+        leader: from.map(str::to_owned),
+        candidate: to.map(str::to_owned),
+        starts: None,
+    });
+    prop::option::of(some)
+}
+
+fn pod() -> impl Strategy<Value = Pod> {
+    let role = prop_oneof![Just("primary"), Just("replica"), Just("promoted")];
+    (member(), role, 1..5_u32).prop_map(|(name, role, timeline)| Pod {
+        name: name.into(),
+        address: Ok(leader(name).address),
+        api_url: Some(format!("http://{name}:8008")),
+        role: Some(role.into()),
+        state: Some("running".into()),
+        timeline: Some(timeline),
+    })
+}
+
+fn claim() -> impl Strategy<Value = Claim> {
+    let silence = || "no answer".to_owned();
+    prop_oneof![
+        6 => (kind(), lock()).prop_map(|(kind, lock)| Claim::Lock(kind, lock)),
+        2 => kind().prop_map(move |kind| Claim::ApiSilent(kind, silence())),
+        2 => (kind(), announcement()).prop_map(|(kind, news)| Claim::Announcement(kind, news)),
+        1 => (kind(), any::<bool>(), prop::bool::weighted(0.1)).prop_map(|(kind, paused, standby_cluster)| {
+            let settings = ClusterSettings { ttl: TTL, paused, standby_cluster };
+            Claim::Settings(kind, Some(settings))
+        }),
+        8 => (member(), any_report()).prop_map(|(member, report)| Claim::Report(member.into(), Ok(report))),
+        3 => member().prop_map(move |member| Claim::Report(member.into(), Err(silence()))),
+        2 => pod().prop_map(Claim::Pod),
+        1 => member().prop_map(|member| Claim::PodGone(member.into())),
+        1 => member().prop_map(|member| Claim::Complaint(member.into())),
+        1 => Just(Claim::ClusterSilent(silence())),
+    ]
+}
+
+fn history() -> impl Strategy<Value = Vec<(Duration, Claim)>> {
+    let pause =
+        prop_oneof![5 => 0..200_u64, 3 => 200..3_000_u64, 1 => 3_000..25_000_u64].prop_map(Duration::from_millis);
+    prop::collection::vec((pause, claim()), 1..60)
+}
+
+/// Runs a history as discovery does, with a slot and a session opened to every leader that is routed to.
+struct Run {
+    now: Instant,
+    view: View,
+    slot: LeaderSlot,
+    sessions: Vec<Lease>,
+    verdict: Verdict,
+    /// The newest timeline on which a lock's holder was seen writable.
+    newest: u32,
+}
+
+impl Run {
+    fn new() -> Self {
+        let now = Instant::now();
+        let mut run = Self {
+            now,
+            view: View::default(),
+            slot: LeaderSlot::new("starting"),
+            sessions: Vec::new(),
+            verdict: verdict(Course::Hold(None), Reason::Starting),
+            newest: 0,
+        };
+        let members = MEMBERS.map(|name| ClusterMember {
+            name: name.into(),
+            address: Some(leader(name).address),
+            api_url: Some(format!("http://{name}:8008")),
+        });
+        run.hear(Claim::Cluster(Cluster {
+            members: members.to_vec(),
+            paused: false,
+            switchover: None,
+            ttl: Some(TTL),
+        }));
+        run
+    }
+
+    fn hear(&mut self, claim: Claim) {
+        if let Claim::Report(_, Ok(report)) = &claim
+            && report.holds_lock
+            && report.is_writable()
+        {
+            self.newest = self.newest.max(report.timeline.unwrap_or_default());
+        }
+        self.view.record(Observation { at: self.now, claim });
+        self.decide();
+    }
+
+    fn decide(&mut self) {
+        let current = self.current();
+        self.verdict = decide(&self.view, current.as_ref(), self.now, &policy());
+        self.slot
+            .publish(self.verdict.course.clone(), self.verdict.reason.to_string());
+        self.sessions.extend(self.slot.term().lease());
+        self.sessions.retain(|session| session.ending().is_none());
+    }
+
+    fn current(&self) -> Option<Leader> {
+        self.slot.term().course.leader().cloned()
+    }
+
+    fn check(&self) -> Result<(), TestCaseError> {
+        prop_assert!(!self.verdict.reason.to_string().is_empty());
+        for session in &self.sessions {
+            prop_assert_eq!(
+                Some(&session.leader),
+                self.verdict.course.leader(),
+                "two leaders at once"
+            );
+        }
+        let Some(leader) = self.verdict.course.open_to() else {
+            return Ok(());
+        };
+        let answers = self.view.answers(&leader.member);
+        if let Some(last) = answers.and_then(|answers| answers.last.as_ref()) {
+            let pod_is_newer = self.view.pod(&leader.member).is_some_and(|pod| last.at <= pod.at);
+            prop_assert!(
+                last.value.is_writable() || pod_is_newer,
+                "routed to {leader}, which says {:?}",
+                last.value
+            );
+            let timeline = last.value.timeline.unwrap_or_default();
+            prop_assert!(
+                pod_is_newer || self.newest <= timeline,
+                "routed to timeline {timeline}, after {}",
+                self.newest
+            );
+        }
+        Ok(())
+    }
+
+    /// Time alone changes the verdict only at `recheck_at`.
+    fn check_time(&self, wait: Duration) -> Result<(), TestCaseError> {
+        let later = decide(&self.view, self.current().as_ref(), self.now + wait, &policy());
+        let rechecked = self.verdict.recheck_at.is_some_and(|at| at <= self.now + wait);
+        // Fencing when nobody leads is the same as holding.
+        let effect = |course: &Course| (course.leader().cloned(), course.open_to().cloned());
+        prop_assert!(
+            effect(&later.course) == effect(&self.verdict.course) || rechecked,
+            "{:?} became {:?} after {wait:?}, unasked for (recheck {:?})",
+            self.verdict,
+            later,
+            self.verdict.recheck_at.map(|at| at.saturating_duration_since(self.now))
+        );
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn never_two_leaders_never_a_replica_never_an_older_timeline(history in history(), wait in 0..60_000_u64) {
+        let mut run = Run::new();
+        for (pause, claim) in history {
+            run.now += pause;
+            run.decide();
+            run.check()?;
+            run.hear(claim);
+            run.check()?;
+            run.check_time(Duration::from_millis(wait))?;
+        }
+    }
+
+    #[test]
+    fn silence_alone_with_the_lock_renewed_never_changes_the_leader(
+        history in history(),
+        silences in prop::collection::vec((0..6_000_u64, member()), 1..30),
+    ) {
+        let mut run = Run::new();
+        for (pause, claim) in history {
+            run.now += pause;
+            run.hear(claim);
+        }
+        run.hear(Claim::Announcement(ObjectKind::Endpoints, None));
+        run.hear(Claim::Lock(ObjectKind::ConfigMap, None));
+        run.hear(Claim::Settings(ObjectKind::Endpoints, None));
+        let lock = |renewal: usize| Claim::Lock(ObjectKind::Endpoints, Some(Lock {
+            holder: Some("a".into()),
+            ttl: TTL,
+            renewal: [None, Some(format!("renewed {renewal}")), None],
+        }));
+        run.hear(lock(0));
+        run.hear(Claim::Report("a".into(), Ok(report(Role::Primary, "running", 9))));
+        let routed = Course::Route(leader("a"));
+        prop_assert_eq!(&run.verdict.course, &routed);
+        for (renewal, (pause, member)) in silences.into_iter().enumerate() {
+            run.now += Duration::from_millis(pause);
+            run.hear(Claim::Report(member.into(), Err("no answer".into())));
+            prop_assert_eq!(&run.verdict.course, &routed);
+            run.hear(lock(renewal + 1));
+            prop_assert_eq!(&run.verdict.course, &routed);
+        }
+    }
+}

@@ -84,7 +84,10 @@ impl Story {
 
     /// a leads on timeline 1, for ten seconds already.
     fn a_leads() -> Self {
-        Self::kubernetes().lock("a").says("a", Role::Primary, "running", 1).must_route("a")
+        Self::kubernetes()
+            .lock("a")
+            .says("a", Role::Primary, "running", 1)
+            .must_route("a")
     }
 
     /// a leads on timeline 1, by its report alone.
@@ -228,7 +231,10 @@ impl Story {
         let verdict = self.verdict();
         let second = (self.now - self.begin).as_secs_f64();
         assert_eq!(verdict.course, *expected, "at second {second}: {}", verdict.reason);
-        assert!(verdict.recheck_at.is_none_or(|at| self.now < at), "at second {second}: recheck in the past");
+        assert!(
+            verdict.recheck_at.is_none_or(|at| self.now < at),
+            "at second {second}: recheck in the past"
+        );
         self.current = verdict.course.leader().cloned();
         self.reason = verdict.reason.to_string();
         self
@@ -271,25 +277,38 @@ type Row = (&'static str, fn() -> Story);
 
 const WITH_THE_LOCK: &[Row] = &[
     ("nothing heard → hold, and say so", || {
-        Story::nothing().must_hold_and_cut().because("no member of the cluster has answered yet")
+        Story::nothing()
+            .must_hold_and_cut()
+            .because("no member of the cluster has answered yet")
     }),
-    ("lock names a, a says primary and running → route", || Story::a_leads().because("holds the leader lock")),
+    ("lock names a, a says primary and running → route", || {
+        Story::a_leads().because("holds the leader lock")
+    }),
     ("lock names a, a has not answered → hold", || {
-        Story::kubernetes().lock("a").must_hold_and_cut().because("has not said yet")
+        Story::kubernetes()
+            .lock("a")
+            .must_hold_and_cut()
+            .because("has not said yet")
     }),
     ("lock names a, a answers 200 but is still in recovery → hold", || {
-        Story::kubernetes().lock("a").says("a", Role::Other, "running", 1).must_hold_and_cut()
-    }),
-    ("lock moved to b → sessions of a end at once; b verified → route", || {
-        Story::a_leads()
-            .after(5.0)
-            .lock("b")
+        Story::kubernetes()
+            .lock("a")
+            .says("a", Role::Other, "running", 1)
             .must_hold_and_cut()
-            .says("b", Role::Other, "running", 1)
-            .must_hold_and_cut()
-            .says("b", Role::Primary, "running", 2)
-            .must_route("b")
     }),
+    (
+        "lock moved to b → sessions of a end at once; b verified → route",
+        || {
+            Story::a_leads()
+                .after(5.0)
+                .lock("b")
+                .must_hold_and_cut()
+                .says("b", Role::Other, "running", 1)
+                .must_hold_and_cut()
+                .says("b", Role::Primary, "running", 2)
+                .must_route("b")
+        },
+    ),
     ("b's word from before it held the lock proves nothing", || {
         Story::a_leads()
             .says("b", Role::Primary, "running", 2)
@@ -320,13 +339,16 @@ const WITH_THE_LOCK: &[Row] = &[
             .must_route("a")
             .because("although its REST API does not answer")
     }),
-    ("a stops → hold, keep its sessions, also when it falls silent then", || {
-        Story::a_leads()
-            .says("a", Role::Primary, "stopping", 1)
-            .must_hold_keeping("a")
-            .silent("a")
-            .must_hold_keeping("a")
-    }),
+    (
+        "a stops → hold, keep its sessions, also when it falls silent then",
+        || {
+            Story::a_leads()
+                .says("a", Role::Primary, "stopping", 1)
+                .must_hold_keeping("a")
+                .silent("a")
+                .must_hold_keeping("a")
+        },
+    ),
     ("a crashed and recovers in place → hold, then route", || {
         Story::a_leads()
             .says("a", Role::Primary, "starting", 1)
@@ -335,7 +357,12 @@ const WITH_THE_LOCK: &[Row] = &[
             .must_route("a")
     }),
     ("lock not renewed for ttl → fence, and not a moment earlier", || {
-        Story::a_leads().after(19.9).must_route("a").after(0.1).must_fence().because("20 s (its ttl)")
+        Story::a_leads()
+            .after(19.9)
+            .must_route("a")
+            .after(0.1)
+            .must_fence()
+            .because("20 s (its ttl)")
     }),
     ("the API shows the old lock again → that renews nothing", || {
         Story::a_leads().after(15.0).same_lock("a").after(5.0).must_fence()
@@ -350,10 +377,18 @@ const WITH_THE_LOCK: &[Row] = &[
             .says("a", Role::Primary, "running", 1)
             .must_route("a")
     }),
-    ("lock released → hold, sessions end", || Story::a_leads().released().must_hold_and_cut().because("released")),
-    ("lock released in pause, a still primary → hold, sessions stay", || {
-        Story::a_leads().configured(true, false).released().must_hold_keeping("a")
+    ("lock released → hold, sessions end", || {
+        Story::a_leads().released().must_hold_and_cut().because("released")
     }),
+    (
+        "lock released in pause, a still primary → hold, sessions stay",
+        || {
+            Story::a_leads()
+                .configured(true, false)
+                .released()
+                .must_hold_keeping("a")
+        },
+    ),
     ("lock not renewed in pause → keep routing; a stops → hold", || {
         Story::a_leads()
             .configured(true, false)
@@ -374,10 +409,16 @@ const WITH_THE_LOCK: &[Row] = &[
             .because("standby cluster")
     }),
     ("a says standby_leader → hold", || {
-        Story::kubernetes().lock("a").says("a", Role::StandbyLeader, "running", 1).must_hold_and_cut()
+        Story::kubernetes()
+            .lock("a")
+            .says("a", Role::StandbyLeader, "running", 1)
+            .must_hold_and_cut()
     }),
     ("lock names a pod that is not there → hold, and say so", || {
-        Story::nothing().lock("z").must_hold_and_cut().because("no pod and no row of /cluster is named z")
+        Story::nothing()
+            .lock("z")
+            .must_hold_and_cut()
+            .because("no pod and no row of /cluster is named z")
     }),
     ("a's pod is gone while it renews the lock → keep routing", || {
         Story::a_leads().heard(Claim::PodGone("a".into())).must_route("a")
@@ -389,17 +430,20 @@ const WITH_THE_LOCK: &[Row] = &[
         };
         Story::a_leads().heard(Claim::Pod(moved)).must_hold_and_cut()
     }),
-    ("b's REST can't be reached, but its pod says primary since it holds the lock → route", || {
-        Story::a_leads()
-            .after(1.0)
-            .lock("b")
-            .silent("b")
-            .must_hold_and_cut()
-            .after(1.0)
-            .pod_status("b", "primary", 2)
-            .must_route("b")
-            .because("pod's status")
-    }),
+    (
+        "b's REST can't be reached, but its pod says primary since it holds the lock → route",
+        || {
+            Story::a_leads()
+                .after(1.0)
+                .lock("b")
+                .silent("b")
+                .must_hold_and_cut()
+                .after(1.0)
+                .pod_status("b", "primary", 2)
+                .must_route("b")
+                .because("pod's status")
+        },
+    ),
     ("an old pod status proves nothing", || {
         Story::a_leads()
             .pod_status("b", "primary", 2)
@@ -440,17 +484,20 @@ const SWITCHOVERS: &[Row] = &[
     ("the candidate leads already → route", || {
         Story::a_leads().announced(None, Some("a"), None).must_route("a")
     }),
-    ("announced, and nothing happens for switchover-hold → route until it stops", || {
-        Story::a_leads()
-            .announced(Some("a"), Some("b"), None)
-            .must_hold_keeping("a")
-            .after(9.9)
-            .must_hold_keeping("a")
-            .after(0.1)
-            .must_route("a")
-            .says("a", Role::Primary, "stopping", 1)
-            .must_hold_keeping("a")
-    }),
+    (
+        "announced, and nothing happens for switchover-hold → route until it stops",
+        || {
+            Story::a_leads()
+                .announced(Some("a"), Some("b"), None)
+                .must_hold_keeping("a")
+                .after(9.9)
+                .must_hold_keeping("a")
+                .after(0.1)
+                .must_route("a")
+                .says("a", Role::Primary, "stopping", 1)
+                .must_hold_keeping("a")
+        },
+    ),
     ("scheduled for later → route until then", || {
         Story::a_leads()
             .announced(Some("a"), Some("b"), Some(5.0))
@@ -483,21 +530,33 @@ const SWITCHOVERS: &[Row] = &[
 
 const API_SILENT: &[Row] = &[
     ("API silent, a vouches → route", || {
-        Story::a_leads().after(1.0).api_silent().must_route("a").after(60.0).vouched_in_failsafe("a").must_route("a")
+        Story::a_leads()
+            .after(1.0)
+            .api_silent()
+            .must_route("a")
+            .after(60.0)
+            .vouched_in_failsafe("a")
+            .must_route("a")
     }),
-    ("API silent, REST silent → keep for ttl after the last evidence, then fence", || {
+    (
+        "API silent, REST silent → keep for ttl after the last evidence, then fence",
+        || {
+            Story::a_leads()
+                .api_silent()
+                .after(1.0)
+                .silent("a")
+                .must_route("a")
+                .after(18.9)
+                .must_route("a")
+                .after(0.1)
+                .must_fence()
+        },
+    ),
+    ("API silent, a demotes itself → hold", || {
         Story::a_leads()
             .api_silent()
-            .after(1.0)
-            .silent("a")
-            .must_route("a")
-            .after(18.9)
-            .must_route("a")
-            .after(0.1)
-            .must_fence()
-    }),
-    ("API silent, a demotes itself → hold", || {
-        Story::a_leads().api_silent().says("a", Role::Other, "running", 1).must_hold_keeping("a")
+            .says("a", Role::Other, "running", 1)
+            .must_hold_keeping("a")
     }),
     ("API silent, b was promoted → route to b", || {
         Story::a_leads()
@@ -507,45 +566,65 @@ const API_SILENT: &[Row] = &[
             .says("b", Role::Primary, "running", 2)
             .must_route("b")
     }),
-    ("the API returns after a long outage: the lease counts on from where it stood", || {
-        Story::a_leads()
-            .after(3.0)
-            .api_silent()
-            .after(60.0)
-            .vouched_in_failsafe("a")
-            .must_route("a")
-            .after(1.0)
-            .same_lock("a")
-            .says_without_lock("a", 1)
-            .must_route("a")
-            .after(16.9)
-            .must_route("a")
-            .after(0.2)
-            .must_fence()
-    }),
+    (
+        "the API returns after a long outage: the lease counts on from where it stood",
+        || {
+            Story::a_leads()
+                .after(3.0)
+                .api_silent()
+                .after(60.0)
+                .vouched_in_failsafe("a")
+                .must_route("a")
+                .after(1.0)
+                .same_lock("a")
+                .says_without_lock("a", 1)
+                .must_route("a")
+                .after(16.9)
+                .must_route("a")
+                .after(0.2)
+                .must_fence()
+        },
+    ),
     ("lock old, but a vouches in failsafe mode → route", || {
-        Story::a_leads().after(19.0).vouched_in_failsafe("a").after(2.0).must_route("a").because("failsafe")
+        Story::a_leads()
+            .after(19.0)
+            .vouched_in_failsafe("a")
+            .after(2.0)
+            .must_route("a")
+            .because("failsafe")
     }),
     ("a vouched once and fell silent for a whole lease → fence", || {
-        Story::a_leads().after(19.0).vouched_in_failsafe("a").after(20.0).must_fence()
+        Story::a_leads()
+            .after(19.0)
+            .vouched_in_failsafe("a")
+            .after(20.0)
+            .must_fence()
     }),
 ];
 
 const REST_ONLY: &[Row] = &[
-    ("one member says primary → route", || Story::a_leads_by_report().because("a alone says")),
+    ("one member says primary → route", || {
+        Story::a_leads_by_report().because("a alone says")
+    }),
     ("nobody says primary → hold", || {
-        Story::rest_only().says("a", Role::Other, "running", 1).must_hold_and_cut().because("no member says")
+        Story::rest_only()
+            .says("a", Role::Other, "running", 1)
+            .must_hold_and_cut()
+            .because("no member says")
     }),
-    ("a falls silent → keep for ttl after its last word, then fence", || {
-        Story::a_leads_by_report()
-            .after(1.0)
-            .silent("a")
-            .must_route("a")
-            .after(18.9)
-            .must_route("a")
-            .after(0.1)
-            .must_fence()
-    }),
+    (
+        "a falls silent → keep for ttl after its last word, then fence",
+        || {
+            Story::a_leads_by_report()
+                .after(1.0)
+                .silent("a")
+                .must_route("a")
+                .after(18.9)
+                .must_route("a")
+                .after(0.1)
+                .must_fence()
+        },
+    ),
     ("a silent, b says primary → route to b", || {
         Story::a_leads_by_report()
             .after(1.0)
@@ -566,11 +645,20 @@ const REST_ONLY: &[Row] = &[
             .must_fence()
             .because("SPLIT BRAIN")
     }),
-    ("one promoted by hand, without the lock → the lock's holder stays", || {
-        Story::a_leads_by_report().says_without_lock("b", 9).must_route("a")
+    (
+        "one promoted by hand, without the lock → the lock's holder stays",
+        || Story::a_leads_by_report().says_without_lock("b", 9).must_route("a"),
+    ),
+    ("a silent, b promoted by hand without the lock → a is kept", || {
+        Story::a_leads_by_report()
+            .silent("a")
+            .says_without_lock("b", 9)
+            .must_route("a")
     }),
     ("a stops → hold, keep its sessions", || {
-        Story::a_leads_by_report().says("a", Role::Primary, "stopping", 1).must_hold_keeping("a")
+        Story::a_leads_by_report()
+            .says("a", Role::Primary, "stopping", 1)
+            .must_hold_keeping("a")
     }),
     ("a scheduled switchover holds at its time", || {
         let mut story = Story::a_leads_by_report();
@@ -590,6 +678,10 @@ fn the_rules() {
         eprintln!("{name}");
         let story = story();
         let again = story.verdict();
-        assert_eq!(again.course.leader(), story.current.as_ref(), "{name}: unchanged facts, another verdict");
+        assert_eq!(
+            again.course.leader(),
+            story.current.as_ref(),
+            "{name}: unchanged facts, another verdict"
+        );
     }
 }

@@ -1,0 +1,43 @@
+# Short names for what this repository can do. `make` lists them.
+
+# Where install.sh keeps what does not come from Debian's archive: the test rig and cargo-deny are looked for there.
+cache = $(shell tests/support/install.sh where)
+
+.PHONY: help run switchover test check build clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make run          a Patroni cluster on this machine with pgnorth in front; Ctrl-C removes it (PORT=, ADMIN_PORT=)'
+	@echo 'make switchover   in another terminal: moves the leader of that cluster, and pgnorth follows (PORT=)'
+	@echo 'make test         all tests, with a real PostgreSQL, Patroni and Kubernetes API'
+	@echo 'make check        format, lints, docs, dependency audit'
+	@echo 'make build        the release binary'
+	@echo 'make clean        removes what cargo built'
+
+run:
+	@tests/support/install.sh demo
+	@PORT='$(PORT)' ADMIN_PORT='$(ADMIN_PORT)' exec deploy/demo/run.sh
+
+switchover:
+	@PORT='$(PORT)' exec deploy/demo/switchover.sh
+
+# The rig needs namespaces of its own, where no registry can be reached: its build comes first, outside.
+test:
+	tests/support/install.sh test
+	cargo test --locked --lib --bins
+	cargo test --locked --test local
+	cargo test --locked --no-run --test rig
+	PGNORTH_CACHE='$(cache)' tests/support/inside.sh cargo test --locked --offline --test rig -- --test-threads=1
+
+check:
+	tests/support/install.sh check
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --document-private-items --locked
+	PATH='$(cache)/bin':"$$PATH" cargo deny check bans licenses sources
+
+build:
+	cargo build --release --locked
+
+clean:
+	cargo clean

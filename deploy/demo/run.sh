@@ -1,0 +1,375 @@
+#!/usr/bin/env bash
+# A Patroni cluster of three members on loopback with pgnorth in front of it, until Ctrl-C. `make run` calls this.
+#
+# All it writes lies in one temporary folder. All it starts carries that folder's name in its environment (DEMO_DIR), so
+# that whatever happens it can find its own processes again, and no others.
+#
+#   PORT, ADMIN_PORT   pgnorth's ports; if they are not given, 5432 and 8080, or the next that are free
+#   PGNORTH_BIN        a pgnorth to run instead of building one
+# shellcheck disable=SC2317 # cleanup and on_signal are called by traps
+set -euo pipefail
+
+readonly pg_bin=/usr/lib/postgresql/15/bin
+if [ -n "${PGNORTH_BIN:-}" ]; then PGNORTH_BIN=$(realpath "$PGNORTH_BIN"); fi
+cd "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../.."
+venv=$(tests/support/install.sh where)/patroni
+readonly venv
+
+dir=   # the temporary folder
+cargo= # process ids
+proxy=
+stopping=
+declare -A pids=() # of etcd and the members, by name
+
+say() { printf 'demo: %s\n' "$*"; }
+die() {
+    printf 'demo: error: %s\n' "$*" >&2
+    exit 1
+}
+failed() { # COMPONENT MESSAGE: with the end of its log, which goes where the folder goes
+    local keep
+    keep=$(mktemp "${TMPDIR:-/tmp}/pgnorth-demo-$1.XXXXXX.log")
+    cp "$dir/$1.log" "$keep"
+    tail -n 20 "$keep" >&2
+    die "$2; all of $1's log is in $keep"
+}
+
+# ---- Ports
+
+free_ports() { # COUNT: below the range that the kernel gives to outgoing connections, so that none is taken meanwhile
+    "$venv/bin/python" - "$1" <<'PYTHON'
+import random, socket, sys
+sockets = []
+for port in random.sample(range(20000, 32000), 12000):
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        s.bind(("127.0.0.1", port))
+    except OSError:
+        continue
+    sockets.append(s)
+    if len(sockets) == int(sys.argv[1]):
+        break
+print(*[s.getsockname()[1] for s in sockets])
+PYTHON
+}
+
+bindable() { # PORT: silent if pgnorth can listen there, else the reason
+    "$venv/bin/python" - "$1" <<'PYTHON'
+import os, socket, sys
+s = socket.socket()
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+try:
+    s.bind(("127.0.0.1", int(sys.argv[1])))
+    s.listen()
+except (OSError, OverflowError) as e:
+    print(os.strerror(e.errno).lower() if isinstance(e, OSError) else "no such port")
+PYTHON
+}
+
+holder() { # PORT: who listens there, as far as we may know
+    command -v ss >/dev/null || return 0
+    ss -Hltnp "sport = :$1" | sed -nE 's/.*users:\(\("([^"]*)",pid=([0-9]+).*/: \1 (pid \2) listens there/p' | head -n 1
+}
+
+choose_port() { # NAME WISH DEFAULT OTHER: sets $NAME; a wish is granted or refused, a default gives way
+    local name=$1 port=$2 default=$3 other=$4 why
+    if [ -n "$port" ]; then
+        if ! [[ $port =~ ^[0-9]{1,5}$ ]] || [ "$port" = 0 ] || [ "$port" -gt 65535 ]; then die "$name=$port is not a port"; fi
+        [ "$port" != "$other" ] || die "$name=$port is taken by pgnorth's other port"
+        why=$(bindable "$port")
+        [ -z "$why" ] || die "$name=$port: $why$(holder "$port")"
+    else
+        port=$default
+        while [ "$port" = "$other" ] || [ -n "$(bindable "$port")" ]; do
+            port=$((port + 1))
+            [ "$port" -lt $((default + 200)) ] || die "no free port from $default on; choose one: $name=…"
+        done
+        [ "$port" = "$default" ] || say "port $default is busy$(holder "$default"); using $port"
+    fi
+    printf -v "$name" %s "$port"
+}
+
+# ---- Processes
+
+# As root, PostgreSQL would refuse to run. The death signal stops the members even if this script is killed with -9.
+as_user=(setpriv --pdeathsig TERM)
+[ "$(id -u)" != 0 ] || as_user+=(--reuid postgres --regid postgres --clear-groups)
+
+start() { # NAME COMMAND...: in a session of its own, so that the terminal's Ctrl-C reaches this script alone
+    local name=$1
+    shift
+    # A clean environment: PATRONI_*, ETCD_*, PG* and proxies of the user's would change what we start. And a folder that
+    # the postgres user can enter: this checkout may lie below a home that it cannot.
+    env -i -C "$dir" DEMO_DIR="$dir" HOME="$dir" PATH="$pg_bin:/usr/bin:/bin" LANG=C.UTF-8 \
+        setsid "${as_user[@]}" "$@" </dev/null >"$dir/$name.log" 2>&1 &
+    pids[$name]=$!
+    disown # or bash reports each one that ends
+}
+
+all_alive() {
+    local name
+    for name in "${!pids[@]}"; do
+        kill -0 "${pids[$name]}" 2>/dev/null || failed "$name" "$name ended unexpectedly"
+    done
+}
+
+ours() { # every process that we started, and every process that those started
+    { grep -lzsxF -- "DEMO_DIR=$dir" /proc/[0-9]*/environ || true; } | cut -d / -f 3
+}
+
+cleanup() {
+    local status=$? pid signal try mine
+    # A few seconds at most, and it must not be cut short; nor may a terminal that went away end it.
+    trap '' INT TERM HUP PIPE
+    set +e
+    exec 2>/dev/null
+    [ -z "$cargo" ] || { kill -TERM -- "-$cargo" && wait "$cargo"; }
+    if [ -n "$dir" ]; then
+        # The data is thrown away, so nothing waits for an orderly stop. Only the postmaster is asked, rather than killed:
+        # it then releases its shared memory.
+        for try in {1..100}; do
+            mine=$(ours)
+            [ -n "$mine" ] || break
+            for pid in $mine; do
+                signal=KILL
+                case $(readlink "/proc/$pid/exe") in */postgres) [ "$try" -gt 50 ] || signal=QUIT ;; esac
+                kill -s "$signal" "$pid"
+            done
+            sleep 0.1
+        done
+        rm -rf "$dir"
+        say "stopped; $dir is removed"
+    fi
+    exit "$status"
+}
+
+on_signal() {
+    # pgnorth gets each signal: the first lets sessions finish, a second ends it at once.
+    if [ -n "$proxy" ] && kill -TERM "$proxy" 2>/dev/null; then
+        [ -n "$stopping" ] || say "stopping"
+        stopping=yes
+    else
+        exit 130
+    fi
+}
+
+trap cleanup EXIT
+trap on_signal INT TERM
+trap 'exit 129' HUP # the terminal is gone: nobody waits for sessions to finish
+trap 'exit 141' PIPE
+
+# ---- The cluster
+
+make_folder() {
+    local parent=${TMPDIR:-/tmp} old pid
+    # PostgreSQL runs as postgres, which may not be able to enter root's own TMPDIR.
+    "${as_user[@]}" test -x "$parent" || parent=/tmp
+    for old in "$parent/pgnorth-demo-$UID".??????/; do
+        # A run that was killed with -9 could not remove its folder.
+        if [ -O "$old" ] && read -r pid 2>/dev/null <"$old/pid" && ! grep -qs run.sh "/proc/$pid/cmdline"; then
+            say "removing ${old%/}, left by a run that was killed"
+            rm -rf "$old"
+        fi
+    done
+    dir=$(mktemp -d "$parent/pgnorth-demo-$UID.XXXXXX")
+    echo $$ >"$dir/pid"
+    [ "$(id -u)" != 0 ] || chmod 755 "$dir"
+    mkdir -m 700 "$dir"/{etcd,demo-0,demo-1,demo-2}
+    [ "$(id -u)" != 0 ] || chown postgres:postgres "$dir"/{etcd,demo-0,demo-1,demo-2}
+}
+
+member_config() { # NUMBER
+    cat <<YAML
+scope: demo
+name: demo-$1
+restapi:
+  listen: 127.0.0.1:${rest[$1]}
+  connect_address: 127.0.0.1:${rest[$1]}
+etcd3:
+  host: 127.0.0.1:$etcd_port
+bootstrap:
+  dcs:
+    ttl: 20
+    loop_wait: 3
+    retry_timeout: 5
+    postgresql:
+      use_pg_rewind: true
+      parameters:
+        fsync: 'off' # the data is thrown away
+        shared_buffers: 16MB
+        wal_keep_size: 128MB
+  initdb:
+    - encoding: UTF8
+    - locale: C.UTF-8
+    - data-checksums
+    - no-sync
+postgresql:
+  listen: 127.0.0.1:${postgres[$1]}
+  connect_address: 127.0.0.1:${postgres[$1]}
+  bin_dir: $pg_bin
+  data_dir: $dir/demo-$1/data
+  pgpass: $dir/demo-$1/pgpass
+  use_unix_socket: false
+  use_unix_socket_repl: false
+  parameters:
+    unix_socket_directories: ''
+  basebackup:
+    - checkpoint: fast
+    - no-sync
+  authentication:
+    superuser: {username: postgres}
+    replication: {username: replicator}
+  pg_hba:
+    - host all all 127.0.0.1/32 trust
+    - host replication all 127.0.0.1/32 trust
+YAML
+}
+
+get() { curl -sf --noproxy '*' -m 2 -o /dev/null "$1"; }
+
+start_cluster() {
+    local ports etcd_peer_port i deadline
+    read -ra ports < <(free_ports 8)
+    [ "${#ports[@]}" = 8 ] || die "no eight free ports from 20000 to 32000"
+    etcd_port=${ports[0]}
+    etcd_peer_port=${ports[1]}
+    rest=("${ports[@]:2:3}")
+    postgres=("${ports[@]:5:3}")
+
+    say "starting etcd and three Patroni members on 127.0.0.1, in $dir"
+    start etcd etcd --name etcd --data-dir "$dir/etcd/data" \
+        --listen-client-urls "http://127.0.0.1:$etcd_port" --advertise-client-urls "http://127.0.0.1:$etcd_port" \
+        --listen-peer-urls "http://127.0.0.1:$etcd_peer_port" \
+        --initial-advertise-peer-urls "http://127.0.0.1:$etcd_peer_port" \
+        --initial-cluster "etcd=http://127.0.0.1:$etcd_peer_port"
+    deadline=$((SECONDS + 20))
+    until get "http://127.0.0.1:$etcd_port/health"; do
+        all_alive
+        [ "$SECONDS" -lt "$deadline" ] || failed etcd "etcd did not become healthy within 20 s"
+        sleep 0.2
+    done
+    for i in 0 1 2; do
+        member_config "$i" >"$dir/demo-$i.yml"
+        start "demo-$i" "$venv/bin/patroni" "$dir/demo-$i.yml"
+    done
+}
+
+wait_for_cluster() {
+    local deadline=$((SECONDS + 90)) i leader running lagging said='' now
+    while :; do
+        all_alive
+        leader='' running=0 lagging=
+        for i in 0 1 2; do
+            if get "http://127.0.0.1:${rest[i]}/replica"; then
+                running=$((running + 1))
+            elif get "http://127.0.0.1:${rest[i]}/primary"; then
+                running=$((running + 1)) leader=demo-$i
+            else
+                lagging=demo-$i
+            fi
+        done
+        [ -z "$leader" ] || [ "$running" -lt 3 ] || break
+        now="waiting for the cluster: ${leader:-no} leader, $running of 3 members running"
+        [ "$now" = "$said" ] || say "$now"
+        said=$now
+        [ "$SECONDS" -lt "$deadline" ] || failed "${lagging:-demo-0}" "the cluster was not complete within 90 s"
+        sleep 0.5
+    done
+    say "the cluster is complete, $leader leads"
+}
+
+# ---- pgnorth
+
+build() {
+    say "building pgnorth meanwhile (the first time takes some minutes)"
+    # In the background, since bash runs a trap only once its foreground command has ended.
+    setsid setpriv --pdeathsig TERM cargo build --release --locked --bin pgnorth \
+        --message-format json-render-diagnostics </dev/null >"$dir/cargo.json" &
+    cargo=$!
+    wait "$cargo" || die "the build failed, see above"
+    cargo=
+    PGNORTH_BIN=$(sed -nE 's/.*"executable":"([^"]+)".*/\1/p' "$dir/cargo.json" | tail -n 1)
+}
+
+start_proxy() {
+    local deadline=$((SECONDS + 30)) patroni
+    # Chosen only now, since another demo may have taken them meanwhile, and locked until pgnorth has them: two demos that
+    # start together would both find them free, and each take the other's answer for its own.
+    exec 9<"$venv"
+    flock 9
+    choose_port PORT "$wished_port" 5432 ''
+    choose_port ADMIN_PORT "$wished_admin_port" 8080 "$PORT"
+    patroni=$(printf ',http://127.0.0.1:%s' "${rest[@]}")
+    DEMO_DIR=$dir setsid setpriv --pdeathsig TERM "$PGNORTH_BIN" \
+        --listen "127.0.0.1:$PORT" --admin "127.0.0.1:$ADMIN_PORT" --patroni "${patroni#,}" \
+        --drain 2s --lame-duck 0s </dev/null 9<&- &
+    proxy=$!
+    until get "http://127.0.0.1:$ADMIN_PORT/leader"; do
+        kill -0 "$proxy" 2>/dev/null || { [ -z "$stopping" ] && die "pgnorth ended before it was ready, see above" || exit 0; }
+        [ "$SECONDS" -lt "$deadline" ] || die "pgnorth found no leader within 30 s, see above"
+        sleep 0.2 || true
+    done
+    exec 9<&-
+    echo "$PORT ${rest[*]}" >"$dir/ready"
+}
+
+banner() {
+    local switchover="make switchover"
+    [ "$PORT" = 5432 ] || switchover+=" PORT=$PORT"
+    cat <<TEXT
+
+  pgnorth is ready.
+
+    connect            psql 'host=127.0.0.1 port=$PORT user=postgres dbname=postgres'
+    move the leader    $switchover      (in another terminal)
+    look               http://127.0.0.1:$ADMIN_PORT/
+
+  Ctrl-C stops and removes everything.
+
+TEXT
+}
+
+wait_for_proxy() {
+    local status=0 deadline='' terminal=''
+    [ ! -t 0 ] || terminal=yes
+    while kill -0 "$proxy"; do
+        if [ -n "$stopping" ]; then
+            : "${deadline:=$((SECONDS + 10))}"
+            [ "$SECONDS" -lt "$deadline" ] || break
+        fi
+        # Under `ssh -t host make run`, a connection that breaks is a signal for make alone, and make waits for us.
+        [ -z "$terminal" ] || [ -t 0 ] || exit 129
+        sleep 0.2 || true # the terminal's Ctrl-C ends it, too
+    done 2>/dev/null # where bash would report how pgnorth ended
+    [ -z "$stopping" ] || {
+        ! kill -0 "$proxy" 2>/dev/null || die "pgnorth did not end within 10 s"
+        exit 0
+    }
+    wait "$proxy" 2>/dev/null || status=$?
+    die "pgnorth ended by itself, with status $status"
+}
+
+# ----
+
+if ! [ -x "$venv/bin/patroni" ] || ! [ -x "$pg_bin/postgres" ]; then
+    die "Patroni and PostgreSQL are missing: run tests/support/install.sh demo"
+fi
+if [ -z "${PGNORTH_BIN:-}" ]; then
+    command -v cargo >/dev/null || die "cargo is not on PATH: install a Rust toolchain"
+else
+    [ -x "$PGNORTH_BIN" ] || die "PGNORTH_BIN=$PGNORTH_BIN is not a program"
+fi
+PORT=${PORT:-} ADMIN_PORT=${ADMIN_PORT:-}
+wished_port=$PORT wished_admin_port=$ADMIN_PORT
+# Refused now rather than after the build.
+[ -z "$wished_port" ] || choose_port PORT "$wished_port" '' ''
+[ -z "$wished_admin_port" ] || choose_port ADMIN_PORT "$wished_admin_port" '' "$wished_port"
+
+make_folder
+start_cluster
+[ -n "${PGNORTH_BIN:-}" ] || build
+wait_for_cluster
+start_proxy
+banner
+wait_for_proxy

@@ -1,0 +1,284 @@
+//! Tables: what is written on the left, what becomes of it on the right.
+
+use super::*;
+
+/// Reads a command line such as `PGNORTH_HOLD=1s PGNORTH_LISTEN=… --scope demo`: variables first, as in a shell.
+fn read(line: &str) -> Result<Settings, Refused> {
+    let (variables, flags): (Vec<_>, Vec<_>) = line
+        .split(' ')
+        .filter(|word| !word.is_empty())
+        .partition(|word| word.starts_with("PGNORTH_"));
+    let lookup = |name: &str| {
+        let value = variables
+            .iter()
+            .find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+        value.map(OsString::from)
+    };
+    let arguments = ["pgnorth"].into_iter().chain(flags).map(OsString::from);
+    Settings::read(arguments, lookup)
+}
+
+fn good(line: &str) -> Settings {
+    read(line).unwrap_or_else(|refused| panic!("{line}: {refused}"))
+}
+
+fn mistakes(line: &str) -> String {
+    match read(line) {
+        Err(Refused::Mistakes(mistakes)) => mistakes.to_string(),
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+#[test]
+fn the_command_line_is_sound() {
+    table::command().debug_assert();
+}
+
+#[test]
+fn defaults_are_valid_and_as_documented() {
+    let seconds = Duration::from_secs;
+    assert_eq!(
+        good("--scope demo"),
+        Settings {
+            listen: "[::]:5432".parse().unwrap(),
+            admin: "[::]:8080".parse().unwrap(),
+            kubernetes: Some(Kubernetes {
+                scope: "demo".into(),
+                namespace: None,
+                selector: "cluster-name=demo".into(),
+            }),
+            patroni: vec![],
+            patroni_tls: PatroniTls {
+                ca: None,
+                identity: None
+            },
+            hold: seconds(30),
+            switchover_hold: seconds(10),
+            connect_timeout: seconds(1),
+            tcp_user_timeout: seconds(10),
+            drain: seconds(30),
+            lame_duck: seconds(5),
+            max_sessions: 10_000,
+            log: LogFilter::parse("info").unwrap(),
+            log_format: LogFormat::Text,
+        }
+    );
+}
+
+#[test]
+fn every_example_is_valid_as_flag_and_as_variable() {
+    for setting in table::ALL {
+        let needed = match setting.flag {
+            "patroni-cert" => "--scope demo --patroni-key /k",
+            "patroni-key" => "--scope demo --patroni-cert /c",
+            "scope" => "",
+            _ => "--scope demo",
+        };
+        let by_flag = good(&format!("{needed} --{} {}", setting.flag, setting.good));
+        let by_variable = good(&format!("{}={} {needed}", setting.env(), setting.good));
+        assert_eq!(by_flag, by_variable, "{}", setting.flag);
+    }
+}
+
+#[test]
+fn a_flag_wins_over_its_variable_and_a_variable_over_the_default() {
+    let hold = |line: &str| good(&format!("{line} --scope demo")).hold.as_secs();
+    assert_eq!(hold("PGNORTH_HOLD=1m30s"), 90);
+    assert_eq!(hold("PGNORTH_HOLD=1m30s --hold 5s"), 5);
+    assert_eq!(
+        hold("PGNORTH_HOLD=1m30s --hold 30s"),
+        30,
+        "a flag with the default's value is still a flag"
+    );
+    assert_eq!(hold("PGNORTH_HOLD="), 30, "an empty variable is unset");
+    assert_eq!(
+        hold("PGNORTH_HOLD=nonsense --hold 5s"),
+        5,
+        "a variable that is not used does no harm"
+    );
+}
+
+#[test]
+fn urls_are_normalized_and_each_kept_once() {
+    let urls = |list: &str| good(&format!("--patroni {list}")).patroni;
+    let seen = |list: &str| {
+        urls(list)
+            .iter()
+            .map(|url| url.join("primary").unwrap().to_string())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(seen("http://h:8008,http://h:8008/"), ["http://h:8008/primary"]);
+    assert_eq!(seen("https://[fd00::7]:8008"), ["https://[fd00::7]:8008/primary"]);
+    assert_eq!(seen("http://gate/pg-0"), ["http://gate/pg-0/primary"]);
+}
+
+#[test]
+fn both_ways_of_finding_the_leader_go_together() {
+    let settings = good("--scope demo --namespace db --selector app=x --patroni http://h:8008");
+    let kubernetes = settings.kubernetes.unwrap();
+    assert_eq!(
+        (kubernetes.namespace.as_deref(), kubernetes.selector.as_str()),
+        (Some("db"), "app=x")
+    );
+    assert_eq!(settings.patroni.len(), 1);
+}
+
+#[test]
+fn each_mistake_says_where_what_and_what_would_be_good() {
+    for (line, said) in [
+        ("--hold 30", &["--hold 30\n", "write 30s", "PGNORTH_HOLD=30s"][..]),
+        ("PGNORTH_HOLD=30", &["PGNORTH_HOLD=30\n", "write 30s", "--hold 30s"]),
+        ("--hold 1.5", &["write 1.5s"]),
+        ("--hold soon", &["--hold soon\n", "not a duration"]),
+        ("--hold 2h", &["too long; the most is 1h"]),
+        (
+            "--connect-timeout 0s",
+            &["too short; the least is 10ms", "PGNORTH_CONNECT_TIMEOUT=1s"],
+        ),
+        ("--tcp-user-timeout 1ms", &["too short; the least is 100ms"]),
+        (
+            "--listen 5432",
+            &["a port alone", "--listen '[::]:5432'", "PGNORTH_LISTEN=[::]:5432"],
+        ),
+        ("PGNORTH_LISTEN=:5432", &["PGNORTH_LISTEN=:5432\n", "a port alone"]),
+        ("--listen localhost:5432", &["not an IP address and a port"]),
+        ("--listen ::1:99999", &["IPv6 stands in brackets"]),
+        (
+            "--admin [::]:5432",
+            &["--admin [::]:5432\n", "--listen (PGNORTH_LISTEN) takes the same port"],
+        ),
+        ("--listen 127.0.0.1:8080", &["--admin (its default)\n", "the same port"]),
+        (
+            "--scope My_DB",
+            &["--scope My_DB\n", "can't name Kubernetes objects", "PGNORTH_SCOPE=demo"],
+        ),
+        ("--scope= --patroni http://h:1", &["--scope \"\"\n"]),
+        ("--namespace a.b", &["not a namespace"]),
+        ("--selector a=b,,c=d", &["not a label selector"]),
+        ("--max-sessions 0", &["from 1 to 1000000", "PGNORTH_MAX_SESSIONS=10000"]),
+        ("--max-sessions 10k", &["in digits alone"]),
+        ("--log debg", &["\"debg\" is no level", "PGNORTH_LOG="]),
+        ("--log info,kube=loud", &["\"kube=loud\" is not a directive"]),
+        ("--log-format xml", &["must be text or json", "PGNORTH_LOG_FORMAT=json"]),
+        (
+            "--patroni 10.0.0.1:8008",
+            &["starts with http://", "good: --patroni http://10.0.0.1:8008"],
+        ),
+        ("--patroni http://h:1,ftp://h", &["entry 2 of 2: only http and https"]),
+        ("--patroni http://h:1,", &["entry 2 of 2: is empty"]),
+        ("--patroni http://h:99999", &["no URL: invalid port"]),
+        (
+            "--patroni http://h:1/?a=b",
+            &["--patroni http://h:1/?***\n", "only the base URL"],
+        ),
+        (
+            "--patroni-cert /c",
+            &["--patroni-cert /c\n", "--patroni-key (PGNORTH_PATRONI_KEY) too"],
+        ),
+        (
+            "PGNORTH_PATRONI_KEY=/k",
+            &["PGNORTH_PATRONI_KEY=/k\n", "--patroni-cert (PGNORTH_PATRONI_CERT) too"],
+        ),
+        ("--patroni-ca=", &["--patroni-ca \"\"\n", "names no file"]),
+    ] {
+        let scope = if line.contains("-scope") { "" } else { "--scope demo" };
+        let text = mistakes(&format!("{line} {scope}"));
+        for part in said.iter().chain(&["a mistake in the settings", "    good: --"]) {
+            assert!(text.contains(part), "{line}: no {part:?} in\n{text}");
+        }
+    }
+}
+
+#[test]
+fn without_a_way_to_find_the_leader_both_are_explained() {
+    let text = mistakes("");
+    for part in [
+        "in Kubernetes",
+        "--scope demo",
+        "PGNORTH_SCOPE=demo",
+        "anywhere else",
+        "--patroni http://",
+        "PGNORTH_PATRONI=",
+    ] {
+        assert!(text.contains(part), "{part:?} in\n{text}");
+    }
+    assert!(mistakes("--patroni http://h:1 --namespace db").contains("means nothing without --scope (PGNORTH_SCOPE)"));
+}
+
+#[test]
+fn all_mistakes_are_reported_at_once() {
+    let text = mistakes("PGNORTH_HOLD=x PGNORTH_DRAIN=y --listen z --max-sessions many --patroni h --patroni-key /k");
+    assert!(text.starts_with("6 mistakes in the settings"), "{text}");
+    for name in [
+        "PGNORTH_HOLD=x",
+        "PGNORTH_DRAIN=y",
+        "--listen z",
+        "--max-sessions many",
+        "--patroni h",
+        "--patroni-key /k",
+    ] {
+        assert!(text.contains(&format!("  {name}\n")), "{name} in\n{text}");
+    }
+}
+
+#[test]
+fn a_password_is_refused_and_not_repeated() {
+    for url in [
+        "http://me:secret@h:8008",
+        "http://secret@h:8008",
+        "http://a:1,http://me:sec,secret@h:x",
+        "me:secret@h",
+    ] {
+        let text = mistakes(&format!("PGNORTH_PATRONI={url}"));
+        assert!(!text.contains("sec") && text.contains("***@h"), "{text}");
+    }
+}
+
+#[test]
+fn text_that_is_not_utf8_is_a_mistake() {
+    use std::os::unix::ffi::OsStringExt;
+    let lookup = |name: &str| (name == "PGNORTH_SCOPE").then(|| OsString::from_vec(vec![b'a', 0xff]));
+    let refused = Settings::read(["pgnorth".into()], lookup).unwrap_err();
+    assert!(refused.to_string().contains("not UTF-8 text"), "{refused}");
+}
+
+#[test]
+fn a_bare_level_is_for_pgnorth_and_others_are_named() {
+    for (written, directives) in [
+        ("info", "warn,pgnorth=info"),
+        ("off", "off,pgnorth=off"),
+        ("error", "error,pgnorth=error"),
+        ("DEBUG,kube=info", "warn,pgnorth=debug,kube=info"),
+        ("hyper=trace", "warn,pgnorth=info,hyper=trace"),
+        ("pgnorth::proxy=debug", "warn,pgnorth=info,pgnorth::proxy=debug"),
+    ] {
+        assert_eq!(LogFilter::parse(written).unwrap().directives(), directives, "{written}");
+    }
+}
+
+#[test]
+fn no_variable_is_one_that_kubernetes_sets_for_a_service() {
+    for setting in table::ALL {
+        let name = setting.env();
+        assert!(
+            !name.ends_with("_PORT") && !name.ends_with("_SERVICE_HOST") && !name.contains("_PORT_"),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn help_and_version_are_for_clap_to_say() {
+    for (line, code) in [
+        ("--help", 0),
+        ("--version", 0),
+        ("--nonsense 1 --hold x", 2),
+        ("stray", 2),
+        ("--hold", 2),
+    ] {
+        match read(line) {
+            Err(Refused::Usage(error)) => assert_eq!(error.exit_code(), code, "{line}"),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! The flight recorder: what each change of leader looked like, from its first sign to the first session on the new leader.
+//!
+//! Discovery and the proxy tell it what happens; it keeps the last changes, counts their phases and logs them. It decides nothing.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::Serialize;
+use tracing::info;
+
+use crate::leader::Leader;
+use crate::metrics::{FailoverPhase, Metrics};
+
+/// How many changes are kept.
+const KEPT: usize = 100;
+
+/// One change of leader. Times are in seconds; field names are an interface, as people's scripts read them.
+#[derive(Clone, Debug, Serialize)]
+pub struct Failover {
+    /// The member that led before.
+    pub from: String,
+    /// The member that leads since.
+    pub to: String,
+    /// The new leader's timeline.
+    pub timeline: Option<u32>,
+    /// When the first sign was seen, RFC 3339.
+    pub began: Option<String>,
+    /// What was seen first.
+    pub first_sign: String,
+    /// From the first sign until the lock named the new leader; none where there is no lock to watch.
+    pub lock_moved_after_seconds: Option<f64>,
+    /// From the first sign until the new leader was verified to accept writes, and got the waiting clients.
+    pub writable_after_seconds: f64,
+    /// From the verification to the first session on the new leader; none until there is one.
+    pub first_session_after_seconds: Option<f64>,
+    /// Sessions to the former leader that pgnorth ended.
+    pub sessions_cut: u64,
+    /// From the verdict until the last of them was closed; none while some are open, or where there was none.
+    pub sessions_cut_in_seconds: Option<f64>,
+    /// Clients that waited for the new leader.
+    pub clients_held: u64,
+    /// The longest of their waits.
+    pub longest_hold_seconds: f64,
+}
+
+/// The recorder. Its lock is held for moments, never across an await.
+#[derive(Debug)]
+pub struct Recorder {
+    metrics: Arc<Metrics>,
+    book: Mutex<Book>,
+    /// A change is under way, or waits for its first session: lets sessions of a quiet day pass by the lock.
+    attentive: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    open: Option<Open>,
+    past: VecDeque<Failover>,
+    writable_at: Option<Instant>,
+}
+
+/// A change under way.
+#[derive(Debug)]
+struct Open {
+    began: Instant,
+    wall: SystemTime,
+    sign: String,
+    lock_moved: Option<(Instant, String)>,
+    cut: (u64, Option<Duration>),
+    held: (u64, Duration),
+}
+
+impl Recorder {
+    /// An empty book.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            metrics,
+            book: Mutex::default(),
+            attentive: AtomicBool::new(false),
+        }
+    }
+
+    /// The changes kept, the newest first.
+    pub fn failovers(&self) -> Vec<Failover> {
+        self.lock().past.iter().rev().cloned().collect()
+    }
+
+    /// Something is amiss with the leader. The first sign since all was well begins a record.
+    pub fn sign(&self, now: Instant, what: &str) {
+        let mut book = self.lock();
+        if book.open.is_none() {
+            book.open = Some(Open {
+                began: now,
+                wall: SystemTime::now(),
+                sign: what.to_owned(),
+                lock_moved: None,
+                cut: (0, None),
+                held: (0, Duration::ZERO),
+            });
+            self.attentive.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The same leader leads on: nothing to keep.
+    pub fn all_is_well(&self) {
+        let mut book = self.lock();
+        book.open = None;
+        self.attentive.store(book.writable_at.is_some(), Ordering::Relaxed);
+    }
+
+    /// The lock names another member than the one that led.
+    pub fn lock_moved(&self, now: Instant, to: &str) {
+        let mut book = self.lock();
+        if let Some(open) = &mut book.open
+            && open.lock_moved.as_ref().is_none_or(|(_, known)| known != to)
+        {
+            open.lock_moved = Some((now, to.to_owned()));
+        }
+    }
+
+    /// Sessions to the former leader are all closed: how many were ended, and how long that took.
+    pub fn sessions_cut(&self, sessions: u64, took: Duration) {
+        if sessions == 0 {
+            return;
+        }
+        self.metrics.failover_phase(FailoverPhase::Cut, took);
+        info!(
+            sessions,
+            took_ms = millis(took),
+            "every session to the former leader is closed"
+        );
+        let mut book = self.lock();
+        match &mut book.open {
+            Some(open) => open.cut = (open.cut.0 + sessions, Some(took)),
+            None => {
+                if let Some(last) = book.past.back_mut() {
+                    last.sessions_cut += sessions;
+                    last.sessions_cut_in_seconds = Some(took.as_secs_f64());
+                }
+            }
+        }
+    }
+
+    /// Another leader was verified, and gets the waiting clients: the record is complete but for its first session.
+    pub fn writable(&self, now: Instant, from: &Leader, to: &Leader) {
+        let mut book = self.lock();
+        let Some(open) = book.open.take() else { return };
+        let took = now.saturating_duration_since(open.began);
+        let moved = open.lock_moved.as_ref().filter(|(_, member)| *member == to.member);
+        let lock_moved = moved.map(|(at, _)| at.saturating_duration_since(open.began));
+        self.metrics.failover_phase(FailoverPhase::Total, took);
+        if let Some(lock_moved) = lock_moved {
+            self.metrics.failover_phase(FailoverPhase::Lock, lock_moved);
+            self.metrics
+                .failover_phase(FailoverPhase::Promotion, took.saturating_sub(lock_moved));
+        }
+        if book.past.len() == KEPT {
+            book.past.pop_front();
+        }
+        book.past.push_back(Failover {
+            from: from.member.clone(),
+            to: to.member.clone(),
+            timeline: to.timeline,
+            began: jiff::Timestamp::try_from(open.wall).ok().map(|at| format!("{at:.3}")),
+            first_sign: open.sign,
+            lock_moved_after_seconds: lock_moved.map(|after| after.as_secs_f64()),
+            writable_after_seconds: took.as_secs_f64(),
+            first_session_after_seconds: None,
+            sessions_cut: open.cut.0,
+            sessions_cut_in_seconds: open.cut.1.map(|took| took.as_secs_f64()),
+            clients_held: open.held.0,
+            longest_hold_seconds: open.held.1.as_secs_f64(),
+        });
+        book.writable_at = Some(now);
+    }
+
+    /// A client was sent to `leader`, after it had waited.
+    pub fn session(&self, leader: &Leader, waited: Duration) {
+        if !self.attentive.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut book = self.lock();
+        let Some(writable_at) = book.writable_at else { return };
+        let since_writable = writable_at.elapsed();
+        let Some(last) = book.past.back_mut().filter(|last| last.to == leader.member) else {
+            return;
+        };
+        if last.first_session_after_seconds.is_none() {
+            last.first_session_after_seconds = Some(since_writable.as_secs_f64());
+            self.metrics.failover_phase(FailoverPhase::FirstSession, since_writable);
+            info!(leader = %leader, after_ms = millis(since_writable), "first session on the new leader");
+        }
+        // Who waited longer than the new leader has been one was held by this change.
+        if waited > since_writable {
+            last.clients_held += 1;
+            last.longest_hold_seconds = last.longest_hold_seconds.max(waited.as_secs_f64());
+        } else {
+            // The queue is through: from now on sessions pass by.
+            book.writable_at = None;
+            self.attentive.store(book.open.is_some(), Ordering::Relaxed);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Book> {
+        // A record is only told of, never acted upon: a half-written one does no harm.
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::leader::Address;
+
+    fn leader(member: &str) -> Leader {
+        Leader {
+            member: member.into(),
+            address: Address::new("10.0.0.7", 5432).unwrap(),
+            timeline: Some(2),
+        }
+    }
+
+    #[test]
+    fn a_change_is_one_record_with_its_phases() {
+        let recorder = Recorder::new(Arc::new(Metrics::new()));
+        let now = Instant::now();
+        let at = |ms| now + Duration::from_millis(ms);
+        recorder.sign(at(0), "a stops");
+        recorder.sign(at(100), "the lock was released");
+        recorder.lock_moved(at(2_000), "b");
+        recorder.sessions_cut(7, Duration::from_millis(3));
+        recorder.writable(at(2_100), &leader("a"), &leader("b"));
+        recorder.session(&leader("b"), Duration::from_secs(3_600));
+        recorder.session(&leader("b"), Duration::ZERO);
+        recorder.session(&leader("b"), Duration::from_secs(3_600));
+        let [record] = &recorder.failovers()[..] else {
+            panic!("one record")
+        };
+        assert_eq!(record.first_sign, "a stops");
+        assert_eq!(record.lock_moved_after_seconds, Some(2.0));
+        assert_eq!(record.writable_after_seconds, 2.1);
+        assert_eq!((record.sessions_cut, record.sessions_cut_in_seconds), (7, Some(0.003)));
+        assert_eq!((record.clients_held, record.longest_hold_seconds), (1, 3_600.0));
+        assert!(record.first_session_after_seconds.is_some());
+    }
+
+    #[test]
+    fn a_hiccup_leaves_no_record() {
+        let recorder = Recorder::new(Arc::new(Metrics::new()));
+        recorder.sign(Instant::now(), "a does not answer");
+        recorder.all_is_well();
+        recorder.writable(Instant::now(), &leader("a"), &leader("b"));
+        assert!(recorder.failovers().is_empty());
+    }
+
+    #[test]
+    fn the_oldest_records_go() {
+        let recorder = Recorder::new(Arc::new(Metrics::new()));
+        for n in 0..=KEPT {
+            recorder.sign(Instant::now(), &n.to_string());
+            recorder.writable(Instant::now(), &leader("a"), &leader("b"));
+        }
+        let kept = recorder.failovers();
+        assert_eq!((kept.len(), kept[0].first_sign.as_str()), (KEPT, "100"));
+    }
+}

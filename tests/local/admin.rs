@@ -1,0 +1,412 @@
+//! The admin listener, spoken to in raw bytes: what each path answers, and what clients that misbehave get.
+
+#![allow(clippy::unwrap_used)]
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgnorth::admin::{Admin, Facts, Limits};
+use pgnorth::leader::{Address, Course, Leader};
+use pgnorth::metrics::Metrics;
+use pgnorth::readiness::ReadinessHandle;
+use pgnorth::slot::LeaderSlot;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// Longer than anything here should take; a test that reaches it has failed.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+struct Served {
+    address: SocketAddr,
+    facts: Arc<Facts>,
+    stop: CancellationToken,
+    task: JoinHandle<io::Result<()>>,
+}
+
+impl Served {
+    fn start(limits: Limits) -> Self {
+        let admin = Admin::with_limits("127.0.0.1:0".parse().unwrap(), limits).unwrap();
+        let address = admin.local_addr().unwrap();
+        let facts = Arc::new(Facts {
+            slot: Arc::new(LeaderSlot::new("no source has answered yet")),
+            readiness: ReadinessHandle::starting("no source has answered yet"),
+            metrics: Arc::new(Metrics::new()),
+        });
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(admin.run(facts.clone(), stop.clone()));
+        Self {
+            address,
+            facts,
+            stop,
+            task,
+        }
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// Sends, and reads until the other side closes.
+    async fn say(&self, bytes: &[u8]) -> String {
+        let mut stream = self.connect().await;
+        stream.write_all(bytes).await.unwrap();
+        until_closed(&mut stream).await
+    }
+
+    async fn ask(&self, method: &str, path: &str) -> Answer {
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        Answer::parse(&self.say(request.as_bytes()).await)
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path).await
+    }
+}
+
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn parse(text: &str) -> Self {
+        let (head, body) = text
+            .split_once("\r\n\r\n")
+            .unwrap_or_else(|| panic!("no head: {text:?}"));
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Self {
+            status,
+            head: head.to_ascii_lowercase(),
+            body: body.to_owned(),
+        }
+    }
+
+    fn json(&self) -> Value {
+        assert!(self.head.contains("content-type: application/json"), "{}", self.head);
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+/// What was read before the other side closed, or reset.
+async fn until_closed(stream: &mut TcpStream) -> String {
+    let mut read = Vec::new();
+    let end = timeout(DEADLINE, stream.read_to_end(&mut read)).await;
+    match end.expect("the connection is closed before the deadline") {
+        Err(error) if error.kind() != io::ErrorKind::ConnectionReset => panic!("{error}"),
+        _ => String::from_utf8(read).unwrap(),
+    }
+}
+
+fn leader(member: &str, timeline: Option<u32>) -> Leader {
+    Leader {
+        member: member.into(),
+        address: Address::new("fd00::7", 5432).unwrap(),
+        timeline,
+    }
+}
+
+#[tokio::test]
+async fn livez_answers_whatever_the_state() {
+    let served = Served::start(Limits::default());
+    let answer = served.get("/livez").await;
+    assert_eq!((answer.status, answer.body.as_str()), (200, "ok\n"));
+}
+
+#[tokio::test]
+async fn readyz_says_what_is_missing_and_when_it_is_over() {
+    let served = Served::start(Limits::default());
+    let readyz = async || {
+        let answer = served.get("/readyz").await;
+        (answer.status, answer.body)
+    };
+    assert_eq!(readyz().await, (503, "starting: no source has answered yet\n".into()));
+    served.facts.readiness.ready();
+    assert_eq!(readyz().await, (200, "ready\n".into()));
+    served.facts.readiness.shutting_down();
+    assert_eq!(readyz().await, (503, "shutting down\n".into()));
+}
+
+#[tokio::test]
+async fn leader_tells_whom_since_when_and_why() {
+    let served = Served::start(Limits::default());
+    let slot = &served.facts.slot;
+    let asked = async || {
+        let answer = served.get("/leader").await;
+        let mut page = answer.json();
+        let since = page.as_object_mut().unwrap().remove("since").unwrap();
+        let since: jiff::Timestamp = since.as_str().unwrap().parse().unwrap();
+        assert!(jiff::Timestamp::now().duration_since(since).as_secs() < 60, "{since}");
+        (answer.status, page)
+    };
+    let nobody = |course: &str, reason: &str| json!({"member": null, "address": null, "timeline": null, "course": course, "reason": reason});
+    assert_eq!(asked().await, (503, nobody("hold", "no source has answered yet")));
+
+    slot.publish(Course::Route(leader("pg-0", Some(3))), "pg-0 holds the lock".into());
+    let mut page = json!({"member": "pg-0", "address": "[fd00::7]:5432", "timeline": 3, "course": "route", "reason": "pg-0 holds the lock"});
+    assert_eq!(asked().await, (200, page.clone()));
+
+    slot.publish(Course::Hold(Some(leader("pg-0", None))), "pg-0 \"stops\"".into());
+    page["timeline"] = Value::Null;
+    page["course"] = "hold".into();
+    page["reason"] = "pg-0 \"stops\"".into();
+    assert_eq!(asked().await, (503, page));
+
+    slot.publish(Course::Fence, "the lease ran out".into());
+    assert_eq!(asked().await, (503, nobody("fence", "the lease ran out")));
+}
+
+#[tokio::test]
+async fn metrics_are_in_prometheus_text_format() {
+    let served = Served::start(Limits::default());
+    let answer = served.get("/metrics").await;
+    assert_eq!(answer.status, 200);
+    assert!(
+        answer
+            .head
+            .contains("content-type: text/plain; version=0.0.4; charset=utf-8"),
+        "{}",
+        answer.head
+    );
+    assert!(
+        answer.body.contains("# TYPE pgnorth_sessions gauge\n"),
+        "{}",
+        answer.body
+    );
+}
+
+#[tokio::test]
+async fn the_index_and_a_404_name_every_path() {
+    let served = Served::start(Limits::default());
+    for (path, status) in [("/", 200), ("/nonsense", 404), ("/livez/", 404), ("*", 404)] {
+        let method = if path == "*" { "OPTIONS" } else { "GET" };
+        let answer = served.ask(method, path).await;
+        assert_eq!(answer.status, status, "{path}");
+        for known in ["/livez", "/readyz", "/leader", "/metrics"] {
+            assert!(answer.body.contains(&format!("\n{known} ")), "{path}: {}", answer.body);
+        }
+    }
+    assert_eq!(served.get("/livez?verbose").await.status, 200, "a query is ignored");
+}
+
+#[tokio::test]
+async fn another_method_is_refused_with_those_allowed() {
+    let served = Served::start(Limits::default());
+    for method in ["POST", "DELETE", "OPTIONS", "PROPFIND"] {
+        let answer = served.ask(method, "/leader").await;
+        assert_eq!(answer.status, 405, "{method}");
+        assert!(answer.head.contains("\r\nallow: get, head"), "{}", answer.head);
+    }
+}
+
+#[tokio::test]
+async fn head_answers_as_get_does_without_the_body() {
+    let served = Served::start(Limits::default());
+    for path in ["/", "/livez", "/readyz", "/metrics", "/nonsense"] {
+        let (get, head) = (served.get(path).await, served.ask("HEAD", path).await);
+        assert_eq!((head.status, head.body.as_str()), (get.status, ""), "{path}");
+        assert!(
+            head.head.contains(&format!("content-length: {}", get.body.len())),
+            "{path}: {}",
+            head.head
+        );
+    }
+}
+
+#[tokio::test]
+async fn one_connection_may_ask_again_and_pipeline() {
+    let served = Served::start(Limits::default());
+    let text = served
+        .say(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .await;
+    assert_eq!(text.matches("HTTP/1.1 200 OK").count(), 2, "{text}");
+}
+
+#[tokio::test]
+async fn a_client_that_closed_its_side_still_gets_its_answer() {
+    let served = Served::start(Limits::default());
+    let mut stream = served.connect().await;
+    stream
+        .write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await
+        .unwrap();
+    stream.shutdown().await.unwrap();
+    assert!(until_closed(&mut stream).await.ends_with("ok\n"));
+}
+
+#[tokio::test]
+async fn garbage_is_answered_400_or_closed_and_harms_nobody() {
+    let served = Served::start(Limits::default());
+    // What a PostgreSQL client sends first (SSLRequest), a TLS hello, noise, a request followed by noise, a version nobody speaks.
+    for garbage in [
+        &b"\x00\x00\x00\x08\x04\xd2\x16\x2f\r\n\r\n"[..],
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"\xff\xfe\xfd\x00\r\n\r\n",
+        b"GET  / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+    ] {
+        let text = served.say(garbage).await;
+        assert!(text.is_empty() || text.starts_with("HTTP/1.1 4"), "{garbage:?}: {text}");
+    }
+    let text = served
+        .say(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n\x00\x01garbage\r\n\r\n")
+        .await;
+    assert!(
+        text.starts_with("HTTP/1.1 200 OK") && text.contains("HTTP/1.1 400"),
+        "{text}"
+    );
+    assert_eq!(served.get("/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_body_is_neither_wanted_nor_read_without_end() {
+    let served = Served::start(Limits::default());
+    let mut stream = served.connect().await;
+    stream
+        .write_all(b"POST /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n")
+        .await
+        .unwrap();
+    let flood = async { while stream.write_all(&[b'x'; 65536]).await.is_ok() {} };
+    timeout(DEADLINE, flood)
+        .await
+        .expect("the server closes before it has read a gigabyte");
+    assert_eq!(served.get("/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_refused() {
+    let served = Served::start(Limits::default());
+    let request = |size: usize| {
+        format!(
+            "GET /livez HTTP/1.1\r\nConnection: close\r\nX: {}\r\n\r\n",
+            "x".repeat(size)
+        )
+    };
+    assert!(
+        served
+            .say(request(15 * 1024).as_bytes())
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
+    assert!(
+        served
+            .say(request(17 * 1024).as_bytes())
+            .await
+            .starts_with("HTTP/1.1 431")
+    );
+    let mut endless = served.connect().await;
+    let flood = async { while endless.write_all(&[b'x'; 4096]).await.is_ok() {} };
+    timeout(DEADLINE, flood).await.expect("a head without end is cut off");
+}
+
+#[tokio::test]
+async fn a_slow_head_is_cut_off() {
+    let head_time = Duration::from_millis(200);
+    let served = Served::start(Limits {
+        head_time,
+        ..Limits::default()
+    });
+    for sent in [
+        &b""[..],
+        b"GET /livez HTT",
+        b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\nGET ",
+    ] {
+        let start = Instant::now();
+        served.say(sent).await;
+        assert!(start.elapsed() >= head_time, "{sent:?} was given its time");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_is_cut_off_after_its_lifetime() {
+    let limits = Limits {
+        lifetime: Duration::from_millis(200),
+        farewell: Duration::from_millis(100),
+        ..Limits::default()
+    };
+    let served = Served::start(limits);
+    let mut stream = served.connect().await;
+    let flood = async {
+        while stream
+            .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+            .await
+            .is_ok()
+        {}
+    };
+    timeout(DEADLINE, flood)
+        .await
+        .expect("answers that nobody reads are not written for ever");
+    assert_eq!(served.get("/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_crowd_of_idle_connections_keeps_no_probe_out() {
+    // Only the cap can close them in time.
+    let limits = Limits {
+        connections: 8,
+        head_time: Duration::from_secs(3600),
+        lifetime: Duration::from_secs(3600),
+        ..Limits::default()
+    };
+    let served = Served::start(limits);
+    let mut crowd = Vec::new();
+    for _ in 0..108 {
+        crowd.push(served.connect().await);
+    }
+    // Accepted after all the others.
+    assert_eq!(served.get("/livez").await.status, 200);
+    for early in &mut crowd[..100] {
+        assert_eq!(until_closed(early).await, "", "the oldest were closed");
+    }
+    let late = crowd.last_mut().unwrap();
+    late.write_all(b"GET /livez HTTP/1.1\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    assert!(until_closed(late).await.ends_with("ok\n"), "the youngest were kept");
+}
+
+#[tokio::test]
+async fn stop_closes_the_listener_and_idle_connections() {
+    let served = Served::start(Limits::default());
+    let mut idle = served.connect().await;
+    idle.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut silent = served.connect().await;
+    assert_eq!(served.get("/livez").await.status, 200);
+    served.stop.cancel();
+    let ended = timeout(DEADLINE, served.task).await.expect("it ends in time");
+    ended.unwrap().unwrap();
+    assert!(until_closed(&mut idle).await.ends_with("ok\n"));
+    assert_eq!(until_closed(&mut silent).await, "");
+    TcpStream::connect(served.address).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_wildcard_takes_both_families() {
+    let admin = Admin::bind("[::]:0".parse().unwrap()).unwrap();
+    let port = admin.local_addr().unwrap().port();
+    for host in ["127.0.0.1", "::1"] {
+        TcpStream::connect((host, port))
+            .await
+            .unwrap_or_else(|error| panic!("{host}: {error}"));
+    }
+}
+
+#[test]
+fn an_address_that_is_taken_is_named_with_the_way_out() {
+    let first = Admin::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = first.local_addr().unwrap();
+    let error = Admin::bind(address).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    for part in [&address.to_string(), "another process", "--admin", "PGNORTH_ADMIN"] {
+        assert!(error.to_string().contains(part), "{part}: {error}");
+    }
+}

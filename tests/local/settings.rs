@@ -1,0 +1,142 @@
+//! The real binary's command line: help, version, mistakes, exit codes.
+
+#![allow(clippy::unwrap_used)]
+
+use std::process::{Command, Output, Stdio};
+
+const FLAGS: [&str; 18] = [
+    "listen",
+    "admin",
+    "scope",
+    "namespace",
+    "selector",
+    "patroni",
+    "patroni-ca",
+    "patroni-cert",
+    "patroni-key",
+    "hold",
+    "switchover-hold",
+    "connect-timeout",
+    "tcp-user-timeout",
+    "max-sessions",
+    "lame-duck",
+    "drain",
+    "log",
+    "log-format",
+];
+
+fn pgnorth(variables: &[(&str, &str)], flags: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_pgnorth"))
+        .env_clear()
+        .envs(variables.iter().copied())
+        .args(flags)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    str::from_utf8(bytes).unwrap()
+}
+
+fn variable(flag: &str) -> String {
+    format!("PGNORTH_{}", flag.to_uppercase().replace('-', "_"))
+}
+
+#[test]
+fn help_names_every_setting_and_its_variable() {
+    let output = pgnorth(&[], &["--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    let help = text(&output.stdout);
+    for flag in FLAGS {
+        assert!(help.contains(&format!("--{flag} <")), "{flag} in\n{help}");
+        assert!(
+            help.contains(&format!("[env: {}]", variable(flag))),
+            "{flag} in\n{help}"
+        );
+    }
+    for group in [
+        "Listening:",
+        "Finding the leader:",
+        "Sessions:",
+        "Shutdown:",
+        "Logs:",
+        "Examples:",
+    ] {
+        assert!(help.contains(group), "{group} in\n{help}");
+    }
+    assert!(help.lines().all(|line| line.chars().count() <= 120), "{help}");
+}
+
+#[test]
+fn version_tells_the_commit() {
+    let output = pgnorth(&[], &["--version"]);
+    assert_eq!(output.status.code(), Some(0));
+    let version = text(&output.stdout);
+    let commit = version
+        .strip_prefix(concat!("pgnorth ", env!("CARGO_PKG_VERSION"), " (commit "))
+        .and_then(|rest| rest.strip_suffix(")\n"));
+    assert!(commit.is_some_and(|commit| !commit.is_empty()), "{version}");
+}
+
+#[test]
+fn a_mistake_in_every_setting_is_reported_at_once() {
+    // Each half by the other way of giving it; cert without key is a mistake of its own.
+    let bad = |flag: &str| match flag {
+        "patroni-ca" | "patroni-cert" | "patroni-key" => "",
+        "patroni" => "ftp://h",
+        "max-sessions" => "many",
+        _ => "%",
+    };
+    let (by_flag, by_variable) = FLAGS.split_at(8);
+    let flags: Vec<_> = by_flag.iter().map(|flag| format!("--{flag}={}", bad(flag))).collect();
+    let variables: Vec<_> = by_variable.iter().map(|flag| (variable(flag), bad(flag))).collect();
+    let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+    let variables: Vec<_> = variables.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+    let output = pgnorth(&variables, &flags);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(output.stdout.is_empty());
+    let said = text(&output.stderr);
+    for flag in FLAGS {
+        assert!(
+            said.contains(&format!("good: --{flag} ")) || flag == "patroni-key",
+            "{flag} in\n{said}"
+        );
+        assert!(said.contains(&variable(flag)), "{flag} in\n{said}");
+    }
+    assert!(
+        said.contains("\n  --listen %\n") && said.contains("\n  PGNORTH_HOLD=%\n"),
+        "{said}"
+    );
+}
+
+#[test]
+fn without_a_cluster_to_follow_it_explains_and_ends() {
+    let output = pgnorth(&[], &[]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("--scope demo") && said.contains("--patroni http://"),
+        "{said}"
+    );
+}
+
+#[test]
+fn an_unknown_flag_is_named() {
+    let output = pgnorth(&[], &["--scope", "demo", "--lissten", "[::]:1"]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = text(&output.stderr);
+    assert!(said.contains("--lissten") && said.contains("--listen"), "{said}");
+}
+
+#[test]
+fn a_closed_stderr_is_no_reason_to_crash() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let status = Command::new(env!("CARGO_BIN_EXE_pgnorth"))
+        .env_clear()
+        .stderr(writer)
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(2));
+}

@@ -1,0 +1,15 @@
+//! Tests against a real Patroni cluster, one behaviour a file. They run as root, through `make test`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test may fail by panic, and says what it saw"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod clients;
+mod failovers;
+mod start_and_end;
+mod the_rig;

@@ -1,0 +1,107 @@
+//! Patroni's configuration file of one member.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::etcd;
+use super::kubernetes::NAMESPACE;
+use super::network::GATEWAY;
+use super::patroni::{POSTGRES_PORT, REST_PORT};
+use super::psql::PASSWORD;
+use super::rig::{Dcs, SCOPE, Settings};
+use super::tls::Tls;
+
+pub fn member(name: &str, address: Ipv4Addr, folder: &Path, tls: &Tls, dcs: Dcs, settings: &Settings) -> Value {
+    let (dcs, dcs_config) = match dcs {
+        Dcs::Etcd => ("etcd3", json!({"host": format!("{GATEWAY}:{}", etcd::PORT)})),
+        Dcs::Endpoints => ("kubernetes", kubernetes(address, true)),
+        Dcs::ConfigMaps => ("kubernetes", kubernetes(address, false)),
+    };
+    let rest = format!("{address}:{REST_PORT}");
+    let mut restapi = json!({"listen": rest, "connect_address": rest});
+    if settings.rest_tls {
+        restapi["certfile"] = json!(tls.certificate);
+        restapi["keyfile"] = json!(tls.postgres_key);
+    }
+    json!({
+        "scope": SCOPE,
+        "name": name,
+        "restapi": restapi,
+        dcs: dcs_config,
+        "bootstrap": {
+            "dcs": dynamic(settings),
+            "initdb": [{"encoding": "UTF8"}, {"locale": "C"}, "data-checksums", "no-sync"],
+        },
+        "postgresql": postgresql(address, folder, tls),
+    })
+}
+
+fn kubernetes(address: Ipv4Addr, use_endpoints: bool) -> Value {
+    json!({
+        "namespace": NAMESPACE,
+        "labels": {"application": "patroni"},
+        "scope_label": "cluster-name",
+        "context": "patroni",
+        "use_endpoints": use_endpoints,
+        "pod_ip": address,
+        "ports": [{"name": "postgresql", "port": POSTGRES_PORT}],
+    })
+}
+
+/// The dynamic configuration: the shortest times that Patroni allows, so that failovers are quick.
+fn dynamic(settings: &Settings) -> Value {
+    let mut dynamic = json!({
+        "ttl": 20,
+        "loop_wait": 3,
+        "retry_timeout": 5,
+        "failsafe_mode": settings.failsafe,
+        "synchronous_mode": settings.synchronous,
+        "postgresql": {"use_pg_rewind": true, "use_slots": true},
+    });
+    for (key, value) in settings.dynamic.as_object().into_iter().flatten() {
+        dynamic[key] = value.clone();
+    }
+    dynamic
+}
+
+fn postgresql(address: Ipv4Addr, folder: &Path, tls: &Tls) -> Value {
+    let listen = format!("{address}:{POSTGRES_PORT}");
+    let login = json!({"username": "postgres", "password": PASSWORD});
+    json!({
+        "listen": listen,
+        "connect_address": listen,
+        "bin_dir": programs(),
+        "data_dir": folder.join("data"),
+        "authentication": {"superuser": login, "replication": login, "rewind": login},
+        "basebackup": [{"checkpoint": "fast"}, "no-sync"],
+        "pg_hba": [
+            "local all all trust",
+            "host all all 10.244.0.0/16 scram-sha-256",
+            "host replication all 10.244.0.0/16 scram-sha-256",
+        ],
+        "parameters": {
+            "unix_socket_directories": folder,
+            "password_encryption": "scram-sha-256",
+            "ssl": "on",
+            "ssl_cert_file": tls.certificate,
+            "ssl_key_file": tls.postgres_key,
+            "max_connections": 300,
+            "shared_buffers": "32MB",
+            "min_wal_size": "32MB",
+            "max_wal_size": "128MB",
+            "wal_keep_size": "32MB",
+            // A new replica finds no slot yet and would sleep for 5 seconds before it asks again.
+            "wal_retrieve_retry_interval": "200ms",
+        },
+    })
+}
+
+/// PostgreSQL's programs: of the newest version that Debian's packages have installed.
+fn programs() -> PathBuf {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is installed");
+    let versions = versions.filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.parse::<u32>().ok());
+    let newest = versions.max().expect("a version of PostgreSQL is installed");
+    PathBuf::from(format!("/usr/lib/postgresql/{newest}/bin"))
+}

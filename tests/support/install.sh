@@ -1,0 +1,317 @@
+#!/usr/bin/env bash
+# Installs what `make run`, `make test` and `make check` need on Debian 12, says each step in one line, and leaves alone
+# what is there already. It never starts, stops or configures a service of this machine.
+#
+#   install.sh demo    a C compiler, PostgreSQL, etcd and Patroni
+#   install.sh test    those, and what the test rig needs: network tools, kubectl, HAProxy, a real kube-apiserver
+#   install.sh check   cargo-deny
+#   install.sh where   prints the cache folder: what does not come from Debian's archive is kept there
+#
+# PGNORTH_CACHE chooses another cache folder. KUBEBUILDER_ASSETS is honoured: a kube-apiserver found there is not built.
+# shellcheck disable=SC2030,SC2031 # install_as_root has trash of its own
+set -euo pipefail
+umask 022 # the postgres user must be able to read the cache
+
+readonly postgresql_version=15
+readonly cargo_deny_version=0.20.2
+readonly kubernetes_version=1.20.2
+# Patroni and all it depends on, so that a run next year installs what was tested.
+readonly patroni_pins=(
+    'patroni[kubernetes,etcd3,psycopg3]==4.1.5'
+    'certifi==2026.10.18'
+    'charset-normalizer==3.5.2'
+    'click==8.5.1'
+    'dnspython==2.9.2'
+    'idna==3.20'
+    'prettytable==3.18.0'
+    'psutil==7.2.2'
+    'psycopg==3.3.9'
+    'psycopg-binary==3.3.9'
+    'py-consul==1.8.0'
+    'python-dateutil==4.0.0'
+    'python-etcd==0.4.5'
+    'PyYAML==6.0.3'
+    'requests==2.34.2'
+    'typing_extensions==4.16.0'
+    'tzdata==2026.6'
+    'urllib3==2.8.0'
+    'wcwidth==0.9.4'
+    'ydiff==1.4.2'
+)
+
+self=$(realpath "${BASH_SOURCE[0]}")
+
+# root shares one cache; anyone else has a cache of their own, which needs no privilege.
+if [ "$(id -u)" = 0 ]; then
+    cache=${PGNORTH_CACHE:-/var/cache/pgnorth}
+else
+    cache=${PGNORTH_CACHE:-${XDG_CACHE_HOME:-${HOME:?}/.cache}/pgnorth}
+fi
+cache=$(realpath -m "$cache")
+readonly self cache
+
+trash=() # removed however this ends
+discard() { [ "${#trash[@]}" = 0 ] || rm -rf "${trash[@]}"; }
+trap discard EXIT
+trap 'exit 130' INT TERM HUP
+
+say() { printf 'install: %s\n' "$*"; }
+die() {
+    printf 'install: error: %s\n' "$*" >&2
+    exit 1
+}
+
+# quietly NAME COMMAND...: the output of a long step matters only when it fails.
+quietly() {
+    local name=$1 log kept=("${trash[@]}")
+    shift
+    log=$(mktemp "${TMPDIR:-/tmp}/pgnorth-install.XXXXXX")
+    trash+=("$log")
+    if ! "$@" </dev/null >"$log" 2>&1; then
+        trash=("${kept[@]}")
+        tail -n 30 "$log" >&2
+        die "$name failed; all of its output is in $log"
+    fi
+    rm -f "$log"
+}
+
+# Two makes at once must not build the same thing twice, or into each other.
+lock_cache() {
+    mkdir -p "$cache" 2>/dev/null || true
+    [ -w "$cache" ] || die "cannot write to $cache; set PGNORTH_CACHE to a folder of your own"
+    exec 9>"$cache/.lock"
+    flock -n 9 || {
+        say "waiting for another install.sh to finish"
+        flock 9
+    }
+}
+
+# ---- Debian packages
+
+debian_12() {
+    local ID='' VERSION_ID='' PRETTY_NAME='an unknown system'
+    # shellcheck source=/dev/null
+    [ ! -r /etc/os-release ] || . /etc/os-release
+    [ "$ID" = debian ] && [ "$VERSION_ID" = 12 ] && return
+    die "this needs Debian 12 (bookworm), and here is $PRETTY_NAME; a container or a virtual machine of Debian 12 will do"
+}
+
+missing() { # PACKAGE...: those of them that are not installed
+    local present
+    # shellcheck disable=SC2016 # the ${…} are dpkg-query's
+    present=$(dpkg-query -W -f '${Package} ${db:Status-Status}\n' "$@" 2>/dev/null || true)
+    for package; do
+        grep -qxF "$package installed" <<<"$present" || echo "$package"
+    done
+}
+
+packages() { # PACKAGE...: installs those that are missing
+    local wanted
+    mapfile -t wanted < <(missing "$@")
+    [ "${#wanted[@]}" -gt 0 ] || return 0
+    if [ "$(id -u)" = 0 ]; then
+        install_as_root "${wanted[@]}"
+    elif command -v sudo >/dev/null; then
+        say "Debian packages, with sudo: ${wanted[*]}"
+        sudo -- bash "$self" as-root "${wanted[@]}" || cannot_install "${wanted[@]}"
+    else
+        cannot_install "${wanted[@]}"
+    fi
+}
+
+cannot_install() {
+    die "these Debian packages are missing, and only root can install them; as root, run:
+    $self as-root $*"
+}
+
+install_as_root() (
+    # A subshell, so that the system's settings are back before anything else happens.
+    [ "$(id -u)" = 0 ] || die "as-root needs root"
+    policy=/usr/sbin/policy-rc.d
+    no_cluster=/etc/postgresql-common/createcluster.d/pgnorth-install.conf
+    trash=()
+    # shellcheck disable=SC2317 # called by the trap
+    restore() {
+        discard
+        rmdir --ignore-fail-on-non-empty "${no_cluster%/*}" 2>/dev/null || true
+    }
+    trap restore EXIT
+    trap 'exit 130' INT TERM HUP
+
+    # Debian starts a service as soon as its package is there, and creates a PostgreSQL cluster on port 5432. Nobody asked
+    # for either. A policy that the administrator has set stays.
+    if [ ! -e "$policy" ]; then
+        trash+=("$policy")
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+    fi
+    trash+=("$no_cluster")
+    mkdir -p "${no_cluster%/*}"
+    echo 'create_main_cluster = false' >"$no_cluster"
+
+    export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
+    say "apt-get update"
+    quietly "apt-get update" apt-get -q -o DPkg::Lock::Timeout=120 update
+    say "apt-get install $*"
+    quietly "apt-get install" apt-get -q -y -o DPkg::Lock::Timeout=120 -o Dpkg::Options::=--force-confold \
+        install --no-install-recommends "$@"
+
+    # Nor shall they start at the next boot. Services that were here before are not in this list.
+    [ -d /run/systemd/system ] || exit 0
+    for package; do
+        case $package in etcd-server | haproxy) systemctl disable --quiet "${package%-server}" ;; esac
+    done
+)
+
+# ---- Patroni
+
+patroni() {
+    local venv=$cache/patroni stamp=$cache/patroni/installed
+    local want="${patroni_pins[*]}"
+    # A venv cannot be built elsewhere and moved, so a stamp, written last, says that it is whole.
+    if ! cmp -s "$stamp" <<<"$want"; then
+        lock_cache
+        if ! cmp -s "$stamp" <<<"$want"; then
+            say "${patroni_pins[0]} into $venv"
+            rm -rf "$venv"
+            quietly "python3 -m venv" /usr/bin/python3 -m venv "$venv"
+            quietly "pip install" "$venv/bin/pip" install --disable-pip-version-check --no-cache-dir "${patroni_pins[@]}"
+            cat >"$stamp" <<<"$want"
+        fi
+    fi
+    # PostgreSQL does not run as root, and so neither does Patroni.
+    [ "$(id -u)" != 0 ] || setpriv --reuid postgres --regid postgres --clear-groups test -x "$venv/bin/patroni" ||
+        die "the postgres user cannot read $venv; set PGNORTH_CACHE to a folder that everyone can enter"
+}
+
+# ---- kube-apiserver
+
+has_kube_apiserver() {
+    [ -x "${KUBEBUILDER_ASSETS:+$KUBEBUILDER_ASSETS/kube-apiserver}" ] || [ -x "$cache/bin/kube-apiserver" ]
+}
+
+# Debian has no package of it, but builds its kubectl from a source package that holds all of it, with its vendored
+# dependencies: nothing else is downloaded, and apt checks the signatures.
+kube_apiserver() {
+    has_kube_apiserver && return
+    lock_cache
+    has_kube_apiserver && return
+    local build=$cache/build free
+    rm -rf "$build"
+    mkdir -p "$build"/{apt/partial,lists/partial,src,gopath,gocache,tmp}
+    trash+=("$build")
+    free=$(df --output=avail -BM "$build" | tail -n 1 | tr -dc 0-9)
+    [ "$free" -ge 4096 ] || die "building kube-apiserver needs 4 GiB in $cache, and $free MiB are free; set PGNORTH_CACHE"
+
+    debian_sources >"$build/sources.list"
+    [ -s "$build/sources.list" ] || {
+        say "apt-get update"
+        if [ "$(id -u)" = 0 ]; then
+            quietly "apt-get update" apt-get -q update
+        elif command -v sudo >/dev/null; then
+            quietly "apt-get update" sudo apt-get -q update
+        fi
+        debian_sources >"$build/sources.list"
+    }
+    [ -s "$build/sources.list" ] ||
+        die "apt knows no archive of Debian's (apt-get indextargets lists none), so kube-apiserver's source cannot be found; set KUBEBUILDER_ASSETS to a folder with kube-apiserver in it"
+
+    local apt=(apt-get -q
+        -o "Dir::Etc::SourceList=$build/sources.list" -o Dir::Etc::SourceParts=-
+        -o "Dir::State::Lists=$build/lists" -o "Dir::Cache=$build/apt"
+        -o APT::Sandbox::User=root) # _apt may not be able to enter the cache; the signatures are checked all the same
+    say "the source of kube-apiserver $kubernetes_version, from Debian's archive"
+    # APT::Update::Error-Mode: a list that could not be fetched or verified is an error, not a warning.
+    quietly "apt-get update for source packages" "${apt[@]}" -o APT::Update::Error-Mode=any update
+    (cd "$build" && quietly "apt-get source kubernetes" "${apt[@]}" source --download-only kubernetes)
+    local tarball
+    tarball=$(compgen -G "$build/kubernetes_*.orig.tar.gz") || die "the source package of kubernetes holds no .orig.tar.gz"
+    [[ $tarball == *"$kubernetes_version"* ]] || die "Debian's kubernetes is not $kubernetes_version any more: ${tarball##*/}"
+    tar -xf "$tarball" -C "$build/src" --strip-components=1
+
+    say "building kube-apiserver $kubernetes_version (once, about 3 minutes)"
+    # /usr/bin first: this version needs Debian's Go. Everything Go writes goes to the build folder.
+    quietly "the build of kube-apiserver" env -u GOROOT PATH="/usr/bin:$PATH" \
+        TMPDIR="$build/tmp" GOTMPDIR="$build/tmp" GOPATH="$build/gopath" GOCACHE="$build/gocache" GOENV=off \
+        GOPROXY=off GOFLAGS=-mod=vendor KUBE_GIT_VERSION="v$kubernetes_version" KUBE_GIT_COMMIT=debian \
+        KUBE_GIT_TREE_STATE=clean KUBE_GIT_MAJOR=1 KUBE_GIT_MINOR=20 \
+        make -C "$build/src" all WHAT=cmd/kube-apiserver
+    mkdir -p "$cache/bin"
+    # A rename is atomic: an interrupted copy must not look like a server.
+    install "$build/src/_output/local/go/bin/kube-apiserver" "$cache/bin/.kube-apiserver.new"
+    mv "$cache/bin/.kube-apiserver.new" "$cache/bin/kube-apiserver"
+    say "$cache/bin/kube-apiserver"
+    rm -rf "$build"
+}
+
+# deb-src lines for the archives that this machine uses already, whatever mirror they are on.
+debian_sources() {
+    # shellcheck disable=SC2016 # the $(…) are apt's
+    apt-get indextargets --format '$(REPO_URI) $(CODENAME) $(COMPONENT) $(ORIGIN)' 'Created-By: Packages' |
+        awk 'NF == 4 && $4 == "Debian" && $1 !~ /^cdrom:/ { print "deb-src", $1, $2, $3 }' | sort -u
+}
+
+# ---- cargo-deny
+
+has_cargo_deny() {
+    local program
+    for program in "$cache/bin/cargo-deny" cargo-deny; do
+        [ "$("$program" --version 2>/dev/null)" != "cargo-deny $cargo_deny_version" ] || return 0
+    done
+    return 1
+}
+
+cargo_deny() {
+    has_cargo_deny && return
+    command -v cargo >/dev/null || die "cargo is not on PATH: install a Rust toolchain"
+    lock_cache
+    has_cargo_deny && return
+    say "building cargo-deny $cargo_deny_version (once, about 2 minutes)"
+    local build=$cache/build-cargo-deny
+    trash+=("$build")
+    quietly "cargo install cargo-deny" env -u CARGO_BUILD_TARGET \
+        cargo install --locked --version "=$cargo_deny_version" --root "$cache" --target-dir "$build" cargo-deny
+    rm -rf "$build"
+}
+
+# ----
+
+mode=${1:-}
+[ "$mode" = as-root ] || [ "$#" = 1 ] || mode=
+case $mode in where | demo | test | check | as-root) ;; *)
+    die "usage: install.sh demo|test|check|where"
+    ;;
+esac
+
+if [ "$mode" = where ]; then
+    echo "$cache"
+    exit
+fi
+debian_12
+if [ "$mode" = as-root ]; then
+    install_as_root "${@:2}"
+    exit
+fi
+
+wanted=()
+command -v cc >/dev/null || wanted+=(build-essential) # crates with C in them are compiled in every mode
+case $mode in demo | test)
+    wanted+=("postgresql-$postgresql_version" "postgresql-client-$postgresql_version" etcd-server etcd-client python3-venv
+        curl procps util-linux)
+    ;;
+esac
+if [ "$mode" = test ]; then
+    wanted+=(iproute2 openssl nftables haproxy)
+    command -v kubectl >/dev/null || wanted+=(kubernetes-client)
+    has_kube_apiserver || wanted+=(golang-go rsync jq)
+fi
+[ "${#wanted[@]}" = 0 ] || packages "${wanted[@]}"
+
+case $mode in
+demo) patroni ;;
+test)
+    patroni
+    kube_apiserver
+    ;;
+check) cargo_deny ;;
+esac

@@ -1,0 +1,265 @@
+//! A real Kubernetes API: etcd and kube-apiserver, with RBAC, users, pods, and the outages of the API.
+//! No kubelet and no controller runs, so the rig creates the Pod objects and sets their status itself.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::etcd::{self, Etcd};
+use super::http::{Answer, Http, Request};
+use super::network::GATEWAY;
+use super::process::Process;
+use super::rig::cache;
+use super::tls::{Tls, path};
+use super::wait::wait_until;
+
+/// Every object of the rig lives here.
+pub const NAMESPACE: &str = "default";
+
+const PORT: u16 = 6443;
+const MERGE_PATCH: &str = "application/merge-patch+json";
+const START: Duration = Duration::from_secs(60);
+
+/// Who asks the API; the name of the user is its kubeconfig's context and its token, too.
+#[derive(Clone, Copy, Debug)]
+pub enum User {
+    /// May do everything.
+    Admin,
+    /// Patroni's service account, with the Role of Patroni's documentation.
+    Patroni,
+    /// The product's service account, with the Role of `deploy/base/rbac.yaml`.
+    Pgnorth,
+}
+
+pub struct Kubernetes {
+    api: Mutex<Process>,
+    folder: PathBuf,
+    tls: Tls,
+    http: Http,
+    _etcd: Etcd,
+}
+
+impl User {
+    const ALL: [Self; 3] = [Self::Admin, Self::Patroni, Self::Pgnorth];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Patroni => "patroni",
+            Self::Pgnorth => "pgnorth",
+        }
+    }
+
+    /// A line of the token file: token, user name, user id, groups.
+    fn line(self) -> String {
+        let name = self.name();
+        let account = match self {
+            Self::Admin => return format!("{name},{name},{name},system:masters\n"),
+            Self::Patroni => "patronidemo",
+            Self::Pgnorth => "pgnorth",
+        };
+        let groups = format!("system:serviceaccounts,system:serviceaccounts:{NAMESPACE}");
+        format!("{name},system:serviceaccount:{NAMESPACE}:{account},{name},\"{groups}\"\n")
+    }
+}
+
+impl Kubernetes {
+    /// Starts the API; afterwards it is ready, and the Roles are in force.
+    pub async fn start(folder: &Path, tls: &Tls, http: &Http) -> Self {
+        let etcd = Etcd::start(folder, http, Ipv4Addr::LOCALHOST).await;
+        fs::write(folder.join("tokens"), User::ALL.map(User::line).concat()).expect("write the token file");
+        let kubernetes = Self {
+            api: Mutex::new(start_api(folder, tls)),
+            folder: folder.to_owned(),
+            tls: tls.clone(),
+            http: http.clone(),
+            _etcd: etcd,
+        };
+        for user in User::ALL {
+            fs::write(kubernetes.kubeconfig(user), kubernetes.render(user)).expect("write a kubeconfig");
+        }
+        kubernetes.wait_until_ready().await;
+        kubernetes.apply_roles();
+        kubernetes
+    }
+
+    /// The kubeconfig file of a user; its current context is that user, in the namespace of the cluster.
+    pub fn kubeconfig(&self, user: User) -> PathBuf {
+        self.folder.join(format!("kubeconfig-{}", user.name()))
+    }
+
+    fn render(&self, user: User) -> String {
+        let (name, authority) = (user.name(), path(&self.tls.authority));
+        let config = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": name,
+            "clusters": [{"name": "rig", "cluster": {"server": url(""), "certificate-authority": authority}}],
+            "users": [{"name": name, "user": {"token": name}}],
+            "contexts": [{"name": name, "context": {"cluster": "rig", "user": name, "namespace": NAMESPACE}}],
+        });
+        // JSON is YAML.
+        config.to_string()
+    }
+
+    /// Asks the API as a user; `path` begins with `/api`. An API that doesn't answer is an error.
+    pub async fn ask(&self, user: User, method: &str, path: &str, body: Option<&Value>) -> std::io::Result<Answer> {
+        let url = url(path);
+        let content_type = if method == "PATCH" {
+            MERGE_PATCH
+        } else {
+            "application/json"
+        };
+        let request = Request {
+            method,
+            token: Some(user.name()),
+            body: body.map(|body| (content_type, body)),
+            within: Duration::from_secs(10),
+            ..Request::get(&url)
+        };
+        self.http.ask(&request).await
+    }
+
+    /// An object of the namespace as JSON, such as `endpoints/patronidemo`; none when it does not exist.
+    pub async fn object(&self, name: &str) -> Option<Value> {
+        let answer = self
+            .ask(User::Admin, "GET", &object(name), None)
+            .await
+            .expect("ask the API");
+        match answer.status {
+            200 => Some(answer.json()),
+            404 => None,
+            status => panic!("{name}: {status}: {}", answer.body),
+        }
+    }
+
+    /// Merges `change` into an object of the namespace, as an administrator would.
+    pub async fn patch(&self, name: &str, change: &Value) {
+        let answer = self
+            .ask(User::Admin, "PATCH", &object(name), Some(change))
+            .await
+            .expect("ask the API");
+        assert_eq!(answer.status, 200, "patch {name}: {}", answer.body);
+    }
+
+    /// Creates a pod of the Patroni cluster `scope`, and gives it the address and the state that kubelet would.
+    pub async fn create_pod(&self, name: &str, scope: &str, address: Ipv4Addr) {
+        let pod = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "labels": {"application": "patroni", "cluster-name": scope}},
+            "spec": {"nodeName": "rig", "containers": [{"name": "patroni", "image": "patroni"}]},
+        });
+        let answer = self
+            .ask(User::Admin, "POST", &object("pods"), Some(&pod))
+            .await
+            .expect("ask the API");
+        assert_eq!(answer.status, 201, "create the pod {name}: {}", answer.body);
+        let ready = json!({"type": "Ready", "status": "True"});
+        let status = json!({
+            "phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "conditions": [ready],
+        });
+        self.patch(&format!("pods/{name}/status"), &json!({"status": status}))
+            .await;
+    }
+
+    /// The API server dies: connections to it are refused. etcd lives on, so nothing is forgotten.
+    pub fn api_stop(&self) {
+        self.api().kill();
+    }
+
+    /// Starts the API server again after `api_stop`; afterwards it is ready.
+    pub async fn api_start(&self) {
+        assert!(self.api().exit_status().is_some(), "the API server runs already");
+        *self.api() = start_api(&self.folder, &self.tls);
+        self.wait_until_ready().await;
+    }
+
+    /// The API server hangs: connections stay, and nothing is answered.
+    pub fn api_freeze(&self) {
+        self.api().signal(Signal::STOP);
+    }
+
+    pub fn api_thaw(&self) {
+        self.api().signal(Signal::CONT);
+    }
+
+    fn api(&self) -> MutexGuard<'_, Process> {
+        self.api.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ready, with its own Roles and the namespace, which a server makes shortly after its first start.
+    async fn wait_until_ready(&self) {
+        wait_until("kube-apiserver is ready", START, async || {
+            assert_eq!(self.api().exit_status(), None, "kube-apiserver ended");
+            for path in ["/readyz", &format!("/api/v1/namespaces/{NAMESPACE}")] {
+                let answer = self.ask(User::Admin, "GET", path, None).await.ok()?;
+                (answer.status == 200).then_some(())?;
+            }
+            Some(())
+        })
+        .await;
+    }
+
+    /// The very file that users apply, and Patroni's.
+    fn apply_roles(&self) {
+        let output = Command::new("kubectl")
+            .env("HOME", &self.folder) // kubectl keeps a cache in there
+            .env("KUBECONFIG", self.kubeconfig(User::Admin))
+            .args(["apply", "--namespace", NAMESPACE])
+            .args([
+                "--filename",
+                concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/base/rbac.yaml"),
+            ])
+            .args([
+                "--filename",
+                concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/patroni-rbac.yaml"),
+            ])
+            .output()
+            .expect("run kubectl");
+        assert!(
+            output.status.success(),
+            "kubectl apply: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}
+
+fn start_api(folder: &Path, tls: &Tls) -> Process {
+    let program = etcd::program("kube-apiserver").unwrap_or_else(|| cache().join("bin/kube-apiserver"));
+    let mut command = Command::new(program);
+    command.arg(format!("--etcd-servers=http://{}:{}", Ipv4Addr::LOCALHOST, etcd::PORT));
+    command.arg(format!("--bind-address={GATEWAY}"));
+    command.arg(format!("--advertise-address={GATEWAY}"));
+    command.arg(format!("--secure-port={PORT}"));
+    command.arg(format!("--tls-cert-file={}", path(&tls.certificate)));
+    command.arg(format!("--tls-private-key-file={}", path(&tls.key)));
+    command.arg(format!("--cert-dir={}", path(folder)));
+    command.arg(format!("--token-auth-file={}", path(&folder.join("tokens"))));
+    command.arg("--authorization-mode=RBAC");
+    command.arg("--service-cluster-ip-range=10.96.0.0/16");
+    // Nobody uses signed service account tokens here, but the server insists on a key for them.
+    command.arg("--service-account-issuer=https://kubernetes.default.svc");
+    command.arg(format!(
+        "--service-account-signing-key-file={}",
+        path(&tls.authority_key)
+    ));
+    command.arg(format!("--service-account-key-file={}", path(&tls.authority)));
+    // It wants a controller that creates a service account in each namespace before any pod.
+    command.arg("--disable-admission-plugins=ServiceAccount");
+    Process::start("kube-apiserver", command, &folder.join("kube-apiserver.log"))
+}
+
+fn url(path: &str) -> String {
+    format!("https://{GATEWAY}:{PORT}{path}")
+}
+
+fn object(name: &str) -> String {
+    format!("/api/v1/namespaces/{NAMESPACE}/{name}")
+}

@@ -1,0 +1,226 @@
+//! A member: one host with Patroni and PostgreSQL. Starting it, asking it, and hurting it.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::http::{Answer, Http, Request};
+use super::network::Host;
+use super::process::{Process, send};
+use super::psql::{psql, session};
+use super::rig::cache;
+use super::wait::wait_until;
+
+pub const POSTGRES_PORT: u16 = 5432;
+pub const REST_PORT: u16 = 8008;
+
+pub struct Member {
+    name: String,
+    patroni: Mutex<Option<Process>>,
+    host: Host,
+    folder: PathBuf,
+    kubeconfig: Option<PathBuf>,
+    http: Http,
+    scheme: &'static str,
+}
+
+/// How a member is made: its files lie in `folder`, which is the user postgres' own.
+pub struct Plan {
+    pub host: Host,
+    pub folder: PathBuf,
+    /// Patroni's configuration file.
+    pub config: Value,
+    pub kubeconfig: Option<PathBuf>,
+    pub rest_tls: bool,
+}
+
+impl Member {
+    /// A member that is not started yet.
+    pub fn new(name: &str, plan: Plan, http: &Http) -> Self {
+        // JSON is YAML.
+        fs::write(plan.folder.join("patroni.yml"), plan.config.to_string()).expect("write Patroni's configuration");
+        Self {
+            name: name.to_owned(),
+            patroni: Mutex::new(None),
+            host: plan.host,
+            folder: plan.folder,
+            kubeconfig: plan.kubeconfig,
+            http: http.clone(),
+            scheme: if plan.rest_tls { "https" } else { "http" },
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn ip(&self) -> Ipv4Addr {
+        self.host.address
+    }
+
+    /// Where PostgreSQL listens.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(self.ip()), POSTGRES_PORT)
+    }
+
+    /// The REST API's URL, without a path.
+    pub fn rest_url(&self) -> String {
+        format!("{}://{}:{REST_PORT}", self.scheme, self.ip())
+    }
+
+    /// Starts Patroni, which starts PostgreSQL; after a fault, too. Doesn't wait for either.
+    pub fn start(&self) {
+        let mut patroni = self.patroni();
+        let running = patroni.as_mut().is_some_and(|process| process.exit_status().is_none());
+        assert!(!running, "Patroni of {} runs already", self.name);
+        let mut command = self
+            .host
+            .command(cache().join("patroni/bin/patroni").to_str().expect("an ASCII path"));
+        command
+            .arg(self.folder.join("patroni.yml"))
+            .current_dir(&self.folder)
+            .env("HOME", &self.folder);
+        if let Some(kubeconfig) = &self.kubeconfig {
+            command.env("KUBECONFIG", kubeconfig);
+        }
+        *patroni = Some(Process::start(&self.name, command, &self.folder.join("patroni.log")));
+    }
+
+    /// What Patroni and PostgreSQL have logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("patroni.log")).unwrap_or_default()
+    }
+
+    // Questions.
+
+    /// GET of the REST API: the path with its query.
+    pub async fn get(&self, path: &str) -> io::Result<Answer> {
+        self.http
+            .ask(&Request::get(&format!("{}{path}", self.rest_url())))
+            .await
+    }
+
+    /// POST, PATCH or DELETE of the REST API. A switchover's answer comes at its end.
+    pub async fn send(&self, method: &str, path: &str, body: &Value) -> io::Result<Answer> {
+        let url = format!("{}{path}", self.rest_url());
+        let within = Duration::from_secs(60);
+        self.http
+            .ask(&Request {
+                within,
+                ..Request::send(method, &url, "application/json", body)
+            })
+            .await
+    }
+
+    /// What Patroni says about this member; nothing when it doesn't answer.
+    pub async fn status(&self) -> Option<Value> {
+        Some(self.get("/patroni").await.ok()?.json())
+    }
+
+    /// A running primary in its own words. Its words alone: a frozen lock holder says nothing, and an old one may lie.
+    pub async fn is_primary(&self) -> bool {
+        self.status()
+            .await
+            .is_some_and(|status| status["role"] == "primary" && status["state"] == "running")
+    }
+
+    /// Runs SQL on this very member, past any proxy.
+    pub async fn psql(&self, sql: &str) -> Result<String, String> {
+        psql(self.address(), sql).await
+    }
+
+    // Faults.
+
+    /// The host crashes: every process is killed at once.
+    pub fn kill_host(&self) {
+        self.host.kill_all();
+        if let Some(patroni) = self.patroni().as_mut() {
+            patroni.kill();
+        }
+    }
+
+    /// The host vanishes: its cable is pulled, no FIN, no RST, and all in it lives on.
+    pub fn link_down(&self) {
+        self.host.link_down();
+    }
+
+    pub fn link_up(&self) {
+        self.host.link_up();
+    }
+
+    /// Patroni hangs, its REST API included; PostgreSQL goes on.
+    pub fn freeze_patroni(&self) {
+        self.signal_patroni(Signal::STOP);
+    }
+
+    pub fn thaw_patroni(&self) {
+        self.signal_patroni(Signal::CONT);
+    }
+
+    /// Patroni ends as on SIGTERM, and PostgreSQL with it; afterwards both are gone.
+    pub async fn stop_patroni_gracefully(&self) {
+        self.patroni()
+            .as_mut()
+            .expect("Patroni was started")
+            .signal(Signal::TERM);
+        wait_until("Patroni has stopped", Duration::from_secs(60), async || {
+            self.patroni()
+                .as_mut()
+                .is_none_or(|process| process.exit_status().is_some())
+                .then_some(())
+        })
+        .await;
+    }
+
+    /// PostgreSQL's postmaster is killed below a living Patroni.
+    pub fn kill_postgres(&self) {
+        send(self.postmaster().expect("PostgreSQL runs"), Signal::KILL);
+    }
+
+    /// One backend is killed: PostgreSQL ends every session and recovers in place, under the same postmaster.
+    pub async fn kill_backend(&self) {
+        let victim = session(self.address()).await.expect("open the session to be killed");
+        let row = victim
+            .query_one("select pg_backend_pid()", &[])
+            .await
+            .expect("ask for the backend's id");
+        send(row.get::<_, i32>(0).unsigned_abs(), Signal::KILL);
+    }
+
+    /// The process id of PostgreSQL's first process: the one `postgres` whose parent is none.
+    pub fn postmaster(&self) -> Option<u32> {
+        let processes = self.host.processes();
+        let postgres: Vec<_> = processes
+            .iter()
+            .filter(|process| process.program == "postgres")
+            .collect();
+        let is_child = |parent| postgres.iter().any(|process| process.id == parent);
+        Some(postgres.iter().find(|process| !is_child(process.parent))?.id)
+    }
+
+    /// How many processes of this host run, of whatever program.
+    pub fn process_count(&self) -> usize {
+        self.host.processes().len()
+    }
+
+    fn signal_patroni(&self, signal: Signal) {
+        let patroni: Vec<_> = self
+            .host
+            .processes()
+            .into_iter()
+            .filter(|p| p.program != "postgres")
+            .collect();
+        assert!(!patroni.is_empty(), "Patroni of {} doesn't run", self.name);
+        patroni.iter().for_each(|process| send(process.id, signal));
+    }
+
+    fn patroni(&self) -> MutexGuard<'_, Option<Process>> {
+        self.patroni.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,173 @@
+//! The product: the real binary, on ports of its own choice, pointed at the rig's cluster.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::http::{Answer, Http, Request};
+use super::patroni::Member;
+use super::process::Process;
+use super::rig::{Rig, SCOPE};
+use super::wait::wait_until;
+
+const START: Duration = Duration::from_secs(10);
+
+/// A running pgnorth; dropping it kills it, and shows the end of its log when a test is failing.
+pub struct Product {
+    process: Process,
+    address: SocketAddr,
+    admin: SocketAddr,
+    http: Http,
+}
+
+impl Product {
+    /// Starts the binary; afterwards it listens. It need not know a leader yet.
+    pub async fn start(rig: &Rig, arguments: &[&str], env: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgnorth"));
+        command.args([
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--log-format",
+            "json",
+        ]);
+        match rig.kubeconfig() {
+            Some(kubeconfig) => {
+                command.env("KUBECONFIG", kubeconfig).args(["--scope", SCOPE]);
+            }
+            None => {
+                let urls: Vec<String> = rig.members().iter().map(Member::rest_url).collect();
+                command.env_remove("KUBECONFIG").args(["--patroni", &urls.join(",")]);
+            }
+        }
+        if rig.member(0).rest_url().starts_with("https") {
+            command.arg("--patroni-ca").arg(rig.authority());
+        }
+        command.args(arguments).envs(env.iter().copied());
+        let process = Process::start("pgnorth", command, &log_file(rig));
+        Self::wait_until_listening(process, rig.http().clone()).await
+    }
+
+    async fn wait_until_listening(mut process: Process, http: Http) -> Self {
+        let (address, admin) = wait_until("pgnorth logs that it is listening", START, async || {
+            assert_eq!(process.exit_status(), None, "pgnorth ended");
+            let event = events(&process)
+                .into_iter()
+                .find(|event| event["fields"]["message"] == "listening")?;
+            let address = |field: &str| event["fields"][field].as_str()?.parse().ok();
+            Some((address("postgres")?, address("admin")?))
+        })
+        .await;
+        Self {
+            process,
+            address,
+            admin,
+            http,
+        }
+    }
+
+    /// Where clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where `/metrics` and the others are.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// GET of the admin address.
+    pub async fn admin_get(&self, path: &str) -> Answer {
+        let url = format!("http://{}{path}", self.admin);
+        self.http
+            .ask(&Request::get(&url))
+            .await
+            .expect("the admin address answers")
+    }
+
+    /// The sum of a metric over every series that has these labels; none when there is no such series.
+    pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let answer = self.admin_get("/metrics").await;
+        assert_eq!(answer.status, 200, "/metrics: {}", answer.body);
+        sum(&answer.body, name, labels)
+    }
+
+    /// Every log line so far, as JSON.
+    pub fn events(&self) -> Vec<Value> {
+        events(&self.process)
+    }
+
+    /// The log as it was written.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Waits for a log line with this message, and returns it.
+    pub async fn wait_for_event(&self, message: &str, within: Duration) -> Value {
+        wait_until(&format!("pgnorth logs: {message}"), within, async || {
+            self.events()
+                .into_iter()
+                .find(|event| event["fields"]["message"] == message)
+        })
+        .await
+    }
+
+    /// Waits until psql gets through to a writable server, and returns that server's address.
+    pub async fn wait_until_writable(&self, within: Duration) -> String {
+        wait_until("pgnorth leads to a writable server", within, async || {
+            let sql = "select host(inet_server_addr()) where not pg_is_in_recovery()";
+            super::psql(self.address, sql)
+                .await
+                .ok()
+                .filter(|address| !address.is_empty())
+        })
+        .await
+    }
+
+    /// Sends a signal, such as the second SIGTERM of an impatient operator.
+    pub fn signal(&mut self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// SIGTERM, and how the process ended; panics when it hasn't ended in time.
+    pub async fn terminate(&mut self, within: Duration) -> ExitStatus {
+        self.process.signal(Signal::TERM);
+        wait_until("pgnorth has ended", within, async || self.process.exit_status()).await
+    }
+}
+
+/// One log file a process, for a rig may run several.
+fn log_file(rig: &Rig) -> PathBuf {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    rig.folder()
+        .join(format!("pgnorth-{}.log", NUMBER.fetch_add(1, Ordering::Relaxed)))
+}
+
+fn events(process: &Process) -> Vec<Value> {
+    process
+        .log()
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect()
+}
+
+/// Adds up lines such as `name{label="value",other="x"} 3`.
+fn sum(metrics: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    let values = metrics.lines().filter_map(|line| {
+        let (series, value) = line.rsplit_once(' ')?;
+        let (found, found_labels) = series.split_once('{').unwrap_or((series, ""));
+        let has = |(key, value): &(&str, &str)| found_labels.contains(&format!("{key}=\"{value}\""));
+        (found == name && labels.iter().all(has)).then(|| value.parse::<f64>().ok())?
+    });
+    values.reduce(|a, b| a + b)
+}

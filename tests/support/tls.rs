@@ -1,0 +1,86 @@
+//! The rig's own certificate authority, and one server certificate for every server of the rig.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::TlsConnector;
+
+use super::process::run;
+
+const NAMES: &str =
+    "subjectAltName=DNS:localhost,IP:127.0.0.1,IP:10.244.0.1,IP:10.244.0.10,IP:10.244.0.11,IP:10.244.0.12";
+
+/// Where certificates and keys lie.
+#[derive(Clone)]
+pub struct Tls {
+    pub authority: PathBuf,
+    pub authority_key: PathBuf,
+    pub certificate: PathBuf,
+    /// Readable by root alone.
+    pub key: PathBuf,
+    /// The same key again: PostgreSQL wants to own its key.
+    pub postgres_key: PathBuf,
+}
+
+impl Tls {
+    pub fn make(folder: &Path) -> Self {
+        let tls = Self {
+            authority: folder.join("ca.crt"),
+            authority_key: folder.join("ca.key"),
+            certificate: folder.join("server.crt"),
+            key: folder.join("server.key"),
+            postgres_key: folder.join("postgres.key"),
+        };
+        let [ca, ca_key, certificate, key, postgres_key] = [
+            &tls.authority,
+            &tls.authority_key,
+            &tls.certificate,
+            &tls.key,
+            &tls.postgres_key,
+        ]
+        .map(|p| path(p));
+        let new = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
+        let new: Vec<&str> = new.split(' ').collect();
+        run(
+            "openssl",
+            &[&new[..], &["-subj", "/CN=rig authority", "-keyout", ca_key, "-out", ca]].concat(),
+        );
+        let server = [
+            "-subj",
+            "/CN=rig server",
+            "-keyout",
+            key,
+            "-out",
+            certificate,
+            "-CA",
+            ca,
+            "-CAkey",
+            ca_key,
+        ];
+        let extensions = ["-addext", "basicConstraints=critical,CA:false", "-addext", NAMES];
+        run("openssl", &[&new[..], &server, &extensions].concat());
+        run(
+            "install",
+            &["-o", "postgres", "-g", "postgres", "-m", "600", key, postgres_key],
+        );
+        tls
+    }
+
+    /// A client side that trusts this authority and no other.
+    pub fn connector(&self) -> TlsConnector {
+        let mut roots = RootCertStore::empty();
+        let authority = CertificateDer::from_pem_file(&self.authority).expect("read the authority's certificate");
+        roots.add(authority).expect("trust the authority");
+        let config = ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        TlsConnector::from(Arc::new(config))
+    }
+}
+
+/// A path of the rig as text: all of them are ASCII.
+pub fn path(path: &Path) -> &str {
+    path.to_str().expect("the rig's paths are ASCII")
+}

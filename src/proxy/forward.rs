@@ -23,6 +23,9 @@ use flow::{Broken, Culprit, Flow};
 pub(crate) use pipes::{MAX_PIPES, Pipes};
 use stall::Stall;
 
+/// A session that moved bytes is checked after a quarter of TCP_USER_TIMEOUT, but not later than this.
+const LONGEST_CHECK: Duration = Duration::from_millis(2500);
+
 /// One end of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
@@ -100,7 +103,10 @@ impl<'pair> Relay<'pair> {
 
     /// Forwards to the end. Cancel-safe: what is on its way stays in `self`.
     pub(crate) async fn finished(&mut self) -> Finish {
-        let check_every = self.traffic.user_timeout / 4;
+        let check_every = match self.traffic.user_timeout {
+            Duration::ZERO => LONGEST_CHECK,
+            timeout => (timeout / 4).min(LONGEST_CHECK),
+        };
         let mut check = pin!(sleep(check_every));
         let mut armed = false;
         poll_fn(|cx| {
@@ -186,8 +192,7 @@ impl<'pair> Relay<'pair> {
     }
 
     fn sent_or_stuck(&self) -> bool {
-        let watched = !self.traffic.user_timeout.is_zero();
-        watched && (self.up.has_moved_since_check() || self.down.has_moved_since_check() || self.stall.seen())
+        self.up.has_moved_since_check() || self.down.has_moved_since_check() || self.stall.seen()
     }
 
     /// See [`stall`]. Also notices the reset of a side that is not being read, because the other does not take what was read before.
@@ -195,7 +200,9 @@ impl<'pair> Relay<'pair> {
         self.up.checked();
         self.down.checked();
         let timeout = self.traffic.user_timeout;
-        self.stall.check(self.client, self.leader, timeout);
+        if !timeout.is_zero() {
+            self.stall.check(self.client, self.leader, timeout);
+        }
         for (flow, socket, side) in [
             (&self.up, self.client, Side::Client),
             (&self.down, self.leader, Side::Leader),

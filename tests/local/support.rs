@@ -138,10 +138,13 @@ impl Rig {
 
     /// Waits until so many sessions ended this way, and checks that none is left in the gauges and none ended otherwise.
     pub async fn ends(&self, ending: Ending, count: u64) {
-        until(&format!("{count} sessions ended as {ending}"), || {
-            self.metrics.endings(ending) >= count
-        })
-        .await;
+        let all = || {
+            Ending::ALL
+                .iter()
+                .map(|other| self.metrics.endings(*other))
+                .sum::<u64>()
+        };
+        until(&format!("{count} sessions end"), || all() >= count).await;
         for other in Ending::ALL {
             let expected = if other == ending { count } else { 0 };
             assert_eq!(self.metrics.endings(other), expected, "sessions ended as {other}");

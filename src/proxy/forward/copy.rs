@@ -38,6 +38,12 @@ pub(super) fn recv(source: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     if read > 0 { Ok(read) } else { attempted }
 }
 
+/// Reads what is there, whatever the readiness says, and leaves that as it is.
+pub(super) fn recv_unasked(source: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let (_, read) = rustix::io::retry_on_intr(|| rustix::net::recv(source, &mut *buffer, RecvFlags::DONTWAIT))?;
+    Ok(read)
+}
+
 /// Sends what the sink takes; `WouldBlock` when it takes nothing.
 pub(super) fn send(sink: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     attempt(sink, Interest::WRITABLE, || {

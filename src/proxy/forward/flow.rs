@@ -1,6 +1,7 @@
 //! One direction of a session: small messages are copied, a stream is spliced, an EOF is passed on once everything before it was delivered.
 
 use std::io;
+use std::mem;
 use std::task::{Context, Poll, ready};
 
 use prometheus::IntCounter;
@@ -25,6 +26,8 @@ pub(super) struct Flow {
     ended: bool,
     moved: u64,
     moved_at_check: u64,
+    /// Read once more, whatever the readiness says: see [`Flow::checked`].
+    look_again: bool,
 }
 
 /// What was read and is not yet delivered.
@@ -78,7 +81,10 @@ impl Flow {
         self.moved != self.moved_at_check
     }
 
+    /// A check of a direction that moved bytes since the last. Its next turn reads once without asking for readiness: recv(2) stops short at the
+    /// mark of urgent data although more follows, and what follows would otherwise lie there until the peer sends again.
     pub(super) fn checked(&mut self) {
+        self.look_again = self.has_moved_since_check();
         self.moved_at_check = self.moved;
     }
 
@@ -194,8 +200,14 @@ impl Flow {
 
     /// One reading into the thread's buffer, and one sending of it. The inner result is the reading's.
     fn copy_once(&mut self, source: &TcpStream, sink: &TcpStream) -> Result<io::Result<usize>, Broken> {
+        let looked_again = mem::take(&mut self.look_again);
         copy::with_buffer(|buffer| {
-            let read = match copy::recv(source, buffer) {
+            let read = if looked_again {
+                copy::recv_unasked(source, buffer)
+            } else {
+                copy::recv(source, buffer)
+            };
+            let read = match read {
                 Ok(read) if read > 0 => read,
                 nothing => return Ok(nothing),
             };

@@ -1,0 +1,120 @@
+//! A leader that cannot take a client yet is not the client's trouble: its first packet goes to the next one that can.
+
+use pgnorth::ending::Ending;
+use pgnorth::metrics::SessionState;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use super::support::{Backend, Rig, read_exactly, read_to_end, within};
+
+const SSL_REQUEST: &[u8] = &[0, 0, 0, 8, 4, 210, 22, 47];
+const WELCOME: &[u8] = b"R\0\0\0\x08\0\0\0\0";
+
+/// StartupMessage of protocol 3.
+fn startup() -> Vec<u8> {
+    let parameters = b"user\0postgres\0\0";
+    let length = u32::try_from(8 + parameters.len()).unwrap();
+    [&length.to_be_bytes()[..], &[0, 3, 0, 0], parameters].concat()
+}
+
+fn error(code: &str) -> Vec<u8> {
+    let fields = format!("SFATAL\0C{code}\0Mthe database system is starting up\0\0");
+    let length = u32::try_from(fields.len() + 4).unwrap();
+    [b"E", &length.to_be_bytes()[..], fields.as_bytes()].concat()
+}
+
+/// The leader reads a start-up, answers, and closes if that is an error.
+async fn answer(backend: &Backend, text: &[u8]) -> TcpStream {
+    let mut leader = backend.accept().await;
+    assert_eq!(read_exactly(&mut leader, startup().len()).await, startup());
+    leader.write_all(text).await.unwrap();
+    leader
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_told_not_yet_waits_and_is_served_when_the_leader_can() {
+    let (rig, backend) = Rig::routed().await;
+    let mut client = rig.connect().await;
+    client.write_all(&startup()).await.unwrap();
+    for _ in 0..3 {
+        drop(answer(&backend, &error("57P03")).await);
+    }
+    let mut leader = answer(&backend, WELCOME).await;
+    assert_eq!(read_exactly(&mut client, WELCOME.len()).await, WELCOME);
+    rig.reaches(SessionState::Forwarding, 1).await;
+    client.write_all(b"query").await.unwrap();
+    assert_eq!(read_exactly(&mut leader, 5).await, b"query");
+    drop(client);
+    assert_eq!(read_to_end(&mut leader).await, b"");
+    drop(leader);
+    rig.ends(Ending::ClientClosed, 1).await;
+    // To the byte: what the leaders that did not take the client got does not count.
+    assert_eq!(rig.metrics.bytes_to_leader.get(), startup().len() as u64 + 5);
+    assert_eq!(rig.metrics.bytes_to_client.get(), WELCOME.len() as u64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_breaks_before_it_answers_is_tried_again() {
+    let (mut rig, backend) = Rig::routed().await;
+    let mut client = rig.connect().await;
+    client.write_all(&startup()).await.unwrap();
+    drop(answer(&backend, b"").await);
+    let _leader = answer(&backend, WELCOME).await;
+    assert_eq!(read_exactly(&mut client, WELCOME.len()).await, WELCOME);
+    let complaint = within("a complaint", rig.complaints.recv()).await.unwrap();
+    assert!(complaint.what.contains("before it answered"), "{}", complaint.what);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_encryption_was_declined_the_plain_startup_is_sent_anew() {
+    let (rig, backend) = Rig::routed().await;
+    let mut client = rig.connect().await;
+    client.write_all(SSL_REQUEST).await.unwrap();
+    let mut first = backend.accept().await;
+    assert_eq!(read_exactly(&mut first, SSL_REQUEST.len()).await, SSL_REQUEST);
+    first.write_all(b"N").await.unwrap();
+    assert_eq!(read_exactly(&mut client, 1).await, b"N");
+    client.write_all(&startup()).await.unwrap();
+    assert_eq!(read_exactly(&mut first, startup().len()).await, startup());
+    first.write_all(&error("57P03")).await.unwrap();
+    let _leader = answer(&backend, WELCOME).await;
+    assert_eq!(read_exactly(&mut client, WELCOME.len()).await, WELCOME);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_without_an_answer_yet_moves_on_with_the_leader() {
+    let (rig, backend) = Rig::routed().await;
+    let mut client = rig.connect().await;
+    client.write_all(&startup()).await.unwrap();
+    let mut old = answer(&backend, b"").await;
+    let next = Backend::start("pg-1").await;
+    rig.route(&next);
+    let _leader = answer(&next, WELCOME).await;
+    assert_eq!(read_exactly(&mut client, WELCOME.len()).await, WELCOME);
+    assert_eq!(read_to_end(&mut old).await, b"");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_errors_and_what_is_not_postgresql_are_passed_on() {
+    let (rig, backend) = Rig::routed().await;
+    let refusal = error("28P01");
+    let mut client = rig.connect().await;
+    client.write_all(&startup()).await.unwrap();
+    drop(answer(&backend, &refusal).await);
+    assert_eq!(read_to_end(&mut client).await, refusal);
+
+    let mut client = rig.connect().await;
+    client.write_all(SSL_REQUEST).await.unwrap();
+    let mut leader = backend.accept().await;
+    assert_eq!(read_exactly(&mut leader, SSL_REQUEST.len()).await, SSL_REQUEST);
+    leader.write_all(b"S").await.unwrap();
+    assert_eq!(read_exactly(&mut client, 1).await, b"S");
+    // From here on it may be anything, an error that only looks like one included.
+    leader.write_all(&error("57P03")).await.unwrap();
+    assert_eq!(read_exactly(&mut client, error("57P03").len()).await, error("57P03"));
+
+    let mut client = rig.connect().await;
+    let mut leader = backend.accept().await;
+    leader.write_all(b"who are you?").await.unwrap();
+    assert_eq!(read_exactly(&mut client, 12).await, b"who are you?");
+}

@@ -194,18 +194,19 @@ impl Case<'_> {
 
     fn expired(&self, lock: &LockView, leader: Leader) -> Verdict {
         let member = leader.member.clone();
-        let last = self.view.answers(&member).and_then(|answers| answers.last.as_ref());
-        if let Some(last) = last
-            && last.value.failsafe_active
+        let answers = self.view.answers(&member);
+        // Patroni drops the flag once it has renewed the lock: an answer that says so may overtake the watch.
+        if let Some((last, vouched)) = answers.and_then(|answers| answers.last.as_ref().zip(answers.vouched))
+            && (last.value.failsafe_active || last.value.holds_lock)
             && last.value.is_writable()
-            && self.now < last.at + lock.lock.ttl
+            && self.now < vouched + lock.lock.ttl
             && self.lower_timeline(&last.value).is_none()
         {
             let leader = Leader {
                 timeline: last.value.timeline,
                 ..leader
             };
-            return verdict(Course::Route(leader), Reason::Failsafe(member)).recheck_by(last.at + lock.lock.ttl);
+            return verdict(Course::Route(leader), Reason::Failsafe(member)).recheck_by(vouched + lock.lock.ttl);
         }
         // In pause nobody is promoted by itself, so an old lock proves nothing against a leader that was verified before.
         if self.view.is_paused() && self.is_current(&leader) {

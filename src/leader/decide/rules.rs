@@ -608,6 +608,29 @@ const API_SILENT: &[Row] = &[
             .must_route("a")
             .because("failsafe")
     }),
+    (
+        "a renewed after failsafe mode and says so before the watch does → route",
+        || {
+            Story::a_leads()
+                .after(18.0)
+                .vouched_in_failsafe("a")
+                .after(2.0)
+                .says("a", Role::Primary, "running", 1)
+                .must_route("a")
+                .after(17.9)
+                .must_route("a")
+                .after(0.1)
+                .must_fence()
+        },
+    ),
+    ("a vouched, then lost the lock → fence", || {
+        Story::a_leads()
+            .after(18.0)
+            .vouched_in_failsafe("a")
+            .after(2.0)
+            .says_without_lock("a", 1)
+            .must_fence()
+    }),
     ("a vouched once and fell silent for a whole lease → fence", || {
         Story::a_leads()
             .after(19.0)

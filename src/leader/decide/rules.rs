@@ -164,6 +164,15 @@ impl Story {
         self.heard(Claim::Report(member.into(), Ok(report)))
     }
 
+    fn says_in_pause(self, member: &str, role: Role, holds_lock: bool) -> Self {
+        let report = Report {
+            holds_lock,
+            paused: true,
+            ..report(role, "running", 1)
+        };
+        self.heard(Claim::Report(member.into(), Ok(report)))
+    }
+
     fn vouched_in_failsafe(self, member: &str) -> Self {
         let report = Report {
             failsafe_active: true,
@@ -567,6 +576,21 @@ const API_SILENT: &[Row] = &[
                 .must_fence()
         },
     ),
+    (
+        "paused when the API fell silent, a silent → kept only while a member says that pause goes on",
+        || {
+            Story::a_leads()
+                .configured(true, false)
+                .api_silent()
+                .silent("a")
+                .after(30.0)
+                .says_in_pause("b", Role::Other, false)
+                .must_route("a")
+                .because("paused")
+                .after(3.0)
+                .must_fence()
+        },
+    ),
     ("API silent, a demotes itself → hold", || {
         Story::a_leads()
             .api_silent()
@@ -698,6 +722,20 @@ const REST_ONLY: &[Row] = &[
             .says_without_lock("b", 9)
             .must_route("a")
     }),
+    (
+        "a stops and falls silent → keep for ttl after its last word, then fence",
+        || {
+            Story::a_leads_by_report()
+                .says("a", Role::Primary, "stopping", 1)
+                .after(1.0)
+                .silent("a")
+                .must_hold_keeping("a")
+                .after(18.9)
+                .must_hold_keeping("a")
+                .after(0.1)
+                .must_fence()
+        },
+    ),
     ("a stops → hold, keep its sessions", || {
         Story::a_leads_by_report()
             .says("a", Role::Primary, "stopping", 1)

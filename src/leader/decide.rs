@@ -316,12 +316,16 @@ impl Case<'_> {
 
     /// Members whose newest request was answered, lately, and what they said when.
     fn answering(&self) -> Vec<(&str, &Report, Instant)> {
+        // What was said before the lock moved was said of another reign.
+        let since = self.view.lock().and_then(|lock| lock.held_since);
         self.view
             .members()
             .filter_map(|member| {
                 let answers = self.view.answers(member)?;
                 let last = answers.last.as_ref()?;
-                let stands = answers.silent.is_none() && self.now < last.at + self.policy.report_life;
+                let stands = answers.silent.is_none()
+                    && self.now < last.at + self.policy.report_life
+                    && since.is_none_or(|since| since <= last.at);
                 stands.then_some((member, &last.value, last.at))
             })
             .collect()
@@ -329,15 +333,16 @@ impl Case<'_> {
 
     /// Those of them that say primary and running; those ahead first.
     ///
-    /// Without the lock (status 503) that counts for the current leader, in pause, and in failsafe mode, where the lock is lost for good reason; anybody else
-    /// was promoted behind Patroni's back.
+    /// Without the lock (status 503) that counts for the current leader, and, unless somebody says that it holds the lock, in pause and in failsafe mode, where the
+    /// lock is lost for good reason; anybody else was promoted behind Patroni's back, or left behind as a primary.
     fn primaries(&self) -> Vec<(&str, &Report, Instant)> {
-        let mut found: Vec<_> = self
-            .answering()
+        let answering = self.answering();
+        let somebody_holds_the_lock = answering.iter().any(|(_, report, _)| report.holds_lock);
+        let mut found: Vec<_> = answering
             .into_iter()
             .filter(|(member, report, _)| {
                 let is_current = self.current.is_some_and(|current| current.member == *member);
-                let excused = report.paused || report.failsafe_active;
+                let excused = (report.paused || report.failsafe_active) && !somebody_holds_the_lock;
                 report.is_writable() && (report.holds_lock || is_current || excused)
             })
             .collect();

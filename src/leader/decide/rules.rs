@@ -577,6 +577,24 @@ const API_SILENT: &[Row] = &[
         },
     ),
     (
+        "API silent just after the lock moved to b → a's word from before that proves nothing",
+        || {
+            Story::a_leads()
+                .lock("b")
+                .must_hold_and_cut()
+                .after(0.5)
+                .says("b", Role::Other, "running", 1)
+                .says("a", Role::Primary, "running", 1)
+                .after(0.5)
+                .released()
+                .after(0.5)
+                .api_silent()
+                .must_hold_and_cut()
+                .says("b", Role::Primary, "running", 2)
+                .must_route("b")
+        },
+    ),
+    (
         "paused when the API fell silent, a silent → kept only while a member says that pause goes on",
         || {
             Story::a_leads()
@@ -722,6 +740,22 @@ const REST_ONLY: &[Row] = &[
             .says_without_lock("b", 9)
             .must_route("a")
     }),
+    (
+        "a left behind as a primary in pause, b is being promoted → nobody gets a's clients",
+        || {
+            Story::rest_only()
+                .says_in_pause("a", Role::Primary, false)
+                .must_route("a")
+                .after(1.0)
+                .silent("a")
+                .after(20.0)
+                .must_fence()
+                .says_in_pause("b", Role::Other, true)
+                .says_in_pause("a", Role::Primary, false)
+                .must_hold_and_cut()
+                .because("no member says")
+        },
+    ),
     (
         "a stops and falls silent → keep for ttl after its last word, then fence",
         || {

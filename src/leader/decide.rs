@@ -194,18 +194,19 @@ impl Case<'_> {
 
     fn expired(&self, lock: &LockView, leader: Leader) -> Verdict {
         let member = leader.member.clone();
-        let last = self.view.answers(&member).and_then(|answers| answers.last.as_ref());
-        if let Some(last) = last
-            && last.value.failsafe_active
+        let answers = self.view.answers(&member);
+        // Patroni drops the flag once it has renewed the lock: an answer that says so may overtake the watch.
+        if let Some((last, vouched)) = answers.and_then(|answers| answers.last.as_ref().zip(answers.vouched))
+            && (last.value.failsafe_active || last.value.holds_lock)
             && last.value.is_writable()
-            && self.now < last.at + lock.lock.ttl
+            && self.now < vouched + lock.lock.ttl
             && self.lower_timeline(&last.value).is_none()
         {
             let leader = Leader {
                 timeline: last.value.timeline,
                 ..leader
             };
-            return verdict(Course::Route(leader), Reason::Failsafe(member)).recheck_by(last.at + lock.lock.ttl);
+            return verdict(Course::Route(leader), Reason::Failsafe(member)).recheck_by(vouched + lock.lock.ttl);
         }
         // In pause nobody is promoted by itself, so an old lock proves nothing against a leader that was verified before.
         if self.view.is_paused() && self.is_current(&leader) {
@@ -280,39 +281,69 @@ impl Case<'_> {
             };
         };
         let member = current.member.clone();
-        let end = self.view.last_evidence(Some(&member)).unwrap_or(self.now) + self.view.ttl();
+        let lease_end = self.view.last_evidence(Some(&member)).unwrap_or(self.now) + self.view.ttl();
+        // In pause nobody else is promoted by itself: silence proves nothing against this one.
+        let end = (!self.is_known_to_be_paused(no_lock)).then_some(lease_end);
         match self.standing(&member, None) {
-            Standing::Not(what) => verdict(Course::Hold(Some(current.clone())), Reason::NotWritable(member, what)),
+            // Whatever it said last: by now another may be promoted.
+            _ if end.is_some_and(|end| end <= self.now) => {
+                verdict(Course::Fence, Reason::SilentTooLong(no_lock.clone()))
+            }
+            Standing::Not(what) => {
+                verdict(Course::Hold(Some(current.clone())), Reason::NotWritable(member, what)).recheck_at(end)
+            }
             Standing::StandbyLeader => verdict(Course::Hold(None), Reason::StandbyCluster(member)),
-            // Nobody else is promoted by itself: silence proves nothing against this one.
-            _ if self.view.is_paused() => verdict(
+            _ if end.is_none() => verdict(
                 Course::Route(current.clone()),
                 Reason::SilentInPause(member, no_lock.clone()),
             ),
-            _ if end <= self.now => verdict(Course::Fence, Reason::SilentTooLong(no_lock.clone())),
             _ => verdict(
                 Course::Route(current.clone()),
                 Reason::KeptInSilence(member, no_lock.clone()),
             )
-            .recheck_by(end),
+            .recheck_at(end),
         }
     }
 
-    /// Members whose newest request was answered, lately, with primary and running; those ahead first.
-    ///
-    /// Without the lock (status 503) that counts for the current leader, in pause, and in failsafe mode, where the lock is lost for good reason; anybody else
-    /// was promoted behind Patroni's back.
-    fn primaries(&self) -> Vec<(&str, &Report, Instant)> {
-        let mut found: Vec<_> = self
-            .view
+    /// Paused, and whoever tells of it is still heard: a pause may end unseen.
+    fn is_known_to_be_paused(&self, no_lock: &NoLock) -> bool {
+        let told = match no_lock {
+            NoLock::ApiSilent(_) => self.answering().iter().any(|(_, report, _)| report.paused),
+            NoLock::RestOnly | NoLock::NoObject => self.view.cluster_silence().is_none(),
+        };
+        told && self.view.is_paused()
+    }
+
+    /// Members whose newest request was answered, lately, and what they said when.
+    fn answering(&self) -> Vec<(&str, &Report, Instant)> {
+        // What was said before the lock moved was said of another reign.
+        let since = self.view.lock().and_then(|lock| lock.held_since);
+        self.view
             .members()
             .filter_map(|member| {
                 let answers = self.view.answers(member)?;
                 let last = answers.last.as_ref()?;
-                let stands = answers.silent.is_none() && self.now < last.at + self.policy.report_life;
-                let is_current = self.current.is_some_and(|current| current.member == member);
-                let entitled = last.value.holds_lock || is_current || last.value.paused || last.value.failsafe_active;
-                (stands && entitled && last.value.is_writable()).then_some((member, &last.value, last.at))
+                let stands = answers.silent.is_none()
+                    && self.now < last.at + self.policy.report_life
+                    && since.is_none_or(|since| since <= last.at);
+                stands.then_some((member, &last.value, last.at))
+            })
+            .collect()
+    }
+
+    /// Those of them that say primary and running; those ahead first.
+    ///
+    /// Without the lock (status 503) that counts for the current leader, and, unless somebody says that it holds the lock, in pause and in failsafe mode, where the
+    /// lock is lost for good reason; anybody else was promoted behind Patroni's back, or left behind as a primary.
+    fn primaries(&self) -> Vec<(&str, &Report, Instant)> {
+        let answering = self.answering();
+        let somebody_holds_the_lock = answering.iter().any(|(_, report, _)| report.holds_lock);
+        let mut found: Vec<_> = answering
+            .into_iter()
+            .filter(|(member, report, _)| {
+                let is_current = self.current.is_some_and(|current| current.member == *member);
+                let excused = (report.paused || report.failsafe_active) && !somebody_holds_the_lock;
+                report.is_writable() && (report.holds_lock || is_current || excused)
             })
             .collect();
         found.sort_by_key(|(_, report, _)| std::cmp::Reverse((report.holds_lock, report.timeline)));

@@ -66,6 +66,8 @@ pub struct LockView {
 pub struct Answers {
     /// The newest answer. It stays while the member is silent.
     pub last: Option<Heard<Report>>,
+    /// When it last said that it leads in failsafe mode.
+    pub vouched: Option<Instant>,
     /// The newest request got no answer: since when this is so, and why.
     pub silent: Option<Heard<String>>,
     /// When the newest request came out, one way or the other.
@@ -166,6 +168,9 @@ impl View {
             }
         }
         let answers = self.answers.entry(member).or_default();
+        if report.failsafe_active && report.is_writable() {
+            answers.vouched = Some(at);
+        }
         answers.last = Some(Heard { value: report, at });
         answers.asked = Some(at);
         answers.silent = None;

@@ -164,6 +164,15 @@ impl Story {
         self.heard(Claim::Report(member.into(), Ok(report)))
     }
 
+    fn says_in_pause(self, member: &str, role: Role, holds_lock: bool) -> Self {
+        let report = Report {
+            holds_lock,
+            paused: true,
+            ..report(role, "running", 1)
+        };
+        self.heard(Claim::Report(member.into(), Ok(report)))
+    }
+
     fn vouched_in_failsafe(self, member: &str) -> Self {
         let report = Report {
             failsafe_active: true,
@@ -567,6 +576,39 @@ const API_SILENT: &[Row] = &[
                 .must_fence()
         },
     ),
+    (
+        "API silent just after the lock moved to b → a's word from before that proves nothing",
+        || {
+            Story::a_leads()
+                .lock("b")
+                .must_hold_and_cut()
+                .after(0.5)
+                .says("b", Role::Other, "running", 1)
+                .says("a", Role::Primary, "running", 1)
+                .after(0.5)
+                .released()
+                .after(0.5)
+                .api_silent()
+                .must_hold_and_cut()
+                .says("b", Role::Primary, "running", 2)
+                .must_route("b")
+        },
+    ),
+    (
+        "paused when the API fell silent, a silent → kept only while a member says that pause goes on",
+        || {
+            Story::a_leads()
+                .configured(true, false)
+                .api_silent()
+                .silent("a")
+                .after(30.0)
+                .says_in_pause("b", Role::Other, false)
+                .must_route("a")
+                .because("paused")
+                .after(3.0)
+                .must_fence()
+        },
+    ),
     ("API silent, a demotes itself → hold", || {
         Story::a_leads()
             .api_silent()
@@ -607,6 +649,29 @@ const API_SILENT: &[Row] = &[
             .after(2.0)
             .must_route("a")
             .because("failsafe")
+    }),
+    (
+        "a renewed after failsafe mode and says so before the watch does → route",
+        || {
+            Story::a_leads()
+                .after(18.0)
+                .vouched_in_failsafe("a")
+                .after(2.0)
+                .says("a", Role::Primary, "running", 1)
+                .must_route("a")
+                .after(17.9)
+                .must_route("a")
+                .after(0.1)
+                .must_fence()
+        },
+    ),
+    ("a vouched, then lost the lock → fence", || {
+        Story::a_leads()
+            .after(18.0)
+            .vouched_in_failsafe("a")
+            .after(2.0)
+            .says_without_lock("a", 1)
+            .must_fence()
     }),
     ("a vouched once and fell silent for a whole lease → fence", || {
         Story::a_leads()
@@ -675,6 +740,36 @@ const REST_ONLY: &[Row] = &[
             .says_without_lock("b", 9)
             .must_route("a")
     }),
+    (
+        "a left behind as a primary in pause, b is being promoted → nobody gets a's clients",
+        || {
+            Story::rest_only()
+                .says_in_pause("a", Role::Primary, false)
+                .must_route("a")
+                .after(1.0)
+                .silent("a")
+                .after(20.0)
+                .must_fence()
+                .says_in_pause("b", Role::Other, true)
+                .says_in_pause("a", Role::Primary, false)
+                .must_hold_and_cut()
+                .because("no member says")
+        },
+    ),
+    (
+        "a stops and falls silent → keep for ttl after its last word, then fence",
+        || {
+            Story::a_leads_by_report()
+                .says("a", Role::Primary, "stopping", 1)
+                .after(1.0)
+                .silent("a")
+                .must_hold_keeping("a")
+                .after(18.9)
+                .must_hold_keeping("a")
+                .after(0.1)
+                .must_fence()
+        },
+    ),
     ("a stops → hold, keep its sessions", || {
         Story::a_leads_by_report()
             .says("a", Role::Primary, "stopping", 1)

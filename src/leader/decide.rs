@@ -10,6 +10,10 @@ use crate::leader::observation::{Pod, Report, Role};
 use crate::leader::view::{LockView, View};
 use crate::leader::{Course, Leader};
 
+/// So long before a lease runs out nobody new is sent to its leader: who logs in now would be cut in the middle of it. A lease that is renewed in time never
+/// gets there.
+const LAST_CALL: Duration = Duration::from_millis(500);
+
 /// What the operator may choose.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -53,6 +57,8 @@ pub enum Reason {
     Released,
     /// The lock has no holder, but Patroni is paused and this member says that it is primary.
     ReleasedInPause(String),
+    /// The lock is about to run out.
+    LeaseEnding(String),
     /// The lock was not renewed for its ttl.
     LeaseExpired(String, Duration),
     /// The lock was not renewed, but Patroni is paused.
@@ -142,9 +148,21 @@ impl Case<'_> {
         if lock.lease_end() <= self.now {
             return self.expired(lock, leader);
         }
+        let last_call = lock.lease_end() - LAST_CALL;
+        if last_call <= self.now && self.is_current(&leader) && !self.outlives_the_lease(lock, &leader.member) {
+            let reason = Reason::LeaseEnding(leader.member.clone());
+            return verdict(Course::Hold(Some(leader)), reason).recheck_by(lock.lease_end());
+        }
         self.held_by(leader, lock.held_since)
             .recheck_by(lock.lease_end())
+            .recheck_at((self.now < last_call).then_some(last_call))
             .recheck_at(self.announcement_starts())
+    }
+
+    /// Whether the end of the lease will not end its time.
+    fn outlives_the_lease(&self, lock: &LockView, member: &str) -> bool {
+        let vouched = self.view.answers(member).and_then(|answers| answers.vouched);
+        self.view.is_paused() || vouched.is_some_and(|vouched| self.now < vouched + lock.lock.ttl)
     }
 
     /// The lock is fresh. A leader whose sessions live already needs no word of its REST API to go on: a hiccup changes nothing. Another one must have said
@@ -535,6 +553,10 @@ impl fmt::Display for Reason {
             Self::ReleasedInPause(member) => write!(
                 out,
                 "nobody holds the leader lock, but Patroni is paused and {member} says that it is a running primary"
+            ),
+            Self::LeaseEnding(member) => write!(
+                out,
+                "{member} has not renewed the leader lock, which is about to run out"
             ),
             Self::LeaseExpired(member, ttl) => write!(
                 out,

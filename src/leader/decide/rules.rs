@@ -382,9 +382,14 @@ const WITH_THE_LOCK: &[Row] = &[
     }),
     ("lock not renewed for ttl → fence, and not a moment earlier", || {
         Story::a_leads()
-            .after(19.9)
+            .after(19.4)
             .must_route("a")
             .after(0.1)
+            .must_hold_keeping("a")
+            .because("about to run out")
+            .after(0.49)
+            .must_hold_keeping("a")
+            .after(0.01)
             .must_fence()
             .because("20 s (its ttl)")
     }),

@@ -1,0 +1,147 @@
+//! The faults: how each is done, how long it is watched, and how it is made good.
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+use tokio::time::sleep;
+
+use crate::support::process::run;
+use crate::support::rig::Settings;
+use crate::support::{Member, Rig};
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Fault {
+    /// A planned switchover.
+    Switchover,
+    /// The same, for clients that speak TLS.
+    SwitchoverTls,
+    /// Every process on the primary's host is killed with SIGKILL.
+    HostKilled,
+    /// The cable of the primary's host is pulled.
+    HostVanished,
+    /// The primary's Patroni is stopped with SIGSTOP for good; PostgreSQL goes on.
+    PatroniFrozen,
+    /// The primary's Patroni is stopped for 8 s; its lock stays good.
+    RestHangs,
+    /// One backend of the primary is killed with SIGKILL, so that PostgreSQL recovers in place.
+    BackendKilled,
+    /// The Kubernetes API is down for 60 s, with failsafe mode on.
+    ApiDown,
+    /// The Kubernetes API is cut off from pgnorth alone; 10 s later comes a switchover.
+    ApiCut,
+}
+
+/// Long enough for pgnorth to notice: Patroni renews its lock every 3 s, and a watch that is silent for longer is looked into.
+const CUT_BEFORE_SWITCHOVER: Duration = Duration::from_secs(10);
+
+impl Fault {
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Switchover => "switchover",
+            Self::SwitchoverTls => "switchover, clients with TLS",
+            Self::HostKilled => "kill -9 of the primary's host",
+            Self::HostVanished => "host vanishes (link down)",
+            Self::PatroniFrozen => "Patroni frozen (SIGSTOP), PostgreSQL alive: split brain",
+            Self::RestHangs => "Patroni's REST API hangs for 8 s, lock still good",
+            Self::BackendKilled => "one backend killed -9 (crash recovery in place)",
+            Self::ApiDown => "Kubernetes API down, failsafe mode on",
+            Self::ApiCut => "the API cut off from pgnorth alone, then a switchover",
+        }
+    }
+
+    /// The rig that it needs.
+    pub fn settings(self) -> Settings {
+        Settings {
+            failsafe: self == Self::ApiDown,
+            ..Settings::default()
+        }
+    }
+
+    pub fn with_tls(self) -> bool {
+        self == Self::SwitchoverTls
+    }
+
+    /// Whether another member becomes the primary.
+    pub fn moves_the_primary(self) -> bool {
+        !matches!(self, Self::RestHangs | Self::BackendKilled | Self::ApiDown)
+    }
+
+    /// How often it is done, unless told otherwise: a switchover often enough for a median.
+    pub fn rounds(self) -> u32 {
+        if self == Self::Switchover { 3 } else { 1 }
+    }
+
+    /// What is in force before the fault itself.
+    pub async fn prepare(self) {
+        if self == Self::ApiCut {
+            cut_the_api();
+            sleep(CUT_BEFORE_SWITCHOVER).await;
+        }
+    }
+
+    /// Does it to the primary; ends when all of it is done, and watched for long enough where the primary stays.
+    pub async fn strike(self, rig: &Rig, primary: &Member, outage: Duration) {
+        match self {
+            Self::Switchover | Self::SwitchoverTls | Self::ApiCut => rig.switchover(None).await,
+            Self::HostKilled => primary.kill_host(),
+            Self::HostVanished => primary.link_down(),
+            Self::PatroniFrozen => primary.freeze_patroni(),
+            Self::RestHangs => {
+                primary.freeze_patroni();
+                sleep(Duration::from_secs(8)).await;
+                primary.thaw_patroni();
+                sleep(Duration::from_secs(12)).await;
+            }
+            Self::BackendKilled => {
+                primary.kill_backend().await;
+                sleep(Duration::from_secs(10)).await;
+            }
+            Self::ApiDown => {
+                rig.kubernetes().api_stop();
+                sleep(outage).await;
+                rig.kubernetes().api_start().await;
+                // The leader takes its lock again, and all leave failsafe mode, within 20 s.
+                sleep(Duration::from_secs(25)).await;
+            }
+        }
+    }
+
+    /// Makes the cluster whole again.
+    pub async fn heal(self, rig: &Rig, struck: &Member) {
+        match self {
+            Self::HostKilled => struck.start(),
+            Self::HostVanished => struck.link_up(),
+            Self::PatroniFrozen => struck.thaw_patroni(),
+            Self::ApiCut => restore_the_api(),
+            _ => {}
+        }
+        rig.wait_until_whole(Duration::from_secs(90)).await;
+    }
+}
+
+/// Only pgnorth reaches the API through the loopback device, since Patroni's members have hosts of their own.
+fn cut_the_api() {
+    run("nft", &["add", "table", "inet", "cut"]);
+    run(
+        "nft",
+        &[
+            "add",
+            "chain",
+            "inet",
+            "cut",
+            "out",
+            "{ type filter hook output priority 0; }",
+        ],
+    );
+    for direction in ["dport", "sport"] {
+        let rule = [
+            "add", "rule", "inet", "cut", "out", "oifname", "lo", "tcp", direction, "6443", "drop",
+        ];
+        run("nft", &rule);
+    }
+}
+
+fn restore_the_api() {
+    run("nft", &["delete", "table", "inet", "cut"]);
+}

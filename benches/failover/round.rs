@@ -1,0 +1,183 @@
+//! One round of one fault: clients go to work, the fault is done, and all is watched until it has settled.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::clients::{Clients, Outcome, Seen};
+use crate::contenders::{Contender, Contenders};
+use crate::faults::Fault;
+use crate::figures::View;
+use crate::session::{Session, insert};
+use crate::support::rig::SCOPE;
+use crate::support::{Rig, wait_until};
+use crate::tls::Tls;
+use crate::truth::{Sight, Truth};
+
+/// All contenders lead to the primary long before.
+const READY: Duration = Duration::from_secs(60);
+/// Between the last client's arrival and the fault, plus up to one second by chance, so that no round meets all timers at the same phase.
+const STEADY: Duration = Duration::from_secs(2);
+/// With ttl 20, the next primary is writable at most 26 s after its predecessor's end.
+const FAILOVER: Duration = Duration::from_secs(60);
+/// HAProxy's last sessions to a host that has vanished end some 15 s after the fault; who takes longer than this never comes.
+const SETTLE: Duration = Duration::from_secs(20);
+/// After the last client has arrived: a late relapse would be seen.
+const CALM: Duration = Duration::from_secs(3);
+
+/// What came of it, for each contender in the order of `Contender::ALL`.
+pub struct Round {
+    pub views: Vec<View>,
+    /// From the fault to the moment at which a direct client could write to the new primary.
+    pub writable_after: Option<Duration>,
+}
+
+/// Runs one round and makes the cluster whole again.
+pub async fn run(rig: &Rig, contenders: &Contenders, fault: Fault, outage: Duration) -> Round {
+    let truth = Truth::watch(rig).await;
+    let clients = start_clients(rig, contenders, fault, &truth).await;
+    fault.prepare().await;
+    let primary = rig.leader().await;
+    let old_primary = truth.newest_primary().expect("the primary is written to");
+    eprintln!("  the fault comes at {}", jiff::Timestamp::now());
+    let fault_at = Instant::now();
+    let lease_end = async {
+        match fault {
+            Fault::PatroniFrozen => lease_end(rig).await,
+            _ => None,
+        }
+    };
+    let (lease_end, (), ()) = tokio::join!(
+        lease_end,
+        fault.strike(rig, primary, outage),
+        settled(fault, &truth, &clients, old_primary.timeline)
+    );
+    let mut seen = Vec::new();
+    for clients in clients {
+        seen.push(clients.finish().await);
+    }
+    let by_clients = seen.iter().flat_map(Seen::acknowledged);
+    let by_clients = by_clients.map(|(by, at)| Sight { by: by.clone(), at });
+    let on_new = by_clients.filter(|sight| sight.by.timeline > old_primary.timeline);
+    let new_primary = on_new
+        .chain(truth.first_after(old_primary.timeline))
+        .min_by_key(|sight| sight.at);
+    drop(truth);
+    let view = |seen| View {
+        seen,
+        fault_at,
+        old_primary: old_primary.clone(),
+        new_primary: new_primary.clone(),
+        lease_end,
+    };
+    let round = Round {
+        views: seen.into_iter().map(view).collect(),
+        writable_after: new_primary.as_ref().map(|sight| sight.at - fault_at),
+    };
+    tell(&round, fault_at);
+    fault.heal(rig, primary).await;
+    round
+}
+
+/// Afterwards all clients of all contenders are at work on the primary.
+async fn start_clients(rig: &Rig, contenders: &Contenders, fault: Fault, truth: &Truth) -> Vec<Clients> {
+    let newest = wait_until("a direct client writes", READY, async || truth.newest_primary()).await;
+    for contender in Contender::ALL {
+        let what = format!("{} leads to the primary alone", contender.name());
+        let address = contenders.address(contender);
+        wait_until(&what, READY, async || {
+            leads_to_the_primary_alone(address).await.then_some(())
+        })
+        .await;
+    }
+    let tls = fault.with_tls().then(|| Tls::trusting(rig.authority()));
+    let now = Instant::now();
+    let start = |contender: Contender| {
+        let name = format!("{} {now:?}", contender.key());
+        Clients::start(&name, contenders.address(contender), tls.as_ref())
+    };
+    let clients: Vec<_> = Contender::ALL.into_iter().map(start).collect();
+    wait_until("every client is at work", READY, async || {
+        let at_work = |clients: &Clients| clients.are_all_beyond(newest.timeline - 1) && clients.are_all_idle();
+        clients.iter().all(at_work).then_some(())
+    })
+    .await;
+    let chance = Duration::from_nanos(u64::from(
+        SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().subsec_nanos(),
+    ));
+    tokio::time::sleep(STEADY + chance).await;
+    clients.iter().for_each(Clients::forget);
+    clients
+}
+
+/// HAProxy deals connections out in turn to every server that it takes for a primary, at first to all of them.
+async fn leads_to_the_primary_alone(address: SocketAddr) -> bool {
+    for number in 0..5 {
+        let Ok(session) = Session::open(address, None).await else {
+            return false;
+        };
+        let id = format!("{address} {number} {:?}", Instant::now());
+        if session.insert(&insert(&id)).await.is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+/// Waits until every client has come to the new primary and every idle session to the old one is closed, or for as long as is worth it.
+async fn settled(fault: Fault, truth: &Truth, clients: &[Clients], old_timeline: u32) {
+    if !fault.moves_the_primary() {
+        return;
+    }
+    wait_until("another member is writable", FAILOVER, async || {
+        truth.first_after(old_timeline)
+    })
+    .await;
+    let has_settled =
+        |clients: &Clients| clients.are_all_beyond(old_timeline) && clients.seen().idle.iter().all(Option::is_some);
+    let writable = Instant::now();
+    while writable.elapsed() < SETTLE && !clients.iter().all(has_settled) {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    tokio::time::sleep(CALM).await;
+}
+
+/// When the lease ends that the last renewal began. The API, Patroni and this process have the same clock.
+async fn lease_end(rig: &Rig) -> Option<Instant> {
+    let object = rig.kubernetes().object(&format!("endpoints/{SCOPE}")).await?;
+    let annotations = &object["metadata"]["annotations"];
+    let renewed: jiff::Timestamp = annotations["renewTime"].as_str()?.parse().ok()?;
+    let ttl = Duration::from_secs(annotations["ttl"].as_str()?.parse().ok()?);
+    let age = SystemTime::now().duration_since(SystemTime::from(renewed)).ok()?;
+    Some(Instant::now() + ttl - age)
+}
+
+/// On standard error, for whoever wants to know more than the figures: each failure with its moment.
+fn tell(round: &Round, fault_at: Instant) {
+    eprintln!("  writable after {:?}", round.writable_after);
+    for (contender, view) in Contender::ALL.into_iter().zip(&round.views) {
+        let mut shown = 0;
+        for attempt in &view.seen.attempts {
+            let what = match &attempt.outcome {
+                Outcome::Acknowledged(_) | Outcome::Unfinished => continue,
+                Outcome::NotConnected(why) => format!("not connected: {why}"),
+                Outcome::Broken(why) => format!("broken: {why}"),
+                Outcome::ReadOnly => "read-only".to_owned(),
+            };
+            shown += 1;
+            if shown <= 20 {
+                let after = |at: Instant| at.saturating_duration_since(fault_at).as_secs_f64();
+                eprintln!(
+                    "  {}: {:?} {} from {:.3} to {:.3} s after the fault: {what}",
+                    contender.name(),
+                    attempt.kind,
+                    attempt.client,
+                    after(attempt.started),
+                    after(attempt.ended),
+                );
+            }
+        }
+        if shown > 20 {
+            eprintln!("  {}: and {} more", contender.name(), shown - 20);
+        }
+    }
+}

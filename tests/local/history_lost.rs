@@ -18,6 +18,9 @@ async fn follows_after(how: Gone) {
     product.decides("route", Some("b"), "b holds the leader lock").await;
     assert_eq!(product.session().await.member, "b");
     assert!(cluster.api.gone_told() > 0, "410 was told");
+    // It was an answer: nobody is to be woken for it, nor is the lock to be doubted.
+    let log = product.log();
+    assert!(!log.contains("does not answer"), "{log}");
     assert_eq!(cluster.a.visits(), 1);
 }
 

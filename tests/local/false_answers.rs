@@ -5,8 +5,10 @@ use tokio::task::LocalSet;
 use crate::fake_cluster::{FakeCluster, Product, Session, eventually};
 use crate::fake_patroni::{Answer, report};
 
-/// `answer` makes the false answer of a member.
-async fn proves_nothing(answer: fn(&str) -> Answer) {
+/// Makes the false answer of the member named.
+type FalseAnswer = fn(&str) -> Answer;
+
+async fn proves_nothing(answer: FalseAnswer) {
     let cluster = FakeCluster::start(4).await;
     let product = Product::start(&cluster, &[]).await;
     let mut session = product.session().await;
@@ -51,7 +53,7 @@ async fn proves_nothing(answer: fn(&str) -> Answer) {
 
 #[tokio::test]
 async fn what_is_no_answer_of_this_member_proves_nothing() {
-    let kinds: [(&str, fn(&str) -> Answer); 6] = [
+    let kinds: [(&str, FalseAnswer); 6] = [
         ("accepted, and no answer", |_| Answer::Nothing),
         ("half a body", |name| Answer::HalfBody(primary(name))),
         ("2 MB", |name| Answer::Body(primary(name) + &" ".repeat(2 << 20))),

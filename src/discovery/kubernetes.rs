@@ -5,6 +5,7 @@
 
 pub mod annotations;
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -177,6 +178,7 @@ where
 {
     let mut restart = feed.restart.subscribe();
     let mut faults = Faults::new(&object.title);
+    let mut problems = Problems::default();
     loop {
         let mut events = Box::pin(watcher::watch_object(api.clone(), &object.name));
         let fault = loop {
@@ -194,7 +196,7 @@ where
             };
             faults.are_over();
             let (claim, problem) = read(found.as_ref().map(ResourceExt::annotations));
-            tell(&object.title, problem);
+            problems.tell(&object.title, problem);
             if !feed.say(claim).await {
                 return;
             }
@@ -210,6 +212,7 @@ async fn follow_lock<K: Object>(api: Api<K>, kind: ObjectKind, name: String, fee
     let object = Named::new(&api, name);
     let mut restart = feed.restart.subscribe();
     let mut faults = Faults::new(&object.title);
+    let mut problems = Problems::default();
     let mut known: Option<Annotations> = None;
     let mut quiet = DEADLINE;
     loop {
@@ -234,7 +237,7 @@ async fn follow_lock<K: Object>(api: Api<K>, kind: ObjectKind, name: String, fee
             };
             let found = found.map(|found| found.annotations().clone());
             let (lock, problem) = found.as_ref().map_or((None, None), annotations::lock);
-            tell(&object.title, problem);
+            problems.tell(&object.title, problem);
             // Patroni renews every loop_wait, well within half of ttl. An overdue renewal is asked for until it comes.
             quiet = match &lock {
                 None => QUIET_WITHOUT_LOCK,
@@ -275,6 +278,7 @@ async fn follow_pods(api: Api<Pod>, selector: String, feed: Feed) {
     let title = format!("pods {} with labels {selector}", api.namespace().unwrap_or_default());
     let mut restart = feed.restart.subscribe();
     let mut faults = Faults::new(&title);
+    let mut problems = Problems::default();
     loop {
         let config = watcher::Config::default().labels(&selector);
         let mut events = Box::pin(watcher::watcher(api.clone(), config));
@@ -298,7 +302,7 @@ async fn follow_pods(api: Api<Pod>, selector: String, feed: Feed) {
                     continue;
                 }
                 Event::InitApply(pod) => {
-                    listed.push(read_pod(&pod));
+                    listed.push(read_pod(&pod, &mut problems));
                     continue;
                 }
                 Event::InitDone => {
@@ -308,8 +312,11 @@ async fn follow_pods(api: Api<Pod>, selector: String, feed: Feed) {
                     }
                     Claim::Pods(std::mem::take(&mut listed))
                 }
-                Event::Apply(pod) => Claim::Pod(read_pod(&pod)),
-                Event::Delete(pod) => Claim::PodGone(pod.name_any()),
+                Event::Apply(pod) => Claim::Pod(read_pod(&pod, &mut problems)),
+                Event::Delete(pod) => {
+                    problems.tell(&format!("pod {}", pod.name_any()), None);
+                    Claim::PodGone(pod.name_any())
+                }
             };
             if !feed.say(claim).await {
                 return;
@@ -321,17 +328,30 @@ async fn follow_pods(api: Api<Pod>, selector: String, feed: Feed) {
     }
 }
 
-fn read_pod(pod: &Pod) -> crate::leader::observation::Pod {
+fn read_pod(pod: &Pod, problems: &mut Problems) -> crate::leader::observation::Pod {
     let name = pod.name_any();
     let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref());
     let (read, problem) = annotations::pod(&name, pod.annotations(), ip);
-    tell(&format!("pod {name}"), problem);
+    problems.tell(&format!("pod {name}"), problem);
     read
 }
 
-fn tell(object: &str, problem: Option<Malformed>) {
-    if let Some(problem) = problem {
-        warn!("{object}: {problem}");
+/// What is wrong with each object of one watch, as told last: Patroni writes its objects every few seconds, and the same words each time would bury the rest.
+#[derive(Default)]
+struct Problems(BTreeMap<String, Malformed>);
+
+impl Problems {
+    fn tell(&mut self, object: &str, problem: Option<Malformed>) {
+        match problem {
+            None => {
+                self.0.remove(object);
+            }
+            Some(problem) if self.0.get(object) == Some(&problem) => {}
+            Some(problem) => {
+                warn!("{object}: {problem}");
+                self.0.insert(object.to_owned(), problem);
+            }
+        }
     }
 }
 

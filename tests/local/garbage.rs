@@ -73,6 +73,28 @@ async fn of_three_objects_with_a_leader_only_the_exact_name_counts() {
     assert_eq!(cluster.b.visits(), 0);
 }
 
+#[tokio::test]
+async fn what_is_wrong_is_told_once_not_at_every_renewal() {
+    let cluster = FakeCluster::start(4).await;
+    let product = Product::start(&cluster, &[]).await;
+    product.decides("route", Some("a"), "a holds the leader lock").await;
+    cluster.annotate("ttl", "x");
+    for written in ["1", "2", "3"] {
+        cluster.annotate("optime", written);
+        cluster
+            .api
+            .put("pods", "b", &json!({"status": "{    x", "written": written}));
+    }
+    // Events of one watch are read in their order: when the next problem is told, all before it have been read.
+    cluster.annotate("ttl", "y");
+    cluster.api.put("pods", "b", &json!({"status": "{"}));
+    product.tells("WARN", &["endpoints default/pg", "\"y\""]).await;
+    product.tells("WARN", &["pod b", "column 1)"]).await;
+    let log = product.log();
+    assert_eq!(log.matches("annotation `ttl` is not").count(), 2, "{log}");
+    assert_eq!(log.matches("pod b: annotation `status`").count(), 2, "{log}");
+}
+
 /// The lock moves to a holder that cannot be reached: whoever is written there, nobody gets in, until the lock names a leader that can.
 async fn nobody_gets_in(spoil: impl FnOnce(&FakeCluster), reason: &str) {
     let cluster = FakeCluster::start(4).await;

@@ -108,7 +108,11 @@ impl Discovery {
                 self.recorder.all_is_well();
                 return;
             }
-            _ => self.recorder.sign(now, &verdict.reason.to_string()),
+            course => {
+                let holding = course.open_to().is_none();
+                self.recorder
+                    .sign(now, &verdict.reason.to_string(), holding, view.ttl());
+            }
         }
         let holder = view.lock().and_then(|lock| lock.lock.holder.as_deref());
         if let Some(holder) = holder.filter(|holder| **holder != last.member) {

@@ -5,6 +5,7 @@
 
 pub mod annotations;
 
+use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -26,6 +27,10 @@ use crate::leader::observation::{Claim, ObjectKind, Observation};
 
 /// How long one request to the API may take before it counts as silent.
 const DEADLINE: Duration = Duration::from_secs(1);
+/// How long a connection of a watch may be quiet. (The lock's is watched more closely.)
+const READ_TIMEOUT: Duration = Duration::from_secs(90);
+/// Faults that recur within this are one row: a list that succeeds before each watch that fails is no recovery.
+const RECOVERED_AFTER: Duration = Duration::from_secs(5);
 /// Pause between two tries while the API does not answer.
 const RETRY: Duration = Duration::from_millis(500);
 /// Pause between two tries while the API has never answered but to forbid it: that changes only by an operator's hand. (An API server that has just started
@@ -69,6 +74,9 @@ impl Kubernetes {
         let mut config = Config::infer().await.map_err(ConnectError::NoCredentials)?;
         config.connect_timeout = Some(DEADLINE);
         config.write_timeout = Some(DEADLINE * 5);
+        // A list that is never answered, or a dead stream: bookmarks come about once a minute.
+        config.read_timeout = Some(READ_TIMEOUT);
+        config.reset_reader_on_write = true;
         let namespace = namespace.unwrap_or(&config.default_namespace).to_owned();
         Ok(Self {
             client: Client::try_from(config).map_err(ConnectError::BadCredentials)?,
@@ -177,6 +185,7 @@ where
 {
     let mut restart = feed.restart.subscribe();
     let mut faults = Faults::new(&object.title);
+    let mut problems = Problems::default();
     loop {
         let mut events = Box::pin(watcher::watch_object(api.clone(), &object.name));
         let fault = loop {
@@ -190,7 +199,7 @@ where
             };
             faults.are_over();
             let (claim, problem) = read(found.as_ref().map(ResourceExt::annotations));
-            tell(&object.title, problem);
+            problems.tell(&object.title, problem);
             if !feed.say(claim).await {
                 return;
             }
@@ -206,6 +215,7 @@ async fn follow_lock<K: Object>(api: Api<K>, kind: ObjectKind, name: String, fee
     let object = Named::new(&api, name);
     let mut restart = feed.restart.subscribe();
     let mut faults = Faults::new(&object.title);
+    let mut problems = Problems::default();
     let mut known: Option<Annotations> = None;
     let mut quiet = DEADLINE;
     loop {
@@ -213,6 +223,8 @@ async fn follow_lock<K: Object>(api: Api<K>, kind: ObjectKind, name: String, fee
         let mut check_at = tokio::time::Instant::now() + quiet;
         let fault = loop {
             let found = tokio::select! {
+                biased;
+                _ = restart.changed() => break None,
                 event = events.next() => match event {
                     Some(Ok(found)) => found,
                     Some(Err(error)) => break Some(faults.happened(&error)),
@@ -222,11 +234,10 @@ async fn follow_lock<K: Object>(api: Api<K>, kind: ObjectKind, name: String, fee
                     Ok(found) => found,
                     Err(error) => break Some(faults.happened(&error)),
                 },
-                _ = restart.changed() => break None,
             };
             let found = found.map(|found| found.annotations().clone());
             let (lock, problem) = found.as_ref().map_or((None, None), annotations::lock);
-            tell(&object.title, problem);
+            problems.tell(&object.title, problem);
             // Patroni renews every loop_wait, well within half of ttl. An overdue renewal is asked for until it comes.
             quiet = match &lock {
                 None => QUIET_WITHOUT_LOCK,
@@ -267,6 +278,7 @@ async fn follow_pods(api: Api<Pod>, selector: String, feed: Feed) {
     let title = format!("pods {} with labels {selector}", api.namespace().unwrap_or_default());
     let mut restart = feed.restart.subscribe();
     let mut faults = Faults::new(&title);
+    let mut problems = Problems::default();
     loop {
         let config = watcher::Config::default().labels(&selector);
         let mut events = Box::pin(watcher::watcher(api.clone(), config));
@@ -286,7 +298,7 @@ async fn follow_pods(api: Api<Pod>, selector: String, feed: Feed) {
                     continue;
                 }
                 Event::InitApply(pod) => {
-                    listed.push(read_pod(&pod));
+                    listed.push(read_pod(&pod, &mut problems));
                     continue;
                 }
                 Event::InitDone => {
@@ -296,8 +308,11 @@ async fn follow_pods(api: Api<Pod>, selector: String, feed: Feed) {
                     }
                     Claim::Pods(std::mem::take(&mut listed))
                 }
-                Event::Apply(pod) => Claim::Pod(read_pod(&pod)),
-                Event::Delete(pod) => Claim::PodGone(pod.name_any()),
+                Event::Apply(pod) => Claim::Pod(read_pod(&pod, &mut problems)),
+                Event::Delete(pod) => {
+                    problems.tell(&format!("pod {}", pod.name_any()), None);
+                    Claim::PodGone(pod.name_any())
+                }
             };
             if !feed.say(claim).await {
                 return;
@@ -309,17 +324,30 @@ async fn follow_pods(api: Api<Pod>, selector: String, feed: Feed) {
     }
 }
 
-fn read_pod(pod: &Pod) -> crate::leader::observation::Pod {
+fn read_pod(pod: &Pod, problems: &mut Problems) -> crate::leader::observation::Pod {
     let name = pod.name_any();
     let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref());
     let (read, problem) = annotations::pod(&name, pod.annotations(), ip);
-    tell(&format!("pod {name}"), problem);
+    problems.tell(&format!("pod {name}"), problem);
     read
 }
 
-fn tell(object: &str, problem: Option<Malformed>) {
-    if let Some(problem) = problem {
-        warn!("{object}: {problem}");
+/// What is wrong with objects: told once, and again when it changes.
+#[derive(Default)]
+struct Problems(HashMap<String, Malformed>);
+
+impl Problems {
+    fn tell(&mut self, object: &str, problem: Option<Malformed>) {
+        match problem {
+            Some(problem) if self.0.get(object) == Some(&problem) => {}
+            Some(problem) => {
+                warn!("{object}: {problem}");
+                self.0.insert(object.to_owned(), problem);
+            }
+            None => {
+                self.0.remove(object);
+            }
+        }
     }
 }
 
@@ -327,6 +355,7 @@ fn tell(object: &str, problem: Option<Malformed>) {
 struct Faults {
     title: String,
     count: u64,
+    last: Option<Instant>,
     /// An answer came before: who was allowed once is most likely allowed again in a moment.
     answered: bool,
 }
@@ -342,12 +371,14 @@ impl Faults {
         Self {
             title: title.to_owned(),
             count: 0,
+            last: None,
             answered: false,
         }
     }
 
     fn happened(&mut self, error: &watcher::Error) -> Fault {
         self.count += 1;
+        self.last = Some(Instant::now());
         let forbidden = is_forbidden(error);
         let why = if forbidden {
             format!(
@@ -373,10 +404,13 @@ impl Faults {
         }
     }
 
-    /// An answer came; `true` if that ended a row of faults.
+    /// An answer came; `true` if that ended a row of faults, the last of which is some time ago.
     fn are_over(&mut self) -> bool {
-        let count = std::mem::take(&mut self.count);
         self.answered = true;
+        if self.last.is_some_and(|last| last.elapsed() < RECOVERED_AFTER) {
+            return false;
+        }
+        let count = std::mem::take(&mut self.count);
         if count > 0 {
             info!(faults = count, "the Kubernetes API answers again for {}", self.title);
         }

@@ -147,7 +147,8 @@ impl Opening {
     async fn listen(&mut self, client: &TcpStream, leader: &TcpStream) -> Result<Option<Packet>, NotYet> {
         loop {
             match heard(&self.heard) {
-                Heard::Whole(Packet::Encryption, length) if self.heard.len() > length => return Ok(None),
+                // What follows the packet may already be work: it must not be sent twice.
+                Heard::Whole(_, length) if self.heard.len() > length => return Ok(None),
                 Heard::Whole(packet, _) => return Ok(Some(packet)),
                 Heard::Foreign => return Ok(None),
                 Heard::Part => {}
@@ -160,9 +161,14 @@ impl Opening {
                     _ => return Ok(None),
                 },
                 // A leader that speaks first has something to say, or is gone.
-                answer = answer(leader) => {
+                _ = leader.readable() => {
+                    let answer = match answer(leader).await {
+                        // It got tired of a client that says nothing (authentication_timeout): an end like any other.
+                        Err(NotYet::Broke(error)) if error.kind() == ErrorKind::UnexpectedEof => Vec::new(),
+                        answer => answer?,
+                    };
                     self.answered = true;
-                    self.pass_on(&answer?, client).await;
+                    self.pass_on(&answer, client).await;
                     return Ok(None);
                 }
             }
@@ -231,11 +237,11 @@ fn error_message(answer: &[u8]) -> Option<Option<&[u8]>> {
 
 /// What is there to read; empty at the end. Cancel-safe.
 async fn receive(from: &TcpStream) -> io::Result<Vec<u8>> {
-    let mut chunk = [0; CHUNK];
     loop {
         from.readable().await?;
-        match from.try_read(&mut chunk) {
-            Ok(read) => return Ok(chunk[..read].to_vec()),
+        let mut bytes = Vec::with_capacity(CHUNK);
+        match from.try_read_buf(&mut bytes) {
+            Ok(_) => return Ok(bytes),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }

@@ -161,11 +161,12 @@ impl Opening {
                     _ => return Ok(None),
                 },
                 // A leader that speaks first has something to say, or is gone.
-                _ = leader.readable() => {
-                    let answer = match answer(leader).await {
+                first = receive(leader) => {
+                    let first = first.map_err(NotYet::Broke)?;
+                    let answer = match first.is_empty() {
                         // It got tired of a client that says nothing (authentication_timeout): an end like any other.
-                        Err(NotYet::Broke(error)) if error.kind() == ErrorKind::UnexpectedEof => Vec::new(),
-                        answer => answer?,
+                        true => first,
+                        false => complete(first, leader).await?,
                     };
                     self.answered = true;
                     self.pass_on(&answer, client).await;
@@ -191,19 +192,22 @@ impl Opening {
 
 /// The leader's first answer, or that there is none yet.
 async fn answer(leader: &TcpStream) -> Result<Vec<u8>, NotYet> {
-    let mut answer = Vec::new();
+    let first = receive(leader).await.map_err(NotYet::Broke)?;
+    if first.is_empty() {
+        return Err(NotYet::Broke(ErrorKind::UnexpectedEof.into()));
+    }
+    complete(first, leader).await
+}
+
+/// The answer that begins like this: an error is read to its end.
+async fn complete(mut answer: Vec<u8>, leader: &TcpStream) -> Result<Vec<u8>, NotYet> {
     loop {
-        let bytes = receive(leader).await.map_err(NotYet::Broke)?;
-        if bytes.is_empty() {
-            return match answer.is_empty() {
-                true => Err(NotYet::Broke(ErrorKind::UnexpectedEof.into())),
-                false => Ok(answer),
-            };
-        }
-        answer.extend(bytes);
         match error_message(&answer) {
             None => return Ok(answer),
-            Some(None) if answer.len() < LONGEST_ERROR => {}
+            Some(None) if answer.len() < LONGEST_ERROR => match receive(leader).await.map_err(NotYet::Broke)? {
+                more if more.is_empty() => return Ok(answer),
+                more => answer.extend(more),
+            },
             Some(None) => return Ok(answer),
             Some(Some(message)) => {
                 let field = |kind: u8| {

@@ -192,6 +192,10 @@ where
             let found = tokio::select! {
                 event = events.next() => match event {
                     Some(Ok(found)) => found,
+                    Some(Err(error)) if is_gone(&error) => {
+                        faults.history_lost().await;
+                        break None;
+                    }
                     Some(Err(error)) => break Some(error),
                     None => break None,
                 },
@@ -227,6 +231,10 @@ async fn follow_lock<K: Object>(api: Api<K>, kind: ObjectKind, name: String, fee
                 _ = restart.changed() => break None,
                 event = events.next() => match event {
                     Some(Ok(found)) => found,
+                    Some(Err(error)) if is_gone(&error) => {
+                        faults.history_lost().await;
+                        break None;
+                    }
                     Some(Err(error)) => break Some(faults.happened(&error)),
                     None => break None,
                 },
@@ -287,6 +295,10 @@ async fn follow_pods(api: Api<Pod>, selector: String, feed: Feed) {
             let event = tokio::select! {
                 event = events.next() => match event {
                     Some(Ok(event)) => event,
+                    Some(Err(error)) if is_gone(&error) => {
+                        faults.history_lost().await;
+                        break None;
+                    }
                     Some(Err(error)) => break Some(error),
                     None => break None,
                 },
@@ -358,6 +370,8 @@ struct Faults {
     last: Option<Instant>,
     /// An answer came before: who was allowed once is most likely allowed again in a moment.
     answered: bool,
+    /// When the API last said that history is lost.
+    lost: Option<tokio::time::Instant>,
 }
 
 /// What to do about a fault.
@@ -373,7 +387,17 @@ impl Faults {
             count: 0,
             last: None,
             answered: false,
+            lost: None,
         }
+    }
+
+    /// 410 Gone is an answer, no silence: a list tells at once what the watch could not. The wait is for an API that says so again and again.
+    async fn history_lost(&mut self) {
+        debug!("the history of {} is lost: listing anew", self.title);
+        if let Some(lost) = self.lost {
+            tokio::time::sleep_until(lost + RETRY).await;
+        }
+        self.lost = Some(tokio::time::Instant::now());
     }
 
     fn happened(&mut self, error: &watcher::Error) -> Fault {
@@ -419,13 +443,22 @@ impl Faults {
 }
 
 fn is_forbidden(error: &watcher::Error) -> bool {
+    status_of(error) == Some(403)
+}
+
+fn is_gone(error: &watcher::Error) -> bool {
+    status_of(error) == Some(410)
+}
+
+/// The HTTP status that the API refused with, whether as an answer or as an event.
+fn status_of(error: &watcher::Error) -> Option<u16> {
     use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
     match error {
-        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => {
-            matches!(error, kube::Error::Api(status) if status.code == 403)
-        }
-        WatchError(status) => status.code == 403,
-        NoResourceVersion => false,
+        InitialListFailed(kube::Error::Api(status))
+        | WatchStartFailed(kube::Error::Api(status))
+        | WatchFailed(kube::Error::Api(status))
+        | WatchError(status) => Some(status.code),
+        InitialListFailed(_) | WatchStartFailed(_) | WatchFailed(_) | NoResourceVersion => None,
     }
 }
 

@@ -117,10 +117,7 @@ pub fn settings(annotations: &Annotations) -> Read<Option<ClusterSettings>> {
             }),
             None,
         ),
-        Err(error) => (
-            None,
-            Some(malformed("config", format!("is not Patroni's JSON: {error}"))),
-        ),
+        Err(error) => (None, Some(malformed("config", not_json(&error)))),
     }
 }
 
@@ -140,17 +137,7 @@ pub fn pod(name: &str, annotations: &Annotations, ip: Option<&str>) -> Read<Pod>
     {
         None => (Status::default(), None),
         Some(Ok(status)) => (status, None),
-        Some(Err(error)) => (
-            Status::default(),
-            Some(malformed(
-                "status",
-                format!(
-                    "is not Patroni's JSON (line {}, column {})",
-                    error.line(),
-                    error.column()
-                ),
-            )),
-        ),
+        Some(Err(error)) => (Status::default(), Some(malformed("status", not_json(&error)))),
     };
     let conn_address = status.conn_url.as_deref().map(address_of);
     let address = match (conn_address, ip) {
@@ -193,6 +180,15 @@ fn address_of(conn_url: &str) -> Result<Address, &'static str> {
     }
     let host = url.host_str().filter(|host| !host.is_empty()).ok_or("names no host")?;
     Address::new(host, url.port().unwrap_or(POSTGRESQL_PORT)).map_err(|_| "names no valid host and port")
+}
+
+/// By place alone: serde's own words quote the value, which may be a secret.
+fn not_json(error: &serde_json::Error) -> String {
+    format!(
+        "is not Patroni's JSON (line {}, column {})",
+        error.line(),
+        error.column()
+    )
 }
 
 fn malformed(annotation: &'static str, what: String) -> Malformed {
@@ -340,5 +336,13 @@ mod tests {
         assert!(!read(r#"{"ttl":20,"pause":null,"standby_cluster":null}"#).standby_cluster);
         assert!(read(r#"{"standby_cluster":{"host":"10.1.0.1"}}"#).standby_cluster);
         assert!(settings(&annotations(&[("config", "{")])).1.is_some());
+    }
+
+    #[test]
+    fn a_config_that_is_no_json_is_named_without_quoting_it() {
+        for text in ["", "{", "7", "\"secret\"", "[\"secret\"]"] {
+            let problem = settings(&annotations(&[("config", text)])).1.unwrap().to_string();
+            assert!(problem.contains("`config`") && !problem.contains("secret"), "{problem}");
+        }
     }
 }

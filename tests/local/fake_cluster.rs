@@ -1,0 +1,272 @@
+//! The real binary in front of a fake cluster: members a and b behind a fake API server, and what can be seen of pgnorth from outside.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::fake_api::FakeApi;
+use crate::fake_patroni::FakeMember;
+use crate::support::{HANG, within};
+
+/// Patroni renews well within half of a ttl.
+const RENEWAL: Duration = Duration::from_millis(500);
+
+/// Member a leads; the lock is kept in Endpoints and renewed all the time.
+pub struct FakeCluster {
+    pub api: FakeApi,
+    pub a: FakeMember,
+    pub b: FakeMember,
+    lock: Arc<Mutex<Value>>,
+}
+
+/// A running pgnorth; dropping it kills it, and shows its log when a test is failing.
+pub struct Product {
+    child: Child,
+    folder: TempDir,
+    pub address: SocketAddr,
+    admin: SocketAddr,
+}
+
+/// A client that got through.
+pub struct Session {
+    stream: TcpStream,
+    pub member: String,
+}
+
+impl FakeCluster {
+    pub async fn start(ttl: u32) -> Self {
+        let api = FakeApi::start().await;
+        let (a, b) = (FakeMember::start("a").await, FakeMember::start("b").await);
+        a.is_primary(1);
+        api.put("pods", "a", &a.pod("primary"));
+        api.put("pods", "b", &b.pod("replica"));
+        let lock = json!({"leader": "a", "ttl": ttl.to_string(), "acquireTime": "then", "transitions": "0"});
+        let cluster = Self {
+            api,
+            a,
+            b,
+            lock: Arc::new(Mutex::new(lock)),
+        };
+        let (api, lock) = (cluster.api.clone(), cluster.lock.clone());
+        tokio::spawn(async move {
+            for renewal in 0_u64.. {
+                let annotations = {
+                    let mut lock = lock.lock().unwrap();
+                    lock["renewTime"] = json!(renewal.to_string());
+                    lock.clone()
+                };
+                api.put("endpoints", "pg", &annotations);
+                tokio::time::sleep(RENEWAL).await;
+            }
+        });
+        cluster
+    }
+
+    /// Changes one annotation of the leader object, at once.
+    pub fn annotate(&self, annotation: &str, value: &str) {
+        let annotations = {
+            let mut lock = self.lock.lock().unwrap();
+            lock[annotation] = json!(value);
+            lock.clone()
+        };
+        self.api.put("endpoints", "pg", &annotations);
+    }
+
+    /// The lock names another member.
+    pub fn lock_moves_to(&self, member: &str) {
+        self.annotate("leader", member);
+    }
+}
+
+impl Product {
+    /// Starts the binary; afterwards it listens. It need not know a leader yet.
+    pub async fn start(cluster: &FakeCluster, flags: &[&str]) -> Self {
+        let folder = TempDir::new().unwrap();
+        let kubeconfig = folder.path().join("kubeconfig");
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "fake",
+            "clusters": [{"name": "fake", "cluster": {"server": format!("http://{}", cluster.api.address)}}],
+            "users": [{"name": "fake", "user": {"token": "fake"}}],
+            "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake", "namespace": "default"}}],
+        });
+        std::fs::write(&kubeconfig, config.to_string()).unwrap();
+        let log = File::create(folder.path().join("log")).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_pgnorth"))
+            .env_clear()
+            .env("KUBECONFIG", kubeconfig)
+            .args(["--scope", "pg", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .args(["--log-format", "json"])
+            .args(flags)
+            .stdin(Stdio::null())
+            .stderr(log.try_clone().unwrap())
+            .stdout(log)
+            .spawn()
+            .unwrap();
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut product = Self {
+            child,
+            folder,
+            address: nowhere,
+            admin: nowhere,
+        };
+        let line = product
+            .logs("listening", |event| event["fields"]["message"] == "listening")
+            .await;
+        let address = |field: &str| line["fields"][field].as_str().unwrap().parse().unwrap();
+        (product.address, product.admin) = (address("postgres"), address("admin"));
+        product
+    }
+
+    /// The log as it was written.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    /// Every log line so far.
+    pub fn events(&self) -> Vec<Value> {
+        let log = self.log();
+        log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// Waits for a log line, and returns it.
+    pub async fn logs(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        eventually(&format!("the log says: {what}"), async || {
+            self.events().into_iter().find(|event| is_it(event))
+        })
+        .await
+    }
+
+    /// Waits for a log line of this level that holds every one of these words.
+    pub async fn tells(&self, level: &str, words: &[&str]) {
+        self.logs(&format!("{level} {words:?}"), |event| {
+            let message = event["fields"]["message"].as_str().unwrap_or_default();
+            event["level"] == level && words.iter().all(|word| message.contains(word))
+        })
+        .await;
+    }
+
+    /// Status and body of an admin page.
+    pub async fn page(&self, path: &str) -> (u16, String) {
+        let mut stream = within("the admin port accepts", TcpStream::connect(self.admin))
+            .await
+            .unwrap();
+        let request = format!("GET {path} HTTP/1.0\r\nHost: admin\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        within("the admin port answers", stream.read_to_string(&mut answer))
+            .await
+            .unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, body.to_owned())
+    }
+
+    /// `/leader`.
+    pub async fn leader(&self) -> Value {
+        serde_json::from_str(&self.page("/leader").await.1).unwrap()
+    }
+
+    /// Waits until `/leader` shows this course, this member and a reason with these words.
+    pub async fn decides(&self, course: &str, member: Option<&str>, reason: &str) {
+        let mut last = Value::Null;
+        let start = Instant::now();
+        loop {
+            let leader = self.leader().await;
+            let text = leader["reason"].as_str().unwrap();
+            if leader["course"] == course && leader["member"] == json!(member) && text.contains(reason) {
+                return;
+            }
+            if leader != last {
+                println!("/leader: {leader}");
+                last = leader;
+            }
+            assert!(
+                start.elapsed() < HANG,
+                "never decides: {course} {member:?} because {reason:?}; last {last}"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// A client that has connected and said something; who answers will show.
+    pub async fn client(&self) -> TcpStream {
+        let mut stream = within("a client connects", TcpStream::connect(self.address))
+            .await
+            .unwrap();
+        stream.write_all(b"?").await.unwrap();
+        stream
+    }
+
+    /// A client that waits until it gets through.
+    pub async fn session(&self) -> Session {
+        Session::of(self.client().await).await
+    }
+
+    /// Fails if the secret can be seen anywhere.
+    pub async fn keeps_secret(&self, secret: &str) {
+        for text in [self.log(), self.page("/leader").await.1, self.page("/metrics").await.1] {
+            assert!(!text.contains(secret), "{secret} shows in\n{text}");
+        }
+    }
+
+    /// Fails if the process has ended.
+    pub fn lives(&mut self) {
+        assert!(self.child.try_wait().unwrap().is_none(), "pgnorth ended");
+    }
+}
+
+impl Drop for Product {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("---- pgnorth's log\n{}", self.log());
+        }
+    }
+}
+
+impl Session {
+    /// Waits until a member answers.
+    pub async fn of(mut stream: TcpStream) -> Self {
+        let mut name = [0];
+        within("a member answers", stream.read_exact(&mut name)).await.unwrap();
+        let member = String::from_utf8(name.into()).unwrap();
+        Self { stream, member }
+    }
+
+    /// Fails unless a byte comes back.
+    pub async fn lives(&mut self) {
+        self.stream.write_all(b"x").await.unwrap();
+        let mut byte = [0];
+        within("the session echoes", self.stream.read_exact(&mut byte))
+            .await
+            .expect("the session lives");
+        assert_eq!(&byte, b"x");
+    }
+
+    /// Waits until pgnorth ends it.
+    pub async fn ends(mut self) {
+        let mut rest = Vec::new();
+        let _ = within("the session ends", self.stream.read_to_end(&mut rest)).await;
+    }
+}
+
+/// Looks until there is an answer; the deadline only guards against hanging.
+pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    within(what, async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+}

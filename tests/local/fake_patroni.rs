@@ -1,0 +1,154 @@
+//! Plays a member: a REST API with scripted answers, and a PostgreSQL that tells its name to whoever says something, and then echoes.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// One member; it ends with the test's runtime.
+pub struct FakeMember {
+    pub name: &'static str,
+    pub rest: SocketAddr,
+    pub postgres: SocketAddr,
+    script: Arc<Mutex<Answer>>,
+    asked: Arc<AtomicU32>,
+    visits: Arc<AtomicU32>,
+}
+
+/// What the REST API does with a request.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// Status and body, as Patroni answers.
+    Json(u16, Value),
+    /// 200 with this body, which is no JSON of Patroni's.
+    Body(String),
+    /// The promised length is longer than what comes, and then the connection stays open.
+    HalfBody(String),
+    /// The connection stays open and nothing comes.
+    Nothing,
+    /// The connection is reset.
+    Reset,
+}
+
+impl FakeMember {
+    /// A running replica on timeline 1.
+    pub async fn start(name: &'static str) -> Self {
+        let rest = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let postgres = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let member = Self {
+            name,
+            rest: rest.local_addr().unwrap(),
+            postgres: postgres.local_addr().unwrap(),
+            script: Arc::new(Mutex::new(report(name, 503, "replica", 1))),
+            asked: Arc::default(),
+            visits: Arc::default(),
+        };
+        let (script, asked) = (member.script.clone(), member.asked.clone());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = rest.accept().await {
+                let (script, asked) = (script.clone(), asked.clone());
+                tokio::spawn(async move {
+                    let answer = script.lock().unwrap().clone();
+                    let _ = respond(stream, answer, &asked).await;
+                });
+            }
+        });
+        let visits = member.visits.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = postgres.accept().await {
+                visits.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(talk(stream, name));
+            }
+        });
+        member
+    }
+
+    /// The REST API answers so from now on.
+    pub fn answers(&self, answer: Answer) {
+        *self.script.lock().unwrap() = answer;
+    }
+
+    /// It holds the lock and accepts writes.
+    pub fn is_primary(&self, timeline: u32) {
+        self.answers(report(self.name, 200, "primary", timeline));
+    }
+
+    /// It does not hold the lock.
+    pub fn is_replica(&self, timeline: u32) {
+        self.answers(report(self.name, 503, "replica", timeline));
+    }
+
+    /// It holds the lock and is not promoted yet.
+    pub fn is_being_promoted(&self) {
+        self.answers(report(self.name, 200, "replica", 1));
+    }
+
+    /// How many requests the REST API was asked, whole ones.
+    pub fn asked(&self) -> u32 {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    /// How many connections PostgreSQL got.
+    pub fn visits(&self) -> u32 {
+        self.visits.load(Ordering::SeqCst)
+    }
+
+    /// The annotations of its pod.
+    pub fn pod(&self, role: &str) -> Value {
+        self.pod_with_conn_url(role, &format!("postgres://{}/postgres", self.postgres))
+    }
+
+    pub fn pod_with_conn_url(&self, role: &str, conn_url: &str) -> Value {
+        let status = json!({
+            "conn_url": conn_url, "api_url": format!("http://{}/patroni", self.rest),
+            "state": "running", "role": role, "version": "4.1.5", "timeline": 1,
+        });
+        json!({"status": status.to_string()})
+    }
+}
+
+/// The answer to `GET /primary`.
+pub fn report(name: &str, status: u16, role: &str, timeline: u32) -> Answer {
+    let body = json!({
+        "state": "running", "role": role, "timeline": timeline, "database_system_identifier": "7440000000000000000",
+        "patroni": {"version": "4.1.5", "scope": "pg", "name": name},
+    });
+    Answer::Json(status, body)
+}
+
+async fn respond(mut stream: TcpStream, answer: Answer, asked: &AtomicU32) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await?);
+    }
+    asked.fetch_add(1, Ordering::SeqCst);
+    let (status, body, promised) = match answer {
+        Answer::Json(status, body) => (status, body.to_string(), 0),
+        Answer::Body(body) => (200, body, 0),
+        Answer::HalfBody(body) => (200, body[..body.len() / 2].to_owned(), body.len().div_ceil(2)),
+        Answer::Nothing => return std::future::pending().await,
+        Answer::Reset => return SockRef::from(&stream).set_linger(Some(Duration::ZERO)),
+    };
+    let length = body.len() + promised;
+    let head = format!("HTTP/1.0 {status} Fake\r\nContent-Length: {length}\r\n\r\n");
+    stream.write_all((head + &body).as_bytes()).await?;
+    if promised > 0 {
+        return std::future::pending().await;
+    }
+    stream.shutdown().await
+}
+
+async fn talk(mut stream: TcpStream, name: &str) -> std::io::Result<()> {
+    let mut byte = [0];
+    stream.read_exact(&mut byte).await?;
+    stream.write_all(name.as_bytes()).await?;
+    loop {
+        stream.read_exact(&mut byte).await?;
+        stream.write_all(&byte).await?;
+    }
+}

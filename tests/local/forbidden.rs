@@ -1,0 +1,45 @@
+//! What RBAC forbids: one kind of object is done without; everything forbidden is said, by verb and resource.
+
+use crate::fake_cluster::{FakeCluster, Product};
+
+#[tokio::test]
+async fn forbidden_configmaps_are_done_without() {
+    let cluster = FakeCluster::start(4).await;
+    cluster.api.forbid("configmaps");
+    let product = Product::start(&cluster, &[]).await;
+    assert_eq!(product.session().await.member, "a");
+    for object in ["pg-leader", "pg-failover", "pg-config"] {
+        product
+            .tells("INFO", &[&format!("configmaps default/{object}"), "forbidden", "list"])
+            .await;
+    }
+    assert_eq!(product.page("/readyz").await.0, 200);
+    product.decides("route", Some("a"), "a holds the leader lock").await;
+    let told = product.events();
+    let of_configmaps = |event: &&serde_json::Value| event.to_string().contains("configmaps");
+    let lines: Vec<_> = told.iter().filter(of_configmaps).collect();
+    assert_eq!(lines.len(), 3, "one line an object: {lines:?}");
+    assert!(lines.iter().all(|line| line["level"] == "INFO"), "{lines:?}");
+}
+
+#[tokio::test]
+async fn everything_forbidden_is_not_ready_and_says_why() {
+    let cluster = FakeCluster::start(4).await;
+    for kind in ["endpoints", "configmaps", "pods"] {
+        cluster.api.forbid(kind);
+    }
+    let mut product = Product::start(&cluster, &[]).await;
+    for kind in ["endpoints", "configmaps", "pods"] {
+        product.tells("INFO", &[kind, "forbidden", "get, list and watch"]).await;
+    }
+    product.decides("hold", None, "cannot list resource").await;
+    let leader = product.leader().await["reason"].to_string();
+    assert!(
+        leader.contains("forbidden") && leader.contains("default/pg"),
+        "{leader}"
+    );
+    let (status, why) = product.page("/readyz").await;
+    assert_eq!(status, 503, "{why}");
+    assert_eq!(cluster.a.visits() + cluster.b.visits(), 0);
+    product.lives();
+}

@@ -1,0 +1,35 @@
+//! 410 Gone: what happened since is lost, so pgnorth lists anew and follows the leader that it finds.
+
+use crate::fake_api::Gone;
+use crate::fake_cluster::{FakeCluster, Product};
+
+async fn follows_after(how: Gone) {
+    // The check of an overdue renewal comes after half a ttl: far too late to be what helps here.
+    let cluster = FakeCluster::start(1800).await;
+    let product = Product::start(&cluster, &[]).await;
+    let session = product.session().await;
+    assert_eq!(session.member, "a");
+
+    cluster.a.is_replica(1);
+    cluster.b.is_primary(2);
+    cluster.api.lose_history(how, || cluster.lock_moves_to("b"));
+
+    session.ends().await;
+    product.decides("route", Some("b"), "b holds the leader lock").await;
+    assert_eq!(product.session().await.member, "b");
+    assert!(cluster.api.gone_told() > 0, "410 was told");
+    // It was an answer: nobody is to be woken for it, nor is the lock to be doubted.
+    let log = product.log();
+    assert!(!log.contains("does not answer"), "{log}");
+    assert_eq!(cluster.a.visits(), 1);
+}
+
+#[tokio::test]
+async fn a_watch_refused_with_410_is_listed_anew() {
+    follows_after(Gone::Status).await;
+}
+
+#[tokio::test]
+async fn a_watch_that_tells_410_is_listed_anew() {
+    follows_after(Gone::Event).await;
+}

@@ -1,0 +1,39 @@
+//! The lock moves before the promotion ends: sessions to the former leader end at the move, and clients wait until the new one says that it accepts writes.
+
+use crate::fake_cluster::{FakeCluster, Product, Session, eventually};
+
+#[tokio::test]
+async fn clients_wait_from_the_lock_to_the_promotion() {
+    let cluster = FakeCluster::start(4).await;
+    let product = Product::start(&cluster, &[]).await;
+    let mut session = product.session().await;
+    assert_eq!(session.member, "a");
+    session.lives().await;
+
+    // a does not know yet: it still says that it leads.
+    cluster.b.is_being_promoted();
+    cluster.lock_moves_to("b");
+    session.ends().await;
+    let early = product.client().await;
+    product
+        .decides(
+            "hold",
+            None,
+            "b leads but does not accept writes: it is still in recovery",
+        )
+        .await;
+    let late = product.client().await;
+    let asked = cluster.b.asked();
+    eventually("b is asked again and again", async || {
+        (cluster.b.asked() >= asked + 10).then_some(())
+    })
+    .await;
+    assert_eq!((cluster.a.visits(), cluster.b.visits()), (1, 0));
+
+    cluster.b.is_primary(2);
+    assert_eq!(Session::of(early).await.member, "b");
+    assert_eq!(Session::of(late).await.member, "b");
+    let leader = product.leader().await;
+    assert_eq!((&leader["member"], &leader["timeline"]), (&"b".into(), &2.into()));
+    assert_eq!(cluster.a.visits(), 1);
+}

@@ -128,6 +128,7 @@ impl Discovery {
             return;
         }
         let reason = verdict.reason.to_string();
+        self.readiness.missing(reason.as_str());
         let before = self.metrics.sessions_cut();
         if let Some(cut) = self.slot.publish(verdict.course.clone(), reason.clone()) {
             let (metrics, recorder) = (self.metrics.clone(), self.recorder.clone());

@@ -122,6 +122,16 @@ impl FakeApi {
         self.tell();
     }
 
+    /// From now on every request to watch is answered with 410, and open watches end.
+    pub fn keep_no_history(&self) {
+        let mut state = self.state();
+        state.oldest = u64::MAX;
+        state.gone = Some(Gone::Status);
+        state.generation += 1;
+        drop(state);
+        self.tell();
+    }
+
     /// How often 410 was told.
     pub fn gone_told(&self) -> u32 {
         self.state().gone_told

@@ -40,6 +40,10 @@ async fn everything_forbidden_is_not_ready_and_says_why() {
     );
     let (status, why) = product.page("/readyz").await;
     assert_eq!(status, 503, "{why}");
+    assert!(
+        why.contains("cannot list resource") && why.contains("default/pg"),
+        "{why}"
+    );
     assert_eq!(cluster.a.visits() + cluster.b.visits(), 0);
     product.lives();
 }

@@ -1,7 +1,9 @@
 //! 410 Gone: what happened since is lost, so pgnorth lists anew and follows the leader that it finds.
 
+use std::time::{Duration, Instant};
+
 use crate::fake_api::Gone;
-use crate::fake_cluster::{FakeCluster, Product};
+use crate::fake_cluster::{FakeCluster, Product, eventually};
 
 async fn follows_after(how: Gone) {
     // The check of an overdue renewal comes after half a ttl: far too late to be what helps here.
@@ -32,4 +34,26 @@ async fn a_watch_refused_with_410_is_listed_anew() {
 #[tokio::test]
 async fn a_watch_that_tells_410_is_listed_anew() {
     follows_after(Gone::Event).await;
+}
+
+#[tokio::test]
+async fn an_api_without_history_is_listed_at_a_walk() {
+    const WATCHES: u32 = 7;
+    let cluster = FakeCluster::start(1800).await;
+    let product = Product::start(&cluster, &[]).await;
+    let session = product.session().await;
+
+    let start = Instant::now();
+    cluster.api.keep_no_history();
+    eventually("410 was told often", async || {
+        (cluster.api.gone_told() >= 4 * WATCHES).then_some(())
+    })
+    .await;
+    assert!(start.elapsed() > Duration::from_secs(1), "in {:?}", start.elapsed());
+
+    cluster.a.is_replica(1);
+    cluster.b.is_primary(2);
+    cluster.lock_moves_to("b");
+    session.ends().await;
+    assert_eq!(product.session().await.member, "b");
 }

@@ -184,6 +184,7 @@ async fn start_discovery(settings: &Settings, shared: &Shared, tasks: &mut Tasks
             switchover_hold: settings.switchover_hold,
             report_life: REPORT_LIFE,
         },
+        failover_drain: settings.failover_drain,
         observations,
         complaints,
         plan,

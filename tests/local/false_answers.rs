@@ -51,7 +51,8 @@ async fn proves_nothing(answer: fn(&str) -> Answer) {
 
 #[tokio::test]
 async fn what_is_no_answer_of_this_member_proves_nothing() {
-    let kinds: [(&str, fn(&str) -> Answer); 6] = [
+    type Kind = (&'static str, fn(&str) -> Answer);
+    let kinds: [Kind; 6] = [
         ("accepted, and no answer", |_| Answer::Nothing),
         ("half a body", |name| Answer::HalfBody(primary(name))),
         ("2 MB", |name| Answer::Body(primary(name) + &" ".repeat(2 << 20))),

@@ -11,6 +11,7 @@ mod admin;
 mod cap;
 mod cutting;
 mod documents;
+mod drain_after_release;
 mod fake_api;
 mod fake_cluster;
 mod fake_patroni;

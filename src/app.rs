@@ -87,7 +87,8 @@ async fn serve(settings: &Settings, traffic: &Handle) -> Result<ExitCode> {
     let facts = Arc::new(shared.admin_facts());
     let serving = admin.run(facts, stop_admin.clone());
     tasks.spawn(async { ("the admin port", serving.await.map_err(Error::from)) });
-    let accepting = traffic.spawn(proxy.run(context));
+    // Tracked like a session: the drain must not be over before the backlog has been taken.
+    let accepting = traffic.spawn(shared.drain.track(proxy.run(context)));
     tasks.spawn(async { ("the accept loop", accepting.await.map_err(Error::from)) });
     info!(%postgres, admin = %admin_address, "listening");
 
@@ -183,6 +184,7 @@ async fn start_discovery(settings: &Settings, shared: &Shared, tasks: &mut Tasks
             switchover_hold: settings.switchover_hold,
             report_life: REPORT_LIFE,
         },
+        failover_drain: settings.failover_drain,
         observations,
         complaints,
         plan,

@@ -45,6 +45,8 @@ pub struct Settings {
     pub hold: Duration,
     /// How long an announced switchover may hold new clients. Zero: not at all.
     pub switchover_hold: Duration,
+    /// How long sessions may go on to a leader that gave the lock up cleanly. Zero: they end at once.
+    pub failover_drain: Duration,
     /// Deadline of one dial to the leader.
     pub connect_timeout: Duration,
     /// How long sent data may stay unacknowledged, on both sides of a session.
@@ -137,6 +139,7 @@ impl Settings {
             patroni_tls: patroni_tls(reader),
             hold: reader.value(&table::HOLD, parse::duration(Duration::ZERO, HOUR)),
             switchover_hold: reader.value(&table::SWITCHOVER_HOLD, parse::duration(Duration::ZERO, HOUR)),
+            failover_drain: reader.value(&table::FAILOVER_DRAIN, parse::duration(Duration::ZERO, HOUR)),
             connect_timeout: reader.value(
                 &table::CONNECT_TIMEOUT,
                 parse::duration(Duration::from_millis(10), Duration::from_secs(60)),

@@ -7,7 +7,7 @@ pub mod kubernetes;
 pub mod patroni;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
@@ -21,7 +21,7 @@ use crate::leader::{Complaint, Course, Leader};
 use crate::metrics::Metrics;
 use crate::readiness::ReadinessHandle;
 use crate::recorder::Recorder;
-use crate::slot::LeaderSlot;
+use crate::slot::{End, LeaderSlot, ending};
 
 /// The discovery loop.
 pub struct Discovery {
@@ -35,6 +35,8 @@ pub struct Discovery {
     pub readiness: ReadinessHandle,
     /// What the operator chose.
     pub policy: Policy,
+    /// How long sessions may go on to a leader that gave the lock up cleanly.
+    pub failover_drain: Duration,
     /// From the sources.
     pub observations: mpsc::Receiver<Observation>,
     /// From the proxy.
@@ -48,6 +50,8 @@ struct Told {
     verdict: Verdict,
     held_since: Option<Instant>,
     last_leader: Option<Leader>,
+    /// A former leader's sessions that may go on for a while.
+    draining: Option<End>,
 }
 
 impl Discovery {
@@ -62,6 +66,7 @@ impl Discovery {
             },
             held_since: Some(Instant::now()),
             last_leader: None,
+            draining: None,
         };
         loop {
             let recheck_at = told.verdict.recheck_at;
@@ -108,7 +113,11 @@ impl Discovery {
                 self.recorder.all_is_well();
                 return;
             }
-            _ => self.recorder.sign(now, &verdict.reason.to_string()),
+            course => {
+                let holding = course.open_to().is_none();
+                self.recorder
+                    .sign(now, &verdict.reason.to_string(), holding, view.ttl());
+            }
         }
         let holder = view.lock().and_then(|lock| lock.lock.holder.as_deref());
         if let Some(holder) = holder.filter(|holder| **holder != last.member) {
@@ -125,15 +134,7 @@ impl Discovery {
         }
         let reason = verdict.reason.to_string();
         self.readiness.missing(reason.as_str());
-        let before = self.metrics.sessions_cut();
-        if let Some(cut) = self.slot.publish(verdict.course.clone(), reason.clone()) {
-            let (metrics, recorder) = (self.metrics.clone(), self.recorder.clone());
-            tokio::spawn(async move {
-                let at = cut.at;
-                cut.done().await;
-                recorder.sessions_cut(metrics.sessions_cut() - before, at.elapsed());
-            });
-        }
+        self.publish(&verdict, &reason, told);
         if changed {
             self.tell_change(&verdict, &reason, told, now);
         } else if std::mem::discriminant(&verdict.reason) != std::mem::discriminant(&told.verdict.reason) {
@@ -142,6 +143,42 @@ impl Discovery {
             debug!(%reason, "{}", still(&verdict.course));
         }
         told.verdict = verdict;
+    }
+
+    /// Sessions that must end are told so at once, before anything else; only a lock that was given up cleanly leaves them `failover_drain`.
+    fn publish(&self, verdict: &Verdict, reason: &str, told: &mut Told) {
+        let why = ending(&verdict.course);
+        let before = self.metrics.sessions_cut();
+        let cut = self.slot.succeed(verdict.course.clone(), reason.to_owned());
+        let drain = match verdict.reason {
+            Reason::Released => self.failover_drain,
+            _ => Duration::ZERO,
+        };
+        if let Some(cut) = &cut
+            && drain.is_zero()
+        {
+            cut.end.now(why);
+        }
+        if verdict.course == Course::Fence
+            && let Some(draining) = told.draining.take()
+        {
+            draining.now(why);
+        }
+        let Some(cut) = cut else { return };
+        if !drain.is_zero() {
+            told.draining = Some(cut.end.clone());
+        }
+        let (metrics, recorder) = (self.metrics.clone(), self.recorder.clone());
+        let mut at = Instant::now();
+        tokio::spawn(async move {
+            if !drain.is_zero() {
+                tokio::time::sleep(drain).await;
+                at = Instant::now();
+                cut.end.now(why);
+            }
+            cut.done().await;
+            recorder.sessions_cut(metrics.sessions_cut() - before, at.elapsed());
+        });
     }
 
     fn tell_change(&self, verdict: &Verdict, reason: &str, told: &mut Told, now: Instant) {

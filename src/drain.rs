@@ -23,6 +23,11 @@ impl Drain {
         self.sessions.spawn(session);
     }
 
+    /// A task that the drain waits for, as it does for sessions.
+    pub fn track<F: Future>(&self, task: F) -> impl Future<Output = F::Output> + use<F> {
+        self.sessions.track_future(task)
+    }
+
     /// Tells the accept loops to close their listeners.
     pub fn stop_accepting(&self) {
         self.stop_accepting.cancel();

@@ -67,9 +67,10 @@ struct Open {
     began: Instant,
     wall: SystemTime,
     sign: String,
+    /// Clients are held for it.
+    holding: bool,
     lock_moved: Option<(Instant, String)>,
     cut: (u64, Option<Duration>),
-    held: (u64, Duration),
 }
 
 impl Recorder {
@@ -87,19 +88,25 @@ impl Recorder {
         self.lock().past.iter().rev().cloned().collect()
     }
 
-    /// Something is amiss with the leader. The first sign since all was well begins a record.
-    pub fn sign(&self, now: Instant, what: &str) {
+    /// Something is amiss with the leader; `holding` tells whether clients are held for it. The first sign since all was well begins a record. Signs that
+    /// held nobody for `patience` are a trouble of their own: what holds clients after that begins anew.
+    pub fn sign(&self, now: Instant, what: &str, holding: bool, patience: Duration) {
         let mut book = self.lock();
-        if book.open.is_none() {
+        let another_trouble =
+            |open: &Open| holding && !open.holding && patience < now.saturating_duration_since(open.began);
+        if book.open.as_ref().is_none_or(another_trouble) {
             book.open = Some(Open {
                 began: now,
                 wall: SystemTime::now(),
                 sign: what.to_owned(),
+                holding,
                 lock_moved: None,
                 cut: (0, None),
-                held: (0, Duration::ZERO),
             });
             self.attentive.store(true, Ordering::Relaxed);
+        }
+        if let Some(open) = &mut book.open {
+            open.holding |= holding;
         }
     }
 
@@ -170,8 +177,8 @@ impl Recorder {
             first_session_after_seconds: None,
             sessions_cut: open.cut.0,
             sessions_cut_in_seconds: open.cut.1.map(|took| took.as_secs_f64()),
-            clients_held: open.held.0,
-            longest_hold_seconds: open.held.1.as_secs_f64(),
+            clients_held: 0,
+            longest_hold_seconds: 0.0,
         });
         book.writable_at = Some(now);
     }
@@ -189,7 +196,9 @@ impl Recorder {
         };
         if last.first_session_after_seconds.is_none() {
             last.first_session_after_seconds = Some(since_writable.as_secs_f64());
-            self.metrics.failover_phase(FailoverPhase::FirstSession, since_writable);
+            if waited > since_writable {
+                self.metrics.failover_phase(FailoverPhase::FirstSession, since_writable);
+            }
             info!(leader = %leader, after_ms = millis(since_writable), "first session on the new leader");
         }
         // Who waited longer than the new leader has been one was held by this change.
@@ -218,6 +227,8 @@ mod tests {
     use super::*;
     use crate::leader::Address;
 
+    const TTL: Duration = Duration::from_secs(20);
+
     fn leader(member: &str) -> Leader {
         Leader {
             member: member.into(),
@@ -231,8 +242,8 @@ mod tests {
         let recorder = Recorder::new(Arc::new(Metrics::new()));
         let now = Instant::now();
         let at = |ms| now + Duration::from_millis(ms);
-        recorder.sign(at(0), "a stops");
-        recorder.sign(at(100), "the lock was released");
+        recorder.sign(at(0), "a stops", false, TTL);
+        recorder.sign(at(100), "the lock was released", true, TTL);
         recorder.lock_moved(at(2_000), "b");
         recorder.sessions_cut(7, Duration::from_millis(3));
         recorder.writable(at(2_100), &leader("a"), &leader("b"));
@@ -253,17 +264,31 @@ mod tests {
     #[test]
     fn a_hiccup_leaves_no_record() {
         let recorder = Recorder::new(Arc::new(Metrics::new()));
-        recorder.sign(Instant::now(), "a does not answer");
+        recorder.sign(Instant::now(), "a does not answer", false, TTL);
         recorder.all_is_well();
         recorder.writable(Instant::now(), &leader("a"), &leader("b"));
         assert!(recorder.failovers().is_empty());
     }
 
     #[test]
+    fn a_long_silence_before_is_not_the_first_sign() {
+        let recorder = Recorder::new(Arc::new(Metrics::new()));
+        let now = Instant::now();
+        recorder.sign(now, "its REST API is silent", false, TTL);
+        recorder.sign(now + 100 * TTL, "a stops", true, TTL);
+        recorder.writable(now + 101 * TTL, &leader("a"), &leader("b"));
+        let record = &recorder.failovers()[0];
+        assert_eq!(
+            (record.first_sign.as_str(), record.writable_after_seconds),
+            ("a stops", 20.0)
+        );
+    }
+
+    #[test]
     fn the_oldest_records_go() {
         let recorder = Recorder::new(Arc::new(Metrics::new()));
         for n in 0..=KEPT {
-            recorder.sign(Instant::now(), &n.to_string());
+            recorder.sign(Instant::now(), &n.to_string(), true, TTL);
             recorder.writable(Instant::now(), &leader("a"), &leader("b"));
         }
         let kept = recorder.failovers();

@@ -4,7 +4,7 @@
 //! sessions is needed. Who leads is decided elsewhere; this file only publishes it.
 
 use std::sync::{Arc, OnceLock};
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
@@ -29,17 +29,23 @@ pub struct Term {
 /// The unbroken time in which sessions to one leader may live. It spans a hold that keeps them.
 #[derive(Debug)]
 struct Reign {
-    ended: CancellationToken,
-    why: OnceLock<Ending>,
+    end: End,
     /// Dropped with the last lease of this reign.
     alive: watch::Sender<()>,
 }
 
-/// The end of a reign: sessions have been told, and close.
+/// How a reign ends: once, for one reason. Clones are handles on the same end.
+#[derive(Clone, Debug, Default)]
+pub struct End {
+    ended: CancellationToken,
+    why: Arc<OnceLock<Ending>>,
+}
+
+/// A reign that was succeeded by another: its sessions are to end.
 #[derive(Debug)]
 pub struct Cut {
-    /// When they were told.
-    pub at: Instant,
+    /// Ends them.
+    pub end: End,
     alive: watch::Receiver<()>,
 }
 
@@ -77,19 +83,15 @@ impl LeaderSlot {
         self.term.load_full()
     }
 
-    /// Makes `course` the current one. Afterwards new clients see it, waiting clients are woken, and, where the leader is another one, every session to
-    /// the old has been told to end, in this order; returns
-    /// their end, if they were to end.
+    /// Makes `course` the current one. Afterwards new clients see it, and waiting clients are woken. Where the leader is another one, the sessions to the old are
+    /// still to be ended, through what is returned.
     ///
     /// Only discovery calls this; two callers at once would lose one verdict.
-    pub fn publish(&self, course: Course, reason: String) -> Option<Cut> {
+    #[must_use = "sessions to the former leader live until they are told to end"]
+    pub fn succeed(&self, course: Course, reason: String) -> Option<Cut> {
         let old = self.term();
         let same = course.leader() == old.course.leader() && course.leader().is_some();
         let none = course.leader().is_none() && old.course.leader().is_none();
-        let ending = match course {
-            Course::Fence => Ending::Fenced,
-            Course::Route(_) | Course::Hold(_) => Ending::LeaderChanged,
-        };
         let keeps = same || none;
         self.term.store(Arc::new(Term {
             course,
@@ -99,14 +101,18 @@ impl LeaderSlot {
             superseded: CancellationToken::new(),
         }));
         old.superseded.cancel();
-        if keeps {
-            return None;
-        }
-        old.reign.end(ending);
-        Some(Cut {
-            at: Instant::now(),
+        (!keeps).then(|| Cut {
+            end: old.reign.end.clone(),
             alive: old.reign.alive.subscribe(),
         })
+    }
+
+    /// [`succeed`](Self::succeed), and every session to the former leader, if it is another one, has been told to end.
+    pub fn publish(&self, course: Course, reason: String) -> Option<Cut> {
+        let why = ending(&course);
+        let cut = self.succeed(course, reason)?;
+        cut.end.now(why);
+        Some(cut)
     }
 
     /// Waits until new clients may go to a leader. Cancel-safe; never returns while no leader is routed to.
@@ -126,12 +132,20 @@ impl LeaderSlot {
     }
 }
 
+/// Why sessions end that a course does not keep.
+pub fn ending(course: &Course) -> Ending {
+    match course {
+        Course::Fence => Ending::Fenced,
+        Course::Route(_) | Course::Hold(_) => Ending::LeaderChanged,
+    }
+}
+
 impl Term {
     /// The leader to dial, if new clients may go to one now.
     pub fn lease(&self) -> Option<Lease> {
         self.course.open_to().map(|leader| Lease {
             leader: leader.clone(),
-            ended: self.reign.ended.child_token(),
+            ended: self.reign.end.ended.child_token(),
             reign: self.reign.clone(),
         })
     }
@@ -147,7 +161,7 @@ impl Lease {
 
     /// Why sessions must end; `None` while they need not.
     pub fn ending(&self) -> Option<Ending> {
-        self.reign.why.get().copied()
+        self.reign.end.why.get().copied()
     }
 }
 
@@ -158,19 +172,20 @@ impl Cut {
     }
 }
 
+impl End {
+    /// Tells every session of the reign to end. The first reason stands.
+    pub fn now(&self, why: Ending) {
+        let _already_ended = self.why.set(why);
+        self.ended.cancel();
+    }
+}
+
 impl Reign {
     fn begin() -> Arc<Self> {
         Arc::new(Self {
-            ended: CancellationToken::new(),
-            why: OnceLock::new(),
+            end: End::default(),
             alive: watch::Sender::new(()),
         })
-    }
-
-    fn end(&self, why: Ending) {
-        // The first reason stands; a reign ends once.
-        let _already_ended = self.why.set(why);
-        self.ended.cancel();
     }
 }
 

@@ -52,6 +52,7 @@ pub fn announce(settings: &Settings) {
         patroni_key = file(identity.map(|identity| &identity.key)),
         hold = human(settings.hold),
         switchover_hold = human(settings.switchover_hold),
+        failover_drain = human(settings.failover_drain),
         connect_timeout = human(settings.connect_timeout),
         tcp_user_timeout = human(settings.tcp_user_timeout),
         max_sessions = settings.max_sessions,

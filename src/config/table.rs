@@ -122,6 +122,15 @@ pub(super) const HOLD: Setting = Setting {
     good: "30s",
 };
 
+pub(super) const FAILOVER_DRAIN: Setting = Setting {
+    flag: "failover-drain",
+    group: SESSIONS,
+    value: "DURATION",
+    help: "How long sessions may go on to a leader that gave the lock up cleanly; a fence never waits",
+    unset: Unset::Value("0s"),
+    good: "5s",
+};
+
 pub(super) const SWITCHOVER_HOLD: Setting = Setting {
     flag: "switchover-hold",
     group: SESSIONS,
@@ -195,7 +204,7 @@ pub(super) const LOG_FORMAT: Setting = Setting {
 };
 
 /// Every setting, in the order of the help.
-pub(super) const ALL: [&Setting; 18] = [
+pub(super) const ALL: [&Setting; 19] = [
     &LISTEN,
     &ADMIN,
     &SCOPE,
@@ -207,6 +216,7 @@ pub(super) const ALL: [&Setting; 18] = [
     &PATRONI_KEY,
     &HOLD,
     &SWITCHOVER_HOLD,
+    &FAILOVER_DRAIN,
     &CONNECT_TIMEOUT,
     &TCP_USER_TIMEOUT,
     &MAX_SESSIONS,

@@ -54,6 +54,7 @@ fn defaults_are_valid_and_as_documented() {
             },
             hold: seconds(30),
             switchover_hold: seconds(10),
+            failover_drain: seconds(0),
             connect_timeout: seconds(1),
             tcp_user_timeout: seconds(10),
             drain: seconds(30),

@@ -5,7 +5,7 @@
 
 pub mod annotations;
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -27,6 +27,10 @@ use crate::leader::observation::{Claim, ObjectKind, Observation};
 
 /// How long one request to the API may take before it counts as silent.
 const DEADLINE: Duration = Duration::from_secs(1);
+/// How long a connection of a watch may be quiet. (The lock's is watched more closely.)
+const READ_TIMEOUT: Duration = Duration::from_secs(90);
+/// Faults that recur within this are one row: a list that succeeds before each watch that fails is no recovery.
+const RECOVERED_AFTER: Duration = Duration::from_secs(5);
 /// Pause between two tries while the API does not answer.
 const RETRY: Duration = Duration::from_millis(500);
 /// Pause between two tries while the API has never answered but to forbid it: that changes only by an operator's hand. (An API server that has just started
@@ -70,6 +74,9 @@ impl Kubernetes {
         let mut config = Config::infer().await.map_err(ConnectError::NoCredentials)?;
         config.connect_timeout = Some(DEADLINE);
         config.write_timeout = Some(DEADLINE * 5);
+        // A list that is never answered, or a dead stream: bookmarks come about once a minute.
+        config.read_timeout = Some(READ_TIMEOUT);
+        config.reset_reader_on_write = true;
         let namespace = namespace.unwrap_or(&config.default_namespace).to_owned();
         Ok(Self {
             client: Client::try_from(config).map_err(ConnectError::BadCredentials)?,
@@ -220,6 +227,8 @@ async fn follow_lock<K: Object>(api: Api<K>, kind: ObjectKind, name: String, fee
         let mut check_at = tokio::time::Instant::now() + quiet;
         let fault = loop {
             let found = tokio::select! {
+                biased;
+                _ = restart.changed() => break None,
                 event = events.next() => match event {
                     Some(Ok(found)) => found,
                     Some(Err(error)) if is_gone(&error) => {
@@ -233,7 +242,6 @@ async fn follow_lock<K: Object>(api: Api<K>, kind: ObjectKind, name: String, fee
                     Ok(found) => found,
                     Err(error) => break Some(faults.happened(&error)),
                 },
-                _ = restart.changed() => break None,
             };
             let found = found.map(|found| found.annotations().clone());
             let (lock, problem) = found.as_ref().map_or((None, None), annotations::lock);
@@ -336,20 +344,20 @@ fn read_pod(pod: &Pod, problems: &mut Problems) -> crate::leader::observation::P
     read
 }
 
-/// What is wrong with each object of one watch, as told last: Patroni writes its objects every few seconds, and the same words each time would bury the rest.
+/// What is wrong with objects: told once, and again when it changes.
 #[derive(Default)]
-struct Problems(BTreeMap<String, Malformed>);
+struct Problems(HashMap<String, Malformed>);
 
 impl Problems {
     fn tell(&mut self, object: &str, problem: Option<Malformed>) {
         match problem {
-            None => {
-                self.0.remove(object);
-            }
             Some(problem) if self.0.get(object) == Some(&problem) => {}
             Some(problem) => {
                 warn!("{object}: {problem}");
                 self.0.insert(object.to_owned(), problem);
+            }
+            None => {
+                self.0.remove(object);
             }
         }
     }
@@ -359,6 +367,7 @@ impl Problems {
 struct Faults {
     title: String,
     count: u64,
+    last: Option<Instant>,
     /// An answer came before: who was allowed once is most likely allowed again in a moment.
     answered: bool,
     /// When the API last said that history is lost.
@@ -376,6 +385,7 @@ impl Faults {
         Self {
             title: title.to_owned(),
             count: 0,
+            last: None,
             answered: false,
             lost: None,
         }
@@ -392,6 +402,7 @@ impl Faults {
 
     fn happened(&mut self, error: &watcher::Error) -> Fault {
         self.count += 1;
+        self.last = Some(Instant::now());
         let forbidden = is_forbidden(error);
         let why = if forbidden {
             format!(
@@ -417,10 +428,13 @@ impl Faults {
         }
     }
 
-    /// An answer came; `true` if that ended a row of faults.
+    /// An answer came; `true` if that ended a row of faults, the last of which is some time ago.
     fn are_over(&mut self) -> bool {
-        let count = std::mem::take(&mut self.count);
         self.answered = true;
+        if self.last.is_some_and(|last| last.elapsed() < RECOVERED_AFTER) {
+            return false;
+        }
+        let count = std::mem::take(&mut self.count);
         if count > 0 {
             info!(faults = count, "the Kubernetes API answers again for {}", self.title);
         }

@@ -299,7 +299,9 @@ impl Case<'_> {
             };
         };
         let member = current.member.clone();
-        let lease_end = self.view.last_evidence(Some(&member)).unwrap_or(self.now) + self.view.ttl();
+        // Without any evidence left the lease is over.
+        let evidence = self.view.last_evidence(Some(&member));
+        let lease_end = evidence.map_or(self.now, |evidence| evidence + self.view.ttl());
         // In pause nobody else is promoted by itself: silence proves nothing against this one.
         let end = (!self.is_known_to_be_paused(no_lock)).then_some(lease_end);
         match self.standing(&member, None) {

@@ -66,12 +66,16 @@ pub struct Lock {
 }
 
 /// A planned switchover, or a failover asked for by hand.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// Two are equal when their texts are: `starts` is computed anew at each reading.
+#[derive(Clone, Debug, Eq)]
 pub struct Announcement {
     /// The member to be demoted, if named.
     pub leader: Option<String>,
     /// The member to be promoted, if named.
     pub candidate: Option<String>,
+    /// When it is to begin, as written; `None` for at once.
+    pub scheduled_at: Option<String>,
     /// When it is to begin, by the local clock; `None` for at once.
     pub starts: Option<Instant>,
 }
@@ -79,8 +83,6 @@ pub struct Announcement {
 /// What of Patroni's dynamic configuration matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterSettings {
-    /// The lease's length.
-    pub ttl: Duration,
     /// Nobody is promoted by itself while this holds.
     pub paused: bool,
     /// The cluster's leader is a standby of another cluster: not a primary.
@@ -156,6 +158,13 @@ pub struct ClusterMember {
     pub address: Option<Address>,
     /// The base URL of its REST API.
     pub api_url: Option<String>,
+}
+
+impl PartialEq for Announcement {
+    fn eq(&self, other: &Self) -> bool {
+        let texts = |one: &Self| (one.leader.clone(), one.candidate.clone(), one.scheduled_at.clone());
+        texts(self) == texts(other)
+    }
 }
 
 impl Role {

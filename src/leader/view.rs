@@ -13,6 +13,11 @@ use crate::leader::observation::{
 /// Patroni's default, until the cluster has told its own.
 const DEFAULT_TTL: Duration = Duration::from_secs(30);
 
+/// Nobody can be asked without an address: the pod's status has to serve.
+const NO_API_URL: &str = "its pod's status names no usable api_url";
+/// Words older than any lease need not be kept.
+const LONGEST_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// The place of `renewTime` in [`Lock::renewal`].
 const RENEW_TIME: usize = 1;
 
@@ -27,6 +32,8 @@ pub struct View {
     complaints: BTreeMap<String, Instant>,
     cluster: ClusterNews,
     newest_timeline: Option<(String, u32)>,
+    /// When each member last answered. It outlives the member's pod and row: forgetting it would start a lease anew.
+    last_words: BTreeMap<String, Instant>,
 }
 
 /// A value and when it last changed here.
@@ -142,6 +149,11 @@ impl View {
             // The same name at another place is another process: what the former one said is no evidence.
             self.answers.remove(&pod.name);
         }
+        if pod.api_url.is_none() {
+            let answers = self.answers.entry(pod.name.clone()).or_default();
+            answers.silent = Some(first(&answers.silent, NO_API_URL.to_owned(), at));
+            answers.asked = Some(at);
+        }
         self.pods.insert(pod.name.clone(), unchanged_or_new(known, pod, at));
     }
 
@@ -167,6 +179,9 @@ impl View {
                 self.newest_timeline = Some((system.clone(), timeline));
             }
         }
+        self.last_words
+            .retain(|_, heard| at.saturating_duration_since(*heard) < LONGEST_LEASE);
+        self.last_words.insert(member.clone(), at);
         let answers = self.answers.entry(member).or_default();
         if report.failsafe_active && report.is_writable() {
             answers.vouched = Some(at);
@@ -281,8 +296,7 @@ impl View {
     pub fn last_evidence(&self, member: Option<&str>) -> Option<Instant> {
         let member = member?;
         let lock = self.lock().filter(|view| view.lock.holder.as_deref() == Some(member));
-        let report = self.answers(member).and_then(|answers| answers.last.as_ref());
-        lock.map(|view| view.renewed).max(report.map(|report| report.at))
+        lock.map(|view| view.renewed).max(self.last_words.get(member).copied())
     }
 
     /// Why no member answers `/cluster`, if none does.

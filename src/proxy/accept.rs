@@ -41,8 +41,13 @@ pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>) {
         }
     }
     // Who is in the backlog has connected: closing the listener now would reset it.
-    while let Some(Ok((client, peer))) = listener.accept().now_or_never() {
-        door.admit(client, peer);
+    // Unconstrained: tokio would otherwise make a task that accepts many at once wait in between.
+    while let Some(accepted) = tokio::task::unconstrained(listener.accept()).now_or_never() {
+        match accepted {
+            Ok((client, peer)) => door.admit(client, peer),
+            Err(error) if is_the_clients(&error) => {}
+            Err(_) => break,
+        }
     }
 }
 

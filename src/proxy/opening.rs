@@ -147,7 +147,8 @@ impl Opening {
     async fn listen(&mut self, client: &TcpStream, leader: &TcpStream) -> Result<Option<Packet>, NotYet> {
         loop {
             match heard(&self.heard) {
-                Heard::Whole(Packet::Encryption, length) if self.heard.len() > length => return Ok(None),
+                // What follows the packet may already be work: it must not be sent twice.
+                Heard::Whole(_, length) if self.heard.len() > length => return Ok(None),
                 Heard::Whole(packet, _) => return Ok(Some(packet)),
                 Heard::Foreign => return Ok(None),
                 Heard::Part => {}
@@ -160,9 +161,15 @@ impl Opening {
                     _ => return Ok(None),
                 },
                 // A leader that speaks first has something to say, or is gone.
-                answer = answer(leader) => {
+                first = receive(leader) => {
+                    let first = first.map_err(NotYet::Broke)?;
+                    let answer = match first.is_empty() {
+                        // It got tired of a client that says nothing (authentication_timeout): an end like any other.
+                        true => first,
+                        false => complete(first, leader).await?,
+                    };
                     self.answered = true;
-                    self.pass_on(&answer?, client).await;
+                    self.pass_on(&answer, client).await;
                     return Ok(None);
                 }
             }
@@ -185,19 +192,22 @@ impl Opening {
 
 /// The leader's first answer, or that there is none yet.
 async fn answer(leader: &TcpStream) -> Result<Vec<u8>, NotYet> {
-    let mut answer = Vec::new();
+    let first = receive(leader).await.map_err(NotYet::Broke)?;
+    if first.is_empty() {
+        return Err(NotYet::Broke(ErrorKind::UnexpectedEof.into()));
+    }
+    complete(first, leader).await
+}
+
+/// The answer that begins like this: an error is read to its end.
+async fn complete(mut answer: Vec<u8>, leader: &TcpStream) -> Result<Vec<u8>, NotYet> {
     loop {
-        let bytes = receive(leader).await.map_err(NotYet::Broke)?;
-        if bytes.is_empty() {
-            return match answer.is_empty() {
-                true => Err(NotYet::Broke(ErrorKind::UnexpectedEof.into())),
-                false => Ok(answer),
-            };
-        }
-        answer.extend(bytes);
         match error_message(&answer) {
             None => return Ok(answer),
-            Some(None) if answer.len() < LONGEST_ERROR => {}
+            Some(None) if answer.len() < LONGEST_ERROR => match receive(leader).await.map_err(NotYet::Broke)? {
+                more if more.is_empty() => return Ok(answer),
+                more => answer.extend(more),
+            },
             Some(None) => return Ok(answer),
             Some(Some(message)) => {
                 let field = |kind: u8| {
@@ -231,11 +241,11 @@ fn error_message(answer: &[u8]) -> Option<Option<&[u8]>> {
 
 /// What is there to read; empty at the end. Cancel-safe.
 async fn receive(from: &TcpStream) -> io::Result<Vec<u8>> {
-    let mut chunk = [0; CHUNK];
     loop {
         from.readable().await?;
-        match from.try_read(&mut chunk) {
-            Ok(read) => return Ok(chunk[..read].to_vec()),
+        let mut bytes = Vec::with_capacity(CHUNK);
+        match from.try_read_buf(&mut bytes) {
+            Ok(_) => return Ok(bytes),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }

@@ -84,7 +84,13 @@ impl Session {
             reached = self.reach(&mut opening, &mut record) => reached,
         };
         let ending = match reached {
-            Ok(reached) => self.forward(reached, &opening, &forced, &mut record).await,
+            Ok(Reached { leader, lease }) => {
+                let ending = self.forward(leader, &lease, &opening, &forced, &mut record).await;
+                record.end(ending);
+                // Only now: who waits for the last session to end reads the counters then.
+                drop(lease);
+                return;
+            }
             Err(given_up) => {
                 record.gave_up();
                 let ending = given_up.ending;
@@ -200,12 +206,12 @@ impl Session {
     /// Forwards until both sides are done, a side broke, the leader's time is over, or shutdown forces it; then closes both sockets.
     async fn forward(
         self,
-        reached: Reached,
+        leader: TcpStream,
+        lease: &Lease,
         opening: &Opening,
         forced: &CancellationToken,
         record: &mut Record,
     ) -> Ending {
-        let Reached { leader, lease } = reached;
         let traffic = &self.shared.traffic;
         opening.count(&traffic.to_leader, &traffic.to_client);
         let mut relay = Relay::new(&self.client, &leader, traffic);

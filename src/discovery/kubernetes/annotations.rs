@@ -66,7 +66,8 @@ pub fn announcement(annotations: &Annotations, now: Instant, wall: SystemTime) -
     if leader.is_none() && candidate.is_none() {
         return (None, None);
     }
-    let (starts, malformed) = match get("scheduled_at") {
+    let scheduled_at = get("scheduled_at");
+    let (starts, malformed) = match scheduled_at.clone() {
         None => (None, None),
         Some(text) => match instant_of(&text, now, wall) {
             Some(starts) => (Some(starts), None),
@@ -83,6 +84,7 @@ pub fn announcement(annotations: &Annotations, now: Instant, wall: SystemTime) -
         Some(Announcement {
             leader,
             candidate,
+            scheduled_at,
             starts,
         }),
         malformed,
@@ -99,7 +101,6 @@ pub fn instant_of(text: &str, now: Instant, wall: SystemTime) -> Option<Instant>
 pub fn settings(annotations: &Annotations) -> Read<Option<ClusterSettings>> {
     #[derive(Deserialize)]
     struct Config {
-        ttl: Option<serde_json::Value>,
         pause: Option<serde_json::Value>,
         standby_cluster: Option<serde_json::Value>,
     }
@@ -109,10 +110,6 @@ pub fn settings(annotations: &Annotations) -> Read<Option<ClusterSettings>> {
     match serde_json::from_str::<Config>(text) {
         Ok(config) => (
             Some(ClusterSettings {
-                ttl: config
-                    .ttl
-                    .and_then(|ttl| ttl.as_u64())
-                    .map_or(DEFAULT_TTL, Duration::from_secs),
                 paused: config.pause.is_some_and(|pause| pause == true),
                 standby_cluster: config
                     .standby_cluster

@@ -109,6 +109,7 @@ pub fn read_cluster(answer: &Answer) -> Result<(Cluster, Vec<Row>), Silence> {
         Some(Announcement {
             leader: scheduled.from,
             candidate: scheduled.to,
+            scheduled_at: Some(scheduled.at),
             starts: now.checked_add(wait),
         })
     });

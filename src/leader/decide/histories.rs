@@ -47,6 +47,7 @@ fn announcement() -> impl Strategy<Value = Option<Announcement>> {
     let some = (prop::option::of(member()), prop::option::of(member())).prop_map(|(from, to)| Announcement {
         leader: from.map(str::to_owned),
         candidate: to.map(str::to_owned),
+        scheduled_at: None,
         starts: None,
     });
     prop::option::of(some)
@@ -71,7 +72,7 @@ fn claim() -> impl Strategy<Value = Claim> {
         2 => kind().prop_map(move |kind| Claim::ApiSilent(kind, silence())),
         2 => (kind(), announcement()).prop_map(|(kind, news)| Claim::Announcement(kind, news)),
         1 => (kind(), any::<bool>(), prop::bool::weighted(0.1)).prop_map(|(kind, paused, standby_cluster)| {
-            let settings = ClusterSettings { ttl: TTL, paused, standby_cluster };
+            let settings = ClusterSettings { paused, standby_cluster };
             Claim::Settings(kind, Some(settings))
         }),
         8 => (member(), any_report()).prop_map(|(member, report)| Claim::Report(member.into(), Ok(report))),

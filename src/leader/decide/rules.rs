@@ -197,6 +197,7 @@ impl Story {
         let announcement = Announcement {
             leader: leader.map(str::to_owned),
             candidate: candidate.map(str::to_owned),
+            scheduled_at: starts.map(|_| "later".to_owned()),
             starts,
         };
         let claim = Claim::Announcement(self.kind, Some(announcement));
@@ -210,7 +211,6 @@ impl Story {
 
     fn configured(self, paused: bool, standby_cluster: bool) -> Self {
         let settings = ClusterSettings {
-            ttl: Duration::from_secs(TTL),
             paused,
             standby_cluster,
         };
@@ -710,6 +710,26 @@ const REST_ONLY: &[Row] = &[
                 .must_fence()
         },
     ),
+    ("a silent, and gone from /cluster → fence at the same time", || {
+        let mut story = Story::a_leads_by_report().after(1.0).silent("a");
+        let rows = [ClusterMember {
+            name: "b".into(),
+            address: Some(address("b")),
+            api_url: Some("http://b:8008".into()),
+        }];
+        story.hear(Claim::Cluster(Cluster {
+            members: rows.to_vec(),
+            paused: false,
+            switchover: None,
+            ttl: Some(Duration::from_secs(TTL)),
+        }));
+        story
+            .must_route("a")
+            .after(18.9)
+            .must_route("a")
+            .after(0.1)
+            .must_fence()
+    }),
     ("paused, a silent for long → keep routing", || {
         let mut story = Story::a_leads_by_report();
         story.pause();
@@ -786,6 +806,7 @@ const REST_ONLY: &[Row] = &[
         story.cluster(Some(Announcement {
             leader: Some("a".into()),
             candidate: None,
+            scheduled_at: Some("later".to_owned()),
             starts,
         }));
         story.must_route("a").after(1.0).must_hold_keeping("a")

@@ -1,0 +1,30 @@
+//! Many sessions end together when their leader does.
+
+use crate::fake_cluster::{FakeCluster, Product};
+
+const SESSIONS: usize = 5_000;
+
+#[tokio::test]
+async fn five_thousand_sessions_end_with_their_leader() {
+    let cluster = FakeCluster::start(20).await;
+    let product = Product::start(&cluster, &[]).await;
+    let mut sessions = Vec::with_capacity(SESSIONS);
+    for _ in 0..SESSIONS {
+        sessions.push(product.session().await);
+    }
+    cluster.b.is_being_promoted();
+    cluster.lock_moves_to("b");
+    let line = product
+        .logs("every session is closed", |event| {
+            event["fields"]["message"] == "every session to the former leader is closed"
+        })
+        .await;
+    assert_eq!(line["fields"]["sessions"], SESSIONS);
+    println!(
+        "{SESSIONS} sessions were closed {} ms after the verdict",
+        line["fields"]["took_ms"]
+    );
+    for session in sessions {
+        session.ends().await;
+    }
+}

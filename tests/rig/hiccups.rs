@@ -95,7 +95,7 @@ async fn no_harm_done(product: &Product, idle: &Client, load: Load) {
     assert!(!idle.is_closed(), "the idle session was ended");
     idle.simple_query("select 1").await.expect("the idle session works");
     let attempts = load.finish().await;
-    assert!(acknowledged(&attempts).count() > 100, "hardly anything was inserted");
+    assert!(acknowledged(&attempts).count() > 20, "hardly anything was inserted");
     assert_eq!(failures(&attempts), Vec::<String>::new());
     for ending in ["leader_changed", "fenced", "hold_expired"] {
         let ended = product

@@ -162,7 +162,7 @@ impl Case<'_> {
     /// Whether the end of the lease will not end its time.
     fn outlives_the_lease(&self, lock: &LockView, member: &str) -> bool {
         let vouched = self.view.answers(member).and_then(|answers| answers.vouched);
-        self.view.is_paused() || vouched.is_some_and(|vouched| self.now < vouched + lock.lock.ttl)
+        self.view.is_paused() || vouched.is_some_and(|vouched| lock.renewed < vouched)
     }
 
     /// The lock is fresh. A leader whose sessions live already needs no word of its REST API to go on: a hiccup changes nothing. Another one must have said
@@ -353,8 +353,8 @@ impl Case<'_> {
 
     /// Those of them that say primary and running; those ahead first.
     ///
-    /// Without the lock (status 503) that counts for the current leader, and, unless somebody says that it holds the lock, in pause and in failsafe mode, where the
-    /// lock is lost for good reason; anybody else was promoted behind Patroni's back, or left behind as a primary.
+    /// Without the lock (status 503) that counts for the current leader, and, unless somebody says that it holds the lock, in pause and in failsafe mode, where
+    /// the lock is lost for good reason; anybody else was promoted behind Patroni's back, or left behind as a primary.
     fn primaries(&self) -> Vec<(&str, &Report, Instant)> {
         let answering = self.answering();
         let somebody_holds_the_lock = answering.iter().any(|(_, report, _)| report.holds_lock);

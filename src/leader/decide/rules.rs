@@ -656,6 +656,20 @@ const API_SILENT: &[Row] = &[
             .because("failsafe")
     }),
     (
+        "a vouched before its last renewal: that does not outlive the lease → last call",
+        || {
+            Story::a_leads()
+                .vouched_in_failsafe("a")
+                .after(0.3)
+                .lock("a")
+                .silent("a")
+                .after(19.6)
+                .must_hold_keeping("a")
+                .after(0.4)
+                .must_fence()
+        },
+    ),
+    (
         "a renewed after failsafe mode and says so before the watch does → route",
         || {
             Story::a_leads()

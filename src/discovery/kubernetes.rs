@@ -4,8 +4,8 @@
 //! quiet for too long, so that a dead stream is told from a lock that nobody renews. What the objects mean is read in `annotations`.
 
 pub mod annotations;
+mod faults;
 
-use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -23,19 +23,13 @@ use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use crate::discovery::kubernetes::annotations::{Annotations, Malformed};
+use crate::discovery::kubernetes::faults::{Fault, Faults, Problems, is_gone};
 use crate::leader::observation::{Claim, ObjectKind, Observation};
 
 /// How long one request to the API may take before it counts as silent.
 const DEADLINE: Duration = Duration::from_secs(1);
 /// How long a connection of a watch may be quiet. (The lock's is watched more closely.)
 const READ_TIMEOUT: Duration = Duration::from_secs(90);
-/// Faults that recur within this are one row: a list that succeeds before each watch that fails is no recovery.
-const RECOVERED_AFTER: Duration = Duration::from_secs(5);
-/// Pause between two tries while the API does not answer.
-const RETRY: Duration = Duration::from_millis(500);
-/// Pause between two tries while the API has never answered but to forbid it: that changes only by an operator's hand. (An API server that has just started
-/// forbids everything for a moment, too, until it has loaded its roles.)
-const FORBIDDEN_RETRY: Duration = Duration::from_secs(10);
 /// How long a leader object that does not exist, or is not Patroni's, may be quiet before its watch is checked.
 const QUIET_WITHOUT_LOCK: Duration = Duration::from_secs(30);
 
@@ -342,130 +336,4 @@ fn read_pod(pod: &Pod, problems: &mut Problems) -> crate::leader::observation::P
     let (read, problem) = annotations::pod(&name, pod.annotations(), ip);
     problems.tell(&format!("pod {name}"), problem);
     read
-}
-
-/// What is wrong with objects: told once, and again when it changes.
-#[derive(Default)]
-struct Problems(HashMap<String, Malformed>);
-
-impl Problems {
-    fn tell(&mut self, object: &str, problem: Option<Malformed>) {
-        match problem {
-            Some(problem) if self.0.get(object) == Some(&problem) => {}
-            Some(problem) => {
-                warn!("{object}: {problem}");
-                self.0.insert(object.to_owned(), problem);
-            }
-            None => {
-                self.0.remove(object);
-            }
-        }
-    }
-}
-
-/// Repeated faults of one watch: the first is told, then the recovery with a count.
-struct Faults {
-    title: String,
-    count: u64,
-    last: Option<Instant>,
-    /// An answer came before: who was allowed once is most likely allowed again in a moment.
-    answered: bool,
-    /// When the API last said that history is lost.
-    lost: Option<tokio::time::Instant>,
-}
-
-/// What to do about a fault.
-struct Fault {
-    pause: Duration,
-    why: String,
-}
-
-impl Faults {
-    fn new(title: &str) -> Self {
-        Self {
-            title: title.to_owned(),
-            count: 0,
-            last: None,
-            answered: false,
-            lost: None,
-        }
-    }
-
-    /// 410 Gone is an answer, no silence: a list tells at once what the watch could not. The wait is for an API that says so again and again.
-    async fn history_lost(&mut self) {
-        debug!("the history of {} is lost: listing anew", self.title);
-        if let Some(lost) = self.lost {
-            tokio::time::sleep_until(lost + RETRY).await;
-        }
-        self.lost = Some(tokio::time::Instant::now());
-    }
-
-    fn happened(&mut self, error: &watcher::Error) -> Fault {
-        self.count += 1;
-        self.last = Some(Instant::now());
-        let forbidden = is_forbidden(error);
-        let why = if forbidden {
-            format!(
-                "{}: forbidden; the service account needs get, list and watch on it: {}",
-                self.title,
-                root(error)
-            )
-        } else {
-            format!("{}: {}", self.title, root(error))
-        };
-        match self.count {
-            1 if forbidden => info!("{why}"),
-            1 => warn!("the Kubernetes API does not answer: {why}"),
-            _ => debug!(count = self.count, "the Kubernetes API still does not answer: {why}"),
-        }
-        Fault {
-            pause: if forbidden && !self.answered {
-                FORBIDDEN_RETRY
-            } else {
-                RETRY
-            },
-            why,
-        }
-    }
-
-    /// An answer came; `true` if that ended a row of faults, the last of which is some time ago.
-    fn are_over(&mut self) -> bool {
-        self.answered = true;
-        if self.last.is_some_and(|last| last.elapsed() < RECOVERED_AFTER) {
-            return false;
-        }
-        let count = std::mem::take(&mut self.count);
-        if count > 0 {
-            info!(faults = count, "the Kubernetes API answers again for {}", self.title);
-        }
-        count > 0
-    }
-}
-
-fn is_forbidden(error: &watcher::Error) -> bool {
-    status_of(error) == Some(403)
-}
-
-fn is_gone(error: &watcher::Error) -> bool {
-    status_of(error) == Some(410)
-}
-
-/// The HTTP status that the API refused with, whether as an answer or as an event.
-fn status_of(error: &watcher::Error) -> Option<u16> {
-    use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
-    match error {
-        InitialListFailed(kube::Error::Api(status))
-        | WatchStartFailed(kube::Error::Api(status))
-        | WatchFailed(kube::Error::Api(status))
-        | WatchError(status) => Some(status.code),
-        InitialListFailed(_) | WatchStartFailed(_) | WatchFailed(_) | NoResourceVersion => None,
-    }
-}
-
-/// The innermost error: what a person can act on ("connection refused"), without the layers it came through.
-fn root(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => root(source),
-        None => error.to_string(),
-    }
 }

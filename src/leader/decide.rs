@@ -609,6 +609,8 @@ impl fmt::Display for Reason {
 }
 
 #[cfg(test)]
+mod attack;
+#[cfg(test)]
 mod histories;
 #[cfg(test)]
 mod rules;

@@ -1,0 +1,158 @@
+//! `decide` under attack: pgnorth follows a small executable model of Patroni through random faults and random delays, in simulated time.
+//!
+//! `patroni` is the cluster, `watch` and `world` are what lies between it and pgnorth, `observer` drives view, decide, slot and plan as discovery does,
+//! `properties` tells what must never happen, with its bounds.
+
+mod dice;
+mod observer;
+mod patroni;
+mod properties;
+mod watch;
+mod world;
+
+use proptest::prelude::*;
+
+use patroni::{Ms, Rules};
+use properties::{run, told};
+use watch::Manner;
+use world::{Fault, Kind, Target, Weather, World};
+
+const TTL: Ms = 20_000;
+const LOOP_WAIT: Ms = 3_000;
+/// By then the leader has been found, whatever the delays.
+const FOUND: Ms = 5_000;
+
+fn rules(failsafe: impl Strategy<Value = bool>) -> impl Strategy<Value = Rules> {
+    let times = prop_oneof![
+        2 => Just((TTL, LOOP_WAIT, 3_000)),
+        1 => Just((30_000, 10_000, 10_000)),
+        1 => Just((20_000, 10_000, 5_000)),
+    ];
+    (times, failsafe).prop_map(|((ttl, loop_wait, retry_timeout), failsafe)| Rules {
+        ttl,
+        loop_wait,
+        retry_timeout,
+        failsafe,
+    })
+}
+
+fn weather(
+    kubernetes: impl Strategy<Value = bool>,
+    rules: impl Strategy<Value = Rules>,
+) -> impl Strategy<Value = Weather> {
+    let losses = prop_oneof![2 => Just(0), 1 => 3..50_u64];
+    (rules, kubernetes, 0..900_u64, 0..=1_000_u64, losses, any::<u64>()).prop_map(
+        |(rules, kubernetes, watch_delay, rest_delay, losses, seed)| Weather {
+            rules,
+            kubernetes,
+            watch_delay,
+            rest_delay,
+            losses,
+            seed,
+        },
+    )
+}
+
+fn target() -> impl Strategy<Value = Target> {
+    prop_oneof![3 => Just(0), 1 => Just(1), 1 => Just(2)].prop_map(Target)
+}
+
+fn manner() -> impl Strategy<Value = Manner> {
+    prop_oneof![Just(Manner::Reset), Just(Manner::Dead), Just(Manner::Stalled)]
+}
+
+fn any_kind() -> impl Strategy<Value = Kind> {
+    prop_oneof![
+        2 => target().prop_map(Kind::Kill),
+        3 => target().prop_map(Kind::Freeze),
+        1 => target().prop_map(Kind::RestFreeze),
+        2 => target().prop_map(Kind::RestCut),
+        1 => Just(Kind::Crash),
+        2 => manner().prop_map(Kind::ApiDown),
+        3 => manner().prop_map(Kind::CutOff),
+        3 => (prop::option::of(target()), prop::bool::weighted(0.2)).prop_map(|(to, aborted)| Kind::Switchover(to, aborted)),
+        1 => Just(Kind::Pause),
+    ]
+}
+
+fn faults(kind: impl Strategy<Value = Kind>, lasts: impl Strategy<Value = Ms>) -> impl Strategy<Value = Vec<Fault>> {
+    let after = prop_oneof![3 => 0..3_000_u64, 3 => 3_000..25_000_u64];
+    let fault = (after, lasts, kind).prop_map(|(after, lasts, kind)| Fault { after, lasts, kind });
+    prop::collection::vec(fault, 1..6)
+}
+
+fn lasts() -> impl Strategy<Value = Ms> {
+    prop_oneof![2 => 100..5_000_u64, 4 => 5_000..60_000_u64]
+}
+
+/// For long, nobody but the leader can be heard: what is left is the lease.
+fn alone_with_the_leader(faults: impl Strategy<Value = Vec<Fault>>) -> impl Strategy<Value = Vec<Fault>> {
+    (manner(), faults).prop_map(|(manner, faults)| {
+        let long = |after: Ms, kind: Kind| Fault {
+            after,
+            lasts: 150_000,
+            kind,
+        };
+        let mut all = vec![long(FOUND, Kind::RestCut(Target(1))), long(0, Kind::RestCut(Target(2)))];
+        all.extend(faults);
+        all.insert(3, long(0, Kind::CutOff(manner)));
+        all
+    })
+}
+
+/// The first fault comes once the leader has been found.
+fn once_found(mut faults: Vec<Fault>) -> Vec<Fault> {
+    faults[0].after += FOUND;
+    faults
+}
+
+/// PROPTEST_CASES, or proptest's own number, so many times over.
+fn cases(times: u32) -> ProptestConfig {
+    let usual = ProptestConfig::default();
+    ProptestConfig {
+        cases: usual.cases * times,
+        failure_persistence: None,
+        ..usual
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(2))]
+
+    #[test]
+    fn whatever_fails_one_primary_gets_the_clients(
+        weather in weather(prop::bool::weighted(0.8), rules(any::<bool>())),
+        faults in prop_oneof![3 => faults(any_kind(), lasts()), 1 => alone_with_the_leader(faults(any_kind(), lasts()))],
+    ) {
+        run(World::new(weather, &faults), |_| Ok(()))?;
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(1))]
+
+    #[test]
+    fn a_hiccup_of_the_rest_api_alone_changes_nothing(
+        weather in weather(Just(true), Just(Rules { ttl: TTL, loop_wait: LOOP_WAIT, retry_timeout: 3_000, failsafe: false })),
+        faults in faults(target().prop_map(Kind::RestFreeze), 100..TTL - LOOP_WAIT),
+    ) {
+        run(World::new(weather, &once_found(faults)), |world| {
+            prop_assert!(world.now < FOUND || world.observer.open_to() == Some(0), "6: {}", told(world));
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn an_outage_of_the_api_in_failsafe_mode_cuts_nobody(
+        weather in weather(Just(true), rules(Just(true))),
+        faults in faults(
+            prop_oneof![2 => manner().prop_map(Kind::ApiDown), 1 => manner().prop_map(Kind::CutOff)],
+            lasts(),
+        ),
+    ) {
+        run(World::new(weather, &once_found(faults)), |world| {
+            prop_assert!(world.now < FOUND || world.observer.leader() == Some(0), "7: {}", told(world));
+            Ok(())
+        })?;
+    }
+}

@@ -1,0 +1,33 @@
+//! Chance that is the same each time: everything random in a run comes from one seed.
+
+use super::patroni::Ms;
+
+/// SplitMix64.
+pub(super) struct Dice(u64);
+
+impl Dice {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// From `low` to `high`, both included; the two ends come up often, since that is where mistakes live.
+    pub(super) fn between(&mut self, low: Ms, high: Ms) -> Ms {
+        match self.roll() % 8 {
+            0 => low,
+            1 => high,
+            _ => low + self.roll() % (high - low + 1),
+        }
+    }
+
+    pub(super) fn one_in(&mut self, times: u64) -> bool {
+        self.roll().is_multiple_of(times)
+    }
+}

@@ -1,0 +1,135 @@
+//! pgnorth in the simulation: view, decide, slot and plan, driven as `discovery` and its prober drive them.
+
+use std::time::{Duration, Instant};
+
+use super::super::rules::policy;
+use super::super::{Reason, Verdict, decide, verdict};
+use super::patroni::{EVERYBODY, Ms, NAMES, Who};
+use crate::leader::observation::{Claim, Observation};
+use crate::leader::probing::plan;
+use crate::leader::view::View;
+use crate::leader::{Course, Leader};
+use crate::slot::{LeaderSlot, Lease};
+
+pub(super) struct Observer {
+    begin: Instant,
+    pub(super) view: View,
+    pub(super) slot: LeaderSlot,
+    pub(super) verdict: Verdict,
+    /// When that was decided.
+    pub(super) decided: Ms,
+    /// One session is opened in each term that admits clients.
+    pub(super) sessions: Vec<Lease>,
+    held_since: Option<Instant>,
+    asked: [Option<Asked>; 3],
+}
+
+#[derive(Clone, Copy)]
+struct Asked {
+    at: Ms,
+    under_way: bool,
+}
+
+impl Observer {
+    pub(super) fn new() -> Self {
+        let begin = Instant::now();
+        Self {
+            begin,
+            view: View::default(),
+            slot: LeaderSlot::new("starting"),
+            verdict: verdict(Course::Hold(None), Reason::Starting),
+            decided: 0,
+            sessions: Vec::new(),
+            held_since: Some(begin),
+            asked: [None; 3],
+        }
+    }
+
+    pub(super) fn instant(&self, now: Ms) -> Instant {
+        self.begin + Duration::from_millis(now)
+    }
+
+    pub(super) fn millis(&self, at: Instant) -> Ms {
+        // Rounded up: a moment early would be a wake-up for nothing.
+        at.saturating_duration_since(self.begin).as_micros().div_ceil(1000) as Ms
+    }
+
+    /// The leader whose sessions may live.
+    pub(super) fn leader(&self) -> Option<Who> {
+        self.slot.term().course.leader().map(place)
+    }
+
+    /// The leader that new clients may go to.
+    pub(super) fn open_to(&self) -> Option<Who> {
+        self.slot.term().course.open_to().map(place)
+    }
+
+    pub(super) fn hear(&mut self, claim: Claim, now: Ms) {
+        let at = self.instant(now);
+        self.view.record(Observation { at, claim });
+        self.decide(now);
+    }
+
+    pub(super) fn decide(&mut self, now: Ms) {
+        let verdict = self.verdict_at(now);
+        self.decided = now;
+        let now = self.instant(now);
+        if verdict.course != self.verdict.course || verdict.reason != self.verdict.reason {
+            match &verdict.course {
+                Course::Route(_) => self.held_since = None,
+                Course::Hold(_) | Course::Fence => _ = self.held_since.get_or_insert(now),
+            }
+            self.slot.publish(verdict.course.clone(), verdict.reason.to_string());
+            self.sessions.retain(|session| session.ending().is_none());
+            self.sessions.extend(self.slot.term().lease());
+        }
+        self.verdict = verdict;
+    }
+
+    /// What would be decided then if nothing more were heard.
+    pub(super) fn verdict_at(&self, now: Ms) -> Verdict {
+        let current = self.slot.term().course.leader().cloned();
+        decide(&self.view, current.as_ref(), self.instant(now), &policy())
+    }
+
+    /// Whom to ask now, and when the next one will be due: `Prober::ask_the_due`.
+    pub(super) fn ask_the_due(&mut self, now: Ms) -> (Vec<Who>, Option<Ms>) {
+        let probes = plan(&self.view, &self.verdict.course, self.held_since, self.instant(now));
+        let planned = |who: Who| probes.iter().find(|probe| probe.member == NAMES[who]);
+        let (mut due_now, mut next) = (Vec::new(), None);
+        for who in EVERYBODY {
+            let Some(probe) = planned(who) else {
+                self.asked[who] = None;
+                continue;
+            };
+            let due = match self.asked[who] {
+                Some(asked) if asked.under_way => continue,
+                Some(asked) => asked.at + probe.every.as_millis() as Ms,
+                None => now,
+            };
+            if now < due {
+                next = Some(next.map_or(due, |next: Ms| next.min(due)));
+            } else {
+                self.asked[who] = Some(Asked {
+                    at: now,
+                    under_way: true,
+                });
+                due_now.push(who);
+            }
+        }
+        (due_now, next)
+    }
+
+    /// An answer came, or none before the deadline; `false` if nobody waits for it any more.
+    pub(super) fn answered(&mut self, who: Who) -> bool {
+        let asked = self.asked[who].as_mut();
+        asked.map(|asked| asked.under_way = false).is_some()
+    }
+}
+
+pub(super) fn place(leader: &Leader) -> Who {
+    EVERYBODY
+        .into_iter()
+        .find(|who| NAMES[*who] == leader.member)
+        .expect("only these three exist")
+}

@@ -1,0 +1,249 @@
+//! Patroni's HA loop, and what follows from it: the lock renewed, raced for, released; PostgreSQL promoted, stopped, started.
+
+use super::{Cluster, EVERYBODY, Held, Ms, News, PodStatus, Postgres, Promotion, Timer, Who};
+
+impl Cluster {
+    pub(super) fn wake(&mut self, who: Who, latest: Ms) {
+        if self.members[who].alive && !self.members[who].frozen {
+            let wait = self.dice.between(0, latest);
+            self.members[who].loop_era += 1;
+            let timer = Timer::Loop(who, self.members[who].loop_era);
+            self.after(wait, timer);
+        }
+    }
+
+    pub(super) fn ha_loop(&mut self, who: Who) {
+        let timer = Timer::Loop(who, self.members[who].loop_era);
+        self.after(self.rules.loop_wait, timer);
+        self.cycle(who);
+    }
+
+    pub(super) fn cycle(&mut self, who: Who) {
+        if !self.api_up {
+            return self.without_api(who);
+        }
+        let held = self.observe(who);
+        if held != Held::Mine && self.members[who].postgres != Postgres::Stopping {
+            self.members[who].leads_until = 0;
+        }
+        match (self.members[who].postgres, held) {
+            (Postgres::Primary, Held::Mine) => {
+                self.renew(who);
+                self.begin_switchover(who);
+            }
+            (Postgres::Primary | Postgres::Recovering, Held::Other) if !self.paused => self.stop(who),
+            // Not the healthiest: it was cut off while another was promoted.
+            (Postgres::Primary, Held::Nobody) if !self.paused && self.newest.member != who => self.stop(who),
+            (Postgres::Primary | Postgres::Replica, Held::Nobody) => self.race(who),
+            (Postgres::Replica, Held::Mine) => {
+                self.renew(who);
+                self.promote(who);
+            }
+            (Postgres::Replica, Held::Other) if self.is_writable(self.newest.member) => {
+                self.members[who].timeline = self.newest.timeline;
+            }
+            (Postgres::Stopped, _) if !self.members[who].releasing => self.start(who),
+            (Postgres::Down, _) => self.start(who),
+            (_, Held::Mine) => self.renew(who),
+            _wait => {}
+        }
+        self.write_pod(who);
+    }
+
+    /// Looks at the lock. Patroni sees a write at its next look, at the latest; here also at once, the worst case for an observer that is slower.
+    pub(super) fn observe(&mut self, who: Who) -> Held {
+        if self.members[who].seen.0 != self.lock.version {
+            let at_once = self.dice.one_in(2);
+            let seen = if at_once { self.lock.written[0] } else { self.now };
+            self.members[who].seen = (self.lock.version, seen);
+            let expiry = seen + self.rules.ttl;
+            if self.lock.holder != Some(who) && self.now < expiry && self.dice.one_in(3) {
+                let timer = Timer::Expiry(who, self.members[who].era);
+                self.after(expiry - self.now, timer);
+            }
+        }
+        let member = &self.members[who];
+        let expired = member.seen.1 + self.rules.ttl <= self.now;
+        match self.lock.holder {
+            Some(holder) if !expired && holder == who => Held::Mine,
+            Some(_) if !expired => Held::Other,
+            // The leader that sent POST /failsafe is taken for the lock's holder (ha.py:340).
+            _ if self.now < member.failsafe_until && !self.is_writable(who) => Held::Other,
+            _ => Held::Nobody,
+        }
+    }
+
+    pub(super) fn without_api(&mut self, who: Who) {
+        if self.paused || !self.is_writable(who) {
+            return;
+        }
+        let vouches = |other: Who| self.answers(other) && (other == who || !self.is_writable(other));
+        if self.rules.failsafe && EVERYBODY.into_iter().all(vouches) {
+            // Patroni compares no timelines here: a leader that wakes in an outage, after another was promoted and demoted again, leads again.
+            self.went_back |= !self.is_up_to_date(who);
+            let until = self.now + self.rules.ttl;
+            self.members[who].leads_until = until;
+            for member in &mut self.members {
+                member.failsafe_until = until;
+            }
+        } else {
+            let patience = self.dice.between(0, self.rules.retry_timeout);
+            let timer = Timer::GiveUp(who, self.members[who].era);
+            self.after(patience, timer);
+        }
+    }
+
+    pub(super) fn write_lock(&mut self, holder: Option<Who>) {
+        let moved = self.lock.holder != holder;
+        if let Some(former) = self.lock.holder.filter(|_| moved) {
+            self.lock.let_go[former] = self.now;
+        }
+        if moved {
+            self.lock.taken = self.now;
+        }
+        self.lock.holder = holder;
+        self.lock.version += 1;
+        self.lock.written = [self.now, self.lock.written[0]];
+        self.news.push(News::Lock);
+        if let Some(who) = holder {
+            self.members[who].leads_until = self.now + self.rules.ttl;
+            self.members[who].failsafe_until = 0;
+            self.members[who].seen = (self.lock.version, self.now);
+        }
+        if moved {
+            for other in EVERYBODY.into_iter().filter(|other| Some(*other) != holder) {
+                self.wake(other, 200);
+            }
+        }
+    }
+
+    pub(super) fn renew(&mut self, who: Who) {
+        self.write_lock(Some(who));
+    }
+
+    /// The lock has no holder, or an expired one. The healthiest asks its peers, then writes its name, unless somebody else was faster.
+    pub(super) fn race(&mut self, who: Who) {
+        let fit = |other: Who| other != who && self.answers(other) && self.is_up_to_date(other);
+        let barred = match (self.members[who].postgres, self.planned) {
+            (Postgres::Primary, _) => false,
+            (_, None) => self.paused,
+            (_, Some(planned)) => match planned.candidate {
+                Some(candidate) => fit(candidate),
+                None => planned.from == who && EVERYBODY.into_iter().any(fit),
+            },
+        };
+        if barred || !self.is_up_to_date(who) {
+            return;
+        }
+        let wait = self
+            .dice
+            .between(20, if self.lock.holder.is_none() { 200 } else { 1500 });
+        let timer = Timer::Take(who, self.members[who].era, self.lock.version);
+        self.after(wait, timer);
+    }
+
+    pub(super) fn take(&mut self, who: Who, version: u64) {
+        let fit = matches!(self.members[who].postgres, Postgres::Primary | Postgres::Replica);
+        if !self.api_up {
+            return self.without_api(who);
+        }
+        if self.lock.version != version || !fit {
+            return;
+        }
+        self.write_lock(Some(who));
+        if self.planned.is_some() {
+            let wait = self.dice.between(20, 150);
+            self.after(wait, Timer::Unannounce);
+        }
+        if self.members[who].postgres == Postgres::Replica {
+            self.promote(who);
+        }
+    }
+
+    pub(super) fn promote(&mut self, who: Who) {
+        let takes = self.dice.between(20, 2_000);
+        self.postgres_after(takes, who, Postgres::Promoting, Timer::Promoted);
+    }
+
+    pub(super) fn promoted(&mut self, who: Who) {
+        self.newest = Promotion {
+            member: who,
+            at: self.now,
+            timeline: self.newest.timeline + 1,
+        };
+        self.members[who].postgres = Postgres::Primary;
+        self.members[who].timeline = self.newest.timeline;
+        self.members[who].failsafe_until = 0;
+        self.wake(who, 1_000);
+    }
+
+    pub(super) fn begin_switchover(&mut self, who: Who) {
+        let Some(planned) = self.planned else { return };
+        let fit = |other: Who| self.answers(other) && self.is_up_to_date(other);
+        let replicas = || EVERYBODY.into_iter().filter(|other| *other != who);
+        let possible = planned.candidate.map_or(replicas().any(fit), fit) && planned.candidate != Some(who);
+        if planned.from != who || planned.aborted || !possible {
+            return self.unannounce();
+        }
+        let checkpoint = self.dice.between(0, 1_500);
+        let timer = Timer::Checkpointed(who, self.members[who].era);
+        self.after(checkpoint, timer);
+    }
+
+    pub(super) fn unannounce(&mut self) {
+        if self.api_up && self.planned.take().is_some() {
+            self.news.push(News::Announcement);
+        }
+    }
+
+    pub(super) fn stop(&mut self, who: Who) {
+        let takes = self.dice.between(30, 1_500);
+        self.postgres_after(takes, who, Postgres::Stopping, Timer::Stopped);
+    }
+
+    pub(super) fn stopped(&mut self, who: Who) {
+        self.members[who].postgres = Postgres::Stopped;
+        if self.members[who].releasing {
+            let timer = Timer::Release(who, self.members[who].era);
+            return self.after(1_000, timer);
+        }
+        self.members[who].leads_until = 0;
+        if !self.members[who].frozen {
+            self.start(who);
+        }
+    }
+
+    pub(super) fn release(&mut self, who: Who) {
+        self.members[who].releasing = false;
+        self.members[who].leads_until = 0;
+        if self.api_up && self.lock.holder == Some(who) {
+            self.write_lock(None);
+        }
+        self.start(who);
+    }
+
+    pub(super) fn start(&mut self, who: Who) {
+        let takes = self.dice.between(300, 3_000);
+        self.postgres_after(takes, who, Postgres::Starting, Timer::Started);
+    }
+
+    pub(super) fn started(&mut self, who: Who) {
+        self.members[who].postgres = Postgres::Replica;
+        if self.is_writable(self.newest.member) {
+            self.members[who].timeline = self.newest.timeline;
+        }
+    }
+
+    /// The pod's `status` follows at the end of a cycle.
+    pub(super) fn write_pod(&mut self, who: Who) {
+        let member = &mut self.members[who];
+        if (member.pod.postgres, member.pod.timeline) != (member.postgres, member.timeline) {
+            member.pod = PodStatus {
+                postgres: member.postgres,
+                timeline: member.timeline,
+                written: self.now,
+            };
+            self.news.push(News::Pod(who));
+        }
+    }
+}

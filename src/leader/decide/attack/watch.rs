@@ -1,0 +1,313 @@
+//! The watches of the API, as `discovery::kubernetes` keeps them: streams in order and late, dead streams, the check by GET, the resync.
+
+use std::time::Duration;
+
+use super::super::rules::leader;
+use super::patroni::{EVERYBODY, Ms, NAMES, Postgres, Who};
+use super::world::{DEADLINE, Event, Truth, World};
+use crate::leader::observation::{Announcement, Claim, ClusterSettings, Lock, ObjectKind, Pod};
+
+/// The pause between two tries while the API does not answer.
+pub(super) const RETRY: Ms = 500;
+
+/// How a path breaks.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Manner {
+    /// The connection is reset: noticed at once.
+    Reset,
+    /// The stream is dead and looks alive; it stays dead.
+    Dead,
+    /// The stream stalls, and goes on where it stood.
+    Stalled,
+}
+
+/// What is watched. Each object's events keep their order; those of different ones need not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Object {
+    Lock,
+    Announcement,
+    Settings,
+    Pod(Who),
+}
+
+const OBJECTS: [Object; 6] = [
+    Object::Lock,
+    Object::Announcement,
+    Object::Settings,
+    Object::Pod(0),
+    Object::Pod(1),
+    Object::Pod(2),
+];
+
+pub(super) struct Watch {
+    pub(super) cut_off: bool,
+    /// pgnorth believes that its streams live.
+    live: bool,
+    deaf: bool,
+    stalled: bool,
+    /// What a stalled stream will still bring.
+    backlog: Vec<(Object, Claim, Truth)>,
+    /// Streams of an older generation bring nothing more.
+    generation: u64,
+    check: u64,
+    known: u64,
+    arrives: [Ms; 6],
+    /// Since when every write of the lock arrives within the watch's delay.
+    pub(super) good_since: Option<Ms>,
+    /// Since when pgnorth knows that the API is silent.
+    pub(super) silent_since: Option<Ms>,
+    /// How long it was silent since each member last wrote the lock, as far as heard.
+    pub(super) silence: [Ms; 3],
+}
+
+impl Watch {
+    pub(super) fn new() -> Self {
+        Self {
+            cut_off: false,
+            live: true,
+            deaf: false,
+            stalled: false,
+            backlog: Vec::new(),
+            generation: 0,
+            check: 0,
+            known: 0,
+            arrives: [0; 6],
+            good_since: None,
+            silent_since: None,
+            silence: [0; 3],
+        }
+    }
+}
+
+impl World {
+    fn path_is_up(&self) -> bool {
+        self.cluster.api_up && !self.watch.cut_off
+    }
+
+    /// An object was written.
+    pub(super) fn tell_object(&mut self, object: Object) {
+        let (claim, truth) = self.read(object);
+        match (self.watch.live && !self.watch.deaf, self.watch.stalled) {
+            (true, false) if self.path_is_up() => self.send(object, claim, truth),
+            (true, true) => self.watch.backlog.push((object, claim, truth)),
+            _unheard => {}
+        }
+    }
+
+    fn send(&mut self, object: Object, claim: Claim, truth: Truth) {
+        let takes = self.dice.between(0, self.weather.watch_delay);
+        let arrives = &mut self.watch.arrives[place(object)];
+        *arrives = (self.now + takes).max(*arrives);
+        let (at, generation) = (*arrives, self.watch.generation);
+        let twice = self.dice.one_in(8);
+        for _ in 0..=u8::from(twice) {
+            self.push(at, Event::Watched(generation, object, claim.clone(), truth));
+        }
+    }
+
+    /// Streams are opened anew: each begins with the object as it stands.
+    pub(super) fn list_anew(&mut self) {
+        self.watch.generation += 1;
+        self.watch.live = true;
+        self.watch.deaf = false;
+        self.watch.stalled = false;
+        self.watch.backlog.clear();
+        self.watch.arrives = [0; 6];
+        self.watch.good_since = Some(self.now);
+        for object in OBJECTS {
+            let (claim, truth) = self.read(object);
+            self.send(object, claim, truth);
+        }
+        self.check_in(DEADLINE);
+    }
+
+    pub(super) fn watched(&mut self, generation: u64, object: Object, claim: Claim, truth: Truth) {
+        if generation != self.watch.generation {
+            return;
+        }
+        if object == Object::Lock {
+            return self.hear_lock(claim, truth.version);
+        }
+        if let Object::Pod(who) = object {
+            self.heard_pod[who] = Some(truth);
+        }
+        self.hear(claim);
+    }
+
+    fn hear_lock(&mut self, claim: Claim, version: u64) {
+        let changed = version != self.watch.known;
+        if let (true, Claim::Lock(_, Some(lock))) = (changed, &claim) {
+            let writer = EVERYBODY
+                .into_iter()
+                .find(|who| lock.holder.as_deref() == Some(NAMES[*who]));
+            if let Some(who) = writer {
+                self.heard_alive[who] = self.now;
+                self.watch.silence[who] = 0;
+            }
+        }
+        if let Some(since) = self.watch.silent_since.take() {
+            self.watch.silence = self.watch.silence.map(|silence| silence + self.now - since);
+        }
+        self.watch.known = version;
+        self.hear(claim);
+        self.check_in(if changed { self.weather.rules.ttl / 2 } else { DEADLINE });
+    }
+
+    fn check_in(&mut self, quiet: Ms) {
+        self.watch.check += 1;
+        self.push(self.now + quiet, Event::Check(self.watch.check));
+    }
+
+    pub(super) fn check(&mut self, check: u64) {
+        let generation = self.watch.generation;
+        if check != self.watch.check || !self.watch.live {
+            return;
+        }
+        if self.path_is_up() {
+            let takes = self.dice.between(0, self.weather.watch_delay);
+            let (claim, truth) = self.read(Object::Lock);
+            self.push(self.now + takes, Event::Checked(generation, claim, truth.version));
+        } else {
+            self.push(self.now + DEADLINE, Event::Silent(generation));
+        }
+    }
+
+    pub(super) fn checked(&mut self, generation: u64, claim: Claim, version: u64) {
+        if generation != self.watch.generation || version < self.watch.known {
+            return;
+        }
+        let missed = version != self.watch.known;
+        self.hear_lock(claim, version);
+        if missed {
+            // The stream kept something back: all are opened anew.
+            if self.path_is_up() {
+                self.list_anew();
+            } else {
+                self.push(self.now + DEADLINE, Event::Silent(generation));
+            }
+        }
+    }
+
+    pub(super) fn silent(&mut self, generation: u64) {
+        if generation != self.watch.generation {
+            return;
+        }
+        self.watch.live = false;
+        self.watch.stalled = false;
+        self.watch.backlog.clear();
+        self.watch.good_since = None;
+        self.watch.generation += 1;
+        self.watch.silent_since.get_or_insert(self.now);
+        self.hear(Claim::ApiSilent(ObjectKind::Endpoints, "connection refused".into()));
+        self.push(self.now + RETRY, Event::Retry(self.watch.generation));
+    }
+
+    pub(super) fn retry(&mut self, generation: u64) {
+        if generation != self.watch.generation {
+            return;
+        }
+        if self.path_is_up() {
+            self.list_anew();
+        } else {
+            let takes = self.dice.between(0, DEADLINE);
+            self.push(self.now + takes, Event::Silent(generation));
+        }
+    }
+
+    pub(super) fn path_breaks(&mut self, manner: Manner) {
+        self.watch.good_since = None;
+        if !self.weather.kubernetes || !self.watch.live {
+            return;
+        }
+        match manner {
+            Manner::Reset => {
+                let takes = self.dice.between(0, self.weather.watch_delay);
+                self.push(self.now + takes, Event::Silent(self.watch.generation));
+                self.watch.deaf = true;
+            }
+            Manner::Dead => self.watch.deaf = true,
+            Manner::Stalled => self.watch.stalled = true,
+        }
+    }
+
+    pub(super) fn path_heals(&mut self) {
+        if !self.path_is_up() || !self.watch.stalled {
+            return;
+        }
+        self.watch.stalled = false;
+        if !self.watch.deaf {
+            self.watch.good_since = Some(self.now);
+        }
+        for (object, claim, truth) in std::mem::take(&mut self.watch.backlog) {
+            self.send(object, claim, truth);
+        }
+    }
+
+    /// An object as it stands now.
+    fn read(&self, object: Object) -> (Claim, Truth) {
+        let kind = ObjectKind::Endpoints;
+        let name = |who: Who| NAMES[who].to_owned();
+        let cluster = &self.cluster;
+        let ttl = Duration::from_millis(cluster.rules.ttl);
+        let claim = match object {
+            Object::Lock => {
+                let lock = Lock {
+                    holder: cluster.lock.holder.map(name),
+                    ttl,
+                    renewal: [None, Some(format!("{:06}", cluster.lock.version)), None],
+                };
+                Claim::Lock(kind, Some(lock))
+            }
+            Object::Announcement => {
+                let news = cluster.planned.map(|planned| Announcement {
+                    leader: Some(name(planned.from)),
+                    candidate: planned.candidate.map(name),
+                    scheduled_at: None,
+                    starts: None,
+                });
+                Claim::Announcement(kind, news)
+            }
+            Object::Settings => Claim::Settings(
+                kind,
+                Some(ClusterSettings {
+                    paused: cluster.paused,
+                    standby_cluster: false,
+                }),
+            ),
+            Object::Pod(who) => {
+                let status = cluster.members[who].pod;
+                let (primary, running) = match status.postgres {
+                    Postgres::Primary => (true, true),
+                    Postgres::Recovering | Postgres::Stopping => (true, false),
+                    Postgres::Replica | Postgres::Promoting => (false, true),
+                    Postgres::Starting | Postgres::Stopped | Postgres::Down => (false, false),
+                };
+                Claim::Pod(Pod {
+                    name: name(who),
+                    address: Ok(leader(NAMES[who]).address),
+                    api_url: Some(format!("http://{}:8008", NAMES[who])),
+                    role: Some(if primary { "primary" } else { "replica" }.into()),
+                    state: Some(if running { "running" } else { "stopped" }.into()),
+                    timeline: Some(status.timeline),
+                })
+            }
+        };
+        let truth = match object {
+            Object::Pod(who) => Truth {
+                at: cluster.members[who].pod.written,
+                writable: cluster.members[who].pod.postgres == Postgres::Primary,
+                timeline: cluster.members[who].pod.timeline,
+                version: cluster.lock.version,
+            },
+            Object::Lock | Object::Announcement | Object::Settings => self.truth(0),
+        };
+        (claim, truth)
+    }
+}
+
+fn place(object: Object) -> usize {
+    OBJECTS
+        .iter()
+        .position(|known| *known == object)
+        .expect("every object is listed")
+}

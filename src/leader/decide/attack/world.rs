@@ -1,0 +1,386 @@
+//! Everything between Patroni and pgnorth, in simulated time: the queue of events, the faults, the requests to members.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::dice::Dice;
+use super::observer::Observer;
+use super::patroni::{Cluster, EVERYBODY, Ms, NAMES, News, Postgres, Rules, Timer, Who};
+use super::watch::{Manner, Object, Watch};
+use crate::leader::observation::{Claim, Cluster as Listing, ClusterMember, Report};
+
+/// A request to a member may take that long.
+pub(super) const DEADLINE: Ms = 1_000;
+
+/// What stays the same in one run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Weather {
+    pub(super) rules: Rules,
+    /// Or REST alone.
+    pub(super) kubernetes: bool,
+    /// An event of the watch arrives after that, at the latest.
+    pub(super) watch_delay: Ms,
+    /// So does an answer of the REST API.
+    pub(super) rest_delay: Ms,
+    /// One answer in so many is lost; 0 for none.
+    pub(super) losses: u64,
+    pub(super) seed: u64,
+}
+
+/// Whom a fault hits: the leader of the moment, or one of the others.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target(pub(super) Who);
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    /// The host is gone, with all on it.
+    Kill(Target),
+    /// Patroni stands still; its PostgreSQL goes on accepting writes.
+    Freeze(Target),
+    /// The REST API hangs, the lock is renewed.
+    RestFreeze(Target),
+    /// pgnorth alone cannot reach a member's REST API.
+    RestCut(Target),
+    /// A backend is killed: PostgreSQL recovers in place.
+    Crash,
+    /// The API is down for everyone.
+    ApiDown(Manner),
+    /// pgnorth alone is cut off from the API.
+    CutOff(Manner),
+    /// A planned switchover; an aborted one is only announced.
+    Switchover(Option<Target>, bool),
+    Pause,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fault {
+    /// Since the fault before.
+    pub(super) after: Ms,
+    pub(super) lasts: Ms,
+    pub(super) kind: Kind,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Event {
+    Patroni(Timer),
+    Begins(Kind, Ms),
+    Ends(Kind, [Who; 3]),
+    /// News of the API reaches pgnorth, if it came by the stream of this generation.
+    Watched(u64, Object, Claim, Truth),
+    /// The lock's watch was quiet for long: it is asked for.
+    Check(u64),
+    Checked(u64, Claim, u64),
+    Silent(u64),
+    Retry(u64),
+    Answered(Who, Option<Report>, Truth),
+    Complaint(Who),
+    Listing,
+    Ask,
+    Recheck,
+}
+
+/// What was so when a piece of evidence was made.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Truth {
+    pub(super) at: Ms,
+    /// It came from the one member that accepted writes on the newest timeline.
+    pub(super) writable: bool,
+    pub(super) timeline: u32,
+    /// The lock's version.
+    pub(super) version: u64,
+}
+
+pub(super) struct World {
+    pub(super) now: Ms,
+    pub(super) weather: Weather,
+    pub(super) cluster: Cluster,
+    pub(super) observer: Observer,
+    pub(super) watch: Watch,
+    pub(super) rest_cut: [bool; 3],
+    /// When the newest answer of each member was lost.
+    pub(super) lost: [Ms; 3],
+    /// What stood behind the newest answer, and the newest pod status, that pgnorth heard of each.
+    pub(super) heard_answer: [Option<Truth>; 3],
+    pub(super) heard_pod: [Option<Truth>; 3],
+    /// When pgnorth last heard a sign of life of each: its writing the lock, or any answer.
+    pub(super) heard_alive: [Ms; 3],
+    /// The newest timeline that pgnorth heard a leader say it is writable on.
+    pub(super) heard_timeline: u32,
+    pub(super) faults_under_way: u64,
+    queue: BTreeMap<(Ms, u64), Event>,
+    events: u64,
+    recheck: Option<Ms>,
+    ask: Option<Ms>,
+    complained: Ms,
+    pub(super) dice: Dice,
+}
+
+impl World {
+    pub(super) fn new(weather: Weather, faults: &[Fault]) -> Self {
+        let mut world = Self {
+            now: 0,
+            weather,
+            cluster: Cluster::new(weather.rules, weather.seed),
+            observer: Observer::new(),
+            watch: Watch::new(),
+            rest_cut: [false; 3],
+            lost: [0; 3],
+            heard_answer: [None; 3],
+            heard_pod: [None; 3],
+            heard_alive: [0; 3],
+            heard_timeline: 0,
+            faults_under_way: faults.len() as u64,
+            queue: BTreeMap::new(),
+            events: 0,
+            recheck: None,
+            ask: None,
+            complained: 0,
+            dice: Dice::new(!weather.seed),
+        };
+        let mut at = 0;
+        for fault in faults {
+            at += fault.after;
+            world.push(at, Event::Begins(fault.kind, fault.lasts));
+        }
+        world.push(0, Event::Listing);
+        if weather.kubernetes {
+            world.list_anew();
+        }
+        world.settle();
+        world
+    }
+
+    pub(super) fn push(&mut self, at: Ms, event: Event) {
+        // News before the clock: what has arrived by then wins over a deadline, as in discovery's biased select.
+        let last = matches!(event, Event::Recheck | Event::Ask);
+        self.events += 1;
+        let rank = if last { u64::MAX / 2 + self.events } else { self.events };
+        self.queue.insert((at, rank), event);
+    }
+
+    /// When the next event happens.
+    pub(super) fn next(&self) -> Ms {
+        self.queue.keys().next().map_or(self.now, |(at, _)| *at)
+    }
+
+    /// One event and all that follows from it in the same instant.
+    pub(super) fn step(&mut self) {
+        let Some(((now, _), event)) = self.queue.pop_first() else {
+            return;
+        };
+        self.now = now;
+        self.cluster.now = now;
+        self.happen(event);
+        self.settle();
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Patroni(timer) => self.cluster.fire(timer),
+            Event::Begins(kind, lasts) => self.begin(kind, lasts),
+            Event::Ends(kind, order) => self.end(kind, order),
+            Event::Watched(generation, object, claim, truth) => self.watched(generation, object, claim, truth),
+            Event::Check(check) => self.check(check),
+            Event::Checked(generation, claim, version) => self.checked(generation, claim, version),
+            Event::Silent(generation) => self.silent(generation),
+            Event::Retry(generation) => self.retry(generation),
+            Event::Answered(who, report, truth) => self.answered(who, report, truth),
+            Event::Complaint(who) => self.hear(Claim::Complaint(NAMES[who].into())),
+            Event::Listing => self.listing(),
+            Event::Ask => self.ask = None,
+            Event::Recheck => {
+                self.recheck = None;
+                self.observer.decide(self.now);
+            }
+        }
+    }
+
+    fn settle(&mut self) {
+        for (at, timer) in std::mem::take(&mut self.cluster.timers) {
+            self.push(at, Event::Patroni(timer));
+        }
+        for news in std::mem::take(&mut self.cluster.news) {
+            if self.weather.kubernetes {
+                self.tell(news);
+            }
+        }
+        self.ask_the_due();
+        self.complain();
+        let wanted = self
+            .observer
+            .verdict
+            .recheck_at
+            .map(|at| self.observer.millis(at).max(self.now));
+        if let Some(at) = wanted.filter(|at| self.recheck.is_none_or(|known| *at < known)) {
+            self.recheck = Some(at);
+            self.push(at, Event::Recheck);
+        }
+    }
+
+    pub(super) fn hear(&mut self, claim: Claim) {
+        self.observer.hear(claim, self.now);
+    }
+
+    pub(super) fn truth(&self, who: Who) -> Truth {
+        let newest = self.cluster.newest.member == who;
+        Truth {
+            at: self.now,
+            writable: (newest || self.cluster.went_back) && self.cluster.is_writable(who),
+            timeline: self.cluster.members[who].timeline,
+            version: self.cluster.lock.version,
+        }
+    }
+
+    fn ask_the_due(&mut self) {
+        let (due, next) = self.observer.ask_the_due(self.now);
+        for who in due {
+            self.ask(who);
+        }
+        if let Some(at) = next.filter(|at| self.ask.is_none_or(|known| *at < known)) {
+            self.ask = Some(at);
+            self.push(at, Event::Ask);
+        }
+    }
+
+    /// The answer is made at once and arrives late: the worst case, evidence as old as can be.
+    fn ask(&mut self, who: Who) {
+        let takes = self.dice.between(0, self.weather.rest_delay);
+        let lost = self.weather.losses > 0 && self.dice.one_in(self.weather.losses);
+        let refused = !self.cluster.members[who].alive && self.dice.one_in(2);
+        let at = match self.cluster.answers(who) && !self.rest_cut[who] && !lost {
+            true => self.now + takes,
+            false if refused => self.now + takes.min(5),
+            false => self.now + DEADLINE,
+        };
+        if !self.cluster.answers(who) || self.rest_cut[who] || lost {
+            return self.push(at, Event::Answered(who, None, self.truth(who)));
+        }
+        let (report, truth) = (self.cluster.report(who), self.truth(who));
+        self.push(at, Event::Answered(who, report, truth));
+    }
+
+    fn answered(&mut self, who: Who, report: Option<Report>, truth: Truth) {
+        if !self.observer.answered(who) {
+            return;
+        }
+        let claim = match report {
+            Some(report) => {
+                self.heard_answer[who] = Some(truth);
+                self.heard_alive[who] = self.now;
+                if report.holds_lock && report.is_writable() {
+                    self.heard_timeline = self.heard_timeline.max(truth.timeline);
+                }
+                Ok(report)
+            }
+            None => {
+                self.lost[who] = self.now;
+                Err("no answer within 1 s".into())
+            }
+        };
+        let twice = self.dice.one_in(16);
+        for _ in 0..=u8::from(twice) {
+            self.hear(Claim::Report(NAMES[who].into(), claim.clone()));
+        }
+    }
+
+    /// The proxy dials the leader and is refused.
+    fn complain(&mut self) {
+        let refused = |who: &Who| {
+            !matches!(
+                self.cluster.members[*who].postgres,
+                Postgres::Primary | Postgres::Replica
+            )
+        };
+        if let Some(who) = self.observer.open_to().filter(refused)
+            && self.complained + 300 <= self.now
+        {
+            self.complained = self.now;
+            let takes = self.dice.between(0, DEADLINE);
+            self.push(self.now + takes, Event::Complaint(who));
+        }
+    }
+
+    /// `/cluster` tells who the members are: once with Kubernetes, which tells it by pods, and again and again without.
+    fn listing(&mut self) {
+        let answered = EVERYBODY.into_iter().any(|who| self.cluster.answers(who)) && self.cluster.api_up;
+        let claim = match answered {
+            true => Claim::Cluster(Listing {
+                members: NAMES
+                    .map(|name| ClusterMember {
+                        name: name.into(),
+                        address: Some(super::super::rules::leader(name).address),
+                        api_url: Some(format!("http://{name}:8008")),
+                    })
+                    .to_vec(),
+                paused: self.cluster.paused,
+                switchover: None,
+                ttl: Some(Duration::from_millis(self.weather.rules.ttl)),
+            }),
+            false => Claim::ClusterSilent("nobody answers".into()),
+        };
+        self.hear(claim);
+        if !self.weather.kubernetes {
+            self.push(self.now + 10_000, Event::Listing);
+        }
+    }
+
+    fn begin(&mut self, kind: Kind, lasts: Ms) {
+        let leader = self.cluster.lock.holder.unwrap_or(self.cluster.newest.member);
+        let others = EVERYBODY.map(|who| (leader + who) % 3);
+        let until = self.now + lasts;
+        let named = |target: Target| others[target.0];
+        match kind {
+            Kind::Kill(target) => self.cluster.kill(named(target)),
+            Kind::Freeze(target) => {
+                if self.cluster.members[named(target)].alive {
+                    self.cluster.freeze(named(target));
+                }
+            }
+            Kind::RestFreeze(target) => self.cluster.members[named(target)].rest_frozen = true,
+            Kind::RestCut(target) => self.rest_cut[named(target)] = true,
+            Kind::Crash => self.cluster.crash(leader, lasts.clamp(200, 4_000)),
+            Kind::ApiDown(manner) => {
+                self.cluster.api_up = false;
+                self.path_breaks(manner);
+            }
+            Kind::CutOff(manner) => {
+                self.watch.cut_off = true;
+                self.path_breaks(manner);
+            }
+            Kind::Switchover(candidate, aborted) => self.cluster.plan(candidate.map(named), aborted),
+            Kind::Pause => self.cluster.pause(true),
+        }
+        self.push(until, Event::Ends(kind, others));
+    }
+
+    /// Faults of one kind that overlap end together, with the first.
+    fn end(&mut self, kind: Kind, others: [Who; 3]) {
+        let named = |target: Target| others[target.0];
+        self.faults_under_way -= 1;
+        match kind {
+            Kind::Kill(target) if !self.cluster.members[named(target)].alive => self.cluster.revive(named(target)),
+            Kind::Freeze(target) => self.cluster.thaw(named(target)),
+            Kind::RestFreeze(target) => self.cluster.members[named(target)].rest_frozen = false,
+            Kind::RestCut(target) => self.rest_cut[named(target)] = false,
+            Kind::ApiDown(_) => {
+                self.cluster.api_up = true;
+                self.path_heals();
+            }
+            Kind::CutOff(_) => {
+                self.watch.cut_off = false;
+                self.path_heals();
+            }
+            Kind::Pause => self.cluster.pause(false),
+            Kind::Kill(_) | Kind::Crash | Kind::Switchover(..) => {}
+        }
+    }
+
+    fn tell(&mut self, news: News) {
+        match news {
+            News::Lock => self.tell_object(Object::Lock),
+            News::Announcement => self.tell_object(Object::Announcement),
+            News::Settings => self.tell_object(Object::Settings),
+            News::Pod(who) => self.tell_object(Object::Pod(who)),
+        }
+    }
+}

@@ -13,9 +13,10 @@ use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
 use crate::discovery::patroni::{Plan, Target, sleep_until};
-use crate::leader::decide::{Policy, Reason, Verdict, decide};
+use crate::leader::decide::{Policy, Verdict, decide};
 use crate::leader::observation::{Claim, Observation};
 use crate::leader::probing::plan;
+use crate::leader::reason::Reason;
 use crate::leader::view::View;
 use crate::leader::{Complaint, Course, Leader};
 use crate::metrics::Metrics;

@@ -5,6 +5,7 @@
 pub mod decide;
 pub mod observation;
 pub mod probing;
+pub mod reason;
 pub mod view;
 
 use std::fmt;

@@ -126,6 +126,17 @@ impl LeaderSlot {
         }
     }
 
+    /// Waits until new clients are held. Cancel-safe.
+    pub async fn held(&self) {
+        loop {
+            let term = self.term();
+            if term.course.open_to().is_none() {
+                return;
+            }
+            term.superseded.cancelled().await;
+        }
+    }
+
     /// Waits until the slot no longer holds `term`. Cancel-safe.
     pub async fn superseded(&self, term: &Term) {
         term.superseded.cancelled().await;

@@ -5,12 +5,15 @@
 //! and a server say, and it stops with the first answer. Inside TLS nothing can be seen: there the look-ahead on Patroni's state has to suffice.
 
 use std::io::{self, ErrorKind};
+use std::pin::pin;
+use std::time::Duration;
 
 use prometheus::IntCounter;
 use thiserror::Error;
 use tokio::net::TcpStream;
+use tokio::time::sleep;
 
-use super::hold::left;
+use super::hold::{Turn, left};
 
 /// PostgreSQL's own MAX_STARTUP_PACKET_LENGTH.
 const LONGEST: usize = 10_000;
@@ -18,6 +21,10 @@ const LONGEST: usize = 10_000;
 const CHUNK: usize = 2048;
 /// An ErrorResponse that is longer is passed on unread.
 const LONGEST_ERROR: usize = 8192;
+/// A client that says nothing gets no answer: after this it no longer keeps others from dialling.
+const CLIENT_PATIENCE: Duration = Duration::from_millis(250);
+/// A leader that is asked and does not answer: it is hung, or authentication is slow. Long enough that a busy leader is not asked by everybody at once.
+const LEADER_PATIENCE: Duration = Duration::from_secs(5);
 /// A request for encryption, declined.
 pub(super) const NO: u8 = b'N';
 /// cannot_connect_now.
@@ -117,17 +124,18 @@ impl Opening {
     /// Passes the opening between both until the leader has answered, or until it is clear that there is nothing to look at; all the rest is for the relay.
     ///
     /// Cancel-safe as long as [`can_start_over`](Self::can_start_over): what was read from the client is kept, and the leader's connection is to be dropped.
-    pub(super) async fn exchange(&mut self, client: &TcpStream, leader: &TcpStream) -> Result<(), NotYet> {
+    /// `turn` is dropped, for the next client, when this one or the leader takes too long.
+    pub(super) async fn exchange(
+        &mut self,
+        client: &TcpStream,
+        leader: &TcpStream,
+        turn: &mut Option<Turn>,
+    ) -> Result<(), NotYet> {
         loop {
-            let packet = self.listen(client, leader).await?;
+            let packet = self.listen(client, leader, turn).await?;
             send(leader, &self.heard).await.map_err(NotYet::Broke)?;
             let answer = match packet {
-                Some(Packet::Encryption | Packet::Session) => tokio::select! {
-                    biased;
-                    answer = answer(leader) => answer?,
-                    // Whatever it leaves behind, the relay passes on.
-                    () = left(client) => Vec::new(),
-                },
+                Some(Packet::Encryption | Packet::Session) => ask(client, leader, turn).await?,
                 Some(Packet::Cancel) | None => Vec::new(),
             };
             self.moved.0 += self.heard.len() as u64;
@@ -144,7 +152,13 @@ impl Opening {
     }
 
     /// Reads from the client until its packet is whole. `None` where there is none: what was read is to be passed on as it is.
-    async fn listen(&mut self, client: &TcpStream, leader: &TcpStream) -> Result<Option<Packet>, NotYet> {
+    async fn listen(
+        &mut self,
+        client: &TcpStream,
+        leader: &TcpStream,
+        turn: &mut Option<Turn>,
+    ) -> Result<Option<Packet>, NotYet> {
+        let mut patience = pin!(sleep(CLIENT_PATIENCE));
         loop {
             match heard(&self.heard) {
                 // What follows the packet may already be work: it must not be sent twice.
@@ -172,6 +186,7 @@ impl Opening {
                     self.pass_on(&answer, client).await;
                     return Ok(None);
                 }
+                () = &mut patience, if turn.is_some() => *turn = None,
             }
         }
     }
@@ -187,6 +202,20 @@ impl Opening {
     pub(super) fn count(&self, to_leader: &IntCounter, to_client: &IntCounter) {
         to_leader.inc_by(self.moved.0);
         to_client.inc_by(self.moved.1);
+    }
+}
+
+/// Waits for the leader's first answer; empty if the client leaves first: whatever it leaves behind, the relay passes on.
+async fn ask(client: &TcpStream, leader: &TcpStream, turn: &mut Option<Turn>) -> Result<Vec<u8>, NotYet> {
+    let mut answer = pin!(answer(leader));
+    let mut patience = pin!(sleep(LEADER_PATIENCE));
+    loop {
+        tokio::select! {
+            biased;
+            answer = &mut answer => return answer,
+            () = left(client) => return Ok(Vec::new()),
+            () = &mut patience, if turn.is_some() => *turn = None,
+        }
     }
 }
 

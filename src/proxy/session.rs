@@ -1,13 +1,12 @@
 //! One session from accept to [`Ending`]: the client waits for a leader, the leader is dialled, bytes go both ways, both sockets are closed.
 
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -26,9 +25,6 @@ use crate::slot::Lease;
 /// Between two dials of a leader that cannot be reached, unless discovery publishes something first; it doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-/// A client that says nothing gets no answer: after this it no longer keeps others from dialling.
-const ANSWER_PATIENCE: Duration = Duration::from_millis(250);
-
 /// A client, accepted and admitted.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -121,6 +117,8 @@ impl Session {
             let tried = tokio::select! {
                 biased;
                 () = lease.ended() => None,
+                // An announced switchover: who has no answer yet waits rather than be cut off in the middle of logging in.
+                () = slot.held() => None,
                 tried = self.dial_and_open(&lease.leader, opening, &mut turn) => Some(tried),
             };
             match tried {
@@ -153,7 +151,7 @@ impl Session {
         }
     }
 
-    /// One try. The turn goes to the next client once the leader has answered, or when this client says nothing for a while.
+    /// One try. The turn goes to the next client once the leader has answered, or when that takes too long.
     async fn dial_and_open(
         &self,
         leader: &Leader,
@@ -167,17 +165,7 @@ impl Session {
             ..
         } = context.settings;
         let stream = connect(&leader.address, connect_timeout, tcp_user_timeout, &context.metrics).await?;
-        let answered = {
-            let mut exchange = pin!(opening.exchange(&self.client, &stream));
-            match timeout(ANSWER_PATIENCE, exchange.as_mut()).await {
-                Ok(answered) => answered,
-                Err(_) => {
-                    turn.take();
-                    exchange.await
-                }
-            }
-        };
-        answered?;
+        opening.exchange(&self.client, &stream, turn).await?;
         turn.take();
         Ok(stream)
     }

@@ -5,10 +5,11 @@ use pgnorth::leader::Course;
 use pgnorth::metrics::SessionState;
 use tokio::io::AsyncWriteExt;
 
-use super::support::{Backend, Rig, assert_reset, read_all, read_exactly, read_to_end, within};
+use super::support::{Backend, MANY_FILES, Rig, assert_reset, read_all, read_exactly, read_to_end, within};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_sessions_end_with_their_leader_and_the_next_client_gets_the_new_one() {
+    let _alone = MANY_FILES.lock().await;
     let (rig, old) = Rig::routed().await;
     let new = Backend::start("pg-1").await;
     let mut sessions = Vec::new();

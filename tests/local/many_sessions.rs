@@ -1,11 +1,13 @@
 //! Many sessions end together when their leader does.
 
 use crate::fake_cluster::{FakeCluster, Product};
+use crate::support::MANY_FILES;
 
 const SESSIONS: usize = 5_000;
 
 #[tokio::test]
 async fn five_thousand_sessions_end_with_their_leader() {
+    let _alone = MANY_FILES.lock().await;
     let cluster = FakeCluster::start(20).await;
     let product = Product::start(&cluster, &[]).await;
     let mut sessions = Vec::with_capacity(SESSIONS);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pgnorth::metrics::SessionState;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::support::{Backend, Rig, read_exactly, within};
+use super::support::{Backend, MANY_FILES, Rig, read_exactly, within};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_thousand_waiting_clients_are_all_served_and_none_is_overtaken_by_many() {
@@ -13,6 +13,7 @@ async fn two_thousand_waiting_clients_are_all_served_and_none_is_overtaken_by_ma
     // As many as may dial at once can change places among themselves, and as many again while turns are handed on; twice that, since this side reads in no
     // strict order either when the machine is busy.
     const OVERTAKEN: u16 = 4 * 64;
+    let _alone = MANY_FILES.lock().await;
     let rig = Rig::start().await;
     let mut clients = Vec::new();
     for number in 0..CLIENTS {

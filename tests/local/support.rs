@@ -40,6 +40,9 @@ pub struct Backend {
 }
 
 /// Generous in everything, so that a test narrows only what it is about.
+/// Tests that open thousands of files take turns: together they would reach the process's limit.
+pub static MANY_FILES: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 pub fn settings() -> Settings {
     Settings {
         hold: Duration::from_secs(3600),

@@ -1,0 +1,172 @@
+//! Why a verdict was reached: a closed set, each member of which is a sentence for people.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Why: a closed set, each of which prints as a sentence for people. It holds nothing that changes while the facts stay the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Nothing has been heard yet.
+    Starting,
+    /// The lock names it, and its REST API says that it is writable.
+    LockAndReport(String),
+    /// The lock names it and was renewed in time; its REST API is silent.
+    LockAlone(String, String),
+    /// The lock names it, its REST API is silent, and its pod's status says that it is writable.
+    LockAndPodStatus(String, String),
+    /// The lock moved to it; its REST API has not said yet that it is writable.
+    Unverified(String, String),
+    /// The lock names it, and its REST API says that it is not writable.
+    NotWritable(String, String),
+    /// The lock names a member whose address is not known.
+    NoAddress(String, String),
+    /// A switchover away from it is about to begin.
+    SwitchoverAnnounced(String, Option<String>),
+    /// The lock has no holder.
+    Released,
+    /// The lock has no holder, but Patroni is paused and this member says that it is primary.
+    ReleasedInPause(String),
+    /// The lock is about to run out.
+    LeaseEnding(String),
+    /// The lock was not renewed for its ttl.
+    LeaseExpired(String, Duration),
+    /// The lock was not renewed, but Patroni is paused.
+    ExpiredInPause(String),
+    /// The lock was not renewed, but the members vouch for the leader.
+    Failsafe(String),
+    /// The cluster follows another one.
+    StandbyCluster(String),
+    /// There is no lock to go by; this member alone says that it is primary.
+    OnlyPrimary(String, NoLock),
+    /// There is no lock to go by; several say that they are primary, and this one is ahead.
+    NewestPrimary(String, NoLock),
+    /// There is no lock to go by; several say that they are primary and none is ahead: a split brain.
+    SplitBrain(Vec<String>),
+    /// There is no lock to go by, and no member answers; the leader is kept until the lease ends.
+    KeptInSilence(String, NoLock),
+    /// There is no lock to go by, and no member answers, but Patroni is paused.
+    SilentInPause(String, NoLock),
+    /// There is no lock to go by, and no member said anything for a whole lease.
+    SilentTooLong(NoLock),
+    /// There is no lock to go by; members answer, and none is primary.
+    NoPrimary(NoLock),
+    /// No member is known, or none has ever answered.
+    NobodyAnswers(NoLock, String),
+}
+
+/// Why there is no lock to go by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoLock {
+    /// pgnorth runs without Kubernetes.
+    RestOnly,
+    /// The Kubernetes API does not answer, and why.
+    ApiSilent(String),
+    /// There is no leader object.
+    NoObject,
+}
+
+impl Reason {
+    /// Whether it speaks of trouble with the leader although clients are still sent to it: what is often the first sign of a failover.
+    pub fn is_a_sign(&self) -> bool {
+        matches!(
+            self,
+            Self::LockAlone(..) | Self::KeptInSilence(..) | Self::SilentInPause(..)
+        )
+    }
+}
+
+impl fmt::Display for NoLock {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RestOnly => out.write_str("going by Patroni's REST API"),
+            Self::ApiSilent(why) => write!(
+                out,
+                "going by Patroni's REST API alone, since the Kubernetes API does not answer: {why}"
+            ),
+            Self::NoObject => out.write_str("going by Patroni's REST API alone, since there is no leader object"),
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Starting => out.write_str("no source has answered yet"),
+            Self::LockAndReport(member) => write!(
+                out,
+                "{member} holds the leader lock and says that it is a running primary"
+            ),
+            Self::LockAlone(member, why) => write!(
+                out,
+                "{member} holds the leader lock, which has not run out; its REST API does not answer: {why}"
+            ),
+            Self::LockAndPodStatus(member, why) => write!(
+                out,
+                "{member} holds the leader lock and its pod's status says running primary; its REST API does not answer: {why}"
+            ),
+            Self::Unverified(member, why) => write!(
+                out,
+                "{member} holds the leader lock, but has not said yet that it is a running primary: {why}"
+            ),
+            Self::NotWritable(member, what) => write!(out, "{member} leads but does not accept writes: {what}"),
+            Self::NoAddress(member, why) => write!(out, "{member} leads, but its address is not known: {why}"),
+            Self::SwitchoverAnnounced(member, Some(candidate)) => {
+                write!(out, "a switchover from {member} to {candidate} was announced")
+            }
+            Self::SwitchoverAnnounced(member, None) => write!(out, "a switchover away from {member} was announced"),
+            Self::Released => out.write_str("the leader lock was released and nobody has taken it yet"),
+            Self::ReleasedInPause(member) => write!(
+                out,
+                "nobody holds the leader lock, but Patroni is paused and {member} says that it is a running primary"
+            ),
+            Self::LeaseEnding(member) => write!(
+                out,
+                "{member} has not renewed the leader lock, which is about to run out"
+            ),
+            Self::LeaseExpired(member, ttl) => write!(
+                out,
+                "{member} has not renewed the leader lock for {} s (its ttl): another member may be promoted by now",
+                ttl.as_secs()
+            ),
+            Self::ExpiredInPause(member) => write!(
+                out,
+                "{member} does not renew the leader lock, but Patroni is paused: nobody else is promoted by itself"
+            ),
+            Self::Failsafe(member) => write!(
+                out,
+                "{member} cannot renew the leader lock, but runs in failsafe mode: every member vouches for it"
+            ),
+            Self::StandbyCluster(member) => write!(
+                out,
+                "{member} leads a standby cluster: it follows a primary elsewhere and accepts no writes"
+            ),
+            Self::OnlyPrimary(member, no_lock) => {
+                write!(out, "{member} alone says that it is a running primary; {no_lock}")
+            }
+            Self::NewestPrimary(member, no_lock) => write!(
+                out,
+                "several members say that they are primary, and {member} holds the lock on the newest timeline; {no_lock}"
+            ),
+            Self::SplitBrain(members) => write!(
+                out,
+                "SPLIT BRAIN: {} all say that they are primary, on the same timeline; nobody gets a connection until one of them is stopped",
+                members.join(" and ")
+            ),
+            Self::KeptInSilence(member, no_lock) => {
+                write!(
+                    out,
+                    "{member} does not answer and nobody else is primary: it is kept until its lease ends; {no_lock}"
+                )
+            }
+            Self::SilentInPause(member, no_lock) => write!(
+                out,
+                "{member} does not answer, but Patroni is paused: nobody else is promoted by itself; {no_lock}"
+            ),
+            Self::SilentTooLong(no_lock) => {
+                write!(out, "no member said for a whole lease that it is primary; {no_lock}")
+            }
+            Self::NoPrimary(no_lock) => write!(out, "no member says that it is a running primary; {no_lock}"),
+            Self::NobodyAnswers(no_lock, why) => write!(out, "{why}; {no_lock}"),
+        }
+    }
+}

@@ -87,9 +87,10 @@ impl Case<'_> {
             return self.expired(lock, leader);
         }
         let last_call = lock.lease_end() - LAST_CALL;
-        if last_call <= self.now && self.is_current(&leader) && !self.outlives_the_lease(lock, &leader.member) {
+        if last_call <= self.now && !self.outlives_the_lease(lock, &leader.member) {
             let reason = Reason::LeaseEnding(leader.member.clone());
-            return verdict(Course::Hold(Some(leader)), reason).recheck_by(lock.lease_end());
+            let kept = self.is_current(&leader).then_some(leader);
+            return verdict(Course::Hold(kept), reason).recheck_by(lock.lease_end());
         }
         self.held_by(leader, lock.held_since)
             .recheck_by(lock.lease_end())

@@ -655,6 +655,15 @@ const API_SILENT: &[Row] = &[
             .must_route("a")
             .because("failsafe")
     }),
+    ("verified in the last moment of its lease → not sent to", || {
+        Story::kubernetes()
+            .lock("a")
+            .after(19.6)
+            .says("a", Role::Primary, "running", 1)
+            .must_hold_and_cut()
+            .lock("a")
+            .must_route("a")
+    }),
     (
         "a vouched before its last renewal: that does not outlive the lease → last call",
         || {

@@ -14,6 +14,9 @@ use crate::leader::{Course, Leader};
 /// gets there.
 const LAST_CALL: Duration = Duration::from_millis(500);
 
+/// What stands in the way of a primary without the lock.
+const LACKS_THE_LOCK: &str = "it says that it does not hold the lock";
+
 /// What the operator may choose.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -215,6 +218,10 @@ impl Case<'_> {
             },
             Err(why) => return verdict(Course::Hold(None), Reason::NoAddress(member.to_owned(), why)),
         };
+        if self.lacks_the_lock(report) {
+            let reason = Reason::NotWritable(member.to_owned(), LACKS_THE_LOCK.to_owned());
+            return verdict(Course::Hold(Some(leader)), reason);
+        }
         self.unless_announced(leader, reason)
             .recheck_by(heard + self.policy.report_life)
             .recheck_at(self.announcement_starts())
@@ -243,6 +250,8 @@ impl Case<'_> {
         let lease_end = evidence.map_or(self.now, |evidence| evidence + self.view.ttl());
         // In pause nobody else is promoted by itself: silence proves nothing against this one.
         let end = (!self.is_known_to_be_paused(no_lock)).then_some(lease_end);
+        let last = self.view.answers(&member).and_then(|answers| answers.last.as_ref());
+        let lacks_the_lock = last.is_some_and(|last| self.lacks_the_lock(&last.value));
         match self.standing(&member, None) {
             // Whatever it said last: by now another may be promoted.
             _ if end.is_some_and(|end| end <= self.now) => {
@@ -252,6 +261,10 @@ impl Case<'_> {
                 verdict(Course::Hold(Some(current.clone())), Reason::NotWritable(member, what)).recheck_at(end)
             }
             Standing::StandbyLeader => verdict(Course::Hold(None), Reason::StandbyCluster(member)),
+            _ if lacks_the_lock => {
+                let reason = Reason::NotWritable(member, LACKS_THE_LOCK.to_owned());
+                verdict(Course::Hold(Some(current.clone())), reason).recheck_at(end)
+            }
             _ if end.is_none() => verdict(
                 Course::Route(current.clone()),
                 Reason::SilentInPause(member, no_lock.clone()),
@@ -290,19 +303,24 @@ impl Case<'_> {
             .collect()
     }
 
+    /// It says so (status 503), and not for good reason: in pause and in failsafe mode a leader may lack the lock, unless somebody says that it holds it.
+    fn lacks_the_lock(&self, report: &Report) -> bool {
+        let excused = || report.paused || report.failsafe_active;
+        let somebody_holds_it = || self.answering().iter().any(|(_, other, _)| other.holds_lock);
+        !report.holds_lock && (!excused() || somebody_holds_it())
+    }
+
     /// Those of them that say primary and running; those ahead first.
     ///
-    /// Without the lock (status 503) that counts for the current leader, and, unless somebody says that it holds the lock, in pause and in failsafe mode, where
-    /// the lock is lost for good reason; anybody else was promoted behind Patroni's back, or left behind as a primary.
+    /// Who lacks the lock counts only if it is the current leader, whose sessions stay; anybody else was promoted behind Patroni's back, or left behind
+    /// as a primary.
     fn primaries(&self) -> Vec<(&str, &Report, Instant)> {
-        let answering = self.answering();
-        let somebody_holds_the_lock = answering.iter().any(|(_, report, _)| report.holds_lock);
-        let mut found: Vec<_> = answering
+        let mut found: Vec<_> = self
+            .answering()
             .into_iter()
             .filter(|(member, report, _)| {
                 let is_current = self.current.is_some_and(|current| current.member == *member);
-                let excused = (report.paused || report.failsafe_active) && !somebody_holds_the_lock;
-                report.is_writable() && (report.holds_lock || is_current || excused)
+                report.is_writable() && (is_current || !self.lacks_the_lock(report))
             })
             .collect();
         found.sort_by_key(|(_, report, _)| std::cmp::Reverse((report.holds_lock, report.timeline)));

@@ -789,6 +789,22 @@ const REST_ONLY: &[Row] = &[
             .must_route("a")
     }),
     (
+        "a wakes without the lock: its sessions stay, nobody new is sent to it",
+        || {
+            Story::a_leads_by_report()
+                .silent("a")
+                .after(15.0)
+                .must_route("a")
+                .says_without_lock("a", 1)
+                .must_hold_keeping("a")
+                .because("does not hold the lock")
+                .silent("a")
+                .must_hold_keeping("a")
+                .says("a", Role::Primary, "running", 1)
+                .must_route("a")
+        },
+    ),
+    (
         "a left behind as a primary in pause, b is being promoted → nobody gets a's clients",
         || {
             Story::rest_only()

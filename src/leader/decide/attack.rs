@@ -72,6 +72,7 @@ fn any_kind() -> impl Strategy<Value = Kind> {
         3 => manner().prop_map(Kind::CutOff),
         3 => (prop::option::of(target()), prop::bool::weighted(0.2)).prop_map(|(to, aborted)| Kind::Switchover(to, aborted)),
         1 => Just(Kind::Pause),
+        2 => (target(), -4_000..4_000_i64).prop_map(|(target, by)| Kind::ClockSet(target, by)),
     ]
 }
 

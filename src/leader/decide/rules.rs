@@ -1,6 +1,6 @@
 //! The rules as a table: each row is a story, told second by second, and what must come of it.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::*;
 use crate::leader::Address;
@@ -9,6 +9,7 @@ use crate::leader::observation::{
 };
 
 const TTL: u64 = 20;
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// A story about members a, b and c, which live at 10.0.0.1, .2 and .3.
 pub(super) struct Story {
@@ -17,6 +18,7 @@ pub(super) struct Story {
     view: View,
     current: Option<Leader>,
     renewals: u64,
+    written: Option<SystemTime>,
     reason: String,
     kind: ObjectKind,
 }
@@ -77,6 +79,7 @@ impl Story {
             view: View::default(),
             current: None,
             renewals: 0,
+            written: None,
             reason: String::new(),
             kind: ObjectKind::Endpoints,
         }
@@ -117,8 +120,21 @@ impl Story {
         self
     }
 
-    fn lock(mut self, holder: &str) -> Self {
+    fn lock(self, holder: &str) -> Self {
+        self.lock_late(holder, 0.0)
+    }
+
+    /// The lock was written some seconds ago.
+    fn lock_late(self, holder: &str, seconds: f64) -> Self {
+        let since_begin = self.now - self.begin;
+        let written = SystemTime::UNIX_EPOCH + HOUR + since_begin - Duration::from_secs_f64(seconds);
+        self.lock_written(holder, Some(written))
+    }
+
+    /// The lock bears any time, or none that can be read.
+    fn lock_written(mut self, holder: &str, written: Option<SystemTime>) -> Self {
         self.renewals += 1;
+        self.written = written;
         let lock = self.lock_now(Some(holder));
         self.heard(lock)
     }
@@ -143,6 +159,7 @@ impl Story {
                 holder: holder.map(str::to_owned),
                 ttl: Duration::from_secs(TTL),
                 renewal,
+                written: self.written,
             }),
         )
     }
@@ -393,6 +410,71 @@ const WITH_THE_LOCK: &[Row] = &[
             .must_fence()
             .because("20 s (its ttl)")
     }),
+    (
+        "a renewal that came 0.6 s late → fence so much earlier: ttl after it was written",
+        || {
+            Story::a_leads()
+                .after(3.6)
+                .lock_late("a", 0.6)
+                .after(18.8)
+                .must_route("a")
+                .after(0.1)
+                .must_hold_keeping("a")
+                .after(0.49)
+                .must_hold_keeping("a")
+                .after(0.01)
+                .must_fence()
+        },
+    ),
+    ("a's clock is set back by 2 s → fence a second early, no more", || {
+        Story::a_leads()
+            .after(3.0)
+            .lock_late("a", 2.0)
+            .after(18.9)
+            .must_hold_keeping("a")
+            .after(0.1)
+            .must_fence()
+    }),
+    ("a's clock is set back while it renews → keep routing", || {
+        let renews = |story: Story| story.after(18.4).must_route("a").lock_late("a", 17.0).must_route("a");
+        (0..20).fold(Story::a_leads(), |story, _| renews(story))
+    }),
+    (
+        "a renewal without a time that can be read counts from its arrival",
+        || {
+            Story::a_leads()
+                .after(3.0)
+                .lock_written("a", None)
+                .after(19.4)
+                .must_route("a")
+                .after(0.6)
+                .must_fence()
+        },
+    ),
+    ("b's clock is an hour behind a's: that is no delay", || {
+        Story::a_leads()
+            .lock_late("b", 3600.0)
+            .says("b", Role::Primary, "running", 2)
+            .must_route("b")
+            .after(19.4)
+            .must_route("b")
+            .after(0.6)
+            .must_fence()
+    }),
+    (
+        "the API falls silent after a late renewal → that lease, too, counts from when it was written",
+        || {
+            Story::a_leads()
+                .after(3.6)
+                .lock_late("a", 0.6)
+                .api_silent()
+                .silent("a")
+                .after(19.3)
+                .must_route("a")
+                .after(0.1)
+                .must_fence()
+        },
+    ),
     ("the API shows the old lock again → that renews nothing", || {
         Story::a_leads().after(15.0).same_lock("a").after(5.0).must_fence()
     }),

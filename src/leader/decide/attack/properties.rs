@@ -9,8 +9,10 @@
 //!    - **lease**, once another is writable: ttl after `A`'s last sign of life (a write of the lock, any answer) reached pgnorth. An outage of the API that is
 //!      over is not counted. In pause, where nobody is promoted by itself, `A` is kept until another is heard (rule 4), and after it for as long as its end
 //!      may stay unheard: 13 s, or ttl / 2 + `D` + `W` after `A` lost the lock, when the check of a dead stream tells.
-//! 2. *No cut without cause.* While `A` holds the lock, and a renewal of less than ttl ago has surely arrived, or pause has been heard of, its
-//!    sessions live. Where reports decide, they
+//!    - **lock**, while the watch is believed, without pause and failsafe mode: ttl after `A`'s last renewal that was heard was begun, plus what the fastest of the
+//!      last ones took (the clocks hide that), or a second less than this one took. An outage of the API is not counted.
+//! 2. *No cut without cause.* While `A` holds the lock, and a renewal begun less than ttl ago has surely arrived, or pause has been heard of, its
+//!    sessions live. If a clock was set, or a write took longer than a second: a renewal of less than ttl - 1 s ago. Where reports decide, they
 //!    live while `A` says each second that it leads.
 //! 3. *No flapping.* Decided anew on the same facts before `recheck_at`, the same comes out; and `recheck_at` is never now.
 //! 4. *Evidence.* New clients are first admitted to a member upon its answer, or its pod's status, that was made while it was the writable primary of the
@@ -24,7 +26,7 @@ use proptest::prelude::*;
 
 use super::super::{Course, Reason, Verdict};
 use super::patroni::{EVERYBODY, Ms, NAMES, Who};
-use super::watch::RETRY;
+use super::watch::{CLOCK_FAULTS, RETRY};
 use super::world::{DEADLINE, Weather, World};
 use crate::leader::Leader;
 
@@ -128,6 +130,7 @@ impl Witness {
     fn check_bounds(&self, world: &World, until: Ms) -> Checked {
         if let Some(leader) = self.leader {
             self.check_watch_bound(world, leader, until)?;
+            check_lock_bound(world, leader, until)?;
             if leader != world.cluster.newest.member {
                 self.check_report_bound(world, until)?;
                 self.check_lease_bound(world, leader, until)?;
@@ -206,8 +209,15 @@ impl Witness {
             && lock.holder == Some(former)
         {
             let delay = world.weather.watch_delay;
+            let set = world.cluster.clock_set[former].is_some();
+            let kept_from = |written: Ms| match written == lock.written[0] && !set {
+                true => lock.begun.max(written.saturating_sub(CLOCK_FAULTS)),
+                false => written.saturating_sub(CLOCK_FAULTS),
+            };
             let arrived = |written: Ms| {
-                written >= good.max(lock.taken) && written + delay <= now && now < written + world.weather.rules.ttl
+                written >= good.max(lock.taken)
+                    && written + delay <= now
+                    && now < kept_from(written) + world.weather.rules.ttl
             };
             let paused = self.paused.is_some_and(|since| since.max(good) + delay < now);
             prop_assert!(
@@ -254,6 +264,15 @@ impl Witness {
         }
         Ok(())
     }
+}
+
+fn check_lock_bound(world: &World, leader: Who, until: Ms) -> Checked {
+    let believed = world.watch.silent_since.is_none() && !world.weather.rules.failsafe;
+    if believed && world.watch.holder == Some(leader) && !world.observer.view.is_paused() {
+        let end = world.watch.lease_from + world.watch.silence[leader] + world.weather.rules.ttl;
+        prop_assert!(until <= end, "1, lock: kept after {end} ms: {}", told(world));
+    }
+    Ok(())
 }
 
 fn check_evidence(world: &World, new: Who) -> Checked {

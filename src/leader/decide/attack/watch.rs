@@ -1,6 +1,6 @@
 //! The watches of the API, as `discovery::kubernetes` keeps them: streams in order and late, dead streams, the check by GET, the resync.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::super::rules::leader;
 use super::patroni::{EVERYBODY, Ms, NAMES, Postgres, Who};
@@ -9,6 +9,8 @@ use crate::leader::observation::{Announcement, Claim, ClusterSettings, Lock, Obj
 
 /// The pause between two tries while the API does not answer.
 pub(super) const RETRY: Ms = 500;
+/// A lease may end so much early or late for what a clock says wrongly.
+pub(super) const CLOCK_FAULTS: Ms = 1_000;
 
 /// How a path breaks.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +60,12 @@ pub(super) struct Watch {
     pub(super) silent_since: Option<Ms>,
     /// How long it was silent since each member last wrote the lock, as far as heard.
     pub(super) silence: [Ms; 3],
+    /// Who holds the lock, as far as heard.
+    pub(super) holder: Option<Who>,
+    /// Since when its lease counts.
+    pub(super) lease_from: Ms,
+    /// Its renewals that were heard: when each was begun, and when it was heard.
+    renewals: Vec<(Ms, Ms)>,
 }
 
 impl Watch {
@@ -75,6 +83,9 @@ impl Watch {
             good_since: None,
             silent_since: None,
             silence: [0; 3],
+            holder: None,
+            lease_from: 0,
+            renewals: Vec::new(),
         }
     }
 }
@@ -126,7 +137,7 @@ impl World {
             return;
         }
         if object == Object::Lock {
-            return self.hear_lock(claim, truth.version);
+            return self.hear_lock(claim, truth);
         }
         if let Object::Pod(who) = object {
             self.heard_pod[who] = Some(truth);
@@ -134,23 +145,52 @@ impl World {
         self.hear(claim);
     }
 
-    fn hear_lock(&mut self, claim: Claim, version: u64) {
-        let changed = version != self.watch.known;
+    fn hear_lock(&mut self, claim: Claim, truth: Truth) {
+        let changed = truth.version != self.watch.known;
+        if let Some(since) = self.watch.silent_since.take() {
+            self.watch.silence = self.watch.silence.map(|silence| silence + self.now - since);
+        }
         if let (true, Claim::Lock(_, Some(lock))) = (changed, &claim) {
             let writer = EVERYBODY
                 .into_iter()
                 .find(|who| lock.holder.as_deref() == Some(NAMES[*who]));
             if let Some(who) = writer {
-                self.heard_alive[who] = self.now;
+                self.hear_renewal(who, truth);
+                self.heard_alive[who] = self.heard_alive[who].max(self.watch.lease_from);
                 self.watch.silence[who] = 0;
             }
+            self.watch.holder = writer;
         }
-        if let Some(since) = self.watch.silent_since.take() {
-            self.watch.silence = self.watch.silence.map(|silence| silence + self.now - since);
-        }
-        self.watch.known = version;
+        self.watch.known = truth.version;
         self.hear(claim);
         self.check_in(if changed { self.weather.rules.ttl / 2 } else { DEADLINE });
+    }
+
+    /// A lease counts from when its renewal was begun, less what the fastest of the newest eight took: nobody can tell that from the clocks' difference.
+    /// The count is off by [`CLOCK_FAULTS`] at most. A clock that was set among them may hide any delay.
+    fn hear_renewal(&mut self, who: Who, truth: Truth) {
+        let same = self.watch.holder == Some(who);
+        if !same {
+            self.watch.renewals.clear();
+        }
+        let mut from = self.now;
+        if let Some(begun) = truth.begun {
+            self.watch.renewals.push((begun, self.now));
+            let newest = self.watch.renewals.iter().rev().take(8);
+            let least = newest
+                .clone()
+                .map(|(begun, heard)| heard - begun)
+                .min()
+                .unwrap_or_default();
+            let set = newest
+                .clone()
+                .any(|(begun, _)| Some(*begun) <= self.cluster.clock_set[who]);
+            if !set {
+                from -= (self.now - begun - least).min(CLOCK_FAULTS);
+            }
+        }
+        let before = self.watch.lease_from + self.watch.silence[who];
+        self.watch.lease_from = if same { from.max(before) } else { from };
     }
 
     fn check_in(&mut self, quiet: Ms) {
@@ -166,18 +206,18 @@ impl World {
         if self.path_is_up() {
             let takes = self.dice.between(0, self.weather.watch_delay);
             let (claim, truth) = self.read(Object::Lock);
-            self.push(self.now + takes, Event::Checked(generation, claim, truth.version));
+            self.push(self.now + takes, Event::Checked(generation, claim, truth));
         } else {
             self.push(self.now + DEADLINE, Event::Silent(generation));
         }
     }
 
-    pub(super) fn checked(&mut self, generation: u64, claim: Claim, version: u64) {
-        if generation != self.watch.generation || version < self.watch.known {
+    pub(super) fn checked(&mut self, generation: u64, claim: Claim, truth: Truth) {
+        if generation != self.watch.generation || truth.version < self.watch.known {
             return;
         }
-        let missed = version != self.watch.known;
-        self.hear_lock(claim, version);
+        let missed = truth.version != self.watch.known;
+        self.hear_lock(claim, truth);
         if missed {
             // The stream kept something back: all are opened anew.
             if self.path_is_up() {
@@ -255,6 +295,10 @@ impl World {
                     holder: cluster.lock.holder.map(name),
                     ttl,
                     renewal: [None, Some(format!("{:06}", cluster.lock.version)), None],
+                    written: cluster
+                        .lock
+                        .renew_time
+                        .map(|time| SystemTime::UNIX_EPOCH + Duration::from_millis(time)),
                 };
                 Claim::Lock(kind, Some(lock))
             }
@@ -297,7 +341,7 @@ impl World {
                 at: cluster.members[who].pod.written,
                 writable: cluster.members[who].pod.postgres == Postgres::Primary,
                 timeline: cluster.members[who].pod.timeline,
-                version: cluster.lock.version,
+                ..self.truth(who)
             },
             Object::Lock | Object::Announcement | Object::Settings => self.truth(0),
         };

@@ -399,15 +399,14 @@ impl LockView {
         }
     }
 
-    /// A renewal never brings the end nearer than it was without it.
+    /// By the same holder.
     fn renewed_by(mut self, lock: Lock, at: Instant, changed: Option<Instant>) -> Self {
         let delay = lock
             .written
             .map(|written| self.renewals.delay_of(written, at, lock.ttl));
-        let renewed = at.checked_sub(delay.unwrap_or_default()).unwrap_or(at);
         Self {
-            renewed: renewed.max(self.renewed),
             lock,
+            renewed: at.checked_sub(delay.unwrap_or_default()).unwrap_or(at),
             changed,
             ..self
         }

@@ -144,6 +144,21 @@ proptest! {
     }
 
     #[test]
+    fn an_outage_shorter_than_the_lease_cuts_nobody_although_the_leader_cannot_be_heard(
+        weather in weather(Just(true), Just(Rules { ttl: 30_000, loop_wait: 10_000, retry_timeout: 10_000, failsafe: true })),
+        after in FOUND..30_000,
+        // Begun up to a loop after the last renewal, and noticed to be over 2.5 s late: still within the lease, less a second for the clocks.
+        lasts in 1_000..16_500_u64,
+    ) {
+        let cut = Fault { after: FOUND, lasts: 90_000, kind: Kind::RestCut(Target(0)) };
+        let outage = Fault { after, lasts, kind: Kind::ApiDown(Manner::Reset) };
+        run(World::new(weather, &[cut, outage]), |world| {
+            prop_assert!(world.now < FOUND || world.observer.leader() == Some(0), "7: {}", told(world));
+            Ok(())
+        })?;
+    }
+
+    #[test]
     fn an_outage_of_the_api_in_failsafe_mode_cuts_nobody(
         weather in weather(Just(true), rules(Just(true))),
         faults in faults(

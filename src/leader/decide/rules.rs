@@ -451,9 +451,10 @@ const WITH_THE_LOCK: &[Row] = &[
                 .must_fence()
         },
     ),
-    ("b's clock is an hour behind a's: that is no delay", || {
+    ("b's clock is 2 s behind a's: that is no delay", || {
         Story::a_leads()
-            .lock_late("b", 3600.0)
+            .after(3.0)
+            .lock_late("b", 2.0)
             .says("b", Role::Primary, "running", 2)
             .must_route("b")
             .after(19.4)

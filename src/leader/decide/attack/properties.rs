@@ -8,7 +8,7 @@
 //!    - **reports** (REST-only, or the API is known to be silent): 1 s (the round of probes) + `D` after the new primary became writable, or can be heard again;
 //!    - **lease**, once another is writable: ttl after `A`'s last sign of life (a write of the lock, any answer) reached pgnorth. An outage of the API that is
 //!      over is not counted. In pause, where nobody is promoted by itself, `A` is kept until another is heard (rule 4), and after it for as long as its end
-//!      may stay unheard: 13 s, or ttl / 2 + `D` + `W` after `A` lost the lock, when the check of a dead stream tells.
+//!      may stay unheard: 13 s, or, with a dead stream, ttl / 2 + `D` + `W` after `A` lost the lock, or ttl + 2 (`D` + `W`) after the end of the pause.
 //!    - **lock**, while the watch is believed, without pause and failsafe mode: ttl after `A`'s last renewal that was heard was begun, plus what the fastest of the
 //!      last ones took (the clocks hide that), or a second less than this one took. An outage of the API is not counted.
 //! 2. *No cut without cause.* While `A` holds the lock, and a renewal begun less than ttl ago has surely arrived, or pause has been heard of, its
@@ -175,13 +175,14 @@ impl Witness {
 
     fn check_lease_bound(&self, world: &World, leader: Who, until: Ms) -> Checked {
         let lease_end = world.heard_alive[leader] + world.weather.rules.ttl + world.watch.silence[leader];
-        // A dead stream is noticed by the check of the lock alone.
+        // A dead stream is noticed when the check of the lock shows that it moved, or that nobody renews it.
         let checked =
             world.cluster.lock.let_go[leader] + world.weather.rules.ttl / 2 + DEADLINE + world.weather.watch_delay;
+        let anew = |over: Ms| over + world.weather.rules.ttl + 2 * DEADLINE + 2 * world.weather.watch_delay;
         let end = match (world.observer.view.is_paused(), self.unpaused) {
             // Still paused: kept until another is heard, by rule 4.
             (true, None) => return Ok(()),
-            (true, Some(over)) => lease_end.max(checked).max(over + PAUSE_IS_TOLD),
+            (true, Some(over)) => lease_end.max(checked.min(anew(over))).max(over + PAUSE_IS_TOLD),
             (false, _) => lease_end,
         };
         prop_assert!(until <= end.max(world.cluster.newest.at), "1, lease: {}", told(world));

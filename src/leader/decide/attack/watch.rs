@@ -51,6 +51,8 @@ pub(super) struct Watch {
     backlog: Vec<(Object, Claim, Truth)>,
     /// Streams of an older generation bring nothing more.
     generation: u64,
+    /// When they were opened.
+    opened: Ms,
     check: u64,
     known: u64,
     arrives: [Ms; 6],
@@ -77,6 +79,7 @@ impl Watch {
             stalled: false,
             backlog: Vec::new(),
             generation: 0,
+            opened: 0,
             check: 0,
             known: 0,
             arrives: [0; 6],
@@ -119,6 +122,7 @@ impl World {
     /// Streams are opened anew: each begins with the object as it stands.
     pub(super) fn list_anew(&mut self) {
         self.watch.generation += 1;
+        self.watch.opened = self.now;
         self.watch.live = true;
         self.watch.deaf = false;
         self.watch.stalled = false;
@@ -169,8 +173,7 @@ impl World {
     /// A lease counts from when its renewal was begun, less what the fastest of the newest eight took: nobody can tell that from the clocks' difference.
     /// The count is off by [`CLOCK_FAULTS`] at most. A clock that was set among them may hide any delay.
     fn hear_renewal(&mut self, who: Who, truth: Truth) {
-        let same = self.watch.holder == Some(who);
-        if !same {
+        if self.watch.holder != Some(who) {
             self.watch.renewals.clear();
         }
         let mut from = self.now;
@@ -189,8 +192,7 @@ impl World {
                 from -= (self.now - begun - least).min(CLOCK_FAULTS);
             }
         }
-        let before = self.watch.lease_from + self.watch.silence[who];
-        self.watch.lease_from = if same { from.max(before) } else { from };
+        self.watch.lease_from = from;
     }
 
     fn check_in(&mut self, quiet: Ms) {
@@ -218,8 +220,8 @@ impl World {
         }
         let missed = truth.version != self.watch.known;
         self.hear_lock(claim, truth);
-        if missed {
-            // The stream kept something back: all are opened anew.
+        if missed || self.watch.opened + self.weather.rules.ttl <= self.now {
+            // The stream kept something back, or may do so: all are opened anew.
             if self.path_is_up() {
                 self.list_anew();
             } else {

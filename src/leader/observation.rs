@@ -143,6 +143,8 @@ pub enum Role {
 pub struct Cluster {
     /// The members that the DCS knows.
     pub members: Vec<ClusterMember>,
+    /// The one that holds the lock.
+    pub leader: Option<String>,
     /// Patroni is paused.
     pub paused: bool,
     /// A switchover that is scheduled.

@@ -94,6 +94,8 @@ struct ClusterNews {
     paused: bool,
     switchover: Option<Heard<Announcement>>,
     ttl: Option<Duration>,
+    /// Who was named as leader last, and when that was said last.
+    leader: Option<Heard<String>>,
     silent: Option<String>,
 }
 
@@ -135,6 +137,7 @@ impl View {
                 news.silent = None;
                 news.paused = cluster.paused;
                 news.ttl = cluster.ttl.or(news.ttl);
+                news.leader = cluster.leader.map(|value| Heard { value, at });
                 let known = news.switchover.take();
                 news.switchover = cluster.switchover.map(|new| unchanged_or_new(known, new, at));
                 self.record_members(cluster.members);
@@ -303,6 +306,12 @@ impl View {
         let member = member?;
         let lock = self.lock().filter(|view| view.lock.holder.as_deref() == Some(member));
         lock.map(|view| view.renewed).max(self.last_words.get(member).copied())
+    }
+
+    /// Since a member's last word `/cluster` has named another one as leader.
+    pub fn is_succeeded(&self, member: &str) -> bool {
+        let named = self.cluster.leader.as_ref().filter(|named| named.value != member);
+        named.is_some_and(|named| self.last_words.get(member).is_none_or(|heard| *heard < named.at))
     }
 
     /// Why no member answers `/cluster`, if none does.

@@ -130,6 +130,7 @@ impl Run {
         });
         run.hear(Claim::Cluster(Cluster {
             members: members.to_vec(),
+            leader: None,
             paused: false,
             switchover: None,
             ttl: Some(TTL),

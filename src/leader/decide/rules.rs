@@ -235,6 +235,12 @@ impl Story {
         self.heard(claim)
     }
 
+    /// As in [`Story::pause`], and `/cluster` names the lock's holder.
+    fn paused_and_led_by(mut self, leader: &str) -> Self {
+        self.pause_with(Some(leader.to_owned()));
+        self
+    }
+
     fn cluster(&mut self, switchover: Option<Announcement>) {
         let members = ["a", "b", "c"].map(|name| ClusterMember {
             name: name.into(),
@@ -243,6 +249,7 @@ impl Story {
         });
         self.hear(Claim::Cluster(Cluster {
             members: members.to_vec(),
+            leader: None,
             paused: false,
             switchover,
             ttl: Some(Duration::from_secs(TTL)),
@@ -250,6 +257,10 @@ impl Story {
     }
 
     fn pause(&mut self) {
+        self.pause_with(None);
+    }
+
+    fn pause_with(&mut self, leader: Option<String>) {
         let members = self.view.members().map(|name| ClusterMember {
             name: name.into(),
             address: Some(address(name)),
@@ -257,6 +268,7 @@ impl Story {
         });
         let cluster = Cluster {
             members: members.collect(),
+            leader,
             paused: true,
             switchover: None,
             ttl: None,
@@ -825,6 +837,7 @@ const REST_ONLY: &[Row] = &[
         }];
         story.hear(Claim::Cluster(Cluster {
             members: rows.to_vec(),
+            leader: None,
             paused: false,
             switchover: None,
             ttl: Some(Duration::from_secs(TTL)),
@@ -841,6 +854,33 @@ const REST_ONLY: &[Row] = &[
         story.pause();
         story.silent("a").after(60.0).must_route("a").because("paused")
     }),
+    (
+        "paused, a silent, and /cluster names b as leader → fence once a's lease is over",
+        || {
+            Story::a_leads_by_report()
+                .paused_and_led_by("a")
+                .silent("a")
+                .after(19.0)
+                .paused_and_led_by("b")
+                .must_route("a")
+                .after(1.0)
+                .must_fence()
+        },
+    ),
+    (
+        "paused, and a has spoken since /cluster named b → keep routing",
+        || {
+            Story::a_leads_by_report()
+                .paused_and_led_by("b")
+                .after(1.0)
+                .says_in_pause("a", Role::Primary, true)
+                .silent("a")
+                .after(60.0)
+                .must_route("a")
+                .paused_and_led_by("a")
+                .must_route("a")
+        },
+    ),
     ("a silent, b says primary → route to b", || {
         Story::a_leads_by_report()
             .after(1.0)

@@ -13,8 +13,7 @@ pub(super) type Ms = u64;
 pub(super) type Who = usize;
 
 pub(super) const NAMES: [&str; 3] = ["a", "b", "c"];
-const HOUR: Ms = 3_600_000;
-const DAY: Ms = 24 * HOUR;
+const DAY: Ms = 24 * 3_600_000;
 pub(super) const EVERYBODY: [Who; 3] = [0, 1, 2];
 
 /// Patroni's dynamic configuration, in milliseconds.
@@ -182,7 +181,7 @@ impl Cluster {
             postgres_era: 0,
         };
         let mut dice = Dice::new(seed);
-        let clocks = EVERYBODY.map(|_| dice.between(DAY - HOUR, DAY + HOUR));
+        let clocks = EVERYBODY.map(|_| dice.between(DAY, DAY + 10_000));
         let mut cluster = Self {
             now: 0,
             rules,

@@ -180,8 +180,14 @@ impl Witness {
             world.cluster.lock.let_go[leader] + world.weather.rules.ttl / 2 + DEADLINE + world.weather.watch_delay;
         let anew = |over: Ms| over + world.weather.rules.ttl + 2 * DEADLINE + 2 * world.weather.watch_delay;
         let end = match (world.observer.view.is_paused(), self.unpaused) {
-            // Still paused: kept until another is heard, by rule 4.
-            (true, None) => return Ok(()),
+            // Still paused: kept until another is heard of, by rule 4.
+            (true, None) => match world
+                .heard_named
+                .filter(|(named, _)| !world.weather.kubernetes && *named != leader)
+            {
+                Some((_, at)) if world.heard_alive[leader] < at => lease_end.max(at),
+                _ => return Ok(()),
+            },
             (true, Some(over)) => lease_end.max(checked.min(anew(over))).max(over + PAUSE_IS_TOLD),
             (false, _) => lease_end,
         };

@@ -107,6 +107,8 @@ pub(super) struct World {
     pub(super) heard_pod: [Option<Truth>; 3],
     /// When pgnorth last heard a sign of life of each: its writing the lock, or any answer.
     pub(super) heard_alive: [Ms; 3],
+    /// Whom `/cluster` named as leader last, and when that was.
+    pub(super) heard_named: Option<(Who, Ms)>,
     /// The newest timeline that pgnorth heard a leader say it is writable on.
     pub(super) heard_timeline: u32,
     pub(super) faults_under_way: u64,
@@ -131,6 +133,7 @@ impl World {
             heard_answer: [None; 3],
             heard_pod: [None; 3],
             heard_alive: [0; 3],
+            heard_named: None,
             heard_timeline: 0,
             faults_under_way: faults.len() as u64,
             queue: BTreeMap::new(),
@@ -316,12 +319,16 @@ impl World {
                         api_url: Some(format!("http://{name}:8008")),
                     })
                     .to_vec(),
+                leader: self.cluster.lock.holder.map(|who| NAMES[who].to_owned()),
                 paused: self.cluster.paused,
                 switchover: None,
                 ttl: Some(Duration::from_millis(self.weather.rules.ttl)),
             }),
             false => Claim::ClusterSilent("nobody answers".into()),
         };
+        if answered {
+            self.heard_named = self.cluster.lock.holder.map(|who| (who, self.now));
+        }
         self.hear(claim);
         if !self.weather.kubernetes {
             self.push(self.now + 10_000, Event::Listing);

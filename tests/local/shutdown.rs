@@ -6,7 +6,6 @@ use std::time::Duration;
 use pgnorth::ending::Ending;
 use pgnorth::metrics::SessionState;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 
 use super::refusal::{error_after, startup};
 use super::support::{Backend, HANG, Rig, assert_reset, read_all, read_exactly, read_to_end, until, within};

@@ -24,14 +24,15 @@ run:
 switchover:
 	@PORT='$(PORT)' exec deploy/demo/switchover.sh
 
-# The rig needs namespaces of its own, where no registry can be reached: its build comes first, outside.
+# The rig needs namespaces of its own, where no registry can be reached: its build comes first, outside. Most of its time is waiting
+# (for Patroni's ttl, above all), so that three clusters at a time suit even two cores.
 test:
 	tests/support/install.sh test
 	cargo test --locked --lib --bins
 	cargo test --locked --test inbox
 	cargo test --locked --test local
 	cargo test --locked --no-run --test rig
-	PGNORTH_CACHE='$(cache)' tests/support/inside.sh cargo test --locked --offline --test rig -- --test-threads=1
+	PGNORTH_CACHE='$(cache)' tests/support/inside.sh cargo test --locked --offline --test rig -- --test-threads=3
 
 test-integrity:
 	PGNORTH_SESSIONS='$(or $(SESSIONS),10000)' $(if $(SEED),PGNORTH_SEED='$(SEED)') \

@@ -178,7 +178,7 @@ where
     F: Fn(Option<&Annotations>) -> (Claim, Option<Malformed>),
 {
     let mut restart = feed.restart.subscribe();
-    let mut faults = Faults::new(&object.title);
+    let mut faults = Faults::new(&object.title, "get, list and watch");
     let mut problems = Problems::default();
     loop {
         let mut events = Box::pin(watcher::watch_object(api.clone(), &object.name));
@@ -212,7 +212,7 @@ where
 async fn follow_lock<K: Object>(api: Api<K>, kind: ObjectKind, name: String, feed: Feed) {
     let object = Named::new(&api, name);
     let mut restart = feed.restart.subscribe();
-    let mut faults = Faults::new(&object.title);
+    let mut faults = Faults::new(&object.title, "get, list and watch");
     let mut problems = Problems::default();
     let mut known: Option<Annotations> = None;
     let mut quiet = DEADLINE;
@@ -279,7 +279,7 @@ async fn check<K: Object>(api: &Api<K>, name: &str) -> Result<Option<K>, watcher
 async fn follow_pods(api: Api<Pod>, selector: String, feed: Feed) {
     let title = format!("pods {} with labels {selector}", api.namespace().unwrap_or_default());
     let mut restart = feed.restart.subscribe();
-    let mut faults = Faults::new(&title);
+    let mut faults = Faults::new(&title, "list and watch");
     let mut problems = Problems::default();
     loop {
         let config = watcher::Config::default().labels(&selector);

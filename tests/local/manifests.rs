@@ -36,7 +36,10 @@ fn every_example_gives_settings_that_can_be_read() {
 #[test]
 fn the_base_alone_lacks_nothing_but_the_scope() {
     let error = read(&settings_of(&base())).unwrap_err();
-    assert!(error.contains("--scope") && error.contains("a mistake in the settings"), "{error}");
+    assert!(
+        error.contains("--scope") && error.contains("a mistake in the settings"),
+        "{error}"
+    );
 }
 
 #[test]

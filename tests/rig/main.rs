@@ -10,8 +10,11 @@
 mod support;
 
 mod clients;
+mod dry_run;
 mod failovers;
 mod hiccups;
 mod repeated;
+mod rights;
+mod rolling;
 mod start_and_end;
 mod the_rig;

@@ -30,7 +30,6 @@ pub struct Rig {
     pub complaints: mpsc::Receiver<Complaint>,
     pub address: SocketAddr,
     /// The accept loop.
-    pub running: JoinHandle<()>,
 }
 
 /// A leader: a listener that the test accepts from.
@@ -49,6 +48,7 @@ pub fn settings() -> Settings {
         connect_timeout: Duration::from_secs(30),
         tcp_user_timeout: Duration::from_secs(30),
         max_sessions: 10_000,
+        workers: 2,
     }
 }
 
@@ -64,7 +64,7 @@ impl Rig {
         let drain = Drain::default();
         let metrics = Arc::new(Metrics::new());
         let (complain, complaints) = mpsc::channel(100);
-        let running = tokio::spawn(proxy.run(Arc::new(Context {
+        tokio::spawn(proxy.run(Arc::new(Context {
             slot: slot.clone(),
             drain: drain.clone(),
             metrics: metrics.clone(),
@@ -78,7 +78,6 @@ impl Rig {
             metrics,
             complaints,
             address,
-            running,
         }
     }
 

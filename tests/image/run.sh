@@ -39,7 +39,7 @@ make_builder() {
     if [ ! -e "$base.done" ]; then
         say "Debian 12 by debootstrap"
         rm -rf "$base"
-        debootstrap --variant=minbase --include=gcc,libc6-dev,ca-certificates bookworm "$base" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}" >"$storage/debootstrap.log" 2>&1 ||
+        debootstrap --variant=minbase --include=gcc,libc6-dev,ca-certificates bookworm "$base" ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"} >"$storage/debootstrap.log" 2>&1 ||
             die "debootstrap failed; its output is in $storage/debootstrap.log"
         touch "$base.done"
     fi

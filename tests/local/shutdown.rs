@@ -1,19 +1,19 @@
 //! Draining: no new clients, time for the others, then an end.
 
+use std::net::TcpListener;
 use std::time::Duration;
 
 use pgnorth::ending::Ending;
 use pgnorth::metrics::SessionState;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 
 use super::refusal::{error_after, startup};
-use super::support::{Backend, HANG, Rig, assert_reset, read_all, read_exactly, read_to_end, within};
+use super::support::{Backend, HANG, Rig, assert_reset, read_all, read_exactly, read_to_end, until, within};
 
 async fn stop_accepting(rig: &Rig) {
     rig.drain.stop_accepting();
-    let refused = async { while TcpStream::connect(rig.address).await.is_ok() {} };
-    within("nobody listens any more", refused).await;
+    // Asked for without connecting, which would make a session.
+    until("nobody listens any more", || TcpListener::bind(rig.address).is_ok()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,7 +16,6 @@ use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// What takes longer than this hangs.
@@ -29,7 +28,6 @@ pub struct Rig {
     pub metrics: Arc<Metrics>,
     pub complaints: mpsc::Receiver<Complaint>,
     pub address: SocketAddr,
-    /// The accept loop.
 }
 
 /// A leader: a listener that the test accepts from.

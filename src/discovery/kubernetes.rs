@@ -28,6 +28,8 @@ use crate::discovery::kubernetes::faults::{Ended, Faults, Problems, is_gone};
 use crate::discovery::kubernetes::lock::follow_lock;
 use crate::leader::observation::{Claim, ObjectKind, Observation};
 
+/// What reading and watching one object by its name takes.
+const OBJECT_RIGHTS: &str = "get, list and watch";
 /// How long one request to the API may take before it counts as silent.
 const DEADLINE: Duration = Duration::from_secs(1);
 /// How long a connection of a watch may be quiet. (The lock's is watched more closely.)
@@ -113,7 +115,7 @@ impl Kubernetes {
                 problems.tell(&told, problem);
                 Some(claim)
             };
-            watches.spawn(follow(title, feed.clone(), open, read));
+            watches.spawn(follow(title, OBJECT_RIGHTS, feed.clone(), open, read));
         };
         spawn(format!("{}-failover", self.scope), |kind, annotations| {
             let (news, problem) = annotations.map_or((None, None), |annotations| {
@@ -132,7 +134,7 @@ impl Kubernetes {
         let config = watcher::Config::default().labels(&self.selector);
         let title = format!("pods {} with labels {}", self.namespace, self.selector);
         let open = move || watcher::watcher(api.clone(), config.clone());
-        watches.spawn(follow(title.clone(), feed, open, read_pods(title)));
+        watches.spawn(follow(title.clone(), "list and watch", feed, open, read_pods(title)));
     }
 }
 
@@ -187,8 +189,11 @@ impl Feed {
 }
 
 /// Follows what is no lock. Its faults are only told: the lock's watch speaks for the API.
+///
+/// `rights` are the verbs that it takes, for the message when one is refused.
 async fn follow<E, S>(
     title: String,
+    rights: &'static str,
     feed: Feed,
     open: impl Fn() -> S,
     mut read: impl FnMut(E, &mut Problems) -> Option<Claim>,
@@ -196,7 +201,7 @@ async fn follow<E, S>(
     S: Stream<Item = Result<E, watcher::Error>>,
 {
     let mut restart = feed.restart.subscribe();
-    let mut faults = Faults::new(&title);
+    let mut faults = Faults::new(&title, rights);
     let mut problems = Problems::default();
     loop {
         let mut events = pin!(open());

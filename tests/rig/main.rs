@@ -10,6 +10,9 @@
 mod support;
 
 mod clients;
+mod dry_run;
 mod repeated;
+mod rights;
+mod rolling;
 mod start_and_end;
 mod the_rig;

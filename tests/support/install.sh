@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Installs what `make run`, `make test` and `make check` need on Debian 12, says each step in one line, and leaves alone
+# Installs what `make run`, `make test`, `make check` and `make image-test` need on Debian 12, says each step in one line, and leaves alone
 # what is there already. It never starts, stops or configures a service of this machine.
 #
 #   install.sh demo    a C compiler, PostgreSQL, etcd and Patroni
 #   install.sh test    those, and what the test rig needs: network tools, kubectl, HAProxy, a real kube-apiserver
 #   install.sh check   cargo-deny
+#   install.sh image   buildah, debootstrap, crun
 #   install.sh where   prints the cache folder: what does not come from Debian's archive is kept there
 #
 # PGNORTH_CACHE chooses another cache folder. KUBEBUILDER_ASSETS is honoured: a kube-apiserver found there is not built.
@@ -278,8 +279,8 @@ cargo_deny() {
 
 mode=${1:-}
 [ "$mode" = as-root ] || [ "$#" = 1 ] || mode=
-case $mode in where | demo | test | check | as-root) ;; *)
-    die "usage: install.sh demo|test|check|where"
+case $mode in where | demo | test | check | image | as-root) ;; *)
+    die "usage: install.sh demo|test|check|image|where"
     ;;
 esac
 
@@ -305,6 +306,7 @@ if [ "$mode" = test ]; then
     command -v kubectl >/dev/null || wanted+=(kubernetes-client)
     has_kube_apiserver || wanted+=(golang-go rsync jq)
 fi
+[ "$mode" != image ] || wanted+=(buildah crun debootstrap curl git util-linux iproute2)
 [ "${#wanted[@]}" = 0 ] || packages "${wanted[@]}"
 
 case $mode in

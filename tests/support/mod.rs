@@ -9,6 +9,7 @@
 //! etcd        etcd alone, as the DCS or below kube-apiserver
 //! network     the bridge, and one network namespace a host
 //! pgnorth     Product: the real binary
+//! balancer    what stands for a Service's ClusterIP: DNAT to the ready ones
 //! psql        the real psql, and sessions that stay
 //! load        clients that insert all the time
 //! http        requests to Patroni, to kube-apiserver and to the product's admin address
@@ -22,6 +23,7 @@
     reason = "every test binary that uses the rig uses a part of it"
 )]
 
+pub mod balancer;
 pub mod config;
 pub mod etcd;
 pub mod http;

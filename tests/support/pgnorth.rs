@@ -28,15 +28,25 @@ pub struct Product {
 impl Product {
     /// Starts the binary; afterwards it listens. It need not know a leader yet.
     pub async fn start(rig: &Rig, arguments: &[&str], env: &[(&str, &str)]) -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self::start_with(rig, any, any, arguments, env).await
+    }
+
+    /// The same at addresses that a balancer knows.
+    pub async fn start_at(rig: &Rig, listen: SocketAddr, admin: SocketAddr, arguments: &[&str]) -> Self {
+        Self::start_with(rig, listen, admin, arguments, &[]).await
+    }
+
+    async fn start_with(
+        rig: &Rig,
+        listen: SocketAddr,
+        admin: SocketAddr,
+        arguments: &[&str],
+        env: &[(&str, &str)],
+    ) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgnorth"));
-        command.args([
-            "--listen",
-            "127.0.0.1:0",
-            "--admin",
-            "127.0.0.1:0",
-            "--log-format",
-            "json",
-        ]);
+        command.args(["--listen", &listen.to_string(), "--admin", &admin.to_string()]);
+        command.args(["--log-format", "json"]);
         match rig.kubeconfig() {
             Some(kubeconfig) => {
                 command.env("KUBECONFIG", kubeconfig).args(["--scope", SCOPE]);

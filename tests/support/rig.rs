@@ -102,6 +102,11 @@ impl Rig {
         rig
     }
 
+    /// Where its hosts are.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
     async fn start_dcs(&mut self, dcs: Dcs) {
         let gateway = self.network.gateway();
         match dcs {

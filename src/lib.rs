@@ -8,7 +8,7 @@
 //! | 5 | [`app`] |
 //! | 4 | [`discovery`], [`proxy`], [`admin`] (never each other) |
 //! | 3 | [`recorder`] |
-//! | 2 | [`slot`], [`drain`], [`metrics`], [`readiness`] |
+//! | 2 | [`slot`], [`drain`], [`metrics`], [`readiness`], [`resolver`] |
 //! | 1 | [`leader`], [`ending`], [`config`] (no I/O, no clock, no tokio) |
 //!
 //! ARCHITECTURE.md walks one session and one change of leader through the house.
@@ -24,5 +24,6 @@ pub mod metrics;
 pub mod proxy;
 pub mod readiness;
 pub mod recorder;
+pub mod resolver;
 pub mod slot;
 pub mod telemetry;

@@ -25,6 +25,7 @@ use crate::drain::Drain;
 use crate::leader::Complaint;
 use crate::metrics::Metrics;
 use crate::recorder::Recorder;
+use crate::resolver::Resolver;
 use crate::slot::LeaderSlot;
 use forward::{Pipes, Traffic};
 pub use socket::BindError;
@@ -77,6 +78,7 @@ struct Shared {
     traffic: Traffic,
     places: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
+    resolver: Resolver,
 }
 
 /// Files that the proxy may have open at `max_sessions`: two sockets a session, pipes, refusals and listeners.
@@ -144,6 +146,7 @@ impl Shared {
             },
             places: Arc::new(Semaphore::new(max_sessions.min(Semaphore::MAX_PERMITS))),
             refusals: Arc::new(Semaphore::new(REFUSALS)),
+            resolver: Resolver::default(),
             context,
         }
     }

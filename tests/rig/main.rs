@@ -10,6 +10,7 @@
 mod support;
 
 mod clients;
+mod dns;
 mod failovers;
 mod hiccups;
 mod repeated;

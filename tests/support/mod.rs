@@ -8,6 +8,7 @@
 //! kubernetes  etcd and kube-apiserver, users, pods, and the outages of the API
 //! etcd        etcd alone, as the DCS or below kube-apiserver
 //! network     the bridge, and one network namespace a host
+//! dns         a real DNS server for members' names, and its outages
 //! pgnorth     Product: the real binary
 //! psql        the real psql, and sessions that stay
 //! load        clients that insert all the time
@@ -23,6 +24,7 @@
 )]
 
 pub mod config;
+pub mod dns;
 pub mod etcd;
 pub mod http;
 pub mod kubernetes;
@@ -36,6 +38,7 @@ pub mod rig;
 pub mod tls;
 pub mod wait;
 
+pub use dns::Dns;
 pub use patroni::Member;
 pub use pgnorth::Product;
 pub use psql::{psql, session};

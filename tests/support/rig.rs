@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
 use super::config;
+use super::dns::Dns;
 use super::etcd::Etcd;
 use super::http::Http;
 use super::kubernetes::{Kubernetes, User};
@@ -41,6 +42,8 @@ pub struct Settings {
     pub synchronous: bool,
     /// The REST API speaks TLS.
     pub rest_tls: bool,
+    /// Members tell each other, and the product, names instead of addresses; a DNS server knows them.
+    pub names: bool,
     /// Any other key of Patroni's dynamic configuration, such as `{"maximum_lag_on_failover": 1000}`.
     pub dynamic: Value,
 }
@@ -50,6 +53,7 @@ pub struct Rig {
     members: Vec<Member>,
     kubernetes: Option<Kubernetes>,
     etcd: Option<Etcd>,
+    dns: Option<Dns>,
     network: Network,
     tls: Tls,
     http: Http,
@@ -82,6 +86,7 @@ impl Rig {
             members: Vec::new(),
             kubernetes: None,
             etcd: None,
+            dns: None,
             network,
             tls,
             http,
@@ -89,6 +94,9 @@ impl Rig {
             _one_at_a_time: lock.expect("lock the lock file"),
         };
         rig.start_dcs(dcs).await;
+        if settings.names {
+            rig.dns = Some(Dns::start(&rig.folder.0));
+        }
         for index in 0..MEMBERS {
             let member = rig.make_member(index, dcs, &settings).await;
             rig.members.push(member);
@@ -114,6 +122,9 @@ impl Rig {
             &["-d", "-m", "755", "-o", "postgres", "-g", "postgres", path(&folder)],
         );
         let host = Host::start(&self.network, &name, index);
+        if let Some(dns) = &self.dns {
+            dns.set(&name, host.address);
+        }
         if let Some(kubernetes) = &self.kubernetes {
             kubernetes.create_pod(&name, SCOPE, host.address).await;
         }
@@ -159,6 +170,11 @@ impl Rig {
     /// The Kubernetes API and its outages; panics with `Dcs::Etcd`, where there is none.
     pub fn kubernetes(&self) -> &Kubernetes {
         self.kubernetes.as_ref().expect("a rig with Kubernetes")
+    }
+
+    /// The DNS server; panics without `Settings::names`.
+    pub fn dns(&self) -> &Dns {
+        self.dns.as_ref().expect("a rig with names")
     }
 
     /// The product's kubeconfig; none with `Dcs::Etcd`.

@@ -23,6 +23,7 @@ use crate::config::{COMMIT, Finding, Job, Settings, VERSION};
 use crate::discovery::Discovery;
 use crate::discovery::kubernetes::Kubernetes;
 use crate::discovery::patroni::{Client, ClusterPoller, Plan, Prober, TlsFiles};
+use crate::kubernetes::Access;
 use crate::leader::decide::Policy;
 use crate::leader::{Complaint, base_url};
 use crate::metrics::Metrics;
@@ -97,8 +98,9 @@ impl Shared {
 }
 
 /// Starts the sources and the loop that they feed; returns where the proxy may complain.
-async fn start_discovery(
+fn start_discovery(
     finding: &Finding,
+    access: Option<Arc<Access>>,
     patience: Patience,
     shared: &Shared,
     tasks: &mut Tasks,
@@ -116,8 +118,13 @@ async fn start_discovery(
     };
     let client = Client::new(tls, shared.metrics.clone())
         .context("cannot use the TLS files for Patroni's REST API (--patroni-ca, --patroni-cert, --patroni-key)")?;
-    if let Some(kubernetes) = &finding.kubernetes {
-        let source = Kubernetes::new(&kubernetes.scope, kubernetes.namespace.as_deref(), &kubernetes.selector).await?;
+    if let Some((kubernetes, access)) = finding.kubernetes.as_ref().zip(access) {
+        let source = Kubernetes::new(
+            access,
+            &kubernetes.scope,
+            kubernetes.namespace.as_deref(),
+            &kubernetes.selector,
+        );
         let watching = source.run(claim.clone());
         tasks.spawn(async { ("the Kubernetes watches", done(watching).await) });
     }

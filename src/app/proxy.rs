@@ -13,6 +13,7 @@ use super::{Patience, Shared, Signals, Tasks, ended_early, files, start_discover
 use crate::admin::Admin;
 use crate::config;
 use crate::drain::Drain;
+use crate::kubernetes::Access;
 use crate::proxy::{Context, Proxy, Settings};
 
 pub(super) fn run(settings: &config::Proxy, control: &Runtime) -> Result<ExitCode> {
@@ -45,7 +46,11 @@ async fn serve(settings: &config::Proxy, traffic: &Handle) -> Result<ExitCode> {
         switchover_hold: settings.switchover_hold,
         failover_drain: settings.failover_drain,
     };
-    let complaints = start_discovery(&settings.finding, patience, &shared, &mut tasks).await?;
+    let access = match &settings.finding.kubernetes {
+        Some(_) => Some(Access::new().await?),
+        None => None,
+    };
+    let complaints = start_discovery(&settings.finding, access, patience, &shared, &mut tasks)?;
     let context = Arc::new(Context {
         slot: shared.slot.clone(),
         drain: drain.clone(),

@@ -13,6 +13,7 @@ mod clients;
 mod dns;
 mod failovers;
 mod hiccups;
+mod publish;
 mod repeated;
 mod start_and_end;
 mod the_rig;

@@ -10,6 +10,7 @@
 //! network     the bridge, and one network namespace a host
 //! dns         a real DNS server for members' names, and its outages
 //! pgnorth     Product: the real binary
+//! publisher   Publisher: the real binary as `pgnorth publish`, and a Service
 //! psql        the real psql, and sessions that stay
 //! load        clients that insert all the time
 //! http        requests to Patroni, to kube-apiserver and to the product's admin address
@@ -34,6 +35,7 @@ pub mod patroni;
 pub mod pgnorth;
 pub mod process;
 pub mod psql;
+pub mod publisher;
 pub mod rig;
 pub mod tls;
 pub mod wait;
@@ -42,5 +44,6 @@ pub use dns::Dns;
 pub use patroni::Member;
 pub use pgnorth::Product;
 pub use psql::{psql, session};
+pub use publisher::Publisher;
 pub use rig::{Dcs, Rig, Settings};
 pub use wait::wait_until;

@@ -1,11 +1,16 @@
 //! The proxy as a process: two runtimes, its listeners, and a shutdown that lets sessions finish.
 
+use std::convert::Infallible;
+use std::io;
+use std::num::NonZero;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Error, Result};
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -17,18 +22,22 @@ use crate::kubernetes::Access;
 use crate::proxy::{Context, Proxy, Settings};
 
 pub(super) fn run(settings: &config::Proxy, control: &Runtime) -> Result<ExitCode> {
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    let workers = settings.workers.unwrap_or(cores);
+    // It accepts, holds and dials; bytes are moved by workers of their own.
     let traffic = Builder::new_multi_thread()
+        .worker_threads(workers)
         .thread_name("traffic")
         .enable_all()
         .build()
         .context("cannot start the traffic threads")?;
-    let outcome = control.block_on(serve(settings, traffic.handle()));
+    let outcome = control.block_on(serve(settings, workers, traffic.handle()));
     // Sessions have ended or were forced; a name look-up that hangs must not keep the process.
     traffic.shutdown_background();
     outcome
 }
 
-async fn serve(settings: &config::Proxy, traffic: &Handle) -> Result<ExitCode> {
+async fn serve(settings: &config::Proxy, workers: usize, traffic: &Handle) -> Result<ExitCode> {
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let shared = Shared::new();
     let drain = Drain::default();
@@ -61,22 +70,25 @@ async fn serve(settings: &config::Proxy, traffic: &Handle) -> Result<ExitCode> {
             hold: settings.hold,
             connect_timeout: settings.connect_timeout,
             tcp_user_timeout: kernel_timeout(settings),
-            max_sessions: files::make_room(settings.max_sessions),
+            max_sessions: files::make_room(settings.max_sessions, workers),
+            workers,
         },
     });
     let facts = Arc::new(shared.admin_facts());
     let serving = admin.run(facts, stop_admin.clone());
     tasks.spawn(async { ("the admin port", serving.await.map_err(Error::from)) });
-    // Tracked like a session: the drain must not be over before the backlog has been taken.
-    let accepting = traffic.spawn(drain.track(proxy.run(context)));
-    tasks.spawn(async { ("the accept loop", accepting.await.map_err(Error::from)) });
+    let proxying = traffic.spawn(proxy.run(context));
+    tasks.spawn(async { ("the proxy", proxied(proxying).await) });
     info!(%postgres, admin = %admin_address, "listening");
 
     tokio::select! {
         signal = signals.next() => info!(signal, "asked to end"),
         Some(task) = tasks.join_next() => return Err(ended_early(task)),
     }
-    shut_down(settings, &shared, &drain, traffic, &mut signals).await;
+    tokio::select! {
+        () = shut_down(settings, &shared, &drain, traffic, &mut signals) => {}
+        Some(task) = tasks.join_next() => return Err(ended_early(task)),
+    }
     stop_admin.cancel();
     Ok(ExitCode::SUCCESS)
 }
@@ -115,4 +127,11 @@ async fn shut_down(settings: &config::Proxy, shared: &Shared, drain: &Drain, tra
         ),
         Err(error) => warn!(%error, "the drain failed"),
     }
+}
+
+async fn proxied(proxying: JoinHandle<io::Result<Infallible>>) -> Result<()> {
+    proxying
+        .await?
+        .context("cannot start the threads that move bytes (--workers)")?;
+    Ok(())
 }

@@ -34,6 +34,7 @@ pub(super) const PROXY: Row = Row {
         &CONNECT_TIMEOUT,
         &TCP_USER_TIMEOUT,
         &MAX_SESSIONS,
+        &WORKERS,
         &LAME_DUCK,
         &DRAIN,
         &LOG,

@@ -199,6 +199,15 @@ pub(super) const MAX_SESSIONS: Setting = Setting {
     good: "10000",
 };
 
+pub(super) const WORKERS: Setting = Setting {
+    flag: "workers",
+    group: SESSIONS,
+    value: "COUNT",
+    help: "Threads that move bytes; a session stays on one",
+    unset: Unset::Found("one a core"),
+    good: "2",
+};
+
 pub(super) const LAME_DUCK: Setting = Setting {
     flag: "lame-duck",
     group: SHUTDOWN,

@@ -154,7 +154,7 @@ impl Run {
         prop_assert!(!self.verdict.reason.to_string().is_empty());
         for session in &self.sessions {
             prop_assert_eq!(
-                Some(&session.leader),
+                Some(&*session.leader),
                 self.verdict.course.leader(),
                 "two leaders at once"
             );

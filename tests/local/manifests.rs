@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use pgnorth::config::Settings;
+use pgnorth::config::{Job, Proxy, Settings};
 use serde_json::{Value, json};
 
 /// Kubernetes needs a moment for SIGTERM and for what comes after.
@@ -20,6 +20,7 @@ fn every_example_gives_settings_that_can_be_read() {
         let env = settings_of(&objects);
         let settings = read(&env).unwrap_or_else(|error| panic!("{name}: {error}"));
         let kubernetes = settings
+            .finding
             .kubernetes
             .unwrap_or_else(|| panic!("{name}: no PGNORTH_SCOPE"));
         let service = one(&objects, "Service");
@@ -343,9 +344,13 @@ fn settings_of(objects: &[Value]) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn read(env: &BTreeMap<String, String>) -> Result<Settings, String> {
+fn read(env: &BTreeMap<String, String>) -> Result<Proxy, String> {
     let lookup = |name: &str| env.get(name).map(OsString::from);
-    Settings::read([OsString::from("pgnorth")], lookup).map_err(|error| error.to_string())
+    let settings = Settings::read([OsString::from("pgnorth")], lookup).map_err(|error| error.to_string())?;
+    match settings.job {
+        Job::Proxy(proxy) => Ok(proxy),
+        job => Err(format!("not the proxy's: {job:?}")),
+    }
 }
 
 /// Every variable that `--help` names.

@@ -10,7 +10,9 @@
 mod support;
 
 mod clients;
+mod dns;
 mod dry_run;
+mod publish;
 mod repeated;
 mod rights;
 mod rolling;

@@ -3,7 +3,7 @@
 # what is there already. It never starts, stops or configures a service of this machine.
 #
 #   install.sh demo    a C compiler, PostgreSQL, etcd and Patroni
-#   install.sh test    those, and what the test rig needs: network tools, kubectl, HAProxy, a real kube-apiserver
+#   install.sh test    those, and what the test rig needs: network tools, kubectl, HAProxy, dnsmasq, a real kube-apiserver
 #   install.sh check   cargo-deny
 #   install.sh image   buildah, debootstrap, crun
 #   install.sh where   prints the cache folder: what does not come from Debian's archive is kept there
@@ -302,7 +302,7 @@ case $mode in demo | test)
     ;;
 esac
 if [ "$mode" = test ]; then
-    wanted+=(iproute2 openssl nftables haproxy)
+    wanted+=(iproute2 openssl nftables haproxy dnsmasq-base)
     command -v kubectl >/dev/null || wanted+=(kubernetes-client)
     has_kube_apiserver || wanted+=(golang-go rsync jq)
 fi

@@ -151,6 +151,15 @@ impl Host {
         run("ip", &["link", "set", &self.veth, "down"]);
     }
 
+    /// The host answers at this address, too.
+    pub fn add_address(&self, address: Ipv4Addr) {
+        let address = format!("{address}/16");
+        run(
+            "ip",
+            &["-netns", &self.namespace, "address", "add", &address, "dev", "eth0"],
+        );
+    }
+
     pub fn link_up(&self) {
         run("ip", &["link", "set", &self.veth, "up"]);
     }

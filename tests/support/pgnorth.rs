@@ -157,13 +157,13 @@ impl Product {
 }
 
 /// One log file a process, for a rig may run several.
-fn log_file(rig: &Rig) -> PathBuf {
+pub(super) fn log_file(rig: &Rig) -> PathBuf {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     rig.folder()
         .join(format!("pgnorth-{}.log", NUMBER.fetch_add(1, Ordering::Relaxed)))
 }
 
-fn events(process: &Process) -> Vec<Value> {
+pub(super) fn events(process: &Process) -> Vec<Value> {
     process
         .log()
         .lines()
@@ -172,7 +172,7 @@ fn events(process: &Process) -> Vec<Value> {
 }
 
 /// Adds up lines such as `name{label="value",other="x"} 3`.
-fn sum(metrics: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+pub(super) fn sum(metrics: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
     let values = metrics.lines().filter_map(|line| {
         let (series, value) = line.rsplit_once(' ')?;
         let (found, found_labels) = series.split_once('{').unwrap_or((series, ""));

@@ -2,7 +2,11 @@
 //!
 //! It shares the control runtime's one thread with discovery, so nothing here blocks, and every connection is bounded in time and size.
 
+mod history;
+mod live;
 mod pages;
+pub mod status;
+mod survey;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -17,15 +21,19 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
+use self::live::{Live, Pulse};
+use crate::leader::view::View;
 use crate::metrics::Metrics;
 use crate::readiness::ReadinessHandle;
 use crate::recorder::Recorder;
 use crate::slot::LeaderSlot;
+use crate::waits::Waits;
 
 /// What the pages tell of.
 #[derive(Debug)]
@@ -38,6 +46,10 @@ pub struct Facts {
     pub metrics: Arc<Metrics>,
     /// The last changes of leader.
     pub recorder: Arc<Recorder>,
+    /// Which clients wait.
+    pub waits: Arc<Waits>,
+    /// What discovery knows.
+    pub view: watch::Receiver<Arc<View>>,
 }
 
 /// What one client, or many, may take at most.
@@ -47,12 +59,18 @@ pub struct Limits {
     pub head_time: Duration,
     /// The size of a request's head, in bytes.
     pub head_size: usize,
-    /// From accept on, whatever the connection does.
+    /// From accept on, whatever the connection does; but not for a stream of events.
     pub lifetime: Duration,
     /// For an answer under way, once the lifetime is over or the process stops.
     pub farewell: Duration,
     /// Open connections. One more ends the oldest, so that clients that only sit there can't keep a probe out.
     pub connections: usize,
+    /// Streams of events at once. One more is refused, and may poll.
+    pub viewers: usize,
+    /// The shortest time between two events.
+    pub pace: Duration,
+    /// How long a stream's client may leave an event unread before it is closed. The kernel takes some of them in first.
+    pub stall: Duration,
 }
 
 /// A bound listener that nobody serves yet. Clients that connect before [`Admin::run`] wait in the kernel's queue.
@@ -77,6 +95,9 @@ impl Default for Limits {
             lifetime: Duration::from_secs(30),
             farewell: Duration::from_secs(1),
             connections: 64,
+            viewers: 16,
+            pace: Duration::from_millis(250),
+            stall: Duration::from_secs(10),
         }
     }
 }
@@ -118,13 +139,20 @@ impl Admin {
     /// When the runtime can't take the listener; never because of what a client does, or because an accept failed.
     pub async fn run(self, facts: Arc<Facts>, stop: CancellationToken) -> io::Result<()> {
         let listener = TcpListener::from_std(self.listener)?;
-        let mut connections = Connections::new(self.limits.connections);
-        while let Some((stream, peer)) = next(&listener, &mut connections, &stop).await {
-            connections.make_room().await;
-            connections.add(serve(stream, peer, facts.clone(), self.limits, stop.child_token()));
+        let live = Arc::new(Live::new(facts, &self.limits));
+        let serving = async {
+            let mut connections = Connections::new(self.limits.connections);
+            while let Some((stream, peer)) = next(&listener, &mut connections, &stop).await {
+                connections.make_room().await;
+                connections.add(serve(stream, peer, live.clone(), self.limits, stop.child_token()));
+            }
+            drop(listener);
+            connections.finish().await;
+        };
+        tokio::select! {
+            () = serving => {}
+            () = live.run() => {}
         }
-        drop(listener);
-        connections.finish().await;
         Ok(())
     }
 }
@@ -202,8 +230,9 @@ async fn rest_after(error: &io::Error, stop: &CancellationToken) {
     }
 }
 
-async fn serve(stream: TcpStream, peer: SocketAddr, facts: Arc<Facts>, limits: Limits, stop: CancellationToken) {
-    let service = service_fn(|request| ready(Ok::<_, Infallible>(pages::answer(&request, &facts))));
+async fn serve(stream: TcpStream, peer: SocketAddr, live: Arc<Live>, limits: Limits, stop: CancellationToken) {
+    let pulse = watch::Sender::new(Pulse::Answering);
+    let service = service_fn(|request| ready(Ok::<_, Infallible>(pages::answer(&request, &live, &pulse, &stop))));
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
@@ -216,7 +245,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, facts: Arc<Facts>, limits: L
     let over = async {
         tokio::select! {
             () = stop.cancelled() => {}
-            () = sleep(limits.lifetime) => {}
+            () = lapse(&limits, pulse.subscribe()) => {}
         }
     };
     let result = tokio::select! {
@@ -228,6 +257,25 @@ async fn serve(stream: TcpStream, peer: SocketAddr, facts: Arc<Facts>, limits: L
     };
     if let Err(error) = result {
         debug!(%peer, %error, "an admin client misbehaved, or left early");
+    }
+}
+
+/// Completes when the connection's time is over: after its lifetime, or for a stream once its client has not read for too long.
+async fn lapse(limits: &Limits, mut pulse: watch::Receiver<Pulse>) {
+    sleep(limits.lifetime).await;
+    loop {
+        let now = *pulse.borrow_and_update();
+        let waited = match now {
+            Pulse::Answering => return,
+            Pulse::Waiting => pulse.changed().await,
+            Pulse::Given(at) => match timeout_at((at + limits.stall).into(), pulse.changed()).await {
+                Ok(changed) => changed,
+                Err(_) => return,
+            },
+        };
+        if waited.is_err() {
+            return;
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 mod files;
 mod proxy;
 mod publish;
+mod status;
 
 use std::io;
 use std::process::ExitCode;
@@ -26,11 +27,13 @@ use crate::discovery::kubernetes::Kubernetes;
 use crate::discovery::patroni::{Client, ClusterPoller, Plan, Prober, TlsFiles};
 use crate::kubernetes::Access;
 use crate::leader::decide::Policy;
+use crate::leader::view::View;
 use crate::leader::{Complaint, base_url};
 use crate::metrics::Metrics;
 use crate::readiness::ReadinessHandle;
 use crate::recorder::Recorder;
 use crate::slot::LeaderSlot;
+use crate::waits::Waits;
 
 /// Observations that may wait; a full channel only slows its sources.
 const OBSERVATIONS: usize = 1024;
@@ -58,6 +61,9 @@ struct Shared {
     metrics: Arc<Metrics>,
     recorder: Arc<Recorder>,
     readiness: ReadinessHandle,
+    waits: Arc<Waits>,
+    /// What discovery knows, for the status.
+    seen: watch::Sender<Arc<View>>,
 }
 
 /// Runs until a signal asks for the end. The exit code is 0 after an orderly shutdown.
@@ -69,6 +75,7 @@ pub fn run(settings: Settings) -> Result<ExitCode> {
     let outcome = match &settings.job {
         Job::Proxy(settings) => proxy::run(settings, &control),
         Job::Publish(settings) => control.block_on(publish::run(settings)),
+        Job::Status(settings) => Ok(control.block_on(status::run(settings))),
     };
     // A name look-up that hangs must not keep the process.
     control.shutdown_background();
@@ -85,6 +92,8 @@ impl Shared {
             slot: Arc::new(LeaderSlot::new(STARTING)),
             metrics,
             readiness: ReadinessHandle::starting(STARTING),
+            waits: Arc::default(),
+            seen: watch::Sender::default(),
         }
     }
 
@@ -94,6 +103,8 @@ impl Shared {
             readiness: self.readiness.clone(),
             metrics: self.metrics.clone(),
             recorder: self.recorder.clone(),
+            waits: self.waits.clone(),
+            view: self.seen.subscribe(),
         }
     }
 }
@@ -150,6 +161,7 @@ fn start_discovery(
         observations,
         complaints,
         plan,
+        seen: shared.seen.clone(),
     };
     tasks.spawn(async { ("discovery", done(discovery.run()).await) });
     Ok(complain)

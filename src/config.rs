@@ -41,7 +41,7 @@ pub struct Settings {
     /// What is logged.
     pub log: LogFilter,
     /// How it is logged.
-    pub log_format: LogFormat,
+    pub log_format: Format,
 }
 
 /// What pgnorth was started as, each with its own settings. Another subcommand is another arm here, and a row in `config/commands.rs`.
@@ -51,6 +51,8 @@ pub enum Job {
     Proxy(Proxy),
     /// `pgnorth publish`.
     Publish(Publish),
+    /// `pgnorth status`.
+    Status(Status),
 }
 
 /// The settings of the proxy.
@@ -99,6 +101,17 @@ pub struct Publish {
     pub lease: Option<String>,
 }
 
+/// The settings of the look at a running pgnorth.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Its admin port, as its own setting says: an unspecified address means this host.
+    pub admin: SocketAddr,
+    /// Go on until interrupted.
+    pub watch: bool,
+    /// How it is written.
+    pub format: Format,
+}
+
 /// How the leader is found: at least one of `kubernetes` and `patroni` is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -139,9 +152,9 @@ pub struct Identity {
     pub key: PathBuf,
 }
 
-/// How a log line is written.
+/// How a log line, or a status, is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
+pub enum Format {
     /// For people.
     Text,
     /// One object a line.
@@ -176,10 +189,11 @@ impl Settings {
         let settings = Self {
             job: match row.name {
                 Some("publish") => Job::Publish(publish(&mut reader)),
+                Some("status") => Job::Status(status(&mut reader)),
                 _ => Job::Proxy(proxy(&mut reader)),
             },
             log: reader.value(&table::LOG, LogFilter::parse),
-            log_format: reader.value(&table::LOG_FORMAT, parse::log_format),
+            log_format: reader.value(&table::LOG_FORMAT, parse::format),
         };
         reader.finish(&row.typed())?;
         Ok(settings)
@@ -231,6 +245,14 @@ fn publish(reader: &mut Reader<'_>) -> Publish {
         service: reader.needed(&table::SERVICE, why, parse::service),
         endpoints: reader.value(&table::ENDPOINTS, parse::switch),
         lease: reader.option(&table::LEASE, parse::scope),
+    }
+}
+
+fn status(reader: &mut Reader<'_>) -> Status {
+    Status {
+        admin: reader.value(&table::ADMIN, parse::listener),
+        watch: reader.value(&table::WATCH, parse::switch),
+        format: reader.value(&table::FORMAT, parse::format),
     }
 }
 

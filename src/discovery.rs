@@ -44,6 +44,8 @@ pub struct Discovery {
     pub complaints: mpsc::Receiver<Complaint>,
     /// To the sources that ask Patroni.
     pub plan: watch::Sender<Plan>,
+    /// What is known, for people: written after each verdict, read by nobody here.
+    pub seen: watch::Sender<Arc<View>>,
 }
 
 /// What was told last, and what began when.
@@ -95,6 +97,7 @@ impl Discovery {
             self.follow(verdict, &mut told, now);
             self.replan(&view, &told, now);
             self.measure(&view, &told);
+            self.seen.send_replace(Arc::new(view.clone()));
         }
     }
 

@@ -8,7 +8,7 @@
 //! | 5 | [`app`] |
 //! | 4 | [`discovery`], [`proxy`], [`publish`], [`admin`] (never each other) |
 //! | 3 | [`recorder`] |
-//! | 2 | [`slot`], [`drain`], [`metrics`], [`readiness`], [`resolver`], [`kubernetes`] |
+//! | 2 | [`slot`], [`drain`], [`metrics`], [`readiness`], [`resolver`], [`kubernetes`], [`waits`] |
 //! | 1 | [`leader`], [`ending`], [`config`] (no I/O, no clock, no tokio) |
 //!
 //! ARCHITECTURE.md walks one session and one change of leader through the house.
@@ -29,3 +29,4 @@ pub mod recorder;
 pub mod resolver;
 pub mod slot;
 pub mod telemetry;
+pub mod waits;

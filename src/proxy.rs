@@ -29,6 +29,7 @@ use crate::metrics::Metrics;
 use crate::recorder::Recorder;
 use crate::resolver::Resolver;
 use crate::slot::LeaderSlot;
+use crate::waits::Waits;
 use forward::{Pipes, Traffic, Workers};
 use session::Forwarded;
 pub use socket::BindError;
@@ -62,6 +63,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Told which clients waited, and when the first of them reached a new leader.
     pub recorder: Arc<Recorder>,
+    /// Told which clients wait now.
+    pub waits: Arc<Waits>,
     /// Tells discovery of dials that failed and sessions that the leader's side broke. A full channel drops the complaint: others say the same.
     pub complaints: mpsc::Sender<Complaint>,
     /// Limits and deadlines.
@@ -174,7 +177,7 @@ impl Shared {
         let sessions_max = &context.metrics.sessions_max;
         sessions_max.set(i64::try_from(max_sessions).unwrap_or(i64::MAX));
         Self {
-            queue: hold::Queue::new(),
+            queue: hold::Queue::new(context.waits.clone()),
             traffic,
             workers,
             places: Arc::new(Semaphore::new(max_sessions.min(Semaphore::MAX_PERMITS))),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tracing::info;
 
 use crate::leader::Leader;
@@ -17,7 +17,7 @@ use crate::metrics::{FailoverPhase, Metrics};
 const KEPT: usize = 100;
 
 /// One change of leader. Times are in seconds; field names are an interface, as people's scripts read them.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Failover {
     /// The member that led before.
     pub from: String,
@@ -43,6 +43,23 @@ pub struct Failover {
     pub clients_held: u64,
     /// The longest of their waits.
     pub longest_hold_seconds: f64,
+}
+
+/// A change of leader that may be under way. Times are in seconds; field names are an interface.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Trouble {
+    /// Since the first sign.
+    pub for_seconds: f64,
+    /// What was seen first.
+    pub first_sign: String,
+    /// Clients are held for it.
+    pub holding: bool,
+    /// The member that the lock names since.
+    pub lock_moved_to: Option<String>,
+    /// From the first sign until it did.
+    pub lock_moved_after_seconds: Option<f64>,
+    /// Sessions that pgnorth ended for it so far.
+    pub sessions_cut: u64,
 }
 
 /// The recorder. Its lock is held for moments, never across an await.
@@ -86,6 +103,21 @@ impl Recorder {
     /// The changes kept, the newest first.
     pub fn failovers(&self) -> Vec<Failover> {
         self.lock().past.iter().rev().cloned().collect()
+    }
+
+    /// What is amiss with the leader, if anything is.
+    pub fn trouble(&self, now: Instant) -> Option<Trouble> {
+        let book = self.lock();
+        let open = book.open.as_ref()?;
+        let moved = open.lock_moved.as_ref();
+        Some(Trouble {
+            for_seconds: now.saturating_duration_since(open.began).as_secs_f64(),
+            first_sign: open.sign.clone(),
+            holding: open.holding,
+            lock_moved_to: moved.map(|(_, member)| member.clone()),
+            lock_moved_after_seconds: moved.map(|(at, _)| at.saturating_duration_since(open.began).as_secs_f64()),
+            sessions_cut: open.cut.0,
+        })
     }
 
     /// Something is amiss with the leader; `holding` tells whether clients are held for it. The first sign since all was well begins a record. Signs that
@@ -246,6 +278,12 @@ mod tests {
         recorder.sign(at(100), "the lock was released", true, TTL);
         recorder.lock_moved(at(2_000), "b");
         recorder.sessions_cut(7, Duration::from_millis(3));
+        let trouble = recorder.trouble(at(2_050)).unwrap();
+        assert_eq!(
+            (trouble.for_seconds, trouble.lock_moved_after_seconds),
+            (2.05, Some(2.0))
+        );
+        assert_eq!((trouble.sessions_cut, trouble.holding), (7, true));
         recorder.writable(at(2_100), &leader("a"), &leader("b"));
         recorder.session(&leader("b"), Duration::from_secs(3_600));
         recorder.session(&leader("b"), Duration::ZERO);
@@ -259,6 +297,7 @@ mod tests {
         assert_eq!((record.sessions_cut, record.sessions_cut_in_seconds), (7, Some(0.003)));
         assert_eq!((record.clients_held, record.longest_hold_seconds), (1, 3_600.0));
         assert!(record.first_session_after_seconds.is_some());
+        assert!(recorder.trouble(now).is_none(), "it is over");
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct Term {
     pub since: SystemTime,
     /// When this verdict was published.
     pub at: Instant,
+    /// Since when the course is this one, whatever the reasons for it were.
+    pub course_since: Instant,
     open_to: Option<Arc<Leader>>,
     reign: Arc<Reign>,
     superseded: CancellationToken,
@@ -79,6 +81,7 @@ impl LeaderSlot {
                 reason: reason.into(),
                 since: SystemTime::now(),
                 at: Instant::now(),
+                course_since: Instant::now(),
                 open_to: None,
                 reign: Reign::begin(&bell),
                 superseded: CancellationToken::new(),
@@ -102,12 +105,15 @@ impl LeaderSlot {
         let same = course.leader() == old.course.leader() && course.leader().is_some();
         let none = course.leader().is_none() && old.course.leader().is_none();
         let keeps = same || none;
+        let at = Instant::now();
+        let same_course = course == old.course;
         self.term.store(Arc::new(Term {
             open_to: course.open_to().cloned().map(Arc::new),
             course,
             reason,
             since: if keeps { old.since } else { SystemTime::now() },
-            at: Instant::now(),
+            at,
+            course_since: if same_course { old.course_since } else { at },
             reign: if keeps {
                 old.reign.clone()
             } else {

@@ -1,12 +1,19 @@
 //! What each path answers: values in, a complete response out.
 
-use http_body_util::Full;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Bytes;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
-use super::Facts;
+use super::live::{Live, Pulse};
+use super::survey;
 use crate::leader::Course;
 use crate::readiness::Readiness;
 use crate::slot::Term;
@@ -15,18 +22,22 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 /// Prometheus' text format.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+const STREAM: &str = "text/event-stream";
+const EVENTS: &str = "/status/events";
 
 /// The paths there are, and what they are for.
 const INDEX: &str = "\
-/          this list
-/livez     200 while the process lives
-/readyz    200 while clients should be sent here, else 503 and why not
-/leader    who leads, since when and why (JSON); 503 while there is none to send clients to
-/failovers the last 100 changes of leader, newest first, with their phases (JSON)
-/metrics   for Prometheus
+/               this list
+/livez          200 while the process lives
+/readyz         200 while clients should be sent here, else 503 and why not
+/leader         who leads, since when and why (JSON); 503 while there is none to send clients to
+/status         all that the page shows (JSON)
+/status/events  the same as server-sent events, whenever it changes
+/failovers      the last 100 changes of leader, newest first, with their phases (JSON)
+/metrics        for Prometheus
 ";
 
-type Answer = Response<Full<Bytes>>;
+type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
 /// What `/leader` answers. Field names are an interface: people's scripts read them.
 #[derive(Debug, Serialize)]
@@ -40,18 +51,27 @@ struct LeaderPage<'term> {
 }
 
 /// Answers any request; its body is ignored. For HEAD, hyper leaves out the body that is returned here.
-pub(super) fn answer<B>(request: &Request<B>, facts: &Facts) -> Answer {
-    let page: fn(&Facts) -> Answer = match request.uri().path() {
+pub(super) fn answer<B>(
+    request: &Request<B>,
+    live: &Arc<Live>,
+    pulse: &watch::Sender<Pulse>,
+    stop: &CancellationToken,
+) -> Answer {
+    let page: fn(&Live) -> Answer = match request.uri().path() {
         "/" => |_| plain(StatusCode::OK, format!("pgnorth\n\n{INDEX}")),
         "/livez" => |_| plain(StatusCode::OK, "ok\n"),
-        "/readyz" => |facts| readyz(&facts.readiness.now()),
-        "/leader" => |facts| leader(&facts.slot.term()),
-        "/failovers" => |facts| respond(StatusCode::OK, JSON, json(&facts.recorder.failovers())),
-        "/metrics" => |facts| respond(StatusCode::OK, METRICS, facts.metrics.render()),
+        "/readyz" => |live| readyz(&live.facts.readiness.now()),
+        "/leader" => |live| leader(&live.facts.slot.term()),
+        "/status" => |live| respond(StatusCode::OK, JSON, json(&live.status())),
+        // A stream has no end that a HEAD could leave out.
+        EVENTS if request.method() == Method::GET => return events(live, pulse.clone(), stop.clone()),
+        EVENTS => |_| respond(StatusCode::OK, STREAM, ""),
+        "/failovers" => |live| respond(StatusCode::OK, JSON, json(&live.facts.recorder.failovers())),
+        "/metrics" => |live| respond(StatusCode::OK, METRICS, live.facts.metrics.render()),
         _ => return plain(StatusCode::NOT_FOUND, format!("no such path; there are\n\n{INDEX}")),
     };
     if matches!(*request.method(), Method::GET | Method::HEAD) {
-        return page(facts);
+        return page(live);
     }
     let mut refusal = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here\n");
     refusal
@@ -60,12 +80,22 @@ pub(super) fn answer<B>(request: &Request<B>, facts: &Facts) -> Answer {
     refusal
 }
 
-fn readyz(readiness: &Readiness) -> Answer {
-    match readiness {
-        Readiness::Ready => plain(StatusCode::OK, "ready\n"),
-        Readiness::Starting(missing) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("starting: {missing}\n")),
-        Readiness::ShuttingDown => plain(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n"),
+fn events(live: &Arc<Live>, pulse: watch::Sender<Pulse>, stop: CancellationToken) -> Answer {
+    match live.watch(pulse, stop) {
+        Some(stream) => answered(StatusCode::OK, STREAM, StreamBody::new(stream).boxed_unsync()),
+        None => plain(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many look already; poll /status instead\n",
+        ),
     }
+}
+
+fn readyz(readiness: &Readiness) -> Answer {
+    let status = match readiness {
+        Readiness::Ready => StatusCode::OK,
+        Readiness::Starting(_) | Readiness::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    plain(status, format!("{}\n", survey::readiness(readiness)))
 }
 
 fn leader(term: &Term) -> Answer {
@@ -99,7 +129,11 @@ fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {
 }
 
 fn respond(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut response = Response::new(Full::new(body.into()));
+    answered(status, kind, Full::new(body.into()).boxed_unsync())
+}
+
+fn answered(status: StatusCode, kind: &'static str, body: UnsyncBoxBody<Bytes, Infallible>) -> Answer {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));

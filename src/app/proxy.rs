@@ -65,6 +65,7 @@ async fn serve(settings: &config::Proxy, workers: usize, traffic: &Handle) -> Re
         drain: drain.clone(),
         metrics: shared.metrics.clone(),
         recorder: shared.recorder.clone(),
+        waits: shared.waits.clone(),
         complaints,
         settings: Settings {
             hold: settings.hold,

@@ -74,8 +74,19 @@ pub(super) const PUBLISH: Row = Row {
       as a Deployment of two: one writes, the other takes over",
 };
 
+pub(super) const STATUS: Row = Row {
+    name: Some("status"),
+    about: "Shows what a running pgnorth knows and does; ends with 0 while it routes, 1 while it holds, 2 without contact",
+    settings: &[&ADMIN, &WATCH, &FORMAT],
+    examples: "\
+  pgnorth status
+      of the pgnorth beside which it is started: same host, same pod, same PGNORTH_ADMIN
+  pgnorth status --admin 10.0.0.7:8080 --watch
+      of another one, until interrupted",
+};
+
 /// Every subcommand.
-pub(super) const SUBCOMMANDS: [&Row; 1] = [&PUBLISH];
+pub(super) const SUBCOMMANDS: [&Row; 2] = [&PUBLISH, &STATUS];
 
 /// The rules that hold for all settings.
 const RULES: &str = "\

@@ -39,7 +39,8 @@ impl<'a> Reader<'a> {
 
     /// What was given. A variable that is not UTF-8 is shown with replacement characters, which no parser takes for valid.
     pub(super) fn given(&self, setting: &Setting) -> Option<Given> {
-        if let Some(text) = self.flags.get_one::<String>(setting.flag) {
+        // What the command does not have is not given to it, by its variable neither.
+        if let Some(text) = self.flags.try_get_one::<String>(setting.flag).ok()? {
             return Some(Given {
                 text: text.clone(),
                 origin: Origin::Flag,

@@ -34,6 +34,7 @@ const LISTENING: &str = "Listening";
 const PUBLISHING: &str = "Publishing";
 const FINDING: &str = "Finding the leader";
 const SESSIONS: &str = "Sessions";
+const SHOWING: &str = "Showing";
 const SHUTDOWN: &str = "Shutdown";
 const LOGS: &str = "Logs";
 
@@ -143,6 +144,24 @@ pub(super) const LEASE: Setting = Setting {
     help: "Of several publishers, let only the one write that holds this Lease",
     unset: Unset::Nothing,
     good: "pgnorth-publish",
+};
+
+pub(super) const WATCH: Setting = Setting {
+    flag: "watch",
+    group: SHOWING,
+    value: SWITCH,
+    help: "Go on showing it, at each change and each second, until interrupted",
+    unset: Unset::Value("false"),
+    good: "true",
+};
+
+pub(super) const FORMAT: Setting = Setting {
+    flag: "format",
+    group: SHOWING,
+    value: "FORMAT",
+    help: "text (for people) or json (an object a line)",
+    unset: Unset::Value("text"),
+    good: "json",
 };
 
 pub(super) const HOLD: Setting = Setting {

@@ -69,7 +69,7 @@ fn defaults_are_valid_and_as_documented() {
                 workers: None,
             }),
             log: LogFilter::parse("info").unwrap(),
-            log_format: LogFormat::Text,
+            log_format: Format::Text,
         }
     );
 }
@@ -136,6 +136,32 @@ fn the_publishers_mistakes_are_told_like_the_proxys() {
     }
     assert!(mistakes("publish --scope demo --service 0pg").contains("with a letter first"));
     assert!(mistakes("--hold 1 --scope demo").ends_with("`pgnorth --help` explains every setting"));
+}
+
+#[test]
+fn a_look_needs_no_cluster_and_minds_no_settings_of_others() {
+    let look = |line: &str| match settings(line).job {
+        Job::Status(look) => look,
+        other => panic!("{line}: {other:?}"),
+    };
+    let default = Status {
+        admin: "[::]:8080".parse().unwrap(),
+        watch: false,
+        format: Format::Text,
+    };
+    assert_eq!(look("PGNORTH_LOG=%% PGNORTH_HOLD=nonsense status"), default);
+    let set = look("PGNORTH_ADMIN=10.0.0.7:8080 status --watch --format json");
+    assert_eq!((set.admin.to_string().as_str(), set.watch), ("10.0.0.7:8080", true));
+    assert_eq!(set.format, Format::Json);
+    let text = mistakes("PGNORTH_FORMAT=yaml status --admin pg:8080");
+    for part in [
+        "2 mistakes",
+        "must be text or json",
+        "not an IP address and a port",
+        "pgnorth status --help",
+    ] {
+        assert!(text.contains(part), "{part:?} in\n{text}");
+    }
 }
 
 #[test]
@@ -365,6 +391,7 @@ fn help_and_version_are_for_clap_to_say() {
         ("stray", 2),
         ("publish --help", 0),
         ("publish --hold 1s", 2),
+        ("status --scope demo", 2),
         ("--scope demo publish", 2),
         ("--hold", 2),
     ] {

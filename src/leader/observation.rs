@@ -106,6 +106,8 @@ pub struct Pod {
     pub state: Option<String>,
     /// `timeline`.
     pub timeline: Option<u32>,
+    /// `xlog_location`: how far it has come, in bytes of WAL. For people; nothing is decided by it.
+    pub xlog_location: Option<u64>,
 }
 
 /// The body of `GET /primary`, and whether its status was 200.
@@ -162,6 +164,21 @@ pub struct ClusterMember {
     pub address: Option<Address>,
     /// The base URL of its REST API.
     pub api_url: Option<String>,
+    /// What else the row says.
+    pub condition: Condition,
+}
+
+/// What a row of `GET /cluster` says of a member's condition. For people; nothing is decided by it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Condition {
+    /// `role`, as written: `leader`, `replica`, `sync_standby`, …
+    pub role: Option<String>,
+    /// `state`, as written.
+    pub state: Option<String>,
+    /// `timeline`.
+    pub timeline: Option<u32>,
+    /// `lag` behind the leader, in bytes of WAL.
+    pub lag: Option<u64>,
 }
 
 impl PartialEq for Announcement {

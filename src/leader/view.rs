@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::leader::Address;
 use crate::leader::observation::{
-    Announcement, Claim, ClusterMember, ClusterSettings, Lock, ObjectKind, Observation, Pod, Report,
+    Announcement, Claim, ClusterMember, ClusterSettings, Condition, Lock, ObjectKind, Observation, Pod, Report,
 };
 use crate::leader::view::renewals::Renewals;
 
@@ -91,6 +91,8 @@ pub struct Answers {
 #[derive(Clone, Debug, Default)]
 struct ClusterNews {
     answered: bool,
+    /// When the newest answer came.
+    at: Option<Instant>,
     paused: bool,
     switchover: Option<Heard<Announcement>>,
     ttl: Option<Duration>,
@@ -134,6 +136,7 @@ impl View {
             Claim::Cluster(cluster) => {
                 let news = &mut self.cluster;
                 news.answered = true;
+                news.at = Some(at);
                 news.silent = None;
                 news.paused = cluster.paused;
                 news.ttl = cluster.ttl.or(news.ttl);
@@ -163,12 +166,19 @@ impl View {
             answers.silent = Some(first(&answers.silent, NO_API_URL.to_owned(), at));
             answers.asked = Some(at);
         }
+        let wal = pod.xlog_location;
+        // A member that only writes has not changed: `at` stays.
+        let known = known.map(|mut known| {
+            known.value.xlog_location = wal;
+            known
+        });
         self.pods.insert(pod.name.clone(), unchanged_or_new(known, pod, at));
     }
 
     fn record_members(&mut self, members: Vec<ClusterMember>) {
         for member in &members {
-            if self.listed.get(&member.name).is_some_and(|known| known != member) {
+            let elsewhere = |known: &ClusterMember| known.address != member.address || known.api_url != member.api_url;
+            if self.listed.get(&member.name).is_some_and(elsewhere) {
                 self.answers.remove(&member.name);
             }
         }
@@ -350,6 +360,11 @@ impl View {
     /// The pod of a member.
     pub fn pod(&self, member: &str) -> Option<&Heard<Pod>> {
         self.pods.get(member)
+    }
+
+    /// What the newest answer to `/cluster` says of a member, and when it came.
+    pub fn condition(&self, member: &str) -> Option<(&Condition, Instant)> {
+        Some((&self.listed.get(member)?.condition, self.cluster.at?))
     }
 
     /// What a member's REST API said.

@@ -9,6 +9,7 @@ use tokio::time::{Duration, Instant, sleep_until};
 
 use crate::ending::Ending;
 use crate::slot::{LeaderSlot, Lease, Term};
+use crate::waits::Waits;
 
 /// Sessions that may be between "wants a leader" and the leader's first byte.
 ///
@@ -18,24 +19,30 @@ const DIALS: usize = 64;
 
 /// The queue for dials. tokio's semaphore is fair: permits go to who waits longest.
 #[derive(Clone, Debug)]
-pub(super) struct Queue(Arc<Semaphore>);
+pub(super) struct Queue {
+    turns: Arc<Semaphore>,
+    waits: Arc<Waits>,
+}
 
 /// The right to dial. It is taken before the wait for a leader, so that the order of arrival is the order of service, and dropped when the leader
 /// answers.
 pub(super) type Turn = OwnedSemaphorePermit;
 
 impl Queue {
-    pub(super) fn new() -> Self {
-        Self(Arc::new(Semaphore::new(DIALS)))
+    pub(super) fn new(waits: Arc<Waits>) -> Self {
+        Self {
+            turns: Arc::new(Semaphore::new(DIALS)),
+            waits,
+        }
     }
 
     /// A turn, if nobody waits for one.
     fn try_turn(&self) -> Option<Turn> {
-        self.0.clone().try_acquire_owned().ok()
+        self.turns.clone().try_acquire_owned().ok()
     }
 
     async fn turn(&self) -> Turn {
-        match self.0.clone().acquire_owned().await {
+        match self.turns.clone().acquire_owned().await {
             Ok(turn) => turn,
             // The semaphore is never closed.
             Err(_) => std::future::pending().await,
@@ -43,7 +50,7 @@ impl Queue {
     }
 }
 
-/// Waits until `client` may dial, and whom; `turn` is what it already has from a dial that failed. Gives up when the client leaves or at `deadline`.
+/// Waits until `client`, which came at `since`, may dial, and whom; `turn` is what it already has from a dial that failed. Gives up when the client leaves or at `deadline`.
 ///
 /// With a leader and a free turn it returns without a look at the client: a CancelRequest whose sender has closed already must be delivered.
 /// Cancel-safe: a turn is given back.
@@ -52,12 +59,14 @@ pub(super) async fn wait(
     slot: &LeaderSlot,
     queue: &Queue,
     turn: Option<Turn>,
+    since: Instant,
     deadline: Instant,
 ) -> Result<(Lease, Turn), Ending> {
     let turn = match (turn.or_else(|| queue.try_turn()), slot.term().lease()) {
         (Some(turn), Some(lease)) => return Ok((lease, turn)),
         (turn, _) => turn,
     };
+    let _waits = queue.waits.begin(since.into_std());
     let admitted = async {
         let turn = match turn {
             Some(turn) => turn,
@@ -77,10 +86,13 @@ pub(super) async fn wait(
 pub(super) async fn pause(
     client: &TcpStream,
     slot: &LeaderSlot,
+    queue: &Queue,
     term: &Term,
+    since: Instant,
     pause: Duration,
     deadline: Instant,
 ) -> Result<(), Ending> {
+    let _waits = queue.waits.begin(since.into_std());
     let until = (Instant::now() + pause).min(deadline);
     tokio::select! {
         biased;

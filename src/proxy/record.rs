@@ -18,7 +18,7 @@ pub(super) struct Record {
     pub(super) context: Arc<Context>,
     pub(super) peer: SocketAddr,
     state: SessionState,
-    begun: Instant,
+    pub(super) begun: Instant,
     dialled_at: Option<Instant>,
     reached: Option<(Arc<Leader>, u16, Instant)>,
 }

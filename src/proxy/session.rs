@@ -132,12 +132,13 @@ impl Session {
     async fn reach(&self, opening: &mut Opening, record: &mut Record) -> Result<Reached, GivenUp> {
         let context = &self.shared.context;
         let (slot, settings) = (&context.slot, &context.settings);
+        let queue = &self.shared.queue;
         let deadline = Instant::now() + settings.hold;
         let mut turn = None;
         let mut last_failure = None;
         let mut pause = FIRST_PAUSE;
         loop {
-            let waited = hold::wait(&self.client, slot, &self.shared.queue, turn.take(), deadline).await;
+            let waited = hold::wait(&self.client, slot, queue, turn.take(), record.begun, deadline).await;
             let (lease, taken) = match waited {
                 Ok(admitted) => admitted,
                 Err(ending) => return Err(GivenUp { ending, last_failure }),
@@ -168,7 +169,7 @@ impl Session {
                     record.held();
                     debug!(peer = %self.peer, leader = %lease.leader, %failure, "the leader did not take the client");
                     last_failure = Some(self.failed(&lease.leader, &failure));
-                    let paused = hold::pause(&self.client, slot, &term, pause, deadline).await;
+                    let paused = hold::pause(&self.client, slot, queue, &term, record.begun, pause, deadline).await;
                     if let Err(ending) = paused {
                         return Err(GivenUp { ending, last_failure });
                     }

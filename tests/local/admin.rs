@@ -16,6 +16,7 @@ use pgnorth::slot::LeaderSlot;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -39,6 +40,8 @@ impl Served {
             readiness: ReadinessHandle::starting("no source has answered yet"),
             metrics: Arc::new(Metrics::new()),
             recorder: Arc::new(Recorder::new(Arc::new(Metrics::new()))),
+            waits: Arc::default(),
+            view: watch::Sender::default().subscribe(),
         });
         let stop = CancellationToken::new();
         let task = tokio::spawn(admin.run(facts.clone(), stop.clone()));
@@ -185,13 +188,22 @@ async fn metrics_are_in_prometheus_text_format() {
 }
 
 #[tokio::test]
-async fn the_index_and_a_404_name_every_path() {
+async fn a_404_names_every_path() {
     let served = Served::start(Limits::default());
-    for (path, status) in [("/", 200), ("/nonsense", 404), ("/livez/", 404), ("*", 404)] {
+    for (path, status) in [("/nonsense", 404), ("/livez/", 404), ("*", 404)] {
         let method = if path == "*" { "OPTIONS" } else { "GET" };
         let answer = served.ask(method, path).await;
         assert_eq!(answer.status, status, "{path}");
-        for known in ["/livez", "/readyz", "/leader", "/metrics"] {
+        for known in [
+            "/",
+            "/livez",
+            "/readyz",
+            "/leader",
+            "/status",
+            "/status/events",
+            "/failovers",
+            "/metrics",
+        ] {
             assert!(answer.body.contains(&format!("\n{known} ")), "{path}: {}", answer.body);
         }
     }
@@ -211,7 +223,7 @@ async fn another_method_is_refused_with_those_allowed() {
 #[tokio::test]
 async fn head_answers_as_get_does_without_the_body() {
     let served = Served::start(Limits::default());
-    for path in ["/", "/livez", "/readyz", "/metrics", "/nonsense"] {
+    for path in ["/", "/livez", "/readyz", "/leader", "/metrics", "/nonsense"] {
         let (get, head) = (served.get(path).await, served.ask("HEAD", path).await);
         assert_eq!((head.status, head.body.as_str()), (get.status, ""), "{path}");
         assert!(

@@ -33,7 +33,7 @@ pub struct Product {
     child: Child,
     folder: TempDir,
     pub address: SocketAddr,
-    admin: SocketAddr,
+    pub admin: SocketAddr,
 }
 
 /// A client that got through.
@@ -228,6 +228,25 @@ impl Product {
         for text in [self.log(), self.page("/leader").await.1, self.page("/metrics").await.1] {
             assert!(!text.contains(secret), "{secret} shows in\n{text}");
         }
+    }
+
+    /// Ends it as a crash would.
+    pub fn ends(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM.
+    pub fn is_asked_to_end(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// Waits until the process has ended; returns its exit code.
+    pub async fn ended(&mut self) -> Option<i32> {
+        eventually("the process ends", async || self.child.try_wait().unwrap())
+            .await
+            .code()
     }
 
     /// Fails if the process has ended.

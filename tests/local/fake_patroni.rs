@@ -104,9 +104,12 @@ impl FakeMember {
     }
 
     pub fn pod_with_conn_url(&self, role: &str, conn_url: &str) -> Value {
+        // A replica is a page behind.
+        let xlog_location = if role == "primary" { 67_112_960 } else { 67_108_864 };
         let status = json!({
             "conn_url": conn_url, "api_url": format!("http://{}/patroni", self.rest),
             "state": "running", "role": role, "version": "4.1.5", "timeline": 1,
+            "xlog_location": xlog_location,
         });
         json!({"status": status.to_string()})
     }

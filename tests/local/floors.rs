@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 const KEPT: [(&str, &[&str]); 7] = [
     ("kube", &["kubernetes.rs", "discovery/kubernetes", "publish"]),
     ("k8s_openapi", &["discovery/kubernetes", "publish"]),
-    ("hyper", &["discovery/patroni", "admin"]),
-    ("hyper_util", &["discovery/patroni", "admin"]),
-    ("http_body_util", &["discovery/patroni", "admin"]),
+    ("hyper", &["discovery/patroni", "admin", "app/status"]),
+    ("hyper_util", &["discovery/patroni", "admin", "app/status"]),
+    ("http_body_util", &["discovery/patroni", "admin", "app/status"]),
     ("socket2", &["proxy/socket.rs"]),
     ("rustix", &["proxy/forward", "app/files.rs"]),
 ];

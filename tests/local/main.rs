@@ -36,5 +36,6 @@ mod settings;
 mod shutdown;
 mod silent_watch;
 mod slow_readers;
+mod status;
 mod support;
 mod urgent;

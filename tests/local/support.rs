@@ -67,6 +67,7 @@ impl Rig {
             drain: drain.clone(),
             metrics: metrics.clone(),
             recorder: Arc::new(Recorder::new(metrics.clone())),
+            waits: Arc::default(),
             complaints: complain,
             settings,
         })));

@@ -139,6 +139,7 @@ pub fn pod(name: &str, annotations: &Annotations, ip: Option<&str>) -> Read<Pod>
         role: Option<String>,
         state: Option<String>,
         timeline: Option<u32>,
+        xlog_location: Option<serde_json::Value>,
     }
     let (status, mut problem) = match annotations
         .get("status")
@@ -177,6 +178,7 @@ pub fn pod(name: &str, annotations: &Annotations, ip: Option<&str>) -> Read<Pod>
         role: status.role,
         state: status.state,
         timeline: status.timeline,
+        xlog_location: status.xlog_location.as_ref().and_then(serde_json::Value::as_u64),
     };
     (pod, problem)
 }
@@ -323,6 +325,7 @@ mod tests {
         assert_eq!(pod.api_url.as_deref(), Some("http://10.244.0.10:8008"));
         assert_eq!(pod.role.as_deref(), Some("primary"));
         assert_eq!(pod.timeline, Some(1));
+        assert_eq!(pod.xlog_location, Some(67_108_960));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::discovery::patroni::client::{Answer, Silence};
-use crate::leader::observation::{Announcement, Cluster, ClusterMember, Report, Role};
+use crate::leader::observation::{Announcement, Cluster, ClusterMember, Condition, Report, Role};
 use crate::leader::{Address, base_url};
 
 /// No lease is longer: a larger number is a mistake.
@@ -143,7 +143,19 @@ fn read_member(row: &Value) -> Result<ClusterMember, String> {
         name: name.to_owned(),
         address,
         api_url,
+        condition: read_condition(row),
     })
+}
+
+/// Whatever of it can be read: a lag that is not known is the word "unknown".
+fn read_condition(row: &Value) -> Condition {
+    let text = |field: &str| row[field].as_str().map(str::to_owned);
+    Condition {
+        role: text("role"),
+        state: text("state"),
+        timeline: row["timeline"].as_u64().and_then(|timeline| timeline.try_into().ok()),
+        lag: row["lag"].as_u64(),
+    }
 }
 
 /// `ttl` in the answer to `GET /config`.

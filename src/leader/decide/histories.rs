@@ -73,6 +73,7 @@ fn pod() -> impl Strategy<Value = Pod> {
         role: Some(role.into()),
         state: Some("running".into()),
         timeline: Some(timeline),
+        xlog_location: None,
     })
 }
 
@@ -127,6 +128,7 @@ impl Run {
             name: name.into(),
             address: Some(leader(name).address),
             api_url: Some(format!("http://{name}:8008")),
+            condition: Default::default(),
         });
         run.hear(Claim::Cluster(Cluster {
             members: members.to_vec(),

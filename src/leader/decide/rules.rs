@@ -246,6 +246,7 @@ impl Story {
             name: name.into(),
             address: Some(address(name)),
             api_url: Some(format!("http://{name}:8008")),
+            condition: Default::default(),
         });
         self.hear(Claim::Cluster(Cluster {
             members: members.to_vec(),
@@ -265,6 +266,7 @@ impl Story {
             name: name.into(),
             address: Some(address(name)),
             api_url: Some(format!("http://{name}:8008")),
+            condition: Default::default(),
         });
         let cluster = Cluster {
             members: members.collect(),
@@ -323,6 +325,7 @@ fn pod(name: &str, role: &str) -> Pod {
         role: Some(role.into()),
         state: Some("running".into()),
         timeline: Some(1),
+        xlog_location: None,
     }
 }
 
@@ -834,6 +837,7 @@ const REST_ONLY: &[Row] = &[
             name: "b".into(),
             address: Some(address("b")),
             api_url: Some("http://b:8008".into()),
+            condition: Default::default(),
         }];
         story.hear(Claim::Cluster(Cluster {
             members: rows.to_vec(),

@@ -335,6 +335,7 @@ impl World {
                     role: Some(if primary { "primary" } else { "replica" }.into()),
                     state: Some(if running { "running" } else { "stopped" }.into()),
                     timeline: Some(status.timeline),
+                    xlog_location: None,
                 })
             }
         };

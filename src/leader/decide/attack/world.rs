@@ -317,6 +317,7 @@ impl World {
                         name: name.into(),
                         address: Some(super::super::rules::leader(name).address),
                         api_url: Some(format!("http://{name}:8008")),
+                        condition: Default::default(),
                     })
                     .to_vec(),
                 leader: self.cluster.lock.holder.map(|who| NAMES[who].to_owned()),

@@ -1,0 +1,234 @@
+//! Fills the status document from what the process knows. It reads, and decides nothing.
+
+use std::time::{Duration, Instant};
+
+use super::Facts;
+use super::history::open;
+use super::status::{CourseWord, LeaderNow, LeaseNow, Member, Series, Sessions, Source, Status, Switchover, Word};
+use crate::config::{COMMIT, VERSION};
+use crate::leader::Course;
+use crate::leader::observation::{Condition, Report, Role};
+use crate::leader::view::{Heard, View};
+use crate::metrics::SessionState;
+use crate::readiness::Readiness;
+
+/// Changes of leader in the document; `/failovers` has all that are kept.
+const FAILOVERS: usize = 10;
+/// A member's own answer that is younger than this is shown before all others: it is asked every 2 s, or more often.
+const FRESH: Duration = Duration::from_secs(5);
+
+/// The document as of `now`.
+pub(super) fn survey(facts: &Facts, history: Series, begun: Instant, now: Instant) -> Status {
+    let term = facts.slot.term();
+    let view = facts.view.borrow().clone();
+    let leader = term.course.leader();
+    let member = leader.map(|leader| leader.member.as_str());
+    let mut failovers = facts.recorder.failovers();
+    failovers.truncate(FAILOVERS);
+    Status {
+        version: VERSION.to_owned(),
+        commit: COMMIT.to_owned(),
+        at: Some(format!("{:.3}", jiff::Timestamp::now())),
+        uptime_seconds: age(begun, now),
+        readiness: readiness(&facts.readiness.now()),
+        course: match term.course {
+            Course::Route(_) => CourseWord::Route,
+            Course::Hold(_) => CourseWord::Hold,
+            Course::Fence => CourseWord::Fence,
+        },
+        course_seconds: age(term.course_since, now),
+        reason: term.reason.clone(),
+        leader: leader.map(|leader| LeaderNow {
+            member: leader.member.clone(),
+            address: leader.address.to_string(),
+            timeline: leader.timeline,
+        }),
+        since: jiff::Timestamp::try_from(term.since)
+            .ok()
+            .map(|since| format!("{since:.3}")),
+        since_seconds: rounded(term.since.elapsed().unwrap_or_default()),
+        paused: view.is_paused(),
+        switchover: view.announcement().map(|announced| Switchover {
+            from: announced.value.leader.clone(),
+            to: announced.value.candidate.clone(),
+            scheduled_at: announced.value.scheduled_at.clone(),
+        }),
+        lease: lease(&view, member, now),
+        members: members(&view, member, now),
+        sources: sources(&view),
+        sessions: sessions(facts, now),
+        history,
+        trouble: facts.recorder.trouble(now),
+        failovers,
+    }
+}
+
+pub(super) fn readiness(readiness: &Readiness) -> String {
+    match readiness {
+        Readiness::Ready => "ready".to_owned(),
+        Readiness::Starting(missing) => format!("starting: {missing}"),
+        Readiness::ShuttingDown => "shutting down".to_owned(),
+    }
+}
+
+/// Of the leader; of the lock's holder while there is no leader.
+fn lease(view: &View, leader: Option<&str>, now: Instant) -> Option<LeaseNow> {
+    let holder = || view.lock().and_then(|lock| lock.lock.holder.as_deref());
+    let member = leader.or_else(holder)?;
+    Some(LeaseNow {
+        member: member.to_owned(),
+        age_seconds: age(view.last_evidence(Some(member))?, now),
+        ttl_seconds: rounded(view.ttl()),
+    })
+}
+
+fn members(view: &View, leader: Option<&str>, now: Instant) -> Vec<Member> {
+    let holder = view.lock().and_then(|lock| lock.lock.holder.as_deref());
+    let mut names: Vec<&str> = view.members().collect();
+    names.sort_unstable();
+    let member = |name: &str| {
+        let answers = view.answers(name);
+        let heard = heard(view, name, now);
+        Member {
+            name: name.to_owned(),
+            address: view.address(name).ok().map(|address| address.to_string()),
+            leads: leader == Some(name),
+            holds_lock: holder == Some(name),
+            lag_bytes: lag(view, name, leader.or(holder)),
+            silent: answers
+                .and_then(|answers| answers.silent.as_ref())
+                .map(|silent| silent.value.clone()),
+            role: heard.as_ref().and_then(|heard| heard.role.clone()),
+            state: heard.as_ref().and_then(|heard| heard.state.clone()),
+            timeline: heard.as_ref().and_then(|heard| heard.timeline),
+            heard_from: heard.as_ref().map(|heard| heard.word),
+            heard_seconds: heard.as_ref().map(|heard| age(heard.at, now)),
+        }
+    };
+    names.into_iter().map(member).collect()
+}
+
+/// What one of them said of a member, and when.
+struct News {
+    word: Word,
+    at: Instant,
+    role: Option<String>,
+    state: Option<String>,
+    timeline: Option<u32>,
+}
+
+/// The member's own answer if it is fresh, else the newest word of anyone.
+fn heard(view: &View, name: &str, now: Instant) -> Option<News> {
+    let pod = view.pod(name).filter(|pod| pod.value.state.is_some()).map(|pod| News {
+        word: Word::Pod,
+        at: pod.at,
+        role: pod.value.role.clone(),
+        state: pod.value.state.clone(),
+        timeline: pod.value.timeline,
+    });
+    let row = view.condition(name).map(|(row, at)| News {
+        word: Word::Cluster,
+        at,
+        role: row.role.as_deref().map(role_of_row),
+        state: row.state.clone(),
+        timeline: row.timeline,
+    });
+    let report = view.answers(name).and_then(|answers| answers.last.as_ref());
+    let known_role = || {
+        let of_row = row.as_ref().and_then(|row| row.role.clone());
+        pod.as_ref().and_then(|pod| pod.role.clone()).or(of_row)
+    };
+    let report = report.map(|report| of_report(report, known_role()));
+    match report {
+        Some(report) if now.saturating_duration_since(report.at) < FRESH => Some(report),
+        report => [report, pod, row].into_iter().flatten().max_by_key(|news| news.at),
+    }
+}
+
+/// A report knows only which roles lead; for the others the word is taken from who wrote it out, unless that says primary still.
+fn of_report(report: &Heard<Report>, known: Option<String>) -> News {
+    let role = match report.value.role {
+        Role::Primary => "primary".to_owned(),
+        Role::StandbyLeader => "standby_leader".to_owned(),
+        Role::Other => known
+            .filter(|role| !matches!(role.as_str(), "primary" | "master" | "leader" | "standby_leader"))
+            .unwrap_or_else(|| "replica".to_owned()),
+    };
+    News {
+        word: Word::Rest,
+        at: report.at,
+        role: Some(role),
+        state: Some(report.value.state.clone()),
+        timeline: report.value.timeline,
+    }
+}
+
+/// `/cluster` writes `leader` where the others write `primary`.
+fn role_of_row(role: &str) -> String {
+    match role {
+        "leader" => "primary".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+/// As `/cluster` says; else by how far both pods say that they have come. Each writes that in its own time, so that it is an estimate, as Patroni's own is.
+fn lag(view: &View, name: &str, leader: Option<&str>) -> Option<u64> {
+    let leader = leader.filter(|leader| *leader != name)?;
+    let told = view.condition(name).and_then(|(Condition { lag, .. }, _)| *lag);
+    let come = |member: &str| view.pod(member)?.value.xlog_location;
+    told.or_else(|| Some(come(leader)?.saturating_sub(come(name)?)))
+}
+
+fn sources(view: &View) -> Vec<Source> {
+    let silence = view.api_silence();
+    let kubernetes = (view.api_answered() || silence.is_some()).then(|| Source {
+        name: "kubernetes".to_owned(),
+        up: silence.is_none(),
+        detail: match (silence, view.kind()) {
+            (Some(why), _) => why.to_owned(),
+            (None, Some(_)) => "the lock and the pods are watched".to_owned(),
+            (None, None) => "it answers, and has no leader object".to_owned(),
+        },
+    });
+    let members = view.members().count();
+    let answering = view
+        .members()
+        .filter_map(|member| view.answers(member))
+        .filter(|answers| answers.last.is_some() && answers.silent.is_none())
+        .count();
+    let up = view.rest_answers();
+    let patroni = Source {
+        name: "patroni".to_owned(),
+        up,
+        detail: match (up, view.cluster_silence()) {
+            (true, _) => format!("the REST API of {answering} of {members} members answered when last asked"),
+            (false, Some(why)) => why.to_owned(),
+            (false, None) => "no member's REST API answers".to_owned(),
+        },
+    };
+    kubernetes.into_iter().chain([patroni]).collect()
+}
+
+/// None for a publisher: the proxy sets the cap as it begins.
+fn sessions(facts: &Facts, now: Instant) -> Option<Sessions> {
+    let max = u64::try_from(facts.metrics.sessions_max.get())
+        .ok()
+        .filter(|max| *max > 0)?;
+    let count = |state| open(&facts.metrics, state);
+    Some(Sessions {
+        held: count(SessionState::Held),
+        dialling: count(SessionState::Dialling),
+        forwarding: count(SessionState::Forwarding),
+        max,
+        oldest_wait_seconds: facts.waits.oldest(now).map(rounded),
+    })
+}
+
+fn age(then: Instant, now: Instant) -> f64 {
+    rounded(now.saturating_duration_since(then))
+}
+
+/// Seconds, to the millisecond.
+fn rounded(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1_000.0).round() / 1_000.0
+}

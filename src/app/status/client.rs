@@ -1,0 +1,148 @@
+//! Asks a pgnorth's admin port: one document, or a stream of them. Every wait has a deadline.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ACCEPT, HOST};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use thiserror::Error;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::admin::status::Status;
+
+/// One answer, connecting included; and the longest time between two events, of which there is one a second.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// A status has some tens of KiB.
+const LONGEST: usize = 4 * 1024 * 1024;
+
+/// Why there is no status. Each begins with the address that was asked.
+#[derive(Debug, Error)]
+pub(super) enum Lost {
+    /// Nobody listens there, or nobody can be reached.
+    #[error("{0}: {1}; is this pgnorth's admin port (--admin or PGNORTH_ADMIN), and does pgnorth run?")]
+    Connect(SocketAddr, #[source] io::Error),
+    /// Nothing came in time.
+    #[error("{0}: no answer within 5 s; the process may be stopped, or the network drops packets")]
+    TimedOut(SocketAddr),
+    /// The connection ended or broke.
+    #[error("{0}: the connection ended: {1}")]
+    Broken(SocketAddr, String),
+    /// Somebody else listens there, or another version.
+    #[error("{0}: what answers there is no pgnorth that has a status: {1}")]
+    NoStatus(SocketAddr, String),
+}
+
+/// A stream of events.
+pub(super) struct Watched {
+    address: SocketAddr,
+    body: Incoming,
+    unread: Vec<u8>,
+    /// Drives the connection; it ends with this.
+    _connection: JoinSet<()>,
+}
+
+/// The status now.
+pub(super) async fn get(address: SocketAddr) -> Result<Status, Lost> {
+    let asked = async {
+        let (answer, _connection) = ask(address, "/status").await?;
+        let body = Limited::new(answer.into_body(), LONGEST).collect().await;
+        let body = body.map_err(|error| Lost::Broken(address, error.to_string()))?;
+        read(address, &body.to_bytes())
+    };
+    timeout(DEADLINE, asked).await.unwrap_or(Err(Lost::TimedOut(address)))
+}
+
+/// The status as it changes.
+pub(super) async fn watch(address: SocketAddr) -> Result<Watched, Lost> {
+    let asked = async {
+        let (answer, connection) = ask(address, "/status/events").await?;
+        Ok(Watched {
+            address,
+            body: answer.into_body(),
+            unread: Vec::new(),
+            _connection: connection,
+        })
+    };
+    timeout(DEADLINE, asked).await.unwrap_or(Err(Lost::TimedOut(address)))
+}
+
+impl Watched {
+    /// The next event's status.
+    pub(super) async fn next(&mut self) -> Result<Status, Lost> {
+        let address = self.address;
+        let event = timeout(DEADLINE, self.event()).await;
+        read(address, &event.unwrap_or(Err(Lost::TimedOut(address)))?)
+    }
+
+    /// The data of the next event that has any. An event ends with an empty line; ours have one line of data.
+    async fn event(&mut self) -> Result<Vec<u8>, Lost> {
+        let broken = |why: &str| Lost::Broken(self.address, why.to_owned());
+        loop {
+            if let Some(end) = self.unread.windows(2).position(|pair| pair == b"\n\n") {
+                let event: Vec<u8> = self.unread.drain(..end + 2).collect();
+                let data = event
+                    .split(|byte| *byte == b'\n')
+                    .find_map(|line| line.strip_prefix(b"data: "));
+                match data {
+                    Some(data) => return Ok(data.to_vec()),
+                    None => continue,
+                }
+            }
+            if self.unread.len() > LONGEST {
+                return Err(broken("an event has no end"));
+            }
+            let frame = match self.body.frame().await {
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => return Err(broken(&error.to_string())),
+                None => return Err(broken("pgnorth closed it")),
+            };
+            self.unread.extend(frame.into_data().unwrap_or_default());
+        }
+    }
+}
+
+async fn ask(address: SocketAddr, path: &str) -> Result<(Response<Incoming>, JoinSet<()>), Lost> {
+    let stream = TcpStream::connect(&reachable(address)[..]).await;
+    let stream = stream.map_err(|error| Lost::Connect(address, error))?;
+    let broken = |error: hyper::Error| Lost::Broken(address, error.to_string());
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(broken)?;
+    let mut driver = JoinSet::new();
+    // Its error is that of whoever waits for the answer.
+    driver.spawn(async { drop(connection.await) });
+    let request = Request::get(path)
+        .header(HOST, address.to_string())
+        .header(ACCEPT, "application/json, text/event-stream")
+        .body(Empty::<Bytes>::new())
+        .expect("a path and an address are valid in a request");
+    let answer = sender.send_request(request).await.map_err(broken)?;
+    match answer.status() {
+        StatusCode::OK => Ok((answer, driver)),
+        status => Err(Lost::NoStatus(address, format!("{path} answers {status}"))),
+    }
+}
+
+/// What listens on every address is asked on this host, by the family that it takes.
+fn reachable(address: SocketAddr) -> Vec<SocketAddr> {
+    let (v4, v6) = (IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST));
+    let hosts = match address.ip() {
+        ip if !ip.is_unspecified() => vec![ip],
+        IpAddr::V4(_) => vec![v4],
+        IpAddr::V6(_) => vec![v6, v4],
+    };
+    hosts
+        .into_iter()
+        .map(|host| SocketAddr::new(host, address.port()))
+        .collect()
+}
+
+fn read(address: SocketAddr, body: &[u8]) -> Result<Status, Lost> {
+    serde_json::from_slice(body).map_err(|error| Lost::NoStatus(address, error.to_string()))
+}

@@ -1,0 +1,330 @@
+//! The status as text for people, to be read in a terminal. Pure; what comes from outside cannot break a line or command the terminal.
+
+use std::fmt::{Display, Write};
+
+use crate::admin::status::{CourseWord, LeaseNow, Member, Series, Sessions, Status, Word};
+use crate::recorder::{Failover, Trouble};
+
+/// The lease's bar, in characters.
+const BAR: usize = 20;
+/// Failovers shown.
+const FAILOVERS: usize = 3;
+
+const GREEN: &str = "32";
+const YELLOW: &str = "33";
+const RED: &str = "31";
+const BOLD: &str = "1";
+const DIM: &str = "2";
+
+/// Writes lines, with colour or without.
+struct Page {
+    text: String,
+    colour: bool,
+}
+
+/// The whole status; it ends with a line break.
+pub(super) fn page(status: &Status, colour: bool) -> String {
+    let mut page = Page {
+        text: String::new(),
+        colour,
+    };
+    page.headline(status);
+    page.line("");
+    if let Some(lease) = &status.lease {
+        page.lease(lease);
+    }
+    if let Some(sessions) = &status.sessions {
+        page.sessions(sessions, &status.history);
+    }
+    page.sources(status);
+    page.members(&status.members);
+    page.failovers(status);
+    page.text
+}
+
+/// What is shown where a status cannot be had.
+pub(super) fn no_contact(why: &dyn Display, colour: bool) -> String {
+    let mut page = Page {
+        text: String::new(),
+        colour,
+    };
+    let word = page.painted("NO CONTACT", RED);
+    page.line(&format!("{word}  {}", harmless(&why.to_string())));
+    page.text
+}
+
+impl Page {
+    fn line(&mut self, line: &str) {
+        self.text.push_str(line.trim_end());
+        self.text.push('\n');
+    }
+
+    fn painted(&self, text: &str, code: &str) -> String {
+        match self.colour {
+            true => format!("\x1b[{code}m{text}\x1b[0m"),
+            false => text.to_owned(),
+        }
+    }
+
+    fn headline(&mut self, status: &Status) {
+        let (word, code, what) = match status.course {
+            CourseWord::Route => ("ROUTING", GREEN, "new clients go to the leader"),
+            CourseWord::Hold => ("HOLDING", YELLOW, "new clients wait"),
+            CourseWord::Fence => ("FENCING", RED, "new clients wait, every session was ended"),
+        };
+        let word = self.painted(word, code);
+        self.line(&format!("{word} for {}: {what}", time(status.course_seconds)));
+        self.line(&format!("  because   {}", harmless(&status.reason)));
+        let leader = match &status.leader {
+            Some(leader) => {
+                let name = self.painted(&harmless(&leader.member), BOLD);
+                let timeline = leader
+                    .timeline
+                    .map_or(String::new(), |number| format!(", timeline {number}"));
+                let since = status.since.as_deref().unwrap_or_default();
+                let address = harmless(&leader.address);
+                format!(
+                    "{name} at {address}{timeline}, for {} (since {})",
+                    time(status.since_seconds),
+                    harmless(since)
+                )
+            }
+            None => format!("none for {}", time(status.since_seconds)),
+        };
+        self.line(&format!("  leader    {leader}"));
+        if status.readiness != "ready" {
+            self.line(&format!("  readiness {}", harmless(&status.readiness)));
+        }
+        if status.paused {
+            self.line("  paused    Patroni promotes nobody by itself");
+        }
+        if let Some(switchover) = &status.switchover {
+            let name = |member: &Option<String>| harmless(member.as_deref().unwrap_or("any member"));
+            let when = switchover.scheduled_at.as_deref().unwrap_or("now");
+            let (from, to) = (name(&switchover.from), name(&switchover.to));
+            self.line(&format!(
+                "  announced a switchover from {from} to {to}: {}",
+                harmless(when)
+            ));
+        }
+        if let Some(trouble) = &status.trouble {
+            self.trouble(trouble);
+        }
+    }
+
+    fn trouble(&mut self, trouble: &Trouble) {
+        let mut line = format!(
+            "first sign {} ago: {}",
+            time(trouble.for_seconds),
+            harmless(&trouble.first_sign)
+        );
+        if let (Some(member), Some(after)) = (&trouble.lock_moved_to, trouble.lock_moved_after_seconds) {
+            let _infallible = write!(line, "; the lock moved to {} after {}", harmless(member), time(after));
+        }
+        self.line(&format!("  trouble   {line}"));
+    }
+
+    fn lease(&mut self, lease: &LeaseNow) {
+        let left = lease.ttl_seconds - lease.age_seconds;
+        let part = (left / lease.ttl_seconds).clamp(0.0, 1.0);
+        let full = (part * BAR as f64).round() as usize;
+        let bar = format!("{}{}", "#".repeat(full), "-".repeat(BAR - full));
+        let code = match part {
+            part if part > 0.5 => GREEN,
+            part if part > 0.2 => YELLOW,
+            _ => RED,
+        };
+        let bar = self.painted(&bar, code);
+        let (ttl, member) = (time(lease.ttl_seconds), harmless(&lease.member));
+        let told = match left > 0.0 {
+            true => format!("{} of {ttl} left to {member}", time(left)),
+            false => format!("{member}'s ran out {} ago (ttl {ttl})", time(-left)),
+        };
+        self.line(&format!("  lease     [{bar}] {told}"));
+    }
+
+    fn sessions(&mut self, sessions: &Sessions, history: &Series) {
+        let Sessions {
+            held,
+            dialling,
+            forwarding,
+            max,
+            ..
+        } = sessions;
+        let mut waiting = format!("{held} held");
+        if let Some(oldest) = sessions.oldest_wait_seconds {
+            let _infallible = write!(waiting, ", the oldest for {}", time(oldest));
+        }
+        if *held > 0 {
+            waiting = self.painted(&waiting, YELLOW);
+        }
+        self.line(&format!(
+            "  sessions  {forwarding} forwarding, {dialling} dialling, {waiting} (at most {max})"
+        ));
+        let last = |values: &[u64]| bytes(values.last().copied().unwrap_or_default());
+        let (to_leader, to_client) = (last(&history.to_leader), last(&history.to_client));
+        self.line(&format!(
+            "  traffic   {to_leader}/s to the leader, {to_client}/s to clients"
+        ));
+    }
+
+    fn sources(&mut self, status: &Status) {
+        for source in &status.sources {
+            let word = match source.up {
+                true => self.painted("up", GREEN),
+                false => self.painted("DOWN", RED),
+            };
+            let (name, detail) = (harmless(&source.name), harmless(&source.detail));
+            self.line(&format!("  source    {name} is {word}: {detail}"));
+        }
+    }
+
+    fn members(&mut self, members: &[Member]) {
+        if members.is_empty() {
+            return;
+        }
+        let mut rows = vec![["", "MEMBER", "ROLE", "STATE", "TIMELINE", "LAG", "HEARD"].map(str::to_owned)];
+        rows.extend(members.iter().map(row));
+        let wide = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..7).map(wide).collect();
+        self.line("");
+        for (number, row) in rows.iter().enumerate() {
+            let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+            let line = cells.collect::<Vec<_>>().join("  ");
+            let line = line.trim_end();
+            let line = if number == 0 {
+                self.painted(line, DIM)
+            } else {
+                line.to_owned()
+            };
+            self.line(&line);
+            if let Some(silent) = number.checked_sub(1).and_then(|at| members[at].silent.as_deref()) {
+                self.line(&format!("     its REST API does not answer: {}", harmless(silent)));
+            }
+        }
+    }
+
+    fn failovers(&mut self, status: &Status) {
+        if status.failovers.is_empty() {
+            return;
+        }
+        self.line("");
+        let heading = self.painted("LAST CHANGES OF LEADER", DIM);
+        self.line(&heading);
+        for failover in status.failovers.iter().take(FAILOVERS) {
+            self.failover(failover);
+        }
+    }
+
+    fn failover(&mut self, failover: &Failover) {
+        let began = harmless(failover.began.as_deref().unwrap_or("?"));
+        let (from, to) = (harmless(&failover.from), harmless(&failover.to));
+        let total = time(failover.writable_after_seconds);
+        self.line(&format!("{began}  {from} -> {to}, writable after {total}"));
+        let mut phases = Vec::new();
+        if let Some(lock) = failover.lock_moved_after_seconds {
+            phases.push(format!("lock {}", time(lock)));
+            phases.push(format!("promotion {}", time(failover.writable_after_seconds - lock)));
+        }
+        if let Some(first) = failover.first_session_after_seconds {
+            phases.push(format!("first session {}", time(first)));
+        }
+        phases.push(format!("{} sessions cut", failover.sessions_cut));
+        phases.push(match failover.clients_held {
+            0 => "nobody waited".to_owned(),
+            held => format!("{held} clients waited, at most {}", time(failover.longest_hold_seconds)),
+        });
+        self.line(&format!("    {}", phases.join(", ")));
+        self.line(&format!("    first sign: {}", harmless(&failover.first_sign)));
+    }
+}
+
+fn row(member: &Member) -> [String; 7] {
+    let or_dash = |text: Option<&str>| harmless(text.unwrap_or("-"));
+    let heard = member.heard_seconds.map(time).unwrap_or_else(|| "-".to_owned());
+    let heard = match member.heard_from {
+        Some(Word::Rest) => format!("{heard} ago, from itself"),
+        Some(Word::Pod) => format!("pod status, watched; unchanged for {heard}"),
+        Some(Word::Cluster) => format!("{heard} ago, from /cluster"),
+        None => "nothing yet".to_owned(),
+    };
+    [
+        if member.leads { "*" } else { "" }.to_owned(),
+        harmless(&member.name),
+        or_dash(member.role.as_deref()),
+        or_dash(member.state.as_deref()),
+        member.timeline.map_or("-".to_owned(), |timeline| timeline.to_string()),
+        member.lag_bytes.map_or("-".to_owned(), bytes),
+        heard,
+    ]
+}
+
+/// Seconds as one reads them: two units at most.
+fn time(seconds: f64) -> String {
+    let whole = seconds.max(0.0) as u64;
+    let (days, hours, minutes) = (whole / 86_400, whole / 3_600 % 24, whole / 60 % 60);
+    match seconds {
+        seconds if seconds < 1.0 => format!("{:.0} ms", seconds.max(0.0) * 1_000.0),
+        seconds if seconds < 60.0 => format!("{seconds:.1} s"),
+        _ if whole < 3_600 => format!("{minutes} min {} s", whole % 60),
+        _ if whole < 86_400 => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
+fn bytes(count: u64) -> String {
+    let units = ["B", "kB", "MB", "GB", "TB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1_000.0 && unit + 1 < units.len() {
+        value /= 1_000.0;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{count} B"),
+        _ => format!("{value:.1} {}", units[unit]),
+    }
+}
+
+/// Without what a terminal would obey.
+fn harmless(text: &str) -> String {
+    let safe = |letter: char| match letter.is_control() {
+        true => letter.escape_default().to_string(),
+        false => letter.to_string(),
+    };
+    text.chars().map(safe).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_sizes_are_rounded_as_people_read_them() {
+        for (seconds, text) in [
+            (-1.0, "0 ms"),
+            (0.0, "0 ms"),
+            (0.0071, "7 ms"),
+            (1.13, "1.1 s"),
+            (61.0, "1 min 1 s"),
+            (7_380.0, "2 h 3 min"),
+            (200_000.0, "2 d 7 h"),
+        ] {
+            assert_eq!(time(seconds), text, "{seconds}");
+        }
+        for (count, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1_500, "1.5 kB"),
+            (u64::MAX, "18446744.1 TB"),
+        ] {
+            assert_eq!(bytes(count), text, "{count}");
+        }
+    }
+
+    #[test]
+    fn nothing_from_outside_commands_the_terminal() {
+        let text = no_contact(&"\x1b[2Jgone\r\nHOLDING", false);
+        assert_eq!(text, "NO CONTACT  \\u{1b}[2Jgone\\r\\nHOLDING\n");
+    }
+}

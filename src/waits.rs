@@ -1,0 +1,81 @@
+//! The clients that wait for a leader, by how long they have: for people who ask about the oldest. It decides nothing.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Who waits now. A client that is let through at once never takes the lock.
+#[derive(Debug, Default)]
+pub struct Waits {
+    book: Mutex<Book>,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    /// The number tells clients apart that came at the same instant.
+    since: BTreeSet<(Instant, u64)>,
+    next: u64,
+}
+
+/// One client's wait; dropped when it is over, whatever ends it.
+#[derive(Debug)]
+pub struct Wait<'waits> {
+    waits: &'waits Waits,
+    entry: (Instant, u64),
+}
+
+impl Waits {
+    /// A client waits that came at `since`.
+    pub fn begin(&self, since: Instant) -> Wait<'_> {
+        let mut book = self.lock();
+        let entry = (since, book.next);
+        book.next += 1;
+        book.since.insert(entry);
+        drop(book);
+        Wait { waits: self, entry }
+    }
+
+    /// How long the client has waited that came first; `None` while nobody waits.
+    pub fn oldest(&self, now: Instant) -> Option<Duration> {
+        let (since, _) = *self.lock().since.first()?;
+        Some(now.saturating_duration_since(since))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Book> {
+        // Nothing in here can panic half-way, and it is only told of.
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        self.waits.lock().since.remove(&self.entry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_of_those_who_still_wait() {
+        let waits = Waits::default();
+        let now = Instant::now();
+        let at = |seconds| now + Duration::from_secs(seconds);
+        assert_eq!(waits.oldest(at(9)), None);
+        let second = waits.begin(at(2));
+        let first = waits.begin(at(1));
+        let as_old = waits.begin(at(1));
+        assert_eq!(waits.oldest(at(9)), Some(Duration::from_secs(8)));
+        drop(first);
+        assert_eq!(
+            waits.oldest(at(9)),
+            Some(Duration::from_secs(8)),
+            "another came with it"
+        );
+        drop(as_old);
+        assert_eq!(waits.oldest(at(9)), Some(Duration::from_secs(7)));
+        drop(second);
+        assert_eq!(waits.oldest(at(9)), None);
+    }
+}

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Bytes;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 use tokio::sync::watch;
@@ -22,12 +24,18 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 /// Prometheus' text format.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
 const STREAM: &str = "text/event-stream";
 const EVENTS: &str = "/status/events";
+/// One file, style and script included: it works without a network.
+const PAGE: &str = include_str!("page.html");
+/// The hashes are those of the page's style and script; a test computes them, and says what they should be.
+const POLICY: &str = "default-src 'none'; style-src 'sha256-OJJRjFZNXO7bXppTnws1MPZuZFAA91giyhIll82OzLQ='; script-src 'sha256-MlnZ69GjRR22w7KtWkEZKjbz76PhAWjVXfn7XNqWaZU='; \
+    connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The paths there are, and what they are for.
 const INDEX: &str = "\
-/               this list
+/               the status page
 /livez          200 while the process lives
 /readyz         200 while clients should be sent here, else 503 and why not
 /leader         who leads, since when and why (JSON); 503 while there is none to send clients to
@@ -58,7 +66,7 @@ pub(super) fn answer<B>(
     stop: &CancellationToken,
 ) -> Answer {
     let page: fn(&Live) -> Answer = match request.uri().path() {
-        "/" => |_| plain(StatusCode::OK, format!("pgnorth\n\n{INDEX}")),
+        "/" => |_| page(),
         "/livez" => |_| plain(StatusCode::OK, "ok\n"),
         "/readyz" => |live| readyz(&live.facts.readiness.now()),
         "/leader" => |live| leader(&live.facts.slot.term()),
@@ -78,6 +86,16 @@ pub(super) fn answer<B>(
         .headers_mut()
         .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     refusal
+}
+
+/// The status page. It fetches nothing but `/status` and its events, and no other page may frame it.
+fn page() -> Answer {
+    let mut page = respond(StatusCode::OK, HTML, PAGE);
+    let headers = page.headers_mut();
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    page
 }
 
 fn events(live: &Arc<Live>, pulse: watch::Sender<Pulse>, stop: CancellationToken) -> Answer {

@@ -152,7 +152,10 @@ fn of_report(report: &Heard<Report>, known: Option<String>) -> News {
         Role::StandbyLeader => "standby_leader".to_owned(),
         Role::Other => known
             .filter(|role| !matches!(role.as_str(), "primary" | "master" | "leader" | "standby_leader"))
-            .unwrap_or_else(|| "replica".to_owned()),
+            .unwrap_or_else(|| match report.value.state.as_str() {
+                "running" => "replica".to_owned(),
+                _ => "not primary".to_owned(),
+            }),
     };
     News {
         word: Word::Rest,

@@ -21,6 +21,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::status::Events;
+
 /// Longer than anything here should take; a test that reaches it has failed.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -423,4 +425,138 @@ fn an_address_that_is_taken_is_named_with_the_way_out() {
     for part in [&address.to_string(), "another process", "--admin", "PGNORTH_ADMIN"] {
         assert!(error.to_string().contains(part), "{part}: {error}");
     }
+}
+
+/// The parts of the page between this tag and its end.
+fn inside(page: &str, tag: &str) -> String {
+    let (_, rest) = page.split_once(tag).unwrap_or_else(|| panic!("the page has {tag}"));
+    let end = format!("</{}>", tag[1..].split([' ', '>']).next().unwrap());
+    rest.split_once(&end).unwrap().0.to_owned()
+}
+
+#[tokio::test]
+async fn the_page_is_whole_fetches_nothing_from_elsewhere_and_runs_nothing_but_its_own_script() {
+    use base64::Engine as _;
+    use sha2::Digest as _;
+    let served = Served::start(Limits::default());
+    let Answer { status, head, body } = served.get("/").await;
+    assert_eq!(status, 200);
+    assert!(head.contains("content-type: text/html; charset=utf-8"), "{head}");
+    for foreign in [
+        "http:",
+        "https:",
+        "//cdn",
+        "@import",
+        "url(",
+        "src=",
+        " style=",
+        " onclick",
+        "innerHTML",
+        "eval(",
+    ] {
+        assert!(!body.contains(foreign), "{foreign} in the page");
+    }
+    // All that it links to, loads and listens to is relative: it works behind a proxy that adds a path, too.
+    let quoted = |before: &str| -> Vec<String> {
+        let parts = body.split(before).skip(1);
+        parts
+            .map(|rest| rest.split(['"', '\'']).next().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(quoted("new EventSource('"), ["status/events"]);
+    assert_eq!(quoted("fetch('"), ["status"]);
+    for link in quoted("href=\"") {
+        assert!(
+            ["data:,", "status", "leader", "failovers", "metrics"].contains(&link.as_str()),
+            "{link}"
+        );
+    }
+    let raw = served
+        .say(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .await;
+    let policy = raw
+        .lines()
+        .find_map(|line| line.strip_prefix("content-security-policy: "))
+        .unwrap();
+    for (directive, tag) in [("style-src", "<style>"), ("script-src", "<script type=\"module\">")] {
+        let hash = sha2::Sha256::digest(inside(&body, tag));
+        let hash = format!(
+            "{directive} 'sha256-{}';",
+            base64::engine::general_purpose::STANDARD.encode(hash)
+        );
+        assert!(
+            policy.contains(&hash),
+            "the policy in admin/pages.rs should have\n{hash}\nbut is\n{policy}"
+        );
+    }
+    assert!(
+        policy.starts_with("default-src 'none';") && !policy.contains("unsafe"),
+        "{policy}"
+    );
+    assert!(
+        policy.contains("connect-src 'self';") && policy.contains("frame-ancestors 'none'"),
+        "{policy}"
+    );
+}
+
+/// A reason as long as this, once for each event, fills what the kernel takes in for a client that does not read.
+fn long_reason(n: usize) -> String {
+    format!("{n} {}", "because ".repeat(25_000))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_viewer_that_stops_reading_is_closed_and_its_place_is_free() {
+    let limits = Limits {
+        viewers: 1,
+        pace: Duration::from_millis(1),
+        lifetime: Duration::from_millis(100),
+        farewell: Duration::from_millis(100),
+        stall: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    let served = Served::start(limits);
+    let mut reads_no_more = Events::open(served.address).await.unwrap();
+    reads_no_more.next().await.unwrap();
+    let refused = Events::open(served.address).await.err();
+    assert_eq!(refused, Some(503), "the only place is taken");
+    let flood = async {
+        for n in 0.. {
+            served.facts.slot.publish(Course::Fence, long_reason(n));
+            if Events::open(served.address).await.is_ok() {
+                return;
+            }
+        }
+    };
+    timeout(6 * DEADLINE, flood).await.expect("the place becomes free");
+    drop(reads_no_more);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_viewer_that_reads_outlives_what_other_connections_may() {
+    let limits = Limits {
+        pace: Duration::from_millis(1),
+        lifetime: Duration::from_millis(50),
+        farewell: Duration::from_millis(50),
+        stall: Duration::from_millis(500),
+        ..Limits::default()
+    };
+    let served = Served::start(limits);
+    let mut events = Events::open(served.address).await.unwrap();
+    // At least one each second, so that all this takes many times a lifetime.
+    for _ in 0..4 {
+        let event = events.next().await.expect("the stream goes on");
+        assert_eq!(event["course"], "hold");
+    }
+}
+
+#[tokio::test]
+async fn head_of_the_events_is_answered_at_once() {
+    let served = Served::start(Limits::default());
+    let answer = served.ask("HEAD", "/status/events").await;
+    assert_eq!((answer.status, answer.body.as_str()), (200, ""));
+    assert!(
+        answer.head.contains("content-type: text/event-stream"),
+        "{}",
+        answer.head
+    );
 }

@@ -189,7 +189,7 @@ async fn a_change_of_leader_is_told_to_who_looks_with_what_was_amiss_and_who_wai
     cluster.b.is_primary(2);
     let done = events
         .until("b leads, and the client is through", |event| {
-            event["leader"]["member"] == "b" && event["failovers"][0]["clients_held"] == 1
+            event["leader"]["member"] == "b" && event["sessions"]["forwarding"] == 1
         })
         .await;
     assert_eq!((&done["course"], &done["trouble"]), (&json!("route"), &Value::Null));

@@ -135,7 +135,7 @@ impl Page {
             _ => RED,
         };
         let bar = self.painted(&bar, code);
-        let (ttl, member) = (time(lease.ttl_seconds), harmless(&lease.member));
+        let (ttl, member) = (format!("{:.0} s", lease.ttl_seconds), harmless(&lease.member));
         let told = match left > 0.0 {
             true => format!("{} of {ttl} left to {member}", time(left)),
             false => format!("{member}'s ran out {} ago (ttl {ttl})", time(-left)),

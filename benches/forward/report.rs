@@ -31,7 +31,7 @@ pub fn setting(stage: &Stage, kinds: &[Kind], rounds: usize) -> String {
             stage.pgnorth_arguments, stage.world.most_sessions
         ),
         format!(
-            "{rounds} rounds, interleaved: the median, and half of the span between the least and the most. Ratios are medians of the rounds' ratios."
+            "Interleaved rounds: {rounds}. The median, and half of the span between the least and the most. Ratios are medians of the rounds' ratios."
         ),
     ];
     for (kind, why) in &stage.left_out {

@@ -3,13 +3,14 @@
 # Where install.sh keeps what does not come from Debian's archive: the test rig and cargo-deny are looked for there.
 cache = $(shell tests/support/install.sh where)
 
-.PHONY: help run switchover test test-random bench-failover bench-forward check build clean
+.PHONY: help run switchover test test-integrity test-random bench-failover bench-forward check build clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make run          a Patroni cluster on this machine with pgnorth in front; Ctrl-C removes it (PORT=, ADMIN_PORT=)'
 	@echo 'make switchover   in another terminal: moves the leader of that cluster, and pgnorth follows (PORT=)'
 	@echo 'make test         all tests, with a real PostgreSQL, Patroni and Kubernetes API'
+	@echo 'make test-integrity  ten thousand random sessions, every byte compared, and as many as that with faults put in; some minutes (SESSIONS=, SEED=)'
 	@echo 'make test-random  random faults in a row on one cluster; 50 take about half an hour (FAULTS=, SEED= to repeat a run)'
 	@echo 'make bench-failover  what faults cost clients of pgnorth and of HAProxy; about 8 minutes (ARGS=--quick, or --help for more)'
 	@echo 'make bench-forward   what it costs to go through pgnorth and through others; about 15 minutes (ARGS=--quick for 2, or --help for more)'
@@ -24,13 +25,19 @@ run:
 switchover:
 	@PORT='$(PORT)' exec deploy/demo/switchover.sh
 
-# The rig needs namespaces of its own, where no registry can be reached: its build comes first, outside.
+# The rig needs namespaces of its own, where no registry can be reached: its build comes first, outside. Most of its time is waiting
+# (for Patroni's ttl, above all), so that three clusters at a time suit even two cores.
 test:
 	tests/support/install.sh test
 	cargo test --locked --lib --bins
+	cargo test --locked --test inbox
 	cargo test --locked --test local
 	cargo test --locked --no-run --test rig
-	PGNORTH_CACHE='$(cache)' tests/support/inside.sh cargo test --locked --offline --test rig -- --test-threads=1
+	PGNORTH_CACHE='$(cache)' tests/support/inside.sh cargo test --locked --offline --test rig -- --test-threads=3
+
+test-integrity:
+	PGNORTH_SESSIONS='$(or $(SESSIONS),10000)' $(if $(SEED),PGNORTH_SEED='$(SEED)') \
+		cargo test --locked --release --lib -- --nocapture --test-threads=1 proxy::forward::tests::integrity
 
 test-random:
 	tests/support/install.sh test

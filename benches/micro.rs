@@ -104,6 +104,7 @@ mod deciding {
             holder: Some(MEMBERS[0].into()),
             ttl: TTL,
             renewal: [None, None, None],
+            written: None,
         }
     }
 }

@@ -5,15 +5,19 @@
 
 mod files;
 
+use std::convert::Infallible;
+use std::io;
+use std::num::NonZero;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Error, Result, anyhow};
 use tokio::runtime::{Builder, Handle};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -53,7 +57,11 @@ struct Shared {
 
 /// Runs until a signal asks for the end. The exit code is 0 after an orderly shutdown.
 pub fn run(settings: Settings) -> Result<ExitCode> {
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    let workers = settings.workers.unwrap_or(cores);
+    // It accepts, holds and dials; bytes are moved by workers of their own.
     let traffic = Builder::new_multi_thread()
+        .worker_threads(workers)
         .thread_name("traffic")
         .enable_all()
         .build()
@@ -62,14 +70,14 @@ pub fn run(settings: Settings) -> Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the control thread")?;
-    let outcome = control.block_on(serve(&settings, traffic.handle()));
+    let outcome = control.block_on(serve(&settings, workers, traffic.handle()));
     // Sessions have ended or were forced; a name look-up that hangs must not keep the process.
     traffic.shutdown_background();
     control.shutdown_background();
     outcome
 }
 
-async fn serve(settings: &Settings, traffic: &Handle) -> Result<ExitCode> {
+async fn serve(settings: &Settings, workers: usize, traffic: &Handle) -> Result<ExitCode> {
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let shared = Shared::new();
     let mut tasks = Tasks::new();
@@ -83,20 +91,22 @@ async fn serve(settings: &Settings, traffic: &Handle) -> Result<ExitCode> {
     };
     let (postgres, admin_address) = (proxy.local_addrs()[0], admin.local_addr()?);
     let complaints = start_discovery(settings, &shared, &mut tasks).await?;
-    let context = Arc::new(shared.proxy_context(settings, complaints));
+    let context = Arc::new(shared.proxy_context(settings, workers, complaints));
     let facts = Arc::new(shared.admin_facts());
     let serving = admin.run(facts, stop_admin.clone());
     tasks.spawn(async { ("the admin port", serving.await.map_err(Error::from)) });
-    // Tracked like a session: the drain must not be over before the backlog has been taken.
-    let accepting = traffic.spawn(shared.drain.track(proxy.run(context)));
-    tasks.spawn(async { ("the accept loop", accepting.await.map_err(Error::from)) });
+    let proxying = traffic.spawn(proxy.run(context));
+    tasks.spawn(async { ("the proxy", proxied(proxying).await) });
     info!(%postgres, admin = %admin_address, "listening");
 
     tokio::select! {
         signal = signals.next() => info!(signal, "asked to end"),
         Some(task) = tasks.join_next() => return Err(ended_early(task)),
     }
-    shut_down(settings, &shared, traffic, &mut signals).await;
+    tokio::select! {
+        () = shut_down(settings, &shared, traffic, &mut signals) => {}
+        Some(task) = tasks.join_next() => return Err(ended_early(task)),
+    }
     stop_admin.cancel();
     Ok(ExitCode::SUCCESS)
 }
@@ -115,8 +125,13 @@ impl Shared {
         }
     }
 
-    fn proxy_context(&self, settings: &Settings, complaints: mpsc::Sender<Complaint>) -> proxy::Context {
-        let max_sessions = files::make_room(settings.max_sessions);
+    fn proxy_context(
+        &self,
+        settings: &Settings,
+        workers: usize,
+        complaints: mpsc::Sender<Complaint>,
+    ) -> proxy::Context {
+        let max_sessions = files::make_room(settings.max_sessions, workers);
         proxy::Context {
             slot: self.slot.clone(),
             drain: self.drain.clone(),
@@ -128,6 +143,7 @@ impl Shared {
                 connect_timeout: settings.connect_timeout,
                 tcp_user_timeout: kernel_timeout(settings),
                 max_sessions,
+                workers,
             },
         }
     }
@@ -224,6 +240,13 @@ async fn shut_down(settings: &Settings, shared: &Shared, traffic: &Handle, signa
     }
 }
 
+async fn proxied(proxying: JoinHandle<io::Result<Infallible>>) -> Result<()> {
+    proxying
+        .await?
+        .context("cannot start the threads that move bytes (--workers)")?;
+    Ok(())
+}
+
 /// For tasks that have no error to tell of.
 async fn done(task: impl Future<Output = ()>) -> Result<()> {
     task.await;
@@ -245,7 +268,7 @@ struct Signals {
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    fn new() -> io::Result<Self> {
         Ok(Self {
             term: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,

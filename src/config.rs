@@ -21,6 +21,10 @@ pub use parse::LogFilter;
 use reader::Reader;
 
 const HOUR: Duration = Duration::from_secs(3600);
+/// More sessions than a process may have files.
+const SESSIONS: usize = 1_000_000;
+/// More threads than a host has cores.
+const WORKERS: usize = 1024;
 
 /// This build's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -57,6 +61,8 @@ pub struct Settings {
     pub lame_duck: Duration,
     /// The cap on open sessions; at least 1.
     pub max_sessions: usize,
+    /// Threads that move bytes, at least 1; `None`: one a core.
+    pub workers: Option<usize>,
     /// What is logged.
     pub log: LogFilter,
     /// How it is logged.
@@ -150,7 +156,8 @@ impl Settings {
             ),
             drain: reader.value(&table::DRAIN, parse::duration(Duration::ZERO, 24 * HOUR)),
             lame_duck: reader.value(&table::LAME_DUCK, parse::duration(Duration::ZERO, HOUR)),
-            max_sessions: reader.value(&table::MAX_SESSIONS, parse::sessions),
+            max_sessions: reader.value(&table::MAX_SESSIONS, parse::count(SESSIONS)),
+            workers: reader.option(&table::WORKERS, parse::count(WORKERS)),
             log: reader.value(&table::LOG, LogFilter::parse),
             log_format: reader.value(&table::LOG_FORMAT, parse::log_format),
         };

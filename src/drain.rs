@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// Sessions run only through this; it is how shutdown finds them. Clones are handles on the same drain.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +29,11 @@ impl Drain {
         self.sessions.track_future(task)
     }
 
+    /// For a session that is no task: the drain waits until the token is dropped.
+    pub fn token(&self) -> TaskTrackerToken {
+        self.sessions.token()
+    }
+
     /// Tells the accept loops to close their listeners.
     pub fn stop_accepting(&self) {
         self.stop_accepting.cancel();
@@ -41,6 +47,11 @@ impl Drain {
     /// A token of its own for each session, cancelled when the session must end now.
     pub fn forced(&self) -> CancellationToken {
         self.force.child_token()
+    }
+
+    /// Whether every session must end now.
+    pub fn is_forced(&self) -> bool {
+        self.force.is_cancelled()
     }
 
     /// Tells every session to end now.

@@ -12,6 +12,8 @@ mod refuse;
 mod session;
 mod socket;
 
+use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -26,7 +28,8 @@ use crate::leader::Complaint;
 use crate::metrics::Metrics;
 use crate::recorder::Recorder;
 use crate::slot::LeaderSlot;
-use forward::{Pipes, Traffic};
+use forward::{Pipes, Traffic, Workers};
+use session::Forwarded;
 pub use socket::BindError;
 
 /// Refusals under way at once; more clients than this are just closed. A storm must not cost more than it is worth.
@@ -43,6 +46,8 @@ pub struct Settings {
     pub tcp_user_timeout: Duration,
     /// Sessions open at once, held ones included.
     pub max_sessions: usize,
+    /// Threads that move bytes.
+    pub workers: usize,
 }
 
 /// What the proxy works with. Everything is shared with other floors, or belongs to the settings.
@@ -74,14 +79,15 @@ pub struct Proxy {
 struct Shared {
     context: Arc<Context>,
     queue: hold::Queue,
-    traffic: Traffic,
+    traffic: Arc<Traffic>,
+    workers: Arc<Workers<Forwarded>>,
     places: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
 }
 
-/// Files that the proxy may have open at `max_sessions`: two sockets a session, pipes, refusals and listeners.
-pub const fn files_needed(max_sessions: usize) -> usize {
-    2 * max_sessions + 2 * forward::MAX_PIPES + REFUSALS + 16
+/// Files that the proxy may have open at `max_sessions`: two sockets a session, two files a worker, pipes, refusals and listeners.
+pub const fn files_needed(max_sessions: usize, workers: usize) -> usize {
+    2 * max_sessions + 2 * workers + 2 * forward::MAX_PIPES + REFUSALS + 16
 }
 
 impl Proxy {
@@ -106,42 +112,69 @@ impl Proxy {
         &self.addresses
     }
 
-    /// Accepts until the drain says stop; then takes what waits in the backlog, closes the listeners and returns. Sessions go on without it.
-    pub async fn run(self, context: Arc<Context>) {
-        let shared = Arc::new(Shared::new(context));
-        let mut loops = JoinSet::new();
+    /// Accepts until the drain says stop; then takes what waits in the backlog and closes the listeners. Never returns by itself: sessions live on, and
+    /// their workers have to be told of ends. An error means that the worker threads could not be started.
+    pub async fn run(self, context: Arc<Context>) -> io::Result<Infallible> {
+        let traffic = Arc::new(Traffic::new(&context));
+        let (workers, ends) = Workers::start(context.settings.workers, &traffic)?;
+        let workers = Arc::new(workers);
+        let shared = Arc::new(Shared::new(context.clone(), traffic, workers.clone()));
+        let mut tasks = JoinSet::new();
         for listener in self.listeners {
-            loops.spawn(accept::run(listener, shared.clone()));
+            // Tracked like a session: the drain must not be over before the backlog has been taken.
+            tasks.spawn(context.drain.track(accept::run(listener, shared.clone())));
         }
-        while let Some(ended) = loops.join_next().await {
+        drop(shared);
+        for end in ends {
+            tasks.spawn(async { end.await.expect("a worker thread broke down") });
+        }
+        tasks.spawn(tell_workers(context, workers));
+        while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended
                 && let Ok(panic) = error.try_into_panic()
             {
                 resume_unwind(panic);
             }
         }
+        // The task before this line never ends.
+        std::future::pending().await
+    }
+}
+
+/// Passes the ends of reigns, and the order to end every session, on to the workers.
+async fn tell_workers(context: Arc<Context>, workers: Arc<Workers<Forwarded>>) {
+    let mut endings = context.slot.endings();
+    let forced = context.drain.forced();
+    loop {
+        tokio::select! {
+            // The slot lives as long as the context.
+            _ = endings.changed() => {}
+            () = forced.cancelled(), if !forced.is_cancelled() => {}
+        }
+        workers.look();
+    }
+}
+
+impl Traffic {
+    fn new(context: &Context) -> Self {
+        Self {
+            pipes: Pipes::default(),
+            to_leader: context.metrics.bytes_to_leader.clone(),
+            to_client: context.metrics.bytes_to_client.clone(),
+            user_timeout: context.settings.tcp_user_timeout,
+        }
     }
 }
 
 impl Shared {
-    fn new(context: Arc<Context>) -> Self {
-        let Settings {
-            max_sessions,
-            tcp_user_timeout,
-            ..
-        } = context.settings;
-        let metrics = &context.metrics;
-        metrics
-            .sessions_max
-            .set(i64::try_from(max_sessions).unwrap_or(i64::MAX));
+    fn new(context: Arc<Context>, traffic: Arc<Traffic>, workers: Arc<Workers<Forwarded>>) -> Self {
+        let max_sessions = context.settings.max_sessions;
+        let sessions_max = &context.metrics.sessions_max;
+        sessions_max.set(i64::try_from(max_sessions).unwrap_or(i64::MAX));
         Self {
             queue: hold::Queue::new(),
-            traffic: Traffic {
-                pipes: Pipes::default(),
-                to_leader: metrics.bytes_to_leader.clone(),
-                to_client: metrics.bytes_to_client.clone(),
-                user_timeout: tcp_user_timeout,
-            },
+            traffic,
+            workers,
             places: Arc::new(Semaphore::new(max_sessions.min(Semaphore::MAX_PERMITS))),
             refusals: Arc::new(Semaphore::new(REFUSALS)),
             context,

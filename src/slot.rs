@@ -22,6 +22,7 @@ pub struct Term {
     pub reason: String,
     /// When the leader whose sessions may live (or its absence) began; a hold in between does not move it.
     pub since: SystemTime,
+    open_to: Option<Arc<Leader>>,
     reign: Arc<Reign>,
     superseded: CancellationToken,
 }
@@ -35,10 +36,11 @@ struct Reign {
 }
 
 /// How a reign ends: once, for one reason. Clones are handles on the same end.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct End {
     ended: CancellationToken,
     why: Arc<OnceLock<Ending>>,
+    bell: watch::Sender<()>,
 }
 
 /// A reign that was succeeded by another: its sessions are to end.
@@ -53,28 +55,32 @@ pub struct Cut {
 #[derive(Debug)]
 pub struct Lease {
     /// Whom to dial.
-    pub leader: Leader,
+    pub leader: Arc<Leader>,
     reign: Arc<Reign>,
-    ended: CancellationToken,
 }
 
 /// The atomically swapped slot. Reading it takes no lock.
 #[derive(Debug)]
 pub struct LeaderSlot {
     term: ArcSwap<Term>,
+    /// Rung by every end of a reign.
+    bell: watch::Sender<()>,
 }
 
 impl LeaderSlot {
     /// A slot with no leader, for the reason given.
     pub fn new(reason: impl Into<String>) -> Self {
+        let bell = watch::Sender::new(());
         Self {
             term: ArcSwap::from_pointee(Term {
                 course: Course::Hold(None),
                 reason: reason.into(),
                 since: SystemTime::now(),
-                reign: Reign::begin(),
+                open_to: None,
+                reign: Reign::begin(&bell),
                 superseded: CancellationToken::new(),
             }),
+            bell,
         }
     }
 
@@ -94,10 +100,15 @@ impl LeaderSlot {
         let none = course.leader().is_none() && old.course.leader().is_none();
         let keeps = same || none;
         self.term.store(Arc::new(Term {
+            open_to: course.open_to().cloned().map(Arc::new),
             course,
             reason,
             since: if keeps { old.since } else { SystemTime::now() },
-            reign: if keeps { old.reign.clone() } else { Reign::begin() },
+            reign: if keeps {
+                old.reign.clone()
+            } else {
+                Reign::begin(&self.bell)
+            },
             superseded: CancellationToken::new(),
         }));
         old.superseded.cancel();
@@ -137,6 +148,11 @@ impl LeaderSlot {
         }
     }
 
+    /// Changes after each [`End::now`]: leases may have ended that nobody awaits one by one.
+    pub fn endings(&self) -> watch::Receiver<()> {
+        self.bell.subscribe()
+    }
+
     /// Waits until the slot no longer holds `term`. Cancel-safe.
     pub async fn superseded(&self, term: &Term) {
         term.superseded.cancelled().await;
@@ -154,9 +170,8 @@ pub fn ending(course: &Course) -> Ending {
 impl Term {
     /// The leader to dial, if new clients may go to one now.
     pub fn lease(&self) -> Option<Lease> {
-        self.course.open_to().map(|leader| Lease {
+        self.open_to.as_ref().map(|leader| Lease {
             leader: leader.clone(),
-            ended: self.reign.end.ended.child_token(),
             reign: self.reign.clone(),
         })
     }
@@ -165,9 +180,9 @@ impl Term {
 impl Lease {
     /// Completes when sessions to this leader must end. Cancel-safe.
     ///
-    /// Each lease has a token of its own: polling one shared token would make all sessions queue for one lock.
+    /// Each call makes a token of its own: polling one shared token would make all sessions queue for one lock.
     pub fn ended(&self) -> WaitForCancellationFutureOwned {
-        self.ended.clone().cancelled_owned()
+        self.reign.end.ended.child_token().cancelled_owned()
     }
 
     /// Why sessions must end; `None` while they need not.
@@ -188,13 +203,18 @@ impl End {
     pub fn now(&self, why: Ending) {
         let _already_ended = self.why.set(why);
         self.ended.cancel();
+        self.bell.send_replace(());
     }
 }
 
 impl Reign {
-    fn begin() -> Arc<Self> {
+    fn begin(bell: &watch::Sender<()>) -> Arc<Self> {
         Arc::new(Self {
-            end: End::default(),
+            end: End {
+                ended: CancellationToken::new(),
+                why: Arc::default(),
+                bell: bell.clone(),
+            },
             alive: watch::Sender::new(()),
         })
     }
@@ -238,7 +258,7 @@ mod tests {
         assert_eq!(lease.ending(), Some(Ending::Fenced));
         let waiting = tokio::spawn({
             let slot = slot.clone();
-            async move { slot.leader().await.leader.member }
+            async move { slot.leader().await.leader.member.clone() }
         });
         slot.publish(Course::Route(leader("b")), "b leads".into());
         assert_eq!(waiting.await.unwrap(), "b");

@@ -5,7 +5,6 @@ use std::time::Duration;
 use clap::ValueEnum;
 use tokio::time::sleep;
 
-use crate::support::process::run;
 use crate::support::rig::Settings;
 use crate::support::{Member, Rig};
 
@@ -73,9 +72,9 @@ impl Fault {
     }
 
     /// What is in force before the fault itself.
-    pub async fn prepare(self) {
+    pub async fn prepare(self, rig: &Rig) {
         if self == Self::ApiCut {
-            cut_the_api();
+            rig.kubernetes().cut_off();
             sleep(CUT_BEFORE_SWITCHOVER).await;
         }
     }
@@ -113,35 +112,9 @@ impl Fault {
             Self::HostKilled => struck.start(),
             Self::HostVanished => struck.link_up(),
             Self::PatroniFrozen => struck.thaw_patroni(),
-            Self::ApiCut => restore_the_api(),
+            Self::ApiCut => rig.kubernetes().restore(),
             _ => {}
         }
         rig.wait_until_whole(Duration::from_secs(90)).await;
     }
-}
-
-/// Only pgnorth reaches the API through the loopback device, since Patroni's members have hosts of their own.
-fn cut_the_api() {
-    run("nft", &["add", "table", "inet", "cut"]);
-    run(
-        "nft",
-        &[
-            "add",
-            "chain",
-            "inet",
-            "cut",
-            "out",
-            "{ type filter hook output priority 0; }",
-        ],
-    );
-    for direction in ["dport", "sport"] {
-        let rule = [
-            "add", "rule", "inet", "cut", "out", "oifname", "lo", "tcp", direction, "6443", "drop",
-        ];
-        run("nft", &rule);
-    }
-}
-
-fn restore_the_api() {
-    run("nft", &["delete", "table", "inet", "cut"]);
 }

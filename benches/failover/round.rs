@@ -35,7 +35,7 @@ pub struct Round {
 pub async fn run(rig: &Rig, contenders: &Contenders, fault: Fault, outage: Duration) -> Round {
     let truth = Truth::watch(rig).await;
     let clients = start_clients(rig, contenders, fault, &truth).await;
-    fault.prepare().await;
+    fault.prepare(rig).await;
     let primary = rig.leader().await;
     let old_primary = truth.newest_primary().expect("the primary is written to");
     eprintln!("  the fault comes at {}", jiff::Timestamp::now());

@@ -9,10 +9,10 @@ use crate::proxy::files_needed;
 const RESERVE: usize = 192;
 
 /// Raises the limit of open files to the hard limit, and returns the cap on sessions: `wanted`, or what fits.
-pub fn make_room(wanted: usize) -> usize {
+pub fn make_room(wanted: usize, workers: usize) -> usize {
     let limit = usize::try_from(raise()).unwrap_or(usize::MAX);
-    let others = RESERVE + files_needed(0);
-    let each = files_needed(1) - files_needed(0);
+    let others = RESERVE + files_needed(0, workers);
+    let each = files_needed(1, 0) - files_needed(0, 0);
     let cap = wanted.min((limit.saturating_sub(others) / each).max(1));
     if cap < wanted {
         warn!(

@@ -11,9 +11,6 @@ use url::Url;
 
 use super::LogFormat;
 
-/// More sessions than a process may have files.
-const SESSIONS: usize = 1_000_000;
-
 /// Directives for [`EnvFilter`], known to be valid.
 ///
 /// A bare level is meant for pgnorth's own modules; other crates are kept to warnings unless a directive names them. kube's are silent: while the API is
@@ -109,10 +106,11 @@ pub(super) fn duration(least: Duration, most: Duration) -> impl Fn(&str) -> Resu
     }
 }
 
-pub(super) fn sessions(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(count @ 1..=SESSIONS) => Ok(count),
-        _ => Err(format!("not a whole number from 1 to {SESSIONS}, in digits alone")),
+/// A whole number from 1 to `most`.
+pub(super) fn count(most: usize) -> impl Fn(&str) -> Result<usize, String> {
+    move |text| match text.parse() {
+        Ok(count) if (1..=most).contains(&count) => Ok(count),
+        _ => Err(format!("not a whole number from 1 to {most}, in digits alone")),
     }
 }
 

@@ -167,6 +167,15 @@ pub(super) const MAX_SESSIONS: Setting = Setting {
     good: "10000",
 };
 
+pub(super) const WORKERS: Setting = Setting {
+    flag: "workers",
+    group: SESSIONS,
+    value: "COUNT",
+    help: "Threads that move bytes; a session stays on one",
+    unset: Unset::Found("one a core"),
+    good: "2",
+};
+
 pub(super) const LAME_DUCK: Setting = Setting {
     flag: "lame-duck",
     group: SHUTDOWN,
@@ -204,7 +213,7 @@ pub(super) const LOG_FORMAT: Setting = Setting {
 };
 
 /// Every setting, in the order of the help.
-pub(super) const ALL: [&Setting; 19] = [
+pub(super) const ALL: [&Setting; 20] = [
     &LISTEN,
     &ADMIN,
     &SCOPE,
@@ -220,6 +229,7 @@ pub(super) const ALL: [&Setting; 19] = [
     &CONNECT_TIMEOUT,
     &TCP_USER_TIMEOUT,
     &MAX_SESSIONS,
+    &WORKERS,
     &LAME_DUCK,
     &DRAIN,
     &LOG,

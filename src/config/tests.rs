@@ -60,6 +60,7 @@ fn defaults_are_valid_and_as_documented() {
             drain: seconds(30),
             lame_duck: seconds(5),
             max_sessions: 10_000,
+            workers: None,
             log: LogFilter::parse("info").unwrap(),
             log_format: LogFormat::Text,
         }

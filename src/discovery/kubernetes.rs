@@ -1,16 +1,17 @@
 //! The watches: leader object, failover object and config object of both kinds, and the pods of the scope.
 //!
-//! Each watch is kube's (list, watch, 410 and relist); this file adds what a proxy needs beyond it: the lock's watch is checked by a GET when it has been
-//! quiet for too long, so that a dead stream is told from a lock that nobody renews. What the objects mean is read in `annotations`.
+//! Each watch is kube's (list, watch, 410 and relist). The lock's is followed more closely than the others, in `lock`. What the objects mean is read in
+//! `annotations`.
 
 pub mod annotations;
 mod faults;
+mod lock;
 
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::pin::pin;
 use std::time::{Duration, Instant, SystemTime};
 
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Pod};
 use kube::api::Api;
@@ -20,18 +21,17 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::discovery::kubernetes::annotations::{Annotations, Malformed};
-use crate::discovery::kubernetes::faults::{Fault, Faults, Problems, is_gone};
+use crate::discovery::kubernetes::faults::{Ended, Faults, Problems, is_gone};
+use crate::discovery::kubernetes::lock::follow_lock;
 use crate::leader::observation::{Claim, ObjectKind, Observation};
 
 /// How long one request to the API may take before it counts as silent.
 const DEADLINE: Duration = Duration::from_secs(1);
 /// How long a connection of a watch may be quiet. (The lock's is watched more closely.)
 const READ_TIMEOUT: Duration = Duration::from_secs(90);
-/// How long a leader object that does not exist, or is not Patroni's, may be quiet before its watch is checked.
-const QUIET_WITHOUT_LOCK: Duration = Duration::from_secs(30);
 
 /// The Kubernetes source.
 pub struct Kubernetes {
@@ -58,7 +58,7 @@ pub enum ConnectError {
 #[derive(Clone)]
 struct Feed {
     observations: mpsc::Sender<Observation>,
-    /// Bumped when a stream was found dead: all others were opened through the same network, so all start anew.
+    /// Bumped when a stream was found dead, or may be: all others were opened through the same network, so all start anew.
     restart: watch::Sender<u64>,
 }
 
@@ -95,29 +95,44 @@ impl Kubernetes {
             &feed,
             &mut watches,
         );
-        let pods = Api::namespaced(self.client.clone(), &self.namespace);
-        watches.spawn(follow_pods(pods, self.selector.clone(), feed));
+        self.spawn_pods(feed, &mut watches);
         watches.join_next().await;
     }
 
-    fn spawn_objects<K>(&self, kind: ObjectKind, leader: &str, feed: &Feed, watches: &mut JoinSet<()>)
-    where
-        K: Object,
-    {
+    fn spawn_objects<K: Object>(&self, kind: ObjectKind, leader: &str, feed: &Feed, watches: &mut JoinSet<()>) {
         let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
-        watches.spawn(follow_lock(api.clone(), kind, leader.to_owned(), feed.clone()));
-        let failover = Named::new(&api, format!("{}-failover", self.scope));
-        watches.spawn(follow(api.clone(), failover, feed.clone(), move |annotations| {
+        let leader = Named::new(&api, leader.to_owned());
+        watches.spawn(follow_lock(api.clone(), kind, leader, feed.clone()));
+        let mut spawn = |name: String, read: fn(ObjectKind, Option<&Annotations>) -> (Claim, Option<Malformed>)| {
+            let (api, object) = (api.clone(), Named::new(&api, name));
+            let title = object.title.clone();
+            let open = move || watcher::watch_object(api.clone(), &object.name);
+            let told = title.clone();
+            let read = move |found: Option<K>, problems: &mut Problems| {
+                let (claim, problem) = read(kind, found.as_ref().map(ResourceExt::annotations));
+                problems.tell(&told, problem);
+                Some(claim)
+            };
+            watches.spawn(follow(title, feed.clone(), open, read));
+        };
+        spawn(format!("{}-failover", self.scope), |kind, annotations| {
             let (news, problem) = annotations.map_or((None, None), |annotations| {
                 annotations::announcement(annotations, Instant::now(), SystemTime::now())
             });
             (Claim::Announcement(kind, news), problem)
-        }));
-        let config = Named::new(&api, format!("{}-config", self.scope));
-        watches.spawn(follow(api, config, feed.clone(), move |annotations| {
+        });
+        spawn(format!("{}-config", self.scope), |kind, annotations| {
             let (settings, problem) = annotations.map_or((None, None), annotations::settings);
             (Claim::Settings(kind, settings), problem)
-        }));
+        });
+    }
+
+    fn spawn_pods(&self, feed: Feed, watches: &mut JoinSet<()>) {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        let config = watcher::Config::default().labels(&self.selector);
+        let title = format!("pods {} with labels {}", self.namespace, self.selector);
+        let open = move || watcher::watcher(api.clone(), config.clone());
+        watches.spawn(follow(title.clone(), feed, open, read_pods(title)));
     }
 }
 
@@ -143,14 +158,14 @@ impl<K> Object for K where
 struct Named {
     name: String,
     /// For messages: `endpoints default/pg-failover`.
-    title: Arc<str>,
+    title: String,
 }
 
 impl Named {
     fn new<K: Object>(api: &Api<K>, name: String) -> Self {
         let namespace = api.namespace().unwrap_or_default();
         Self {
-            title: format!("{} {namespace}/{name}", K::plural(&())).into(),
+            title: format!("{} {namespace}/{name}", K::plural(&())),
             name,
         }
     }
@@ -171,161 +186,76 @@ impl Feed {
     }
 }
 
-/// Follows a failover or config object. Its faults are only told: the lock's watch speaks for the API.
-async fn follow<K, F>(api: Api<K>, object: Named, feed: Feed, read: F)
-where
-    K: Object,
-    F: Fn(Option<&Annotations>) -> (Claim, Option<Malformed>),
+/// Follows what is no lock. Its faults are only told: the lock's watch speaks for the API.
+async fn follow<E, S>(
+    title: String,
+    feed: Feed,
+    open: impl Fn() -> S,
+    mut read: impl FnMut(E, &mut Problems) -> Option<Claim>,
+) where
+    S: Stream<Item = Result<E, watcher::Error>>,
 {
-    let mut restart = feed.restart.subscribe();
-    let mut faults = Faults::new(&object.title);
-    let mut problems = Problems::default();
-    loop {
-        let mut events = Box::pin(watcher::watch_object(api.clone(), &object.name));
-        let fault = loop {
-            let found = tokio::select! {
-                event = events.next() => match event {
-                    Some(Ok(found)) => found,
-                    Some(Err(error)) if is_gone(&error) => {
-                        faults.history_lost().await;
-                        break None;
-                    }
-                    Some(Err(error)) => break Some(error),
-                    None => break None,
-                },
-                _ = restart.changed() => break None,
-            };
-            faults.are_over();
-            let (claim, problem) = read(found.as_ref().map(ResourceExt::annotations));
-            problems.tell(&object.title, problem);
-            if !feed.say(claim).await {
-                return;
-            }
-        };
-        if let Some(error) = fault {
-            tokio::time::sleep(faults.happened(&error).pause).await;
-        }
-    }
-}
-
-/// Follows the leader object. It alone tells whether the API answers.
-async fn follow_lock<K: Object>(api: Api<K>, kind: ObjectKind, name: String, feed: Feed) {
-    let object = Named::new(&api, name);
-    let mut restart = feed.restart.subscribe();
-    let mut faults = Faults::new(&object.title);
-    let mut problems = Problems::default();
-    let mut known: Option<Annotations> = None;
-    let mut quiet = DEADLINE;
-    loop {
-        let mut events = Box::pin(watcher::watch_object(api.clone(), &object.name));
-        let mut check_at = tokio::time::Instant::now() + quiet;
-        let fault = loop {
-            let found = tokio::select! {
-                biased;
-                _ = restart.changed() => break None,
-                event = events.next() => match event {
-                    Some(Ok(found)) => found,
-                    Some(Err(error)) if is_gone(&error) => {
-                        faults.history_lost().await;
-                        break None;
-                    }
-                    Some(Err(error)) => break Some(faults.happened(&error)),
-                    None => break None,
-                },
-                () = tokio::time::sleep_until(check_at) => match check(&api, &object.name).await {
-                    Ok(found) => found,
-                    Err(error) => break Some(faults.happened(&error)),
-                },
-            };
-            let found = found.map(|found| found.annotations().clone());
-            let (lock, problem) = found.as_ref().map_or((None, None), annotations::lock);
-            problems.tell(&object.title, problem);
-            // Patroni renews every loop_wait, well within half of ttl. An overdue renewal is asked for until it comes.
-            quiet = match &lock {
-                None => QUIET_WITHOUT_LOCK,
-                Some(_) if found == known => DEADLINE,
-                Some(lock) => lock.ttl / 2,
-            };
-            let by_check = check_at <= tokio::time::Instant::now();
-            check_at = tokio::time::Instant::now() + quiet;
-            let missed = by_check && known.is_some() && found != known;
-            known = found;
-            if !feed.say(Claim::Lock(kind, lock)).await {
-                return;
-            }
-            if faults.are_over() || missed {
-                debug!(object = %object.title, "all watches start anew: their streams may be as dead as this one was");
-                feed.restart_all();
-            }
-        };
-        if let Some(Fault { pause, why }) = fault {
-            quiet = DEADLINE;
-            if !feed.say(Claim::ApiSilent(kind, why)).await {
-                return;
-            }
-            tokio::time::sleep(pause).await;
-        }
-    }
-}
-
-/// Asks for the object, before a deadline.
-async fn check<K: Object>(api: &Api<K>, name: &str) -> Result<Option<K>, watcher::Error> {
-    let answer = tokio::time::timeout(DEADLINE, api.get_opt(name)).await;
-    let answer = answer.unwrap_or_else(|_| Err(kube::Error::Service("no answer within 1 s".into())));
-    answer.map_err(watcher::Error::WatchFailed)
-}
-
-/// Follows the pods of the scope.
-async fn follow_pods(api: Api<Pod>, selector: String, feed: Feed) {
-    let title = format!("pods {} with labels {selector}", api.namespace().unwrap_or_default());
     let mut restart = feed.restart.subscribe();
     let mut faults = Faults::new(&title);
     let mut problems = Problems::default();
     loop {
-        let config = watcher::Config::default().labels(&selector);
-        let mut events = Box::pin(watcher::watcher(api.clone(), config));
-        let mut listed = Vec::new();
-        let fault = loop {
-            let event = tokio::select! {
-                event = events.next() => match event {
-                    Some(Ok(event)) => event,
-                    Some(Err(error)) if is_gone(&error) => {
-                        faults.history_lost().await;
-                        break None;
-                    }
-                    Some(Err(error)) => break Some(error),
-                    None => break None,
-                },
-                _ = restart.changed() => break None,
+        let mut events = pin!(open());
+        let ended = loop {
+            let event = match next(&mut events, &mut restart).await {
+                Ok(event) => event,
+                Err(ended) => break ended,
             };
-            let claim = match event {
-                Event::Init => {
-                    listed.clear();
-                    continue;
-                }
-                Event::InitApply(pod) => {
-                    listed.push(read_pod(&pod, &mut problems));
-                    continue;
-                }
-                Event::InitDone => {
-                    faults.are_over();
-                    if listed.is_empty() {
-                        warn!(%title, "there are no such pods: no member is known; check --selector and --namespace");
-                    }
-                    Claim::Pods(std::mem::take(&mut listed))
-                }
-                Event::Apply(pod) => Claim::Pod(read_pod(&pod, &mut problems)),
-                Event::Delete(pod) => {
-                    problems.tell(&format!("pod {}", pod.name_any()), None);
-                    Claim::PodGone(pod.name_any())
-                }
+            let Some(claim) = read(event, &mut problems) else {
+                continue;
             };
+            faults.are_over();
             if !feed.say(claim).await {
                 return;
             }
         };
-        if let Some(error) = fault {
-            tokio::time::sleep(faults.happened(&error).pause).await;
+        faults.pause_after(ended).await;
+    }
+}
+
+/// What a stream brings next, or why it brings nothing more. Cancel-safe.
+async fn next<E, S>(events: &mut S, restart: &mut watch::Receiver<u64>) -> Result<E, Ended>
+where
+    S: Stream<Item = Result<E, watcher::Error>> + Unpin,
+{
+    tokio::select! {
+        biased;
+        _ = restart.changed() => Err(Ended::Anew),
+        event = events.next() => match event {
+            Some(Ok(event)) => Ok(event),
+            Some(Err(error)) if is_gone(&error) => Err(Ended::HistoryLost),
+            Some(Err(error)) => Err(Ended::Failed(error)),
+            None => Err(Ended::Anew),
+        },
+    }
+}
+
+/// Reads the events of a watch on pods: a list first, then what changes.
+fn read_pods(title: String) -> impl FnMut(Event<Pod>, &mut Problems) -> Option<Claim> {
+    let mut listed = Vec::new();
+    move |event, problems| match event {
+        Event::Init => {
+            listed.clear();
+            None
+        }
+        Event::InitApply(pod) => {
+            listed.push(read_pod(&pod, problems));
+            None
+        }
+        Event::InitDone => {
+            if listed.is_empty() {
+                warn!(%title, "there are no such pods: no member is known; check --selector and --namespace");
+            }
+            Some(Claim::Pods(std::mem::take(&mut listed)))
+        }
+        Event::Apply(pod) => Some(Claim::Pod(read_pod(&pod, problems))),
+        Event::Delete(pod) => {
+            problems.tell(&format!("pod {}", pod.name_any()), None);
+            Some(Claim::PodGone(pod.name_any()))
         }
     }
 }

@@ -248,8 +248,9 @@ impl Case<'_> {
         // Without any evidence left the lease is over.
         let evidence = self.view.last_evidence(Some(&member));
         let lease_end = evidence.map_or(self.now, |evidence| evidence + self.view.ttl());
-        // In pause nobody else is promoted by itself: silence proves nothing against this one.
-        let end = (!self.is_known_to_be_paused(no_lock)).then_some(lease_end);
+        // In pause nobody else is promoted by itself, though by an operator's hand: silence alone proves nothing against this one.
+        let excused = self.is_known_to_be_paused(no_lock) && !self.view.is_succeeded(&member);
+        let end = (!excused).then_some(lease_end);
         let last = self.view.answers(&member).and_then(|answers| answers.last.as_ref());
         let lacks_the_lock = last.is_some_and(|last| self.lacks_the_lock(&last.value));
         match self.standing(&member, None) {

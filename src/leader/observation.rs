@@ -1,6 +1,6 @@
 //! What the sources say, parsed: values only. Parsing stands beside each source in `discovery`; what follows from the claims is decided in `decide`.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::leader::Address;
 
@@ -61,8 +61,10 @@ pub struct Lock {
     pub holder: Option<String>,
     /// The lease's length.
     pub ttl: Duration,
-    /// `acquireTime`, `renewTime` and `transitions` as they stand: never read as times of a clock, only compared, as Patroni does (kubernetes.py:904-923).
+    /// `acquireTime`, `renewTime` and `transitions` as they stand: only compared, as Patroni does (kubernetes.py:904-923), and never with a clock of ours.
     pub renewal: [Option<String>; 3],
+    /// `renewTime` by its holder's clock, where it can be read: compared with other times of that clock alone.
+    pub written: Option<SystemTime>,
 }
 
 /// A planned switchover, or a failover asked for by hand.
@@ -141,6 +143,8 @@ pub enum Role {
 pub struct Cluster {
     /// The members that the DCS knows.
     pub members: Vec<ClusterMember>,
+    /// The one that holds the lock.
+    pub leader: Option<String>,
     /// Patroni is paused.
     pub paused: bool,
     /// A switchover that is scheduled.

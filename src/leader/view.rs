@@ -2,6 +2,8 @@
 //!
 //! A source that fails grows old; it never claims that there is no leader. What follows from all this is decided in `decide`.
 
+mod renewals;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -9,6 +11,7 @@ use crate::leader::Address;
 use crate::leader::observation::{
     Announcement, Claim, ClusterMember, ClusterSettings, Lock, ObjectKind, Observation, Pod, Report,
 };
+use crate::leader::view::renewals::Renewals;
 
 /// Patroni's default, until the cluster has told its own.
 const DEFAULT_TTL: Duration = Duration::from_secs(30);
@@ -60,12 +63,15 @@ struct Objects {
 pub struct LockView {
     /// What the object says.
     pub lock: Lock,
-    /// When it last changed: renewed, moved or released. The lease counts from here; time in which the API was silent does not count.
+    /// When it last changed: renewed, moved or released. The lease counts from here: not from when the news came, if that took longer than lately.
+    /// Time in which the API was silent does not count.
     pub renewed: Instant,
     /// Since when it names this holder; `None` if it did when it was first seen.
     pub held_since: Option<Instant>,
     /// When it was last seen to change; `None` while it stands as it was first seen.
     changed: Option<Instant>,
+    /// By this holder.
+    renewals: Renewals,
 }
 
 /// What a member's REST API said.
@@ -88,6 +94,8 @@ struct ClusterNews {
     paused: bool,
     switchover: Option<Heard<Announcement>>,
     ttl: Option<Duration>,
+    /// Who was named as leader last, and when that was said last.
+    leader: Option<Heard<String>>,
     silent: Option<String>,
 }
 
@@ -129,6 +137,7 @@ impl View {
                 news.silent = None;
                 news.paused = cluster.paused;
                 news.ttl = cluster.ttl.or(news.ttl);
+                news.leader = cluster.leader.map(|value| Heard { value, at });
                 let known = news.switchover.take();
                 news.switchover = cluster.switchover.map(|new| unchanged_or_new(known, new, at));
                 self.record_members(cluster.members);
@@ -299,6 +308,12 @@ impl View {
         lock.map(|view| view.renewed).max(self.last_words.get(member).copied())
     }
 
+    /// Since a member's last word `/cluster` has named another one as leader.
+    pub fn is_succeeded(&self, member: &str) -> bool {
+        let named = self.cluster.leader.as_ref().filter(|named| named.value != member);
+        named.is_some_and(|named| self.last_words.get(member).is_none_or(|heard| *heard < named.at))
+    }
+
     /// Why no member answers `/cluster`, if none does.
     pub fn cluster_silence(&self) -> Option<&str> {
         self.cluster.silent.as_deref()
@@ -358,27 +373,54 @@ impl Objects {
     fn record_lock(&mut self, lock: Option<Lock>, at: Instant) {
         let first_answer = !std::mem::replace(&mut self.answered, true);
         let silent_for = self.silent.take().map(|silent| at.saturating_duration_since(silent.at));
-        self.lock = match (lock, self.lock.take()) {
+        let known = self.lock.take().map(|known| LockView {
+            // Nobody could renew while the API was silent: that time does not count.
+            renewed: known.renewed + silent_for.unwrap_or_default(),
+            ..known
+        });
+        self.lock = match (lock, known) {
             (None, _) => None,
-            (Some(lock), Some(known)) if known.lock == lock => Some(LockView {
-                // Nobody could renew while the API was silent: that time does not count.
-                renewed: known.renewed + silent_for.unwrap_or_default(),
-                ..known
-            }),
-            (Some(lock), known) => Some(LockView {
-                held_since: match known {
-                    Some(known) if known.lock.holder == lock.holder => known.held_since,
-                    _ => (!first_answer).then_some(at),
-                },
-                renewed: at,
-                changed: (!first_answer).then_some(at),
-                lock,
-            }),
+            (Some(lock), Some(known)) if known.lock == lock => Some(known),
+            (Some(lock), known) => {
+                let changed = (!first_answer).then_some(at);
+                let same_holder = known.filter(|known| known.lock.holder == lock.holder);
+                Some(match same_holder {
+                    Some(known) => known.renewed_by(lock, at, changed),
+                    None => LockView::new(lock, at, changed),
+                })
+            }
         };
     }
 }
 
 impl LockView {
+    fn new(lock: Lock, at: Instant, changed: Option<Instant>) -> Self {
+        let mut renewals = Renewals::default();
+        if let Some(written) = lock.written {
+            renewals.delay_of(written, at, lock.ttl);
+        }
+        Self {
+            lock,
+            renewed: at,
+            held_since: changed,
+            changed,
+            renewals,
+        }
+    }
+
+    /// By the same holder.
+    fn renewed_by(mut self, lock: Lock, at: Instant, changed: Option<Instant>) -> Self {
+        let delay = lock
+            .written
+            .map(|written| self.renewals.delay_of(written, at, lock.ttl));
+        Self {
+            lock,
+            renewed: at.checked_sub(delay.unwrap_or_default()).unwrap_or(at),
+            changed,
+            ..self
+        }
+    }
+
     /// When the lease runs out.
     pub fn lease_end(&self) -> Instant {
         self.renewed + self.lock.ttl

@@ -96,10 +96,7 @@ impl Door {
             Ok(place) => {
                 self.full = false;
                 let session = Session::new(client, peer, self.shared.clone());
-                context.drain.spawn(async move {
-                    session.run().await;
-                    drop(place);
-                });
+                context.drain.spawn(session.run(place));
             }
             Err(_) => self.turn_away(client, peer),
         }

@@ -1,30 +1,33 @@
 //! Bytes both ways between two connected sockets, until both directions ended or one side broke.
 //!
-//! It knows nothing of leaders or terms: who owns the pair decides when to stop, by dropping the [`Relay`]. A later version may hand the pair to an
-//! epoll worker at this seam.
+//! tokio decides, workers move bytes: a connected pair is handed to one of a few threads, each with an epoll of its own, and stays there. A worker knows
+//! nothing of leaders or terms. It asks the pair's [`Owner`] whether the pair is over, and gives the sockets back to it at the end.
 
-mod copy;
+mod calls;
 mod flow;
+mod inbox;
 mod pipes;
-mod splice;
+mod relay;
 mod stall;
+#[cfg(test)]
+mod tests;
+mod watched;
+mod worker;
 
-use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
-use std::task::{Context, Poll};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+// The inbox names it through here: tests/inbox.rs puts a model checker's in its place.
+use std::sync::Mutex;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use prometheus::IntCounter;
-use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep};
+use tokio::sync::oneshot;
 
-use flow::{Broken, Culprit, Flow};
+use calls::{Calls, Kernel};
 pub(crate) use pipes::{MAX_PIPES, Pipes};
-use stall::Stall;
-
-/// A session that moved bytes is checked after a quarter of TCP_USER_TIMEOUT, but not later than this.
-const LONGEST_CHECK: Duration = Duration::from_millis(2500);
+use worker::{Mailbox, Worker};
 
 /// One end of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,11 +45,13 @@ pub(crate) enum Finish {
     Closed(Side),
     /// This side was reset, or vanished.
     Lost(Side, io::Error),
-    /// pgnorth could not go on (out of memory).
+    /// The owner said that the pair is over.
+    Stopped,
+    /// pgnorth could not go on (out of memory, or of epoll watches).
     Failed(io::Error),
 }
 
-/// What every relay shares: the pool of pipes, the counters, and the patience with a silent peer.
+/// What all pairs share: the pool of pipes, the counters, and the patience with a silent peer.
 #[derive(Debug)]
 pub(crate) struct Traffic {
     /// Where streaming directions get their pipes from.
@@ -59,159 +64,115 @@ pub(crate) struct Traffic {
     pub(crate) user_timeout: Duration,
 }
 
-/// Two connected sockets, and what is on its way between them.
-///
-/// It borrows the sockets: closing them, with FIN or reset, stays with the owner. Dropping it frees pipes and buffers at once.
-#[derive(Debug)]
-pub(crate) struct Relay<'pair> {
-    client: &'pair TcpStream,
-    leader: &'pair TcpStream,
-    traffic: &'pair Traffic,
-    up: Flow,
-    down: Flow,
-    stall: Stall,
-    closed_first: Option<Side>,
-    finish: Option<Finish>,
+/// Whose pair it is.
+pub(crate) trait Owner: Send + 'static {
+    /// Whether forwarding must stop. Asked when the pair is handed over, and after each [`Workers::look`].
+    fn is_over(&self) -> bool;
+
+    /// Forwarding has come to its end. Runs on the worker, so it must not block.
+    fn finished(self, pair: Finished);
 }
 
-impl<'pair> Relay<'pair> {
-    pub(crate) fn new(client: &'pair TcpStream, leader: &'pair TcpStream, traffic: &'pair Traffic) -> Self {
-        Self {
-            client,
-            leader,
-            traffic,
-            up: Flow::default(),
-            down: Flow::default(),
-            stall: Stall::default(),
-            closed_first: None,
-            finish: None,
-        }
-    }
-
-    /// Bytes delivered so far: to the leader, and to the client.
-    pub(crate) fn moved(&self) -> (u64, u64) {
-        (self.up.moved(), self.down.moved())
-    }
-
-    /// Whether bytes for this side are still in hand: closing it with a FIN now would pass a cut stream off as a whole one.
-    pub(crate) fn owes(&self, side: Side) -> bool {
-        match side {
-            Side::Client => self.down.holds_bytes(),
-            Side::Leader => self.up.holds_bytes(),
-        }
-    }
-
-    /// Forwards to the end. Cancel-safe: what is on its way stays in `self`.
-    pub(crate) async fn finished(&mut self) -> Finish {
-        let check_every = match self.traffic.user_timeout {
-            Duration::ZERO => LONGEST_CHECK,
-            timeout => (timeout / 4).min(LONGEST_CHECK),
-        };
-        let mut check = pin!(sleep(check_every));
-        let mut armed = false;
-        poll_fn(|cx| {
-            loop {
-                if self.finish.is_some() || self.poll(cx).is_ready() {
-                    return Poll::Ready(());
-                }
-                // A timer runs only while something was sent and may be stuck: an idle session is never woken.
-                if !armed && self.sent_or_stuck() {
-                    armed = true;
-                    check.as_mut().reset(Instant::now() + check_every);
-                }
-                if !armed || check.as_mut().poll(cx).is_pending() {
-                    return Poll::Pending;
-                }
-                armed = false;
-                self.check_for_stalls();
-            }
-        })
-        .await;
-        self.finish.take().unwrap_or_else(|| {
-            // Ready only ever follows a finish; a session that somehow lost it is ended, not spun.
-            Finish::Failed(io::Error::other("finished without a finish"))
-        })
-    }
-
-    /// Moves what can be moved. Ready once `finish` is set.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let up = self.poll_up(cx);
-        let down = self.poll_down(cx);
-        if self.closed_first.is_none() {
-            self.closed_first = match (self.up.source_closed(), self.down.source_closed()) {
-                (true, _) => Some(Side::Client),
-                (false, true) => Some(Side::Leader),
-                (false, false) => None,
-            };
-        }
-        self.finish = Some(match (up, down) {
-            (Poll::Ready(Err(broken)), _) => {
-                self.deliver_last_words(|relay| (relay.poll_down(cx).is_pending(), relay.down.moved()));
-                lost(broken, Side::Client)
-            }
-            (_, Poll::Ready(Err(broken))) => {
-                self.deliver_last_words(|relay| (relay.poll_up(cx).is_pending(), relay.up.moved()));
-                lost(broken, Side::Leader)
-            }
-            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Finish::Closed(self.closed_first.unwrap_or(Side::Client)),
-            _ => return Poll::Pending,
-        });
-        Poll::Ready(())
-    }
-
-    fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        let traffic = self.traffic;
-        let last = self.down.ended();
-        self.up
-            .poll(cx, self.client, self.leader, &traffic.pipes, &traffic.to_leader, last)
-    }
-
-    fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        let traffic = self.traffic;
-        let last = self.up.ended();
-        self.down
-            .poll(cx, self.leader, self.client, &traffic.pipes, &traffic.to_client, last)
-    }
-
-    /// A side that broke cannot be sent to, but what it had sent before is still in its socket: the error message that PostgreSQL leaves behind when
-    /// it resets a connection must reach the client. Goes on while that makes progress; a broken socket's buffer is finite.
-    fn deliver_last_words(&mut self, mut go_on: impl FnMut(&mut Self) -> (bool, u64)) {
-        let mut before = u64::MAX;
-        loop {
-            let (pending, moved) = go_on(self);
-            if !pending || moved == before {
-                return;
-            }
-            before = moved;
-        }
-    }
-
+/// A pair that its owner gets back; nothing is closed yet.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) client: TcpStream,
+    pub(crate) leader: TcpStream,
+    pub(crate) finish: Finish,
+    /// Bytes delivered to the leader, and to the client.
+    pub(crate) moved: (u64, u64),
     /// Whose FIN came first, if any has come.
-    pub(crate) fn closed_first(&self) -> Option<Side> {
-        self.closed_first
+    pub(crate) closed_first: Option<Side>,
+    /// Bytes for the client were still in hand: closing it with a FIN would pass a cut stream off as a whole one.
+    pub(crate) owes_client: bool,
+}
+
+/// The threads that move bytes. Dropped, they end when their last pair has.
+#[derive(Debug)]
+pub(crate) struct Workers<O: Owner> {
+    workers: Vec<Arc<Desk<O>>>,
+}
+
+/// What is seen of a worker from outside.
+#[derive(Debug)]
+struct Desk<O> {
+    mailbox: Mailbox<O>,
+    /// Pairs that it has, or that are on the way to it.
+    pairs: AtomicUsize,
+}
+
+/// What a worker is told.
+#[derive(Debug)]
+enum Message<O> {
+    Adopt(TcpStream, TcpStream, O),
+    /// Ask every owner whether its pair is over.
+    Look,
+    /// Nothing more will come.
+    Close,
+}
+
+impl<O: Owner> Workers<O> {
+    /// Starts `count` threads. Each receiver gets its error when that thread broke down, which only a defect can make it do.
+    pub(crate) fn start(count: usize, traffic: &Arc<Traffic>) -> io::Result<(Self, Vec<oneshot::Receiver<()>>)> {
+        Self::start_with(count, traffic, || Box::new(Kernel))
     }
 
-    fn sent_or_stuck(&self) -> bool {
-        self.up.has_moved_since_check() || self.down.has_moved_since_check() || self.stall.seen()
-    }
-
-    /// See [`stall`]. Also notices the reset of a side that is not being read, because the other does not take what was read before.
-    fn check_for_stalls(&mut self) {
-        self.up.checked();
-        self.down.checked();
-        let timeout = self.traffic.user_timeout;
-        if !timeout.is_zero() {
-            self.stall.check(self.client, self.leader, timeout);
+    fn start_with(
+        count: usize,
+        traffic: &Arc<Traffic>,
+        calls: impl Fn() -> Box<dyn Calls>,
+    ) -> io::Result<(Self, Vec<oneshot::Receiver<()>>)> {
+        let mut started = (Self { workers: Vec::new() }, Vec::new());
+        for number in 0..count {
+            let desk = Arc::new(Desk {
+                mailbox: Mailbox::new()?,
+                pairs: AtomicUsize::new(0),
+            });
+            let worker = Worker::new(desk.clone(), traffic.clone(), calls())?;
+            let (ended, end) = oneshot::channel();
+            std::thread::Builder::new()
+                .name(format!("forward-{number}"))
+                .spawn(move || {
+                    worker.run();
+                    let _nobody_waits_any_more = ended.send(());
+                })?;
+            started.0.workers.push(desk);
+            started.1.push(end);
         }
-        for (flow, socket, side) in [
-            (&self.up, self.client, Side::Client),
-            (&self.down, self.leader, Side::Leader),
-        ] {
-            if flow.holds_bytes()
-                && let Ok(Some(error)) = socket.take_error()
-            {
-                self.finish = Some(Finish::Lost(side, error));
-            }
+        Ok(started)
+    }
+
+    /// Hands a connected pair to the worker that has the fewest. Both sockets must be non-blocking.
+    pub(crate) fn adopt(&self, client: TcpStream, leader: TcpStream, owner: O) {
+        let least = self
+            .workers
+            .iter()
+            .min_by_key(|desk| desk.pairs.load(Ordering::Relaxed));
+        if let Some(desk) = least {
+            desk.pairs.fetch_add(1, Ordering::Relaxed);
+            desk.mailbox.post(Message::Adopt(client, leader, owner));
+        }
+    }
+
+    /// How many pairs each worker has.
+    #[cfg(test)]
+    fn pairs(&self) -> Vec<usize> {
+        let pairs = self.workers.iter().map(|desk| desk.pairs.load(Ordering::Relaxed));
+        pairs.collect()
+    }
+
+    /// Makes every worker ask each owner whether its pair is over, before it moves another byte.
+    pub(crate) fn look(&self) {
+        for desk in &self.workers {
+            desk.mailbox.post(Message::Look);
+        }
+    }
+}
+
+impl<O: Owner> Drop for Workers<O> {
+    fn drop(&mut self) {
+        for desk in &self.workers {
+            desk.mailbox.post(Message::Close);
         }
     }
 }
@@ -222,13 +183,5 @@ impl Side {
             Self::Client => Self::Leader,
             Self::Leader => Self::Client,
         }
-    }
-}
-
-fn lost(broken: Broken, source: Side) -> Finish {
-    match broken.culprit {
-        Culprit::Source => Finish::Lost(source, broken.error),
-        Culprit::Sink => Finish::Lost(source.other(), broken.error),
-        Culprit::Own => Finish::Failed(broken.error),
     }
 }

@@ -8,7 +8,6 @@ use std::io::{self, ErrorKind};
 use std::pin::pin;
 use std::time::Duration;
 
-use prometheus::IntCounter;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
@@ -196,12 +195,6 @@ impl Opening {
         if send(client, answer).await.is_ok() {
             self.moved.1 += answer.len() as u64;
         }
-    }
-
-    /// Counts what was moved.
-    pub(super) fn count(&self, to_leader: &IntCounter, to_client: &IntCounter) {
-        to_leader.inc_by(self.moved.0);
-        to_client.inc_by(self.moved.1);
     }
 }
 

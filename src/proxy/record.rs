@@ -7,43 +7,40 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tracing::debug;
 
+use super::Context;
 use crate::ending::Ending;
 use crate::leader::Leader;
-use crate::metrics::{Metrics, SessionState};
-use crate::recorder::Recorder;
+use crate::metrics::SessionState;
 
 /// One session's record. Dropped without an ending, as in a panic, it still leaves the gauges right.
 #[derive(Debug)]
 pub(super) struct Record {
-    metrics: Arc<Metrics>,
-    recorder: Arc<Recorder>,
-    peer: SocketAddr,
+    pub(super) context: Arc<Context>,
+    pub(super) peer: SocketAddr,
     state: SessionState,
     begun: Instant,
     dialled_at: Option<Instant>,
-    reached: Option<(Leader, u16, Instant)>,
-    moved: (u64, u64),
+    reached: Option<(Arc<Leader>, u16, Instant)>,
 }
 
 impl Record {
     /// Of a session that begins now, with its client held.
-    pub(super) fn open(metrics: Arc<Metrics>, recorder: Arc<Recorder>, peer: SocketAddr) -> Self {
-        metrics.sessions(SessionState::Held).inc();
+    pub(super) fn open(context: Arc<Context>, peer: SocketAddr) -> Self {
+        context.metrics.sessions(SessionState::Held).inc();
         Self {
-            metrics,
-            recorder,
+            context,
             peer,
             state: SessionState::Held,
             begun: Instant::now(),
             dialled_at: None,
             reached: None,
-            moved: (0, 0),
         }
     }
 
     fn enter(&mut self, state: SessionState) {
-        self.metrics.sessions(self.state).dec();
-        self.metrics.sessions(state).inc();
+        let metrics = &self.context.metrics;
+        metrics.sessions(self.state).dec();
+        metrics.sessions(state).inc();
         self.state = state;
     }
 
@@ -57,7 +54,7 @@ impl Record {
     }
 
     /// The leader was reached through `socket`.
-    pub(super) fn forwarding(&mut self, leader: &Leader, socket: &TcpStream) {
+    pub(super) fn forwarding(&mut self, leader: &Arc<Leader>, socket: &TcpStream) {
         // Under this port PostgreSQL shows the session (pg_stat_activity.client_port). It costs a system call, so only who will read it pays.
         let port = if tracing::enabled!(tracing::Level::DEBUG) {
             socket.local_addr().map_or(0, |address| address.port())
@@ -68,12 +65,9 @@ impl Record {
         self.enter(SessionState::Forwarding);
         let dialled_at = self.dialled_at.unwrap_or(self.begun);
         self.observe_hold(dialled_at);
-        self.recorder.session(leader, dialled_at.duration_since(self.begun));
-    }
-
-    /// Bytes delivered to the leader and to the client.
-    pub(super) fn moved(&mut self, bytes: (u64, u64)) {
-        self.moved = bytes;
+        self.context
+            .recorder
+            .session(leader, dialled_at.duration_since(self.begun));
     }
 
     /// The client was given up before a leader was reached.
@@ -81,16 +75,17 @@ impl Record {
         self.observe_hold(Instant::now());
     }
 
-    pub(super) fn end(self, ending: Ending) {
-        self.metrics.ended(ending);
+    /// `moved`: bytes delivered to the leader, and to the client.
+    pub(super) fn end(self, ending: Ending, moved: (u64, u64)) {
+        self.context.metrics.ended(ending);
         let reached = self.reached.as_ref();
         debug!(
             peer = %self.peer,
             leader = reached.map(|(leader, ..)| tracing::field::display(leader)),
             leader_side_port = reached.map(|(_, port, _)| *port),
             %ending,
-            bytes_to_leader = self.moved.0,
-            bytes_to_client = self.moved.1,
+            bytes_to_leader = moved.0,
+            bytes_to_client = moved.1,
             reached_after = reached.map(|(.., at)| tracing::field::debug(at.duration_since(self.begun))),
             lasted = ?self.begun.elapsed(),
             "session ended"
@@ -98,7 +93,8 @@ impl Record {
     }
 
     fn observe_hold(&self, until: Instant) {
-        self.metrics
+        self.context
+            .metrics
             .hold_seconds
             .observe(until.duration_since(self.begun).as_secs_f64());
     }
@@ -106,6 +102,6 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        self.metrics.sessions(self.state).dec();
+        self.context.metrics.sessions(self.state).dec();
     }
 }

@@ -6,18 +6,19 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::debug;
 
 use super::connect::{DialError, connect};
-use super::forward::{Finish, Relay, Side};
+use super::forward::{Finish, Finished, Owner, Side};
 use super::hold::{self, Turn};
 use super::opening::{NotYet, Opening};
 use super::record::Record;
 use super::refuse::{SqlState, refuse};
 use super::socket;
-use super::{Settings, Shared};
+use super::{Context, Settings, Shared};
 use crate::ending::Ending;
 use crate::leader::{Complaint, Leader};
 use crate::slot::Lease;
@@ -25,6 +26,7 @@ use crate::slot::Lease;
 /// Between two dials of a leader that cannot be reached, unless discovery publishes something first; it doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
 /// A client, accepted and admitted.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -37,6 +39,18 @@ pub(super) struct Session {
 struct Reached {
     leader: TcpStream,
     lease: Lease,
+}
+
+/// A session whose bytes a worker moves: all that is left of it meanwhile. The fields are dropped in this order: whoever waits for the last lease or
+/// token reads the counters then.
+#[derive(Debug)]
+pub(super) struct Forwarded {
+    record: Record,
+    /// Bytes of the opening.
+    first: (u64, u64),
+    lease: Lease,
+    _place: OwnedSemaphorePermit,
+    _tracked: TaskTrackerToken,
 }
 
 /// Why a leader did not take the client. Its text ends a sentence that begins with the leader's name.
@@ -68,10 +82,10 @@ impl Session {
         Self { client, peer, shared }
     }
 
-    /// The whole session. Afterwards both sockets are closed and the ending is recorded.
-    pub(super) async fn run(self) {
+    /// The session until its client has a leader, when a worker takes it over, or has none to hope for.
+    pub(super) async fn run(self, place: OwnedSemaphorePermit) {
         let context = &self.shared.context;
-        let mut record = Record::open(context.metrics.clone(), context.recorder.clone(), self.peer);
+        let mut record = Record::open(context.clone(), self.peer);
         let mut opening = Opening::default();
         let forced = context.drain.forced();
         let reached = tokio::select! {
@@ -79,22 +93,39 @@ impl Session {
             () = forced.cancelled() => Err(GivenUp { ending: Ending::Shutdown, last_failure: None }),
             reached = self.reach(&mut opening, &mut record) => reached,
         };
-        let ending = match reached {
-            Ok(Reached { leader, lease }) => {
-                let ending = self.forward(leader, &lease, &opening, &forced, &mut record).await;
-                record.end(ending);
-                // Only now: who waits for the last session to end reads the counters then.
-                drop(lease);
-                return;
-            }
+        match reached {
+            Ok(reached) => self.hand_over(reached, &opening, record, place),
             Err(given_up) => {
                 record.gave_up();
                 let ending = given_up.ending;
                 self.refuse(given_up, opening.into_heard()).await;
-                ending
+                record.end(ending, (0, 0));
             }
-        };
-        record.end(ending);
+        }
+    }
+
+    /// To the worker that will move its bytes; closing and recording is [`Forwarded`]'s business then.
+    fn hand_over(self, reached: Reached, opening: &Opening, record: Record, place: OwnedSemaphorePermit) {
+        let Self { client, shared, .. } = self;
+        let first = opening.moved();
+        shared.traffic.to_leader.inc_by(first.0);
+        shared.traffic.to_client.inc_by(first.1);
+        match (client.into_std(), reached.leader.into_std()) {
+            (Ok(client), Ok(leader)) => {
+                let forwarded = Forwarded {
+                    _tracked: shared.context.drain.token(),
+                    record,
+                    first,
+                    lease: reached.lease,
+                    _place: place,
+                };
+                shared.workers.adopt(client, leader, forwarded);
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                debug!(peer = %record.peer, %error, "cannot hand the session over");
+                record.end(Ending::Failed, first);
+            }
+        }
     }
 
     /// Waits for a leader, dials it and opens the session there, until one takes the client or the hold deadline passes. Cancel-safe.
@@ -177,60 +208,9 @@ impl Session {
             Failure::Opening(_) => true,
         };
         if is_leaders {
-            self.complain(leader, failure.to_string());
+            complain(&self.shared.context, leader, failure.to_string());
         }
         format!("{leader} {failure}")
-    }
-
-    fn complain(&self, leader: &Leader, what: String) {
-        let complaint = Complaint {
-            member: leader.member.clone(),
-            what,
-        };
-        // When the channel is full, discovery has plenty of the same to go by.
-        let _full_is_fine = self.shared.context.complaints.try_send(complaint);
-    }
-
-    /// Forwards until both sides are done, a side broke, the leader's time is over, or shutdown forces it; then closes both sockets.
-    async fn forward(
-        self,
-        leader: TcpStream,
-        lease: &Lease,
-        opening: &Opening,
-        forced: &CancellationToken,
-        record: &mut Record,
-    ) -> Ending {
-        let traffic = &self.shared.traffic;
-        opening.count(&traffic.to_leader, &traffic.to_client);
-        let mut relay = Relay::new(&self.client, &leader, traffic);
-        // Biased: a change of leader must win over a late byte.
-        let stopped = tokio::select! {
-            biased;
-            () = lease.ended() => Err(lease.ending().unwrap_or(Ending::LeaderChanged)),
-            () = forced.cancelled() => Err(Ending::Shutdown),
-            finish = relay.finished() => Ok(finish),
-        };
-        let ((up, down), (first_up, first_down)) = (relay.moved(), opening.moved());
-        record.moved((first_up + up, first_down + down));
-        let (ending, client_close, leader_close) = match &stopped {
-            Ok(finish) => verdict(finish, &relay),
-            // The old leader's side is reset, so that no backend lingers over an answer. The client reads an end at once, after what was delivered
-            // to it before: a reset would make it lose, say, the confirmation of a commit that the old leader did give. But an end in the middle
-            // of what is still in hand would look whole, so then it is a reset too. (Where the client was still sending, Linux makes it one.)
-            Err(ending) if relay.owes(Side::Client) => (*ending, Close::Reset, Close::Reset),
-            Err(ending) => (*ending, Close::Fin, Close::Reset),
-        };
-        drop(relay);
-        match &stopped {
-            Ok(Finish::Lost(Side::Leader, error)) if ending == Ending::LeaderLost => {
-                self.complain(&lease.leader, format!("a session broke: {error}"));
-            }
-            Ok(Finish::Failed(error)) => debug!(peer = %self.peer, %error, "forwarding failed"),
-            _ => {}
-        }
-        close(leader, leader_close);
-        close(self.client, client_close);
-        ending
     }
 
     /// A client that is still there is told why it got no leader.
@@ -255,17 +235,59 @@ impl Session {
     }
 }
 
-/// What a finish means for the session: its ending, and how the client's and the leader's sockets are closed.
-fn verdict(finish: &Finish, relay: &Relay<'_>) -> (Ending, Close, Close) {
-    match finish {
-        Finish::Closed(side) => (closed_by(*side), Close::Fin, Close::Fin),
-        // The session was over when the first side closed: PostgreSQL ends every TLS session with a reset, since it never reads the client's last
-        // record, and a client that closed early resets what comes after. The other side gets the reset that it would have got.
-        Finish::Lost(..) if let Some(side) = relay.closed_first() => (closed_by(side), Close::Reset, Close::Reset),
-        Finish::Lost(Side::Client, _) => (Ending::ClientLost, Close::Reset, Close::Reset),
-        Finish::Lost(Side::Leader, _) => (Ending::LeaderLost, Close::Reset, Close::Reset),
-        Finish::Failed(_) => (Ending::Failed, Close::Reset, Close::Reset),
+impl Owner for Forwarded {
+    fn is_over(&self) -> bool {
+        self.lease.ending().is_some() || self.record.context.drain.is_forced()
     }
+
+    fn finished(self, pair: Finished) {
+        let (ending, client_close, leader_close) = self.verdict(&pair);
+        match &pair.finish {
+            Finish::Lost(Side::Leader, error) if ending == Ending::LeaderLost => {
+                let broke = format!("a session broke: {error}");
+                complain(&self.record.context, &self.lease.leader, broke);
+            }
+            Finish::Failed(error) => debug!(peer = %self.record.peer, %error, "forwarding failed"),
+            _ => {}
+        }
+        close(pair.leader, leader_close);
+        close(pair.client, client_close);
+        let moved = (self.first.0 + pair.moved.0, self.first.1 + pair.moved.1);
+        self.record.end(ending, moved);
+    }
+}
+
+impl Forwarded {
+    /// What the finish means for the session: its ending, and how the client's and the leader's sockets are closed.
+    fn verdict(&self, pair: &Finished) -> (Ending, Close, Close) {
+        match pair.finish {
+            // The old leader's side is reset, so that no backend lingers over an answer. The client reads an end at once, after what was delivered
+            // to it before: a reset would make it lose, say, the confirmation of a commit that the old leader did give. But an end in the middle
+            // of what is still in hand would look whole, so then it is a reset too. (Where the client was still sending, Linux makes it one.)
+            Finish::Stopped => {
+                let ending = self.lease.ending().unwrap_or(Ending::Shutdown);
+                let client_close = if pair.owes_client { Close::Reset } else { Close::Fin };
+                (ending, client_close, Close::Reset)
+            }
+            Finish::Closed(side) => (closed_by(side), Close::Fin, Close::Fin),
+            // The session was over when the first side closed: PostgreSQL ends every TLS session with a reset, since it never reads the client's last
+            // record, and a client that closed early resets what comes after. The other side gets the reset that it would have got.
+            Finish::Lost(..) if let Some(side) = pair.closed_first => (closed_by(side), Close::Reset, Close::Reset),
+            Finish::Lost(Side::Client, _) => (Ending::ClientLost, Close::Reset, Close::Reset),
+            Finish::Lost(Side::Leader, _) => (Ending::LeaderLost, Close::Reset, Close::Reset),
+            Finish::Failed(_) => (Ending::Failed, Close::Reset, Close::Reset),
+        }
+    }
+}
+
+/// Tells discovery what was seen of a leader.
+fn complain(context: &Context, leader: &Leader, what: String) {
+    let complaint = Complaint {
+        member: leader.member.clone(),
+        what,
+    };
+    // When the channel is full, discovery has plenty of the same to go by.
+    let _full_is_fine = context.complaints.try_send(complaint);
 }
 
 fn closed_by(side: Side) -> Ending {
@@ -275,7 +297,7 @@ fn closed_by(side: Side) -> Ending {
     }
 }
 
-fn close(stream: TcpStream, how: Close) {
+fn close(stream: std::net::TcpStream, how: Close) {
     if how == Close::Reset {
         socket::reset_on_close(&stream);
     }

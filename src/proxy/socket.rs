@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -103,7 +104,7 @@ fn detect_death(socket: &SockRef<'_>, user_timeout: Duration) -> io::Result<()> 
 }
 
 /// Makes the coming close of `stream` a reset: nothing unsent is delivered, and the peer sees an error rather than an end.
-pub(super) fn reset_on_close(stream: &TcpStream) {
+pub(super) fn reset_on_close(stream: &impl AsFd) {
     // It fails only for a socket that is not one.
     let _cannot_fail = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
@@ -115,7 +116,7 @@ pub(super) fn shut_write(stream: &TcpStream) {
 }
 
 /// How many bytes may be unsent for the socket to count as writable; 0 for the system's default.
-pub(super) fn set_notsent_lowat(stream: &TcpStream, bytes: u32) -> io::Result<()> {
+pub(super) fn set_notsent_lowat(stream: &impl AsFd, bytes: u32) -> io::Result<()> {
     SockRef::from(stream).set_tcp_notsent_lowat(bytes)
 }
 

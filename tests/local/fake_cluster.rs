@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,7 @@ pub struct FakeCluster {
     pub a: FakeMember,
     pub b: FakeMember,
     lock: Arc<Mutex<Value>>,
+    frozen: Arc<AtomicBool>,
 }
 
 /// A running pgnorth; dropping it kills it, and shows its log when a test is failing.
@@ -53,10 +55,11 @@ impl FakeCluster {
             a,
             b,
             lock: Arc::new(Mutex::new(lock)),
+            frozen: Arc::default(),
         };
-        let (api, lock) = (cluster.api.clone(), cluster.lock.clone());
+        let (api, lock, frozen) = (cluster.api.clone(), cluster.lock.clone(), cluster.frozen.clone());
         tokio::spawn(async move {
-            for renewal in 0_u64.. {
+            for renewal in (0_u64..).take_while(|_| !frozen.load(Ordering::Relaxed)) {
                 let annotations = {
                     let mut lock = lock.lock().unwrap();
                     lock["renewTime"] = json!(renewal.to_string());
@@ -77,6 +80,17 @@ impl FakeCluster {
             lock.clone()
         };
         self.api.put("endpoints", "pg", &annotations);
+    }
+
+    /// From now on nobody renews the lock.
+    pub fn freeze(&self) {
+        self.frozen.store(true, Ordering::Relaxed);
+    }
+
+    /// Patroni's dynamic configuration.
+    pub fn pause(&self, paused: bool) {
+        let config = json!({"ttl": 20, "pause": paused}).to_string();
+        self.api.put("endpoints", "pg-config", &json!({"config": config}));
     }
 
     /// The lock names another member.

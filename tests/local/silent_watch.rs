@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::fake_cluster::{FakeCluster, Product};
+use crate::fake_patroni::Answer;
 
 const TTL: u32 = 4;
 
@@ -26,6 +27,30 @@ async fn a_silent_watch_is_noticed_and_the_new_leader_followed() {
     assert!(cluster.api.gets() > gets, "the object was asked for");
     let log = product.log();
     assert!(!log.contains("fencing"), "no fence");
+}
+
+/// In pause a lock that nobody renews ends nothing, so all depends on hearing that the pause is over.
+#[tokio::test]
+async fn the_end_of_a_pause_is_heard_although_every_watch_is_dead_and_the_leader_frozen() {
+    let cluster = FakeCluster::start(TTL).await;
+    cluster.pause(true);
+    let product = Product::start(&cluster, &[]).await;
+    let mut session = product.session().await;
+
+    cluster.a.answers(Answer::Nothing);
+    cluster.freeze();
+    cluster.api.mute_watches();
+    product.decides("route", Some("a"), "paused").await;
+    session.lives().await;
+    cluster.pause(false);
+
+    // Well before a connection that brings nothing is given up for that alone.
+    let soon = Duration::from_secs(u64::from(3 * TTL));
+    let fenced = product.decides("fence", None, "has not renewed");
+    tokio::time::timeout(soon, fenced)
+        .await
+        .expect("the end of the pause is heard");
+    session.ends().await;
 }
 
 #[tokio::test]

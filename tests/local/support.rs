@@ -16,7 +16,6 @@ use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// What takes longer than this hangs.
@@ -29,8 +28,6 @@ pub struct Rig {
     pub metrics: Arc<Metrics>,
     pub complaints: mpsc::Receiver<Complaint>,
     pub address: SocketAddr,
-    /// The accept loop.
-    pub running: JoinHandle<()>,
 }
 
 /// A leader: a listener that the test accepts from.
@@ -49,6 +46,7 @@ pub fn settings() -> Settings {
         connect_timeout: Duration::from_secs(30),
         tcp_user_timeout: Duration::from_secs(30),
         max_sessions: 10_000,
+        workers: 2,
     }
 }
 
@@ -64,7 +62,7 @@ impl Rig {
         let drain = Drain::default();
         let metrics = Arc::new(Metrics::new());
         let (complain, complaints) = mpsc::channel(100);
-        let running = tokio::spawn(proxy.run(Arc::new(Context {
+        tokio::spawn(proxy.run(Arc::new(Context {
             slot: slot.clone(),
             drain: drain.clone(),
             metrics: metrics.clone(),
@@ -78,7 +76,6 @@ impl Rig {
             metrics,
             complaints,
             address,
-            running,
         }
     }
 

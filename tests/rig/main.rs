@@ -10,8 +10,6 @@
 mod support;
 
 mod clients;
-mod failovers;
-mod hiccups;
 mod repeated;
 mod start_and_end;
 mod the_rig;

@@ -7,15 +7,20 @@ use serde_json::{Value, json};
 
 use super::etcd;
 use super::kubernetes::NAMESPACE;
-use super::network::GATEWAY;
+use super::network::Network;
 use super::patroni::{POSTGRES_PORT, REST_PORT};
 use super::psql::PASSWORD;
-use super::rig::{Dcs, SCOPE, Settings};
+use super::rig::{Dcs, SCOPE, Settings, name};
 use super::tls::Tls;
 
-pub fn member(name: &str, address: Ipv4Addr, folder: &Path, tls: &Tls, dcs: Dcs, settings: &Settings) -> Value {
+/// Of the member number `index`.
+pub fn member(index: u8, network: &Network, folder: &Path, tls: &Tls, dcs: Dcs, settings: &Settings) -> Value {
+    let address = network.host(index);
     let (dcs, dcs_config) = match dcs {
-        Dcs::Etcd => ("etcd3", json!({"host": format!("{GATEWAY}:{}", etcd::PORT)})),
+        Dcs::Etcd => (
+            "etcd3",
+            json!({"host": format!("{}:{}", network.gateway(), etcd::PORT)}),
+        ),
         Dcs::Endpoints => ("kubernetes", kubernetes(address, true)),
         Dcs::ConfigMaps => ("kubernetes", kubernetes(address, false)),
     };
@@ -27,7 +32,7 @@ pub fn member(name: &str, address: Ipv4Addr, folder: &Path, tls: &Tls, dcs: Dcs,
     }
     json!({
         "scope": SCOPE,
-        "name": name,
+        "name": name(index),
         "restapi": restapi,
         dcs: dcs_config,
         "bootstrap": {
@@ -78,8 +83,8 @@ fn postgresql(address: Ipv4Addr, folder: &Path, tls: &Tls) -> Value {
         "basebackup": [{"checkpoint": "fast"}, "no-sync"],
         "pg_hba": [
             "local all all trust",
-            "host all all 10.244.0.0/16 scram-sha-256",
-            "host replication all 10.244.0.0/16 scram-sha-256",
+            format!("host all all {address}/16 scram-sha-256"),
+            format!("host replication all {address}/16 scram-sha-256"),
         ],
         "parameters": {
             "unix_socket_directories": folder,

@@ -10,6 +10,9 @@ if [ "${1-}" = --in-the-world ]; then
     # PostgreSQL that is killed leaves its shared memory behind.
     mount -t tmpfs -o mode=1777 pgnorth-rig /dev/shm
     mkdir /run/netns "$PGNORTH_RIG"
+    # `ip netns add` would do this itself, but not when two rigs start at once.
+    mount --bind /run/netns /run/netns
+    mount --make-shared /run/netns
     ip link set lo up
     # No exec: this shell is process 1, which has to reap orphans, and which the kernel shields from signals.
     "$@"

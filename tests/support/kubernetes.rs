@@ -13,8 +13,7 @@ use serde_json::{Value, json};
 
 use super::etcd::{self, Etcd};
 use super::http::{Answer, Http, Request};
-use super::network::GATEWAY;
-use super::process::Process;
+use super::process::{Process, run};
 use super::rig::cache;
 use super::tls::{Tls, path};
 use super::wait::wait_until;
@@ -39,6 +38,7 @@ pub enum User {
 
 pub struct Kubernetes {
     api: Mutex<Process>,
+    address: Ipv4Addr,
     folder: PathBuf,
     tls: Tls,
     http: Http,
@@ -70,12 +70,13 @@ impl User {
 }
 
 impl Kubernetes {
-    /// Starts the API; afterwards it is ready, and the Roles are in force.
-    pub async fn start(folder: &Path, tls: &Tls, http: &Http) -> Self {
-        let etcd = Etcd::start(folder, http, Ipv4Addr::LOCALHOST).await;
+    /// Starts the API on one address; afterwards it is ready, and the Roles are in force.
+    pub async fn start(folder: &Path, tls: &Tls, http: &Http, address: Ipv4Addr) -> Self {
+        let etcd = Etcd::start(folder, http, address).await;
         fs::write(folder.join("tokens"), User::ALL.map(User::line).concat()).expect("write the token file");
         let kubernetes = Self {
-            api: Mutex::new(start_api(folder, tls)),
+            api: Mutex::new(start_api(folder, tls, address)),
+            address,
             folder: folder.to_owned(),
             tls: tls.clone(),
             http: http.clone(),
@@ -100,7 +101,7 @@ impl Kubernetes {
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": name,
-            "clusters": [{"name": "rig", "cluster": {"server": url(""), "certificate-authority": authority}}],
+            "clusters": [{"name": "rig", "cluster": {"server": self.url(""), "certificate-authority": authority}}],
             "users": [{"name": name, "user": {"token": name}}],
             "contexts": [{"name": name, "context": {"cluster": "rig", "user": name, "namespace": NAMESPACE}}],
         });
@@ -110,7 +111,7 @@ impl Kubernetes {
 
     /// Asks the API as a user; `path` begins with `/api`. An API that doesn't answer is an error.
     pub async fn ask(&self, user: User, method: &str, path: &str, body: Option<&Value>) -> std::io::Result<Answer> {
-        let url = url(path);
+        let url = self.url(path);
         let content_type = if method == "PATCH" {
             MERGE_PATCH
         } else {
@@ -177,7 +178,7 @@ impl Kubernetes {
     /// Starts the API server again after `api_stop`; afterwards it is ready.
     pub async fn api_start(&self) {
         assert!(self.api().exit_status().is_some(), "the API server runs already");
-        *self.api() = start_api(&self.folder, &self.tls);
+        *self.api() = start_api(&self.folder, &self.tls, self.address);
         self.wait_until_ready().await;
     }
 
@@ -188,6 +189,33 @@ impl Kubernetes {
 
     pub fn api_thaw(&self) {
         self.api().signal(Signal::CONT);
+    }
+
+    /// Cuts the API off from the product alone: what either says to the other is dropped in silence. Only the product (and this rig)
+    /// reaches the API through the loopback device, since Patroni's members have hosts of their own.
+    pub fn cut_off(&self) {
+        let (table, address) = (self.table(), self.address.to_string());
+        run("nft", &["add", "table", "inet", &table]);
+        let hook = "{ type filter hook output priority 0; }";
+        run("nft", &["add", "chain", "inet", &table, "out", hook]);
+        for (peer, port) in [("daddr", "dport"), ("saddr", "sport")] {
+            let rule = format!("add rule inet {table} out oifname lo ip {peer} {address} tcp {port} {PORT} drop");
+            run("nft", &rule.split(' ').collect::<Vec<_>>());
+        }
+    }
+
+    /// Ends what `cut_off` began.
+    pub fn restore(&self) {
+        run("nft", &["delete", "table", "inet", &self.table()]);
+    }
+
+    /// One nftables table a rig.
+    fn table(&self) -> String {
+        format!("cut_{}", self.address.octets()[1])
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("https://{}:{PORT}{path}", self.address)
     }
 
     fn api(&self) -> MutexGuard<'_, Process> {
@@ -231,12 +259,12 @@ impl Kubernetes {
     }
 }
 
-fn start_api(folder: &Path, tls: &Tls) -> Process {
+fn start_api(folder: &Path, tls: &Tls, address: Ipv4Addr) -> Process {
     let program = etcd::program("kube-apiserver").unwrap_or_else(|| cache().join("bin/kube-apiserver"));
     let mut command = Command::new(program);
-    command.arg(format!("--etcd-servers=http://{}:{}", Ipv4Addr::LOCALHOST, etcd::PORT));
-    command.arg(format!("--bind-address={GATEWAY}"));
-    command.arg(format!("--advertise-address={GATEWAY}"));
+    command.arg(format!("--etcd-servers=http://{address}:{}", etcd::PORT));
+    command.arg(format!("--bind-address={address}"));
+    command.arg(format!("--advertise-address={address}"));
     command.arg(format!("--secure-port={PORT}"));
     command.arg(format!("--tls-cert-file={}", path(&tls.certificate)));
     command.arg(format!("--tls-private-key-file={}", path(&tls.key)));
@@ -254,10 +282,6 @@ fn start_api(folder: &Path, tls: &Tls) -> Process {
     // It wants a controller that creates a service account in each namespace before any pod.
     command.arg("--disable-admission-plugins=ServiceAccount");
     Process::start("kube-apiserver", command, &folder.join("kube-apiserver.log"))
-}
-
-fn url(path: &str) -> String {
-    format!("https://{GATEWAY}:{PORT}{path}")
 }
 
 fn object(name: &str) -> String {

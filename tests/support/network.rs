@@ -1,4 +1,4 @@
-//! Hosts: a bridge at 10.244.0.1 and one network namespace a host, joined by a veth pair.
+//! Hosts: a bridge and one network namespace a host, joined by a veth pair. Each rig of a world has a network of its own: 10.244.0.0/16 is the first's.
 //! Kubernetes refuses loopback addresses in Endpoints, so members need addresses of their own.
 
 use std::fs;
@@ -9,17 +9,15 @@ use rustix::process::Signal;
 
 use super::process::{run, send};
 
-/// Where etcd and kube-apiserver listen, and where members see the product's connections come from.
-pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
-
-const BRIDGE: &str = "hosts";
-
 /// The bridge; dropping it removes it.
-pub struct Network(());
+pub struct Network {
+    place: u8,
+    bridge: String,
+}
 
 /// One network namespace with an address; dropping it kills what runs in it and removes it.
 pub struct Host {
-    name: String,
+    namespace: String,
     veth: String,
     pub address: Ipv4Addr,
 }
@@ -33,40 +31,62 @@ pub struct HostProcess {
 }
 
 impl Network {
-    pub fn start() -> Self {
-        run("ip", &["link", "add", BRIDGE, "type", "bridge"]);
-        let network = Self(());
-        run("ip", &["address", "add", &format!("{GATEWAY}/16"), "dev", BRIDGE]);
-        run("ip", &["link", "set", BRIDGE, "up"]);
+    /// The network of the rig number `place`.
+    pub fn start(place: u8) -> Self {
+        let network = Self {
+            place,
+            bridge: format!("hosts{place}"),
+        };
+        let bridge = network.bridge.as_str();
+        run("ip", &["link", "add", bridge, "type", "bridge"]);
+        run(
+            "ip",
+            &["address", "add", &format!("{}/16", network.gateway()), "dev", bridge],
+        );
+        run("ip", &["link", "set", bridge, "up"]);
         network
+    }
+
+    /// Where etcd and kube-apiserver listen, and where members see the product's connections come from.
+    pub fn gateway(&self) -> Ipv4Addr {
+        self.address(1)
+    }
+
+    /// The host number `index`: 10.244.0.10 and up.
+    pub fn host(&self, index: u8) -> Ipv4Addr {
+        self.address(10 + index)
+    }
+
+    fn address(&self, last: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, 244 + self.place, 0, last)
     }
 }
 
 impl Drop for Network {
     fn drop(&mut self) {
-        let _ = Command::new("ip").args(["link", "delete", BRIDGE]).output();
+        let _ = Command::new("ip").args(["link", "delete", &self.bridge]).output();
     }
 }
 
 impl Host {
-    /// The host number `index`: 10.244.0.10 and up.
-    pub fn start(_: &Network, name: &str, index: u8) -> Self {
-        let address = Ipv4Addr::new(10, 244, 0, 10 + index);
+    /// The host number `index` of a network.
+    pub fn start(network: &Network, index: u8) -> Self {
+        let (place, bridge, address) = (network.place, network.bridge.as_str(), network.host(index));
         let host = Self {
-            name: name.to_owned(),
-            veth: format!("host{index}"),
+            namespace: format!("host{place}-{index}"),
+            veth: format!("host{place}-{index}"),
             address,
         };
-        let veth = host.veth.as_str();
+        let (name, veth) = (host.namespace.as_str(), host.veth.as_str());
         run("ip", &["netns", "add", name]);
-        let mac = format!("02:00:00:00:00:{:02x}", 10 + index);
+        let mac = format!("02:00:00:00:{place:02x}:{:02x}", 10 + index);
         run(
             "ip",
             &[
                 "link", "add", veth, "type", "veth", "peer", "name", "eth0", "address", &mac, "netns", name,
             ],
         );
-        run("ip", &["link", "set", veth, "master", BRIDGE, "up"]);
+        run("ip", &["link", "set", veth, "master", bridge, "up"]);
         run(
             "ip",
             &[
@@ -92,7 +112,7 @@ impl Host {
                 "lladdr",
                 &mac,
                 "dev",
-                BRIDGE,
+                bridge,
                 "nud",
                 "permanent",
             ],
@@ -103,7 +123,7 @@ impl Host {
     /// A command that runs on this host as the user postgres.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/run/netns/{}", self.name));
+        command.arg(format!("--net=/run/netns/{}", self.namespace));
         command.args([
             "setpriv",
             "--reuid",
@@ -127,7 +147,7 @@ impl Host {
 
     /// Every living process of the host. Zombies hold no namespace, so they don't count.
     pub fn processes(&self) -> Vec<HostProcess> {
-        let ids = run("ip", &["netns", "pids", &self.name]);
+        let ids = run("ip", &["netns", "pids", &self.namespace]);
         ids.lines()
             .filter_map(|id| HostProcess::read(id.trim().parse().ok()?))
             .collect()
@@ -148,9 +168,9 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         // A host whose start failed half way has no namespace to look into.
-        if fs::exists(format!("/run/netns/{}", self.name)).unwrap_or(false) {
+        if fs::exists(format!("/run/netns/{}", self.namespace)).unwrap_or(false) {
             self.kill_all();
-            let _ = Command::new("ip").args(["netns", "delete", &self.name]).output();
+            let _ = Command::new("ip").args(["netns", "delete", &self.namespace]).output();
         }
         // The kernel frees a namespace some time later; the veth has to be gone at once, for the next rig.
         let _ = Command::new("ip").args(["link", "delete", &self.veth]).output();

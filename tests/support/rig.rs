@@ -1,18 +1,17 @@
 //! The rig: starts a Patroni cluster of three members with its DCS, tells the truth about it, and changes it.
 //! What hurts one member is `Member`'s; what hurts the API is `Kubernetes`'.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::task::spawn_blocking;
 
 use super::config;
 use super::etcd::Etcd;
 use super::http::Http;
 use super::kubernetes::{Kubernetes, User};
-use super::network::{GATEWAY, Host, Network};
+use super::network::{Host, Network};
 use super::patroni::{Member, Plan};
 use super::process::run;
 use super::tls::{Tls, path};
@@ -22,6 +21,11 @@ use super::wait::wait_until;
 pub const SCOPE: &str = "patronidemo";
 
 const MEMBERS: u8 = 3;
+
+/// Rigs that may run at a time in one world.
+const PLACES: u8 = 4;
+/// Longer than all tests together.
+const PLACE: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// A whole start is far below this, even on two busy cores.
 const START: Duration = Duration::from_secs(120);
@@ -54,7 +58,8 @@ pub struct Rig {
     tls: Tls,
     http: Http,
     folder: Folder,
-    _one_at_a_time: File,
+    dcs: Dcs,
+    _place: File,
 }
 
 /// The files of one rig; dropping it removes them.
@@ -67,17 +72,16 @@ impl Rig {
     }
 
     /// Starts a cluster; afterwards patronidemo-0 leads and two replicas stream, in Patroni's own view.
-    /// Rigs of one world run one at a time: this waits for the one before.
+    /// Several rigs of one world run beside each other; when all places are taken, this waits for one.
     pub async fn start_with(dcs: Dcs, settings: Settings) -> Self {
         let world = world();
-        let lock = File::create(world.join("lock")).expect("create the lock file");
-        let lock = spawn_blocking(move || lock.lock().map(|()| lock))
-            .await
-            .expect("not cancelled");
-        let folder = Folder::create(&world.join("cluster"));
-        let tls = Tls::make(&folder.0);
+        let (place, lock) = wait_until("a place for the rig", PLACE, async || free_place(&world)).await;
+        let network = Network::start(place);
+        let folder = Folder::create(&world.join(format!("cluster{place}")));
+        let mut addresses = vec![network.gateway()];
+        addresses.extend((0..MEMBERS).map(|index| network.host(index)));
+        let tls = Tls::make(&folder.0, &addresses);
         let http = Http::new(tls.connector());
-        let network = Network::start();
         let mut rig = Self {
             members: Vec::new(),
             kubernetes: None,
@@ -86,7 +90,8 @@ impl Rig {
             tls,
             http,
             folder,
-            _one_at_a_time: lock.expect("lock the lock file"),
+            dcs,
+            _place: lock,
         };
         rig.start_dcs(dcs).await;
         for index in 0..MEMBERS {
@@ -98,22 +103,23 @@ impl Rig {
     }
 
     async fn start_dcs(&mut self, dcs: Dcs) {
+        let gateway = self.network.gateway();
         match dcs {
-            Dcs::Etcd => self.etcd = Some(Etcd::start(&self.folder.0, &self.http, GATEWAY).await),
+            Dcs::Etcd => self.etcd = Some(Etcd::start(&self.folder.0, &self.http, gateway).await),
             Dcs::Endpoints | Dcs::ConfigMaps => {
-                self.kubernetes = Some(Kubernetes::start(&self.folder.0, &self.tls, &self.http).await);
+                self.kubernetes = Some(Kubernetes::start(&self.folder.0, &self.tls, &self.http, gateway).await);
             }
         }
     }
 
     async fn make_member(&self, index: u8, dcs: Dcs, settings: &Settings) -> Member {
-        let name = format!("{SCOPE}-{index}");
+        let name = name(index);
         let folder = self.folder.0.join(&name);
         run(
             "install",
             &["-d", "-m", "755", "-o", "postgres", "-g", "postgres", path(&folder)],
         );
-        let host = Host::start(&self.network, &name, index);
+        let host = Host::start(&self.network, index);
         if let Some(kubernetes) = &self.kubernetes {
             kubernetes.create_pod(&name, SCOPE, host.address).await;
         }
@@ -121,7 +127,7 @@ impl Rig {
             .kubernetes
             .as_ref()
             .map(|kubernetes| kubernetes.kubeconfig(User::Patroni));
-        let config = config::member(&name, host.address, &folder, &self.tls, dcs, settings);
+        let config = config::member(index, &self.network, &folder, &self.tls, dcs, settings);
         let plan = Plan {
             host,
             folder,
@@ -143,6 +149,10 @@ impl Rig {
         self.wait_until_whole(START).await;
     }
 
+    pub fn dcs(&self) -> Dcs {
+        self.dcs
+    }
+
     pub fn members(&self) -> &[Member] {
         &self.members
     }
@@ -159,6 +169,22 @@ impl Rig {
     /// The Kubernetes API and its outages; panics with `Dcs::Etcd`, where there is none.
     pub fn kubernetes(&self) -> &Kubernetes {
         self.kubernetes.as_ref().expect("a rig with Kubernetes")
+    }
+
+    /// Patroni loses its DCS: the Kubernetes API, or etcd. Nothing is forgotten.
+    pub fn dcs_stop(&self) {
+        match &self.etcd {
+            Some(etcd) => etcd.stop(),
+            None => self.kubernetes().api_stop(),
+        }
+    }
+
+    /// Starts the DCS again after `dcs_stop`; afterwards it is ready.
+    pub async fn dcs_start(&self) {
+        match &self.etcd {
+            Some(etcd) => etcd.start_again().await,
+            None => self.kubernetes().api_start().await,
+        }
     }
 
     /// The product's kubeconfig; none with `Dcs::Etcd`.
@@ -182,18 +208,26 @@ impl Rig {
 
     /// The primary now, asked from the members themselves: of several the one with the newest timeline.
     pub async fn find_leader(&self) -> Option<&Member> {
-        let mut newest = None;
-        // Together, since a frozen member answers only by its deadline.
-        let [first, second, third] = [0, 1, 2].map(|index| self.members[index].status());
-        let statuses: [_; MEMBERS as usize] = tokio::join!(first, second, third).into();
-        for (member, status) in self.members.iter().zip(statuses) {
-            let Some(status) = status else { continue };
-            let timeline = status["timeline"].as_u64().unwrap_or(0);
-            if status["role"] == "primary" && status["state"] == "running" && newest.is_none_or(|(t, _)| timeline > t) {
-                newest = Some((timeline, member));
+        self.newest_primary(None).await
+    }
+
+    /// Of several primaries, in their own words, the one with the newest timeline; `except` is not asked.
+    async fn newest_primary(&self, except: Option<&Member>) -> Option<&Member> {
+        let ask = async |index: usize| {
+            let member = &self.members[index];
+            if except.is_some_and(|except| except.name() == member.name()) {
+                return None;
             }
-        }
-        newest.map(|(_, member)| member)
+            let status = member.status().await?;
+            let timeline = status["timeline"].as_u64().unwrap_or(0);
+            (status["role"] == "primary" && status["state"] == "running").then_some((timeline, member))
+        };
+        // Together, since a frozen member answers only by its deadline.
+        let (first, second, third) = tokio::join!(ask(0), ask(1), ask(2));
+        let primaries = [first, second, third].into_iter().flatten();
+        primaries
+            .max_by_key(|(timeline, _)| *timeline)
+            .map(|(_, member)| member)
     }
 
     /// The primary now; there has to be one.
@@ -206,10 +240,10 @@ impl Rig {
         wait_until("the cluster has a primary", within, async || self.find_leader().await).await
     }
 
-    /// Waits until another member than `old` is the primary.
+    /// Waits until another member than `old` is the primary. The old one isn't asked: one that is frozen or cut off would only delay it.
     pub async fn wait_for_new_leader(&self, old: &Member, within: Duration) -> &Member {
         wait_until("the cluster has a new primary", within, async || {
-            self.find_leader().await.filter(|leader| leader.name() != old.name())
+            self.newest_primary(Some(old)).await
         })
         .await
     }
@@ -291,6 +325,23 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
+}
+
+/// The name of the member number `index`.
+pub fn name(index: u8) -> String {
+    format!("{SCOPE}-{index}")
+}
+
+/// A number that no other rig of the world has, and the lock that keeps it; none while all are taken.
+fn free_place(world: &Path) -> Option<(u8, File)> {
+    (0..PLACES).find_map(|place| {
+        let lock = File::create(world.join(format!("lock{place}"))).expect("create the lock file");
+        match lock.try_lock() {
+            Ok(()) => Some((place, lock)),
+            Err(TryLockError::WouldBlock) => None,
+            Err(TryLockError::Error(error)) => panic!("lock the lock file: {error}"),
+        }
+    })
 }
 
 /// The folder of the private world.

@@ -1,5 +1,6 @@
 //! The rig's own certificate authority, and one server certificate for every server of the rig.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,9 +9,6 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
 
 use super::process::run;
-
-const NAMES: &str =
-    "subjectAltName=DNS:localhost,IP:127.0.0.1,IP:10.244.0.1,IP:10.244.0.10,IP:10.244.0.11,IP:10.244.0.12";
 
 /// Where certificates and keys lie.
 #[derive(Clone)]
@@ -25,7 +23,8 @@ pub struct Tls {
 }
 
 impl Tls {
-    pub fn make(folder: &Path) -> Self {
+    /// The server's certificate is for localhost and these addresses.
+    pub fn make(folder: &Path, addresses: &[Ipv4Addr]) -> Self {
         let tls = Self {
             authority: folder.join("ca.crt"),
             authority_key: folder.join("ca.key"),
@@ -59,7 +58,9 @@ impl Tls {
             "-CAkey",
             ca_key,
         ];
-        let extensions = ["-addext", "basicConstraints=critical,CA:false", "-addext", NAMES];
+        let addresses: String = addresses.iter().map(|address| format!(",IP:{address}")).collect();
+        let names = format!("subjectAltName=DNS:localhost,IP:127.0.0.1{addresses}");
+        let extensions = ["-addext", "basicConstraints=critical,CA:false", "-addext", &names];
         run("openssl", &[&new[..], &server, &extensions].concat());
         run(
             "install",

@@ -56,7 +56,13 @@ pub fn lock(annotations: &Annotations) -> Read<Option<Lock>> {
             ),
         },
     };
-    (Some(Lock { holder, ttl, renewal }), malformed)
+    let lock = Lock {
+        holder,
+        ttl,
+        written: get("renewTime").as_deref().and_then(time),
+        renewal,
+    };
+    (Some(lock), malformed)
 }
 
 /// The switchover that a failover object announces; `None` where it announces nothing.
@@ -93,8 +99,11 @@ pub fn announcement(annotations: &Annotations, now: Instant, wall: SystemTime) -
 
 /// The local instant of a time written as ISO 8601; one in the past is `now`. `None` for what is no time.
 pub fn instant_of(text: &str, now: Instant, wall: SystemTime) -> Option<Instant> {
-    let at = SystemTime::from(text.parse::<Timestamp>().ok()?);
-    now.checked_add(at.duration_since(wall).unwrap_or_default())
+    now.checked_add(time(text)?.duration_since(wall).unwrap_or_default())
+}
+
+fn time(text: &str) -> Option<SystemTime> {
+    text.parse::<Timestamp>().ok().map(SystemTime::from)
 }
 
 /// Patroni's dynamic configuration, from the annotation `config` of the config object.
@@ -220,6 +229,24 @@ mod tests {
         assert_eq!(problem, None);
         assert_eq!(lock.holder.as_deref(), Some("patronidemo-0"));
         assert_eq!(lock.ttl, Duration::from_secs(20));
+        let written = SystemTime::UNIX_EPOCH + Duration::from_micros(1_795_154_888_270_910);
+        assert_eq!(lock.written, Some(written));
+    }
+
+    #[test]
+    fn a_renew_time_that_is_no_time_is_a_renewal_all_the_same() {
+        for text in [
+            "",
+            "x",
+            "9999",
+            "2026-11-20",
+            "2026-11-20T06:08:08",
+            "2026-13-20T06:08:08+00:00",
+        ] {
+            let (lock, _) = lock(&annotations(&[("leader", "pg-0"), ("renewTime", text)]));
+            let lock = lock.unwrap();
+            assert_eq!((lock.written, lock.renewal[1].as_deref()), (None, Some(text)));
+        }
     }
 
     #[test]

@@ -35,6 +35,15 @@ impl Problems {
     }
 }
 
+/// Why a stream brings nothing more.
+pub(super) enum Ended {
+    /// To be opened anew at once.
+    Anew,
+    /// 410 Gone is an answer, no silence: a list tells at once what the watch could not.
+    HistoryLost,
+    Failed(watcher::Error),
+}
+
 /// Repeated faults of one watch: the first is told, then the recovery with a count.
 pub(super) struct Faults {
     title: String,
@@ -63,8 +72,17 @@ impl Faults {
         }
     }
 
-    /// 410 Gone is an answer, no silence: a list tells at once what the watch could not. The wait is for an API that says so again and again.
-    pub(super) async fn history_lost(&mut self) {
+    /// Waits until the stream may be opened anew.
+    pub(super) async fn pause_after(&mut self, ended: Ended) {
+        match ended {
+            Ended::Anew => {}
+            Ended::HistoryLost => self.history_lost().await,
+            Ended::Failed(error) => tokio::time::sleep(self.happened(&error).pause).await,
+        }
+    }
+
+    /// The wait is for an API that says so again and again.
+    async fn history_lost(&mut self) {
         debug!("the history of {} is lost: listing anew", self.title);
         if let Some(lost) = self.lost {
             tokio::time::sleep_until(lost + RETRY).await;

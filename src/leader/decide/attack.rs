@@ -72,6 +72,7 @@ fn any_kind() -> impl Strategy<Value = Kind> {
         3 => manner().prop_map(Kind::CutOff),
         3 => (prop::option::of(target()), prop::bool::weighted(0.2)).prop_map(|(to, aborted)| Kind::Switchover(to, aborted)),
         1 => Just(Kind::Pause),
+        2 => (target(), -4_000..4_000_i64).prop_map(|(target, by)| Kind::ClockSet(target, by)),
     ]
 }
 
@@ -138,6 +139,21 @@ proptest! {
     ) {
         run(World::new(weather, &once_found(faults)), |world| {
             prop_assert!(world.now < FOUND || world.observer.open_to() == Some(0), "6: {}", told(world));
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn an_outage_shorter_than_the_lease_cuts_nobody_although_the_leader_cannot_be_heard(
+        weather in weather(Just(true), Just(Rules { ttl: 30_000, loop_wait: 10_000, retry_timeout: 10_000, failsafe: true })),
+        after in FOUND..30_000,
+        // Begun up to a loop after the last renewal, and noticed to be over 2.5 s late: still within the lease, less a second for the clocks.
+        lasts in 1_000..16_500_u64,
+    ) {
+        let cut = Fault { after: FOUND, lasts: 90_000, kind: Kind::RestCut(Target(0)) };
+        let outage = Fault { after, lasts, kind: Kind::ApiDown(Manner::Reset) };
+        run(World::new(weather, &[cut, outage]), |world| {
+            prop_assert!(world.now < FOUND || world.observer.leader() == Some(0), "7: {}", told(world));
             Ok(())
         })?;
     }

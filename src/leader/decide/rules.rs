@@ -1,6 +1,6 @@
 //! The rules as a table: each row is a story, told second by second, and what must come of it.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::*;
 use crate::leader::Address;
@@ -9,6 +9,7 @@ use crate::leader::observation::{
 };
 
 const TTL: u64 = 20;
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// A story about members a, b and c, which live at 10.0.0.1, .2 and .3.
 pub(super) struct Story {
@@ -17,6 +18,7 @@ pub(super) struct Story {
     view: View,
     current: Option<Leader>,
     renewals: u64,
+    written: Option<SystemTime>,
     reason: String,
     kind: ObjectKind,
 }
@@ -77,6 +79,7 @@ impl Story {
             view: View::default(),
             current: None,
             renewals: 0,
+            written: None,
             reason: String::new(),
             kind: ObjectKind::Endpoints,
         }
@@ -117,8 +120,21 @@ impl Story {
         self
     }
 
-    fn lock(mut self, holder: &str) -> Self {
+    fn lock(self, holder: &str) -> Self {
+        self.lock_late(holder, 0.0)
+    }
+
+    /// The lock was written some seconds ago.
+    fn lock_late(self, holder: &str, seconds: f64) -> Self {
+        let since_begin = self.now - self.begin;
+        let written = SystemTime::UNIX_EPOCH + HOUR + since_begin - Duration::from_secs_f64(seconds);
+        self.lock_written(holder, Some(written))
+    }
+
+    /// The lock bears any time, or none that can be read.
+    fn lock_written(mut self, holder: &str, written: Option<SystemTime>) -> Self {
         self.renewals += 1;
+        self.written = written;
         let lock = self.lock_now(Some(holder));
         self.heard(lock)
     }
@@ -143,6 +159,7 @@ impl Story {
                 holder: holder.map(str::to_owned),
                 ttl: Duration::from_secs(TTL),
                 renewal,
+                written: self.written,
             }),
         )
     }
@@ -218,6 +235,12 @@ impl Story {
         self.heard(claim)
     }
 
+    /// As in [`Story::pause`], and `/cluster` names the lock's holder.
+    fn paused_and_led_by(mut self, leader: &str) -> Self {
+        self.pause_with(Some(leader.to_owned()));
+        self
+    }
+
     fn cluster(&mut self, switchover: Option<Announcement>) {
         let members = ["a", "b", "c"].map(|name| ClusterMember {
             name: name.into(),
@@ -226,6 +249,7 @@ impl Story {
         });
         self.hear(Claim::Cluster(Cluster {
             members: members.to_vec(),
+            leader: None,
             paused: false,
             switchover,
             ttl: Some(Duration::from_secs(TTL)),
@@ -233,6 +257,10 @@ impl Story {
     }
 
     fn pause(&mut self) {
+        self.pause_with(None);
+    }
+
+    fn pause_with(&mut self, leader: Option<String>) {
         let members = self.view.members().map(|name| ClusterMember {
             name: name.into(),
             address: Some(address(name)),
@@ -240,6 +268,7 @@ impl Story {
         });
         let cluster = Cluster {
             members: members.collect(),
+            leader,
             paused: true,
             switchover: None,
             ttl: None,
@@ -393,6 +422,72 @@ const WITH_THE_LOCK: &[Row] = &[
             .must_fence()
             .because("20 s (its ttl)")
     }),
+    (
+        "a renewal that came 0.6 s late → fence so much earlier: ttl after it was written",
+        || {
+            Story::a_leads()
+                .after(3.6)
+                .lock_late("a", 0.6)
+                .after(18.8)
+                .must_route("a")
+                .after(0.1)
+                .must_hold_keeping("a")
+                .after(0.49)
+                .must_hold_keeping("a")
+                .after(0.01)
+                .must_fence()
+        },
+    ),
+    ("a's clock is set back by 2 s → fence a second early, no more", || {
+        Story::a_leads()
+            .after(3.0)
+            .lock_late("a", 2.0)
+            .after(18.9)
+            .must_hold_keeping("a")
+            .after(0.1)
+            .must_fence()
+    }),
+    ("a's clock is set back while it renews → keep routing", || {
+        let renews = |story: Story| story.after(18.4).must_route("a").lock_late("a", 17.0).must_route("a");
+        (0..20).fold(Story::a_leads(), |story, _| renews(story))
+    }),
+    (
+        "a renewal without a time that can be read counts from its arrival",
+        || {
+            Story::a_leads()
+                .after(3.0)
+                .lock_written("a", None)
+                .after(19.4)
+                .must_route("a")
+                .after(0.6)
+                .must_fence()
+        },
+    ),
+    ("b's clock is 2 s behind a's: that is no delay", || {
+        Story::a_leads()
+            .after(3.0)
+            .lock_late("b", 2.0)
+            .says("b", Role::Primary, "running", 2)
+            .must_route("b")
+            .after(19.4)
+            .must_route("b")
+            .after(0.6)
+            .must_fence()
+    }),
+    (
+        "the API falls silent after a late renewal → that lease, too, counts from when it was written",
+        || {
+            Story::a_leads()
+                .after(3.6)
+                .lock_late("a", 0.6)
+                .api_silent()
+                .silent("a")
+                .after(19.3)
+                .must_route("a")
+                .after(0.1)
+                .must_fence()
+        },
+    ),
     ("the API shows the old lock again → that renews nothing", || {
         Story::a_leads().after(15.0).same_lock("a").after(5.0).must_fence()
     }),
@@ -742,6 +837,7 @@ const REST_ONLY: &[Row] = &[
         }];
         story.hear(Claim::Cluster(Cluster {
             members: rows.to_vec(),
+            leader: None,
             paused: false,
             switchover: None,
             ttl: Some(Duration::from_secs(TTL)),
@@ -758,6 +854,33 @@ const REST_ONLY: &[Row] = &[
         story.pause();
         story.silent("a").after(60.0).must_route("a").because("paused")
     }),
+    (
+        "paused, a silent, and /cluster names b as leader → fence once a's lease is over",
+        || {
+            Story::a_leads_by_report()
+                .paused_and_led_by("a")
+                .silent("a")
+                .after(19.0)
+                .paused_and_led_by("b")
+                .must_route("a")
+                .after(1.0)
+                .must_fence()
+        },
+    ),
+    (
+        "paused, and a has spoken since /cluster named b → keep routing",
+        || {
+            Story::a_leads_by_report()
+                .paused_and_led_by("b")
+                .after(1.0)
+                .says_in_pause("a", Role::Primary, true)
+                .silent("a")
+                .after(60.0)
+                .must_route("a")
+                .paused_and_led_by("a")
+                .must_route("a")
+        },
+    ),
     ("a silent, b says primary → route to b", || {
         Story::a_leads_by_report()
             .after(1.0)

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
 
-use super::copy::BUFFER;
+use super::flow::BUFFER;
 
 /// A stream through 1 MiB pipes has 1.2 times the throughput and half the CPU cost of one through 64 KiB (measured).
 const LARGE: usize = 1 << 20;
@@ -19,8 +19,12 @@ pub(crate) const MAX_PIPES: usize = 256;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The pool. Its lock is held for a push or a pop, never across a system call.
-#[derive(Debug, Default)]
-pub(crate) struct Pipes(Arc<Mutex<Shelf>>);
+#[derive(Debug)]
+pub(crate) struct Pipes {
+    shelf: Arc<Mutex<Shelf>>,
+    /// Makes one; a test's may refuse.
+    make: fn(bool) -> Option<Ends>,
+}
 
 #[derive(Debug, Default)]
 struct Shelf {
@@ -33,7 +37,7 @@ struct Shelf {
 }
 
 #[derive(Debug)]
-struct Ends {
+pub(super) struct Ends {
     input: OwnedFd,
     output: OwnedFd,
     capacity: usize,
@@ -48,19 +52,33 @@ pub(super) struct Pipe {
     shelf: Arc<Mutex<Shelf>>,
 }
 
+impl Default for Pipes {
+    fn default() -> Self {
+        Self::made_by(make)
+    }
+}
+
 impl Pipes {
+    /// A pool whose pipes come from `make`, which is told whether to make a large one.
+    pub(super) fn made_by(make: fn(bool) -> Option<Ends>) -> Self {
+        Self {
+            shelf: Arc::default(),
+            make,
+        }
+    }
+
     /// An empty pipe of at least [`BUFFER`] bytes, a large one if possible; `None` when none is to be had now.
     pub(super) fn take(&self) -> Option<Pipe> {
         let want_large = {
-            let mut shelf = lock(&self.0);
+            let mut shelf = lock(&self.shelf);
             let idle = shelf.idle_large.pop().or_else(|| shelf.idle_small.pop());
             if let Some(ends) = idle {
                 return Some(self.lend(ends));
             }
             shelf.reserve()?
         };
-        let made = make(want_large);
-        let mut shelf = lock(&self.0);
+        let made = (self.make)(want_large);
+        let mut shelf = lock(&self.shelf);
         // What was reserved is now replaced by what was got.
         shelf.forget(want_large);
         if let Some(ends) = made {
@@ -73,11 +91,18 @@ impl Pipes {
         }
     }
 
+    /// All that there are, idle and lent.
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        let shelf = lock(&self.shelf);
+        shelf.large + shelf.small
+    }
+
     fn lend(&self, ends: Arc<Ends>) -> Pipe {
         Pipe {
             ends,
             filled: 0,
-            shelf: self.0.clone(),
+            shelf: self.shelf.clone(),
         }
     }
 }
@@ -155,7 +180,7 @@ fn lock(shelf: &Mutex<Shelf>) -> MutexGuard<'_, Shelf> {
 
 /// A pipe of `LARGE` bytes where that is wanted and allowed, or else of the default size; `None` when that is less than a copy's buffer, as Linux
 /// makes them once a user has too many, or when files ran out.
-fn make(large: bool) -> Option<Ends> {
+pub(super) fn make(large: bool) -> Option<Ends> {
     let (output, input) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
     if large {
         let _kept_smaller = fcntl_setpipe_size(&input, LARGE);
@@ -179,14 +204,14 @@ mod tests {
         let capacity = first.capacity();
         drop(first);
         {
-            let shelf = lock(&pipes.0);
+            let shelf = lock(&pipes.shelf);
             assert_eq!(shelf.idle_large.len() + shelf.idle_small.len(), 1);
         }
         let mut again = pipes.take().unwrap();
         assert_eq!(again.capacity(), capacity);
         again.filled = 1;
         drop(again);
-        let shelf = lock(&pipes.0);
+        let shelf = lock(&pipes.shelf);
         assert_eq!((shelf.large, shelf.small), (0, 0));
         assert!(shelf.idle_large.is_empty() && shelf.idle_small.is_empty());
     }

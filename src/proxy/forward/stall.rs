@@ -6,11 +6,11 @@
 //! which is how a vanished peer looks to a session of queries and answers, are still noticed in time. What remains is a peer that vanishes while its
 //! window was full: on the leader's side the end of its term comes first, on the client's the kernel's own patience (tcp_retries2).
 
+use std::net::TcpStream;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::set_tcp_user_timeout;
-use tokio::net::TcpStream;
 
 use crate::proxy::socket;
 

@@ -13,6 +13,7 @@ pub(super) type Ms = u64;
 pub(super) type Who = usize;
 
 pub(super) const NAMES: [&str; 3] = ["a", "b", "c"];
+const DAY: Ms = 24 * 3_600_000;
 pub(super) const EVERYBODY: [Who; 3] = [0, 1, 2];
 
 /// Patroni's dynamic configuration, in milliseconds.
@@ -31,6 +32,10 @@ pub(super) struct LockObject {
     pub(super) version: u64,
     /// When the two last writes were made, the newer first.
     pub(super) written: [Ms; 2],
+    /// When the last write was begun, which is when its writer looked at its clock.
+    pub(super) begun: Ms,
+    /// What the clock said then, if that can be read: `renewTime`.
+    pub(super) renew_time: Option<Ms>,
     /// Since when its holder holds it.
     pub(super) taken: Ms,
     /// Since when each member does not hold it.
@@ -129,6 +134,10 @@ pub(super) struct Cluster {
     pub(super) lock: LockObject,
     pub(super) planned: Option<Planned>,
     pub(super) members: [Member; 3],
+    /// Each member's clock, which says some other time than ours.
+    clocks: [Ms; 3],
+    /// When it was last set.
+    pub(super) clock_set: [Option<Ms>; 3],
     pub(super) newest: Promotion,
     /// A leader on an older timeline leads again, by Patroni's own doing: who can tell it from the newest?
     pub(super) went_back: bool,
@@ -171,6 +180,8 @@ impl Cluster {
             loop_era: 0,
             postgres_era: 0,
         };
+        let mut dice = Dice::new(seed);
+        let clocks = EVERYBODY.map(|_| dice.between(DAY, DAY + 10_000));
         let mut cluster = Self {
             now: 0,
             rules,
@@ -180,11 +191,15 @@ impl Cluster {
                 holder: Some(0),
                 version: 1,
                 written: [0, 0],
+                begun: 0,
+                renew_time: Some(clocks[0]),
                 taken: 0,
                 let_go: [0; 3],
             },
             planned: None,
             members: EVERYBODY.map(member),
+            clocks,
+            clock_set: [None; 3],
             newest: Promotion {
                 member: 0,
                 at: 0,
@@ -193,7 +208,7 @@ impl Cluster {
             went_back: false,
             timers: Vec::new(),
             news: Vec::new(),
-            dice: Dice::new(seed),
+            dice,
         };
         for who in EVERYBODY {
             let phase = cluster.dice.between(1, rules.loop_wait);
@@ -341,6 +356,11 @@ impl Cluster {
             });
             self.news.push(News::Announcement);
         }
+    }
+
+    pub(super) fn set_clock(&mut self, who: Who, by: i64) {
+        self.clocks[who] = self.clocks[who].saturating_add_signed(by);
+        self.clock_set[who] = Some(self.now);
     }
 
     pub(super) fn pause(&mut self, paused: bool) {

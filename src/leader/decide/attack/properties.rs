@@ -8,9 +8,11 @@
 //!    - **reports** (REST-only, or the API is known to be silent): 1 s (the round of probes) + `D` after the new primary became writable, or can be heard again;
 //!    - **lease**, once another is writable: ttl after `A`'s last sign of life (a write of the lock, any answer) reached pgnorth. An outage of the API that is
 //!      over is not counted. In pause, where nobody is promoted by itself, `A` is kept until another is heard (rule 4), and after it for as long as its end
-//!      may stay unheard: 13 s, or ttl / 2 + `D` + `W` after `A` lost the lock, when the check of a dead stream tells.
-//! 2. *No cut without cause.* While `A` holds the lock, and a renewal of less than ttl ago has surely arrived, or pause has been heard of, its
-//!    sessions live. Where reports decide, they
+//!      may stay unheard: 13 s, or, with a dead stream, ttl / 2 + `D` + `W` after `A` lost the lock, or ttl + 2 (`D` + `W`) after the end of the pause.
+//!    - **lock**, while the watch is believed, without pause and failsafe mode: ttl after `A`'s last renewal that was heard was begun, plus what the fastest of the
+//!      last ones took (the clocks hide that), or a second less than this one took. An outage of the API is not counted.
+//! 2. *No cut without cause.* While `A` holds the lock, and a renewal begun less than ttl ago has surely arrived, or pause has been heard of, its
+//!    sessions live. If a clock was set, or a write took longer than a second: a renewal of less than ttl - 1 s ago. Where reports decide, they
 //!    live while `A` says each second that it leads.
 //! 3. *No flapping.* Decided anew on the same facts before `recheck_at`, the same comes out; and `recheck_at` is never now.
 //! 4. *Evidence.* New clients are first admitted to a member upon its answer, or its pod's status, that was made while it was the writable primary of the
@@ -24,7 +26,7 @@ use proptest::prelude::*;
 
 use super::super::{Course, Reason, Verdict};
 use super::patroni::{EVERYBODY, Ms, NAMES, Who};
-use super::watch::RETRY;
+use super::watch::{CLOCK_FAULTS, RETRY};
 use super::world::{DEADLINE, Weather, World};
 use crate::leader::Leader;
 
@@ -128,6 +130,7 @@ impl Witness {
     fn check_bounds(&self, world: &World, until: Ms) -> Checked {
         if let Some(leader) = self.leader {
             self.check_watch_bound(world, leader, until)?;
+            check_lock_bound(world, leader, until)?;
             if leader != world.cluster.newest.member {
                 self.check_report_bound(world, until)?;
                 self.check_lease_bound(world, leader, until)?;
@@ -172,13 +175,20 @@ impl Witness {
 
     fn check_lease_bound(&self, world: &World, leader: Who, until: Ms) -> Checked {
         let lease_end = world.heard_alive[leader] + world.weather.rules.ttl + world.watch.silence[leader];
-        // A dead stream is noticed by the check of the lock alone.
+        // A dead stream is noticed when the check of the lock shows that it moved, or that nobody renews it.
         let checked =
             world.cluster.lock.let_go[leader] + world.weather.rules.ttl / 2 + DEADLINE + world.weather.watch_delay;
+        let anew = |over: Ms| over + world.weather.rules.ttl + 2 * DEADLINE + 2 * world.weather.watch_delay;
         let end = match (world.observer.view.is_paused(), self.unpaused) {
-            // Still paused: kept until another is heard, by rule 4.
-            (true, None) => return Ok(()),
-            (true, Some(over)) => lease_end.max(checked).max(over + PAUSE_IS_TOLD),
+            // Still paused: kept until another is heard of, by rule 4.
+            (true, None) => match world
+                .heard_named
+                .filter(|(named, _)| !world.weather.kubernetes && *named != leader)
+            {
+                Some((_, at)) if world.heard_alive[leader] < at => lease_end.max(at),
+                _ => return Ok(()),
+            },
+            (true, Some(over)) => lease_end.max(checked.min(anew(over))).max(over + PAUSE_IS_TOLD),
             (false, _) => lease_end,
         };
         prop_assert!(until <= end.max(world.cluster.newest.at), "1, lease: {}", told(world));
@@ -206,8 +216,15 @@ impl Witness {
             && lock.holder == Some(former)
         {
             let delay = world.weather.watch_delay;
+            let set = world.cluster.clock_set[former].is_some();
+            let kept_from = |written: Ms| match written == lock.written[0] && !set {
+                true => lock.begun.max(written.saturating_sub(CLOCK_FAULTS)),
+                false => written.saturating_sub(CLOCK_FAULTS),
+            };
             let arrived = |written: Ms| {
-                written >= good.max(lock.taken) && written + delay <= now && now < written + world.weather.rules.ttl
+                written >= good.max(lock.taken)
+                    && written + delay <= now
+                    && now < kept_from(written) + world.weather.rules.ttl
             };
             let paused = self.paused.is_some_and(|since| since.max(good) + delay < now);
             prop_assert!(
@@ -254,6 +271,15 @@ impl Witness {
         }
         Ok(())
     }
+}
+
+fn check_lock_bound(world: &World, leader: Who, until: Ms) -> Checked {
+    let believed = world.watch.silent_since.is_none() && !world.weather.rules.failsafe;
+    if believed && world.watch.holder == Some(leader) && !world.observer.view.is_paused() {
+        let end = world.watch.lease_from + world.watch.silence[leader] + world.weather.rules.ttl;
+        prop_assert!(until <= end, "1, lock: kept after {end} ms: {}", told(world));
+    }
+    Ok(())
 }
 
 fn check_evidence(world: &World, new: Who) -> Checked {

@@ -1,6 +1,6 @@
 //! The watches of the API, as `discovery::kubernetes` keeps them: streams in order and late, dead streams, the check by GET, the resync.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::super::rules::leader;
 use super::patroni::{EVERYBODY, Ms, NAMES, Postgres, Who};
@@ -9,6 +9,8 @@ use crate::leader::observation::{Announcement, Claim, ClusterSettings, Lock, Obj
 
 /// The pause between two tries while the API does not answer.
 pub(super) const RETRY: Ms = 500;
+/// A lease may end so much early or late for what a clock says wrongly.
+pub(super) const CLOCK_FAULTS: Ms = 1_000;
 
 /// How a path breaks.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +51,8 @@ pub(super) struct Watch {
     backlog: Vec<(Object, Claim, Truth)>,
     /// Streams of an older generation bring nothing more.
     generation: u64,
+    /// When they were opened.
+    opened: Ms,
     check: u64,
     known: u64,
     arrives: [Ms; 6],
@@ -58,6 +62,12 @@ pub(super) struct Watch {
     pub(super) silent_since: Option<Ms>,
     /// How long it was silent since each member last wrote the lock, as far as heard.
     pub(super) silence: [Ms; 3],
+    /// Who holds the lock, as far as heard.
+    pub(super) holder: Option<Who>,
+    /// Since when its lease counts.
+    pub(super) lease_from: Ms,
+    /// Its renewals that were heard: when each was begun, and when it was heard.
+    renewals: Vec<(Ms, Ms)>,
 }
 
 impl Watch {
@@ -69,12 +79,16 @@ impl Watch {
             stalled: false,
             backlog: Vec::new(),
             generation: 0,
+            opened: 0,
             check: 0,
             known: 0,
             arrives: [0; 6],
             good_since: None,
             silent_since: None,
             silence: [0; 3],
+            holder: None,
+            lease_from: 0,
+            renewals: Vec::new(),
         }
     }
 }
@@ -108,6 +122,7 @@ impl World {
     /// Streams are opened anew: each begins with the object as it stands.
     pub(super) fn list_anew(&mut self) {
         self.watch.generation += 1;
+        self.watch.opened = self.now;
         self.watch.live = true;
         self.watch.deaf = false;
         self.watch.stalled = false;
@@ -126,7 +141,7 @@ impl World {
             return;
         }
         if object == Object::Lock {
-            return self.hear_lock(claim, truth.version);
+            return self.hear_lock(claim, truth);
         }
         if let Object::Pod(who) = object {
             self.heard_pod[who] = Some(truth);
@@ -134,23 +149,50 @@ impl World {
         self.hear(claim);
     }
 
-    fn hear_lock(&mut self, claim: Claim, version: u64) {
-        let changed = version != self.watch.known;
+    fn hear_lock(&mut self, claim: Claim, truth: Truth) {
+        let changed = truth.version != self.watch.known;
+        if let Some(since) = self.watch.silent_since.take() {
+            self.watch.silence = self.watch.silence.map(|silence| silence + self.now - since);
+        }
         if let (true, Claim::Lock(_, Some(lock))) = (changed, &claim) {
             let writer = EVERYBODY
                 .into_iter()
                 .find(|who| lock.holder.as_deref() == Some(NAMES[*who]));
             if let Some(who) = writer {
-                self.heard_alive[who] = self.now;
+                self.hear_renewal(who, truth);
+                self.heard_alive[who] = self.heard_alive[who].max(self.watch.lease_from);
                 self.watch.silence[who] = 0;
             }
+            self.watch.holder = writer;
         }
-        if let Some(since) = self.watch.silent_since.take() {
-            self.watch.silence = self.watch.silence.map(|silence| silence + self.now - since);
-        }
-        self.watch.known = version;
+        self.watch.known = truth.version;
         self.hear(claim);
         self.check_in(if changed { self.weather.rules.ttl / 2 } else { DEADLINE });
+    }
+
+    /// A lease counts from when its renewal was begun, less what the fastest of the newest eight took: nobody can tell that from the clocks' difference.
+    /// The count is off by [`CLOCK_FAULTS`] at most. A clock that was set among them may hide any delay.
+    fn hear_renewal(&mut self, who: Who, truth: Truth) {
+        if self.watch.holder != Some(who) {
+            self.watch.renewals.clear();
+        }
+        let mut from = self.now;
+        if let Some(begun) = truth.begun {
+            self.watch.renewals.push((begun, self.now));
+            let newest = self.watch.renewals.iter().rev().take(8);
+            let least = newest
+                .clone()
+                .map(|(begun, heard)| heard - begun)
+                .min()
+                .unwrap_or_default();
+            let set = newest
+                .clone()
+                .any(|(begun, _)| Some(*begun) <= self.cluster.clock_set[who]);
+            if !set {
+                from -= (self.now - begun - least).min(CLOCK_FAULTS);
+            }
+        }
+        self.watch.lease_from = from;
     }
 
     fn check_in(&mut self, quiet: Ms) {
@@ -166,20 +208,20 @@ impl World {
         if self.path_is_up() {
             let takes = self.dice.between(0, self.weather.watch_delay);
             let (claim, truth) = self.read(Object::Lock);
-            self.push(self.now + takes, Event::Checked(generation, claim, truth.version));
+            self.push(self.now + takes, Event::Checked(generation, claim, truth));
         } else {
             self.push(self.now + DEADLINE, Event::Silent(generation));
         }
     }
 
-    pub(super) fn checked(&mut self, generation: u64, claim: Claim, version: u64) {
-        if generation != self.watch.generation || version < self.watch.known {
+    pub(super) fn checked(&mut self, generation: u64, claim: Claim, truth: Truth) {
+        if generation != self.watch.generation || truth.version < self.watch.known {
             return;
         }
-        let missed = version != self.watch.known;
-        self.hear_lock(claim, version);
-        if missed {
-            // The stream kept something back: all are opened anew.
+        let missed = truth.version != self.watch.known;
+        self.hear_lock(claim, truth);
+        if missed || self.watch.opened + self.weather.rules.ttl <= self.now {
+            // The stream kept something back, or may do so: all are opened anew.
             if self.path_is_up() {
                 self.list_anew();
             } else {
@@ -255,6 +297,10 @@ impl World {
                     holder: cluster.lock.holder.map(name),
                     ttl,
                     renewal: [None, Some(format!("{:06}", cluster.lock.version)), None],
+                    written: cluster
+                        .lock
+                        .renew_time
+                        .map(|time| SystemTime::UNIX_EPOCH + Duration::from_millis(time)),
                 };
                 Claim::Lock(kind, Some(lock))
             }
@@ -297,7 +343,7 @@ impl World {
                 at: cluster.members[who].pod.written,
                 writable: cluster.members[who].pod.postgres == Postgres::Primary,
                 timeline: cluster.members[who].pod.timeline,
-                version: cluster.lock.version,
+                ..self.truth(who)
             },
             Object::Lock | Object::Announcement | Object::Settings => self.truth(0),
         };

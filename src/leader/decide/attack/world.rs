@@ -50,6 +50,8 @@ pub(super) enum Kind {
     /// A planned switchover; an aborted one is only announced.
     Switchover(Option<Target>, bool),
     Pause,
+    /// A member's clock is set, by so much.
+    ClockSet(Target, i64),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +71,7 @@ pub(super) enum Event {
     Watched(u64, Object, Claim, Truth),
     /// The lock's watch was quiet for long: it is asked for.
     Check(u64),
-    Checked(u64, Claim, u64),
+    Checked(u64, Claim, Truth),
     Silent(u64),
     Retry(u64),
     Answered(Who, Option<Report>, Truth),
@@ -86,8 +88,9 @@ pub(super) struct Truth {
     /// It came from the one member that accepted writes on the newest timeline.
     pub(super) writable: bool,
     pub(super) timeline: u32,
-    /// The lock's version.
+    /// The lock's version, and when the write of it was begun, if that can be read off it.
     pub(super) version: u64,
+    pub(super) begun: Option<Ms>,
 }
 
 pub(super) struct World {
@@ -104,6 +107,8 @@ pub(super) struct World {
     pub(super) heard_pod: [Option<Truth>; 3],
     /// When pgnorth last heard a sign of life of each: its writing the lock, or any answer.
     pub(super) heard_alive: [Ms; 3],
+    /// Whom `/cluster` named as leader last, and when that was.
+    pub(super) heard_named: Option<(Who, Ms)>,
     /// The newest timeline that pgnorth heard a leader say it is writable on.
     pub(super) heard_timeline: u32,
     pub(super) faults_under_way: u64,
@@ -128,6 +133,7 @@ impl World {
             heard_answer: [None; 3],
             heard_pod: [None; 3],
             heard_alive: [0; 3],
+            heard_named: None,
             heard_timeline: 0,
             faults_under_way: faults.len() as u64,
             queue: BTreeMap::new(),
@@ -181,7 +187,7 @@ impl World {
             Event::Ends(kind, order) => self.end(kind, order),
             Event::Watched(generation, object, claim, truth) => self.watched(generation, object, claim, truth),
             Event::Check(check) => self.check(check),
-            Event::Checked(generation, claim, version) => self.checked(generation, claim, version),
+            Event::Checked(generation, claim, truth) => self.checked(generation, claim, truth),
             Event::Silent(generation) => self.silent(generation),
             Event::Retry(generation) => self.retry(generation),
             Event::Answered(who, report, truth) => self.answered(who, report, truth),
@@ -228,6 +234,7 @@ impl World {
             writable: (newest || self.cluster.went_back) && self.cluster.is_writable(who),
             timeline: self.cluster.members[who].timeline,
             version: self.cluster.lock.version,
+            begun: self.cluster.lock.renew_time.map(|_| self.cluster.lock.begun),
         }
     }
 
@@ -312,12 +319,16 @@ impl World {
                         api_url: Some(format!("http://{name}:8008")),
                     })
                     .to_vec(),
+                leader: self.cluster.lock.holder.map(|who| NAMES[who].to_owned()),
                 paused: self.cluster.paused,
                 switchover: None,
                 ttl: Some(Duration::from_millis(self.weather.rules.ttl)),
             }),
             false => Claim::ClusterSilent("nobody answers".into()),
         };
+        if answered {
+            self.heard_named = self.cluster.lock.holder.map(|who| (who, self.now));
+        }
         self.hear(claim);
         if !self.weather.kubernetes {
             self.push(self.now + 10_000, Event::Listing);
@@ -349,6 +360,7 @@ impl World {
             }
             Kind::Switchover(candidate, aborted) => self.cluster.plan(candidate.map(named), aborted),
             Kind::Pause => self.cluster.pause(true),
+            Kind::ClockSet(target, by) => self.cluster.set_clock(named(target), by),
         }
         self.push(until, Event::Ends(kind, others));
     }
@@ -371,7 +383,7 @@ impl World {
                 self.path_heals();
             }
             Kind::Pause => self.cluster.pause(false),
-            Kind::Kill(_) | Kind::Crash | Kind::Switchover(..) => {}
+            Kind::Kill(_) | Kind::Crash | Kind::Switchover(..) | Kind::ClockSet(..) => {}
         }
     }
 

@@ -101,6 +101,13 @@ impl Cluster {
         if moved {
             self.lock.taken = self.now;
         }
+        // A write takes a moment, and longer if Patroni must try again: it bears the time of the first try.
+        let takes = if self.dice.one_in(16) { 2_000 } else { 30 };
+        let begun = self.now.saturating_sub(self.dice.between(0, takes));
+        self.lock.begun = begun.max(self.lock.written[0]);
+        let legible = !self.dice.one_in(32);
+        let clock = self.clocks[holder.or(self.lock.holder).unwrap_or_default()];
+        self.lock.renew_time = legible.then_some(clock + self.lock.begun);
         self.lock.holder = holder;
         self.lock.version += 1;
         self.lock.written = [self.now, self.lock.written[0]];

@@ -1,0 +1,118 @@
+//! How late the news of a renewal is, told without comparing clocks: the time between two renewals by the holder's clock, against the time between their
+//! arrivals by ours.
+//!
+//! What every renewal takes on its way cannot be told from the clocks' difference, and is not counted.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant, SystemTime};
+
+/// So many of the newest are compared: enough that one of them came quickly, few enough that a clock that was set back is soon forgotten.
+const COMPARED: usize = 8;
+/// No renewal is counted as later than that: a holder's clock may have been set back a little. Patroni keeps loop_wait + 2 retry_timeout within ttl, and
+/// retry_timeout at 3 s or more, so whoever renews in time leaves 3 s of a lease at least.
+const MOST: Duration = Duration::from_secs(1);
+/// The same as a part of the lease, for one that is shorter than Patroni allows today (20 s).
+const MOST_OF_TTL: u32 = 20;
+
+/// The newest renewals by one holder, the oldest first.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Renewals(VecDeque<Renewal>);
+
+#[derive(Clone, Copy, Debug)]
+struct Renewal {
+    /// By the holder's clock.
+    written: SystemTime,
+    /// By ours.
+    seen: Instant,
+}
+
+impl Renewals {
+    /// Takes in a renewal; returns how much longer it was on its way than the fastest one lately.
+    pub(super) fn delay_of(&mut self, written: SystemTime, seen: Instant, ttl: Duration) -> Duration {
+        if self.0.back().is_some_and(|newest| written < newest.written) {
+            // The holder's clock was set back: what it said before compares with nothing.
+            self.0.clear();
+        }
+        if self.0.len() == COMPARED {
+            self.0.pop_front();
+        }
+        self.0.push_back(Renewal { written, seen });
+        let later_than = |other: &Renewal| {
+            let written_after = written.duration_since(other.written).unwrap_or_default();
+            let seen_after = seen.saturating_duration_since(other.seen);
+            seen_after.saturating_sub(written_after)
+        };
+        let delay = self.0.iter().map(later_than).max().unwrap_or_default();
+        delay.min(MOST).min(ttl / MOST_OF_TTL)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(20);
+
+    /// The delays found for renewals: when each was written by the holder's clock and seen by ours, in milliseconds.
+    fn delays(ttl: Duration, renewals: &[(u64, u64)]) -> Vec<u128> {
+        let (clock, begin) = (SystemTime::UNIX_EPOCH, Instant::now());
+        let mut known = Renewals::default();
+        let mut delay_of = |(written, seen): &(u64, u64)| {
+            let (written, seen) = (
+                clock + Duration::from_millis(*written),
+                begin + Duration::from_millis(*seen),
+            );
+            known.delay_of(written, seen, ttl).as_millis()
+        };
+        renewals.iter().map(&mut delay_of).collect()
+    }
+
+    #[test]
+    fn a_late_renewal_is_late_by_what_the_fastest_took_less() {
+        let written_and_seen = [(90_000, 40), (93_000, 3_010), (96_000, 6_710), (99_000, 9_010)];
+        assert_eq!(delays(TTL, &written_and_seen), [0, 0, 700, 0]);
+    }
+
+    #[test]
+    fn the_first_renewals_by_a_holder_are_compared_with_what_there_is() {
+        assert_eq!(delays(TTL, &[(0, 900), (3_000, 3_000), (6_000, 6_300)]), [0, 0, 300]);
+    }
+
+    #[test]
+    fn no_renewal_counts_as_later_than_a_second_or_a_twentieth_of_a_short_lease() {
+        assert_eq!(delays(TTL, &[(0, 0), (3_000, 9_000)]), [0, 1_000]);
+        assert_eq!(delays(TTL / 5, &[(0, 0), (500, 1_500)]), [0, 200]);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_is_soon_forgotten() {
+        let renewals = |step: i64| -> Vec<_> {
+            let stepped = |turn: u64| if turn < 3 { 0 } else { step };
+            let written = |turn: u64| (60_000 + turn * 3_000).saturating_add_signed(stepped(turn));
+            (0..15).map(|turn| (written(turn), turn * 3_000)).collect()
+        };
+        assert_eq!(delays(TTL, &renewals(2_000)), [0; 15], "set forward");
+        assert_eq!(
+            delays(TTL, &renewals(-30_000)),
+            [0; 15],
+            "set back by more than a renewal"
+        );
+        let late: Vec<_> = (0..15)
+            .map(|turn| if (3..10).contains(&turn) { 600 } else { 0 })
+            .collect();
+        assert_eq!(delays(TTL, &renewals(-600)), late, "set back by less");
+    }
+
+    #[test]
+    fn times_at_the_ends_of_the_calendar_are_no_trouble() {
+        let far = Duration::from_secs(250_000_000_000);
+        let mut known = Renewals::default();
+        for written in [
+            SystemTime::UNIX_EPOCH + far,
+            SystemTime::UNIX_EPOCH - far,
+            SystemTime::UNIX_EPOCH + far,
+        ] {
+            assert_eq!(known.delay_of(written, Instant::now(), TTL), Duration::ZERO);
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! The system calls that move bytes, so that a test can put faults in between.
+
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+
+use rustix::io::{Result, retry_on_intr};
+use rustix::net::{RecvFlags, SendFlags};
+use rustix::pipe::SpliceFlags;
+
+// MOVE is a hint. NONBLOCK concerns the pipe; the sockets are non-blocking themselves.
+const FLAGS: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
+
+/// What a worker asks of the kernel for its pairs. None of it blocks.
+pub(super) trait Calls: Send {
+    /// recv(2).
+    fn recv(&mut self, source: &TcpStream, buffer: &mut [u8]) -> Result<usize>;
+    /// send(2), without SIGPIPE.
+    fn send(&mut self, sink: &TcpStream, bytes: &[u8]) -> Result<usize>;
+    /// splice(2) from a socket into a pipe.
+    fn fill(&mut self, source: &TcpStream, pipe: &OwnedFd, most: usize) -> Result<usize>;
+    /// splice(2) from a pipe into a socket.
+    fn drain(&mut self, pipe: &OwnedFd, sink: &TcpStream, most: usize) -> Result<usize>;
+    /// Whether a socket was made out to be not ready, or drained, since the last call of this. epoll will not tell of it, as it would after the real
+    /// thing. Only a test's calls do that.
+    fn made_up(&mut self) -> bool {
+        false
+    }
+}
+
+/// The real ones.
+#[derive(Debug)]
+pub(super) struct Kernel;
+
+impl Calls for Kernel {
+    fn recv(&mut self, source: &TcpStream, buffer: &mut [u8]) -> Result<usize> {
+        let (_, read) = retry_on_intr(|| rustix::net::recv(source, &mut *buffer, RecvFlags::empty()))?;
+        Ok(read)
+    }
+
+    fn send(&mut self, sink: &TcpStream, bytes: &[u8]) -> Result<usize> {
+        retry_on_intr(|| rustix::net::send(sink, bytes, SendFlags::NOSIGNAL))
+    }
+
+    fn fill(&mut self, source: &TcpStream, pipe: &OwnedFd, most: usize) -> Result<usize> {
+        retry_on_intr(|| rustix::pipe::splice(source, None, pipe, None, most, FLAGS))
+    }
+
+    fn drain(&mut self, pipe: &OwnedFd, sink: &TcpStream, most: usize) -> Result<usize> {
+        retry_on_intr(|| rustix::pipe::splice(pipe, None, sink, None, most, FLAGS))
+    }
+}

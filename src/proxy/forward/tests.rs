@@ -1,0 +1,117 @@
+//! The workers alone, between real sockets: every byte arrives, once and in order, whatever sessions and kernel do.
+//!
+//! PGNORTH_SESSIONS says how many random sessions (`make test-integrity` runs 10,000); PGNORTH_SEED repeats a run.
+
+mod content;
+mod faults;
+mod integrity;
+mod limits;
+
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use prometheus::IntCounter;
+
+use super::calls::{Calls, Kernel};
+use super::pipes::Pipes;
+use super::{Finish, Finished, Owner, Traffic, Workers};
+
+/// A lost wakeup would show as a hang.
+const HANG: Duration = Duration::from_secs(60);
+
+/// Workers, and what they count.
+struct Bench {
+    workers: Workers<Watch>,
+    traffic: Arc<Traffic>,
+}
+
+/// A session as its two ends see it.
+struct Ends {
+    client: TcpStream,
+    leader: TcpStream,
+    over: Arc<AtomicBool>,
+    finished: mpsc::Receiver<Done>,
+}
+
+struct Watch {
+    over: Arc<AtomicBool>,
+    finished: mpsc::Sender<Done>,
+}
+
+/// What is left of a [`Finished`] pair whose sockets have been closed.
+struct Done {
+    finish: Finish,
+    moved: (u64, u64),
+    owes_client: bool,
+}
+
+impl Owner for Watch {
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::SeqCst)
+    }
+
+    fn finished(self, pair: Finished) {
+        drop((pair.client, pair.leader));
+        // The test may not wait for it.
+        let _gone = self.finished.send(Done {
+            finish: pair.finish,
+            moved: pair.moved,
+            owes_client: pair.owes_client,
+        });
+    }
+}
+
+impl Bench {
+    fn start() -> Self {
+        Self::with(Pipes::default(), || Box::new(Kernel))
+    }
+
+    fn with(pipes: Pipes, calls: impl Fn() -> Box<dyn Calls>) -> Self {
+        let traffic = Arc::new(Traffic {
+            pipes,
+            to_leader: IntCounter::new("up", "up").unwrap(),
+            to_client: IntCounter::new("down", "down").unwrap(),
+            user_timeout: Duration::from_secs(10),
+        });
+        let (workers, _ends) = Workers::start_with(2, &traffic, calls).unwrap();
+        Self { workers, traffic }
+    }
+
+    fn session(&self) -> Ends {
+        self.session_of(connected)
+    }
+
+    fn session_of(&self, connected: impl Fn() -> (TcpStream, TcpStream)) -> Ends {
+        let (client, client_side) = connected();
+        let (leader, leader_side) = connected();
+        let over = Arc::<AtomicBool>::default();
+        let (done, finished) = mpsc::channel();
+        let watch = Watch {
+            over: over.clone(),
+            finished: done,
+        };
+        self.workers.adopt(client_side, leader_side, watch);
+        Ends {
+            client,
+            leader,
+            over,
+            finished,
+        }
+    }
+}
+
+/// A connection: the peer's end, which blocks but not for ever, and pgnorth's, which doesn't.
+fn connected() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (own, _) = listener.accept().unwrap();
+    own.set_nonblocking(true).unwrap();
+    for stream in [&peer, &own] {
+        stream.set_nodelay(true).unwrap();
+    }
+    peer.set_read_timeout(Some(HANG)).unwrap();
+    peer.set_write_timeout(Some(HANG)).unwrap();
+    (peer, own)
+}

@@ -1,0 +1,79 @@
+//! A kernel in a bad mood: short readings and sendings, and sockets that are not ready although they are.
+
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+
+use rustix::io::{Errno, Result};
+
+use super::super::calls::{Calls, Kernel};
+use super::content::Random;
+
+/// A fake in front of the real calls: what it lets through is real.
+pub(super) struct Moody {
+    random: Random,
+    made_up: bool,
+}
+
+impl Moody {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            random: Random(seed),
+            made_up: false,
+        }
+    }
+
+    /// Whether the call is not to be made at all.
+    fn refuses(&mut self) -> bool {
+        let refuses = self.random.once_in(4);
+        self.made_up |= refuses;
+        refuses
+    }
+
+    /// How much of `length` the call may move: half of the times all, else anything from one byte.
+    fn most(&mut self, length: usize) -> usize {
+        if length <= 1 || self.random.once_in(2) {
+            return length;
+        }
+        // The reader takes it for drained.
+        self.made_up = true;
+        1 + self.random.below(length as u64 - 1) as usize
+    }
+}
+
+impl Calls for Moody {
+    fn recv(&mut self, source: &TcpStream, buffer: &mut [u8]) -> Result<usize> {
+        if self.refuses() {
+            return Err(Errno::AGAIN);
+        }
+        let most = self.most(buffer.len());
+        Kernel.recv(source, &mut buffer[..most])
+    }
+
+    fn send(&mut self, sink: &TcpStream, bytes: &[u8]) -> Result<usize> {
+        if self.refuses() {
+            return Err(Errno::AGAIN);
+        }
+        let most = self.most(bytes.len());
+        Kernel.send(sink, &bytes[..most])
+    }
+
+    fn fill(&mut self, source: &TcpStream, pipe: &OwnedFd, most: usize) -> Result<usize> {
+        if self.refuses() {
+            return Err(Errno::AGAIN);
+        }
+        let most = self.most(most);
+        Kernel.fill(source, pipe, most)
+    }
+
+    fn drain(&mut self, pipe: &OwnedFd, sink: &TcpStream, most: usize) -> Result<usize> {
+        if self.refuses() {
+            return Err(Errno::AGAIN);
+        }
+        let most = self.most(most);
+        Kernel.drain(pipe, sink, most)
+    }
+
+    fn made_up(&mut self) -> bool {
+        std::mem::take(&mut self.made_up)
+    }
+}

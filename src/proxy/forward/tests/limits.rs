@@ -1,0 +1,159 @@
+//! What sessions may cost, and how they are stopped.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
+
+use super::super::Finish;
+use super::super::pipes::MAX_PIPES;
+use super::content::Content;
+use super::{Bench, Ends, HANG, connected};
+
+/// Opens with every session: two sockets in the worker, and their two peers here.
+const STALLED: usize = 1000;
+
+#[test]
+fn a_thousand_stalled_sessions_stay_within_their_bound() {
+    // A thousand sessions are four thousand files.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    rustix::process::setrlimit(
+        rustix::process::Resource::Nofile,
+        rustix::process::Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    )
+    .unwrap();
+    let bench = Bench::start();
+    let before = resident();
+    let sessions: Vec<Ends> = (0..STALLED).map(|_| bench.session_of(narrow)).collect();
+    let mut sent = vec![0_u64; STALLED];
+    let mut contents: Vec<Content> = (0..STALLED as u64).map(Content::new).collect();
+    // Nobody reads at the leader's end: every client sends until nothing more is taken, from end to end.
+    for session in &sessions {
+        session.client.set_nonblocking(true).unwrap();
+    }
+    let deadline = Instant::now() + HANG;
+    let mut idle_rounds = 0;
+    while idle_rounds < 3 {
+        assert!(Instant::now() < deadline, "the writers are never stopped");
+        let mut progress = false;
+        for (index, session) in sessions.iter().enumerate() {
+            let mut next = contents[index];
+            match (&session.client).write(next.next(256 << 10)) {
+                Ok(taken) => {
+                    contents[index].next(taken);
+                    sent[index] += taken as u64;
+                    progress = true;
+                }
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+            }
+        }
+        idle_rounds = if progress { 0 } else { idle_rounds + 1 };
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let grown = resident().saturating_sub(before);
+    // A copying direction keeps at most what it read at once, 64 KiB; pipes are the kernel's, and MAX_PIPES at most. As much again for everything else.
+    let bound = STALLED as u64 * 2 * 64 * 1024;
+    assert!(
+        grown < bound,
+        "{grown} bytes for {STALLED} stalled sessions, of {bound}"
+    );
+    // And nothing was lost.
+    for (index, session) in sessions.iter().enumerate() {
+        let mut content = Content::new(index as u64);
+        let mut buffer = vec![0; 512 << 10];
+        let mut left = sent[index];
+        while left > 0 {
+            let read = (&session.leader).read(&mut buffer).unwrap_or_else(|error| {
+                panic!("session {index}: {error}, with {left} of {} bytes to come", sent[index])
+            });
+            assert!(buffer[..read] == *content.next(read), "session {index} differs");
+            left -= read as u64;
+        }
+    }
+    assert!(bench.traffic.pipes.count() <= MAX_PIPES);
+}
+
+#[test]
+fn who_is_over_is_stopped_and_the_others_go_on() {
+    let bench = Bench::start();
+    let (ends, stays) = (bench.session(), bench.session());
+    for session in [&ends, &stays] {
+        passes(&session.client, &session.leader, b"before");
+    }
+    ends.over.store(true, Ordering::SeqCst);
+    bench.workers.look();
+    let pair = ends.finished.recv_timeout(HANG).unwrap();
+    assert!(matches!(pair.finish, Finish::Stopped), "{:?}", pair.finish);
+    assert_eq!(pair.moved, (6, 0));
+    assert!(!pair.owes_client);
+    passes(&stays.client, &stays.leader, b"after");
+    passes(&stays.leader, &stays.client, b"and back");
+}
+
+#[test]
+fn who_is_over_before_it_is_taken_in_is_stopped_at_once() {
+    let bench = Bench::start();
+    let ((_client, client_side), (_leader, leader_side)) = (connected(), connected());
+    let (done, finished) = std::sync::mpsc::channel();
+    let over = std::sync::Arc::new(true.into());
+    let watch = super::Watch { over, finished: done };
+    bench.workers.adopt(client_side, leader_side, watch);
+    let pair = finished.recv_timeout(HANG).unwrap();
+    assert!(matches!(pair.finish, Finish::Stopped), "{:?}", pair.finish);
+}
+
+#[test]
+fn workers_end_with_their_last_session() {
+    let bench = Bench::start();
+    let session = bench.session();
+    let traffic = bench.traffic.clone();
+    drop(bench);
+    // Nobody adopts any more, but the session goes on.
+    passes(&session.client, &session.leader, b"still");
+    drop((session.client, session.leader));
+    session.finished.recv_timeout(HANG).unwrap();
+    let deadline = Instant::now() + HANG;
+    while std::sync::Arc::strong_count(&traffic) > 1 {
+        assert!(Instant::now() < deadline, "a worker is still there");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn sessions_are_spread_evenly() {
+    let bench = Bench::start();
+    let sessions: Vec<Ends> = (0..10).map(|_| bench.session()).collect();
+    assert_eq!(bench.workers.pairs(), [5, 5]);
+    drop(sessions);
+}
+
+/// A connection whose buffers are large enough for splice(2) to be tried, and small enough that a thousand stay below the system's limit for TCP's memory
+/// (net.ipv4.tcp_mem), beyond which the kernel drops what it has received.
+fn narrow() -> (TcpStream, TcpStream) {
+    let (peer, own) = connected();
+    for stream in [&peer, &own] {
+        set_socket_send_buffer_size(stream, 96 << 10).unwrap();
+        set_socket_recv_buffer_size(stream, 96 << 10).unwrap();
+    }
+    (peer, own)
+}
+
+fn passes(mut from: &TcpStream, mut to: &TcpStream, bytes: &[u8]) {
+    from.write_all(bytes).unwrap();
+    let mut got = vec![0; bytes.len()];
+    to.read_exact(&mut got).unwrap();
+    assert_eq!(got, bytes);
+}
+
+/// This process's resident memory, in bytes.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kib * 1024
+}

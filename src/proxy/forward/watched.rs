@@ -1,0 +1,88 @@
+//! A socket under edge-triggered epoll, and what is known of its readiness.
+
+use std::io;
+use std::net::TcpStream;
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::fd::OwnedFd;
+
+/// One socket of a pair. What is believed ready is tried; only the kernel's "would block" makes it not ready, until epoll tells of a new edge.
+#[derive(Debug)]
+pub(super) struct Watched {
+    pub(super) stream: TcpStream,
+    readable: bool,
+    writable: bool,
+    /// A FIN or a reset was seen, after which there is always something to read: the end.
+    ended: bool,
+}
+
+impl Watched {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            readable: false,
+            writable: true,
+            ended: false,
+        }
+    }
+
+    /// From now on epoll tells of this socket's edges; first of what is there already.
+    pub(super) fn watch(&self, epoll: &OwnedFd, token: u64) -> io::Result<()> {
+        let edges = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        Ok(epoll::add(epoll, &self.stream, EventData::new_u64(token), edges)?)
+    }
+
+    /// What epoll told.
+    pub(super) fn told(&mut self, edges: EventFlags) {
+        let broken = edges.intersects(EventFlags::HUP | EventFlags::ERR);
+        self.ended |= broken || edges.contains(EventFlags::RDHUP);
+        self.readable |= broken || edges.intersects(EventFlags::IN | EventFlags::RDHUP);
+        self.writable |= broken || edges.contains(EventFlags::OUT);
+    }
+
+    /// Tries everything anew.
+    pub(super) fn believe_ready(&mut self) {
+        (self.readable, self.writable) = (true, true);
+    }
+
+    /// Reads by `call`, if there may be something; `None` when there is nothing. `drains` tells of a count that it emptied the socket.
+    ///
+    /// Then the next reading waits for an edge, which spares a system call that only says EAGAIN. But an edge that came before that reading may have
+    /// been a FIN's, and it would be the last: after one, reading goes on to the end.
+    pub(super) fn read(
+        &mut self,
+        drains: impl FnOnce(usize) -> bool,
+        call: impl FnOnce(&TcpStream) -> rustix::io::Result<usize>,
+    ) -> io::Result<Option<usize>> {
+        if !self.readable {
+            return Ok(None);
+        }
+        let read = would_block(call(&self.stream))?;
+        self.readable = match read {
+            None => false,
+            Some(count) => self.ended || !drains(count),
+        };
+        Ok(read)
+    }
+
+    /// Writes by `call`, if there may be room; `None` when there is none.
+    pub(super) fn write(
+        &mut self,
+        call: impl FnOnce(&TcpStream) -> rustix::io::Result<usize>,
+    ) -> io::Result<Option<usize>> {
+        if !self.writable {
+            return Ok(None);
+        }
+        let written = would_block(call(&self.stream))?;
+        self.writable = written.is_some();
+        Ok(written)
+    }
+}
+
+fn would_block(result: rustix::io::Result<usize>) -> io::Result<Option<usize>> {
+    match result {
+        Ok(count) => Ok(Some(count)),
+        Err(rustix::io::Errno::AGAIN) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}

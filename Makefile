@@ -13,7 +13,7 @@ help:
 	@echo 'make test-integrity  ten thousand random sessions, every byte compared, and as many as that with faults put in; some minutes (SESSIONS=, SEED=)'
 	@echo 'make test-random  random faults in a row on one cluster; 50 take about half an hour (FAULTS=, SEED= to repeat a run)'
 	@echo 'make bench-failover  what faults cost clients of pgnorth and of HAProxy; about 8 minutes (ARGS=--quick, or --help for more)'
-	@echo 'make bench-forward   what it costs to go through pgnorth and through others; about 15 minutes (ARGS=--quick for 2, or --help for more)'
+	@echo 'make bench-forward   what it costs to go through pgnorth and through others; about 11 minutes (ARGS=--quick for 3, or --help for more)'
 	@echo 'make check        format, lints, docs, dependency audit'
 	@echo 'make build        the release binary'
 	@echo 'make clean        removes what cargo built'

@@ -70,7 +70,7 @@ const QUIET: Duration = Duration::from_secs(5);
 #[derive(Parser)]
 #[command(name = "cargo bench --bench forward --")]
 struct Arguments {
-    /// Short windows and 2 rounds: about 2 minutes
+    /// Short windows and 2 rounds: less than 3 minutes
     #[arg(long)]
     quick: bool,
     /// Rounds of each workload [default: 5]

@@ -1,36 +1,33 @@
-//! Binds everything, starts every long-lived task, and orders shutdown.
+//! Binds everything, starts every long-lived task, and orders shutdown: of the proxy in `app/proxy.rs`, of the publisher in `app/publish.rs`; what both need
+//! stands here.
 //!
 //! Control work (discovery, admin) has a runtime of its own, so that traffic cannot delay a change of leader. A long-lived task that ends before it was
 //! asked to ends the process.
 
 mod files;
+mod proxy;
+mod publish;
 
-use std::convert::Infallible;
 use std::io;
-use std::num::NonZero;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Error, Result, anyhow};
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinError, JoinHandle, JoinSet};
-use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tokio::task::{JoinError, JoinSet};
 
-use crate::admin::{self, Admin};
-use crate::config::{COMMIT, Settings, VERSION};
+use crate::admin;
+use crate::config::{COMMIT, Finding, Job, Settings, VERSION};
 use crate::discovery::Discovery;
 use crate::discovery::kubernetes::Kubernetes;
 use crate::discovery::patroni::{Client, ClusterPoller, Plan, Prober, TlsFiles};
-use crate::drain::Drain;
+use crate::kubernetes::Access;
 use crate::leader::decide::Policy;
 use crate::leader::{Complaint, base_url};
 use crate::metrics::Metrics;
-use crate::proxy::{self, Proxy};
 use crate::readiness::ReadinessHandle;
 use crate::recorder::Recorder;
 use crate::slot::LeaderSlot;
@@ -46,69 +43,36 @@ const STARTING: &str = "neither the Kubernetes API nor a member's REST API has a
 /// Long-lived tasks: each yields its name and what went wrong, if it ends.
 type Tasks = JoinSet<(&'static str, Result<()>)>;
 
+/// What discovery does for the sake of sessions.
+#[derive(Default)]
+struct Patience {
+    /// How long an announced switchover may hold new clients.
+    switchover_hold: Duration,
+    /// How long sessions may go on to a leader that gave the lock up cleanly.
+    failover_drain: Duration,
+}
+
 /// What every part of the app shares.
 struct Shared {
     slot: Arc<LeaderSlot>,
     metrics: Arc<Metrics>,
     recorder: Arc<Recorder>,
     readiness: ReadinessHandle,
-    drain: Drain,
 }
 
 /// Runs until a signal asks for the end. The exit code is 0 after an orderly shutdown.
 pub fn run(settings: Settings) -> Result<ExitCode> {
-    let cores = thread::available_parallelism().map_or(1, NonZero::get);
-    let workers = settings.workers.unwrap_or(cores);
-    // It accepts, holds and dials; bytes are moved by workers of their own.
-    let traffic = Builder::new_multi_thread()
-        .worker_threads(workers)
-        .thread_name("traffic")
-        .enable_all()
-        .build()
-        .context("cannot start the traffic threads")?;
     let control = Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the control thread")?;
-    let outcome = control.block_on(serve(&settings, workers, traffic.handle()));
-    // Sessions have ended or were forced; a name look-up that hangs must not keep the process.
-    traffic.shutdown_background();
+    let outcome = match &settings.job {
+        Job::Proxy(settings) => proxy::run(settings, &control),
+        Job::Publish(settings) => control.block_on(publish::run(settings)),
+    };
+    // A name look-up that hangs must not keep the process.
     control.shutdown_background();
     outcome
-}
-
-async fn serve(settings: &Settings, workers: usize, traffic: &Handle) -> Result<ExitCode> {
-    let mut signals = Signals::new().context("cannot listen for signals")?;
-    let shared = Shared::new();
-    let mut tasks = Tasks::new();
-    let stop_admin = CancellationToken::new();
-
-    let admin = Admin::bind(settings.admin).context("cannot serve the admin port (--admin)")?;
-    let proxy = {
-        // Its socket belongs to the traffic runtime's poller.
-        let _on_traffic = traffic.enter();
-        Proxy::bind(&[settings.listen], kernel_timeout(settings)).context("cannot listen for clients (--listen)")?
-    };
-    let (postgres, admin_address) = (proxy.local_addrs()[0], admin.local_addr()?);
-    let complaints = start_discovery(settings, &shared, &mut tasks).await?;
-    let context = Arc::new(shared.proxy_context(settings, workers, complaints));
-    let facts = Arc::new(shared.admin_facts());
-    let serving = admin.run(facts, stop_admin.clone());
-    tasks.spawn(async { ("the admin port", serving.await.map_err(Error::from)) });
-    let proxying = traffic.spawn(proxy.run(context));
-    tasks.spawn(async { ("the proxy", proxied(proxying).await) });
-    info!(%postgres, admin = %admin_address, "listening");
-
-    tokio::select! {
-        signal = signals.next() => info!(signal, "asked to end"),
-        Some(task) = tasks.join_next() => return Err(ended_early(task)),
-    }
-    tokio::select! {
-        () = shut_down(settings, &shared, traffic, &mut signals) => {}
-        Some(task) = tasks.join_next() => return Err(ended_early(task)),
-    }
-    stop_admin.cancel();
-    Ok(ExitCode::SUCCESS)
 }
 
 impl Shared {
@@ -121,30 +85,6 @@ impl Shared {
             slot: Arc::new(LeaderSlot::new(STARTING)),
             metrics,
             readiness: ReadinessHandle::starting(STARTING),
-            drain: Drain::default(),
-        }
-    }
-
-    fn proxy_context(
-        &self,
-        settings: &Settings,
-        workers: usize,
-        complaints: mpsc::Sender<Complaint>,
-    ) -> proxy::Context {
-        let max_sessions = files::make_room(settings.max_sessions, workers);
-        proxy::Context {
-            slot: self.slot.clone(),
-            drain: self.drain.clone(),
-            metrics: self.metrics.clone(),
-            recorder: self.recorder.clone(),
-            complaints,
-            settings: proxy::Settings {
-                hold: settings.hold,
-                connect_timeout: settings.connect_timeout,
-                tcp_user_timeout: kernel_timeout(settings),
-                max_sessions,
-                workers,
-            },
         }
     }
 
@@ -158,19 +98,20 @@ impl Shared {
     }
 }
 
-/// The kernel acts on its timeout only at the retransmission after it (measured: 10.4 s for 10 s). It gets less, so that the setting is a bound.
-fn kernel_timeout(settings: &Settings) -> Duration {
-    settings.tcp_user_timeout * 9 / 10
-}
-
 /// Starts the sources and the loop that they feed; returns where the proxy may complain.
-async fn start_discovery(settings: &Settings, shared: &Shared, tasks: &mut Tasks) -> Result<mpsc::Sender<Complaint>> {
+fn start_discovery(
+    finding: &Finding,
+    access: Option<Arc<Access>>,
+    patience: Patience,
+    shared: &Shared,
+    tasks: &mut Tasks,
+) -> Result<mpsc::Sender<Complaint>> {
     let (claim, observations) = mpsc::channel(OBSERVATIONS);
     let (complain, complaints) = mpsc::channel(COMPLAINTS);
     let (plan, planned) = watch::channel(Plan::default());
     let tls = TlsFiles {
-        ca: settings.patroni_tls.ca.clone(),
-        identity: settings
+        ca: finding.patroni_tls.ca.clone(),
+        identity: finding
             .patroni_tls
             .identity
             .as_ref()
@@ -178,13 +119,18 @@ async fn start_discovery(settings: &Settings, shared: &Shared, tasks: &mut Tasks
     };
     let client = Client::new(tls, shared.metrics.clone())
         .context("cannot use the TLS files for Patroni's REST API (--patroni-ca, --patroni-cert, --patroni-key)")?;
-    if let Some(kubernetes) = &settings.kubernetes {
-        let source = Kubernetes::new(&kubernetes.scope, kubernetes.namespace.as_deref(), &kubernetes.selector).await?;
+    if let Some((kubernetes, access)) = finding.kubernetes.as_ref().zip(access) {
+        let source = Kubernetes::new(
+            access,
+            &kubernetes.scope,
+            kubernetes.namespace.as_deref(),
+            &kubernetes.selector,
+        );
         let watching = source.run(claim.clone());
         tasks.spawn(async { ("the Kubernetes watches", done(watching).await) });
     }
-    if !settings.patroni.is_empty() {
-        let seeds: Result<Vec<_>, _> = settings.patroni.iter().map(|url| base_url(url.as_str())).collect();
+    if !finding.patroni.is_empty() {
+        let seeds: Result<Vec<_>, _> = finding.patroni.iter().map(|url| base_url(url.as_str())).collect();
         let seeds = seeds.map_err(|why| anyhow!("a URL of --patroni {why}"))?;
         let poller = ClusterPoller::new(client.clone(), seeds, planned.clone(), claim.clone());
         tasks.spawn(async { ("the poller of /cluster", done(poller.run()).await) });
@@ -197,54 +143,16 @@ async fn start_discovery(settings: &Settings, shared: &Shared, tasks: &mut Tasks
         recorder: shared.recorder.clone(),
         readiness: shared.readiness.clone(),
         policy: Policy {
-            switchover_hold: settings.switchover_hold,
+            switchover_hold: patience.switchover_hold,
             report_life: REPORT_LIFE,
         },
-        failover_drain: settings.failover_drain,
+        failover_drain: patience.failover_drain,
         observations,
         complaints,
         plan,
     };
     tasks.spawn(async { ("discovery", done(discovery.run()).await) });
     Ok(complain)
-}
-
-/// Not ready; accept on while endpoints catch up; then let sessions finish, while the leader is still followed. A second signal cuts each wait short.
-async fn shut_down(settings: &Settings, shared: &Shared, traffic: &Handle, signals: &mut Signals) {
-    shared.readiness.shutting_down();
-    info!(lame_duck = ?settings.lame_duck, "no longer ready; still accepting, while load balancers take notice");
-    let second = tokio::select! {
-        () = tokio::time::sleep(settings.lame_duck) => false,
-        _ = signals.next() => true,
-    };
-    shared.drain.stop_accepting();
-    let patience = if second { Duration::ZERO } else { settings.drain };
-    info!(drain = ?patience, "no longer accepting; open sessions may finish");
-    let drain = shared.drain.clone();
-    let mut finishing = traffic.spawn(async move { drain.finish(patience).await });
-    let forced = tokio::select! {
-        forced = &mut finishing => forced,
-        _ = signals.next() => {
-            info!("asked to end again: ending at once");
-            shared.drain.force();
-            finishing.await
-        }
-    };
-    match forced {
-        Ok(0) => info!("every session finished"),
-        Ok(sessions) => warn!(
-            sessions,
-            "the drain is over: sessions that were still open have been ended"
-        ),
-        Err(error) => warn!(%error, "the drain failed"),
-    }
-}
-
-async fn proxied(proxying: JoinHandle<io::Result<Infallible>>) -> Result<()> {
-    proxying
-        .await?
-        .context("cannot start the threads that move bytes (--workers)")?;
-    Ok(())
 }
 
 /// For tasks that have no error to tell of.

@@ -2,6 +2,7 @@
 //!
 //! No I/O here: arguments and environment are given, files are only named. Defaults, help and names stand in `config/table.rs`, one row a setting.
 
+mod commands;
 mod mistake;
 mod parse;
 mod reader;
@@ -32,19 +33,35 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The commit this build was made from; "unknown" where there was no telling.
 pub const COMMIT: &str = env!("PGNORTH_COMMIT");
 
-/// Everything that can be set. At least one of `kubernetes` and `patroni` is there to find the leader with. No value holds a secret.
+/// Everything that can be set. No value holds a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
+    /// What this process does.
+    pub job: Job,
+    /// What is logged.
+    pub log: LogFilter,
+    /// How it is logged.
+    pub log_format: LogFormat,
+}
+
+/// What pgnorth was started as, each with its own settings. Another subcommand is another arm here, and a row in `config/commands.rs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Job {
+    /// No subcommand: the proxy.
+    Proxy(Proxy),
+    /// `pgnorth publish`.
+    Publish(Publish),
+}
+
+/// The settings of the proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
     /// Where PostgreSQL clients connect.
     pub listen: SocketAddr,
     /// Where probes, metrics and the status are served.
     pub admin: SocketAddr,
-    /// The cluster's objects in Kubernetes, if it is to be asked.
-    pub kubernetes: Option<Kubernetes>,
-    /// Base URLs of members' REST API: http or https, with a host, without user, password, path, query or fragment, each once.
-    pub patroni: Vec<Url>,
-    /// How to speak https with members.
-    pub patroni_tls: PatroniTls,
+    /// How the leader is found.
+    pub finding: Finding,
     /// How long a client waits for a leader. Zero: not at all.
     pub hold: Duration,
     /// How long an announced switchover may hold new clients. Zero: not at all.
@@ -63,10 +80,34 @@ pub struct Settings {
     pub max_sessions: usize,
     /// Threads that move bytes, at least 1; `None`: one a core.
     pub workers: Option<usize>,
-    /// What is logged.
-    pub log: LogFilter,
-    /// How it is logged.
-    pub log_format: LogFormat,
+}
+
+/// The settings of the publisher.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publish {
+    /// Where probes, metrics and the status are served.
+    pub admin: SocketAddr,
+    /// How the leader is found.
+    pub finding: Finding,
+    /// The namespace of the Service; `None`: the pod's own, or the kubeconfig's.
+    pub namespace: Option<String>,
+    /// The Service that shall lead to the primary.
+    pub service: String,
+    /// Whether its Endpoints are kept too.
+    pub endpoints: bool,
+    /// The Lease that its one writer holds; `None`: everyone writes.
+    pub lease: Option<String>,
+}
+
+/// How the leader is found: at least one of `kubernetes` and `patroni` is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The cluster's objects in Kubernetes, if it is to be asked.
+    pub kubernetes: Option<Kubernetes>,
+    /// Base URLs of members' REST API: http or https, with a host, without user, password, path, query or fragment, each once.
+    pub patroni: Vec<Url>,
+    /// How to speak https with members.
+    pub patroni_tls: PatroniTls,
 }
 
 /// Where Patroni keeps its objects in Kubernetes.
@@ -129,60 +170,92 @@ impl Settings {
         A: IntoIterator<Item = OsString>,
         E: Fn(&str) -> Option<OsString>,
     {
-        let flags = table::command().try_get_matches_from(arguments)?;
-        let mut reader = Reader::new(&flags, &env);
-        let settings = Self::gather(&mut reader);
-        reader.finish()?;
-        Ok(settings)
-    }
-
-    fn gather(reader: &mut Reader<'_>) -> Self {
+        let matches = commands::command().try_get_matches_from(arguments)?;
+        let (row, flags) = commands::chosen(&matches);
+        let mut reader = Reader::new(flags, &env);
         let settings = Self {
-            listen: reader.value(&table::LISTEN, parse::listener),
-            admin: reader.value(&table::ADMIN, parse::listener),
-            kubernetes: kubernetes(reader),
-            patroni: reader.option(&table::PATRONI, parse::urls).unwrap_or_default(),
-            patroni_tls: patroni_tls(reader),
-            hold: reader.value(&table::HOLD, parse::duration(Duration::ZERO, HOUR)),
-            switchover_hold: reader.value(&table::SWITCHOVER_HOLD, parse::duration(Duration::ZERO, HOUR)),
-            failover_drain: reader.value(&table::FAILOVER_DRAIN, parse::duration(Duration::ZERO, HOUR)),
-            connect_timeout: reader.value(
-                &table::CONNECT_TIMEOUT,
-                parse::duration(Duration::from_millis(10), Duration::from_secs(60)),
-            ),
-            tcp_user_timeout: reader.value(
-                &table::TCP_USER_TIMEOUT,
-                parse::duration(Duration::from_millis(100), HOUR),
-            ),
-            drain: reader.value(&table::DRAIN, parse::duration(Duration::ZERO, 24 * HOUR)),
-            lame_duck: reader.value(&table::LAME_DUCK, parse::duration(Duration::ZERO, HOUR)),
-            max_sessions: reader.value(&table::MAX_SESSIONS, parse::count(SESSIONS)),
-            workers: reader.option(&table::WORKERS, parse::count(WORKERS)),
+            job: match row.name {
+                Some("publish") => Job::Publish(publish(&mut reader)),
+                _ => Job::Proxy(proxy(&mut reader)),
+            },
             log: reader.value(&table::LOG, LogFilter::parse),
             log_format: reader.value(&table::LOG_FORMAT, parse::log_format),
         };
-        if !reader.is_set(&table::SCOPE) && !reader.is_set(&table::PATRONI) {
-            reader.refuse(Mistake::nowhere_to_ask());
-        }
-        let both_read = !reader.has_refused(&table::LISTEN) && !reader.has_refused(&table::ADMIN);
-        if both_read && parse::collide(settings.listen, settings.admin) {
-            let problem = format!("--listen ({}) takes the same port", table::LISTEN.env());
-            reader.refuse(Mistake::of(
-                &table::ADMIN,
-                reader.given(&table::ADMIN).as_ref(),
-                problem,
-            ));
-        }
-        settings
+        reader.finish(&row.typed())?;
+        Ok(settings)
     }
 }
 
-fn kubernetes(reader: &mut Reader<'_>) -> Option<Kubernetes> {
-    let scope = reader.option(&table::SCOPE, parse::scope);
+fn proxy(reader: &mut Reader<'_>) -> Proxy {
     let namespace = reader.option(&table::NAMESPACE, parse::namespace);
+    let proxy = Proxy {
+        listen: reader.value(&table::LISTEN, parse::listener),
+        admin: reader.value(&table::ADMIN, parse::listener),
+        finding: finding(reader, namespace, &[&table::NAMESPACE, &table::SELECTOR]),
+        hold: reader.value(&table::HOLD, parse::duration(Duration::ZERO, HOUR)),
+        switchover_hold: reader.value(&table::SWITCHOVER_HOLD, parse::duration(Duration::ZERO, HOUR)),
+        failover_drain: reader.value(&table::FAILOVER_DRAIN, parse::duration(Duration::ZERO, HOUR)),
+        connect_timeout: reader.value(
+            &table::CONNECT_TIMEOUT,
+            parse::duration(Duration::from_millis(10), Duration::from_secs(60)),
+        ),
+        tcp_user_timeout: reader.value(
+            &table::TCP_USER_TIMEOUT,
+            parse::duration(Duration::from_millis(100), HOUR),
+        ),
+        drain: reader.value(&table::DRAIN, parse::duration(Duration::ZERO, 24 * HOUR)),
+        lame_duck: reader.value(&table::LAME_DUCK, parse::duration(Duration::ZERO, HOUR)),
+        max_sessions: reader.value(&table::MAX_SESSIONS, parse::count(SESSIONS)),
+        workers: reader.option(&table::WORKERS, parse::count(WORKERS)),
+    };
+    let both_read = !reader.has_refused(&table::LISTEN) && !reader.has_refused(&table::ADMIN);
+    if both_read && parse::collide(proxy.listen, proxy.admin) {
+        let problem = format!("--listen ({}) takes the same port", table::LISTEN.env());
+        reader.refuse(Mistake::of(
+            &table::ADMIN,
+            reader.given(&table::ADMIN).as_ref(),
+            problem,
+        ));
+    }
+    proxy
+}
+
+fn publish(reader: &mut Reader<'_>) -> Publish {
+    let why = "name the Service that clients connect to; it must have no selector";
+    let namespace = reader.option(&table::NAMESPACE, parse::namespace);
+    Publish {
+        admin: reader.value(&table::ADMIN, parse::listener),
+        // The Service has a namespace, whoever tells who leads.
+        finding: finding(reader, namespace.clone(), &[&table::SELECTOR]),
+        namespace,
+        service: reader.needed(&table::SERVICE, why, parse::service),
+        endpoints: reader.value(&table::ENDPOINTS, parse::switch),
+        lease: reader.option(&table::LEASE, parse::scope),
+    }
+}
+
+/// `only_with_scope` are settings that mean nothing without it.
+fn finding(reader: &mut Reader<'_>, namespace: Option<String>, only_with_scope: &[&'static table::Setting]) -> Finding {
+    let finding = Finding {
+        kubernetes: kubernetes(reader, namespace, only_with_scope),
+        patroni: reader.option(&table::PATRONI, parse::urls).unwrap_or_default(),
+        patroni_tls: patroni_tls(reader),
+    };
+    if !reader.is_set(&table::SCOPE) && !reader.is_set(&table::PATRONI) {
+        reader.refuse(Mistake::nowhere_to_ask());
+    }
+    finding
+}
+
+fn kubernetes(
+    reader: &mut Reader<'_>,
+    namespace: Option<String>,
+    only_with_scope: &[&'static table::Setting],
+) -> Option<Kubernetes> {
+    let scope = reader.option(&table::SCOPE, parse::scope);
     let selector = reader.option(&table::SELECTOR, parse::selector);
     if !reader.is_set(&table::SCOPE) && reader.is_set(&table::PATRONI) {
-        for setting in [&table::NAMESPACE, &table::SELECTOR] {
+        for setting in only_with_scope {
             let problem = format!(
                 "means nothing without --scope ({}), which makes pgnorth ask Kubernetes",
                 table::SCOPE.env()

@@ -6,9 +6,9 @@
 //! |--|--|
 //! | 6 | `main`, [`telemetry`] |
 //! | 5 | [`app`] |
-//! | 4 | [`discovery`], [`proxy`], [`admin`] (never each other) |
+//! | 4 | [`discovery`], [`proxy`], [`publish`], [`admin`] (never each other) |
 //! | 3 | [`recorder`] |
-//! | 2 | [`slot`], [`drain`], [`metrics`], [`readiness`] |
+//! | 2 | [`slot`], [`drain`], [`metrics`], [`readiness`], [`resolver`], [`kubernetes`] |
 //! | 1 | [`leader`], [`ending`], [`config`] (no I/O, no clock, no tokio) |
 //!
 //! ARCHITECTURE.md walks one session and one change of leader through the house.
@@ -19,10 +19,13 @@ pub mod config;
 pub mod discovery;
 pub mod drain;
 pub mod ending;
+pub mod kubernetes;
 pub mod leader;
 pub mod metrics;
 pub mod proxy;
+pub mod publish;
 pub mod readiness;
 pub mod recorder;
+pub mod resolver;
 pub mod slot;
 pub mod telemetry;

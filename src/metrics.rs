@@ -73,7 +73,47 @@ pub struct Metrics {
     source_up: IntGaugeVec,
     probes: IntCounterVec,
     failover_seconds: [Histogram; 5],
+    publishes: IntCounterVec,
+    /// Time from a verdict until the Service said so.
+    pub publish_seconds: Histogram,
+    /// 1 while the Service does not say what this publisher has decided.
+    pub publish_behind: IntGauge,
     build_info: GaugeVec,
+}
+
+/// What became of bringing a Service up to date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// It was changed.
+    Written,
+    /// It said so already.
+    Unchanged,
+    /// Another publisher wrote in between.
+    Conflict,
+    /// Another publisher knows a newer leader.
+    Yielded,
+    /// The API did not do it.
+    Failed,
+}
+
+impl Published {
+    const ALL: [Self; 5] = [
+        Self::Written,
+        Self::Unchanged,
+        Self::Conflict,
+        Self::Yielded,
+        Self::Failed,
+    ];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Written => "written",
+            Self::Unchanged => "unchanged",
+            Self::Conflict => "conflict",
+            Self::Yielded => "yielded",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// A stretch of a change of leader.
@@ -209,6 +249,19 @@ impl Metrics {
                 &["outcome"],
             ),
             failover_seconds: FailoverPhase::ALL.map(|phase| failovers.with_label_values(&[phase.as_str()])),
+            publishes: make.counters(
+                "pgnorth_publishes_total",
+                "Times that a Service was to be brought up to date, by result.",
+                &["result"],
+            ),
+            publish_seconds: make.histogram(
+                "pgnorth_publish_seconds",
+                "Time from a verdict until the Service said so.",
+            ),
+            publish_behind: make.gauge(
+                "pgnorth_publish_behind",
+                "1 while the Service does not say what this publisher has decided.",
+            ),
             build_info: make.floats(
                 "pgnorth_build_info",
                 "1; the labels tell which build this is.",
@@ -218,6 +271,9 @@ impl Metrics {
         };
         for outcome in Outcome::ALL {
             metrics.probes.with_label_values(&[outcome.as_str()]);
+        }
+        for result in Published::ALL {
+            metrics.publishes.with_label_values(&[result.as_str()]);
         }
         metrics
     }
@@ -273,6 +329,11 @@ impl Metrics {
     /// Records one phase of one change of leader.
     pub fn failover_phase(&self, phase: FailoverPhase, took: Duration) {
         self.failover_seconds[phase as usize].observe(took.as_secs_f64());
+    }
+
+    /// Counts what became of bringing a Service up to date.
+    pub fn published(&self, result: Published) {
+        self.publishes.with_label_values(&[result.as_str()]).inc();
     }
 
     /// Notes which build this is.

@@ -27,6 +27,7 @@ use crate::drain::Drain;
 use crate::leader::Complaint;
 use crate::metrics::Metrics;
 use crate::recorder::Recorder;
+use crate::resolver::Resolver;
 use crate::slot::LeaderSlot;
 use forward::{Pipes, Traffic, Workers};
 use session::Forwarded;
@@ -83,6 +84,7 @@ struct Shared {
     workers: Arc<Workers<Forwarded>>,
     places: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
+    resolver: Resolver,
 }
 
 /// Files that the proxy may have open at `max_sessions`: two sockets a session, two files a worker, pipes, refusals and listeners.
@@ -177,6 +179,7 @@ impl Shared {
             workers,
             places: Arc::new(Semaphore::new(max_sessions.min(Semaphore::MAX_PERMITS))),
             refusals: Arc::new(Semaphore::new(REFUSALS)),
+            resolver: Resolver::default(),
             context,
         }
     }

@@ -4,7 +4,7 @@
 //! sessions is needed. Who leads is decided elsewhere; this file only publishes it.
 
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
@@ -22,6 +22,8 @@ pub struct Term {
     pub reason: String,
     /// When the leader whose sessions may live (or its absence) began; a hold in between does not move it.
     pub since: SystemTime,
+    /// When this verdict was published.
+    pub at: Instant,
     open_to: Option<Arc<Leader>>,
     reign: Arc<Reign>,
     superseded: CancellationToken,
@@ -76,6 +78,7 @@ impl LeaderSlot {
                 course: Course::Hold(None),
                 reason: reason.into(),
                 since: SystemTime::now(),
+                at: Instant::now(),
                 open_to: None,
                 reign: Reign::begin(&bell),
                 superseded: CancellationToken::new(),
@@ -104,6 +107,7 @@ impl LeaderSlot {
             course,
             reason,
             since: if keeps { old.since } else { SystemTime::now() },
+            at: Instant::now(),
             reign: if keeps {
                 old.reign.clone()
             } else {

@@ -15,7 +15,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, Layer};
 
-use crate::config::{COMMIT, LogFilter, LogFormat, Settings, VERSION};
+use crate::config::{COMMIT, Finding, Job, LogFilter, LogFormat, Proxy, Publish, Settings, VERSION};
 
 /// Starts logging for the whole process. Text is coloured when stderr is a terminal and NO_COLOR is not set.
 ///
@@ -31,36 +31,91 @@ pub fn start(filter: &LogFilter, format: LogFormat) -> Result<(), TryInitError> 
 
 /// Logs which build runs with which settings. They hold no secrets: a URL with a password is refused.
 pub fn announce(settings: &Settings) {
-    let kubernetes = settings.kubernetes.as_ref();
+    match &settings.job {
+        Job::Proxy(proxy) => announce_proxy(settings, proxy),
+        Job::Publish(publish) => announce_publisher(settings, publish),
+    }
+}
+
+/// How the leader is found, as fields of the line.
+struct Found<'a> {
+    scope: Option<&'a str>,
+    namespace: Option<&'a str>,
+    selector: Option<&'a str>,
+    patroni: Option<String>,
+    ca: Option<String>,
+    cert: Option<String>,
+    key: Option<String>,
+}
+
+impl<'a> Found<'a> {
+    fn new(finding: &'a Finding) -> Self {
+        let kubernetes = finding.kubernetes.as_ref();
+        let file = |path: &std::path::PathBuf| path.display().to_string();
+        let tls = &finding.patroni_tls;
+        let urls: Vec<_> = finding.patroni.iter().map(|url| url.as_str()).collect();
+        Self {
+            scope: kubernetes.map(|kubernetes| kubernetes.scope.as_str()),
+            namespace: kubernetes.and_then(|kubernetes| kubernetes.namespace.as_deref()),
+            selector: kubernetes.map(|kubernetes| kubernetes.selector.as_str()),
+            patroni: (!urls.is_empty()).then(|| urls.join(",")),
+            ca: tls.ca.as_ref().map(file),
+            cert: tls.identity.as_ref().map(|identity| file(&identity.cert)),
+            key: tls.identity.as_ref().map(|identity| file(&identity.key)),
+        }
+    }
+}
+
+fn announce_proxy(settings: &Settings, proxy: &Proxy) {
+    let found = Found::new(&proxy.finding);
     let human = |duration| display(humantime::format_duration(duration));
-    let file = |path: Option<&std::path::PathBuf>| path.map(|path| display(path.display().to_string()));
-    let tls = &settings.patroni_tls;
-    let identity = tls.identity.as_ref();
-    let urls: Vec<_> = settings.patroni.iter().map(|url| url.as_str()).collect();
     info!(
         target: "pgnorth",
         version = VERSION,
         commit = COMMIT,
-        listen = %settings.listen,
-        admin = %settings.admin,
-        scope = kubernetes.map(|kubernetes| display(&kubernetes.scope)),
-        namespace = kubernetes.and_then(|kubernetes| kubernetes.namespace.as_ref()).map(display),
-        selector = kubernetes.map(|kubernetes| display(&kubernetes.selector)),
-        patroni = (!urls.is_empty()).then(|| display(urls.join(","))),
-        patroni_ca = file(tls.ca.as_ref()),
-        patroni_cert = file(identity.map(|identity| &identity.cert)),
-        patroni_key = file(identity.map(|identity| &identity.key)),
-        hold = human(settings.hold),
-        switchover_hold = human(settings.switchover_hold),
-        failover_drain = human(settings.failover_drain),
-        connect_timeout = human(settings.connect_timeout),
-        tcp_user_timeout = human(settings.tcp_user_timeout),
-        max_sessions = settings.max_sessions,
-        lame_duck = human(settings.lame_duck),
-        drain = human(settings.drain),
+        listen = %proxy.listen,
+        admin = %proxy.admin,
+        scope = found.scope.map(display),
+        namespace = found.namespace.map(display),
+        selector = found.selector.map(display),
+        patroni = found.patroni.map(display),
+        patroni_ca = found.ca.map(display),
+        patroni_cert = found.cert.map(display),
+        patroni_key = found.key.map(display),
+        hold = human(proxy.hold),
+        switchover_hold = human(proxy.switchover_hold),
+        failover_drain = human(proxy.failover_drain),
+        connect_timeout = human(proxy.connect_timeout),
+        tcp_user_timeout = human(proxy.tcp_user_timeout),
+        max_sessions = proxy.max_sessions,
+        lame_duck = human(proxy.lame_duck),
+        drain = human(proxy.drain),
         log = %settings.log,
         log_format = %settings.log_format,
         "pgnorth starts"
+    );
+}
+
+fn announce_publisher(settings: &Settings, publish: &Publish) {
+    let found = Found::new(&publish.finding);
+    info!(
+        target: "pgnorth",
+        version = VERSION,
+        commit = COMMIT,
+        service = %publish.service,
+        endpoints = publish.endpoints,
+        lease = publish.lease.as_ref().map(display),
+        admin = %publish.admin,
+        scope = found.scope.map(display),
+        namespace = publish.namespace.as_ref().map(display),
+        selector = found.selector.map(display),
+        patroni = found.patroni.map(display),
+        patroni_ca = found.ca.map(display),
+        patroni_cert = found.cert.map(display),
+        patroni_key = found.key.map(display),
+        log = %settings.log,
+        log_format = %settings.log_format,
+        "pgnorth publish starts"
     );
 }
 

@@ -22,7 +22,11 @@ pub struct Mistake {
 
 /// Every mistake of one start; never empty.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Mistakes(Vec<Mistake>);
+pub struct Mistakes {
+    all: Vec<Mistake>,
+    /// Whose `--help` explains them.
+    command: String,
+}
 
 impl Mistake {
     pub(super) fn of(setting: &Setting, given: Option<&Given>, problem: String) -> Self {
@@ -41,6 +45,14 @@ impl Mistake {
                 None => format!("--{flag} (its default)"),
             },
             problems: vec![(problem, both_ways(setting))],
+        }
+    }
+
+    pub(super) fn missing(setting: &Setting, why: &str) -> Self {
+        Self {
+            flag: Some(setting.flag),
+            wrote: format!("no --{} ({})", setting.flag, setting.env()),
+            problems: vec![(why.to_owned(), both_ways(setting))],
         }
     }
 
@@ -63,12 +75,14 @@ impl Mistake {
 }
 
 impl Mistakes {
-    pub(super) fn unless_none(mistakes: Vec<Mistake>) -> Result<(), Self> {
-        if mistakes.is_empty() {
-            Ok(())
-        } else {
-            Err(Self(mistakes))
+    pub(super) fn unless_none(all: Vec<Mistake>, command: &str) -> Result<(), Self> {
+        if all.is_empty() {
+            return Ok(());
         }
+        Err(Self {
+            all,
+            command: command.to_owned(),
+        })
     }
 }
 
@@ -83,14 +97,14 @@ impl fmt::Display for Mistake {
 
 impl fmt::Display for Mistakes {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.len() {
+        match self.all.len() {
             1 => writeln!(out, "a mistake in the settings\n")?,
             count => writeln!(out, "{count} mistakes in the settings\n")?,
         }
-        for mistake in &self.0 {
+        for mistake in &self.all {
             writeln!(out, "{mistake}\n")?;
         }
-        write!(out, "`pgnorth --help` explains every setting")
+        write!(out, "`{} --help` explains every setting", self.command)
     }
 }
 

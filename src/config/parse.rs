@@ -106,6 +106,10 @@ pub(super) fn duration(least: Duration, most: Duration) -> impl Fn(&str) -> Resu
     }
 }
 
+pub(super) fn switch(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "must be true or false".to_owned())
+}
+
 /// A whole number from 1 to `most`.
 pub(super) fn count(most: usize) -> impl Fn(&str) -> Result<usize, String> {
     move |text| match text.parse() {
@@ -133,6 +137,14 @@ pub(super) fn namespace(text: &str) -> Result<String, String> {
         "not a namespace; only a-z, 0-9 and - may be used, at most 63, with a letter or digit first and last"
             .to_owned(),
     )
+}
+
+/// The name of a Service: RFC 1035's label.
+pub(super) fn service(text: &str) -> Result<String, String> {
+    if is_label(text) && text.starts_with(|first: char| first.is_ascii_lowercase()) {
+        return Ok(text.to_owned());
+    }
+    Err("can't name a Service; only a-z, 0-9 and - may be used, at most 63, with a letter first and a letter or digit last".to_owned())
 }
 
 /// RFC 1123's label, in lower case, as Kubernetes wants it.

@@ -81,6 +81,19 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// A setting that has to be there; `why` says what for.
+    pub(super) fn needed<T: Default>(
+        &mut self,
+        setting: &'static Setting,
+        why: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> T {
+        if !self.is_set(setting) {
+            self.refuse(Mistake::missing(setting, why));
+        }
+        self.option(setting, parse).unwrap_or_default()
+    }
+
     /// Whether something was found wrong with this setting.
     pub(super) fn has_refused(&self, setting: &Setting) -> bool {
         self.mistakes.iter().any(|mistake| mistake.flag == Some(setting.flag))
@@ -96,8 +109,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// All mistakes, if there were any.
-    pub(super) fn finish(self) -> Result<(), Mistakes> {
-        Mistakes::unless_none(self.mistakes)
+    /// All mistakes, if there were any; `command` is what explains its settings with `--help`.
+    pub(super) fn finish(self, command: &str) -> Result<(), Mistakes> {
+        Mistakes::unless_none(self.mistakes, command)
     }
 }

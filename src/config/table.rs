@@ -1,6 +1,7 @@
-//! One row a setting: its flag, default, help and an example. The environment variable follows from the flag.
+//! One row a setting: its flag, default, help and an example. The environment variable follows from the flag. Which command has which settings stands in
+//! `commands.rs`.
 
-use clap::{Arg, ArgAction, Command};
+use clap::{Arg, ArgAction};
 
 /// One setting as people see it.
 #[derive(Debug)]
@@ -26,7 +27,11 @@ enum Unset {
     Nothing,
 }
 
+/// The value of a setting that is on or off; its flag alone turns it on.
+const SWITCH: &str = "true|false";
+
 const LISTENING: &str = "Listening";
+const PUBLISHING: &str = "Publishing";
 const FINDING: &str = "Finding the leader";
 const SESSIONS: &str = "Sessions";
 const SHUTDOWN: &str = "Shutdown";
@@ -111,6 +116,33 @@ pub(super) const PATRONI_KEY: Setting = Setting {
     help: "Private key (PEM) of the client certificate",
     unset: Unset::Nothing,
     good: "/etc/pgnorth/tls.key",
+};
+
+pub(super) const SERVICE: Setting = Setting {
+    flag: "service",
+    group: PUBLISHING,
+    value: "NAME",
+    help: "The Service without a selector that shall lead to the primary",
+    unset: Unset::Nothing,
+    good: "postgres-primary",
+};
+
+pub(super) const ENDPOINTS: Setting = Setting {
+    flag: "endpoints",
+    group: PUBLISHING,
+    value: SWITCH,
+    help: "Keep the Service's Endpoints too, for clusters whose kube-proxy reads no EndpointSlices",
+    unset: Unset::Value("false"),
+    good: "true",
+};
+
+pub(super) const LEASE: Setting = Setting {
+    flag: "lease",
+    group: PUBLISHING,
+    value: "NAME",
+    help: "Of several publishers, let only the one write that holds this Lease",
+    unset: Unset::Nothing,
+    good: "pgnorth-publish",
 };
 
 pub(super) const HOLD: Setting = Setting {
@@ -212,40 +244,6 @@ pub(super) const LOG_FORMAT: Setting = Setting {
     good: "json",
 };
 
-/// Every setting, in the order of the help.
-pub(super) const ALL: [&Setting; 20] = [
-    &LISTEN,
-    &ADMIN,
-    &SCOPE,
-    &NAMESPACE,
-    &SELECTOR,
-    &PATRONI,
-    &PATRONI_CA,
-    &PATRONI_CERT,
-    &PATRONI_KEY,
-    &HOLD,
-    &SWITCHOVER_HOLD,
-    &FAILOVER_DRAIN,
-    &CONNECT_TIMEOUT,
-    &TCP_USER_TIMEOUT,
-    &MAX_SESSIONS,
-    &WORKERS,
-    &LAME_DUCK,
-    &DRAIN,
-    &LOG,
-    &LOG_FORMAT,
-];
-
-const EXAMPLES: &str = "\
-Examples:
-  pgnorth --scope demo
-      in Kubernetes: follow the Patroni cluster `demo` in the pod's namespace
-  pgnorth --patroni http://10.0.0.1:8008,http://10.0.0.2:8008
-      anywhere else: ask the members themselves
-
-A flag wins over its environment variable; an empty variable counts as unset.
-Durations have units: 500ms, 30s, 1m30s.";
-
 impl Setting {
     /// The environment variable: `--max-sessions` is PGNORTH_MAX_SESSIONS.
     pub(super) fn env(&self) -> String {
@@ -261,45 +259,23 @@ impl Setting {
     }
 
     /// clap's own `env` and `default_value` are not used: it would read the process's environment by itself, and take an empty variable for a value.
-    fn argument(&self) -> Arg {
+    pub(super) fn argument(&self) -> Arg {
         let default = match self.unset {
             Unset::Value(text) | Unset::Found(text) => format!(" [default: {text}]"),
             Unset::Nothing => String::new(),
         };
-        Arg::new(self.flag)
+        let argument = Arg::new(self.flag)
             .long(self.flag)
             .value_name(self.value)
             .help(format!("{}\n[env: {}]{default}", self.help, self.env()))
             .help_heading(self.group)
-            .action(ArgAction::Set)
+            .action(ArgAction::Set);
+        match self.value {
+            SWITCH => argument
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("true"),
+            _ => argument,
+        }
     }
-}
-
-/// The command line. Without a subcommand it runs the proxy; a subcommand would be added here, and told apart by the caller of `try_get_matches_from`.
-pub(super) fn command() -> Command {
-    Command::new("pgnorth")
-        .version(concat!(
-            env!("CARGO_PKG_VERSION"),
-            " (commit ",
-            env!("PGNORTH_COMMIT"),
-            ")"
-        ))
-        .about("Keeps one address pointing at the PostgreSQL primary of a Patroni cluster.")
-        .args(ALL.map(Setting::argument))
-        // clap's own two stand first, under a heading of theirs.
-        .disable_help_flag(true)
-        .disable_version_flag(true)
-        .arg(about("help", 'h', ArgAction::Help, "Print this"))
-        .arg(about("version", 'V', ArgAction::Version, "Print version and commit"))
-        .after_help(EXAMPLES)
-        .max_term_width(120)
-}
-
-fn about(name: &'static str, short: char, action: ArgAction, help: &'static str) -> Arg {
-    Arg::new(name)
-        .long(name)
-        .short(short)
-        .action(action)
-        .help(help)
-        .help_heading("About pgnorth")
 }

@@ -18,8 +18,22 @@ fn read(line: &str) -> Result<Settings, Refused> {
     Settings::read(arguments, lookup)
 }
 
-fn good(line: &str) -> Settings {
+fn settings(line: &str) -> Settings {
     read(line).unwrap_or_else(|refused| panic!("{line}: {refused}"))
+}
+
+fn good(line: &str) -> Proxy {
+    match settings(line).job {
+        Job::Proxy(proxy) => proxy,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn publisher(line: &str) -> Publish {
+    match settings(line).job {
+        Job::Publish(publish) => publish,
+        other => panic!("{line}: {other:?}"),
+    }
 }
 
 fn mistakes(line: &str) -> String {
@@ -31,54 +45,118 @@ fn mistakes(line: &str) -> String {
 
 #[test]
 fn the_command_line_is_sound() {
-    table::command().debug_assert();
+    commands::command().debug_assert();
 }
 
 #[test]
 fn defaults_are_valid_and_as_documented() {
     let seconds = Duration::from_secs;
     assert_eq!(
-        good("--scope demo"),
+        settings("--scope demo"),
         Settings {
-            listen: "[::]:5432".parse().unwrap(),
-            admin: "[::]:8080".parse().unwrap(),
-            kubernetes: Some(Kubernetes {
-                scope: "demo".into(),
-                namespace: None,
-                selector: "cluster-name=demo".into(),
+            job: Job::Proxy(Proxy {
+                listen: "[::]:5432".parse().unwrap(),
+                admin: "[::]:8080".parse().unwrap(),
+                finding: demo(),
+                hold: seconds(30),
+                switchover_hold: seconds(10),
+                failover_drain: seconds(0),
+                connect_timeout: seconds(1),
+                tcp_user_timeout: seconds(10),
+                drain: seconds(30),
+                lame_duck: seconds(5),
+                max_sessions: 10_000,
+                workers: None,
             }),
-            patroni: vec![],
-            patroni_tls: PatroniTls {
-                ca: None,
-                identity: None
-            },
-            hold: seconds(30),
-            switchover_hold: seconds(10),
-            failover_drain: seconds(0),
-            connect_timeout: seconds(1),
-            tcp_user_timeout: seconds(10),
-            drain: seconds(30),
-            lame_duck: seconds(5),
-            max_sessions: 10_000,
-            workers: None,
             log: LogFilter::parse("info").unwrap(),
             log_format: LogFormat::Text,
         }
     );
 }
 
+fn demo() -> Finding {
+    Finding {
+        kubernetes: Some(Kubernetes {
+            scope: "demo".into(),
+            namespace: None,
+            selector: "cluster-name=demo".into(),
+        }),
+        patroni: vec![],
+        patroni_tls: PatroniTls {
+            ca: None,
+            identity: None,
+        },
+    }
+}
+
+#[test]
+fn the_publisher_has_settings_of_its_own_and_shares_the_rest() {
+    let publish = publisher("publish --scope demo --service pg");
+    assert_eq!(
+        publish,
+        Publish {
+            admin: "[::]:8080".parse().unwrap(),
+            finding: demo(),
+            namespace: None,
+            service: "pg".into(),
+            endpoints: false,
+            lease: None,
+        }
+    );
+    let line = "PGNORTH_SERVICE=pg PGNORTH_LEASE=l PGNORTH_HOLD=nonsense publish --patroni http://h:1 --namespace db";
+    let publish = publisher(line);
+    assert_eq!(
+        (publish.namespace.as_deref(), publish.lease.as_deref()),
+        (Some("db"), Some("l"))
+    );
+    assert_eq!(publish.finding.kubernetes, None, "Patroni may keep its lock elsewhere");
+    for on in ["--endpoints", "--endpoints=true"] {
+        assert!(
+            publisher(&format!("publish {on} --scope demo --service pg")).endpoints,
+            "{on}"
+        );
+    }
+    let off = publisher("PGNORTH_ENDPOINTS=true publish --endpoints=false --scope demo --service pg");
+    assert!(!off.endpoints);
+}
+
+#[test]
+fn the_publishers_mistakes_are_told_like_the_proxys() {
+    let text = mistakes("publish --lease A_B --endpoints=perhaps --selector x --patroni http://h:1");
+    for part in [
+        "4 mistakes",
+        "no --service (PGNORTH_SERVICE)",
+        "good: --service postgres-primary   or   PGNORTH_SERVICE=postgres-primary",
+        "--lease A_B",
+        "must be true or false",
+        "means nothing without --scope",
+        "`pgnorth publish --help` explains every setting",
+    ] {
+        assert!(text.contains(part), "{part:?} in\n{text}");
+    }
+    assert!(mistakes("publish --scope demo --service 0pg").contains("with a letter first"));
+    assert!(mistakes("--hold 1 --scope demo").ends_with("`pgnorth --help` explains every setting"));
+}
+
 #[test]
 fn every_example_is_valid_as_flag_and_as_variable() {
-    for setting in table::ALL {
-        let needed = match setting.flag {
-            "patroni-cert" => "--scope demo --patroni-key /k",
-            "patroni-key" => "--scope demo --patroni-cert /c",
-            "scope" => "",
-            _ => "--scope demo",
-        };
-        let by_flag = good(&format!("{needed} --{} {}", setting.flag, setting.good));
-        let by_variable = good(&format!("{}={} {needed}", setting.env(), setting.good));
-        assert_eq!(by_flag, by_variable, "{}", setting.flag);
+    let rows = std::iter::once(&commands::PROXY).chain(commands::SUBCOMMANDS);
+    for (row, setting) in rows.flat_map(|row| row.settings.iter().map(move |setting| (row, setting))) {
+        let flag = setting.flag;
+        let mut needed = row.name.unwrap_or_default().to_owned();
+        for (other, value) in [("scope", "demo"), ("service", "pg")] {
+            if other != flag && row.settings.iter().any(|setting| setting.flag == other) {
+                needed += &format!(" --{other} {value}");
+            }
+        }
+        match flag {
+            "patroni-cert" => needed += " --patroni-key /k",
+            "patroni-key" => needed += " --patroni-cert /c",
+            _ => {}
+        }
+        let by_flag = settings(&format!("{needed} --{flag}={}", setting.good));
+        let by_variable = settings(&format!("{}={} {needed}", setting.env(), setting.good));
+        assert_eq!(by_flag, by_variable, "{} --{flag}", row.typed());
     }
 }
 
@@ -102,7 +180,7 @@ fn a_flag_wins_over_its_variable_and_a_variable_over_the_default() {
 
 #[test]
 fn urls_are_normalized_and_each_kept_once() {
-    let urls = |list: &str| good(&format!("--patroni {list}")).patroni;
+    let urls = |list: &str| good(&format!("--patroni {list}")).finding.patroni;
     let seen = |list: &str| {
         urls(list)
             .iter()
@@ -115,13 +193,13 @@ fn urls_are_normalized_and_each_kept_once() {
 
 #[test]
 fn both_ways_of_finding_the_leader_go_together() {
-    let settings = good("--scope demo --namespace db --selector app=x --patroni http://h:8008");
-    let kubernetes = settings.kubernetes.unwrap();
+    let finding = good("--scope demo --namespace db --selector app=x --patroni http://h:8008").finding;
+    let kubernetes = finding.kubernetes.unwrap();
     assert_eq!(
         (kubernetes.namespace.as_deref(), kubernetes.selector.as_str()),
         (Some("db"), "app=x")
     );
-    assert_eq!(settings.patroni.len(), 1);
+    assert_eq!(finding.patroni.len(), 1);
 }
 
 #[test]
@@ -268,7 +346,8 @@ fn a_bare_level_is_for_pgnorth_and_others_are_named() {
 
 #[test]
 fn no_variable_is_one_that_kubernetes_sets_for_a_service() {
-    for setting in table::ALL {
+    let rows = std::iter::once(&commands::PROXY).chain(commands::SUBCOMMANDS);
+    for setting in rows.flat_map(|row| row.settings) {
         let name = setting.env();
         assert!(
             !name.ends_with("_PORT") && !name.ends_with("_SERVICE_HOST") && !name.contains("_PORT_"),
@@ -284,6 +363,9 @@ fn help_and_version_are_for_clap_to_say() {
         ("--version", 0),
         ("--nonsense 1 --hold x", 2),
         ("stray", 2),
+        ("publish --help", 0),
+        ("publish --hold 1s", 2),
+        ("--scope demo publish", 2),
         ("--hold", 2),
     ] {
         match read(line) {

@@ -9,6 +9,7 @@ mod lock;
 
 use std::fmt::Debug;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::{Stream, StreamExt};
@@ -16,9 +17,8 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Pod};
 use kube::api::Api;
 use kube::runtime::watcher::{self, Event};
-use kube::{Client, Config, Resource, ResourceExt};
+use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
@@ -26,32 +26,20 @@ use tracing::{info, warn};
 use crate::discovery::kubernetes::annotations::{Annotations, Malformed};
 use crate::discovery::kubernetes::faults::{Ended, Faults, Problems, is_gone};
 use crate::discovery::kubernetes::lock::follow_lock;
+use crate::kubernetes::{Access, Connection};
 use crate::leader::observation::{Claim, ObjectKind, Observation};
 
+/// What reading and watching one object by its name takes.
+const OBJECT_RIGHTS: &str = "get, list and watch";
 /// How long one request to the API may take before it counts as silent.
 const DEADLINE: Duration = Duration::from_secs(1);
-/// How long a connection of a watch may be quiet. (The lock's is watched more closely.)
-const READ_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// The Kubernetes source.
 pub struct Kubernetes {
-    client: Client,
-    namespace: String,
+    access: Arc<Access>,
     scope: String,
+    namespace: Option<String>,
     selector: String,
-}
-
-/// There is no way to reach the API.
-#[derive(Debug, Error)]
-pub enum ConnectError {
-    /// Neither in a pod nor with a kubeconfig.
-    #[error(
-        "no Kubernetes credentials: neither a pod's service account nor a kubeconfig (KUBECONFIG or ~/.kube/config): {0}"
-    )]
-    NoCredentials(#[source] kube::config::InferConfigError),
-    /// The credentials cannot be used.
-    #[error("the Kubernetes credentials cannot be used: {0}")]
-    BadCredentials(#[source] kube::Error),
 }
 
 /// What every watch needs.
@@ -63,48 +51,59 @@ struct Feed {
 }
 
 impl Kubernetes {
-    /// Reads the credentials: in-cluster ones, or KUBECONFIG. Nothing is asked of the API yet.
-    pub async fn new(scope: &str, namespace: Option<&str>, selector: &str) -> Result<Self, ConnectError> {
-        let mut config = Config::infer().await.map_err(ConnectError::NoCredentials)?;
-        config.connect_timeout = Some(DEADLINE);
-        config.write_timeout = Some(DEADLINE * 5);
-        // A list that is never answered, or a dead stream: bookmarks come about once a minute.
-        config.read_timeout = Some(READ_TIMEOUT);
-        config.reset_reader_on_write = true;
-        let namespace = namespace.unwrap_or(&config.default_namespace).to_owned();
-        Ok(Self {
-            client: Client::try_from(config).map_err(ConnectError::BadCredentials)?,
-            namespace,
+    /// A source that asks nothing yet.
+    pub fn new(access: Arc<Access>, scope: &str, namespace: Option<&str>, selector: &str) -> Self {
+        Self {
+            access,
             scope: scope.to_owned(),
+            namespace: namespace.map(str::to_owned),
             selector: selector.to_owned(),
-        })
+        }
     }
 
-    /// Watches until the receiver of observations is gone.
+    /// Watches until the receiver of observations is gone. Where the pod's credentials are not there yet, it says so and waits for them.
     pub async fn run(self, observations: mpsc::Sender<Observation>) {
-        info!(namespace = %self.namespace, scope = %self.scope, selector = %self.selector, "watching Patroni's objects in Kubernetes");
         let feed = Feed {
             observations,
             restart: watch::Sender::new(0),
         };
+        if let Some(why) = self.access.missing() {
+            for kind in ObjectKind::ALL {
+                if !feed.say(Claim::ApiSilent(kind, why.clone())).await {
+                    return;
+                }
+            }
+        }
+        let Connection { client, namespace } = self.access.connection().await;
+        let namespace = self.namespace.as_ref().unwrap_or(namespace);
+        info!(%namespace, scope = %self.scope, selector = %self.selector, "watching Patroni's objects in Kubernetes");
         let mut watches = JoinSet::new();
-        self.spawn_objects::<Endpoints>(ObjectKind::Endpoints, &self.scope, &feed, &mut watches);
-        self.spawn_objects::<ConfigMap>(
-            ObjectKind::ConfigMap,
-            &format!("{}-leader", self.scope),
-            &feed,
+        let endpoints: Api<Endpoints> = Api::namespaced(client.clone(), namespace);
+        self.spawn_objects(&endpoints, ObjectKind::Endpoints, &self.scope, &feed, &mut watches);
+        let config_maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+        let leader = format!("{}-leader", self.scope);
+        self.spawn_objects(&config_maps, ObjectKind::ConfigMap, &leader, &feed, &mut watches);
+        self.spawn_pods(
+            Api::namespaced(client.clone(), namespace),
+            namespace,
+            feed,
             &mut watches,
         );
-        self.spawn_pods(feed, &mut watches);
         watches.join_next().await;
     }
 
-    fn spawn_objects<K: Object>(&self, kind: ObjectKind, leader: &str, feed: &Feed, watches: &mut JoinSet<()>) {
-        let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
-        let leader = Named::new(&api, leader.to_owned());
+    fn spawn_objects<K: Object>(
+        &self,
+        api: &Api<K>,
+        kind: ObjectKind,
+        leader: &str,
+        feed: &Feed,
+        watches: &mut JoinSet<()>,
+    ) {
+        let leader = Named::new(api, leader.to_owned());
         watches.spawn(follow_lock(api.clone(), kind, leader, feed.clone()));
         let mut spawn = |name: String, read: fn(ObjectKind, Option<&Annotations>) -> (Claim, Option<Malformed>)| {
-            let (api, object) = (api.clone(), Named::new(&api, name));
+            let (api, object) = (api.clone(), Named::new(api, name));
             let title = object.title.clone();
             let open = move || watcher::watch_object(api.clone(), &object.name);
             let told = title.clone();
@@ -113,7 +112,7 @@ impl Kubernetes {
                 problems.tell(&told, problem);
                 Some(claim)
             };
-            watches.spawn(follow(title, feed.clone(), open, read));
+            watches.spawn(follow(title, OBJECT_RIGHTS, feed.clone(), open, read));
         };
         spawn(format!("{}-failover", self.scope), |kind, annotations| {
             let (news, problem) = annotations.map_or((None, None), |annotations| {
@@ -127,12 +126,11 @@ impl Kubernetes {
         });
     }
 
-    fn spawn_pods(&self, feed: Feed, watches: &mut JoinSet<()>) {
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+    fn spawn_pods(&self, api: Api<Pod>, namespace: &str, feed: Feed, watches: &mut JoinSet<()>) {
         let config = watcher::Config::default().labels(&self.selector);
-        let title = format!("pods {} with labels {}", self.namespace, self.selector);
+        let title = format!("pods {namespace} with labels {}", self.selector);
         let open = move || watcher::watcher(api.clone(), config.clone());
-        watches.spawn(follow(title.clone(), feed, open, read_pods(title)));
+        watches.spawn(follow(title.clone(), "list and watch", feed, open, read_pods(title)));
     }
 }
 
@@ -187,8 +185,11 @@ impl Feed {
 }
 
 /// Follows what is no lock. Its faults are only told: the lock's watch speaks for the API.
+///
+/// `rights` are the verbs that it takes, for the message when one is refused.
 async fn follow<E, S>(
     title: String,
+    rights: &'static str,
     feed: Feed,
     open: impl Fn() -> S,
     mut read: impl FnMut(E, &mut Problems) -> Option<Claim>,
@@ -196,7 +197,7 @@ async fn follow<E, S>(
     S: Stream<Item = Result<E, watcher::Error>>,
 {
     let mut restart = feed.restart.subscribe();
-    let mut faults = Faults::new(&title);
+    let mut faults = Faults::new(&title, rights);
     let mut problems = Problems::default();
     loop {
         let mut events = pin!(open());

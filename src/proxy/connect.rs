@@ -5,22 +5,23 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::socket;
 use crate::leader::{Address, Host};
 use crate::metrics::{Metrics, Outcome};
+use crate::resolver::{Resolver, Unresolved};
 
 /// Why a dial failed. Its text ends a sentence that begins with the leader's name.
 #[derive(Debug, Error)]
 pub(super) enum DialError {
-    /// Nothing answered, be it the name server or the leader.
+    /// Nothing answered.
     #[error("no answer within {}", humantime::format_duration(*.0))]
     TimedOut(Duration),
-    /// The name leads nowhere.
-    #[error("its name cannot be resolved: {0}")]
-    Unresolved(#[source] io::Error),
+    /// The name leads nowhere, or nobody says where to.
+    #[error(transparent)]
+    Unresolved(#[from] Unresolved),
     /// Refused, unreachable, reset.
     #[error("{0}")]
     Failed(#[source] io::Error),
@@ -37,8 +38,8 @@ impl DialError {
 
     fn outcome(&self) -> Outcome {
         match self {
-            Self::TimedOut(_) => Outcome::TimedOut,
-            Self::Unresolved(_) | Self::Failed(_) | Self::Own(_) => Outcome::Failed,
+            Self::TimedOut(_) | Self::Unresolved(Unresolved::TimedOut(_)) => Outcome::TimedOut,
+            Self::Unresolved(Unresolved::Failed(_)) | Self::Failed(_) | Self::Own(_) => Outcome::Failed,
         }
     }
 }
@@ -48,10 +49,11 @@ pub(super) async fn connect(
     address: &Address,
     limit: Duration,
     user_timeout: Duration,
+    resolver: &Resolver,
     metrics: &Metrics,
 ) -> Result<TcpStream, DialError> {
     let begun = Instant::now();
-    let result = dial(address, begun, limit, user_timeout).await;
+    let result = dial(address, begun, limit, user_timeout, resolver).await;
     let outcome = result.as_ref().map_or_else(DialError::outcome, |_| Outcome::Ok);
     metrics.dialled(outcome, begun.elapsed());
     result
@@ -62,15 +64,15 @@ async fn dial(
     begun: Instant,
     limit: Duration,
     user_timeout: Duration,
+    resolver: &Resolver,
 ) -> Result<TcpStream, DialError> {
     let deadline = begun + limit;
     let targets: Vec<SocketAddr> = match &address.host {
         Host::Ip(ip) => vec![SocketAddr::new(*ip, address.port)],
-        Host::Name(name) => timeout_at(deadline, lookup_host((name.as_str(), address.port)))
-            .await
-            .map_err(|_| DialError::TimedOut(limit))?
-            .map_err(DialError::Unresolved)?
-            .collect(),
+        Host::Name(name) => {
+            let addresses = resolver.resolve(name, limit).await?;
+            addresses.iter().map(|ip| SocketAddr::new(*ip, address.port)).collect()
+        }
     };
     try_each(&targets, deadline, limit, user_timeout).await
 }
@@ -82,7 +84,7 @@ async fn try_each(
     limit: Duration,
     user_timeout: Duration,
 ) -> Result<TcpStream, DialError> {
-    let mut last = DialError::Unresolved(io::Error::new(io::ErrorKind::NotFound, "no address"));
+    let mut last = DialError::TimedOut(limit);
     for (tried, target) in targets.iter().enumerate() {
         let remaining = deadline.saturating_duration_since(Instant::now());
         let left = u32::try_from(targets.len() - tried).unwrap_or(u32::MAX);
@@ -122,7 +124,9 @@ mod tests {
         drop(listener);
         let metrics = Metrics::new();
         let address = Address::new("127.0.0.1", port).unwrap();
-        let error = connect(&address, LIMIT, LIMIT, &metrics).await.unwrap_err();
+        let error = connect(&address, LIMIT, LIMIT, &Resolver::default(), &metrics)
+            .await
+            .unwrap_err();
         assert!(error.is_leaders());
         assert!(error.to_string().contains("refused"), "{error}");
         assert!(
@@ -136,10 +140,8 @@ mod tests {
     async fn a_name_that_leads_nowhere_is_the_leaders_failure() {
         // RFC 6761: .invalid never resolves.
         let address = Address::new("pg-0.invalid", 5432).unwrap();
-        let error = connect(&address, LIMIT, LIMIT, &Metrics::new()).await.unwrap_err();
-        assert!(
-            matches!(error, DialError::Unresolved(_) | DialError::TimedOut(_)),
-            "{error}"
-        );
+        let (resolver, metrics) = (Resolver::default(), Metrics::new());
+        let error = connect(&address, LIMIT, LIMIT, &resolver, &metrics).await.unwrap_err();
+        assert!(matches!(error, DialError::Unresolved(_)), "{error}");
     }
 }

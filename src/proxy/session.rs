@@ -195,7 +195,8 @@ impl Session {
             tcp_user_timeout,
             ..
         } = context.settings;
-        let stream = connect(&leader.address, connect_timeout, tcp_user_timeout, &context.metrics).await?;
+        let (resolver, metrics) = (&self.shared.resolver, &context.metrics);
+        let stream = connect(&leader.address, connect_timeout, tcp_user_timeout, resolver, metrics).await?;
         opening.exchange(&self.client, &stream, turn).await?;
         turn.take();
         Ok(stream)

@@ -15,13 +15,34 @@ type Settings = BTreeMap<String, (String, String)>;
 
 #[test]
 fn the_settings_table_is_what_help_says() {
-    let rows = rows(&read("README.md"), "`--");
-    let told: Settings = rows
-        .iter()
-        .map(|row| (bare(&row[0]), (bare(&row[1]), bare(&row[2]))))
-        .collect();
-    assert_eq!(told.len(), rows.len(), "a flag stands twice");
-    assert_eq!(told, settings());
+    assert_eq!(told(&section("Settings")), settings(&[]));
+}
+
+/// Its section has a table of what it alone has, and a sentence that names what it shares with the proxy.
+#[test]
+fn each_subcommands_settings_are_what_its_help_says() {
+    let proxys = settings(&[]);
+    let subcommands = subcommands();
+    assert!(!subcommands.is_empty());
+    for subcommand in subcommands {
+        let all = settings(&[&subcommand]);
+        let (shared, own): (Settings, Settings) = all.into_iter().partition(|(flag, _)| proxys.contains_key(flag));
+        for (flag, told) in &shared {
+            assert_eq!(proxys.get(flag), Some(told), "--{flag} of pgnorth {subcommand}");
+        }
+        let section = section(&format!("pgnorth {subcommand}"));
+        assert_eq!(told(&section), own, "pgnorth {subcommand}");
+        let sentence = section.lines().find(|line| line.starts_with("As for the proxy: "));
+        let named: BTreeSet<String> = quoted(sentence.unwrap_or_default())
+            .iter()
+            .map(|flag| bare(flag))
+            .collect();
+        assert_eq!(
+            named,
+            shared.into_keys().collect(),
+            "pgnorth {subcommand}, as for the proxy"
+        );
+    }
 }
 
 #[test]
@@ -45,6 +66,35 @@ fn every_ending_is_explained() {
     for ending in Ending::ALL {
         assert!(told.contains(ending.as_str()), "{ending}");
     }
+}
+
+/// What README.md says below this heading.
+fn section(heading: &str) -> String {
+    let readme = read("README.md");
+    let rest = readme.split_once(&format!("\n## {heading}\n"));
+    let (_, rest) = rest.unwrap_or_else(|| panic!("README.md has a section {heading:?}"));
+    rest.split("\n## ").next().unwrap().to_owned()
+}
+
+/// The table of settings in it.
+fn told(section: &str) -> Settings {
+    let rows = rows(section, "`--");
+    let told: Settings = rows
+        .iter()
+        .map(|row| (bare(&row[0]), (bare(&row[1]), bare(&row[2]))))
+        .collect();
+    assert_eq!(told.len(), rows.len(), "a flag stands twice");
+    told
+}
+
+/// As the help lists them.
+fn subcommands() -> Vec<String> {
+    let help = help(&[]);
+    let (_, list) = help.split_once("Instead of the proxy:\n").unwrap();
+    let lines = list.lines().take_while(|line| !line.is_empty());
+    // A longer help goes on, further indented.
+    let names = lines.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
 fn read(file: &str) -> String {
@@ -71,13 +121,18 @@ fn quoted(cell: &str) -> BTreeSet<String> {
     cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-fn settings() -> Settings {
+fn help(subcommand: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_pgnorth"))
         .env_clear()
+        .args(subcommand)
         .arg("--help")
         .output()
         .unwrap();
-    let help = String::from_utf8(output.stdout).unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn settings(subcommand: &[&str]) -> Settings {
+    let help = help(subcommand);
     let mut entries: Vec<String> = Vec::new();
     for line in help.lines().map(str::trim) {
         match (line.starts_with("--"), entries.last_mut()) {
@@ -89,7 +144,8 @@ fn settings() -> Settings {
     let settings: Settings = entries
         .iter()
         .map(|entry| {
-            let flag = between(entry, "--", " ").unwrap();
+            // `--endpoints[=<true|false>]` is a flag, too.
+            let flag = between(&entry.replacen('[', " [", 1), "--", " ").unwrap();
             let env = between(entry, "[env: ", "]").unwrap();
             let default = between(entry, "[default: ", "] ").unwrap_or_else(|| "none".to_owned());
             (flag, (env, default))

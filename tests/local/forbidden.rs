@@ -29,8 +29,12 @@ async fn everything_forbidden_is_not_ready_and_says_why() {
         cluster.api.forbid(kind);
     }
     let mut product = Product::start(&cluster, &[]).await;
-    for kind in ["endpoints", "configmaps", "pods"] {
-        product.tells("INFO", &[kind, "forbidden", "get, list and watch"]).await;
+    for (kind, needed) in [
+        ("endpoints", "needs get, list and watch"),
+        ("configmaps", "needs get, list and watch"),
+        ("pods", "needs list and watch"),
+    ] {
+        product.tells("INFO", &[kind, "forbidden", needed]).await;
     }
     product.decides("hold", None, "cannot list resource").await;
     let leader = product.leader().await["reason"].to_string();

@@ -25,6 +25,7 @@ mod holding;
 mod integrity;
 mod leaks;
 mod listening;
+mod manifests;
 mod many_sessions;
 mod opening;
 mod order;

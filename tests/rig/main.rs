@@ -10,6 +10,11 @@
 mod support;
 
 mod clients;
+mod dns;
+mod dry_run;
+mod publish;
 mod repeated;
+mod rights;
+mod rolling;
 mod start_and_end;
 mod the_rig;

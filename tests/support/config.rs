@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::dns;
 use super::etcd;
 use super::kubernetes::NAMESPACE;
 use super::network::Network;
@@ -39,7 +40,7 @@ pub fn member(index: u8, network: &Network, folder: &Path, tls: &Tls, dcs: Dcs, 
             "dcs": dynamic(settings),
             "initdb": [{"encoding": "UTF8"}, {"locale": "C"}, "data-checksums", "no-sync"],
         },
-        "postgresql": postgresql(address, folder, tls),
+        "postgresql": postgresql(&name(index), address, folder, tls, settings),
     })
 }
 
@@ -71,12 +72,18 @@ fn dynamic(settings: &Settings) -> Value {
     dynamic
 }
 
-fn postgresql(address: Ipv4Addr, folder: &Path, tls: &Tls) -> Value {
-    let listen = format!("{address}:{POSTGRES_PORT}");
+fn postgresql(name: &str, address: Ipv4Addr, folder: &Path, tls: &Tls, settings: &Settings) -> Value {
+    let mut listen = format!("{address}:{POSTGRES_PORT}");
+    let mut connect_address = listen.clone();
+    if settings.names {
+        connect_address = format!("{}:{POSTGRES_PORT}", dns::name_of(name));
+        // A pod's address may change under its name.
+        listen = format!("0.0.0.0:{POSTGRES_PORT}");
+    }
     let login = json!({"username": "postgres", "password": PASSWORD});
     json!({
         "listen": listen,
-        "connect_address": listen,
+        "connect_address": connect_address,
         "bin_dir": programs(),
         "data_dir": folder.join("data"),
         "authentication": {"superuser": login, "replication": login, "rewind": login},
@@ -84,6 +91,8 @@ fn postgresql(address: Ipv4Addr, folder: &Path, tls: &Tls) -> Value {
         "pg_hba": [
             "local all all trust",
             format!("host all all {address}/16 scram-sha-256"),
+            // Patroni itself, where PostgreSQL listens on every address.
+            "host all all 127.0.0.1/32 scram-sha-256".to_owned(),
             format!("host replication all {address}/16 scram-sha-256"),
         ],
         "parameters": {

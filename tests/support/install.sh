@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Installs what `make run`, `make test`, `make bench-forward` and `make check` need on Debian 12, says each step in one line, and leaves alone
-# what is there already. It never starts, stops or configures a service of this machine.
+# Installs what `make run`, `make test`, `make bench-forward`, `make check` and `make image-test` need on Debian 12, says each step in one
+# line, and leaves alone what is there already. It never starts, stops or configures a service of this machine.
 #
 #   install.sh demo    a C compiler, PostgreSQL, etcd and Patroni
-#   install.sh test    those, and what the test rig needs: network tools, kubectl, HAProxy, a real kube-apiserver
+#   install.sh test    those, and what the test rig needs: network tools, kubectl, HAProxy, dnsmasq, a real kube-apiserver
 #   install.sh bench   what `make bench-forward` compares and measures with: HAProxy, nginx, PgBouncer, nftables, PostgreSQL
 #   install.sh check   cargo-deny
+#   install.sh image   buildah, debootstrap, crun
 #   install.sh where   prints the cache folder: what does not come from Debian's archive is kept there
 #
 # PGNORTH_CACHE chooses another cache folder. KUBEBUILDER_ASSETS is honoured: a kube-apiserver found there is not built.
@@ -279,8 +280,8 @@ cargo_deny() {
 
 mode=${1:-}
 [ "$mode" = as-root ] || [ "$#" = 1 ] || mode=
-case $mode in where | demo | test | bench | check | as-root) ;; *)
-    die "usage: install.sh demo|test|bench|check|where"
+case $mode in where | demo | test | bench | check | image | as-root) ;; *)
+    die "usage: install.sh demo|test|bench|check|image|where"
     ;;
 esac
 
@@ -302,7 +303,7 @@ case $mode in demo | test)
     ;;
 esac
 if [ "$mode" = test ]; then
-    wanted+=(iproute2 openssl nftables haproxy)
+    wanted+=(iproute2 openssl nftables haproxy dnsmasq-base)
     command -v kubectl >/dev/null || wanted+=(kubernetes-client)
     has_kube_apiserver || wanted+=(golang-go rsync jq)
 fi
@@ -310,6 +311,7 @@ if [ "$mode" = bench ]; then
     wanted+=(haproxy nginx libnginx-mod-stream pgbouncer nftables iproute2 util-linux
         "postgresql-$postgresql_version" "postgresql-client-$postgresql_version")
 fi
+[ "$mode" != image ] || wanted+=(buildah crun debootstrap curl git util-linux iproute2)
 [ "${#wanted[@]}" = 0 ] || packages "${wanted[@]}"
 
 case $mode in

@@ -34,6 +34,8 @@ pub enum User {
     Patroni,
     /// The product's service account, with the Role of `deploy/base/rbac.yaml`.
     Pgnorth,
+    /// The publisher's service account, with the Role of `deploy/publish/rbac.yaml`.
+    Publisher,
 }
 
 pub struct Kubernetes {
@@ -46,13 +48,14 @@ pub struct Kubernetes {
 }
 
 impl User {
-    const ALL: [Self; 3] = [Self::Admin, Self::Patroni, Self::Pgnorth];
+    const ALL: [Self; 4] = [Self::Admin, Self::Patroni, Self::Pgnorth, Self::Publisher];
 
     fn name(self) -> &'static str {
         match self {
             Self::Admin => "admin",
             Self::Patroni => "patroni",
             Self::Pgnorth => "pgnorth",
+            Self::Publisher => "pgnorth-publish",
         }
     }
 
@@ -63,6 +66,7 @@ impl User {
             Self::Admin => return format!("{name},{name},{name},system:masters\n"),
             Self::Patroni => "patronidemo",
             Self::Pgnorth => "pgnorth",
+            Self::Publisher => "pgnorth-publish",
         };
         let groups = format!("system:serviceaccounts,system:serviceaccounts:{NAMESPACE}");
         format!("{name},system:serviceaccount:{NAMESPACE}:{account},{name},\"{groups}\"\n")
@@ -111,6 +115,17 @@ impl Kubernetes {
 
     /// Asks the API as a user; `path` begins with `/api`. An API that doesn't answer is an error.
     pub async fn ask(&self, user: User, method: &str, path: &str, body: Option<&Value>) -> std::io::Result<Answer> {
+        self.ask_with(user.name(), method, path, body).await
+    }
+
+    /// The same, with any token.
+    pub async fn ask_with(
+        &self,
+        token: &str,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> std::io::Result<Answer> {
         let url = self.url(path);
         let content_type = if method == "PATCH" {
             MERGE_PATCH
@@ -119,7 +134,7 @@ impl Kubernetes {
         };
         let request = Request {
             method,
-            token: Some(user.name()),
+            token: Some(token),
             body: body.map(|body| (content_type, body)),
             within: Duration::from_secs(10),
             ..Request::get(&url)
@@ -168,6 +183,43 @@ impl Kubernetes {
         });
         self.patch(&format!("pods/{name}/status"), &json!({"status": status}))
             .await;
+    }
+
+    /// Creates an object of the namespace.
+    pub async fn create(&self, kind: &str, body: &Value) -> Value {
+        let answer = self.ask(User::Admin, "POST", &object(kind), Some(body)).await;
+        let answer = answer.expect("ask the API");
+        assert_eq!(answer.status, 201, "create in {kind}: {}", answer.body);
+        answer.json()
+    }
+
+    pub async fn delete(&self, name: &str) {
+        let answer = self.ask(User::Admin, "DELETE", &object(name), None).await;
+        assert_eq!(answer.expect("ask the API").status, 200, "delete {name}");
+    }
+
+    /// A real token of a service account, which is void once the Secret `bound_to` is gone.
+    pub async fn issue_token(&self, account: &str, bound_to: &str) -> String {
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": bound_to}});
+        self.create("secrets", &secret).await;
+        let request = json!({
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {
+                "expirationSeconds": 3600,
+                "boundObjectRef": {"apiVersion": "v1", "kind": "Secret", "name": bound_to},
+            },
+        });
+        let answer = self.create(&format!("serviceaccounts/{account}/token"), &request).await;
+        answer["status"]["token"].as_str().expect("a token").to_owned()
+    }
+
+    /// Host and port of the API, as every pod is told them.
+    pub fn service_env(&self) -> [(&'static str, String); 2] {
+        [
+            ("KUBERNETES_SERVICE_HOST", self.address.to_string()),
+            ("KUBERNETES_SERVICE_PORT", PORT.to_string()),
+        ]
     }
 
     /// The API server dies: connections to it are refused. etcd lives on, so nothing is forgotten.
@@ -244,6 +296,10 @@ impl Kubernetes {
             .args([
                 "--filename",
                 concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/base/rbac.yaml"),
+            ])
+            .args([
+                "--filename",
+                concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/publish/rbac.yaml"),
             ])
             .args([
                 "--filename",

@@ -8,7 +8,10 @@
 //! kubernetes  etcd and kube-apiserver, users, pods, and the outages of the API
 //! etcd        etcd alone, as the DCS or below kube-apiserver
 //! network     the bridge, and one network namespace a host
+//! dns         a real DNS server for members' names, and its outages
 //! pgnorth     Product: the real binary
+//! balancer    what stands for a Service's ClusterIP: DNAT to the ready ones
+//! publisher   Publisher: the real binary as `pgnorth publish`, and a Service
 //! psql        the real psql, and sessions that stay
 //! load        clients that insert all the time
 //! http        requests to Patroni, to kube-apiserver and to the product's admin address
@@ -22,7 +25,9 @@
     reason = "every test binary that uses the rig uses a part of it"
 )]
 
+pub mod balancer;
 pub mod config;
+pub mod dns;
 pub mod etcd;
 pub mod http;
 pub mod kubernetes;
@@ -32,12 +37,15 @@ pub mod patroni;
 pub mod pgnorth;
 pub mod process;
 pub mod psql;
+pub mod publisher;
 pub mod rig;
 pub mod tls;
 pub mod wait;
 
+pub use dns::Dns;
 pub use patroni::Member;
 pub use pgnorth::Product;
 pub use psql::{psql, session};
+pub use publisher::Publisher;
 pub use rig::{Dcs, Rig, Settings};
 pub use wait::wait_until;

@@ -52,6 +52,16 @@ impl Network {
         self.address(1)
     }
 
+    /// An address that is nobody's: a Service's, which the kernel translates.
+    pub fn service(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 96, self.place, 10)
+    }
+
+    /// What leads to other addresses than the hosts'.
+    pub fn bridge(&self) -> &str {
+        &self.bridge
+    }
+
     /// The host number `index`: 10.244.0.10 and up.
     pub fn host(&self, index: u8) -> Ipv4Addr {
         self.address(10 + index)
@@ -139,6 +149,15 @@ impl Host {
     /// Pulls the cable: from now on nothing passes, and no one is told.
     pub fn link_down(&self) {
         run("ip", &["link", "set", &self.veth, "down"]);
+    }
+
+    /// The host answers at this address, too.
+    pub fn add_address(&self, address: Ipv4Addr) {
+        let address = format!("{address}/16");
+        run(
+            "ip",
+            &["-netns", &self.namespace, "address", "add", &address, "dev", "eth0"],
+        );
     }
 
     pub fn link_up(&self) {

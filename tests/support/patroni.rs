@@ -150,6 +150,11 @@ impl Member {
         self.host.link_down();
     }
 
+    /// The pod comes back with another address: its servers answer there, too.
+    pub fn add_address(&self, address: Ipv4Addr) {
+        self.host.add_address(address);
+    }
+
     pub fn link_up(&self) {
         self.host.link_up();
     }

@@ -28,15 +28,25 @@ pub struct Product {
 impl Product {
     /// Starts the binary; afterwards it listens. It need not know a leader yet.
     pub async fn start(rig: &Rig, arguments: &[&str], env: &[(&str, &str)]) -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self::start_with(rig, any, any, arguments, env).await
+    }
+
+    /// The same at addresses that a balancer knows.
+    pub async fn start_at(rig: &Rig, listen: SocketAddr, admin: SocketAddr, arguments: &[&str]) -> Self {
+        Self::start_with(rig, listen, admin, arguments, &[]).await
+    }
+
+    async fn start_with(
+        rig: &Rig,
+        listen: SocketAddr,
+        admin: SocketAddr,
+        arguments: &[&str],
+        env: &[(&str, &str)],
+    ) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgnorth"));
-        command.args([
-            "--listen",
-            "127.0.0.1:0",
-            "--admin",
-            "127.0.0.1:0",
-            "--log-format",
-            "json",
-        ]);
+        command.args(["--listen", &listen.to_string(), "--admin", &admin.to_string()]);
+        command.args(["--log-format", "json"]);
         match rig.kubeconfig() {
             Some(kubeconfig) => {
                 command.env("KUBECONFIG", kubeconfig).args(["--scope", SCOPE]);
@@ -147,13 +157,13 @@ impl Product {
 }
 
 /// One log file a process, for a rig may run several.
-fn log_file(rig: &Rig) -> PathBuf {
+pub(super) fn log_file(rig: &Rig) -> PathBuf {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     rig.folder()
         .join(format!("pgnorth-{}.log", NUMBER.fetch_add(1, Ordering::Relaxed)))
 }
 
-fn events(process: &Process) -> Vec<Value> {
+pub(super) fn events(process: &Process) -> Vec<Value> {
     process
         .log()
         .lines()
@@ -162,7 +172,7 @@ fn events(process: &Process) -> Vec<Value> {
 }
 
 /// Adds up lines such as `name{label="value",other="x"} 3`.
-fn sum(metrics: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+pub(super) fn sum(metrics: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
     let values = metrics.lines().filter_map(|line| {
         let (series, value) = line.rsplit_once(' ')?;
         let (found, found_labels) = series.split_once('{').unwrap_or((series, ""));

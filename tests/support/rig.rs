@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::config;
+use super::dns::Dns;
 use super::etcd::Etcd;
 use super::http::Http;
 use super::kubernetes::{Kubernetes, User};
@@ -45,6 +46,8 @@ pub struct Settings {
     pub synchronous: bool,
     /// The REST API speaks TLS.
     pub rest_tls: bool,
+    /// Members tell each other, and the product, names instead of addresses; a DNS server knows them.
+    pub names: bool,
     /// Any other key of Patroni's dynamic configuration, such as `{"maximum_lag_on_failover": 1000}`.
     pub dynamic: Value,
 }
@@ -54,6 +57,7 @@ pub struct Rig {
     members: Vec<Member>,
     kubernetes: Option<Kubernetes>,
     etcd: Option<Etcd>,
+    dns: Option<Dns>,
     network: Network,
     tls: Tls,
     http: Http,
@@ -86,6 +90,7 @@ impl Rig {
             members: Vec::new(),
             kubernetes: None,
             etcd: None,
+            dns: None,
             network,
             tls,
             http,
@@ -94,12 +99,20 @@ impl Rig {
             _place: lock,
         };
         rig.start_dcs(dcs).await;
+        if settings.names {
+            rig.dns = Some(Dns::start(&rig.folder.0, rig.network.gateway()));
+        }
         for index in 0..MEMBERS {
             let member = rig.make_member(index, dcs, &settings).await;
             rig.members.push(member);
         }
         rig.bootstrap().await;
         rig
+    }
+
+    /// Where its hosts are.
+    pub fn network(&self) -> &Network {
+        &self.network
     }
 
     async fn start_dcs(&mut self, dcs: Dcs) {
@@ -120,6 +133,9 @@ impl Rig {
             &["-d", "-m", "755", "-o", "postgres", "-g", "postgres", path(&folder)],
         );
         let host = Host::start(&self.network, index);
+        if let Some(dns) = &self.dns {
+            dns.set(&name, host.address);
+        }
         if let Some(kubernetes) = &self.kubernetes {
             kubernetes.create_pod(&name, SCOPE, host.address).await;
         }
@@ -185,6 +201,11 @@ impl Rig {
             Some(etcd) => etcd.start_again().await,
             None => self.kubernetes().api_start().await,
         }
+    }
+
+    /// The DNS server; panics without `Settings::names`.
+    pub fn dns(&self) -> &Dns {
+        self.dns.as_ref().expect("a rig with names")
     }
 
     /// The product's kubeconfig; none with `Dcs::Etcd`.

@@ -47,6 +47,7 @@ pub(super) enum Ended {
 /// Repeated faults of one watch: the first is told, then the recovery with a count.
 pub(super) struct Faults {
     title: String,
+    needs: &'static str,
     count: u64,
     last: Option<Instant>,
     /// An answer came before: who was allowed once is most likely allowed again in a moment.
@@ -62,9 +63,11 @@ pub(super) struct Fault {
 }
 
 impl Faults {
-    pub(super) fn new(title: &str) -> Self {
+    /// `needs`: the verbs to name where one is forbidden.
+    pub(super) fn new(title: &str, needs: &'static str) -> Self {
         Self {
             title: title.to_owned(),
+            needs,
             count: 0,
             last: None,
             answered: false,
@@ -96,8 +99,9 @@ impl Faults {
         let forbidden = is_forbidden(error);
         let why = if forbidden {
             format!(
-                "{}: forbidden; the service account needs get, list and watch on it: {}",
+                "{}: forbidden; the service account needs {} on it: {}",
                 self.title,
+                self.needs,
                 root(error)
             )
         } else {

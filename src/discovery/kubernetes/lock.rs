@@ -13,7 +13,7 @@ use tracing::debug;
 
 use crate::discovery::kubernetes::annotations::{self, Annotations};
 use crate::discovery::kubernetes::faults::{Ended, Fault, Faults, Problems};
-use crate::discovery::kubernetes::{DEADLINE, Feed, Named, Object, next};
+use crate::discovery::kubernetes::{DEADLINE, Feed, Named, OBJECT_RIGHTS, Object, next};
 use crate::leader::observation::{Claim, Lock, ObjectKind};
 
 /// How long a leader object that does not exist, or is not Patroni's, may be quiet before its watch is checked.
@@ -22,7 +22,7 @@ const QUIET_WITHOUT_LOCK: Duration = Duration::from_secs(30);
 /// Follows the leader object.
 pub(super) async fn follow_lock<K: Object>(api: Api<K>, kind: ObjectKind, object: Named, feed: Feed) {
     let mut restart = feed.restart.subscribe();
-    let mut faults = Faults::new(&object.title);
+    let mut faults = Faults::new(&object.title, OBJECT_RIGHTS);
     let mut problems = Problems::default();
     let mut known: Option<Annotations> = None;
     loop {

@@ -1,5 +1,6 @@
 //! One GET before a deadline, over TCP or TLS.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use url::Url;
 
 use crate::discovery::patroni::tls::{Tls, TlsError, TlsFiles};
 use crate::metrics::{Metrics, Outcome};
+use crate::resolver::{Resolver, Unresolved};
 
 /// One request, connecting included. A stopped Patroni accepts and never answers.
 const DEADLINE: Duration = Duration::from_secs(1);
@@ -28,6 +30,7 @@ const MAX_BODY: usize = 1024 * 1024;
 pub struct Client {
     tls: Arc<Tls>,
     metrics: Arc<Metrics>,
+    resolver: Resolver,
 }
 
 /// An answer, whatever its status.
@@ -45,9 +48,12 @@ pub enum Silence {
     /// The URL cannot be asked.
     #[error("{0:?} is not a URL that can be asked (good: http://10.0.0.7:8008)")]
     BadUrl(String),
-    /// Refused, unreachable, or the name does not resolve.
+    /// Refused or unreachable.
     #[error("{0}")]
     Connect(#[source] std::io::Error),
+    /// The name does not resolve, and never has.
+    #[error(transparent)]
+    Unresolved(#[from] Unresolved),
     /// TLS is not to be had with these files.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -71,6 +77,7 @@ impl Client {
         Ok(Self {
             tls: Arc::new(Tls::new(files)?),
             metrics,
+            resolver: Resolver::default(),
         })
     }
 
@@ -93,9 +100,8 @@ impl Client {
         let port = url.port_or_known_default().ok_or_else(bad)?;
         let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let authority = format!("{host}:{port}");
-        let tcp = TcpStream::connect((bare.as_str(), port))
-            .await
-            .map_err(Silence::Connect)?;
+        let targets = self.targets(&bare, port, path == "/primary").await?;
+        let tcp = TcpStream::connect(&targets[..]).await.map_err(Silence::Connect)?;
         match url.scheme() {
             "http" => exchange(tcp, &authority, path).await,
             "https" => {
@@ -106,6 +112,18 @@ impl Client {
             }
             _ => Err(bad()),
         }
+    }
+
+    /// An answer that `names_its_member` may come from where the name led last: a name server that fails does not make members silent.
+    async fn targets(&self, host: &str, port: u16, names_its_member: bool) -> Result<Vec<SocketAddr>, Silence> {
+        if let Ok(ip) = host.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(ip, port)]);
+        }
+        let addresses = match names_its_member {
+            true => self.resolver.resolve_or_recall(host, DEADLINE).await?,
+            false => self.resolver.resolve(host, DEADLINE).await?,
+        };
+        Ok(addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect())
     }
 }
 

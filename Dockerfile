@@ -1,0 +1,51 @@
+# The image: one binary, the three libraries it is linked with, CA certificates; no shell. It runs as 65532 on a read-only root.
+#
+#   docker build --build-arg PGNORTH_COMMIT="$(git rev-parse --short=7 HEAD)" --tag pgnorth .
+#
+# BUILDER_IMAGE: Debian-like, with cargo 1.95 or newer, a C compiler, binutils and ca-certificates.
+# RUNTIME_IMAGE: scratch, or an image with CA certificates and a C library that is not older than the builder's, such as a distroless "cc".
+ARG BUILDER_IMAGE=rust:1.95-slim-bookworm
+ARG RUNTIME_IMAGE=scratch
+
+FROM ${BUILDER_IMAGE} AS build
+WORKDIR /build
+
+# The dependencies alone, below an empty program: this layer stays until Cargo.toml or Cargo.lock change.
+COPY Cargo.toml Cargo.lock build.rs ./
+RUN mkdir -p src benches/failover \
+ && echo 'fn main() {}' | tee src/main.rs benches/failover/main.rs >src/lib.rs \
+ && cargo build --release --locked \
+ && rm -r src benches
+
+COPY src src
+COPY benches benches
+ARG PGNORTH_COMMIT=unknown
+# touch: cargo goes by the time of change, and the sources may be older than the empty program.
+RUN touch src/main.rs src/lib.rs \
+ && cargo build --release --locked --bin pgnorth
+
+# What the final image gets. Another runtime image than scratch brings its own C library, certificates and users.
+ARG RUNTIME_IMAGE
+RUN mkdir -p /rootfs/etc/ssl/certs \
+ && strip --strip-debug -o /rootfs/pgnorth target/release/pgnorth \
+ && if [ "${RUNTIME_IMAGE}" = scratch ]; then \
+      ldd target/release/pgnorth | grep -o '/[^ ]*' | xargs cp --dereference --parents --target-directory=/rootfs; \
+      cp /etc/ssl/certs/ca-certificates.crt /rootfs/etc/ssl/certs/; \
+      echo 'pgnorth:x:65532:65532::/:/nonexistent' >/rootfs/etc/passwd; \
+      echo 'pgnorth:x:65532:' >/rootfs/etc/group; \
+      echo 'hosts: files dns' >/rootfs/etc/nsswitch.conf; \
+    fi
+
+FROM ${RUNTIME_IMAGE}
+ARG VERSION=0.1.0
+ARG PGNORTH_COMMIT=unknown
+LABEL org.opencontainers.image.title="pgnorth" \
+      org.opencontainers.image.description="One address that leads to the PostgreSQL primary of a Patroni cluster" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${PGNORTH_COMMIT}"
+COPY --from=build /rootfs/ /
+# A number, so that runAsNonRoot can be checked without reading the image's passwd.
+USER 65532:65532
+EXPOSE 5432 8080
+ENTRYPOINT ["/pgnorth"]

@@ -1,0 +1,137 @@
+//! The proxy as a process: two runtimes, its listeners, and a shutdown that lets sessions finish.
+
+use std::convert::Infallible;
+use std::io;
+use std::num::NonZero;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Error, Result};
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{Patience, Shared, Signals, Tasks, ended_early, files, start_discovery};
+use crate::admin::Admin;
+use crate::config;
+use crate::drain::Drain;
+use crate::kubernetes::Access;
+use crate::proxy::{Context, Proxy, Settings};
+
+pub(super) fn run(settings: &config::Proxy, control: &Runtime) -> Result<ExitCode> {
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    let workers = settings.workers.unwrap_or(cores);
+    // It accepts, holds and dials; bytes are moved by workers of their own.
+    let traffic = Builder::new_multi_thread()
+        .worker_threads(workers)
+        .thread_name("traffic")
+        .enable_all()
+        .build()
+        .context("cannot start the traffic threads")?;
+    let outcome = control.block_on(serve(settings, workers, traffic.handle()));
+    // Sessions have ended or were forced; a name look-up that hangs must not keep the process.
+    traffic.shutdown_background();
+    outcome
+}
+
+async fn serve(settings: &config::Proxy, workers: usize, traffic: &Handle) -> Result<ExitCode> {
+    let mut signals = Signals::new().context("cannot listen for signals")?;
+    let shared = Shared::new();
+    let drain = Drain::default();
+    let mut tasks = Tasks::new();
+    let stop_admin = CancellationToken::new();
+
+    let admin = Admin::bind(settings.admin).context("cannot serve the admin port (--admin)")?;
+    let proxy = {
+        // Its socket belongs to the traffic runtime's poller.
+        let _on_traffic = traffic.enter();
+        Proxy::bind(&[settings.listen], kernel_timeout(settings)).context("cannot listen for clients (--listen)")?
+    };
+    let (postgres, admin_address) = (proxy.local_addrs()[0], admin.local_addr()?);
+    let patience = Patience {
+        switchover_hold: settings.switchover_hold,
+        failover_drain: settings.failover_drain,
+    };
+    let access = match &settings.finding.kubernetes {
+        Some(_) => Some(Access::new().await?),
+        None => None,
+    };
+    let complaints = start_discovery(&settings.finding, access, patience, &shared, &mut tasks)?;
+    let context = Arc::new(Context {
+        slot: shared.slot.clone(),
+        drain: drain.clone(),
+        metrics: shared.metrics.clone(),
+        recorder: shared.recorder.clone(),
+        complaints,
+        settings: Settings {
+            hold: settings.hold,
+            connect_timeout: settings.connect_timeout,
+            tcp_user_timeout: kernel_timeout(settings),
+            max_sessions: files::make_room(settings.max_sessions, workers),
+            workers,
+        },
+    });
+    let facts = Arc::new(shared.admin_facts());
+    let serving = admin.run(facts, stop_admin.clone());
+    tasks.spawn(async { ("the admin port", serving.await.map_err(Error::from)) });
+    let proxying = traffic.spawn(proxy.run(context));
+    tasks.spawn(async { ("the proxy", proxied(proxying).await) });
+    info!(%postgres, admin = %admin_address, "listening");
+
+    tokio::select! {
+        signal = signals.next() => info!(signal, "asked to end"),
+        Some(task) = tasks.join_next() => return Err(ended_early(task)),
+    }
+    tokio::select! {
+        () = shut_down(settings, &shared, &drain, traffic, &mut signals) => {}
+        Some(task) = tasks.join_next() => return Err(ended_early(task)),
+    }
+    stop_admin.cancel();
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The kernel acts on its timeout only at the retransmission after it (measured: 10.4 s for 10 s). It gets less, so that the setting is a bound.
+fn kernel_timeout(settings: &config::Proxy) -> Duration {
+    settings.tcp_user_timeout * 9 / 10
+}
+
+/// Not ready; accept on while endpoints catch up; then let sessions finish, while the leader is still followed. A second signal cuts each wait short.
+async fn shut_down(settings: &config::Proxy, shared: &Shared, drain: &Drain, traffic: &Handle, signals: &mut Signals) {
+    shared.readiness.shutting_down();
+    info!(lame_duck = ?settings.lame_duck, "no longer ready; still accepting, while load balancers take notice");
+    let second = tokio::select! {
+        () = tokio::time::sleep(settings.lame_duck) => false,
+        _ = signals.next() => true,
+    };
+    drain.stop_accepting();
+    let patience = if second { Duration::ZERO } else { settings.drain };
+    info!(drain = ?patience, "no longer accepting; open sessions may finish");
+    let finishing = drain.clone();
+    let mut finishing = traffic.spawn(async move { finishing.finish(patience).await });
+    let forced = tokio::select! {
+        forced = &mut finishing => forced,
+        _ = signals.next() => {
+            info!("asked to end again: ending at once");
+            drain.force();
+            finishing.await
+        }
+    };
+    match forced {
+        Ok(0) => info!("every session finished"),
+        Ok(sessions) => warn!(
+            sessions,
+            "the drain is over: sessions that were still open have been ended"
+        ),
+        Err(error) => warn!(%error, "the drain failed"),
+    }
+}
+
+async fn proxied(proxying: JoinHandle<io::Result<Infallible>>) -> Result<()> {
+    proxying
+        .await?
+        .context("cannot start the threads that move bytes (--workers)")?;
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! The publisher as a process: discovery, the admin port, and what keeps the Service.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use anyhow::{Context as _, Error, Result};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::{Patience, Shared, Signals, Tasks, ended_early, start_discovery};
+use crate::admin::Admin;
+use crate::config;
+use crate::kubernetes::Access;
+use crate::publish::{Publisher, Settings};
+
+pub(super) async fn run(settings: &config::Publish) -> Result<ExitCode> {
+    let mut signals = Signals::new().context("cannot listen for signals")?;
+    let shared = Shared::new();
+    let mut tasks = Tasks::new();
+    let stop = CancellationToken::new();
+
+    let admin = Admin::bind(settings.admin).context("cannot serve the admin port (--admin)")?;
+    let address = admin.local_addr()?;
+    let access = Access::new().await?;
+    // It has no clients to hold and no sessions to spare: an announced switchover changes nothing until the leader stops.
+    let patience = Patience::default();
+    // Nobody complains here; the channel stays open all the same.
+    let _complaints = start_discovery(&settings.finding, Some(access.clone()), patience, &shared, &mut tasks)?;
+    let serving = admin.run(Arc::new(shared.admin_facts()), CancellationToken::new());
+    tasks.spawn(async { ("the admin port", serving.await.map_err(Error::from)) });
+    let publisher = Publisher {
+        slot: shared.slot.clone(),
+        readiness: shared.readiness.clone(),
+        metrics: shared.metrics.clone(),
+        settings: Settings {
+            service: settings.service.clone(),
+            namespace: settings.namespace.clone(),
+            scope: settings
+                .finding
+                .kubernetes
+                .as_ref()
+                .map(|kubernetes| kubernetes.scope.clone()),
+            endpoints: settings.endpoints,
+            lease: settings.lease.clone(),
+            identity: identity(),
+        },
+    };
+    let publishing = Box::pin(publisher.run(access, stop.clone()));
+    tasks.spawn(async { ("the publisher", publishing.await.map_err(Error::from)) });
+    info!(admin = %address, "listening");
+
+    tokio::select! {
+        signal = signals.next() => info!(signal, "asked to end: the Service stays as it is"),
+        Some(task) = tasks.join_next() => return Err(ended_early(task)),
+    }
+    shared.readiness.shutting_down();
+    // The publisher lets go of its Lease; each request of it has a deadline.
+    stop.cancel();
+    tokio::select! {
+        _ = tasks.join_next() => {}
+        _ = signals.next() => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The pod's name, and what tells this process from the one before it.
+fn identity() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    format!("{}_{}_{}", host.trim(), std::process::id(), since.as_nanos())
+}

@@ -1,0 +1,141 @@
+//! The commands: one row each with its help and its settings, and how clap is told of them. Without a subcommand pgnorth is the proxy.
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::table::*;
+
+/// What pgnorth can be started as.
+#[derive(Debug)]
+pub(super) struct Row {
+    /// The subcommand; none is the proxy.
+    pub(super) name: Option<&'static str>,
+    about: &'static str,
+    /// In the order of the help.
+    pub(super) settings: &'static [&'static Setting],
+    examples: &'static str,
+}
+
+pub(super) const PROXY: Row = Row {
+    name: None,
+    about: "Keeps one address pointing at the PostgreSQL primary of a Patroni cluster.",
+    settings: &[
+        &LISTEN,
+        &ADMIN,
+        &SCOPE,
+        &NAMESPACE,
+        &SELECTOR,
+        &PATRONI,
+        &PATRONI_CA,
+        &PATRONI_CERT,
+        &PATRONI_KEY,
+        &HOLD,
+        &SWITCHOVER_HOLD,
+        &FAILOVER_DRAIN,
+        &CONNECT_TIMEOUT,
+        &TCP_USER_TIMEOUT,
+        &MAX_SESSIONS,
+        &WORKERS,
+        &LAME_DUCK,
+        &DRAIN,
+        &LOG,
+        &LOG_FORMAT,
+    ],
+    examples: "\
+  pgnorth --scope demo
+      in Kubernetes: follow the Patroni cluster `demo` in the pod's namespace
+  pgnorth --patroni http://10.0.0.1:8008,http://10.0.0.2:8008
+      anywhere else: ask the members themselves
+  pgnorth publish --help
+      the settings of a subcommand",
+};
+
+pub(super) const PUBLISH: Row = Row {
+    name: Some("publish"),
+    about: "Keeps a Kubernetes Service pointing at the primary, without a hop of its own",
+    settings: &[
+        &SERVICE,
+        &ENDPOINTS,
+        &LEASE,
+        &ADMIN,
+        &SCOPE,
+        &NAMESPACE,
+        &SELECTOR,
+        &PATRONI,
+        &PATRONI_CA,
+        &PATRONI_CERT,
+        &PATRONI_KEY,
+        &LOG,
+        &LOG_FORMAT,
+    ],
+    examples: "\
+  pgnorth publish --scope demo --service postgres-primary
+      beside each Patroni: follow the cluster `demo`, and write who leads it into the EndpointSlice of `postgres-primary`
+  pgnorth publish --scope demo --service postgres-primary --lease pgnorth-publish
+      as a Deployment of two: one writes, the other takes over",
+};
+
+/// Every subcommand.
+pub(super) const SUBCOMMANDS: [&Row; 1] = [&PUBLISH];
+
+/// The rules that hold for all settings.
+const RULES: &str = "\
+A flag wins over its environment variable; an empty variable counts as unset.
+Durations have units: 500ms, 30s, 1m30s.";
+
+/// The command line.
+pub(super) fn command() -> Command {
+    PROXY
+        .dress(Command::new("pgnorth"))
+        .version(concat!(
+            env!("CARGO_PKG_VERSION"),
+            " (commit ",
+            env!("PGNORTH_COMMIT"),
+            ")"
+        ))
+        // clap's own two stand first, under a heading of theirs.
+        .disable_version_flag(true)
+        .arg(about("version", 'V', ArgAction::Version, "Print version and commit"))
+        .subcommand_help_heading("Instead of the proxy")
+        .disable_help_subcommand(true)
+        // Flags before a subcommand would be the proxy's, and be lost in silence.
+        .args_conflicts_with_subcommands(true)
+        .subcommands(SUBCOMMANDS.map(|row| row.dress(Command::new(row.name.unwrap_or_default()))))
+}
+
+/// Which row the arguments chose, and what was given for it.
+pub(super) fn chosen(matches: &ArgMatches) -> (&'static Row, &ArgMatches) {
+    let chosen = matches.subcommand().and_then(|(name, given)| {
+        let row = SUBCOMMANDS.into_iter().find(|row| row.name == Some(name))?;
+        Some((row, given))
+    });
+    chosen.unwrap_or((&PROXY, matches))
+}
+
+impl Row {
+    /// As it is typed: `pgnorth publish`.
+    pub(super) fn typed(&self) -> String {
+        match self.name {
+            Some(name) => format!("pgnorth {name}"),
+            None => "pgnorth".to_owned(),
+        }
+    }
+
+    fn dress(&self, command: Command) -> Command {
+        command
+            .about(self.about)
+            .args(self.settings.iter().map(|setting| setting.argument()))
+            .disable_help_flag(true)
+            .arg(about("help", 'h', ArgAction::Help, "Print this"))
+            .after_help(format!("Examples:\n{}\n\n{RULES}", self.examples))
+            .max_term_width(120)
+    }
+}
+
+fn about(name: &'static str, short: char, action: ArgAction, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .short(short)
+        .action(action)
+        .help(help)
+        .help_heading("About pgnorth")
+}

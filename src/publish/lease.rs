@@ -1,0 +1,167 @@
+//! Which of several publishers writes: the one that holds a Lease.
+//!
+//! A holder is gone when its Lease has not changed for its duration, by our own clock: remote clocks are never compared with ours. It is a matter of economy,
+//! not of safety: who writes without it is still held to the version that it has read.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use k8s_openapi::api::coordination::v1::{Lease as LeaseObject, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::ResourceExt;
+use kube::api::{Api, ObjectMeta, PostParams};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::target::{Trouble, read};
+
+/// How long a Lease stands without a renewal.
+const DURATION: Duration = Duration::from_secs(15);
+/// From one renewal, or one look, to the next.
+const EVERY: Duration = Duration::from_secs(3);
+/// Who could not renew for so long does not write: another may hold it soon.
+const GIVE_UP: Duration = Duration::from_secs(10);
+
+/// One publisher's part in it.
+pub(super) struct Lease {
+    pub(super) api: Api<LeaseObject>,
+    pub(super) name: String,
+    /// Of this process, unlike any other's.
+    pub(super) identity: String,
+}
+
+/// What is known of the Lease.
+#[derive(Default)]
+struct Known {
+    /// Its version, and since when it stands.
+    seen: Option<(Option<String>, Instant)>,
+    renewed: Option<Instant>,
+    failing: bool,
+}
+
+impl Lease {
+    /// Tells `holds` whether this publisher writes, until `stop`; then lets go of the Lease, so that another need not wait.
+    pub(super) async fn run(self, holds: watch::Sender<bool>, stop: CancellationToken) {
+        let mut known = Known::default();
+        loop {
+            let begun = Instant::now();
+            match self.step(&mut known).await {
+                Ok(holder) => self.tell(&holds, &mut known, &holder),
+                Err(Trouble::Conflict(_)) => debug!(lease = %self.name, "another publisher was faster"),
+                Err(error) if known.failing => debug!(lease = %self.name, "still: {error}"),
+                Err(error) => {
+                    known.failing = true;
+                    warn!("cannot hold the lease: {error}");
+                }
+            }
+            if known.renewed.is_some_and(|renewed| renewed.elapsed() > GIVE_UP) && *holds.borrow() {
+                warn!(lease = %self.name, "the lease could not be renewed for {} s: this publisher stops writing", GIVE_UP.as_secs());
+                holds.send_replace(false);
+            }
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep_until((begun + EVERY).into()) => {}
+            }
+        }
+        if *holds.borrow() {
+            self.release().await;
+        }
+    }
+
+    fn tell(&self, holds: &watch::Sender<bool>, known: &mut Known, holder: &str) {
+        known.failing = false;
+        let ours = holder == self.identity;
+        let changed = holds.send_if_modified(|holds| std::mem::replace(holds, ours) != ours);
+        let first = known.renewed.is_none()
+            && known
+                .seen
+                .as_ref()
+                .is_some_and(|(_, since)| since.elapsed() < EVERY / 2);
+        match ours {
+            true if changed => info!(lease = %self.name, "this publisher holds the lease, and writes"),
+            false if changed || first => {
+                info!(lease = %self.name, %holder, "standing by: another publisher holds the lease")
+            }
+            _ => {}
+        }
+    }
+
+    /// Renews the Lease, takes it over where its holder is gone, or looks who holds it; returns who does.
+    async fn step(&self, known: &mut Known) -> Result<String, Trouble> {
+        let title = format!("leases {}/{}", self.api.namespace().unwrap_or_default(), self.name);
+        let found = read(&title, self.api.get_opt(&self.name)).await?;
+        let parameters = PostParams::default();
+        let Some(mut found) = found else {
+            let lease = LeaseObject {
+                metadata: ObjectMeta {
+                    name: Some(self.name.clone()),
+                    ..ObjectMeta::default()
+                },
+                spec: Some(self.claim(None)),
+            };
+            read(&title, self.api.create(&parameters, &lease)).await?;
+            known.renewed = Some(Instant::now());
+            return Ok(self.identity.clone());
+        };
+        let version = found.resource_version();
+        let since = match &known.seen {
+            Some((seen, since)) if *seen == version => *since,
+            _ => Instant::now(),
+        };
+        known.seen = Some((version, since));
+        let spec = found.spec.take().unwrap_or_default();
+        let holder = spec.holder_identity.clone().unwrap_or_default();
+        let seconds = spec
+            .lease_duration_seconds
+            .and_then(|seconds| u64::try_from(seconds).ok());
+        let duration = seconds.map_or(DURATION, Duration::from_secs);
+        if !holder.is_empty() && holder != self.identity && since.elapsed() < duration {
+            return Ok(holder);
+        }
+        found.spec = Some(self.claim(Some(spec)));
+        found.metadata.managed_fields = None;
+        read(&title, self.api.replace(&self.name, &parameters, &found)).await?;
+        known.renewed = Some(Instant::now());
+        Ok(self.identity.clone())
+    }
+
+    fn claim(&self, before: Option<LeaseSpec>) -> LeaseSpec {
+        let before = before.unwrap_or_default();
+        let ours = before.holder_identity.as_ref() == Some(&self.identity);
+        let now = jiff::Timestamp::try_from(SystemTime::now()).ok().map(MicroTime);
+        LeaseSpec {
+            acquire_time: if ours { before.acquire_time } else { now.clone() },
+            lease_transitions: Some(before.lease_transitions.unwrap_or(0) + i32::from(!ours)),
+            holder_identity: Some(self.identity.clone()),
+            lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
+            renew_time: now,
+            ..before
+        }
+    }
+
+    async fn release(&self) {
+        let released = async {
+            let Some(mut found) = read("the lease", self.api.get_opt(&self.name)).await? else {
+                return Ok(());
+            };
+            let spec = found.spec.get_or_insert_default();
+            if spec.holder_identity.as_ref() != Some(&self.identity) {
+                return Ok(());
+            }
+            spec.holder_identity = Some(String::new());
+            found.metadata.managed_fields = None;
+            read(
+                "the lease",
+                self.api.replace(&self.name, &PostParams::default(), &found),
+            )
+            .await?;
+            Ok::<_, Trouble>(())
+        };
+        match released.await {
+            Ok(()) => info!(lease = %self.name, "let go of the lease"),
+            Err(error) => {
+                warn!(lease = %self.name, "the lease could not be released, and stands for {} s more: {error}", DURATION.as_secs())
+            }
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Names of members: resolved anew for each dial, and never at the cost of anything else.
+//!
+//! The system's resolver blocks a thread for as long as its name servers are silent, which may be a minute. So dials of one name share their look-ups, only a
+//! few of which are under way at a time, and each dial waits no longer than it wants to.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+use tokio::net::lookup_host;
+use tokio::sync::watch;
+
+/// Look-ups of one name under way at once, however many ask.
+const MOST: usize = 4;
+/// A look-up that took this long gets company: the name server may be back since, and the system's resolver asks it again only after seconds.
+const SLOW: Duration = Duration::from_secs(1);
+/// How long a fresh answer is waited for where an old one would do.
+const FRESH: Duration = Duration::from_millis(300);
+
+type Answer = Result<Arc<[IpAddr]>, Arc<io::Error>>;
+
+/// Resolves names. Clones share look-ups.
+#[derive(Clone, Debug, Default)]
+pub struct Resolver(Arc<Mutex<HashMap<String, Name>>>);
+
+/// Why a name has no address now.
+#[derive(Clone, Debug, Error)]
+pub enum Unresolved {
+    /// No name server answered.
+    #[error("its name cannot be resolved: the name server did not answer within {}", humantime::format_duration(*.0))]
+    TimedOut(Duration),
+    /// The name leads nowhere, or the name server failed.
+    #[error("its name cannot be resolved: {0}")]
+    Failed(#[source] Arc<io::Error>),
+}
+
+#[derive(Debug)]
+struct Name {
+    under_way: usize,
+    newest: Instant,
+    answers: watch::Sender<Option<Answer>>,
+    last: Option<Arc<[IpAddr]>>,
+}
+
+impl Resolver {
+    /// The addresses of a name, as they are now; at least one. Cancel-safe: a look-up that nobody waits for ends by itself.
+    pub async fn resolve(&self, name: &str, within: Duration) -> Result<Arc<[IpAddr]>, Unresolved> {
+        let mut answers = self.ask(name);
+        let answer = async {
+            loop {
+                // The sender lives in the map for good.
+                if answers.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                if let Some(answer) = answers.borrow_and_update().clone() {
+                    return answer;
+                }
+            }
+        };
+        match tokio::time::timeout(within, answer).await {
+            Ok(answer) => answer.map_err(Unresolved::Failed),
+            Err(_) => Err(Unresolved::TimedOut(within)),
+        }
+    }
+
+    /// The same, but where the name server fails, what it said last: for who checks whom it has reached.
+    pub async fn resolve_or_recall(&self, name: &str, within: Duration) -> Result<Arc<[IpAddr]>, Unresolved> {
+        let last = self.names().get(name).and_then(|name| name.last.clone());
+        match last {
+            Some(last) => Ok(self.resolve(name, within.min(FRESH)).await.unwrap_or(last)),
+            None => self.resolve(name, within).await,
+        }
+    }
+
+    /// Sees to it that a look-up is under way, and returns where its answer will come.
+    fn ask(&self, name: &str) -> watch::Receiver<Option<Answer>> {
+        let mut names = self.names();
+        let known = names.entry(name.to_owned()).or_insert_with(|| Name {
+            under_way: 0,
+            newest: Instant::now(),
+            answers: watch::Sender::new(None),
+            last: None,
+        });
+        let mut answers = known.answers.subscribe();
+        answers.mark_unchanged();
+        if known.under_way == 0 || known.under_way < MOST && known.newest.elapsed() >= SLOW {
+            known.under_way += 1;
+            known.newest = Instant::now();
+            let (resolver, name) = (self.clone(), name.to_owned());
+            // A task of its own: the dial that began it may be over before it is.
+            tokio::spawn(async move {
+                let answer = look_up(&name).await;
+                resolver.answered(&name, answer);
+            });
+        }
+        answers
+    }
+
+    /// A failure is told only once nobody is left who may do better.
+    fn answered(&self, name: &str, answer: Answer) {
+        let mut names = self.names();
+        let Some(known) = names.get_mut(name) else { return };
+        known.under_way -= 1;
+        if let Ok(addresses) = &answer {
+            known.last = Some(addresses.clone());
+        }
+        if answer.is_ok() || known.under_way == 0 {
+            known.answers.send_replace(Some(answer));
+        }
+    }
+
+    fn names(&self) -> MutexGuard<'_, HashMap<String, Name>> {
+        // Each change under the lock is whole: a panic elsewhere leaves nothing half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn look_up(name: &str) -> Answer {
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    // A port is wanted, and not used.
+    for address in lookup_host((name, 0)).await.map_err(Arc::new)? {
+        if !addresses.contains(&address.ip()) {
+            addresses.push(address.ip());
+        }
+    }
+    if addresses.is_empty() {
+        return Err(Arc::new(io::Error::new(io::ErrorKind::NotFound, "it has no address")));
+    }
+    Ok(addresses.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    impl Resolver {
+        fn under_way(&self, name: &str) -> usize {
+            self.names()[name].under_way
+        }
+
+        /// Plays look-ups that hang: as many as are under way, the newest of this age.
+        fn hang(&self, name: &str, under_way: usize, age: Duration) {
+            drop(self.ask(name));
+            let mut names = self.names();
+            let known = names.get_mut(name).unwrap();
+            known.under_way = under_way;
+            known.newest = Instant::now().checked_sub(age).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_of_this_machine_has_addresses() {
+        let addresses = Resolver::default().resolve("localhost", LIMIT).await.unwrap();
+        assert!(addresses.iter().all(IpAddr::is_loopback), "{addresses:?}");
+    }
+
+    // RFC 6761: .invalid never resolves. On a current-thread runtime no look-up ends before the test awaits.
+    #[tokio::test]
+    async fn however_many_ask_few_look_ups_are_under_way() {
+        let resolver = Resolver::default();
+        for _ in 0..1000 {
+            drop(resolver.ask("pg-0.invalid"));
+        }
+        assert_eq!(resolver.under_way("pg-0.invalid"), 1, "dials share a look-up");
+        resolver.hang("pg-1.invalid", 1, SLOW);
+        drop(resolver.ask("pg-1.invalid"));
+        assert_eq!(resolver.under_way("pg-1.invalid"), 2, "a slow one gets company");
+        resolver.hang("pg-2.invalid", MOST, 100 * SLOW);
+        drop(resolver.ask("pg-2.invalid"));
+        assert_eq!(resolver.under_way("pg-2.invalid"), MOST);
+    }
+
+    #[tokio::test]
+    async fn a_look_up_that_hangs_costs_its_dial_the_limit_and_a_later_one_is_answered() {
+        let resolver = Resolver::default();
+        resolver.hang("pg-0.test", MOST, Duration::ZERO);
+        let waiting = resolver.resolve("pg-0.test", Duration::from_millis(1)).await;
+        assert!(matches!(waiting, Err(Unresolved::TimedOut(_))), "{waiting:?}");
+        let address: IpAddr = "10.0.0.7".parse().unwrap();
+        let later = resolver.resolve("pg-0.test", LIMIT);
+        let answer = async { resolver.answered("pg-0.test", Ok([address].into())) };
+        let (later, ()) = tokio::join!(later, answer);
+        assert_eq!(*later.unwrap(), [address]);
+        // The name server falls silent again.
+        let recalled = resolver.resolve_or_recall("pg-0.test", Duration::from_millis(1)).await;
+        assert_eq!(*recalled.unwrap(), [address]);
+    }
+
+    #[tokio::test]
+    async fn a_failure_waits_for_who_may_do_better() {
+        let resolver = Resolver::default();
+        resolver.hang("pg-0.test", 2, Duration::ZERO);
+        let failed = || Err(Arc::new(io::Error::from(io::ErrorKind::TimedOut)));
+        let asking = resolver.resolve("pg-0.test", LIMIT);
+        let answer = async {
+            resolver.answered("pg-0.test", failed());
+            resolver.answered("pg-0.test", Ok(["10.0.0.7".parse().unwrap()].into()));
+        };
+        assert!(tokio::join!(asking, answer).0.is_ok());
+    }
+}

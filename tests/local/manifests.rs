@@ -1,0 +1,384 @@
+//! The manifests in deploy/ agree with the product: settings exist and can be read, ports and grace fit, selectors meet labels, nothing asks for a privilege.
+//! What kubectl renders is read, so that overlays and components are checked as they are applied. (Schemas: `make test-manifests`. The real API server: `tests/rig`.)
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use pgnorth::config::{Job, Proxy, Settings};
+use serde_json::{Value, json};
+
+/// Kubernetes needs a moment for SIGTERM and for what comes after.
+const MARGIN: Duration = Duration::from_secs(5);
+
+#[test]
+fn every_example_gives_settings_that_can_be_read() {
+    for (name, objects) in examples() {
+        let env = settings_of(&objects);
+        let settings = read(&env).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let kubernetes = settings
+            .finding
+            .kubernetes
+            .unwrap_or_else(|| panic!("{name}: no PGNORTH_SCOPE"));
+        let service = one(&objects, "Service");
+        assert_ne!(
+            service["metadata"]["name"], *kubernetes.scope,
+            "{name}: a Service named like the scope takes Patroni's Endpoints"
+        );
+        for variable in env.keys() {
+            assert!(variables().contains(variable), "{name}: {variable} is no setting");
+        }
+    }
+}
+
+#[test]
+fn the_base_alone_lacks_nothing_but_the_scope() {
+    let error = read(&settings_of(&base())).unwrap_err();
+    assert!(
+        error.contains("--scope") && error.contains("a mistake in the settings"),
+        "{error}"
+    );
+}
+
+#[test]
+fn ports_agree() {
+    for (name, objects) in examples() {
+        let settings = read(&settings_of(&objects)).unwrap();
+        let container = container(&objects);
+        let ports: BTreeMap<_, _> = items(&container["ports"])
+            .map(|port| (text(&port["name"]), port["containerPort"].clone()))
+            .collect();
+        let expected = [("admin", settings.admin.port()), ("postgres", settings.listen.port())];
+        assert_eq!(
+            ports,
+            expected.map(|(port, number)| (port, json!(number))).into(),
+            "{name}"
+        );
+        let service = &one(&objects, "Service")["spec"]["ports"];
+        assert_eq!(
+            *service,
+            json!([{"name": "tcp-postgres", "appProtocol": "tcp", "port": 5432, "targetPort": "postgres"}]),
+            "{name}"
+        );
+        for probe in ["livenessProbe", "readinessProbe"] {
+            assert_eq!(container[probe]["httpGet"]["port"], "admin", "{name}: {probe}");
+        }
+        assert_eq!(container["livenessProbe"]["httpGet"]["path"], "/livez");
+        assert_eq!(container["readinessProbe"]["httpGet"]["path"], "/readyz");
+    }
+}
+
+#[test]
+fn the_grace_period_covers_lame_duck_and_drain() {
+    for (name, objects) in examples() {
+        let settings = read(&settings_of(&objects)).unwrap();
+        let needed = settings.lame_duck + settings.drain;
+        let grace = pod(&objects)["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap();
+        assert!(
+            Duration::from_secs(grace) >= needed + MARGIN,
+            "{name}: {grace} s for {needed:?}"
+        );
+    }
+}
+
+#[test]
+fn selectors_meet_the_pods_labels() {
+    for (name, objects) in examples() {
+        let labels = &pod(&objects)["metadata"]["labels"];
+        let deployment = one(&objects, "Deployment");
+        let selectors = [
+            &deployment["spec"]["selector"]["matchLabels"],
+            &one(&objects, "Service")["spec"]["selector"],
+            &one(&objects, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+            &one(&objects, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+        ];
+        let spread = items(&pod(&objects)["spec"]["topologySpreadConstraints"]);
+        for selector in selectors
+            .into_iter()
+            .chain(spread.map(|constraint| &constraint["labelSelector"]["matchLabels"]))
+        {
+            assert_eq!(selector, labels, "{name}");
+        }
+        let account = &pod(&objects)["spec"]["serviceAccountName"];
+        let namespace = &one(&objects, "ServiceAccount")["metadata"]["namespace"];
+        assert_eq!(
+            one(&objects, "RoleBinding")["subjects"],
+            json!([{"kind": "ServiceAccount", "name": account, "namespace": namespace}]),
+            "{name}"
+        );
+    }
+}
+
+/// What the Pod Security Standard "restricted" asks for, and a read-only root.
+#[test]
+fn nothing_asks_for_a_privilege() {
+    for (name, objects) in examples() {
+        let spec = &pod(&objects)["spec"];
+        let of_pod = &spec["securityContext"];
+        assert_eq!(of_pod["runAsNonRoot"], true, "{name}");
+        assert_eq!(of_pod["runAsUser"], 65532, "{name}: the user of the Dockerfile");
+        assert_eq!(of_pod["seccompProfile"], json!({"type": "RuntimeDefault"}), "{name}");
+        let expected = json!({
+            "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]},
+        });
+        assert_eq!(container(&objects)["securityContext"], expected, "{name}");
+        for never in ["hostNetwork", "hostPID", "hostIPC"] {
+            assert!(spec[never].is_null(), "{name}: {never}");
+        }
+        assert!(
+            items(&spec["volumes"]).all(|volume| !volume["secret"].is_null()),
+            "{name}: {}",
+            spec["volumes"]
+        );
+    }
+}
+
+#[test]
+fn files_that_settings_name_are_mounted() {
+    for (name, objects) in examples() {
+        let files: Vec<_> = settings_of(&objects)
+            .into_iter()
+            .filter(|(variable, _)| ["_CA", "_CERT", "_KEY"].iter().any(|end| variable.ends_with(end)))
+            .collect();
+        let mounted = mounted(&objects);
+        for (variable, file) in &files {
+            assert!(
+                mounted.contains(file),
+                "{name}: {variable}={file}, and there are {mounted:?}"
+            );
+        }
+        assert_eq!(
+            mounted.len(),
+            files.len(),
+            "{name}: a file in the pod that nobody reads: {mounted:?}"
+        );
+    }
+}
+
+#[test]
+fn istio_s_component_excludes_the_port_and_outlives_the_drain() {
+    let objects = with_components("istio", &["istio"]);
+    let settings = read(&settings_of(&objects)).unwrap();
+    let annotations = &pod(&objects)["metadata"]["annotations"];
+    let port = settings.listen.port().to_string();
+    for direction in ["Inbound", "Outbound"] {
+        assert_eq!(
+            annotations[format!("traffic.sidecar.istio.io/exclude{direction}Ports")],
+            *port
+        );
+    }
+    assert!(!annotations.to_string().contains("IPRanges"));
+    let proxy: Value = yaml(text(&annotations["proxy.istio.io/config"])).remove(0);
+    assert_eq!(proxy["holdApplicationUntilProxyStarts"], true);
+    let drain = humantime_of(&proxy["terminationDrainDuration"]);
+    assert!(drain >= settings.lame_duck + settings.drain + MARGIN, "{drain:?}");
+    assert!(drain.as_secs() <= pod(&objects)["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap());
+    let policies: Vec<_> = objects
+        .iter()
+        .filter(|object| object["kind"] == "PeerAuthentication")
+        .collect();
+    assert_eq!(policies.len(), 2);
+    for policy in policies {
+        assert_eq!(policy["spec"]["mtls"]["mode"], "STRICT");
+        assert_eq!(policy["spec"]["portLevelMtls"][&port]["mode"], "DISABLE");
+    }
+    assert_eq!(
+        one(&objects, "DestinationRule")["spec"]["host"],
+        objects
+            .iter()
+            .find(|object| object["kind"] == "Service" && object["spec"]["clusterIP"].is_null())
+            .unwrap()["metadata"]["name"]
+    );
+}
+
+#[test]
+fn openshift_s_component_leaves_the_user_to_the_project() {
+    let objects = with_components("openshift", &["openshift"]);
+    let context = &pod(&objects)["spec"]["securityContext"];
+    assert_eq!(
+        *context,
+        json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}})
+    );
+    let egress = &one(&objects, "NetworkPolicy")["spec"]["egress"];
+    assert!(egress.to_string().contains("5353"), "{egress}");
+}
+
+#[test]
+fn prometheus_s_component_scrapes_a_port_that_the_policy_opens() {
+    let objects = with_components("prometheus-operator", &["prometheus-operator"]);
+    let monitor = one(&objects, "PodMonitor");
+    assert_eq!(
+        monitor["spec"]["selector"]["matchLabels"],
+        pod(&objects)["metadata"]["labels"]
+    );
+    assert_eq!(monitor["spec"]["podMetricsEndpoints"][0]["port"], "admin");
+    let ingress = &one(&objects, "NetworkPolicy")["spec"]["ingress"];
+    assert!(
+        items(ingress)
+            .any(|rule| rule.to_string().contains("monitoring") && rule["ports"] == json!([{"port": "admin"}]))
+    );
+}
+
+#[test]
+fn all_components_go_together() {
+    let folder = deploy().join("components");
+    let all: Vec<_> = folders(&folder).into_iter().map(|(name, _)| name).collect();
+    assert!(all.len() >= 3, "{all:?}");
+    let names: Vec<_> = all.iter().map(String::as_str).collect();
+    assert!(with_components("all", &names).len() > base().len());
+}
+
+// ---- Reading
+
+fn deploy() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
+}
+
+fn base() -> Vec<Value> {
+    render(&deploy().join("base"))
+}
+
+fn examples() -> Vec<(String, Vec<Value>)> {
+    let all: Vec<_> = folders(&deploy().join("examples"))
+        .into_iter()
+        .map(|(name, folder)| (name, render(&folder)))
+        .collect();
+    assert!(all.len() >= 3, "plain Patroni, Zalando's operator, Crunchy's");
+    all
+}
+
+fn folders(parent: &Path) -> Vec<(String, PathBuf)> {
+    let entries = fs::read_dir(parent).unwrap().map(|entry| entry.unwrap().path());
+    let mut folders: Vec<_> = entries
+        .filter(|path| path.join("kustomization.yaml").exists())
+        .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), path))
+        .collect();
+    folders.sort();
+    folders
+}
+
+/// The plain example with components. kustomize takes relative paths alone, so the whole of deploy/ is linked beside the overlay.
+fn with_components(name: &str, components: &[&str]) -> Vec<Value> {
+    let folder = tempfile::Builder::new()
+        .prefix(name)
+        .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
+        .unwrap();
+    let copied = Command::new("cp")
+        .arg("-r")
+        .arg(deploy())
+        .arg(folder.path().join("deploy"))
+        .status()
+        .unwrap();
+    assert!(copied.success());
+    let components: Vec<_> = components
+        .iter()
+        .map(|name| format!("deploy/components/{name}"))
+        .collect();
+    // JSON is YAML.
+    let kustomization = json!({"resources": ["deploy/examples/patroni"], "components": components});
+    fs::write(folder.path().join("kustomization.yaml"), kustomization.to_string()).unwrap();
+    render(folder.path())
+}
+
+fn render(folder: &Path) -> Vec<Value> {
+    let output = Command::new("kubectl").arg("kustomize").arg(folder).output();
+    let output = output.expect("run kubectl, which renders the manifests");
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "kubectl kustomize {}: {complaint}\n(components need kubectl 1.21 or newer)",
+        folder.display()
+    );
+    yaml(&String::from_utf8(output.stdout).unwrap())
+}
+
+fn yaml(text: &str) -> Vec<Value> {
+    serde_saphyr::from_multiple(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+fn one<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
+    let mut found = objects.iter().filter(|object| object["kind"] == kind);
+    let first = found.next().unwrap_or_else(|| panic!("a {kind}"));
+    assert!(found.next().is_none(), "one {kind}");
+    first
+}
+
+fn pod(objects: &[Value]) -> &Value {
+    &one(objects, "Deployment")["spec"]["template"]
+}
+
+fn container(objects: &[Value]) -> &Value {
+    let containers = &pod(objects)["spec"]["containers"];
+    assert_eq!(items(containers).count(), 1);
+    let container = &containers[0];
+    assert!(
+        container["args"].is_null() && container["command"].is_null(),
+        "the image's own, without flags"
+    );
+    container
+}
+
+fn items(list: &Value) -> impl Iterator<Item = &Value> {
+    list.as_array().into_iter().flatten()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("a text: {value}"))
+}
+
+fn humantime_of(value: &Value) -> Duration {
+    humantime::parse_duration(text(value)).unwrap()
+}
+
+/// What the container's environment is made of: the ConfigMap that it names.
+fn settings_of(objects: &[Value]) -> BTreeMap<String, String> {
+    let map = one(objects, "ConfigMap");
+    let expected = json!([{"configMapRef": {"name": map["metadata"]["name"]}}]);
+    assert_eq!(container(objects)["envFrom"], expected);
+    assert!(container(objects)["env"].is_null());
+    let data = map["data"].as_object().unwrap().iter();
+    data.map(|(name, value)| (name.clone(), text(value).to_owned()))
+        .collect()
+}
+
+fn read(env: &BTreeMap<String, String>) -> Result<Proxy, String> {
+    let lookup = |name: &str| env.get(name).map(OsString::from);
+    let settings = Settings::read([OsString::from("pgnorth")], lookup).map_err(|error| error.to_string())?;
+    match settings.job {
+        Job::Proxy(proxy) => Ok(proxy),
+        job => Err(format!("not the proxy's: {job:?}")),
+    }
+}
+
+/// Every variable that `--help` names.
+fn variables() -> Vec<String> {
+    let output = Command::new(env!("CARGO_BIN_EXE_pgnorth"))
+        .arg("--help")
+        .output()
+        .unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    let variables: Vec<_> = help
+        .split("[env: ")
+        .skip(1)
+        .map(|rest| rest.split(']').next().unwrap().to_owned())
+        .collect();
+    assert!(variables.len() > 10, "{help}");
+    variables
+}
+
+/// Every file that a Secret puts into the container.
+fn mounted(objects: &[Value]) -> Vec<String> {
+    let mut files = Vec::new();
+    for volume in items(&pod(objects)["spec"]["volumes"]) {
+        let mount = items(&container(objects)["volumeMounts"])
+            .find(|mount| mount["name"] == volume["name"])
+            .expect("every volume is mounted");
+        assert_eq!(mount["readOnly"], true);
+        let named = items(&volume["secret"]["items"]);
+        files.extend(named.map(|item| format!("{}/{}", text(&mount["mountPath"]), text(&item["path"]))));
+    }
+    files
+}

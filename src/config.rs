@@ -41,7 +41,7 @@ pub struct Settings {
     /// What is logged.
     pub log: LogFilter,
     /// How it is logged.
-    pub log_format: LogFormat,
+    pub log_format: Format,
 }
 
 /// What pgnorth was started as, each with its own settings. Another subcommand is another arm here, and a row in `config/commands.rs`.
@@ -51,6 +51,8 @@ pub enum Job {
     Proxy(Proxy),
     /// `pgnorth publish`.
     Publish(Publish),
+    /// `pgnorth doctor`.
+    Doctor(Doctor),
 }
 
 /// The settings of the proxy.
@@ -99,6 +101,21 @@ pub struct Publish {
     pub lease: Option<String>,
 }
 
+/// The settings of the doctor: those of the proxy, or of the publisher, that is to be looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doctor {
+    /// As the proxy would be started. The publisher's are among them.
+    pub proxy: Proxy,
+    /// The Service that a publisher is to keep, if one is.
+    pub service: Option<String>,
+    /// Whether it is to keep its Endpoints, too.
+    pub endpoints: bool,
+    /// The Lease that it is to hold.
+    pub lease: Option<String>,
+    /// How the report is written.
+    pub format: Format,
+}
+
 /// How the leader is found: at least one of `kubernetes` and `patroni` is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -139,9 +156,9 @@ pub struct Identity {
     pub key: PathBuf,
 }
 
-/// How a log line is written.
+/// How something is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
+pub enum Format {
     /// For people.
     Text,
     /// One object a line.
@@ -176,10 +193,11 @@ impl Settings {
         let settings = Self {
             job: match row.name {
                 Some("publish") => Job::Publish(publish(&mut reader)),
+                Some("doctor") => Job::Doctor(doctor(&mut reader)),
                 _ => Job::Proxy(proxy(&mut reader)),
             },
             log: reader.value(&table::LOG, LogFilter::parse),
-            log_format: reader.value(&table::LOG_FORMAT, parse::log_format),
+            log_format: reader.value(&table::LOG_FORMAT, parse::format),
         };
         reader.finish(&row.typed())?;
         Ok(settings)
@@ -231,6 +249,16 @@ fn publish(reader: &mut Reader<'_>) -> Publish {
         service: reader.needed(&table::SERVICE, why, parse::service),
         endpoints: reader.value(&table::ENDPOINTS, parse::switch),
         lease: reader.option(&table::LEASE, parse::scope),
+    }
+}
+
+fn doctor(reader: &mut Reader<'_>) -> Doctor {
+    Doctor {
+        proxy: proxy(reader),
+        service: reader.option(&table::SERVICE, parse::service),
+        endpoints: reader.value(&table::ENDPOINTS, parse::switch),
+        lease: reader.option(&table::LEASE, parse::scope),
+        format: reader.value(&table::FORMAT, parse::format),
     }
 }
 

@@ -29,7 +29,9 @@ use crate::metrics::Metrics;
 use crate::recorder::Recorder;
 use crate::resolver::Resolver;
 use crate::slot::LeaderSlot;
+pub(crate) use connect::connect as dial;
 use forward::{Pipes, Traffic, Workers};
+pub(crate) use opening::SSL_REQUEST;
 use session::Forwarded;
 pub use socket::BindError;
 

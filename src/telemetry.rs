@@ -15,13 +15,13 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, Layer};
 
-use crate::config::{COMMIT, Finding, Job, LogFilter, LogFormat, Proxy, Publish, Settings, VERSION};
+use crate::config::{COMMIT, Finding, Format, Job, LogFilter, Proxy, Publish, Settings, VERSION};
 
 /// Starts logging for the whole process. Text is coloured when stderr is a terminal and NO_COLOR is not set.
 ///
 /// # Errors
 /// When the process logs already.
-pub fn start(filter: &LogFilter, format: LogFormat) -> Result<(), TryInitError> {
+pub fn start(filter: &LogFilter, format: Format) -> Result<(), TryInitError> {
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     tracing_subscriber::registry()
         .with(env_filter(filter))
@@ -34,6 +34,8 @@ pub fn announce(settings: &Settings) {
     match &settings.job {
         Job::Proxy(proxy) => announce_proxy(settings, proxy),
         Job::Publish(publish) => announce_publisher(settings, publish),
+        // Its report is what somebody at a terminal wants to read.
+        Job::Doctor(_) => {}
     }
 }
 
@@ -123,7 +125,7 @@ fn env_filter(filter: &LogFilter) -> EnvFilter {
     EnvFilter::try_new(filter.directives()).expect("a LogFilter holds valid directives")
 }
 
-fn layer<S, W>(format: LogFormat, colour: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>
+fn layer<S, W>(format: Format, colour: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
@@ -135,8 +137,8 @@ where
         // Its way to complain about a closed stderr is to write to stderr, which panics.
         .log_internal_errors(false);
     match format {
-        LogFormat::Json => layer.json().boxed(),
-        LogFormat::Text => layer.event_format(text::Line).fmt_fields(text::Fields).boxed(),
+        Format::Json => layer.json().boxed(),
+        Format::Text => layer.event_format(text::Line).fmt_fields(text::Fields).boxed(),
     }
 }
 
@@ -176,7 +178,7 @@ mod tests {
         Settings::read(["pgnorth", "--scope", "demo", "--log", log].map(Into::into), |_| None)
     }
 
-    fn logged(log: &str, format: LogFormat, colour: bool, tell: impl FnOnce(&Settings)) -> String {
+    fn logged(log: &str, format: Format, colour: bool, tell: impl FnOnce(&Settings)) -> String {
         let memory = Memory::default();
         let settings = settings(log).unwrap();
         let sink = memory.clone();
@@ -197,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_text_line_reads_well() {
-        let line = logged("info", LogFormat::Text, false, |_| {
+        let line = logged("info", Format::Text, false, |_| {
             info!(target: "pgnorth::discovery", from = %"pg-0", to = "pg-1", reason = %"pg-1 holds the lock", waiting = 3, none = None::<u8>, "leader changed");
         });
         assert_eq!(
@@ -208,7 +210,7 @@ mod tests {
 
     #[test]
     fn values_from_outside_can_forge_no_line() {
-        let line = logged("info", LogFormat::Text, true, |_| {
+        let line = logged("info", Format::Text, true, |_| {
             warn!(target: "hyper::client", name = %"a\nb\u{1b}[2J", debug = ?"c\nd", "said {}", "e\nf");
         });
         assert_eq!(line.lines().count(), 1, "{line:?}");
@@ -224,7 +226,7 @@ mod tests {
 
     #[test]
     fn json_keeps_fields_apart() {
-        let line = logged("info", LogFormat::Json, false, |_| warn!(member = %"pg-0", "lost"));
+        let line = logged("info", Format::Json, false, |_| warn!(member = %"pg-0", "lost"));
         let event: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(event["level"], "WARN");
         assert_eq!(event["fields"]["message"], "lost");
@@ -239,7 +241,7 @@ mod tests {
             debug!(target: "kube", "theirs");
             warn!(target: "kube", "theirs, urgent");
         };
-        let count = |log| logged(log, LogFormat::Text, false, tell).lines().count();
+        let count = |log| logged(log, Format::Text, false, tell).lines().count();
         assert_eq!(
             (count("info"), count("debug"), count("debug,kube=debug"), count("off")),
             (1, 2, 3, 0)
@@ -248,7 +250,7 @@ mod tests {
 
     #[test]
     fn spans_follow_the_event() {
-        let line = logged("info", LogFormat::Text, false, |_| {
+        let line = logged("info", Format::Text, false, |_| {
             let session = tracing::info_span!(target: "pgnorth", "session", client = %"10.0.0.1:5");
             session.in_scope(|| info!(target: "pgnorth", "dialled"));
         });
@@ -257,7 +259,7 @@ mod tests {
 
     #[test]
     fn the_settings_in_force_are_one_line() {
-        let line = logged("info", LogFormat::Text, false, announce);
+        let line = logged("info", Format::Text, false, announce);
         assert!(line.contains(" INFO  pgnorth starts version=0.1.0 commit="), "{line}");
         assert!(
             line.contains(" listen=[::]:5432 admin=[::]:8080 scope=demo selector=cluster-name=demo hold=30s "),

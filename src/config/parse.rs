@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use url::Url;
 
-use super::LogFormat;
+use super::Format;
 
 /// Directives for [`EnvFilter`], known to be valid.
 ///
@@ -54,7 +54,7 @@ impl fmt::Display for LogFilter {
     }
 }
 
-impl fmt::Display for LogFormat {
+impl fmt::Display for Format {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::Text => "text",
@@ -63,10 +63,10 @@ impl fmt::Display for LogFormat {
     }
 }
 
-pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
+pub(super) fn format(text: &str) -> Result<Format, String> {
     match text {
-        "text" => Ok(LogFormat::Text),
-        "json" => Ok(LogFormat::Json),
+        "text" => Ok(Format::Text),
+        "json" => Ok(Format::Json),
         _ => Err("must be text or json".to_owned()),
     }
 }

@@ -32,6 +32,7 @@ const SWITCH: &str = "true|false";
 
 const LISTENING: &str = "Listening";
 const PUBLISHING: &str = "Publishing";
+const REPORT: &str = "Report";
 const FINDING: &str = "Finding the leader";
 const SESSIONS: &str = "Sessions";
 const SHUTDOWN: &str = "Shutdown";
@@ -143,6 +144,15 @@ pub(super) const LEASE: Setting = Setting {
     help: "Of several publishers, let only the one write that holds this Lease",
     unset: Unset::Nothing,
     good: "pgnorth-publish",
+};
+
+pub(super) const FORMAT: Setting = Setting {
+    flag: "format",
+    group: REPORT,
+    value: "FORMAT",
+    help: "text (a line a check) or json (one object); always to stdout",
+    unset: Unset::Value("text"),
+    good: "json",
 };
 
 pub(super) const HOLD: Setting = Setting {

@@ -69,7 +69,7 @@ fn defaults_are_valid_and_as_documented() {
                 workers: None,
             }),
             log: LogFilter::parse("info").unwrap(),
-            log_format: LogFormat::Text,
+            log_format: Format::Text,
         }
     );
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use tracing::info;
 
 use super::Room;
-use super::facts::{Facts, Told, Unreached};
+use super::facts::{Api, Facts, Member, Seed, Silent, Told, Unreached};
 use crate::config::Doctor;
 use crate::discovery::patroni::{Client, TlsError};
 use crate::leader::Address;
@@ -58,9 +58,9 @@ pub(super) async fn everything(settings: &Doctor, client: Result<Client, TlsErro
 }
 
 fn facts(
-    api: Option<Result<super::facts::Api, Unreached>>,
-    seeds: Vec<(String, Told<super::facts::Seed>)>,
-    members: Vec<super::facts::Member>,
+    api: Option<Result<Api, Unreached>>,
+    seeds: Vec<(String, Result<Seed, Silent>)>,
+    members: Vec<Member>,
     asker: &Asker<'_>,
     room: Room,
 ) -> Facts {

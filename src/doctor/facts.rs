@@ -16,7 +16,7 @@ pub struct Facts {
     /// What the Kubernetes API said; an error where it says nothing at all.
     pub api: Option<Result<Api, Unreached>>,
     /// What the members named by `--patroni` said to `/cluster`, by their URL.
-    pub seeds: Vec<(String, Told<Seed>)>,
+    pub seeds: Vec<(String, Result<Seed, Silent>)>,
     /// Every member that a pod or `/cluster` told of.
     pub members: Vec<Member>,
     /// The files for TLS, if they cannot be used.
@@ -145,15 +145,17 @@ pub enum Greeting {
 #[derive(Debug)]
 pub enum Rest {
     NotAsked(String),
-    Answered {
-        url: String,
-        report: Report,
-    },
-    Silent {
-        url: String,
-        why: String,
-        tls: Option<TlsTrouble>,
-    },
+    Answered { url: String, report: Report },
+    Silent { url: String, silent: Silent },
+}
+
+/// Why a REST API gave no usable answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Silent {
+    /// In the words of who asked.
+    pub why: String,
+    /// If TLS is what is wrong.
+    pub tls: Option<TlsTrouble>,
 }
 
 /// Sessions that fit below the limit of open files.

@@ -26,8 +26,9 @@ pub(super) fn everything(settings: &Doctor, facts: &Facts) -> Vec<Check> {
         Some(Err(unreached)) => checks.extend(unreachable(unreached)),
         Some(Ok(api)) => checks.extend(kubernetes(settings, api)),
     }
-    checks.extend(cluster::seeds(&facts.seeds));
-    checks.extend(members::all(facts, &settings.proxy.finding.patroni_tls));
+    let tls = &settings.proxy.finding.patroni_tls;
+    checks.extend(cluster::seeds(&facts.seeds, tls));
+    checks.extend(members::all(facts, tls));
     checks.push(lock::hold(settings.proxy.hold, ttl(facts)));
     checks.push(host::room(settings.proxy.max_sessions, facts.room));
     checks

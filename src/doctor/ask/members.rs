@@ -11,7 +11,7 @@ use super::Known;
 use crate::config::Proxy;
 use crate::discovery::patroni::answers::{read_cluster, read_report, read_ttl};
 use crate::discovery::patroni::{Client, Silence, TlsError};
-use crate::doctor::facts::{Greeting, Member, Rest, Seed, Told};
+use crate::doctor::facts::{Greeting, Member, Rest, Seed, Silent, Told};
 use crate::leader::observation::ClusterMember;
 use crate::leader::{Address, base_url};
 use crate::metrics::Metrics;
@@ -45,7 +45,7 @@ impl<'a> Asker<'a> {
     }
 
     /// `/cluster` of each, and the members that it tells of.
-    pub(super) async fn clusters(&self, urls: &[Url]) -> Vec<(String, Told<Seed>, Vec<ClusterMember>)> {
+    pub(super) async fn clusters(&self, urls: &[Url]) -> Vec<(String, Result<Seed, Silent>, Vec<ClusterMember>)> {
         let asking = urls
             .iter()
             .filter_map(|url| base_url(url.as_str()).ok())
@@ -56,12 +56,15 @@ impl<'a> Asker<'a> {
         futures_util::future::join_all(asking).await
     }
 
-    async fn cluster(&self, url: &str) -> Told<(Seed, Vec<ClusterMember>)> {
-        let client = self.client.as_ref().map_err(TlsError::to_string)?;
+    async fn cluster(&self, url: &str) -> Result<(Seed, Vec<ClusterMember>), Silent> {
+        let client = self.client.as_ref().map_err(|error| Silent {
+            why: unusable(error),
+            tls: None,
+        })?;
         let answer = client.get(url, "/cluster").await;
         let (cluster, _) = answer
             .and_then(|answer| read_cluster(&answer))
-            .map_err(|silence| silence.to_string())?;
+            .map_err(|silence| Silent::from(&silence))?;
         let config = client.get(url, "/config").await.ok();
         let seed = Seed {
             members: cluster.members.iter().map(|member| member.name.clone()).collect(),
@@ -106,7 +109,7 @@ impl<'a> Asker<'a> {
     async fn report(&self, known: &Known) -> Rest {
         let client = match &self.client {
             Ok(client) => client,
-            Err(error) => return Rest::NotAsked(format!("the files for TLS cannot be used: {error}")),
+            Err(error) => return Rest::NotAsked(unusable(error)),
         };
         let Some(url) = known.api_url.clone() else {
             return Rest::NotAsked("it has told no api_url".to_owned());
@@ -115,10 +118,22 @@ impl<'a> Asker<'a> {
         match answer.and_then(|answer| read_report(&known.name, &answer)) {
             Ok(report) => Rest::Answered { url, report },
             Err(silence) => Rest::Silent {
-                tls: silence.tls_trouble(),
-                why: words(&silence),
+                silent: Silent::from(&silence),
                 url,
             },
+        }
+    }
+}
+
+fn unusable(error: &TlsError) -> String {
+    format!("the files for TLS cannot be used: {error}")
+}
+
+impl From<&Silence> for Silent {
+    fn from(silence: &Silence) -> Self {
+        Self {
+            why: words(silence),
+            tls: silence.tls_trouble(),
         }
     }
 }

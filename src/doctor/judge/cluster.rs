@@ -1,7 +1,9 @@
 //! Which members there are: by pods, and by `/cluster`.
 
+use super::tls;
+use crate::config::PatroniTls;
 use crate::doctor::check::Check;
-use crate::doctor::facts::{Api, Seed, Told};
+use crate::doctor::facts::{Api, Seed, Silent};
 
 pub(super) fn pods(api: &Api) -> Option<Check> {
     let what = "pods";
@@ -44,12 +46,22 @@ fn selector_for(api: &Api, holder: &str) -> String {
     }
 }
 
-pub(super) fn seeds(seeds: &[(String, Told<Seed>)]) -> Vec<Check> {
-    let leaders: Vec<_> = seeds
-        .iter()
-        .filter_map(|(_, told)| told.as_ref().ok()?.leader.as_ref())
-        .collect();
-    let mut checks: Vec<_> = seeds.iter().map(|(url, told)| seed(url, told)).collect();
+/// One that answers is enough, so a warning is enough where another does.
+pub(super) fn seeds(seeds: &[(String, Result<Seed, Silent>)], files: &PatroniTls) -> Vec<Check> {
+    let told: Vec<_> = seeds.iter().filter_map(|(_, told)| told.as_ref().ok()).collect();
+    let mut checks = Vec::new();
+    for (url, answer) in seeds {
+        let what = format!("{url}/cluster");
+        checks.push(match answer {
+            Ok(seed) => cluster(what, seed),
+            Err(silent) => {
+                let (found, fix) = no_cluster(silent, files);
+                let grade = if told.is_empty() { Check::fail } else { Check::warn };
+                grade(what, found, fix)
+            }
+        });
+    }
+    let leaders: Vec<_> = told.iter().filter_map(|seed| seed.leader.as_ref()).collect();
     if leaders.windows(2).any(|pair| pair[0] != pair[1]) {
         checks.push(Check::fail(
             "/cluster",
@@ -57,38 +69,42 @@ pub(super) fn seeds(seeds: &[(String, Told<Seed>)]) -> Vec<Check> {
             "in a change of leader this passes; else the URLs of --patroni belong to different clusters, or a member is cut off from Patroni's DCS",
         ));
     }
-    if seeds
-        .iter()
-        .any(|(_, told)| told.as_ref().is_ok_and(|seed| seed.paused))
-    {
-        checks.push(Check::warn(
-            "pause",
-            "Patroni is paused: nobody is promoted if the primary fails",
-            "when the work is done: patronictl resume",
-        ));
+    if told.iter().any(|seed| seed.paused) {
+        checks.push(paused());
     }
     checks
 }
 
-fn seed(url: &str, told: &Told<Seed>) -> Check {
-    let what = format!("{url}/cluster");
-    match told {
-        Err(why) => Check::fail(
-            what,
-            why,
-            "is Patroni running there? --patroni takes the host and port of restapi.connect_address; a firewall or network policy must let this host through",
-        ),
-        Ok(seed) => {
-            let members = format!("{}: {}", count(seed.members.len(), "member"), seed.members.join(", "));
-            match &seed.leader {
-                Some(leader) => Check::ok(what, format!("{members}; {leader} leads")),
-                None => Check::fail(
-                    what,
-                    format!("{members}; nobody leads"),
-                    "ask patronictl list, and the members' logs, why none is fit to lead",
-                ),
-            }
+pub(super) fn paused() -> Check {
+    Check::warn(
+        "pause",
+        "Patroni is paused: nobody is promoted if the primary fails",
+        "when the work is done: patronictl resume",
+    )
+}
+
+fn no_cluster(silent: &Silent, files: &PatroniTls) -> (String, String) {
+    match &silent.tls {
+        Some(trouble) => {
+            let (found, fix) = tls::explain(trouble, files);
+            (format!("{found} ({})", silent.why), fix)
         }
+        None => (
+            silent.why.clone(),
+            "is Patroni running there? --patroni takes the host and port of restapi.connect_address; a firewall or network policy must let this host through".to_owned(),
+        ),
+    }
+}
+
+fn cluster(what: String, seed: &Seed) -> Check {
+    let members = format!("{}: {}", count(seed.members.len(), "member"), seed.members.join(", "));
+    match &seed.leader {
+        Some(leader) => Check::ok(what, format!("{members}; {leader} leads")),
+        None => Check::fail(
+            what,
+            format!("{members}; nobody leads"),
+            "ask patronictl list, and the members' logs, why none is fit to lead",
+        ),
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use humantime::format_duration;
 
+use super::cluster::paused;
 use crate::doctor::check::Check;
 use crate::doctor::facts::{Api, LeaderObject, Renewal};
 use crate::leader::observation::ObjectKind;
@@ -135,11 +136,7 @@ pub(super) fn config(api: &Api) -> Vec<Check> {
         ));
     }
     if config.settings.paused {
-        checks.push(Check::warn(
-            "pause",
-            "Patroni is paused: nobody is promoted if the primary fails",
-            "when the work is done: patronictl resume",
-        ));
+        checks.push(paused());
     }
     checks
 }

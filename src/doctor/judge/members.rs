@@ -3,7 +3,7 @@
 use super::tls;
 use crate::config::PatroniTls;
 use crate::doctor::check::Check;
-use crate::doctor::facts::{Api, Facts, Greeting, Member, Rest};
+use crate::doctor::facts::{Api, Facts, Greeting, Member, Rest, Silent};
 use crate::leader::observation::{Report, Role};
 
 /// What is known of the cluster when a member is judged.
@@ -115,14 +115,19 @@ fn rest(member: &Member, whole: &Whole<'_>) -> Check {
             let fix = "Patroni writes api_url from restapi.connect_address once it runs: see its log on this member";
             whole.grade(member, what, format!("not checked: because {why}"), fix)
         }
-        Rest::Silent { url, why, tls: None } => {
+        Rest::Silent {
+            url,
+            silent: Silent { why, tls: None },
+        } => {
             let fix = "is Patroni running there? A network policy, firewall or mesh must let pgnorth through to this port (from a laptop, pod addresses are often out of reach: run it in a pod)";
             whole.grade(member, what, format!("{url} gives no answer: {why}"), fix)
         }
         Rest::Silent {
             url,
-            why,
-            tls: Some(trouble),
+            silent: Silent {
+                why,
+                tls: Some(trouble),
+            },
         } => {
             let (found, fix) = tls::explain(trouble, whole.tls);
             Check::fail(what, format!("{url}: {found} ({why})"), fix)

@@ -5,10 +5,14 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
 
 use crate::support::kubernetes::{NAMESPACE, User};
+use crate::support::process::Process;
 use crate::support::publisher::create_service;
 use crate::support::rig::SCOPE;
+use crate::support::tls::Tls;
 use crate::support::{Dcs, Rig, Settings, wait_until};
 
 const SOON: Duration = Duration::from_secs(15);
@@ -96,6 +100,55 @@ async fn without_kubernetes_members_are_asked_alone() {
         .fails_among(&["patronidemo-0, REST API", "no answer within 1 s; this is the leader"]);
 }
 
+/// openssl's own server, since Patroni's certificate of the rig is right.
+#[tokio::test]
+async fn what_is_wrong_with_tls_is_told_apart() {
+    let folder = TempDir::new().unwrap();
+    let tls = Tls::make(folder.path(), &[]);
+    let mut command = Command::new("openssl");
+    command.args([
+        "s_server",
+        "-www",
+        "-accept",
+        "18443",
+        "-Verify",
+        "1",
+        "-verify_return_error",
+    ]);
+    command
+        .arg("-cert")
+        .arg(&tls.certificate)
+        .arg("-key")
+        .arg(&tls.key)
+        .arg("-CAfile")
+        .arg(&tls.authority);
+    let server = Process::start("openssl", command, &folder.path().join("log"));
+    wait_until("openssl listens", SOON, async || {
+        TcpStream::connect("127.0.0.1:18443").await.ok().map(drop)
+    })
+    .await;
+
+    let ca = format!("--patroni-ca {}", tls.authority.display());
+    let demanded = run(
+        "client certificate demanded",
+        &format!("{ca} --patroni https://127.0.0.1:18443"),
+        None,
+    );
+    demanded.fails(&["demands a client certificate", "set --patroni-cert and --patroni-key"]);
+    // The certificate is for 127.0.0.1 and localhost.
+    let name = run("wrong name", &format!("{ca} --patroni https://127.0.0.2:18443"), None);
+    name.fails(&["its certificate is for other names", "subjectAltName"]);
+    let unknown = run("unknown CA", "--patroni https://127.0.0.1:18443", None);
+    unknown.fails(&["unknown CA", "set --patroni-ca"]);
+    let missing = run(
+        "no such file",
+        "--patroni-ca /nonexistent --patroni https://127.0.0.1:18443",
+        None,
+    );
+    missing.fails_among(&["TLS files — /nonexistent: No such file"]);
+    drop(server);
+}
+
 fn examine(rig: &Rig, name: &'static str, user: User, flags: &str) -> Report {
     run(name, flags, Some(rig.kubernetes().kubeconfig(user)))
 }
@@ -106,7 +159,8 @@ fn run(name: &'static str, flags: &str, kubeconfig: Option<PathBuf>) -> Report {
         .env_remove("KUBECONFIG")
         .arg("doctor")
         .args(flags.split_whitespace());
-    // Longer than ttl, whose default of 30 s the rig does not keep.
+    // As many sessions as any host has files for.
+    command.args(["--max-sessions", "100"]);
     if !flags.contains("--hold") {
         command.args(["--hold", "60s"]);
     }

@@ -207,3 +207,54 @@ fn malformed(file: &Path, what: &str) -> TlsError {
         what: what.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
+
+    use super::*;
+
+    /// As the handshake wraps it.
+    fn told(error: Error) -> Option<TlsTrouble> {
+        TlsTrouble::of(&io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+
+    #[test]
+    fn troubles_are_told_apart_by_what_mends_them() {
+        for (error, trouble) in [
+            (
+                Error::InvalidCertificate(CertificateError::UnknownIssuer),
+                TlsTrouble::UnknownAuthority,
+            ),
+            (
+                Error::InvalidCertificate(CertificateError::Expired),
+                TlsTrouble::Expired,
+            ),
+            (
+                Error::InvalidCertificate(CertificateError::NotValidYet),
+                TlsTrouble::Expired,
+            ),
+            (
+                Error::InvalidCertificate(CertificateError::NotValidForName),
+                TlsTrouble::WrongName,
+            ),
+            (
+                Error::AlertReceived(AlertDescription::CertificateRequired),
+                TlsTrouble::CertificateRequired,
+            ),
+            (
+                Error::AlertReceived(AlertDescription::UnknownCA),
+                TlsTrouble::CertificateRefused,
+            ),
+            (
+                Error::InvalidMessage(InvalidMessage::InvalidContentType),
+                TlsTrouble::NoTls,
+            ),
+        ] {
+            assert_eq!(told(error), Some(trouble));
+        }
+        let other = told(Error::InvalidCertificate(CertificateError::Revoked));
+        assert!(matches!(other, Some(TlsTrouble::Other(_))), "{other:?}");
+        assert_eq!(TlsTrouble::of(&io::Error::from(io::ErrorKind::ConnectionRefused)), None);
+    }
+}

@@ -143,9 +143,9 @@ fn answered(member: &Member, whole: &Whole<'_>, what: String, url: &str, report:
     let role = match report.role {
         Role::Primary => "primary",
         Role::StandbyLeader => "standby_leader",
-        Role::Other => "replica",
+        Role::Other => "not primary",
     };
-    let found = format!("{url} says {role}, {}{timeline}", report.state);
+    let found = format!("{url} says: {role}, {}{timeline}", report.state);
     let leads = whole.is_leader(member);
     if leads && !report.is_writable() {
         let found = format!("{found}, but this member holds the lock: clients are held until it accepts writes");

@@ -55,11 +55,11 @@ fn clash(api: &Api, service: &Service) -> Option<Check> {
     Some(Check::fail(
         format!("service {namespace}/{name}"),
         format!(
-            "it has a selector, and the Endpoints of its name are where Patroni keeps its {}: Kubernetes writes pod addresses into them, and deleting the Service deletes them",
+            "it has a selector, and the Endpoints of its name are where Patroni keeps its {}: Kubernetes writes pod addresses into them, and deletes them together with the Service",
             purpose(scope, name)
         ),
         format!(
-            "give the Service another name, such as {scope}-primary. To get rid of this one without losing the lock, take its selector away first: kubectl --namespace {namespace} patch service {name} --type=json -p '[{{\"op\":\"remove\",\"path\":\"/spec/selector\"}}]'"
+            "give your Service another name, such as {scope}-primary. Do not delete this one, take its selector away: kubectl --namespace {namespace} patch service {name} --type=json -p '[{{\"op\":\"remove\",\"path\":\"/spec/selector\"}}]'"
         ),
     ))
 }

@@ -3,7 +3,7 @@
 # Where install.sh keeps what does not come from Debian's archive: the test rig and cargo-deny are looked for there.
 cache = $(shell tests/support/install.sh where)
 
-.PHONY: help run switchover test test-integrity test-random test-manifests image-test bench-failover check build clean
+.PHONY: help run switchover test test-integrity test-random test-manifests image-test bench-failover bench-forward check build clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo 'make test-manifests  checks what deploy/ renders to against the published schemas of Kubernetes, Istio and the Prometheus operator'
 	@echo 'make image-test   builds the image without any container registry, starts it as Kubernetes would, and shows what it is'
 	@echo 'make bench-failover  what faults cost clients of pgnorth and of HAProxy; about 8 minutes (ARGS=--quick, or --help for more)'
+	@echo 'make bench-forward   what it costs to go through pgnorth and through others; about 11 minutes (ARGS=--quick for 3, or --help for more)'
 	@echo 'make check        format, lints, docs, dependency audit'
 	@echo 'make build        the release binary'
 	@echo 'make clean        removes what cargo built'
@@ -60,6 +61,12 @@ bench-failover:
 	tests/support/install.sh test
 	cargo bench --locked --no-run --bench failover
 	PGNORTH_CACHE='$(cache)' tests/support/inside.sh cargo bench --locked --offline --bench failover -- --json target/failover.json $(ARGS)
+
+# The same for bytes, round trips, connections and memory; and target/forward.json.
+bench-forward:
+	tests/support/install.sh bench
+	cargo bench --locked --no-run --bench forward
+	tests/support/inside.sh cargo bench --locked --offline --bench forward -- --json target/forward.json $(ARGS)
 
 check:
 	tests/support/install.sh check

@@ -89,9 +89,9 @@ struct Shared {
     resolver: Resolver,
 }
 
-/// Files that the proxy may have open at `max_sessions`: two sockets a session, two files a worker, pipes, refusals and listeners.
+/// Files that the proxy may have open at `max_sessions`: two sockets a session, three files a worker, pipes, refusals and listeners.
 pub const fn files_needed(max_sessions: usize, workers: usize) -> usize {
-    2 * max_sessions + 2 * workers + 2 * forward::MAX_PIPES + REFUSALS + 16
+    2 * max_sessions + 3 * workers + 2 * forward::MAX_PIPES + REFUSALS + 16
 }
 
 impl Proxy {

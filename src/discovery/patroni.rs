@@ -6,7 +6,7 @@ pub mod answers;
 mod client;
 mod tls;
 
-pub use client::{Client, Silence};
+pub use client::{Answer, Client, Silence};
 pub use tls::{TlsError, TlsFiles, TlsTrouble};
 
 use std::collections::BTreeMap;
@@ -60,7 +60,7 @@ struct Asked {
     under_way: bool,
 }
 
-type Answer = (Target, Result<Report, Silence>);
+type Answered = (Target, Result<Report, Silence>);
 
 impl Prober {
     /// A prober that asks nobody until the plan says so.
@@ -75,7 +75,7 @@ impl Prober {
     /// Asks until the plan's writer or the observations' reader is gone. One request at a time is under way to each member.
     pub async fn run(mut self) {
         let mut asked: BTreeMap<String, Asked> = BTreeMap::new();
-        let mut requests: JoinSet<Answer> = JoinSet::new();
+        let mut requests: JoinSet<Answered> = JoinSet::new();
         loop {
             let next = self.ask_the_due(&mut asked, &mut requests);
             tokio::select! {
@@ -101,7 +101,7 @@ impl Prober {
     }
 
     /// Starts the requests that are due; returns when the next one will be.
-    fn ask_the_due(&self, asked: &mut BTreeMap<String, Asked>, requests: &mut JoinSet<Answer>) -> Option<Instant> {
+    fn ask_the_due(&self, asked: &mut BTreeMap<String, Asked>, requests: &mut JoinSet<Answered>) -> Option<Instant> {
         let plan = self.plan.borrow().clone();
         asked.retain(|member, _| plan.targets.iter().any(|target| target.member == *member));
         let now = Instant::now();

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Installs what `make run`, `make test`, `make check` and `make image-test` need on Debian 12, says each step in one line, and leaves alone
-# what is there already. It never starts, stops or configures a service of this machine.
+# Installs what `make run`, `make test`, `make bench-forward`, `make check` and `make image-test` need on Debian 12, says each step in one
+# line, and leaves alone what is there already. It never starts, stops or configures a service of this machine.
 #
 #   install.sh demo    a C compiler, PostgreSQL, etcd and Patroni
 #   install.sh test    those, and what the test rig needs: network tools, kubectl, HAProxy, dnsmasq, a real kube-apiserver
+#   install.sh bench   what `make bench-forward` compares and measures with: HAProxy, nginx, PgBouncer, nftables, PostgreSQL
 #   install.sh check   cargo-deny
 #   install.sh image   buildah, debootstrap, crun
 #   install.sh where   prints the cache folder: what does not come from Debian's archive is kept there
@@ -160,7 +161,7 @@ install_as_root() (
     # Nor shall they start at the next boot. Services that were here before are not in this list.
     [ -d /run/systemd/system ] || exit 0
     for package; do
-        case $package in etcd-server | haproxy) systemctl disable --quiet "${package%-server}" ;; esac
+        case $package in etcd-server | haproxy | nginx | pgbouncer) systemctl disable --quiet "${package%-server}" ;; esac
     done
 )
 
@@ -279,8 +280,8 @@ cargo_deny() {
 
 mode=${1:-}
 [ "$mode" = as-root ] || [ "$#" = 1 ] || mode=
-case $mode in where | demo | test | check | image | as-root) ;; *)
-    die "usage: install.sh demo|test|check|image|where"
+case $mode in where | demo | test | bench | check | image | as-root) ;; *)
+    die "usage: install.sh demo|test|bench|check|image|where"
     ;;
 esac
 
@@ -305,6 +306,10 @@ if [ "$mode" = test ]; then
     wanted+=(iproute2 openssl nftables haproxy dnsmasq-base)
     command -v kubectl >/dev/null || wanted+=(kubernetes-client)
     has_kube_apiserver || wanted+=(golang-go rsync jq)
+fi
+if [ "$mode" = bench ]; then
+    wanted+=(haproxy nginx libnginx-mod-stream pgbouncer nftables iproute2 util-linux
+        "postgresql-$postgresql_version" "postgresql-client-$postgresql_version")
 fi
 [ "$mode" != image ] || wanted+=(buildah crun debootstrap curl git util-linux iproute2)
 [ "${#wanted[@]}" = 0 ] || packages "${wanted[@]}"

@@ -1,0 +1,198 @@
+//! `cargo bench --bench forward`: what it costs to go through pgnorth and through others, side by side in one run: bytes, round trips, connections, memory.
+//! It needs a world of its own: `make bench-forward`. It reports and asserts nothing: a bar that is missed is marked in the table.
+//!
+//! ```text
+//! workloads   what is done, and the figures that it yields
+//! contenders  who is compared, and how each is set up
+//! stage       the target, and all contenders in front of it
+//! backend     stands for PostgreSQL
+//! postgres    a real one, and pgbench
+//! patroni     a fake, for pgnorth to ask
+//! session     what client and backend agree on
+//! load        the clients, and the window in which they count
+//! measure     one workload, once, through one contender
+//! usage       CPU time, memory and files of a contender's processes
+//! world       CPUs, limits and the network's settings
+//! outcomes    medians, spreads and ratios
+//! bars        what pgnorth must reach
+//! report      the tables and their JSON
+//! ```
+#![allow(clippy::print_stdout, reason = "the report is its output")]
+
+#[path = "../../tests/support/process.rs"]
+#[allow(dead_code, reason = "the test rig uses the rest")]
+mod process;
+
+mod backend;
+mod bars;
+mod contenders;
+mod load;
+mod measure;
+mod outcomes;
+mod patroni;
+mod postgres;
+mod report;
+mod session;
+mod stage;
+mod usage;
+mod workloads;
+mod world;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Parser, ValueEnum};
+
+use contenders::{Kind, Running};
+use load::Window;
+use measure::{Values, measure};
+use outcomes::Outcome;
+use stage::Stage;
+use workloads::Workload;
+use world::World;
+
+const ROUNDS: usize = 5;
+const QUICK_ROUNDS: usize = 2;
+const WINDOW: Window = Window {
+    warm: Duration::from_millis(200),
+    counted: Duration::from_secs(1),
+};
+const QUICK_WINDOW: Window = Window {
+    warm: Duration::from_millis(100),
+    counted: Duration::from_millis(300),
+};
+/// How long the sessions of one measurement may linger at the backend before the next begins.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// What it costs to go through pgnorth and through others: bytes, round trips, connections, memory.
+#[derive(Parser)]
+#[command(name = "cargo bench --bench forward --")]
+struct Arguments {
+    /// Short windows and 2 rounds: less than 3 minutes
+    #[arg(long)]
+    quick: bool,
+    /// Rounds of each workload [default: 5]
+    #[arg(long, value_name = "COUNT")]
+    rounds: Option<usize>,
+    /// This workload and no other; may be given again
+    #[arg(long, value_name = "WORKLOAD", value_enum)]
+    only: Vec<Workload>,
+    /// These contenders and no others
+    #[arg(long, value_name = "NAMES", value_enum, value_delimiter = ',')]
+    contenders: Vec<Kind>,
+    /// One more argument for pgnorth, such as --pgnorth=--workers=2; may be given again
+    #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
+    pgnorth: Vec<String>,
+    /// Write every figure to this file as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Print the workloads and the contenders
+    #[arg(long)]
+    list: bool,
+    /// Cargo's own
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if arguments.list {
+        list::<Workload>("workloads");
+        list::<Kind>("contenders");
+        return ExitCode::SUCCESS;
+    }
+    match run(&arguments) {
+        Ok(code) => code,
+        Err(why) => {
+            eprintln!("nothing was measured: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn list<T: ValueEnum>(what: &str) {
+    println!("{what}:");
+    for value in T::value_variants().iter().filter_map(T::to_possible_value) {
+        let help = value.get_help().map(ToString::to_string).unwrap_or_default();
+        println!("  {:<20} {help}", value.get_name());
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<ExitCode, String> {
+    let chosen = |kind: &Kind| arguments.contenders.is_empty() || arguments.contenders.contains(kind);
+    let kinds: Vec<Kind> = Kind::value_variants().iter().copied().filter(chosen).collect();
+    let chosen = |workload: &Workload| arguments.only.is_empty() || arguments.only.contains(workload);
+    let workloads = Workload::value_variants().iter().copied().filter(chosen);
+    let (rounds, window) = match arguments.quick {
+        true => (arguments.rounds.unwrap_or(QUICK_ROUNDS), QUICK_WINDOW),
+        false => (arguments.rounds.unwrap_or(ROUNDS), WINDOW),
+    };
+    let mut stage = Stage::set(World::enter()?, &kinds, arguments.pgnorth.clone())?;
+    let mut outcomes = Vec::new();
+    let (with_postgres, without): (Vec<_>, Vec<_>) = workloads.partition(|workload| workload.needs_postgres());
+    for workload in without {
+        outcomes.push(all_rounds(workload, &stage, rounds, window));
+    }
+    if !with_postgres.is_empty() {
+        stage.set_postgres(&kinds)?;
+    }
+    for workload in with_postgres {
+        outcomes.push(all_rounds(workload, &stage, rounds, window));
+    }
+    let present = |kind: &Kind| !stage.left_out.iter().any(|(left_out, _)| left_out == kind);
+    let shown: Vec<Kind> = kinds.iter().copied().filter(present).collect();
+    if let Some(file) = &arguments.json {
+        let json = report::json(&stage, &kinds, rounds, &outcomes);
+        let json = serde_json::to_string_pretty(&json).expect("figures are JSON");
+        fs::write(file, json + "\n").map_err(|error| format!("write {}: {error}", file.display()))?;
+    }
+    println!("{}\n", report::setting(&stage, &kinds, rounds));
+    println!("{}\n{}", report::table(&outcomes, &shown), report::bars(&outcomes));
+    // Something that did not come to its end is no figure, and must not be overlooked.
+    let failed = outcomes.iter().any(|outcome| outcome.failures().next().is_some());
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Each round measures every contender once; who begins changes from round to round.
+fn all_rounds(workload: Workload, stage: &Stage, rounds: usize, window: Window) -> Outcome {
+    let start = Instant::now();
+    let about_a_process = workload.is_about_a_process();
+    let contenders: Vec<&Running> = stage
+        .contenders
+        .iter()
+        .filter(|contender| contender.kind.has_process() || !about_a_process)
+        .collect();
+    let mut outcome = Outcome {
+        workload,
+        of: contenders
+            .iter()
+            .map(|contender| (contender.kind, Vec::new()))
+            .collect(),
+    };
+    for round in 0..workload.rounds(rounds) {
+        for turn in 0..contenders.len() {
+            let place = (round + turn) % contenders.len();
+            let measured = one(workload, contenders[place], stage, window);
+            if let Err(why) = &measured {
+                eprintln!("{}: {}: {why}", workload.title(), contenders[place].kind.name());
+            }
+            outcome.of[place].1.push(measured);
+        }
+    }
+    eprintln!("{}: {:.1} s", workload.title(), start.elapsed().as_secs_f64());
+    outcome
+}
+
+fn one(workload: Workload, contender: &Running, stage: &Stage, window: Window) -> Result<Values, String> {
+    let engaged = contender.engage();
+    let values = measure(workload, contender, stage, window);
+    drop(engaged);
+    let quiet = stage.backend.wait_until_quiet(QUIET);
+    let values = values.map_err(|error| match error.kind() {
+        std::io::ErrorKind::WouldBlock => format!("a session hangs: nothing came for {:?}", session::PATIENCE),
+        _ => error.to_string(),
+    })?;
+    quiet.map(|()| values)
+}

@@ -1,0 +1,73 @@
+//! A fake: it plays the REST API of a cluster of one member, which leads. Who leads is not what is measured here.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+/// The longest request that is read; pgnorth's have some hundred bytes.
+const LONGEST: usize = 8192;
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// It answers until the process ends.
+pub struct FakePatroni(SocketAddr);
+
+impl FakePatroni {
+    /// The leader's PostgreSQL is at this address.
+    pub fn start(postgres: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let address = listener.local_addr()?;
+        thread::Builder::new().name("fake Patroni".into()).spawn(move || {
+            for stream in listener.incoming().flatten() {
+                // A client that breaks off asks again.
+                let _broken = answer(stream, address, postgres);
+            }
+        })?;
+        Ok(Self(address))
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.0)
+    }
+}
+
+fn answer(mut stream: TcpStream, rest: SocketAddr, postgres: SocketAddr) -> io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut head = Vec::new();
+    let mut buffer = [0; 1024];
+    while !head.ends_with(b"\r\n\r\n") && head.len() < LONGEST {
+        match stream.read(&mut buffer)? {
+            0 => return Ok(()),
+            length => head.extend_from_slice(&buffer[..length]),
+        }
+    }
+    let path = head.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
+    let (status, body) = match path {
+        b"/primary" => (200, report()),
+        b"/cluster" => (200, cluster(rest, postgres)),
+        b"/config" => (200, json!({"ttl": 30, "loop_wait": 10, "retry_timeout": 10})),
+        _ => (404, Value::Null),
+    };
+    let body = body.to_string();
+    let head = format!("HTTP/1.0 {status} Fake\r\nContent-Length: {}\r\n\r\n", body.len());
+    stream.write_all((head + &body).as_bytes())
+}
+
+fn report() -> Value {
+    json!({
+        "state": "running", "role": "primary", "timeline": 1, "database_system_identifier": "7440000000000000000",
+        "patroni": {"version": "4.1.5", "scope": "bench", "name": "bench"},
+    })
+}
+
+fn cluster(rest: SocketAddr, postgres: SocketAddr) -> Value {
+    json!({
+        "scope": "bench",
+        "members": [{
+            "name": "bench", "role": "leader", "state": "running", "timeline": 1, "api_url": format!("http://{rest}/patroni"),
+            "host": postgres.ip().to_string(), "port": postgres.port(),
+        }],
+    })
+}

@@ -1,0 +1,174 @@
+//! A real PostgreSQL with pgbench's tables, and pgbench.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::load::Window;
+use crate::process::Process;
+use crate::session::is_answered;
+use crate::world::folder;
+
+pub const PORT: u16 = 6001;
+/// The user and the database of pgbench.
+pub const LOGIN: (&str, &str) = ("postgres", "postgres");
+
+const START: Duration = Duration::from_secs(20);
+/// More than pgbench needs beyond what it is told.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Rows of pgbench_accounts by the hundred thousand: all of them stay in memory.
+const SCALE: &str = "10";
+/// What matters here is the network: nothing waits for a disk.
+const SETTINGS: [&str; 9] = [
+    "listen_addresses=127.0.0.1",
+    "unix_socket_directories=",
+    "max_connections=300",
+    "shared_buffers=256MB",
+    "fsync=off",
+    "synchronous_commit=off",
+    "full_page_writes=off",
+    "autovacuum=off",
+    "max_wal_size=4GB",
+];
+
+/// It ends when it is dropped.
+pub struct Postgres {
+    _process: Process,
+}
+
+/// What pgbench did.
+pub struct Done {
+    pub transactions: f64,
+    /// Transactions a second, without the time of connecting.
+    pub rate: f64,
+}
+
+impl Postgres {
+    /// Afterwards pgbench's tables are filled.
+    pub fn start() -> Result<Self, String> {
+        let data = folder().join("postgres");
+        make_folder(&data)?;
+        let initdb = finish(
+            as_postgres("initdb")
+                .args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "-D"])
+                .arg(&data),
+            PATIENCE,
+        );
+        initdb.map_err(|error| error.to_string())?;
+        let mut command = as_postgres("postgres");
+        command.arg("-D").arg(&data).args(["-p", &PORT.to_string()]);
+        SETTINGS.iter().for_each(|setting| {
+            command.args(["-c", setting]);
+        });
+        let mut process = Process::start("postgres", command, &folder().join("postgres.log"));
+        let address = SocketAddr::from(([127, 0, 0, 1], PORT));
+        let start = Instant::now();
+        while let Err(error) = is_answered(address, LOGIN.0, LOGIN.1) {
+            if process.exit_status().is_some() || start.elapsed() > START {
+                return Err(format!("PostgreSQL does not answer: {error}\n{}", process.log()));
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        let filled = finish(pgbench(address).args(["-i", "-q", "-s", SCALE, LOGIN.1]), 2 * PATIENCE);
+        filled.map_err(|error| error.to_string())?;
+        Ok(Self { _process: process })
+    }
+
+    /// Runs pgbench for the window's time, whole seconds at least.
+    pub fn pgbench(&self, address: SocketAddr, window: Window, clients: u32, row: Option<u32>) -> io::Result<Done> {
+        let seconds = window.counted.as_secs().max(1).to_string();
+        let mut command = pgbench(address);
+        command.args([
+            "-n",
+            "-M",
+            "prepared",
+            "-T",
+            &seconds,
+            "-c",
+            &clients.to_string(),
+            "-j",
+            "1",
+        ]);
+        match row {
+            None => command.arg("-S"),
+            Some(size) => {
+                let script = folder().join(format!("rows-{size}.sql"));
+                fs::write(&script, format!("select repeat('x', {size});\n"))?;
+                command.arg("-f").arg(script)
+            }
+        };
+        let report = finish(command.arg(LOGIN.1), window.counted + PATIENCE)?;
+        let number = |name: &str| {
+            let value = report.lines().find_map(|line| line.strip_prefix(name))?;
+            value.split([' ', '/']).next()?.parse().ok()
+        };
+        let transactions = number("number of transactions actually processed: ");
+        let rate = number("tps = ");
+        match transactions.zip(rate) {
+            Some((transactions, rate)) if !report.contains("ERROR") => Ok(Done { transactions, rate }),
+            _ => Err(io::Error::other(format!("pgbench: {report}"))),
+        }
+    }
+}
+
+fn pgbench(address: SocketAddr) -> Command {
+    let mut command = Command::new("pgbench");
+    command.env("PGUSER", LOGIN.0).env("PGSSLMODE", "disable");
+    command.args(["-h", &address.ip().to_string(), "-p", &address.port().to_string()]);
+    command
+}
+
+/// PostgreSQL refuses to be root. Debian keeps its server's programs out of PATH.
+fn as_postgres(program: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "postgres", "--regid", "postgres", "--clear-groups"]);
+    command.arg(debian(program).unwrap_or_else(|| program.into()));
+    command.current_dir("/");
+    command
+}
+
+/// The newest version that is installed.
+fn debian(program: &str) -> Option<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").ok()?.flatten();
+    let version = |path: &Path| path.file_name()?.to_str()?.parse::<u32>().ok();
+    let newest = versions.map(|entry| entry.path()).max_by_key(|path| version(path))?;
+    Some(newest.join("bin").join(program)).filter(|path| path.exists())
+}
+
+fn make_folder(data: &Path) -> Result<(), String> {
+    fs::create_dir(data).map_err(|error| format!("create {}: {error}", data.display()))?;
+    let users = fs::read_to_string("/etc/passwd").map_err(|error| format!("read /etc/passwd: {error}"))?;
+    let line = users.lines().find(|line| line.starts_with("postgres:"));
+    let id = line.and_then(|line| line.split(':').nth(2)?.parse().ok());
+    let id = id.ok_or("there is no user postgres: PostgreSQL is not installed")?;
+    chown(data, Some(id), None).map_err(|error| format!("give {} to postgres: {error}", data.display()))
+}
+
+/// Runs a tool to its end, and returns its output. One that takes too long is killed.
+fn finish(command: &mut Command, within: Duration) -> io::Result<String> {
+    let log = folder().join("tool.log");
+    let out = File::create(&log)?;
+    command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
+    let mut child = command.spawn()?;
+    let start = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if start.elapsed() > within {
+            child.kill()?;
+            break child.wait()?;
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
+    let output = fs::read_to_string(&log)?;
+    match status.success() {
+        true => Ok(output),
+        false => Err(io::Error::other(format!("{command:?}: {status}: {output}"))),
+    }
+}

@@ -1,0 +1,112 @@
+//! What a session of the load is: PostgreSQL's own start-up, and then what the start-up asked for. Client and backend agree here.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// What goes to the backend in a round trip: a prepared query of one row is about as long.
+pub const QUESTION: usize = 120;
+/// What comes back.
+pub const ANSWER: usize = 300;
+/// Nothing here takes this long: a session that waits longer hangs, and its figure fails.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// AuthenticationOk and ReadyForQuery: a server that trusts its clients answers so.
+const READY: [u8; 15] = *b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";
+/// Of PostgreSQL's protocol, as in its pqcomm.h.
+const PROTOCOL_3: u32 = 3 << 16;
+
+/// What the backend does after the start-up. It travels as the name of the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trade {
+    /// Answers questions, on a thread that serves many sessions.
+    Answer,
+    /// Answers questions, on a thread of the session's own: the cheapest way for a lone one.
+    AnswerAlone,
+    /// Takes bytes and forgets them.
+    Take,
+    /// Sends bytes for as long as they are taken.
+    Give,
+}
+
+impl Trade {
+    const ALL: [Self; 4] = [Self::Answer, Self::AnswerAlone, Self::Take, Self::Give];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Answer => "answer",
+            Self::AnswerAlone => "answer_alone",
+            Self::Take => "take",
+            Self::Give => "give",
+        }
+    }
+}
+
+/// Opens a session; afterwards the backend has answered its start-up.
+pub fn open(address: SocketAddr, trade: Trade) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(&start_up("bench", trade.name()))?;
+    let mut answer = [0; READY.len()];
+    stream.read_exact(&mut answer)?;
+    match answer == READY {
+        true => Ok(stream),
+        false => Err(refusal(&answer)),
+    }
+}
+
+/// Whether somebody behind this address asks for authentication, or for none.
+pub fn is_answered(address: SocketAddr, user: &str, database: &str) -> io::Result<()> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(&start_up(user, database))?;
+    let mut kind = [0];
+    stream.read_exact(&mut kind)?;
+    match kind {
+        [b'R'] => Ok(()),
+        other => Err(refusal(&other)),
+    }
+}
+
+/// One round trip on a blocking socket.
+pub fn ask(stream: &mut TcpStream) -> io::Result<()> {
+    stream.write_all(&[b'q'; QUESTION])?;
+    stream.read_exact(&mut [0; ANSWER])
+}
+
+/// The backend's side of the start-up: nothing until the packet is whole, then what the client wants.
+pub fn wanted(bytes: &[u8]) -> io::Result<Option<Trade>> {
+    let Some(length) = bytes.first_chunk().map(|length| u32::from_be_bytes(*length)) else {
+        return Ok(None);
+    };
+    if bytes.len() < length as usize {
+        return Ok(None);
+    }
+    let asks_for = |trade: &Trade| bytes == start_up("bench", trade.name());
+    match Trade::ALL.into_iter().find(asks_for) {
+        Some(trade) => Ok(Some(trade)),
+        None => Err(io::Error::new(ErrorKind::InvalidData, "a start-up of nobody's here")),
+    }
+}
+
+/// The backend's answer to a start-up.
+pub fn greet(stream: &mut TcpStream) -> io::Result<()> {
+    stream.write_all(&READY)
+}
+
+fn start_up(user: &str, database: &str) -> Vec<u8> {
+    let body = format!("user\0{user}\0database\0{database}\0\0");
+    let length = u32::try_from(8 + body.len()).expect("a start-up is short");
+    [
+        &length.to_be_bytes()[..],
+        &PROTOCOL_3.to_be_bytes()[..],
+        body.as_bytes(),
+    ]
+    .concat()
+}
+
+fn refusal(answer: &[u8]) -> io::Error {
+    let text = format!("the start-up was answered by {:?}", String::from_utf8_lossy(answer));
+    io::Error::new(ErrorKind::InvalidData, text)
+}

@@ -1,0 +1,91 @@
+//! The stage: a target, and every contender that could be started in front of it.
+
+use std::io;
+use std::net::Ipv4Addr;
+
+use crate::backend::Backend;
+use crate::contenders::{Kind, Running, Target};
+use crate::load::Window;
+use crate::measure::{Values, micros};
+use crate::postgres::Postgres;
+use crate::usage;
+use crate::world::World;
+
+/// Where the contenders' listeners begin.
+const PORTS: u16 = 7000;
+
+pub struct Stage {
+    pub world: World,
+    pub backend: Backend,
+    pub contenders: Vec<Running>,
+    /// Who was asked for and is not there, and why.
+    pub left_out: Vec<(Kind, String)>,
+    pub pgnorth_arguments: Vec<String>,
+    postgres: Option<Postgres>,
+}
+
+impl Stage {
+    /// Starts the backend, and the contenders in front of it.
+    pub fn set(world: World, kinds: &[Kind], pgnorth_arguments: Vec<String>) -> Result<Self, String> {
+        let backend = Backend::start().map_err(|error| format!("start the backend: {error}"))?;
+        let target = Target {
+            address: backend.address(),
+            login: ("bench", "answer"),
+            is_postgres: false,
+        };
+        let mut stage = Self {
+            world,
+            backend,
+            contenders: Vec::new(),
+            left_out: Vec::new(),
+            pgnorth_arguments,
+            postgres: None,
+        };
+        stage.start(kinds, target, PORTS);
+        Ok(stage)
+    }
+
+    /// Starts PostgreSQL, and contenders in front of it in the place of those that are there.
+    pub fn set_postgres(&mut self, kinds: &[Kind]) -> Result<(), String> {
+        let postgres = Postgres::start()?;
+        let target = Target {
+            address: (Ipv4Addr::LOCALHOST, crate::postgres::PORT).into(),
+            login: crate::postgres::LOGIN,
+            is_postgres: true,
+        };
+        self.contenders.clear();
+        self.start(kinds, target, PORTS + 100);
+        self.postgres = Some(postgres);
+        Ok(())
+    }
+
+    fn start(&mut self, kinds: &[Kind], target: Target, ports: u16) {
+        for (kind, port) in kinds.iter().zip(ports..) {
+            if !kind.serves(target) {
+                continue;
+            }
+            match Running::start(*kind, target, port, &self.pgnorth_arguments) {
+                Ok(contender) => self.contenders.push(contender),
+                Err(why) => {
+                    eprintln!("left out: {}: {why}", kind.name());
+                    if !self.left_out.iter().any(|(known, _)| known == kind) {
+                        self.left_out.push((*kind, why));
+                    }
+                }
+            }
+        }
+    }
+
+    /// pgbench through a contender; `row` is the size of the rows that are asked for, else it is -S.
+    pub fn pgbench(&self, contender: &Running, window: Window, clients: u32, row: Option<u32>) -> io::Result<Values> {
+        let postgres = self
+            .postgres
+            .as_ref()
+            .ok_or_else(|| io::Error::other("there is no PostgreSQL"))?;
+        let before = contender.id().map(usage::cpu);
+        let done = postgres.pgbench(contender.address, window, clients, row)?;
+        let cpu = contender.id().map(usage::cpu).zip(before);
+        let cpu = cpu.map(|(after, before)| after.saturating_sub(before).as_secs_f64() / done.transactions);
+        Ok(vec![Some(done.rate), micros(cpu)])
+    }
+}

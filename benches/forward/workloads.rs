@@ -1,0 +1,158 @@
+//! The workloads, and the figures that each yields.
+
+use clap::ValueEnum;
+
+/// In the order of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Workload {
+    /// One stream, client to leader
+    BulkUp1,
+    /// One stream, leader to client
+    BulkDown1,
+    /// Eight streams, client to leader
+    BulkUp8,
+    /// Eight streams, leader to client
+    BulkDown8,
+    /// One session, 120 bytes there and 300 back; client, proxy and backend on one core
+    PingPong1,
+    /// 64 sessions, each with one question under way
+    PingPong64,
+    /// Connect, start-up and its answer, close; 8 clients at once
+    Connect,
+    /// 4,000 sessions that asked once and then say nothing
+    Idle,
+    /// 8 ping-pongs beside 2 streams from leader to client
+    SmallBesideBulk,
+    /// 32 ping-pongs alone, and among 3,000 idle sessions
+    BusyAmongIdle,
+    /// One ping-pong beside 8 clients that connect and close
+    Storm,
+    /// What a session costs where there are 10, 100, 1,000 and 10,000; fewer where files are short
+    Scale,
+    /// pgbench -S -M prepared, one client
+    Pgbench1,
+    /// pgbench -S -M prepared, 16 clients
+    Pgbench16,
+    /// Rows of 100 KB, 4 clients
+    Rows100k,
+    /// Rows of 1 MB, 4 clients
+    Rows1m,
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Figure {
+    pub name: &'static str,
+    pub better: Better,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Better {
+    More,
+    Less,
+}
+
+const BULK: &[Figure] = &[more("Gbit/s"), less("proxy CPU s/GiB")];
+const PING_PONG_1: &[Figure] = &[less("p50 µs"), less("p99 µs"), less("proxy CPU µs per round trip")];
+const PING_PONG_64: &[Figure] = &[
+    more("round trips/s"),
+    less("proxy CPU µs per round trip"),
+    less("p99 µs"),
+];
+const CONNECT: &[Figure] = &[more("connections/s"), less("proxy CPU µs per connection")];
+const IDLE: &[Figure] = &[less("RSS KiB per session"), less("fds per session")];
+const BESIDE: &[Figure] = &[less("p99 ms"), less("p50 ms"), more("bulk Gbit/s")];
+const AMONG: &[Figure] = &[
+    more("rate among idle / rate alone"),
+    more("round trips/s alone"),
+    more("round trips/s among idle"),
+];
+const STORM: &[Figure] = &[less("p99 ms of the session"), more("connections/s")];
+const SCALE: &[Figure] = &[
+    less("RSS KiB per session, 10 to 100"),
+    less("RSS KiB per session, 100 to 1,000"),
+    less("RSS KiB per session, 1,000 to the most"),
+    less("proxy CPU µs per round trip, 8 busy of 10"),
+    less("proxy CPU µs per round trip, 8 busy of 100"),
+    less("proxy CPU µs per round trip, 8 busy of 1,000"),
+    less("proxy CPU µs per round trip, 8 busy of the most"),
+];
+const PGBENCH: &[Figure] = &[more("transactions/s"), less("proxy CPU µs per transaction")];
+
+impl Workload {
+    /// What the table calls it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::BulkUp1 => "bulk up, 1 stream",
+            Self::BulkDown1 => "bulk down, 1 stream",
+            Self::BulkUp8 => "bulk up, 8 streams",
+            Self::BulkDown8 => "bulk down, 8 streams",
+            Self::PingPong1 => "ping-pong, all on one core",
+            Self::PingPong64 => "ping-pong, 64 sessions",
+            Self::Connect => "connect, start-up, close",
+            Self::Idle => "4,000 idle sessions",
+            Self::SmallBesideBulk => "8 ping-pongs beside 2 bulk streams",
+            Self::BusyAmongIdle => "32 busy among 3,000 idle",
+            Self::Storm => "a session in a storm of connections",
+            Self::Scale => "10 to 10,000 sessions",
+            Self::Pgbench1 => "pgbench -S, c=1",
+            Self::Pgbench16 => "pgbench -S, c=16",
+            Self::Rows100k => "100 KB rows, c=4",
+            Self::Rows1m => "1 MB rows, c=4",
+        }
+    }
+
+    /// What the options take.
+    pub fn key(self) -> String {
+        let value = self.to_possible_value().expect("no workload is hidden");
+        value.get_name().to_owned()
+    }
+
+    pub fn figures(self) -> &'static [Figure] {
+        match self {
+            Self::BulkUp1 | Self::BulkDown1 | Self::BulkUp8 | Self::BulkDown8 => BULK,
+            Self::PingPong1 => PING_PONG_1,
+            Self::PingPong64 => PING_PONG_64,
+            Self::Connect => CONNECT,
+            Self::Idle => IDLE,
+            Self::SmallBesideBulk => BESIDE,
+            Self::BusyAmongIdle => AMONG,
+            Self::Storm => STORM,
+            Self::Scale => SCALE,
+            Self::Pgbench1 | Self::Pgbench16 | Self::Rows100k | Self::Rows1m => PGBENCH,
+        }
+    }
+
+    /// Whether PostgreSQL itself is behind it.
+    pub fn needs_postgres(self) -> bool {
+        matches!(self, Self::Pgbench1 | Self::Pgbench16 | Self::Rows100k | Self::Rows1m)
+    }
+
+    /// Whether it tells of a process, and so nothing where the kernel does the work.
+    pub fn is_about_a_process(self) -> bool {
+        matches!(self, Self::Idle | Self::Scale)
+    }
+
+    /// Memory does not wander as times do: fewer rounds serve.
+    pub fn rounds(self, rounds: usize) -> usize {
+        match self {
+            Self::Idle => rounds.min(2),
+            Self::Scale => rounds.min(1),
+            _ => rounds,
+        }
+    }
+}
+
+const fn more(name: &'static str) -> Figure {
+    Figure {
+        name,
+        better: Better::More,
+    }
+}
+
+const fn less(name: &'static str) -> Figure {
+    Figure {
+        name,
+        better: Better::Less,
+    }
+}

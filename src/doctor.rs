@@ -18,7 +18,7 @@ use crate::discovery::patroni::{Client, TlsError};
 ///
 /// It takes as long as the lock's next renewal: Patroni's loop_wait and some seconds, a minute or so at most.
 pub async fn examine(settings: &Doctor, client: Result<Client, TlsError>, room: Room) -> Report {
-    let facts = ask::everything(settings, client, room).await;
+    let facts = Box::pin(ask::everything(settings, client, room)).await;
     Report {
         checks: judge::everything(settings, &facts),
     }

@@ -14,7 +14,7 @@ use crate::metrics::Metrics;
 pub(super) async fn run(settings: &config::Doctor) -> Result<ExitCode> {
     let room = files::room(workers(&settings.proxy));
     let client = patroni_client(&settings.proxy.finding.patroni_tls, Arc::new(Metrics::new()));
-    let report = Box::pin(doctor::examine(settings, client, room)).await;
+    let report = doctor::examine(settings, client, room).await;
     let text = match settings.format {
         Format::Text => report.to_string(),
         Format::Json => report.json(),

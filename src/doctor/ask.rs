@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use tracing::info;
 
 use super::Room;
-use super::facts::{Api, Facts, Member, Seed, Silent, Told, Unreached};
+use super::facts::{Facts, Told};
 use crate::config::Doctor;
 use crate::discovery::patroni::{Client, TlsError};
 use crate::leader::Address;
@@ -40,30 +40,19 @@ pub(super) async fn everything(settings: &Doctor, client: Result<Client, TlsErro
         );
         seeds.push((url, answer));
     }
-    let api = match cluster {
-        None => None,
-        Some(Err(unreached)) => Some(Err(unreached)),
+    let (api, members) = match cluster {
+        None => (None, asker.members(known).await),
+        Some(Err(unreached)) => (Some(Err(unreached)), asker.members(known).await),
         Some(Ok(cluster)) => {
-            let (mut api, pods) = cluster.look().await;
+            let (mut api, pods) = Box::pin(cluster.look()).await;
             // A pod's word goes before that of /cluster, as in the proxy.
             known.extend(pods.into_iter().map(|known| (known.name.clone(), known)));
             info!("waiting for a renewal of the leader lock");
             let (renewal, members) = tokio::join!(cluster.wait_for_renewal(&api), asker.members(known));
             api.renewal = renewal;
-            return facts(Some(Ok(api)), seeds, members, &asker, room);
+            (Some(Ok(api)), members)
         }
     };
-    let members = asker.members(known).await;
-    facts(api, seeds, members, &asker, room)
-}
-
-fn facts(
-    api: Option<Result<Api, Unreached>>,
-    seeds: Vec<(String, Result<Seed, Silent>)>,
-    members: Vec<Member>,
-    asker: &Asker<'_>,
-    room: Room,
-) -> Facts {
     Facts {
         api,
         seeds,

@@ -85,6 +85,11 @@ struct Memory {
     told: Option<String>,
 }
 
+/// The EndpointSlice that it keeps for a Service, with IPv4 addresses.
+pub(crate) fn slice_name(service: &str) -> String {
+    objects::Kind::Slice4.name(service)
+}
+
 /// Whether a publisher would keep this Service; if not, why.
 pub(crate) async fn check(client: Client, namespace: &str, settings: &Settings) -> Result<(), String> {
     let mut target = Target {

@@ -44,6 +44,15 @@ async fn a_healthy_cluster_and_seven_broken_ones() {
     let lines: Value = serde_json::from_str(json.text.trim()).unwrap();
     assert!(lines["checks"].as_array().unwrap().len() > 15, "{lines}");
 
+    create_service(&rig, "postgres-primary", &json!({})).await;
+    let flags = "--service postgres-primary --endpoints --lease pgnorth-publish";
+    ask("healthy, the publisher", User::Publisher, flags).is_well(1);
+    ask("the publisher's Service, pgnorth's rights", User::Pgnorth, flags).fails_among(&[
+        "right to create endpointslices",
+        "grant verb create on endpointslices.discovery.k8s.io",
+        "deploy/publish/rbac.yaml",
+    ]);
+
     ask("wrong selector", User::Admin, "--selector app=postgres").fails(&[
         "pods — 0 pods in namespace default with app=postgres; patronidemo-0, which holds the lock, is not among them",
         "--selector cluster-name=patronidemo",

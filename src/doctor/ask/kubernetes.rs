@@ -140,11 +140,14 @@ impl<'a> Cluster<'a> {
         futures_util::future::join_all(asking).await
     }
 
-    /// With the leader object's name, as a Role may name the objects that it is for.
+    /// With the object's name, as a Role may name the objects that it is for; what is to be created has none yet.
     async fn may(&self, right: Right) -> Told<bool> {
         let name = match (right.resource, right.verb) {
             ("endpoints", "get" | "list" | "watch") => Some(self.leader_name(ObjectKind::Endpoints)),
             ("configmaps", _) => Some(self.leader_name(ObjectKind::ConfigMap)),
+            ("services", _) | ("endpoints", "update") => self.settings.service.clone(),
+            ("endpointslices", "get" | "update") => self.settings.service.as_deref().map(publish::slice_name),
+            ("leases", "get" | "update") => self.settings.lease.clone(),
             _ => None,
         };
         let review = SelfSubjectAccessReview {

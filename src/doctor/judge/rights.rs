@@ -64,15 +64,18 @@ pub(in crate::doctor) fn needed(settings: &Doctor) -> Vec<Right> {
 
 /// One line for each resource that is whole, one for each right that is missing.
 pub(super) fn all(api: &Api) -> Vec<Check> {
-    let mut resources: Vec<&str> = api.rights.iter().map(|(right, _)| right.resource).collect();
-    resources.dedup();
+    let mut resources: Vec<&str> = Vec::new();
+    for (right, _) in &api.rights {
+        if !resources.contains(&right.resource) {
+            resources.push(right.resource);
+        }
+    }
     let mut checks = Vec::new();
     for resource in resources {
         let of_it = api.rights.iter().filter(|(right, _)| right.resource == resource);
         let mut granted = Vec::new();
         for (right, told) in of_it {
             match told {
-                Ok(true) if granted.contains(&right.verb) => {}
                 Ok(true) => granted.push(right.verb),
                 Ok(false) => checks.push(missing(api, *right)),
                 Err(why) => checks.push(Check::not_checked(title(*right), why)),
@@ -93,14 +96,14 @@ fn title(right: Right) -> String {
 fn missing(api: &Api, right: Right) -> Check {
     let what = title(right);
     let subject = format!("not granted in namespace {}", api.namespace);
+    let role = match (right.verb, right.resource) {
+        ("create" | "update", _) | (_, "services" | "endpointslices" | "leases") => "deploy/publish/rbac.yaml",
+        _ => "deploy/base/rbac.yaml",
+    };
     let fix = format!(
-        "grant verb {} on {} to the user or service account of these credentials: kubectl apply -f deploy/base/rbac.yaml has the whole Role{}",
+        "grant verb {} on {} to the user or service account of these credentials: {role} has the whole Role",
         right.verb,
         qualified(right),
-        match right.resource {
-            "services" | "endpointslices" | "leases" => " (deploy/publish/rbac.yaml for publish)",
-            _ => "",
-        }
     );
     match without(right, api.lock().map(|(kind, _)| kind)) {
         Without::Nothing => Check::ok(

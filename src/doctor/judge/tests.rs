@@ -155,6 +155,8 @@ fn a_healthy_cluster_is_ok_in_every_line() {
         }
         let checks = everything(&settings, &facts);
         assert!(checks.len() >= 14, "{checks:#?}");
+        let titles: std::collections::BTreeSet<_> = checks.iter().map(|check| &check.what).collect();
+        assert_eq!(titles.len(), checks.len(), "a check stands twice: {checks:#?}");
         for check in checks {
             assert_eq!(check.level, Level::Ok, "{check}");
             assert_eq!(check.fix, None, "{check}");

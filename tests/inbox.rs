@@ -20,8 +20,9 @@ struct Mailbox {
 }
 
 impl Mailbox {
-    fn post(&self, message: (usize, usize)) {
-        if self.inbox.put(message) {
+    /// The last message is urgent; those before it wait for it.
+    fn post(&self, message: (usize, usize), urgent: bool) {
+        if self.inbox.put(message, |_| urgent) {
             self.bell.notify();
         }
     }
@@ -45,7 +46,7 @@ fn exchange(senders: &[usize]) {
     });
     for (sender, count) in senders.iter().copied().enumerate() {
         let mailbox = mailbox.clone();
-        thread::spawn(move || (0..count).for_each(|number| mailbox.post((sender, number))));
+        thread::spawn(move || (0..count).for_each(|number| mailbox.post((sender, number), number + 1 == count)));
     }
     let mut got = Vec::new();
     // A message that nobody rings for would leave the worker waiting for ever, which loom reports as a deadlock.

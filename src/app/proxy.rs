@@ -23,7 +23,7 @@ pub(super) fn run(settings: &config::Proxy, control: &Runtime) -> Result<ExitCod
     let workers = workers(settings);
     // It accepts, holds and dials; bytes are moved by workers of their own.
     let traffic = Builder::new_multi_thread()
-        .worker_threads(workers)
+        .worker_threads(workers.div_ceil(4))
         .thread_name("traffic")
         .enable_all()
         .build()

@@ -16,7 +16,7 @@ mod worker;
 
 use std::io;
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 // The inbox names it through here: tests/inbox.rs puts a model checker's in its place.
 use std::sync::Mutex;
 use std::sync::{Arc, PoisonError};
@@ -27,7 +27,7 @@ use tokio::sync::oneshot;
 
 use calls::{Calls, Kernel};
 pub(crate) use pipes::{MAX_PIPES, Pipes};
-use worker::{Mailbox, Worker};
+use worker::{Mailbox, Pair, Worker};
 
 /// One end of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +97,8 @@ pub(crate) struct Workers<O: Owner> {
 #[derive(Debug)]
 struct Desk<O> {
     mailbox: Mailbox<O>,
+    /// The next pair's number.
+    next: AtomicU64,
     /// Pairs that it has, or that are on the way to it.
     pairs: AtomicUsize,
 }
@@ -104,7 +106,8 @@ struct Desk<O> {
 /// What a worker is told.
 #[derive(Debug)]
 enum Message<O> {
-    Adopt(TcpStream, TcpStream, O),
+    /// A pair by its number.
+    Adopt(u64, Box<Pair<O>>),
     /// Ask every owner whether its pair is over.
     Look,
     /// Nothing more will come.
@@ -126,6 +129,7 @@ impl<O: Owner> Workers<O> {
         for number in 0..count {
             let desk = Arc::new(Desk {
                 mailbox: Mailbox::new()?,
+                next: AtomicU64::new(0),
                 pairs: AtomicUsize::new(0),
             });
             let worker = Worker::new(desk.clone(), traffic.clone(), calls())?;
@@ -149,8 +153,7 @@ impl<O: Owner> Workers<O> {
             .iter()
             .min_by_key(|desk| desk.pairs.load(Ordering::Relaxed));
         if let Some(desk) = least {
-            desk.pairs.fetch_add(1, Ordering::Relaxed);
-            desk.mailbox.post(Message::Adopt(client, leader, owner));
+            desk.adopt(Pair::new(client, leader, owner));
         }
     }
 
@@ -166,6 +169,14 @@ impl<O: Owner> Workers<O> {
         for desk in &self.workers {
             desk.mailbox.post(Message::Look);
         }
+    }
+}
+
+impl<O: Owner> Desk<O> {
+    fn adopt(&self, pair: Pair<O>) {
+        self.pairs.fetch_add(1, Ordering::Relaxed);
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.mailbox.post(Message::Adopt(number, Box::new(pair)));
     }
 }
 

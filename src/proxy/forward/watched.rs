@@ -14,7 +14,19 @@ pub(super) struct Watched {
     writable: bool,
     /// A FIN or a reset was seen, after which there is always something to read: the end.
     ended: bool,
+    /// epoll tells when there is room again. Most sockets never lack it, and would only wake their worker when they come to it.
+    room: Room,
 }
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    Unwatched,
+    /// It lacked room just now, for the first time.
+    Wanted,
+    Watched,
+}
+
+const EDGES: EventFlags = EventFlags::IN.union(EventFlags::RDHUP).union(EventFlags::ET);
 
 impl Watched {
     pub(super) fn new(stream: TcpStream) -> Self {
@@ -23,13 +35,22 @@ impl Watched {
             readable: false,
             writable: true,
             ended: false,
+            room: Room::Unwatched,
         }
     }
 
     /// From now on epoll tells of this socket's edges; first of what is there already.
     pub(super) fn watch(&self, epoll: &OwnedFd, token: u64) -> io::Result<()> {
-        let edges = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        Ok(epoll::add(epoll, &self.stream, EventData::new_u64(token), edges)?)
+        Ok(epoll::add(epoll, &self.stream, EventData::new_u64(token), EDGES)?)
+    }
+
+    /// If it lacked room: from now on epoll tells of that, too; first of what has come meanwhile.
+    pub(super) fn watch_for_room(&mut self, epoll: &OwnedFd, token: u64) -> io::Result<()> {
+        if self.room == Room::Wanted {
+            epoll::modify(epoll, &self.stream, EventData::new_u64(token), EDGES | EventFlags::OUT)?;
+            self.room = Room::Watched;
+        }
+        Ok(())
     }
 
     /// What epoll told.
@@ -75,6 +96,9 @@ impl Watched {
         }
         let written = would_block(call(&self.stream))?;
         self.writable = written.is_some();
+        if !self.writable && self.room == Room::Unwatched {
+            self.room = Room::Wanted;
+        }
         Ok(written)
     }
 }

@@ -1,17 +1,20 @@
 //! Binds everything, starts every long-lived task, and orders shutdown: of the proxy in `app/proxy.rs`, of the publisher in `app/publish.rs`; what both need
-//! stands here.
+//! stands here. `app/doctor.rs` only looks, and ends by itself.
 //!
 //! Control work (discovery, admin) has a runtime of its own, so that traffic cannot delay a change of leader. A long-lived task that ends before it was
 //! asked to ends the process.
 
+mod doctor;
 mod files;
 mod proxy;
 mod publish;
 mod status;
 
 use std::io;
+use std::num::NonZero;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Error, Result, anyhow};
@@ -21,10 +24,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::admin;
-use crate::config::{COMMIT, Finding, Job, Settings, VERSION};
+use crate::config::{self, COMMIT, Finding, Job, PatroniTls, Settings, VERSION};
 use crate::discovery::Discovery;
 use crate::discovery::kubernetes::Kubernetes;
-use crate::discovery::patroni::{Client, ClusterPoller, Plan, Prober, TlsFiles};
+use crate::discovery::patroni::{Client, ClusterPoller, Plan, Prober, TlsError, TlsFiles};
 use crate::kubernetes::Access;
 use crate::leader::decide::Policy;
 use crate::leader::view::View;
@@ -76,6 +79,7 @@ pub fn run(settings: Settings) -> Result<ExitCode> {
         Job::Proxy(settings) => proxy::run(settings, &control),
         Job::Publish(settings) => control.block_on(publish::run(settings)),
         Job::Status(settings) => Ok(control.block_on(status::run(settings))),
+        Job::Doctor(settings) => control.block_on(doctor::run(settings)),
     };
     // A name look-up that hangs must not keep the process.
     control.shutdown_background();
@@ -109,6 +113,12 @@ impl Shared {
     }
 }
 
+/// Threads that move bytes.
+fn workers(settings: &config::Proxy) -> usize {
+    let cores = || thread::available_parallelism().map_or(1, NonZero::get);
+    settings.workers.unwrap_or_else(cores)
+}
+
 /// Starts the sources and the loop that they feed; returns where the proxy may complain.
 fn start_discovery(
     finding: &Finding,
@@ -120,15 +130,7 @@ fn start_discovery(
     let (claim, observations) = mpsc::channel(OBSERVATIONS);
     let (complain, complaints) = mpsc::channel(COMPLAINTS);
     let (plan, planned) = watch::channel(Plan::default());
-    let tls = TlsFiles {
-        ca: finding.patroni_tls.ca.clone(),
-        identity: finding
-            .patroni_tls
-            .identity
-            .as_ref()
-            .map(|identity| (identity.cert.clone(), identity.key.clone())),
-    };
-    let client = Client::new(tls, shared.metrics.clone())
+    let client = patroni_client(&finding.patroni_tls, shared.metrics.clone())
         .context("cannot use the TLS files for Patroni's REST API (--patroni-ca, --patroni-cert, --patroni-key)")?;
     if let Some((kubernetes, access)) = finding.kubernetes.as_ref().zip(access) {
         let source = Kubernetes::new(
@@ -165,6 +167,15 @@ fn start_discovery(
     };
     tasks.spawn(async { ("discovery", done(discovery.run()).await) });
     Ok(complain)
+}
+
+fn patroni_client(tls: &PatroniTls, metrics: Arc<Metrics>) -> Result<Client, TlsError> {
+    let identity = tls.identity.as_ref();
+    let files = TlsFiles {
+        ca: tls.ca.clone(),
+        identity: identity.map(|identity| (identity.cert.clone(), identity.key.clone())),
+    };
+    Client::new(files, metrics)
 }
 
 /// For tasks that have no error to tell of.

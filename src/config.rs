@@ -53,6 +53,8 @@ pub enum Job {
     Publish(Publish),
     /// `pgnorth status`.
     Status(Status),
+    /// `pgnorth doctor`.
+    Doctor(Doctor),
 }
 
 /// The settings of the proxy.
@@ -112,6 +114,21 @@ pub struct Status {
     pub format: Format,
 }
 
+/// The settings of the doctor: those of the proxy, or of the publisher, that is to be looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doctor {
+    /// As the proxy would be started. The publisher's are among them.
+    pub proxy: Proxy,
+    /// The Service that a publisher is to keep, if one is.
+    pub service: Option<String>,
+    /// Whether it is to keep its Endpoints, too.
+    pub endpoints: bool,
+    /// The Lease that it is to hold.
+    pub lease: Option<String>,
+    /// How the report is written.
+    pub format: Format,
+}
+
 /// How the leader is found: at least one of `kubernetes` and `patroni` is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -152,7 +169,7 @@ pub struct Identity {
     pub key: PathBuf,
 }
 
-/// How a log line, or a status, is written.
+/// How something is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// For people.
@@ -190,6 +207,7 @@ impl Settings {
             job: match row.name {
                 Some("publish") => Job::Publish(publish(&mut reader)),
                 Some("status") => Job::Status(status(&mut reader)),
+                Some("doctor") => Job::Doctor(doctor(&mut reader)),
                 _ => Job::Proxy(proxy(&mut reader)),
             },
             log: reader.value(&table::LOG, LogFilter::parse),
@@ -252,6 +270,16 @@ fn status(reader: &mut Reader<'_>) -> Status {
     Status {
         admin: reader.value(&table::ADMIN, parse::listener),
         watch: reader.value(&table::WATCH, parse::switch),
+        format: reader.value(&table::FORMAT, parse::format),
+    }
+}
+
+fn doctor(reader: &mut Reader<'_>) -> Doctor {
+    Doctor {
+        proxy: proxy(reader),
+        service: reader.option(&table::SERVICE, parse::service),
+        endpoints: reader.value(&table::ENDPOINTS, parse::switch),
+        lease: reader.option(&table::LEASE, parse::scope),
         format: reader.value(&table::FORMAT, parse::format),
     }
 }

@@ -121,7 +121,8 @@ pub fn why(error: &kube::Error) -> String {
     }
 }
 
-fn innermost(error: &dyn std::error::Error) -> String {
+/// The innermost error: what a person can act on.
+pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => innermost(source),
         None => error.to_string(),

@@ -4,8 +4,9 @@
 //!
 //! | floor | rooms |
 //! |--|--|
-//! | 6 | `main`, [`telemetry`] |
-//! | 5 | [`app`] |
+//! | 7 | `main`, [`telemetry`] |
+//! | 6 | [`app`] |
+//! | 5 | [`doctor`] |
 //! | 4 | [`discovery`], [`proxy`], [`publish`], [`admin`] (never each other) |
 //! | 3 | [`recorder`] |
 //! | 2 | [`slot`], [`drain`], [`metrics`], [`readiness`], [`resolver`], [`kubernetes`], [`waits`] |
@@ -17,6 +18,7 @@ pub mod admin;
 pub mod app;
 pub mod config;
 pub mod discovery;
+pub mod doctor;
 pub mod drain;
 pub mod ending;
 pub mod kubernetes;

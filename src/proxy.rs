@@ -30,7 +30,9 @@ use crate::recorder::Recorder;
 use crate::resolver::Resolver;
 use crate::slot::LeaderSlot;
 use crate::waits::Waits;
+pub(crate) use connect::connect as dial;
 use forward::{Pipes, Traffic, Workers};
+pub(crate) use opening::SSL_REQUEST;
 use session::Forwarded;
 pub use socket::BindError;
 

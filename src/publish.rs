@@ -12,6 +12,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use kube::Client;
 use kube::api::Api;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +27,7 @@ use crate::slot::{LeaderSlot, Term};
 use lease::Lease;
 use objects::{Primary, Wanted};
 pub use target::Refused;
+pub(crate) use target::{PATRONIS, PATRONIS_ANNOTATIONS};
 use target::{Target, Trouble};
 
 /// How often the objects are read anew, to put right what others have changed; how often a leader's name is resolved anew, too.
@@ -81,6 +83,24 @@ struct Memory {
     failures: u32,
     /// What was told of last, so that it is told once.
     told: Option<String>,
+}
+
+/// The EndpointSlice that it keeps for a Service, with IPv4 addresses.
+pub(crate) fn slice_name(service: &str) -> String {
+    objects::Kind::Slice4.name(service)
+}
+
+/// Whether a publisher would keep this Service; if not, why.
+pub(crate) async fn check(client: Client, namespace: &str, settings: &Settings) -> Result<(), String> {
+    let mut target = Target {
+        client,
+        namespace: namespace.to_owned(),
+        service: settings.service.clone(),
+        scope: settings.scope.clone(),
+        endpoints: settings.endpoints,
+        seen: None,
+    };
+    target.look().await.map_err(|trouble| trouble.to_string())
 }
 
 impl Publisher {

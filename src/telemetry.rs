@@ -36,6 +36,8 @@ pub fn announce(settings: &Settings) {
         Job::Publish(publish) => announce_publisher(settings, publish),
         // Who only looks has nothing to announce.
         Job::Status(_) => {}
+        // Its report is what somebody at a terminal wants to read.
+        Job::Doctor(_) => {}
     }
 }
 

@@ -2,10 +2,8 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::num::NonZero;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Error, Result};
@@ -14,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Patience, Shared, Signals, Tasks, ended_early, files, start_discovery};
+use super::{Patience, Shared, Signals, Tasks, ended_early, files, start_discovery, workers};
 use crate::admin::Admin;
 use crate::config;
 use crate::drain::Drain;
@@ -22,8 +20,7 @@ use crate::kubernetes::Access;
 use crate::proxy::{Context, Proxy, Settings};
 
 pub(super) fn run(settings: &config::Proxy, control: &Runtime) -> Result<ExitCode> {
-    let cores = thread::available_parallelism().map_or(1, NonZero::get);
-    let workers = settings.workers.unwrap_or(cores);
+    let workers = workers(settings);
     // It accepts, holds and dials; bytes are moved by workers of their own.
     let traffic = Builder::new_multi_thread()
         .worker_threads(workers.div_ceil(4))

@@ -85,8 +85,46 @@ pub(super) const STATUS: Row = Row {
       of another one, until interrupted",
 };
 
+pub(super) const DOCTOR: Row = Row {
+    name: Some("doctor"),
+    about: "Checks credentials, rights, the lock, the members and the settings, and says what to fix",
+    settings: &[
+        &FORMAT,
+        &LISTEN,
+        &ADMIN,
+        &SCOPE,
+        &NAMESPACE,
+        &SELECTOR,
+        &PATRONI,
+        &PATRONI_CA,
+        &PATRONI_CERT,
+        &PATRONI_KEY,
+        &HOLD,
+        &SWITCHOVER_HOLD,
+        &FAILOVER_DRAIN,
+        &CONNECT_TIMEOUT,
+        &TCP_USER_TIMEOUT,
+        &MAX_SESSIONS,
+        &WORKERS,
+        &LAME_DUCK,
+        &DRAIN,
+        &SERVICE,
+        &ENDPOINTS,
+        &LEASE,
+        &LOG,
+        &LOG_FORMAT,
+    ],
+    examples: "\
+  pgnorth doctor --scope demo
+      from a laptop, or in the pod: the settings of the proxy, and `doctor` before them
+  pgnorth doctor --scope demo --service postgres-primary
+      what `pgnorth publish` needs, too
+  pgnorth doctor --scope demo --format json
+      for scripts; the exit code is 0 if nothing failed, and 1 if something did",
+};
+
 /// Every subcommand.
-pub(super) const SUBCOMMANDS: [&Row; 2] = [&PUBLISH, &STATUS];
+pub(super) const SUBCOMMANDS: [&Row; 3] = [&PUBLISH, &STATUS, &DOCTOR];
 
 /// The rules that hold for all settings.
 const RULES: &str = "\

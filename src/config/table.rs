@@ -32,9 +32,9 @@ const SWITCH: &str = "true|false";
 
 const LISTENING: &str = "Listening";
 const PUBLISHING: &str = "Publishing";
+const REPORT: &str = "Report";
 const FINDING: &str = "Finding the leader";
 const SESSIONS: &str = "Sessions";
-const SHOWING: &str = "Showing";
 const SHUTDOWN: &str = "Shutdown";
 const LOGS: &str = "Logs";
 
@@ -148,7 +148,7 @@ pub(super) const LEASE: Setting = Setting {
 
 pub(super) const WATCH: Setting = Setting {
     flag: "watch",
-    group: SHOWING,
+    group: REPORT,
     value: SWITCH,
     help: "Go on showing it, at each change and each second, until interrupted",
     unset: Unset::Value("false"),
@@ -157,9 +157,9 @@ pub(super) const WATCH: Setting = Setting {
 
 pub(super) const FORMAT: Setting = Setting {
     flag: "format",
-    group: SHOWING,
+    group: REPORT,
     value: "FORMAT",
-    help: "text (for people) or json (an object a line)",
+    help: "text (for people) or json (an object); always to stdout",
     unset: Unset::Value("text"),
     good: "json",
 };

@@ -6,8 +6,8 @@ pub mod answers;
 mod client;
 mod tls;
 
-pub use client::{Answer, Client};
-pub use tls::{TlsError, TlsFiles};
+pub use client::{Answer, Client, Silence};
+pub use tls::{TlsError, TlsFiles, TlsTrouble};
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -17,7 +17,6 @@ use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use crate::discovery::patroni::answers::{Row, read_cluster, read_report, read_ttl};
-use crate::discovery::patroni::client::Silence;
 use crate::leader::observation::{Claim, Observation, Report};
 
 /// How often `/cluster` is asked: membership changes seldom.

@@ -15,7 +15,7 @@ use crate::resolver::{Resolver, Unresolved};
 
 /// Why a dial failed. Its text ends a sentence that begins with the leader's name.
 #[derive(Debug, Error)]
-pub(super) enum DialError {
+pub(crate) enum DialError {
     /// Nothing answered.
     #[error("no answer within {}", humantime::format_duration(*.0))]
     TimedOut(Duration),
@@ -45,7 +45,7 @@ impl DialError {
 }
 
 /// Connects to `address` within `limit`, and records how that came out. Cancel-safe: a dial given up leaves nothing behind.
-pub(super) async fn connect(
+pub(crate) async fn connect(
     address: &Address,
     limit: Duration,
     user_timeout: Duration,

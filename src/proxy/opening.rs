@@ -31,7 +31,7 @@ const NOT_YET: &[u8] = b"57P03";
 
 // Request codes and versions (PostgreSQL's pqcomm.h): the major number stands in the upper half.
 const CANCEL_REQUEST: u32 = 1234 << 16 | 5678;
-const SSL_REQUEST: u32 = 1234 << 16 | 5679;
+pub(crate) const SSL_REQUEST: u32 = 1234 << 16 | 5679;
 const GSSENC_REQUEST: u32 = 1234 << 16 | 5680;
 
 /// What a client may send before a session.

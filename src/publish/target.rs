@@ -17,9 +17,9 @@ use crate::kubernetes::why;
 /// One request.
 const DEADLINE: Duration = Duration::from_secs(1);
 /// What Patroni's objects are called beside the scope itself.
-const PATRONIS: [&str; 5] = ["", "-leader", "-config", "-failover", "-sync"];
+pub(crate) const PATRONIS: [&str; 5] = ["", "-leader", "-config", "-failover", "-sync"];
 /// Annotations that only Patroni writes.
-const PATRONIS_ANNOTATIONS: [&str; 7] = [
+pub(crate) const PATRONIS_ANNOTATIONS: [&str; 7] = [
     "leader",
     "optime",
     "renewTime",

@@ -84,7 +84,7 @@ impl FakeApi {
         api
     }
 
-    /// Creates or replaces an object: `kind` is `endpoints`, `configmaps` or `pods`.
+    /// Creates or replaces an object: `kind` is `endpoints`, `configmaps`, `pods` or `services`; a Service has a selector.
     pub fn put(&self, kind: &str, name: &str, annotations: &Value) {
         let mut state = self.state();
         state.revision += 1;
@@ -99,6 +99,9 @@ impl FakeApi {
         if kind == "pods" {
             // Nothing listens there: who falls back to it reaches nobody.
             object["status"] = json!({"podIP": "127.0.0.99"});
+        }
+        if kind == "services" {
+            object["spec"] = json!({"selector": {"app": "postgres"}, "ports": [{"port": 5432}]});
         }
         object["kind"] = json!(kind_of(kind));
         let known = state.objects.insert((kind.into(), name.into()), object.clone());
@@ -175,6 +178,16 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) -> Option<()> {
     }
     let head = String::from_utf8(head).ok()?;
     let target = head.split(' ').nth(1)?;
+    if head.starts_with("POST ") {
+        return review(stream, &head, &shared).await;
+    }
+    if target.starts_with("/version") {
+        if shared.state.lock().unwrap().hangs {
+            return std::future::pending().await;
+        }
+        let version = json!({"major": "1", "minor": "33", "gitVersion": "v1.33.0-fake", "gitCommit": "", "gitTreeState": "", "buildDate": "", "goVersion": "", "compiler": "", "platform": ""});
+        return answer(stream, 200, &version).await;
+    }
     let (query, get) = parse(target)?;
     // Not in one expression with what follows: the lock must not be held across an await.
     let (reply, generation) = {
@@ -183,16 +196,32 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) -> Option<()> {
     };
     match reply {
         Reply::Hang => std::future::pending().await,
-        Reply::Whole(status, body) => {
-            let body = body.to_string();
-            let head = format!(
-                "HTTP/1.1 {status} Fake\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-                body.len()
-            );
-            stream.write_all((head + &body).as_bytes()).await.ok()
-        }
+        Reply::Whole(status, body) => answer(stream, status, &body).await,
         Reply::Watch => tell_events(stream, &shared, &query, generation).await,
     }
+}
+
+async fn answer(mut stream: TcpStream, status: u16, body: &Value) -> Option<()> {
+    let body = body.to_string();
+    let head = format!(
+        "HTTP/1.1 {status} Fake\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all((head + &body).as_bytes()).await.ok()
+}
+
+/// A SelfSubjectAccessReview: what is forbidden is not allowed.
+async fn review(mut stream: TcpStream, head: &str, shared: &Shared) -> Option<()> {
+    let length = head
+        .lines()
+        .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok())?;
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.ok()?;
+    let mut review: Value = serde_json::from_slice(&body).ok()?;
+    let kind = review["spec"]["resourceAttributes"]["resource"].as_str()?.to_owned();
+    let allowed = !shared.state.lock().unwrap().forbidden.contains(&kind);
+    review["status"] = json!({"allowed": allowed});
+    answer(stream, 201, &review).await
 }
 
 async fn tell_events(mut stream: TcpStream, shared: &Shared, query: &Query, generation: u64) -> Option<()> {
@@ -319,6 +348,7 @@ fn kind_of(plural: &str) -> &'static str {
     match plural {
         "endpoints" => "Endpoints",
         "configmaps" => "ConfigMap",
+        "services" => "Service",
         _ => "Pod",
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -103,14 +104,7 @@ impl Product {
     /// Starts the binary; afterwards it listens. It need not know a leader yet.
     pub async fn start(cluster: &FakeCluster, flags: &[&str]) -> Self {
         let folder = TempDir::new().unwrap();
-        let kubeconfig = folder.path().join("kubeconfig");
-        let config = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "fake",
-            "clusters": [{"name": "fake", "cluster": {"server": format!("http://{}", cluster.api.address)}}],
-            "users": [{"name": "fake", "user": {"token": "fake"}}],
-            "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake", "namespace": "default"}}],
-        });
-        std::fs::write(&kubeconfig, config.to_string()).unwrap();
+        let kubeconfig = write_kubeconfig(folder.path(), cluster.api.address);
         let log = File::create(folder.path().join("log")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_pgnorth"))
             .env_clear()
@@ -289,6 +283,19 @@ impl Session {
         let mut rest = Vec::new();
         let _ = within("the session ends", self.stream.read_to_end(&mut rest)).await;
     }
+}
+
+/// A kubeconfig that leads to this API.
+pub fn write_kubeconfig(folder: &Path, api: SocketAddr) -> PathBuf {
+    let kubeconfig = folder.join("kubeconfig");
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "fake",
+        "clusters": [{"name": "fake", "cluster": {"server": format!("http://{api}")}}],
+        "users": [{"name": "fake", "user": {"token": "fake"}}],
+        "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake", "namespace": "default"}}],
+    });
+    std::fs::write(&kubeconfig, config.to_string()).unwrap();
+    kubeconfig
 }
 
 /// Looks until there is an answer; the deadline only guards against hanging.

@@ -1,4 +1,4 @@
-//! Plays a member: a REST API with scripted answers, and a PostgreSQL that tells its name to whoever says something, and then echoes.
+//! Plays a member: a REST API with scripted answers, and a PostgreSQL that tells its name to whoever says something, and then echoes. An SSLRequest is declined.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -149,6 +149,12 @@ async fn respond(mut stream: TcpStream, answer: Answer, asked: &AtomicU32) -> st
 async fn talk(mut stream: TcpStream, name: &str) -> std::io::Result<()> {
     let mut byte = [0];
     stream.read_exact(&mut byte).await?;
+    if byte == [0] {
+        // Only an SSLRequest begins with a length's first byte here: clients of these tests say a letter.
+        let mut rest = [0; 7];
+        stream.read_exact(&mut rest).await?;
+        return stream.write_all(b"N").await;
+    }
     stream.write_all(name.as_bytes()).await?;
     loop {
         stream.read_exact(&mut byte).await?;

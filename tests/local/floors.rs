@@ -11,8 +11,11 @@ use std::path::{Path, PathBuf};
 
 /// Outside crates that only these files may name, by the beginning of their path below src/.
 const KEPT: [(&str, &[&str]); 7] = [
-    ("kube", &["kubernetes.rs", "discovery/kubernetes", "publish"]),
-    ("k8s_openapi", &["discovery/kubernetes", "publish"]),
+    (
+        "kube",
+        &["kubernetes.rs", "discovery/kubernetes", "publish", "doctor/ask"],
+    ),
+    ("k8s_openapi", &["discovery/kubernetes", "publish", "doctor/ask"]),
     ("hyper", &["discovery/patroni", "admin", "app/status"]),
     ("hyper_util", &["discovery/patroni", "admin", "app/status"]),
     ("http_body_util", &["discovery/patroni", "admin", "app/status"]),

@@ -10,6 +10,7 @@
 mod admin;
 mod cap;
 mod cutting;
+mod doctor;
 mod documents;
 mod drain_after_release;
 mod fake_api;

@@ -11,6 +11,7 @@ mod support;
 
 mod clients;
 mod dns;
+mod doctor;
 mod dry_run;
 mod publish;
 mod repeated;

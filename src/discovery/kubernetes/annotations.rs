@@ -130,6 +130,15 @@ pub fn settings(annotations: &Annotations) -> Read<Option<ClusterSettings>> {
     }
 }
 
+/// How often Patroni's leader renews the lock, from the same annotation; `None` where it does not say, or nothing sensible.
+pub fn loop_wait(annotations: &Annotations) -> Option<Duration> {
+    let config: serde_json::Value = serde_json::from_str(annotations.get("config")?).ok()?;
+    let seconds = config["loop_wait"]
+        .as_u64()
+        .filter(|seconds| (1..=MAX_TTL).contains(seconds))?;
+    Some(Duration::from_secs(seconds))
+}
+
 /// A pod of the scope. `ip` is its address in Kubernetes' status: the fallback where `conn_url` is missing.
 pub fn pod(name: &str, annotations: &Annotations, ip: Option<&str>) -> Read<Pod> {
     #[derive(Default, Deserialize)]
@@ -366,6 +375,23 @@ mod tests {
         assert!(!read(r#"{"ttl":20,"pause":null,"standby_cluster":null}"#).standby_cluster);
         assert!(read(r#"{"standby_cluster":{"host":"10.1.0.1"}}"#).standby_cluster);
         assert!(settings(&annotations(&[("config", "{")])).1.is_some());
+    }
+
+    #[test]
+    fn loop_wait_from_the_config() {
+        let read = |text: &str| loop_wait(&annotations(&[("config", text)]));
+        assert_eq!(read(r#"{"loop_wait":3}"#), Some(Duration::from_secs(3)));
+        for text in [
+            "",
+            "{",
+            "{}",
+            r#"{"loop_wait":0}"#,
+            r#"{"loop_wait":"3"}"#,
+            r#"{"loop_wait":-1}"#,
+        ] {
+            assert_eq!(read(text), None, "{text}");
+        }
+        assert_eq!(loop_wait(&Annotations::new()), None);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use url::Url;
 
-use crate::discovery::patroni::tls::{Tls, TlsError, TlsFiles};
+use crate::discovery::patroni::tls::{Tls, TlsError, TlsFiles, TlsTrouble};
 use crate::metrics::{Metrics, Outcome};
 use crate::resolver::{Resolver, Unresolved};
 
@@ -62,13 +62,27 @@ pub enum Silence {
     Handshake(#[source] std::io::Error),
     /// The connection broke, or what came is not HTTP, or it is too long.
     #[error("no valid HTTP answer: {0}")]
-    Http(String),
+    Http(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Nothing came in time.
     #[error("no answer within 1 s")]
     TimedOut,
     /// An answer that is not Patroni's, or not this member's.
     #[error("{0}")]
     NotPatroni(String),
+}
+
+impl Silence {
+    /// What is wrong with TLS, if that is what is wrong. A server that wants a client certificate says so only once the handshake is over.
+    pub fn tls_trouble(&self) -> Option<TlsTrouble> {
+        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = next {
+            if let Some(trouble) = TlsTrouble::of(error) {
+                return Some(trouble);
+            }
+            next = error.source();
+        }
+        None
+    }
 }
 
 impl Client {
@@ -131,19 +145,19 @@ async fn exchange<S>(stream: S, authority: &str, path: &str) -> Result<Answer, S
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let broken = |error: hyper::Error| Silence::Http(error.to_string());
+    let broken = |error: hyper::Error| Silence::Http(error.into());
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(broken)?;
     let request = Request::get(path)
         .header(HOST, authority)
         .body(Empty::<Bytes>::new())
-        .map_err(|error| Silence::Http(error.to_string()))?;
+        .map_err(|error| Silence::Http(error.into()))?;
     let answer = async {
         let response = sender.send_request(request).await.map_err(broken)?;
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_BODY).collect().await;
-        let body = body.map_err(|error| Silence::Http(error.to_string()))?.to_bytes();
+        let body = body.map_err(Silence::Http)?.to_bytes();
         Ok(Answer { status, body })
     };
     tokio::pin!(answer);

@@ -45,6 +45,64 @@ pub enum TlsError {
     Unusable(#[from] rustls::Error),
 }
 
+/// What is wrong between a member's TLS and ours, told apart by what somebody can do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TlsTrouble {
+    /// No authority that we know has signed the member's certificate.
+    UnknownAuthority,
+    /// It is out of date, or not valid yet.
+    Expired,
+    /// It is for other names or addresses than the one that was asked.
+    WrongName,
+    /// The member wants a client certificate, and got none.
+    CertificateRequired,
+    /// The member does not take the client certificate.
+    CertificateRefused,
+    /// What answers does not speak TLS.
+    NoTls,
+    /// Anything else, in rustls' words.
+    Other(String),
+}
+
+impl TlsTrouble {
+    /// From one link of an error's chain: rustls' own error hides in an `io::Error`.
+    pub(super) fn of(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let found = error.downcast_ref().or(inner.and_then(|inner| inner.downcast_ref()));
+        found.map(Self::from_rustls)
+    }
+
+    fn from_rustls(error: &rustls::Error) -> Self {
+        use rustls::AlertDescription as Alert;
+        use rustls::CertificateError as Certificate;
+        match error {
+            rustls::Error::InvalidCertificate(certificate) => match certificate {
+                Certificate::UnknownIssuer | Certificate::BadSignature => Self::UnknownAuthority,
+                Certificate::Expired
+                | Certificate::ExpiredContext { .. }
+                | Certificate::NotValidYet
+                | Certificate::NotValidYetContext { .. } => Self::Expired,
+                Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => Self::WrongName,
+                _ => Self::Other(error.to_string()),
+            },
+            rustls::Error::AlertReceived(Alert::CertificateRequired | Alert::NoCertificate) => {
+                Self::CertificateRequired
+            }
+            rustls::Error::AlertReceived(
+                Alert::BadCertificate
+                | Alert::UnsupportedCertificate
+                | Alert::CertificateRevoked
+                | Alert::CertificateExpired
+                | Alert::CertificateUnknown
+                | Alert::UnknownCA
+                | Alert::AccessDenied,
+            ) => Self::CertificateRefused,
+            rustls::Error::InvalidMessage(_) => Self::NoTls,
+            other => Self::Other(other.to_string()),
+        }
+    }
+}
+
 /// The TLS settings in force.
 pub(crate) struct Tls {
     files: TlsFiles,
@@ -147,5 +205,56 @@ fn malformed(file: &Path, what: &str) -> TlsError {
     TlsError::Malformed {
         file: file.to_owned(),
         what: what.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
+
+    use super::*;
+
+    /// As the handshake wraps it.
+    fn told(error: Error) -> Option<TlsTrouble> {
+        TlsTrouble::of(&io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+
+    #[test]
+    fn troubles_are_told_apart_by_what_mends_them() {
+        for (error, trouble) in [
+            (
+                Error::InvalidCertificate(CertificateError::UnknownIssuer),
+                TlsTrouble::UnknownAuthority,
+            ),
+            (
+                Error::InvalidCertificate(CertificateError::Expired),
+                TlsTrouble::Expired,
+            ),
+            (
+                Error::InvalidCertificate(CertificateError::NotValidYet),
+                TlsTrouble::Expired,
+            ),
+            (
+                Error::InvalidCertificate(CertificateError::NotValidForName),
+                TlsTrouble::WrongName,
+            ),
+            (
+                Error::AlertReceived(AlertDescription::CertificateRequired),
+                TlsTrouble::CertificateRequired,
+            ),
+            (
+                Error::AlertReceived(AlertDescription::UnknownCA),
+                TlsTrouble::CertificateRefused,
+            ),
+            (
+                Error::InvalidMessage(InvalidMessage::InvalidContentType),
+                TlsTrouble::NoTls,
+            ),
+        ] {
+            assert_eq!(told(error), Some(trouble));
+        }
+        let other = told(Error::InvalidCertificate(CertificateError::Revoked));
+        assert!(matches!(other, Some(TlsTrouble::Other(_))), "{other:?}");
+        assert_eq!(TlsTrouble::of(&io::Error::from(io::ErrorKind::ConnectionRefused)), None);
     }
 }

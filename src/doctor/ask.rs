@@ -1,0 +1,86 @@
+//! Asks everything, all that is independent at once. One thing that fails costs nothing but its own answer.
+
+mod kubernetes;
+mod members;
+
+use std::collections::BTreeMap;
+
+use tracing::info;
+
+use super::Room;
+use super::facts::{Facts, Told};
+use crate::config::Doctor;
+use crate::discovery::patroni::{Client, TlsError};
+use crate::leader::Address;
+use crate::leader::observation::{ClusterMember, Pod};
+use kubernetes::Cluster;
+use members::Asker;
+
+/// A member before it is asked itself.
+struct Known {
+    name: String,
+    address: Told<Address>,
+    api_url: Option<String>,
+    malformed: Option<String>,
+}
+
+pub(super) async fn everything(settings: &Doctor, client: Result<Client, TlsError>, room: Room) -> Facts {
+    let asker = Asker::new(&settings.proxy, client);
+    let cluster = match &settings.proxy.finding.kubernetes {
+        Some(kubernetes) => Some(Cluster::reach(kubernetes, settings).await),
+        None => None,
+    };
+    let mut known = BTreeMap::new();
+    let mut seeds = Vec::new();
+    for (url, answer, members) in asker.clusters(&settings.proxy.finding.patroni).await {
+        known.extend(
+            members
+                .into_iter()
+                .map(|member| (member.name.clone(), Known::from(member))),
+        );
+        seeds.push((url, answer));
+    }
+    let (api, members) = match cluster {
+        None => (None, asker.members(known).await),
+        Some(Err(unreached)) => (Some(Err(unreached)), asker.members(known).await),
+        Some(Ok(cluster)) => {
+            let (mut api, pods) = Box::pin(cluster.look()).await;
+            // A pod's word goes before that of /cluster, as in the proxy.
+            known.extend(pods.into_iter().map(|known| (known.name.clone(), known)));
+            info!("waiting for a renewal of the leader lock");
+            let (renewal, members) = tokio::join!(cluster.wait_for_renewal(&api), asker.members(known));
+            api.renewal = renewal;
+            (Some(Ok(api)), members)
+        }
+    };
+    Facts {
+        api,
+        seeds,
+        members,
+        tls_files: asker.tls_files(),
+        room,
+    }
+}
+
+impl From<ClusterMember> for Known {
+    fn from(member: ClusterMember) -> Self {
+        let address = member.address.ok_or_else(|| "it has told no address yet".to_owned());
+        Self {
+            name: member.name,
+            address,
+            api_url: member.api_url,
+            malformed: None,
+        }
+    }
+}
+
+impl Known {
+    fn of_pod(pod: Pod, malformed: Option<String>) -> Self {
+        Self {
+            name: pod.name,
+            address: pod.address,
+            api_url: pod.api_url,
+            malformed,
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! Asks the Kubernetes API, by list and watch as discovery does. Nothing is written but questions: a SelfSubjectAccessReview is not stored.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::time::{Duration, Instant, SystemTime};
+
+use futures_util::StreamExt;
+use jiff::fmt::rfc2822;
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Pod, Service as ServiceObject};
+use kube::api::{Api as Objects, ApiResource, DynamicObject, ListParams, PostParams};
+use kube::client::Body;
+use kube::core::Request;
+use kube::runtime::watcher;
+use kube::{Client, ResourceExt};
+
+use super::Known;
+use crate::config::{self, Doctor};
+use crate::discovery::kubernetes::annotations::{self, Annotations};
+use crate::doctor::facts::{Api, Config, LeaderObject, Renewal, Right, Service, Told, Unreached};
+use crate::doctor::judge::rights;
+use crate::kubernetes::{Access, why};
+use crate::leader::observation::{Lock, ObjectKind};
+use crate::publish::{self, PATRONIS, PATRONIS_ANNOTATIONS};
+
+/// One request: a laptop may be far from the API.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// Patroni's default, where its configuration cannot be read.
+const LOOP_WAIT: Duration = Duration::from_secs(10);
+/// How much later than loop_wait a renewal may be; the longest wait for one.
+const LATE: Duration = Duration::from_secs(3);
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// A way to the API that works.
+pub(super) struct Cluster<'a> {
+    client: Client,
+    namespace: String,
+    version: Told<String>,
+    kubernetes: &'a config::Kubernetes,
+    settings: &'a Doctor,
+}
+
+impl<'a> Cluster<'a> {
+    /// Finds credentials and uses them once.
+    pub(super) async fn reach(kubernetes: &'a config::Kubernetes, settings: &'a Doctor) -> Result<Self, Unreached> {
+        let access = Access::new().await;
+        let access = access.map_err(|error| Unreached::NoCredentials(error.to_string()))?;
+        if let Some(missing) = access.missing() {
+            return Err(Unreached::NoCredentials(missing));
+        }
+        let connection = access.connection().await;
+        let client = connection.client.clone();
+        let version = match tokio::time::timeout(DEADLINE, client.apiserver_version()).await {
+            Ok(Ok(version)) => Ok(version.git_version),
+            Ok(Err(kube::Error::Api(status))) if status.code == 401 => return Err(Unreached::Unknown(status.message)),
+            // It has answered: that is all that matters here.
+            Ok(Err(error @ kube::Error::Api(_))) => Err(why(&error)),
+            Ok(Err(error)) => return Err(Unreached::Silent(why(&error))),
+            Err(_) => return Err(Unreached::Silent(no_answer())),
+        };
+        Ok(Self {
+            client,
+            namespace: kubernetes
+                .namespace
+                .clone()
+                .unwrap_or_else(|| connection.namespace.clone()),
+            version,
+            kubernetes,
+            settings,
+        })
+    }
+
+    /// Everything but the renewal, and what the pods tell of members.
+    pub(super) async fn look(&self) -> (Api, Vec<Known>) {
+        let (rights, endpoints, config_map, config, pods, services, published, ahead) = tokio::join!(
+            self.rights(),
+            self.leader(ObjectKind::Endpoints),
+            self.leader(ObjectKind::ConfigMap),
+            self.config(),
+            self.pods(),
+            self.services(),
+            self.published(),
+            self.ahead(),
+        );
+        let (names, known) = match pods {
+            Ok(known) => (Ok(known.iter().map(|known| known.name.clone()).collect()), known),
+            Err(why) => (Err(why), Vec::new()),
+        };
+        let mut api = Api {
+            namespace: self.namespace.clone(),
+            scope: self.kubernetes.scope.clone(),
+            selector: self.kubernetes.selector.clone(),
+            version: self.version.clone(),
+            rights,
+            leaders: vec![(ObjectKind::Endpoints, endpoints), (ObjectKind::ConfigMap, config_map)],
+            scopes: Vec::new(),
+            config,
+            renewal: Err("there is no lock to watch".to_owned()),
+            pods: names,
+            holder_labels: None,
+            services,
+            published,
+            ahead,
+        };
+        if api.lock().is_none() {
+            api.scopes = self.scopes().await;
+        }
+        if let (Some(holder), Ok(pods)) = (api.holder().map(str::to_owned), &api.pods)
+            && !pods.contains(&holder)
+        {
+            api.holder_labels = self.labels_of(&holder).await;
+        }
+        (api, known)
+    }
+
+    /// Watches the lock until it is renewed, or overdue.
+    pub(super) async fn wait_for_renewal(&self, api: &Api) -> Told<Renewal> {
+        let Some((kind, lock)) = api.lock() else {
+            return api.renewal.clone();
+        };
+        let config = api.config.as_ref().ok().and_then(Option::as_ref);
+        let loop_wait = config.and_then(|config| config.loop_wait).unwrap_or(LOOP_WAIT);
+        let within = (loop_wait + LATE).min(LONGEST);
+        let begun = Instant::now();
+        let name = self.leader_name(kind);
+        let events = watcher::watch_object(self.objects(kind), &name);
+        match tokio::time::timeout(within, next_renewal(events, &lock.renewal)).await {
+            Err(_) => Ok(Renewal::Missing(within)),
+            Ok(Err(why)) => Err(why),
+            Ok(Ok(lock)) => Ok(Renewal::Renewed {
+                after: begun.elapsed(),
+                ahead: lock.written.map(|written| seconds_after(SystemTime::now(), written)),
+            }),
+        }
+    }
+
+    async fn rights(&self) -> Vec<(Right, Told<bool>)> {
+        let needed = rights::needed(self.settings);
+        let asking = needed.into_iter().map(async |right| (right, self.may(right).await));
+        futures_util::future::join_all(asking).await
+    }
+
+    /// With the object's name, as a Role may name the objects that it is for; what is to be created has none yet.
+    async fn may(&self, right: Right) -> Told<bool> {
+        let name = match (right.resource, right.verb) {
+            ("endpoints", "get" | "list" | "watch") => Some(self.leader_name(ObjectKind::Endpoints)),
+            ("configmaps", _) => Some(self.leader_name(ObjectKind::ConfigMap)),
+            ("services", _) | ("endpoints", "update") => self.settings.service.clone(),
+            ("endpointslices", "get" | "update") => self.settings.service.as_deref().map(publish::slice_name),
+            ("leases", "get" | "update") => self.settings.lease.clone(),
+            _ => None,
+        };
+        let review = SelfSubjectAccessReview {
+            spec: SelfSubjectAccessReviewSpec {
+                resource_attributes: Some(ResourceAttributes {
+                    namespace: Some(self.namespace.clone()),
+                    verb: Some(right.verb.to_owned()),
+                    group: Some(right.group.to_owned()),
+                    resource: Some(right.resource.to_owned()),
+                    name,
+                    ..ResourceAttributes::default()
+                }),
+                ..SelfSubjectAccessReviewSpec::default()
+            },
+            ..SelfSubjectAccessReview::default()
+        };
+        let reviews: Objects<SelfSubjectAccessReview> = Objects::all(self.client.clone());
+        let answer = bounded(reviews.create(&PostParams::default(), &review)).await?;
+        Ok(answer.status.is_some_and(|status| status.allowed))
+    }
+
+    async fn leader(&self, kind: ObjectKind) -> Told<LeaderObject> {
+        let found = self.annotations(kind, &self.leader_name(kind)).await?;
+        Ok(found.map_or(LeaderObject::Absent, |annotations| {
+            let (lock, problem) = annotations::lock(&annotations);
+            lock.map_or(LeaderObject::Foreign, |lock| {
+                LeaderObject::Lock(lock, problem.map(|problem| problem.to_string()))
+            })
+        }))
+    }
+
+    async fn config(&self) -> Told<Option<Config>> {
+        let name = format!("{}-config", self.kubernetes.scope);
+        let mut told = Ok(None);
+        for kind in ObjectKind::ALL {
+            match self.annotations(kind, &name).await {
+                Ok(Some(annotations)) => {
+                    if let (Some(settings), _) = annotations::settings(&annotations) {
+                        let loop_wait = annotations::loop_wait(&annotations);
+                        return Ok(Some(Config { settings, loop_wait }));
+                    }
+                }
+                Ok(None) => {}
+                Err(why) => told = Err(why),
+            }
+        }
+        told
+    }
+
+    async fn pods(&self) -> Told<Vec<Known>> {
+        let pods: Objects<Pod> = Objects::namespaced(self.client.clone(), &self.namespace);
+        let found = bounded(pods.list(&ListParams::default().labels(&self.kubernetes.selector))).await?;
+        let read = |pod: &Pod| {
+            let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref());
+            let (read, problem) = annotations::pod(&pod.name_any(), pod.annotations(), ip);
+            Known::of_pod(read, problem.map(|problem| problem.to_string()))
+        };
+        Ok(found.items.iter().map(read).collect())
+    }
+
+    async fn labels_of(&self, name: &str) -> Option<BTreeMap<String, String>> {
+        let pods: Objects<Pod> = Objects::namespaced(self.client.clone(), &self.namespace);
+        let by_name = ListParams::default().fields(&format!("metadata.name={name}"));
+        let found = bounded(pods.list_metadata(&by_name)).await.ok()?;
+        found.items.first().map(|pod| pod.labels().clone())
+    }
+
+    async fn services(&self) -> Told<Vec<Service>> {
+        let services: Objects<ServiceObject> = Objects::namespaced(self.client.clone(), &self.namespace);
+        let found = bounded(services.list(&ListParams::default())).await?;
+        let endpoints = self.all(ObjectKind::Endpoints).await.unwrap_or_default();
+        let service = |service: &ServiceObject| {
+            let name = service.name_any();
+            let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+            Service {
+                has_selector: selector.is_some_and(|selector| !selector.is_empty()),
+                is_patronis: endpoints.iter().any(|(endpoints, annotations)| {
+                    *endpoints == name
+                        && PATRONIS_ANNOTATIONS
+                            .iter()
+                            .any(|patronis| annotations.contains_key(*patronis))
+                }),
+                name,
+            }
+        };
+        Ok(found.items.iter().map(service).collect())
+    }
+
+    async fn published(&self) -> Option<(String, Told<()>)> {
+        let service = self.settings.service.clone()?;
+        let settings = publish::Settings {
+            service: service.clone(),
+            namespace: Some(self.namespace.clone()),
+            scope: Some(self.kubernetes.scope.clone()),
+            endpoints: self.settings.endpoints,
+            lease: None,
+            identity: String::new(),
+        };
+        let told = publish::check(self.client.clone(), &self.namespace, &settings).await;
+        Some((service, told))
+    }
+
+    /// Scopes that have a leader object here. Of Patroni's objects, the leader object alone is renewed.
+    async fn scopes(&self) -> Vec<String> {
+        let is_renewed = |annotations: &Annotations| annotations.contains_key("renewTime");
+        let mut scopes = Vec::new();
+        for kind in ObjectKind::ALL {
+            let all = self.all(kind).await.unwrap_or_default();
+            let leaders = all.into_iter().filter(|(_, annotations)| is_renewed(annotations));
+            scopes.extend(leaders.filter_map(|(name, _)| match kind {
+                ObjectKind::Endpoints => Some(name),
+                ObjectKind::ConfigMap => name.strip_suffix(PATRONIS[1]).map(str::to_owned),
+            }));
+        }
+        scopes
+    }
+
+    /// The API server's clock against ours, from the header of an answer that needs no right of its own.
+    async fn ahead(&self) -> Told<f64> {
+        let request = Request::new("/version").list(&ListParams::default());
+        let request = request.map_err(|error| error.to_string())?.map(Body::from);
+        let asked = SystemTime::now();
+        let answer = bounded(self.client.send(request)).await?;
+        let middle = asked + SystemTime::now().duration_since(asked).unwrap_or_default() / 2;
+        let date = answer.headers().get("date").and_then(|date| date.to_str().ok());
+        let date = date.ok_or("its answers carry no date")?;
+        let date = rfc2822::parse(date).map_err(|_| "the date of its answers is none")?;
+        // The header leaves out the fraction of a second: half of one on average.
+        Ok(seconds_after(middle, SystemTime::from(date.timestamp())) + 0.5)
+    }
+
+    /// An object's annotations, by a list as a watch begins with one; none where it does not exist.
+    async fn annotations(&self, kind: ObjectKind, name: &str) -> Told<Option<Annotations>> {
+        let by_name = ListParams::default().fields(&format!("metadata.name={name}"));
+        let found = bounded(self.objects(kind).list_metadata(&by_name)).await?;
+        Ok(found.items.first().map(|object| object.annotations().clone()))
+    }
+
+    async fn all(&self, kind: ObjectKind) -> Told<Vec<(String, Annotations)>> {
+        let found = bounded(self.objects(kind).list_metadata(&ListParams::default())).await?;
+        let of = |object: &_| (ResourceExt::name_any(object), ResourceExt::annotations(object).clone());
+        Ok(found.items.iter().map(of).collect())
+    }
+
+    fn objects(&self, kind: ObjectKind) -> Objects<DynamicObject> {
+        let resource = match kind {
+            ObjectKind::Endpoints => ApiResource::erase::<Endpoints>(&()),
+            ObjectKind::ConfigMap => ApiResource::erase::<ConfigMap>(&()),
+        };
+        Objects::namespaced_with(self.client.clone(), &self.namespace, &resource)
+    }
+
+    fn leader_name(&self, kind: ObjectKind) -> String {
+        match kind {
+            ObjectKind::Endpoints => self.kubernetes.scope.clone(),
+            ObjectKind::ConfigMap => format!("{}{}", self.kubernetes.scope, PATRONIS[1]),
+        }
+    }
+}
+
+/// The first lock that was renewed since; an error where the watch brings nothing more.
+async fn next_renewal(
+    events: impl futures_util::Stream<Item = Result<Option<DynamicObject>, watcher::Error>>,
+    before: &[Option<String>; 3],
+) -> Told<Lock> {
+    let mut events = pin!(events);
+    loop {
+        let event = events.next().await.ok_or("its watch ended")?;
+        let found = event.map_err(|error| format!("its watch failed: {}", crate::kubernetes::innermost(&error)))?;
+        let lock = found.and_then(|object| annotations::lock(object.annotations()).0);
+        if let Some(lock) = lock
+            && lock.renewal != *before
+        {
+            return Ok(lock);
+        }
+    }
+}
+
+async fn bounded<T>(request: impl Future<Output = kube::Result<T>>) -> Told<T> {
+    match tokio::time::timeout(DEADLINE, request).await {
+        Ok(answer) => answer.map_err(|error| why(&error)),
+        Err(_) => Err(no_answer()),
+    }
+}
+
+fn no_answer() -> String {
+    format!("there was no answer within {}", humantime::format_duration(DEADLINE))
+}
+
+/// How long `later` is after `earlier`; negative if it is before.
+fn seconds_after(earlier: SystemTime, later: SystemTime) -> f64 {
+    match later.duration_since(earlier) {
+        Ok(after) => after.as_secs_f64(),
+        Err(before) => -before.duration().as_secs_f64(),
+    }
+}

@@ -1,0 +1,168 @@
+//! Asks members: PostgreSQL whether it speaks TLS, which needs no login, and Patroni's REST API for `/primary`, `/cluster` and `/config`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use url::Url;
+
+use super::Known;
+use crate::config::Proxy;
+use crate::discovery::patroni::answers::{read_cluster, read_report, read_ttl};
+use crate::discovery::patroni::{Client, Silence, TlsError};
+use crate::doctor::facts::{Greeting, Member, Rest, Seed, Silent, Told};
+use crate::leader::observation::ClusterMember;
+use crate::leader::{Address, base_url};
+use crate::metrics::Metrics;
+use crate::proxy::{self, SSL_REQUEST};
+use crate::resolver::Resolver;
+
+/// How long PostgreSQL may take to answer one byte.
+const GREETING: Duration = Duration::from_secs(2);
+
+/// What is needed to ask them as the proxy does.
+pub(super) struct Asker<'a> {
+    settings: &'a Proxy,
+    client: Result<Client, TlsError>,
+    resolver: Resolver,
+    metrics: Metrics,
+}
+
+impl<'a> Asker<'a> {
+    pub(super) fn new(settings: &'a Proxy, client: Result<Client, TlsError>) -> Self {
+        Self {
+            settings,
+            client,
+            resolver: Resolver::default(),
+            metrics: Metrics::new(),
+        }
+    }
+
+    /// Why the files for TLS cannot be used.
+    pub(super) fn tls_files(&self) -> Option<String> {
+        self.client.as_ref().err().map(TlsError::to_string)
+    }
+
+    /// `/cluster` of each, and the members that it tells of.
+    pub(super) async fn clusters(&self, urls: &[Url]) -> Vec<(String, Result<Seed, Silent>, Vec<ClusterMember>)> {
+        let asking = urls
+            .iter()
+            .filter_map(|url| base_url(url.as_str()).ok())
+            .map(async |url| match self.cluster(&url).await {
+                Ok((seed, members)) => (url, Ok(seed), members),
+                Err(why) => (url, Err(why), Vec::new()),
+            });
+        futures_util::future::join_all(asking).await
+    }
+
+    async fn cluster(&self, url: &str) -> Result<(Seed, Vec<ClusterMember>), Silent> {
+        let client = self.client.as_ref().map_err(|error| Silent {
+            why: unusable(error),
+            tls: None,
+        })?;
+        let answer = client.get(url, "/cluster").await;
+        let (cluster, _) = answer
+            .and_then(|answer| read_cluster(&answer))
+            .map_err(|silence| Silent::from(&silence))?;
+        let config = client.get(url, "/config").await.ok();
+        let seed = Seed {
+            members: cluster.members.iter().map(|member| member.name.clone()).collect(),
+            leader: cluster.leader,
+            ttl: config.as_ref().and_then(read_ttl),
+            paused: cluster.paused,
+        };
+        Ok((seed, cluster.members))
+    }
+
+    /// All of them at once, in the order of their names.
+    pub(super) async fn members(&self, known: BTreeMap<String, Known>) -> Vec<Member> {
+        futures_util::future::join_all(known.into_values().map(|known| self.member(known))).await
+    }
+
+    async fn member(&self, known: Known) -> Member {
+        let postgres = async {
+            match &known.address {
+                Ok(address) => self.greet(address).await,
+                Err(why) => Err(why.clone()),
+            }
+        };
+        let (postgres, rest) = tokio::join!(postgres, self.report(&known));
+        Member {
+            name: known.name,
+            address: known.address,
+            malformed: known.malformed,
+            postgres,
+            rest,
+        }
+    }
+
+    /// Dials as a session would, and asks for TLS.
+    async fn greet(&self, address: &Address) -> Told<Greeting> {
+        let (limit, user_timeout) = (self.settings.connect_timeout, self.settings.tcp_user_timeout);
+        let dialled = proxy::dial(address, limit, user_timeout, &self.resolver, &self.metrics).await;
+        let stream = dialled.map_err(|error| error.to_string())?;
+        let answer = tokio::time::timeout(GREETING, ask_for_tls(stream)).await;
+        Ok(answer.unwrap_or(Greeting::Silent))
+    }
+
+    async fn report(&self, known: &Known) -> Rest {
+        let client = match &self.client {
+            Ok(client) => client,
+            Err(error) => return Rest::NotAsked(unusable(error)),
+        };
+        let Some(url) = known.api_url.clone() else {
+            return Rest::NotAsked("it has told no api_url".to_owned());
+        };
+        let answer = client.get(&url, "/primary").await;
+        match answer.and_then(|answer| read_report(&known.name, &answer)) {
+            Ok(report) => Rest::Answered { url, report },
+            Err(silence) => Rest::Silent {
+                silent: Silent::from(&silence),
+                url,
+            },
+        }
+    }
+}
+
+fn unusable(error: &TlsError) -> String {
+    format!("the files for TLS cannot be used: {error}")
+}
+
+impl From<&Silence> for Silent {
+    fn from(silence: &Silence) -> Self {
+        Self {
+            why: words(silence),
+            tls: silence.tls_trouble(),
+        }
+    }
+}
+
+/// With the innermost cause, where hyper's own words say only "connection error".
+fn words(silence: &Silence) -> String {
+    let mut text = silence.to_string();
+    let mut next = std::error::Error::source(silence);
+    while let Some(error) = next {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        next = error.source();
+    }
+    text
+}
+
+async fn ask_for_tls(mut stream: TcpStream) -> Greeting {
+    let mut request = [0; 8];
+    request[..4].copy_from_slice(&8_u32.to_be_bytes());
+    request[4..].copy_from_slice(&SSL_REQUEST.to_be_bytes());
+    if stream.write_all(&request).await.is_err() {
+        return Greeting::Closed;
+    }
+    match stream.read_u8().await {
+        Ok(b'S') => Greeting::Tls,
+        Ok(b'N') => Greeting::Plain,
+        Ok(_) => Greeting::Foreign,
+        Err(_) => Greeting::Closed,
+    }
+}

@@ -1,0 +1,172 @@
+//! One line of the report: what was checked, how it stands, what was found, and what to do. Pure.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// How a check came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// As it should be.
+    Ok,
+    /// It works, or could not be checked; somebody should look.
+    Warn,
+    /// It does not work, or will not when it is needed.
+    Fail,
+}
+
+/// One line of the report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// How it came out.
+    pub level: Level,
+    /// What was checked.
+    pub what: String,
+    /// What was found.
+    pub found: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
+}
+
+/// All of them, in the order in which they are best read: a cause stands before what follows from it.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// The lines.
+    pub checks: Vec<Check>,
+}
+
+impl Check {
+    pub(super) fn ok(what: impl Into<String>, found: impl Into<String>) -> Self {
+        Self::new(Level::Ok, what.into(), found.into(), None)
+    }
+
+    pub(super) fn warn(what: impl Into<String>, found: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self::new(Level::Warn, what.into(), found.into(), Some(fix.into()))
+    }
+
+    pub(super) fn fail(what: impl Into<String>, found: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self::new(Level::Fail, what.into(), found.into(), Some(fix.into()))
+    }
+
+    /// What could not be looked at is no good news.
+    pub(super) fn not_checked(what: impl Into<String>, because: impl fmt::Display) -> Self {
+        Self::new(
+            Level::Warn,
+            what.into(),
+            format!("not checked: because {because}"),
+            None,
+        )
+    }
+
+    fn new(level: Level, what: String, found: String, fix: Option<String>) -> Self {
+        Self {
+            level,
+            what,
+            found,
+            fix,
+        }
+    }
+}
+
+impl Report {
+    /// Whether a script should go on.
+    pub fn has_failed(&self) -> bool {
+        self.count(Level::Fail) > 0
+    }
+
+    /// One JSON object: `checks`, each with `level`, `what`, `found` and, where there is something to do, `fix`.
+    pub fn json(&self) -> String {
+        serde_json::json!({ "checks": self.checks }).to_string()
+    }
+
+    fn count(&self, level: Level) -> usize {
+        self.checks.iter().filter(|check| check.level == level).count()
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Fail => "FAIL",
+        })
+    }
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:<4}  {} — {}", self.level, plain(&self.what), plain(&self.found))?;
+        match &self.fix {
+            Some(fix) => write!(out, " — {}", plain(fix)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.checks.iter().try_for_each(|check| writeln!(out, "{check}"))?;
+        let [ok, warn, fail] = [Level::Ok, Level::Warn, Level::Fail].map(|level| self.count(level));
+        write!(out, "{} checks: {ok} ok, {warn} warn, {fail} FAIL", self.checks.len())
+    }
+}
+
+/// Names and states come from outside: they must not begin a line of their own, nor move the cursor.
+fn plain(text: &str) -> String {
+    let escape = |letter: char| match letter {
+        letter if letter.is_control() => letter.escape_default().to_string(),
+        letter => letter.to_string(),
+    };
+    text.chars().map(escape).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        Report {
+            checks: vec![
+                Check::ok("pods", "3"),
+                Check::warn("clock", "7 s ahead", "set it"),
+                Check::fail("lock", "no\nok    lock — all is well\u{1b}[2J", "look"),
+                Check::not_checked("names", "it is forbidden"),
+            ],
+        }
+    }
+
+    #[test]
+    fn one_line_a_check_and_nothing_forges_one() {
+        assert_eq!(
+            report().to_string(),
+            "ok    pods — 3\n\
+             warn  clock — 7 s ahead — set it\n\
+             FAIL  lock — no\\nok    lock — all is well\\u{1b}[2J — look\n\
+             warn  names — not checked: because it is forbidden\n\
+             4 checks: 1 ok, 2 warn, 1 FAIL"
+        );
+    }
+
+    #[test]
+    fn only_a_fail_fails() {
+        assert!(report().has_failed());
+        let warned = Report {
+            checks: vec![Check::not_checked("names", "it is forbidden")],
+        };
+        assert!(!warned.has_failed());
+    }
+
+    #[test]
+    fn json_for_scripts() {
+        let json: serde_json::Value = serde_json::from_str(&report().json()).unwrap();
+        assert_eq!(
+            json["checks"][0],
+            serde_json::json!({"level": "ok", "what": "pods", "found": "3"})
+        );
+        assert_eq!(json["checks"][1]["fix"], "set it");
+        assert_eq!(json["checks"][2]["level"], "fail");
+    }
+}

@@ -1,0 +1,73 @@
+//! What the facts mean, line by line. Pure: no I/O and no clock.
+
+mod cluster;
+mod host;
+mod lock;
+mod members;
+mod names;
+pub(super) mod rights;
+mod tls;
+
+use super::check::Check;
+use super::facts::{Api, Facts, Unreached};
+use crate::config::Doctor;
+
+pub(super) fn everything(settings: &Doctor, facts: &Facts) -> Vec<Check> {
+    let mut checks = Vec::new();
+    if let Some(problem) = &facts.tls_files {
+        checks.push(Check::fail(
+            "TLS files",
+            problem,
+            "--patroni-ca, --patroni-cert and --patroni-key name PEM files that this process must be able to read",
+        ));
+    }
+    match &facts.api {
+        None => {}
+        Some(Err(unreached)) => checks.extend(unreachable(unreached)),
+        Some(Ok(api)) => checks.extend(kubernetes(settings, api)),
+    }
+    let tls = &settings.proxy.finding.patroni_tls;
+    checks.extend(cluster::seeds(&facts.seeds, tls));
+    checks.extend(members::all(facts, tls));
+    checks.push(lock::hold(settings.proxy.hold, ttl(facts)));
+    checks.push(host::room(settings.proxy.max_sessions, facts.room));
+    checks
+}
+
+fn kubernetes(settings: &Doctor, api: &Api) -> Vec<Check> {
+    let mut checks = vec![host::credentials(api)];
+    checks.extend(rights::all(api));
+    checks.extend(lock::objects(api));
+    checks.extend(lock::renewal(api));
+    checks.extend(lock::config(api));
+    checks.extend(cluster::pods(api));
+    checks.extend(names::all(api, settings));
+    checks.extend(host::clocks(api));
+    checks
+}
+
+/// Whatever needs the API is named, so that nobody takes silence for good news.
+fn unreachable(unreached: &Unreached) -> Vec<Check> {
+    let (first, because) = host::unreached(unreached);
+    let lost = [
+        "rights",
+        "leader object",
+        "lock is renewed",
+        "pods",
+        "names of Services",
+        "clock",
+    ];
+    let lost = lost.into_iter().map(|what| Check::not_checked(what, because));
+    [first].into_iter().chain(lost).collect()
+}
+
+/// The lease's length: the lock's, or what a member tells.
+fn ttl(facts: &Facts) -> Option<std::time::Duration> {
+    let api = facts.api.as_ref().and_then(|api| api.as_ref().ok());
+    let locks = api.and_then(Api::lock).map(|(_, lock)| lock.ttl);
+    let seeds = facts.seeds.iter().filter_map(|(_, seed)| seed.as_ref().ok());
+    locks.or_else(|| seeds.filter_map(|seed| seed.ttl).max())
+}
+
+#[cfg(test)]
+mod tests;

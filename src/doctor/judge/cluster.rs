@@ -1,0 +1,116 @@
+//! Which members there are: by pods, and by `/cluster`.
+
+use super::tls;
+use crate::config::PatroniTls;
+use crate::doctor::check::Check;
+use crate::doctor::facts::{Api, Seed, Silent};
+
+pub(super) fn pods(api: &Api) -> Option<Check> {
+    let what = "pods";
+    let pods = match &api.pods {
+        Ok(pods) => pods,
+        Err(why) => return Some(Check::not_checked(what, why)),
+    };
+    let (selector, namespace) = (&api.selector, &api.namespace);
+    let selected = format!("{} in namespace {namespace} with {selector}", count(pods.len(), "pod"));
+    let lost = api.holder().filter(|holder| !pods.iter().any(|pod| pod == holder));
+    Some(match lost {
+        Some(holder) => Check::fail(
+            what,
+            format!("{selected}; {holder}, which holds the lock, is not among them, so its address is not known"),
+            selector_for(api, holder),
+        ),
+        None if pods.is_empty() => Check::fail(
+            what,
+            selected,
+            format!(
+                "--selector must be the labels of Patroni's pods: kubectl get pods --namespace {namespace} --show-labels"
+            ),
+        ),
+        None => Check::ok(what, format!("{selected}: {}", pods.join(", "))),
+    })
+}
+
+/// The label whose value is the scope is Patroni's scope_label, most likely.
+fn selector_for(api: &Api, holder: &str) -> String {
+    let Some(labels) = &api.holder_labels else {
+        return format!(
+            "--selector must be the labels of Patroni's pods, and {holder} has to be a pod of namespace {}",
+            api.namespace
+        );
+    };
+    let shown: Vec<_> = labels.iter().map(|(label, value)| format!("{label}={value}")).collect();
+    match labels.iter().find(|(_, value)| **value == api.scope) {
+        Some((label, value)) => format!("--selector {label}={value}"),
+        None => format!("--selector must fit the labels of {holder}: {}", shown.join(",")),
+    }
+}
+
+/// One that answers is enough, so a warning is enough where another does.
+pub(super) fn seeds(seeds: &[(String, Result<Seed, Silent>)], files: &PatroniTls) -> Vec<Check> {
+    let told: Vec<_> = seeds.iter().filter_map(|(_, told)| told.as_ref().ok()).collect();
+    let mut checks = Vec::new();
+    for (url, answer) in seeds {
+        let what = format!("{url}/cluster");
+        checks.push(match answer {
+            Ok(seed) => cluster(what, seed),
+            Err(silent) => {
+                let (found, fix) = no_cluster(silent, files);
+                let grade = if told.is_empty() { Check::fail } else { Check::warn };
+                grade(what, found, fix)
+            }
+        });
+    }
+    let leaders: Vec<_> = told.iter().filter_map(|seed| seed.leader.as_ref()).collect();
+    if leaders.windows(2).any(|pair| pair[0] != pair[1]) {
+        checks.push(Check::fail(
+            "/cluster",
+            "members disagree about who leads",
+            "in a change of leader this passes; else the URLs of --patroni belong to different clusters, or a member is cut off from Patroni's DCS",
+        ));
+    }
+    if told.iter().any(|seed| seed.paused) {
+        checks.push(paused());
+    }
+    checks
+}
+
+pub(super) fn paused() -> Check {
+    Check::warn(
+        "pause",
+        "Patroni is paused: nobody is promoted if the primary fails",
+        "when the work is done: patronictl resume",
+    )
+}
+
+fn no_cluster(silent: &Silent, files: &PatroniTls) -> (String, String) {
+    match &silent.tls {
+        Some(trouble) => {
+            let (found, fix) = tls::explain(trouble, files);
+            (format!("{found} ({})", silent.why), fix)
+        }
+        None => (
+            silent.why.clone(),
+            "is Patroni running there? --patroni takes the host and port of restapi.connect_address; a firewall or network policy must let this host through".to_owned(),
+        ),
+    }
+}
+
+fn cluster(what: String, seed: &Seed) -> Check {
+    let members = format!("{}: {}", count(seed.members.len(), "member"), seed.members.join(", "));
+    match &seed.leader {
+        Some(leader) => Check::ok(what, format!("{members}; {leader} leads")),
+        None => Check::fail(
+            what,
+            format!("{members}; nobody leads"),
+            "ask patronictl list, and the members' logs, why none is fit to lead",
+        ),
+    }
+}
+
+fn count(count: usize, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        count => format!("{count} {what}s"),
+    }
+}

@@ -1,0 +1,185 @@
+//! The leader object, its renewal, and the times that must fit each other.
+
+use std::time::Duration;
+
+use humantime::format_duration;
+
+use super::cluster::paused;
+use crate::doctor::check::Check;
+use crate::doctor::facts::{Api, LeaderObject, Renewal};
+use crate::leader::observation::ObjectKind;
+
+/// From the lock to a primary that accepts writes: some seconds, more with much WAL to replay.
+const PROMOTION: Duration = Duration::from_secs(5);
+
+pub(super) fn objects(api: &Api) -> Vec<Check> {
+    let what = "leader object";
+    let mut checks = Vec::new();
+    let mut locks = Vec::new();
+    let mut unknown = false;
+    for (kind, told) in &api.leaders {
+        match told {
+            Ok(LeaderObject::Lock(lock, problem)) => {
+                locks.push(*kind);
+                if let Some(problem) = problem {
+                    let found = format!("{}: {problem}", title(api, *kind));
+                    checks.push(Check::warn(
+                        what,
+                        found,
+                        "only Patroni should write it: see who else does",
+                    ));
+                }
+                let ttl = format_duration(lock.ttl);
+                match &lock.holder {
+                    Some(holder) => checks.push(Check::ok(
+                        what,
+                        format!("{}: {holder} holds the lock, ttl {ttl}", title(api, *kind)),
+                    )),
+                    None => checks.push(Check::fail(
+                        what,
+                        format!("{}: nobody holds the lock", title(api, *kind)),
+                        "Patroni has released it and no member has taken it: ask patronictl list, and the members' logs, why none is fit to lead",
+                    )),
+                }
+            }
+            Ok(LeaderObject::Absent | LeaderObject::Foreign) => {}
+            Err(why) => {
+                unknown = true;
+                checks.push(Check::not_checked(format!("{what}, {}", title(api, *kind)), why));
+            }
+        }
+    }
+    match locks.len() {
+        0 if !unknown => checks.push(absent(api)),
+        2 => checks.push(Check::warn(
+            what,
+            format!(
+                "both kinds have a lock, {} and {}; the one renewed last counts",
+                title(api, locks[0]),
+                title(api, locks[1])
+            ),
+            "one is left over from a change of kubernetes.use_endpoints: delete the one that Patroni no longer renews",
+        )),
+        _ => {}
+    }
+    checks
+}
+
+fn absent(api: &Api) -> Check {
+    let foreign = api.leaders.iter().find(|(_, told)| *told == Ok(LeaderObject::Foreign));
+    let both = format!(
+        "{} nor {}",
+        title(api, ObjectKind::Endpoints),
+        title(api, ObjectKind::ConfigMap)
+    );
+    let found = match foreign {
+        Some((kind, _)) => format!("{} exists, but Patroni's annotations are not on it", title(api, *kind)),
+        None => format!("there is neither {both}"),
+    };
+    let fix = if api.scopes.is_empty() {
+        format!(
+            "--scope must be Patroni's scope, and --namespace its namespace; no leader object of any scope is in namespace {}. If Patroni keeps its lock elsewhere (etcd, Consul), use --patroni instead",
+            api.namespace
+        )
+    } else {
+        let mut scopes = api.scopes.clone();
+        scopes.sort();
+        scopes.dedup();
+        format!(
+            "--scope must be Patroni's scope; in namespace {} there is: {}",
+            api.namespace,
+            scopes.join(", ")
+        )
+    };
+    Check::fail("leader object", found, fix)
+}
+
+pub(super) fn renewal(api: &Api) -> Option<Check> {
+    let what = "lock is renewed";
+    Some(match &api.renewal {
+        Err(why) => Check::not_checked(what, why),
+        Ok(Renewal::Renewed { after, .. }) => Check::ok(what, format!("seen after {:.1} s", after.as_secs_f64())),
+        Ok(Renewal::Missing(within)) => Check::fail(
+            what,
+            format!(
+                "not within {} (Patroni's loop_wait and some seconds)",
+                format_duration(*within)
+            ),
+            match api.holder() {
+                Some(holder) => format!(
+                    "look at Patroni on {holder}: kubectl logs {holder}. Is it running, and does it reach the Kubernetes API? When ttl is over, another member takes the lock"
+                ),
+                None => "no member holds the lock: look at their logs".to_owned(),
+            },
+        ),
+    })
+}
+
+/// What of Patroni's dynamic configuration keeps clients from a primary.
+pub(super) fn config(api: &Api) -> Vec<Check> {
+    let config = match &api.config {
+        Ok(Some(config)) => config,
+        Ok(None) if api.lock().is_none() => return Vec::new(),
+        Ok(None) => {
+            let (what, scope) = ("Patroni's configuration", &api.scope);
+            let found = format!("there is no object {scope}-config with it; loop_wait is taken for 10 s");
+            return vec![Check::warn(what, found, "Patroni writes it by itself: see its log")];
+        }
+        Err(why) => return vec![Check::not_checked("Patroni's configuration", why)],
+    };
+    let mut checks = Vec::new();
+    if config.settings.standby_cluster {
+        checks.push(Check::fail(
+            "standby cluster",
+            "this cluster follows another one, so its leader accepts no writes: every client is held",
+            "point pgnorth at the other cluster, or end the standby: patronictl edit-config, and remove standby_cluster",
+        ));
+    }
+    if config.settings.paused {
+        checks.push(paused());
+    }
+    checks
+}
+
+/// A client that comes when the primary crashes has to wait until the lease is over and another member is promoted.
+pub(super) fn hold(hold: Duration, ttl: Option<Duration>) -> Check {
+    let what = "--hold and Patroni's ttl";
+    let Some(ttl) = ttl else {
+        return Check::not_checked(what, "ttl is not known");
+    };
+    let found = format!("hold {}, ttl {}", format_duration(hold), format_duration(ttl));
+    let fix = format!(
+        "--hold {} (ttl and some seconds for the promotion), if your clients' own timeouts allow it",
+        format_duration(ttl + 2 * PROMOTION)
+    );
+    if hold.is_zero() {
+        Check::warn(
+            what,
+            format!("{found}: clients are refused at once while there is no leader"),
+            fix,
+        )
+    } else if hold < ttl {
+        Check::fail(
+            what,
+            format!("{found}: when the primary crashes, clients are refused before another one can be promoted"),
+            fix,
+        )
+    } else if hold < ttl + PROMOTION {
+        Check::warn(
+            what,
+            format!("{found}: a failover after a crash may take longer than clients wait"),
+            fix,
+        )
+    } else {
+        Check::ok(what, found)
+    }
+}
+
+/// `endpoints default/demo`.
+fn title(api: &Api, kind: ObjectKind) -> String {
+    let (namespace, scope) = (&api.namespace, &api.scope);
+    match kind {
+        ObjectKind::Endpoints => format!("endpoints {namespace}/{scope}"),
+        ObjectKind::ConfigMap => format!("configmap {namespace}/{scope}-leader"),
+    }
+}

@@ -1,0 +1,201 @@
+//! Each member: whether PostgreSQL and the REST API are reached, and whether what it says goes with the lock.
+
+use super::tls;
+use crate::config::PatroniTls;
+use crate::doctor::check::Check;
+use crate::doctor::facts::{Api, Facts, Greeting, Member, Rest, Silent};
+use crate::leader::observation::{Report, Role};
+
+/// What is known of the cluster when a member is judged.
+struct Whole<'a> {
+    /// Who holds the lock, by the lock or by `/cluster`.
+    leader: Option<&'a str>,
+    /// The leader's own report.
+    report: Option<&'a Report>,
+    tls: &'a PatroniTls,
+}
+
+pub(super) fn all(facts: &Facts, tls: &PatroniTls) -> Vec<Check> {
+    let leader = leader(facts);
+    let of_leader = facts.members.iter().find(|member| Some(member.name.as_str()) == leader);
+    let whole = Whole {
+        leader,
+        report: of_leader.and_then(Member::report),
+        tls,
+    };
+    if facts.members.is_empty() {
+        return vec![Check::not_checked("members", "none is known")];
+    }
+    facts
+        .members
+        .iter()
+        .flat_map(|member| [postgres(member, &whole), rest(member, &whole)])
+        .collect()
+}
+
+fn leader(facts: &Facts) -> Option<&str> {
+    let api = facts.api.as_ref().and_then(|api| api.as_ref().ok());
+    let seeds = facts.seeds.iter().filter_map(|(_, told)| told.as_ref().ok());
+    api.and_then(Api::holder)
+        .or_else(|| seeds.filter_map(|seed| seed.leader.as_deref()).next())
+}
+
+impl Member {
+    fn report(&self) -> Option<&Report> {
+        match &self.rest {
+            Rest::Answered { report, .. } => Some(report),
+            Rest::NotAsked(_) | Rest::Silent { .. } => None,
+        }
+    }
+}
+
+impl Whole<'_> {
+    fn is_leader(&self, member: &Member) -> bool {
+        self.leader == Some(member.name.as_str())
+    }
+
+    /// What breaks the leader breaks everything; of another member it is a warning.
+    fn grade(&self, member: &Member, what: String, found: String, fix: &str) -> Check {
+        if self.is_leader(member) {
+            Check::fail(what, format!("{found}; this is the leader"), fix)
+        } else {
+            Check::warn(what, found, fix)
+        }
+    }
+}
+
+fn postgres(member: &Member, whole: &Whole<'_>) -> Check {
+    let what = format!("{}, PostgreSQL", member.name);
+    let address = match &member.address {
+        Ok(address) => address,
+        Err(why) => {
+            return Check::fail(
+                what,
+                why,
+                "Patroni writes conn_url from postgresql.connect_address: it has to be host:port, as reached from here",
+            );
+        }
+    };
+    let greeting = match &member.postgres {
+        Ok(greeting) => greeting,
+        Err(why) => {
+            let found = format!("cannot connect to {address}: {why}");
+            let fix = "is PostgreSQL running there? A network policy, firewall or mesh must let pgnorth through to this port (from a laptop, pod addresses are often out of reach: run it in a pod)";
+            return whole.grade(member, what, found, fix);
+        }
+    };
+    let found = match greeting {
+        Greeting::Tls => format!("{address} answers; TLS is on"),
+        Greeting::Plain => format!("{address} answers; TLS is off"),
+        Greeting::Silent | Greeting::Closed | Greeting::Foreign => {
+            let then = match greeting {
+                Greeting::Silent => "says nothing to an SSLRequest",
+                Greeting::Closed => "closes the connection",
+                _ => "does not answer like PostgreSQL",
+            };
+            let found = format!("{address} accepts, but {then}");
+            let fix = "PostgreSQL is starting, out of connections, or something else has this port: a mesh's sidecar that demands mTLS, or a pooler. See deploy/components/istio";
+            return whole.grade(member, what, found, fix);
+        }
+    };
+    match &member.malformed {
+        Some(problem) => Check::warn(
+            what,
+            format!("{found}; {problem}"),
+            "Patroni writes this annotation: see its log on this member",
+        ),
+        None => Check::ok(what, found),
+    }
+}
+
+fn rest(member: &Member, whole: &Whole<'_>) -> Check {
+    let what = format!("{}, REST API", member.name);
+    match &member.rest {
+        Rest::NotAsked(why) => {
+            let fix = "Patroni writes api_url from restapi.connect_address once it runs: see its log on this member";
+            whole.grade(member, what, format!("not checked: because {why}"), fix)
+        }
+        Rest::Silent {
+            url,
+            silent: Silent { why, tls: None },
+        } => {
+            let fix = "is Patroni running there? A network policy, firewall or mesh must let pgnorth through to this port (from a laptop, pod addresses are often out of reach: run it in a pod)";
+            whole.grade(member, what, format!("{url} gives no answer: {why}"), fix)
+        }
+        Rest::Silent {
+            url,
+            silent: Silent {
+                why,
+                tls: Some(trouble),
+            },
+        } => {
+            let (found, fix) = tls::explain(trouble, whole.tls);
+            Check::fail(what, format!("{url}: {found} ({why})"), fix)
+        }
+        Rest::Answered { url, report } => answered(member, whole, what, url, report),
+    }
+}
+
+fn answered(member: &Member, whole: &Whole<'_>, what: String, url: &str, report: &Report) -> Check {
+    let timeline = report
+        .timeline
+        .map_or_else(String::new, |timeline| format!(", timeline {timeline}"));
+    let role = match report.role {
+        Role::Primary => "primary",
+        Role::StandbyLeader => "standby_leader",
+        Role::Other => "not primary",
+    };
+    let found = format!("{url} says: {role}, {}{timeline}", report.state);
+    let leads = whole.is_leader(member);
+    if leads && !report.is_writable() {
+        let found = format!("{found}, but this member holds the lock: clients are held until it accepts writes");
+        return Check::fail(
+            what,
+            found,
+            "right after a failover this passes in seconds; else see Patroni's and PostgreSQL's log on this member",
+        );
+    }
+    if !leads && report.is_writable() {
+        let holder = whole.leader.map_or_else(
+            || "nobody holds the lock".to_owned(),
+            |leader| format!("{leader} holds the lock"),
+        );
+        let found = format!("{found}, but {holder}");
+        return Check::fail(
+            what,
+            found,
+            "two primaries, or a change of leader under way: run this again; if it stays, somebody promoted this one by hand, or the members are of different clusters (--selector, --scope). Stop the wrong one",
+        );
+    }
+    if let Some(leader) = whole.report
+        && let (Some(ours), Some(theirs)) = (&report.system, &leader.system)
+        && ours != theirs
+    {
+        let found = format!("{found}, but its system identifier {ours} is not the leader's {theirs}");
+        return Check::fail(
+            what,
+            found,
+            "it belongs to another cluster: --selector takes in too many pods, or its data directory must be made anew (patronictl reinit)",
+        );
+    }
+    let behind = whole
+        .report
+        .and_then(|leader| leader.timeline.zip(report.timeline))
+        .filter(|(leader, own)| leader != own);
+    if let Some((leader, _)) = behind {
+        let found = format!("{found}, but the leader is on timeline {leader}");
+        return Check::warn(
+            what,
+            found,
+            "right after a failover this passes; else the replica does not follow: patronictl list, then patronictl reinit",
+        );
+    }
+    if report.state != "running" && report.state != "streaming" {
+        return Check::warn(
+            what,
+            found,
+            "this member cannot take over now: see PostgreSQL's log on it",
+        );
+    }
+    Check::ok(what, found)
+}

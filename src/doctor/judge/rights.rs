@@ -1,0 +1,146 @@
+//! Which rights are used, what for, and what happens without them. Measured by taking each away: README, "The rights".
+
+use crate::config::Doctor;
+use crate::doctor::check::Check;
+use crate::doctor::facts::{Api, Right};
+use crate::leader::observation::ObjectKind;
+
+/// As in deploy/base/rbac.yaml.
+const PROXY: [Right; 8] = [
+    core("get", "endpoints"),
+    core("list", "endpoints"),
+    core("watch", "endpoints"),
+    core("get", "configmaps"),
+    core("list", "configmaps"),
+    core("watch", "configmaps"),
+    core("list", "pods"),
+    core("watch", "pods"),
+];
+
+/// What more deploy/publish/rbac.yaml has.
+const PUBLISH: [Right; 4] = [
+    core("get", "services"),
+    right("get", "discovery.k8s.io", "endpointslices"),
+    right("create", "discovery.k8s.io", "endpointslices"),
+    right("update", "discovery.k8s.io", "endpointslices"),
+];
+const WITH_ENDPOINTS: [Right; 2] = [core("create", "endpoints"), core("update", "endpoints")];
+const WITH_LEASE: [Right; 3] = [
+    right("get", "coordination.k8s.io", "leases"),
+    right("create", "coordination.k8s.io", "leases"),
+    right("update", "coordination.k8s.io", "leases"),
+];
+
+/// What a missing right means.
+enum Without {
+    /// All goes on.
+    Nothing,
+    Worse(&'static str),
+    Broken(&'static str),
+}
+
+const fn core(verb: &'static str, resource: &'static str) -> Right {
+    right(verb, "", resource)
+}
+
+const fn right(verb: &'static str, group: &'static str, resource: &'static str) -> Right {
+    Right { verb, group, resource }
+}
+
+/// The rights that these settings take.
+pub(in crate::doctor) fn needed(settings: &Doctor) -> Vec<Right> {
+    let mut needed = PROXY.to_vec();
+    if settings.service.is_some() {
+        needed.extend(PUBLISH);
+        if settings.endpoints {
+            needed.extend(WITH_ENDPOINTS);
+        }
+        if settings.lease.is_some() {
+            needed.extend(WITH_LEASE);
+        }
+    }
+    needed
+}
+
+/// One line for each resource that is whole, one for each right that is missing.
+pub(super) fn all(api: &Api) -> Vec<Check> {
+    let mut resources: Vec<&str> = Vec::new();
+    for (right, _) in &api.rights {
+        if !resources.contains(&right.resource) {
+            resources.push(right.resource);
+        }
+    }
+    let mut checks = Vec::new();
+    for resource in resources {
+        let of_it = api.rights.iter().filter(|(right, _)| right.resource == resource);
+        let mut granted = Vec::new();
+        for (right, told) in of_it {
+            match told {
+                Ok(true) => granted.push(right.verb),
+                Ok(false) => checks.push(missing(api, *right)),
+                Err(why) => checks.push(Check::not_checked(title(*right), why)),
+            }
+        }
+        if !granted.is_empty() {
+            let what = format!("rights on {resource}");
+            checks.push(Check::ok(what, format!("{} granted", granted.join(", "))));
+        }
+    }
+    checks
+}
+
+fn title(right: Right) -> String {
+    format!("right to {} {}", right.verb, right.resource)
+}
+
+fn missing(api: &Api, right: Right) -> Check {
+    let what = title(right);
+    let subject = format!("not granted in namespace {}", api.namespace);
+    let role = match (right.verb, right.resource) {
+        ("create" | "update", _) | (_, "services" | "endpointslices" | "leases") => "deploy/publish/rbac.yaml",
+        _ => "deploy/base/rbac.yaml",
+    };
+    let fix = format!(
+        "grant verb {} on {} to the user or service account of these credentials: {role} has the whole Role",
+        right.verb,
+        qualified(right),
+    );
+    match without(right, api.lock().map(|(kind, _)| kind)) {
+        Without::Nothing => Check::ok(
+            what,
+            format!("{subject}, and not needed: the lock is kept in the other kind"),
+        ),
+        Without::Worse(then) => Check::warn(what, format!("{subject}: {then}"), fix),
+        Without::Broken(then) => Check::fail(what, format!("{subject}: {then}"), fix),
+    }
+}
+
+fn qualified(right: Right) -> String {
+    match right.group {
+        "" => right.resource.to_owned(),
+        group => format!("{}.{group}", right.resource),
+    }
+}
+
+fn without(right: Right, lock: Option<ObjectKind>) -> Without {
+    let kind = match right.resource {
+        "endpoints" => Some(ObjectKind::Endpoints),
+        "configmaps" => Some(ObjectKind::ConfigMap),
+        _ => None,
+    };
+    match (right.verb, right.resource) {
+        ("get" | "list" | "watch", _) if kind.is_some() && lock.is_some() && kind != lock => Without::Nothing,
+        ("get", "endpoints" | "configmaps") => {
+            Without::Broken("an overdue renewal of the lock counts as a silent API, so a fence may come late")
+        }
+        ("list", "endpoints" | "configmaps") => Without::Broken(
+            "the lock cannot be seen; only Patroni's REST API tells who leads, and no switchover is seen coming",
+        ),
+        ("watch", "endpoints" | "configmaps") => {
+            Without::Broken("the lock is only listed twice a second, and each refusal counts as a silent API")
+        }
+        ("list", "pods") => Without::Broken("no member's address is known, so every client is held and then refused"),
+        ("watch", "pods") => Without::Worse("pods are listed twice a second instead"),
+        _ => Without::Broken("pgnorth publish cannot keep the Service"),
+    }
+}

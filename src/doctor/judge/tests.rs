@@ -1,0 +1,412 @@
+//! Each row: what is wrong, and the line that has to say so.
+
+use std::time::{Duration, SystemTime};
+
+use super::*;
+use crate::config::{Job, Settings};
+use crate::discovery::patroni::TlsTrouble;
+use crate::doctor::check::Level;
+use crate::doctor::facts::{Config, Greeting, LeaderObject, Member, Renewal, Rest, Room, Seed, Service, Silent};
+use crate::leader::Address;
+use crate::leader::observation::{ClusterSettings, Lock, ObjectKind, Report, Role};
+
+fn settings(flags: &str) -> Doctor {
+    let line = format!("pgnorth doctor --scope demo --hold 60s {flags}");
+    match Settings::read(line.split_whitespace().map(Into::into), |_| None)
+        .unwrap()
+        .job
+    {
+        Job::Doctor(doctor) => doctor,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn lock(holder: Option<&str>, written: u64) -> LeaderObject {
+    let lock = Lock {
+        holder: holder.map(str::to_owned),
+        ttl: Duration::from_secs(30),
+        renewal: [None, Some(written.to_string()), None],
+        written: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(written)),
+    };
+    LeaderObject::Lock(lock, None)
+}
+
+fn report(role: Role, timeline: u32) -> Report {
+    Report {
+        holds_lock: role == Role::Primary,
+        role,
+        state: "running".into(),
+        timeline: Some(timeline),
+        system: Some("7".into()),
+        paused: false,
+        failsafe_active: false,
+    }
+}
+
+fn member(name: &str, role: Role) -> Member {
+    Member {
+        name: name.into(),
+        address: Ok(Address::new("10.0.0.7", 5432).unwrap()),
+        malformed: None,
+        postgres: Ok(Greeting::Tls),
+        rest: Rest::Answered {
+            url: format!("http://{name}:8008"),
+            report: report(role, 3),
+        },
+    }
+}
+
+fn silent(tls: Option<TlsTrouble>) -> Rest {
+    Rest::Silent {
+        url: "https://demo-0:8008".into(),
+        silent: Silent {
+            why: "the words of the error".into(),
+            tls,
+        },
+    }
+}
+
+fn service(name: &str, has_selector: bool, is_patronis: bool) -> Service {
+    Service {
+        name: name.into(),
+        has_selector,
+        is_patronis,
+    }
+}
+
+/// Nothing is wrong: demo-0 leads by Endpoints, demo-1 follows.
+fn healthy(settings: &Doctor) -> Facts {
+    let api = Api {
+        namespace: "db".into(),
+        scope: "demo".into(),
+        selector: "cluster-name=demo".into(),
+        version: Ok("v1.33.0".into()),
+        rights: rights::needed(settings)
+            .into_iter()
+            .map(|right| (right, Ok(true)))
+            .collect(),
+        leaders: vec![
+            (ObjectKind::Endpoints, Ok(lock(Some("demo-0"), 5))),
+            (ObjectKind::ConfigMap, Ok(LeaderObject::Absent)),
+        ],
+        scopes: Vec::new(),
+        config: Ok(Some(Config {
+            settings: ClusterSettings {
+                paused: false,
+                standby_cluster: false,
+            },
+            loop_wait: Some(Duration::from_secs(10)),
+        })),
+        renewal: Ok(Renewal::Renewed {
+            after: Duration::from_secs(4),
+            ahead: Some(0.1),
+        }),
+        pods: Ok(vec!["demo-0".into(), "demo-1".into()]),
+        holder_labels: None,
+        services: Ok(vec![
+            service("demo", false, true),
+            service("postgres-primary", true, false),
+        ]),
+        published: None,
+        ahead: Ok(-0.2),
+    };
+    Facts {
+        api: Some(Ok(api)),
+        seeds: Vec::new(),
+        members: vec![member("demo-0", Role::Primary), member("demo-1", Role::Other)],
+        tls_files: None,
+        room: Room {
+            sessions: 100_000,
+            files: 1_000_000,
+        },
+    }
+}
+
+fn api(facts: &mut Facts) -> &mut Api {
+    facts.api.as_mut().unwrap().as_mut().unwrap()
+}
+
+/// The right with this title, `get endpoints`, is not granted.
+fn take(facts: &mut Facts, title: &str) {
+    let mut taken = 0;
+    for (right, told) in &mut api(facts).rights {
+        if format!("{} {}", right.verb, right.resource) == title {
+            *told = Ok(false);
+            taken += 1;
+        }
+    }
+    assert_eq!(taken, 1, "{title}");
+}
+
+/// The lock in ConfigMaps, and a Service of the scope's name has Endpoints of its own.
+fn in_config_maps(facts: &mut Facts) {
+    let api = api(facts);
+    api.leaders[0].1 = Ok(LeaderObject::Foreign);
+    api.leaders[1].1 = Ok(lock(Some("demo-0"), 5));
+}
+
+#[test]
+fn a_healthy_cluster_is_ok_in_every_line() {
+    for flags in ["", "--service postgres-primary --endpoints --lease pgnorth-publish"] {
+        let settings = settings(flags);
+        let mut facts = healthy(&settings);
+        if !flags.is_empty() {
+            api(&mut facts).published = Some(("postgres-primary".into(), Ok(())));
+        }
+        let checks = everything(&settings, &facts);
+        assert!(checks.len() >= 14, "{checks:#?}");
+        let titles: std::collections::BTreeSet<_> = checks.iter().map(|check| &check.what).collect();
+        assert_eq!(titles.len(), checks.len(), "a check stands twice: {checks:#?}");
+        for check in checks {
+            assert_eq!(check.level, Level::Ok, "{check}");
+            assert_eq!(check.fix, None, "{check}");
+        }
+    }
+}
+
+type Row = (&'static str, fn(&mut Facts), Level, &'static str);
+
+/// Name, what is broken, and words that stand in the one line which is not ok.
+#[rustfmt::skip]
+const ROWS: [Row; 44] = [
+    ("a right of the lock's kind: get", |f| take(f, "get endpoints"), Level::Fail, "right to get endpoints — not granted in namespace db: an overdue renewal of the lock counts as a silent API, so a fence may come late"),
+    ("a right of the lock's kind: list", |f| take(f, "list endpoints"), Level::Fail, "grant verb list on endpoints"),
+    ("list of pods", |f| take(f, "list pods"), Level::Fail, "every client is held"),
+    ("watch of pods", |f| take(f, "watch pods"), Level::Warn, "twice a second"),
+    ("rights unknown", |f| api(f).rights[0].1 = Err("it broke".into()), Level::Warn, "right to get endpoints — not checked: because it broke"),
+    ("no leader object", |f| { api(f).leaders[0].1 = Ok(LeaderObject::Absent); api(f).scopes = vec!["other".into()] }, Level::Fail, "there is neither endpoints db/demo nor configmap db/demo-leader — --scope must be Patroni's scope; in namespace db there is: other"),
+    ("no leader object of any scope", |f| api(f).leaders[0].1 = Ok(LeaderObject::Absent), Level::Fail, "use --patroni instead"),
+    ("Endpoints that are not Patroni's", |f| api(f).leaders[0].1 = Ok(LeaderObject::Foreign), Level::Fail, "endpoints db/demo exists, but Patroni's annotations are not on it"),
+    ("a released lock", |f| api(f).leaders[0].1 = Ok(lock(None, 5)), Level::Fail, "nobody holds the lock"),
+    ("both kinds", |f| api(f).leaders[1].1 = Ok(lock(Some("demo-9"), 4)), Level::Warn, "both kinds have a lock"),
+    ("one kind forbidden", |f| api(f).leaders[1].1 = Err("it is forbidden".into()), Level::Warn, "leader object, configmap db/demo-leader — not checked: because it is forbidden"),
+    ("an odd ttl", |f| if let Ok(LeaderObject::Lock(_, problem)) = &mut api(f).leaders[0].1 { *problem = Some("annotation `ttl` is odd".into()) }, Level::Warn, "annotation `ttl` is odd"),
+    ("no renewal", |f| api(f).renewal = Ok(Renewal::Missing(Duration::from_secs(13))), Level::Fail, "lock is renewed — not within 13s (Patroni's loop_wait and some seconds) — look at Patroni on demo-0"),
+    ("no watch", |f| api(f).renewal = Err("its watch failed".into()), Level::Warn, "lock is renewed — not checked: because its watch failed"),
+    ("pause", |f| if let Ok(Some(config)) = &mut api(f).config { config.settings.paused = true }, Level::Warn, "patronictl resume"),
+    ("a standby cluster", |f| if let Ok(Some(config)) = &mut api(f).config { config.settings.standby_cluster = true }, Level::Fail, "accepts no writes"),
+    ("no configuration", |f| api(f).config = Ok(None), Level::Warn, "there is no object demo-config"),
+    ("configuration forbidden", |f| api(f).config = Err("it is forbidden".into()), Level::Warn, "Patroni's configuration — not checked: because it is forbidden"),
+    ("no pods", |f| api(f).pods = Ok(Vec::new()), Level::Fail, "0 pods in namespace db with cluster-name=demo; demo-0, which holds the lock, is not among them"),
+    ("another selector", |f| { api(f).pods = Ok(vec!["x-0".into()]); api(f).holder_labels = Some([("app", "pg"), ("cluster", "demo")].map(|(l, v)| (l.into(), v.into())).into()) }, Level::Fail, "--selector cluster=demo"),
+    ("another selector, no label with the scope", |f| { api(f).pods = Ok(vec![]); api(f).holder_labels = Some([("app", "pg"), ("no", "1")].map(|(l, v)| (l.into(), v.into())).into()) }, Level::Fail, "the labels of demo-0: app=pg,no=1"),
+    ("pods forbidden", |f| api(f).pods = Err("it is forbidden".into()), Level::Warn, "pods — not checked: because it is forbidden"),
+    ("a Service named like the scope", |f| api(f).services = Ok(vec![service("demo", true, false)]), Level::Fail, "service db/demo — it has a selector, and the Endpoints of its name are where Patroni keeps its lock"),
+    ("a Service with Patroni's Endpoints", |f| api(f).services = Ok(vec![service("other", true, true)]), Level::Fail, "service db/other"),
+    ("a Service named like the configuration", |f| api(f).services = Ok(vec![service("demo-config", true, false)]), Level::Fail, "keeps its configuration"),
+    ("Services forbidden", |f| api(f).services = Err("it is forbidden".into()), Level::Warn, "names of Services — not checked: because it is forbidden"),
+    ("publish is refused", |f| api(f).published = Some(("p".into(), Err("it has two ports".into()))), Level::Fail, "service db/p — it has two ports"),
+    ("the API's clock", |f| api(f).ahead = Ok(7.4), Level::Warn, "clock of the Kubernetes API — 7 s ahead of this host's"),
+    ("the leader's clock", |f| api(f).renewal = Ok(Renewal::Renewed { after: Duration::ZERO, ahead: Some(-61.0) }), Level::Warn, "clock of demo-0 — 61 s behind this host's"),
+    ("no date", |f| api(f).ahead = Err("its answers carry no date".into()), Level::Warn, "not checked: because its answers carry no date"),
+    ("TLS files", |f| f.tls_files = Some("/ca.crt: no such file".into()), Level::Fail, "TLS files — /ca.crt: no such file"),
+    ("open files", |f| f.room = Room { sessions: 400, files: 1024 }, Level::Warn, "a hard limit of 1024 open files here has room for 400 sessions, not 10000"),
+    ("the leader out of reach", |f| f.members[0].postgres = Err("no answer within 1s".into()), Level::Fail, "demo-0, PostgreSQL — cannot connect to 10.0.0.7:5432: no answer within 1s; this is the leader"),
+    ("a replica out of reach", |f| f.members[1].postgres = Err("connection refused".into()), Level::Warn, "demo-1, PostgreSQL — cannot connect"),
+    ("no PostgreSQL there", |f| f.members[0].postgres = Ok(Greeting::Foreign), Level::Fail, "does not answer like PostgreSQL"),
+    ("a bad conn_url", |f| f.members[1].address = Err("pod demo-1: annotation `status` has a conn_url that is not a URL".into()), Level::Fail, "has a conn_url that is not a URL"),
+    ("a bad api_url", |f| f.members[1].malformed = Some("annotation `status` has an api_url that is not a URL".into()), Level::Warn, "has an api_url that is not a URL"),
+    ("the leader is no primary", |f| f.members[0].rest = Rest::Answered { url: "u".into(), report: report(Role::Other, 3) }, Level::Fail, "this member holds the lock: clients are held"),
+    ("another one is primary", |f| f.members[1].rest = Rest::Answered { url: "u".into(), report: report(Role::Primary, 3) }, Level::Fail, "u says: primary, running, timeline 3, but demo-0 holds the lock"),
+    ("a replica left behind", |f| f.members[1].rest = Rest::Answered { url: "u".into(), report: report(Role::Other, 2) }, Level::Warn, "but the leader is on timeline 3"),
+    ("another system", |f| f.members[1].rest = Rest::Answered { url: "u".into(), report: Report { system: Some("8".into()), ..report(Role::Other, 3) } }, Level::Fail, "system identifier 8 is not the leader's 7"),
+    ("a replica that starts", |f| f.members[1].rest = Rest::Answered { url: "u".into(), report: Report { state: "starting".into(), ..report(Role::Other, 3) } }, Level::Warn, "cannot take over now"),
+    ("a silent REST API", |f| f.members[0].rest = silent(None), Level::Fail, "gives no answer: the words of the error; this is the leader"),
+    ("no api_url", |f| f.members[1].rest = Rest::NotAsked("it has told no api_url".into()), Level::Warn, "not checked: because it has told no api_url"),
+];
+
+#[test]
+fn what_is_wrong_is_said_in_one_line_and_the_others_stay_ok() {
+    let settings = settings("");
+    for (name, broken, level, words) in ROWS {
+        let mut facts = healthy(&settings);
+        broken(&mut facts);
+        let told: Vec<_> = everything(&settings, &facts)
+            .into_iter()
+            .filter(|check| check.level != Level::Ok)
+            .collect();
+        let fits = |check: &Check| check.level == level && check.to_string().contains(words);
+        assert!(told.iter().any(fits), "{name}: {told:#?}");
+        let not_checked = |check: &Check| check.found.starts_with("not checked: ");
+        for check in told.iter().filter(|check| !fits(check)) {
+            // Without a lock nothing can be said of its length, and nobody is its holder.
+            assert!(
+                not_checked(check) || check.found.contains("nobody holds the lock"),
+                "{name}: {check}"
+            );
+        }
+        for check in told {
+            assert!(
+                not_checked(&check) || check.fix.is_some_and(|fix| fix.len() > 10),
+                "{name}: {}",
+                check.what
+            );
+        }
+    }
+}
+
+#[test]
+fn a_kind_that_patroni_does_not_use_needs_no_rights() {
+    let settings = settings("");
+    let mut facts = healthy(&settings);
+    take(&mut facts, "watch configmaps");
+    take(&mut facts, "get configmaps");
+    assert!(
+        everything(&settings, &facts)
+            .iter()
+            .all(|check| check.level == Level::Ok)
+    );
+    in_config_maps(&mut facts);
+    let told = everything(&settings, &facts);
+    assert_eq!(
+        told.iter().filter(|check| check.level == Level::Fail).count(),
+        2,
+        "{told:#?}"
+    );
+}
+
+#[test]
+fn beside_config_maps_a_service_may_have_the_scopes_name() {
+    let settings = settings("");
+    let mut facts = healthy(&settings);
+    in_config_maps(&mut facts);
+    api(&mut facts).services = Ok(vec![service("demo", true, false)]);
+    assert!(
+        everything(&settings, &facts)
+            .iter()
+            .all(|check| check.level == Level::Ok)
+    );
+}
+
+#[test]
+fn hold_against_ttl() {
+    for (hold, ttl, level) in [
+        (60, 30, Level::Ok),
+        (35, 30, Level::Ok),
+        (34, 30, Level::Warn),
+        (30, 30, Level::Warn),
+        (29, 30, Level::Fail),
+        (0, 30, Level::Warn),
+    ] {
+        let check = lock::hold(Duration::from_secs(hold), Some(Duration::from_secs(ttl)));
+        assert_eq!(check.level, level, "{check}");
+        assert_eq!(
+            check.fix.is_some_and(|fix| fix.contains("--hold 40s")),
+            level != Level::Ok
+        );
+    }
+    assert!(lock::hold(Duration::ZERO, None).found.starts_with("not checked"));
+}
+
+#[test]
+fn what_is_wrong_with_tls_is_named() {
+    for (flags, trouble, found, fix) in [
+        ("", TlsTrouble::UnknownAuthority, "unknown CA", "set --patroni-ca"),
+        (
+            "--patroni-ca /ca.crt",
+            TlsTrouble::UnknownAuthority,
+            "none of --patroni-ca /ca.crt",
+            "authority that signed",
+        ),
+        ("", TlsTrouble::Expired, "has expired", "renew"),
+        ("", TlsTrouble::WrongName, "for other names", "subjectAltName"),
+        (
+            "",
+            TlsTrouble::CertificateRequired,
+            "demands a client certificate",
+            "set --patroni-cert and --patroni-key",
+        ),
+        (
+            "",
+            TlsTrouble::CertificateRefused,
+            "refuses our client certificate",
+            "set --patroni-cert",
+        ),
+        (
+            "--patroni-cert /c --patroni-key /k",
+            TlsTrouble::CertificateRefused,
+            "refuses",
+            "/c must be in date",
+        ),
+        ("", TlsTrouble::NoTls, "no TLS is spoken there", "http://"),
+        (
+            "",
+            TlsTrouble::Other("odd".into()),
+            "TLS fails: odd",
+            "openssl s_client",
+        ),
+    ] {
+        let settings = settings(flags);
+        let mut facts = healthy(&settings);
+        facts.members[0].rest = silent(Some(trouble));
+        let checks = everything(&settings, &facts);
+        let told: Vec<_> = checks.iter().filter(|check| check.level == Level::Fail).collect();
+        let [check] = told[..] else { panic!("{told:#?}") };
+        assert!(check.found.contains(found), "{check}");
+        assert!(check.fix.as_ref().unwrap().contains(fix), "{check}");
+    }
+}
+
+#[test]
+fn without_the_api_everything_else_is_named() {
+    let settings = settings("");
+    for unreached in [
+        Unreached::NoCredentials("no file".into()),
+        Unreached::Unknown("Unauthorized".into()),
+        Unreached::Silent("connection refused".into()),
+    ] {
+        let mut facts = healthy(&settings);
+        facts.api = Some(Err(unreached));
+        facts.members.clear();
+        let checks = everything(&settings, &facts);
+        assert_eq!(checks.iter().filter(|check| check.level == Level::Fail).count(), 1);
+        let lost = checks
+            .iter()
+            .filter(|check| check.found.starts_with("not checked: because "));
+        assert_eq!(lost.count(), 8, "{checks:#?}");
+    }
+}
+
+#[test]
+fn without_kubernetes_cluster_tells_who_leads() {
+    let settings = settings("");
+    let seed = |leader: Option<&str>| Seed {
+        members: vec!["demo-0".into(), "demo-1".into()],
+        leader: leader.map(str::to_owned),
+        ttl: Some(Duration::from_secs(30)),
+        paused: false,
+    };
+    let told = |seeds: &[(&str, Result<Seed, &str>)]| {
+        let mut facts = healthy(&settings);
+        facts.api = None;
+        facts.seeds = seeds
+            .iter()
+            .map(|(url, told)| {
+                (
+                    (*url).to_owned(),
+                    told.clone().map_err(|why| Silent {
+                        why: why.to_owned(),
+                        tls: None,
+                    }),
+                )
+            })
+            .collect();
+        let checks = everything(&settings, &facts);
+        let bad = checks.into_iter().filter(|check| check.level != Level::Ok);
+        bad.map(|check| check.to_string()).collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(told(&[("http://a", Ok(seed(Some("demo-0"))))]), "");
+    let one_is_down = told(&[("http://a", Ok(seed(Some("demo-0")))), ("http://b", Err("refused"))]);
+    assert!(
+        one_is_down.starts_with("warn  http://b/cluster — refused"),
+        "{one_is_down}"
+    );
+    assert_eq!(one_is_down.lines().count(), 1, "{one_is_down}");
+    assert!(told(&[("http://b", Err("refused"))]).starts_with("FAIL  http://b/cluster — refused"));
+    assert!(told(&[("http://a", Ok(seed(None)))]).contains("nobody leads"));
+    let split = told(&[
+        ("http://a", Ok(seed(Some("demo-0")))),
+        ("http://b", Ok(seed(Some("demo-1")))),
+    ]);
+    assert!(split.contains("members disagree about who leads"), "{split}");
+}

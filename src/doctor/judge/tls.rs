@@ -1,0 +1,49 @@
+//! What is wrong with TLS, in words that lead to the file to change.
+
+use crate::config::PatroniTls;
+use crate::discovery::patroni::TlsTrouble;
+
+/// What was found, and the fix.
+pub(super) fn explain(trouble: &TlsTrouble, files: &PatroniTls) -> (String, String) {
+    let ca = match &files.ca {
+        Some(file) => format!("--patroni-ca {}", file.display()),
+        None => "the system's authorities (--patroni-ca is not set)".to_owned(),
+    };
+    let (found, fix) = match trouble {
+        TlsTrouble::UnknownAuthority => (
+            format!("unknown CA: its certificate is signed by none of {ca}"),
+            "set --patroni-ca to the PEM file of the authority that signed restapi.certfile (on Crunchy: ca.crt of the Secret <cluster>-cluster-cert)".to_owned(),
+        ),
+        TlsTrouble::Expired => (
+            "its certificate has expired, or is not valid yet".to_owned(),
+            "renew restapi.certfile on this member and reload Patroni; check both clocks".to_owned(),
+        ),
+        TlsTrouble::WrongName => (
+            "its certificate is for other names than the host in its api_url".to_owned(),
+            "put this host into the certificate's subjectAltName, or set restapi.connect_address to a name that is in it".to_owned(),
+        ),
+        TlsTrouble::CertificateRequired => (
+            "it demands a client certificate (restapi.verify_client: required)".to_owned(),
+            "set --patroni-cert and --patroni-key to a certificate that its restapi.cafile has signed".to_owned(),
+        ),
+        TlsTrouble::CertificateRefused => (
+            "it refuses our client certificate".to_owned(),
+            match &files.identity {
+                Some(identity) => format!(
+                    "{} must be in date, and signed by the authority in restapi.cafile of this member",
+                    identity.cert.display()
+                ),
+                None => "it wants a client certificate: set --patroni-cert and --patroni-key".to_owned(),
+            },
+        ),
+        TlsTrouble::NoTls => (
+            "no TLS is spoken there, though its URL begins with https".to_owned(),
+            "set restapi.certfile on this member, or write http:// in --patroni".to_owned(),
+        ),
+        TlsTrouble::Other(why) => (
+            format!("TLS fails: {why}"),
+            "look at restapi.certfile of this member: openssl s_client -connect <host:port> shows it".to_owned(),
+        ),
+    };
+    (found, fix)
+}

@@ -10,11 +10,15 @@ ARG RUNTIME_IMAGE=scratch
 FROM ${BUILDER_IMAGE} AS build
 WORKDIR /build
 
-# The dependencies alone, below an empty program: this layer stays until Cargo.toml or Cargo.lock change.
+# The dependencies alone, below an empty program (and benchmarks, which cargo looks for when they are named): this layer stays until Cargo.toml or
+# Cargo.lock change.
 COPY Cargo.toml Cargo.lock build.rs ./
-RUN mkdir -p src benches/failover \
- && echo 'fn main() {}' | tee src/main.rs benches/failover/main.rs >src/lib.rs \
- && cargo build --release --locked \
+RUN mkdir -p src \
+ && echo 'fn main() {}' | tee src/main.rs >src/lib.rs \
+ && for bench in $(sed -n '/^\[\[bench\]\]/{n;s/^name = "\(.*\)"/\1/p}' Cargo.toml); do \
+      mkdir -p "benches/$bench" && cp src/main.rs "benches/$bench/main.rs"; \
+    done \
+ && cargo build --release --locked --bin pgnorth \
  && rm -r src benches
 
 COPY src src

@@ -10,9 +10,11 @@ use super::support::{Backend, MANY_FILES, Rig, read_exactly, within};
 #[tokio::test(flavor = "multi_thread")]
 async fn two_thousand_waiting_clients_are_all_served_and_none_is_overtaken_by_many() {
     const CLIENTS: u16 = 2000;
-    // As many as may dial at once can change places among themselves, and as many again while turns are handed on; twice that, since this side reads in no
-    // strict order either when the machine is busy.
-    const OVERTAKEN: u16 = 4 * 64;
+    // As many as may dial at once can change places among themselves, and as many again while turns are handed on.
+    const OVERTAKEN: u16 = 2 * 64;
+    // On a busy machine a thread may be left waiting with the few clients that it has in hand; nobody waits for half of the others.
+    const FEW: usize = CLIENTS as usize / 20;
+    const MANY: u16 = CLIENTS / 2;
     let _alone = MANY_FILES.lock().await;
     let rig = Rig::start().await;
     let mut clients = Vec::new();
@@ -47,13 +49,16 @@ async fn two_thousand_waiting_clients_are_all_served_and_none_is_overtaken_by_ma
         assert_eq!(read_exactly(client, 2).await, (number as u16).to_be_bytes());
     }
     within("all are accepted", serving).await.unwrap();
+    let mut late = Vec::new();
     for place in 0..CLIENTS {
         let number = order.recv().await.unwrap();
-        assert!(
-            number.abs_diff(place) <= OVERTAKEN,
-            "client {number} came in place {place}"
-        );
+        let moved = number.abs_diff(place);
+        assert!(moved <= MANY, "client {number} came in place {place}");
+        if moved > OVERTAKEN {
+            late.push((number, place));
+        }
     }
+    assert!(late.len() <= FEW, "clients and their places: {late:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -122,7 +122,8 @@ impl LeaderSlot {
             superseded: CancellationToken::new(),
         }));
         old.superseded.cancel();
-        (!keeps).then(|| Cut {
+        // Nobody got a lease where there was no leader.
+        (!keeps && old.course.leader().is_some()).then(|| Cut {
             end: old.reign.end.clone(),
             alive: old.reign.alive.subscribe(),
         })
@@ -272,6 +273,16 @@ mod tests {
         });
         slot.publish(Course::Route(leader("b")), "b leads".into());
         assert_eq!(waiting.await.unwrap(), "b");
+    }
+
+    #[test]
+    fn nothing_is_to_be_cut_where_nobody_led() {
+        let slot = LeaderSlot::new("starting");
+        let cut = slot.publish(Course::Route(leader("a")), "a leads".into());
+        assert!(cut.is_none(), "{cut:?}");
+        assert!(slot.publish(Course::Fence, "the lease ran out".into()).is_some());
+        let cut = slot.publish(Course::Route(leader("b")), "b leads".into());
+        assert!(cut.is_none(), "{cut:?}");
     }
 
     #[test]

@@ -30,7 +30,7 @@ const EVENTS: &str = "/status/events";
 /// One file, style and script included: it works without a network.
 const PAGE: &str = include_str!("page.html");
 /// The hashes are those of the page's style and script; a test computes them, and says what they should be.
-const POLICY: &str = "default-src 'none'; style-src 'sha256-OJJRjFZNXO7bXppTnws1MPZuZFAA91giyhIll82OzLQ='; script-src 'sha256-MlnZ69GjRR22w7KtWkEZKjbz76PhAWjVXfn7XNqWaZU='; \
+const POLICY: &str = "default-src 'none'; style-src 'sha256-2eUcqRBlcrYYPcoB1IKM/BE4tduPV5KVcVqtZ4vu4/U='; script-src 'sha256-FFQwLRztpEheotSAQ+kHVEJvuNzIuM0pyuXb5N3j48k='; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The paths there are, and what they are for.

@@ -9,6 +9,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod browser;
 mod clients;
 mod dns;
 mod doctor;

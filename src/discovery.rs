@@ -261,7 +261,7 @@ impl Discovery {
         let course = &told.verdict.course;
         let leader = course.leader().map(|leader| leader.member.as_str());
         self.metrics.routing.set(course.open_to().is_some().into());
-        self.metrics.course_is(&told.verdict);
+        self.metrics.course_is(course, &told.verdict.reason);
         self.metrics.leader_is(leader);
         let primaries = view.primaries(now, self.policy.report_life);
         self.metrics.primaries.set(primaries.try_into().unwrap_or(i64::MAX));

@@ -16,7 +16,8 @@ use prometheus::{
 pub use self::labels::{FailoverPhase, Outcome, Published, SessionState};
 use self::maker::Maker;
 use crate::ending::Ending;
-use crate::leader::decide::Verdict;
+use crate::leader::Course;
+use crate::leader::reason::Reason;
 
 /// The handles. One registry for the process; it is passed in, never global.
 #[derive(Debug)]
@@ -231,9 +232,9 @@ impl Metrics {
     }
 
     /// Notes what is done with clients, and why.
-    pub fn course_is(&self, verdict: &Verdict) {
+    pub fn course_is(&self, course: &Course, reason: &Reason) {
         self.course_info.reset();
-        let labels = [verdict.course.as_str(), verdict.reason.as_str()];
+        let labels = [course.as_str(), reason.as_str()];
         self.course_info.with_label_values(&labels).set(1);
     }
 
@@ -295,8 +296,6 @@ fn since_1970(time: SystemTime) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::leader::Course;
-    use crate::leader::reason::Reason;
 
     #[test]
     fn every_series_has_help_and_type() {
@@ -305,7 +304,7 @@ mod tests {
         metrics.source_is_up("kubernetes", true);
         metrics.build_is("0", "unknown");
         metrics.cluster_is("demo");
-        metrics.course_is(&holding(Reason::Starting));
+        metrics.course_is(&Course::Hold(None), &Reason::Starting);
         let text = metrics.render();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let name = line.split(['{', ' ']).next().unwrap();
@@ -334,8 +333,8 @@ mod tests {
         let metrics = Metrics::new();
         assert!(metrics.render().contains("pgnorth_cluster_info{scope=\"\"} 1"));
         metrics.cluster_is("demo");
-        metrics.course_is(&holding(Reason::Starting));
-        metrics.course_is(&holding(Reason::Released));
+        metrics.course_is(&Course::Hold(None), &Reason::Starting);
+        metrics.course_is(&Course::Hold(None), &Reason::Released);
         let text = metrics.render();
         let series: Vec<_> = text
             .lines()
@@ -358,13 +357,5 @@ mod tests {
             .find_map(|line| line.strip_prefix("process_start_time_seconds "));
         let started: f64 = value.unwrap().parse().unwrap();
         assert!((since_1970(SystemTime::now()) - started).abs() < 3600.0, "{started}");
-    }
-
-    fn holding(reason: Reason) -> Verdict {
-        Verdict {
-            course: Course::Hold(None),
-            reason,
-            recheck_at: None,
-        }
     }
 }

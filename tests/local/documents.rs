@@ -9,7 +9,6 @@ use std::process::Command;
 
 use pgnorth::ending::Ending;
 use pgnorth::leader::Course;
-use pgnorth::leader::decide::Verdict;
 use pgnorth::leader::reason::Reason;
 use pgnorth::metrics::Metrics;
 
@@ -185,11 +184,7 @@ fn every_series() -> String {
     metrics.leader_is(Some("pg-0"));
     metrics.source_is_up("kubernetes", true);
     metrics.build_is("0", "unknown");
-    metrics.course_is(&Verdict {
-        course: Course::Hold(None),
-        reason: Reason::Starting,
-        recheck_at: None,
-    });
+    metrics.course_is(&Course::Hold(None), &Reason::Starting);
     metrics.render()
 }
 

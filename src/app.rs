@@ -133,6 +133,7 @@ fn start_discovery(
     let client = patroni_client(&finding.patroni_tls, shared.metrics.clone())
         .context("cannot use the TLS files for Patroni's REST API (--patroni-ca, --patroni-cert, --patroni-key)")?;
     if let Some((kubernetes, access)) = finding.kubernetes.as_ref().zip(access) {
+        shared.metrics.cluster_is(&kubernetes.scope);
         let source = Kubernetes::new(
             access,
             &kubernetes.scope,

@@ -117,10 +117,9 @@ fn readyz(readiness: &Readiness) -> Answer {
 }
 
 fn leader(term: &Term) -> Answer {
-    let (status, course) = match &term.course {
-        Course::Route(_) => (StatusCode::OK, "route"),
-        Course::Hold(_) => (StatusCode::SERVICE_UNAVAILABLE, "hold"),
-        Course::Fence => (StatusCode::SERVICE_UNAVAILABLE, "fence"),
+    let status = match &term.course {
+        Course::Route(_) => StatusCode::OK,
+        Course::Hold(_) | Course::Fence => StatusCode::SERVICE_UNAVAILABLE,
     };
     let leader = term.course.leader();
     let page = LeaderPage {
@@ -130,7 +129,7 @@ fn leader(term: &Term) -> Answer {
         since: jiff::Timestamp::try_from(term.since)
             .ok()
             .map(|since| format!("{since:.3}")),
-        course,
+        course: term.course.as_str(),
         reason: &term.reason,
     };
     respond(status, JSON, json(&page))

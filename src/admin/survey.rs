@@ -77,7 +77,7 @@ fn lease(view: &View, leader: Option<&str>, now: Instant) -> Option<LeaseNow> {
     let member = leader.or_else(holder)?;
     Some(LeaseNow {
         member: member.to_owned(),
-        age_seconds: age(view.last_evidence(Some(member))?, now),
+        age_seconds: age(view.lease_seen(member)?, now),
         ttl_seconds: rounded(view.ttl()),
     })
 }

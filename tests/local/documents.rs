@@ -8,6 +8,8 @@ use std::path::Path;
 use std::process::Command;
 
 use pgnorth::ending::Ending;
+use pgnorth::leader::Course;
+use pgnorth::leader::reason::Reason;
 use pgnorth::metrics::Metrics;
 
 /// By flag: its variable and its default, as `--help` prints them ("none" where it prints none).
@@ -47,7 +49,11 @@ fn each_subcommands_settings_are_what_its_help_says() {
 
 #[test]
 fn the_metrics_table_is_what_metrics_are() {
-    let rows = rows(&read("README.md"), "`pgnorth_");
+    let readme = read("README.md");
+    let rows: Vec<_> = ["`pgnorth_", "`process_"]
+        .iter()
+        .flat_map(|first| rows(&readme, first))
+        .collect();
     let told: BTreeSet<_> = rows.iter().map(|row| bare(&row[0])).collect();
     assert_eq!(told, declared_metrics());
     assert_eq!(told.len(), rows.len(), "a metric stands twice");
@@ -168,7 +174,7 @@ fn declared_metrics() -> BTreeSet<String> {
     let (code, _tests) = source.split_once("#[cfg(test)]").unwrap();
     let names = code.split('"').skip(1).step_by(2);
     names
-        .filter(|text| text.starts_with("pgnorth_"))
+        .filter(|text| text.starts_with("pgnorth_") || text.starts_with("process_"))
         .map(str::to_owned)
         .collect()
 }
@@ -178,6 +184,7 @@ fn every_series() -> String {
     metrics.leader_is(Some("pg-0"));
     metrics.source_is_up("kubernetes", true);
     metrics.build_is("0", "unknown");
+    metrics.course_is(&Course::Hold(None), &Reason::Starting);
     metrics.render()
 }
 

@@ -31,6 +31,7 @@ mod many_sessions;
 mod opening;
 mod order;
 mod promotion;
+mod promtool;
 mod refusal;
 mod resets;
 mod settings;

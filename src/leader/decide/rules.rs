@@ -249,6 +249,7 @@ impl Story {
             condition: Default::default(),
         });
         self.hear(Claim::Cluster(Cluster {
+            scope: None,
             members: members.to_vec(),
             leader: None,
             paused: false,
@@ -269,6 +270,7 @@ impl Story {
             condition: Default::default(),
         });
         let cluster = Cluster {
+            scope: None,
             members: members.collect(),
             leader,
             paused: true,
@@ -840,6 +842,7 @@ const REST_ONLY: &[Row] = &[
             condition: Default::default(),
         }];
         story.hear(Claim::Cluster(Cluster {
+            scope: None,
             members: rows.to_vec(),
             leader: None,
             paused: false,

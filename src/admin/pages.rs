@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -15,7 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::live::{Live, Pulse};
-use super::survey;
+use super::{Facts, survey};
 use crate::leader::Course;
 use crate::readiness::Readiness;
 use crate::slot::Term;
@@ -75,7 +76,7 @@ pub(super) fn answer<B>(
         EVENTS if request.method() == Method::GET => return events(live, pulse.clone(), stop.clone()),
         EVENTS => |_| respond(StatusCode::OK, STREAM, ""),
         "/failovers" => |live| respond(StatusCode::OK, JSON, json(&live.facts.recorder.failovers())),
-        "/metrics" => |live| respond(StatusCode::OK, METRICS, live.facts.metrics.render()),
+        "/metrics" => |live| respond(StatusCode::OK, METRICS, metrics(&live.facts)),
         _ => return plain(StatusCode::NOT_FOUND, format!("no such path; there are\n\n{INDEX}")),
     };
     if matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -133,6 +134,12 @@ fn leader(term: &Term) -> Answer {
         reason: &term.reason,
     };
     respond(status, JSON, json(&page))
+}
+
+fn metrics(facts: &Facts) -> String {
+    let oldest = facts.waits.oldest(Instant::now()).unwrap_or_default();
+    facts.metrics.oldest_wait_seconds.set(oldest.as_secs_f64());
+    facts.metrics.render()
 }
 
 fn json(page: &impl Serialize) -> String {

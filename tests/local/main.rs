@@ -10,6 +10,7 @@
 mod admin;
 mod cap;
 mod cutting;
+mod dashboard;
 mod doctor;
 mod documents;
 mod drain_after_release;
@@ -30,6 +31,8 @@ mod manifests;
 mod many_sessions;
 mod opening;
 mod order;
+#[path = "../support/prometheus.rs"]
+mod prometheus;
 mod promotion;
 mod promtool;
 mod refusal;

@@ -169,7 +169,7 @@ fn between(text: &str, begin: &str, end: &str) -> Option<String> {
 }
 
 /// The names in the source, since a metric without series is not rendered.
-fn declared_metrics() -> BTreeSet<String> {
+pub fn declared_metrics() -> BTreeSet<String> {
     let source = read("src/metrics.rs");
     let (code, _tests) = source.split_once("#[cfg(test)]").unwrap();
     let names = code.split('"').skip(1).step_by(2);
@@ -179,7 +179,7 @@ fn declared_metrics() -> BTreeSet<String> {
         .collect()
 }
 
-fn every_series() -> String {
+pub fn every_series() -> String {
     let metrics = Metrics::new();
     metrics.leader_is(Some("pg-0"));
     metrics.source_is_up("kubernetes", true);
@@ -188,7 +188,7 @@ fn every_series() -> String {
     metrics.render()
 }
 
-fn labels(rendered: &str, name: &str) -> BTreeSet<String> {
+pub fn labels(rendered: &str, name: &str) -> BTreeSet<String> {
     let series = rendered.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?;
         let rest = ["_bucket", "_sum", "_count"]

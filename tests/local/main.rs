@@ -8,6 +8,7 @@
 )]
 
 mod admin;
+mod alerts;
 mod cap;
 mod cutting;
 mod dashboard;

@@ -246,7 +246,7 @@ fn all_components_go_together() {
 
 // ---- Reading
 
-fn deploy() -> PathBuf {
+pub fn deploy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
 }
 
@@ -274,7 +274,7 @@ fn folders(parent: &Path) -> Vec<(String, PathBuf)> {
 }
 
 /// The plain example with components. kustomize takes relative paths alone, so the whole of deploy/ is linked beside the overlay.
-fn with_components(name: &str, components: &[&str]) -> Vec<Value> {
+pub fn with_components(name: &str, components: &[&str]) -> Vec<Value> {
     let folder = tempfile::Builder::new()
         .prefix(name)
         .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
@@ -308,11 +308,11 @@ fn render(folder: &Path) -> Vec<Value> {
     yaml(&String::from_utf8(output.stdout).unwrap())
 }
 
-fn yaml(text: &str) -> Vec<Value> {
+pub fn yaml(text: &str) -> Vec<Value> {
     serde_saphyr::from_multiple(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
-fn one<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
+pub fn one<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
     let mut found = objects.iter().filter(|object| object["kind"] == kind);
     let first = found.next().unwrap_or_else(|| panic!("a {kind}"));
     assert!(found.next().is_none(), "one {kind}");
@@ -334,11 +334,11 @@ fn container(objects: &[Value]) -> &Value {
     container
 }
 
-fn items(list: &Value) -> impl Iterator<Item = &Value> {
+pub fn items(list: &Value) -> impl Iterator<Item = &Value> {
     list.as_array().into_iter().flatten()
 }
 
-fn text(value: &Value) -> &str {
+pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("a text: {value}"))
 }
 

@@ -1,4 +1,4 @@
-//! `promtool`, Prometheus' own tool, on what the real binary serves and on the rules in deploy/monitoring.
+//! `promtool`, Prometheus' own tool, on what the real binary serves.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -11,8 +11,8 @@ use super::fake_cluster::{FakeCluster, Product, Session, eventually};
 use super::fake_patroni::Answer;
 use super::support::within;
 
-/// Its exit code, and all that it says.
-async fn promtool(arguments: &[&str], input: &str) -> (Option<i32>, String) {
+/// Its exit code, and all that it says. It runs in deploy/monitoring.
+pub async fn promtool(arguments: &[&str], input: &str) -> (Option<i32>, String) {
     let mut tool = Command::new("promtool")
         .args(arguments)
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/monitoring"))

@@ -32,7 +32,6 @@ mod manifests;
 mod many_sessions;
 mod opening;
 mod order;
-#[path = "../support/prometheus.rs"]
 mod prometheus;
 mod promotion;
 mod promtool;

@@ -18,14 +18,14 @@ use crate::support::{Dcs, Product, Rig, session, wait_until};
 /// A deadline against hanging.
 const SOON: Duration = Duration::from_secs(60);
 
-const LOOKS: [(&str, Look); 3] = [
+pub const LOOKS: [(&str, Look); 3] = [
     ("light", look(1280, false)),
     ("dark", look(1280, true)),
     ("phone", look(390, false)),
 ];
 
 /// Notes in `diary` whatever the page shows, each time that this changes: nothing is missed, however short.
-const DIARY: &str = r#"
+pub const DIARY: &str = r#"
 window.diary = [];
 // What is not rendered is not seen.
 window.words = node => node && node.checkVisibility() ? node.innerText.replace(/\s+/g, ' ').trim() : '';

@@ -14,6 +14,7 @@ mod clients;
 mod dns;
 mod doctor;
 mod dry_run;
+mod pictures;
 mod publish;
 mod repeated;
 mod rights;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::fake_cluster::{FakeCluster, Product, Session};
@@ -261,7 +261,7 @@ async fn every_query_names_what_there_is_and_a_real_prometheus_answers_it_with_d
     let pods = [Product::start(&cluster, &[]).await, Product::start(&cluster, &[]).await];
     let folder = TempDir::new().unwrap();
     let targets = [("one", pods[0].admin), ("two", pods[1].admin)];
-    let prometheus = Prometheus::start(folder.path(), &targets).await;
+    let prometheus = Prometheus::start(folder.path(), &targets, &json!({})).await;
     let seen = a_failover_and_a_fence(&cluster, &pods, &prometheus).await;
 
     let queries = queries(&dashboard());

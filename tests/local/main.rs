@@ -32,6 +32,8 @@ mod manifests;
 mod many_sessions;
 mod opening;
 mod order;
+#[path = "../support/prometheus.rs"]
+#[allow(dead_code, reason = "the rig uses another part of it")]
 mod prometheus;
 mod promotion;
 mod promtool;

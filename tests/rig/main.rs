@@ -15,6 +15,7 @@ mod dns;
 mod doctor;
 mod dry_run;
 mod pictures;
+mod prometheus;
 mod publish;
 mod repeated;
 mod rights;

@@ -14,12 +14,9 @@ use crate::browser::{DIARY, LOOKS};
 use crate::support::browser::{Browser, Look, Page};
 use crate::support::load::Load;
 use crate::support::process::Process;
+use crate::support::prometheus::Prometheus;
 use crate::support::rig::SCOPE;
 use crate::support::{Dcs, Product, Rig, Settings, session, wait_until};
-
-#[path = "../local/prometheus.rs"]
-mod prometheus;
-use prometheus::Prometheus;
 
 /// A deadline against hanging.
 const SOON: Duration = Duration::from_secs(120);
@@ -47,7 +44,7 @@ async fn pictures() {
         ("pgnorth-6f7c9-x2b4k", pods[0].admin()),
         ("pgnorth-6f7c9-zq8wd", pods[1].admin()),
     ];
-    let prometheus = Prometheus::start(rig.folder(), &targets).await;
+    let prometheus = Prometheus::start(rig.folder(), &targets, &json!({})).await;
     let begin = SystemTime::now();
     let loads = [
         Load::start(pods[0].address(), 3).await,
@@ -169,7 +166,7 @@ async fn data(prometheus: &Prometheus, past: Duration) -> Value {
         for target in panel["targets"].as_array().into_iter().flatten() {
             let expr = fill(&target["expr"]);
             let series = match target["instant"].as_bool() {
-                Some(true) => prometheus.query(&expr).await.unwrap(),
+                Some(true) => prometheus.instant(&expr).await.unwrap(),
                 _ => prometheus.range(&expr, past, STEP).await.unwrap(),
             };
             lines.extend(

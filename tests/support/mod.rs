@@ -10,6 +10,7 @@
 //! network     the bridge, and one network namespace a host
 //! dns         a real DNS server for members' names, and its outages
 //! pgnorth     Product: the real binary
+//! prometheus  a real Prometheus that scrapes the product
 //! balancer    what stands for a Service's ClusterIP: DNAT to the ready ones
 //! publisher   Publisher: the real binary as `pgnorth publish`, and a Service
 //! browser     a real headless Chromium, and what a page in it shows
@@ -38,6 +39,7 @@ pub mod network;
 pub mod patroni;
 pub mod pgnorth;
 pub mod process;
+pub mod prometheus;
 pub mod psql;
 pub mod publisher;
 pub mod rig;

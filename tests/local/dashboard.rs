@@ -225,6 +225,7 @@ fn mistakes(query: &Query, series: &Series) -> Vec<String> {
 fn filled_in(expr: &str) -> String {
     let variables = [
         ("$__rate_interval", "10s"),
+        ("$__interval", "1s"),
         ("$__range", "1m"),
         ("$namespace", "(default)"),
         ("$scope", ".*"),

@@ -1,6 +1,7 @@
 //! Makes the pictures for deploy/monitoring/README.md and the texts beside them, from one real run of some minutes: `make pictures`. It checks nothing.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command as Start;
 use std::time::{Duration, SystemTime};
@@ -39,6 +40,12 @@ async fn pictures() {
         Product::start(&rig, &[], &[]).await,
     ];
     let log = start_with_a_log_for_people(&rig);
+    let for_people = wait_until("it listens", SOON, async || {
+        let log = log.log();
+        let (_, address) = log.split_once("listening postgres=")?;
+        address.split(' ').next()?.parse().ok()
+    })
+    .await;
     pods[0].wait_until_writable(SOON).await;
     let targets = [
         ("pgnorth-6f7c9-x2b4k", pods[0].admin()),
@@ -46,9 +53,11 @@ async fn pictures() {
     ];
     let prometheus = Prometheus::start(rig.folder(), &targets, &json!({})).await;
     let begin = SystemTime::now();
+    let addresses = [pods[0].address(), pods[1].address(), for_people];
     let loads = [
-        Load::start(pods[0].address(), 3).await,
-        Load::start(pods[1].address(), 2).await,
+        Load::start(addresses[0], 3).await,
+        Load::start(addresses[1], 2).await,
+        Load::start(addresses[2], 1).await,
     ];
     let browser = Browser::start(rig.folder()).await;
     let page = format!("http://{}/", pods[0].admin());
@@ -57,7 +66,7 @@ async fn pictures() {
         browser.open(&page, LOOKS[1].1, DIARY).await,
         browser.open(&page, LOOKS[2].1, DIARY).await,
     ];
-    let mut idle = idle(&pods).await;
+    let mut idle = idle(&addresses).await;
     sleep(QUIET).await;
 
     keep(&folder, "1-before", &pages, &pods[0]).await;
@@ -68,7 +77,7 @@ async fn pictures() {
     tokio::join!(rig.switchover(Some("patronidemo-1")), seen);
     rig.wait_until_whole(SOON).await;
     fs::write(folder.join("switchover.log"), log.log()).unwrap();
-    idle.extend(self::idle(&pods).await);
+    idle.extend(self::idle(&addresses).await);
     sleep(QUIET).await;
 
     let old = rig.leader().await;
@@ -78,7 +87,7 @@ async fn pictures() {
     rig.wait_for_new_leader(old, SOON).await;
     old.start();
     rig.wait_until_whole(SOON).await;
-    idle.extend(self::idle(&pods).await);
+    idle.extend(self::idle(&addresses).await);
     sleep(QUIET).await;
 
     rig.dcs_stop();
@@ -117,10 +126,10 @@ fn start_with_a_log_for_people(rig: &Rig) -> Process {
 }
 
 /// Sessions that stay, as those of a pool do, until a change of leader ends them.
-async fn idle(pods: &[Product; 2]) -> Vec<Client> {
+async fn idle(addresses: &[SocketAddr; 3]) -> Vec<Client> {
     let mut clients = Vec::new();
-    for number in 0..14 {
-        clients.push(session(pods[number % 3 % 2].address()).await.expect("a session"));
+    for number in 0..24 {
+        clients.push(session(addresses[number % 3]).await.expect("a session"));
     }
     clients
 }
@@ -152,7 +161,11 @@ async fn data(prometheus: &Prometheus, past: Duration) -> Value {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/monitoring/dashboard.json");
     let dashboard: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
     let fill = |expr: &Value| {
-        let expr = expr.as_str().unwrap().replace("$__rate_interval", "10s");
+        let expr = expr
+            .as_str()
+            .unwrap()
+            .replace("$__rate_interval", "10s")
+            .replace("$__interval", "1s");
         let expr = expr.replace("$__range", &format!("{}s", past.as_secs()));
         expr.replace("$namespace", ".*").replace("$pod", ".*")
     };

@@ -143,7 +143,7 @@ async fn shows(page: &Page, course: &str) {
     .await;
 }
 
-/// What the pages and `pgnorth status` look like now.
+/// What the pages, `pgnorth status` and `/metrics` look like now.
 async fn keep(folder: &Path, moment: &str, pages: &[Page; 3], pod: &Product) {
     let status = Command::new(env!("CARGO_BIN_EXE_pgnorth"))
         .args(["status", "--admin", &pod.admin().to_string()])
@@ -151,6 +151,8 @@ async fn keep(folder: &Path, moment: &str, pages: &[Page; 3], pod: &Product) {
     let [light, dark, phone] = pages.each_ref().map(Page::picture);
     let (status, light, dark, phone) = tokio::join!(status, light, dark, phone);
     fs::write(folder.join(format!("{moment}-status.txt")), status.unwrap().stdout).unwrap();
+    let metrics = pod.admin_get("/metrics").await.body;
+    fs::write(folder.join(format!("{moment}-metrics.txt")), metrics).unwrap();
     for (name, picture) in [("light", light), ("dark", dark), ("phone", phone)] {
         fs::write(folder.join(format!("{moment}-{name}.png")), picture).unwrap();
     }

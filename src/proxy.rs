@@ -29,7 +29,7 @@ use crate::recorder::Recorder;
 use crate::resolver::Resolver;
 use crate::slot::LeaderSlot;
 use crate::waits::Waits;
-pub(crate) use connect::connect as dial;
+pub(crate) use connect::{DialError, connect as dial};
 use forward::{Pipes, Traffic, Workers};
 pub(crate) use opening::SSL_REQUEST;
 use session::Forwarded;

@@ -4,7 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use rustix::io::Errno;
 use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
 
@@ -43,6 +42,16 @@ impl DialError {
     }
 }
 
+impl From<io::Error> for DialError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            // No port is free.
+            io::ErrorKind::AddrNotAvailable => Self::Own(error),
+            _ => Self::Failed(error),
+        }
+    }
+}
+
 /// Connects to `address` within `limit`, through `dial` for each of its IP addresses, and records how that came out. Cancel-safe if `dial` is: a dial
 /// given up leaves nothing behind.
 pub(crate) async fn connect<S>(
@@ -50,7 +59,7 @@ pub(crate) async fn connect<S>(
     limit: Duration,
     resolver: &Resolver,
     metrics: &Metrics,
-    dial: impl AsyncFn(SocketAddr) -> io::Result<S>,
+    dial: impl AsyncFn(SocketAddr) -> Result<S, DialError>,
 ) -> Result<S, DialError> {
     let begun = Instant::now();
     let result = resolve_and_dial(address, begun, limit, resolver, dial).await;
@@ -64,7 +73,7 @@ async fn resolve_and_dial<S>(
     begun: Instant,
     limit: Duration,
     resolver: &Resolver,
-    dial: impl AsyncFn(SocketAddr) -> io::Result<S>,
+    dial: impl AsyncFn(SocketAddr) -> Result<S, DialError>,
 ) -> Result<S, DialError> {
     let deadline = begun + limit;
     let targets: Vec<SocketAddr> = match &address.host {
@@ -82,7 +91,7 @@ async fn try_each<S>(
     targets: &[SocketAddr],
     deadline: Instant,
     limit: Duration,
-    dial: impl AsyncFn(SocketAddr) -> io::Result<S>,
+    dial: impl AsyncFn(SocketAddr) -> Result<S, DialError>,
 ) -> Result<S, DialError> {
     let mut last = DialError::TimedOut(limit);
     for (tried, target) in targets.iter().enumerate() {
@@ -90,27 +99,11 @@ async fn try_each<S>(
         let left = u32::try_from(targets.len() - tried).unwrap_or(u32::MAX);
         last = match timeout_at(Instant::now() + remaining / left, dial(*target)).await {
             Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) if is_own(&error) => DialError::Own(error),
-            Ok(Err(error)) => DialError::Failed(error),
+            Ok(Err(error)) => error,
             Err(_) => DialError::TimedOut(limit),
         };
     }
     Err(last)
-}
-
-/// No port, no file or no memory was left for the dial.
-fn is_own(error: &io::Error) -> bool {
-    let errors = [
-        Errno::ADDRNOTAVAIL,
-        Errno::MFILE,
-        Errno::NFILE,
-        Errno::NOBUFS,
-        Errno::NOMEM,
-        Errno::NOSPC,
-    ];
-    errors
-        .iter()
-        .any(|own| error.raw_os_error() == Some(own.raw_os_error()))
 }
 
 #[cfg(test)]
@@ -120,19 +113,18 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(5);
 
+    async fn tokio_connect(target: SocketAddr) -> Result<TcpStream, DialError> {
+        Ok(TcpStream::connect(target).await?)
+    }
+
     #[tokio::test]
     async fn the_second_address_of_a_name_is_tried() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let open = listener.local_addr().unwrap();
         let closed = SocketAddr::from(([127, 0, 0, 2], open.port()));
-        let stream = try_each(
-            &[closed, open],
-            Instant::now() + LIMIT,
-            LIMIT,
-            TcpStream::connect::<SocketAddr>,
-        )
-        .await
-        .unwrap();
+        let stream = try_each(&[closed, open], Instant::now() + LIMIT, LIMIT, tokio_connect)
+            .await
+            .unwrap();
         assert_eq!(stream.peer_addr().unwrap(), open);
     }
 
@@ -143,15 +135,9 @@ mod tests {
         drop(listener);
         let metrics = Metrics::new();
         let address = Address::new("127.0.0.1", port).unwrap();
-        let error = connect(
-            &address,
-            LIMIT,
-            &Resolver::default(),
-            &metrics,
-            TcpStream::connect::<SocketAddr>,
-        )
-        .await
-        .unwrap_err();
+        let error = connect(&address, LIMIT, &Resolver::default(), &metrics, tokio_connect)
+            .await
+            .unwrap_err();
         assert!(error.is_leaders());
         assert!(error.to_string().contains("refused"), "{error}");
         assert!(
@@ -166,7 +152,7 @@ mod tests {
         // RFC 6761: .invalid never resolves.
         let address = Address::new("pg-0.invalid", 5432).unwrap();
         let (resolver, metrics) = (Resolver::default(), Metrics::new());
-        let error = connect(&address, LIMIT, &resolver, &metrics, TcpStream::connect::<SocketAddr>)
+        let error = connect(&address, LIMIT, &resolver, &metrics, tokio_connect)
             .await
             .unwrap_err();
         assert!(matches!(error, DialError::Unresolved(_)), "{error}");

@@ -199,9 +199,8 @@ impl Session {
         } = context.settings;
         let (resolver, metrics) = (&self.shared.resolver, &context.metrics);
         let dial = async |target| {
-            self.client
-                .dial(socket::dialler(target, tcp_user_timeout)?, target)
-                .await
+            let own = socket::dialler(target, tcp_user_timeout).map_err(DialError::Own)?;
+            self.client.dial(own, target).await.map_err(DialError::from)
         };
         let socket = connect(&leader.address, connect_timeout, resolver, metrics, dial).await?;
         opening.exchange(&self.client, &socket, turn).await?;

@@ -1,7 +1,7 @@
 //! Every socket option, and why. The only room that knows socket2.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -71,8 +71,8 @@ fn try_listen(address: SocketAddr, user_timeout: Duration) -> io::Result<TcpList
     Ok(socket.into())
 }
 
-/// A socket to dial `address` with.
-pub(super) fn dialler(address: SocketAddr, user_timeout: Duration) -> io::Result<Socket> {
+/// A socket to dial `address` with, not yet connected.
+pub(super) fn dialler(address: SocketAddr, user_timeout: Duration) -> io::Result<TcpStream> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM.nonblocking(),
@@ -81,7 +81,7 @@ pub(super) fn dialler(address: SocketAddr, user_timeout: Duration) -> io::Result
     // Queries and answers are small and wait for each other: Nagle's algorithm would add up to 40 ms to some.
     socket.set_tcp_nodelay(true)?;
     detect_death(&SockRef::from(&socket), user_timeout)?;
-    Ok(socket)
+    Ok(socket.into())
 }
 
 /// Makes the kernel notice a peer that vanished without a FIN, with bytes in flight (TCP_USER_TIMEOUT) or idle (keepalive), within `user_timeout`.
@@ -154,7 +154,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let dialled = dialler(address, ten).unwrap();
         // Loopback connects although nobody accepts yet; it only says so later.
-        let _underway = dialled.connect(&address.into());
+        let _underway = SockRef::from(&dialled).connect(&address.into());
         listener.set_nonblocking(false).unwrap();
         let accepted = listener.accept().unwrap().0;
         for socket in [SockRef::from(&dialled), SockRef::from(&accepted)] {

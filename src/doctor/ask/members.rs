@@ -101,7 +101,7 @@ impl<'a> Asker<'a> {
     /// Dials as a session would, and asks for TLS.
     async fn greet(&self, address: &Address) -> Told<Greeting> {
         let limit = self.settings.connect_timeout;
-        let dial = TcpStream::connect::<SocketAddr>;
+        let dial = async |target: SocketAddr| TcpStream::connect(target).await.map_err(proxy::DialError::from);
         let dialled = proxy::dial(address, limit, &self.resolver, &self.metrics, dial).await;
         let stream = dialled.map_err(|error| error.to_string())?;
         let answer = tokio::time::timeout(GREETING, ask_for_tls(stream)).await;

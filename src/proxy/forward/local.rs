@@ -17,7 +17,7 @@ use futures_util::FutureExt;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
-use rustix::net::{Shutdown, SocketFlags, acceptfrom_with};
+use rustix::net::{Shutdown, SocketFlags, acceptfrom_with, connect};
 
 use super::calls::{Calls, Kernel};
 use super::watched::Watched;
@@ -206,20 +206,13 @@ impl Socket {
     }
 
     /// Connects `own`, which must be non-blocking, to `target`: the leader of this client. Cancel-safe.
-    pub(crate) async fn dial(&self, own: socket2::Socket, target: SocketAddr) -> io::Result<Self> {
-        let underway = match own.connect(&target.into()) {
-            Ok(()) => false,
-            Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => true,
-            Err(error) => return Err(error),
-        };
-        if !underway {
-            return self.beside(own.into());
+    pub(crate) async fn dial(&self, own: TcpStream, target: SocketAddr) -> io::Result<Self> {
+        match connect(&own, &target) {
+            Ok(()) => return self.beside(own),
+            Err(Errno::INPROGRESS) => {}
+            Err(error) => return Err(error.into()),
         }
-        let leader = Self::watch(
-            &self.place.reactor,
-            self.place.token + 1,
-            Watched::connecting(own.into()),
-        )?;
+        let leader = Self::watch(&self.place.reactor, self.place.token + 1, Watched::connecting(own))?;
         leader.when(|watched| watched.has_connected()).await?;
         Ok(leader)
     }

@@ -247,17 +247,16 @@ impl<O: Owner> Worker<O> {
         }
     }
 
-    /// Lets every task go on that was woken; new ones begin.
+    /// Lets every task go on that was woken, and those begin that were started.
     fn run_tasks(&mut self, context: &mut Context<'_>) {
         loop {
-            let spawned = self.local.spawned();
-            let none_spawned = spawned.is_empty();
-            self.tasks.extend(spawned);
             match self.tasks.poll_next_unpin(context) {
                 Poll::Ready(Some(Some(pair))) => self.adopt(pair),
                 Poll::Ready(Some(None)) => {}
-                Poll::Ready(None) | Poll::Pending if none_spawned => return,
-                Poll::Ready(None) | Poll::Pending => {}
+                Poll::Ready(None) | Poll::Pending => match self.local.spawned() {
+                    none if none.is_empty() => return,
+                    some => self.tasks.extend(some),
+                },
             }
         }
     }

@@ -132,13 +132,17 @@ fn documents() -> Vec<String> {
     here.map(str::to_owned).collect()
 }
 
-/// Of `[text](link)`, outside of code.
+/// Of `[text](link)` and `<img src="link"`, outside of code.
 fn links_in(text: &str) -> BTreeSet<String> {
-    let prose = text.split("\n```").step_by(2);
-    let links = prose.flat_map(|part| part.split("](").skip(1));
-    links
-        .filter_map(|rest| Some(rest.split_once(')')?.0.to_owned()))
-        .collect()
+    let prose: Vec<_> = text.split("\n```").step_by(2).collect();
+    let links = |begin, end| {
+        prose
+            .iter()
+            .flat_map(move |part| part.split(begin).skip(1))
+            .filter_map(move |rest| rest.split_once(end))
+    };
+    let all = links("](", ")").chain(links("<img src=\"", "\""));
+    all.map(|(link, _)| link.to_owned()).collect()
 }
 
 /// As GitHub and GitLab make anchors of them.

@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tracing::debug;
 
 use super::Context;
+use super::forward::Socket;
 use crate::ending::Ending;
 use crate::leader::Leader;
 use crate::metrics::SessionState;
@@ -54,7 +54,7 @@ impl Record {
     }
 
     /// The leader was reached through `socket`.
-    pub(super) fn forwarding(&mut self, leader: &Arc<Leader>, socket: &TcpStream) {
+    pub(super) fn forwarding(&mut self, leader: &Arc<Leader>, socket: &Socket) {
         // Under this port PostgreSQL shows the session (pg_stat_activity.client_port). It costs a system call, so only who will read it pays.
         let port = if tracing::enabled!(tracing::Level::DEBUG) {
             socket.local_addr().map_or(0, |address| address.port())

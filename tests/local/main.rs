@@ -27,6 +27,7 @@ mod history_lost;
 mod holding;
 mod integrity;
 mod leaks;
+mod lease_age;
 mod listening;
 mod manifests;
 mod many_sessions;

@@ -114,7 +114,7 @@ async fn the_failover_is_in_the_figures(prometheus: &Prometheus) {
         "pgnorth_failover_seconds_count{phase=\"promotion\"}",
         "changes(pgnorth_failover_seconds_count{phase=\"total\"}[10m])",
         "pgnorth_routing",
-        "pgnorth_primaries",
+        "max_over_time(pgnorth_primaries[10m])",
         "up{job=\"pgnorth\"}",
     ] {
         let value = prometheus.value(expression).await;

@@ -182,8 +182,7 @@ async fn whole(page: &Page) -> Option<()> {
     let rows: Vec<String> = serde_json::from_value(rows).unwrap();
     let leader = page.evaluate("seen('#who')").await;
     let leader = leader.as_str()?;
-    let leads =
-        |row: &&String| row.starts_with(&format!("{leader} leader 10.244.")) && row.contains(" primary running ");
+    let leads = |row: &&String| row.starts_with(&format!("{leader} leader 10.")) && row.contains(" primary running ");
     let follows = |row: &&String| row.starts_with("patronidemo-") && row.contains(" replica running ");
     let leaders = rows.iter().filter(leads).count();
     let replicas = rows.iter().filter(follows).count();

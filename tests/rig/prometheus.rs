@@ -38,11 +38,11 @@ async fn the_rules_fire_and_resolve_in_a_real_failover() {
         (scrapes >= 2.0).then_some(())
     })
     .await;
-    assert_eq!(
-        prometheus.alerts().await,
-        Vec::<Value>::new(),
-        "before anything happens"
-    );
+    // On a busy machine a first probe may be late.
+    wait_until("nothing is amiss before anything happens", SOON, async || {
+        prometheus.alerts().await.is_empty().then_some(())
+    })
+    .await;
     assert_eq!(prometheus.value("pgnorth_primaries").await, Some(1.0));
 
     let old = rig.leader().await;

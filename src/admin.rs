@@ -4,13 +4,13 @@
 
 mod history;
 mod live;
+mod operators;
 mod pages;
 pub mod status;
 mod survey;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::future::ready;
 use std::io;
 use std::net::{SocketAddr, TcpListener as Unregistered};
 use std::pin::pin;
@@ -28,6 +28,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use self::live::{Live, Pulse};
+pub use self::operators::Operators;
+pub use self::operators::token::problem as token_problem;
 use crate::leader::view::View;
 use crate::metrics::Metrics;
 use crate::readiness::ReadinessHandle;
@@ -50,6 +52,8 @@ pub struct Facts {
     pub waits: Arc<Waits>,
     /// What discovery knows.
     pub view: watch::Receiver<Arc<View>>,
+    /// Who may give orders, and where; `None`: nobody.
+    pub operators: Option<Operators>,
 }
 
 /// What one client, or many, may take at most.
@@ -232,7 +236,10 @@ async fn rest_after(error: &io::Error, stop: &CancellationToken) {
 
 async fn serve(stream: TcpStream, peer: SocketAddr, live: Arc<Live>, limits: Limits, stop: CancellationToken) {
     let pulse = watch::Sender::new(Pulse::Answering);
-    let service = service_fn(|request| ready(Ok::<_, Infallible>(pages::answer(&request, &live, &pulse, &stop))));
+    let service = service_fn(|request| {
+        let (live, pulse, stop) = (&live, &pulse, &stop);
+        async move { Ok::<_, Infallible>(pages::answer(&request, peer, live, pulse, stop).await) }
+    });
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())

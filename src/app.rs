@@ -23,7 +23,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 
-use crate::admin;
+use crate::admin::{self, Operators};
 use crate::config::{self, COMMIT, Finding, Job, PatroniTls, Settings, VERSION};
 use crate::discovery::Discovery;
 use crate::discovery::kubernetes::Kubernetes;
@@ -33,6 +33,7 @@ use crate::leader::decide::Policy;
 use crate::leader::view::View;
 use crate::leader::{Complaint, base_url};
 use crate::metrics::Metrics;
+use crate::orders::Order;
 use crate::readiness::ReadinessHandle;
 use crate::recorder::Recorder;
 use crate::slot::LeaderSlot;
@@ -101,7 +102,8 @@ impl Shared {
         }
     }
 
-    fn admin_facts(&self) -> admin::Facts {
+    /// Orders reach discovery through `operators`, if there are any.
+    fn admin_facts(&self, operators: Option<Operators>) -> admin::Facts {
         admin::Facts {
             slot: self.slot.clone(),
             readiness: self.readiness.clone(),
@@ -109,6 +111,7 @@ impl Shared {
             recorder: self.recorder.clone(),
             waits: self.waits.clone(),
             view: self.seen.subscribe(),
+            operators,
         }
     }
 }
@@ -124,6 +127,7 @@ fn start_discovery(
     finding: &Finding,
     access: Option<Arc<Access>>,
     patience: Patience,
+    orders: mpsc::Receiver<Order>,
     shared: &Shared,
     tasks: &mut Tasks,
 ) -> Result<mpsc::Sender<Complaint>> {
@@ -162,6 +166,7 @@ fn start_discovery(
         failover_drain: patience.failover_drain,
         observations,
         complaints,
+        orders,
         plan,
         seen: shared.seen.clone(),
     };

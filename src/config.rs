@@ -64,6 +64,8 @@ pub struct Proxy {
     pub listen: SocketAddr,
     /// Where probes, metrics and the status are served.
     pub admin: SocketAddr,
+    /// Holds the token for operators' orders; `None`: nobody can give any.
+    pub admin_token_file: Option<PathBuf>,
     /// How the leader is found.
     pub finding: Finding,
     /// How long a client waits for a leader. Zero: not at all.
@@ -223,6 +225,7 @@ fn proxy(reader: &mut Reader<'_>) -> Proxy {
     let proxy = Proxy {
         listen: reader.value(&table::LISTEN, parse::listener),
         admin: reader.value(&table::ADMIN, parse::listener),
+        admin_token_file: reader.option(&table::ADMIN_TOKEN_FILE, parse::file),
         finding: finding(reader, namespace, &[&table::NAMESPACE, &table::SELECTOR]),
         hold: reader.value(&table::HOLD, parse::duration(Duration::ZERO, HOUR)),
         switchover_hold: reader.value(&table::SWITCHOVER_HOLD, parse::duration(Duration::ZERO, HOUR)),

@@ -4,12 +4,14 @@
 //! the business of the sources below.
 
 pub mod kubernetes;
+mod obey;
 pub mod patroni;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
 
 use crate::discovery::patroni::{Plan, Target, sleep_until};
@@ -20,9 +22,10 @@ use crate::leader::reason::Reason;
 use crate::leader::view::View;
 use crate::leader::{Complaint, Course, Leader};
 use crate::metrics::Metrics;
+use crate::orders::Order;
 use crate::readiness::ReadinessHandle;
 use crate::recorder::Recorder;
-use crate::slot::{End, LeaderSlot, ending};
+use crate::slot::{Cut, LeaderSlot, ending};
 
 /// The discovery loop.
 pub struct Discovery {
@@ -42,6 +45,8 @@ pub struct Discovery {
     pub observations: mpsc::Receiver<Observation>,
     /// From the proxy.
     pub complaints: mpsc::Receiver<Complaint>,
+    /// From an operator.
+    pub orders: mpsc::Receiver<Order>,
     /// To the sources that ask Patroni.
     pub plan: watch::Sender<Plan>,
     /// What is known, for people: written after each verdict, read by nobody here.
@@ -51,10 +56,20 @@ pub struct Discovery {
 /// What was told last, and what began when.
 struct Told {
     verdict: Verdict,
+    /// New clients wait, for whatever reason.
     held_since: Option<Instant>,
+    /// They have no leader to go to: an operator's hold alone does not count.
+    leaderless_since: Option<Instant>,
     last_leader: Option<Leader>,
-    /// A former leader's sessions that may go on for a while.
-    draining: Option<End>,
+    draining: Option<Draining>,
+    /// An operator's cut, until its last session is closed.
+    cutting: Option<JoinHandle<()>>,
+}
+
+/// A former leader's sessions that may go on for a while.
+struct Draining {
+    member: String,
+    cut: Cut,
 }
 
 impl Discovery {
@@ -65,11 +80,14 @@ impl Discovery {
             verdict: Verdict {
                 course: Course::Hold(None),
                 reason: Reason::Starting,
+                held: None,
                 recheck_at: None,
             },
             held_since: Some(Instant::now()),
+            leaderless_since: Some(Instant::now()),
             last_leader: None,
             draining: None,
+            cutting: None,
         };
         loop {
             let recheck_at = told.verdict.recheck_at;
@@ -85,12 +103,14 @@ impl Discovery {
                     let claim = Claim::Complaint(complaint.member);
                     self.take_in(&mut view, Observation { at: Instant::now(), claim });
                 }
+                Some(order) = self.orders.recv() => self.obey(order, &mut view, &mut told),
                 () = sleep_until(recheck_at) => {}
             }
             while let Ok(observation) = self.observations.try_recv() {
                 self.take_in(&mut view, observation);
             }
             let now = Instant::now();
+            self.end_the_hold(&mut view, now);
             let current = self.slot.term().course.leader().cloned();
             let verdict = decide(&view, current.as_ref(), now, &self.policy);
             self.record_signs(&view, &verdict, &told, now);
@@ -112,16 +132,14 @@ impl Discovery {
     /// Tells the recorder what announces, or makes, a change of leader.
     fn record_signs(&self, view: &View, verdict: &Verdict, told: &Told, now: Instant) {
         let Some(last) = &told.last_leader else { return };
-        match &verdict.course {
-            Course::Route(leader) if leader == last && !verdict.reason.is_a_sign() => {
+        match verdict.primary() {
+            Some(leader) if leader == last && !verdict.reason.is_a_sign() => {
                 self.recorder.all_is_well();
                 return;
             }
-            course => {
-                let holding = course.open_to().is_none();
-                self.recorder
-                    .sign(now, &verdict.reason.to_string(), holding, view.ttl());
-            }
+            primary => self
+                .recorder
+                .sign(now, &verdict.reason.to_string(), primary.is_none(), view.ttl()),
         }
         let holder = view.lock().and_then(|lock| lock.lock.holder.as_deref());
         if let Some(holder) = holder.filter(|holder| **holder != last.member) {
@@ -131,12 +149,17 @@ impl Discovery {
 
     /// Publishes the verdict and tells of it, if it differs from the last one.
     fn follow(&self, verdict: Verdict, told: &mut Told, now: Instant) {
-        let changed = verdict.course != told.verdict.course;
-        if !changed && verdict.reason == told.verdict.reason {
+        let primary = verdict.primary();
+        told.leaderless_since = match primary {
+            Some(_) => None,
+            None => told.leaderless_since.or(Some(now)),
+        };
+        let changed = verdict.course != told.verdict.course || primary != told.verdict.primary();
+        if !changed && verdict.reason == told.verdict.reason && verdict.held == told.verdict.held {
             told.verdict = verdict;
             return;
         }
-        let reason = verdict.reason.to_string();
+        let reason = verdict.why();
         self.readiness.missing(reason.as_str());
         self.publish(&verdict, &reason, told);
         if changed {
@@ -166,11 +189,15 @@ impl Discovery {
         if verdict.course == Course::Fence
             && let Some(draining) = told.draining.take()
         {
-            draining.now(why);
+            draining.cut.end.now(why);
         }
         let Some(cut) = cut else { return };
-        if !drain.is_zero() {
-            told.draining = Some(cut.end.clone());
+        let former = told.verdict.course.leader();
+        if let Some(former) = former.filter(|_| !drain.is_zero()) {
+            told.draining = Some(Draining {
+                member: former.member.clone(),
+                cut: cut.clone(),
+            });
         }
         let (metrics, recorder) = (self.metrics.clone(), self.recorder.clone());
         let mut at = Instant::now();
@@ -197,10 +224,22 @@ impl Discovery {
                     }
                     Some(last) => {
                         self.metrics.leader_changes.inc();
-                        self.recorder.writable(now, last, leader);
+                        self.recorder.writable(now, last, leader, true);
                         info!(from = %last, to = %leader, timeline = leader.timeline, held_ms, %reason, "leader changed");
                     }
                     None => info!(leader = %leader, timeline = leader.timeline, %reason, "leader found"),
+                }
+                told.last_leader = Some(leader.clone());
+            }
+            // The change is over, and what clients wait for from now on is the operator.
+            Course::Hold(Some(leader)) if verdict.primary().is_some() && told.last_leader.as_ref() != Some(leader) => {
+                told.held_since.get_or_insert(now);
+                if let Some(last) = &told.last_leader {
+                    self.metrics.leader_changes.inc();
+                    self.recorder.writable(now, last, leader, false);
+                    info!(from = %last, to = %leader, timeline = leader.timeline, %reason, "leader changed; new clients stay held");
+                } else {
+                    info!(leader = %leader, timeline = leader.timeline, %reason, "leader found; new clients stay held");
                 }
                 told.last_leader = Some(leader.clone());
             }
@@ -229,7 +268,7 @@ impl Discovery {
     }
 
     fn replan(&self, view: &View, told: &Told, now: Instant) {
-        let targets = plan(view, &told.verdict.course, told.held_since, now)
+        let targets = plan(view, &told.verdict.course, told.leaderless_since, now)
             .into_iter()
             .filter_map(|probe| {
                 Some(Target {
@@ -246,7 +285,7 @@ impl Discovery {
                 .filter_map(|member| view.api_url(member))
                 .map(str::to_owned)
                 .collect(),
-            alert: told.held_since.is_some(),
+            alert: told.leaderless_since.is_some(),
         };
         self.plan.send_if_modified(|plan| {
             let changed = *plan != next;
@@ -260,6 +299,7 @@ impl Discovery {
     fn measure(&self, view: &View, told: &Told) {
         let course = &told.verdict.course;
         self.metrics.routing.set(course.open_to().is_some().into());
+        self.metrics.held_by_operator.set(told.verdict.held.is_some().into());
         self.metrics
             .leader_is(course.leader().map(|leader| leader.member.as_str()));
         self.metrics.lease_ttl_seconds.set(view.ttl().as_secs_f64());

@@ -66,6 +66,8 @@ pub struct Metrics {
     leader_info: IntGaugeVec,
     /// 1 while new clients are sent to a leader.
     pub routing: IntGauge,
+    /// 1 while an operator holds new clients.
+    pub held_by_operator: IntGauge,
     lease_age_seconds: Gauge,
     lease_renewed: Mutex<Option<Instant>>,
     /// The lease's length, as the leader object says.
@@ -231,6 +233,10 @@ impl Metrics {
             routing: make.gauge(
                 "pgnorth_routing",
                 "1 while new clients are sent to a leader, 0 while they are held.",
+            ),
+            held_by_operator: make.gauge(
+                "pgnorth_held_by_operator",
+                "1 while an operator holds new clients, through POST /hold.",
             ),
             lease_age_seconds: make.float(
                 "pgnorth_lease_age_seconds",

@@ -21,6 +21,7 @@ pub(super) const PROXY: Row = Row {
     settings: &[
         &LISTEN,
         &ADMIN,
+        &ADMIN_TOKEN_FILE,
         &SCOPE,
         &NAMESPACE,
         &SELECTOR,
@@ -92,6 +93,7 @@ pub(super) const DOCTOR: Row = Row {
         &FORMAT,
         &LISTEN,
         &ADMIN,
+        &ADMIN_TOKEN_FILE,
         &SCOPE,
         &NAMESPACE,
         &SELECTOR,

@@ -56,6 +56,15 @@ pub(super) const ADMIN: Setting = Setting {
     good: "[::]:8080",
 };
 
+pub(super) const ADMIN_TOKEN_FILE: Setting = Setting {
+    flag: "admin-token-file",
+    group: LISTENING,
+    value: "FILE",
+    help: "Holds the token that operators' orders need: hold, release, cut. Without it nobody can give any",
+    unset: Unset::Nothing,
+    good: "/etc/pgnorth/admin/token",
+};
+
 pub(super) const SCOPE: Setting = Setting {
     flag: "scope",
     group: FINDING,

@@ -29,6 +29,7 @@ mod listening;
 mod manifests;
 mod many_sessions;
 mod opening;
+mod operators;
 mod order;
 mod promotion;
 mod refusal;

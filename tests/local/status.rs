@@ -176,7 +176,9 @@ async fn a_change_of_leader_is_told_to_who_looks_with_what_was_amiss_and_who_wai
     cluster.b.is_being_promoted();
     cluster.lock_moves_to("b");
     // One that came before would still get a session with a.
-    product.decides("hold", None, "b leads but does not accept writes").await;
+    product
+        .decides("hold", None, "b leads but does not accept writes")
+        .await;
     let _client = product.client().await;
     let held = events
         .until("a client is held", |event| event["sessions"]["held"] == 1)

@@ -36,6 +36,7 @@ use crate::metrics::Metrics;
 use crate::orders::Order;
 use crate::readiness::ReadinessHandle;
 use crate::recorder::Recorder;
+use crate::repeats::Repeats;
 use crate::slot::LeaderSlot;
 use crate::waits::Waits;
 
@@ -66,6 +67,7 @@ struct Shared {
     recorder: Arc<Recorder>,
     readiness: ReadinessHandle,
     waits: Arc<Waits>,
+    repeats: Repeats,
     /// What discovery knows, for the status.
     seen: watch::Sender<Arc<View>>,
 }
@@ -98,6 +100,7 @@ impl Shared {
             metrics,
             readiness: ReadinessHandle::starting(STARTING),
             waits: Arc::default(),
+            repeats: Repeats::default(),
             seen: watch::Sender::default(),
         }
     }
@@ -110,6 +113,7 @@ impl Shared {
             metrics: self.metrics.clone(),
             recorder: self.recorder.clone(),
             waits: self.waits.clone(),
+            repeats: self.repeats.clone(),
             view: self.seen.subscribe(),
             operators,
         }
@@ -142,6 +146,7 @@ fn start_discovery(
             &kubernetes.scope,
             kubernetes.namespace.as_deref(),
             &kubernetes.selector,
+            shared.repeats.clone(),
         );
         let watching = source.run(claim.clone());
         tasks.spawn(async { ("the Kubernetes watches", done(watching).await) });
@@ -149,7 +154,13 @@ fn start_discovery(
     if !finding.patroni.is_empty() {
         let seeds: Result<Vec<_>, _> = finding.patroni.iter().map(|url| base_url(url.as_str())).collect();
         let seeds = seeds.map_err(|why| anyhow!("a URL of --patroni {why}"))?;
-        let poller = ClusterPoller::new(client.clone(), seeds, planned.clone(), claim.clone());
+        let poller = ClusterPoller::new(
+            client.clone(),
+            seeds,
+            planned.clone(),
+            shared.repeats.clone(),
+            claim.clone(),
+        );
         tasks.spawn(async { ("the poller of /cluster", done(poller.run()).await) });
     }
     let prober = Prober::new(client, planned, claim);

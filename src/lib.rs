@@ -9,7 +9,7 @@
 //! | 5 | [`doctor`] |
 //! | 4 | [`discovery`], [`proxy`], [`publish`], [`admin`] (never each other) |
 //! | 3 | [`recorder`] |
-//! | 2 | [`slot`], [`drain`], [`metrics`], [`readiness`], [`resolver`], [`kubernetes`], [`waits`], [`orders`] |
+//! | 2 | [`slot`], [`drain`], [`metrics`], [`readiness`], [`resolver`], [`kubernetes`], [`waits`], [`orders`], [`repeats`] |
 //! | 1 | [`leader`], [`ending`], [`config`] (no I/O, no clock, no tokio) |
 //!
 //! ARCHITECTURE.md walks one session and one change of leader through the house.
@@ -29,6 +29,7 @@ pub mod proxy;
 pub mod publish;
 pub mod readiness;
 pub mod recorder;
+pub mod repeats;
 pub mod resolver;
 pub mod slot;
 pub mod telemetry;

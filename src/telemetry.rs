@@ -79,6 +79,7 @@ fn announce_proxy(settings: &Settings, proxy: &Proxy) {
         commit = COMMIT,
         listen = %proxy.listen,
         admin = %proxy.admin,
+        admin_token_file = proxy.admin_token_file.as_ref().map(|file| display(file.display())),
         scope = found.scope.map(display),
         namespace = found.namespace.map(display),
         selector = found.selector.map(display),

@@ -10,12 +10,14 @@ use hyper::header::{ALLOW, AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICA
 use hyper::{Method, StatusCode, Uri};
 use serde_json::{Value, json};
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use url::form_urlencoded;
 
 use self::token::TokenFile;
+use super::Facts;
 use super::pages::{self, Answer};
 use crate::orders::{Orders, Outcome, Wish};
+use crate::repeats::Repeats;
 
 /// A hold that was given no length.
 const HOLD: Duration = Duration::from_secs(60);
@@ -46,20 +48,14 @@ impl Operators {
 }
 
 /// Answers a request for one of the paths.
-pub(super) async fn answer(
-    operators: Option<&Operators>,
-    method: &Method,
-    uri: &Uri,
-    headers: &HeaderMap,
-    peer: SocketAddr,
-) -> Answer {
+pub(super) async fn answer(facts: &Facts, method: &Method, uri: &Uri, headers: &HeaderMap, peer: SocketAddr) -> Answer {
     let path = uri.path();
     if method != Method::POST {
         let mut refusal = pages::plain(StatusCode::METHOD_NOT_ALLOWED, "an order has to be sent with POST\n");
         refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
         return refusal;
     }
-    let Some(operators) = operators else {
+    let Some(operators) = &facts.operators else {
         return pages::plain(
             StatusCode::FORBIDDEN,
             "orders are off: this pgnorth was started without --admin-token-file (PGNORTH_ADMIN_TOKEN_FILE)\n",
@@ -67,7 +63,7 @@ pub(super) async fn answer(
     };
     // A dual-stack listener shows IPv4 clients as ::ffff:a.b.c.d.
     let by = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    if let Err(refusal) = operators.admit(headers, path, by).await {
+    if let Err(refusal) = operators.admit(headers, path, by, &facts.repeats).await {
         return refusal;
     }
     let wish = match wish(path, uri.query().unwrap_or_default()) {
@@ -85,21 +81,29 @@ pub(super) async fn answer(
 }
 
 impl Operators {
-    async fn admit(&self, headers: &HeaderMap, path: &str, by: SocketAddr) -> Result<(), Answer> {
+    async fn admit(&self, headers: &HeaderMap, path: &str, by: SocketAddr, repeats: &Repeats) -> Result<(), Answer> {
+        let refused = |why: &str, problem: Option<&token::Problem>| {
+            let what = format!("an order was refused: {why}");
+            if repeats.is_news(&what) {
+                warn!(%by, path, problem = problem.map(display), "{what}");
+            } else {
+                debug!(%by, path, problem = problem.map(display), "{what}");
+            }
+        };
         let shown = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
         let Some(shown) = shown.and_then(bearer) else {
-            warn!(%by, path, "an order was refused: no token came with it");
+            refused("no token came with it", None);
             let text = "an order needs the token of --admin-token-file, as a header: Authorization: Bearer …\n";
             return Err(unauthorized(text));
         };
         match self.token.read().await {
             Ok(token) if token.is(shown) => Ok(()),
             Ok(_) => {
-                warn!(%by, path, "an order was refused: the token that came with it is a wrong one");
+                refused("the token that came with it is a wrong one", None);
                 Err(unauthorized("this is not the token of --admin-token-file\n"))
             }
             Err(problem) => {
-                warn!(%by, path, %problem, "an order was refused: there is no token to check it by (--admin-token-file)");
+                refused("there is no token to check it by (--admin-token-file)", Some(&problem));
                 let text = "pgnorth cannot use the file of --admin-token-file; its log says why\n";
                 Err(pages::plain(StatusCode::SERVICE_UNAVAILABLE, text))
             }

@@ -86,8 +86,7 @@ pub(super) async fn answer<B>(
         "/failovers" => |live| respond(StatusCode::OK, JSON, json(&live.facts.recorder.failovers())),
         "/metrics" => |live| respond(StatusCode::OK, METRICS, live.facts.metrics.render()),
         "/hold" | "/release" | "/sessions/cut" => {
-            let operators = live.facts.operators.as_ref();
-            return operators::answer(operators, request.method(), request.uri(), request.headers(), peer).await;
+            return operators::answer(&live.facts, request.method(), request.uri(), request.headers(), peer).await;
         }
         _ => return plain(StatusCode::NOT_FOUND, format!("no such path; there are\n\n{INDEX}")),
     };

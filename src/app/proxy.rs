@@ -69,6 +69,7 @@ async fn serve(settings: &config::Proxy, workers: usize, traffic: &Handle) -> Re
         metrics: shared.metrics.clone(),
         recorder: shared.recorder.clone(),
         waits: shared.waits.clone(),
+        repeats: shared.repeats.clone(),
         complaints,
         settings: Settings {
             hold: settings.hold,

@@ -43,6 +43,7 @@ pub(super) async fn run(settings: &config::Publish) -> Result<ExitCode> {
         slot: shared.slot.clone(),
         readiness: shared.readiness.clone(),
         metrics: shared.metrics.clone(),
+        repeats: shared.repeats.clone(),
         settings: Settings {
             service: settings.service.clone(),
             namespace: settings.namespace.clone(),

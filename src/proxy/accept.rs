@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::Shared;
@@ -18,8 +18,9 @@ use crate::ending::Ending;
 /// After accept(2) failed for want of files or memory. Clients meanwhile wait in the backlog, where they are better off than closed: a file may be
 /// free in moments. This is why no file is kept in reserve to accept and close them with.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Between two log lines about the same trouble.
-const QUIET: Duration = Duration::from_secs(10);
+
+const FULL: &str = "full: refusing clients";
+const CANNOT_ACCEPT: &str = "cannot accept clients";
 
 /// Accepts until the drain says stop, and closes the listener.
 pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>) {
@@ -68,19 +69,12 @@ fn is_the_clients(error: &io::Error) -> bool {
 /// What the accept loop remembers, so that its log tells changes of state and not every client.
 struct Door {
     shared: Arc<Shared>,
-    full: bool,
     failures: u64,
-    logged_at: Option<Instant>,
 }
 
 impl Door {
     fn new(shared: Arc<Shared>) -> Self {
-        Self {
-            shared,
-            full: false,
-            failures: 0,
-            logged_at: None,
-        }
+        Self { shared, failures: 0 }
     }
 
     fn admit(&mut self, client: TcpStream, peer: SocketAddr) {
@@ -88,13 +82,12 @@ impl Door {
         context.metrics.accepted.inc();
         if self.failures > 0 {
             info!(failures = self.failures, "accepting clients again");
-            (self.failures, self.logged_at) = (0, None);
+            self.failures = 0;
         }
         // A dual-stack listener shows IPv4 clients as ::ffff:a.b.c.d.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         match self.shared.places.clone().try_acquire_owned() {
             Ok(place) => {
-                self.full = false;
                 let session = Session::new(client, peer, self.shared.clone());
                 context.drain.spawn(session.run(place));
             }
@@ -102,15 +95,11 @@ impl Door {
         }
     }
 
-    fn turn_away(&mut self, client: TcpStream, peer: SocketAddr) {
+    fn turn_away(&self, client: TcpStream, peer: SocketAddr) {
         let context = &self.shared.context;
         let max_sessions = context.settings.max_sessions;
-        if !self.full {
-            self.full = true;
-            warn!(
-                max_sessions,
-                "full: refusing clients (raise --max-sessions, or pool them)"
-            );
+        if context.repeats.is_news(FULL) {
+            warn!(max_sessions, "{FULL} (raise --max-sessions, or pool them)");
         }
         debug!(%peer, ending = %Ending::Full, "session ended");
         context.metrics.ended(Ending::Full);
@@ -125,11 +114,11 @@ impl Door {
     }
 
     fn trouble(&mut self, error: &io::Error) {
-        self.shared.context.metrics.accept_errors.inc();
+        let context = &self.shared.context;
+        context.metrics.accept_errors.inc();
         self.failures += 1;
-        if self.logged_at.is_none_or(|at| at.elapsed() >= QUIET) {
-            self.logged_at = Some(Instant::now());
-            warn!(%error, failures = self.failures, "cannot accept clients, trying on: they wait in the backlog");
+        if context.repeats.is_news(CANNOT_ACCEPT) {
+            warn!(%error, "{CANNOT_ACCEPT}, trying on: they wait in the backlog");
         }
     }
 }

@@ -45,6 +45,7 @@ impl Served {
             waits: Arc::default(),
             view: watch::Sender::default().subscribe(),
             operators: None,
+            repeats: Default::default(),
         });
         let stop = CancellationToken::new();
         let task = tokio::spawn(admin.run(facts.clone(), stop.clone()));

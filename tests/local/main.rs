@@ -40,4 +40,5 @@ mod silent_watch;
 mod slow_readers;
 mod status;
 mod support;
+mod telling;
 mod urgent;

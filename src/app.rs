@@ -28,6 +28,7 @@ use crate::config::{self, COMMIT, Finding, Job, PatroniTls, Settings, VERSION};
 use crate::discovery::Discovery;
 use crate::discovery::kubernetes::Kubernetes;
 use crate::discovery::patroni::{Client, ClusterPoller, Plan, Prober, TlsError, TlsFiles};
+use crate::events::Events;
 use crate::kubernetes::Access;
 use crate::leader::decide::Policy;
 use crate::leader::view::View;
@@ -140,7 +141,14 @@ fn start_discovery(
     let (plan, planned) = watch::channel(Plan::default());
     let client = patroni_client(&finding.patroni_tls, shared.metrics.clone())
         .context("cannot use the TLS files for Patroni's REST API (--patroni-ca, --patroni-cert, --patroni-key)")?;
+    let mut events = Events::default();
     if let Some((kubernetes, access)) = finding.kubernetes.as_ref().zip(access) {
+        if let Some(pod) = &kubernetes.pod {
+            let (handle, writer) = Events::of(pod.clone());
+            events = handle;
+            let writing = writer.run(access.clone());
+            tasks.spawn(async { ("the writer of Kubernetes Events", done(writing).await) });
+        }
         let source = Kubernetes::new(
             access,
             &kubernetes.scope,
@@ -169,6 +177,7 @@ fn start_discovery(
         slot: shared.slot.clone(),
         metrics: shared.metrics.clone(),
         recorder: shared.recorder.clone(),
+        events,
         readiness: shared.readiness.clone(),
         policy: Policy {
             switchover_hold: patience.switchover_hold,

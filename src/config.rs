@@ -151,6 +151,17 @@ pub struct Kubernetes {
     pub namespace: Option<String>,
     /// Label selector of the members' pods.
     pub selector: String,
+    /// pgnorth's own pod, if it is one that Events are to be about.
+    pub pod: Option<Pod>,
+}
+
+/// The pod that this process runs in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: Option<String>,
 }
 
 /// Files in PEM, read when a connection needs them. Nobody has looked yet whether they exist.
@@ -316,7 +327,12 @@ fn kubernetes(
             reader.refuse_if_set(setting, problem);
         }
     }
+    let uid = reader.option(&table::POD_UID, parse::uid);
+    let pod = reader
+        .option(&table::POD_NAME, parse::scope)
+        .map(|name| Pod { name, uid });
     scope.map(|scope| Kubernetes {
+        pod,
         selector: selector.unwrap_or_else(|| format!("cluster-name={scope}")),
         namespace,
         scope,

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
 
 use crate::discovery::patroni::{Plan, Target, sleep_until};
+use crate::events::{Events, Happening};
 use crate::leader::decide::{Policy, Verdict, decide};
 use crate::leader::observation::{Claim, Observation};
 use crate::leader::probing::plan;
@@ -35,6 +36,8 @@ pub struct Discovery {
     pub metrics: Arc<Metrics>,
     /// Keeps each change of leader.
     pub recorder: Arc<Recorder>,
+    /// Tells Kubernetes of them.
+    pub events: Events,
     /// Told once a source has answered.
     pub readiness: ReadinessHandle,
     /// What the operator chose.
@@ -226,6 +229,8 @@ impl Discovery {
                         self.metrics.leader_changes.inc();
                         self.recorder.writable(now, last, leader, true);
                         info!(from = %last, to = %leader, timeline = leader.timeline, held_ms, %reason, "leader changed");
+                        let held = format!("clients were held for {held_ms} ms");
+                        self.announce_change(last, leader, &held, reason);
                     }
                     None => info!(leader = %leader, timeline = leader.timeline, %reason, "leader found"),
                 }
@@ -238,6 +243,7 @@ impl Discovery {
                     self.metrics.leader_changes.inc();
                     self.recorder.writable(now, last, leader, false);
                     info!(from = %last, to = %leader, timeline = leader.timeline, %reason, "leader changed; new clients stay held");
+                    self.announce_change(last, leader, "new clients stay held", reason);
                 } else {
                     info!(leader = %leader, timeline = leader.timeline, %reason, "leader found; new clients stay held");
                 }
@@ -257,6 +263,8 @@ impl Discovery {
                 told.held_since.get_or_insert(now);
                 if from.is_some() {
                     self.metrics.fences.inc();
+                    let note = format!("every session ends, new clients wait: {reason}");
+                    self.events.tell(Happening::Fenced, note);
                 }
                 match (&verdict.reason, from) {
                     (Reason::SplitBrain(_), _) => warn!(%reason, "fencing: every session ends, new clients wait"),
@@ -265,6 +273,11 @@ impl Discovery {
                 }
             }
         }
+    }
+
+    fn announce_change(&self, from: &Leader, to: &Leader, held: &str, reason: &str) {
+        let note = format!("leader changed from {from} to {to}; {held}: {reason}");
+        self.events.tell(Happening::LeaderChanged, note);
     }
 
     fn replan(&self, view: &View, told: &Told, now: Instant) {

@@ -8,7 +8,7 @@
 //! | 6 | [`app`] |
 //! | 5 | [`doctor`] |
 //! | 4 | [`discovery`], [`proxy`], [`publish`], [`admin`] (never each other) |
-//! | 3 | [`recorder`] |
+//! | 3 | [`recorder`], [`events`] |
 //! | 2 | [`slot`], [`drain`], [`metrics`], [`readiness`], [`resolver`], [`kubernetes`], [`waits`], [`orders`], [`repeats`] |
 //! | 1 | [`leader`], [`ending`], [`config`] (no I/O, no clock, no tokio) |
 //!
@@ -21,6 +21,7 @@ pub mod discovery;
 pub mod doctor;
 pub mod drain;
 pub mod ending;
+pub mod events;
 pub mod kubernetes;
 pub mod leader;
 pub mod metrics;

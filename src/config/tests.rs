@@ -81,6 +81,7 @@ fn demo() -> Finding {
             scope: "demo".into(),
             namespace: None,
             selector: "cluster-name=demo".into(),
+            pod: None,
         }),
         patroni: vec![],
         patroni_tls: PatroniTls {

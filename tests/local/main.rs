@@ -13,6 +13,7 @@ mod cutting;
 mod doctor;
 mod documents;
 mod drain_after_release;
+mod events;
 mod fake_api;
 mod fake_cluster;
 mod fake_patroni;

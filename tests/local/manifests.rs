@@ -356,11 +356,21 @@ fn settings_of(objects: &[Value]) -> BTreeMap<String, String> {
     let expected = json!([{"configMapRef": {"name": map["metadata"]["name"]}}]);
     assert_eq!(container(objects)["envFrom"], expected);
     let data = map["data"].as_object().unwrap().iter();
-    let added = items(&container(objects)["env"]).map(|entry| (entry["name"].as_str().unwrap(), &entry["value"]));
-    data.map(|(name, value)| (name.as_str(), value))
+    let added = items(&container(objects)["env"]).map(|entry| (text(&entry["name"]), value_of(entry)));
+    data.map(|(name, value)| (name.as_str(), text(value)))
         .chain(added)
-        .map(|(name, value)| (name.to_owned(), text(value).to_owned()))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect()
+}
+
+/// What the kubelet fills in for a field of the pod is made up here.
+fn value_of(entry: &Value) -> &str {
+    match entry["valueFrom"]["fieldRef"]["fieldPath"].as_str() {
+        None => text(&entry["value"]),
+        Some("metadata.name") => "pgnorth-6c9f7d-x2v4q",
+        Some("metadata.uid") => "0b1c0a4e-6f5b-4b7a-9a55-2f3f6f0c1d7e",
+        Some(other) => panic!("{other}: who needs it?"),
+    }
 }
 
 fn read(env: &BTreeMap<String, String>) -> Result<Proxy, String> {

@@ -4,7 +4,7 @@
 
 use std::process::{Command, Output, Stdio};
 
-const FLAGS: [&str; 21] = [
+const FLAGS: [&str; 23] = [
     "listen",
     "admin",
     "admin-token-file",
@@ -24,6 +24,8 @@ const FLAGS: [&str; 21] = [
     "workers",
     "lame-duck",
     "drain",
+    "pod-name",
+    "pod-uid",
     "log",
     "log-format",
 ];

@@ -13,6 +13,7 @@ mod clients;
 mod dns;
 mod doctor;
 mod dry_run;
+mod events;
 mod publish;
 mod repeated;
 mod rights;

@@ -14,12 +14,11 @@ mod socket;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
@@ -31,7 +30,7 @@ use crate::repeats::Repeats;
 use crate::resolver::Resolver;
 use crate::slot::LeaderSlot;
 use crate::waits::Waits;
-pub(crate) use connect::connect as dial;
+pub(crate) use connect::{DialError, connect as dial};
 use forward::{Pipes, Traffic, Workers};
 pub(crate) use opening::SSL_REQUEST;
 use session::Forwarded;
@@ -101,7 +100,7 @@ pub const fn files_needed(max_sessions: usize, workers: usize) -> usize {
 }
 
 impl Proxy {
-    /// Binds every address; afterwards clients can connect, and wait in the backlog for [`run`](Self::run). Must be called on the traffic runtime.
+    /// Binds every address; afterwards clients can connect, and wait in the backlog for [`run`](Self::run).
     ///
     /// `tcp_user_timeout` is that of the [`Settings`]: accepted sockets inherit it from the listener.
     pub fn bind(listen: &[SocketAddr], tcp_user_timeout: Duration) -> Result<Self, BindError> {
@@ -123,7 +122,7 @@ impl Proxy {
     }
 
     /// Accepts until the drain says stop; then takes what waits in the backlog and closes the listeners. Never returns by itself: sessions live on, and
-    /// their workers have to be told of ends. An error means that the worker threads could not be started.
+    /// their workers have to be told of ends. Must be called on a tokio runtime, whose timers sessions use. An error means that the worker threads could not be started.
     pub async fn run(self, context: Arc<Context>) -> io::Result<Infallible> {
         let traffic = Arc::new(Traffic::new(&context));
         let (workers, ends) = Workers::start(context.settings.workers, &traffic)?;
@@ -131,8 +130,18 @@ impl Proxy {
         let shared = Arc::new(Shared::new(context.clone(), traffic, workers.clone()));
         let mut tasks = JoinSet::new();
         for listener in self.listeners {
+            let (listener, shared) = (Arc::new(listener), shared.clone());
             // Tracked like a session: the drain must not be over before the backlog has been taken.
-            tasks.spawn(context.drain.track(accept::run(listener, shared.clone())));
+            let tracked = context.drain.token();
+            workers.everywhere(move |local| {
+                let accepting = accept::run(listener.clone(), local.clone(), shared.clone());
+                let tracked = tracked.clone();
+                local.spawn(async move {
+                    accepting.await;
+                    drop(tracked);
+                    None
+                });
+            });
         }
         drop(shared);
         for end in ends {

@@ -1,18 +1,17 @@
 //! The accept loop: admits clients up to the cap, and goes on whatever accept(2) says.
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::Shared;
+use super::forward::{Local, accept};
 use super::refuse::{SqlState, refuse};
-use super::session::Session;
+use super::session::{Admission, Forwarded, Session};
 use crate::ending::Ending;
 
 /// After accept(2) failed for want of files or memory. Clients meanwhile wait in the backlog, where they are better off than closed: a file may be
@@ -22,29 +21,22 @@ const PAUSE: Duration = Duration::from_millis(50);
 const FULL: &str = "full: refusing clients";
 const CANNOT_ACCEPT: &str = "cannot accept clients";
 
-/// Accepts until the drain says stop, and closes the listener.
-pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>) {
+/// Accepts on this worker until the drain says stop, and closes the listener, if no other worker still has it.
+pub(super) async fn run(listener: Arc<TcpListener>, local: Local<Forwarded>, shared: Arc<Shared>) {
     let stopped = shared.context.drain.accepting_stopped();
-    let mut door = Door::new(shared);
+    let mut door = Door::new(local, shared);
     loop {
-        let accepted = tokio::select! {
+        let error = tokio::select! {
             biased;
             () = stopped.cancelled() => break,
-            accepted = listener.accept() => accepted,
+            error = door.admit_all(&listener) => error,
         };
-        match accepted {
-            Ok((client, peer)) => door.admit(client, peer),
-            Err(error) if is_the_clients(&error) => {}
-            Err(error) => {
-                door.trouble(&error);
-                sleep(PAUSE).await;
-            }
-        }
+        door.trouble(&error);
+        sleep(PAUSE).await;
     }
     // Who is in the backlog has connected: closing the listener now would reset it.
-    // Unconstrained: tokio would otherwise make a task that accepts many at once wait in between.
-    while let Some(accepted) = tokio::task::unconstrained(listener.accept()).now_or_never() {
-        match accepted {
+    loop {
+        match accept(&listener) {
             Ok((client, peer)) => door.admit(client, peer),
             Err(error) if is_the_clients(&error) => {}
             Err(_) => break,
@@ -66,15 +58,50 @@ fn is_the_clients(error: &io::Error) -> bool {
     )
 }
 
-/// What the accept loop remembers, so that its log tells changes of state and not every client.
+/// On the session's own worker.
+fn begin(local: &Local<Forwarded>, client: TcpStream, peer: SocketAddr, shared: Arc<Shared>, admission: Admission) {
+    let drain = shared.context.drain.clone();
+    match local.socket(client) {
+        Ok(client) => {
+            let session = Session::new(client, peer, shared);
+            local.spawn(drain.track(session.run(admission)));
+        }
+        Err(error) => {
+            debug!(%peer, %error, ending = %Ending::Failed, "session ended: its socket cannot be watched");
+            shared.context.metrics.ended(Ending::Failed);
+        }
+    }
+}
+
+/// What an accept loop remembers, so that its log tells changes of state and not every client.
 struct Door {
+    local: Local<Forwarded>,
     shared: Arc<Shared>,
     failures: u64,
 }
 
 impl Door {
-    fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, failures: 0 }
+    fn new(local: Local<Forwarded>, shared: Arc<Shared>) -> Self {
+        Self {
+            local,
+            shared,
+            failures: 0,
+        }
+    }
+
+    /// Admits clients until accept(2) fails. Cancel-safe.
+    async fn admit_all(&mut self, listener: &TcpListener) -> io::Error {
+        let listener = match self.local.clone().listen(listener) {
+            Ok(listener) => listener,
+            Err(error) => return error,
+        };
+        loop {
+            match listener.accept().await {
+                Ok((client, peer)) => self.admit(client, peer),
+                Err(error) if is_the_clients(&error) => {}
+                Err(error) => return error,
+            }
+        }
     }
 
     fn admit(&mut self, client: TcpStream, peer: SocketAddr) {
@@ -88,8 +115,14 @@ impl Door {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         match self.shared.places.clone().try_acquire_owned() {
             Ok(place) => {
-                let session = Session::new(client, peer, self.shared.clone());
-                context.drain.spawn(session.run(place));
+                let shared = self.shared.clone();
+                self.shared.workers.seat(&self.local, move |local, seat| {
+                    let admission = Admission {
+                        _place: place,
+                        _seat: seat,
+                    };
+                    begin(local, client, peer, shared, admission);
+                });
             }
             Err(_) => self.turn_away(client, peer),
         }
@@ -106,11 +139,15 @@ impl Door {
         let Ok(permit) = self.shared.refusals.clone().try_acquire_owned() else {
             return;
         };
-        context.drain.spawn(async move {
+        let Ok(client) = self.local.socket(client) else {
+            return;
+        };
+        self.local.spawn(context.drain.track(async move {
             let text = format!("pgnorth has {max_sessions} sessions open, as many as it may (--max-sessions)");
             refuse(client, Vec::new(), SqlState::TooManyConnections, &text).await;
             drop(permit);
-        });
+            None
+        }));
     }
 
     fn trouble(&mut self, error: &io::Error) {

@@ -5,10 +5,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use super::socket;
 use crate::leader::{Address, Host};
 use crate::metrics::{Metrics, Outcome};
 use crate::resolver::{Resolver, Unresolved};
@@ -44,28 +42,39 @@ impl DialError {
     }
 }
 
-/// Connects to `address` within `limit`, and records how that came out. Cancel-safe: a dial given up leaves nothing behind.
-pub(crate) async fn connect(
+impl From<io::Error> for DialError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            // No port is free.
+            io::ErrorKind::AddrNotAvailable => Self::Own(error),
+            _ => Self::Failed(error),
+        }
+    }
+}
+
+/// Connects to `address` within `limit`, through `dial` for each of its IP addresses, and records how that came out. Cancel-safe if `dial` is: a dial
+/// given up leaves nothing behind.
+pub(crate) async fn connect<S>(
     address: &Address,
     limit: Duration,
-    user_timeout: Duration,
     resolver: &Resolver,
     metrics: &Metrics,
-) -> Result<TcpStream, DialError> {
+    dial: impl AsyncFn(SocketAddr) -> Result<S, DialError>,
+) -> Result<S, DialError> {
     let begun = Instant::now();
-    let result = dial(address, begun, limit, user_timeout, resolver).await;
+    let result = resolve_and_dial(address, begun, limit, resolver, dial).await;
     let outcome = result.as_ref().map_or_else(DialError::outcome, |_| Outcome::Ok);
     metrics.dialled(outcome, begun.elapsed());
     result
 }
 
-async fn dial(
+async fn resolve_and_dial<S>(
     address: &Address,
     begun: Instant,
     limit: Duration,
-    user_timeout: Duration,
     resolver: &Resolver,
-) -> Result<TcpStream, DialError> {
+    dial: impl AsyncFn(SocketAddr) -> Result<S, DialError>,
+) -> Result<S, DialError> {
     let deadline = begun + limit;
     let targets: Vec<SocketAddr> = match &address.host {
         Host::Ip(ip) => vec![SocketAddr::new(*ip, address.port)],
@@ -74,25 +83,23 @@ async fn dial(
             addresses.iter().map(|ip| SocketAddr::new(*ip, address.port)).collect()
         }
     };
-    try_each(&targets, deadline, limit, user_timeout).await
+    try_each(&targets, deadline, limit, dial).await
 }
 
 /// Each target gets an equal share of the time that is left: one that is silent must not use up the others'.
-async fn try_each(
+async fn try_each<S>(
     targets: &[SocketAddr],
     deadline: Instant,
     limit: Duration,
-    user_timeout: Duration,
-) -> Result<TcpStream, DialError> {
+    dial: impl AsyncFn(SocketAddr) -> Result<S, DialError>,
+) -> Result<S, DialError> {
     let mut last = DialError::TimedOut(limit);
     for (tried, target) in targets.iter().enumerate() {
         let remaining = deadline.saturating_duration_since(Instant::now());
         let left = u32::try_from(targets.len() - tried).unwrap_or(u32::MAX);
-        let socket = socket::dialler(*target, user_timeout).map_err(DialError::Own)?;
-        last = match timeout_at(Instant::now() + remaining / left, socket.connect(*target)).await {
+        last = match timeout_at(Instant::now() + remaining / left, dial(*target)).await {
             Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) if error.kind() == io::ErrorKind::AddrNotAvailable => DialError::Own(error),
-            Ok(Err(error)) => DialError::Failed(error),
+            Ok(Err(error)) => error,
             Err(_) => DialError::TimedOut(limit),
         };
     }
@@ -102,16 +109,20 @@ async fn try_each(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     const LIMIT: Duration = Duration::from_secs(5);
+
+    async fn tokio_connect(target: SocketAddr) -> Result<TcpStream, DialError> {
+        Ok(TcpStream::connect(target).await?)
+    }
 
     #[tokio::test]
     async fn the_second_address_of_a_name_is_tried() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let open = listener.local_addr().unwrap();
         let closed = SocketAddr::from(([127, 0, 0, 2], open.port()));
-        let stream = try_each(&[closed, open], Instant::now() + LIMIT, LIMIT, LIMIT)
+        let stream = try_each(&[closed, open], Instant::now() + LIMIT, LIMIT, tokio_connect)
             .await
             .unwrap();
         assert_eq!(stream.peer_addr().unwrap(), open);
@@ -124,7 +135,7 @@ mod tests {
         drop(listener);
         let metrics = Metrics::new();
         let address = Address::new("127.0.0.1", port).unwrap();
-        let error = connect(&address, LIMIT, LIMIT, &Resolver::default(), &metrics)
+        let error = connect(&address, LIMIT, &Resolver::default(), &metrics, tokio_connect)
             .await
             .unwrap_err();
         assert!(error.is_leaders());
@@ -141,7 +152,9 @@ mod tests {
         // RFC 6761: .invalid never resolves.
         let address = Address::new("pg-0.invalid", 5432).unwrap();
         let (resolver, metrics) = (Resolver::default(), Metrics::new());
-        let error = connect(&address, LIMIT, LIMIT, &resolver, &metrics).await.unwrap_err();
+        let error = connect(&address, LIMIT, &resolver, &metrics, tokio_connect)
+            .await
+            .unwrap_err();
         assert!(matches!(error, DialError::Unresolved(_)), "{error}");
     }
 }

@@ -1,11 +1,13 @@
 //! Bytes both ways between two connected sockets, until both directions ended or one side broke.
 //!
-//! tokio decides, workers move bytes: a connected pair is handed to one of a few threads, each with an epoll of its own, and stays there. A worker knows
-//! nothing of leaders or terms. It asks the pair's [`Owner`] whether the pair is over, and gives the sockets back to it at the end.
+//! A few threads do it, each with an epoll of its own. A session stays on the worker where it began: as a task, which waits and decides, until it has its
+//! leader; then as a pair whose bytes are moved. The worker knows nothing of leaders or terms. It asks the pair's [`Owner`] whether the pair is over, and
+//! gives the sockets back to it at the end.
 
+mod bell;
 mod calls;
 mod flow;
-mod inbox;
+mod local;
 mod pipes;
 mod relay;
 mod stall;
@@ -16,18 +18,21 @@ mod worker;
 
 use std::io;
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-// The inbox names it through here: tests/inbox.rs puts a model checker's in its place.
-use std::sync::Mutex;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+// The bell names them through here: tests/bell.rs puts a model checker's in their place.
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use prometheus::IntCounter;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use calls::{Calls, Kernel};
+pub(crate) use local::{Local, Socket, accept};
 pub(crate) use pipes::{MAX_PIPES, Pipes};
-use worker::{Mailbox, Pair, Worker};
+pub(crate) use worker::Pair;
+use worker::{Mailbox, Parts, Worker};
 
 /// One end of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +71,7 @@ pub(crate) struct Traffic {
 
 /// Whose pair it is.
 pub(crate) trait Owner: Send + 'static {
-    /// Whether forwarding must stop. Asked when the pair is handed over, and after each [`Workers::look`].
+    /// Whether forwarding must stop. Asked when forwarding begins, and after each [`Workers::look`].
     fn is_over(&self) -> bool;
 
     /// Forwarding has come to its end. Runs on the worker, so it must not block.
@@ -87,27 +92,29 @@ pub(crate) struct Finished {
     pub(crate) owes_client: bool,
 }
 
-/// The threads that move bytes. Dropped, they end when their last pair has.
+/// The threads. Dropped, they end when their last task and pair have.
 #[derive(Debug)]
 pub(crate) struct Workers<O: Owner> {
-    workers: Vec<Arc<Desk<O>>>,
+    desks: Vec<Arc<Desk<O>>>,
 }
 
 /// What is seen of a worker from outside.
 #[derive(Debug)]
 struct Desk<O> {
     mailbox: Mailbox<O>,
-    /// The next pair's number.
-    next: AtomicU64,
-    /// Pairs that it has, or that are on the way to it.
-    pairs: AtomicUsize,
+    sessions: Arc<AtomicUsize>,
 }
 
-/// What a worker is told.
+/// A session's place among a worker's; dropped with the session.
 #[derive(Debug)]
+pub(crate) struct Seat(Arc<AtomicUsize>);
+
+/// Something to be begun on a worker.
+type Job<O> = Box<dyn FnOnce(&Local<O>) + Send>;
+
+/// What a worker is told.
 enum Message<O> {
-    /// A pair by its number.
-    Adopt(u64, Box<Pair<O>>),
+    Run(Job<O>),
     /// Ask every owner whether its pair is over.
     Look,
     /// Nothing more will come.
@@ -115,7 +122,8 @@ enum Message<O> {
 }
 
 impl<O: Owner> Workers<O> {
-    /// Starts `count` threads. Each receiver gets its error when that thread broke down, which only a defect can make it do.
+    /// Starts `count` threads; on a tokio runtime, whose timers their tasks may use then. Each receiver gets its error when that thread broke down, which
+    /// only a defect can make it do.
     pub(crate) fn start(count: usize, traffic: &Arc<Traffic>) -> io::Result<(Self, Vec<oneshot::Receiver<()>>)> {
         Self::start_with(count, traffic, || Box::new(Kernel))
     }
@@ -125,66 +133,90 @@ impl<O: Owner> Workers<O> {
         traffic: &Arc<Traffic>,
         calls: impl Fn() -> Box<dyn Calls>,
     ) -> io::Result<(Self, Vec<oneshot::Receiver<()>>)> {
-        let mut started = (Self { workers: Vec::new() }, Vec::new());
+        let mut started = (Self { desks: Vec::new() }, Vec::new());
         for number in 0..count {
             let desk = Arc::new(Desk {
                 mailbox: Mailbox::new()?,
-                next: AtomicU64::new(0),
-                pairs: AtomicUsize::new(0),
+                sessions: Arc::default(),
             });
-            let worker = Worker::new(desk.clone(), traffic.clone(), calls())?;
+            let parts = Parts::new(number, desk.clone(), traffic.clone(), calls())?;
+            let runtime = Handle::try_current().ok();
             let (ended, end) = oneshot::channel();
             std::thread::Builder::new()
-                .name(format!("forward-{number}"))
+                .name(format!("worker-{number}"))
                 .spawn(move || {
-                    worker.run();
+                    let _timers = runtime.as_ref().map(Handle::enter);
+                    Worker::new(parts).run();
                     let _nobody_waits_any_more = ended.send(());
                 })?;
-            started.0.workers.push(desk);
+            started.0.desks.push(desk);
             started.1.push(end);
         }
         Ok(started)
     }
 
-    /// Hands a connected pair to the worker that has the fewest. Both sockets must be non-blocking.
-    pub(crate) fn adopt(&self, client: TcpStream, leader: TcpStream, owner: O) {
-        let least = self
-            .workers
-            .iter()
-            .min_by_key(|desk| desk.pairs.load(Ordering::Relaxed));
-        if let Some(desk) = least {
-            desk.adopt(Pair::new(client, leader, owner));
+    /// Begins something on every worker.
+    pub(crate) fn everywhere(&self, job: impl Fn(&Local<O>) + Clone + Send + 'static) {
+        for desk in &self.desks {
+            desk.mailbox.post(Message::Run(Box::new(job.clone())));
         }
     }
 
-    /// How many pairs each worker has.
-    #[cfg(test)]
-    fn pairs(&self) -> Vec<usize> {
-        let pairs = self.workers.iter().map(|desk| desk.pairs.load(Ordering::Relaxed));
-        pairs.collect()
+    /// Begins a session on the worker that has the fewest; at once, if that is `local`, where this is called.
+    pub(crate) fn seat(&self, local: &Local<O>, begin: impl FnOnce(&Local<O>, Seat) + Send + 'static) {
+        let least = self.least(Some(local.number()));
+        let seat = Seat::of(&self.desks[least]);
+        if least == local.number() {
+            return begin(local, seat);
+        }
+        let job = Box::new(|local: &Local<O>| begin(local, seat));
+        self.desks[least].mailbox.post(Message::Run(job));
+    }
+
+    /// Which worker has the fewest sessions; of several, `own` if it is one of them.
+    fn least(&self, own: Option<usize>) -> usize {
+        let others = (0..self.desks.len()).filter(|number| Some(*number) != own);
+        let all = own.into_iter().chain(others);
+        all.min_by_key(|number| self.desks[*number].sessions.load(Ordering::Relaxed))
+            .unwrap_or(0)
     }
 
     /// Makes every worker ask each owner whether its pair is over, before it moves another byte.
     pub(crate) fn look(&self) {
-        for desk in &self.workers {
+        for desk in &self.desks {
             desk.mailbox.post(Message::Look);
         }
     }
 }
 
-impl<O: Owner> Desk<O> {
-    fn adopt(&self, pair: Pair<O>) {
-        self.pairs.fetch_add(1, Ordering::Relaxed);
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.mailbox.post(Message::Adopt(number, Box::new(pair)));
+impl<O: Owner> Drop for Workers<O> {
+    fn drop(&mut self) {
+        for desk in &self.desks {
+            desk.mailbox.post(Message::Close);
+        }
     }
 }
 
-impl<O: Owner> Drop for Workers<O> {
+impl Seat {
+    fn of<O>(desk: &Desk<O>) -> Self {
+        desk.sessions.fetch_add(1, Ordering::Relaxed);
+        Self(desk.sessions.clone())
+    }
+}
+
+impl Drop for Seat {
     fn drop(&mut self) {
-        for desk in &self.workers {
-            desk.mailbox.post(Message::Close);
-        }
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl<O> std::fmt::Debug for Message<O> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Run(_) => "Run",
+            Self::Look => "Look",
+            Self::Close => "Close",
+        })
     }
 }
 

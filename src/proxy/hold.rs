@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::io::Interest;
-use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Duration, Instant, sleep_until};
 
+use super::forward::Socket;
 use crate::ending::Ending;
 use crate::slot::{LeaderSlot, Lease, Term};
 use crate::waits::Waits;
@@ -55,7 +54,7 @@ impl Queue {
 /// With a leader and a free turn it returns without a look at the client: a CancelRequest whose sender has closed already must be delivered.
 /// Cancel-safe: a turn is given back.
 pub(super) async fn wait(
-    client: &TcpStream,
+    client: &Socket,
     slot: &LeaderSlot,
     queue: &Queue,
     turn: Option<Turn>,
@@ -76,7 +75,7 @@ pub(super) async fn wait(
     };
     tokio::select! {
         biased;
-        () = left(client) => Err(Ending::ClientLeft),
+        () = client.left() => Err(Ending::ClientLeft),
         admitted = admitted => Ok(admitted),
         () = sleep_until(deadline) => Err(Ending::HoldExpired),
     }
@@ -84,7 +83,7 @@ pub(super) async fn wait(
 
 /// A pause after a failed dial: until something changed since `term`, or `pause` is over. Gives up as [`wait`] does.
 pub(super) async fn pause(
-    client: &TcpStream,
+    client: &Socket,
     slot: &LeaderSlot,
     queue: &Queue,
     term: &Term,
@@ -96,20 +95,8 @@ pub(super) async fn pause(
     let until = (Instant::now() + pause).min(deadline);
     tokio::select! {
         biased;
-        () = left(client) => Err(Ending::ClientLeft),
+        () = client.left() => Err(Ending::ClientLeft),
         () = slot.superseded(term) => Ok(()),
         () = sleep_until(until) => if until < deadline { Ok(()) } else { Err(Ending::HoldExpired) },
-    }
-}
-
-/// Completes when the client closed or reset its connection, whatever lies unread in front of that. Cancel-safe; reads nothing.
-///
-/// Readability says nothing here: with an unread startup packet it is there all the time. But epoll reports a FIN (EPOLLRDHUP) and a reset (EPOLLERR)
-/// beside it, and tokio hands them to who waits for PRIORITY (or "read closed") or ERROR alone; its sockets never ask for EPOLLPRI itself.
-pub(super) async fn left(client: &TcpStream) {
-    match client.ready(Interest::PRIORITY | Interest::ERROR).await {
-        Ok(_) => {}
-        // The runtime is shutting down; so is the session.
-        Err(_) => std::future::pending().await,
     }
 }

@@ -9,15 +9,13 @@ use std::pin::pin;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use super::hold::{Turn, left};
+use super::forward::Socket;
+use super::hold::Turn;
 
 /// PostgreSQL's own MAX_STARTUP_PACKET_LENGTH.
 const LONGEST: usize = 10_000;
-/// Read at once: first packets and first answers have some hundred bytes.
-const CHUNK: usize = 2048;
 /// An ErrorResponse that is longer is passed on unread.
 const LONGEST_ERROR: usize = 8192;
 /// A client that says nothing gets no answer: after this it no longer keeps others from dialling.
@@ -126,13 +124,13 @@ impl Opening {
     /// `turn` is dropped, for the next client, when this one or the leader takes too long.
     pub(super) async fn exchange(
         &mut self,
-        client: &TcpStream,
-        leader: &TcpStream,
+        client: &Socket,
+        leader: &Socket,
         turn: &mut Option<Turn>,
     ) -> Result<(), NotYet> {
         loop {
             let packet = self.listen(client, leader, turn).await?;
-            send(leader, &self.heard).await.map_err(NotYet::Broke)?;
+            leader.send(&self.heard).await.map_err(NotYet::Broke)?;
             let answer = match packet {
                 Some(Packet::Encryption | Packet::Session) => ask(client, leader, turn).await?,
                 Some(Packet::Cancel) | None => Vec::new(),
@@ -153,8 +151,8 @@ impl Opening {
     /// Reads from the client until its packet is whole. `None` where there is none: what was read is to be passed on as it is.
     async fn listen(
         &mut self,
-        client: &TcpStream,
-        leader: &TcpStream,
+        client: &Socket,
+        leader: &Socket,
         turn: &mut Option<Turn>,
     ) -> Result<Option<Packet>, NotYet> {
         let mut patience = pin!(sleep(CLIENT_PATIENCE));
@@ -168,13 +166,13 @@ impl Opening {
             }
             tokio::select! {
                 biased;
-                read = receive(client) => match read {
+                read = client.receive() => match read {
                     Ok(bytes) if !bytes.is_empty() => self.heard.extend(bytes),
                     // It left, or was lost: the relay will see it, too.
                     _ => return Ok(None),
                 },
                 // A leader that speaks first has something to say, or is gone.
-                first = receive(leader) => {
+                first = leader.receive() => {
                     let first = first.map_err(NotYet::Broke)?;
                     let answer = match first.is_empty() {
                         // It got tired of a client that says nothing (authentication_timeout): an end like any other.
@@ -191,30 +189,30 @@ impl Opening {
     }
 
     /// To the client; one that is gone is the relay's business.
-    async fn pass_on(&mut self, answer: &[u8], client: &TcpStream) {
-        if send(client, answer).await.is_ok() {
+    async fn pass_on(&mut self, answer: &[u8], client: &Socket) {
+        if client.send(answer).await.is_ok() {
             self.moved.1 += answer.len() as u64;
         }
     }
 }
 
 /// Waits for the leader's first answer; empty if the client leaves first: whatever it leaves behind, the relay passes on.
-async fn ask(client: &TcpStream, leader: &TcpStream, turn: &mut Option<Turn>) -> Result<Vec<u8>, NotYet> {
+async fn ask(client: &Socket, leader: &Socket, turn: &mut Option<Turn>) -> Result<Vec<u8>, NotYet> {
     let mut answer = pin!(answer(leader));
     let mut patience = pin!(sleep(LEADER_PATIENCE));
     loop {
         tokio::select! {
             biased;
             answer = &mut answer => return answer,
-            () = left(client) => return Ok(Vec::new()),
+            () = client.left() => return Ok(Vec::new()),
             () = &mut patience, if turn.is_some() => *turn = None,
         }
     }
 }
 
 /// The leader's first answer, or that there is none yet.
-async fn answer(leader: &TcpStream) -> Result<Vec<u8>, NotYet> {
-    let first = receive(leader).await.map_err(NotYet::Broke)?;
+async fn answer(leader: &Socket) -> Result<Vec<u8>, NotYet> {
+    let first = leader.receive().await.map_err(NotYet::Broke)?;
     if first.is_empty() {
         return Err(NotYet::Broke(ErrorKind::UnexpectedEof.into()));
     }
@@ -222,11 +220,11 @@ async fn answer(leader: &TcpStream) -> Result<Vec<u8>, NotYet> {
 }
 
 /// The answer that begins like this: an error is read to its end.
-async fn complete(mut answer: Vec<u8>, leader: &TcpStream) -> Result<Vec<u8>, NotYet> {
+async fn complete(mut answer: Vec<u8>, leader: &Socket) -> Result<Vec<u8>, NotYet> {
     loop {
         match error_message(&answer) {
             None => return Ok(answer),
-            Some(None) if answer.len() < LONGEST_ERROR => match receive(leader).await.map_err(NotYet::Broke)? {
+            Some(None) if answer.len() < LONGEST_ERROR => match leader.receive().await.map_err(NotYet::Broke)? {
                 more if more.is_empty() => return Ok(answer),
                 more => answer.extend(more),
             },
@@ -259,30 +257,6 @@ fn error_message(answer: &[u8]) -> Option<Option<&[u8]>> {
         return None;
     }
     Some(answer.get(5..=length))
-}
-
-/// What is there to read; empty at the end. Cancel-safe.
-async fn receive(from: &TcpStream) -> io::Result<Vec<u8>> {
-    loop {
-        from.readable().await?;
-        let mut bytes = Vec::with_capacity(CHUNK);
-        match from.try_read_buf(&mut bytes) {
-            Ok(_) => return Ok(bytes),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-async fn send(to: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match to.try_write(bytes) {
-            Ok(sent) => bytes = &bytes[sent..],
-            Err(error) if error.kind() == ErrorKind::WouldBlock => to.writable().await?,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tracing::debug;
 
 use super::Context;
+use super::forward::Socket;
 use crate::ending::Ending;
 use crate::leader::Leader;
 use crate::metrics::SessionState;
@@ -63,7 +63,7 @@ impl Record {
     }
 
     /// The leader was reached through `socket`.
-    pub(super) fn forwarding(&mut self, leader: &Arc<Leader>, socket: &TcpStream) {
+    pub(super) fn forwarding(&mut self, leader: &Arc<Leader>, socket: &Socket) {
         // It costs a system call, so only who will read it pays.
         let leader_side = tracing::enabled!(tracing::Level::DEBUG)
             .then(|| socket.local_addr().ok())

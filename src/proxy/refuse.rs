@@ -7,19 +7,17 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::forward::Socket;
 use super::opening::{Heard, NO, Packet, heard};
-use super::socket;
 
 /// All that a refusal may take, from the first byte to the close.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// A client may ask for GSSAPI, then for TLS, and then begins its session.
 const MOST_PACKETS: usize = 3;
 /// How much is read and thrown away while the client takes its error.
-const LEFTOVERS: u64 = 64 * 1024;
+const LEFTOVERS: usize = 64 * 1024;
 
 /// What PostgreSQL calls the error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,15 +38,15 @@ impl SqlState {
 }
 
 /// Tells the client why, if it speaks PostgreSQL, and closes; `heard` is what was read from it before. Takes at most [`PATIENCE`].
-pub(super) async fn refuse(mut client: TcpStream, heard: Vec<u8>, state: SqlState, text: &str) {
+pub(super) async fn refuse(client: Socket, heard: Vec<u8>, state: SqlState, text: &str) {
     // Whether it got through in time or not, the connection is closed.
-    let _in_time = timeout(PATIENCE, tell(&mut client, heard, state, text)).await;
+    let _in_time = timeout(PATIENCE, tell(&client, heard, state, text)).await;
 }
 
-async fn tell(client: &mut TcpStream, mut heard: Vec<u8>, state: SqlState, text: &str) -> std::io::Result<()> {
+async fn tell(client: &Socket, mut heard: Vec<u8>, state: SqlState, text: &str) -> std::io::Result<()> {
     for _ in 0..MOST_PACKETS {
         match next_packet(client, &mut heard).await? {
-            Some(Packet::Encryption) => client.write_u8(NO).await?,
+            Some(Packet::Encryption) => client.send(&[NO]).await?,
             Some(Packet::Session) => return end_with(client, &error_response(state, text)).await,
             Some(Packet::Cancel) | None => break,
         }
@@ -56,17 +54,22 @@ async fn tell(client: &mut TcpStream, mut heard: Vec<u8>, state: SqlState, text:
     Ok(())
 }
 
-async fn end_with(client: &mut TcpStream, error: &[u8]) -> std::io::Result<()> {
-    client.write_all(error).await?;
-    socket::shut_write(client);
+async fn end_with(client: &Socket, error: &[u8]) -> std::io::Result<()> {
+    client.send(error).await?;
+    client.shut_write();
     // Closing with bytes unread would send a reset, which can overtake the error: the client closes first.
-    let mut rest = client.take(LEFTOVERS);
-    tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
+    let mut rest = 0;
+    while rest < LEFTOVERS {
+        match client.receive().await?.len() {
+            0 => break,
+            read => rest += read,
+        }
+    }
     Ok(())
 }
 
 /// Takes one packet off what was heard, and reads on until it is whole; `None` when it is none of PostgreSQL's.
-async fn next_packet(client: &mut TcpStream, bytes: &mut Vec<u8>) -> std::io::Result<Option<Packet>> {
+async fn next_packet(client: &Socket, bytes: &mut Vec<u8>) -> std::io::Result<Option<Packet>> {
     loop {
         match heard(bytes) {
             Heard::Whole(packet, length) => {
@@ -75,9 +78,11 @@ async fn next_packet(client: &mut TcpStream, bytes: &mut Vec<u8>) -> std::io::Re
             }
             Heard::Foreign => return Ok(None),
             Heard::Part => {
-                if client.read_buf(bytes).await? == 0 {
+                let more = client.receive().await?;
+                if more.is_empty() {
                     return Ok(None);
                 }
+                bytes.extend(more);
             }
         }
     }

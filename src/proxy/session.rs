@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{debug, warn};
 
 use super::connect::{DialError, connect};
-use super::forward::{Finish, Finished, Owner, Side};
+use super::forward::{Finish, Finished, Owner, Pair, Seat, Side, Socket};
 use super::hold::{self, Turn};
 use super::opening::{NotYet, Opening};
 use super::record::Record;
@@ -32,14 +31,14 @@ const REFUSED: &str = "a client was refused, after it had waited for a leader";
 /// A client, accepted and admitted.
 #[derive(Debug)]
 pub(super) struct Session {
-    client: TcpStream,
+    client: Socket,
     peer: SocketAddr,
     shared: Arc<Shared>,
 }
 
 /// A leader that took the client.
 struct Reached {
-    leader: TcpStream,
+    leader: Socket,
     lease: Lease,
 }
 
@@ -51,8 +50,17 @@ pub(super) struct Forwarded {
     /// Bytes of the opening.
     first: (u64, u64),
     lease: Lease,
-    _place: OwnedSemaphorePermit,
+    _admission: Admission,
     _tracked: TaskTrackerToken,
+}
+
+/// What a session occupies as long as it lives.
+#[derive(Debug)]
+pub(super) struct Admission {
+    /// One of --max-sessions.
+    pub(super) _place: OwnedSemaphorePermit,
+    /// One of its worker's.
+    pub(super) _seat: Seat,
 }
 
 /// Why a leader did not take the client. Its text ends a sentence that begins with the leader's name.
@@ -80,12 +88,12 @@ enum Close {
 }
 
 impl Session {
-    pub(super) fn new(client: TcpStream, peer: SocketAddr, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(client: Socket, peer: SocketAddr, shared: Arc<Shared>) -> Self {
         Self { client, peer, shared }
     }
 
-    /// The session until its client has a leader, when a worker takes it over, or has none to hope for.
-    pub(super) async fn run(self, place: OwnedSemaphorePermit) {
+    /// The session until its client has a leader, which makes it a pair, or has none to hope for.
+    pub(super) async fn run(self, admission: Admission) -> Option<Pair<Forwarded>> {
         let context = &self.shared.context;
         let mut record = Record::open(context.clone(), self.peer);
         let mut opening = Opening::default();
@@ -96,38 +104,31 @@ impl Session {
             reached = self.reach(&mut opening, &mut record) => reached,
         };
         match reached {
-            Ok(reached) => self.hand_over(reached, &opening, record, place),
+            Ok(reached) => Some(self.pair(reached, &opening, record, admission)),
             Err(given_up) => {
                 record.gave_up();
                 let ending = given_up.ending;
                 self.refuse(given_up, opening.into_heard()).await;
                 record.end(ending, (0, 0));
+                None
             }
         }
     }
 
-    /// To the worker that will move its bytes; closing and recording is [`Forwarded`]'s business then.
-    fn hand_over(self, reached: Reached, opening: &Opening, record: Record, place: OwnedSemaphorePermit) {
+    /// From now on the worker moves its bytes; closing and recording is [`Forwarded`]'s business.
+    fn pair(self, reached: Reached, opening: &Opening, record: Record, admission: Admission) -> Pair<Forwarded> {
         let Self { client, shared, .. } = self;
         let first = opening.moved();
         shared.traffic.to_leader.inc_by(first.0);
         shared.traffic.to_client.inc_by(first.1);
-        match (client.into_std(), reached.leader.into_std()) {
-            (Ok(client), Ok(leader)) => {
-                let forwarded = Forwarded {
-                    _tracked: shared.context.drain.token(),
-                    record,
-                    first,
-                    lease: reached.lease,
-                    _place: place,
-                };
-                shared.workers.adopt(client, leader, forwarded);
-            }
-            (Err(error), _) | (_, Err(error)) => {
-                debug!(peer = %record.peer, %error, "cannot hand the session over");
-                record.end(Ending::Failed, first);
-            }
-        }
+        let forwarded = Forwarded {
+            _tracked: shared.context.drain.token(),
+            record,
+            first,
+            lease: reached.lease,
+            _admission: admission,
+        };
+        Pair::new(client, reached.leader, forwarded)
     }
 
     /// Waits for a leader, dials it and opens the session there, until one takes the client or the hold deadline passes. Cancel-safe.
@@ -191,7 +192,7 @@ impl Session {
         leader: &Leader,
         opening: &mut Opening,
         turn: &mut Option<Turn>,
-    ) -> Result<TcpStream, Failure> {
+    ) -> Result<Socket, Failure> {
         let context = &self.shared.context;
         let Settings {
             connect_timeout,
@@ -199,10 +200,14 @@ impl Session {
             ..
         } = context.settings;
         let (resolver, metrics) = (&self.shared.resolver, &context.metrics);
-        let stream = connect(&leader.address, connect_timeout, tcp_user_timeout, resolver, metrics).await?;
-        opening.exchange(&self.client, &stream, turn).await?;
+        let dial = async |target| {
+            let own = socket::dialler(target, tcp_user_timeout).map_err(DialError::Own)?;
+            self.client.dial(own, target).await.map_err(DialError::from)
+        };
+        let socket = connect(&leader.address, connect_timeout, resolver, metrics, dial).await?;
+        opening.exchange(&self.client, &socket, turn).await?;
         turn.take();
-        Ok(stream)
+        Ok(socket)
     }
 
     /// A leader that cannot be reached is told of; that one which starts or stops says "not yet" is no fault.

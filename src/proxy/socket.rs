@@ -1,13 +1,12 @@
 //! Every socket option, and why. The only room that knows socket2.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tracing::warn;
 
 /// Clients that may wait for accept(2). A whole fleet reconnects within moments of a failover; Linux caps this at net.core.somaxconn (4096 since 5.4).
@@ -36,7 +35,7 @@ pub enum BindError {
     Other(SocketAddr, #[source] io::Error),
 }
 
-/// A listener on `address`. `[::]` accepts IPv4 too, and falls back to `0.0.0.0` on a host without IPv6. Must be called on a tokio runtime.
+/// A listener on `address`. `[::]` accepts IPv4 too, and falls back to `0.0.0.0` on a host without IPv6.
 pub(super) fn listen(address: SocketAddr, user_timeout: Duration) -> Result<TcpListener, BindError> {
     let error = match try_listen(address, user_timeout) {
         Ok(listener) => return Ok(listener),
@@ -69,20 +68,20 @@ fn try_listen(address: SocketAddr, user_timeout: Duration) -> io::Result<TcpList
     detect_death(&SockRef::from(&socket), user_timeout)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
 }
 
-/// A socket to dial `address` with.
-pub(super) fn dialler(address: SocketAddr, user_timeout: Duration) -> io::Result<TcpSocket> {
-    let socket = if address.is_ipv6() {
-        TcpSocket::new_v6()?
-    } else {
-        TcpSocket::new_v4()?
-    };
+/// A socket to dial `address` with, not yet connected.
+pub(super) fn dialler(address: SocketAddr, user_timeout: Duration) -> io::Result<TcpStream> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking(),
+        Some(Protocol::TCP),
+    )?;
     // Queries and answers are small and wait for each other: Nagle's algorithm would add up to 40 ms to some.
-    socket.set_nodelay(true)?;
+    socket.set_tcp_nodelay(true)?;
     detect_death(&SockRef::from(&socket), user_timeout)?;
-    Ok(socket)
+    Ok(socket.into())
 }
 
 /// Makes the kernel notice a peer that vanished without a FIN, with bytes in flight (TCP_USER_TIMEOUT) or idle (keepalive), within `user_timeout`.
@@ -109,12 +108,6 @@ pub(super) fn reset_on_close(stream: &impl AsFd) {
     let _cannot_fail = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
-/// Sends the FIN; reading goes on.
-pub(super) fn shut_write(stream: &TcpStream) {
-    // A peer that is gone needs no FIN.
-    let _already_gone = SockRef::from(stream).shutdown(Shutdown::Write);
-}
-
 /// How many bytes may be unsent for the socket to count as writable; 0 for the system's default.
 pub(super) fn set_notsent_lowat(stream: &impl AsFd, bytes: u32) -> io::Result<()> {
     SockRef::from(stream).set_tcp_notsent_lowat(bytes)
@@ -135,8 +128,8 @@ impl BindError {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_busy_port_is_named_with_the_way_out() {
+    #[test]
+    fn a_busy_port_is_named_with_the_way_out() {
         let taken = listen("127.0.0.1:0".parse().unwrap(), Duration::ZERO).unwrap();
         let address = taken.local_addr().unwrap();
         let text = listen(address, Duration::ZERO).unwrap_err().to_string();
@@ -145,8 +138,8 @@ mod tests {
         assert!(text.contains("ss -ltnp"), "{text}");
     }
 
-    #[tokio::test]
-    async fn an_address_of_another_host_is_said_to_be_so() {
+    #[test]
+    fn an_address_of_another_host_is_said_to_be_so() {
         // TEST-NET-1 of RFC 5737: nobody's.
         let text = listen("192.0.2.1:0".parse().unwrap(), Duration::ZERO)
             .unwrap_err()
@@ -154,16 +147,18 @@ mod tests {
         assert!(text.contains("no interface"), "{text}");
     }
 
-    #[tokio::test]
-    async fn every_leg_notices_a_vanished_peer() {
+    #[test]
+    fn every_leg_notices_a_vanished_peer() {
         let ten = Duration::from_secs(10);
         let listener = listen("127.0.0.1:0".parse().unwrap(), ten).unwrap();
         let address = listener.local_addr().unwrap();
-        let (dialled, accepted) = tokio::join!(dialler(address, ten).unwrap().connect(address), listener.accept());
-        let (dialled, accepted) = (dialled.unwrap(), accepted.unwrap().0);
-        for stream in [&dialled, &accepted] {
-            let socket = SockRef::from(stream);
-            assert!(stream.nodelay().unwrap());
+        let dialled = dialler(address, ten).unwrap();
+        // Loopback connects although nobody accepts yet; it only says so later.
+        let _underway = SockRef::from(&dialled).connect(&address.into());
+        listener.set_nonblocking(false).unwrap();
+        let accepted = listener.accept().unwrap().0;
+        for socket in [SockRef::from(&dialled), SockRef::from(&accepted)] {
+            assert!(socket.tcp_nodelay().unwrap());
             assert!(socket.keepalive().unwrap());
             assert_eq!(socket.tcp_keepalive_time().unwrap(), ten / 2);
             assert_eq!(socket.tcp_keepalive_interval().unwrap(), ten / 10);

@@ -20,11 +20,9 @@ async fn two_thousand_waiting_clients_are_all_served_and_none_is_overtaken_by_ma
     let mut clients = Vec::new();
     for number in 0..CLIENTS {
         let mut client = rig.connect().await;
-        // Not 0 in front: that could be the beginning of a PostgreSQL packet, and would be waited for.
-        client
-            .write_all(&[[b'#', 0], number.to_be_bytes()].concat())
-            .await
-            .unwrap();
+        // A startup packet: its length, the protocol's version, and instead of parameters this client's number.
+        let packet = [12, 3 << 16, u32::from(number)].map(u32::to_be_bytes).concat();
+        client.write_all(&packet).await.unwrap();
         rig.reaches(SessionState::Held, i64::from(number) + 1).await;
         clients.push(client);
     }
@@ -36,7 +34,9 @@ async fn two_thousand_waiting_clients_are_all_served_and_none_is_overtaken_by_ma
             let mut leader = backend.accept().await;
             let tell = tell.clone();
             tokio::spawn(async move {
-                let number = leader.read_u32().await.unwrap() as u16;
+                let mut packet = [0; 12];
+                leader.read_exact(&mut packet).await.unwrap();
+                let number = u16::from_be_bytes([packet[10], packet[11]]);
                 tell.send(number).unwrap();
                 // A backend needs a moment to start.
                 tokio::time::sleep(Duration::from_millis(1)).await;

@@ -1,6 +1,7 @@
 //! Asks members: PostgreSQL whether it speaks TLS, which needs no login, and Patroni's REST API for `/primary`, `/cluster` and `/config`.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -99,8 +100,9 @@ impl<'a> Asker<'a> {
 
     /// Dials as a session would, and asks for TLS.
     async fn greet(&self, address: &Address) -> Told<Greeting> {
-        let (limit, user_timeout) = (self.settings.connect_timeout, self.settings.tcp_user_timeout);
-        let dialled = proxy::dial(address, limit, user_timeout, &self.resolver, &self.metrics).await;
+        let limit = self.settings.connect_timeout;
+        let dial = async |target: SocketAddr| TcpStream::connect(target).await.map_err(proxy::DialError::from);
+        let dialled = proxy::dial(address, limit, &self.resolver, &self.metrics, dial).await;
         let stream = dialled.map_err(|error| error.to_string())?;
         let answer = tokio::time::timeout(GREETING, ask_for_tls(stream)).await;
         Ok(answer.unwrap_or(Greeting::Silent))

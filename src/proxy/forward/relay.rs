@@ -1,7 +1,5 @@
 //! Two connected sockets, and what is on its way between them.
 
-use std::net::TcpStream;
-
 use super::flow::{Broken, Culprit, Flow, Progress};
 use super::stall::Stall;
 use super::watched::Watched;
@@ -30,10 +28,10 @@ pub(super) enum Next {
 }
 
 impl Relay {
-    pub(super) fn new(client: TcpStream, leader: TcpStream) -> Self {
+    pub(super) fn new(client: Watched, leader: Watched) -> Self {
         Self {
-            client: Watched::new(client),
-            leader: Watched::new(leader),
+            client,
+            leader,
             up: Flow::default(),
             down: Flow::default(),
             stall: Stall::default(),

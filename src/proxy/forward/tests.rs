@@ -16,7 +16,7 @@ use prometheus::IntCounter;
 
 use super::calls::{Calls, Kernel};
 use super::pipes::Pipes;
-use super::{Finish, Finished, Owner, Traffic, Workers};
+use super::{Finish, Finished, Local, Message, Owner, Pair, Seat, Traffic, Workers};
 
 /// A lost wakeup would show as a hang.
 const HANG: Duration = Duration::from_secs(60);
@@ -38,6 +38,7 @@ struct Ends {
 struct Watch {
     over: Arc<AtomicBool>,
     finished: mpsc::Sender<Done>,
+    seat: Option<Seat>,
 }
 
 /// What is left of a [`Finished`] pair whose sockets have been closed.
@@ -53,7 +54,7 @@ impl Owner for Watch {
     }
 
     fn finished(self, pair: Finished) {
-        drop((pair.client, pair.leader));
+        drop((pair.client, pair.leader, self.seat));
         // The test may not wait for it.
         let _gone = self.finished.send(Done {
             finish: pair.finish,
@@ -79,6 +80,24 @@ impl Bench {
         Self { workers, traffic }
     }
 
+    /// Makes a pair of sockets that are connected already, on the worker that has the fewest.
+    fn adopt(&self, client: TcpStream, leader: TcpStream, mut watch: Watch) {
+        let desk = &self.workers.desks[self.workers.least(None)];
+        watch.seat = Some(Seat::of(desk));
+        let begin = |local: &Local<Watch>| {
+            let client = local.socket(client).unwrap();
+            let leader = client.beside(leader).unwrap();
+            local.spawn(async { Some(Pair::new(client, leader, watch)) });
+        };
+        desk.mailbox.post(Message::Run(Box::new(begin)));
+    }
+
+    /// How many sessions each worker has.
+    fn seats(&self) -> Vec<usize> {
+        let desks = self.workers.desks.iter();
+        desks.map(|desk| desk.sessions.load(Ordering::Relaxed)).collect()
+    }
+
     fn session(&self) -> Ends {
         self.session_of(connected)
     }
@@ -91,8 +110,9 @@ impl Bench {
         let watch = Watch {
             over: over.clone(),
             finished: done,
+            seat: None,
         };
-        self.workers.adopt(client_side, leader_side, watch);
+        self.adopt(client_side, leader_side, watch);
         Ends {
             client,
             leader,

@@ -39,9 +39,37 @@ impl Watched {
         }
     }
 
+    /// One whose connection is under way.
+    pub(super) fn connecting(stream: TcpStream) -> Self {
+        Self {
+            writable: false,
+            room: Room::Watched,
+            ..Self::new(stream)
+        }
+    }
+
     /// From now on epoll tells of this socket's edges; first of what is there already.
     pub(super) fn watch(&self, epoll: &OwnedFd, token: u64) -> io::Result<()> {
-        Ok(epoll::add(epoll, &self.stream, EventData::new_u64(token), EDGES)?)
+        let edges = match self.room {
+            Room::Watched => EDGES | EventFlags::OUT,
+            Room::Unwatched | Room::Wanted => EDGES,
+        };
+        Ok(epoll::add(epoll, &self.stream, EventData::new_u64(token), edges)?)
+    }
+
+    /// Whether the connection has come about; `None` while it is under way.
+    pub(super) fn has_connected(&self) -> io::Result<Option<()>> {
+        if self.ended
+            && let Some(error) = self.stream.take_error()?
+        {
+            return Err(error);
+        }
+        Ok(self.writable.then_some(()))
+    }
+
+    /// Whether the peer has closed or reset the connection.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
     }
 
     /// If it lacked room: from now on epoll tells of that, too; first of what has come meanwhile.

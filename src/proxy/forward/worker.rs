@@ -2,20 +2,22 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::TcpStream;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 
+use super::bell::Bell;
 use super::calls::Calls;
 use super::flow::BUFFER;
-use super::inbox::Inbox;
+use super::local::{Local, Socket, Task};
 use super::relay::{Next, Relay};
 use super::{Desk, Finish, Message, Owner, Traffic};
 
@@ -23,17 +25,27 @@ use super::{Desk, Finish, Message, Owner, Traffic};
 const BATCH: usize = 256;
 /// Pairs that moved bytes are checked after a quarter of TCP_USER_TIMEOUT, but not later than this.
 const LONGEST_CHECK: Duration = Duration::from_millis(2500);
-/// epoll's name for the mailbox; a pair's sockets have twice its number, and one more for the leader's.
-const MAIL: u64 = u64::MAX;
+/// epoll's name for the alarm; a pair's sockets have twice its number, and one more for the leader's.
+const ALARM: u64 = u64::MAX;
 /// epoll's name for the timer.
 const TIME: u64 = u64::MAX - 1;
 
-/// A worker's inbox, the bell that wakes it, and the epoll where both of it come together.
+/// What a worker is left by others, and the bell that wakes it.
 #[derive(Debug)]
 pub(super) struct Mailbox<O> {
-    inbox: Inbox<Message<O>>,
-    bell: OwnedFd,
+    messages: Mutex<Vec<Message<O>>>,
+    bell: Bell,
+    /// An eventfd(2) in the worker's epoll.
+    alarm: OwnedFd,
+}
+
+/// What a worker is made of, outside of its thread.
+pub(super) struct Parts<O> {
+    number: usize,
+    desk: Arc<Desk<O>>,
     epoll: OwnedFd,
+    timer: OwnedFd,
+    tools: Tools,
 }
 
 /// What moving bytes takes, lent to one pair after the other.
@@ -47,6 +59,8 @@ pub(super) struct Tools {
 pub(super) struct Worker<O> {
     desk: Arc<Desk<O>>,
     tools: Tools,
+    local: Local<O>,
+    tasks: FuturesUnordered<Task<O>>,
     pairs: HashMap<u64, Box<Pair<O>>>,
     /// Pairs that gave way to others, and can go on.
     turns: Vec<u64>,
@@ -58,106 +72,127 @@ pub(super) struct Worker<O> {
     closing: bool,
 }
 
-/// What a worker has of a session.
+/// A session whose bytes a worker moves.
 #[derive(Debug)]
-pub(super) struct Pair<O> {
+pub(crate) struct Pair<O> {
+    number: u64,
     relay: Relay,
     owner: O,
-    /// Its sockets cannot be watched.
-    unwatched: Option<io::Error>,
     has_turn: bool,
     has_check: bool,
 }
 
 impl<O> Pair<O> {
-    pub(super) fn new(client: TcpStream, leader: TcpStream, owner: O) -> Self {
+    /// Of sockets of one worker; the leader's was dialled for this client.
+    pub(crate) fn new(client: Socket, leader: Socket, owner: O) -> Self {
+        let ((token, client), (_, leader)) = (client.into_watched(), leader.into_watched());
         Self {
+            number: token / 2,
             relay: Relay::new(client, leader),
             owner,
-            unwatched: None,
             has_turn: false,
             has_check: false,
         }
     }
-
-    fn watch(&mut self, epoll: &OwnedFd, number: u64) {
-        let client = self.relay.client.watch(epoll, 2 * number);
-        let both = client.and_then(|()| self.relay.leader.watch(epoll, 2 * number + 1));
-        self.unwatched = both.err();
-    }
 }
 
-impl<O: Owner> Mailbox<O> {
+impl<O> Mailbox<O> {
     pub(super) fn new() -> io::Result<Self> {
-        let mailbox = Self {
-            inbox: Inbox::new(),
-            bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
-            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
-        };
-        mailbox.listen(&mailbox.bell, MAIL)?;
-        Ok(mailbox)
+        Ok(Self {
+            messages: Mutex::default(),
+            bell: Bell::new(),
+            alarm: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+        })
     }
 
-    /// For what is edge-triggered and never read: a bell (its counter would be full after 2^64 rings), a timer.
-    fn listen(&self, to: &OwnedFd, token: u64) -> io::Result<()> {
-        let edges = EventFlags::IN | EventFlags::ET;
-        Ok(epoll::add(&self.epoll, to, EventData::new_u64(token), edges)?)
-    }
-
-    /// Leaves a message. A pair is watched from now on, and its first edge makes the worker look for it here: an idle newcomer wakes nobody.
     pub(super) fn post(&self, message: Message<O>) {
-        let ring = self.inbox.put(message, |message| match message {
-            Message::Adopt(number, pair) => {
-                pair.watch(&self.epoll, *number);
-                pair.unwatched.is_some() || pair.owner.is_over()
-            }
-            Message::Look | Message::Close => true,
-        });
-        if ring {
-            let _rings = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
+        self.lock().push(message);
+        self.ring();
+    }
+
+    fn ring(&self) {
+        if self.bell.ring() {
+            // It fails when the counter is full, and then the alarm is on.
+            let _rings = rustix::io::write(&self.alarm, &1_u64.to_ne_bytes());
         }
     }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Message<O>>> {
+        self.messages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-impl<O: Owner> Worker<O> {
-    pub(super) fn new(desk: Arc<Desk<O>>, traffic: Arc<Traffic>, calls: Box<dyn Calls>) -> io::Result<Self> {
+/// Wakes the worker for its tasks.
+impl<O: Owner> Wake for Desk<O> {
+    fn wake(self: Arc<Self>) {
+        self.mailbox.ring();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.mailbox.ring();
+    }
+}
+
+impl<O: Owner> Parts<O> {
+    pub(super) fn new(
+        number: usize,
+        desk: Arc<Desk<O>>,
+        traffic: Arc<Traffic>,
+        calls: Box<dyn Calls>,
+    ) -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let timer = timerfd_create(
             TimerfdClockId::Monotonic,
             TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
         )?;
-        desk.mailbox.listen(&timer, TIME)?;
-        let check_every = match traffic.user_timeout {
+        // Neither is ever read: edges tell enough, and the alarm's counter would be full after 2^64 rings.
+        for (file, token) in [(&desk.mailbox.alarm, ALARM), (&timer, TIME)] {
+            epoll::add(&epoll, file, EventData::new_u64(token), EventFlags::IN | EventFlags::ET)?;
+        }
+        let buffer = vec![0; BUFFER].into_boxed_slice();
+        Ok(Self {
+            number,
+            desk,
+            epoll,
+            timer,
+            tools: Tools { buffer, calls, traffic },
+        })
+    }
+}
+
+impl<O: Owner> Worker<O> {
+    pub(super) fn new(parts: Parts<O>) -> Self {
+        let check_every = match parts.tools.traffic.user_timeout {
             Duration::ZERO => LONGEST_CHECK,
             timeout => (timeout / 4).min(LONGEST_CHECK),
         };
-        Ok(Self {
-            desk,
-            tools: Tools {
-                buffer: vec![0; BUFFER].into_boxed_slice(),
-                calls,
-                traffic,
-            },
+        Self {
+            desk: parts.desk,
+            tools: parts.tools,
+            local: Local::new(parts.number, parts.epoll),
+            tasks: FuturesUnordered::new(),
             pairs: HashMap::new(),
             turns: Vec::new(),
             checks: Vec::new(),
-            timer,
+            timer: parts.timer,
             check_every,
             closing: false,
-        })
+        }
     }
 
-    /// Until the mailbox was closed and the last pair has finished.
+    /// Until the mailbox was closed and the last task and pair have finished.
     pub(super) fn run(mut self) {
+        let waker = Waker::from(self.desk.clone());
         let mut edges = Vec::with_capacity(BATCH);
-        while !(self.closing && self.pairs.is_empty()) {
-            self.wait(&mut edges);
-            // The end of a pair wins over a late byte, so the mail comes first.
-            if edges.iter().any(|edge| edge.data.u64() == MAIL) {
+        while !(self.closing && self.pairs.is_empty() && self.tasks.is_empty()) {
+            let rung = self.wait(&mut edges);
+            if rung {
+                // The end of a pair wins over a late byte, so the mail comes first.
                 self.read_mail();
             }
             for edge in &edges {
                 match edge.data.u64() {
-                    MAIL => {}
+                    ALARM => {}
                     TIME => self.check(),
                     token => self.told(token, edge.flags),
                 }
@@ -168,33 +203,37 @@ impl<O: Owner> Worker<O> {
                     self.give_turn(number);
                 }
             }
+            if self.desk.mailbox.bell.answer() || rung {
+                self.read_mail();
+                self.run_tasks(&mut Context::from_waker(&waker));
+            }
         }
     }
 
-    fn wait(&self, edges: &mut Vec<Event>) {
+    /// Waits for edges, unless there is something to do. Tells whether the bell was rung.
+    fn wait(&self, edges: &mut Vec<Event>) -> bool {
+        let bell = &self.desk.mailbox.bell;
         let at_once = Timespec::default();
-        let timeout = (!self.turns.is_empty()).then_some(&at_once);
+        let sleeps = self.turns.is_empty() && bell.may_sleep();
+        let timeout = (!sleeps).then_some(&at_once);
         edges.clear();
-        match epoll::wait(&self.desk.mailbox.epoll, rustix::buffer::spare_capacity(edges), timeout) {
+        match epoll::wait(
+            self.local.reactor().epoll(),
+            rustix::buffer::spare_capacity(edges),
+            timeout,
+        ) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => panic!("epoll_wait(2) on an epoll of our own: {error}"),
         }
+        bell.answer()
     }
 
     fn read_mail(&mut self) {
+        let messages = std::mem::take(&mut *self.desk.mailbox.lock());
         let mut look = false;
-        for message in self.desk.mailbox.inbox.take() {
+        for message in messages {
             match message {
-                Message::Adopt(number, mut pair) => {
-                    let unwatched = pair.unwatched.take();
-                    let over = pair.owner.is_over();
-                    self.pairs.insert(number, pair);
-                    if over {
-                        self.finish(number, Finish::Stopped);
-                    } else if let Some(error) = unwatched {
-                        self.finish(number, Finish::Failed(error));
-                    }
-                }
+                Message::Run(job) => job(&self.local),
                 Message::Look => look = true,
                 Message::Close => self.closing = true,
             }
@@ -208,14 +247,35 @@ impl<O: Owner> Worker<O> {
         }
     }
 
+    /// Lets every task go on that was woken, and those begin that were started.
+    fn run_tasks(&mut self, context: &mut Context<'_>) {
+        loop {
+            match self.tasks.poll_next_unpin(context) {
+                Poll::Ready(Some(Some(pair))) => self.adopt(pair),
+                Poll::Ready(Some(None)) => {}
+                Poll::Ready(None) | Poll::Pending => match self.local.spawned() {
+                    none if none.is_empty() => return,
+                    some => self.tasks.extend(some),
+                },
+            }
+        }
+    }
+
+    fn adopt(&mut self, pair: Pair<O>) {
+        let (number, over) = (pair.number, pair.owner.is_over());
+        self.pairs.insert(number, Box::new(pair));
+        if over {
+            self.finish(number, Finish::Stopped);
+        } else {
+            // What came before may be here already.
+            self.give_turn(number);
+        }
+    }
+
     fn told(&mut self, token: u64, edges: EventFlags) {
         let number = token / 2;
-        if !self.pairs.contains_key(&number) {
-            // A newcomer, or one that has finished since epoll wrote this down.
-            self.read_mail();
-        }
         let Some(pair) = self.pairs.get_mut(&number) else {
-            return;
+            return self.local.reactor().told(token, edges);
         };
         let socket = match token % 2 {
             0 => &mut pair.relay.client,
@@ -237,7 +297,7 @@ impl<O: Owner> Worker<O> {
                 next = Next::GoOn;
             }
         }
-        let epoll = &self.desk.mailbox.epoll;
+        let epoll = self.local.reactor().epoll();
         let client = pair.relay.client.watch_for_room(epoll, 2 * number);
         if let Err(error) = client.and_then(|()| pair.relay.leader.watch_for_room(epoll, 2 * number + 1)) {
             next = Next::Finish(Finish::Failed(error));
@@ -284,7 +344,6 @@ impl<O: Owner> Worker<O> {
 
     fn finish(&mut self, number: u64, finish: Finish) {
         if let Some(pair) = self.pairs.remove(&number) {
-            self.desk.pairs.fetch_sub(1, Ordering::Relaxed);
             pair.owner.finished(pair.relay.finished(finish));
         }
     }

@@ -101,8 +101,12 @@ fn who_is_over_before_it_is_taken_in_is_stopped_at_once() {
     let ((_client, client_side), (_leader, leader_side)) = (connected(), connected());
     let (done, finished) = std::sync::mpsc::channel();
     let over = std::sync::Arc::new(true.into());
-    let watch = super::Watch { over, finished: done };
-    bench.workers.adopt(client_side, leader_side, watch);
+    let watch = super::Watch {
+        over,
+        finished: done,
+        seat: None,
+    };
+    bench.adopt(client_side, leader_side, watch);
     let pair = finished.recv_timeout(HANG).unwrap();
     assert!(matches!(pair.finish, Finish::Stopped), "{:?}", pair.finish);
 }
@@ -128,7 +132,7 @@ fn workers_end_with_their_last_session() {
 fn sessions_are_spread_evenly() {
     let bench = Bench::start();
     let sessions: Vec<Ends> = (0..10).map(|_| bench.session()).collect();
-    assert_eq!(bench.workers.pairs(), [5, 5]);
+    assert_eq!(bench.seats(), [5, 5]);
     drop(sessions);
 }
 

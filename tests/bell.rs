@@ -1,0 +1,64 @@
+//! What lets a worker sleep, under a model checker: every interleaving of the threads is tried.
+
+#![allow(clippy::unwrap_used)]
+
+use loom::sync::atomic::{AtomicU8, Ordering};
+use loom::sync::{Arc, Mutex, Notify};
+use loom::thread;
+
+// The product's own file, with loom's atomic in the place of std's.
+#[path = "../src/proxy/forward/bell.rs"]
+mod bell;
+
+use bell::Bell;
+
+/// A worker's mailbox, with loom's stand-in for an eventfd: alarms before the worker waits are not lost, and several count as one.
+struct Mailbox {
+    messages: Mutex<Vec<(usize, usize)>>,
+    bell: Bell,
+    alarm: Notify,
+}
+
+#[test]
+fn no_message_of_two_senders_is_left_lying() {
+    loom::model(|| exchange(&[1, 1]));
+}
+
+#[test]
+fn the_messages_of_one_sender_stay_in_order() {
+    loom::model(|| exchange(&[3]));
+}
+
+/// Each sender posts so many messages; one thread takes them all, and sleeps in between where it may.
+fn exchange(senders: &[usize]) {
+    let mailbox = Arc::new(Mailbox {
+        messages: Mutex::default(),
+        bell: Bell::new(),
+        alarm: Notify::new(),
+    });
+    for (sender, count) in senders.iter().copied().enumerate() {
+        let mailbox = mailbox.clone();
+        thread::spawn(move || {
+            for number in 0..count {
+                mailbox.messages.lock().unwrap().push((sender, number));
+                if mailbox.bell.ring() {
+                    mailbox.alarm.notify();
+                }
+            }
+        });
+    }
+    let mut got: Vec<(usize, usize)> = Vec::new();
+    // A message for which nobody wakes the worker would leave it asleep for ever, which loom reports as a deadlock.
+    while got.len() < senders.iter().sum() {
+        if mailbox.bell.may_sleep() {
+            mailbox.alarm.wait();
+        }
+        if mailbox.bell.answer() {
+            got.append(&mut mailbox.messages.lock().unwrap());
+        }
+    }
+    for sender in 0..senders.len() {
+        let of_sender: Vec<_> = got.iter().filter(|(from, _)| *from == sender).collect();
+        assert!(of_sender.is_sorted(), "{got:?}");
+    }
+}

@@ -64,6 +64,8 @@ pub struct Proxy {
     pub listen: SocketAddr,
     /// Where probes, metrics and the status are served.
     pub admin: SocketAddr,
+    /// Holds the token for operators' orders; `None`: nobody can give any.
+    pub admin_token_file: Option<PathBuf>,
     /// How the leader is found.
     pub finding: Finding,
     /// How long a client waits for a leader. Zero: not at all.
@@ -149,6 +151,17 @@ pub struct Kubernetes {
     pub namespace: Option<String>,
     /// Label selector of the members' pods.
     pub selector: String,
+    /// pgnorth's own pod, if it is one that Events are to be about.
+    pub pod: Option<Pod>,
+}
+
+/// The pod that this process runs in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: Option<String>,
 }
 
 /// Files in PEM, read when a connection needs them. Nobody has looked yet whether they exist.
@@ -223,6 +236,7 @@ fn proxy(reader: &mut Reader<'_>) -> Proxy {
     let proxy = Proxy {
         listen: reader.value(&table::LISTEN, parse::listener),
         admin: reader.value(&table::ADMIN, parse::listener),
+        admin_token_file: reader.option(&table::ADMIN_TOKEN_FILE, parse::file),
         finding: finding(reader, namespace, &[&table::NAMESPACE, &table::SELECTOR]),
         hold: reader.value(&table::HOLD, parse::duration(Duration::ZERO, HOUR)),
         switchover_hold: reader.value(&table::SWITCHOVER_HOLD, parse::duration(Duration::ZERO, HOUR)),
@@ -313,7 +327,12 @@ fn kubernetes(
             reader.refuse_if_set(setting, problem);
         }
     }
+    let uid = reader.option(&table::POD_UID, parse::uid);
+    let pod = reader
+        .option(&table::POD_NAME, parse::scope)
+        .map(|name| Pod { name, uid });
     scope.map(|scope| Kubernetes {
+        pod,
         selector: selector.unwrap_or_else(|| format!("cluster-name={scope}")),
         namespace,
         scope,

@@ -56,6 +56,15 @@ pub(super) const ADMIN: Setting = Setting {
     good: "[::]:8080",
 };
 
+pub(super) const ADMIN_TOKEN_FILE: Setting = Setting {
+    flag: "admin-token-file",
+    group: LISTENING,
+    value: "FILE",
+    help: "Holds the token that operators' orders need: hold, release, cut. Without it nobody can give any",
+    unset: Unset::Nothing,
+    good: "/etc/pgnorth/admin/token",
+};
+
 pub(super) const SCOPE: Setting = Setting {
     flag: "scope",
     group: FINDING,
@@ -243,6 +252,24 @@ pub(super) const DRAIN: Setting = Setting {
     help: "How long sessions may then finish before they are closed",
     unset: Unset::Value("30s"),
     good: "30s",
+};
+
+pub(super) const POD_NAME: Setting = Setting {
+    flag: "pod-name",
+    group: LOGS,
+    value: "NAME",
+    help: "This pod: changes of leader and fences become Kubernetes Events about it",
+    unset: Unset::Nothing,
+    good: "pgnorth-6c9f7d-x2v4q",
+};
+
+pub(super) const POD_UID: Setting = Setting {
+    flag: "pod-uid",
+    group: LOGS,
+    value: "UID",
+    help: "Its uid, by which kubectl describe finds them; only with --pod-name",
+    unset: Unset::Nothing,
+    good: "0b1c0a4e-6f5b-4b7a-9a55-2f3f6f0c1d7e",
 };
 
 pub(super) const LOG: Setting = Setting {

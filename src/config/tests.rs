@@ -57,6 +57,7 @@ fn defaults_are_valid_and_as_documented() {
             job: Job::Proxy(Proxy {
                 listen: "[::]:5432".parse().unwrap(),
                 admin: "[::]:8080".parse().unwrap(),
+                admin_token_file: None,
                 finding: demo(),
                 hold: seconds(30),
                 switchover_hold: seconds(10),
@@ -80,6 +81,7 @@ fn demo() -> Finding {
             scope: "demo".into(),
             namespace: None,
             selector: "cluster-name=demo".into(),
+            pod: None,
         }),
         patroni: vec![],
         patroni_tls: PatroniTls {

@@ -13,6 +13,7 @@ mod clients;
 mod dns;
 mod doctor;
 mod dry_run;
+mod events;
 mod prometheus;
 mod publish;
 mod repeated;

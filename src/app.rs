@@ -123,7 +123,7 @@ impl Shared {
     }
 }
 
-/// Threads that move bytes.
+/// Threads that serve sessions.
 fn workers(settings: &config::Proxy) -> usize {
     let cores = || thread::available_parallelism().map_or(1, NonZero::get);
     settings.workers.unwrap_or_else(cores)

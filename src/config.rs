@@ -86,7 +86,7 @@ pub struct Proxy {
     pub lame_duck: Duration,
     /// The cap on open sessions; at least 1.
     pub max_sessions: usize,
-    /// Threads that move bytes, at least 1; `None`: one a core.
+    /// Threads that serve sessions, at least 1; `None`: one a core.
     pub workers: Option<usize>,
 }
 

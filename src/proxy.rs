@@ -50,7 +50,7 @@ pub struct Settings {
     pub tcp_user_timeout: Duration,
     /// Sessions open at once, held ones included.
     pub max_sessions: usize,
-    /// Threads that move bytes.
+    /// Threads that serve sessions.
     pub workers: usize,
 }
 

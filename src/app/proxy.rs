@@ -22,13 +22,13 @@ use crate::proxy::{Context, Proxy, Settings};
 
 pub(super) fn run(settings: &config::Proxy, control: &Runtime) -> Result<ExitCode> {
     let workers = workers(settings);
-    // It accepts, holds and dials; bytes are moved by workers of their own.
+    // It keeps time for sessions, which run on workers of their own, and looks names up for them.
     let traffic = Builder::new_multi_thread()
-        .worker_threads(workers.div_ceil(4))
+        .worker_threads(1)
         .thread_name("traffic")
         .enable_all()
         .build()
-        .context("cannot start the traffic threads")?;
+        .context("cannot start the traffic thread")?;
     let outcome = control.block_on(serve(settings, workers, traffic.handle()));
     // Sessions have ended or were forced; a name look-up that hangs must not keep the process.
     traffic.shutdown_background();
@@ -43,11 +43,8 @@ async fn serve(settings: &config::Proxy, workers: usize, traffic: &Handle) -> Re
     let stop_admin = CancellationToken::new();
 
     let admin = Admin::bind(settings.admin).context("cannot serve the admin port (--admin)")?;
-    let proxy = {
-        // Its socket belongs to the traffic runtime's poller.
-        let _on_traffic = traffic.enter();
-        Proxy::bind(&[settings.listen], kernel_timeout(settings)).context("cannot listen for clients (--listen)")?
-    };
+    let proxy =
+        Proxy::bind(&[settings.listen], kernel_timeout(settings)).context("cannot listen for clients (--listen)")?;
     let (postgres, admin_address) = (proxy.local_addrs()[0], admin.local_addr()?);
     let patience = Patience {
         switchover_hold: settings.switchover_hold,
@@ -137,6 +134,6 @@ async fn shut_down(settings: &config::Proxy, shared: &Shared, drain: &Drain, tra
 async fn proxied(proxying: JoinHandle<io::Result<Infallible>>) -> Result<()> {
     proxying
         .await?
-        .context("cannot start the threads that move bytes (--workers)")?;
+        .context("cannot start the threads that serve sessions (--workers)")?;
     Ok(())
 }

@@ -250,7 +250,7 @@ pub(super) const WORKERS: Setting = Setting {
     flag: "workers",
     group: SESSIONS,
     value: "COUNT",
-    help: "Threads that move bytes; a session stays on one",
+    help: "Threads that serve sessions; a session stays on one",
     unset: Unset::Found("one a core"),
     good: "2",
 };

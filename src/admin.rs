@@ -29,7 +29,7 @@ use tracing::{debug, error, warn};
 
 use self::live::{Live, Pulse};
 pub use self::operators::Operators;
-pub use self::operators::token::problem as token_problem;
+pub use self::operators::token::read as read_token;
 use crate::leader::view::View;
 use crate::metrics::Metrics;
 use crate::readiness::ReadinessHandle;

@@ -6,6 +6,7 @@
 
 mod doctor;
 mod files;
+mod order;
 mod proxy;
 mod publish;
 mod status;
@@ -83,6 +84,7 @@ pub fn run(settings: Settings) -> Result<ExitCode> {
         Job::Proxy(settings) => proxy::run(settings, &control),
         Job::Publish(settings) => control.block_on(publish::run(settings)),
         Job::Status(settings) => Ok(control.block_on(status::run(settings))),
+        Job::Order(settings) => Ok(control.block_on(order::run(settings))),
         Job::Doctor(settings) => control.block_on(doctor::run(settings)),
     };
     // A name look-up that hangs must not keep the process.

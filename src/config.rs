@@ -53,6 +53,8 @@ pub enum Job {
     Publish(Publish),
     /// `pgnorth status`.
     Status(Status),
+    /// `pgnorth hold`, `pgnorth release`, `pgnorth cut`.
+    Order(Order),
     /// `pgnorth doctor`.
     Doctor(Doctor),
 }
@@ -114,6 +116,28 @@ pub struct Status {
     pub watch: bool,
     /// How it is written.
     pub format: Format,
+}
+
+/// An order to a running pgnorth, and how it is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// Its admin port, as its own setting says: an unspecified address means this host.
+    pub admin: SocketAddr,
+    /// The file of the token that it wants.
+    pub token_file: PathBuf,
+    /// What it is to do.
+    pub deed: Deed,
+}
+
+/// What a running pgnorth is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// Hold new clients, for so long at most.
+    Hold(Duration),
+    /// Hold them no longer.
+    Release,
+    /// End sessions: all of them, or those to this member.
+    Cut(Option<String>),
 }
 
 /// The settings of the doctor: those of the proxy, or of the publisher, that is to be looked at.
@@ -220,6 +244,16 @@ impl Settings {
             job: match row.name {
                 Some("publish") => Job::Publish(publish(&mut reader)),
                 Some("status") => Job::Status(status(&mut reader)),
+                Some("hold") => {
+                    let longest = parse::duration(Duration::from_secs(1), HOUR);
+                    let length = reader.value(&table::FOR, longest);
+                    Job::Order(order(&mut reader, Deed::Hold(length)))
+                }
+                Some("release") => Job::Order(order(&mut reader, Deed::Release)),
+                Some("cut") => {
+                    let member = reader.option(&table::MEMBER, parse::member);
+                    Job::Order(order(&mut reader, Deed::Cut(member)))
+                }
                 Some("doctor") => Job::Doctor(doctor(&mut reader)),
                 _ => Job::Proxy(proxy(&mut reader)),
             },
@@ -285,6 +319,15 @@ fn status(reader: &mut Reader<'_>) -> Status {
         admin: reader.value(&table::ADMIN, parse::listener),
         watch: reader.value(&table::WATCH, parse::switch),
         format: reader.value(&table::FORMAT, parse::format),
+    }
+}
+
+fn order(reader: &mut Reader<'_>, deed: Deed) -> Order {
+    let why = "name the file with the token that the running pgnorth was given";
+    Order {
+        admin: reader.value(&table::ADMIN, parse::listener),
+        token_file: reader.needed(&table::ADMIN_TOKEN_FILE, why, parse::file),
+        deed,
     }
 }
 

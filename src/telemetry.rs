@@ -34,8 +34,8 @@ pub fn announce(settings: &Settings) {
     match &settings.job {
         Job::Proxy(proxy) => announce_proxy(settings, proxy),
         Job::Publish(publish) => announce_publisher(settings, publish),
-        // Who only looks has nothing to announce.
-        Job::Status(_) => {}
+        // Who only looks, or asks another one, has nothing to announce.
+        Job::Status(_) | Job::Order(_) => {}
         // Its report is what somebody at a terminal wants to read.
         Job::Doctor(_) => {}
     }

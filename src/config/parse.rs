@@ -174,6 +174,14 @@ pub(super) fn selector(text: &str) -> Result<String, String> {
     Err("not a label selector; write label=value, several separated by commas".to_owned())
 }
 
+/// Patroni takes almost any name: pgnorth knows which there are.
+pub(super) fn member(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Err("names no member; leave it out to mean all of them".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 pub(super) fn file(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() {
         return Err("names no file".to_owned());

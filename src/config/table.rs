@@ -32,6 +32,7 @@ const SWITCH: &str = "true|false";
 
 const LISTENING: &str = "Listening";
 const PUBLISHING: &str = "Publishing";
+const ORDER: &str = "The order";
 const REPORT: &str = "Report";
 const FINDING: &str = "Finding the leader";
 const SESSIONS: &str = "Sessions";
@@ -171,6 +172,24 @@ pub(super) const FORMAT: Setting = Setting {
     help: "text (for people) or json (an object); always to stdout",
     unset: Unset::Value("text"),
     good: "json",
+};
+
+pub(super) const FOR: Setting = Setting {
+    flag: "for",
+    group: ORDER,
+    value: "DURATION",
+    help: "How long new clients wait, unless they are released before: 1s to 1h",
+    unset: Unset::Value("60s"),
+    good: "5m",
+};
+
+pub(super) const MEMBER: Setting = Setting {
+    flag: "member",
+    group: ORDER,
+    value: "NAME",
+    help: "Whose sessions end; by default every member's",
+    unset: Unset::Nothing,
+    good: "demo-0",
 };
 
 pub(super) const HOLD: Setting = Setting {

@@ -9,7 +9,7 @@ use tracing::info;
 
 use super::Room;
 use super::facts::{Facts, Told};
-use crate::admin::token_problem;
+use crate::admin::read_token;
 use crate::config::Doctor;
 use crate::discovery::patroni::{Client, TlsError};
 use crate::leader::Address;
@@ -63,7 +63,7 @@ pub(super) async fn everything(settings: &Doctor, client: Result<Client, TlsErro
             .proxy
             .admin_token_file
             .as_deref()
-            .map(|file| token_problem(file).map_or(Ok(()), |problem| Err(problem.to_string()))),
+            .map(|file| read_token(file).map(drop).map_err(|problem| problem.to_string())),
         room,
     }
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::process::Command;
 
 use super::fake_cluster::{FakeCluster, Product, Session, eventually};
 use super::support::within;
@@ -56,6 +57,20 @@ impl Desk {
         })
         .await;
     }
+}
+
+/// The command: exit code, stdout, stderr.
+async fn run(arguments: &[&str], admin: &str, token_file: &str) -> (Option<i32>, String, String) {
+    let run = Command::new(env!("CARGO_BIN_EXE_pgnorth"))
+        .env_clear()
+        .env("PGNORTH_ADMIN", admin)
+        .env("PGNORTH_ADMIN_TOKEN_FILE", token_file)
+        .args(arguments)
+        .kill_on_drop(true)
+        .output();
+    let output = within("the command ends", run).await.unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
 async fn order(product: &Product, method: &str, path: &str, authorization: Option<&str>) -> (u16, String) {
@@ -336,4 +351,54 @@ async fn a_former_leaders_sessions_that_may_finish_can_be_cut_alone() {
     assert_eq!(cut["sessions"], 1);
     old.ends().await;
     new.lives().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_give_orders_and_status_tells_of_a_hold() {
+    let desk = Desk::open(&[]).await;
+    let (admin, file) = (desk.product.admin.to_string(), desk.file.display().to_string());
+    let session = desk.product.session().await;
+    let (code, told, _) = run(&["hold", "--for", "5m"], &admin, &file).await;
+    assert_eq!(code, Some(0));
+    assert!(told.starts_with("{\"held\":true,\"until\":\"20"), "{told}");
+    desk.product.decides("hold", Some("a"), "held by an operator").await;
+    let (code, told, _) = run(&["status"], &admin, &file).await;
+    assert_eq!(code, Some(1));
+    assert!(
+        told.starts_with("HOLDING for ") && told.contains("because   held by an operator since 20"),
+        "{told}"
+    );
+    assert!(told.contains("leader    a at "), "{told}");
+
+    let (code, told, _) = run(&["cut", "--member", "a"], &admin, &file).await;
+    assert_eq!(code, Some(0));
+    assert!(told.starts_with("{\"member\":\"a\",\"sessions\":1,"), "{told}");
+    session.ends().await;
+    let (code, told, error) = run(&["cut", "--member", "no such&one"], &admin, &file).await;
+    assert_eq!((code, told.as_str()), (Some(1), ""));
+    assert_eq!(error, "pgnorth: there is no such member; there are: a, b\n");
+    let (code, told, _) = run(&["release"], &admin, &file).await;
+    assert_eq!((code, told.as_str()), (Some(0), "{\"held\":false,\"was_held\":true}\n"));
+    desk.product.decides("route", Some("a"), "").await;
+
+    let wrong = desk.file.with_file_name("wrong");
+    std::fs::write(&wrong, "wrong-horse-battery-staple").unwrap();
+    let (code, _, error) = run(&["hold"], &admin, &wrong.display().to_string()).await;
+    assert_eq!(
+        (code, error.as_str()),
+        (Some(1), "pgnorth: this is not the token of --admin-token-file\n")
+    );
+    let (code, _, error) = run(&["hold"], &admin, "/nowhere").await;
+    assert_eq!(
+        (code, error.as_str()),
+        (Some(1), "pgnorth: /nowhere: No such file or directory (os error 2)\n")
+    );
+    let closed = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let (code, _, error) = run(&["hold"], &closed.to_string(), &file).await;
+    assert_eq!(code, Some(2));
+    assert!(error.contains("is this pgnorth's admin port"), "{error}");
 }

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hyper::header::HeaderValue;
 use subtle::ConstantTimeEq;
 use thiserror::Error;
 use tokio::task::spawn_blocking;
@@ -22,7 +23,7 @@ const DEADLINE: Duration = Duration::from_secs(1);
 pub(super) struct TokenFile(PathBuf);
 
 /// The token. It cannot be printed.
-pub(super) struct Token(Vec<u8>);
+pub struct Token(Vec<u8>);
 
 /// Why there is no token. The text names the file, and nothing of what is in it.
 #[derive(Debug, Error)]
@@ -69,18 +70,25 @@ impl TokenFile {
 }
 
 impl Token {
+    /// As an order bears it. hyper does not print it either.
+    pub fn header(&self) -> HeaderValue {
+        let value = [b"Bearer ", self.0.as_slice()].concat();
+        let mut value = HeaderValue::from_bytes(&value).expect("a token is letters, digits and signs of ASCII");
+        value.set_sensitive(true);
+        value
+    }
+
     /// In a time that does not tell how much of it is right.
     pub(super) fn is(&self, shown: &[u8]) -> bool {
         self.0.ct_eq(shown).into()
     }
 }
 
-/// What is wrong with the file, if anything is. Blocks for as long as reading it takes.
-pub fn problem(file: &Path) -> Option<Problem> {
-    read(file).err()
-}
-
-fn read(file: &Path) -> Result<Token, Problem> {
+/// The token in this file. Blocks for as long as reading it takes.
+///
+/// # Errors
+/// When there is none that is fit to be one.
+pub fn read(file: &Path) -> Result<Token, Problem> {
     let unreadable = |error| Problem::Unreadable {
         file: file.to_owned(),
         error,

@@ -35,6 +35,8 @@ pub struct Metrics {
     pub bytes_to_leader: IntCounter,
     /// Bytes from the leader to clients.
     pub bytes_to_client: IntCounter,
+    /// How long the client has waited that came first; 0 while nobody waits. It is set when somebody asks.
+    pub oldest_wait_seconds: Gauge,
     /// Time a client waited for a leader to dial.
     pub hold_seconds: Histogram,
     dial_seconds: [Histogram; 3],
@@ -112,6 +114,10 @@ impl Metrics {
             sessions_max: make.gauge("pgnorth_sessions_max", "The cap on open sessions in force."),
             bytes_to_leader: bytes.with_label_values(&["client_to_leader"]),
             bytes_to_client: bytes.with_label_values(&["leader_to_client"]),
+            oldest_wait_seconds: make.float(
+                "pgnorth_oldest_wait_seconds",
+                "How long the client has waited that came first, of those who wait now.",
+            ),
             hold_seconds: make.histogram(
                 "pgnorth_hold_seconds",
                 "Time that clients waited for a leader before it was dialled or they were given up.",

@@ -1,10 +1,10 @@
-//! README.md agrees with the product: its tables name every setting, metric and ending there is, and none that there is not.
+//! README.md agrees with the product: its tables name every setting, metric and ending there is, and none that there is not. No document has a dead link.
 
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use pgnorth::ending::Ending;
@@ -74,6 +74,91 @@ fn every_ending_is_explained() {
     }
 }
 
+/// Files, headings in them, and pictures.
+#[test]
+fn every_link_in_a_document_leads_somewhere() {
+    let documents = documents();
+    assert!(documents.len() > 8, "{documents:?}");
+    let mut dead = Vec::new();
+    let mut links = 0;
+    for document in &documents {
+        for link in links_in(&read(document))
+            .into_iter()
+            .filter(|link| !link.contains("://"))
+        {
+            links += 1;
+            let (file, heading) = link.split_once('#').unwrap_or((&link, ""));
+            let target = match file {
+                "" => PathBuf::from(document),
+                file => Path::new(document).parent().unwrap().join(file),
+            };
+            let there = repository().join(&target).exists();
+            if !there || (!heading.is_empty() && !headings(&read(target.to_str().unwrap())).contains(heading)) {
+                dead.push(format!("{document}: {link}"));
+            }
+        }
+    }
+    assert!(links > 30, "{links}");
+    assert!(dead.is_empty(), "{dead:#?}");
+}
+
+/// They are in every clone for ever.
+#[test]
+fn pictures_are_small_and_shown() {
+    let shown = links_in(&read("deploy/monitoring/README.md"));
+    let pictures = fs::read_dir(repository().join("deploy/monitoring/images")).unwrap();
+    for picture in pictures.map(Result::unwrap) {
+        let name = picture.file_name().into_string().unwrap();
+        assert!(picture.metadata().unwrap().len() < 150_000, "{name}");
+        assert!(shown.contains(&format!("images/{name}")), "{name}");
+    }
+}
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every Markdown file that git knows, or would.
+fn documents() -> Vec<String> {
+    let list = ["ls-files", "--cached", "--others", "--exclude-standard", "*.md"];
+    let output = Command::new("git")
+        .args(list)
+        .current_dir(repository())
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let list = String::from_utf8(output.stdout).unwrap();
+    let here = list.lines().filter(|file| repository().join(file).exists());
+    here.map(str::to_owned).collect()
+}
+
+/// Of `[text](link)` and `<img src="link"`, outside of code.
+fn links_in(text: &str) -> BTreeSet<String> {
+    let prose: Vec<_> = text.split("\n```").step_by(2).collect();
+    let links = |begin, end| {
+        prose
+            .iter()
+            .flat_map(move |part| part.split(begin).skip(1))
+            .filter_map(move |rest| rest.split_once(end))
+    };
+    let all = links("](", ")").chain(links("<img src=\"", "\""));
+    all.map(|(link, _)| link.to_owned()).collect()
+}
+
+/// As GitHub and GitLab make anchors of them.
+fn headings(text: &str) -> BTreeSet<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    let anchor = |heading: &str| {
+        let kept = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept: String = kept
+            .chars()
+            .filter(|c| c.is_alphanumeric() || " -_".contains(*c))
+            .collect();
+        kept.replace(' ', "-")
+    };
+    headings.map(anchor).collect()
+}
+
 /// What README.md says below this heading.
 fn section(heading: &str) -> String {
     let readme = read("README.md");
@@ -104,7 +189,7 @@ fn subcommands() -> Vec<String> {
 }
 
 fn read(file: &str) -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()
+    fs::read_to_string(repository().join(file)).unwrap()
 }
 
 /// The cells of the table rows whose first cell begins like this.

@@ -11,6 +11,7 @@ mod admin;
 mod alerts;
 mod cap;
 mod cutting;
+mod dashboard;
 mod doctor;
 mod documents;
 mod drain_after_release;
@@ -34,6 +35,9 @@ mod many_sessions;
 mod opening;
 mod operators;
 mod order;
+#[path = "../support/prometheus.rs"]
+#[allow(dead_code, reason = "the rig uses another part of it")]
+mod prometheus;
 mod promotion;
 mod promtool;
 mod refusal;

@@ -240,6 +240,19 @@ fn the_operators_component_mounts_the_token_where_it_is_read_and_does_without() 
 }
 
 #[test]
+fn grafana_s_component_is_the_dashboard_with_the_label_that_its_sidecar_looks_for() {
+    let objects = with_components("grafana", &["grafana"]);
+    let is_it = |object: &&Value| object["metadata"]["name"] == "pgnorth-dashboard";
+    let config = objects.iter().find(is_it).unwrap();
+    assert_eq!(
+        (&config["kind"], &config["metadata"]["labels"]["grafana_dashboard"]),
+        (&json!("ConfigMap"), &json!("1"))
+    );
+    let file = fs::read_to_string(deploy().join("monitoring/dashboard.json")).unwrap();
+    assert_eq!(config["data"], json!({"pgnorth.json": file}));
+}
+
+#[test]
 fn all_components_go_together() {
     let folder = deploy().join("components");
     let all: Vec<_> = folders(&folder).into_iter().map(|(name, _)| name).collect();

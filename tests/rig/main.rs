@@ -9,11 +9,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod browser;
 mod clients;
 mod dns;
 mod doctor;
 mod dry_run;
 mod events;
+mod pictures;
 mod prometheus;
 mod publish;
 mod repeated;

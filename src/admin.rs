@@ -4,13 +4,13 @@
 
 mod history;
 mod live;
+mod operators;
 mod pages;
 pub mod status;
 mod survey;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::future::ready;
 use std::io;
 use std::net::{SocketAddr, TcpListener as Unregistered};
 use std::pin::pin;
@@ -28,12 +28,17 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use self::live::{Live, Pulse};
+pub use self::operators::Operators;
+pub use self::operators::token::read as read_token;
 use crate::leader::view::View;
 use crate::metrics::Metrics;
 use crate::readiness::ReadinessHandle;
 use crate::recorder::Recorder;
+use crate::repeats::Repeats;
 use crate::slot::LeaderSlot;
 use crate::waits::Waits;
+
+const CANNOT_ACCEPT: &str = "the admin listener can't accept";
 
 /// What the pages tell of.
 #[derive(Debug)]
@@ -50,6 +55,10 @@ pub struct Facts {
     pub waits: Arc<Waits>,
     /// What discovery knows.
     pub view: watch::Receiver<Arc<View>>,
+    /// Asked whether a fault is to be told.
+    pub repeats: Repeats,
+    /// Who may give orders, and where; `None`: nobody.
+    pub operators: Option<Operators>,
 }
 
 /// What one client, or many, may take at most.
@@ -139,10 +148,11 @@ impl Admin {
     /// When the runtime can't take the listener; never because of what a client does, or because an accept failed.
     pub async fn run(self, facts: Arc<Facts>, stop: CancellationToken) -> io::Result<()> {
         let listener = TcpListener::from_std(self.listener)?;
+        let repeats = facts.repeats.clone();
         let live = Arc::new(Live::new(facts, &self.limits));
         let serving = async {
             let mut connections = Connections::new(self.limits.connections);
-            while let Some((stream, peer)) = next(&listener, &mut connections, &stop).await {
+            while let Some((stream, peer)) = next(&listener, &mut connections, &repeats, &stop).await {
                 connections.make_room().await;
                 connections.add(serve(stream, peer, live.clone(), self.limits, stop.child_token()));
             }
@@ -203,6 +213,7 @@ impl Connections {
 async fn next(
     listener: &TcpListener,
     connections: &mut Connections,
+    repeats: &Repeats,
     stop: &CancellationToken,
 ) -> Option<(TcpStream, SocketAddr)> {
     loop {
@@ -212,18 +223,20 @@ async fn next(
             () = connections.reap() => {}
             accepted = listener.accept() => match accepted {
                 Ok(client) => return Some(client),
-                Err(error) => rest_after(&error, stop).await,
+                Err(error) => rest_after(&error, repeats, stop).await,
             },
         }
     }
 }
 
 /// A client that left before it was accepted is no reason to wait. A want of files or memory is: accept would fail again at once, in a busy loop.
-async fn rest_after(error: &io::Error, stop: &CancellationToken) {
+async fn rest_after(error: &io::Error, repeats: &Repeats, stop: &CancellationToken) {
     if error.kind() == io::ErrorKind::ConnectionAborted {
         return;
     }
-    warn!(%error, "the admin listener can't accept; it tries again in a second");
+    if repeats.is_news(CANNOT_ACCEPT) {
+        warn!(%error, "{CANNOT_ACCEPT}; it tries again each second");
+    }
     tokio::select! {
         () = stop.cancelled() => {}
         () = sleep(Duration::from_secs(1)) => {}
@@ -232,7 +245,10 @@ async fn rest_after(error: &io::Error, stop: &CancellationToken) {
 
 async fn serve(stream: TcpStream, peer: SocketAddr, live: Arc<Live>, limits: Limits, stop: CancellationToken) {
     let pulse = watch::Sender::new(Pulse::Answering);
-    let service = service_fn(|request| ready(Ok::<_, Infallible>(pages::answer(&request, &live, &pulse, &stop))));
+    let service = service_fn(|request| {
+        let (live, pulse, stop) = (&live, &pulse, &stop);
+        async move { Ok::<_, Infallible>(pages::answer(&request, peer, live, pulse, stop).await) }
+    });
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())

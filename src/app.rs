@@ -6,6 +6,7 @@
 
 mod doctor;
 mod files;
+mod order;
 mod proxy;
 mod publish;
 mod status;
@@ -23,18 +24,21 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 
-use crate::admin;
+use crate::admin::{self, Operators};
 use crate::config::{self, COMMIT, Finding, Job, PatroniTls, Settings, VERSION};
 use crate::discovery::Discovery;
 use crate::discovery::kubernetes::Kubernetes;
 use crate::discovery::patroni::{Client, ClusterPoller, Plan, Prober, TlsError, TlsFiles};
+use crate::events::Events;
 use crate::kubernetes::Access;
 use crate::leader::decide::Policy;
 use crate::leader::view::View;
 use crate::leader::{Complaint, base_url};
 use crate::metrics::Metrics;
+use crate::orders::Order;
 use crate::readiness::ReadinessHandle;
 use crate::recorder::Recorder;
+use crate::repeats::Repeats;
 use crate::slot::LeaderSlot;
 use crate::waits::Waits;
 
@@ -65,6 +69,7 @@ struct Shared {
     recorder: Arc<Recorder>,
     readiness: ReadinessHandle,
     waits: Arc<Waits>,
+    repeats: Repeats,
     /// What discovery knows, for the status.
     seen: watch::Sender<Arc<View>>,
 }
@@ -79,6 +84,7 @@ pub fn run(settings: Settings) -> Result<ExitCode> {
         Job::Proxy(settings) => proxy::run(settings, &control),
         Job::Publish(settings) => control.block_on(publish::run(settings)),
         Job::Status(settings) => Ok(control.block_on(status::run(settings))),
+        Job::Order(settings) => Ok(control.block_on(order::run(settings))),
         Job::Doctor(settings) => control.block_on(doctor::run(settings)),
     };
     // A name look-up that hangs must not keep the process.
@@ -97,18 +103,22 @@ impl Shared {
             metrics,
             readiness: ReadinessHandle::starting(STARTING),
             waits: Arc::default(),
+            repeats: Repeats::default(),
             seen: watch::Sender::default(),
         }
     }
 
-    fn admin_facts(&self) -> admin::Facts {
+    /// Orders reach discovery through `operators`, if there are any.
+    fn admin_facts(&self, operators: Option<Operators>) -> admin::Facts {
         admin::Facts {
             slot: self.slot.clone(),
             readiness: self.readiness.clone(),
             metrics: self.metrics.clone(),
             recorder: self.recorder.clone(),
             waits: self.waits.clone(),
+            repeats: self.repeats.clone(),
             view: self.seen.subscribe(),
+            operators,
         }
     }
 }
@@ -124,6 +134,7 @@ fn start_discovery(
     finding: &Finding,
     access: Option<Arc<Access>>,
     patience: Patience,
+    orders: mpsc::Receiver<Order>,
     shared: &Shared,
     tasks: &mut Tasks,
 ) -> Result<mpsc::Sender<Complaint>> {
@@ -132,13 +143,21 @@ fn start_discovery(
     let (plan, planned) = watch::channel(Plan::default());
     let client = patroni_client(&finding.patroni_tls, shared.metrics.clone())
         .context("cannot use the TLS files for Patroni's REST API (--patroni-ca, --patroni-cert, --patroni-key)")?;
+    let mut events = Events::default();
     if let Some((kubernetes, access)) = finding.kubernetes.as_ref().zip(access) {
         shared.metrics.cluster_is(&kubernetes.scope);
+        if let Some(pod) = &kubernetes.pod {
+            let (handle, writer) = Events::of(pod.clone());
+            events = handle;
+            let writing = writer.run(access.clone());
+            tasks.spawn(async { ("the writer of Kubernetes Events", done(writing).await) });
+        }
         let source = Kubernetes::new(
             access,
             &kubernetes.scope,
             kubernetes.namespace.as_deref(),
             &kubernetes.selector,
+            shared.repeats.clone(),
         );
         let watching = source.run(claim.clone());
         tasks.spawn(async { ("the Kubernetes watches", done(watching).await) });
@@ -146,7 +165,13 @@ fn start_discovery(
     if !finding.patroni.is_empty() {
         let seeds: Result<Vec<_>, _> = finding.patroni.iter().map(|url| base_url(url.as_str())).collect();
         let seeds = seeds.map_err(|why| anyhow!("a URL of --patroni {why}"))?;
-        let poller = ClusterPoller::new(client.clone(), seeds, planned.clone(), claim.clone());
+        let poller = ClusterPoller::new(
+            client.clone(),
+            seeds,
+            planned.clone(),
+            shared.repeats.clone(),
+            claim.clone(),
+        );
         tasks.spawn(async { ("the poller of /cluster", done(poller.run()).await) });
     }
     let prober = Prober::new(client, planned, claim);
@@ -155,6 +180,7 @@ fn start_discovery(
         slot: shared.slot.clone(),
         metrics: shared.metrics.clone(),
         recorder: shared.recorder.clone(),
+        events,
         readiness: shared.readiness.clone(),
         policy: Policy {
             switchover_hold: patience.switchover_hold,
@@ -163,6 +189,7 @@ fn start_discovery(
         failover_drain: patience.failover_drain,
         observations,
         complaints,
+        orders,
         plan,
         seen: shared.seen.clone(),
     };

@@ -53,6 +53,8 @@ pub enum Job {
     Publish(Publish),
     /// `pgnorth status`.
     Status(Status),
+    /// `pgnorth hold`, `pgnorth release`, `pgnorth cut`.
+    Order(Order),
     /// `pgnorth doctor`.
     Doctor(Doctor),
 }
@@ -64,6 +66,8 @@ pub struct Proxy {
     pub listen: SocketAddr,
     /// Where probes, metrics and the status are served.
     pub admin: SocketAddr,
+    /// Holds the token for operators' orders; `None`: nobody can give any.
+    pub admin_token_file: Option<PathBuf>,
     /// How the leader is found.
     pub finding: Finding,
     /// How long a client waits for a leader. Zero: not at all.
@@ -114,6 +118,28 @@ pub struct Status {
     pub format: Format,
 }
 
+/// An order to a running pgnorth, and how it is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// Its admin port, as its own setting says: an unspecified address means this host.
+    pub admin: SocketAddr,
+    /// The file of the token that it wants.
+    pub token_file: PathBuf,
+    /// What it is to do.
+    pub deed: Deed,
+}
+
+/// What a running pgnorth is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// Hold new clients, for so long at most.
+    Hold(Duration),
+    /// Hold them no longer.
+    Release,
+    /// End sessions: all of them, or those to this member.
+    Cut(Option<String>),
+}
+
 /// The settings of the doctor: those of the proxy, or of the publisher, that is to be looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Doctor {
@@ -149,6 +175,17 @@ pub struct Kubernetes {
     pub namespace: Option<String>,
     /// Label selector of the members' pods.
     pub selector: String,
+    /// pgnorth's own pod, if it is one that Events are to be about.
+    pub pod: Option<Pod>,
+}
+
+/// The pod that this process runs in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: Option<String>,
 }
 
 /// Files in PEM, read when a connection needs them. Nobody has looked yet whether they exist.
@@ -207,6 +244,16 @@ impl Settings {
             job: match row.name {
                 Some("publish") => Job::Publish(publish(&mut reader)),
                 Some("status") => Job::Status(status(&mut reader)),
+                Some("hold") => {
+                    let longest = parse::duration(Duration::from_secs(1), HOUR);
+                    let length = reader.value(&table::FOR, longest);
+                    Job::Order(order(&mut reader, Deed::Hold(length)))
+                }
+                Some("release") => Job::Order(order(&mut reader, Deed::Release)),
+                Some("cut") => {
+                    let member = reader.option(&table::MEMBER, parse::member);
+                    Job::Order(order(&mut reader, Deed::Cut(member)))
+                }
                 Some("doctor") => Job::Doctor(doctor(&mut reader)),
                 _ => Job::Proxy(proxy(&mut reader)),
             },
@@ -223,6 +270,7 @@ fn proxy(reader: &mut Reader<'_>) -> Proxy {
     let proxy = Proxy {
         listen: reader.value(&table::LISTEN, parse::listener),
         admin: reader.value(&table::ADMIN, parse::listener),
+        admin_token_file: reader.option(&table::ADMIN_TOKEN_FILE, parse::file),
         finding: finding(reader, namespace, &[&table::NAMESPACE, &table::SELECTOR]),
         hold: reader.value(&table::HOLD, parse::duration(Duration::ZERO, HOUR)),
         switchover_hold: reader.value(&table::SWITCHOVER_HOLD, parse::duration(Duration::ZERO, HOUR)),
@@ -274,6 +322,15 @@ fn status(reader: &mut Reader<'_>) -> Status {
     }
 }
 
+fn order(reader: &mut Reader<'_>, deed: Deed) -> Order {
+    let why = "name the file with the token that the running pgnorth was given";
+    Order {
+        admin: reader.value(&table::ADMIN, parse::listener),
+        token_file: reader.needed(&table::ADMIN_TOKEN_FILE, why, parse::file),
+        deed,
+    }
+}
+
 fn doctor(reader: &mut Reader<'_>) -> Doctor {
     Doctor {
         proxy: proxy(reader),
@@ -313,7 +370,12 @@ fn kubernetes(
             reader.refuse_if_set(setting, problem);
         }
     }
+    let uid = reader.option(&table::POD_UID, parse::uid);
+    let pod = reader
+        .option(&table::POD_NAME, parse::scope)
+        .map(|name| Pod { name, uid });
     scope.map(|scope| Kubernetes {
+        pod,
         selector: selector.unwrap_or_else(|| format!("cluster-name={scope}")),
         namespace,
         scope,

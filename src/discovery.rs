@@ -4,15 +4,18 @@
 //! the business of the sources below.
 
 pub mod kubernetes;
+mod obey;
 pub mod patroni;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
 
 use crate::discovery::patroni::{Plan, Target, sleep_until};
+use crate::events::{Events, Happening};
 use crate::leader::decide::{Policy, Verdict, decide};
 use crate::leader::observation::{Claim, Observation};
 use crate::leader::probing::plan;
@@ -20,9 +23,10 @@ use crate::leader::reason::Reason;
 use crate::leader::view::View;
 use crate::leader::{Complaint, Course, Leader};
 use crate::metrics::Metrics;
+use crate::orders::Order;
 use crate::readiness::ReadinessHandle;
 use crate::recorder::Recorder;
-use crate::slot::{End, LeaderSlot, ending};
+use crate::slot::{Cut, LeaderSlot, ending};
 
 /// The discovery loop.
 pub struct Discovery {
@@ -32,6 +36,8 @@ pub struct Discovery {
     pub metrics: Arc<Metrics>,
     /// Keeps each change of leader.
     pub recorder: Arc<Recorder>,
+    /// Tells Kubernetes of them.
+    pub events: Events,
     /// Told once a source has answered.
     pub readiness: ReadinessHandle,
     /// What the operator chose.
@@ -42,6 +48,8 @@ pub struct Discovery {
     pub observations: mpsc::Receiver<Observation>,
     /// From the proxy.
     pub complaints: mpsc::Receiver<Complaint>,
+    /// From an operator.
+    pub orders: mpsc::Receiver<Order>,
     /// To the sources that ask Patroni.
     pub plan: watch::Sender<Plan>,
     /// What is known, for people: written after each verdict, read by nobody here.
@@ -51,10 +59,20 @@ pub struct Discovery {
 /// What was told last, and what began when.
 struct Told {
     verdict: Verdict,
+    /// New clients wait, for whatever reason.
     held_since: Option<Instant>,
+    /// They have no leader to go to: an operator's hold alone does not count.
+    leaderless_since: Option<Instant>,
     last_leader: Option<Leader>,
-    /// A former leader's sessions that may go on for a while.
-    draining: Option<End>,
+    draining: Option<Draining>,
+    /// An operator's cut, until its last session is closed.
+    cutting: Option<JoinHandle<()>>,
+}
+
+/// A former leader's sessions that may go on for a while.
+struct Draining {
+    member: String,
+    cut: Cut,
 }
 
 impl Discovery {
@@ -65,11 +83,14 @@ impl Discovery {
             verdict: Verdict {
                 course: Course::Hold(None),
                 reason: Reason::Starting,
+                held: None,
                 recheck_at: None,
             },
             held_since: Some(Instant::now()),
+            leaderless_since: Some(Instant::now()),
             last_leader: None,
             draining: None,
+            cutting: None,
         };
         loop {
             let recheck_at = told.verdict.recheck_at;
@@ -85,12 +106,14 @@ impl Discovery {
                     let claim = Claim::Complaint(complaint.member);
                     self.take_in(&mut view, Observation { at: Instant::now(), claim });
                 }
+                Some(order) = self.orders.recv() => self.obey(order, &mut view, &mut told),
                 () = sleep_until(recheck_at) => {}
             }
             while let Ok(observation) = self.observations.try_recv() {
                 self.take_in(&mut view, observation);
             }
             let now = Instant::now();
+            self.end_the_hold(&mut view, now);
             let current = self.slot.term().course.leader().cloned();
             let verdict = decide(&view, current.as_ref(), now, &self.policy);
             self.record_signs(&view, &verdict, &told, now);
@@ -112,16 +135,14 @@ impl Discovery {
     /// Tells the recorder what announces, or makes, a change of leader.
     fn record_signs(&self, view: &View, verdict: &Verdict, told: &Told, now: Instant) {
         let Some(last) = &told.last_leader else { return };
-        match &verdict.course {
-            Course::Route(leader) if leader == last && !verdict.reason.is_a_sign() => {
+        match verdict.primary() {
+            Some(leader) if leader == last && !verdict.reason.is_a_sign() => {
                 self.recorder.all_is_well();
                 return;
             }
-            course => {
-                let holding = course.open_to().is_none();
-                self.recorder
-                    .sign(now, &verdict.reason.to_string(), holding, view.ttl());
-            }
+            primary => self
+                .recorder
+                .sign(now, &verdict.reason.to_string(), primary.is_none(), view.ttl()),
         }
         let holder = view.lock().and_then(|lock| lock.lock.holder.as_deref());
         if let Some(holder) = holder.filter(|holder| **holder != last.member) {
@@ -131,12 +152,17 @@ impl Discovery {
 
     /// Publishes the verdict and tells of it, if it differs from the last one.
     fn follow(&self, verdict: Verdict, told: &mut Told, now: Instant) {
-        let changed = verdict.course != told.verdict.course;
-        if !changed && verdict.reason == told.verdict.reason {
+        let primary = verdict.primary();
+        told.leaderless_since = match primary {
+            Some(_) => None,
+            None => told.leaderless_since.or(Some(now)),
+        };
+        let changed = verdict.course != told.verdict.course || primary != told.verdict.primary();
+        if !changed && verdict.reason == told.verdict.reason && verdict.held == told.verdict.held {
             told.verdict = verdict;
             return;
         }
-        let reason = verdict.reason.to_string();
+        let reason = verdict.why();
         self.readiness.missing(reason.as_str());
         self.publish(&verdict, &reason, told);
         if changed {
@@ -166,11 +192,15 @@ impl Discovery {
         if verdict.course == Course::Fence
             && let Some(draining) = told.draining.take()
         {
-            draining.now(why);
+            draining.cut.end.now(why);
         }
         let Some(cut) = cut else { return };
-        if !drain.is_zero() {
-            told.draining = Some(cut.end.clone());
+        let former = told.verdict.course.leader();
+        if let Some(former) = former.filter(|_| !drain.is_zero()) {
+            told.draining = Some(Draining {
+                member: former.member.clone(),
+                cut: cut.clone(),
+            });
         }
         let (metrics, recorder) = (self.metrics.clone(), self.recorder.clone());
         let mut at = Instant::now();
@@ -197,10 +227,25 @@ impl Discovery {
                     }
                     Some(last) => {
                         self.metrics.leader_changes.inc();
-                        self.recorder.writable(now, last, leader);
+                        self.recorder.writable(now, last, leader, true);
                         info!(from = %last, to = %leader, timeline = leader.timeline, held_ms, %reason, "leader changed");
+                        let held = format!("clients were held for {held_ms} ms");
+                        self.announce_change(last, leader, &held, reason);
                     }
                     None => info!(leader = %leader, timeline = leader.timeline, %reason, "leader found"),
+                }
+                told.last_leader = Some(leader.clone());
+            }
+            // The change is over, and what clients wait for from now on is the operator.
+            Course::Hold(Some(leader)) if verdict.primary().is_some() && told.last_leader.as_ref() != Some(leader) => {
+                told.held_since.get_or_insert(now);
+                if let Some(last) = &told.last_leader {
+                    self.metrics.leader_changes.inc();
+                    self.recorder.writable(now, last, leader, false);
+                    info!(from = %last, to = %leader, timeline = leader.timeline, %reason, "leader changed; new clients stay held");
+                    self.announce_change(last, leader, "new clients stay held", reason);
+                } else {
+                    info!(leader = %leader, timeline = leader.timeline, %reason, "leader found; new clients stay held");
                 }
                 told.last_leader = Some(leader.clone());
             }
@@ -218,6 +263,8 @@ impl Discovery {
                 told.held_since.get_or_insert(now);
                 if from.is_some() {
                     self.metrics.fences.inc();
+                    let note = format!("every session ends, new clients wait: {reason}");
+                    self.events.tell(Happening::Fenced, note);
                 }
                 match (&verdict.reason, from) {
                     (Reason::SplitBrain(_), _) => warn!(%reason, "fencing: every session ends, new clients wait"),
@@ -228,8 +275,13 @@ impl Discovery {
         }
     }
 
+    fn announce_change(&self, from: &Leader, to: &Leader, held: &str, reason: &str) {
+        let note = format!("leader changed from {from} to {to}; {held}: {reason}");
+        self.events.tell(Happening::LeaderChanged, note);
+    }
+
     fn replan(&self, view: &View, told: &Told, now: Instant) {
-        let targets = plan(view, &told.verdict.course, told.held_since, now)
+        let targets = plan(view, &told.verdict.course, told.leaderless_since, now)
             .into_iter()
             .filter_map(|probe| {
                 Some(Target {
@@ -246,7 +298,7 @@ impl Discovery {
                 .filter_map(|member| view.api_url(member))
                 .map(str::to_owned)
                 .collect(),
-            alert: told.held_since.is_some(),
+            alert: told.leaderless_since.is_some(),
         };
         self.plan.send_if_modified(|plan| {
             let changed = *plan != next;
@@ -261,6 +313,7 @@ impl Discovery {
         let course = &told.verdict.course;
         let leader = course.leader().map(|leader| leader.member.as_str());
         self.metrics.routing.set(course.open_to().is_some().into());
+        self.metrics.held_by_operator.set(told.verdict.held.is_some().into());
         self.metrics.course_is(course, &told.verdict.reason);
         self.metrics.leader_is(leader);
         let primaries = view.primaries(now, self.policy.report_life);

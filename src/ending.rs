@@ -19,6 +19,8 @@ pub enum Ending {
     LeaderChanged,
     /// The leader's lease may have run out: another member may be promoted by now.
     Fenced,
+    /// An operator asked for it, through the admin port.
+    CutByOperator,
     /// No leader could be reached before the hold deadline.
     HoldExpired,
     /// `--max-sessions` were open already.
@@ -31,7 +33,7 @@ pub enum Ending {
 
 impl Ending {
     /// Every ending, so that each has its series from the start.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::ClientClosed,
         Self::LeaderClosed,
         Self::ClientLost,
@@ -39,6 +41,7 @@ impl Ending {
         Self::ClientLeft,
         Self::LeaderChanged,
         Self::Fenced,
+        Self::CutByOperator,
         Self::HoldExpired,
         Self::Full,
         Self::Shutdown,
@@ -55,6 +58,7 @@ impl Ending {
             Self::ClientLeft => "client_left",
             Self::LeaderChanged => "leader_changed",
             Self::Fenced => "fenced",
+            Self::CutByOperator => "cut_by_operator",
             Self::HoldExpired => "hold_expired",
             Self::Full => "full",
             Self::Shutdown => "shutdown",

@@ -8,8 +8,8 @@
 //! | 6 | [`app`] |
 //! | 5 | [`doctor`] |
 //! | 4 | [`discovery`], [`proxy`], [`publish`], [`admin`] (never each other) |
-//! | 3 | [`recorder`] |
-//! | 2 | [`slot`], [`drain`], [`metrics`], [`readiness`], [`resolver`], [`kubernetes`], [`waits`] |
+//! | 3 | [`recorder`], [`events`] |
+//! | 2 | [`slot`], [`drain`], [`metrics`], [`readiness`], [`resolver`], [`kubernetes`], [`waits`], [`orders`], [`repeats`] |
 //! | 1 | [`leader`], [`ending`], [`config`] (no I/O, no clock, no tokio) |
 //!
 //! ARCHITECTURE.md walks one session and one change of leader through the house.
@@ -21,13 +21,16 @@ pub mod discovery;
 pub mod doctor;
 pub mod drain;
 pub mod ending;
+pub mod events;
 pub mod kubernetes;
 pub mod leader;
 pub mod metrics;
+pub mod orders;
 pub mod proxy;
 pub mod publish;
 pub mod readiness;
 pub mod recorder;
+pub mod repeats;
 pub mod resolver;
 pub mod slot;
 pub mod telemetry;

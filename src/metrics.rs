@@ -50,6 +50,8 @@ pub struct Metrics {
     course_info: IntGaugeVec,
     /// Members that say of themselves that they are a running primary.
     pub primaries: IntGauge,
+    /// 1 while an operator holds new clients.
+    pub held_by_operator: IntGauge,
     lease_age_seconds: Gauge,
     lease_renewed: Mutex<Option<Instant>>,
     /// The lease's length, as the leader object says.
@@ -146,6 +148,10 @@ impl Metrics {
             primaries: make.gauge(
                 "pgnorth_primaries",
                 "Members that say of themselves that they are a running primary.",
+            ),
+            held_by_operator: make.gauge(
+                "pgnorth_held_by_operator",
+                "1 while an operator holds new clients, through POST /hold.",
             ),
             lease_age_seconds: make.float(
                 "pgnorth_lease_age_seconds",

@@ -26,6 +26,7 @@ use crate::drain::Drain;
 use crate::leader::Complaint;
 use crate::metrics::Metrics;
 use crate::recorder::Recorder;
+use crate::repeats::Repeats;
 use crate::resolver::Resolver;
 use crate::slot::LeaderSlot;
 use crate::waits::Waits;
@@ -66,6 +67,8 @@ pub struct Context {
     pub recorder: Arc<Recorder>,
     /// Told which clients wait now.
     pub waits: Arc<Waits>,
+    /// Asked whether a fault is to be told.
+    pub repeats: Repeats,
     /// Tells discovery of dials that failed and sessions that the leader's side broke. A full channel drops the complaint: others say the same.
     pub complaints: mpsc::Sender<Complaint>,
     /// Limits and deadlines.

@@ -22,6 +22,7 @@ use crate::kubernetes::Access;
 use crate::leader::{Host, Leader};
 use crate::metrics::{Metrics, Published};
 use crate::readiness::{Readiness, ReadinessHandle};
+use crate::repeats::Repeats;
 use crate::resolver::Resolver;
 use crate::slot::{LeaderSlot, Term};
 use lease::Lease;
@@ -65,6 +66,8 @@ pub struct Publisher {
     pub readiness: ReadinessHandle,
     /// Counts writes.
     pub metrics: Arc<Metrics>,
+    /// Asked whether a fault is to be told.
+    pub repeats: Repeats,
     /// What to keep.
     pub settings: Settings,
 }
@@ -237,7 +240,9 @@ impl Publisher {
         match memory.resolver.resolve(name, RESOLVE).await {
             Ok(addresses) => addresses.to_vec(),
             Err(error) => {
-                warn!(leader = %leader, "{error}");
+                if self.repeats.is_news(&format!("{name} cannot be resolved")) {
+                    warn!(leader = %leader, "{error}");
+                }
                 let known = memory.last.as_ref().filter(|(last, _)| last == leader);
                 known.map(|(_, addresses)| addresses.clone()).unwrap_or_default()
             }

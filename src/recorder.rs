@@ -182,8 +182,9 @@ impl Recorder {
         }
     }
 
-    /// Another leader was verified, and gets the waiting clients: the record is complete but for its first session.
-    pub fn writable(&self, now: Instant, from: &Leader, to: &Leader) {
+    /// Another leader was verified, and gets the waiting clients if they may go `through`: the record is complete but for its first session. Else an operator holds them, and
+    /// what they wait from now on is not this change's.
+    pub fn writable(&self, now: Instant, from: &Leader, to: &Leader, through: bool) {
         let mut book = self.lock();
         let Some(open) = book.open.take() else { return };
         let took = now.saturating_duration_since(open.began);
@@ -212,7 +213,7 @@ impl Recorder {
             clients_held: 0,
             longest_hold_seconds: 0.0,
         });
-        book.writable_at = Some(now);
+        book.writable_at = through.then_some(now);
     }
 
     /// A client was sent to `leader`, after it had waited.
@@ -284,7 +285,7 @@ mod tests {
             (2.05, Some(2.0))
         );
         assert_eq!((trouble.sessions_cut, trouble.holding), (7, true));
-        recorder.writable(at(2_100), &leader("a"), &leader("b"));
+        recorder.writable(at(2_100), &leader("a"), &leader("b"), true);
         recorder.session(&leader("b"), Duration::from_secs(3_600));
         recorder.session(&leader("b"), Duration::ZERO);
         recorder.session(&leader("b"), Duration::from_secs(3_600));
@@ -301,11 +302,23 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_for_an_operator_is_not_counted_as_held_by_the_change() {
+        let recorder = Recorder::new(Arc::new(Metrics::new()));
+        recorder.sign(Instant::now(), "the lock moved", true, TTL);
+        recorder.writable(Instant::now(), &leader("a"), &leader("b"), false);
+        recorder.all_is_well();
+        recorder.session(&leader("b"), Duration::from_secs(3_600));
+        let failover = &recorder.failovers()[0];
+        assert_eq!((failover.from.as_str(), failover.to.as_str()), ("a", "b"));
+        assert_eq!((failover.first_session_after_seconds, failover.clients_held), (None, 0));
+    }
+
+    #[test]
     fn a_hiccup_leaves_no_record() {
         let recorder = Recorder::new(Arc::new(Metrics::new()));
         recorder.sign(Instant::now(), "a does not answer", false, TTL);
         recorder.all_is_well();
-        recorder.writable(Instant::now(), &leader("a"), &leader("b"));
+        recorder.writable(Instant::now(), &leader("a"), &leader("b"), true);
         assert!(recorder.failovers().is_empty());
     }
 
@@ -315,7 +328,7 @@ mod tests {
         let now = Instant::now();
         recorder.sign(now, "its REST API is silent", false, TTL);
         recorder.sign(now + 100 * TTL, "a stops", true, TTL);
-        recorder.writable(now + 101 * TTL, &leader("a"), &leader("b"));
+        recorder.writable(now + 101 * TTL, &leader("a"), &leader("b"), true);
         let record = &recorder.failovers()[0];
         assert_eq!(
             (record.first_sign.as_str(), record.writable_after_seconds),
@@ -328,7 +341,7 @@ mod tests {
         let recorder = Recorder::new(Arc::new(Metrics::new()));
         for n in 0..=KEPT {
             recorder.sign(Instant::now(), &n.to_string(), true, TTL);
-            recorder.writable(Instant::now(), &leader("a"), &leader("b"));
+            recorder.writable(Instant::now(), &leader("a"), &leader("b"), true);
         }
         let kept = recorder.failovers();
         assert_eq!((kept.len(), kept[0].first_sign.as_str()), (KEPT, "100"));

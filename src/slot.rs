@@ -48,7 +48,7 @@ pub struct End {
 }
 
 /// A reign that was succeeded by another: its sessions are to end.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Cut {
     /// Ends them.
     pub end: End,
@@ -123,10 +123,29 @@ impl LeaderSlot {
         }));
         old.superseded.cancel();
         // Nobody got a lease where there was no leader.
-        (!keeps && old.course.leader().is_some()).then(|| Cut {
-            end: old.reign.end.clone(),
-            alive: old.reign.alive.subscribe(),
-        })
+        (!keeps && old.course.leader().is_some()).then(|| old.reign.cut())
+    }
+
+    /// Begins another reign of the same leader, under the same verdict: what is returned ends the sessions there were, and newcomers are none of them. `None`
+    /// where nobody leads, and so nobody has a session.
+    ///
+    /// Like [`succeed`](Self::succeed), for discovery alone.
+    #[must_use = "the sessions live until they are told to end"]
+    pub fn renew(&self) -> Option<Cut> {
+        let old = self.term();
+        old.course.leader()?;
+        self.term.store(Arc::new(Term {
+            course: old.course.clone(),
+            reason: old.reason.clone(),
+            since: old.since,
+            at: old.at,
+            course_since: old.course_since,
+            open_to: old.open_to.clone(),
+            reign: Reign::begin(&self.bell),
+            superseded: CancellationToken::new(),
+        }));
+        old.superseded.cancel();
+        Some(old.reign.cut())
     }
 
     /// [`succeed`](Self::succeed), and every session to the former leader, if it is another one, has been told to end.
@@ -162,6 +181,12 @@ impl LeaderSlot {
     /// Changes after each [`End::now`]: leases may have ended that nobody awaits one by one.
     pub fn endings(&self) -> watch::Receiver<()> {
         self.bell.subscribe()
+    }
+
+    /// Completes when the slot no longer holds the present term. Meanwhile it holds on to none: who keeps a term keeps its reign from ending for those who
+    /// wait for the last of its sessions. Cancel-safe.
+    pub fn changed(&self) -> WaitForCancellationFutureOwned {
+        self.term().superseded.clone().cancelled_owned()
     }
 
     /// Waits until the slot no longer holds `term`. Cancel-safe.
@@ -229,6 +254,13 @@ impl Reign {
             alive: watch::Sender::new(()),
         })
     }
+
+    fn cut(&self) -> Cut {
+        Cut {
+            end: self.end.clone(),
+            alive: self.alive.subscribe(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -283,6 +315,24 @@ mod tests {
         assert!(slot.publish(Course::Fence, "the lease ran out".into()).is_some());
         let cut = slot.publish(Course::Route(leader("b")), "b leads".into());
         assert!(cut.is_none(), "{cut:?}");
+    }
+
+    #[test]
+    fn a_reign_that_is_renewed_ends_who_was_there_and_takes_newcomers() {
+        let slot = LeaderSlot::new("starting");
+        assert!(slot.renew().is_none(), "nobody leads");
+        slot.publish(Course::Route(leader("a")), "a leads".into());
+        let (before, then) = (slot.term().lease().unwrap(), slot.term());
+        let cut = slot.renew().unwrap();
+        let after = slot.term().lease().unwrap();
+        cut.end.now(Ending::CutByOperator);
+        assert_eq!(before.ending(), Some(Ending::CutByOperator));
+        assert_eq!((after.ending(), &*after.leader), (None, &leader("a")));
+        let term = slot.term();
+        assert_eq!(
+            (&term.course, &term.reason, term.since, term.course_since),
+            (&then.course, &then.reason, then.since, then.course_since)
+        );
     }
 
     #[test]

@@ -34,8 +34,8 @@ pub fn announce(settings: &Settings) {
     match &settings.job {
         Job::Proxy(proxy) => announce_proxy(settings, proxy),
         Job::Publish(publish) => announce_publisher(settings, publish),
-        // Who only looks has nothing to announce.
-        Job::Status(_) => {}
+        // Who only looks, or asks another one, has nothing to announce.
+        Job::Status(_) | Job::Order(_) => {}
         // Its report is what somebody at a terminal wants to read.
         Job::Doctor(_) => {}
     }
@@ -46,6 +46,7 @@ struct Found<'a> {
     scope: Option<&'a str>,
     namespace: Option<&'a str>,
     selector: Option<&'a str>,
+    pod: Option<&'a str>,
     patroni: Option<String>,
     ca: Option<String>,
     cert: Option<String>,
@@ -62,6 +63,7 @@ impl<'a> Found<'a> {
             scope: kubernetes.map(|kubernetes| kubernetes.scope.as_str()),
             namespace: kubernetes.and_then(|kubernetes| kubernetes.namespace.as_deref()),
             selector: kubernetes.map(|kubernetes| kubernetes.selector.as_str()),
+            pod: kubernetes.and_then(|kubernetes| Some(kubernetes.pod.as_ref()?.name.as_str())),
             patroni: (!urls.is_empty()).then(|| urls.join(",")),
             ca: tls.ca.as_ref().map(file),
             cert: tls.identity.as_ref().map(|identity| file(&identity.cert)),
@@ -79,6 +81,7 @@ fn announce_proxy(settings: &Settings, proxy: &Proxy) {
         commit = COMMIT,
         listen = %proxy.listen,
         admin = %proxy.admin,
+        admin_token_file = proxy.admin_token_file.as_ref().map(|file| display(file.display())),
         scope = found.scope.map(display),
         namespace = found.namespace.map(display),
         selector = found.selector.map(display),
@@ -92,6 +95,7 @@ fn announce_proxy(settings: &Settings, proxy: &Proxy) {
         connect_timeout = human(proxy.connect_timeout),
         tcp_user_timeout = human(proxy.tcp_user_timeout),
         max_sessions = proxy.max_sessions,
+        pod_name = found.pod.map(display),
         lame_duck = human(proxy.lame_duck),
         drain = human(proxy.drain),
         log = %settings.log,

@@ -86,15 +86,15 @@ impl Live {
         second.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut seen = self.facts.view.clone();
         loop {
-            let told = self.facts.slot.term();
+            let changed = self.facts.slot.changed();
             let next = tokio::time::Instant::now() + self.pace;
             if self.events.receiver_count() > 0 {
                 self.events.send_replace(self.event());
             }
-            // Changes meanwhile are not lost: the term is compared with what was told, and `seen` remembers.
+            // Changes meanwhile are not lost: both remember.
             sleep_until(next).await;
             tokio::select! {
-                () = self.facts.slot.superseded(&told) => {}
+                () = changed => {}
                 Ok(()) = seen.changed() => {}
                 _ = second.tick() => {
                     let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,7 @@
 //! What each path answers: values in, a complete response out.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,13 +17,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::live::{Live, Pulse};
-use super::{Facts, survey};
+use super::{Facts, operators, survey};
 use crate::leader::Course;
+use crate::leader::observation::OperatorHold;
 use crate::readiness::Readiness;
 use crate::slot::Term;
 
 const TEXT: &str = "text/plain; charset=utf-8";
-const JSON: &str = "application/json";
+pub(super) const JSON: &str = "application/json";
 /// Prometheus' text format.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
@@ -44,9 +46,15 @@ const INDEX: &str = "\
 /status/events  the same as server-sent events, whenever it changes
 /failovers      the last 100 changes of leader, newest first, with their phases (JSON)
 /metrics        for Prometheus
+
+Orders, by POST and with the token of --admin-token-file:
+
+/hold           new clients wait, for a minute or ?for=5m
+/release        they need not any longer
+/sessions/cut   every session ends, or those to ?member=
 ";
 
-type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
+pub(super) type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
 /// What `/leader` answers. Field names are an interface: people's scripts read them.
 #[derive(Debug, Serialize)]
@@ -60,8 +68,9 @@ struct LeaderPage<'term> {
 }
 
 /// Answers any request; its body is ignored. For HEAD, hyper leaves out the body that is returned here.
-pub(super) fn answer<B>(
+pub(super) async fn answer<B>(
     request: &Request<B>,
+    peer: SocketAddr,
     live: &Arc<Live>,
     pulse: &watch::Sender<Pulse>,
     stop: &CancellationToken,
@@ -69,7 +78,7 @@ pub(super) fn answer<B>(
     let page: fn(&Live) -> Answer = match request.uri().path() {
         "/" => |_| page(),
         "/livez" => |_| plain(StatusCode::OK, "ok\n"),
-        "/readyz" => |live| readyz(&live.facts.readiness.now()),
+        "/readyz" => |live| readyz(&live.facts.readiness.now(), live.facts.view.borrow().operator_hold()),
         "/leader" => |live| leader(&live.facts.slot.term()),
         "/status" => |live| respond(StatusCode::OK, JSON, json(&live.status())),
         // A stream has no end that a HEAD could leave out.
@@ -77,6 +86,9 @@ pub(super) fn answer<B>(
         EVENTS => |_| respond(StatusCode::OK, STREAM, ""),
         "/failovers" => |live| respond(StatusCode::OK, JSON, json(&live.facts.recorder.failovers())),
         "/metrics" => |live| respond(StatusCode::OK, METRICS, metrics(&live.facts)),
+        "/hold" | "/release" | "/sessions/cut" => {
+            return operators::answer(&live.facts, request.method(), request.uri(), request.headers(), peer).await;
+        }
         _ => return plain(StatusCode::NOT_FOUND, format!("no such path; there are\n\n{INDEX}")),
     };
     if matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -109,12 +121,14 @@ fn events(live: &Arc<Live>, pulse: watch::Sender<Pulse>, stop: CancellationToken
     }
 }
 
-fn readyz(readiness: &Readiness) -> Answer {
+/// A client is better held than refused, also when it is an operator who holds it.
+fn readyz(readiness: &Readiness, hold: Option<&OperatorHold>) -> Answer {
     let status = match readiness {
         Readiness::Ready => StatusCode::OK,
         Readiness::Starting(_) | Readiness::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
     };
-    plain(status, format!("{}\n", survey::readiness(readiness)))
+    let held = hold.map_or(String::new(), |hold| format!("; new clients are {hold}"));
+    plain(status, format!("{}{held}\n", survey::readiness(readiness)))
 }
 
 fn leader(term: &Term) -> Answer {
@@ -142,17 +156,17 @@ fn metrics(facts: &Facts) -> String {
     facts.metrics.render()
 }
 
-fn json(page: &impl Serialize) -> String {
+pub(super) fn json(page: &impl Serialize) -> String {
     let mut json = serde_json::to_string(page).expect("structs of texts and numbers are always valid JSON");
     json.push('\n');
     json
 }
 
-fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+pub(super) fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {
     respond(status, TEXT, text)
 }
 
-fn respond(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
+pub(super) fn respond(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
     answered(status, kind, Full::new(body.into()).boxed_unsync())
 }
 

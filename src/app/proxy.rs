@@ -13,10 +13,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Patience, Shared, Signals, Tasks, ended_early, files, start_discovery, workers};
-use crate::admin::Admin;
+use crate::admin::{Admin, Operators};
 use crate::config;
 use crate::drain::Drain;
 use crate::kubernetes::Access;
+use crate::orders::Orders;
 use crate::proxy::{Context, Proxy, Settings};
 
 pub(super) fn run(settings: &config::Proxy, control: &Runtime) -> Result<ExitCode> {
@@ -53,13 +54,19 @@ async fn serve(settings: &config::Proxy, workers: usize, traffic: &Handle) -> Re
         Some(_) => Some(Access::new().await?),
         None => None,
     };
-    let complaints = start_discovery(&settings.finding, access, patience, &shared, &mut tasks)?;
+    let (orders, taken) = Orders::new();
+    let operators = match &settings.admin_token_file {
+        Some(file) => Some(Operators::new(file.clone(), orders).await),
+        None => None,
+    };
+    let complaints = start_discovery(&settings.finding, access, patience, taken, &shared, &mut tasks)?;
     let context = Arc::new(Context {
         slot: shared.slot.clone(),
         drain: drain.clone(),
         metrics: shared.metrics.clone(),
         recorder: shared.recorder.clone(),
         waits: shared.waits.clone(),
+        repeats: shared.repeats.clone(),
         complaints,
         settings: Settings {
             hold: settings.hold,
@@ -69,7 +76,7 @@ async fn serve(settings: &config::Proxy, workers: usize, traffic: &Handle) -> Re
             workers,
         },
     });
-    let facts = Arc::new(shared.admin_facts());
+    let facts = Arc::new(shared.admin_facts(operators));
     let serving = admin.run(facts, stop_admin.clone());
     tasks.spawn(async { ("the admin port", serving.await.map_err(Error::from)) });
     let proxying = traffic.spawn(proxy.run(context));

@@ -12,6 +12,7 @@ use super::{Patience, Shared, Signals, Tasks, ended_early, start_discovery};
 use crate::admin::Admin;
 use crate::config;
 use crate::kubernetes::Access;
+use crate::orders::Orders;
 use crate::publish::{Publisher, Settings};
 
 pub(super) async fn run(settings: &config::Publish) -> Result<ExitCode> {
@@ -26,13 +27,23 @@ pub(super) async fn run(settings: &config::Publish) -> Result<ExitCode> {
     // It has no clients to hold and no sessions to spare: an announced switchover changes nothing until the leader stops.
     let patience = Patience::default();
     // Nobody complains here; the channel stays open all the same.
-    let _complaints = start_discovery(&settings.finding, Some(access.clone()), patience, &shared, &mut tasks)?;
-    let serving = admin.run(Arc::new(shared.admin_facts()), CancellationToken::new());
+    // It has neither clients to hold nor sessions to cut: nobody gives it orders.
+    let (_, orders) = Orders::new();
+    let _complaints = start_discovery(
+        &settings.finding,
+        Some(access.clone()),
+        patience,
+        orders,
+        &shared,
+        &mut tasks,
+    )?;
+    let serving = admin.run(Arc::new(shared.admin_facts(None)), CancellationToken::new());
     tasks.spawn(async { ("the admin port", serving.await.map_err(Error::from)) });
     let publisher = Publisher {
         slot: shared.slot.clone(),
         readiness: shared.readiness.clone(),
         metrics: shared.metrics.clone(),
+        repeats: shared.repeats.clone(),
         settings: Settings {
             service: settings.service.clone(),
             namespace: settings.namespace.clone(),

@@ -1,6 +1,6 @@
 //! `pgnorth status`: a look at a running pgnorth through its admin port. What is shown stands in `status/text.rs`.
 
-mod client;
+pub(super) mod client;
 mod text;
 
 use std::io::{self, IsTerminal, Write};

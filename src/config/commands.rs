@@ -21,6 +21,7 @@ pub(super) const PROXY: Row = Row {
     settings: &[
         &LISTEN,
         &ADMIN,
+        &ADMIN_TOKEN_FILE,
         &SCOPE,
         &NAMESPACE,
         &SELECTOR,
@@ -37,6 +38,8 @@ pub(super) const PROXY: Row = Row {
         &WORKERS,
         &LAME_DUCK,
         &DRAIN,
+        &POD_NAME,
+        &POD_UID,
         &LOG,
         &LOG_FORMAT,
     ],
@@ -92,6 +95,7 @@ pub(super) const DOCTOR: Row = Row {
         &FORMAT,
         &LISTEN,
         &ADMIN,
+        &ADMIN_TOKEN_FILE,
         &SCOPE,
         &NAMESPACE,
         &SELECTOR,
@@ -111,6 +115,8 @@ pub(super) const DOCTOR: Row = Row {
         &SERVICE,
         &ENDPOINTS,
         &LEASE,
+        &POD_NAME,
+        &POD_UID,
         &LOG,
         &LOG_FORMAT,
     ],
@@ -123,8 +129,35 @@ pub(super) const DOCTOR: Row = Row {
       for scripts; the exit code is 0 if nothing failed, and 1 if something did",
 };
 
+pub(super) const HOLD_CLIENTS: Row = Row {
+    name: Some("hold"),
+    about: "Makes a running pgnorth hold new clients for a while; open sessions go on",
+    settings: &[&FOR, &ADMIN, &ADMIN_TOKEN_FILE],
+    examples: "\
+  pgnorth hold --for 5m
+      of the pgnorth beside which it is started: same host, same pod, same variables",
+};
+
+pub(super) const RELEASE: Row = Row {
+    name: Some("release"),
+    about: "Ends the hold: who waits goes to the leader",
+    settings: &[&ADMIN, &ADMIN_TOKEN_FILE],
+    examples: "\
+  pgnorth release
+      of the pgnorth beside which it is started",
+};
+
+pub(super) const CUT: Row = Row {
+    name: Some("cut"),
+    about: "Makes a running pgnorth end sessions: all, or those to one member",
+    settings: &[&MEMBER, &ADMIN, &ADMIN_TOKEN_FILE],
+    examples: "\
+  pgnorth cut --member demo-0
+      sessions to demo-0 end; their clients may come again at once, unless they are held",
+};
+
 /// Every subcommand.
-pub(super) const SUBCOMMANDS: [&Row; 3] = [&PUBLISH, &STATUS, &DOCTOR];
+pub(super) const SUBCOMMANDS: [&Row; 6] = [&PUBLISH, &STATUS, &HOLD_CLIENTS, &RELEASE, &CUT, &DOCTOR];
 
 /// The rules that hold for all settings.
 const RULES: &str = "\

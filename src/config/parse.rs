@@ -129,6 +129,15 @@ pub(super) fn scope(text: &str) -> Result<String, String> {
     )
 }
 
+/// Kubernetes' are UUIDs; a static pod's is a hash.
+pub(super) fn uid(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    if (1..=64).contains(&text.len()) && text.bytes().all(plain) {
+        return Ok(text.to_owned());
+    }
+    Err("no uid; only letters, digits and - are in one, at most 64".to_owned())
+}
+
 pub(super) fn namespace(text: &str) -> Result<String, String> {
     if is_label(text) {
         return Ok(text.to_owned());
@@ -163,6 +172,14 @@ pub(super) fn selector(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err("not a label selector; write label=value, several separated by commas".to_owned())
+}
+
+/// Patroni takes almost any name: pgnorth knows which there are.
+pub(super) fn member(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Err("names no member; leave it out to mean all of them".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 pub(super) fn file(text: &str) -> Result<PathBuf, String> {

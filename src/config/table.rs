@@ -32,6 +32,7 @@ const SWITCH: &str = "true|false";
 
 const LISTENING: &str = "Listening";
 const PUBLISHING: &str = "Publishing";
+const ORDER: &str = "The order";
 const REPORT: &str = "Report";
 const FINDING: &str = "Finding the leader";
 const SESSIONS: &str = "Sessions";
@@ -54,6 +55,15 @@ pub(super) const ADMIN: Setting = Setting {
     help: "IP address and port for probes, metrics and status over HTTP",
     unset: Unset::Value("[::]:8080"),
     good: "[::]:8080",
+};
+
+pub(super) const ADMIN_TOKEN_FILE: Setting = Setting {
+    flag: "admin-token-file",
+    group: LISTENING,
+    value: "FILE",
+    help: "Holds the token that operators' orders need: hold, release, cut. Without it nobody can give any",
+    unset: Unset::Nothing,
+    good: "/etc/pgnorth/admin/token",
 };
 
 pub(super) const SCOPE: Setting = Setting {
@@ -164,6 +174,24 @@ pub(super) const FORMAT: Setting = Setting {
     good: "json",
 };
 
+pub(super) const FOR: Setting = Setting {
+    flag: "for",
+    group: ORDER,
+    value: "DURATION",
+    help: "How long new clients wait, unless they are released before: 1s to 1h",
+    unset: Unset::Value("60s"),
+    good: "5m",
+};
+
+pub(super) const MEMBER: Setting = Setting {
+    flag: "member",
+    group: ORDER,
+    value: "NAME",
+    help: "Whose sessions end; by default every member's",
+    unset: Unset::Nothing,
+    good: "demo-0",
+};
+
 pub(super) const HOLD: Setting = Setting {
     flag: "hold",
     group: SESSIONS,
@@ -243,6 +271,24 @@ pub(super) const DRAIN: Setting = Setting {
     help: "How long sessions may then finish before they are closed",
     unset: Unset::Value("30s"),
     good: "30s",
+};
+
+pub(super) const POD_NAME: Setting = Setting {
+    flag: "pod-name",
+    group: LOGS,
+    value: "NAME",
+    help: "This pod: changes of leader and fences become Kubernetes Events about it",
+    unset: Unset::Nothing,
+    good: "pgnorth-6c9f7d-x2v4q",
+};
+
+pub(super) const POD_UID: Setting = Setting {
+    flag: "pod-uid",
+    group: LOGS,
+    value: "UID",
+    help: "Its uid, by which kubectl describe finds them; only with --pod-name",
+    unset: Unset::Nothing,
+    good: "0b1c0a4e-6f5b-4b7a-9a55-2f3f6f0c1d7e",
 };
 
 pub(super) const LOG: Setting = Setting {

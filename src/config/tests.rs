@@ -57,6 +57,7 @@ fn defaults_are_valid_and_as_documented() {
             job: Job::Proxy(Proxy {
                 listen: "[::]:5432".parse().unwrap(),
                 admin: "[::]:8080".parse().unwrap(),
+                admin_token_file: None,
                 finding: demo(),
                 hold: seconds(30),
                 switchover_hold: seconds(10),
@@ -80,6 +81,7 @@ fn demo() -> Finding {
             scope: "demo".into(),
             namespace: None,
             selector: "cluster-name=demo".into(),
+            pod: None,
         }),
         patroni: vec![],
         patroni_tls: PatroniTls {
@@ -165,12 +167,43 @@ fn a_look_needs_no_cluster_and_minds_no_settings_of_others() {
 }
 
 #[test]
+fn an_order_needs_a_token_and_no_cluster() {
+    let order = |line: &str| match settings(line).job {
+        Job::Order(order) => order.deed,
+        other => panic!("{line}: {other:?}"),
+    };
+    let seconds = Duration::from_secs;
+    assert_eq!(order("hold --admin-token-file /t"), Deed::Hold(seconds(60)));
+    assert_eq!(
+        order("PGNORTH_ADMIN_TOKEN_FILE=/t hold --for 5m"),
+        Deed::Hold(seconds(300))
+    );
+    assert_eq!(
+        order("PGNORTH_HOLD=nonsense release --admin-token-file /t"),
+        Deed::Release
+    );
+    assert_eq!(order("cut --admin-token-file /t"), Deed::Cut(None));
+    assert_eq!(
+        order("cut --admin-token-file /t --member a"),
+        Deed::Cut(Some("a".into()))
+    );
+    for (line, problem) in [
+        ("hold", "no --admin-token-file (PGNORTH_ADMIN_TOKEN_FILE)"),
+        ("hold --admin-token-file /t --for 2h", "too long; the most is 1h"),
+        ("cut --admin-token-file /t --member=", "names no member"),
+    ] {
+        let text = mistakes(line);
+        assert!(text.contains(problem), "{problem:?} in\n{text}");
+    }
+}
+
+#[test]
 fn every_example_is_valid_as_flag_and_as_variable() {
     let rows = std::iter::once(&commands::PROXY).chain(commands::SUBCOMMANDS);
     for (row, setting) in rows.flat_map(|row| row.settings.iter().map(move |setting| (row, setting))) {
         let flag = setting.flag;
         let mut needed = row.name.unwrap_or_default().to_owned();
-        for (other, value) in [("scope", "demo"), ("service", "pg")] {
+        for (other, value) in [("scope", "demo"), ("service", "pg"), ("admin-token-file", "/t")] {
             if other != flag && row.settings.iter().any(|setting| setting.flag == other) {
                 needed += &format!(" --{other} {value}");
             }

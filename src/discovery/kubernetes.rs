@@ -28,6 +28,7 @@ use crate::discovery::kubernetes::faults::{Ended, Faults, Problems, is_gone};
 use crate::discovery::kubernetes::lock::follow_lock;
 use crate::kubernetes::{Access, Connection};
 use crate::leader::observation::{Claim, ObjectKind, Observation};
+use crate::repeats::Repeats;
 
 /// What reading and watching one object by its name takes.
 const OBJECT_RIGHTS: &str = "get, list and watch";
@@ -40,6 +41,7 @@ pub struct Kubernetes {
     scope: String,
     namespace: Option<String>,
     selector: String,
+    repeats: Repeats,
 }
 
 /// What every watch needs.
@@ -52,12 +54,13 @@ struct Feed {
 
 impl Kubernetes {
     /// A source that asks nothing yet.
-    pub fn new(access: Arc<Access>, scope: &str, namespace: Option<&str>, selector: &str) -> Self {
+    pub fn new(access: Arc<Access>, scope: &str, namespace: Option<&str>, selector: &str, repeats: Repeats) -> Self {
         Self {
             access,
             scope: scope.to_owned(),
             namespace: namespace.map(str::to_owned),
             selector: selector.to_owned(),
+            repeats,
         }
     }
 
@@ -130,7 +133,13 @@ impl Kubernetes {
         let config = watcher::Config::default().labels(&self.selector);
         let title = format!("pods {namespace} with labels {}", self.selector);
         let open = move || watcher::watcher(api.clone(), config.clone());
-        watches.spawn(follow(title.clone(), "list and watch", feed, open, read_pods(title)));
+        watches.spawn(follow(
+            title.clone(),
+            "list and watch",
+            feed,
+            open,
+            read_pods(title, self.repeats.clone()),
+        ));
     }
 }
 
@@ -236,7 +245,7 @@ where
 }
 
 /// Reads the events of a watch on pods: a list first, then what changes.
-fn read_pods(title: String) -> impl FnMut(Event<Pod>, &mut Problems) -> Option<Claim> {
+fn read_pods(title: String, repeats: Repeats) -> impl FnMut(Event<Pod>, &mut Problems) -> Option<Claim> {
     let mut listed = Vec::new();
     move |event, problems| match event {
         Event::Init => {
@@ -248,7 +257,8 @@ fn read_pods(title: String) -> impl FnMut(Event<Pod>, &mut Problems) -> Option<C
             None
         }
         Event::InitDone => {
-            if listed.is_empty() {
+            // Where pods may not be watched, they are listed twice a second.
+            if listed.is_empty() && repeats.is_news(&format!("{title}: there are none")) {
                 warn!(%title, "there are no such pods: no member is known; check --selector and --namespace");
             }
             Some(Claim::Pods(std::mem::take(&mut listed)))

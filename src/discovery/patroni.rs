@@ -18,6 +18,7 @@ use tracing::{debug, warn};
 
 use crate::discovery::patroni::answers::{Row, read_cluster, read_report, read_ttl};
 use crate::leader::observation::{Claim, Observation, Report};
+use crate::repeats::Repeats;
 
 /// How often `/cluster` is asked: membership changes seldom.
 const CLUSTER_EVERY: Duration = Duration::from_secs(10);
@@ -138,6 +139,7 @@ pub struct ClusterPoller {
     client: Client,
     seeds: Vec<String>,
     plan: watch::Receiver<Plan>,
+    repeats: Repeats,
     observations: mpsc::Sender<Observation>,
 }
 
@@ -147,12 +149,14 @@ impl ClusterPoller {
         client: Client,
         seeds: Vec<String>,
         plan: watch::Receiver<Plan>,
+        repeats: Repeats,
         observations: mpsc::Sender<Observation>,
     ) -> Self {
         Self {
             client,
             seeds,
             plan,
+            repeats,
             observations,
         }
     }
@@ -205,7 +209,13 @@ impl ClusterPoller {
             match answer.and_then(|answer| read_cluster(&answer)) {
                 Ok((mut cluster, problems)) => {
                     for Row { member, problem } in problems {
-                        warn!(%url, %member, "a row of /cluster is of no use: {problem}");
+                        // It comes with every answer.
+                        if self
+                            .repeats
+                            .is_news(&format!("the row of {member} in /cluster is of no use"))
+                        {
+                            warn!(%url, %member, "a row of /cluster is of no use: {problem}");
+                        }
                     }
                     cluster.ttl = self.ttl(&url).await;
                     return Ok((url, Claim::Cluster(cluster)));

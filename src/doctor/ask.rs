@@ -9,6 +9,7 @@ use tracing::info;
 
 use super::Room;
 use super::facts::{Facts, Told};
+use crate::admin::read_token;
 use crate::config::Doctor;
 use crate::discovery::patroni::{Client, TlsError};
 use crate::leader::Address;
@@ -58,6 +59,11 @@ pub(super) async fn everything(settings: &Doctor, client: Result<Client, TlsErro
         seeds,
         members,
         tls_files: asker.tls_files(),
+        admin_token: settings
+            .proxy
+            .admin_token_file
+            .as_deref()
+            .map(|file| read_token(file).map(drop).map_err(|problem| problem.to_string())),
         room,
     }
 }

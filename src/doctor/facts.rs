@@ -21,6 +21,8 @@ pub struct Facts {
     pub members: Vec<Member>,
     /// The files for TLS, if they cannot be used.
     pub tls_files: Option<String>,
+    /// The file with the operators' token, if there is to be one, and whether it can be used.
+    pub admin_token: Option<Told<()>>,
     /// Sessions that fit below the hard limit of open files here, and that limit.
     pub room: Room,
 }

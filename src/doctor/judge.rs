@@ -21,6 +21,9 @@ pub(super) fn everything(settings: &Doctor, facts: &Facts) -> Vec<Check> {
             "--patroni-ca, --patroni-cert and --patroni-key name PEM files that this process must be able to read",
         ));
     }
+    if let Some(token) = &facts.admin_token {
+        checks.push(host::admin_token(token));
+    }
     match &facts.api {
         None => {}
         Some(Err(unreached)) => checks.extend(unreachable(unreached)),

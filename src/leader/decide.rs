@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::leader::observation::{Pod, Report, Role};
+use crate::leader::observation::{OperatorHold, Pod, Report, Role};
 use crate::leader::reason::{NoLock, Reason};
 use crate::leader::view::{LockView, View};
 use crate::leader::{Course, Leader};
@@ -31,10 +31,21 @@ pub struct Policy {
 pub struct Verdict {
     /// What to do.
     pub course: Course,
-    /// Why.
+    /// Why; as it would be without an operator's hold.
     pub reason: Reason,
+    /// The operator's hold, while there is one.
+    pub held: Option<Held>,
     /// When to decide again although nothing new was heard; `None` where time changes nothing.
     pub recheck_at: Option<Instant>,
+}
+
+/// What an operator's hold makes of a verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The hold.
+    pub hold: OperatorHold,
+    /// Nothing else stands in the way: at its end clients go to the leader.
+    pub alone: bool,
 }
 
 /// How a member stands, judged from its newest report.
@@ -59,12 +70,13 @@ pub fn decide(view: &View, current: Option<&Leader>, now: Instant, policy: &Poli
         now,
         policy,
     };
-    match (view.lock(), view.api_silence()) {
+    let verdict = match (view.lock(), view.api_silence()) {
         (Some(lock), None) => case.by_lock(lock),
         (_, Some(why)) => case.by_reports(&NoLock::ApiSilent(why.to_owned())),
         (None, None) if view.api_answered() => case.by_reports(&NoLock::NoObject),
         (None, None) => case.by_reports(&NoLock::RestOnly),
-    }
+    };
+    case.held_by_operator(verdict)
 }
 
 struct Case<'a> {
@@ -75,6 +87,25 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
+    /// An operator's hold keeps new clients from a leader that they could go to, and changes nothing else: who leads, whose sessions live and what is fenced
+    /// is decided as ever.
+    fn held_by_operator(&self, verdict: Verdict) -> Verdict {
+        let Some(hold) = self.view.operator_hold().filter(|hold| self.now < hold.ends) else {
+            return verdict;
+        };
+        let (course, alone) = match verdict.course {
+            Course::Route(leader) => (Course::Hold(Some(leader)), true),
+            course => (course, false),
+        };
+        let held = Some(Held { hold: *hold, alone });
+        Verdict {
+            course,
+            held,
+            ..verdict
+        }
+        .recheck_by(hold.ends)
+    }
+
     fn by_lock(&self, lock: &LockView) -> Verdict {
         let Some(holder) = lock.lock.holder.as_deref() else {
             return self.released();
@@ -442,11 +473,29 @@ fn verdict(course: Course, reason: Reason) -> Verdict {
     Verdict {
         course,
         reason,
+        held: None,
         recheck_at: None,
     }
 }
 
 impl Verdict {
+    /// The leader that new clients go to, or would if no operator held them.
+    pub fn primary(&self) -> Option<&Leader> {
+        match &self.held {
+            Some(held) if held.alone => self.course.leader(),
+            _ => self.course.open_to(),
+        }
+    }
+
+    /// Why, as a sentence for people that tells of an operator's hold too.
+    pub fn why(&self) -> String {
+        match &self.held {
+            None => self.reason.to_string(),
+            Some(Held { hold, alone: true }) => format!("{hold}; {}", self.reason),
+            Some(Held { hold, alone: false }) => format!("{}; also {hold}", self.reason),
+        }
+    }
+
     fn recheck_by(self, at: Instant) -> Self {
         self.recheck_at(Some(at))
     }

@@ -1,5 +1,6 @@
 //! What the sources say, parsed: values only. Parsing stands beside each source in `discovery`; what follows from the claims is decided in `decide`.
 
+use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::leader::Address;
@@ -38,6 +39,19 @@ pub enum Claim {
     ClusterSilent(String),
     /// The proxy says that this member does not behave like a leader.
     Complaint(String),
+    /// An operator wants new clients held; `None`: no longer.
+    Held(Option<OperatorHold>),
+}
+
+/// An operator's wish that new clients wait, for maintenance. Prints as the beginning of a reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OperatorHold {
+    /// When it was first asked for, for people.
+    pub since: SystemTime,
+    /// When it ends by itself, for people.
+    pub until: SystemTime,
+    /// The same by the clock that decides.
+    pub ends: Instant,
 }
 
 /// The two kinds of object that Patroni can keep its lock in.
@@ -187,6 +201,19 @@ impl PartialEq for Announcement {
     fn eq(&self, other: &Self) -> bool {
         let texts = |one: &Self| (one.leader.clone(), one.candidate.clone(), one.scheduled_at.clone());
         texts(self) == texts(other)
+    }
+}
+
+impl fmt::Display for OperatorHold {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A time that no calendar has is a clock that was never set.
+        let wall = |at| jiff::Timestamp::try_from(at).unwrap_or_default();
+        write!(
+            out,
+            "held by an operator since {:.0}, through POST /hold, until {:.0} at the latest",
+            wall(self.since),
+            wall(self.until)
+        )
     }
 }
 

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use crate::leader::Address;
 use crate::leader::observation::{
-    Announcement, Claim, ClusterMember, ClusterSettings, Condition, Lock, ObjectKind, Observation, Pod, Report, Role,
+    Announcement, Claim, ClusterMember, ClusterSettings, Condition, Lock, ObjectKind, Observation, OperatorHold, Pod,
+    Report, Role,
 };
 use crate::leader::view::renewals::Renewals;
 
@@ -39,6 +40,7 @@ pub struct View {
     newest_timeline: Option<(String, u32)>,
     /// When each member last answered. It outlives the member's pod and row: forgetting it would start a lease anew.
     last_words: BTreeMap<String, Instant>,
+    operator_hold: Option<OperatorHold>,
 }
 
 /// A value and when it last changed here.
@@ -153,6 +155,7 @@ impl View {
             Claim::Complaint(member) => {
                 self.complaints.insert(member, at);
             }
+            Claim::Held(hold) => self.operator_hold = hold,
         }
     }
 
@@ -415,6 +418,11 @@ impl View {
     /// What a member's REST API said.
     pub fn answers(&self, member: &str) -> Option<&Answers> {
         self.answers.get(member)
+    }
+
+    /// The hold that an operator asked for. Once it has ended it holds nobody, and stays until it is taken back.
+    pub fn operator_hold(&self) -> Option<&OperatorHold> {
+        self.operator_hold.as_ref()
     }
 
     /// When the proxy last complained about a member.

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::Shared;
@@ -17,8 +17,9 @@ use crate::ending::Ending;
 /// After accept(2) failed for want of files or memory. Clients meanwhile wait in the backlog, where they are better off than closed: a file may be
 /// free in moments. This is why no file is kept in reserve to accept and close them with.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Between two log lines about the same trouble.
-const QUIET: Duration = Duration::from_secs(10);
+
+const FULL: &str = "full: refusing clients";
+const CANNOT_ACCEPT: &str = "cannot accept clients";
 
 /// Accepts on this worker until the drain says stop, and closes the listener, if no other worker still has it.
 pub(super) async fn run(listener: Arc<TcpListener>, local: Local<Forwarded>, shared: Arc<Shared>) {
@@ -76,9 +77,7 @@ fn begin(local: &Local<Forwarded>, client: TcpStream, peer: SocketAddr, shared: 
 struct Door {
     local: Local<Forwarded>,
     shared: Arc<Shared>,
-    full: bool,
     failures: u64,
-    logged_at: Option<Instant>,
 }
 
 impl Door {
@@ -86,9 +85,7 @@ impl Door {
         Self {
             local,
             shared,
-            full: false,
             failures: 0,
-            logged_at: None,
         }
     }
 
@@ -112,13 +109,12 @@ impl Door {
         context.metrics.accepted.inc();
         if self.failures > 0 {
             info!(failures = self.failures, "accepting clients again");
-            (self.failures, self.logged_at) = (0, None);
+            self.failures = 0;
         }
         // A dual-stack listener shows IPv4 clients as ::ffff:a.b.c.d.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         match self.shared.places.clone().try_acquire_owned() {
             Ok(place) => {
-                self.full = false;
                 let shared = self.shared.clone();
                 self.shared.workers.seat(&self.local, move |local, seat| {
                     let admission = Admission {
@@ -132,15 +128,11 @@ impl Door {
         }
     }
 
-    fn turn_away(&mut self, client: TcpStream, peer: SocketAddr) {
+    fn turn_away(&self, client: TcpStream, peer: SocketAddr) {
         let context = &self.shared.context;
         let max_sessions = context.settings.max_sessions;
-        if !self.full {
-            self.full = true;
-            warn!(
-                max_sessions,
-                "full: refusing clients (raise --max-sessions, or pool them)"
-            );
+        if context.repeats.is_news(FULL) {
+            warn!(max_sessions, "{FULL} (raise --max-sessions, or pool them)");
         }
         debug!(%peer, ending = %Ending::Full, "session ended");
         context.metrics.ended(Ending::Full);
@@ -159,11 +151,11 @@ impl Door {
     }
 
     fn trouble(&mut self, error: &io::Error) {
-        self.shared.context.metrics.accept_errors.inc();
+        let context = &self.shared.context;
+        context.metrics.accept_errors.inc();
         self.failures += 1;
-        if self.logged_at.is_none_or(|at| at.elapsed() >= QUIET) {
-            self.logged_at = Some(Instant::now());
-            warn!(%error, failures = self.failures, "cannot accept clients, trying on: they wait in the backlog");
+        if context.repeats.is_news(CANNOT_ACCEPT) {
+            warn!(%error, "{CANNOT_ACCEPT}, trying on: they wait in the backlog");
         }
     }
 }

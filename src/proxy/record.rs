@@ -12,6 +12,15 @@ use crate::ending::Ending;
 use crate::leader::Leader;
 use crate::metrics::SessionState;
 
+/// A leader that was reached.
+#[derive(Debug)]
+struct Reached {
+    leader: Arc<Leader>,
+    /// pgnorth's own address towards it, under which PostgreSQL shows the session; none where nobody will read it.
+    leader_side: Option<SocketAddr>,
+    at: Instant,
+}
+
 /// One session's record. Dropped without an ending, as in a panic, it still leaves the gauges right.
 #[derive(Debug)]
 pub(super) struct Record {
@@ -20,7 +29,7 @@ pub(super) struct Record {
     state: SessionState,
     pub(super) begun: Instant,
     dialled_at: Option<Instant>,
-    reached: Option<(Arc<Leader>, u16, Instant)>,
+    reached: Option<Reached>,
 }
 
 impl Record {
@@ -55,13 +64,16 @@ impl Record {
 
     /// The leader was reached through `socket`.
     pub(super) fn forwarding(&mut self, leader: &Arc<Leader>, socket: &Socket) {
-        // Under this port PostgreSQL shows the session (pg_stat_activity.client_port). It costs a system call, so only who will read it pays.
-        let port = if tracing::enabled!(tracing::Level::DEBUG) {
-            socket.local_addr().map_or(0, |address| address.port())
-        } else {
-            0
-        };
-        self.reached = Some((leader.clone(), port, Instant::now()));
+        // It costs a system call, so only who will read it pays.
+        let leader_side = tracing::enabled!(tracing::Level::DEBUG)
+            .then(|| socket.local_addr().ok())
+            .flatten();
+        debug!(peer = %self.peer, %leader, leader_side = leader_side.map(tracing::field::display), "session begins");
+        self.reached = Some(Reached {
+            leader: leader.clone(),
+            leader_side,
+            at: Instant::now(),
+        });
         self.enter(SessionState::Forwarding);
         let dialled_at = self.dialled_at.unwrap_or(self.begun);
         self.observe_hold(dialled_at);
@@ -81,12 +93,12 @@ impl Record {
         let reached = self.reached.as_ref();
         debug!(
             peer = %self.peer,
-            leader = reached.map(|(leader, ..)| tracing::field::display(leader)),
-            leader_side_port = reached.map(|(_, port, _)| *port),
+            leader = reached.map(|reached| tracing::field::display(&reached.leader)),
+            leader_side = reached.and_then(|reached| reached.leader_side).map(tracing::field::display),
             %ending,
             bytes_to_leader = moved.0,
             bytes_to_client = moved.1,
-            reached_after = reached.map(|(.., at)| tracing::field::debug(at.duration_since(self.begun))),
+            reached_after = reached.map(|reached| tracing::field::debug(reached.at.duration_since(self.begun))),
             lasted = ?self.begun.elapsed(),
             "session ended"
         );

@@ -8,7 +8,7 @@ use thiserror::Error;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::connect::{DialError, connect};
 use super::forward::{Finish, Finished, Owner, Pair, Seat, Side, Socket};
@@ -25,6 +25,8 @@ use crate::slot::Lease;
 /// Between two dials of a leader that cannot be reached, unless discovery publishes something first; it doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+const REFUSED: &str = "a client was refused, after it had waited for a leader";
 
 /// A client, accepted and admitted.
 #[derive(Debug)]
@@ -168,7 +170,7 @@ impl Session {
                 None => record.held(),
                 Some(Err(failure)) => {
                     record.held();
-                    debug!(peer = %self.peer, leader = %lease.leader, %failure, "the leader did not take the client");
+                    self.tell(&lease.leader, &failure);
                     last_failure = Some(self.failed(&lease.leader, &failure));
                     let paused = hold::pause(&self.client, slot, queue, &term, record.begun, pause, deadline).await;
                     if let Err(ending) = paused {
@@ -208,6 +210,16 @@ impl Session {
         Ok(socket)
     }
 
+    /// A leader that cannot be reached is told of; that one which starts or stops says "not yet" is no fault.
+    fn tell(&self, leader: &Leader, failure: &Failure) {
+        let fault = || format!("{leader} cannot be reached");
+        if matches!(failure, Failure::Dial(_)) && self.shared.context.repeats.is_news(&fault()) {
+            warn!(peer = %self.peer, %leader, "the leader {failure}; the client waits, and it is tried again");
+        } else {
+            debug!(peer = %self.peer, %leader, %failure, "the leader did not take the client");
+        }
+    }
+
     /// Tells discovery, where it concerns it; returns what the client may be told.
     fn failed(&self, leader: &Leader, failure: &Failure) -> String {
         let is_leaders = match failure {
@@ -229,6 +241,9 @@ impl Session {
                 let reason = given_up
                     .last_failure
                     .unwrap_or_else(|| context.slot.term().reason.clone());
+                if context.repeats.is_news(REFUSED) {
+                    warn!(peer = %self.peer, hold = %hold, %reason, "{REFUSED}");
+                }
                 format!("no primary could be reached within {hold}: {reason}")
             }
             Ending::Shutdown => "pgnorth is shutting down".to_owned(),

@@ -44,6 +44,8 @@ impl Served {
             recorder: Arc::new(Recorder::new(Arc::new(Metrics::new()))),
             waits: Arc::default(),
             view: watch::Sender::default().subscribe(),
+            operators: None,
+            repeats: Default::default(),
         });
         let stop = CancellationToken::new();
         let task = tokio::spawn(admin.run(facts.clone(), stop.clone()));
@@ -118,6 +120,26 @@ fn leader(member: &str, timeline: Option<u32>) -> Leader {
         address: Address::new("fd00::7", 5432).unwrap(),
         timeline,
     }
+}
+
+/// The page's own clock once held the term, and with it the reign, for a quarter of a second.
+#[tokio::test]
+async fn the_page_does_not_make_the_last_session_of_a_reign_seem_to_close_late() {
+    let limits = Limits {
+        pace: Duration::from_secs(3600),
+        ..Limits::default()
+    };
+    let served = Served::start(limits);
+    let slot = &served.facts.slot;
+    assert!(
+        slot.publish(Course::Route(leader("pg-0", None)), String::new())
+            .is_none()
+    );
+    // It has begun to wait for the next change.
+    assert_eq!(served.get("/livez").await.status, 200);
+    let cut = slot.publish(Course::Fence, String::new()).unwrap();
+    let done = timeout(DEADLINE, cut.done()).await;
+    assert!(done.is_ok(), "something holds on to a reign without sessions");
 }
 
 #[tokio::test]

@@ -37,6 +37,10 @@ struct State {
     watches_mute: bool,
     hangs: bool,
     forbidden: Vec<String>,
+    /// Of kind Event: what was asked to be created, also where that is forbidden.
+    written: Vec<Value>,
+    /// Requests to create an Event are not answered.
+    writes_hang: bool,
     gets: u32,
 }
 
@@ -157,6 +161,16 @@ impl FakeApi {
         self.state().forbidden.push(kind.into());
     }
 
+    /// Requests to create an Event are accepted, and never answered.
+    pub fn hang_writes(&self) {
+        self.state().writes_hang = true;
+    }
+
+    /// The Events that somebody wanted to create.
+    pub fn written(&self) -> Vec<Value> {
+        self.state().written.clone()
+    }
+
     /// How many single objects were asked for.
     pub fn gets(&self) -> u32 {
         self.state().gets
@@ -179,7 +193,11 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) -> Option<()> {
     let head = String::from_utf8(head).ok()?;
     let target = head.split(' ').nth(1)?;
     if head.starts_with("POST ") {
-        return review(stream, &head, &shared).await;
+        let body = body(&mut stream, &head).await?;
+        return match target.contains("/events") {
+            true => write(stream, body, &shared).await,
+            false => review(stream, body, &shared).await,
+        };
     }
     if target.starts_with("/version") {
         if shared.state.lock().unwrap().hangs {
@@ -210,14 +228,34 @@ async fn answer(mut stream: TcpStream, status: u16, body: &Value) -> Option<()> 
     stream.write_all((head + &body).as_bytes()).await.ok()
 }
 
-/// A SelfSubjectAccessReview: what is forbidden is not allowed.
-async fn review(mut stream: TcpStream, head: &str, shared: &Shared) -> Option<()> {
+async fn body(stream: &mut TcpStream, head: &str) -> Option<Value> {
     let length = head
         .lines()
         .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok())?;
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.ok()?;
-    let mut review: Value = serde_json::from_slice(&body).ok()?;
+    serde_json::from_slice(&body).ok()
+}
+
+/// An Event to be created.
+async fn write(stream: TcpStream, event: Value, shared: &Shared) -> Option<()> {
+    let (hangs, forbidden) = {
+        let mut state = shared.state.lock().unwrap();
+        state.written.push(event.clone());
+        (state.writes_hang, state.forbidden.contains(&"events".to_owned()))
+    };
+    if hangs {
+        return std::future::pending().await;
+    }
+    if forbidden {
+        let message = "events.events.k8s.io is forbidden: User \"pgnorth\" cannot create resource \"events\"";
+        return answer(stream, 403, &failure(403, "Forbidden", message)).await;
+    }
+    answer(stream, 201, &event).await
+}
+
+/// A SelfSubjectAccessReview: what is forbidden is not allowed.
+async fn review(stream: TcpStream, mut review: Value, shared: &Shared) -> Option<()> {
     let kind = review["spec"]["resourceAttributes"]["resource"].as_str()?.to_owned();
     let allowed = !shared.state.lock().unwrap().forbidden.contains(&kind);
     review["status"] = json!({"allowed": allowed});

@@ -268,6 +268,11 @@ impl Session {
         Self { stream, member }
     }
 
+    /// The client's own address.
+    pub fn address(&self) -> SocketAddr {
+        self.stream.local_addr().unwrap()
+    }
+
     /// Fails unless a byte comes back.
     pub async fn lives(&mut self) {
         self.stream.write_all(b"x").await.unwrap();

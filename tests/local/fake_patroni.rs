@@ -17,7 +17,7 @@ pub struct FakeMember {
     pub postgres: SocketAddr,
     script: Arc<Mutex<Answer>>,
     asked: Arc<AtomicU32>,
-    visits: Arc<AtomicU32>,
+    visitors: Arc<Mutex<Vec<SocketAddr>>>,
 }
 
 /// What the REST API does with a request.
@@ -46,7 +46,7 @@ impl FakeMember {
             postgres: postgres.local_addr().unwrap(),
             script: Arc::new(Mutex::new(report(name, 503, "replica", 1))),
             asked: Arc::default(),
-            visits: Arc::default(),
+            visitors: Arc::default(),
         };
         let (script, asked) = (member.script.clone(), member.asked.clone());
         tokio::spawn(async move {
@@ -58,10 +58,10 @@ impl FakeMember {
                 });
             }
         });
-        let visits = member.visits.clone();
+        let visitors = member.visitors.clone();
         tokio::spawn(async move {
-            while let Ok((stream, _)) = postgres.accept().await {
-                visits.fetch_add(1, Ordering::SeqCst);
+            while let Ok((stream, peer)) = postgres.accept().await {
+                visitors.lock().unwrap().push(peer);
                 tokio::spawn(talk(stream, name));
             }
         });
@@ -95,7 +95,12 @@ impl FakeMember {
 
     /// How many connections PostgreSQL got.
     pub fn visits(&self) -> u32 {
-        self.visits.load(Ordering::SeqCst)
+        u32::try_from(self.visitors().len()).unwrap()
+    }
+
+    /// From where: what PostgreSQL would show as client_addr and client_port.
+    pub fn visitors(&self) -> Vec<SocketAddr> {
+        self.visitors.lock().unwrap().clone()
     }
 
     /// The annotations of its pod.

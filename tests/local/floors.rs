@@ -13,9 +13,18 @@ use std::path::{Path, PathBuf};
 const KEPT: [(&str, &[&str]); 7] = [
     (
         "kube",
-        &["kubernetes.rs", "discovery/kubernetes", "publish", "doctor/ask"],
+        &[
+            "kubernetes.rs",
+            "events.rs",
+            "discovery/kubernetes",
+            "publish",
+            "doctor/ask",
+        ],
     ),
-    ("k8s_openapi", &["discovery/kubernetes", "publish", "doctor/ask"]),
+    (
+        "k8s_openapi",
+        &["events.rs", "discovery/kubernetes", "publish", "doctor/ask"],
+    ),
     ("hyper", &["discovery/patroni", "admin", "app/status"]),
     ("hyper_util", &["discovery/patroni", "admin", "app/status"]),
     ("http_body_util", &["discovery/patroni", "admin", "app/status"]),

@@ -15,6 +15,7 @@ mod dashboard;
 mod doctor;
 mod documents;
 mod drain_after_release;
+mod events;
 mod fake_api;
 mod fake_cluster;
 mod fake_patroni;
@@ -32,6 +33,7 @@ mod listening;
 mod manifests;
 mod many_sessions;
 mod opening;
+mod operators;
 mod order;
 #[path = "../support/prometheus.rs"]
 #[allow(dead_code, reason = "the rig uses another part of it")]
@@ -46,4 +48,5 @@ mod silent_watch;
 mod slow_readers;
 mod status;
 mod support;
+mod telling;
 mod urgent;

@@ -223,6 +223,23 @@ fn prometheus_s_component_scrapes_a_port_that_the_policy_opens() {
 }
 
 #[test]
+fn the_operators_component_mounts_the_token_where_it_is_read_and_does_without() {
+    let objects = with_components("operators", &["operators"]);
+    let file = read(&settings_of(&objects)).unwrap().admin_token_file.unwrap();
+    assert_eq!(mounted(&objects), [file.to_str().unwrap()]);
+    let volume = &pod(&objects)["spec"]["volumes"][0];
+    assert_eq!(volume["secret"]["optional"], true, "no token must not mean no pod");
+    assert!(
+        container(&objects)["volumeMounts"][0]["subPath"].is_null(),
+        "it would never be updated"
+    );
+    for (name, objects) in examples() {
+        let settings = read(&settings_of(&objects)).unwrap();
+        assert_eq!(settings.admin_token_file, None, "{name}: orders are off by default");
+    }
+}
+
+#[test]
 fn grafana_s_component_is_the_dashboard_with_the_label_that_its_sidecar_looks_for() {
     let objects = with_components("grafana", &["grafana"]);
     let is_it = |object: &&Value| object["metadata"]["name"] == "pgnorth-dashboard";
@@ -346,15 +363,27 @@ fn humantime_of(value: &Value) -> Duration {
     humantime::parse_duration(text(value)).unwrap()
 }
 
-/// What the container's environment is made of: the ConfigMap that it names.
+/// What the container's environment is made of: the ConfigMap that it names, and what components add.
 fn settings_of(objects: &[Value]) -> BTreeMap<String, String> {
     let map = one(objects, "ConfigMap");
     let expected = json!([{"configMapRef": {"name": map["metadata"]["name"]}}]);
     assert_eq!(container(objects)["envFrom"], expected);
-    assert!(container(objects)["env"].is_null());
     let data = map["data"].as_object().unwrap().iter();
-    data.map(|(name, value)| (name.clone(), text(value).to_owned()))
+    let added = items(&container(objects)["env"]).map(|entry| (text(&entry["name"]), value_of(entry)));
+    data.map(|(name, value)| (name.as_str(), text(value)))
+        .chain(added)
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect()
+}
+
+/// What the kubelet fills in for a field of the pod is made up here.
+fn value_of(entry: &Value) -> &str {
+    match entry["valueFrom"]["fieldRef"]["fieldPath"].as_str() {
+        None => text(&entry["value"]),
+        Some("metadata.name") => "pgnorth-6c9f7d-x2v4q",
+        Some("metadata.uid") => "0b1c0a4e-6f5b-4b7a-9a55-2f3f6f0c1d7e",
+        Some(other) => panic!("{other}: who needs it?"),
+    }
 }
 
 fn read(env: &BTreeMap<String, String>) -> Result<Proxy, String> {

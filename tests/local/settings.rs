@@ -4,9 +4,10 @@
 
 use std::process::{Command, Output, Stdio};
 
-const FLAGS: [&str; 20] = [
+const FLAGS: [&str; 23] = [
     "listen",
     "admin",
+    "admin-token-file",
     "scope",
     "namespace",
     "selector",
@@ -23,6 +24,8 @@ const FLAGS: [&str; 20] = [
     "workers",
     "lame-duck",
     "drain",
+    "pod-name",
+    "pod-uid",
     "log",
     "log-format",
 ];
@@ -85,12 +88,12 @@ fn version_tells_the_commit() {
 fn a_mistake_in_every_setting_is_reported_at_once() {
     // Each half by the other way of giving it; cert without key is a mistake of its own.
     let bad = |flag: &str| match flag {
-        "patroni-ca" | "patroni-cert" | "patroni-key" => "",
+        "admin-token-file" | "patroni-ca" | "patroni-cert" | "patroni-key" => "",
         "patroni" => "ftp://h",
         "max-sessions" => "many",
         _ => "%",
     };
-    let (by_flag, by_variable) = FLAGS.split_at(8);
+    let (by_flag, by_variable) = FLAGS.split_at(9);
     let flags: Vec<_> = by_flag.iter().map(|flag| format!("--{flag}={}", bad(flag))).collect();
     let variables: Vec<_> = by_variable.iter().map(|flag| (variable(flag), bad(flag))).collect();
     let flags: Vec<_> = flags.iter().map(String::as_str).collect();

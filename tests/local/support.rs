@@ -68,6 +68,7 @@ impl Rig {
             metrics: metrics.clone(),
             recorder: Arc::new(Recorder::new(metrics.clone())),
             waits: Arc::default(),
+            repeats: Default::default(),
             complaints: complain,
             settings,
         })));

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ACCEPT, HOST};
+use hyper::header::{ACCEPT, AUTHORIZATION, HOST, HeaderValue};
+use hyper::http::request::Builder;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
@@ -18,18 +19,20 @@ use crate::admin::status::Status;
 
 /// One answer, connecting included; and the longest time between two events, of which there is one a second.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// An order: pgnorth gives up carrying it out after 10 s.
+const ORDER: Duration = Duration::from_secs(15);
 /// A status has some tens of KiB.
 const LONGEST: usize = 4 * 1024 * 1024;
 
 /// Why there is no status. Each begins with the address that was asked.
 #[derive(Debug, Error)]
-pub(super) enum Lost {
+pub(in crate::app) enum Lost {
     /// Nobody listens there, or nobody can be reached.
     #[error("{0}: {1}; is this pgnorth's admin port (--admin or PGNORTH_ADMIN), and does pgnorth run?")]
     Connect(SocketAddr, #[source] io::Error),
     /// Nothing came in time.
-    #[error("{0}: no answer within 5 s; the process may be stopped, or the network drops packets")]
-    TimedOut(SocketAddr),
+    #[error("{0}: no answer within {1} s; the process may be stopped, or the network drops packets")]
+    TimedOut(SocketAddr, u64),
     /// The connection ended or broke.
     #[error("{0}: the connection ended: {1}")]
     Broken(SocketAddr, String),
@@ -55,7 +58,9 @@ pub(super) async fn get(address: SocketAddr) -> Result<Status, Lost> {
         let body = body.map_err(|error| Lost::Broken(address, error.to_string()))?;
         read(address, &body.to_bytes())
     };
-    timeout(DEADLINE, asked).await.unwrap_or(Err(Lost::TimedOut(address)))
+    timeout(DEADLINE, asked)
+        .await
+        .unwrap_or(Err(Lost::TimedOut(address, DEADLINE.as_secs())))
 }
 
 /// The status as it changes.
@@ -69,7 +74,26 @@ pub(super) async fn watch(address: SocketAddr) -> Result<Watched, Lost> {
             _connection: connection,
         })
     };
-    timeout(DEADLINE, asked).await.unwrap_or(Err(Lost::TimedOut(address)))
+    timeout(DEADLINE, asked)
+        .await
+        .unwrap_or(Err(Lost::TimedOut(address, DEADLINE.as_secs())))
+}
+
+/// Gives an order, with the token in this header: whether it was carried out, and the answer's text.
+pub(in crate::app) async fn order(address: SocketAddr, path: &str, token: HeaderValue) -> Result<(bool, String), Lost> {
+    let request = Request::post(path)
+        .header(HOST, address.to_string())
+        .header(AUTHORIZATION, token);
+    let asked = async {
+        let (answer, _connection) = send(address, request).await?;
+        let done = answer.status() == StatusCode::OK;
+        let body = Limited::new(answer.into_body(), LONGEST).collect().await;
+        let body = body.map_err(|error| Lost::Broken(address, error.to_string()))?;
+        Ok((done, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
+    };
+    timeout(ORDER, asked)
+        .await
+        .unwrap_or(Err(Lost::TimedOut(address, ORDER.as_secs())))
 }
 
 impl Watched {
@@ -77,7 +101,10 @@ impl Watched {
     pub(super) async fn next(&mut self) -> Result<Status, Lost> {
         let address = self.address;
         let event = timeout(DEADLINE, self.event()).await;
-        read(address, &event.unwrap_or(Err(Lost::TimedOut(address)))?)
+        read(
+            address,
+            &event.unwrap_or(Err(Lost::TimedOut(address, DEADLINE.as_secs())))?,
+        )
     }
 
     /// The data of the next event that has any. An event ends with an empty line; ours have one line of data.
@@ -108,6 +135,17 @@ impl Watched {
 }
 
 async fn ask(address: SocketAddr, path: &str) -> Result<(Response<Incoming>, JoinSet<()>), Lost> {
+    let request = Request::get(path)
+        .header(HOST, address.to_string())
+        .header(ACCEPT, "application/json, text/event-stream");
+    let (answer, driver) = send(address, request).await?;
+    match answer.status() {
+        StatusCode::OK => Ok((answer, driver)),
+        status => Err(Lost::NoStatus(address, format!("{path} answers {status}"))),
+    }
+}
+
+async fn send(address: SocketAddr, request: Builder) -> Result<(Response<Incoming>, JoinSet<()>), Lost> {
     let stream = TcpStream::connect(&reachable(address)[..]).await;
     let stream = stream.map_err(|error| Lost::Connect(address, error))?;
     let broken = |error: hyper::Error| Lost::Broken(address, error.to_string());
@@ -117,16 +155,10 @@ async fn ask(address: SocketAddr, path: &str) -> Result<(Response<Incoming>, Joi
     let mut driver = JoinSet::new();
     // Its error is that of whoever waits for the answer.
     driver.spawn(async { drop(connection.await) });
-    let request = Request::get(path)
-        .header(HOST, address.to_string())
-        .header(ACCEPT, "application/json, text/event-stream")
+    let request = request
         .body(Empty::<Bytes>::new())
-        .expect("a path and an address are valid in a request");
-    let answer = sender.send_request(request).await.map_err(broken)?;
-    match answer.status() {
-        StatusCode::OK => Ok((answer, driver)),
-        status => Err(Lost::NoStatus(address, format!("{path} answers {status}"))),
-    }
+        .expect("a path, an address and a token are valid in a request");
+    Ok((sender.send_request(request).await.map_err(broken)?, driver))
 }
 
 /// What listens on every address is asked on this host, by the family that it takes.

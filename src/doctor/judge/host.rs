@@ -1,7 +1,7 @@
 //! This host and its way to the API: credentials, clocks, open files.
 
 use crate::doctor::check::Check;
-use crate::doctor::facts::{Api, Renewal, Room, Unreached};
+use crate::doctor::facts::{Api, Renewal, Room, Told, Unreached};
 
 /// NTP keeps clocks within milliseconds; a header tells whole seconds.
 const SKEW: f64 = 2.0;
@@ -77,6 +77,19 @@ fn clock(whose: &str, ahead: f64) -> Check {
         ),
         "set both clocks by NTP",
     )
+}
+
+/// Without a token nobody is harmed; but it would be found out when somebody wants to give an order.
+pub(super) fn admin_token(token: &Told<()>) -> Check {
+    let what = "token for operators' orders";
+    match token {
+        Ok(()) => Check::ok(what, "it can be read"),
+        Err(problem) => Check::warn(
+            what,
+            format!("{problem}; orders are refused"),
+            "--admin-token-file names a file with one word of 16 characters or more, which this process must be able to read",
+        ),
+    }
 }
 
 pub(super) fn room(wanted: usize, room: Room) -> Check {

@@ -6,7 +6,7 @@ use crate::doctor::facts::{Api, Right};
 use crate::leader::observation::ObjectKind;
 
 /// As in deploy/base/rbac.yaml.
-const PROXY: [Right; 8] = [
+const PROXY: [Right; 9] = [
     core("get", "endpoints"),
     core("list", "endpoints"),
     core("watch", "endpoints"),
@@ -15,6 +15,7 @@ const PROXY: [Right; 8] = [
     core("watch", "configmaps"),
     core("list", "pods"),
     core("watch", "pods"),
+    right("create", "events.k8s.io", "events"),
 ];
 
 /// What more deploy/publish/rbac.yaml has.
@@ -33,8 +34,8 @@ const WITH_LEASE: [Right; 3] = [
 
 /// What a missing right means.
 enum Without {
-    /// All goes on.
-    Nothing,
+    /// All goes on, and why.
+    Nothing(&'static str),
     Worse(&'static str),
     Broken(&'static str),
 }
@@ -97,6 +98,7 @@ fn missing(api: &Api, right: Right) -> Check {
     let what = title(right);
     let subject = format!("not granted in namespace {}", api.namespace);
     let role = match (right.verb, right.resource) {
+        (_, "events") => "deploy/base/rbac.yaml",
         ("create" | "update", _) | (_, "services" | "endpointslices" | "leases") => "deploy/publish/rbac.yaml",
         _ => "deploy/base/rbac.yaml",
     };
@@ -106,10 +108,7 @@ fn missing(api: &Api, right: Right) -> Check {
         qualified(right),
     );
     match without(right, api.lock().map(|(kind, _)| kind)) {
-        Without::Nothing => Check::ok(
-            what,
-            format!("{subject}, and not needed: the lock is kept in the other kind"),
-        ),
+        Without::Nothing(why) => Check::ok(what, format!("{subject}, and not needed: {why}")),
         Without::Worse(then) => Check::warn(what, format!("{subject}: {then}"), fix),
         Without::Broken(then) => Check::fail(what, format!("{subject}: {then}"), fix),
     }
@@ -129,7 +128,10 @@ fn without(right: Right, lock: Option<ObjectKind>) -> Without {
         _ => None,
     };
     match (right.verb, right.resource) {
-        ("get" | "list" | "watch", _) if kind.is_some() && lock.is_some() && kind != lock => Without::Nothing,
+        ("get" | "list" | "watch", _) if kind.is_some() && lock.is_some() && kind != lock => {
+            Without::Nothing("the lock is kept in the other kind")
+        }
+        ("create", "events") => Without::Nothing("changes of leader are then not told as Kubernetes Events"),
         ("get", "endpoints" | "configmaps") => {
             Without::Broken("an overdue renewal of the lock counts as a silent API, so a fence may come late")
         }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::rules::{leader, policy, report};
 use super::*;
 use crate::leader::observation::{
-    Announcement, Claim, Cluster, ClusterMember, ClusterSettings, Lock, ObjectKind, Observation, Pod,
+    Announcement, Claim, Cluster, ClusterMember, ClusterSettings, Lock, ObjectKind, Observation, OperatorHold, Pod,
 };
 use crate::slot::{LeaderSlot, Lease};
 
@@ -195,6 +195,30 @@ impl Run {
         Ok(())
     }
 
+    /// An operator's hold keeps new clients waiting, and changes nothing else: not who leads, whose sessions live, what is fenced, or why.
+    fn check_hold(&self) -> Result<(), TestCaseError> {
+        let hold = OperatorHold {
+            since: SystemTime::UNIX_EPOCH,
+            until: SystemTime::UNIX_EPOCH,
+            ends: self.now + TTL,
+        };
+        let mut view = self.view.clone();
+        let claim = Claim::Held(Some(hold));
+        view.record(Observation { at: self.now, claim });
+        let current = self.current();
+        let [free, held] = [&self.view, &view].map(|view| decide(view, current.as_ref(), self.now, &policy()));
+        prop_assert_eq!(held.course.open_to(), None);
+        prop_assert_eq!(held.course.leader(), free.course.leader());
+        prop_assert_eq!(held.course == Course::Fence, free.course == Course::Fence);
+        prop_assert_eq!(held.primary(), free.course.open_to());
+        prop_assert_eq!(&held.reason, &free.reason);
+        prop_assert!(held.why().contains("held by an operator"));
+        prop_assert!(held.recheck_at.is_some_and(|at| at <= hold.ends), "it ends by itself");
+        let over = decide(&view, current.as_ref(), hold.ends, &policy());
+        prop_assert_eq!(over, decide(&self.view, current.as_ref(), hold.ends, &policy()));
+        Ok(())
+    }
+
     /// Time alone changes the verdict only at `recheck_at`.
     fn check_time(&self, wait: Duration) -> Result<(), TestCaseError> {
         let later = decide(&self.view, self.current().as_ref(), self.now + wait, &policy());
@@ -225,6 +249,7 @@ proptest! {
             run.hear(claim);
             run.check()?;
             run.check_time(Duration::from_millis(wait))?;
+            run.check_hold()?;
         }
     }
 

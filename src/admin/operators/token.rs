@@ -1,0 +1,150 @@
+//! The file that holds the operators' token: read at each order, so that a Secret that was changed counts at once. What it holds goes nowhere else.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hyper::header::HeaderValue;
+use subtle::ConstantTimeEq;
+use thiserror::Error;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+/// Shorter ones can be guessed.
+const SHORTEST: usize = 16;
+/// Longer ones do not fit into a request's head.
+const LONGEST: usize = 1024;
+/// A file on a network that hangs must not keep an admin connection.
+const DEADLINE: Duration = Duration::from_secs(1);
+
+/// Where the token stands.
+#[derive(Clone, Debug)]
+pub(super) struct TokenFile(PathBuf);
+
+/// The token. It cannot be printed.
+pub struct Token(Vec<u8>);
+
+/// Why there is no token. The text names the file, and nothing of what is in it.
+#[derive(Debug, Error)]
+pub enum Problem {
+    /// It cannot be read.
+    #[error("{}: {error}", file.display())]
+    Unreadable {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        error: io::Error,
+    },
+    /// It does not answer.
+    #[error("{}: it could not be read within 1 s", .0.display())]
+    Hangs(PathBuf),
+    /// Too short, too long, or nothing that a header could hold.
+    #[error("{}: {why}; good: openssl rand -hex 32", file.display())]
+    Unfit {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        why: &'static str,
+    },
+}
+
+impl TokenFile {
+    pub(super) fn new(file: PathBuf) -> Self {
+        Self(file)
+    }
+
+    /// The token as it is now.
+    pub(super) async fn read(&self) -> Result<Token, Problem> {
+        let file = self.0.clone();
+        match timeout(DEADLINE, spawn_blocking(move || read(&file))).await {
+            Ok(Ok(token)) => token,
+            Ok(Err(broken)) => Err(Problem::Unreadable {
+                file: self.0.clone(),
+                error: io::Error::other(broken),
+            }),
+            Err(_) => Err(Problem::Hangs(self.0.clone())),
+        }
+    }
+}
+
+impl Token {
+    /// As an order bears it. hyper does not print it either.
+    pub fn header(&self) -> HeaderValue {
+        let value = [b"Bearer ", self.0.as_slice()].concat();
+        let mut value = HeaderValue::from_bytes(&value).expect("a token is letters, digits and signs of ASCII");
+        value.set_sensitive(true);
+        value
+    }
+
+    /// In a time that does not tell how much of it is right.
+    pub(super) fn is(&self, shown: &[u8]) -> bool {
+        self.0.ct_eq(shown).into()
+    }
+}
+
+/// The token in this file. Blocks for as long as reading it takes.
+///
+/// # Errors
+/// When there is none that is fit to be one.
+pub fn read(file: &Path) -> Result<Token, Problem> {
+    let unreadable = |error| Problem::Unreadable {
+        file: file.to_owned(),
+        error,
+    };
+    let unfit = |why| Problem::Unfit {
+        file: file.to_owned(),
+        why,
+    };
+    let mut content = Vec::new();
+    let opened = File::open(file).map_err(unreadable)?;
+    let bound = 2 * LONGEST as u64;
+    opened.take(bound).read_to_end(&mut content).map_err(unreadable)?;
+    let token = content.trim_ascii();
+    match token.len() {
+        0 => Err(unfit("it is empty")),
+        length if length < SHORTEST => Err(unfit("a token needs 16 characters at least")),
+        length if length > LONGEST => Err(unfit("a token has 1024 characters at most")),
+        _ if !token.iter().all(u8::is_ascii_graphic) => {
+            Err(unfit("a token is one word of letters, digits and signs of ASCII"))
+        }
+        _ => Ok(Token(token.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_one_long_word_and_its_line_break_is_no_part_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        let long = "x".repeat(LONGEST + 1);
+        for (content, problem) in [
+            ("0123456789abcdef", None),
+            ("0123456789abcdef\n", None),
+            ("", Some("it is empty")),
+            ("\n", Some("it is empty")),
+            ("0123456789abcde\n", Some("16 characters at least")),
+            (long.as_str(), Some("1024 characters at most")),
+            ("0123456789 abcdef", Some("one word")),
+            ("0123456789äbcdef", Some("one word")),
+        ] {
+            std::fs::write(&file, content).unwrap();
+            match (read(&file), problem) {
+                (Ok(token), None) => assert!(token.is(b"0123456789abcdef") && !token.is(b"0123456789abcdeF")),
+                (Err(found), Some(words)) => {
+                    let found = found.to_string();
+                    assert!(found.contains(words) && found.contains("token: "), "{found}");
+                    assert!(content.is_empty() || !found.contains(content), "{found}");
+                }
+                (Ok(_), Some(words)) => panic!("{content:?} is taken, but: {words}"),
+                (Err(found), None) => panic!("{found}"),
+            }
+        }
+        std::fs::remove_file(&file).unwrap();
+        assert!(read(&file).is_err_and(|problem| problem.to_string().contains("No such file")));
+    }
+}

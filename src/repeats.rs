@@ -1,0 +1,109 @@
+//! Faults that repeat: the first is told at once, and of those that follow how many there were. For every room whose faults the outside can multiply.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tracing::warn;
+
+/// From a line to the one that counts what came after it.
+const QUIET: Duration = Duration::from_secs(30);
+
+/// What was told lately, and how many more there were since. Clones share it.
+///
+/// Whoever asks makes the texts from a closed set of faults and the names of members, so there are few.
+#[derive(Clone, Debug, Default)]
+pub struct Repeats(Arc<Mutex<HashMap<String, u64>>>);
+
+impl Repeats {
+    /// Whether this fault is to be told in full, because none like it came lately. Those that are not are counted: a line tells how many, 30 s after the first, and
+    /// each 30 s for as long as they go on. To be called on a runtime.
+    pub fn is_news(&self, fault: &str) -> bool {
+        if let Some(more) = self.lock().get_mut(fault) {
+            *more += 1;
+            return false;
+        }
+        self.lock().insert(fault.to_owned(), 0);
+        tokio::spawn(self.clone().count(fault.to_owned()));
+        true
+    }
+
+    /// Until a stretch was quiet.
+    async fn count(self, fault: String) {
+        loop {
+            tokio::time::sleep(QUIET).await;
+            let more = self.lock().get_mut(&fault).map_or(0, std::mem::take);
+            if more == 0 {
+                self.lock().remove(&fault);
+                return;
+            }
+            warn!("… and {more} more like it in the last {} s: {fault}", QUIET.as_secs());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, u64>> {
+        // Nothing in here can panic half-way, and it is only told of.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+
+    use super::*;
+
+    /// A log that can be read.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Log {
+        fn lines(&self) -> Vec<String> {
+            let text = String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap();
+            text.lines().map(|line| line.trim().to_owned()).collect()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_is_news_the_others_are_counted_and_after_a_quiet_stretch_it_is_news_again() {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .without_time()
+            .with_level(false)
+            .with_target(false)
+            .with_ansi(false)
+            .finish();
+        let _logs_here = tracing::subscriber::set_default(subscriber);
+        let repeats = Repeats::default();
+        let after = async |seconds| tokio::time::sleep(Duration::from_secs(seconds)).await;
+
+        let told = (0..342).filter(|_| repeats.is_news("a is gone")).count();
+        assert_eq!(told, 1);
+        assert!(repeats.is_news("b is gone"), "another one");
+        after(29).await;
+        assert_eq!(log.lines(), Vec::<String>::new());
+        after(2).await;
+        assert_eq!(log.lines(), ["… and 341 more like it in the last 30 s: a is gone"]);
+        assert!(!repeats.is_news("a is gone"), "it goes on");
+        assert!(repeats.is_news("b is gone"), "it was quiet for 30 s");
+        after(30).await;
+        assert_eq!(log.lines(), ["… and 1 more like it in the last 30 s: a is gone"]);
+        after(30).await;
+        assert_eq!(log.lines(), Vec::<String>::new());
+        assert!(repeats.is_news("a is gone"));
+        assert_eq!(repeats.lock().len(), 1, "what is quiet is forgotten");
+    }
+}

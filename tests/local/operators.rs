@@ -1,0 +1,404 @@
+//! What operators order through the admin port: hold, release, cut. Who may, what it does to clients and sessions, and what is written down.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::process::Command;
+
+use super::fake_cluster::{FakeCluster, Product, Session, eventually};
+use super::support::within;
+
+const TOKEN: &str = "correct-horse-battery-staple";
+
+/// A pgnorth in front of a fake cluster, and an operator who knows the token.
+struct Desk {
+    cluster: FakeCluster,
+    product: Product,
+    _folder: TempDir,
+    file: PathBuf,
+}
+
+impl Desk {
+    async fn open(flags: &[&str]) -> Self {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("token");
+        std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
+        let cluster = FakeCluster::start(20).await;
+        let option = format!("--admin-token-file={}", file.display());
+        let product = Product::start(&cluster, &[&[option.as_str()], flags].concat()).await;
+        product.decides("route", Some("a"), "").await;
+        Self {
+            cluster,
+            product,
+            _folder: folder,
+            file,
+        }
+    }
+
+    async fn order(&self, path: &str) -> (u16, String) {
+        order(&self.product, "POST", path, Some(&format!("Bearer {TOKEN}"))).await
+    }
+
+    /// An order that is carried out, and its answer.
+    async fn ordered(&self, path: &str) -> Value {
+        let (status, body) = self.order(path).await;
+        assert_eq!(status, 200, "{path}: {body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    async fn metric(&self, line: &str) {
+        eventually(line, async || {
+            let (_, metrics) = self.product.page("/metrics").await;
+            metrics.lines().any(|told| told == line).then_some(())
+        })
+        .await;
+    }
+}
+
+/// The command: exit code, stdout, stderr.
+async fn run(arguments: &[&str], admin: &str, token_file: &str) -> (Option<i32>, String, String) {
+    let run = Command::new(env!("CARGO_BIN_EXE_pgnorth"))
+        .env_clear()
+        .env("PGNORTH_ADMIN", admin)
+        .env("PGNORTH_ADMIN_TOKEN_FILE", token_file)
+        .args(arguments)
+        .kill_on_drop(true)
+        .output();
+    let output = within("the command ends", run).await.unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+async fn order(product: &Product, method: &str, path: &str, authorization: Option<&str>) -> (u16, String) {
+    let connecting = TcpStream::connect(product.admin);
+    let mut stream = within("the admin port accepts", connecting).await.unwrap();
+    let authorization = authorization.map_or(String::new(), |value| format!("Authorization: {value}\r\n"));
+    let request = format!("{method} {path} HTTP/1.0\r\nHost: admin\r\n{authorization}Content-Length: 0\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    within("the admin port answers", stream.read_to_string(&mut answer))
+        .await
+        .unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+/// Fails if a member answers; a moment later it is still so.
+async fn still_waits(client: &mut TcpStream) {
+    let mut byte = [0];
+    let answer = tokio::time::timeout(Duration::from_millis(200), client.read(&mut byte)).await;
+    assert!(answer.is_err(), "an answer: {answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_who_knows_the_token_may_give_orders() {
+    let desk = Desk::open(&[]).await;
+    let mut session = desk.product.session().await;
+    for path in ["/hold", "/release", "/sessions/cut"] {
+        for (authorization, status, words) in [
+            (None, 401, "needs the token"),
+            (Some("Bearer wrong-horse-battery-staple"), 401, "not the token"),
+            (Some("Bearer correct-horse-battery-stapl"), 401, "not the token"),
+            (Some("Bearer "), 401, "needs the token"),
+            (Some("Basic Y29ycmVjdC1ob3JzZQ=="), 401, "needs the token"),
+            (Some(TOKEN), 401, "needs the token"),
+        ] {
+            let (told, body) = order(&desk.product, "POST", path, authorization).await;
+            assert_eq!(told, status, "{path} {authorization:?}: {body}");
+            assert!(body.contains(words), "{path} {authorization:?}: {body}");
+        }
+        let (status, body) = order(&desk.product, "GET", path, Some(&format!("Bearer {TOKEN}"))).await;
+        assert_eq!(
+            (status, body.as_str()),
+            (405, "an order has to be sent with POST\n"),
+            "{path}"
+        );
+    }
+    session.lives().await;
+    desk.product.decides("route", Some("a"), "").await;
+    desk.product
+        .tells("WARN", &["an order was refused: no token came with it"])
+        .await;
+    desk.product
+        .tells(
+            "WARN",
+            &["an order was refused: the token that came with it is a wrong one"],
+        )
+        .await;
+
+    // A Secret that was changed counts at once.
+    std::fs::write(&desk.file, "another-horse-battery-staple").unwrap();
+    assert_eq!(desk.order("/hold").await.0, 401);
+    std::fs::write(&desk.file, "short").unwrap();
+    assert_eq!(desk.order("/hold").await.0, 503);
+    desk.product
+        .tells("WARN", &["an order was refused: there is no token to check it by"])
+        .await;
+    std::fs::remove_file(&desk.file).unwrap();
+    assert_eq!(desk.order("/hold").await.0, 503);
+    std::fs::write(&desk.file, TOKEN).unwrap();
+    desk.ordered("/hold").await;
+    for secret in [TOKEN, "wrong-horse", "another-horse"] {
+        desk.product.keeps_secret(secret).await;
+        assert!(!desk.product.page("/status").await.1.contains(secret));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_token_file_there_are_no_orders() {
+    let cluster = FakeCluster::start(20).await;
+    let product = Product::start(&cluster, &[]).await;
+    let (status, body) = order(&product, "POST", "/sessions/cut", Some("Bearer anything")).await;
+    assert_eq!(status, 403, "{body}");
+    assert!(body.contains("--admin-token-file"), "{body}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_keeps_sessions_and_holds_clients_until_it_is_released() {
+    let desk = Desk::open(&[]).await;
+    let mut session = desk.product.session().await;
+    let answer = desk.ordered("/hold?for=5m").await;
+    assert_eq!(answer["held"], true);
+    desk.product
+        .decides("hold", Some("a"), "held by an operator since 20")
+        .await;
+    let mut client = desk.product.client().await;
+    eventually("the client is held", async || {
+        let (_, status) = desk.product.page("/status").await;
+        let status: Value = serde_json::from_str(&status).unwrap();
+        (status["sessions"]["held"] == 1).then_some(())
+    })
+    .await;
+    still_waits(&mut client).await;
+    session.lives().await;
+    let (ready, text) = desk.product.page("/readyz").await;
+    assert_eq!(ready, 200, "a client is better held than refused");
+    assert!(
+        text.starts_with("ready; new clients are held by an operator since "),
+        "{text}"
+    );
+    desk.metric("pgnorth_held_by_operator 1").await;
+    desk.metric("pgnorth_routing 0").await;
+
+    let released = desk.ordered("/release").await;
+    assert_eq!(released, json!({"held": false, "was_held": true}));
+    assert_eq!(Session::of(client).await.member, "a");
+    session.lives().await;
+    desk.metric("pgnorth_held_by_operator 0").await;
+    assert_eq!(desk.product.page("/readyz").await.1, "ready\n");
+    // It was no change of leader, and nothing was amiss.
+    assert_eq!(desk.product.page("/failovers").await.1, "[]\n");
+    desk.metric("pgnorth_leader_changes_total 0").await;
+    desk.metric("pgnorth_failover_seconds_count{phase=\"total\"} 0").await;
+    let again = desk.ordered("/release").await;
+    assert_eq!(again, json!({"held": false, "was_held": false}));
+
+    let by = |words: &str| {
+        let line = desk.product.events().into_iter().find(|event| {
+            let message = event["fields"]["message"].as_str().unwrap_or_default();
+            message.contains(words)
+        });
+        let line = line.unwrap_or_else(|| panic!("no line: {words}"));
+        assert!(
+            line["fields"]["by"].as_str().unwrap().starts_with("127.0.0.1:"),
+            "{line}"
+        );
+        line
+    };
+    assert_eq!(by("an operator orders: hold new clients")["fields"]["for"], "5m");
+    assert_eq!(by("an operator orders: release new clients")["fields"]["held"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_that_nobody_releases_runs_out() {
+    let desk = Desk::open(&[]).await;
+    desk.ordered("/hold?for=1s").await;
+    let client = desk.product.client().await;
+    assert_eq!(Session::of(client).await.member, "a");
+    desk.product.tells("INFO", &["the operator's hold has run out"]).await;
+    desk.product
+        .decides("route", Some("a"), "a holds the leader lock")
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_client_is_refused_after_the_usual_time_and_told_why() {
+    let desk = Desk::open(&["--hold", "1s"]).await;
+    desk.ordered("/hold").await;
+    let mut client = TcpStream::connect(desk.product.address).await.unwrap();
+    // A startup packet of protocol 3.0, without parameters.
+    client.write_all(&[0, 0, 0, 9, 0, 3, 0, 0, 0]).await.unwrap();
+    let mut answer = Vec::new();
+    within("the refusal", client.read_to_end(&mut answer)).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(
+        answer.contains("57P03") && answer.contains("held by an operator since"),
+        "{answer}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lock_moves_during_a_hold_and_nobody_stays_with_the_old_primary() {
+    let desk = Desk::open(&[]).await;
+    let session = desk.product.session().await;
+    desk.ordered("/hold?for=5m").await;
+    desk.product.decides("hold", Some("a"), "held by an operator").await;
+    let mut client = desk.product.client().await;
+    desk.cluster.b.is_being_promoted();
+    desk.cluster.lock_moves_to("b");
+    session.ends().await;
+    desk.product.decides("hold", None, "also held by an operator").await;
+    desk.cluster.b.is_primary(2);
+    desk.product.decides("hold", Some("b"), "held by an operator").await;
+    still_waits(&mut client).await;
+    assert_eq!((desk.cluster.a.visits(), desk.cluster.b.visits()), (1, 0));
+    // The change is told when it happens, not when the operator lets clients through.
+    desk.metric("pgnorth_leader_changes_total 1").await;
+    desk.product
+        .tells("INFO", &["leader changed; new clients stay held"])
+        .await;
+    desk.ordered("/release").await;
+    assert_eq!(Session::of(client).await.member, "b");
+    let (_, failovers) = desk.product.page("/failovers").await;
+    let failovers: Value = serde_json::from_str(&failovers).unwrap();
+    assert_eq!(failovers.as_array().unwrap().len(), 1, "{failovers}");
+    assert_eq!((&failovers[0]["from"], &failovers[0]["to"]), (&json!("a"), &json!("b")));
+    assert_eq!(failovers[0]["clients_held"], 0, "they waited for the operator");
+    desk.metric("pgnorth_leader_changes_total 1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_runs_out_during_a_hold_is_fenced() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, TOKEN).unwrap();
+    let cluster = FakeCluster::start(3).await;
+    let option = format!("--admin-token-file={}", file.display());
+    let product = Product::start(&cluster, &[&option]).await;
+    let session = product.session().await;
+    let (status, _) = order(&product, "POST", "/hold", Some(&format!("Bearer {TOKEN}"))).await;
+    assert_eq!(status, 200);
+    cluster.freeze();
+    session.ends().await;
+    product.decides("fence", None, "also held by an operator").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_ends_the_sessions_there_are_and_newcomers_get_through() {
+    let desk = Desk::open(&["--log", "info,pgnorth::proxy=debug"]).await;
+    let sessions = [desk.product.session().await, desk.product.session().await];
+    // Of a member that nobody has a session with.
+    let nobody = desk.ordered("/sessions/cut?member=b").await;
+    assert_eq!((&nobody["sessions"], &nobody["member"]), (&json!(0), &json!("b")));
+    for (path, words) in [
+        ("/sessions/cut?member=c", "there is no such member; there are: a, b"),
+        ("/sessions/cut?memeber=a", "knows ?member= and no other parameter"),
+        ("/sessions/cut?member=", "member is empty"),
+    ] {
+        let (status, body) = desk.order(path).await;
+        assert!(
+            matches!(status, 400 | 404) && body.contains(words),
+            "{path}: {status} {body}"
+        );
+    }
+    let [mut first, mut second] = sessions;
+    first.lives().await;
+    second.lives().await;
+
+    let cut = desk.ordered("/sessions/cut?member=a").await;
+    assert_eq!((&cut["sessions"], &cut["member"]), (&json!(2), &json!("a")));
+    first.ends().await;
+    second.ends().await;
+    let third = desk.product.session().await;
+    assert_eq!(third.member, "a");
+    let all = desk.ordered("/sessions/cut").await;
+    assert_eq!((&all["sessions"], &all["member"]), (&json!(1), &Value::Null));
+    third.ends().await;
+    desk.metric("pgnorth_sessions_ended_total{ending=\"cut_by_operator\"} 3")
+        .await;
+    desk.metric("pgnorth_sessions_ended_total{ending=\"leader_changed\"} 0")
+        .await;
+    desk.product.decides("route", Some("a"), "").await;
+    assert_eq!(desk.product.page("/failovers").await.1, "[]\n");
+
+    let closed: Vec<_> = desk
+        .product
+        .events()
+        .into_iter()
+        .filter(|event| event["fields"]["message"] == "the sessions that an operator ordered to be cut are closed")
+        .map(|event| (event["fields"]["member"].clone(), event["fields"]["sessions"].clone()))
+        .collect();
+    let told = [("b", 0), ("a", 2), ("every member", 1)].map(|(member, sessions)| (json!(member), json!(sessions)));
+    assert_eq!(closed, told);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_former_leaders_sessions_that_may_finish_can_be_cut_alone() {
+    let desk = Desk::open(&["--failover-drain", "1h"]).await;
+    let mut old = desk.product.session().await;
+    desk.cluster.annotate("leader", "");
+    desk.product.decides("hold", None, "the leader lock was released").await;
+    desk.cluster.b.is_primary(2);
+    desk.cluster.lock_moves_to("b");
+    let mut new = desk.product.session().await;
+    assert_eq!(new.member, "b");
+    old.lives().await;
+    let cut = desk.ordered("/sessions/cut?member=a").await;
+    assert_eq!(cut["sessions"], 1);
+    old.ends().await;
+    new.lives().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_give_orders_and_status_tells_of_a_hold() {
+    let desk = Desk::open(&[]).await;
+    let (admin, file) = (desk.product.admin.to_string(), desk.file.display().to_string());
+    let session = desk.product.session().await;
+    let (code, told, _) = run(&["hold", "--for", "5m"], &admin, &file).await;
+    assert_eq!(code, Some(0));
+    assert!(told.starts_with("{\"held\":true,\"until\":\"20"), "{told}");
+    desk.product.decides("hold", Some("a"), "held by an operator").await;
+    let (code, told, _) = run(&["status"], &admin, &file).await;
+    assert_eq!(code, Some(1));
+    assert!(
+        told.starts_with("HOLDING for ") && told.contains("because   held by an operator since 20"),
+        "{told}"
+    );
+    assert!(told.contains("leader    a at "), "{told}");
+
+    let (code, told, _) = run(&["cut", "--member", "a"], &admin, &file).await;
+    assert_eq!(code, Some(0));
+    assert!(told.starts_with("{\"member\":\"a\",\"sessions\":1,"), "{told}");
+    session.ends().await;
+    let (code, told, error) = run(&["cut", "--member", "no such&one"], &admin, &file).await;
+    assert_eq!((code, told.as_str()), (Some(1), ""));
+    assert_eq!(error, "pgnorth: there is no such member; there are: a, b\n");
+    let (code, told, _) = run(&["release"], &admin, &file).await;
+    assert_eq!((code, told.as_str()), (Some(0), "{\"held\":false,\"was_held\":true}\n"));
+    desk.product.decides("route", Some("a"), "").await;
+
+    let wrong = desk.file.with_file_name("wrong");
+    std::fs::write(&wrong, "wrong-horse-battery-staple").unwrap();
+    let (code, _, error) = run(&["hold"], &admin, &wrong.display().to_string()).await;
+    assert_eq!(
+        (code, error.as_str()),
+        (Some(1), "pgnorth: this is not the token of --admin-token-file\n")
+    );
+    let (code, _, error) = run(&["hold"], &admin, "/nowhere").await;
+    assert_eq!(
+        (code, error.as_str()),
+        (Some(1), "pgnorth: /nowhere: No such file or directory (os error 2)\n")
+    );
+    let closed = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let (code, _, error) = run(&["hold"], &closed.to_string(), &file).await;
+    assert_eq!(code, Some(2));
+    assert!(error.contains("is this pgnorth's admin port"), "{error}");
+}

@@ -3,7 +3,7 @@
 # Where install.sh keeps what does not come from Debian's archive: the test rig and cargo-deny are looked for there.
 cache = $(shell tests/support/install.sh where)
 
-.PHONY: help run switchover test test-integrity test-random test-manifests image-test bench-failover bench-forward check build clean
+.PHONY: help run switchover test test-integrity test-random test-manifests pictures image-test bench-failover bench-forward check build clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo 'make test         all tests, with a real PostgreSQL, Patroni and Kubernetes API'
 	@echo 'make test-integrity  ten thousand random sessions, every byte compared, and as many as that with faults put in; some minutes (SESSIONS=, SEED=)'
 	@echo 'make test-random  random faults in a row on one cluster; 50 take about half an hour (FAULTS=, SEED= to repeat a run)'
+	@echo 'make pictures     the pictures of deploy/monitoring/README.md, from a real run of some minutes (FOLDER=target/pictures)'
 	@echo 'make test-manifests  checks what deploy/ renders to against the published schemas of Kubernetes, Istio and the Prometheus operator'
 	@echo 'make image-test   builds the image without any container registry, starts it as Kubernetes would, and shows what it is'
 	@echo 'make bench-failover  what faults cost clients of pgnorth and of HAProxy; about 8 minutes (ARGS=--quick, or --help for more)'
@@ -46,6 +47,13 @@ test-random:
 	cargo test --locked --no-run --test rig
 	PGNORTH_CACHE='$(cache)' PGNORTH_RANDOM_FAULTS='$(or $(FAULTS),50)' $(if $(SEED),PGNORTH_SEED='$(SEED)') \
 		tests/support/inside.sh cargo test --locked --offline --test rig -- --ignored --exact --nocapture repeated::random_faults
+
+# What deploy/monitoring/README.md shows, from one real run of about eight minutes: pictures, and the texts beside them.
+pictures:
+	tests/support/install.sh test
+	cargo test --locked --no-run --test rig
+	PGNORTH_CACHE='$(cache)' PGNORTH_PICTURES='$(or $(FOLDER),target/pictures)' \
+		tests/support/inside.sh cargo test --locked --offline --test rig -- --ignored --exact --nocapture pictures::pictures
 
 # npm brings the schemas: kubectl 1.21 or newer, node and npm have to be there.
 test-manifests:

@@ -145,6 +145,7 @@ fn start_discovery(
         .context("cannot use the TLS files for Patroni's REST API (--patroni-ca, --patroni-cert, --patroni-key)")?;
     let mut events = Events::default();
     if let Some((kubernetes, access)) = finding.kubernetes.as_ref().zip(access) {
+        shared.metrics.cluster_is(&kubernetes.scope);
         if let Some(pod) = &kubernetes.pod {
             let (handle, writer) = Events::of(pod.clone());
             events = handle;

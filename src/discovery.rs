@@ -119,7 +119,7 @@ impl Discovery {
             self.record_signs(&view, &verdict, &told, now);
             self.follow(verdict, &mut told, now);
             self.replan(&view, &told, now);
-            self.measure(&view, &told);
+            self.measure(&view, &told, now);
             self.seen.send_replace(Arc::new(view.clone()));
         }
     }
@@ -309,20 +309,27 @@ impl Discovery {
         });
     }
 
-    fn measure(&self, view: &View, told: &Told) {
+    fn measure(&self, view: &View, told: &Told, now: Instant) {
         let course = &told.verdict.course;
+        let leader = course.leader().map(|leader| leader.member.as_str());
         self.metrics.routing.set(course.open_to().is_some().into());
         self.metrics.held_by_operator.set(told.verdict.held.is_some().into());
-        self.metrics
-            .leader_is(course.leader().map(|leader| leader.member.as_str()));
+        self.metrics.course_is(course, &told.verdict.reason);
+        self.metrics.leader_is(leader);
+        let primaries = view.primaries(now, self.policy.report_life);
+        self.metrics.primaries.set(primaries.try_into().unwrap_or(i64::MAX));
         self.metrics.lease_ttl_seconds.set(view.ttl().as_secs_f64());
-        if let Some(evidence) = view.last_evidence(course.leader().map(|leader| leader.member.as_str())) {
-            self.metrics.lease_renewed(evidence);
+        let holder = view.lock().and_then(|lock| lock.lock.holder.as_deref());
+        if let Some(seen) = leader.or(holder).and_then(|member| view.lease_seen(member)) {
+            self.metrics.lease_renewed(seen);
         }
         if view.api_answered() || view.api_silence().is_some() {
             self.metrics.source_is_up("kubernetes", view.api_silence().is_none());
         }
         self.metrics.source_is_up("patroni", view.rest_answers());
+        if let Some(scope) = view.scope() {
+            self.metrics.cluster_is(scope);
+        }
     }
 }
 

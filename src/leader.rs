@@ -129,6 +129,15 @@ pub enum Course {
 }
 
 impl Course {
+    /// Its word, in JSON and as a metric's label.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Route(_) => "route",
+            Self::Hold(_) => "hold",
+            Self::Fence => "fence",
+        }
+    }
+
     /// The leader whose sessions may live.
     pub fn leader(&self) -> Option<&Leader> {
         match self {

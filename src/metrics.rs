@@ -1,44 +1,23 @@
 //! Every metric: its name, help, labels and handle. Nothing else in the house names a metric.
 //!
-//! Base units; label sets are closed (a member's name is the only value that comes from outside, and Patroni's members are few).
+//! Base units; label sets are closed. A member's name and the scope are the only values that come from outside: one of each has a series at a time.
+
+mod labels;
+mod maker;
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder, core::Collector,
+    Encoder, Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
+pub use self::labels::{FailoverPhase, Outcome, Published, SessionState};
+use self::maker::Maker;
 use crate::ending::Ending;
-
-/// From a millisecond to two minutes: the range between a warm dial and a slow failover.
-const SECONDS: [f64; 16] = [
-    0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0,
-];
-
-/// What a session is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SessionState {
-    /// The client waits for a leader.
-    Held,
-    /// The leader is being dialled, or has not yet answered the client's first packet.
-    Dialling,
-    /// Bytes go both ways.
-    Forwarding,
-}
-
-/// How a request to a member's REST API, or a dial, came out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// An answer came.
-    Ok,
-    /// Refused, reset, or an answer that makes no sense.
-    Failed,
-    /// Nothing came before the deadline.
-    TimedOut,
-}
+use crate::leader::Course;
+use crate::leader::reason::Reason;
 
 /// The handles. One registry for the process; it is passed in, never global.
 #[derive(Debug)]
@@ -56,6 +35,8 @@ pub struct Metrics {
     pub bytes_to_leader: IntCounter,
     /// Bytes from the leader to clients.
     pub bytes_to_client: IntCounter,
+    /// How long the client has waited that came first; 0 while nobody waits. It is set when somebody asks.
+    pub oldest_wait_seconds: Gauge,
     /// Time a client waited for a leader to dial.
     pub hold_seconds: Histogram,
     dial_seconds: [Histogram; 3],
@@ -66,6 +47,9 @@ pub struct Metrics {
     leader_info: IntGaugeVec,
     /// 1 while new clients are sent to a leader.
     pub routing: IntGauge,
+    course_info: IntGaugeVec,
+    /// Members that say of themselves that they are a running primary.
+    pub primaries: IntGauge,
     /// 1 while an operator holds new clients.
     pub held_by_operator: IntGauge,
     lease_age_seconds: Gauge,
@@ -80,96 +64,8 @@ pub struct Metrics {
     pub publish_seconds: Histogram,
     /// 1 while the Service does not say what this publisher has decided.
     pub publish_behind: IntGauge,
+    cluster_info: IntGaugeVec,
     build_info: GaugeVec,
-}
-
-/// What became of bringing a Service up to date.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Published {
-    /// It was changed.
-    Written,
-    /// It said so already.
-    Unchanged,
-    /// Another publisher wrote in between.
-    Conflict,
-    /// Another publisher knows a newer leader.
-    Yielded,
-    /// The API did not do it.
-    Failed,
-}
-
-impl Published {
-    const ALL: [Self; 5] = [
-        Self::Written,
-        Self::Unchanged,
-        Self::Conflict,
-        Self::Yielded,
-        Self::Failed,
-    ];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Written => "written",
-            Self::Unchanged => "unchanged",
-            Self::Conflict => "conflict",
-            Self::Yielded => "yielded",
-            Self::Failed => "failed",
-        }
-    }
-}
-
-/// A stretch of a change of leader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FailoverPhase {
-    /// From the first sign until the lock named the new leader.
-    Lock,
-    /// From there until the new leader was verified to accept writes.
-    Promotion,
-    /// From the verdict until the last session to the former leader was closed.
-    Cut,
-    /// From the verification to the first session on the new leader.
-    FirstSession,
-    /// From the first sign to the verification.
-    Total,
-}
-
-impl FailoverPhase {
-    const ALL: [Self; 5] = [Self::Lock, Self::Promotion, Self::Cut, Self::FirstSession, Self::Total];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Lock => "lock",
-            Self::Promotion => "promotion",
-            Self::Cut => "cut",
-            Self::FirstSession => "first_session",
-            Self::Total => "total",
-        }
-    }
-}
-
-impl SessionState {
-    const ALL: [Self; 3] = [Self::Held, Self::Dialling, Self::Forwarding];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Held => "held",
-            Self::Dialling => "dialling",
-            Self::Forwarding => "forwarding",
-        }
-    }
-}
-
-impl Outcome {
-    const ALL: [Self; 3] = [Self::Ok, Self::Failed, Self::TimedOut];
-
-    /// The metric's label.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Failed => "failed",
-            Self::TimedOut => "timed_out",
-        }
-    }
 }
 
 impl Metrics {
@@ -198,6 +94,12 @@ impl Metrics {
             "Time that changes of leader took, by phase.",
             &["phase"],
         );
+        // A name that every exporter of Prometheus' own libraries has.
+        make.float(
+            "process_start_time_seconds",
+            "When the process started, in seconds since 1970-01-01 UTC.",
+        )
+        .set(since_1970(SystemTime::now()));
         let metrics = Self {
             sessions: SessionState::ALL.map(|state| sessions.with_label_values(&[state.as_str()])),
             endings: Ending::ALL
@@ -212,6 +114,10 @@ impl Metrics {
             sessions_max: make.gauge("pgnorth_sessions_max", "The cap on open sessions in force."),
             bytes_to_leader: bytes.with_label_values(&["client_to_leader"]),
             bytes_to_client: bytes.with_label_values(&["leader_to_client"]),
+            oldest_wait_seconds: make.float(
+                "pgnorth_oldest_wait_seconds",
+                "How long the client has waited that came first, of those who wait now.",
+            ),
             hold_seconds: make.histogram(
                 "pgnorth_hold_seconds",
                 "Time that clients waited for a leader before it was dialled or they were given up.",
@@ -234,13 +140,22 @@ impl Metrics {
                 "pgnorth_routing",
                 "1 while new clients are sent to a leader, 0 while they are held.",
             ),
+            course_info: make.gauges(
+                "pgnorth_course_info",
+                "1 for what is done with clients now, and why.",
+                &["course", "reason"],
+            ),
+            primaries: make.gauge(
+                "pgnorth_primaries",
+                "Members that say of themselves that they are a running primary.",
+            ),
             held_by_operator: make.gauge(
                 "pgnorth_held_by_operator",
                 "1 while an operator holds new clients, through POST /hold.",
             ),
             lease_age_seconds: make.float(
                 "pgnorth_lease_age_seconds",
-                "Time since the leader's lock was last seen renewed; without Kubernetes, since the leader last said that it is primary.",
+                "Time since the leader's lock was last seen renewed; without a lock to watch, since the leader last answered.",
             ),
             lease_renewed: Mutex::new(None),
             lease_ttl_seconds: make.float("pgnorth_lease_ttl_seconds", "The lease's length: Patroni's ttl."),
@@ -268,6 +183,11 @@ impl Metrics {
                 "pgnorth_publish_behind",
                 "1 while the Service does not say what this publisher has decided.",
             ),
+            cluster_info: make.gauges(
+                "pgnorth_cluster_info",
+                "1; the label tells which cluster is followed: Patroni's scope, empty until it is known.",
+                &["scope"],
+            ),
             build_info: make.floats(
                 "pgnorth_build_info",
                 "1; the labels tell which build this is.",
@@ -275,6 +195,7 @@ impl Metrics {
             ),
             registry,
         };
+        metrics.cluster_is("");
         for outcome in Outcome::ALL {
             metrics.probes.with_label_values(&[outcome.as_str()]);
         }
@@ -322,6 +243,19 @@ impl Metrics {
         }
     }
 
+    /// Notes what is done with clients, and why.
+    pub fn course_is(&self, course: &Course, reason: &Reason) {
+        self.course_info.reset();
+        let labels = [course.as_str(), reason.as_str()];
+        self.course_info.with_label_values(&labels).set(1);
+    }
+
+    /// Notes which cluster is followed: Patroni's scope.
+    pub fn cluster_is(&self, scope: &str) {
+        self.cluster_info.reset();
+        self.cluster_info.with_label_values(&[scope]).set(1);
+    }
+
     /// Notes when the leader's lock was last seen renewed; the gauge counts from there at each scrape.
     pub fn lease_renewed(&self, at: Instant) {
         *self.lease_renewed.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
@@ -366,54 +300,9 @@ impl Default for Metrics {
     }
 }
 
-/// Makes and registers. All names and labels are literals in this file, and the test renders them: none can be invalid or a duplicate.
-struct Maker<'registry>(&'registry Registry);
-
-const VALID: &str = "names and labels are literals, valid and unique";
-
-impl Maker<'_> {
-    fn add<C: Collector + Clone + 'static>(&self, metric: prometheus::Result<C>) -> C {
-        let metric = metric.expect(VALID);
-        self.0.register(Box::new(metric.clone())).expect(VALID);
-        metric
-    }
-
-    fn counter(&self, name: &str, help: &str) -> IntCounter {
-        self.add(IntCounter::new(name, help))
-    }
-
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.add(IntCounterVec::new(Opts::new(name, help), labels))
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        self.add(IntGauge::new(name, help))
-    }
-
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.add(IntGaugeVec::new(Opts::new(name, help), labels))
-    }
-
-    fn float(&self, name: &str, help: &str) -> Gauge {
-        self.add(Gauge::new(name, help))
-    }
-
-    fn floats(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
-        self.add(GaugeVec::new(Opts::new(name, help), labels))
-    }
-
-    fn histogram(&self, name: &str, help: &str) -> Histogram {
-        self.add(Histogram::with_opts(
-            HistogramOpts::new(name, help).buckets(SECONDS.to_vec()),
-        ))
-    }
-
-    fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
-        self.add(HistogramVec::new(
-            HistogramOpts::new(name, help).buckets(SECONDS.to_vec()),
-            labels,
-        ))
-    }
+fn since_1970(time: SystemTime) -> f64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs_f64()
 }
 
 #[cfg(test)]
@@ -426,6 +315,8 @@ mod tests {
         metrics.leader_is(Some("pg-0"));
         metrics.source_is_up("kubernetes", true);
         metrics.build_is("0", "unknown");
+        metrics.cluster_is("demo");
+        metrics.course_is(&Course::Hold(None), &Reason::Starting);
         let text = metrics.render();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let name = line.split(['{', ' ']).next().unwrap();
@@ -447,5 +338,36 @@ mod tests {
         let text = metrics.render();
         assert!(text.contains("pgnorth_leader_info{member=\"pg-1\"} 1"));
         assert!(!text.contains("pg-0"));
+    }
+
+    #[test]
+    fn only_the_current_course_and_scope_have_a_series() {
+        let metrics = Metrics::new();
+        assert!(metrics.render().contains("pgnorth_cluster_info{scope=\"\"} 1"));
+        metrics.cluster_is("demo");
+        metrics.course_is(&Course::Hold(None), &Reason::Starting);
+        metrics.course_is(&Course::Hold(None), &Reason::Released);
+        let text = metrics.render();
+        let series: Vec<_> = text
+            .lines()
+            .filter(|line| line.starts_with("pgnorth_course_info{") || line.starts_with("pgnorth_cluster_info{"))
+            .collect();
+        assert_eq!(
+            series,
+            [
+                "pgnorth_cluster_info{scope=\"demo\"} 1",
+                "pgnorth_course_info{course=\"hold\",reason=\"released\"} 1"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_process_started_just_now() {
+        let text = Metrics::new().render();
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix("process_start_time_seconds "));
+        let started: f64 = value.unwrap().parse().unwrap();
+        assert!((since_1970(SystemTime::now()) - started).abs() < 3600.0, "{started}");
     }
 }

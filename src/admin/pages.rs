@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -16,7 +17,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::live::{Live, Pulse};
-use super::{operators, survey};
+use super::{Facts, operators, survey};
 use crate::leader::Course;
 use crate::leader::observation::OperatorHold;
 use crate::readiness::Readiness;
@@ -32,7 +33,7 @@ const EVENTS: &str = "/status/events";
 /// One file, style and script included: it works without a network.
 const PAGE: &str = include_str!("page.html");
 /// The hashes are those of the page's style and script; a test computes them, and says what they should be.
-const POLICY: &str = "default-src 'none'; style-src 'sha256-OJJRjFZNXO7bXppTnws1MPZuZFAA91giyhIll82OzLQ='; script-src 'sha256-MlnZ69GjRR22w7KtWkEZKjbz76PhAWjVXfn7XNqWaZU='; \
+const POLICY: &str = "default-src 'none'; style-src 'sha256-Ecw7FJq4aXACvH/mi+Mdbk4R1iuaYuIoVDhxG8vc5qk='; script-src 'sha256-DqzQ/XL3PZVDldLQKFoWPltsRRX8OVeNbvPBIA3WXIk='; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The paths there are, and what they are for.
@@ -84,7 +85,7 @@ pub(super) async fn answer<B>(
         EVENTS if request.method() == Method::GET => return events(live, pulse.clone(), stop.clone()),
         EVENTS => |_| respond(StatusCode::OK, STREAM, ""),
         "/failovers" => |live| respond(StatusCode::OK, JSON, json(&live.facts.recorder.failovers())),
-        "/metrics" => |live| respond(StatusCode::OK, METRICS, live.facts.metrics.render()),
+        "/metrics" => |live| respond(StatusCode::OK, METRICS, metrics(&live.facts)),
         "/hold" | "/release" | "/sessions/cut" => {
             return operators::answer(&live.facts, request.method(), request.uri(), request.headers(), peer).await;
         }
@@ -131,10 +132,9 @@ fn readyz(readiness: &Readiness, hold: Option<&OperatorHold>) -> Answer {
 }
 
 fn leader(term: &Term) -> Answer {
-    let (status, course) = match &term.course {
-        Course::Route(_) => (StatusCode::OK, "route"),
-        Course::Hold(_) => (StatusCode::SERVICE_UNAVAILABLE, "hold"),
-        Course::Fence => (StatusCode::SERVICE_UNAVAILABLE, "fence"),
+    let status = match &term.course {
+        Course::Route(_) => StatusCode::OK,
+        Course::Hold(_) | Course::Fence => StatusCode::SERVICE_UNAVAILABLE,
     };
     let leader = term.course.leader();
     let page = LeaderPage {
@@ -144,10 +144,16 @@ fn leader(term: &Term) -> Answer {
         since: jiff::Timestamp::try_from(term.since)
             .ok()
             .map(|since| format!("{since:.3}")),
-        course,
+        course: term.course.as_str(),
         reason: &term.reason,
     };
     respond(status, JSON, json(&page))
+}
+
+fn metrics(facts: &Facts) -> String {
+    let oldest = facts.waits.oldest(Instant::now()).unwrap_or_default();
+    facts.metrics.oldest_wait_seconds.set(oldest.as_secs_f64());
+    facts.metrics.render()
 }
 
 pub(super) fn json(page: &impl Serialize) -> String {

@@ -77,7 +77,7 @@ fn lease(view: &View, leader: Option<&str>, now: Instant) -> Option<LeaseNow> {
     let member = leader.or_else(holder)?;
     Some(LeaseNow {
         member: member.to_owned(),
-        age_seconds: age(view.last_evidence(Some(member))?, now),
+        age_seconds: age(view.lease_seen(member)?, now),
         ttl_seconds: rounded(view.ttl()),
     })
 }
@@ -94,7 +94,16 @@ fn members(view: &View, leader: Option<&str>, now: Instant) -> Vec<Member> {
             address: view.address(name).ok().map(|address| address.to_string()),
             leads: leader == Some(name),
             holds_lock: holder == Some(name),
-            lag_bytes: lag(view, name, leader.or(holder)),
+            // What a server that is down once said of itself tells nothing of how far it is behind.
+            lag_bytes: heard
+                .as_ref()
+                .filter(|heard| {
+                    matches!(
+                        heard.state.as_deref(),
+                        Some("running" | "streaming" | "in archive recovery")
+                    )
+                })
+                .and_then(|_| lag(view, name, leader.or(holder))),
             silent: answers
                 .and_then(|answers| answers.silent.as_ref())
                 .map(|silent| silent.value.clone()),
@@ -193,18 +202,17 @@ fn sources(view: &View) -> Vec<Source> {
             (None, None) => "it answers, and has no leader object".to_owned(),
         },
     });
-    let members = view.members().count();
-    let answering = view
-        .members()
-        .filter_map(|member| view.answers(member))
-        .filter(|answers| answers.last.is_some() && answers.silent.is_none())
-        .count();
+    // With a lock to watch, only the leader is asked; who is not asked is not silent.
+    let asked = || view.members().filter_map(|member| view.answers(member));
+    let answered = asked().filter(|answers| answers.last.is_some() && answers.silent.is_none());
+    let (asked, answered) = (asked().count(), answered.count());
+    let members = if asked == 1 { "member" } else { "members" };
     let up = view.rest_answers();
     let patroni = Source {
         name: "patroni".to_owned(),
         up,
         detail: match (up, view.cluster_silence()) {
-            (true, _) => format!("the REST API of {answering} of {members} members answered when last asked"),
+            (true, _) => format!("{asked} {members} asked over REST, {answered} answered"),
             (false, Some(why)) => why.to_owned(),
             (false, None) => "no member's REST API answers".to_owned(),
         },

@@ -157,6 +157,8 @@ pub enum Role {
 /// The answer to `GET /cluster`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
+    /// Patroni's scope, if the answer tells it.
+    pub scope: Option<String>,
     /// The members that the DCS knows.
     pub members: Vec<ClusterMember>,
     /// The one that holds the lock.

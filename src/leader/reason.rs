@@ -66,6 +66,35 @@ pub enum NoLock {
 }
 
 impl Reason {
+    /// Its kind, as a metric's label.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::LockAndReport(..) => "lock_and_report",
+            Self::LockAlone(..) => "lock_alone",
+            Self::LockAndPodStatus(..) => "lock_and_pod_status",
+            Self::Unverified(..) => "unverified",
+            Self::NotWritable(..) => "not_writable",
+            Self::NoAddress(..) => "no_address",
+            Self::SwitchoverAnnounced(..) => "switchover_announced",
+            Self::Released => "released",
+            Self::ReleasedInPause(..) => "released_in_pause",
+            Self::LeaseEnding(..) => "lease_ending",
+            Self::LeaseExpired(..) => "lease_expired",
+            Self::ExpiredInPause(..) => "expired_in_pause",
+            Self::Failsafe(..) => "failsafe",
+            Self::StandbyCluster(..) => "standby_cluster",
+            Self::OnlyPrimary(..) => "only_primary",
+            Self::NewestPrimary(..) => "newest_primary",
+            Self::SplitBrain(..) => "split_brain",
+            Self::KeptInSilence(..) => "kept_in_silence",
+            Self::SilentInPause(..) => "silent_in_pause",
+            Self::SilentTooLong(..) => "silent_too_long",
+            Self::NoPrimary(..) => "no_primary",
+            Self::NobodyAnswers(..) => "nobody_answers",
+        }
+    }
+
     /// Whether it speaks of trouble with the leader although clients are still sent to it: what is often the first sign of a failover.
     pub fn is_a_sign(&self) -> bool {
         matches!(

@@ -3,6 +3,8 @@
 //! A source that fails grows old; it never claims that there is no leader. What follows from all this is decided in `decide`.
 
 mod renewals;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::leader::Address;
 use crate::leader::observation::{
     Announcement, Claim, ClusterMember, ClusterSettings, Condition, Lock, ObjectKind, Observation, OperatorHold, Pod,
-    Report,
+    Report, Role,
 };
 use crate::leader::view::renewals::Renewals;
 
@@ -93,6 +95,7 @@ pub struct Answers {
 #[derive(Clone, Debug, Default)]
 struct ClusterNews {
     answered: bool,
+    scope: Option<String>,
     /// When the newest answer came.
     at: Option<Instant>,
     paused: bool,
@@ -140,6 +143,7 @@ impl View {
                 news.answered = true;
                 news.at = Some(at);
                 news.silent = None;
+                news.scope = cluster.scope.or(news.scope.take());
                 news.paused = cluster.paused;
                 news.ttl = cluster.ttl.or(news.ttl);
                 news.leader = cluster.leader.map(|value| Heard { value, at });
@@ -319,6 +323,47 @@ impl View {
         let member = member?;
         let lock = self.lock().filter(|view| view.lock.holder.as_deref() == Some(member));
         lock.map(|view| view.renewed).max(self.last_words.get(member).copied())
+    }
+
+    /// When the lease of the leader, or of the lock's holder, was last seen renewed: the lock while it is watched, which a leader that answers may fail
+    /// to renew; any evidence where there is none to watch.
+    pub fn lease_seen(&self, member: &str) -> Option<Instant> {
+        let watched = self.lock().filter(|_| self.api_silence().is_none());
+        match watched.filter(|view| view.lock.holder.as_deref() == Some(member)) {
+            Some(view) => Some(view.renewed),
+            None => self.last_evidence(Some(member)),
+        }
+    }
+
+    /// How many members say of themselves, by an answer younger than `life` or by their pod's `status`, that they are a running primary.
+    pub fn primaries(&self, now: Instant, life: Duration) -> usize {
+        self.members()
+            .filter(|member| self.claims_primary(member, now, life))
+            .count()
+    }
+
+    fn claims_primary(&self, member: &str, now: Instant, life: Duration) -> bool {
+        let answers = self.answers.get(member).filter(|answers| answers.silent.is_none());
+        let fresh = answers
+            .and_then(|answers| answers.last.as_ref())
+            .filter(|last| now < last.at + life);
+        if let Some(last) = fresh {
+            return last.value.is_writable();
+        }
+        // Whoever is not asked (the lock is watched) tells by its pod. The dead do not take their word back: what was written before the lock moved
+        // counts for its holder alone.
+        let (Some(pod), Some(lock)) = (self.pods.get(member), self.lock()) else {
+            return false;
+        };
+        let holds = lock.lock.holder.as_deref() == Some(member);
+        let since_it_moved = lock.held_since.is_some_and(|moved| moved < pod.at);
+        let role = pod.value.role.as_deref().map(Role::from_patroni);
+        (holds || since_it_moved) && role == Some(Role::Primary) && pod.value.state.as_deref() == Some("running")
+    }
+
+    /// Patroni's scope, as members tell it.
+    pub fn scope(&self) -> Option<&str> {
+        self.cluster.scope.as_deref()
     }
 
     /// Since a member's last word `/cluster` has named another one as leader.

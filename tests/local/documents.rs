@@ -1,13 +1,15 @@
-//! README.md agrees with the product: its tables name every setting, metric and ending there is, and none that there is not.
+//! README.md agrees with the product: its tables name every setting, metric and ending there is, and none that there is not. No document has a dead link.
 
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use pgnorth::ending::Ending;
+use pgnorth::leader::Course;
+use pgnorth::leader::reason::Reason;
 use pgnorth::metrics::Metrics;
 
 /// By flag: its variable and its default, as `--help` prints them ("none" where it prints none).
@@ -47,7 +49,11 @@ fn each_subcommands_settings_are_what_its_help_says() {
 
 #[test]
 fn the_metrics_table_is_what_metrics_are() {
-    let rows = rows(&read("README.md"), "`pgnorth_");
+    let readme = read("README.md");
+    let rows: Vec<_> = ["`pgnorth_", "`process_"]
+        .iter()
+        .flat_map(|first| rows(&readme, first))
+        .collect();
     let told: BTreeSet<_> = rows.iter().map(|row| bare(&row[0])).collect();
     assert_eq!(told, declared_metrics());
     assert_eq!(told.len(), rows.len(), "a metric stands twice");
@@ -66,6 +72,91 @@ fn every_ending_is_explained() {
     for ending in Ending::ALL {
         assert!(told.contains(ending.as_str()), "{ending}");
     }
+}
+
+/// Files, headings in them, and pictures.
+#[test]
+fn every_link_in_a_document_leads_somewhere() {
+    let documents = documents();
+    assert!(documents.len() > 8, "{documents:?}");
+    let mut dead = Vec::new();
+    let mut links = 0;
+    for document in &documents {
+        for link in links_in(&read(document))
+            .into_iter()
+            .filter(|link| !link.contains("://"))
+        {
+            links += 1;
+            let (file, heading) = link.split_once('#').unwrap_or((&link, ""));
+            let target = match file {
+                "" => PathBuf::from(document),
+                file => Path::new(document).parent().unwrap().join(file),
+            };
+            let there = repository().join(&target).exists();
+            if !there || (!heading.is_empty() && !headings(&read(target.to_str().unwrap())).contains(heading)) {
+                dead.push(format!("{document}: {link}"));
+            }
+        }
+    }
+    assert!(links > 30, "{links}");
+    assert!(dead.is_empty(), "{dead:#?}");
+}
+
+/// They are in every clone for ever.
+#[test]
+fn pictures_are_small_and_shown() {
+    let shown = links_in(&read("deploy/monitoring/README.md"));
+    let pictures = fs::read_dir(repository().join("deploy/monitoring/images")).unwrap();
+    for picture in pictures.map(Result::unwrap) {
+        let name = picture.file_name().into_string().unwrap();
+        assert!(picture.metadata().unwrap().len() < 150_000, "{name}");
+        assert!(shown.contains(&format!("images/{name}")), "{name}");
+    }
+}
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every Markdown file that git knows, or would.
+fn documents() -> Vec<String> {
+    let list = ["ls-files", "--cached", "--others", "--exclude-standard", "*.md"];
+    let output = Command::new("git")
+        .args(list)
+        .current_dir(repository())
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let list = String::from_utf8(output.stdout).unwrap();
+    let here = list.lines().filter(|file| repository().join(file).exists());
+    here.map(str::to_owned).collect()
+}
+
+/// Of `[text](link)` and `<img src="link"`, outside of code.
+fn links_in(text: &str) -> BTreeSet<String> {
+    let prose: Vec<_> = text.split("\n```").step_by(2).collect();
+    let links = |begin, end| {
+        prose
+            .iter()
+            .flat_map(move |part| part.split(begin).skip(1))
+            .filter_map(move |rest| rest.split_once(end))
+    };
+    let all = links("](", ")").chain(links("<img src=\"", "\""));
+    all.map(|(link, _)| link.to_owned()).collect()
+}
+
+/// As GitHub and GitLab make anchors of them.
+fn headings(text: &str) -> BTreeSet<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    let anchor = |heading: &str| {
+        let kept = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept: String = kept
+            .chars()
+            .filter(|c| c.is_alphanumeric() || " -_".contains(*c))
+            .collect();
+        kept.replace(' ', "-")
+    };
+    headings.map(anchor).collect()
 }
 
 /// What README.md says below this heading.
@@ -98,7 +189,7 @@ fn subcommands() -> Vec<String> {
 }
 
 fn read(file: &str) -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()
+    fs::read_to_string(repository().join(file)).unwrap()
 }
 
 /// The cells of the table rows whose first cell begins like this.
@@ -163,25 +254,26 @@ fn between(text: &str, begin: &str, end: &str) -> Option<String> {
 }
 
 /// The names in the source, since a metric without series is not rendered.
-fn declared_metrics() -> BTreeSet<String> {
+pub fn declared_metrics() -> BTreeSet<String> {
     let source = read("src/metrics.rs");
     let (code, _tests) = source.split_once("#[cfg(test)]").unwrap();
     let names = code.split('"').skip(1).step_by(2);
     names
-        .filter(|text| text.starts_with("pgnorth_"))
+        .filter(|text| text.starts_with("pgnorth_") || text.starts_with("process_"))
         .map(str::to_owned)
         .collect()
 }
 
-fn every_series() -> String {
+pub fn every_series() -> String {
     let metrics = Metrics::new();
     metrics.leader_is(Some("pg-0"));
     metrics.source_is_up("kubernetes", true);
     metrics.build_is("0", "unknown");
+    metrics.course_is(&Course::Hold(None), &Reason::Starting);
     metrics.render()
 }
 
-fn labels(rendered: &str, name: &str) -> BTreeSet<String> {
+pub fn labels(rendered: &str, name: &str) -> BTreeSet<String> {
     let series = rendered.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?;
         let rest = ["_bucket", "_sum", "_count"]

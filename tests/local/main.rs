@@ -8,8 +8,10 @@
 )]
 
 mod admin;
+mod alerts;
 mod cap;
 mod cutting;
+mod dashboard;
 mod doctor;
 mod documents;
 mod drain_after_release;
@@ -26,13 +28,18 @@ mod history_lost;
 mod holding;
 mod integrity;
 mod leaks;
+mod lease_age;
 mod listening;
 mod manifests;
 mod many_sessions;
 mod opening;
 mod operators;
 mod order;
+#[path = "../support/prometheus.rs"]
+#[allow(dead_code, reason = "the rig uses another part of it")]
+mod prometheus;
 mod promotion;
+mod promtool;
 mod refusal;
 mod resets;
 mod settings;

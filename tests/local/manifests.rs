@@ -240,6 +240,19 @@ fn the_operators_component_mounts_the_token_where_it_is_read_and_does_without() 
 }
 
 #[test]
+fn grafana_s_component_is_the_dashboard_with_the_label_that_its_sidecar_looks_for() {
+    let objects = with_components("grafana", &["grafana"]);
+    let is_it = |object: &&Value| object["metadata"]["name"] == "pgnorth-dashboard";
+    let config = objects.iter().find(is_it).unwrap();
+    assert_eq!(
+        (&config["kind"], &config["metadata"]["labels"]["grafana_dashboard"]),
+        (&json!("ConfigMap"), &json!("1"))
+    );
+    let file = fs::read_to_string(deploy().join("monitoring/dashboard.json")).unwrap();
+    assert_eq!(config["data"], json!({"pgnorth.json": file}));
+}
+
+#[test]
 fn all_components_go_together() {
     let folder = deploy().join("components");
     let all: Vec<_> = folders(&folder).into_iter().map(|(name, _)| name).collect();
@@ -250,7 +263,7 @@ fn all_components_go_together() {
 
 // ---- Reading
 
-fn deploy() -> PathBuf {
+pub fn deploy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
 }
 
@@ -278,7 +291,7 @@ fn folders(parent: &Path) -> Vec<(String, PathBuf)> {
 }
 
 /// The plain example with components. kustomize takes relative paths alone, so the whole of deploy/ is linked beside the overlay.
-fn with_components(name: &str, components: &[&str]) -> Vec<Value> {
+pub fn with_components(name: &str, components: &[&str]) -> Vec<Value> {
     let folder = tempfile::Builder::new()
         .prefix(name)
         .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
@@ -312,11 +325,11 @@ fn render(folder: &Path) -> Vec<Value> {
     yaml(&String::from_utf8(output.stdout).unwrap())
 }
 
-fn yaml(text: &str) -> Vec<Value> {
+pub fn yaml(text: &str) -> Vec<Value> {
     serde_saphyr::from_multiple(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
-fn one<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
+pub fn one<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
     let mut found = objects.iter().filter(|object| object["kind"] == kind);
     let first = found.next().unwrap_or_else(|| panic!("a {kind}"));
     assert!(found.next().is_none(), "one {kind}");
@@ -338,11 +351,11 @@ fn container(objects: &[Value]) -> &Value {
     container
 }
 
-fn items(list: &Value) -> impl Iterator<Item = &Value> {
+pub fn items(list: &Value) -> impl Iterator<Item = &Value> {
     list.as_array().into_iter().flatten()
 }
 
-fn text(value: &Value) -> &str {
+pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("a text: {value}"))
 }
 

@@ -9,11 +9,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod browser;
 mod clients;
 mod dns;
 mod doctor;
 mod dry_run;
 mod events;
+mod pictures;
+mod prometheus;
 mod publish;
 mod repeated;
 mod rights;

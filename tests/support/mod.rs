@@ -10,8 +10,10 @@
 //! network     the bridge, and one network namespace a host
 //! dns         a real DNS server for members' names, and its outages
 //! pgnorth     Product: the real binary
+//! prometheus  a real Prometheus that scrapes the product
 //! balancer    what stands for a Service's ClusterIP: DNAT to the ready ones
 //! publisher   Publisher: the real binary as `pgnorth publish`, and a Service
+//! browser     a real headless Chromium, and what a page in it shows
 //! psql        the real psql, and sessions that stay
 //! load        clients that insert all the time
 //! http        requests to Patroni, to kube-apiserver and to the product's admin address
@@ -26,6 +28,7 @@
 )]
 
 pub mod balancer;
+pub mod browser;
 pub mod config;
 pub mod dns;
 pub mod etcd;
@@ -36,6 +39,7 @@ pub mod network;
 pub mod patroni;
 pub mod pgnorth;
 pub mod process;
+pub mod prometheus;
 pub mod psql;
 pub mod publisher;
 pub mod rig;

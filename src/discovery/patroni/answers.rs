@@ -74,6 +74,7 @@ pub fn read_report(member: &str, answer: &Answer) -> Result<Report, Silence> {
 pub fn read_cluster(answer: &Answer) -> Result<(Cluster, Vec<Row>), Silence> {
     #[derive(Deserialize)]
     struct Body {
+        scope: Option<String>,
         members: Vec<Value>,
         #[serde(default)]
         pause: bool,
@@ -116,6 +117,7 @@ pub fn read_cluster(answer: &Answer) -> Result<(Cluster, Vec<Row>), Silence> {
     let leads = |row: &&Value| matches!(row["role"].as_str(), Some("leader" | "standby_leader"));
     let leader = body.members.iter().find(leads).and_then(|row| row["name"].as_str());
     let cluster = Cluster {
+        scope: body.scope,
         members,
         leader: leader.map(str::to_owned),
         paused: body.pause,
@@ -244,6 +246,7 @@ mod tests {
         );
         assert_eq!(cluster.members[0].api_url.as_deref(), Some("http://10.244.0.10:8008"));
         assert!(cluster.paused);
+        assert_eq!(cluster.scope.as_deref(), Some("demo"));
         assert_eq!(cluster.leader.as_deref(), Some("demo-0"));
         assert_eq!(cluster.switchover.unwrap().leader.as_deref(), Some("demo-0"));
         assert_eq!(problems[0].member, "demo-2");

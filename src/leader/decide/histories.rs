@@ -131,6 +131,7 @@ impl Run {
             condition: Default::default(),
         });
         run.hear(Claim::Cluster(Cluster {
+            scope: None,
             members: members.to_vec(),
             leader: None,
             paused: false,

@@ -263,6 +263,7 @@ impl Story {
             condition: Default::default(),
         });
         self.hear(Claim::Cluster(Cluster {
+            scope: None,
             members: members.to_vec(),
             leader: None,
             paused: false,
@@ -283,6 +284,7 @@ impl Story {
             condition: Default::default(),
         });
         let cluster = Cluster {
+            scope: None,
             members: members.collect(),
             leader,
             paused: true,
@@ -854,6 +856,7 @@ const REST_ONLY: &[Row] = &[
             condition: Default::default(),
         }];
         story.hear(Claim::Cluster(Cluster {
+            scope: None,
             members: rows.to_vec(),
             leader: None,
             paused: false,

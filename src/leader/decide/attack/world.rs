@@ -312,6 +312,7 @@ impl World {
         let answered = EVERYBODY.into_iter().any(|who| self.cluster.answers(who)) && self.cluster.api_up;
         let claim = match answered {
             true => Claim::Cluster(Listing {
+                scope: None,
                 members: NAMES
                     .map(|name| ClusterMember {
                         name: name.into(),

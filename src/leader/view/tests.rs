@@ -1,0 +1,130 @@
+//! What the view tells of leases and of members that say that they are primary.
+
+use super::*;
+
+const LIFE: Duration = Duration::from_secs(3);
+const TTL: Duration = Duration::from_secs(30);
+
+/// Makes up what the sources say, at times of its own.
+struct World {
+    view: View,
+    now: Instant,
+    renewals: u32,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            view: View::default(),
+            now: Instant::now(),
+            renewals: 0,
+        }
+    }
+
+    fn hear(mut self, claim: Claim) -> Self {
+        self.view.record(Observation { at: self.now, claim });
+        self
+    }
+
+    fn after(mut self, seconds: u64) -> Self {
+        self.now += Duration::from_secs(seconds);
+        self
+    }
+
+    fn lock(mut self, holder: &str) -> Self {
+        self.renewals += 1;
+        let lock = Lock {
+            holder: Some(holder.into()),
+            ttl: TTL,
+            renewal: [None, Some(self.renewals.to_string()), None],
+            written: None,
+        };
+        self.hear(Claim::Lock(ObjectKind::Endpoints, Some(lock)))
+    }
+
+    fn pod(self, name: &str, role: &str) -> Self {
+        let pod = Pod {
+            name: name.into(),
+            address: Address::new("10.0.0.1", 5432).map_err(|error| error.to_string()),
+            api_url: Some(format!("http://{name}:8008")),
+            role: Some(role.into()),
+            state: Some("running".into()),
+            timeline: Some(1),
+            xlog_location: None,
+        };
+        self.hear(Claim::Pod(pod))
+    }
+
+    fn answer(self, member: &str, role: Role) -> Self {
+        let report = Report {
+            holds_lock: role == Role::Primary,
+            role,
+            state: "running".into(),
+            timeline: Some(1),
+            system: None,
+            paused: false,
+            failsafe_active: false,
+        };
+        self.hear(Claim::Report(member.into(), Ok(report)))
+    }
+
+    fn silent(self, member: &str) -> Self {
+        self.hear(Claim::Report(member.into(), Err("no answer".into())))
+    }
+
+    fn primaries(&self) -> usize {
+        self.view.primaries(self.now, LIFE)
+    }
+}
+
+fn two_members() -> World {
+    World::new().pod("a", "primary").pod("b", "replica")
+}
+
+#[test]
+fn one_leader_is_one_primary() {
+    let world = two_members().lock("a");
+    assert_eq!(world.primaries(), 1, "by its pod");
+    let world = world.answer("a", Role::Primary);
+    assert_eq!(world.primaries(), 1, "by its answer");
+    assert_eq!(world.silent("a").primaries(), 1, "by its pod again");
+}
+
+#[test]
+fn a_dead_leader_s_pod_is_no_second_primary() {
+    let world = two_members().lock("a").answer("a", Role::Primary);
+    let world = world.after(40).silent("a").lock("b").pod("b", "primary");
+    assert_eq!(world.answer("b", Role::Primary).primaries(), 1);
+}
+
+#[test]
+fn who_says_primary_after_the_lock_moved_is_a_second_one() {
+    let world = two_members().lock("a").after(10).lock("b").answer("b", Role::Primary);
+    let world = world.after(1).pod("b", "primary").pod("a", "replica");
+    assert_eq!(world.primaries(), 1);
+    assert_eq!(world.after(1).pod("a", "primary").primaries(), 2);
+}
+
+#[test]
+fn without_a_lock_fresh_answers_alone_count() {
+    let world = two_members().answer("a", Role::Primary).answer("b", Role::Primary);
+    assert_eq!(world.primaries(), 2);
+    let world = world.after(2).answer("b", Role::Primary).after(1);
+    assert_eq!(world.primaries(), 1, "a's answer is too old");
+    assert_eq!(world.silent("b").primaries(), 0);
+}
+
+#[test]
+fn a_leader_that_answers_and_does_not_renew_has_an_old_lease() {
+    let world = two_members().lock("a").after(20).answer("a", Role::Primary);
+    let age = |world: &World| world.now - world.view.lease_seen("a").unwrap();
+    assert_eq!(age(&world), Duration::from_secs(20));
+    assert_eq!(age(&world.lock("a")), Duration::ZERO);
+}
+
+#[test]
+fn while_the_api_is_silent_the_answer_counts_for_the_lease() {
+    let world = two_members().lock("a").after(20).answer("a", Role::Primary).after(1);
+    let world = world.hear(Claim::ApiSilent(ObjectKind::Endpoints, "refused".into()));
+    assert_eq!(world.now - world.view.lease_seen("a").unwrap(), Duration::from_secs(1));
+}

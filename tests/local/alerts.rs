@@ -1,0 +1,208 @@
+//! The alert rules in deploy/monitoring: they are tried by promtool, speak of metrics and labels that exist, are the operator's rules too, and each has its entry in
+//! the runbook.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+use pgnorth::ending::Ending;
+use serde_json::Value;
+
+use super::documents::{declared_metrics, every_series, labels};
+use super::manifests::{deploy, items, one, text, with_components, yaml};
+use super::promtool::promtool;
+
+const MAKE: &str = "the PrometheusRule is not alerts.yaml: run deploy/monitoring/prometheusrule.sh";
+/// Labels that the scrape gives, and those that Prometheus itself knows.
+const FROM_OUTSIDE: [&str; 4] = ["job", "instance", "namespace", "le"];
+
+#[tokio::test]
+async fn promtool_finds_every_rule_to_fire_and_to_stay_silent_as_its_tests_say() {
+    for arguments in [["check", "rules", "alerts.yaml"], ["test", "rules", "alerts.test.yaml"]] {
+        let (code, said) = promtool(&arguments, "").await;
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains("SUCCESS"), "{said}");
+    }
+}
+
+/// promtool is content with a rule that nobody tests.
+#[test]
+fn every_alert_is_tested_before_while_and_after_it_fires() {
+    let tests = read("alerts.test.yaml");
+    for alert in alerts() {
+        let name = text(&alert["alert"]);
+        let fires_and_ends = items(&tests["tests"]).any(|test| {
+            let looks = items(&test["alert_rule_test"]).filter(|look| look["alertname"] == name);
+            let fires: Vec<bool> = looks.map(|look| items(&look["exp_alerts"]).count() > 0).collect();
+            let first = fires.iter().position(|fires| *fires);
+            first.is_some_and(|first| first > 0 && fires[first..].contains(&false))
+        });
+        assert!(
+            fires_and_ends,
+            "{name}: no test sees it silent, then firing, then resolved"
+        );
+    }
+}
+
+#[test]
+fn the_operators_rules_are_the_plain_ones() {
+    let objects = with_components("alerts", &["prometheus-operator"]);
+    assert!(one(&objects, "PrometheusRule")["spec"] == read("alerts.yaml"), "{MAKE}");
+    let made = tempfile::NamedTempFile::new().unwrap();
+    let script = deploy().join("monitoring/prometheusrule.sh");
+    assert!(Command::new(script).arg(made.path()).status().unwrap().success());
+    let kept = deploy().join("components/prometheus-operator/prometheusrule.yaml");
+    let same = fs::read_to_string(made).unwrap() == fs::read_to_string(kept).unwrap();
+    assert!(same, "{MAKE}");
+}
+
+#[test]
+fn every_alert_has_an_entry_in_the_runbook_and_every_entry_an_alert() {
+    let runbook = fs::read_to_string(deploy().join("monitoring/RUNBOOK.md")).unwrap();
+    let entries: Vec<(&str, &str)> = runbook
+        .split("\n## ")
+        .skip(1)
+        .map(|entry| entry.split_once('\n').unwrap())
+        .collect();
+    for (name, entry) in &entries {
+        let parts = ["\n**What it means.** ", "\n**What to check.** ", "\n**What to do.** "];
+        let places: Vec<_> = parts.iter().map(|part| entry.find(part)).collect();
+        assert!(
+            places.iter().all(Option::is_some) && places.is_sorted(),
+            "{name}: {places:?}"
+        );
+    }
+    let names: Vec<_> = entries.iter().map(|(name, _)| *name).collect();
+    let alerts = alerts();
+    assert_eq!(
+        names,
+        alerts.iter().map(|alert| text(&alert["alert"])).collect::<Vec<_>>()
+    );
+    for alert in &alerts {
+        let anchor = text(&alert["alert"]).to_lowercase();
+        let path = format!("deploy/monitoring/RUNBOOK.md#{anchor}");
+        assert_eq!(text(&alert["annotations"]["runbook_url"]), path);
+    }
+    let readme = fs::read_to_string(deploy().join("../README.md")).unwrap();
+    for alert in &alerts {
+        let (name, severity) = (text(&alert["alert"]), text(&alert["labels"]["severity"]));
+        let row = format!(
+            "\n| [`{name}`](deploy/monitoring/RUNBOOK.md#{}) | {severity} | ",
+            name.to_lowercase()
+        );
+        assert!(readme.contains(&row), "README.md has no row{row}");
+    }
+    assert_eq!(readme.matches("\n| [`Pgnorth").count(), alerts.len());
+    // Links between entries lead somewhere.
+    for link in runbook.split("](#").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+        assert!(names.iter().any(|name| name.to_lowercase() == link), "#{link}");
+    }
+}
+
+#[test]
+fn every_alert_says_how_bad_it_is_what_happened_and_to_what() {
+    for alert in alerts() {
+        let name = text(&alert["alert"]);
+        assert!(
+            ["critical", "warning"].contains(&text(&alert["labels"]["severity"])),
+            "{name}"
+        );
+        let annotations = &alert["annotations"];
+        assert!(text(&annotations["summary"]).contains("$labels."), "{name}");
+        assert!(
+            text(&annotations["description"]).contains("$labels.namespace"),
+            "{name}"
+        );
+        let which = ["$labels.scope", "$labels.pod"];
+        assert!(
+            which
+                .iter()
+                .any(|label| text(&annotations["description"]).contains(label)),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn rules_speak_of_metrics_labels_and_values_that_exist() {
+    let (declared, rendered) = (declared_metrics(), every_series());
+    let mut seen = BTreeSet::new();
+    for alert in alerts() {
+        let texts = [text(&alert["expr"]), text(&alert["annotations"]["description"])];
+        for (metric, matchers) in texts.iter().flat_map(|text| metrics(text)) {
+            let family = ["_count", "_bucket", "_sum"]
+                .iter()
+                .find_map(|end| metric.strip_suffix(end))
+                .filter(|family| declared.contains(*family))
+                .unwrap_or(&metric);
+            assert!(declared.contains(family), "{metric} in {}", alert["alert"]);
+            seen.insert(family.to_owned());
+            for (label, values) in matchers {
+                let known = labels(&rendered, family).contains(&label) || FROM_OUTSIDE.contains(&label.as_str());
+                assert!(known, "{metric} has no label {label}");
+                for value in values.split('|').filter(|value| !value.is_empty()) {
+                    assert!(exists(&rendered, family, &label, value), "{metric}: {label}={value:?}");
+                }
+            }
+        }
+    }
+    assert!(seen.len() > 10, "expressions were read: {seen:?}");
+}
+
+/// Series that are there from the start tell the values; kinds of reason stand in the source.
+fn exists(rendered: &str, metric: &str, label: &str, value: &str) -> bool {
+    match (metric, label) {
+        ("pgnorth_course_info", "reason") => {
+            let source = fs::read_to_string(deploy().join("../src/leader/reason.rs")).unwrap();
+            source.contains(&format!("=> \"{value}\","))
+        }
+        (_, "ending") => Ending::ALL.iter().any(|ending| ending.as_str() == value),
+        // Templates are filled in later.
+        (_, _) if value.starts_with('%') => true,
+        _ => rendered
+            .lines()
+            .any(|line| line.starts_with(metric) && line.contains(&format!("{label}=\"{value}\""))),
+    }
+}
+
+/// Each metric that an expression names, with its labels and their values.
+fn metrics(expression: &str) -> Vec<(String, Vec<(String, String)>)> {
+    let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    let mut found = Vec::new();
+    for prefix in ["pgnorth_", "process_"] {
+        for (at, _) in expression.match_indices(prefix) {
+            let rest = &expression[at..];
+            let end = rest.find(|letter| !is_name(letter)).unwrap_or(rest.len());
+            let (name, rest) = rest.split_at(end);
+            let matchers = rest
+                .strip_prefix('{')
+                .and_then(|rest| rest.split('}').next())
+                .unwrap_or_default();
+            let matchers = matchers
+                .split(", ")
+                .filter(|matcher| !matcher.is_empty())
+                .map(|matcher| {
+                    let end = matcher.find(|letter| !is_name(letter)).unwrap();
+                    let value = matcher[end..].trim_start_matches(['=', '~', '!']).trim_matches('"');
+                    (matcher[..end].to_owned(), value.to_owned())
+                });
+            found.push((name.to_owned(), matchers.collect()));
+        }
+    }
+    found
+}
+
+fn alerts() -> Vec<Value> {
+    let rules = read("alerts.yaml");
+    let alerts: Vec<_> = items(&rules["groups"])
+        .flat_map(|group| items(&group["rules"]))
+        .cloned()
+        .collect();
+    assert!(alerts.len() >= 10, "{rules}");
+    alerts
+}
+
+fn read(file: &str) -> Value {
+    let text = fs::read_to_string(deploy().join("monitoring").join(file)).unwrap();
+    yaml(&text).remove(0)
+}

@@ -163,7 +163,7 @@ impl Discovery {
             return;
         }
         let reason = verdict.why();
-        self.readiness.missing(reason.as_str());
+        self.readiness.missing(verdict.reason.to_string());
         self.publish(&verdict, &reason, told);
         if changed {
             self.tell_change(&verdict, &reason, told, now);

@@ -175,7 +175,10 @@ fn told(wish: &Wish, outcome: Outcome) -> Answer {
             )
         }
         (Outcome::NoSuchMember(members), _) => {
-            let text = format!("there is no such member; there are: {}\n", members.join(", "));
+            let text = match members.as_slice() {
+                [] => "there is no such member; none is known yet\n".to_owned(),
+                members => format!("there is no such member; there are: {}\n", members.join(", ")),
+            };
             return pages::plain(StatusCode::NOT_FOUND, text);
         }
         (Outcome::CutUnderWay, _) => {

@@ -11,38 +11,42 @@ pub(super) struct Row {
     pub(super) name: Option<&'static str>,
     about: &'static str,
     /// In the order of the help.
-    pub(super) settings: &'static [&'static Setting],
+    groups: &'static [Group],
     examples: &'static str,
 }
+
+/// Settings that belong together.
+type Group = &'static [&'static Setting];
+
+const FINDING: Group = &[
+    &SCOPE,
+    &NAMESPACE,
+    &SELECTOR,
+    &PATRONI,
+    &PATRONI_CA,
+    &PATRONI_CERT,
+    &PATRONI_KEY,
+];
+const PORTS: Group = &[&LISTEN, &ADMIN, &ADMIN_TOKEN_FILE];
+const SESSIONS: Group = &[
+    &HOLD,
+    &SWITCHOVER_HOLD,
+    &FAILOVER_DRAIN,
+    &CONNECT_TIMEOUT,
+    &TCP_USER_TIMEOUT,
+    &MAX_SESSIONS,
+    &WORKERS,
+    &LAME_DUCK,
+    &DRAIN,
+];
+const SERVICE_TO_WRITE: Group = &[&SERVICE, &ENDPOINTS, &LEASE];
+const POD: Group = &[&POD_NAME, &POD_UID];
+const LOGGING: Group = &[&LOG, &LOG_FORMAT];
 
 pub(super) const PROXY: Row = Row {
     name: None,
     about: "Keeps one address pointing at the PostgreSQL primary of a Patroni cluster.",
-    settings: &[
-        &LISTEN,
-        &ADMIN,
-        &ADMIN_TOKEN_FILE,
-        &SCOPE,
-        &NAMESPACE,
-        &SELECTOR,
-        &PATRONI,
-        &PATRONI_CA,
-        &PATRONI_CERT,
-        &PATRONI_KEY,
-        &HOLD,
-        &SWITCHOVER_HOLD,
-        &FAILOVER_DRAIN,
-        &CONNECT_TIMEOUT,
-        &TCP_USER_TIMEOUT,
-        &MAX_SESSIONS,
-        &WORKERS,
-        &LAME_DUCK,
-        &DRAIN,
-        &POD_NAME,
-        &POD_UID,
-        &LOG,
-        &LOG_FORMAT,
-    ],
+    groups: &[PORTS, FINDING, SESSIONS, POD, LOGGING],
     examples: "\
   pgnorth --scope demo
       in Kubernetes: follow the Patroni cluster `demo` in the pod's namespace
@@ -55,21 +59,7 @@ pub(super) const PROXY: Row = Row {
 pub(super) const PUBLISH: Row = Row {
     name: Some("publish"),
     about: "Keeps a Kubernetes Service pointing at the primary, without a hop of its own",
-    settings: &[
-        &SERVICE,
-        &ENDPOINTS,
-        &LEASE,
-        &ADMIN,
-        &SCOPE,
-        &NAMESPACE,
-        &SELECTOR,
-        &PATRONI,
-        &PATRONI_CA,
-        &PATRONI_CERT,
-        &PATRONI_KEY,
-        &LOG,
-        &LOG_FORMAT,
-    ],
+    groups: &[SERVICE_TO_WRITE, &[&ADMIN], FINDING, LOGGING],
     examples: "\
   pgnorth publish --scope demo --service postgres-primary
       beside each Patroni: follow the cluster `demo`, and write who leads it into the EndpointSlice of `postgres-primary`
@@ -80,7 +70,7 @@ pub(super) const PUBLISH: Row = Row {
 pub(super) const STATUS: Row = Row {
     name: Some("status"),
     about: "Shows what a running pgnorth knows and does; ends with 0 while it routes, 1 while it holds, 2 without contact",
-    settings: &[&ADMIN, &WATCH, &FORMAT],
+    groups: &[&[&ADMIN, &WATCH, &FORMAT]],
     examples: "\
   pgnorth status
       of the pgnorth beside which it is started: same host, same pod, same PGNORTH_ADMIN
@@ -91,35 +81,7 @@ pub(super) const STATUS: Row = Row {
 pub(super) const DOCTOR: Row = Row {
     name: Some("doctor"),
     about: "Checks credentials, rights, the lock, the members and the settings, and says what to fix",
-    settings: &[
-        &FORMAT,
-        &LISTEN,
-        &ADMIN,
-        &ADMIN_TOKEN_FILE,
-        &SCOPE,
-        &NAMESPACE,
-        &SELECTOR,
-        &PATRONI,
-        &PATRONI_CA,
-        &PATRONI_CERT,
-        &PATRONI_KEY,
-        &HOLD,
-        &SWITCHOVER_HOLD,
-        &FAILOVER_DRAIN,
-        &CONNECT_TIMEOUT,
-        &TCP_USER_TIMEOUT,
-        &MAX_SESSIONS,
-        &WORKERS,
-        &LAME_DUCK,
-        &DRAIN,
-        &SERVICE,
-        &ENDPOINTS,
-        &LEASE,
-        &POD_NAME,
-        &POD_UID,
-        &LOG,
-        &LOG_FORMAT,
-    ],
+    groups: &[&[&FORMAT], PORTS, FINDING, SESSIONS, SERVICE_TO_WRITE, POD, LOGGING],
     examples: "\
   pgnorth doctor --scope demo
       from a laptop, or in the pod: the settings of the proxy, and `doctor` before them
@@ -132,7 +94,7 @@ pub(super) const DOCTOR: Row = Row {
 pub(super) const HOLD_CLIENTS: Row = Row {
     name: Some("hold"),
     about: "Makes a running pgnorth hold new clients for a while; open sessions go on",
-    settings: &[&FOR, &ADMIN, &ADMIN_TOKEN_FILE],
+    groups: &[&[&FOR, &ADMIN, &ADMIN_TOKEN_FILE]],
     examples: "\
   pgnorth hold --for 5m
       of the pgnorth beside which it is started: same host, same pod, same variables",
@@ -141,7 +103,7 @@ pub(super) const HOLD_CLIENTS: Row = Row {
 pub(super) const RELEASE: Row = Row {
     name: Some("release"),
     about: "Ends the hold: who waits goes to the leader",
-    settings: &[&ADMIN, &ADMIN_TOKEN_FILE],
+    groups: &[&[&ADMIN, &ADMIN_TOKEN_FILE]],
     examples: "\
   pgnorth release
       of the pgnorth beside which it is started",
@@ -150,7 +112,7 @@ pub(super) const RELEASE: Row = Row {
 pub(super) const CUT: Row = Row {
     name: Some("cut"),
     about: "Makes a running pgnorth end sessions: all, or those to one member",
-    settings: &[&MEMBER, &ADMIN, &ADMIN_TOKEN_FILE],
+    groups: &[&[&MEMBER, &ADMIN, &ADMIN_TOKEN_FILE]],
     examples: "\
   pgnorth cut --member demo-0
       sessions to demo-0 end; their clients may come again at once, unless they are held",
@@ -202,10 +164,14 @@ impl Row {
         }
     }
 
+    pub(super) fn settings(&self) -> impl Iterator<Item = &'static Setting> {
+        self.groups.iter().copied().flatten().copied()
+    }
+
     fn dress(&self, command: Command) -> Command {
         command
             .about(self.about)
-            .args(self.settings.iter().map(|setting| setting.argument()))
+            .args(self.settings().map(Setting::argument))
             .disable_help_flag(true)
             .arg(about("help", 'h', ArgAction::Help, "Print this"))
             .after_help(format!("Examples:\n{}\n\n{RULES}", self.examples))

@@ -200,11 +200,11 @@ fn an_order_needs_a_token_and_no_cluster() {
 #[test]
 fn every_example_is_valid_as_flag_and_as_variable() {
     let rows = std::iter::once(&commands::PROXY).chain(commands::SUBCOMMANDS);
-    for (row, setting) in rows.flat_map(|row| row.settings.iter().map(move |setting| (row, setting))) {
+    for (row, setting) in rows.flat_map(|row| row.settings().map(move |setting| (row, setting))) {
         let flag = setting.flag;
         let mut needed = row.name.unwrap_or_default().to_owned();
         for (other, value) in [("scope", "demo"), ("service", "pg"), ("admin-token-file", "/t")] {
-            if other != flag && row.settings.iter().any(|setting| setting.flag == other) {
+            if other != flag && row.settings().any(|setting| setting.flag == other) {
                 needed += &format!(" --{other} {value}");
             }
         }
@@ -406,7 +406,7 @@ fn a_bare_level_is_for_pgnorth_and_others_are_named() {
 #[test]
 fn no_variable_is_one_that_kubernetes_sets_for_a_service() {
     let rows = std::iter::once(&commands::PROXY).chain(commands::SUBCOMMANDS);
-    for setting in rows.flat_map(|row| row.settings) {
+    for setting in rows.flat_map(|row| row.settings()) {
         let name = setting.env();
         assert!(
             !name.ends_with("_PORT") && !name.ends_with("_SERVICE_HOST") && !name.contains("_PORT_"),

@@ -402,3 +402,24 @@ async fn the_commands_give_orders_and_status_tells_of_a_hold() {
     assert_eq!(code, Some(2));
     assert!(error.contains("is this pgnorth's admin port"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_are_taken_while_nothing_is_known_yet() {
+    let desk = Desk::open(&[]).await;
+    let cluster = FakeCluster::start(20).await;
+    for kind in ["endpoints", "configmaps", "pods"] {
+        cluster.api.forbid(kind);
+    }
+    let option = format!("--admin-token-file={}", desk.file.display());
+    let product = Product::start(&cluster, &[&option]).await;
+    let bearer = format!("Bearer {TOKEN}");
+    assert_eq!(order(&product, "POST", "/hold", Some(&bearer)).await.0, 200);
+    product.decides("hold", None, "also held by an operator").await;
+    let (ready, text) = product.page("/readyz").await;
+    assert_eq!((ready, text.matches("held by an operator").count()), (503, 1), "{text}");
+    let (status, text) = order(&product, "POST", "/sessions/cut?member=a", Some(&bearer)).await;
+    assert_eq!(
+        (status, text.as_str()),
+        (404, "there is no such member; none is known yet\n")
+    );
+}

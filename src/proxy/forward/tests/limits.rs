@@ -129,6 +129,20 @@ fn workers_end_with_their_last_session() {
 }
 
 #[test]
+fn a_task_that_panics_takes_no_other_session_with_it() {
+    let bench = Bench::start();
+    let before = bench.session();
+    bench
+        .workers
+        .everywhere(|local| local.spawn(async { panic!("this test's own panic, on purpose") }));
+    let after = bench.session();
+    for session in [&before, &after] {
+        passes(&session.client, &session.leader, b"a question");
+        passes(&session.leader, &session.client, b"an answer");
+    }
+}
+
+#[test]
 fn sessions_are_spread_evenly() {
     let bench = Bench::start();
     let sessions: Vec<Ends> = (0..10).map(|_| bench.session()).collect();

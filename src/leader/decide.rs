@@ -3,19 +3,21 @@
 //! The lock, while it is fresh, says *who*; the body of that member's REST answer says *whether it is writable yet*. Without the lock (no Kubernetes, or
 //! its API is silent) the members' REST answers decide alone.
 
+mod reports;
+mod verdict;
+
 use std::time::{Duration, Instant};
 
-use crate::leader::observation::{OperatorHold, Pod, Report, Role};
+use crate::leader::observation::{Pod, Report, Role};
 use crate::leader::reason::{NoLock, Reason};
 use crate::leader::view::{LockView, View};
 use crate::leader::{Course, Leader};
+use verdict::verdict;
+pub use verdict::{Held, Verdict};
 
 /// So long before a lease runs out nobody new is sent to its leader: who logs in now would be cut in the middle of it. A lease that is renewed in time never
 /// gets there.
 const LAST_CALL: Duration = Duration::from_millis(500);
-
-/// What stands in the way of a primary without the lock.
-const LACKS_THE_LOCK: &str = "it says that it does not hold the lock";
 
 /// What the operator may choose.
 #[derive(Clone, Debug)]
@@ -24,28 +26,6 @@ pub struct Policy {
     pub switchover_hold: Duration,
     /// Without a lock to go by, how long an answer of a member's REST API stands.
     pub report_life: Duration,
-}
-
-/// What to do, why, and when time alone may change it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// What to do.
-    pub course: Course,
-    /// Why; as it would be without an operator's hold.
-    pub reason: Reason,
-    /// The operator's hold, while there is one.
-    pub held: Option<Held>,
-    /// When to decide again although nothing new was heard; `None` where time changes nothing.
-    pub recheck_at: Option<Instant>,
-}
-
-/// What an operator's hold makes of a verdict.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Held {
-    /// The hold.
-    pub hold: OperatorHold,
-    /// Nothing else stands in the way: at its end clients go to the leader.
-    pub alone: bool,
 }
 
 /// How a member stands, judged from its newest report.
@@ -76,7 +56,7 @@ pub fn decide(view: &View, current: Option<&Leader>, now: Instant, policy: &Poli
         (None, None) if view.api_answered() => case.by_reports(&NoLock::NoObject),
         (None, None) => case.by_reports(&NoLock::RestOnly),
     };
-    case.held_by_operator(verdict)
+    verdict.held_by(view.operator_hold(), now)
 }
 
 struct Case<'a> {
@@ -87,25 +67,6 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
-    /// An operator's hold keeps new clients from a leader that they could go to, and changes nothing else: who leads, whose sessions live and what is fenced
-    /// is decided as ever.
-    fn held_by_operator(&self, verdict: Verdict) -> Verdict {
-        let Some(hold) = self.view.operator_hold().filter(|hold| self.now < hold.ends) else {
-            return verdict;
-        };
-        let (course, alone) = match verdict.course {
-            Course::Route(leader) => (Course::Hold(Some(leader)), true),
-            course => (course, false),
-        };
-        let held = Some(Held { hold: *hold, alone });
-        Verdict {
-            course,
-            held,
-            ..verdict
-        }
-        .recheck_by(hold.ends)
-    }
-
     fn by_lock(&self, lock: &LockView) -> Verdict {
         let Some(holder) = lock.lock.holder.as_deref() else {
             return self.released();
@@ -210,153 +171,6 @@ impl Case<'_> {
             };
         }
         verdict(Course::Fence, Reason::LeaseExpired(member, lock.lock.ttl))
-    }
-
-    /// No lock to go by: what members say of themselves decides.
-    fn by_reports(&self, no_lock: &NoLock) -> Verdict {
-        let primaries = self.primaries();
-        let ahead = |report: &Report| (report.holds_lock, report.timeline);
-        match primaries.as_slice() {
-            [] => self.no_primary(no_lock),
-            [(member, report, heard)] => self.primary(
-                member,
-                report,
-                Reason::OnlyPrimary((*member).into(), no_lock.clone()),
-                *heard,
-            ),
-            [(one, first, heard), (_, second, _), ..] if ahead(first) > ahead(second) => self.primary(
-                one,
-                first,
-                Reason::NewestPrimary((*one).into(), no_lock.clone()),
-                *heard,
-            ),
-            several => {
-                let names = several.iter().map(|(member, ..)| (*member).to_owned()).collect();
-                verdict(Course::Fence, Reason::SplitBrain(names))
-            }
-        }
-        .recheck_at(self.next_report_to_age())
-    }
-
-    fn primary(&self, member: &str, report: &Report, reason: Reason, heard: Instant) -> Verdict {
-        if let Some(what) = self.lower_timeline(report) {
-            return verdict(Course::Hold(None), Reason::NotWritable(member.to_owned(), what));
-        }
-        let leader = match self.leader(member) {
-            Ok(leader) => Leader {
-                timeline: report.timeline,
-                ..leader
-            },
-            Err(why) => return verdict(Course::Hold(None), Reason::NoAddress(member.to_owned(), why)),
-        };
-        if self.lacks_the_lock(report) {
-            let reason = Reason::NotWritable(member.to_owned(), LACKS_THE_LOCK.to_owned());
-            return verdict(Course::Hold(Some(leader)), reason);
-        }
-        self.unless_announced(leader, reason)
-            .recheck_by(heard + self.policy.report_life)
-            .recheck_at(self.announcement_starts())
-    }
-
-    /// No member says that it is primary: the leader is kept until a lease after the last good evidence, whatever its source.
-    fn no_primary(&self, no_lock: &NoLock) -> Verdict {
-        let Some(current) = self.current else {
-            return match self.view.rest_answered() {
-                true => verdict(Course::Hold(None), Reason::NoPrimary(no_lock.clone())),
-                false => {
-                    let why = self
-                        .view
-                        .cluster_silence()
-                        .unwrap_or("no member of the cluster has answered yet");
-                    verdict(
-                        Course::Hold(None),
-                        Reason::NobodyAnswers(no_lock.clone(), why.to_owned()),
-                    )
-                }
-            };
-        };
-        let member = current.member.clone();
-        // Without any evidence left the lease is over.
-        let evidence = self.view.last_evidence(Some(&member));
-        let lease_end = evidence.map_or(self.now, |evidence| evidence + self.view.ttl());
-        // In pause nobody else is promoted by itself, though by an operator's hand: silence alone proves nothing against this one.
-        let excused = self.is_known_to_be_paused(no_lock) && !self.view.is_succeeded(&member);
-        let end = (!excused).then_some(lease_end);
-        let last = self.view.answers(&member).and_then(|answers| answers.last.as_ref());
-        let lacks_the_lock = last.is_some_and(|last| self.lacks_the_lock(&last.value));
-        match self.standing(&member, None) {
-            // Whatever it said last: by now another may be promoted.
-            _ if end.is_some_and(|end| end <= self.now) => {
-                verdict(Course::Fence, Reason::SilentTooLong(no_lock.clone()))
-            }
-            Standing::Not(what) => {
-                verdict(Course::Hold(Some(current.clone())), Reason::NotWritable(member, what)).recheck_at(end)
-            }
-            Standing::StandbyLeader => verdict(Course::Hold(None), Reason::StandbyCluster(member)),
-            _ if lacks_the_lock => {
-                let reason = Reason::NotWritable(member, LACKS_THE_LOCK.to_owned());
-                verdict(Course::Hold(Some(current.clone())), reason).recheck_at(end)
-            }
-            _ if end.is_none() => verdict(
-                Course::Route(current.clone()),
-                Reason::SilentInPause(member, no_lock.clone()),
-            ),
-            _ => verdict(
-                Course::Route(current.clone()),
-                Reason::KeptInSilence(member, no_lock.clone()),
-            )
-            .recheck_at(end),
-        }
-    }
-
-    /// Paused, and whoever tells of it is still heard: a pause may end unseen.
-    fn is_known_to_be_paused(&self, no_lock: &NoLock) -> bool {
-        let told = match no_lock {
-            NoLock::ApiSilent(_) => self.answering().iter().any(|(_, report, _)| report.paused),
-            NoLock::RestOnly | NoLock::NoObject => self.view.cluster_silence().is_none(),
-        };
-        told && self.view.is_paused()
-    }
-
-    /// Members whose newest request was answered, lately, and what they said when.
-    fn answering(&self) -> Vec<(&str, &Report, Instant)> {
-        // What was said before the lock moved was said of another reign.
-        let since = self.view.lock().and_then(|lock| lock.held_since);
-        self.view
-            .members()
-            .filter_map(|member| {
-                let answers = self.view.answers(member)?;
-                let last = answers.last.as_ref()?;
-                let stands = answers.silent.is_none()
-                    && self.now < last.at + self.policy.report_life
-                    && since.is_none_or(|since| since <= last.at);
-                stands.then_some((member, &last.value, last.at))
-            })
-            .collect()
-    }
-
-    /// It says so (status 503), and not for good reason: in pause and in failsafe mode a leader may lack the lock, unless somebody says that it holds it.
-    fn lacks_the_lock(&self, report: &Report) -> bool {
-        let excused = || report.paused || report.failsafe_active;
-        let somebody_holds_it = || self.answering().iter().any(|(_, other, _)| other.holds_lock);
-        !report.holds_lock && (!excused() || somebody_holds_it())
-    }
-
-    /// Those of them that say primary and running; those ahead first.
-    ///
-    /// Who lacks the lock counts only if it is the current leader, whose sessions stay; anybody else was promoted behind Patroni's back, or left behind
-    /// as a primary.
-    fn primaries(&self) -> Vec<(&str, &Report, Instant)> {
-        let mut found: Vec<_> = self
-            .answering()
-            .into_iter()
-            .filter(|(member, report, _)| {
-                let is_current = self.current.is_some_and(|current| current.member == *member);
-                report.is_writable() && (is_current || !self.lacks_the_lock(report))
-            })
-            .collect();
-        found.sort_by_key(|(_, report, _)| std::cmp::Reverse((report.holds_lock, report.timeline)));
-        found
     }
 
     /// How a member stands, by its REST API's newest answer, or, while that is silent, by its pod's `status` if that is newer (Patroni writes it about a second
@@ -466,46 +280,6 @@ impl Case<'_> {
 
     fn is_current(&self, leader: &Leader) -> bool {
         self.current == Some(leader)
-    }
-}
-
-fn verdict(course: Course, reason: Reason) -> Verdict {
-    Verdict {
-        course,
-        reason,
-        held: None,
-        recheck_at: None,
-    }
-}
-
-impl Verdict {
-    /// The leader that new clients go to, or would if no operator held them.
-    pub fn primary(&self) -> Option<&Leader> {
-        match &self.held {
-            Some(held) if held.alone => self.course.leader(),
-            _ => self.course.open_to(),
-        }
-    }
-
-    /// Why, as a sentence for people that tells of an operator's hold too.
-    pub fn why(&self) -> String {
-        match &self.held {
-            None => self.reason.to_string(),
-            Some(Held { hold, alone: true }) => format!("{hold}; {}", self.reason),
-            Some(Held { hold, alone: false }) => format!("{}; also {hold}", self.reason),
-        }
-    }
-
-    fn recheck_by(self, at: Instant) -> Self {
-        self.recheck_at(Some(at))
-    }
-
-    fn recheck_at(self, at: Option<Instant>) -> Self {
-        let recheck_at = match (self.recheck_at, at) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        };
-        Self { recheck_at, ..self }
     }
 }
 

@@ -162,10 +162,15 @@ impl Product {
 
     /// Status and body of an admin page.
     pub async fn page(&self, path: &str) -> (u16, String) {
+        self.request("GET", path, "").await
+    }
+
+    /// The same for any method, with more lines in the request's head.
+    pub async fn request(&self, method: &str, path: &str, more: &str) -> (u16, String) {
         let mut stream = within("the admin port accepts", TcpStream::connect(self.admin))
             .await
             .unwrap();
-        let request = format!("GET {path} HTTP/1.0\r\nHost: admin\r\n\r\n");
+        let request = format!("{method} {path} HTTP/1.0\r\nHost: admin\r\n{more}\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         within("the admin port answers", stream.read_to_string(&mut answer))

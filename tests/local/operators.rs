@@ -74,17 +74,9 @@ async fn run(arguments: &[&str], admin: &str, token_file: &str) -> (Option<i32>,
 }
 
 async fn order(product: &Product, method: &str, path: &str, authorization: Option<&str>) -> (u16, String) {
-    let connecting = TcpStream::connect(product.admin);
-    let mut stream = within("the admin port accepts", connecting).await.unwrap();
     let authorization = authorization.map_or(String::new(), |value| format!("Authorization: {value}\r\n"));
-    let request = format!("{method} {path} HTTP/1.0\r\nHost: admin\r\n{authorization}Content-Length: 0\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    within("the admin port answers", stream.read_to_string(&mut answer))
-        .await
-        .unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    let more = format!("{authorization}Content-Length: 0\r\n");
+    product.request(method, path, &more).await
 }
 
 /// Fails if a member answers; a moment later it is still so.

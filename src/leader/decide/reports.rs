@@ -1,0 +1,161 @@
+//! Who leads where there is no lock to go by: what members say of themselves decides, and the last good evidence keeps the leader for a lease.
+
+use std::time::Instant;
+
+use super::verdict::{Verdict, verdict};
+use super::{Case, Standing};
+use crate::leader::observation::Report;
+use crate::leader::reason::{NoLock, Reason};
+use crate::leader::{Course, Leader};
+
+/// What stands in the way of a primary without the lock.
+const LACKS_THE_LOCK: &str = "it says that it does not hold the lock";
+
+impl Case<'_> {
+    /// No lock to go by: what members say of themselves decides.
+    pub(super) fn by_reports(&self, no_lock: &NoLock) -> Verdict {
+        let primaries = self.primaries();
+        let ahead = |report: &Report| (report.holds_lock, report.timeline);
+        match primaries.as_slice() {
+            [] => self.no_primary(no_lock),
+            [(member, report, heard)] => self.primary(
+                member,
+                report,
+                Reason::OnlyPrimary((*member).into(), no_lock.clone()),
+                *heard,
+            ),
+            [(one, first, heard), (_, second, _), ..] if ahead(first) > ahead(second) => self.primary(
+                one,
+                first,
+                Reason::NewestPrimary((*one).into(), no_lock.clone()),
+                *heard,
+            ),
+            several => {
+                let names = several.iter().map(|(member, ..)| (*member).to_owned()).collect();
+                verdict(Course::Fence, Reason::SplitBrain(names))
+            }
+        }
+        .recheck_at(self.next_report_to_age())
+    }
+
+    fn primary(&self, member: &str, report: &Report, reason: Reason, heard: Instant) -> Verdict {
+        if let Some(what) = self.lower_timeline(report) {
+            return verdict(Course::Hold(None), Reason::NotWritable(member.to_owned(), what));
+        }
+        let leader = match self.leader(member) {
+            Ok(leader) => Leader {
+                timeline: report.timeline,
+                ..leader
+            },
+            Err(why) => return verdict(Course::Hold(None), Reason::NoAddress(member.to_owned(), why)),
+        };
+        if self.lacks_the_lock(report) {
+            let reason = Reason::NotWritable(member.to_owned(), LACKS_THE_LOCK.to_owned());
+            return verdict(Course::Hold(Some(leader)), reason);
+        }
+        self.unless_announced(leader, reason)
+            .recheck_by(heard + self.policy.report_life)
+            .recheck_at(self.announcement_starts())
+    }
+
+    /// No member says that it is primary: the leader is kept until a lease after the last good evidence, whatever its source.
+    fn no_primary(&self, no_lock: &NoLock) -> Verdict {
+        let Some(current) = self.current else {
+            return match self.view.rest_answered() {
+                true => verdict(Course::Hold(None), Reason::NoPrimary(no_lock.clone())),
+                false => {
+                    let why = self
+                        .view
+                        .cluster_silence()
+                        .unwrap_or("no member of the cluster has answered yet");
+                    verdict(
+                        Course::Hold(None),
+                        Reason::NobodyAnswers(no_lock.clone(), why.to_owned()),
+                    )
+                }
+            };
+        };
+        let member = current.member.clone();
+        // Without any evidence left the lease is over.
+        let evidence = self.view.last_evidence(Some(&member));
+        let lease_end = evidence.map_or(self.now, |evidence| evidence + self.view.ttl());
+        // In pause nobody else is promoted by itself, though by an operator's hand: silence alone proves nothing against this one.
+        let excused = self.is_known_to_be_paused(no_lock) && !self.view.is_succeeded(&member);
+        let end = (!excused).then_some(lease_end);
+        let last = self.view.answers(&member).and_then(|answers| answers.last.as_ref());
+        let lacks_the_lock = last.is_some_and(|last| self.lacks_the_lock(&last.value));
+        match self.standing(&member, None) {
+            // Whatever it said last: by now another may be promoted.
+            _ if end.is_some_and(|end| end <= self.now) => {
+                verdict(Course::Fence, Reason::SilentTooLong(no_lock.clone()))
+            }
+            Standing::Not(what) => {
+                verdict(Course::Hold(Some(current.clone())), Reason::NotWritable(member, what)).recheck_at(end)
+            }
+            Standing::StandbyLeader => verdict(Course::Hold(None), Reason::StandbyCluster(member)),
+            _ if lacks_the_lock => {
+                let reason = Reason::NotWritable(member, LACKS_THE_LOCK.to_owned());
+                verdict(Course::Hold(Some(current.clone())), reason).recheck_at(end)
+            }
+            _ if end.is_none() => verdict(
+                Course::Route(current.clone()),
+                Reason::SilentInPause(member, no_lock.clone()),
+            ),
+            _ => verdict(
+                Course::Route(current.clone()),
+                Reason::KeptInSilence(member, no_lock.clone()),
+            )
+            .recheck_at(end),
+        }
+    }
+
+    /// Paused, and whoever tells of it is still heard: a pause may end unseen.
+    fn is_known_to_be_paused(&self, no_lock: &NoLock) -> bool {
+        let told = match no_lock {
+            NoLock::ApiSilent(_) => self.answering().iter().any(|(_, report, _)| report.paused),
+            NoLock::RestOnly | NoLock::NoObject => self.view.cluster_silence().is_none(),
+        };
+        told && self.view.is_paused()
+    }
+
+    /// Members whose newest request was answered, lately, and what they said when.
+    fn answering(&self) -> Vec<(&str, &Report, Instant)> {
+        // What was said before the lock moved was said of another reign.
+        let since = self.view.lock().and_then(|lock| lock.held_since);
+        self.view
+            .members()
+            .filter_map(|member| {
+                let answers = self.view.answers(member)?;
+                let last = answers.last.as_ref()?;
+                let stands = answers.silent.is_none()
+                    && self.now < last.at + self.policy.report_life
+                    && since.is_none_or(|since| since <= last.at);
+                stands.then_some((member, &last.value, last.at))
+            })
+            .collect()
+    }
+
+    /// It says so (status 503), and not for good reason: in pause and in failsafe mode a leader may lack the lock, unless somebody says that it holds it.
+    fn lacks_the_lock(&self, report: &Report) -> bool {
+        let excused = || report.paused || report.failsafe_active;
+        let somebody_holds_it = || self.answering().iter().any(|(_, other, _)| other.holds_lock);
+        !report.holds_lock && (!excused() || somebody_holds_it())
+    }
+
+    /// Those of them that say primary and running; those ahead first.
+    ///
+    /// Who lacks the lock counts only if it is the current leader, whose sessions stay; anybody else was promoted behind Patroni's back, or left behind
+    /// as a primary.
+    fn primaries(&self) -> Vec<(&str, &Report, Instant)> {
+        let mut found: Vec<_> = self
+            .answering()
+            .into_iter()
+            .filter(|(member, report, _)| {
+                let is_current = self.current.is_some_and(|current| current.member == *member);
+                report.is_writable() && (is_current || !self.lacks_the_lock(report))
+            })
+            .collect();
+        found.sort_by_key(|(_, report, _)| std::cmp::Reverse((report.holds_lock, report.timeline)));
+        found
+    }
+}

@@ -1,0 +1,102 @@
+//! During an operator's hold.
+
+use super::*;
+
+pub(super) const HELD_BY_AN_OPERATOR: &[Row] = &[
+    (
+        "an operator holds → hold, keep sessions, say so; released → route",
+        || {
+            Story::a_leads()
+            .held_by_operator(60)
+            .must_hold_keeping("a")
+            .because(
+                "held by an operator since 1970-01-01T01:00:00Z, through POST /hold, until 1970-01-01T01:01:00Z at the latest; a holds the leader lock",
+            )
+            .after(5.0)
+            .lock("a")
+            .must_hold_keeping("a")
+            .released_by_operator()
+            .must_route("a")
+        },
+    ),
+    (
+        "nobody releases → route when the hold runs out, and not a moment earlier",
+        || {
+            Story::a_leads()
+                .held_by_operator(10)
+                .after(9.9)
+                .must_hold_keeping("a")
+                .after(0.2)
+                .must_route("a")
+        },
+    ),
+    (
+        "lock moves to b during the hold → sessions of a end, b verified → still hold; released → route to b",
+        || {
+            Story::a_leads()
+                .held_by_operator(60)
+                .must_hold_keeping("a")
+                .lock("b")
+                .must_hold_and_cut()
+                .because("also held by an operator")
+                .says("b", Role::Primary, "running", 2)
+                .must_hold_keeping("b")
+                .after(5.0)
+                .lock("b")
+                .silent("b")
+                .must_hold_keeping("b")
+                .released_by_operator()
+                .must_route("b")
+        },
+    ),
+    (
+        "lease runs out during the hold → fence, and hold on when a is back",
+        || {
+            Story::a_leads()
+                .held_by_operator(60)
+                .after(21.0)
+                .must_fence()
+                .because("also held by an operator")
+                .lock("a")
+                .says("a", Role::Primary, "running", 1)
+                .must_hold_keeping("a")
+        },
+    ),
+    (
+        "a stops during the hold → hold for that, until it runs again and is released",
+        || {
+            Story::a_leads()
+                .held_by_operator(60)
+                .says("a", Role::Primary, "stopping", 1)
+                .must_hold_keeping("a")
+                .because("a leads but does not accept writes")
+                .released_by_operator()
+                .must_hold_keeping("a")
+                .says("a", Role::Primary, "running", 1)
+                .must_route("a")
+        },
+    ),
+    ("held before anybody leads → hold on when a is found", || {
+        Story::kubernetes()
+            .held_by_operator(60)
+            .must_hold_and_cut()
+            .lock("a")
+            .says("a", Role::Primary, "running", 1)
+            .must_hold_keeping("a")
+            .released_by_operator()
+            .must_route("a")
+    }),
+    (
+        "without a lock to go by, b takes over during the hold → sessions of a end",
+        || {
+            Story::a_leads_by_report()
+                .held_by_operator(60)
+                .must_hold_keeping("a")
+                .says("a", Role::Other, "running", 1)
+                .says("b", Role::Primary, "running", 2)
+                .must_hold_keeping("b")
+                .released_by_operator()
+                .must_route("b")
+        },
+    ),
+];

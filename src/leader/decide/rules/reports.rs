@@ -1,0 +1,328 @@
+//! Where the API is silent, or there is none.
+
+use super::*;
+
+pub(super) const API_SILENT: &[Row] = &[
+    ("API silent, a vouches → route", || {
+        Story::a_leads()
+            .after(1.0)
+            .api_silent()
+            .must_route("a")
+            .after(60.0)
+            .vouched_in_failsafe("a")
+            .must_route("a")
+    }),
+    (
+        "API silent, REST silent → keep for ttl after the last evidence, then fence",
+        || {
+            Story::a_leads()
+                .api_silent()
+                .after(1.0)
+                .silent("a")
+                .must_route("a")
+                .after(18.9)
+                .must_route("a")
+                .after(0.1)
+                .must_fence()
+        },
+    ),
+    (
+        "API silent just after the lock moved to b → a's word from before that proves nothing",
+        || {
+            Story::a_leads()
+                .lock("b")
+                .must_hold_and_cut()
+                .after(0.5)
+                .says("b", Role::Other, "running", 1)
+                .says("a", Role::Primary, "running", 1)
+                .after(0.5)
+                .released()
+                .after(0.5)
+                .api_silent()
+                .must_hold_and_cut()
+                .says("b", Role::Primary, "running", 2)
+                .must_route("b")
+        },
+    ),
+    (
+        "paused when the API fell silent, a silent → kept only while a member says that pause goes on",
+        || {
+            Story::a_leads()
+                .configured(true, false)
+                .api_silent()
+                .silent("a")
+                .after(30.0)
+                .says_in_pause("b", Role::Other, false)
+                .must_route("a")
+                .because("paused")
+                .after(3.0)
+                .must_fence()
+        },
+    ),
+    ("API silent, a demotes itself → hold", || {
+        Story::a_leads()
+            .api_silent()
+            .says("a", Role::Other, "running", 1)
+            .must_hold_keeping("a")
+    }),
+    ("API silent, b was promoted → route to b", || {
+        Story::a_leads()
+            .api_silent()
+            .after(30.0)
+            .silent("a")
+            .says("b", Role::Primary, "running", 2)
+            .must_route("b")
+    }),
+    (
+        "the API returns after a long outage: the lease counts on from where it stood",
+        || {
+            Story::a_leads()
+                .after(3.0)
+                .api_silent()
+                .after(60.0)
+                .vouched_in_failsafe("a")
+                .must_route("a")
+                .after(1.0)
+                .same_lock("a")
+                .says_without_lock("a", 1)
+                .must_route("a")
+                .after(16.9)
+                .must_route("a")
+                .after(0.2)
+                .must_fence()
+        },
+    ),
+    ("lock old, but a vouches in failsafe mode → route", || {
+        Story::a_leads()
+            .after(19.0)
+            .vouched_in_failsafe("a")
+            .after(2.0)
+            .must_route("a")
+            .because("failsafe")
+    }),
+    ("verified in the last moment of its lease → not sent to", || {
+        Story::kubernetes()
+            .lock("a")
+            .after(19.6)
+            .says("a", Role::Primary, "running", 1)
+            .must_hold_and_cut()
+            .lock("a")
+            .must_route("a")
+    }),
+    (
+        "a vouched before its last renewal: that does not outlive the lease → last call",
+        || {
+            Story::a_leads()
+                .vouched_in_failsafe("a")
+                .after(0.3)
+                .lock("a")
+                .silent("a")
+                .after(19.6)
+                .must_hold_keeping("a")
+                .after(0.4)
+                .must_fence()
+        },
+    ),
+    (
+        "a renewed after failsafe mode and says so before the watch does → route",
+        || {
+            Story::a_leads()
+                .after(18.0)
+                .vouched_in_failsafe("a")
+                .after(2.0)
+                .says("a", Role::Primary, "running", 1)
+                .must_route("a")
+                .after(17.9)
+                .must_route("a")
+                .after(0.1)
+                .must_fence()
+        },
+    ),
+    ("a vouched, then lost the lock → fence", || {
+        Story::a_leads()
+            .after(18.0)
+            .vouched_in_failsafe("a")
+            .after(2.0)
+            .says_without_lock("a", 1)
+            .must_fence()
+    }),
+    ("a vouched once and fell silent for a whole lease → fence", || {
+        Story::a_leads()
+            .after(19.0)
+            .vouched_in_failsafe("a")
+            .after(20.0)
+            .must_fence()
+    }),
+];
+
+pub(super) const REST_ONLY: &[Row] = &[
+    ("one member says primary → route", || {
+        Story::a_leads_by_report().because("a alone says")
+    }),
+    ("nobody says primary → hold", || {
+        Story::rest_only()
+            .says("a", Role::Other, "running", 1)
+            .must_hold_and_cut()
+            .because("no member says")
+    }),
+    (
+        "a falls silent → keep for ttl after its last word, then fence",
+        || {
+            Story::a_leads_by_report()
+                .after(1.0)
+                .silent("a")
+                .must_route("a")
+                .after(18.9)
+                .must_route("a")
+                .after(0.1)
+                .must_fence()
+        },
+    ),
+    ("a silent, and gone from /cluster → fence at the same time", || {
+        let mut story = Story::a_leads_by_report().after(1.0).silent("a");
+        let rows = [ClusterMember {
+            name: "b".into(),
+            address: Some(address("b")),
+            api_url: Some("http://b:8008".into()),
+            condition: Default::default(),
+        }];
+        story.hear(Claim::Cluster(Cluster {
+            scope: None,
+            members: rows.to_vec(),
+            leader: None,
+            paused: false,
+            switchover: None,
+            ttl: Some(Duration::from_secs(TTL)),
+        }));
+        story
+            .must_route("a")
+            .after(18.9)
+            .must_route("a")
+            .after(0.1)
+            .must_fence()
+    }),
+    ("paused, a silent for long → keep routing", || {
+        let mut story = Story::a_leads_by_report();
+        story.pause();
+        story.silent("a").after(60.0).must_route("a").because("paused")
+    }),
+    (
+        "paused, a silent, and /cluster names b as leader → fence once a's lease is over",
+        || {
+            Story::a_leads_by_report()
+                .paused_and_led_by("a")
+                .silent("a")
+                .after(19.0)
+                .paused_and_led_by("b")
+                .must_route("a")
+                .after(1.0)
+                .must_fence()
+        },
+    ),
+    (
+        "paused, and a has spoken since /cluster named b → keep routing",
+        || {
+            Story::a_leads_by_report()
+                .paused_and_led_by("b")
+                .after(1.0)
+                .says_in_pause("a", Role::Primary, true)
+                .silent("a")
+                .after(60.0)
+                .must_route("a")
+                .paused_and_led_by("a")
+                .must_route("a")
+        },
+    ),
+    ("a silent, b says primary → route to b", || {
+        Story::a_leads_by_report()
+            .after(1.0)
+            .silent("a")
+            .after(2.0)
+            .says("b", Role::Primary, "running", 2)
+            .must_route("b")
+    }),
+    ("two say primary → the higher timeline", || {
+        Story::a_leads_by_report()
+            .says("b", Role::Primary, "running", 2)
+            .must_route("b")
+            .because("several members")
+    }),
+    ("two say primary on one timeline → fence and alarm", || {
+        Story::a_leads_by_report()
+            .says("b", Role::Primary, "running", 1)
+            .must_fence()
+            .because("SPLIT BRAIN")
+    }),
+    (
+        "one promoted by hand, without the lock → the lock's holder stays",
+        || Story::a_leads_by_report().says_without_lock("b", 9).must_route("a"),
+    ),
+    ("a silent, b promoted by hand without the lock → a is kept", || {
+        Story::a_leads_by_report()
+            .silent("a")
+            .says_without_lock("b", 9)
+            .must_route("a")
+    }),
+    (
+        "a wakes without the lock: its sessions stay, nobody new is sent to it",
+        || {
+            Story::a_leads_by_report()
+                .silent("a")
+                .after(15.0)
+                .must_route("a")
+                .says_without_lock("a", 1)
+                .must_hold_keeping("a")
+                .because("does not hold the lock")
+                .silent("a")
+                .must_hold_keeping("a")
+                .says("a", Role::Primary, "running", 1)
+                .must_route("a")
+        },
+    ),
+    (
+        "a left behind as a primary in pause, b is being promoted → nobody gets a's clients",
+        || {
+            Story::rest_only()
+                .says_in_pause("a", Role::Primary, false)
+                .must_route("a")
+                .after(1.0)
+                .silent("a")
+                .after(20.0)
+                .must_fence()
+                .says_in_pause("b", Role::Other, true)
+                .says_in_pause("a", Role::Primary, false)
+                .must_hold_and_cut()
+                .because("no member says")
+        },
+    ),
+    (
+        "a stops and falls silent → keep for ttl after its last word, then fence",
+        || {
+            Story::a_leads_by_report()
+                .says("a", Role::Primary, "stopping", 1)
+                .after(1.0)
+                .silent("a")
+                .must_hold_keeping("a")
+                .after(18.9)
+                .must_hold_keeping("a")
+                .after(0.1)
+                .must_fence()
+        },
+    ),
+    ("a stops → hold, keep its sessions", || {
+        Story::a_leads_by_report()
+            .says("a", Role::Primary, "stopping", 1)
+            .must_hold_keeping("a")
+    }),
+    ("a scheduled switchover holds at its time", || {
+        let mut story = Story::a_leads_by_report();
+        let starts = Some(story.now + Duration::from_secs(1));
+        story.cluster(Some(Announcement {
+            leader: Some("a".into()),
+            candidate: None,
+            scheduled_at: Some("later".to_owned()),
+            starts,
+        }));
+        story.must_route("a").after(1.0).must_hold_keeping("a")
+    }),
+];

@@ -268,7 +268,7 @@ mod tests {
         let line = logged("info", Format::Text, false, announce);
         assert!(line.contains(" INFO  pgnorth starts version=0.1.0 commit="), "{line}");
         assert!(
-            line.contains(" listen=[::]:5432 admin=[::]:8080 scope=demo selector=cluster-name=demo hold=30s "),
+            line.contains(" listen=[::]:5432 admin=[::]:8080 scope=demo selector=cluster-name=demo hold=1m "),
             "{line}"
         );
         assert_eq!(line.lines().count(), 1);

@@ -197,8 +197,8 @@ pub(super) const HOLD: Setting = Setting {
     group: SESSIONS,
     value: "DURATION",
     help: "How long a new client waits for a leader before it is refused",
-    unset: Unset::Value("30s"),
-    good: "30s",
+    unset: Unset::Value("60s"),
+    good: "60s",
 };
 
 pub(super) const FAILOVER_DRAIN: Setting = Setting {

@@ -59,7 +59,7 @@ fn defaults_are_valid_and_as_documented() {
                 admin: "[::]:8080".parse().unwrap(),
                 admin_token_file: None,
                 finding: demo(),
-                hold: seconds(30),
+                hold: seconds(60),
                 switchover_hold: seconds(10),
                 failover_drain: seconds(0),
                 connect_timeout: seconds(1),
@@ -225,11 +225,11 @@ fn a_flag_wins_over_its_variable_and_a_variable_over_the_default() {
     assert_eq!(hold("PGNORTH_HOLD=1m30s"), 90);
     assert_eq!(hold("PGNORTH_HOLD=1m30s --hold 5s"), 5);
     assert_eq!(
-        hold("PGNORTH_HOLD=1m30s --hold 30s"),
-        30,
+        hold("PGNORTH_HOLD=1m30s --hold 60s"),
+        60,
         "a flag with the default's value is still a flag"
     );
-    assert_eq!(hold("PGNORTH_HOLD="), 30, "an empty variable is unset");
+    assert_eq!(hold("PGNORTH_HOLD="), 60, "an empty variable is unset");
     assert_eq!(
         hold("PGNORTH_HOLD=nonsense --hold 5s"),
         5,
@@ -264,8 +264,8 @@ fn both_ways_of_finding_the_leader_go_together() {
 #[test]
 fn each_mistake_says_where_what_and_what_would_be_good() {
     for (line, said) in [
-        ("--hold 30", &["--hold 30\n", "write 30s", "PGNORTH_HOLD=30s"][..]),
-        ("PGNORTH_HOLD=30", &["PGNORTH_HOLD=30\n", "write 30s", "--hold 30s"]),
+        ("--hold 30", &["--hold 30\n", "write 30s", "PGNORTH_HOLD=60s"][..]),
+        ("PGNORTH_HOLD=30", &["PGNORTH_HOLD=30\n", "write 30s", "--hold 60s"]),
         ("--hold 1.5", &["write 1.5s"]),
         ("--hold soon", &["--hold soon\n", "not a duration"]),
         ("--hold 2h", &["too long; the most is 1h"]),

@@ -170,9 +170,6 @@ fn run(name: &'static str, flags: &str, kubeconfig: Option<PathBuf>) -> Report {
         .args(flags.split_whitespace());
     // As many sessions as any host has files for.
     command.args(["--max-sessions", "100"]);
-    if !flags.contains("--hold") {
-        command.args(["--hold", "60s"]);
-    }
     if let Some(kubeconfig) = kubeconfig {
         command.env("KUBECONFIG", kubeconfig);
     }

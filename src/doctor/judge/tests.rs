@@ -11,7 +11,7 @@ use crate::leader::Address;
 use crate::leader::observation::{ClusterSettings, Lock, ObjectKind, Report, Role};
 
 fn settings(flags: &str) -> Doctor {
-    let line = format!("pgnorth doctor --scope demo --hold 60s {flags}");
+    let line = format!("pgnorth doctor --scope demo {flags}");
     match Settings::read(line.split_whitespace().map(Into::into), |_| None)
         .unwrap()
         .job
@@ -278,6 +278,14 @@ fn beside_config_maps_a_service_may_have_the_scopes_name() {
             .iter()
             .all(|check| check.level == Level::Ok)
     );
+}
+
+/// Clients were refused at 30 s, just before a failover at Patroni's default ttl was over.
+#[test]
+fn the_default_hold_outlasts_a_failover_at_the_default_ttl() {
+    let hold = settings("").proxy.hold;
+    let check = lock::hold(hold, Some(Duration::from_secs(30)));
+    assert_eq!((check.level, check.found.as_str()), (Level::Ok, "hold 1m, ttl 30s"));
 }
 
 #[test]

@@ -23,6 +23,7 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
+use tracing::info;
 
 use crate::admin::{self, Operators};
 use crate::config::{self, COMMIT, Finding, Job, PatroniTls, Settings, VERSION};
@@ -75,14 +76,14 @@ struct Shared {
 }
 
 /// Runs until a signal asks for the end. The exit code is 0 after an orderly shutdown.
-pub fn run(settings: Settings) -> Result<ExitCode> {
+pub fn run(settings: Settings, metrics: Arc<Metrics>) -> Result<ExitCode> {
     let control = Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the control thread")?;
     let outcome = match &settings.job {
-        Job::Proxy(settings) => proxy::run(settings, &control),
-        Job::Publish(settings) => control.block_on(publish::run(settings)),
+        Job::Proxy(settings) => proxy::run(settings, metrics, &control),
+        Job::Publish(settings) => control.block_on(publish::run(settings, metrics)),
         Job::Status(settings) => Ok(control.block_on(status::run(settings))),
         Job::Order(settings) => Ok(control.block_on(order::run(settings))),
         Job::Doctor(settings) => control.block_on(doctor::run(settings)),
@@ -93,10 +94,8 @@ pub fn run(settings: Settings) -> Result<ExitCode> {
 }
 
 impl Shared {
-    fn new() -> Self {
-        let metrics = Metrics::new();
+    fn new(metrics: Arc<Metrics>) -> Self {
         metrics.build_is(VERSION, COMMIT);
-        let metrics = Arc::new(metrics);
         Self {
             recorder: Arc::new(Recorder::new(metrics.clone())),
             slot: Arc::new(LeaderSlot::new(STARTING)),
@@ -220,10 +219,13 @@ fn ended_early(task: Result<(&'static str, Result<()>), JoinError>) -> Error {
     }
 }
 
-/// SIGTERM (Kubernetes, systemd) and SIGINT (Ctrl-C).
+/// SIGTERM (Kubernetes, systemd) and SIGINT (Ctrl-C) ask for the end. Those that elsewhere mean "reload", or "open the log again", would end the process
+/// at once if nobody took them.
 struct Signals {
     term: Signal,
     interrupt: Signal,
+    hangup: Signal,
+    user: [Signal; 2],
 }
 
 impl Signals {
@@ -231,14 +233,29 @@ impl Signals {
         Ok(Self {
             term: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            user: [
+                signal(SignalKind::user_defined1())?,
+                signal(SignalKind::user_defined2())?,
+            ],
         })
     }
 
-    /// The next signal's name. Cancel-safe.
+    /// The next signal that asks for the end. Cancel-safe.
     async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.term.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+        loop {
+            let [user_1, user_2] = &mut self.user;
+            let signal = tokio::select! {
+                _ = self.term.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hangup.recv() => "SIGHUP",
+                _ = user_1.recv() => "SIGUSR1",
+                _ = user_2.recv() => "SIGUSR2",
+            };
+            info!(
+                signal,
+                "ignored: settings are read when pgnorth starts, and its log is no file"
+            );
         }
     }
 }

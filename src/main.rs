@@ -4,28 +4,29 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use pgnorth::config::{Refused, Settings};
+use pgnorth::metrics::Metrics;
+use pgnorth::telemetry::Log;
 use pgnorth::{app, telemetry};
-use tracing::{Level, enabled, error};
 
 fn main() -> ExitCode {
     let settings = match Settings::read(std::env::args_os(), |name| std::env::var_os(name)) {
         Ok(settings) => settings,
         Err(refused) => return refuse(&refused),
     };
-    if let Err(error) = telemetry::start(&settings.log, settings.log_format) {
-        complain(&error);
-        return ExitCode::FAILURE;
-    }
-    telemetry::announce(&settings);
-    app::run(settings).unwrap_or_else(|error| {
-        // In the log's own format, so that a reader of JSON is not given a stray line; but never lost to a filter.
-        if enabled!(Level::ERROR) {
-            error!(reason = %format_args!("{error:#}"), "pgnorth ends");
-        } else {
+    let metrics = Arc::new(Metrics::new());
+    let log = match Log::start(&settings.log, settings.log_format, &metrics) {
+        Ok(log) => log,
+        Err(error) => {
             complain(&format_args!("{error:#}"));
+            return ExitCode::FAILURE;
         }
+    };
+    telemetry::announce(&settings);
+    app::run(settings, metrics).unwrap_or_else(|error| {
+        log.ends(&format_args!("{error:#}"));
         ExitCode::FAILURE
     })
 }
@@ -44,7 +45,7 @@ fn refuse(refused: &Refused) -> ExitCode {
     }
 }
 
-/// Unlike `eprintln!`, it survives a closed stderr.
+/// Before there is a log. Unlike `eprintln!`, it survives a closed stderr.
 fn complain(what: &dyn std::fmt::Display) {
     let _unheard = writeln!(io::stderr(), "pgnorth: {what}");
 }

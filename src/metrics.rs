@@ -64,6 +64,8 @@ pub struct Metrics {
     pub publish_seconds: Histogram,
     /// 1 while the Service does not say what this publisher has decided.
     pub publish_behind: IntGauge,
+    /// Log lines that were not written, because nobody read stderr.
+    pub log_lines_lost: IntCounter,
     cluster_info: IntGaugeVec,
     build_info: GaugeVec,
 }
@@ -182,6 +184,10 @@ impl Metrics {
             publish_behind: make.gauge(
                 "pgnorth_publish_behind",
                 "1 while the Service does not say what this publisher has decided.",
+            ),
+            log_lines_lost: make.counter(
+                "pgnorth_log_lines_lost_total",
+                "Log lines that were lost, because nobody read standard error.",
             ),
             cluster_info: make.gauges(
                 "pgnorth_cluster_info",

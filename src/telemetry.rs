@@ -1,32 +1,90 @@
 //! The log: one line an event to stderr, as text for people or as JSON. It filters and writes; what is told is for each room to say.
 
 mod text;
+mod writer;
 
-use std::fmt;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::fmt::{self, Display};
+use std::fs::File;
 use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+use std::panic::{self, PanicHookInfo};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
 
 use tracing::field::display;
-use tracing::{Subscriber, info};
+use tracing::{Level, Subscriber, enabled, error, info};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
-use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+use self::writer::Queue;
 use crate::config::{COMMIT, Finding, Format, Job, LogFilter, Proxy, Publish, Settings, VERSION};
+use crate::metrics::Metrics;
 
-/// Starts logging for the whole process. Text is coloured when stderr is a terminal and NO_COLOR is not set.
-///
-/// # Errors
-/// When the process logs already.
-pub fn start(filter: &LogFilter, format: Format) -> Result<(), TryInitError> {
-    let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    tracing_subscriber::registry()
-        .with(env_filter(filter))
-        .with(layer(format, colour, io::stderr))
-        .try_init()
+/// How long the process' end may wait for the log to be written. A reader that is there takes microseconds.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// The log of a process. When it is dropped, what was logged is written, if anybody reads it.
+#[derive(Debug)]
+pub struct Log(Queue);
+
+impl Log {
+    /// Starts logging for the whole process, panics included. Text is coloured when stderr is a terminal and NO_COLOR is not set.
+    ///
+    /// # Errors
+    /// When the process logs already, or can have no further file or thread.
+    pub fn start(filter: &LogFilter, format: Format, metrics: &Metrics) -> Result<Self> {
+        let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        // Without the lock of `io::stderr`, which a thread that is stuck in a write would keep from all others.
+        let stderr = io::stderr().as_fd().try_clone_to_owned();
+        let stderr = File::from(stderr.context("cannot open standard error once more")?);
+        let queue = Queue::start(stderr, metrics.log_lines_lost.clone()).context("cannot start the log's thread")?;
+        tracing_subscriber::registry()
+            .with(env_filter(filter))
+            .with(layer(format, colour, queue.clone()))
+            .try_init()?;
+        let panicked = queue.clone();
+        panic::set_hook(Box::new(move |panic| tell_of_panic(panic, &panicked)));
+        Ok(Self(queue))
+    }
+
+    /// Logs why the process ends: in the log's own format, so that a reader of JSON is not given a stray line; but never lost to a filter.
+    pub fn ends(&self, reason: &dyn Display) {
+        tell_or_push(&self.0, "pgnorth ends", reason, None);
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.0.flush(FLUSH);
+    }
+}
+
+/// The standard library's own hook writes to stderr, and waits for whoever reads it.
+fn tell_of_panic(panic: &PanicHookInfo<'_>, queue: &Queue) {
+    let current = thread::current();
+    let thread = current.name().unwrap_or("unnamed");
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let what = panic.payload_as_str().unwrap_or("no text");
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then_some(backtrace);
+    let reason = format_args!("thread {thread} at {place}: {what}").to_string();
+    tell_or_push(queue, "a panic; this is a defect in pgnorth", &reason, backtrace);
+}
+
+fn tell_or_push(queue: &Queue, message: &str, reason: &dyn Display, backtrace: Option<Backtrace>) {
+    if enabled!(target: "pgnorth", Level::ERROR) {
+        error!(target: "pgnorth", %reason, backtrace = backtrace.map(display), "{message}");
+    } else {
+        queue.push(format!("pgnorth: {message}: {reason:#}\n").as_bytes());
+    }
 }
 
 /// Logs which build runs with which settings. They hold no secrets: a URL with a password is refused.

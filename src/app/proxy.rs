@@ -17,10 +17,11 @@ use crate::admin::{Admin, Operators};
 use crate::config;
 use crate::drain::Drain;
 use crate::kubernetes::Access;
+use crate::metrics::Metrics;
 use crate::orders::Orders;
 use crate::proxy::{Context, Proxy, Settings};
 
-pub(super) fn run(settings: &config::Proxy, control: &Runtime) -> Result<ExitCode> {
+pub(super) fn run(settings: &config::Proxy, metrics: Arc<Metrics>, control: &Runtime) -> Result<ExitCode> {
     let workers = workers(settings);
     // It keeps time for sessions, which run on workers of their own, and looks names up for them.
     let traffic = Builder::new_multi_thread()
@@ -29,15 +30,15 @@ pub(super) fn run(settings: &config::Proxy, control: &Runtime) -> Result<ExitCod
         .enable_all()
         .build()
         .context("cannot start the traffic thread")?;
-    let outcome = control.block_on(serve(settings, workers, traffic.handle()));
+    let outcome = control.block_on(serve(settings, metrics, workers, traffic.handle()));
     // Sessions have ended or were forced; a name look-up that hangs must not keep the process.
     traffic.shutdown_background();
     outcome
 }
 
-async fn serve(settings: &config::Proxy, workers: usize, traffic: &Handle) -> Result<ExitCode> {
+async fn serve(settings: &config::Proxy, metrics: Arc<Metrics>, workers: usize, traffic: &Handle) -> Result<ExitCode> {
     let mut signals = Signals::new().context("cannot listen for signals")?;
-    let shared = Shared::new();
+    let shared = Shared::new(metrics);
     let drain = Drain::default();
     let mut tasks = Tasks::new();
     let stop_admin = CancellationToken::new();

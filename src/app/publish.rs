@@ -12,12 +12,13 @@ use super::{Patience, Shared, Signals, Tasks, ended_early, start_discovery};
 use crate::admin::Admin;
 use crate::config;
 use crate::kubernetes::Access;
+use crate::metrics::Metrics;
 use crate::orders::Orders;
 use crate::publish::{Publisher, Settings};
 
-pub(super) async fn run(settings: &config::Publish) -> Result<ExitCode> {
+pub(super) async fn run(settings: &config::Publish, metrics: Arc<Metrics>) -> Result<ExitCode> {
     let mut signals = Signals::new().context("cannot listen for signals")?;
-    let shared = Shared::new();
+    let shared = Shared::new(metrics);
     let mut tasks = Tasks::new();
     let stop = CancellationToken::new();
 

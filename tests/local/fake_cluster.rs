@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -103,6 +104,15 @@ impl FakeCluster {
 impl Product {
     /// Starts the binary; afterwards it listens. It need not know a leader yet.
     pub async fn start(cluster: &FakeCluster, flags: &[&str]) -> Self {
+        let product = Self::spawn(cluster, flags, None);
+        let line = product
+            .logs("listening", |event| event["fields"]["message"] == "listening")
+            .await;
+        product.listens(&line)
+    }
+
+    /// Starts the binary. Its log goes to `stderr`; to a file of its own, if there is none.
+    pub fn spawn(cluster: &FakeCluster, flags: &[&str], stderr: Option<Stdio>) -> Self {
         let folder = TempDir::new().unwrap();
         let kubeconfig = write_kubeconfig(folder.path(), cluster.api.address);
         let log = File::create(folder.path().join("log")).unwrap();
@@ -113,23 +123,24 @@ impl Product {
             .args(["--log-format", "json"])
             .args(flags)
             .stdin(Stdio::null())
-            .stderr(log.try_clone().unwrap())
+            .stderr(stderr.unwrap_or_else(|| log.try_clone().unwrap().into()))
             .stdout(log)
             .spawn()
             .unwrap();
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut product = Self {
+        Self {
             child,
             folder,
             address: nowhere,
             admin: nowhere,
-        };
-        let line = product
-            .logs("listening", |event| event["fields"]["message"] == "listening")
-            .await;
+        }
+    }
+
+    /// Learns the ports from the log's line.
+    pub fn listens(mut self, line: &Value) -> Self {
         let address = |field: &str| line["fields"][field].as_str().unwrap().parse().unwrap();
-        (product.address, product.admin) = (address("postgres"), address("admin"));
-        product
+        (self.address, self.admin) = (address("postgres"), address("admin"));
+        self
     }
 
     /// The log as it was written.
@@ -237,8 +248,12 @@ impl Product {
 
     /// SIGTERM.
     pub fn is_asked_to_end(&self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.gets(Signal::TERM);
+    }
+
+    /// Sends a signal.
+    pub fn gets(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Waits until the process has ended; returns its exit code.

@@ -1,0 +1,240 @@
+//! Writes the log from a thread of its own. Whoever logs leaves a line in memory and goes on: a reader that has stopped costs lines, which are counted, and
+//! nothing else.
+
+use std::io::{self, Write};
+use std::mem::take;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use prometheus::IntCounter;
+use tracing::warn;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Bytes that may wait to be written. A line has some 200: enough for a burst, and little beside what sessions take.
+const ROOM: usize = 1 << 20;
+/// A stderr that somebody else has made non-blocking is tried again after this.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// Where lines are left. Clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct Queue(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+    /// Every line that was lost.
+    lost: IntCounter,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    lines: Vec<u8>,
+    /// Lines lost since that was last told.
+    untold: u64,
+    /// The thread has taken lines, and has not written all of them yet.
+    writing: bool,
+}
+
+/// One line, on its way into the queue. It is left there as a whole, when dropped.
+pub(super) struct Line<'queue> {
+    queue: &'queue Queue,
+    bytes: Vec<u8>,
+}
+
+impl Queue {
+    /// Starts the thread. It lives as long as the process, and may be stuck in a write when that ends.
+    ///
+    /// # Errors
+    /// When there can be no further thread.
+    pub(super) fn start(sink: impl Write + Send + 'static, lost: IntCounter) -> io::Result<Self> {
+        let queue = Self(Arc::new(Shared {
+            waiting: Mutex::default(),
+            changed: Condvar::new(),
+            lost,
+        }));
+        let reader = queue.clone();
+        thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || reader.write_to(sink))?;
+        Ok(queue)
+    }
+
+    /// Leaves a line, its line break included. Never waits for the log's reader.
+    pub(super) fn push(&self, line: &[u8]) {
+        let mut waiting = self.lock();
+        if waiting.lines.len() + line.len() > ROOM {
+            waiting.untold += 1;
+            self.0.lost.inc();
+            return;
+        }
+        waiting.lines.extend_from_slice(line);
+        drop(waiting);
+        self.0.changed.notify_all();
+    }
+
+    /// Waits until everything is written, but not longer than `patience`.
+    pub(super) fn flush(&self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        let mut waiting = self.lock();
+        while waiting.writing || !waiting.lines.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            let woken = self.0.changed.wait_timeout(waiting, left);
+            waiting = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn write_to(&self, mut sink: impl Write) {
+        loop {
+            let (lines, untold) = self.take();
+            if untold > 0 {
+                // There is room for this line now; it comes after those that fitted.
+                warn!(
+                    lines = untold,
+                    "log lines were lost, because nobody read standard error"
+                );
+            }
+            let unwritten = write(&mut sink, &lines);
+            let lines = unwritten.iter().filter(|byte| **byte == b'\n').count();
+            self.0.lost.inc_by(lines as u64);
+            self.lock().writing = false;
+            self.0.changed.notify_all();
+        }
+    }
+
+    /// Waits for lines, and takes all of them.
+    fn take(&self) -> (Vec<u8>, u64) {
+        let mut waiting = self.lock();
+        while waiting.lines.is_empty() {
+            waiting = self.0.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+        waiting.writing = true;
+        (take(&mut waiting.lines), take(&mut waiting.untold))
+    }
+
+    /// A panic while it is held leaves whole lines behind.
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes all of it, however long that takes; returns what could not be written since the sink is broken.
+fn write<'lines>(sink: &mut impl Write, mut lines: &'lines [u8]) -> &'lines [u8] {
+    while !lines.is_empty() {
+        match sink.write(lines) {
+            Ok(0) => return lines,
+            Ok(count) => lines = &lines[count..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(RETRY),
+            Err(_) => return lines,
+        }
+    }
+    lines
+}
+
+impl<'queue> MakeWriter<'queue> for Queue {
+    type Writer = Line<'queue>;
+
+    fn make_writer(&'queue self) -> Line<'queue> {
+        Line {
+            queue: self,
+            bytes: Vec::new(),
+        }
+    }
+}
+
+impl Write for Line<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        self.queue.push(&self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+
+    const HANG: Duration = Duration::from_secs(60);
+
+    /// A sink that takes a write only when the test does.
+    struct Stuck(Sender<Vec<u8>>, Receiver<io::Result<()>>);
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.send(bytes.to_vec()).unwrap();
+            self.1.recv().unwrap()?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The queue, what is being written, and what lets a write end.
+    fn stuck() -> (Queue, Receiver<Vec<u8>>, Sender<io::Result<()>>) {
+        let ((written, seen), (let_go, allowed)) = (channel(), channel());
+        let lost = IntCounter::new("lost", "lost").unwrap();
+        let queue = Queue::start(Stuck(written, allowed), lost).unwrap();
+        (queue, seen, let_go)
+    }
+
+    #[test]
+    fn lines_that_do_not_fit_are_counted_and_those_that_do_are_kept_whole() {
+        let (queue, seen, let_go) = stuck();
+        queue.push(b"first\n");
+        assert_eq!(seen.recv_timeout(HANG).unwrap(), b"first\n");
+        // From here on the thread is stuck.
+        let line = [&[b'x'; 1023][..], b"\n"].concat();
+        for _ in 0..ROOM / line.len() + 3 {
+            queue.push(&line);
+        }
+        assert_eq!(queue.0.lost.get(), 3);
+        let_go.send(Ok(())).unwrap();
+        assert_eq!(seen.recv_timeout(HANG).unwrap(), line.repeat(ROOM / line.len()));
+        assert_eq!(queue.lock().untold, 0, "told");
+        let_go.send(Ok(())).unwrap();
+        queue.flush(HANG);
+        assert_eq!(queue.0.lost.get(), 3);
+    }
+
+    #[test]
+    fn a_flush_waits_for_the_last_line_and_not_for_ever() {
+        let (queue, seen, let_go) = stuck();
+        queue.push(b"last\n");
+        seen.recv_timeout(HANG).unwrap();
+        queue.flush(Duration::ZERO);
+        assert!(queue.lock().writing);
+        let_go.send(Ok(())).unwrap();
+        queue.flush(HANG);
+        assert!(!queue.lock().writing);
+    }
+
+    #[test]
+    fn a_closed_standard_error_loses_lines_and_a_non_blocking_one_does_not() {
+        let (queue, seen, let_go) = stuck();
+        queue.push(b"one\ntwo\n");
+        seen.recv_timeout(HANG).unwrap();
+        let_go.send(Err(io::ErrorKind::WouldBlock.into())).unwrap();
+        assert_eq!(seen.recv_timeout(HANG).unwrap(), b"one\ntwo\n", "once more");
+        let_go.send(Err(io::ErrorKind::BrokenPipe.into())).unwrap();
+        queue.flush(HANG);
+        assert_eq!(queue.0.lost.get(), 2);
+    }
+}

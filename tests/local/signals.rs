@@ -1,0 +1,26 @@
+//! What signals mean: SIGTERM and SIGINT ask for the end; those that elsewhere mean "reload" or "reopen the log" mean nothing.
+
+use rustix::process::Signal;
+
+use crate::fake_cluster::{FakeCluster, Product};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sighup_ends_neither_the_process_nor_a_session() {
+    let cluster = FakeCluster::start(20).await;
+    let mut product = Product::start(&cluster, &[]).await;
+    let mut session = product.session().await;
+    for (signal, name) in [
+        (Signal::HUP, "SIGHUP"),
+        (Signal::USR1, "SIGUSR1"),
+        (Signal::USR2, "SIGUSR2"),
+    ] {
+        product.gets(signal);
+        product
+            .logs(name, |event| {
+                event["fields"]["signal"] == name && event["level"] == "INFO"
+            })
+            .await;
+        session.lives().await;
+        product.lives();
+    }
+}

@@ -180,6 +180,7 @@ fn start_discovery(
         metrics: shared.metrics.clone(),
         recorder: shared.recorder.clone(),
         events,
+        repeats: shared.repeats.clone(),
         readiness: shared.readiness.clone(),
         policy: Policy {
             switchover_hold: patience.switchover_hold,

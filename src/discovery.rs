@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tracing::{debug, info, warn};
+use tracing::{Level, debug, info, warn};
 
 use crate::discovery::patroni::{Plan, Target, sleep_until};
 use crate::events::{Events, Happening};
@@ -26,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::orders::Order;
 use crate::readiness::ReadinessHandle;
 use crate::recorder::Recorder;
+use crate::repeats::Repeats;
 use crate::slot::{Cut, LeaderSlot, ending};
 
 /// The discovery loop.
@@ -38,6 +39,8 @@ pub struct Discovery {
     pub recorder: Arc<Recorder>,
     /// Tells Kubernetes of them.
     pub events: Events,
+    /// Keeps lines that repeat out of the log.
+    pub repeats: Repeats,
     /// Told once a source has answered.
     pub readiness: ReadinessHandle,
     /// What the operator chose.
@@ -167,12 +170,18 @@ impl Discovery {
         self.publish(&verdict, &reason, told);
         if changed {
             self.tell_change(&verdict, &reason, told, now);
-        } else if std::mem::discriminant(&verdict.reason) != std::mem::discriminant(&told.verdict.reason) {
+        } else if self.is_another_kind(&verdict, &told.verdict) {
             info!(%reason, "{}", still(&verdict.course));
         } else {
             debug!(%reason, "{}", still(&verdict.course));
         }
         told.verdict = verdict;
+    }
+
+    /// Whether the reason is of another kind than before. Kinds that alternate are told once, then counted.
+    fn is_another_kind(&self, verdict: &Verdict, before: &Verdict) -> bool {
+        let kind = |verdict: &Verdict| format!("{}: {}", still(&verdict.course), verdict.reason.as_str());
+        verdict.reason.as_str() != before.reason.as_str() && self.repeats.is_news_at(Level::INFO, &kind(verdict))
     }
 
     /// Sessions that must end are told so at once, before anything else; only a lock that was given up cleanly leaves them `failover_drain`.
@@ -338,5 +347,71 @@ fn still(course: &Course) -> &'static str {
         Course::Route(_) => "still routing to the leader",
         Course::Hold(_) => "still holding new clients",
         Course::Fence => "still fencing",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::leader::Address;
+    use crate::repeats::capture::Log;
+
+    #[tokio::test(start_paused = true)]
+    async fn reasons_that_alternate_do_not_flood_the_log() {
+        let log = Log::default();
+        let _logs_here = log.install();
+        let metrics = Arc::new(Metrics::new());
+        let discovery = Discovery {
+            slot: Arc::new(LeaderSlot::new("starting")),
+            recorder: Arc::new(Recorder::new(metrics.clone())),
+            metrics,
+            events: Events::default(),
+            repeats: Repeats::default(),
+            readiness: ReadinessHandle::starting("starting"),
+            policy: Policy {
+                switchover_hold: Duration::from_secs(10),
+                report_life: Duration::from_secs(3),
+            },
+            failover_drain: Duration::ZERO,
+            observations: mpsc::channel(1).1,
+            complaints: mpsc::channel(1).1,
+            orders: mpsc::channel(1).1,
+            plan: watch::Sender::default(),
+            seen: watch::Sender::default(),
+        };
+        let leader = Leader {
+            member: "a".into(),
+            address: Address::new("10.0.0.7", 5432).unwrap(),
+            timeline: None,
+        };
+        let route = |reason| Verdict {
+            course: Course::Route(leader.clone()),
+            reason,
+            held: None,
+            recheck_at: None,
+        };
+        let mut told = Told {
+            verdict: route(Reason::LockAndReport("a".into())),
+            held_since: None,
+            leaderless_since: None,
+            last_leader: Some(leader.clone()),
+            draining: None,
+            cutting: None,
+        };
+
+        for _ in 0..500 {
+            let silent = Reason::LockAlone("a".into(), "no answer within 1 s".into());
+            for reason in [silent, Reason::LockAndReport("a".into())] {
+                discovery.follow(route(reason), &mut told, Instant::now());
+            }
+        }
+        assert_eq!(log.lines().len(), 2, "each kind of reason once");
+        tokio::time::sleep(Duration::from_secs(31)).await;
+        let lines = log.lines();
+        assert_eq!(lines.len(), 2, "{lines:#?}");
+        assert!(
+            lines.iter().all(|line| line.starts_with("… and 499 more like it")),
+            "{lines:#?}"
+        );
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::{debug, info};
 
+use crate::backoff::jittered;
 use crate::config::Pod;
 use crate::kubernetes::{Access, Connection, why};
 
@@ -101,7 +102,7 @@ impl Writer {
                 Ok(Err(error)) => debug!("a Kubernetes Event cannot be written yet: {}", why(&error)),
                 Err(_) => debug!("a Kubernetes Event cannot be written yet: no answer within 2 s"),
             }
-            tokio::time::sleep(RETRY).await;
+            tokio::time::sleep(jittered(RETRY)).await;
         }
         debug!("a Kubernetes Event is given up");
     }

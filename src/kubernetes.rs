@@ -3,6 +3,7 @@
 //! A pod's token may appear after its containers have started. So inside a pod, missing credentials are waited for; anywhere else they are a mistake. That a
 //! token was replaced is noticed by kube, which reads its file anew once a minute.
 
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,12 +12,17 @@ use thiserror::Error;
 use tokio::sync::OnceCell;
 use tracing::{info, warn};
 
+use crate::backoff::Backoff;
+
 /// How long one connection to the API may take.
 const DEADLINE: Duration = Duration::from_secs(1);
-/// How long a connection of a watch may be quiet: a list that is never answered, or a dead stream. Bookmarks come about once a minute.
-const READ_TIMEOUT: Duration = Duration::from_secs(90);
-/// The pause before missing credentials are looked for again, and the longest such pause.
-const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// How long a connection may be quiet: a list that is never answered, or a watch that the server should have ended long ago.
+pub const READ_TIMEOUT: Duration = Duration::from_secs(90);
+/// How long the API server is asked to keep a watch open: a different time for each, so that not all are opened anew together. kube waits 5 s longer, then
+/// takes the stream for dead and opens another: before the connection is given up, which would look like an API that does not answer.
+pub const WATCH_SECONDS: RangeInclusive<u32> = 60..=80;
+/// The pauses before missing credentials are looked for again.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
 /// Kubernetes sets it in every pod.
 const IN_A_POD: &str = "KUBERNETES_SERVICE_HOST";
 
@@ -84,10 +90,9 @@ impl Access {
     }
 
     async fn wait(&self) -> Connection {
-        let (mut pause, longest) = RETRY;
+        let mut backoff = RETRY;
         loop {
-            tokio::time::sleep(pause).await;
-            pause = (2 * pause).min(longest);
+            tokio::time::sleep(backoff.pause()).await;
             if let Ok(connection) = connect().await {
                 info!("this pod's credentials are there");
                 *self.missing.lock().unwrap_or_else(PoisonError::into_inner) = None;

@@ -10,12 +10,13 @@
 //! | 4 | [`discovery`], [`proxy`], [`publish`], [`admin`] (never each other) |
 //! | 3 | [`recorder`], [`events`] |
 //! | 2 | [`slot`], [`drain`], [`metrics`], [`readiness`], [`resolver`], [`kubernetes`], [`waits`], [`orders`], [`repeats`] |
-//! | 1 | [`leader`], [`ending`], [`config`] (no I/O, no clock, no tokio) |
+//! | 1 | [`leader`], [`ending`], [`config`], [`backoff`] (no I/O, no clock, no tokio) |
 //!
 //! ARCHITECTURE.md walks one session and one change of leader through the house.
 
 pub mod admin;
 pub mod app;
+pub mod backoff;
 pub mod config;
 pub mod discovery;
 pub mod doctor;

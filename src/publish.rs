@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::backoff::Backoff;
 use crate::kubernetes::Access;
 use crate::leader::{Host, Leader};
 use crate::metrics::{Metrics, Published};
@@ -36,8 +37,8 @@ const LOOK: Duration = Duration::from_secs(10);
 const LOOK_BY_NAME: Duration = Duration::from_secs(3);
 /// A publisher that has just started knows less than the one before it: it takes no address away before it had time to find a leader.
 const SETTLE: Duration = Duration::from_secs(2);
-/// The pause before a write is tried again, and the longest such pause.
-const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
+/// The pauses before a write is tried again.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(2));
 /// How long a leader's name may take to resolve.
 const RESOLVE: Duration = Duration::from_secs(1);
 
@@ -83,7 +84,9 @@ struct Memory {
     /// The verdict that the objects agree with.
     done: Option<Instant>,
     looked: Option<Instant>,
+    /// Tries that failed in a row, and the pause after the next one.
     failures: u32,
+    backoff: Option<Backoff>,
     /// What was told of last, so that it is told once.
     told: Option<String>,
 }
@@ -146,7 +149,7 @@ impl Publisher {
                     false => self.stand_by(&mut target, &mut memory).await?,
                 };
                 tokio::select! {
-                    () = self.slot.superseded(&term) => memory.failures = 0,
+                    () = self.slot.superseded(&term) => memory.backoff = None,
                     Ok(()) = writes.changed() => {}
                     () = tokio::time::sleep(next) => {}
                 }
@@ -264,7 +267,7 @@ impl Publisher {
         if memory.told.take().is_some() {
             info!(%service, "the Service is up to date again");
         }
-        memory.failures = 0;
+        (memory.failures, memory.backoff) = (0, None);
         if !changed {
             if is_news {
                 self.metrics.published(Published::Unchanged);
@@ -299,8 +302,7 @@ impl Publisher {
     /// A conflict is no fault: the objects are read again, and decided upon again.
     fn failed(&self, target: &mut Target, memory: &mut Memory, trouble: &Trouble) -> Duration {
         let service = target.title();
-        let (first, longest) = RETRY;
-        let pause = (first * 2_u32.saturating_pow(memory.failures.min(10))).min(longest);
+        let pause = memory.backoff.get_or_insert(RETRY).pause();
         memory.failures += 1;
         target.seen = None;
         if let Trouble::Conflict(_) = trouble {

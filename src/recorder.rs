@@ -33,7 +33,7 @@ pub struct Failover {
     pub lock_moved_after_seconds: Option<f64>,
     /// From the first sign until the new leader was verified to accept writes, and got the waiting clients.
     pub writable_after_seconds: f64,
-    /// From the verification to the first session on the new leader; none until there is one.
+    /// From the verification to the first session of a client that waited for it; none until there is one, or where nobody waited.
     pub first_session_after_seconds: Option<f64>,
     /// Sessions to the former leader that pgnorth ended.
     pub sessions_cut: u64,
@@ -227,22 +227,19 @@ impl Recorder {
         let Some(last) = book.past.back_mut().filter(|last| last.to == leader.member) else {
             return;
         };
-        if last.first_session_after_seconds.is_none() {
-            last.first_session_after_seconds = Some(since_writable.as_secs_f64());
-            if waited > since_writable {
-                self.metrics.failover_phase(FailoverPhase::FirstSession, since_writable);
-            }
-            info!(leader = %leader, after_ms = millis(since_writable), "first session on the new leader");
-        }
-        // Who waited longer than the new leader has been one was held by this change.
-        if waited > since_writable {
-            last.clients_held += 1;
-            last.longest_hold_seconds = last.longest_hold_seconds.max(waited.as_secs_f64());
-        } else {
-            // The queue is through: from now on sessions pass by.
+        // A client that came later than the new leader was not held by this change: the queue is through, and later sessions pass by.
+        if waited <= since_writable {
             book.writable_at = None;
             self.attentive.store(book.open.is_some(), Ordering::Relaxed);
+            return;
         }
+        if last.first_session_after_seconds.is_none() {
+            last.first_session_after_seconds = Some(since_writable.as_secs_f64());
+            self.metrics.failover_phase(FailoverPhase::FirstSession, since_writable);
+            info!(leader = %leader, after_ms = millis(since_writable), "first session on the new leader");
+        }
+        last.clients_held += 1;
+        last.longest_hold_seconds = last.longest_hold_seconds.max(waited.as_secs_f64());
     }
 
     fn lock(&self) -> MutexGuard<'_, Book> {
@@ -310,6 +307,16 @@ mod tests {
         recorder.session(&leader("b"), Duration::from_secs(3_600));
         let failover = &recorder.failovers()[0];
         assert_eq!((failover.from.as_str(), failover.to.as_str()), ("a", "b"));
+        assert_eq!((failover.first_session_after_seconds, failover.clients_held), (None, 0));
+    }
+
+    #[test]
+    fn a_session_long_after_a_change_that_held_nobody_is_not_its_first_session() {
+        let recorder = Recorder::new(Arc::new(Metrics::new()));
+        recorder.sign(Instant::now(), "the lock moved", true, TTL);
+        recorder.writable(Instant::now(), &leader("a"), &leader("b"), true);
+        recorder.session(&leader("b"), Duration::ZERO);
+        let failover = &recorder.failovers()[0];
         assert_eq!((failover.first_session_after_seconds, failover.clients_held), (None, 0));
     }
 

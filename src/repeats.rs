@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tracing::warn;
+use tracing::{Level, info, warn};
 
 /// From a line to the one that counts what came after it.
 const QUIET: Duration = Duration::from_secs(30);
@@ -19,17 +19,22 @@ impl Repeats {
     /// Whether this fault is to be told in full, because none like it came lately. Those that are not are counted: a line tells how many, 30 s after the first, and
     /// each 30 s for as long as they go on. To be called on a runtime.
     pub fn is_news(&self, fault: &str) -> bool {
+        self.is_news_at(Level::WARN, fault)
+    }
+
+    /// The same for what is no fault: the line that counts is of this level, info or warn.
+    pub fn is_news_at(&self, level: Level, fault: &str) -> bool {
         if let Some(more) = self.lock().get_mut(fault) {
             *more += 1;
             return false;
         }
         self.lock().insert(fault.to_owned(), 0);
-        tokio::spawn(self.clone().count(fault.to_owned()));
+        tokio::spawn(self.clone().count(level, fault.to_owned()));
         true
     }
 
     /// Until a stretch was quiet.
-    async fn count(self, fault: String) {
+    async fn count(self, level: Level, fault: String) {
         loop {
             tokio::time::sleep(QUIET).await;
             let more = self.lock().get_mut(&fault).map_or(0, std::mem::take);
@@ -37,7 +42,11 @@ impl Repeats {
                 self.lock().remove(&fault);
                 return;
             }
-            warn!("… and {more} more like it in the last {} s: {fault}", QUIET.as_secs());
+            let seconds = QUIET.as_secs();
+            match level {
+                Level::WARN => warn!("… and {more} more like it in the last {seconds} s: {fault}"),
+                _ => info!("… and {more} more like it in the last {seconds} s: {fault}"),
+            }
         }
     }
 
@@ -47,15 +56,15 @@ impl Repeats {
     }
 }
 
+/// A log that tests can read.
 #[cfg(test)]
-mod tests {
+pub(crate) mod capture {
     use std::io::{self, Write};
 
     use super::*;
 
-    /// A log that can be read.
     #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
+    pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
     impl Write for Log {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -69,24 +78,36 @@ mod tests {
     }
 
     impl Log {
-        fn lines(&self) -> Vec<String> {
+        /// From now on this thread logs here: messages and fields, until the guard is dropped.
+        pub(crate) fn install(&self) -> tracing::subscriber::DefaultGuard {
+            let writer = self.clone();
+            let subscriber = tracing_subscriber::fmt()
+                .with_writer(move || writer.clone())
+                .without_time()
+                .with_level(false)
+                .with_target(false)
+                .with_ansi(false)
+                .finish();
+            tracing::subscriber::set_default(subscriber)
+        }
+
+        /// The lines since the last call.
+        pub(crate) fn lines(&self) -> Vec<String> {
             let text = String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap();
             text.lines().map(|line| line.trim().to_owned()).collect()
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::capture::Log;
+    use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn the_first_is_news_the_others_are_counted_and_after_a_quiet_stretch_it_is_news_again() {
         let log = Log::default();
-        let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_writer(move || writer.clone())
-            .without_time()
-            .with_level(false)
-            .with_target(false)
-            .with_ansi(false)
-            .finish();
-        let _logs_here = tracing::subscriber::set_default(subscriber);
+        let _logs_here = log.install();
         let repeats = Repeats::default();
         let after = async |seconds| tokio::time::sleep(Duration::from_secs(seconds)).await;
 

@@ -23,10 +23,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use crate::backoff::random;
 use crate::discovery::kubernetes::annotations::{Annotations, Malformed};
-use crate::discovery::kubernetes::faults::{Ended, Faults, Problems, is_gone};
+use crate::discovery::kubernetes::faults::{Ended, Faults, OTHER_RETRY, Problems, is_gone};
 use crate::discovery::kubernetes::lock::follow_lock;
-use crate::kubernetes::{Access, Connection};
+use crate::kubernetes::{Access, Connection, WATCH_SECONDS};
 use crate::leader::observation::{Claim, ObjectKind, Observation};
 use crate::repeats::Repeats;
 
@@ -108,7 +109,7 @@ impl Kubernetes {
         let mut spawn = |name: String, read: fn(ObjectKind, Option<&Annotations>) -> (Claim, Option<Malformed>)| {
             let (api, object) = (api.clone(), Named::new(api, name));
             let title = object.title.clone();
-            let open = move || watcher::watch_object(api.clone(), &object.name);
+            let open = move || watch_object(api.clone(), &object.name);
             let told = title.clone();
             let read = move |found: Option<K>, problems: &mut Problems| {
                 let (claim, problem) = read(kind, found.as_ref().map(ResourceExt::annotations));
@@ -130,9 +131,9 @@ impl Kubernetes {
     }
 
     fn spawn_pods(&self, api: Api<Pod>, namespace: &str, feed: Feed, watches: &mut JoinSet<()>) {
-        let config = watcher::Config::default().labels(&self.selector);
+        let selector = self.selector.clone();
         let title = format!("pods {namespace} with labels {}", self.selector);
-        let open = move || watcher::watcher(api.clone(), config.clone());
+        let open = move || watcher::watcher(api.clone(), watching().labels(&selector));
         watches.spawn(follow(
             title.clone(),
             "list and watch",
@@ -193,6 +194,41 @@ impl Feed {
     }
 }
 
+/// The API server ends each watch, and kube goes on from where it stood, by a new request: so a quiet stream is told from a dead one. A bookmark would not do,
+/// as the server sends none for a quiet kind of object until its version passes the watch's own.
+fn watching() -> watcher::Config {
+    let range = WATCH_SECONDS.end() - WATCH_SECONDS.start();
+    // Rounded down: the end of the range is a bound.
+    let more = (f64::from(range) * random()) as u32;
+    watcher::Config::default().timeout(WATCH_SECONDS.start() + more)
+}
+
+/// Watches one object by its name, as kube's `watch_object`, which takes no configuration: `None` while there is no such object.
+fn watch_object<K: Object>(
+    api: Api<K>,
+    name: &str,
+) -> impl Stream<Item = Result<Option<K>, watcher::Error>> + Send + use<K> {
+    let config = watching().fields(&format!("metadata.name={name}"));
+    let mut listed = false;
+    watcher::watcher(api, config).filter_map(move |event| {
+        let found = match event {
+            Ok(Event::Init) => {
+                listed = false;
+                None
+            }
+            Ok(Event::InitApply(object)) => {
+                listed = true;
+                Some(Ok(Some(object)))
+            }
+            Ok(Event::InitDone) => (!listed).then_some(Ok(None)),
+            Ok(Event::Apply(object)) => Some(Ok(Some(object))),
+            Ok(Event::Delete(_)) => Some(Ok(None)),
+            Err(error) => Some(Err(error)),
+        };
+        std::future::ready(found)
+    })
+}
+
 /// Follows what is no lock. Its faults are only told: the lock's watch speaks for the API.
 ///
 /// `rights` are the verbs that it takes, for the message when one is refused.
@@ -206,24 +242,28 @@ async fn follow<E, S>(
     S: Stream<Item = Result<E, watcher::Error>>,
 {
     let mut restart = feed.restart.subscribe();
-    let mut faults = Faults::new(&title, rights);
+    let mut faults = Faults::new(&title, rights, OTHER_RETRY);
     let mut problems = Problems::default();
     loop {
         let mut events = pin!(open());
         let ended = loop {
-            let event = match next(&mut events, &mut restart).await {
-                Ok(event) => event,
-                Err(ended) => break ended,
+            let event = tokio::select! {
+                biased;
+                event = next(&mut events, &mut restart) => match event {
+                    Ok(event) => event,
+                    Err(ended) => break ended,
+                },
+                () = faults.are_over() => continue,
             };
             let Some(claim) = read(event, &mut problems) else {
                 continue;
             };
-            faults.are_over();
+            faults.answered();
             if !feed.say(claim).await {
                 return;
             }
         };
-        faults.pause_after(ended).await;
+        faults.pause_after(ended, &mut restart).await;
     }
 }
 

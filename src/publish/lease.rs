@@ -37,6 +37,8 @@ struct Known {
     seen: Option<(Option<String>, Instant)>,
     renewed: Option<Instant>,
     failing: bool,
+    /// The holder that the log named last.
+    logged: Option<String>,
 }
 
 impl Lease {
@@ -57,6 +59,7 @@ impl Lease {
             if known.renewed.is_some_and(|renewed| renewed.elapsed() > GIVE_UP) && *holds.borrow() {
                 warn!(lease = %self.name, "the lease could not be renewed for {} s: this publisher stops writing", GIVE_UP.as_secs());
                 holds.send_replace(false);
+                known.logged = None;
             }
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -71,18 +74,15 @@ impl Lease {
     fn tell(&self, holds: &watch::Sender<bool>, known: &mut Known, holder: &str) {
         known.failing = false;
         let ours = holder == self.identity;
-        let changed = holds.send_if_modified(|holds| std::mem::replace(holds, ours) != ours);
-        let first = known.renewed.is_none()
-            && known
-                .seen
-                .as_ref()
-                .is_some_and(|(_, since)| since.elapsed() < EVERY / 2);
+        holds.send_if_modified(|holds| std::mem::replace(holds, ours) != ours);
+        // The Lease changes with each renewal by its holder; the log names a holder once.
+        if known.logged.as_deref() == Some(holder) {
+            return;
+        }
+        known.logged = Some(holder.to_owned());
         match ours {
-            true if changed => info!(lease = %self.name, "this publisher holds the lease, and writes"),
-            false if changed || first => {
-                info!(lease = %self.name, %holder, "standing by: another publisher holds the lease")
-            }
-            _ => {}
+            true => info!(lease = %self.name, "this publisher holds the lease, and writes"),
+            false => info!(lease = %self.name, %holder, "standing by: another publisher holds the lease"),
         }
     }
 
@@ -163,5 +163,34 @@ impl Lease {
                 warn!(lease = %self.name, "the lease could not be released, and stands for {} s more: {error}", DURATION.as_secs())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repeats::capture::Log;
+
+    #[tokio::test]
+    async fn a_standby_publisher_logs_the_holder_once_and_not_at_each_look() {
+        let nowhere = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+        let lease = Lease {
+            api: Api::namespaced(kube::Client::try_from(nowhere).unwrap(), "default"),
+            name: "pgnorth".into(),
+            identity: "one".into(),
+        };
+        let (holds, _) = watch::channel(false);
+        let mut known = Known::default();
+        let log = Log::default();
+        let _logs_here = log.install();
+        let mut holder_is = |holder: &str, version: u32| {
+            // The holder has just renewed, as it does before each look.
+            known.seen = Some((Some(version.to_string()), Instant::now()));
+            lease.tell(&holds, &mut known, holder);
+            log.lines().len()
+        };
+        assert_eq!((1..=20).map(|version| holder_is("two", version)).sum::<usize>(), 1);
+        assert_eq!((21..=40).map(|version| holder_is("three", version)).sum::<usize>(), 1);
+        assert_eq!((41..=60).map(|version| holder_is("one", version)).sum::<usize>(), 1);
     }
 }

@@ -42,6 +42,8 @@ struct State {
     /// Requests to create an Event are not answered.
     writes_hang: bool,
     gets: u32,
+    /// For how many seconds each watch was asked to be kept open.
+    watches: Vec<u64>,
 }
 
 /// How 410 Gone is told.
@@ -58,6 +60,7 @@ struct Query {
     name: Option<String>,
     labels: Option<String>,
     watch_from: Option<u64>,
+    seconds: Option<u64>,
 }
 
 enum Reply {
@@ -174,6 +177,11 @@ impl FakeApi {
     /// How many single objects were asked for.
     pub fn gets(&self) -> u32 {
         self.state().gets
+    }
+
+    /// For how many seconds each watch so far was asked to be kept open.
+    pub fn watches(&self) -> Vec<u64> {
+        self.state().watches.clone()
     }
 
     fn tell(&self) {
@@ -296,6 +304,7 @@ fn parse(target: &str) -> Option<(Query, bool)> {
         name: single.or(selected),
         labels: parameter("labelSelector"),
         watch_from: watches.then(|| from.unwrap_or(0)),
+        seconds: parameter("timeoutSeconds").and_then(|seconds| seconds.parse().ok()),
     };
     Some((query, get))
 }
@@ -321,7 +330,10 @@ impl State {
                 self.gone_told += 1;
                 Reply::Whole(410, failure(410, "Expired", "too old resource version"))
             }
-            Some(_) => Reply::Watch,
+            Some(_) => {
+                self.watches.push(query.seconds.unwrap_or(u64::MAX));
+                Reply::Watch
+            }
             None => {
                 let mut found = self.objects.iter().filter(|((kind, _), _)| *kind == query.kind);
                 if get {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::fake_cluster::{FakeCluster, Product};
+use pgnorth::kubernetes::READ_TIMEOUT;
+
+use crate::fake_cluster::{FakeCluster, Product, eventually};
 use crate::fake_patroni::Answer;
 
 const TTL: u32 = 4;
@@ -81,4 +83,25 @@ async fn an_api_that_hangs_costs_no_session_and_rest_names_the_next_leader() {
     session.ends().await;
     assert_eq!(product.session().await.member, "b");
     assert_eq!(cluster.a.visits(), 1);
+}
+
+/// A watch of a quiet object brings nothing, not even bookmarks: the server must end it before its connection is given up, which would look like an API that
+/// does not answer.
+#[tokio::test]
+async fn a_quiet_api_is_no_api_that_does_not_answer() {
+    const WATCHES: usize = 7;
+    let cluster = FakeCluster::start(TTL).await;
+    let _product = Product::start(&cluster, &[]).await;
+    let watches = eventually("everything is watched", async || {
+        let watches = cluster.api.watches();
+        (watches.len() >= WATCHES).then_some(watches)
+    })
+    .await;
+    // kube waits so much longer for the end than the server was asked for.
+    let longest = *watches.iter().max().unwrap() + 5;
+    assert!(longest < READ_TIMEOUT.as_secs(), "{watches:?}");
+    assert!(
+        watches.iter().any(|seconds| *seconds != watches[0]),
+        "all end together: {watches:?}"
+    );
 }

@@ -1,20 +1,28 @@
 //! What goes wrong with a watch: how long to pause, and what to tell, once.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kube::runtime::watcher;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::annotations::Malformed;
+use crate::backoff::{Backoff, jittered};
 
 /// Faults that recur within this are one row: a list that succeeds before each watch that fails is no recovery.
 const RECOVERED_AFTER: Duration = Duration::from_secs(5);
-/// Pause between two tries while the API does not answer.
-const RETRY: Duration = Duration::from_millis(500);
-/// Pause between two tries while the API has never answered but to forbid it: that changes only by an operator's hand. (An API server that has just started
-/// forbids everything for a moment, too, until it has loaded its roles.)
+/// The shortest pause between two tries while the API does not answer.
+const RETRY: Duration = Duration::from_millis(250);
+/// The longest one for the lock, which tells whether the API is back.
+pub(super) const LOCK_RETRY: Duration = Duration::from_secs(5);
+/// The longest one for any other object: it waits no longer than until the lock's watch has recovered.
+pub(super) const OTHER_RETRY: Duration = Duration::from_secs(10);
+/// Pause between two tries while the API has never answered but to forbid it: that changes only by an operator's hand.
 const FORBIDDEN_RETRY: Duration = Duration::from_secs(10);
+/// An API server that has just started forbids everything until it has loaded its roles. What is forbidden for longer is no longer allowed.
+const ROLES_LOAD: Duration = Duration::from_secs(30);
 
 /// What is wrong with objects: told once, and again when it changes.
 #[derive(Default)]
@@ -48,12 +56,16 @@ pub(super) enum Ended {
 pub(super) struct Faults {
     title: String,
     needs: &'static str,
+    backoff: Backoff,
     count: u64,
-    last: Option<Instant>,
-    /// An answer came before: who was allowed once is most likely allowed again in a moment.
+    /// An answer came before: what was allowed once is most likely allowed again in a moment.
     answered: bool,
+    /// The first answer since the last fault.
+    heard: Option<Instant>,
+    /// Since when everything is forbidden that was allowed before, and whether the log says that it lasts.
+    forbidden: Option<(Instant, bool)>,
     /// When the API last said that history is lost.
-    lost: Option<tokio::time::Instant>,
+    lost: Option<Instant>,
 }
 
 /// What to do about a fault.
@@ -63,76 +75,109 @@ pub(super) struct Fault {
 }
 
 impl Faults {
-    /// `needs`: the verbs to name where one is forbidden.
-    pub(super) fn new(title: &str, needs: &'static str) -> Self {
+    /// `needs`: the verbs to name where one is forbidden; `longest`: the longest pause between two tries.
+    pub(super) fn new(title: &str, needs: &'static str, longest: Duration) -> Self {
         Self {
             title: title.to_owned(),
             needs,
+            backoff: Backoff::new(RETRY, longest),
             count: 0,
-            last: None,
             answered: false,
+            heard: None,
+            forbidden: None,
             lost: None,
         }
     }
 
-    /// Waits until the stream may be opened anew.
-    pub(super) async fn pause_after(&mut self, ended: Ended) {
-        match ended {
-            Ended::Anew => {}
-            Ended::HistoryLost => self.history_lost().await,
-            Ended::Failed(error) => tokio::time::sleep(self.happened(&error).pause).await,
+    /// Waits until the stream may be opened anew; no longer than until all are.
+    pub(super) async fn pause_after(&mut self, ended: Ended, restart: &mut watch::Receiver<u64>) {
+        let pause = match ended {
+            Ended::Anew => return,
+            Ended::HistoryLost => self.history_lost(),
+            Ended::Failed(error) => self.happened(&error).pause,
+        };
+        tokio::select! {
+            () = sleep(pause) => {}
+            // The source that bumps it is gone: so is everything that this stream serves.
+            _ = restart.changed() => {}
         }
     }
 
-    /// The wait is for an API that says so again and again.
-    async fn history_lost(&mut self) {
+    /// The pause is for an API that says so again and again.
+    fn history_lost(&mut self) -> Duration {
         debug!("the history of {} is lost: listing anew", self.title);
-        if let Some(lost) = self.lost {
-            tokio::time::sleep_until(lost + RETRY).await;
+        let again = self.lost.is_some_and(|lost| lost.elapsed() < 2 * LOCK_RETRY);
+        self.lost = Some(Instant::now());
+        match again {
+            true => self.backoff.pause(),
+            false => Duration::ZERO,
         }
-        self.lost = Some(tokio::time::Instant::now());
     }
 
     pub(super) fn happened(&mut self, error: &watcher::Error) -> Fault {
         self.count += 1;
-        self.last = Some(Instant::now());
-        let forbidden = is_forbidden(error);
-        let why = if forbidden {
-            format!(
-                "{}: forbidden; the service account needs {} on it: {}",
-                self.title,
-                self.needs,
-                root(error)
-            )
-        } else {
-            format!("{}: {}", self.title, root(error))
-        };
+        self.heard = None;
+        if is_forbidden(error) {
+            return self.is_refused(error);
+        }
+        self.forbidden = None;
+        let why = format!("{}: {}", self.title, root(error));
         match self.count {
-            1 if forbidden => info!("{why}"),
             1 => warn!("the Kubernetes API does not answer: {why}"),
             _ => debug!(count = self.count, "the Kubernetes API still does not answer: {why}"),
         }
-        Fault {
-            pause: if forbidden && !self.answered {
-                FORBIDDEN_RETRY
-            } else {
-                RETRY
-            },
-            why,
-        }
+        let pause = self.backoff.pause();
+        Fault { pause, why }
     }
 
-    /// An answer came; `true` if that ended a row of faults, the last of which is some time ago.
-    pub(super) fn are_over(&mut self) -> bool {
+    fn is_refused(&mut self, error: &watcher::Error) -> Fault {
+        let (title, needs) = (&self.title, self.needs);
+        let lacks = format!(
+            "{title}: forbidden; the service account needs {needs} on it: {}",
+            root(error)
+        );
+        if !self.answered {
+            match self.count {
+                1 => info!("{lacks}"),
+                _ => debug!(count = self.count, "{lacks}"),
+            }
+            let pause = jittered(FORBIDDEN_RETRY);
+            return Fault { pause, why: lacks };
+        }
+        let pause = self.backoff.pause();
+        let (since, logged) = self.forbidden.get_or_insert((Instant::now(), false));
+        if since.elapsed() < ROLES_LOAD {
+            let why = format!(
+                "{title}: forbidden for the moment, and allowed before, as by an API server that has just started and has not loaded its roles yet"
+            );
+            match self.count {
+                1 => info!("{why}"),
+                _ => debug!(count = self.count, "{why}"),
+            }
+            return Fault { pause, why };
+        }
+        if !std::mem::replace(logged, true) {
+            warn!("{lacks} (it was allowed until {} s ago)", since.elapsed().as_secs());
+        }
+        Fault { pause, why: lacks }
+    }
+
+    /// An answer came.
+    pub(super) fn answered(&mut self) {
         self.answered = true;
-        if self.last.is_some_and(|last| last.elapsed() < RECOVERED_AFTER) {
-            return false;
+        self.heard.get_or_insert_with(Instant::now);
+    }
+
+    /// Waits until a row of faults is over, because no other came for a while since the answer; for ever if there is no such row. Cancel-safe.
+    pub(super) async fn are_over(&mut self) {
+        match self.heard.filter(|_| self.count > 0) {
+            Some(heard) => sleep_until(heard + RECOVERED_AFTER).await,
+            None => std::future::pending().await,
         }
         let count = std::mem::take(&mut self.count);
-        if count > 0 {
-            info!(faults = count, "the Kubernetes API answers again for {}", self.title);
-        }
-        count > 0
+        (self.forbidden, self.lost) = (None, None);
+        self.backoff.reset();
+        info!(faults = count, "the Kubernetes API answers again for {}", self.title);
     }
 }
 
@@ -161,5 +206,80 @@ pub(super) fn root(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => root(source),
         None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+    use crate::repeats::capture::Log;
+
+    fn forbidden() -> watcher::Error {
+        let status = Status::failure(
+            "endpoints \"pg\" is forbidden: User \"pgnorth\" cannot list resource",
+            "Forbidden",
+        );
+        watcher::Error::InitialListFailed(kube::Error::Api(status.with_code(403).boxed()))
+    }
+
+    fn refused() -> watcher::Error {
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        watcher::Error::InitialListFailed(kube::Error::Service(refused.into()))
+    }
+
+    fn faults() -> Faults {
+        Faults::new("endpoints default/pg", "get, list and watch", LOCK_RETRY)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_server_that_restarts_and_forbids_everything_for_a_moment_is_no_lack_of_rights() {
+        let log = Log::default();
+        let _logs_here = log.install();
+        let mut faults = faults();
+        faults.answered();
+        for _ in 0..3 {
+            let Fault { pause, why } = faults.happened(&forbidden());
+            assert!(why.contains("for the moment") && !why.contains("needs"), "{why}");
+            sleep(pause).await;
+        }
+        faults.answered();
+        faults.are_over().await;
+        let lines = log.lines();
+        assert!(!lines.concat().contains("needs"), "{lines:#?}");
+        assert_eq!(lines.len(), 2, "{lines:#?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rights_that_were_taken_away_are_a_warning_once_that_lasts() {
+        let log = Log::default();
+        let _logs_here = log.install();
+        let mut faults = faults();
+        faults.answered();
+        for _ in 0..100 {
+            sleep(faults.happened(&forbidden()).pause).await;
+        }
+        let lines = log.lines();
+        assert_eq!(lines.len(), 2, "{lines:#?}");
+        assert!(lines[1].contains("needs get, list and watch"), "{lines:#?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_hundred_pgnorths_that_lost_the_api_together_do_not_ask_it_in_step() {
+        let log = Log::default();
+        let _logs_here = log.install();
+        // Of 200 processes, the tries of each within an hour, by the 100 ms in which they fall.
+        let mut tries = vec![0_u32; 36_000];
+        for _ in 0..200 {
+            let mut faults = faults();
+            let mut at = Duration::ZERO;
+            while at < Duration::from_secs(3_600) {
+                tries[at.as_millis() as usize / 100] += 1;
+                at += faults.happened(&refused()).pause;
+            }
+        }
+        let most = tries.iter().skip(100).max().unwrap();
+        assert!(*most < 40, "{most} of 200 ask within 100 ms");
     }
 }

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::discovery::kubernetes::annotations::{self, Annotations};
-use crate::discovery::kubernetes::faults::{Ended, Fault, Faults, Problems};
-use crate::discovery::kubernetes::{DEADLINE, Feed, Named, OBJECT_RIGHTS, Object, next};
+use crate::discovery::kubernetes::faults::{Ended, Fault, Faults, LOCK_RETRY, Problems};
+use crate::discovery::kubernetes::{DEADLINE, Feed, Named, OBJECT_RIGHTS, Object, next, watch_object};
 use crate::leader::observation::{Claim, Lock, ObjectKind};
 
 /// How long a leader object that does not exist, or is not Patroni's, may be quiet before its watch is checked.
@@ -22,11 +22,11 @@ const QUIET_WITHOUT_LOCK: Duration = Duration::from_secs(30);
 /// Follows the leader object.
 pub(super) async fn follow_lock<K: Object>(api: Api<K>, kind: ObjectKind, object: Named, feed: Feed) {
     let mut restart = feed.restart.subscribe();
-    let mut faults = Faults::new(&object.title, OBJECT_RIGHTS);
+    let mut faults = Faults::new(&object.title, OBJECT_RIGHTS, LOCK_RETRY);
     let mut problems = Problems::default();
     let mut known: Option<Annotations> = None;
     loop {
-        let mut events = Box::pin(watcher::watch_object(api.clone(), &object.name));
+        let mut events = Box::pin(watch_object(api.clone(), &object.name));
         let opened = Instant::now();
         // It begins with the object as it stands: without delay.
         let mut check_at = opened + DEADLINE;
@@ -41,6 +41,11 @@ pub(super) async fn follow_lock<K: Object>(api: Api<K>, kind: ObjectKind, object
                     Ok(found) => (found, true),
                     Err(error) => break Ended::Failed(error),
                 },
+                () = faults.are_over() => {
+                    debug!(object = %object.title, "all watches start anew: they need not wait out their pauses");
+                    feed.restart_all();
+                    continue;
+                }
             };
             let found = found.map(|found| found.annotations().clone());
             let (lock, problem) = found.as_ref().map_or((None, None), annotations::lock);
@@ -52,7 +57,8 @@ pub(super) async fn follow_lock<K: Object>(api: Api<K>, kind: ObjectKind, object
             if !feed.say(Claim::Lock(kind, lock)).await {
                 return;
             }
-            if faults.are_over() || doubted {
+            faults.answered();
+            if doubted {
                 debug!(object = %object.title, "all watches start anew: their streams may be dead");
                 feed.restart_all();
             }
@@ -65,7 +71,7 @@ pub(super) async fn follow_lock<K: Object>(api: Api<K>, kind: ObjectKind, object
                 }
                 tokio::time::sleep(pause).await;
             }
-            Ended::Anew | Ended::HistoryLost => faults.pause_after(ended).await,
+            Ended::Anew | Ended::HistoryLost => faults.pause_after(ended, &mut restart).await,
         }
     }
 }

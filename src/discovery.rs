@@ -129,7 +129,16 @@ impl Discovery {
 
     fn take_in(&self, view: &mut View, observation: Observation) {
         debug!(claim = ?observation.claim, "observed");
+        let gone_back = view.gone_back();
         view.record(observation);
+        if let Some((from, to)) = view.gone_back().filter(|back| gone_back != Some(*back)) {
+            let leader = view.lock().and_then(|lock| lock.lock.holder.as_deref());
+            warn!(
+                leader,
+                "the cluster has gone back from timeline {from} to timeline {to}: the leader has renewed its lock for a whole ttl and says that it is a \
+                 running primary on {to}. If nobody has restored the cluster, what was written on timeline {from} is lost: look into it"
+            );
+        }
         if view.api_answered() || view.rest_answered() {
             self.readiness.ready();
         }

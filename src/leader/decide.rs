@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::leader::observation::{Pod, Report, Role};
 use crate::leader::reason::{NoLock, Reason};
-use crate::leader::view::{LockView, View};
+use crate::leader::view::{Heard, LockView, View};
 use crate::leader::{Course, Leader};
 use verdict::verdict;
 pub use verdict::{Held, Verdict};
@@ -152,7 +152,9 @@ impl Case<'_> {
             && (last.value.failsafe_active || last.value.holds_lock)
             && last.value.is_writable()
             && self.now < vouched + lock.lock.ttl
-            && self.lower_timeline(&last.value).is_none()
+            && self
+                .lower_timeline(&member, last.value.timeline, last.value.system.as_deref())
+                .is_none()
         {
             let leader = Leader {
                 timeline: last.value.timeline,
@@ -173,8 +175,8 @@ impl Case<'_> {
         verdict(Course::Fence, Reason::LeaseExpired(member, lock.lock.ttl))
     }
 
-    /// How a member stands, by its REST API's newest answer, or, while that is silent, by its pod's `status` if that is newer (Patroni writes it about a second
-    /// late). That it is writable counts only if it was said since `since`; that it is not, always.
+    /// How a member stands, by its REST API's newest answer, or, while that is silent, by its pod's `status` if that is newer ([`View::pod_as_of`]; Patroni writes
+    /// it about a second late). That it is writable counts only if it was said since `since`; that it is not, always.
     fn standing(&self, member: &str, since: Option<Instant>) -> Standing {
         let answers = self.view.answers(member);
         let last = answers.and_then(|answers| answers.last.as_ref());
@@ -184,19 +186,24 @@ impl Case<'_> {
         let silence = answers
             .and_then(|answers| answers.silent.as_ref())
             .filter(|_| asked_since);
+        let as_of = self.view.pod_as_of(member);
+        let newer_than = |last: &Heard<Report>| as_of.is_some_and(|as_of| last.at < as_of);
         let pod = self
             .view
             .pod(member)
-            .filter(|pod| silence.is_some() && pod.value.role.is_some() && last.is_none_or(|last| last.at < pod.at));
+            .filter(|pod| silence.is_some() && pod.value.role.is_some() && last.is_none_or(newer_than));
         let why = || {
             silence
                 .map_or("it has not answered yet", |silence| &silence.value)
                 .to_owned()
         };
-        let late = |at: Instant| since.is_some_and(|since| at < since);
+        let late = |at: Option<Instant>| since.is_some_and(|since| at < Some(since));
         let (standing, too_old) = match (pod, last) {
-            (Some(pod), _) => (self.standing_by_pod(&pod.value, why()), late(pod.at)),
-            (None, Some(last)) => (self.standing_by_report(&last.value), late(last.at) || silence.is_some()),
+            (Some(pod), _) => (self.standing_by_pod(&pod.value, why()), late(as_of)),
+            (None, Some(last)) => (
+                self.standing_by_report(member, &last.value),
+                late(Some(last.at)) || silence.is_some(),
+            ),
             (None, None) => (Standing::Silent(why()), false),
         };
         match standing {
@@ -205,12 +212,12 @@ impl Case<'_> {
         }
     }
 
-    fn standing_by_report(&self, report: &Report) -> Standing {
+    fn standing_by_report(&self, member: &str, report: &Report) -> Standing {
         match report.role {
             Role::StandbyLeader => Standing::StandbyLeader,
             Role::Other => Standing::Not(format!("it is still in recovery (state {:?})", report.state)),
             Role::Primary if !report.is_writable() => Standing::Not(format!("its state is {:?}", report.state)),
-            Role::Primary => match self.lower_timeline(report) {
+            Role::Primary => match self.lower_timeline(member, report.timeline, report.system.as_deref()) {
                 Some(what) => Standing::Not(what),
                 None => Standing::Writable(report.timeline),
             },
@@ -220,23 +227,27 @@ impl Case<'_> {
     fn standing_by_pod(&self, pod: &Pod, why: String) -> Standing {
         let role = pod.role.as_deref().map_or(Role::Other, Role::from_patroni);
         let running = pod.state.as_deref() == Some("running");
-        let newer = self.view.newer_timeline_than(pod.timeline, None);
-        match (role, newer) {
+        let lower_timeline = self.lower_timeline(&pod.name, pod.timeline, self.view.system_of(&pod.name));
+        match (role, lower_timeline) {
             (Role::StandbyLeader, _) => Standing::StandbyLeader,
             (Role::Primary, None) if running => Standing::WritableByPod(pod.timeline, why),
+            (Role::Primary, Some(what)) if running => Standing::Not(what),
             _ => Standing::Not(format!(
                 "its pod's status says so, and its REST API does not answer: {why}"
             )),
         }
     }
 
-    fn lower_timeline(&self, report: &Report) -> Option<String> {
-        let newest = self
-            .view
-            .newer_timeline_than(report.timeline, report.system.as_deref())?;
-        let timeline = report.timeline.unwrap_or_default();
+    /// Why a member's timeline speaks against it, and what ends that.
+    fn lower_timeline(&self, member: &str, timeline: Option<u32>, system: Option<&str>) -> Option<String> {
+        let newest = self.view.newer_timeline_than(timeline, system)?;
+        let timeline = timeline.unwrap_or_default();
+        let then = match self.view.lock() {
+            Some(_) => format!("clients go to it once {member} has renewed the leader lock for its whole ttl"),
+            None => format!("if the cluster was restored onto timeline {timeline} on purpose, restart pgnorth"),
+        };
         Some(format!(
-            "it is on timeline {timeline}, and a leader was seen on timeline {newest}"
+            "it is on timeline {timeline}, and a leader was seen on timeline {newest}; {then}"
         ))
     }
 
@@ -287,5 +298,7 @@ impl Case<'_> {
 mod attack;
 #[cfg(test)]
 mod histories;
+#[cfg(test)]
+mod restarts;
 #[cfg(test)]
 mod rules;

@@ -2,6 +2,8 @@
 //!
 //! A source that fails grows old; it never claims that there is no leader. What follows from all this is decided in `decide`.
 
+mod evidence;
+mod lock;
 mod renewals;
 #[cfg(test)]
 mod tests;
@@ -12,9 +14,10 @@ use std::time::{Duration, Instant};
 use crate::leader::Address;
 use crate::leader::observation::{
     Announcement, Claim, ClusterMember, ClusterSettings, Condition, Lock, ObjectKind, Observation, OperatorHold, Pod,
-    Report, Role,
+    Report,
 };
-use crate::leader::view::renewals::Renewals;
+use crate::leader::view::evidence::{NewestTimeline, PodView};
+pub use crate::leader::view::lock::LockView;
 
 /// Patroni's default, until the cluster has told its own.
 const DEFAULT_TTL: Duration = Duration::from_secs(30);
@@ -32,12 +35,12 @@ const RENEW_TIME: usize = 1;
 pub struct View {
     endpoints: Objects,
     config_maps: Objects,
-    pods: BTreeMap<String, Heard<Pod>>,
+    pods: BTreeMap<String, PodView>,
     listed: BTreeMap<String, ClusterMember>,
     answers: BTreeMap<String, Answers>,
     complaints: BTreeMap<String, Instant>,
     cluster: ClusterNews,
-    newest_timeline: Option<(String, u32)>,
+    newest_timeline: Option<NewestTimeline>,
     /// When each member last answered. It outlives the member's pod and row: forgetting it would start a lease anew.
     last_words: BTreeMap<String, Instant>,
     operator_hold: Option<OperatorHold>,
@@ -60,22 +63,6 @@ struct Objects {
     silent: Option<Heard<String>>,
     announcement: Option<Heard<Announcement>>,
     settings: Option<ClusterSettings>,
-}
-
-/// The lock, and the local times that matter about it.
-#[derive(Clone, Debug)]
-pub struct LockView {
-    /// What the object says.
-    pub lock: Lock,
-    /// When it last changed: renewed, moved or released. The lease counts from here: not from when the news came, if that took longer than lately.
-    /// Time in which the API was silent does not count.
-    pub renewed: Instant,
-    /// Since when it names this holder; `None` if it did when it was first seen.
-    pub held_since: Option<Instant>,
-    /// When it was last seen to change; `None` while it stands as it was first seen.
-    changed: Option<Instant>,
-    /// By this holder.
-    renewals: Renewals,
 }
 
 /// What a member's REST API said.
@@ -157,6 +144,7 @@ impl View {
             }
             Claim::Held(hold) => self.operator_hold = hold,
         }
+        self.follow_the_lock_to_an_older_timeline();
     }
 
     fn record_pod(&mut self, pod: Pod, at: Instant) {
@@ -173,13 +161,8 @@ impl View {
             answers.silent = Some(first(&answers.silent, NO_API_URL.to_owned(), at));
             answers.asked = Some(at);
         }
-        let wal = pod.xlog_location;
-        // A member that only writes has not changed: `at` stays.
-        let known = known.map(|mut known| {
-            known.value.xlog_location = wal;
-            known
-        });
-        self.pods.insert(pod.name.clone(), unchanged_or_new(known, pod, at));
+        let pod = PodView::new(known, pod, at);
+        self.pods.insert(pod.value.name.clone(), pod);
     }
 
     fn record_members(&mut self, members: Vec<ClusterMember>) {
@@ -197,14 +180,7 @@ impl View {
     }
 
     fn record_report(&mut self, member: String, report: Report, at: Instant) {
-        if let (true, true, Some(system), Some(timeline)) =
-            (report.holds_lock, report.is_writable(), &report.system, report.timeline)
-        {
-            let newest = self.newest_timeline.as_ref();
-            if newest.is_none_or(|(known, newest)| known != system || *newest < timeline) {
-                self.newest_timeline = Some((system.clone(), timeline));
-            }
-        }
+        self.note_timeline(&report);
         self.last_words
             .retain(|_, heard| at.saturating_duration_since(*heard) < LONGEST_LEASE);
         self.last_words.insert(member.clone(), at);
@@ -335,32 +311,6 @@ impl View {
         }
     }
 
-    /// How many members say of themselves, by an answer younger than `life` or by their pod's `status`, that they are a running primary.
-    pub fn primaries(&self, now: Instant, life: Duration) -> usize {
-        self.members()
-            .filter(|member| self.claims_primary(member, now, life))
-            .count()
-    }
-
-    fn claims_primary(&self, member: &str, now: Instant, life: Duration) -> bool {
-        let answers = self.answers.get(member).filter(|answers| answers.silent.is_none());
-        let fresh = answers
-            .and_then(|answers| answers.last.as_ref())
-            .filter(|last| now < last.at + life);
-        if let Some(last) = fresh {
-            return last.value.is_writable();
-        }
-        // Whoever is not asked (the lock is watched) tells by its pod. The dead do not take their word back: what was written before the lock moved
-        // counts for its holder alone.
-        let (Some(pod), Some(lock)) = (self.pods.get(member), self.lock()) else {
-            return false;
-        };
-        let holds = lock.lock.holder.as_deref() == Some(member);
-        let since_it_moved = lock.held_since.is_some_and(|moved| moved < pod.at);
-        let role = pod.value.role.as_deref().map(Role::from_patroni);
-        (holds || since_it_moved) && role == Some(Role::Primary) && pod.value.state.as_deref() == Some("running")
-    }
-
     /// Patroni's scope, as members tell it.
     pub fn scope(&self) -> Option<&str> {
         self.cluster.scope.as_deref()
@@ -405,11 +355,6 @@ impl View {
         of_pod.or_else(|| self.listed.get(member).and_then(|listed| listed.api_url.as_deref()))
     }
 
-    /// The pod of a member.
-    pub fn pod(&self, member: &str) -> Option<&Heard<Pod>> {
-        self.pods.get(member)
-    }
-
     /// What the newest answer to `/cluster` says of a member, and when it came.
     pub fn condition(&self, member: &str) -> Option<(&Condition, Instant)> {
         Some((&self.listed.get(member)?.condition, self.cluster.at?))
@@ -429,23 +374,16 @@ impl View {
     pub fn complaint(&self, member: &str) -> Option<Instant> {
         self.complaints.get(member).copied()
     }
-
-    /// The newest timeline that a leader was seen writable on, if a report on `system` is older than that.
-    pub fn newer_timeline_than(&self, timeline: Option<u32>, system: Option<&str>) -> Option<u32> {
-        let (known, newest) = self.newest_timeline.as_ref()?;
-        (system.is_none_or(|system| system == known) && timeline? < *newest).then_some(*newest)
-    }
 }
 
 impl Objects {
     fn record_lock(&mut self, lock: Option<Lock>, at: Instant) {
         let first_answer = !std::mem::replace(&mut self.answered, true);
         let silent_for = self.silent.take().map(|silent| at.saturating_duration_since(silent.at));
-        let known = self.lock.take().map(|known| LockView {
-            // Nobody could renew while the API was silent: that time does not count.
-            renewed: known.renewed + silent_for.unwrap_or_default(),
-            ..known
-        });
+        let known = self
+            .lock
+            .take()
+            .map(|known| known.after_silence(silent_for.unwrap_or_default()));
         self.lock = match (lock, known) {
             (None, _) => None,
             (Some(lock), Some(known)) if known.lock == lock => Some(known),
@@ -458,40 +396,6 @@ impl Objects {
                 })
             }
         };
-    }
-}
-
-impl LockView {
-    fn new(lock: Lock, at: Instant, changed: Option<Instant>) -> Self {
-        let mut renewals = Renewals::default();
-        if let Some(written) = lock.written {
-            renewals.delay_of(written, at, lock.ttl);
-        }
-        Self {
-            lock,
-            renewed: at,
-            held_since: changed,
-            changed,
-            renewals,
-        }
-    }
-
-    /// By the same holder.
-    fn renewed_by(mut self, lock: Lock, at: Instant, changed: Option<Instant>) -> Self {
-        let delay = lock
-            .written
-            .map(|written| self.renewals.delay_of(written, at, lock.ttl));
-        Self {
-            lock,
-            renewed: at.checked_sub(delay.unwrap_or_default()).unwrap_or(at),
-            changed,
-            ..self
-        }
-    }
-
-    /// When the lease runs out.
-    pub fn lease_end(&self) -> Instant {
-        self.renewed + self.lock.ttl
     }
 }
 

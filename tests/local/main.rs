@@ -16,6 +16,7 @@ mod doctor;
 mod documents;
 mod drain_after_release;
 mod events;
+mod evidence;
 mod fake_api;
 mod fake_cluster;
 mod fake_patroni;

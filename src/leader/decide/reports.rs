@@ -39,7 +39,7 @@ impl Case<'_> {
     }
 
     fn primary(&self, member: &str, report: &Report, reason: Reason, heard: Instant) -> Verdict {
-        if let Some(what) = self.lower_timeline(report) {
+        if let Some(what) = self.lower_timeline(member, report.timeline, report.system.as_deref()) {
             return verdict(Course::Hold(None), Reason::NotWritable(member.to_owned(), what));
         }
         let leader = match self.leader(member) {

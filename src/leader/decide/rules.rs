@@ -1,11 +1,13 @@
 //! The rules as a table: each row is a story, told second by second, and what must come of it.
 
+mod evidence;
 mod lock;
 mod operator;
 mod reports;
 
 use std::time::{Duration, Instant, SystemTime};
 
+use evidence::EVIDENCE;
 use lock::{SWITCHOVERS, WITH_THE_LOCK};
 use operator::HELD_BY_AN_OPERATOR;
 use reports::{API_SILENT, REST_ONLY};
@@ -217,6 +219,14 @@ impl Story {
         }))
     }
 
+    /// Its pod's status says how far it has come by now.
+    fn wrote_wal(self, member: &str, role: &str) -> Self {
+        self.heard(Claim::Pod(Pod {
+            xlog_location: Some(67_108_960),
+            ..pod(member, role)
+        }))
+    }
+
     fn announced(self, leader: Option<&str>, candidate: Option<&str>, starts_in: Option<f64>) -> Self {
         let starts = starts_in.map(|seconds| self.now + Duration::from_secs_f64(seconds));
         let announcement = Announcement {
@@ -355,9 +365,21 @@ fn pod(name: &str, role: &str) -> Pod {
 
 type Row = (&'static str, fn() -> Story);
 
+fn rows() -> Vec<Row> {
+    [
+        WITH_THE_LOCK,
+        SWITCHOVERS,
+        EVIDENCE,
+        API_SILENT,
+        REST_ONLY,
+        HELD_BY_AN_OPERATOR,
+    ]
+    .concat()
+}
+
 #[test]
 fn the_rules() {
-    for (name, story) in [WITH_THE_LOCK, SWITCHOVERS, API_SILENT, REST_ONLY, HELD_BY_AN_OPERATOR].concat() {
+    for (name, story) in rows() {
         eprintln!("{name}");
         let story = story();
         let again = story.verdict();

@@ -1,6 +1,7 @@
 //! What the view tells of leases and of members that say that they are primary.
 
 use super::*;
+use crate::leader::observation::Role;
 
 const LIFE: Duration = Duration::from_secs(3);
 const TTL: Duration = Duration::from_secs(30);

@@ -1,0 +1,112 @@
+//! A restart is never a cure: whatever was heard before, a process that has run for long comes to route wherever one would that begins now and lists
+//! everything anew.
+
+use proptest::prelude::*;
+
+use super::histories::{Run, TTL, any_report, history, member, pod};
+use super::*;
+use crate::leader::observation::{Claim, ClusterSettings, Lock, ObjectKind};
+
+/// Patroni's loop_wait.
+const LOOP: Duration = Duration::from_secs(3);
+
+/// What holds from now on: who holds the lock, what its REST API answers, what the pods say.
+#[derive(Clone, Debug)]
+struct Facts {
+    holder: &'static str,
+    answer: Result<Report, String>,
+    pods: Vec<Pod>,
+    paused: bool,
+}
+
+fn facts() -> impl Strategy<Value = Facts> {
+    let answer = prop_oneof![3 => Just(Err("no answer".to_owned())), 1 => any_report().prop_map(Ok)];
+    (
+        member(),
+        answer,
+        prop::collection::vec(pod(), 0..6),
+        prop::bool::weighted(0.2),
+    )
+        .prop_map(|(holder, answer, pods, paused)| {
+            // The last of each name.
+            let by_name: std::collections::BTreeMap<_, _> =
+                pods.into_iter().map(|pod| (pod.name.clone(), pod)).collect();
+            Facts {
+                holder,
+                answer,
+                pods: by_name.into_values().collect(),
+                paused,
+            }
+        })
+}
+
+impl Facts {
+    /// What a list of everything brings.
+    fn listed(&self, renewal: usize) -> Vec<Claim> {
+        let settings = ClusterSettings {
+            paused: self.paused,
+            standby_cluster: false,
+        };
+        vec![
+            self.lock(renewal),
+            Claim::Lock(ObjectKind::ConfigMap, None),
+            Claim::Announcement(ObjectKind::Endpoints, None),
+            Claim::Settings(ObjectKind::Endpoints, Some(settings)),
+            Claim::Pods(self.pods.clone()),
+            self.answer(),
+        ]
+    }
+
+    fn lock(&self, renewal: usize) -> Claim {
+        let lock = Lock {
+            holder: Some(self.holder.into()),
+            ttl: TTL,
+            renewal: [None, Some(format!("renewed {renewal}")), None],
+            written: None,
+        };
+        Claim::Lock(ObjectKind::Endpoints, Some(lock))
+    }
+
+    fn answer(&self) -> Claim {
+        Claim::Report(self.holder.into(), self.answer.clone())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_restart_is_never_a_cure(
+        history in history(),
+        outage in 0..60_u64,
+        facts in facts(),
+        order in Just((0..6).collect::<Vec<usize>>()).prop_shuffle(),
+    ) {
+        let mut old = Run::new();
+        for (pause, claim) in history {
+            old.now += pause;
+            old.hear(claim);
+        }
+        old.now += Duration::from_secs(outage);
+        let mut fresh = Run::new();
+        fresh.now = old.now;
+        let listed = facts.listed(0);
+        for place in order {
+            old.hear(listed[place].clone());
+            fresh.hear(listed[place].clone());
+        }
+        // So many renewals that a whole ttl lies between the first and the last.
+        for renewal in 1..=TTL.as_secs().div_ceil(LOOP.as_secs()) + 1 {
+            for run in [&mut old, &mut fresh] {
+                run.now += LOOP;
+                run.hear(facts.lock(renewal as usize));
+                run.hear(facts.answer());
+                run.check()?;
+            }
+        }
+        let [old, fresh] = [&old, &fresh].map(|run| &run.verdict);
+        if facts.answer.is_ok() || fresh.course.open_to().is_some() {
+            prop_assert_eq!(old.course.open_to(), fresh.course.open_to(), "{} / {}", old.reason, fresh.reason);
+        }
+    }
+}

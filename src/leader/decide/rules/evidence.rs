@@ -1,0 +1,154 @@
+//! Where a member's REST API is silent for good: how old its pod's status is; and timelines that went back.
+
+use super::*;
+
+/// Patroni renews every three seconds; `also` happens after each renewal.
+fn renewing(story: Story, holder: &str, seconds: u64, also: impl Fn(Story) -> Story) -> Story {
+    (0..seconds.div_ceil(3)).fold(story, |story, _| also(story.after(3.0).lock(holder)))
+}
+
+/// a's REST API has died, and the lease ran out in an outage of the API.
+fn a_fenced_and_unheard() -> Story {
+    Story::nothing()
+        .heard(Claim::Pods(vec![pod("a", "primary"), pod("b", "replica")]))
+        .lock("a")
+        .says("a", Role::Primary, "running", 1)
+        .must_route("a")
+        .after(1.0)
+        .silent("a")
+        .after(20.0)
+        .must_fence()
+}
+
+pub(super) const EVIDENCE: &[Row] = &[
+    (
+        "REST died, the lease ran out, a renews again and writes its pod's status → route",
+        || {
+            a_fenced_and_unheard()
+                .after(10.0)
+                .lock("a")
+                .silent("a")
+                .must_hold_and_cut()
+                .because("has not said yet")
+                .after(0.1)
+                .wrote_wal("a", "primary")
+                .must_route("a")
+                .because("its pod's status says running primary")
+        },
+    ),
+    (
+        "REST died, the lease ran out, a renews again and writes nothing, since it idles → route after a ttl of renewals",
+        || {
+            let story = a_fenced_and_unheard().after(10.0).lock("a").silent("a");
+            let story = renewing(story, "a", 18, |story| story.silent("a").must_hold_and_cut());
+            renewing(story, "a", 3, |story| story.must_route("a"))
+        },
+    ),
+    (
+        "REST never reachable, pods are listed before the lock is taken → route after a ttl of renewals",
+        || {
+            let story = Story::nothing()
+                .heard(Claim::Lock(ObjectKind::Endpoints, None))
+                .heard(Claim::Pods(vec![pod("a", "primary"), pod("b", "replica")]))
+                .after(1.0)
+                .lock("a")
+                .silent("a")
+                .must_hold_and_cut();
+            renewing(story, "a", 21, |story| story.silent("a")).must_route("a")
+        },
+    ),
+    (
+        "the pod of a dead leader is listed again, unchanged → that is no evidence",
+        || {
+            a_fenced_and_unheard()
+                .after(1.0)
+                .heard(Claim::Pods(vec![pod("a", "primary"), pod("b", "replica")]))
+                .same_lock("a")
+                .must_fence()
+                .lock("a")
+                .must_hold_and_cut()
+        },
+    ),
+    (
+        "a pod that was not known is as old as nobody knows: listed after the lock moved → not before a ttl of renewals",
+        || {
+            let story = Story::a_leads()
+                .heard(Claim::PodGone("b".into()))
+                .lock("b")
+                .silent("b")
+                .after(1.0)
+                .pod_status("b", "primary", 2)
+                .must_hold_and_cut();
+            renewing(story, "b", 24, |story| story.silent("b")).must_route("b")
+        },
+    ),
+    (
+        "a says that it stops and falls silent; its pod says primary as ever → held until it has renewed for a ttl",
+        || {
+            let story = Story::nothing()
+                .heard(Claim::Pods(vec![pod("a", "primary"), pod("b", "replica")]))
+                .lock("a")
+                .says("a", Role::Primary, "running", 1)
+                .must_route("a")
+                .says("a", Role::Primary, "stopping", 1)
+                .silent("a")
+                .must_hold_keeping("a");
+            let story = renewing(story, "a", 21, |story| story.must_hold_keeping("a"));
+            renewing(story, "a", 3, |story| story.must_route("a"))
+        },
+    ),
+    (
+        "restored onto a lower timeline → held until the lock was renewed for a ttl, then route, in silence of the API too",
+        || {
+            let restored = |story: Story| story.says("b", Role::Primary, "running", 3);
+            let story = Story::kubernetes()
+                .lock("a")
+                .says("a", Role::Primary, "running", 5)
+                .must_route("a")
+                .after(1.0)
+                .lock("b");
+            let story = restored(story)
+                .must_hold_and_cut()
+                .because("timeline 3, and a leader was seen on timeline 5")
+                .because("once b has renewed the leader lock for its whole ttl");
+            let story = renewing(story, "b", 18, |story| restored(story).must_hold_and_cut());
+            renewing(story, "b", 3, |story| restored(story).must_route("b"))
+                .api_silent()
+                .after(1.0)
+                .says("b", Role::Primary, "running", 3)
+                .must_route("b")
+                .lock("c")
+                .says("c", Role::Primary, "running", 4)
+                .must_route("c")
+        },
+    ),
+    (
+        "restored onto a lower timeline, REST silent → by its pod, once the lock was renewed for a ttl",
+        || {
+            let story = Story::kubernetes()
+                .lock("a")
+                .says("a", Role::Primary, "running", 5)
+                .must_route("a")
+                .after(1.0)
+                .lock("b")
+                .silent("b")
+                .pod_status("b", "primary", 3)
+                .must_hold_and_cut()
+                .because("timeline 3, and a leader was seen on timeline 5");
+            renewing(story, "b", 21, |story| story.silent("b")).must_route("b")
+        },
+    ),
+    (
+        "a lower timeline without a lock to go by → hold, and say what to do",
+        || {
+            Story::rest_only()
+                .says("a", Role::Primary, "running", 5)
+                .must_route("a")
+                .after(60.0)
+                .says("b", Role::Primary, "running", 3)
+                .must_hold_and_cut()
+                .because("timeline 3, and a leader was seen on timeline 5")
+                .because("if the cluster was restored onto timeline 3 on purpose, restart pgnorth")
+        },
+    ),
+];

@@ -94,6 +94,8 @@ mod deciding {
             state: "running".into(),
             timeline: Some(7),
             system: Some("7440000000000000000".into()),
+            scope: Some("demo".into()),
+            names_member: true,
             paused: false,
             failsafe_active: false,
         }

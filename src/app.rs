@@ -143,8 +143,11 @@ fn start_discovery(
     let client = patroni_client(&finding.patroni_tls, shared.metrics.clone())
         .context("cannot use the TLS files for Patroni's REST API (--patroni-ca, --patroni-cert, --patroni-key)")?;
     let mut events = Events::default();
+    let objects = finding.kubernetes.as_ref().map(config::Kubernetes::objects);
+    if let Some(name) = objects.as_ref().or(finding.scope.as_ref()) {
+        shared.metrics.cluster_is(name);
+    }
     if let Some((kubernetes, access)) = finding.kubernetes.as_ref().zip(access) {
-        shared.metrics.cluster_is(&kubernetes.scope);
         if let Some(pod) = &kubernetes.pod {
             let (handle, writer) = Events::of(pod.clone());
             events = handle;
@@ -153,7 +156,7 @@ fn start_discovery(
         }
         let source = Kubernetes::new(
             access,
-            &kubernetes.scope,
+            &kubernetes.objects(),
             kubernetes.namespace.as_deref(),
             &kubernetes.selector,
             shared.repeats.clone(),
@@ -187,6 +190,11 @@ fn start_discovery(
             report_life: REPORT_LIFE,
         },
         failover_drain: patience.failover_drain,
+        scope: finding.scope.clone(),
+        citus_group: finding
+            .kubernetes
+            .as_ref()
+            .and_then(|kubernetes| kubernetes.citus_group),
         observations,
         complaints,
         orders,

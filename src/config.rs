@@ -158,6 +158,8 @@ pub struct Doctor {
 /// How the leader is found: at least one of `kubernetes` and `patroni` is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
+    /// The scope that answers must tell, to count; `None`: that of the first verified leader.
+    pub scope: Option<String>,
     /// The cluster's objects in Kubernetes, if it is to be asked.
     pub kubernetes: Option<Kubernetes>,
     /// Base URLs of members' REST API: http or https, with a host, without user, password, path, query or fragment, each once.
@@ -171,12 +173,32 @@ pub struct Finding {
 pub struct Kubernetes {
     /// Patroni's scope: the cluster's name, and the stem of its objects' names.
     pub scope: String,
+    /// The group of a Citus cluster, which has objects of its own.
+    pub citus_group: Option<u32>,
     /// `None`: the pod's own, or the kubeconfig's.
     pub namespace: Option<String>,
     /// Label selector of the members' pods.
     pub selector: String,
     /// pgnorth's own pod, if it is one that Events are to be about.
     pub pod: Option<Pod>,
+}
+
+impl Kubernetes {
+    /// The stem of the objects' names: the scope, with the group of a Citus cluster (Patroni, kubernetes.py, `_cluster_from_nodes`).
+    pub fn objects(&self) -> String {
+        match self.citus_group {
+            Some(group) => format!("{}-{group}", self.scope),
+            None => self.scope.clone(),
+        }
+    }
+
+    /// The scope that members tell. Whoever follows a Citus group by the name of its objects, `<scope>-<group>`, cannot know it: `None`.
+    fn told_scope(&self) -> Option<String> {
+        let last = self.scope.rsplit_once('-').map(|(_, last)| last);
+        let may_be_a_group =
+            last.is_some_and(|last| !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit()));
+        (self.citus_group.is_some() || !may_be_a_group).then(|| self.scope.clone())
+    }
 }
 
 /// The pod that this process runs in.
@@ -343,8 +365,21 @@ fn doctor(reader: &mut Reader<'_>) -> Doctor {
 
 /// `only_with_scope` are settings that mean nothing without it.
 fn finding(reader: &mut Reader<'_>, namespace: Option<String>, only_with_scope: &[&'static table::Setting]) -> Finding {
+    let wanted = reader.option(&table::KUBERNETES, parse::switch);
+    let (scope, kubernetes) = match wanted {
+        Some(false) => (without_kubernetes(reader, only_with_scope), None),
+        _ => {
+            let kubernetes = kubernetes(reader, namespace, only_with_scope);
+            (kubernetes.as_ref().and_then(Kubernetes::told_scope), kubernetes)
+        }
+    };
+    if wanted == Some(true) && !reader.is_set(&table::SCOPE) {
+        let problem = format!("needs --scope ({}): the cluster to follow there", table::SCOPE.env());
+        reader.refuse_if_set(&table::KUBERNETES, problem);
+    }
     let finding = Finding {
-        kubernetes: kubernetes(reader, namespace, only_with_scope),
+        scope,
+        kubernetes,
         patroni: reader.option(&table::PATRONI, parse::urls).unwrap_or_default(),
         patroni_tls: patroni_tls(reader),
     };
@@ -352,6 +387,18 @@ fn finding(reader: &mut Reader<'_>, namespace: Option<String>, only_with_scope: 
         reader.refuse(Mistake::nowhere_to_ask());
     }
     finding
+}
+
+/// The scope alone, which tells whose answers count.
+fn without_kubernetes(reader: &mut Reader<'_>, only_with_scope: &[&'static table::Setting]) -> Option<String> {
+    if !reader.is_set(&table::PATRONI) && reader.is_set(&table::SCOPE) {
+        let problem = format!("leaves nobody to ask: set --patroni ({}) too", table::PATRONI.env());
+        reader.refuse_if_set(&table::KUBERNETES, problem);
+    }
+    for setting in only_with_scope.iter().chain([&&table::CITUS_GROUP]) {
+        reader.refuse_if_set(setting, "means nothing with --kubernetes=false".to_owned());
+    }
+    reader.option(&table::SCOPE, parse::any_scope)
 }
 
 fn kubernetes(
@@ -362,7 +409,7 @@ fn kubernetes(
     let scope = reader.option(&table::SCOPE, parse::scope);
     let selector = reader.option(&table::SELECTOR, parse::selector);
     if !reader.is_set(&table::SCOPE) && reader.is_set(&table::PATRONI) {
-        for setting in only_with_scope {
+        for setting in only_with_scope.iter().chain([&&table::CITUS_GROUP]) {
             let problem = format!(
                 "means nothing without --scope ({}), which makes pgnorth ask Kubernetes",
                 table::SCOPE.env()
@@ -370,13 +417,19 @@ fn kubernetes(
             reader.refuse_if_set(setting, problem);
         }
     }
+    let citus_group = reader.option(&table::CITUS_GROUP, parse::group);
+    let labels = |scope: &str| match citus_group {
+        Some(group) => format!("cluster-name={scope},citus-group={group}"),
+        None => format!("cluster-name={scope}"),
+    };
     let uid = reader.option(&table::POD_UID, parse::uid);
     let pod = reader
         .option(&table::POD_NAME, parse::scope)
         .map(|name| Pod { name, uid });
     scope.map(|scope| Kubernetes {
         pod,
-        selector: selector.unwrap_or_else(|| format!("cluster-name={scope}")),
+        selector: selector.unwrap_or_else(|| labels(&scope)),
+        citus_group,
         namespace,
         scope,
     })

@@ -3,6 +3,7 @@
 //! This file owns the order of things and their telling in log and metrics. What the facts mean is decided in `leader::decide`; where they come from is
 //! the business of the sources below.
 
+mod clusters;
 pub mod kubernetes;
 mod obey;
 pub mod patroni;
@@ -14,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{Level, debug, info, warn};
 
+use crate::discovery::clusters::Clusters;
 use crate::discovery::patroni::{Plan, Target, sleep_until};
 use crate::events::{Events, Happening};
 use crate::leader::decide::{Policy, Verdict, decide};
@@ -47,6 +49,10 @@ pub struct Discovery {
     pub policy: Policy,
     /// How long sessions may go on to a leader that gave the lock up cleanly.
     pub failover_drain: Duration,
+    /// The scope that answers must tell, where the settings name it.
+    pub scope: Option<String>,
+    /// The Citus group, where the settings name it.
+    pub citus_group: Option<u32>,
     /// From the sources.
     pub observations: mpsc::Receiver<Observation>,
     /// From the proxy.
@@ -81,7 +87,7 @@ struct Draining {
 impl Discovery {
     /// Follows the leader until every source is gone. Nothing in here waits for traffic.
     pub async fn run(mut self) {
-        let mut view = View::default();
+        let mut view = View::of(self.scope.clone(), self.citus_group);
         let mut told = Told {
             verdict: Verdict {
                 course: Course::Hold(None),
@@ -95,6 +101,7 @@ impl Discovery {
             draining: None,
             cutting: None,
         };
+        let mut clusters = Clusters::default();
         loop {
             let recheck_at = told.verdict.recheck_at;
             tokio::select! {
@@ -119,6 +126,7 @@ impl Discovery {
             self.end_the_hold(&mut view, now);
             let current = self.slot.term().course.leader().cloned();
             let verdict = decide(&view, current.as_ref(), now, &self.policy);
+            clusters.tell(&view, &self.repeats);
             self.record_signs(&view, &verdict, &told, now);
             self.follow(verdict, &mut told, now);
             self.replan(&view, &told, now);
@@ -317,6 +325,7 @@ impl Discovery {
                 .map(str::to_owned)
                 .collect(),
             alert: told.leaderless_since.is_some(),
+            followed: view.identity(),
         };
         self.plan.send_if_modified(|plan| {
             let changed = *plan != next;
@@ -335,6 +344,8 @@ impl Discovery {
         self.metrics.course_is(course, &told.verdict.reason);
         self.metrics.leader_is(leader);
         let primaries = view.primaries(now, self.policy.report_life);
+        let strangers = i64::try_from(view.strangers().count()).unwrap_or(i64::MAX);
+        self.metrics.foreign_answers.set(strangers);
         self.metrics.primaries.set(primaries.try_into().unwrap_or(i64::MAX));
         self.metrics.lease_ttl_seconds.set(view.ttl().as_secs_f64());
         let holder = view.lock().and_then(|lock| lock.lock.holder.as_deref());
@@ -381,6 +392,8 @@ mod tests {
                 switchover_hold: Duration::from_secs(10),
                 report_life: Duration::from_secs(3),
             },
+            scope: None,
+            citus_group: None,
             failover_drain: Duration::ZERO,
             observations: mpsc::channel(1).1,
             complaints: mpsc::channel(1).1,

@@ -3,6 +3,7 @@
 //! No I/O and no clock here: times enter as arguments.
 
 pub mod decide;
+pub mod identity;
 pub mod observation;
 pub mod probing;
 pub mod reason;

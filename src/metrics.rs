@@ -50,6 +50,8 @@ pub struct Metrics {
     course_info: IntGaugeVec,
     /// Members that say of themselves that they are a running primary.
     pub primaries: IntGauge,
+    /// Members and URLs where another cluster answers.
+    pub foreign_answers: IntGauge,
     /// 1 while an operator holds new clients.
     pub held_by_operator: IntGauge,
     lease_age_seconds: Gauge,
@@ -150,6 +152,10 @@ impl Metrics {
             primaries: make.gauge(
                 "pgnorth_primaries",
                 "Members that say of themselves that they are a running primary.",
+            ),
+            foreign_answers: make.gauge(
+                "pgnorth_foreign_answers",
+                "Members and URLs of --patroni whose newest answer came from another cluster: it counts for nothing.",
             ),
             held_by_operator: make.gauge(
                 "pgnorth_held_by_operator",

@@ -105,6 +105,7 @@ struct Found<'a> {
     namespace: Option<&'a str>,
     selector: Option<&'a str>,
     pod: Option<&'a str>,
+    citus_group: Option<u32>,
     patroni: Option<String>,
     ca: Option<String>,
     cert: Option<String>,
@@ -118,7 +119,10 @@ impl<'a> Found<'a> {
         let tls = &finding.patroni_tls;
         let urls: Vec<_> = finding.patroni.iter().map(|url| url.as_str()).collect();
         Self {
-            scope: kubernetes.map(|kubernetes| kubernetes.scope.as_str()),
+            scope: kubernetes
+                .map(|kubernetes| kubernetes.scope.as_str())
+                .or(finding.scope.as_deref()),
+            citus_group: kubernetes.and_then(|kubernetes| kubernetes.citus_group),
             namespace: kubernetes.and_then(|kubernetes| kubernetes.namespace.as_deref()),
             selector: kubernetes.map(|kubernetes| kubernetes.selector.as_str()),
             pod: kubernetes.and_then(|kubernetes| Some(kubernetes.pod.as_ref()?.name.as_str())),
@@ -141,6 +145,7 @@ fn announce_proxy(settings: &Settings, proxy: &Proxy) {
         admin = %proxy.admin,
         admin_token_file = proxy.admin_token_file.as_ref().map(|file| display(file.display())),
         scope = found.scope.map(display),
+        citus_group = found.citus_group,
         namespace = found.namespace.map(display),
         selector = found.selector.map(display),
         patroni = found.patroni.map(display),
@@ -173,6 +178,7 @@ fn announce_publisher(settings: &Settings, publish: &Publish) {
         lease = publish.lease.as_ref().map(display),
         admin = %publish.admin,
         scope = found.scope.map(display),
+        citus_group = found.citus_group,
         namespace = publish.namespace.as_ref().map(display),
         selector = found.selector.map(display),
         patroni = found.patroni.map(display),

@@ -33,7 +33,7 @@ const EVENTS: &str = "/status/events";
 /// One file, style and script included: it works without a network.
 const PAGE: &str = include_str!("page.html");
 /// The hashes are those of the page's style and script; a test computes them, and says what they should be.
-const POLICY: &str = "default-src 'none'; style-src 'sha256-Xa7XR4nV5yynlU3fNRuxhwWk6ng8pZJclOhrZkPla8I='; script-src 'sha256-DqzQ/XL3PZVDldLQKFoWPltsRRX8OVeNbvPBIA3WXIk='; \
+const POLICY: &str = "default-src 'none'; style-src 'sha256-Xa7XR4nV5yynlU3fNRuxhwWk6ng8pZJclOhrZkPla8I='; script-src 'sha256-c43Z8wTvHZvfJiDbo59ZCASc7gSx7+s4rVTGLcaY1W0='; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The paths there are, and what they are for.

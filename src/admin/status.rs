@@ -42,6 +42,12 @@ pub struct Status {
     pub members: Vec<Member>,
     /// Where the news comes from.
     pub sources: Vec<Source>,
+    /// The cluster that is followed, as far as it is known.
+    #[serde(default)]
+    pub cluster: ClusterNow,
+    /// Members, and URLs of `--patroni`, where another cluster answers. What it says counts for nothing.
+    #[serde(default)]
+    pub foreign: Vec<Foreign>,
     /// The proxy's sessions; none for a publisher.
     pub sessions: Option<Sessions>,
     /// The last ten minutes.
@@ -145,6 +151,26 @@ pub struct Source {
     pub up: bool,
     /// What it does, or why it does not answer.
     pub detail: String,
+}
+
+/// A cluster, as its members tell it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ClusterNow {
+    /// Patroni's scope.
+    pub scope: Option<String>,
+    /// PostgreSQL's system identifier.
+    pub system: Option<String>,
+}
+
+/// An answer of another cluster.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Foreign {
+    /// The member, or the URL.
+    pub at: String,
+    /// The cluster that answers there.
+    pub cluster: ClusterNow,
+    /// How old its last answer is.
+    pub heard_seconds: f64,
 }
 
 /// The proxy's sessions now.

@@ -4,11 +4,14 @@ use std::time::{Duration, Instant};
 
 use super::Facts;
 use super::history::open;
-use super::status::{CourseWord, LeaderNow, LeaseNow, Member, Series, Sessions, Source, Status, Switchover, Word};
+use super::status::{
+    ClusterNow, CourseWord, Foreign, LeaderNow, LeaseNow, Member, Series, Sessions, Source, Status, Switchover, Word,
+};
 use crate::config::{COMMIT, VERSION};
 use crate::leader::Course;
+use crate::leader::identity::Identity;
 use crate::leader::observation::{Condition, Report, Role};
-use crate::leader::view::{Heard, View};
+use crate::leader::view::{Heard, Stranger, View};
 use crate::metrics::SessionState;
 use crate::readiness::Readiness;
 
@@ -56,6 +59,8 @@ pub(super) fn survey(facts: &Facts, history: Series, begun: Instant, now: Instan
         lease: lease(&view, member, now),
         members: members(&view, member, now),
         sources: sources(&view),
+        cluster: cluster(view.identity()),
+        foreign: view.strangers().map(|stranger| foreign(stranger, now)).collect(),
         sessions: sessions(facts, now),
         history,
         trouble: facts.recorder.trouble(now),
@@ -218,6 +223,21 @@ fn sources(view: &View) -> Vec<Source> {
         },
     };
     kubernetes.into_iter().chain([patroni]).collect()
+}
+
+fn cluster(identity: Identity) -> ClusterNow {
+    ClusterNow {
+        scope: identity.scope,
+        system: identity.system,
+    }
+}
+
+fn foreign((at, stranger): (&str, &Stranger), now: Instant) -> Foreign {
+    Foreign {
+        at: at.to_owned(),
+        cluster: cluster(stranger.identity.clone()),
+        heard_seconds: age(stranger.at, now),
+    }
 }
 
 /// None for a publisher: the proxy sets the cap as it begins.

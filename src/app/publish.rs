@@ -48,11 +48,7 @@ pub(super) async fn run(settings: &config::Publish, metrics: Arc<Metrics>) -> Re
         settings: Settings {
             service: settings.service.clone(),
             namespace: settings.namespace.clone(),
-            scope: settings
-                .finding
-                .kubernetes
-                .as_ref()
-                .map(|kubernetes| kubernetes.scope.clone()),
+            scope: settings.finding.kubernetes.as_ref().map(config::Kubernetes::objects),
             endpoints: settings.endpoints,
             lease: settings.lease.clone(),
             identity: identity(),

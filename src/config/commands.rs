@@ -20,6 +20,8 @@ type Group = &'static [&'static Setting];
 
 const FINDING: Group = &[
     &SCOPE,
+    &CITUS_GROUP,
+    &KUBERNETES,
     &NAMESPACE,
     &SELECTOR,
     &PATRONI,
@@ -52,6 +54,8 @@ pub(super) const PROXY: Row = Row {
       in Kubernetes: follow the Patroni cluster `demo` in the pod's namespace
   pgnorth --patroni http://10.0.0.1:8008,http://10.0.0.2:8008
       anywhere else: ask the members themselves
+  pgnorth --scope demo --kubernetes=false --patroni http://10.0.0.1:8008,http://10.0.0.2:8008
+      the same, and only answers of the cluster `demo` count
   pgnorth publish --help
       the settings of a subcommand",
 };

@@ -129,6 +129,19 @@ pub(super) fn scope(text: &str) -> Result<String, String> {
     )
 }
 
+/// Any text: outside Kubernetes a scope is only compared.
+pub(super) fn any_scope(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Err("names no scope".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+pub(super) fn group(text: &str) -> Result<u32, String> {
+    text.parse()
+        .map_err(|_| "not a group's number, in digits alone; 0 is the coordinator".to_owned())
+}
+
 /// Kubernetes' are UUIDs; a static pod's is a hash.
 pub(super) fn uid(text: &str) -> Result<String, String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';

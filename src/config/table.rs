@@ -70,9 +70,27 @@ pub(super) const SCOPE: Setting = Setting {
     flag: "scope",
     group: FINDING,
     value: "NAME",
-    help: "Patroni's scope: the cluster to follow through the Kubernetes API",
+    help: "Patroni's scope: the cluster to follow, through the Kubernetes API unless --kubernetes=false",
     unset: Unset::Nothing,
     good: "demo",
+};
+
+pub(super) const KUBERNETES: Setting = Setting {
+    flag: "kubernetes",
+    group: FINDING,
+    value: SWITCH,
+    help: "Follow the scope's objects in the Kubernetes API; false: --scope only tells which cluster's answers to --patroni count",
+    unset: Unset::Found("true with --scope"),
+    good: "false",
+};
+
+pub(super) const CITUS_GROUP: Setting = Setting {
+    flag: "citus-group",
+    group: FINDING,
+    value: "NUMBER",
+    help: "The group to follow, where the scope is a Citus cluster's; 0 is the coordinator",
+    unset: Unset::Nothing,
+    good: "0",
 };
 
 pub(super) const NAMESPACE: Setting = Setting {
@@ -89,7 +107,7 @@ pub(super) const SELECTOR: Setting = Setting {
     group: FINDING,
     value: "LABELS",
     help: "Label selector of the members' pods",
-    unset: Unset::Found("cluster-name=<scope>"),
+    unset: Unset::Found("cluster-name=<scope>[,citus-group=<group>]"),
     good: "application=patroni,cluster-name=demo",
 };
 

@@ -77,8 +77,10 @@ fn defaults_are_valid_and_as_documented() {
 
 fn demo() -> Finding {
     Finding {
+        scope: Some("demo".into()),
         kubernetes: Some(Kubernetes {
             scope: "demo".into(),
+            citus_group: None,
             namespace: None,
             selector: "cluster-name=demo".into(),
             pod: None,
@@ -88,6 +90,60 @@ fn demo() -> Finding {
             ca: None,
             identity: None,
         },
+    }
+}
+
+#[test]
+fn a_scope_is_named_with_and_without_kubernetes() {
+    for (line, scope, objects, selector) in [
+        ("--scope demo", Some("demo"), Some("demo"), "cluster-name=demo"),
+        (
+            "--scope demo --citus-group 0",
+            Some("demo"),
+            Some("demo-0"),
+            "cluster-name=demo,citus-group=0",
+        ),
+        ("--scope demo-0 --selector a=b", None, Some("demo-0"), "a=b"),
+        (
+            "--scope demo --kubernetes",
+            Some("demo"),
+            Some("demo"),
+            "cluster-name=demo",
+        ),
+        (
+            "--scope My_DB --kubernetes=false --patroni http://h:1",
+            Some("My_DB"),
+            None,
+            "",
+        ),
+        ("--kubernetes=false --patroni http://h:1", None, None, ""),
+        ("--patroni http://h:1", None, None, ""),
+    ] {
+        let finding = good(line).finding;
+        assert_eq!(finding.scope.as_deref(), scope, "{line}");
+        let kubernetes = finding.kubernetes.as_ref();
+        assert_eq!(kubernetes.map(Kubernetes::objects).as_deref(), objects, "{line}");
+        assert_eq!(
+            kubernetes.map_or("", |kubernetes| &kubernetes.selector),
+            selector,
+            "{line}"
+        );
+    }
+    for (line, part) in [
+        ("--kubernetes --patroni http://h:1", "needs --scope (PGNORTH_SCOPE)"),
+        (
+            "--kubernetes=false --scope demo",
+            "leaves nobody to ask: set --patroni (PGNORTH_PATRONI) too",
+        ),
+        ("--kubernetes=false", "neither --scope nor --patroni"),
+        (
+            "--kubernetes=false --scope d --patroni http://h:1 --citus-group 0",
+            "means nothing with --kubernetes=false",
+        ),
+        ("--patroni http://h:1 --citus-group 0", "means nothing without --scope"),
+        ("--scope demo --citus-group x", "good: --citus-group 0"),
+    ] {
+        assert!(mistakes(line).contains(part), "{part:?} in\n{}", mistakes(line));
     }
 }
 
@@ -211,6 +267,7 @@ fn every_example_is_valid_as_flag_and_as_variable() {
         match flag {
             "patroni-cert" => needed += " --patroni-key /k",
             "patroni-key" => needed += " --patroni-cert /c",
+            "kubernetes" => needed += " --patroni http://h:1",
             _ => {}
         }
         let by_flag = settings(&format!("{needed} --{flag}={}", setting.good));

@@ -33,6 +33,8 @@ use crate::repeats::Repeats;
 
 /// What reading and watching one object by its name takes.
 const OBJECT_RIGHTS: &str = "get, list and watch";
+/// Patroni's label on the pods of a Citus cluster (postgresql/mpp/citus.py).
+const CITUS_GROUP: &str = "citus-group";
 /// How long one request to the API may take before it counts as silent.
 const DEADLINE: Duration = Duration::from_secs(1);
 
@@ -314,7 +316,8 @@ fn read_pods(title: String, repeats: Repeats) -> impl FnMut(Event<Pod>, &mut Pro
 fn read_pod(pod: &Pod, problems: &mut Problems) -> crate::leader::observation::Pod {
     let name = pod.name_any();
     let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref());
-    let (read, problem) = annotations::pod(&name, pod.annotations(), ip);
+    let (mut read, problem) = annotations::pod(&name, pod.annotations(), ip);
+    read.citus_group = pod.labels().get(CITUS_GROUP).and_then(|group| group.parse().ok());
     problems.tell(&format!("pod {name}"), problem);
     read
 }

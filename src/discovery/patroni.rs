@@ -12,11 +12,13 @@ pub use tls::{TlsError, TlsFiles, TlsTrouble};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
-use crate::discovery::patroni::answers::{Row, read_cluster, read_report, read_ttl};
+use crate::discovery::patroni::answers::{Row, read_cluster, read_identity, read_report, read_ttl};
+use crate::leader::identity::Identity;
 use crate::leader::observation::{Claim, Observation, Report};
 use crate::repeats::Repeats;
 
@@ -24,6 +26,9 @@ use crate::repeats::Repeats;
 const CLUSTER_EVERY: Duration = Duration::from_secs(10);
 /// How often while nobody answers it, or new clients are held.
 const CLUSTER_EVERY_ALERT: Duration = Duration::from_secs(1);
+
+/// How often the base URLs of `--patroni` are asked which cluster is there, while all is well: it costs each of them an SQL query.
+const SEEDS_EVERY: Duration = Duration::from_secs(60);
 
 /// A member to ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +50,8 @@ pub struct Plan {
     pub urls: Vec<String>,
     /// New clients are held.
     pub alert: bool,
+    /// The cluster that is followed: who tells another one does not tell its members.
+    pub followed: Identity,
 }
 
 /// Asks members for `/primary`, as planned.
@@ -134,6 +141,13 @@ impl Prober {
     }
 }
 
+/// What came of asking for `/cluster`.
+struct Told {
+    /// The URL that answered for the cluster that is followed.
+    ours: Option<String>,
+    claims: Vec<Claim>,
+}
+
 /// Asks any member for `/cluster`, and for the lease's length.
 pub struct ClusterPoller {
     client: Client,
@@ -164,23 +178,24 @@ impl ClusterPoller {
     /// Asks until the plan's writer or the observations' reader is gone.
     pub async fn run(mut self) {
         let mut answered = None;
+        let mut identified: Option<Instant> = None;
         loop {
-            let claim = match self.ask_any(answered.as_deref()).await {
-                Ok((url, claim)) => {
-                    answered = Some(url);
-                    claim
+            let alert = answered.is_none() || self.plan.borrow().alert;
+            let due = identified.is_none_or(|at| alert || SEEDS_EVERY <= at.elapsed());
+            // All of them before the first is followed: two clusters among them must be noticed first.
+            let (cluster, seeds) = tokio::join!(
+                Box::pin(self.ask_any(answered.as_deref())),
+                Box::pin(self.identities(due))
+            );
+            if due {
+                identified = Some(Instant::now());
+            }
+            answered = cluster.ours;
+            for claim in seeds.into_iter().chain(cluster.claims) {
+                let at = Instant::now();
+                if self.observations.send(Observation { at, claim }).await.is_err() {
+                    return;
                 }
-                Err(why) => {
-                    answered = None;
-                    Claim::ClusterSilent(why)
-                }
-            };
-            let observation = Observation {
-                at: Instant::now(),
-                claim,
-            };
-            if self.observations.send(observation).await.is_err() {
-                return;
             }
             let asked = tokio::time::Instant::now();
             loop {
@@ -194,8 +209,26 @@ impl ClusterPoller {
         }
     }
 
-    /// The one that answered last time first, then the others, one after the other.
-    async fn ask_any(&self, last: Option<&str>) -> Result<(String, Claim), String> {
+    /// Which cluster is at each seed: all of them at once, each before its deadline.
+    async fn identities(&self, due: bool) -> Vec<Claim> {
+        if !due {
+            return Vec::new();
+        }
+        let asking = self.seeds.iter().map(async |url| {
+            let identity = self.identity(url).await;
+            Claim::Seed(url.clone(), identity)
+        });
+        join_all(asking).await
+    }
+
+    /// The cluster that answers there, if any does.
+    async fn identity(&self, url: &str) -> Option<Identity> {
+        let answer = self.client.get(url, "/patroni").await.ok()?;
+        read_identity(&answer).ok()
+    }
+
+    /// The one that answered last time first, then the others, one after the other, until one tells of the cluster that is followed.
+    async fn ask_any(&self, last: Option<&str>) -> Told {
         let known = self.plan.borrow().urls.clone();
         let mut urls: Vec<String> = last.map(str::to_owned).into_iter().collect();
         for url in known.into_iter().chain(self.seeds.iter().cloned()) {
@@ -203,7 +236,8 @@ impl ClusterPoller {
                 urls.push(url);
             }
         }
-        let mut why = Vec::new();
+        let followed = self.plan.borrow().followed.clone();
+        let (mut why, mut claims) = (Vec::new(), Vec::new());
         for url in urls {
             let answer = self.client.get(&url, "/cluster").await;
             match answer.and_then(|answer| read_cluster(&answer)) {
@@ -217,8 +251,20 @@ impl ClusterPoller {
                             warn!(%url, %member, "a row of /cluster is of no use: {problem}");
                         }
                     }
-                    cluster.ttl = self.ttl(&url).await;
-                    return Ok((url, Claim::Cluster(cluster)));
+                    (cluster.ttl, cluster.system) = tokio::join!(self.ttl(&url), async {
+                        self.identity(&url).await.and_then(|identity| identity.system)
+                    });
+                    cluster.from = url.clone();
+                    let identity = cluster.identity();
+                    // The view names it.
+                    claims.push(Claim::Cluster(cluster));
+                    if !followed.contradicts(&identity) {
+                        return Told {
+                            ours: Some(url),
+                            claims,
+                        };
+                    }
+                    why.push(format!("{url}: another cluster answers there, {identity}"));
                 }
                 Err(silence) => {
                     debug!(%url, %silence, "/cluster has no answer");
@@ -226,7 +272,9 @@ impl ClusterPoller {
                 }
             }
         }
-        Err(format!("no member answers /cluster ({})", why.join("; ")))
+        let silent = format!("no member answers /cluster ({})", why.join("; "));
+        claims.push(Claim::ClusterSilent(silent));
+        Told { ours: None, claims }
     }
 
     async fn ttl(&self, url: &str) -> Option<Duration> {

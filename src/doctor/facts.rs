@@ -110,6 +110,8 @@ pub struct Service {
 /// What a member said to `/cluster` and `/config`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seed {
+    /// The scope that it tells.
+    pub scope: Option<String>,
     pub members: Vec<String>,
     pub leader: Option<String>,
     pub ttl: Option<Duration>,

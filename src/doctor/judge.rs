@@ -29,9 +29,9 @@ pub(super) fn everything(settings: &Doctor, facts: &Facts) -> Vec<Check> {
         Some(Err(unreached)) => checks.extend(unreachable(unreached)),
         Some(Ok(api)) => checks.extend(kubernetes(settings, api)),
     }
-    let tls = &settings.proxy.finding.patroni_tls;
-    checks.extend(cluster::seeds(&facts.seeds, tls));
-    checks.extend(members::all(facts, tls));
+    let finding = &settings.proxy.finding;
+    checks.extend(cluster::seeds(&facts.seeds, finding));
+    checks.extend(members::all(facts, finding));
     checks.push(lock::hold(settings.proxy.hold, ttl(facts)));
     checks.push(host::room(settings.proxy.max_sessions, facts.room));
     checks

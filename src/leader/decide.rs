@@ -3,6 +3,7 @@
 //! The lock, while it is fresh, says *who*; the body of that member's REST answer says *whether it is writable yet*. Without the lock (no Kubernetes, or
 //! its API is silent) the members' REST answers decide alone.
 
+mod clusters;
 mod reports;
 mod verdict;
 
@@ -103,6 +104,10 @@ impl Case<'_> {
     /// that it is writable, since it holds the lock; until then the sessions to any other end.
     fn held_by(&self, leader: Leader, held_since: Option<Instant>) -> Verdict {
         let member = leader.member.clone();
+        if let Some(stranger) = self.view.stranger(&member) {
+            let reason = self.another_cluster(&member, stranger);
+            return verdict(Course::Hold(self.is_current(&leader).then_some(leader)), reason);
+        }
         let (timeline, reason) = match self.standing(&member, held_since) {
             Standing::Writable(timeline) => (timeline, Reason::LockAndReport(member.clone())),
             Standing::WritableByPod(timeline, why) => (timeline, Reason::LockAndPodStatus(member.clone(), why)),
@@ -155,6 +160,7 @@ impl Case<'_> {
             && self
                 .lower_timeline(&member, last.value.timeline, last.value.system.as_deref())
                 .is_none()
+            && self.view.stranger(&member).is_none()
         {
             let leader = Leader {
                 timeline: last.value.timeline,
@@ -178,6 +184,9 @@ impl Case<'_> {
     /// How a member stands, by its REST API's newest answer, or, while that is silent, by its pod's `status` if that is newer ([`View::pod_as_of`]; Patroni writes
     /// it about a second late). That it is writable counts only if it was said since `since`; that it is not, always.
     fn standing(&self, member: &str, since: Option<Instant>) -> Standing {
+        if let Some(stranger) = self.view.stranger(member) {
+            return Standing::Not(format!("another cluster answers there, {}", stranger.identity));
+        }
         let answers = self.view.answers(member);
         let last = answers.and_then(|answers| answers.last.as_ref());
         // A silence from before `since` is as old as an answer from before it.
@@ -232,9 +241,13 @@ impl Case<'_> {
             (Role::StandbyLeader, _) => Standing::StandbyLeader,
             (Role::Primary, None) if running => Standing::WritableByPod(pod.timeline, why),
             (Role::Primary, Some(what)) if running => Standing::Not(what),
-            _ => Standing::Not(format!(
-                "its pod's status says so, and its REST API does not answer: {why}"
-            )),
+            _ => {
+                let word = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
+                let (role, state) = (word(&pod.role), word(&pod.state));
+                Standing::Not(format!(
+                    "its pod's status says role {role}, state {state}; its REST API does not answer: {why}"
+                ))
+            }
         }
     }
 

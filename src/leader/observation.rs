@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::leader::Address;
+use crate::leader::identity::Identity;
 
 /// One piece of news, with its local time of arrival. Remote clocks are never compared with ours.
 #[derive(Clone, Debug)]
@@ -35,6 +36,8 @@ pub enum Claim {
     Report(String, Result<Report, String>),
     /// Some member's REST API answered `GET /cluster`.
     Cluster(Cluster),
+    /// Which cluster answers at a base URL of `--patroni`, if any does.
+    Seed(String, Option<Identity>),
     /// No member answered `GET /cluster`, and why not.
     ClusterSilent(String),
     /// The proxy says that this member does not behave like a leader.
@@ -96,13 +99,15 @@ pub struct Announcement {
     pub starts: Option<Instant>,
 }
 
-/// What of Patroni's dynamic configuration matters here.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What of Patroni's config object matters here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterSettings {
     /// Nobody is promoted by itself while this holds.
     pub paused: bool,
     /// The cluster's leader is a standby of another cluster: not a primary.
     pub standby_cluster: bool,
+    /// The annotation `initialize`: the system identifier of the cluster.
+    pub system: Option<String>,
 }
 
 /// A pod of the scope, as its `status` annotation tells.
@@ -122,6 +127,8 @@ pub struct Pod {
     pub timeline: Option<u32>,
     /// `xlog_location`: how far it has come, in bytes of WAL. For people; nothing is decided by it.
     pub xlog_location: Option<u64>,
+    /// The label `citus-group`.
+    pub citus_group: Option<u32>,
 }
 
 /// The body of `GET /primary`, and whether its status was 200.
@@ -137,6 +144,10 @@ pub struct Report {
     pub timeline: Option<u32>,
     /// `database_system_identifier`: timelines compare only within one system.
     pub system: Option<String>,
+    /// `patroni.scope`.
+    pub scope: Option<String>,
+    /// It names the member that answers, and it is the one that was asked. Patroni does so since 3.2.
+    pub names_member: bool,
     /// Patroni is paused.
     pub paused: bool,
     /// The DCS is down and every member vouches for the leader.
@@ -155,8 +166,12 @@ pub enum Role {
 }
 
 /// The answer to `GET /cluster`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cluster {
+    /// The base URL that it comes from.
+    pub from: String,
+    /// The system identifier of the member that answers there, where it tells.
+    pub system: Option<String>,
     /// Patroni's scope, if the answer tells it.
     pub scope: Option<String>,
     /// The members that the DCS knows.
@@ -228,7 +243,25 @@ impl Role {
     }
 }
 
+impl Cluster {
+    /// The cluster that it is the answer of.
+    pub fn identity(&self) -> Identity {
+        Identity {
+            scope: self.scope.clone(),
+            system: self.system.clone(),
+        }
+    }
+}
+
 impl Report {
+    /// The cluster that it is the answer of.
+    pub fn identity(&self) -> Identity {
+        Identity {
+            scope: self.scope.clone(),
+            system: self.system.clone(),
+        }
+    }
+
     /// Role primary, state running: PostgreSQL accepts writes.
     pub fn is_writable(&self) -> bool {
         self.role == Role::Primary && self.state == "running"

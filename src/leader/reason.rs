@@ -52,6 +52,12 @@ pub enum Reason {
     NoPrimary(NoLock),
     /// No member is known, or none has ever answered.
     NobodyAnswers(NoLock, String),
+    /// At this member's address, or at this URL, another cluster answers; then the one that is followed.
+    AnotherCluster(String, String, String),
+    /// Several clusters answer, and nothing tells which one to follow.
+    SeveralClusters(Vec<String>, NoLock),
+    /// The scope is that of a Citus cluster with these groups, and the group is not named.
+    CitusGroups(Vec<u32>),
 }
 
 /// Why there is no lock to go by.
@@ -92,6 +98,9 @@ impl Reason {
             Self::SilentTooLong(..) => "silent_too_long",
             Self::NoPrimary(..) => "no_primary",
             Self::NobodyAnswers(..) => "nobody_answers",
+            Self::AnotherCluster(..) => "another_cluster",
+            Self::SeveralClusters(..) => "several_clusters",
+            Self::CitusGroups(..) => "citus_groups",
         }
     }
 
@@ -196,6 +205,20 @@ impl fmt::Display for Reason {
             }
             Self::NoPrimary(no_lock) => write!(out, "no member says that it is a running primary; {no_lock}"),
             Self::NobodyAnswers(no_lock, why) => write!(out, "{why}; {no_lock}"),
+            Self::AnotherCluster(place, theirs, ours) => write!(
+                out,
+                "ANOTHER CLUSTER answers for {place}: {theirs}; pgnorth follows {ours}, and sends nobody there. If that is wrong, correct --scope and --patroni"
+            ),
+            Self::SeveralClusters(clusters, no_lock) => write!(
+                out,
+                "SEVERAL CLUSTERS answer, and nothing tells which one to follow: {}; name its scope (--scope, without Kubernetes together with --kubernetes=false), or take the others' URLs out of --patroni; {no_lock}",
+                clusters.join(" and ")
+            ),
+            Self::CitusGroups(groups) => write!(
+                out,
+                "the pods belong to a Citus cluster, whose groups each have a primary: name one of the groups that are seen here with --citus-group: {}",
+                groups.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
+            ),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A source that fails grows old; it never claims that there is no leader. What follows from all this is decided in `decide`.
 
 mod evidence;
+mod followed;
 mod lock;
 mod renewals;
 #[cfg(test)]
@@ -17,6 +18,8 @@ use crate::leader::observation::{
     Report,
 };
 use crate::leader::view::evidence::{NewestTimeline, PodView};
+use crate::leader::view::followed::Followed;
+pub use crate::leader::view::followed::Stranger;
 pub use crate::leader::view::lock::LockView;
 
 /// Patroni's default, until the cluster has told its own.
@@ -26,9 +29,6 @@ const DEFAULT_TTL: Duration = Duration::from_secs(30);
 const NO_API_URL: &str = "its pod's status names no usable api_url";
 /// Words older than any lease need not be kept.
 const LONGEST_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// The place of `renewTime` in [`Lock::renewal`].
-const RENEW_TIME: usize = 1;
 
 /// Everything that is known now.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +44,7 @@ pub struct View {
     /// When each member last answered. It outlives the member's pod and row: forgetting it would start a lease anew.
     last_words: BTreeMap<String, Instant>,
     operator_hold: Option<OperatorHold>,
+    followed: Followed,
 }
 
 /// A value and when it last changed here.
@@ -97,6 +98,13 @@ impl View {
     /// Takes in one observation.
     pub fn record(&mut self, observation: Observation) {
         let Observation { at, claim } = observation;
+        if let Some(claim) = self.only_ours(claim, at) {
+            self.take_in(claim, at);
+        }
+        self.identify(at);
+    }
+
+    fn take_in(&mut self, claim: Claim, at: Instant) {
         match claim {
             Claim::Lock(kind, lock) => self.objects_mut(kind).record_lock(lock, at),
             Claim::ApiSilent(kind, why) => {
@@ -143,6 +151,8 @@ impl View {
                 self.complaints.insert(member, at);
             }
             Claim::Held(hold) => self.operator_hold = hold,
+            // Of interest to `only_ours` alone.
+            Claim::Seed(..) => {}
         }
         self.follow_the_lock_to_an_older_timeline();
     }
@@ -217,15 +227,14 @@ impl View {
     /// The kind of object that Patroni keeps its lock in: where both exist, during a migration, the one renewed last.
     pub fn kind(&self) -> Option<ObjectKind> {
         let with_lock = |kind: &ObjectKind| self.objects(*kind).lock.is_some();
-        // Until one is seen to change, the renewTime that Patroni wrote breaks the tie: both come from the same members' clocks.
-        let rank = |kind: ObjectKind| {
-            let view = self.objects(kind).lock.as_ref();
-            view.map(|view| (view.changed, &view.lock.renewal[RENEW_TIME]))
-        };
         let mut kinds = ObjectKind::ALL.into_iter().filter(with_lock);
-        kinds
-            .next()
-            .map(|first| kinds.fold(first, |best, kind| if rank(kind) > rank(best) { kind } else { best }))
+        let first = kinds.next()?;
+        Some(kinds.fold(first, |best, kind| {
+            match (self.objects(kind).lock.as_ref(), self.objects(best).lock.as_ref()) {
+                (Some(one), Some(other)) if one.is_newer_than(other) => kind,
+                _ => best,
+            }
+        }))
     }
 
     /// The lock in use.
@@ -238,13 +247,7 @@ impl View {
         let silence = |kind: ObjectKind| self.objects(kind).silent.as_ref().map(|heard| heard.value.as_str());
         match self.kind() {
             Some(kind) => silence(kind),
-            // No lock seen yet: one kind that answers is enough.
-            None if ObjectKind::ALL
-                .iter()
-                .any(|kind| self.objects(*kind).answered && silence(*kind).is_none()) =>
-            {
-                None
-            }
+            // No lock seen: it may be of the kind that does not answer, or that may not be read.
             None => ObjectKind::ALL.into_iter().find_map(silence),
         }
     }
@@ -389,11 +392,14 @@ impl Objects {
             (Some(lock), Some(known)) if known.lock == lock => Some(known),
             (Some(lock), known) => {
                 let changed = (!first_answer).then_some(at);
+                let seen_to_change = known.is_some();
                 let same_holder = known.filter(|known| known.lock.holder == lock.holder);
-                Some(match same_holder {
+                let mut view = match same_holder {
                     Some(known) => known.renewed_by(lock, at, changed),
                     None => LockView::new(lock, at, changed),
-                })
+                };
+                view.seen_to_change = seen_to_change;
+                Some(view)
             }
         };
     }

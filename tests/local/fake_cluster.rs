@@ -1,5 +1,6 @@
 //! The real binary in front of a fake cluster: members a and b behind a fake API server, and what can be seen of pgnorth from outside.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -104,22 +105,45 @@ impl FakeCluster {
 impl Product {
     /// Starts the binary; afterwards it listens. It need not know a leader yet.
     pub async fn start(cluster: &FakeCluster, flags: &[&str]) -> Self {
-        let product = Self::spawn(cluster, flags, None);
-        let line = product
+        Self::spawn(cluster, flags, None).once_it_listens().await
+    }
+
+    /// The same without Kubernetes: it asks members alone.
+    pub async fn start_by_rest(members: &[&FakeMember], flags: &[&str]) -> Self {
+        let urls: Vec<_> = members.iter().map(|member| format!("http://{}", member.rest)).collect();
+        let folder = TempDir::new().unwrap();
+        let launched = Self::launch(folder, &[], &["--patroni", &urls.join(",")], flags, None);
+        launched.once_it_listens().await
+    }
+
+    async fn once_it_listens(self) -> Self {
+        let line = self
             .logs("listening", |event| event["fields"]["message"] == "listening")
             .await;
-        product.listens(&line)
+        self.listens(&line)
     }
 
     /// Starts the binary. Its log goes to `stderr`; to a file of its own, if there is none.
     pub fn spawn(cluster: &FakeCluster, flags: &[&str], stderr: Option<Stdio>) -> Self {
         let folder = TempDir::new().unwrap();
         let kubeconfig = write_kubeconfig(folder.path(), cluster.api.address);
+        let variables = [("KUBECONFIG", kubeconfig.as_os_str())];
+        Self::launch(folder, &variables, &["--scope", "pg"], flags, stderr)
+    }
+
+    fn launch(
+        folder: TempDir,
+        variables: &[(&str, &OsStr)],
+        sources: &[&str],
+        flags: &[&str],
+        stderr: Option<Stdio>,
+    ) -> Self {
         let log = File::create(folder.path().join("log")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_pgnorth"))
             .env_clear()
-            .env("KUBECONFIG", kubeconfig)
-            .args(["--scope", "pg", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .envs(variables.iter().copied())
+            .args(sources)
+            .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
             .args(["--log-format", "json"])
             .args(flags)
             .stdin(Stdio::null())

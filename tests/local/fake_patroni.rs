@@ -10,12 +10,19 @@ use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+/// The cluster that most tests are about.
+const SCOPE: &str = "pg";
+const SYSTEM: &str = "7440000000000000000";
+
 /// One member; it ends with the test's runtime.
 pub struct FakeMember {
     pub name: &'static str,
     pub rest: SocketAddr,
     pub postgres: SocketAddr,
+    scope: &'static str,
+    system: &'static str,
     script: Arc<Mutex<Answer>>,
+    listing: Arc<Mutex<Option<Value>>>,
     asked: Arc<AtomicU32>,
     visitors: Arc<Mutex<Vec<SocketAddr>>>,
 }
@@ -36,25 +43,33 @@ pub enum Answer {
 }
 
 impl FakeMember {
-    /// A running replica on timeline 1.
+    /// A running replica on timeline 1, of the cluster `pg`.
     pub async fn start(name: &'static str) -> Self {
+        Self::of(name, SCOPE, SYSTEM).await
+    }
+
+    /// A running replica on timeline 1, of this scope and system identifier.
+    pub async fn of(name: &'static str, scope: &'static str, system: &'static str) -> Self {
         let rest = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let postgres = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let member = Self {
             name,
             rest: rest.local_addr().unwrap(),
             postgres: postgres.local_addr().unwrap(),
-            script: Arc::new(Mutex::new(report(name, 503, "replica", 1))),
+            scope,
+            system,
+            script: Arc::new(Mutex::new(report_of(scope, system, name, 503, "replica", 1))),
+            listing: Arc::default(),
             asked: Arc::default(),
             visitors: Arc::default(),
         };
-        let (script, asked) = (member.script.clone(), member.asked.clone());
+        let (script, listing, asked) = (member.script.clone(), member.listing.clone(), member.asked.clone());
         tokio::spawn(async move {
             while let Ok((stream, _)) = rest.accept().await {
-                let (script, asked) = (script.clone(), asked.clone());
+                let (script, listing, asked) = (script.clone(), listing.clone(), asked.clone());
                 tokio::spawn(async move {
-                    let answer = script.lock().unwrap().clone();
-                    let _ = respond(stream, answer, &asked).await;
+                    let (answer, listing) = (script.lock().unwrap().clone(), listing.lock().unwrap().clone());
+                    let _ = respond(stream, answer, listing, &asked).await;
                 });
             }
         });
@@ -75,17 +90,34 @@ impl FakeMember {
 
     /// It holds the lock and accepts writes.
     pub fn is_primary(&self, timeline: u32) {
-        self.answers(report(self.name, 200, "primary", timeline));
+        self.answers(self.report(200, "primary", timeline));
     }
 
     /// It does not hold the lock.
     pub fn is_replica(&self, timeline: u32) {
-        self.answers(report(self.name, 503, "replica", timeline));
+        self.answers(self.report(503, "replica", timeline));
     }
 
     /// It holds the lock and is not promoted yet.
     pub fn is_being_promoted(&self) {
-        self.answers(report(self.name, 200, "replica", 1));
+        self.answers(self.report(200, "replica", 1));
+    }
+
+    fn report(&self, status: u16, role: &str, timeline: u32) -> Answer {
+        report_of(self.scope, self.system, self.name, status, role, timeline)
+    }
+
+    /// From now on `/cluster` names these members, and this one leads; `/config` tells a ttl of 4 s.
+    pub fn lists(&self, members: &[&Self]) {
+        let row = |member: &&Self| {
+            json!({
+                "name": member.name, "role": if member.name == self.name { "leader" } else { "replica" },
+                "state": "running", "api_url": format!("http://{}/patroni", member.rest),
+                "host": "127.0.0.1", "port": member.postgres.port(), "timeline": 1,
+            })
+        };
+        let rows: Vec<_> = members.iter().map(row).collect();
+        *self.listing.lock().unwrap() = Some(json!({"members": rows, "scope": self.scope, "ttl": 4}));
     }
 
     /// How many requests the REST API was asked, whole ones.
@@ -122,19 +154,36 @@ impl FakeMember {
 
 /// The answer to `GET /primary`.
 pub fn report(name: &str, status: u16, role: &str, timeline: u32) -> Answer {
+    report_of(SCOPE, SYSTEM, name, status, role, timeline)
+}
+
+/// The same of a member of this cluster.
+pub fn report_of(scope: &str, system: &str, name: &str, status: u16, role: &str, timeline: u32) -> Answer {
     let body = json!({
-        "state": "running", "role": role, "timeline": timeline, "database_system_identifier": "7440000000000000000",
-        "patroni": {"version": "4.1.5", "scope": "pg", "name": name},
+        "state": "running", "role": role, "timeline": timeline, "database_system_identifier": system,
+        "patroni": {"version": "4.1.5", "scope": scope, "name": name},
     });
     Answer::Json(status, body)
 }
 
-async fn respond(mut stream: TcpStream, answer: Answer, asked: &AtomicU32) -> std::io::Result<()> {
+async fn respond(
+    mut stream: TcpStream,
+    answer: Answer,
+    listing: Option<Value>,
+    asked: &AtomicU32,
+) -> std::io::Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await?);
     }
     asked.fetch_add(1, Ordering::SeqCst);
+    let about_the_cluster = [&b"GET /cluster "[..], b"GET /config "]
+        .iter()
+        .any(|path| head.starts_with(path));
+    let answer = match (answer, listing) {
+        (Answer::Json(..), Some(listing)) if about_the_cluster => Answer::Json(200, listing),
+        (answer, _) => answer,
+    };
     let (status, body, promised) = match answer {
         Answer::Json(status, body) => (status, body.to_string(), 0),
         Answer::Body(body) => (200, body, 0),

@@ -9,6 +9,7 @@
 
 mod admin;
 mod alerts;
+mod another_cluster;
 mod cap;
 mod cutting;
 mod dashboard;

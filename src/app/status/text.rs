@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write};
 
-use crate::admin::status::{CourseWord, LeaseNow, Member, Series, Sessions, Status, Word};
+use crate::admin::status::{ClusterNow, CourseWord, LeaseNow, Member, Series, Sessions, Status, Word};
 use crate::recorder::{Failover, Trouble};
 
 /// The lease's bar, in characters.
@@ -37,6 +37,7 @@ pub(super) fn page(status: &Status, colour: bool) -> String {
         page.sessions(sessions, &status.history);
     }
     page.sources(status);
+    page.foreign(status);
     page.members(&status.members);
     page.failovers(status);
     page.text
@@ -176,6 +177,21 @@ impl Page {
             };
             let (name, detail) = (harmless(&source.name), harmless(&source.detail));
             self.line(&format!("  source    {name} is {word}: {detail}"));
+        }
+    }
+
+    fn foreign(&mut self, status: &Status) {
+        let name = |told: Option<&String>| harmless(told.map_or("not told", String::as_str));
+        let both = |cluster: &ClusterNow| {
+            let (scope, system) = (name(cluster.scope.as_ref()), name(cluster.system.as_ref()));
+            format!("scope {scope}, system identifier {system}")
+        };
+        for foreign in &status.foreign {
+            let word = self.painted("ANOTHER CLUSTER", RED);
+            let (at, theirs, ours) = (harmless(&foreign.at), both(&foreign.cluster), both(&status.cluster));
+            self.line(&format!(
+                "  foreign   {word} answers for {at}: {theirs}; followed is {ours}"
+            ));
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 use serde::Deserialize;
+use serde_json::Value;
 use thiserror::Error;
 use url::Url;
 
@@ -106,33 +107,68 @@ fn time(text: &str) -> Option<SystemTime> {
     text.parse::<Timestamp>().ok().map(SystemTime::from)
 }
 
-/// Patroni's dynamic configuration, from the annotation `config` of the config object.
+/// Patroni's dynamic configuration and system identifier, from the annotations `config` and `initialize` of the config object.
 pub fn settings(annotations: &Annotations) -> Read<Option<ClusterSettings>> {
     #[derive(Deserialize)]
     struct Config {
-        pause: Option<serde_json::Value>,
-        standby_cluster: Option<serde_json::Value>,
+        pause: Option<Value>,
+        standby_cluster: Option<Value>,
     }
+    let system = annotations
+        .get("initialize")
+        .filter(|system| !system.is_empty())
+        .cloned();
+    let of_system = |system: Option<String>| {
+        system.map(|system| ClusterSettings {
+            system: Some(system),
+            ..ClusterSettings::default()
+        })
+    };
     let Some(text) = annotations.get("config") else {
-        return (None, None);
+        return (of_system(system), None);
     };
     match serde_json::from_str::<Config>(text) {
         Ok(config) => (
             Some(ClusterSettings {
-                paused: config.pause.is_some_and(|pause| pause == true),
-                standby_cluster: config
-                    .standby_cluster
-                    .is_some_and(|standby| standby.as_object().is_some_and(|settings| !settings.is_empty())),
+                paused: config.pause.as_ref().is_some_and(is_on),
+                standby_cluster: config.standby_cluster.as_ref().is_some_and(is_standby_cluster),
+                system,
             }),
             None,
         ),
-        Err(error) => (None, Some(malformed("config", not_json(&error)))),
+        Err(error) => (of_system(system), Some(malformed("config", not_json(&error)))),
     }
+}
+
+/// Python's `str(value).lower()` is one of Patroni's words for true (utils.py, `parse_bool`).
+fn is_on(value: &Value) -> bool {
+    match value {
+        Value::Bool(on) => *on,
+        Value::Number(number) => number.as_i64() == Some(1),
+        Value::String(text) => matches!(text.to_lowercase().as_str(), "on" | "true" | "yes" | "1"),
+        Value::Null | Value::Array(_) | Value::Object(_) => false,
+    }
+}
+
+/// A dictionary in which one of these three is true, as Python takes it (global_config.py, `is_standby_cluster`).
+fn is_standby_cluster(value: &Value) -> bool {
+    let is_true = |value: &Value| match value {
+        Value::Null => false,
+        Value::Bool(value) => *value,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(fields) => !fields.is_empty(),
+    };
+    value.is_object()
+        && ["host", "port", "restore_command"]
+            .iter()
+            .any(|key| is_true(&value[key]))
 }
 
 /// How often Patroni's leader renews the lock, from the same annotation; `None` where it does not say, or nothing sensible.
 pub fn loop_wait(annotations: &Annotations) -> Option<Duration> {
-    let config: serde_json::Value = serde_json::from_str(annotations.get("config")?).ok()?;
+    let config: Value = serde_json::from_str(annotations.get("config")?).ok()?;
     let seconds = config["loop_wait"]
         .as_u64()
         .filter(|seconds| (1..=MAX_TTL).contains(seconds))?;
@@ -148,7 +184,7 @@ pub fn pod(name: &str, annotations: &Annotations, ip: Option<&str>) -> Read<Pod>
         role: Option<String>,
         state: Option<String>,
         timeline: Option<u32>,
-        xlog_location: Option<serde_json::Value>,
+        xlog_location: Option<Value>,
     }
     let (status, mut problem) = match annotations
         .get("status")
@@ -187,7 +223,8 @@ pub fn pod(name: &str, annotations: &Annotations, ip: Option<&str>) -> Read<Pod>
         role: status.role,
         state: status.state,
         timeline: status.timeline,
-        xlog_location: status.xlog_location.as_ref().and_then(serde_json::Value::as_u64),
+        xlog_location: status.xlog_location.as_ref().and_then(Value::as_u64),
+        citus_group: None,
     };
     (pod, problem)
 }
@@ -368,13 +405,57 @@ mod tests {
     }
 
     #[test]
-    fn pause_and_standby_cluster_from_the_config() {
+    fn pause_and_standby_cluster_mean_what_patroni_makes_of_them() {
         let read = |text: &str| settings(&annotations(&[("config", text)])).0.unwrap();
-        assert!(read(r#"{"ttl":20,"pause":true}"#).paused);
-        assert!(!read(r#"{"ttl":20,"pause":false}"#).paused);
-        assert!(!read(r#"{"ttl":20,"pause":null,"standby_cluster":null}"#).standby_cluster);
-        assert!(read(r#"{"standby_cluster":{"host":"10.1.0.1"}}"#).standby_cluster);
+        // Each as patroni.global_config of Patroni 4.1.5 takes it.
+        for (pause, is_paused) in [
+            ("true", true),
+            ("1", true),
+            (r#""on""#, true),
+            (r#""True""#, true),
+            (r#""YES""#, true),
+            (r#""1""#, true),
+            ("false", false),
+            ("null", false),
+            ("0", false),
+            ("2", false),
+            ("1.0", false),
+            (r#""off""#, false),
+            (r#""t""#, false),
+            (r#"" on""#, false),
+            (r#"{"on":true}"#, false),
+            ("[true]", false),
+        ] {
+            assert_eq!(read(&format!(r#"{{"pause":{pause}}}"#)).paused, is_paused, "{pause}");
+        }
+        for (standby, is_standby) in [
+            (r#"{"host":"10.1.0.1"}"#, true),
+            (r#"{"port":5432}"#, true),
+            (r#"{"restore_command":"cp"}"#, true),
+            (r#"{"host":"","port":0,"restore_command":"cp"}"#, true),
+            (r#"{"host":"","port":0,"restore_command":null}"#, false),
+            (r#"{"primary_slot_name":"x"}"#, false),
+            (r#"{"create_replica_methods":["basebackup"]}"#, false),
+            ("{}", false),
+            ("null", false),
+            ("true", false),
+            (r#""host""#, false),
+            (r#"["host"]"#, false),
+        ] {
+            let found = read(&format!(r#"{{"standby_cluster":{standby}}}"#)).standby_cluster;
+            assert_eq!(found, is_standby, "{standby}");
+        }
         assert!(settings(&annotations(&[("config", "{")])).1.is_some());
+    }
+
+    #[test]
+    fn the_system_identifier_from_the_config_object() {
+        let read = |pairs: &[(&str, &str)]| settings(&annotations(pairs)).0.and_then(|settings| settings.system);
+        assert_eq!(read(&[("initialize", "7"), ("config", "{}")]).as_deref(), Some("7"));
+        assert_eq!(read(&[("initialize", "7"), ("config", "{")]).as_deref(), Some("7"));
+        assert_eq!(read(&[("initialize", "7")]).as_deref(), Some("7"));
+        assert_eq!(read(&[("initialize", ""), ("config", "{}")]), None);
+        assert_eq!(settings(&Annotations::new()).0, None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::discovery::patroni::client::{Answer, Silence};
+use crate::leader::identity::Identity;
 use crate::leader::observation::{Announcement, Cluster, ClusterMember, Condition, Report, Role};
 use crate::leader::{Address, base_url};
 
@@ -25,8 +26,9 @@ pub struct Row {
 
 /// The body of `GET /primary`: the evidence, whatever the status.
 ///
-/// A body that names another member comes from whoever has the address now: it is no answer. Neither is one of `state: unknown`: then Patroni's own
-/// query failed, and `role` is only remembered (api.py:1462-1467).
+/// A body that names another member comes from whoever has the address now: it is no answer. Patroni names it since 3.2; where it does not, scope and system
+/// identifier must be the followed cluster's (`leader/view/followed.rs`), and another member of the same cluster that has inherited the address is not noticed.
+/// Neither is one of `state: unknown` an answer: then Patroni's own query failed, and `role` is only remembered (api.py:1462-1467).
 pub fn read_report(member: &str, answer: &Answer) -> Result<Report, Silence> {
     #[derive(Deserialize)]
     struct Body {
@@ -43,9 +45,13 @@ pub fn read_report(member: &str, answer: &Answer) -> Result<Report, Silence> {
     #[derive(Deserialize)]
     struct Patroni {
         name: Option<String>,
+        scope: Option<String>,
     }
     let body: Body = json(answer, "/primary")?;
-    let name = body.patroni.and_then(|patroni| patroni.name);
+    let (name, scope) = body
+        .patroni
+        .map_or((None, None), |patroni| (patroni.name, patroni.scope));
+    let names_member = name.is_some();
     if let Some(other) = name.filter(|name| name != member) {
         return Err(Silence::NotPatroni(format!(
             "the answer comes from member {other:?}: the address is no longer {member}'s"
@@ -61,13 +67,30 @@ pub fn read_report(member: &str, answer: &Answer) -> Result<Report, Silence> {
         role: Role::from_patroni(&body.role),
         state: body.state,
         timeline: body.timeline,
-        system: body.database_system_identifier.map(|system| match system {
-            Value::String(text) => text,
-            other => other.to_string(),
-        }),
+        system: body.database_system_identifier.as_ref().and_then(system),
+        scope,
+        names_member,
         paused: body.pause,
         failsafe_active: body.failsafe_mode_is_active,
     })
+}
+
+/// The cluster of the member that answers, by the body of `GET /patroni`, as far as it tells.
+pub fn read_identity(answer: &Answer) -> Result<Identity, Silence> {
+    let body: Value = json(answer, "/patroni")?;
+    Ok(Identity {
+        scope: body["patroni"]["scope"].as_str().map(str::to_owned),
+        system: system(&body["database_system_identifier"]),
+    })
+}
+
+/// A system identifier is written as a text; it is empty until there is one.
+fn system(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) if !text.is_empty() => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
 }
 
 /// The body of `GET /cluster`, and the rows of it that are of no use.
@@ -122,7 +145,7 @@ pub fn read_cluster(answer: &Answer) -> Result<(Cluster, Vec<Row>), Silence> {
         leader: leader.map(str::to_owned),
         paused: body.pause,
         switchover,
-        ttl: None,
+        ..Cluster::default()
     };
     Ok((cluster, problems))
 }

@@ -88,7 +88,7 @@ impl<'a> Cluster<'a> {
         };
         let mut api = Api {
             namespace: self.namespace.clone(),
-            scope: self.kubernetes.scope.clone(),
+            scope: self.kubernetes.objects(),
             selector: self.kubernetes.selector.clone(),
             version: self.version.clone(),
             rights,
@@ -180,7 +180,7 @@ impl<'a> Cluster<'a> {
     }
 
     async fn config(&self) -> Told<Option<Config>> {
-        let name = format!("{}-config", self.kubernetes.scope);
+        let name = format!("{}-config", self.kubernetes.objects());
         let mut told = Ok(None);
         for kind in ObjectKind::ALL {
             match self.annotations(kind, &name).await {
@@ -241,7 +241,7 @@ impl<'a> Cluster<'a> {
         let settings = publish::Settings {
             service: service.clone(),
             namespace: Some(self.namespace.clone()),
-            scope: Some(self.kubernetes.scope.clone()),
+            scope: Some(self.kubernetes.objects()),
             endpoints: self.settings.endpoints,
             lease: None,
             identity: String::new(),
@@ -302,8 +302,8 @@ impl<'a> Cluster<'a> {
 
     fn leader_name(&self, kind: ObjectKind) -> String {
         match kind {
-            ObjectKind::Endpoints => self.kubernetes.scope.clone(),
-            ObjectKind::ConfigMap => format!("{}{}", self.kubernetes.scope, PATRONIS[1]),
+            ObjectKind::Endpoints => self.kubernetes.objects(),
+            ObjectKind::ConfigMap => format!("{}{}", self.kubernetes.objects(), PATRONIS[1]),
         }
     }
 }

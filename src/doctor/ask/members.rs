@@ -68,6 +68,7 @@ impl<'a> Asker<'a> {
             .map_err(|silence| Silent::from(&silence))?;
         let config = client.get(url, "/config").await.ok();
         let seed = Seed {
+            scope: cluster.scope,
             members: cluster.members.iter().map(|member| member.name.clone()).collect(),
             leader: cluster.leader,
             ttl: config.as_ref().and_then(read_ttl),

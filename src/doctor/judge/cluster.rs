@@ -1,7 +1,7 @@
 //! Which members there are: by pods, and by `/cluster`.
 
 use super::tls;
-use crate::config::PatroniTls;
+use crate::config::{Finding, PatroniTls};
 use crate::doctor::check::Check;
 use crate::doctor::facts::{Api, Seed, Silent};
 
@@ -47,19 +47,30 @@ fn selector_for(api: &Api, holder: &str) -> String {
 }
 
 /// One that answers is enough, so a warning is enough where another does.
-pub(super) fn seeds(seeds: &[(String, Result<Seed, Silent>)], files: &PatroniTls) -> Vec<Check> {
+pub(super) fn seeds(seeds: &[(String, Result<Seed, Silent>)], finding: &Finding) -> Vec<Check> {
+    let files = &finding.patroni_tls;
     let told: Vec<_> = seeds.iter().filter_map(|(_, told)| told.as_ref().ok()).collect();
     let mut checks = Vec::new();
     for (url, answer) in seeds {
         let what = format!("{url}/cluster");
         checks.push(match answer {
-            Ok(seed) => cluster(what, seed),
+            Ok(seed) => foreign(&what, seed, finding.scope.as_deref()).unwrap_or_else(|| cluster(what, seed)),
             Err(silent) => {
                 let (found, fix) = no_cluster(silent, files);
                 let grade = if told.is_empty() { Check::fail } else { Check::warn };
                 grade(what, found, fix)
             }
         });
+    }
+    let mut scopes: Vec<_> = told.iter().filter_map(|seed| seed.scope.as_deref()).collect();
+    scopes.sort_unstable();
+    scopes.dedup();
+    if finding.scope.is_none() && scopes.len() > 1 {
+        checks.push(Check::fail(
+            "/cluster",
+            format!("the URLs of --patroni lead to several clusters, with the scopes {}", scopes.join(", ")),
+            "take the wrong one's URLs out of --patroni, and name the right scope: --scope, without Kubernetes together with --kubernetes=false",
+        ));
     }
     let leaders: Vec<_> = told.iter().filter_map(|seed| seed.leader.as_ref()).collect();
     if leaders.windows(2).any(|pair| pair[0] != pair[1]) {
@@ -81,6 +92,17 @@ pub(super) fn paused() -> Check {
         "Patroni is paused: nobody is promoted if the primary fails",
         "when the work is done: patronictl resume",
     )
+}
+
+/// Its answers count for nothing.
+fn foreign(what: &str, seed: &Seed, scope: Option<&str>) -> Option<Check> {
+    let theirs = seed.scope.as_deref()?;
+    let ours = scope.filter(|ours| *ours != theirs)?;
+    Some(Check::fail(
+        what,
+        format!("another cluster answers there: its scope is {theirs}, and --scope is {ours}"),
+        "take this URL out of --patroni, or correct --scope: what it says counts for nothing",
+    ))
 }
 
 fn no_cluster(silent: &Silent, files: &PatroniTls) -> (String, String) {

@@ -76,7 +76,15 @@ fn absent(api: &Api) -> Check {
         Some((kind, _)) => format!("{} exists, but Patroni's annotations are not on it", title(api, *kind)),
         None => format!("there is neither {both}"),
     };
-    let fix = if api.scopes.is_empty() {
+    let groups = citus_groups(api);
+    let fix = if !groups.is_empty() {
+        format!(
+            "{} is a Citus cluster, whose groups have objects of their own: add --citus-group {}, one of the groups {}; 0 is the coordinator",
+            api.scope,
+            groups[0],
+            groups.join(", ")
+        )
+    } else if api.scopes.is_empty() {
         format!(
             "--scope must be Patroni's scope, and --namespace its namespace; no leader object of any scope is in namespace {}. If Patroni keeps its lock elsewhere (etcd, Consul), use --patroni instead",
             api.namespace
@@ -92,6 +100,18 @@ fn absent(api: &Api) -> Check {
         )
     };
     Check::fail("leader object", found, fix)
+}
+
+/// Groups of a Citus cluster with this scope that have a leader object here.
+fn citus_groups(api: &Api) -> Vec<&str> {
+    let suffixes = api
+        .scopes
+        .iter()
+        .filter_map(|scope| scope.strip_prefix(&api.scope)?.strip_prefix('-'));
+    let mut groups: Vec<_> = suffixes.filter(|group| group.parse::<u32>().is_ok()).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    groups
 }
 
 pub(super) fn renewal(api: &Api) -> Option<Check> {

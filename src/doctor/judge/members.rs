@@ -1,7 +1,7 @@
 //! Each member: whether PostgreSQL and the REST API are reached, and whether what it says goes with the lock.
 
 use super::tls;
-use crate::config::PatroniTls;
+use crate::config::{Finding, PatroniTls};
 use crate::doctor::check::Check;
 use crate::doctor::facts::{Api, Facts, Greeting, Member, Rest, Silent};
 use crate::leader::observation::{Report, Role};
@@ -13,15 +13,21 @@ struct Whole<'a> {
     /// The leader's own report.
     report: Option<&'a Report>,
     tls: &'a PatroniTls,
+    /// The scope that the settings name.
+    scope: Option<&'a str>,
+    /// The system identifier of Patroni's config object.
+    system: Option<&'a str>,
 }
 
-pub(super) fn all(facts: &Facts, tls: &PatroniTls) -> Vec<Check> {
+pub(super) fn all(facts: &Facts, finding: &Finding) -> Vec<Check> {
     let leader = leader(facts);
     let of_leader = facts.members.iter().find(|member| Some(member.name.as_str()) == leader);
     let whole = Whole {
         leader,
         report: of_leader.and_then(Member::report),
-        tls,
+        tls: &finding.patroni_tls,
+        scope: finding.scope.as_deref(),
+        system: system(facts),
     };
     if facts.members.is_empty() {
         return vec![Check::not_checked("members", "none is known")];
@@ -38,6 +44,11 @@ fn leader(facts: &Facts) -> Option<&str> {
     let seeds = facts.seeds.iter().filter_map(|(_, told)| told.as_ref().ok());
     api.and_then(Api::holder)
         .or_else(|| seeds.filter_map(|seed| seed.leader.as_deref()).next())
+}
+
+fn system(facts: &Facts) -> Option<&str> {
+    let api = facts.api.as_ref()?.as_ref().ok()?;
+    api.config.as_ref().ok()?.as_ref()?.settings.system.as_deref()
 }
 
 impl Member {
@@ -136,6 +147,23 @@ fn rest(member: &Member, whole: &Whole<'_>) -> Check {
     }
 }
 
+/// What the proxy would not count.
+fn another_cluster(whole: &Whole<'_>, what: &str, found: &str, report: &Report) -> Option<Check> {
+    let differ = [
+        ("scope", whole.scope, &report.scope),
+        ("system identifier", whole.system, &report.system),
+    ];
+    let (name, ours, theirs) = differ.into_iter().find_map(|(name, ours, theirs)| {
+        let (ours, theirs) = ours.zip(theirs.as_deref())?;
+        (ours != theirs).then_some((name, ours, theirs))
+    })?;
+    Some(Check::fail(
+        what,
+        format!("{found}, but another cluster answers there: its {name} is {theirs}, and it should be {ours}"),
+        "what it says counts for nothing. Somebody else has the address that this member's api_url names (restapi.connect_address), --selector takes in pods of other clusters, or --scope is another cluster's",
+    ))
+}
+
 fn answered(member: &Member, whole: &Whole<'_>, what: String, url: &str, report: &Report) -> Check {
     let timeline = report
         .timeline
@@ -146,6 +174,9 @@ fn answered(member: &Member, whole: &Whole<'_>, what: String, url: &str, report:
         Role::Other => "not primary",
     };
     let found = format!("{url} says: {role}, {}{timeline}", report.state);
+    if let Some(check) = another_cluster(whole, &what, &found, report) {
+        return check;
+    }
     let leads = whole.is_leader(member);
     if leads && !report.is_writable() {
         let found = format!("{found}, but this member holds the lock: clients are held until it accepts writes");

@@ -46,14 +46,28 @@ fn clash(api: &Api, service: &Service) -> Option<Check> {
     let Service { name, has_selector, .. } = service;
     let (namespace, scope) = (&api.namespace, &api.scope);
     let is_named_so = PATRONIS.iter().any(|suffix| format!("{scope}{suffix}") == *name);
-    // With the lock in ConfigMaps, Patroni has no Endpoints of the scope's name.
-    let lock_is_elsewhere = api.lock().is_some_and(|(kind, _)| kind == ObjectKind::ConfigMap);
-    let clashes = service.is_patronis || is_named_so && !lock_is_elsewhere;
-    if !clashes || !has_selector {
+    if !has_selector || !is_named_so && !service.is_patronis {
         return None;
     }
+    let what = format!("service {namespace}/{name}");
+    match api.lock() {
+        // With the lock in ConfigMaps, Patroni has no Endpoints of its own: what it left there before is no reason to take a selector from a Service that works.
+        Some((ObjectKind::ConfigMap, _)) if is_named_so => return leftovers(service, what),
+        Some((ObjectKind::Endpoints, _)) if is_named_so => {}
+        // Of another cluster, or while no lock was seen, nothing tells where Patroni keeps its lock: the Service may be in use as it is.
+        _ => {
+            return Some(Check::warn(
+                what,
+                format!(
+                    "it has a selector, and the Endpoints of its name are, or may be, where Patroni keeps its {}",
+                    purpose(scope, name)
+                ),
+                "find out first whether that Patroni keeps its lock in Endpoints (kubernetes.use_endpoints). Only if it does, the Service needs another name, or no selector; if it keeps the lock in ConfigMaps, leave the Service as it is",
+            ));
+        }
+    }
     Some(Check::fail(
-        format!("service {namespace}/{name}"),
+        what,
         format!(
             "it has a selector, and the Endpoints of its name are where Patroni keeps its {}: Kubernetes writes pod addresses into them, and deletes them together with the Service",
             purpose(scope, name)
@@ -62,6 +76,16 @@ fn clash(api: &Api, service: &Service) -> Option<Check> {
             "give your Service another name, such as {scope}-primary. Do not delete this one, take its selector away: kubectl --namespace {namespace} patch service {name} --type=json -p '[{{\"op\":\"remove\",\"path\":\"/spec/selector\"}}]'"
         ),
     ))
+}
+
+fn leftovers(service: &Service, what: String) -> Option<Check> {
+    service.is_patronis.then(|| {
+        Check::warn(
+            what,
+            "its Endpoints carry annotations of Patroni, which keeps its lock in ConfigMaps now: they are left over from kubernetes.use_endpoints",
+            "leave the Service and its selector as they are: nothing is wrong with them. The annotations harm nobody",
+        )
+    })
 }
 
 fn purpose(scope: &str, name: &str) -> &'static str {

@@ -38,6 +38,8 @@ fn report(role: Role, timeline: u32) -> Report {
         state: "running".into(),
         timeline: Some(timeline),
         system: Some("7".into()),
+        scope: Some("demo".into()),
+        names_member: true,
         paused: false,
         failsafe_active: false,
     }
@@ -93,7 +95,7 @@ fn healthy(settings: &Doctor) -> Facts {
         config: Ok(Some(Config {
             settings: ClusterSettings {
                 paused: false,
-                standby_cluster: false,
+                ..ClusterSettings::default()
             },
             loop_wait: Some(Duration::from_secs(10)),
         })),
@@ -169,7 +171,7 @@ type Row = (&'static str, fn(&mut Facts), Level, &'static str);
 
 /// Name, what is broken, and words that stand in the one line which is not ok.
 #[rustfmt::skip]
-const ROWS: [Row; 45] = [
+const ROWS: [Row; 48] = [
     ("a right of the lock's kind: get", |f| take(f, "get endpoints"), Level::Fail, "right to get endpoints — not granted in namespace db: an overdue renewal of the lock counts as a silent API, so a fence may come late"),
     ("a right of the lock's kind: list", |f| take(f, "list endpoints"), Level::Fail, "grant verb list on endpoints"),
     ("list of pods", |f| take(f, "list pods"), Level::Fail, "every client is held"),
@@ -193,7 +195,7 @@ const ROWS: [Row; 45] = [
     ("another selector, no label with the scope", |f| { api(f).pods = Ok(vec![]); api(f).holder_labels = Some([("app", "pg"), ("no", "1")].map(|(l, v)| (l.into(), v.into())).into()) }, Level::Fail, "the labels of demo-0: app=pg,no=1"),
     ("pods forbidden", |f| api(f).pods = Err("it is forbidden".into()), Level::Warn, "pods — not checked: because it is forbidden"),
     ("a Service named like the scope", |f| api(f).services = Ok(vec![service("demo", true, false)]), Level::Fail, "service db/demo — it has a selector, and the Endpoints of its name are where Patroni keeps its lock"),
-    ("a Service with Patroni's Endpoints", |f| api(f).services = Ok(vec![service("other", true, true)]), Level::Fail, "service db/other"),
+    ("a Service with Patroni's Endpoints", |f| api(f).services = Ok(vec![service("other", true, true)]), Level::Warn, "service db/other — it has a selector, and the Endpoints of its name are, or may be, where Patroni keeps its state"),
     ("a Service named like the configuration", |f| api(f).services = Ok(vec![service("demo-config", true, false)]), Level::Fail, "keeps its configuration"),
     ("Services forbidden", |f| api(f).services = Err("it is forbidden".into()), Level::Warn, "names of Services — not checked: because it is forbidden"),
     ("publish is refused", |f| api(f).published = Some(("p".into(), Err("it has two ports".into()))), Level::Fail, "service db/p — it has two ports"),
@@ -211,6 +213,9 @@ const ROWS: [Row; 45] = [
     ("the leader is no primary", |f| f.members[0].rest = Rest::Answered { url: "u".into(), report: report(Role::Other, 3) }, Level::Fail, "this member holds the lock: clients are held"),
     ("another one is primary", |f| f.members[1].rest = Rest::Answered { url: "u".into(), report: report(Role::Primary, 3) }, Level::Fail, "u says: primary, running, timeline 3, but demo-0 holds the lock"),
     ("a replica left behind", |f| f.members[1].rest = Rest::Answered { url: "u".into(), report: report(Role::Other, 2) }, Level::Warn, "but the leader is on timeline 3"),
+    ("the bare scope of a Citus cluster", |f| { api(f).leaders[0].1 = Ok(LeaderObject::Absent); api(f).scopes = vec!["demo-1".into(), "demo-0".into(), "other-0".into()] }, Level::Fail, "add --citus-group 0, one of the groups 0, 1"),
+    ("a member's address is another cluster's", |f| f.members[1].rest = Rest::Answered { url: "u".into(), report: Report { scope: Some("zz".into()), ..report(Role::Primary, 3) } }, Level::Fail, "another cluster answers there: its scope is zz, and it should be demo"),
+    ("the leader's address is another cluster's of the same scope", |f| { api(f).config.as_mut().unwrap().as_mut().unwrap().settings.system = Some("9".into()); f.members.truncate(1) }, Level::Fail, "its system identifier is 7, and it should be 9"),
     ("another system", |f| f.members[1].rest = Rest::Answered { url: "u".into(), report: Report { system: Some("8".into()), ..report(Role::Other, 3) } }, Level::Fail, "system identifier 8 is not the leader's 7"),
     ("a replica that starts", |f| f.members[1].rest = Rest::Answered { url: "u".into(), report: Report { state: "starting".into(), ..report(Role::Other, 3) } }, Level::Warn, "cannot take over now"),
     ("a silent REST API", |f| f.members[0].rest = silent(None), Level::Fail, "gives no answer: the words of the error; this is the leader"),
@@ -286,6 +291,32 @@ fn the_default_hold_outlasts_a_failover_at_the_default_ttl() {
     let hold = settings("").proxy.hold;
     let check = lock::hold(hold, Some(Duration::from_secs(30)));
     assert_eq!((check.level, check.found.as_str()), (Level::Ok, "hold 1m, ttl 30s"));
+}
+
+#[test]
+fn no_fix_takes_the_selector_from_a_service_that_may_work() {
+    let settings = settings("");
+    let services = |facts: &Facts| -> Vec<Check> {
+        let told = everything(&settings, facts);
+        told.into_iter()
+            .filter(|check| check.what.starts_with("service "))
+            .collect()
+    };
+    let annotated = |facts: &mut Facts, name: &str| api(facts).services = Ok(vec![service(name, true, true)]);
+    let mut left_over = healthy(&settings);
+    in_config_maps(&mut left_over);
+    annotated(&mut left_over, "demo");
+    let mut of_another_cluster = healthy(&settings);
+    annotated(&mut of_another_cluster, "other");
+    let mut no_lock_seen = healthy(&settings);
+    api(&mut no_lock_seen).leaders[0].1 = Err("forbidden".into());
+    annotated(&mut no_lock_seen, "demo");
+    for facts in [left_over, of_another_cluster, no_lock_seen] {
+        let told = services(&facts);
+        let [check] = told.as_slice() else { panic!("{told:#?}") };
+        assert_eq!(check.level, Level::Warn, "{check}");
+        assert!(!check.to_string().contains("kubectl"), "{check}");
+    }
 }
 
 #[test]
@@ -381,6 +412,7 @@ fn without_the_api_everything_else_is_named() {
 fn without_kubernetes_cluster_tells_who_leads() {
     let settings = settings("");
     let seed = |leader: Option<&str>| Seed {
+        scope: Some("demo".into()),
         members: vec!["demo-0".into(), "demo-1".into()],
         leader: leader.map(str::to_owned),
         ttl: Some(Duration::from_secs(30)),

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::rules::{leader, policy, report};
 use super::*;
+use crate::leader::identity::Identity;
 use crate::leader::observation::{
     Announcement, Claim, Cluster, ClusterMember, ClusterSettings, Lock, ObjectKind, Observation, OperatorHold, Pod,
 };
@@ -74,6 +75,7 @@ pub(super) fn pod() -> impl Strategy<Value = Pod> {
         state: Some("running".into()),
         timeline: Some(timeline),
         xlog_location: None,
+        citus_group: None,
     })
 }
 
@@ -84,7 +86,7 @@ fn claim() -> impl Strategy<Value = Claim> {
         2 => kind().prop_map(move |kind| Claim::ApiSilent(kind, silence())),
         2 => (kind(), announcement()).prop_map(|(kind, news)| Claim::Announcement(kind, news)),
         1 => (kind(), any::<bool>(), prop::bool::weighted(0.1)).prop_map(|(kind, paused, standby_cluster)| {
-            let settings = ClusterSettings { paused, standby_cluster };
+            let settings = ClusterSettings { paused, standby_cluster, ..ClusterSettings::default() };
             Claim::Settings(kind, Some(settings))
         }),
         8 => (member(), any_report()).prop_map(|(member, report)| Claim::Report(member.into(), Ok(report))),
@@ -131,12 +133,9 @@ impl Run {
             condition: Default::default(),
         });
         run.hear(Claim::Cluster(Cluster {
-            scope: None,
             members: members.to_vec(),
-            leader: None,
-            paused: false,
-            switchover: None,
             ttl: Some(TTL),
+            ..Cluster::default()
         }));
         run
     }
@@ -240,6 +239,40 @@ impl Run {
     }
 }
 
+/// What another cluster says: to `/primary` in a member's place, to `/cluster`, or at a URL of `--patroni`.
+fn foreign_claim() -> impl Strategy<Value = Claim> {
+    let other = Identity {
+        scope: Some("zz".into()),
+        system: Some("8".into()),
+    };
+    let seed = other.clone();
+    prop_oneof![
+        Just(Claim::Cluster(Cluster {
+            from: "http://zz:8008".into(),
+            scope: Some("zz".into()),
+            system: Some("8".into()),
+            members: vec![ClusterMember {
+                name: "z".into(),
+                address: Some(leader("z").address),
+                api_url: Some("http://z:8008".into()),
+                condition: Default::default(),
+            }],
+            leader: Some("z".into()),
+            paused: true,
+            ..Cluster::default()
+        })),
+        any_report().prop_map(move |report| {
+            let report = Report {
+                scope: other.scope.clone(),
+                system: other.system.clone(),
+                ..report
+            };
+            Claim::Report("z".into(), Ok(report))
+        }),
+        Just(Claim::Seed("http://zz:8008".into(), Some(seed))),
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -254,6 +287,34 @@ proptest! {
             run.check()?;
             run.check_time(Duration::from_millis(wait))?;
             run.check_hold()?;
+        }
+    }
+
+    /// A run that hears another cluster all the time decides as one that hears it never, once it knows which cluster is ours. (Which of its own members is
+    /// silent may be told in other words.)
+    #[test]
+    fn another_clusters_answers_never_change_the_verdict(
+        history in prop::collection::vec((0..3_000_u64, claim(), foreign_claim()), 1..60),
+    ) {
+        let [mut run, mut beside] = [Run::new(), Run::new()];
+        beside.view = run.view.clone();
+        beside.now = run.now;
+        for run in [&mut run, &mut beside] {
+            run.hear(Claim::Report("a".into(), Ok(report(Role::Primary, "running", 1))));
+        }
+        for (pause, claim, foreign) in history {
+            for run in [&mut run, &mut beside] {
+                run.now += Duration::from_millis(pause);
+                run.hear(claim.clone());
+            }
+            beside.hear(foreign);
+            // Fencing when nobody leads is the same as holding.
+            let effect = |run: &Run| (run.current(), run.verdict.course.open_to().cloned());
+            prop_assert_eq!(effect(&run), effect(&beside));
+            prop_assert!(run.view.members().eq(beside.view.members()));
+            let now = run.now;
+            let life = policy().report_life;
+            prop_assert_eq!(run.view.primaries(now, life), beside.view.primaries(now, life));
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::verdict::{Verdict, verdict};
 use super::{Case, Standing};
-use crate::leader::observation::Report;
+use crate::leader::observation::{Report, Role};
 use crate::leader::reason::{NoLock, Reason};
 use crate::leader::{Course, Leader};
 
@@ -14,6 +14,9 @@ const LACKS_THE_LOCK: &str = "it says that it does not hold the lock";
 impl Case<'_> {
     /// No lock to go by: what members say of themselves decides.
     pub(super) fn by_reports(&self, no_lock: &NoLock) -> Verdict {
+        if let Some(unclear) = self.unclear(no_lock) {
+            return unclear;
+        }
         let primaries = self.primaries();
         let ahead = |report: &Report| (report.holds_lock, report.timeline);
         match primaries.as_slice() {
@@ -61,6 +64,12 @@ impl Case<'_> {
     /// No member says that it is primary: the leader is kept until a lease after the last good evidence, whatever its source.
     fn no_primary(&self, no_lock: &NoLock) -> Verdict {
         let Some(current) = self.current else {
+            if let Some(reason) = self.only_another_answers() {
+                return verdict(Course::Hold(None), reason);
+            }
+            if let Some(member) = self.standby_leader() {
+                return verdict(Course::Hold(None), Reason::StandbyCluster(member));
+            }
             return match self.view.rest_answered() {
                 true => verdict(Course::Hold(None), Reason::NoPrimary(no_lock.clone())),
                 false => {
@@ -109,6 +118,16 @@ impl Case<'_> {
         }
     }
 
+    /// It says that it leads a standby cluster.
+    fn standby_leader(&self) -> Option<String> {
+        let answering = self.answering();
+        let leads = |report: &Report| report.role == Role::StandbyLeader;
+        answering
+            .iter()
+            .find(|(_, report, _)| leads(report))
+            .map(|(member, ..)| (*member).to_owned())
+    }
+
     /// Paused, and whoever tells of it is still heard: a pause may end unseen.
     fn is_known_to_be_paused(&self, no_lock: &NoLock) -> bool {
         let told = match no_lock {
@@ -119,7 +138,7 @@ impl Case<'_> {
     }
 
     /// Members whose newest request was answered, lately, and what they said when.
-    fn answering(&self) -> Vec<(&str, &Report, Instant)> {
+    pub(super) fn answering(&self) -> Vec<(&str, &Report, Instant)> {
         // What was said before the lock moved was said of another reign.
         let since = self.view.lock().and_then(|lock| lock.held_since);
         self.view

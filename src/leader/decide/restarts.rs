@@ -45,7 +45,7 @@ impl Facts {
     fn listed(&self, renewal: usize) -> Vec<Claim> {
         let settings = ClusterSettings {
             paused: self.paused,
-            standby_cluster: false,
+            ..ClusterSettings::default()
         };
         vec![
             self.lock(renewal),

@@ -1,5 +1,6 @@
 //! The rules as a table: each row is a story, told second by second, and what must come of it.
 
+mod clusters;
 mod evidence;
 mod lock;
 mod operator;
@@ -7,6 +8,7 @@ mod reports;
 
 use std::time::{Duration, Instant, SystemTime};
 
+use clusters::{ANOTHER_CLUSTER, BESIDE_THE_RULES};
 use evidence::EVIDENCE;
 use lock::{SWITCHOVERS, WITH_THE_LOCK};
 use operator::HELD_BY_AN_OPERATOR;
@@ -60,6 +62,8 @@ pub(super) fn report(role: Role, state: &str, timeline: u32) -> Report {
         state: state.into(),
         timeline: Some(timeline),
         system: Some("7".into()),
+        scope: Some("pg".into()),
+        names_member: true,
         paused: false,
         failsafe_active: false,
     }
@@ -248,6 +252,7 @@ impl Story {
         let settings = ClusterSettings {
             paused,
             standby_cluster,
+            ..ClusterSettings::default()
         };
         let claim = Claim::Settings(self.kind, Some(settings));
         self.heard(claim)
@@ -281,12 +286,12 @@ impl Story {
             condition: Default::default(),
         });
         self.hear(Claim::Cluster(Cluster {
-            scope: None,
             members: members.to_vec(),
             leader: None,
             paused: false,
             switchover,
             ttl: Some(Duration::from_secs(TTL)),
+            ..Cluster::default()
         }));
     }
 
@@ -302,12 +307,10 @@ impl Story {
             condition: Default::default(),
         });
         let cluster = Cluster {
-            scope: None,
             members: members.collect(),
             leader,
             paused: true,
-            switchover: None,
-            ttl: None,
+            ..Cluster::default()
         };
         self.hear(Claim::Cluster(cluster));
     }
@@ -360,6 +363,7 @@ fn pod(name: &str, role: &str) -> Pod {
         state: Some("running".into()),
         timeline: Some(1),
         xlog_location: None,
+        citus_group: None,
     }
 }
 
@@ -373,6 +377,8 @@ fn rows() -> Vec<Row> {
         API_SILENT,
         REST_ONLY,
         HELD_BY_AN_OPERATOR,
+        ANOTHER_CLUSTER,
+        BESIDE_THE_RULES,
     ]
     .concat()
 }

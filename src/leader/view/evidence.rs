@@ -19,7 +19,7 @@ pub struct PodView {
 /// The newest timeline that a leader was seen writable on, and in which system.
 #[derive(Clone, Debug)]
 pub(super) struct NewestTimeline {
-    system: String,
+    pub(super) system: String,
     timeline: u32,
     /// The newer one that leaders were on before the cluster went back to this one.
     before: Option<u32>,
@@ -79,7 +79,8 @@ impl View {
         }
         // Whoever is not asked (the lock is watched) tells by its pod. The dead do not take their word back: what was written before the lock moved
         // counts for its holder alone.
-        let (Some(pod), Some(lock)) = (self.pods.get(member), self.lock()) else {
+        let pod = self.pods.get(member).filter(|_| self.stranger(member).is_none());
+        let (Some(pod), Some(lock)) = (pod, self.lock()) else {
             return false;
         };
         let holds = lock.lock.holder.as_deref() == Some(member);

@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 use crate::leader::observation::Lock;
 use crate::leader::view::renewals::Renewals;
 
+/// The place of `renewTime` in [`Lock::renewal`].
+const RENEW_TIME: usize = 1;
+
 /// The lock, and the local times that matter about it.
 #[derive(Clone, Debug)]
 pub struct LockView {
@@ -15,8 +18,10 @@ pub struct LockView {
     pub renewed: Instant,
     /// Since when it names this holder; `None` if it did when it was first seen.
     pub held_since: Option<Instant>,
-    /// When it was last seen to change; `None` while it stands as it was first seen.
+    /// When it was last seen to change, or to appear; `None` while it stands as it was first heard of.
     pub(super) changed: Option<Instant>,
+    /// It was seen to change while it was there.
+    pub(super) seen_to_change: bool,
     /// Since when it has been seen to change by this holder's hand, again and again, never later than a ttl after the last time.
     renewing_since: Option<Instant>,
     /// By this holder.
@@ -34,6 +39,7 @@ impl LockView {
             renewed: at,
             held_since: changed,
             changed,
+            seen_to_change: false,
             renewing_since: changed,
             renewals,
         }
@@ -57,6 +63,15 @@ impl LockView {
             renewed: at.checked_sub(delay.unwrap_or_default()).unwrap_or(at),
             changed,
             ..self
+        }
+    }
+
+    /// Of two that were both seen to change, the one that changed last. Else the renewTime that Patroni wrote tells: both come from the same members' clocks, and
+    /// an object that is left over from before may appear at any time.
+    pub(super) fn is_newer_than(&self, other: &Self) -> bool {
+        match (self.seen_to_change, other.seen_to_change) {
+            (true, true) => self.changed > other.changed,
+            _ => self.lock.renewal[RENEW_TIME] > other.lock.renewal[RENEW_TIME],
         }
     }
 

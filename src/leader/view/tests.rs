@@ -52,6 +52,7 @@ impl World {
             state: Some("running".into()),
             timeline: Some(1),
             xlog_location: None,
+            citus_group: None,
         };
         self.hear(Claim::Pod(pod))
     }
@@ -63,6 +64,8 @@ impl World {
             state: "running".into(),
             timeline: Some(1),
             system: None,
+            scope: None,
+            names_member: true,
             paused: false,
             failsafe_active: false,
         };

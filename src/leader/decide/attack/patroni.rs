@@ -258,6 +258,8 @@ impl Cluster {
             state: state.into(),
             timeline: Some(member.timeline),
             system: Some("7".into()),
+            scope: Some("pg".into()),
+            names_member: true,
             paused: self.paused,
             failsafe_active: self.now < member.failsafe_until,
         })

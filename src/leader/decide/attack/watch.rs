@@ -317,7 +317,7 @@ impl World {
                 kind,
                 Some(ClusterSettings {
                     paused: cluster.paused,
-                    standby_cluster: false,
+                    ..ClusterSettings::default()
                 }),
             ),
             Object::Pod(who) => {
@@ -336,6 +336,7 @@ impl World {
                     state: Some(if running { "running" } else { "stopped" }.into()),
                     timeline: Some(status.timeline),
                     xlog_location: None,
+                    citus_group: None,
                 })
             }
         };

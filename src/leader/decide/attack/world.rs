@@ -312,7 +312,6 @@ impl World {
         let answered = EVERYBODY.into_iter().any(|who| self.cluster.answers(who)) && self.cluster.api_up;
         let claim = match answered {
             true => Claim::Cluster(Listing {
-                scope: None,
                 members: NAMES
                     .map(|name| ClusterMember {
                         name: name.into(),
@@ -323,8 +322,8 @@ impl World {
                     .to_vec(),
                 leader: self.cluster.lock.holder.map(|who| NAMES[who].to_owned()),
                 paused: self.cluster.paused,
-                switchover: None,
                 ttl: Some(Duration::from_millis(self.weather.rules.ttl)),
+                ..Listing::default()
             }),
             false => Claim::ClusterSilent("nobody answers".into()),
         };

@@ -187,12 +187,9 @@ pub(super) const REST_ONLY: &[Row] = &[
             condition: Default::default(),
         }];
         story.hear(Claim::Cluster(Cluster {
-            scope: None,
             members: rows.to_vec(),
-            leader: None,
-            paused: false,
-            switchover: None,
             ttl: Some(Duration::from_secs(TTL)),
+            ..Cluster::default()
         }));
         story
             .must_route("a")

@@ -1,0 +1,395 @@
+//! Where answers of more than one cluster are heard. Ours is scope "pg" with system identifier 7.
+
+use super::*;
+use crate::leader::identity::Identity;
+
+impl Story {
+    /// As [`Story::kubernetes`], and the settings name the scope.
+    fn scope_named(mut self) -> Self {
+        let known = std::mem::replace(&mut self.view, View::of(Some("pg".into()), None));
+        let pods = known.members().map(|name| pod(name, "replica")).collect();
+        self.heard(Claim::Pods(pods))
+    }
+
+    /// A running primary that holds the lock of the cluster with this scope and system identifier.
+    fn leads_in(self, member: &str, scope: &str, system: &str, timeline: u32) -> Self {
+        self.answers_in(member, scope, system, report(Role::Primary, "running", timeline))
+    }
+
+    fn answers_in(self, member: &str, scope: &str, system: &str, report: Report) -> Self {
+        let report = Report {
+            scope: Some(scope.into()),
+            system: Some(system.into()),
+            ..report
+        };
+        self.heard(Claim::Report(member.into(), Ok(report)))
+    }
+
+    /// The same of a Patroni before 3.2, which does not name the member.
+    fn leads_nameless(self, member: &str, scope: Option<&str>, system: Option<&str>) -> Self {
+        let report = Report {
+            scope: scope.map(str::to_owned),
+            system: system.map(str::to_owned),
+            names_member: false,
+            ..report(Role::Primary, "running", 9)
+        };
+        self.heard(Claim::Report(member.into(), Ok(report)))
+    }
+
+    fn initialized(self, system: &str) -> Self {
+        let settings = ClusterSettings {
+            system: Some(system.into()),
+            ..ClusterSettings::default()
+        };
+        let claim = Claim::Settings(self.kind, Some(settings));
+        self.heard(claim)
+    }
+
+    fn seed(self, url: &str, scope: &str, system: &str) -> Self {
+        let identity = Identity {
+            scope: Some(scope.into()),
+            system: Some(system.into()),
+        };
+        self.heard(Claim::Seed(url.into(), Some(identity)))
+    }
+
+    fn cluster_of(self, scope: &str, system: &str, members: &[&str]) -> Self {
+        let row = |name: &&str| ClusterMember {
+            name: (*name).into(),
+            address: Some(address(name)),
+            api_url: Some(format!("http://{name}:8008")),
+            condition: Default::default(),
+        };
+        self.heard(Claim::Cluster(Cluster {
+            from: format!("http://{scope}:8008"),
+            scope: Some(scope.into()),
+            system: Some(system.into()),
+            members: members.iter().map(row).collect(),
+            ttl: Some(Duration::from_secs(TTL)),
+            ..Cluster::default()
+        }))
+    }
+
+    fn pod_of_group(self, member: &str, group: u32) -> Self {
+        self.heard(Claim::Pod(Pod {
+            citus_group: Some(group),
+            ..pod(member, "primary")
+        }))
+    }
+
+    fn in_endpoints(mut self) -> Self {
+        self.kind = ObjectKind::Endpoints;
+        self
+    }
+}
+
+pub(super) const ANOTHER_CLUSTER: &[Row] = &[
+    (
+        "REST alone, a gone for good, the other cluster's primary answers → never routed to",
+        || {
+            Story::a_leads_by_report()
+                .silent("a")
+                .leads_in("b", "zz", "8", 7)
+                .must_route("a")
+                .after(20.0)
+                .leads_in("b", "zz", "8", 7)
+                .must_fence()
+                .after(60.0)
+                .leads_in("b", "zz", "8", 7)
+                .must_hold_and_cut()
+                .because("ANOTHER CLUSTER answers for b")
+        },
+    ),
+    (
+        "the same scope and another system identifier → no less another cluster",
+        || {
+            Story::a_leads_by_report()
+                .leads_in("b", "pg", "8", 7)
+                .must_route("a")
+                .because("a alone")
+        },
+    ),
+    ("a higher timeline of another cluster does not outdate ours", || {
+        Story::a_leads_by_report()
+            .leads_in("b", "zz", "8", 7)
+            .says("a", Role::Primary, "running", 1)
+            .must_route("a")
+    }),
+    (
+        "another cluster appears beside the one that was followed first → it counts for nothing",
+        || {
+            Story::rest_only()
+                .leads_in("a", "pg", "7", 1)
+                .answers_in("b", "zz", "8", report(Role::Other, "running", 1))
+                .seed("http://b:8008", "zz", "8")
+                .must_route("a")
+                .because("a alone")
+        },
+    ),
+    (
+        "the seeds tell of two clusters before a member is asked → hold, and name both",
+        || {
+            Story::rest_only()
+                .seed("http://a:8008", "pg", "7")
+                .seed("http://b:8008", "zz", "8")
+                .leads_in("a", "pg", "7", 1)
+                .must_hold_and_cut()
+                .because("scope \"pg\" with system identifier \"7\" and scope \"zz\" with system identifier \"8\"")
+                .after(1.0)
+                .seed("http://b:8008", "pg", "7")
+                .leads_in("a", "pg", "7", 1)
+                .must_route("a")
+        },
+    ),
+    (
+        "the scope is named: the other cluster counts for nothing from the start",
+        || {
+            Story::rest_only()
+                .scope_named()
+                .seed("http://b:8008", "zz", "8")
+                .leads_in("b", "zz", "8", 7)
+                .must_hold_and_cut()
+                .because("ANOTHER CLUSTER")
+                .leads_in("a", "pg", "7", 1)
+                .must_route("a")
+        },
+    ),
+    (
+        "the scope is named, two system identifiers under it, no lock → hold",
+        || {
+            Story::rest_only()
+                .scope_named()
+                .answers_in("b", "pg", "8", report(Role::Other, "running", 1))
+                .leads_in("a", "pg", "7", 1)
+                .must_hold_and_cut()
+                .because("SEVERAL CLUSTERS")
+        },
+    ),
+    (
+        "the lock's holder answers for another cluster → nobody new is sent to it, its sessions stay",
+        || {
+            Story::a_leads()
+                .leads_in("a", "zz", "8", 1)
+                .must_hold_keeping("a")
+                .because("ANOTHER CLUSTER")
+                .leads_in("a", "pg", "7", 1)
+                .must_route("a")
+        },
+    ),
+    (
+        "the lock moves to b, whose address another cluster's pod of the same names has → held",
+        || {
+            Story::a_leads()
+                .initialized("7")
+                .lock("b")
+                .leads_in("b", "pg", "8", 1)
+                .after(1.0)
+                .lock("b")
+                .leads_in("b", "pg", "8", 1)
+                .must_hold_and_cut()
+                .because("system identifier \"8\"")
+                .leads_in("b", "pg", "7", 2)
+                .must_route("b")
+        },
+    ),
+    (
+        "initialised anew under our scope, a watched lock is renewed by who reports it → followed",
+        || {
+            Story::a_leads()
+                .lock("b")
+                .leads_in("b", "pg", "8", 1)
+                .must_hold_and_cut()
+                .after(3.0)
+                .lock("b")
+                .must_hold_and_cut()
+                .leads_in("b", "pg", "8", 1)
+                .must_route("b")
+        },
+    ),
+    ("… a lock that is not renewed proves nothing", || {
+        Story::a_leads()
+            .lock("b")
+            .leads_in("b", "pg", "8", 1)
+            .after(3.0)
+            .same_lock("b")
+            .leads_in("b", "pg", "8", 1)
+            .must_hold_and_cut()
+    }),
+    (
+        "the config object tells a new system identifier → followed, from its lock's holder on",
+        || {
+            Story::a_leads()
+                .initialized("7")
+                .initialized("8")
+                .must_hold_keeping("a")
+                .lock("b")
+                .leads_in("b", "pg", "8", 1)
+                .must_route("b")
+        },
+    ),
+    (
+        "REST alone, initialised anew in place → followed once the former was silent for a lease and most report it",
+        || {
+            Story::a_leads_by_report()
+                .leads_in("a", "pg", "8", 1)
+                .answers_in("b", "pg", "8", report(Role::Other, "running", 1))
+                .must_hold_keeping("a")
+                .after(19.0)
+                .leads_in("a", "pg", "8", 1)
+                .answers_in("b", "pg", "8", report(Role::Other, "running", 1))
+                .after(2.0)
+                .must_fence()
+                .leads_in("a", "pg", "8", 1)
+                .leads_in("a", "pg", "8", 1)
+                .must_route("a")
+        },
+    ),
+    (
+        "REST alone, initialised anew at other addresses → followed by what /cluster tells",
+        || {
+            Story::a_leads_by_report()
+                .silent("a")
+                .after(21.0)
+                .must_fence()
+                .seed("http://s:8008", "pg", "8")
+                .cluster_of("pg", "8", &["d", "e"])
+                .must_hold_and_cut()
+                .leads_in("d", "pg", "8", 1)
+                .answers_in("e", "pg", "8", report(Role::Other, "running", 1))
+                .leads_in("d", "pg", "8", 1)
+                .must_route("d")
+        },
+    ),
+    (
+        "REST alone, ours gone, one of two URLs leads to another cluster of the same scope → never followed",
+        || {
+            Story::a_leads_by_report()
+                .seed("http://a:8008", "pg", "7")
+                .seed("http://z:8008", "pg", "8")
+                .silent("a")
+                .after(21.0)
+                .must_fence()
+                .heard(Claim::Seed("http://a:8008".into(), None))
+                .seed("http://z:8008", "pg", "8")
+                .cluster_of("pg", "8", &["d", "e"])
+                .leads_in("d", "pg", "8", 9)
+                .leads_in("d", "pg", "8", 9)
+                .must_hold_and_cut()
+                .because("ANOTHER CLUSTER")
+        },
+    ),
+    (
+        "one that was initialised anew, while the others still report ours → not followed",
+        || {
+            Story::a_leads_by_report()
+                .silent("a")
+                .after(21.0)
+                .must_fence()
+                .leads_in("b", "pg", "8", 1)
+                .leads_in("b", "pg", "8", 1)
+                .must_hold_and_cut()
+        },
+    ),
+    ("another cluster's /cluster tells no members of ours", || {
+        Story::a_leads_by_report()
+            .cluster_of("zz", "8", &["d"])
+            .leads_in("d", "zz", "8", 7)
+            .says("a", Role::Primary, "running", 1)
+            .must_route("a")
+    }),
+    (
+        "Patroni before 3.2 names no member: scope and system identifier must be ours",
+        || {
+            Story::a_leads_by_report()
+                .silent("a")
+                .leads_nameless("b", Some("zz"), Some("8"))
+                .must_route("a")
+                .leads_nameless("b", Some("pg"), Some("8"))
+                .must_route("a")
+                .leads_nameless("b", Some("pg"), None)
+                .must_route("a")
+                .leads_nameless("b", None, Some("7"))
+                .must_route("a")
+                .leads_nameless("b", Some("pg"), Some("7"))
+                .must_route("b")
+        },
+    ),
+    (
+        "the bare scope of a Citus cluster → hold, and name the setting",
+        || {
+            Story::nothing()
+                .heard(Claim::Lock(ObjectKind::Endpoints, None))
+                .heard(Claim::Lock(ObjectKind::ConfigMap, None))
+                .pod_of_group("a", 0)
+                .pod_of_group("b", 1)
+                .leads_in("b", "pg", "8", 7)
+                .must_hold_and_cut()
+                .because("--citus-group: 0, 1")
+        },
+    ),
+];
+
+/// Smaller findings, each named after its symptom.
+pub(super) const BESIDE_THE_RULES: &[Row] = &[
+    (
+        "one kind of lock is forbidden and the other is absent → that is no \"no leader object\"",
+        || {
+            Story::kubernetes()
+                .heard(Claim::Lock(ObjectKind::ConfigMap, None))
+                .heard(Claim::ApiSilent(ObjectKind::Endpoints, "endpoints: forbidden".into()))
+                .must_hold_and_cut()
+                .because("endpoints: forbidden")
+        },
+    ),
+    (
+        "an old object of the other kind appears late → it never outranks the lock that is renewed",
+        || {
+            Story::kubernetes()
+                .heard(Claim::Lock(ObjectKind::ConfigMap, None))
+                .lock("b")
+                .lock("a")
+                .says("a", Role::Primary, "running", 1)
+                .must_route("a")
+                .after(1.0)
+                .in_config_maps()
+                .heard_old_lock("b")
+                .must_route("a")
+                .in_endpoints()
+                .lock("a")
+                .must_route("a")
+        },
+    ),
+    ("REST alone, a standby cluster → it is named", || {
+        Story::rest_only()
+            .says("a", Role::StandbyLeader, "running", 1)
+            .must_hold_and_cut()
+            .because("a leads a standby cluster")
+    }),
+    (
+        "REST silent, the pod's status is not that of a primary → the reason says what it says",
+        || {
+            Story::kubernetes()
+                .lock("b")
+                .lock("a")
+                .silent("a")
+                .after(1.0)
+                .pod_status("a", "promoted", 1)
+                .must_hold_and_cut()
+                .because("its pod's status says role promoted, state running; its REST API does not answer")
+        },
+    ),
+];
+
+impl Story {
+    /// A lock whose renewTime is older than any other.
+    fn heard_old_lock(self, holder: &str) -> Self {
+        let lock = Lock {
+            holder: Some(holder.into()),
+            ttl: Duration::from_secs(TTL),
+            renewal: [None, Some("000000".into()), None],
+            written: None,
+        };
+        let claim = Claim::Lock(self.kind, Some(lock));
+        self.heard(claim)
+    }
+}

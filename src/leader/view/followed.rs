@@ -1,0 +1,323 @@
+//! Which cluster is followed. An answer of another one counts for nothing; it is kept only to be named.
+//!
+//! The scope is named by the settings, or told by the first verified leader, which tells the system identifier, too. In Kubernetes Patroni's config object
+//! has that (annotation `initialize`), and its word goes first: an address that another cluster's pod has inherited may answer with our scope and our
+//! member's name, but not with our system identifier.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::{Heard, LockView, View};
+use crate::leader::identity::Identity;
+use crate::leader::observation::{Claim, Cluster, Report};
+
+/// Base URLs other than the one that answers `/cluster` are asked for their identity each minute: two may go unanswered.
+const SEED_LIFE: Duration = Duration::from_secs(150);
+
+/// The cluster that is followed, and what was heard of others.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Followed {
+    /// The scope that the settings name.
+    scope: Option<String>,
+    /// The Citus group that the settings name.
+    group: Option<u32>,
+    /// What the first verified leader told, or the config object.
+    pinned: Identity,
+    /// The system identifier that was followed before.
+    former: Option<String>,
+    /// When an answer of this cluster was last heard.
+    heard: Option<Instant>,
+    /// What the base URLs of `--patroni` tell; none of one that does not answer.
+    seeds: BTreeMap<String, Heard<Option<Identity>>>,
+    /// Members, and URLs, whose newest answer came from another cluster.
+    strangers: BTreeMap<String, Stranger>,
+    /// The clusters that answer, while nothing tells which of them to follow.
+    unclear: Vec<Identity>,
+}
+
+/// Where another cluster answers.
+#[derive(Clone, Debug)]
+pub struct Stranger {
+    /// The cluster that answers there.
+    pub identity: Identity,
+    /// Since when.
+    pub since: Instant,
+    /// When it last did.
+    pub at: Instant,
+    /// The answer said: a running primary that holds the lock.
+    leads: bool,
+}
+
+impl Followed {
+    fn identity(&self) -> Identity {
+        Identity {
+            scope: self.scope.clone().or_else(|| self.pinned.scope.clone()),
+            system: self.pinned.system.clone(),
+        }
+    }
+
+    fn is_stranger(&mut self, place: &str, identity: Identity, leads: bool, at: Instant) {
+        let known = self.strangers.remove(place).filter(|known| known.identity == identity);
+        let since = known.map_or(at, |known| known.since);
+        let stranger = Stranger {
+            identity,
+            since,
+            at,
+            leads,
+        };
+        self.strangers.insert(place.to_owned(), stranger);
+    }
+
+    fn is_ours(&mut self, place: &str, theirs: &Identity, at: Instant) {
+        self.strangers.remove(place);
+        // One that is only being initialised, under our scope, may still become another.
+        if self.identity().is_confirmed_by(theirs) {
+            self.heard = Some(at);
+        }
+    }
+
+    /// Nothing of it was heard for a whole lease.
+    fn is_gone(&self, at: Instant, ttl: Duration) -> bool {
+        self.heard.is_none_or(|heard| heard + ttl <= at)
+    }
+}
+
+impl View {
+    /// A view of the cluster with this scope, and of this Citus group, where the settings name them.
+    pub fn of(scope: Option<String>, citus_group: Option<u32>) -> Self {
+        let mut view = Self::default();
+        view.followed.scope = scope;
+        view.followed.group = citus_group;
+        view
+    }
+
+    /// The cluster that is followed, as far as it is known.
+    pub fn identity(&self) -> Identity {
+        self.followed.identity()
+    }
+
+    /// The system identifier that was followed before this one took its place under the same scope.
+    pub fn former_system(&self) -> Option<&str> {
+        self.followed.former.as_deref()
+    }
+
+    /// Members, and URLs of `--patroni`, where another cluster answers.
+    pub fn strangers(&self) -> impl Iterator<Item = (&str, &Stranger)> {
+        let strangers = self.followed.strangers.iter();
+        strangers.map(|(place, stranger)| (place.as_str(), stranger))
+    }
+
+    /// The other cluster that answers where this member should.
+    pub fn stranger(&self, member: &str) -> Option<&Stranger> {
+        self.followed.strangers.get(member)
+    }
+
+    /// The clusters that answer, while nothing tells which of them to follow.
+    pub fn unclear(&self) -> &[Identity] {
+        &self.followed.unclear
+    }
+
+    /// Citus groups that pods belong to, though the settings do not name the group.
+    pub fn groups_not_named(&self) -> Vec<u32> {
+        let groups = self.pods.values().filter_map(|pod| pod.value.citus_group);
+        let mut groups: Vec<_> = groups.filter(|group| Some(*group) != self.followed.group).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        groups
+    }
+
+    /// Takes away what another cluster says: of its answer remains that this member does not answer.
+    pub(super) fn only_ours(&mut self, claim: Claim, at: Instant) -> Option<Claim> {
+        match claim {
+            Claim::Report(member, Ok(report)) => Some(match self.not_ours(&member, &report, at) {
+                Some(why) => Claim::Report(member, Err(why)),
+                None => Claim::Report(member, Ok(report)),
+            }),
+            Claim::Cluster(cluster) => self.our_cluster(cluster, at).map(Claim::Cluster),
+            Claim::Seed(url, identity) => {
+                match &identity {
+                    Some(theirs) if self.identity().contradicts(theirs) => {
+                        self.followed.is_stranger(&url, theirs.clone(), false, at)
+                    }
+                    Some(_) => _ = self.followed.strangers.remove(&url),
+                    None => {}
+                }
+                self.followed.seeds.insert(url, Heard { value: identity, at });
+                None
+            }
+            claim => Some(claim),
+        }
+    }
+
+    /// Why a member's answer is none of this cluster's.
+    fn not_ours(&mut self, member: &str, report: &Report, at: Instant) -> Option<String> {
+        let (ours, theirs) = (self.identity(), report.identity());
+        if ours.contradicts(&theirs) {
+            let why = format!("another cluster answers there, {theirs}; this one is {ours}");
+            let leads = report.holds_lock && report.is_writable();
+            self.followed.is_stranger(member, theirs, leads, at);
+            return Some(why);
+        }
+        if !report.names_member && !ours.is_confirmed_by(&theirs) {
+            return Some(format!(
+                "its answer tells no member's name (Patroni before 3.2), and only {theirs}, which does not show that it is of {ours}"
+            ));
+        }
+        self.followed.is_ours(member, &theirs, at);
+        None
+    }
+
+    /// `/cluster`, unless it is another cluster's. Of one that may be ours, initialised anew, the members are asked: their answers decide.
+    fn our_cluster(&mut self, cluster: Cluster, at: Instant) -> Option<Cluster> {
+        let (ours, theirs) = (self.identity(), cluster.identity());
+        if !ours.contradicts(&theirs) {
+            self.followed.is_ours(&cluster.from, &theirs, at);
+            return Some(cluster);
+        }
+        let may_be_ours_anew = !ours.has_another_scope_than(&theirs) && self.is_replaced_by(&theirs, at);
+        self.followed.is_stranger(&cluster.from, theirs, false, at);
+        if may_be_ours_anew {
+            self.record_members(cluster.members);
+        }
+        None
+    }
+
+    /// Settles which cluster is followed, after each observation.
+    pub(super) fn identify(&mut self, at: Instant) {
+        self.forget_strangers(at);
+        let told = self.settings().and_then(|settings| settings.system.clone());
+        let watched = self.lock().filter(|_| self.api_silence().is_none());
+        let found = match (told, watched) {
+            (Some(system), _) => Some(Identity {
+                scope: None,
+                system: Some(system),
+            }),
+            (None, Some(lock)) => self.by_the_holder(lock),
+            (None, None) => self.by_answers_alone(at),
+        };
+        if let Some(found) = found {
+            self.follow(found, at);
+        }
+        self.followed.unclear = self.contradictions(at);
+    }
+
+    /// What the lock's holder tells. Another system identifier than before counts once the lock was renewed by the member that reports it.
+    fn by_the_holder(&self, lock: &LockView) -> Option<Identity> {
+        let holder = lock.lock.holder.as_deref()?;
+        if let Some(stranger) = self.stranger(holder) {
+            let renewed_since = lock.changed.is_some_and(|changed| stranger.since < changed);
+            return (renewed_since && self.may_take_over(stranger)).then(|| stranger.identity.clone());
+        }
+        let last = self.answers.get(holder)?.last.as_ref()?;
+        let since_it_holds = lock.held_since.is_none_or(|since| since <= last.at);
+        (since_it_holds && last.value.is_writable()).then(|| last.value.identity())
+    }
+
+    /// What the leader tells where no lock is watched. Another system identifier than before counts once nothing of the former was heard for a whole lease, and most
+    /// members report it.
+    fn by_answers_alone(&self, at: Instant) -> Option<Identity> {
+        if self.followed.pinned.system.is_none() {
+            if self.lock().is_none() && !self.groups_not_named().is_empty() {
+                return None;
+            }
+            let answers = self.answers.values().filter(|answers| answers.silent.is_none());
+            let mut last = answers.filter_map(|answers| answers.last.as_ref());
+            let leader = last.find(|last| last.value.holds_lock && last.value.is_writable());
+            return leader
+                .filter(|_| self.contradictions(at).is_empty())
+                .map(|leader| leader.value.identity());
+        }
+        let mut of_members = self.members().filter_map(|member| self.stranger(member));
+        let leader = of_members.find(|stranger| self.may_take_over(stranger))?;
+        self.is_replaced_by(&leader.identity, at)
+            .then(|| leader.identity.clone())
+    }
+
+    /// Nothing of ours was heard for a whole lease, and most members, or most URLs of `--patroni`, tell this instead. One URL of another cluster, or one host that
+    /// was given to it, is no majority.
+    fn is_replaced_by(&self, identity: &Identity, at: Instant) -> bool {
+        let of_members = self.members().filter_map(|member| self.stranger(member));
+        let members = of_members.filter(|stranger| stranger.identity == *identity).count();
+        let seeds = self.followed.seeds.values();
+        let seeds = seeds.filter(|seed| seed.value.as_ref() == Some(identity)).count();
+        let most = self.members().count() < 2 * members || self.followed.seeds.len() < 2 * seeds;
+        most && self.followed.is_gone(at, self.ttl())
+    }
+
+    fn may_take_over(&self, stranger: &Stranger) -> bool {
+        stranger.leads
+            && stranger.identity.system.is_some()
+            && !self.identity().has_another_scope_than(&stranger.identity)
+    }
+
+    fn follow(&mut self, found: Identity, at: Instant) {
+        let pinned = &mut self.followed.pinned;
+        let scope = pinned.scope.clone().or(found.scope);
+        let system = found.system.or_else(|| pinned.system.clone());
+        if (&pinned.scope, &pinned.system) == (&scope, &system) {
+            return;
+        }
+        if pinned.system.is_some() && pinned.system != system {
+            self.followed.former = pinned.system.take();
+        }
+        self.followed.pinned = Identity { scope, system };
+        self.drop_strangers_words(at);
+    }
+
+    /// What another cluster said before it was known to be one.
+    fn drop_strangers_words(&mut self, at: Instant) {
+        let ours = self.identity();
+        for (member, answers) in &mut self.answers {
+            let Some(last) = answers.last.take_if(|last| ours.contradicts(&last.value.identity())) else {
+                continue;
+            };
+            let (theirs, leads) = (last.value.identity(), last.value.holds_lock && last.value.is_writable());
+            answers.vouched = None;
+            answers.silent = Some(Heard {
+                value: format!("another cluster answered there, {theirs}; this one is {ours}"),
+                at: last.at,
+            });
+            self.last_words.remove(member);
+            self.followed.is_stranger(member, theirs, leads, at);
+        }
+        let seeds = self.followed.seeds.clone();
+        for (url, seed) in seeds {
+            if let Some(theirs) = seed.value.filter(|theirs| ours.contradicts(theirs)) {
+                self.followed.is_stranger(&url, theirs, false, seed.at);
+            }
+        }
+        self.followed
+            .strangers
+            .retain(|_, stranger| ours.contradicts(&stranger.identity));
+        let timeline = self.newest_timeline.take();
+        self.newest_timeline = timeline.filter(|newest| ours.system.as_ref().is_none_or(|ours| *ours == newest.system));
+    }
+
+    /// Those that were not heard lately, and members that are gone or live elsewhere by now.
+    fn forget_strangers(&mut self, at: Instant) {
+        let ttl = self.ttl();
+        let answers = &self.answers;
+        self.followed.seeds.retain(|_, seed| at < seed.at + SEED_LIFE);
+        self.followed.strangers.retain(|place, stranger| {
+            let is_url = place.contains("://");
+            let life = if is_url { SEED_LIFE } else { ttl };
+            at < stranger.at + life && (is_url || answers.contains_key(place))
+        });
+    }
+
+    /// Clusters that answer and could each be the one to follow, if there are several.
+    fn contradictions(&self, at: Instant) -> Vec<Identity> {
+        if self.followed.pinned.system.is_some() {
+            return Vec::new();
+        }
+        let (ours, ttl) = (self.identity(), self.ttl());
+        let last = self.answers.values().filter_map(|answers| answers.last.as_ref());
+        let told = last.filter(|last| at < last.at + ttl).map(|last| last.value.identity());
+        let seeds = self.followed.seeds.values().filter_map(|seed| seed.value.clone());
+        let mut heard: Vec<_> = told.chain(seeds).filter(|theirs| !ours.contradicts(theirs)).collect();
+        heard.sort();
+        heard.dedup();
+        let is_contradicted = |one: &Identity| heard.iter().any(|other| one.contradicts(other));
+        heard.iter().filter(|one| is_contradicted(one)).cloned().collect()
+    }
+}

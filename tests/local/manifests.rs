@@ -95,11 +95,7 @@ fn selectors_meet_the_pods_labels() {
             &one(&objects, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
             &one(&objects, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
         ];
-        let spread = items(&pod(&objects)["spec"]["topologySpreadConstraints"]);
-        for selector in selectors
-            .into_iter()
-            .chain(spread.map(|constraint| &constraint["labelSelector"]["matchLabels"]))
-        {
+        for selector in selectors {
             assert_eq!(selector, labels, "{name}");
         }
         let account = &pod(&objects)["spec"]["serviceAccountName"];
@@ -110,6 +106,207 @@ fn selectors_meet_the_pods_labels() {
             "{name}"
         );
     }
+}
+
+/// The scheduler counts pods of the old ReplicaSet unless it is told not to, and a constraint on a label that no node has is void for all of them.
+#[test]
+fn a_rollout_leaves_the_new_pods_on_different_nodes() {
+    for (name, objects) in examples().into_iter().chain([("publish".to_owned(), publish())]) {
+        let template = pod(&objects);
+        let selector = json!({"matchLabels": template["metadata"]["labels"]});
+        let by_node = json!([{
+            "topologyKey": "kubernetes.io/hostname", "maxSkew": 1, "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": selector, "matchLabelKeys": ["pod-template-hash"],
+        }]);
+        assert_eq!(template["spec"]["topologySpreadConstraints"], by_node, "{name}");
+        let by_zone = json!([{"weight": 100, "podAffinityTerm": {
+            "topologyKey": "topology.kubernetes.io/zone", "labelSelector": selector, "matchLabelKeys": ["pod-template-hash"],
+        }}]);
+        let apart = &template["spec"]["affinity"]["podAntiAffinity"];
+        assert_eq!(
+            *apart,
+            json!({"preferredDuringSchedulingIgnoredDuringExecution": by_zone}),
+            "{name}"
+        );
+    }
+}
+
+/// What is watched by name is granted by name. Only pods, which are selected by labels, and what is to be created have none.
+#[test]
+fn rights_are_granted_by_name() {
+    for (name, objects) in examples().into_iter().chain([("publish".to_owned(), publish())]) {
+        let env = settings_of(&objects);
+        let of = |variable: &str, suffixes: &[&str]| -> Vec<String> {
+            let value = &env[variable];
+            suffixes.iter().map(|suffix| format!("{value}{suffix}")).collect()
+        };
+        let service = |suffixes: &[&str]| of("PGNORTH_SERVICE", suffixes);
+        let mut unnamed = Vec::new();
+        for rule in items(&one(&objects, "Role")["rules"]) {
+            let (resource, verbs) = (text(&rule["resources"][0]), rule["verbs"].to_string());
+            assert_eq!(items(&rule["resources"]).count(), 1, "{name}: {rule}");
+            let expected = match (resource, verbs.as_str()) {
+                ("endpoints", r#"["list","watch"]"#) => of("PGNORTH_SCOPE", &["", "-failover", "-config"]),
+                ("configmaps", r#"["list","watch"]"#) => of("PGNORTH_SCOPE", &["-leader", "-failover", "-config"]),
+                ("endpoints", r#"["get"]"#) => of("PGNORTH_SCOPE", &[""]),
+                ("configmaps", r#"["get"]"#) => of("PGNORTH_SCOPE", &["-leader"]),
+                ("endpoints", r#"["get","update"]"#) | ("services", r#"["get"]"#) => service(&[""]),
+                ("endpointslices", r#"["get","update"]"#) => service(&["-pgnorth-ipv4", "-pgnorth-ipv6"]),
+                ("leases", r#"["get","update"]"#) => of("PGNORTH_LEASE", &[""]),
+                _ => {
+                    assert!(rule["resourceNames"].is_null(), "{name}: {rule}");
+                    unnamed.push(format!("{verbs} {resource}"));
+                    continue;
+                }
+            };
+            assert_eq!(rule["resourceNames"], json!(expected), "{name}: {verbs} {resource}");
+        }
+        let expected: &[_] = match name.as_str() {
+            "publish" => &[
+                r#"["list","watch"] pods"#,
+                r#"["create"] endpointslices"#,
+                r#"["create"] endpoints"#,
+                r#"["create"] leases"#,
+            ],
+            _ => &[r#"["list","watch"] pods"#, r#"["create"] events"#],
+        };
+        assert_eq!(unnamed, expected, "{name}");
+    }
+}
+
+/// `kubectl apply` of a Service without a selector takes away the selector that another folder has given the same name.
+#[test]
+fn proxy_and_publisher_have_services_of_different_names() {
+    let proxy = one(&base(), "Service")["metadata"]["name"].clone();
+    for (name, objects) in [("publish", publish()), ("sidecar", sidecar())] {
+        let service = one(&objects, "Service");
+        assert_ne!(service["metadata"]["name"], proxy, "{name}");
+        assert!(service["spec"]["selector"].is_null(), "{name}");
+    }
+}
+
+#[test]
+fn every_image_is_this_version() {
+    let image = format!("registry.example.com/pgnorth:{}", env!("CARGO_PKG_VERSION"));
+    let publishers = [("publish".to_owned(), publish()), ("sidecar".to_owned(), sidecar())];
+    for (name, objects) in examples().into_iter().chain(publishers) {
+        let of_pods = objects
+            .iter()
+            .flat_map(|object| items(&object["spec"]["template"]["spec"]["containers"]));
+        let pgnorths = of_pods.filter(|container| container["image"] != "patroni");
+        assert_eq!(
+            pgnorths.map(|container| text(&container["image"])).collect::<Vec<_>>(),
+            [&image],
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn the_publisher_is_deployed_with_what_the_proxy_has() {
+    let objects = publish();
+    let env = settings_of(&objects);
+    let lookup = |name: &str| env.get(name).map(OsString::from);
+    let arguments = [OsString::from("pgnorth")].into_iter();
+    let arguments =
+        arguments.chain(items(&pod(&objects)["spec"]["containers"][0]["args"]).map(|text_of| text(text_of).into()));
+    let job = Settings::read(arguments, lookup).unwrap().job;
+    let Job::Publish(settings) = job else { panic!("{job:?}") };
+    assert_eq!(settings.service, text(&one(&objects, "Service")["metadata"]["name"]));
+
+    let proxy = examples().swap_remove(0).1;
+    let labels = &pod(&objects)["metadata"]["labels"];
+    let container = &pod(&objects)["spec"]["containers"][0];
+    assert_eq!(
+        container["ports"],
+        json!([{"name": "admin", "containerPort": settings.admin.port()}])
+    );
+    for same in ["livenessProbe", "readinessProbe", "securityContext"] {
+        assert_eq!(container[same], pod(&proxy)["spec"]["containers"][0][same], "{same}");
+    }
+    assert_eq!(
+        pod(&objects)["spec"]["securityContext"],
+        pod(&proxy)["spec"]["securityContext"]
+    );
+    for amount in ["/requests/cpu", "/requests/memory", "/limits/memory"] {
+        assert!(container["resources"].pointer(amount).is_some(), "{amount}");
+    }
+    assert_eq!(
+        one(&objects, "PodDisruptionBudget")["spec"],
+        json!({"maxUnavailable": 1, "selector": {"matchLabels": labels}})
+    );
+    let policy = &one(&objects, "NetworkPolicy")["spec"];
+    assert_eq!(policy["podSelector"]["matchLabels"], *labels);
+    assert_eq!(policy["policyTypes"], json!(["Ingress", "Egress"]));
+    assert_eq!(
+        policy["ingress"],
+        json!([{"from": [{"podSelector": {}}], "ports": [{"port": "admin"}]}])
+    );
+}
+
+/// A first probe that comes before the Kubernetes API has answered leaves a Warning event at each start.
+#[test]
+fn the_first_probe_waits_until_a_start_is_over() {
+    for (name, objects) in examples().into_iter().chain([("publish".to_owned(), publish())]) {
+        let probe = &pod(&objects)["spec"]["containers"][0]["readinessProbe"];
+        assert!(
+            probe["initialDelaySeconds"]
+                .as_u64()
+                .is_some_and(|seconds| seconds >= 2),
+            "{name}: {probe}"
+        );
+    }
+}
+
+/// The members' own policy may be narrower than pgnorth's; what comes from pgnorth passes it.
+#[test]
+fn clients_of_other_namespaces_are_let_in_on_purpose() {
+    let clients = |objects: &[Value]| -> Vec<Value> {
+        let rules = items(&one(objects, "NetworkPolicy")["spec"]["ingress"]);
+        let rules = rules.filter(|rule| rule["ports"] == json!([{"port": "postgres"}]));
+        rules
+            .flat_map(|rule| items(&rule["from"]).cloned().collect::<Vec<_>>())
+            .collect()
+    };
+    for (name, objects) in examples() {
+        assert_eq!(clients(&objects), [json!({"podSelector": {}})], "{name}");
+    }
+    let opened = with_components("clients-elsewhere", &["clients-elsewhere"]);
+    let labelled = json!({"namespaceSelector": {"matchLabels": {"postgres-clients": "true"}}});
+    assert_eq!(clients(&opened), [json!({"podSelector": {}}), labelled]);
+}
+
+#[test]
+fn policies_leave_open_what_istio_needs() {
+    let policy = |component| one(&with_components(component, &[component]), "NetworkPolicy")["spec"].clone();
+    let istiod = json!({
+        "to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "istio-system"}}}], "ports": [{"port": 15012}],
+    });
+    assert!(
+        items(&policy("istio")["egress"]).any(|rule| *rule == istiod),
+        "the sidecar asks istiod"
+    );
+    let ambient = policy("istio-ambient");
+    let tunnel = json!([{"port": 15008}]);
+    for direction in ["ingress", "egress"] {
+        assert!(
+            items(&ambient[direction]).any(|rule| rule["ports"] == tunnel),
+            "{direction}: {ambient}"
+        );
+    }
+    let probes = json!({"from": [{"ipBlock": {"cidr": "169.254.7.127/32"}}], "ports": [{"port": "admin"}]});
+    assert!(items(&ambient["ingress"]).any(|rule| *rule == probes), "{ambient}");
+}
+
+#[test]
+fn stackgres_members_listen_elsewhere() {
+    let (_, objects) = examples().into_iter().find(|(name, _)| name == "stackgres").unwrap();
+    let members = &one(&objects, "NetworkPolicy")["spec"]["egress"][0];
+    assert_eq!(members["to"], json!([{"podSelector": {}}]));
+    assert_eq!(
+        members["ports"],
+        json!([5432, 7433, 8008, 8009].map(|port| json!({"port": port})))
+    );
 }
 
 /// What the Pod Security Standard "restricted" asks for, and a read-only root.
@@ -280,6 +477,24 @@ fn examples() -> Vec<(String, Vec<Value>)> {
     all
 }
 
+fn publish() -> Vec<Value> {
+    render(&deploy().join("publish"))
+}
+
+/// The sidecar's component on a StatefulSet of the name that it patches.
+fn sidecar() -> Vec<Value> {
+    let stateful_set = json!({
+        "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "patronidemo"},
+        "spec": {"template": {"spec": {"containers": [{"name": "patroni", "image": "patroni"}]}}},
+    });
+    let resources = [("statefulset.yaml", stateful_set)];
+    render_beside_deploy(
+        "sidecar",
+        &resources,
+        &json!({"resources": ["statefulset.yaml"], "components": ["deploy/publish/sidecar"]}),
+    )
+}
+
 fn folders(parent: &Path) -> Vec<(String, PathBuf)> {
     let entries = fs::read_dir(parent).unwrap().map(|entry| entry.unwrap().path());
     let mut folders: Vec<_> = entries
@@ -290,8 +505,21 @@ fn folders(parent: &Path) -> Vec<(String, PathBuf)> {
     folders
 }
 
-/// The plain example with components. kustomize takes relative paths alone, so the whole of deploy/ is linked beside the overlay.
+/// The plain example with components.
 pub fn with_components(name: &str, components: &[&str]) -> Vec<Value> {
+    let components: Vec<_> = components
+        .iter()
+        .map(|name| format!("deploy/components/{name}"))
+        .collect();
+    render_beside_deploy(
+        name,
+        &[],
+        &json!({"resources": ["deploy/examples/patroni"], "components": components}),
+    )
+}
+
+/// kustomize takes relative paths alone, so the whole of deploy/ is copied beside the kustomization.
+fn render_beside_deploy(name: &str, files: &[(&str, Value)], kustomization: &Value) -> Vec<Value> {
     let folder = tempfile::Builder::new()
         .prefix(name)
         .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
@@ -303,12 +531,10 @@ pub fn with_components(name: &str, components: &[&str]) -> Vec<Value> {
         .status()
         .unwrap();
     assert!(copied.success());
-    let components: Vec<_> = components
-        .iter()
-        .map(|name| format!("deploy/components/{name}"))
-        .collect();
     // JSON is YAML.
-    let kustomization = json!({"resources": ["deploy/examples/patroni"], "components": components});
+    for (name, file) in files {
+        fs::write(folder.path().join(name), file.to_string()).unwrap();
+    }
     fs::write(folder.path().join("kustomization.yaml"), kustomization.to_string()).unwrap();
     render(folder.path())
 }
@@ -367,9 +593,10 @@ fn humantime_of(value: &Value) -> Duration {
 fn settings_of(objects: &[Value]) -> BTreeMap<String, String> {
     let map = one(objects, "ConfigMap");
     let expected = json!([{"configMapRef": {"name": map["metadata"]["name"]}}]);
-    assert_eq!(container(objects)["envFrom"], expected);
+    let container = &pod(objects)["spec"]["containers"][0];
+    assert_eq!(container["envFrom"], expected);
     let data = map["data"].as_object().unwrap().iter();
-    let added = items(&container(objects)["env"]).map(|entry| (text(&entry["name"]), value_of(entry)));
+    let added = items(&container["env"]).map(|entry| (text(&entry["name"]), value_of(entry)));
     data.map(|(name, value)| (name.as_str(), text(value)))
         .chain(added)
         .map(|(name, value)| (name.to_owned(), value.to_owned()))

@@ -228,15 +228,25 @@ async fn take_away(rig: &Rig, verb: &str, resource: &str) -> Value {
     let mut rules = whole.clone();
     let mut taken = 0;
     for rule in rules.as_array_mut().unwrap() {
-        if rule["resources"].as_array().unwrap().contains(&json!(resource)) {
-            let verbs = rule["verbs"].as_array_mut().unwrap();
+        let of_it = rule["resources"] == json!([resource]);
+        let verbs = rule["verbs"].as_array_mut().unwrap();
+        if of_it && verbs.contains(&json!(verb)) {
             verbs.retain(|granted| granted != verb);
             taken += 1;
         }
     }
     assert_eq!(taken, 1, "{whole}");
+    // A rule without verbs is refused.
+    let granting = |rule: &Value| rule["verbs"] != json!([]);
+    rules.as_array_mut().unwrap().retain(granting);
     set_rules(rig, &rules).await;
-    let attributes = json!({"namespace": NAMESPACE, "verb": verb, "resource": resource});
+    // The Role names its objects, so the question has to.
+    let name = match resource {
+        "endpoints" => SCOPE.to_owned(),
+        "configmaps" => format!("{SCOPE}-leader"),
+        _ => String::new(),
+    };
+    let attributes = json!({"namespace": NAMESPACE, "verb": verb, "resource": resource, "name": name});
     let review = json!({
         "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes": attributes},
     });

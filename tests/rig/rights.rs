@@ -1,5 +1,5 @@
-//! What the Role in `deploy/base/rbac.yaml` is for: with it pgnorth lacks nothing; each right that is taken away is told by verb and resource, and what goes on
-//! without it is what README says. Against the real API server with RBAC, and real Patroni.
+//! What the Role in `deploy/base/rbac.yaml` is for: with it pgnorth lacks nothing; each right that is taken away is told by verb, resource and name, and what goes
+//! on without it is what README says. Against the real API server with RBAC, and real Patroni.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -18,6 +18,8 @@ const QUIET: Duration = Duration::from_secs(45);
 struct Row {
     verb: &'static str,
     resource: &'static str,
+    /// The object's name, where the Role has one: `patronidemo-failover`.
+    name: Option<&'static str>,
     then: Then,
 }
 
@@ -36,21 +38,40 @@ enum Then {
     Held,
 }
 
-const fn row(verb: &'static str, resource: &'static str, then: Then) -> Row {
-    Row { verb, resource, then }
+const fn row(verb: &'static str, resource: &'static str, name: &'static str, then: Then) -> Row {
+    Row {
+        verb,
+        resource,
+        name: Some(name),
+        then,
+    }
+}
+
+const fn unnamed(verb: &'static str, resource: &'static str, then: Then) -> Row {
+    Row {
+        verb,
+        resource,
+        name: None,
+        then,
+    }
 }
 
 #[tokio::test]
 async fn each_right_is_needed_beside_endpoints() {
     let rows = [
-        row("get", "endpoints", Then::ByLockUntilOverdue),
-        row("list", "endpoints", Then::ByRest),
-        row("watch", "endpoints", Then::ByEither),
-        row("get", "configmaps", Then::ByLock),
-        row("list", "configmaps", Then::ByLock),
-        row("watch", "configmaps", Then::ByLock),
-        row("list", "pods", Then::Held),
-        row("watch", "pods", Then::ByLock),
+        row("get", "endpoints", "patronidemo", Then::ByLockUntilOverdue),
+        row("list", "endpoints", "patronidemo", Then::ByRest),
+        row("watch", "endpoints", "patronidemo", Then::ByEither),
+        row("list", "endpoints", "patronidemo-failover", Then::ByLock),
+        row("watch", "endpoints", "patronidemo-failover", Then::ByLock),
+        row("list", "endpoints", "patronidemo-config", Then::ByLock),
+        row("watch", "endpoints", "patronidemo-config", Then::ByLock),
+        row("get", "configmaps", "patronidemo-leader", Then::ByLock),
+        row("list", "configmaps", "patronidemo-leader", Then::ByLock),
+        row("watch", "configmaps", "patronidemo-leader", Then::ByLock),
+        row("list", "configmaps", "patronidemo-config", Then::ByLock),
+        unnamed("list", "pods", Then::Held),
+        unnamed("watch", "pods", Then::ByLock),
     ];
     take_each_away(Dcs::Endpoints, &rows).await;
 }
@@ -58,10 +79,11 @@ async fn each_right_is_needed_beside_endpoints() {
 #[tokio::test]
 async fn each_right_is_needed_beside_config_maps() {
     let rows = [
-        row("get", "configmaps", Then::ByLockUntilOverdue),
-        row("list", "configmaps", Then::ByRest),
-        row("watch", "configmaps", Then::ByEither),
-        row("list", "endpoints", Then::ByLock),
+        row("get", "configmaps", "patronidemo-leader", Then::ByLockUntilOverdue),
+        row("list", "configmaps", "patronidemo-leader", Then::ByRest),
+        row("watch", "configmaps", "patronidemo-leader", Then::ByEither),
+        row("list", "configmaps", "patronidemo-failover", Then::ByLock),
+        row("list", "endpoints", "patronidemo", Then::ByLock),
     ];
     take_each_away(Dcs::ConfigMaps, &rows).await;
 }
@@ -76,10 +98,11 @@ async fn take_each_away(dcs: Dcs, rows: &[Row]) {
         set_rules(&rig, &without(&whole, row)).await;
         wait_until_in_force(&rig, row).await;
         let seen = look(&rig, row).await;
-        writeln!(table, "{} {} | {}", row.verb, row.resource, seen.line).unwrap();
+        let name = row.name.unwrap_or_default();
+        writeln!(table, "{} {} {name} | {}", row.verb, row.resource, seen.line).unwrap();
         if seen.then != row.then {
             wrong.push(format!(
-                "{} {}: {:?}, and not {:?}",
+                "{} {} {name}: {:?}, and not {:?}",
                 row.verb, row.resource, seen.then, row.then
             ));
         }
@@ -150,7 +173,10 @@ fn complaint(product: &Product, row: &Row) -> Option<String> {
         let message = event["fields"]["message"].as_str().unwrap_or_default();
         format!("{level} {message}")
     });
-    messages.into_iter().find(|message| message.contains(&words))
+    // The API quotes the name before it.
+    let name = row.name.map_or(String::new(), |name| format!("\"{name}\""));
+    let mut messages = messages.into_iter();
+    messages.find(|message| message.contains(&words) && message.contains(&name))
 }
 
 async fn nothing_is_missing(rig: &Rig) {
@@ -175,7 +201,7 @@ fn role() -> String {
     format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}/roles/pgnorth")
 }
 
-/// One rule for each verb and resource of the Role.
+/// One rule for each verb, resource and name of the Role.
 async fn rules(rig: &Rig) -> Vec<Value> {
     let answer = rig.kubernetes().ask(User::Admin, "GET", &role(), None).await.unwrap();
     assert_eq!(answer.status, 200, "{}", answer.body);
@@ -189,16 +215,32 @@ async fn rules(rig: &Rig) -> Vec<Value> {
         assert_eq!(rule["apiGroups"], json!([""]));
         for resource in rule["resources"].as_array().unwrap() {
             for verb in rule["verbs"].as_array().unwrap() {
-                rules.push(json!({"apiGroups": [""], "resources": [resource], "verbs": [verb]}));
+                let granted = json!({"apiGroups": [""], "resources": [resource], "verbs": [verb]});
+                let Some(names) = rule["resourceNames"].as_array() else {
+                    rules.push(granted);
+                    continue;
+                };
+                for name in names {
+                    let mut granted = granted.clone();
+                    granted["resourceNames"] = json!([name]);
+                    rules.push(granted);
+                }
             }
         }
     }
-    assert_eq!(rules.len(), 8, "three verbs on two kinds, two on pods: {rules:?}");
+    assert_eq!(
+        rules.len(),
+        16,
+        "get of the lock, list and watch of three objects, in two kinds; two on pods: {rules:?}"
+    );
     rules
 }
 
 fn without(whole: &[Value], row: &Row) -> Vec<Value> {
-    let taken = json!({"apiGroups": [""], "resources": [row.resource], "verbs": [row.verb]});
+    let mut taken = json!({"apiGroups": [""], "resources": [row.resource], "verbs": [row.verb]});
+    if let Some(name) = row.name {
+        taken["resourceNames"] = json!([name]);
+    }
     let rest: Vec<_> = whole.iter().filter(|rule| **rule != taken).cloned().collect();
     assert_eq!(rest.len() + 1, whole.len(), "{taken} was granted");
     rest
@@ -217,7 +259,9 @@ async fn set_rules(rig: &Rig, rules: &[Value]) {
 /// The API server takes a moment to notice a changed Role.
 async fn wait_until_in_force(rig: &Rig, row: &Row) {
     wait_until("the API forbids it", SOON, async || {
-        let attributes = json!({"namespace": NAMESPACE, "verb": row.verb, "resource": row.resource});
+        let attributes = json!({
+            "namespace": NAMESPACE, "verb": row.verb, "resource": row.resource, "name": row.name.unwrap_or_default(),
+        });
         let review = json!({
             "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes": attributes},
         });

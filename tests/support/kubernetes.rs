@@ -14,12 +14,27 @@ use serde_json::{Value, json};
 use super::etcd::{self, Etcd};
 use super::http::{Answer, Http, Request};
 use super::process::{Process, run};
-use super::rig::cache;
+use super::rig::{SCOPE, cache};
 use super::tls::{Tls, path};
 use super::wait::wait_until;
 
 /// Every object of the rig lives here.
 pub const NAMESPACE: &str = "default";
+
+/// Every Service that a test tells a publisher to keep: the publisher's Role names them.
+const SERVICES: [&str; 9] = [
+    "postgres-primary",
+    "selecting",
+    "elsewhere",
+    "two-ports",
+    SCOPE,
+    "patronidemo-config",
+    "other-cluster",
+    "handmade",
+    "late",
+];
+/// The Lease of those tests.
+const LEASE: &str = "pgnorth-publish";
 
 const PORT: u16 = 6443;
 const MERGE_PATCH: &str = "application/merge-patch+json";
@@ -287,20 +302,19 @@ impl Kubernetes {
         .await;
     }
 
-    /// The very file that users apply, and Patroni's.
+    /// The very files that users apply, with the names that kustomize would put in; and Patroni's.
     fn apply_roles(&self) {
+        let proxy = self.folder.join("rbac.yaml");
+        let named = with_names(include_str!("../../deploy/base/rbac.yaml"));
+        fs::write(&proxy, named).expect("write the proxy's Role");
+        let publisher = self.folder.join("publish-rbac.yaml");
+        let named = with_names(include_str!("../../deploy/publish/rbac.yaml"));
+        fs::write(&publisher, named).expect("write the publisher's Role");
         let output = Command::new("kubectl")
             .env("HOME", &self.folder) // kubectl keeps a cache in there
             .env("KUBECONFIG", self.kubeconfig(User::Admin))
             .args(["apply", "--namespace", NAMESPACE])
-            .args([
-                "--filename",
-                concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/base/rbac.yaml"),
-            ])
-            .args([
-                "--filename",
-                concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/publish/rbac.yaml"),
-            ])
+            .args(["--filename", path(&proxy), "--filename", path(&publisher)])
             .args([
                 "--filename",
                 concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/patroni-rbac.yaml"),
@@ -313,6 +327,22 @@ impl Kubernetes {
             String::from_utf8_lossy(&output.stderr)
         );
     }
+}
+
+/// Replaces the placeholders in lists of names: SCOPE, LEASE, and SERVICE by each Service.
+fn with_names(manifest: &str) -> String {
+    let named = |line: &str| -> String {
+        let Some((start, names)) = line.split_once("resourceNames: [") else {
+            return format!("{line}\n");
+        };
+        let names = names.trim_end_matches(']').split(", ");
+        let names = names.flat_map(|name| match name.contains("SERVICE") {
+            true => SERVICES.map(|service| name.replace("SERVICE", service)).to_vec(),
+            false => vec![name.replace("SCOPE", SCOPE).replace("LEASE", LEASE)],
+        });
+        format!("{start}resourceNames: [{}]\n", names.collect::<Vec<_>>().join(", "))
+    };
+    manifest.lines().map(named).collect()
 }
 
 fn start_api(folder: &Path, tls: &Tls, address: Ipv4Addr) -> Process {

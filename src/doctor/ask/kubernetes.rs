@@ -140,16 +140,36 @@ impl<'a> Cluster<'a> {
         futures_util::future::join_all(asking).await
     }
 
-    /// With the object's name, as a Role may name the objects that it is for; what is to be created has none yet.
+    /// Asks for each object by its name, as a Role may name the objects that it is for; what is to be created has none yet.
     async fn may(&self, right: Right) -> Told<bool> {
-        let name = match (right.resource, right.verb) {
-            ("endpoints", "get" | "list" | "watch") => Some(self.leader_name(ObjectKind::Endpoints)),
-            ("configmaps", _) => Some(self.leader_name(ObjectKind::ConfigMap)),
-            ("services", _) | ("endpoints", "update") => self.settings.service.clone(),
-            ("endpointslices", "get" | "update") => self.settings.service.as_deref().map(publish::slice_name),
-            ("leases", "get" | "update") => self.settings.lease.clone(),
+        for name in self.names(right) {
+            if !self.may_name(right, name).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn names(&self, right: Right) -> Vec<Option<String>> {
+        let kind = match right.resource {
+            "endpoints" => Some(ObjectKind::Endpoints),
+            "configmaps" => Some(ObjectKind::ConfigMap),
             _ => None,
         };
+        match (right.resource, right.verb, kind) {
+            (_, "get", Some(kind)) => vec![Some(self.leader_name(kind))],
+            (_, "list" | "watch", Some(kind)) => {
+                let beside = ["-failover", "-config"].map(|suffix| Some(format!("{}{suffix}", self.kubernetes.scope)));
+                [Some(self.leader_name(kind))].into_iter().chain(beside).collect()
+            }
+            ("services", ..) | ("endpoints", "update", _) => vec![self.settings.service.clone()],
+            ("endpointslices", "get" | "update", _) => vec![self.settings.service.as_deref().map(publish::slice_name)],
+            ("leases", "get" | "update", _) => vec![self.settings.lease.clone()],
+            _ => vec![None],
+        }
+    }
+
+    async fn may_name(&self, right: Right, name: Option<String>) -> Told<bool> {
         let review = SelfSubjectAccessReview {
             spec: SelfSubjectAccessReviewSpec {
                 resource_attributes: Some(ResourceAttributes {

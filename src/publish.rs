@@ -6,6 +6,7 @@
 
 mod lease;
 mod objects;
+mod questions;
 mod target;
 
 use std::net::IpAddr;
@@ -28,6 +29,7 @@ use crate::resolver::Resolver;
 use crate::slot::{LeaderSlot, Term};
 use lease::Lease;
 use objects::{Primary, Wanted};
+use questions::Questions;
 pub use target::Refused;
 pub(crate) use target::{PATRONIS, PATRONIS_ANNOTATIONS};
 use target::{Target, Trouble};
@@ -81,6 +83,8 @@ struct Memory {
     settling: Option<Instant>,
     /// The newest leader that was routed to, and where its name led.
     last: Option<(Leader, Vec<IpAddr>)>,
+    /// The last round led to a leader.
+    routing: bool,
     /// The verdict that the objects agree with.
     done: Option<Instant>,
     looked: Option<Instant>,
@@ -104,6 +108,9 @@ pub(crate) async fn check(client: Client, namespace: &str, settings: &Settings) 
         service: settings.service.clone(),
         scope: settings.scope.clone(),
         endpoints: settings.endpoints,
+        identity: settings.identity.clone(),
+        alone: settings.lease.is_some(),
+        questions: Questions::default(),
         seen: None,
     };
     target.look().await.map_err(|trouble| trouble.to_string())
@@ -125,6 +132,9 @@ impl Publisher {
             service: self.settings.service.clone(),
             scope: self.settings.scope.clone(),
             endpoints: self.settings.endpoints,
+            identity: self.settings.identity.clone(),
+            alone: self.settings.lease.is_some(),
+            questions: Questions::default(),
             seen: None,
         };
         let (holds, mut writes) = watch::channel(self.settings.lease.is_none());
@@ -163,7 +173,7 @@ impl Publisher {
 
     /// Another publisher writes; the Service is looked at all the same, so that a mistake shows before this one is needed.
     async fn stand_by(&self, target: &mut Target, memory: &mut Memory) -> Result<Duration, Refused> {
-        (memory.done, memory.last, memory.looked) = (None, None, None);
+        (memory.done, memory.last, memory.looked, memory.routing) = (None, None, None, false);
         self.metrics.publish_behind.set(0);
         match target.look().await {
             Err(Trouble::Refused(refused)) => Err(refused),
@@ -201,6 +211,7 @@ impl Publisher {
                     None => self.told(target, term, &wanted, &before, written.changed, is_news, memory),
                 }
                 memory.done = Some(term.at);
+                memory.routing = wanted.leader.is_some();
                 // What others may have done in the meantime is seen by the next look, not at once.
                 Ok(every)
             }
@@ -219,7 +230,11 @@ impl Publisher {
                 None if !left.is_zero() => return Err(left),
                 last => last.as_ref().and_then(|(leader, _)| leader.timeline),
             };
-            return Ok(Wanted { leader: None, timeline });
+            return Ok(Wanted {
+                leader: None,
+                timeline,
+                just_ended: memory.routing,
+            });
         };
         let addresses = self.addresses(leader, memory).await;
         memory.last = Some((leader.clone(), addresses.clone()));
@@ -231,6 +246,7 @@ impl Publisher {
         Ok(Wanted {
             leader: (!primary.addresses.is_empty()).then_some(primary),
             timeline: leader.timeline,
+            just_ended: false,
         })
     }
 
@@ -327,7 +343,7 @@ impl Publisher {
     fn yielded(&self, target: &Target, memory: &mut Memory, why: String) {
         self.metrics.published(Published::Yielded);
         if memory.told.as_ref() != Some(&why) {
-            warn!(service = %target.title(), "left as it is, since another publisher knows a newer leader: {why}");
+            warn!(service = %target.title(), "left as it is for now, since another publisher says otherwise: {why}");
             memory.told = Some(why);
         }
     }

@@ -12,6 +12,10 @@ use serde_json::{Value, json};
 const TIMELINE: &str = "pgnorth/timeline";
 /// Which member the addresses are of.
 const LEADER: &str = "pgnorth/leader";
+/// Which publisher wrote last.
+const PUBLISHER: &str = "pgnorth/publisher";
+/// A question to the publisher that wrote last: is this still so? Whoever knows that it is removes it. Unlike any other question.
+const ASKED: &str = "pgnorth/asked-by";
 const PGNORTH: &str = "pgnorth";
 
 /// The three objects that can stand for a Service. A slice holds addresses of one family.
@@ -32,6 +36,18 @@ pub(super) struct Wanted {
     pub(super) leader: Option<Primary>,
     /// The timeline of the newest leader that this publisher knew.
     pub(super) timeline: Option<u32>,
+    /// Without a leader: this publisher routed until now. It is the first round since.
+    pub(super) just_ended: bool,
+}
+
+/// The publisher that decides.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Us<'a> {
+    pub(super) identity: &'a str,
+    /// It holds a Lease, so no other publisher writes.
+    pub(super) alone: bool,
+    /// The question about this object that nobody has answered in time.
+    pub(super) unanswered: Option<&'a str>,
 }
 
 /// Where the primary is.
@@ -57,12 +73,29 @@ pub(super) struct Service {
 pub(super) enum Step {
     /// It says what it should.
     Nothing,
-    /// Another publisher has seen a newer leader.
-    Yield { theirs: u32, ours: u32 },
+    /// Another publisher's word stands against ours, and is left as it is: it is asked (by this write, if it is still the version that was read), or was
+    /// asked before.
+    Yield(Option<Box<DynamicObject>>, Dispute),
     /// To be created.
     Create(Box<DynamicObject>),
     /// To be replaced, if it is still the version that was read.
     Replace(Box<DynamicObject>),
+}
+
+/// In what another publisher contradicts this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Dispute {
+    /// The other publisher, as far as it is known.
+    pub(super) with: Option<String>,
+    pub(super) about: About,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum About {
+    /// It knew a leader on a higher timeline than we do.
+    Timeline { theirs: u32, ours: u32 },
+    /// It says that there is a primary, and we hold.
+    Leader,
 }
 
 impl Kind {
@@ -102,6 +135,7 @@ pub(super) fn step(
     found: Option<&DynamicObject>,
     wanted: &Wanted,
     service: &Service,
+    us: Us<'_>,
 ) -> Step {
     let primary = wanted.leader.as_ref();
     let addresses: Vec<String> = primary
@@ -115,14 +149,15 @@ pub(super) fn step(
         }
         let mut object = DynamicObject::new(&kind.name(&service.name), resource);
         dress(&mut object.metadata, kind, wanted, service);
+        annotate(&mut object.metadata, PUBLISHER, us.identity);
         object.data = data(kind, &addresses, primary, service);
         return Step::Create(Box::new(object));
     };
-    if let (Some(theirs), Some(ours)) = (timeline(found), wanted.timeline)
-        && theirs > ours
-        && !self::addresses(found).is_empty()
+    let question = annotation(found, ASKED);
+    if let Some(dispute) = dispute(found, wanted, us)
+        && (question.is_none() || question != us.unanswered)
     {
-        return Step::Yield { theirs, ours };
+        return Step::Yield(question.is_none().then(|| ask(found, resource, us)), dispute);
     }
     let mut object = found.clone();
     dress(&mut object.metadata, kind, wanted, service);
@@ -131,13 +166,49 @@ pub(super) fn step(
     if same_metadata && shape(&object) == shape(found) {
         return Step::Nothing;
     }
+    annotate(&mut object.metadata, PUBLISHER, us.identity);
+    Step::Replace(writable(object, resource))
+}
+
+/// What of `found` contradicts `wanted`, if another publisher wrote it and may know better.
+///
+/// One that holds takes an address away when it has just ceased to route: that must not wait. If the address then comes back, or was there before this publisher
+/// knew any leader, another one verifies a primary all the time, and of the two that one is right.
+fn dispute(found: &DynamicObject, wanted: &Wanted, us: Us<'_>) -> Option<Dispute> {
+    let with = annotation(found, PUBLISHER);
+    if with == Some(us.identity) || addresses(found).is_empty() {
+        return None;
+    }
+    let about = match (timeline(found), wanted.timeline) {
+        (Some(theirs), Some(ours)) if theirs > ours => About::Timeline { theirs, ours },
+        _ if wanted.leader.is_none() && !wanted.just_ended && !us.alone && with.is_some() => About::Leader,
+        _ => return None,
+    };
+    let with = with.map(str::to_owned);
+    Some(Dispute { with, about })
+}
+
+/// The object as it is, with a question. The version makes it unlike the next one.
+fn ask(found: &DynamicObject, resource: &ApiResource, us: Us<'_>) -> Box<DynamicObject> {
+    let version = found.metadata.resource_version.as_deref().unwrap_or_default();
+    let mut object = found.clone();
+    annotate(&mut object.metadata, ASKED, &format!("{} {version}", us.identity));
+    writable(object, resource)
+}
+
+/// The question that stands about an object.
+pub(super) fn question(object: &DynamicObject) -> Option<&str> {
+    annotation(object, ASKED)
+}
+
+fn writable(mut object: DynamicObject, resource: &ApiResource) -> Box<DynamicObject> {
     object.types = Some(kube::core::TypeMeta {
         api_version: resource.api_version.clone(),
         kind: resource.kind.clone(),
     });
     // Absent, they stay as they are.
     object.metadata.managed_fields = None;
-    Step::Replace(Box::new(object))
+    Box::new(object)
 }
 
 /// The addresses that an object of any of the kinds leads to.
@@ -160,7 +231,18 @@ pub(super) fn addresses(object: &DynamicObject) -> Vec<String> {
 }
 
 fn timeline(object: &DynamicObject) -> Option<u32> {
-    object.metadata.annotations.as_ref()?.get(TIMELINE)?.parse().ok()
+    annotation(object, TIMELINE)?.parse().ok()
+}
+
+fn annotation<'a>(object: &'a DynamicObject, name: &str) -> Option<&'a str> {
+    object.metadata.annotations.as_ref()?.get(name).map(String::as_str)
+}
+
+fn annotate(metadata: &mut ObjectMeta, name: &str, value: &str) {
+    metadata
+        .annotations
+        .get_or_insert_default()
+        .insert(name.into(), value.into());
 }
 
 /// Labels, annotations and owner; those of others stay.
@@ -178,6 +260,8 @@ fn dress(metadata: &mut ObjectMeta, kind: Kind, wanted: &Wanted, service: &Servi
         }
     }
     let annotations = metadata.annotations.get_or_insert_default();
+    // A write answers whatever was asked.
+    annotations.remove(ASKED);
     match &wanted.leader {
         Some(primary) => annotations.insert(LEADER.into(), primary.member.clone()),
         None => annotations.remove(LEADER),
@@ -254,129 +338,4 @@ fn shape(object: &DynamicObject) -> (Vec<String>, Vec<(u64, String, String)>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn service() -> Service {
-        Service {
-            name: "pg".into(),
-            uid: "u".into(),
-            port_name: Some("postgresql".into()),
-            app_protocol: None,
-        }
-    }
-
-    fn wanted(addresses: &[&str], timeline: Option<u32>) -> Wanted {
-        let primary = Primary {
-            member: "pg-0".into(),
-            addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
-            port: 5432,
-        };
-        Wanted {
-            leader: (!addresses.is_empty()).then_some(primary),
-            timeline,
-        }
-    }
-
-    fn take(kind: Kind, found: Option<&DynamicObject>, wanted: &Wanted) -> Step {
-        step(kind, &slices("v1"), found, wanted, &service())
-    }
-
-    /// As the API would keep it.
-    fn after(kind: Kind, wanted: &Wanted) -> DynamicObject {
-        match take(kind, None, wanted) {
-            Step::Create(object) => *object,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn each_family_has_a_slice_of_its_own_and_none_is_made_for_nothing() {
-        let both = wanted(&["10.0.0.7", "fd00::7"], Some(1));
-        for (kind, name, family, address) in [
-            (Kind::Slice4, "pg-pgnorth-ipv4", "IPv4", "10.0.0.7"),
-            (Kind::Slice6, "pg-pgnorth-ipv6", "IPv6", "fd00::7"),
-        ] {
-            let slice = after(kind, &both);
-            assert_eq!(slice.metadata.name.as_deref(), Some(name));
-            assert_eq!(slice.data["addressType"], family);
-            assert_eq!(addresses(&slice), [address]);
-            assert_eq!(slice.data["ports"][0]["name"], "postgresql");
-        }
-        assert!(matches!(
-            take(Kind::Slice6, None, &wanted(&["10.0.0.7"], None)),
-            Step::Nothing
-        ));
-        assert!(matches!(take(Kind::Slice4, None, &wanted(&[], None)), Step::Nothing));
-    }
-
-    #[test]
-    fn what_says_what_it_should_is_left_alone_even_as_the_api_spells_it() {
-        for kind in [Kind::Slice4, Kind::Endpoints] {
-            let wanted_now = wanted(&["10.0.0.7"], Some(1));
-            let found = after(kind, &wanted_now);
-            assert!(matches!(take(kind, Some(&found), &wanted_now), Step::Nothing));
-            let Step::Replace(mut empty) = take(kind, Some(&found), &wanted(&[], Some(1))) else {
-                panic!("{kind:?} is to be emptied")
-            };
-            assert!(addresses(&empty).is_empty());
-            for list in ["endpoints", "subsets", "ports"] {
-                if empty.data[list].is_array() {
-                    empty.data[list] = Value::Null;
-                }
-            }
-            assert!(matches!(take(kind, Some(&empty), &wanted(&[], Some(1))), Step::Nothing));
-        }
-    }
-
-    #[test]
-    fn a_higher_timeline_is_never_overwritten_while_it_leads_somewhere() {
-        let newer = after(Kind::Slice4, &wanted(&["10.0.0.8"], Some(5)));
-        for late in [wanted(&["10.0.0.7"], Some(4)), wanted(&[], Some(4))] {
-            assert!(matches!(
-                take(Kind::Slice4, Some(&newer), &late),
-                Step::Yield { theirs: 5, ours: 4 }
-            ));
-        }
-        // The same timeline, a newer one, or one that is not known, may write.
-        for next in [
-            wanted(&[], Some(5)),
-            wanted(&["10.0.0.9"], Some(6)),
-            wanted(&["10.0.0.9"], None),
-        ] {
-            assert!(matches!(take(Kind::Slice4, Some(&newer), &next), Step::Replace(_)));
-        }
-        // A cluster restored from a backup begins with a low timeline again.
-        let Step::Replace(empty) = take(Kind::Slice4, Some(&newer), &wanted(&[], Some(5))) else {
-            panic!()
-        };
-        assert!(matches!(
-            take(Kind::Slice4, Some(&empty), &wanted(&["10.0.0.7"], Some(1))),
-            Step::Replace(_)
-        ));
-    }
-
-    #[test]
-    fn labels_annotations_and_owners_of_others_stay() {
-        let mut found = after(Kind::Slice4, &wanted(&["10.0.0.7"], Some(1)));
-        found.metadata.resource_version = Some("7".into());
-        found
-            .metadata
-            .labels
-            .get_or_insert_default()
-            .insert("theirs".into(), "x".into());
-        let Step::Replace(next) = take(Kind::Slice4, Some(&found), &wanted(&["10.0.0.8"], Some(2))) else {
-            panic!()
-        };
-        let labels = next.metadata.labels.unwrap();
-        assert_eq!(labels["theirs"], "x");
-        assert_eq!(labels["endpointslice.kubernetes.io/managed-by"], "pgnorth");
-        assert_eq!(
-            next.metadata.resource_version.as_deref(),
-            Some("7"),
-            "a write of what was read, or none"
-        );
-        assert_eq!(next.metadata.owner_references.unwrap().len(), 1);
-        assert_eq!(next.metadata.annotations.unwrap()[TIMELINE], "2");
-    }
-}
+mod tests;

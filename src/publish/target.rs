@@ -3,7 +3,7 @@
 //! A write replaces exactly the version that was read. So of two publishers one is refused (409), reads again, and decides again.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Service as ServiceObject;
 use kube::api::{Api, ApiResource, DynamicObject, PostParams};
@@ -11,7 +11,8 @@ use kube::{Client, ResourceExt};
 use thiserror::Error;
 use tokio::time::timeout;
 
-use super::objects::{self, Kind, Service, Step, Wanted};
+use super::objects::{self, About, Dispute, Kind, Service, Step, Us, Wanted};
+use super::questions::{ANSWER, Questions};
 use crate::kubernetes::why;
 
 /// One request.
@@ -84,7 +85,8 @@ pub(super) struct Written {
 /// What became of one object.
 enum One {
     Same,
-    Yielded(String),
+    /// Why, and the object with a question if one was asked.
+    Yielded(String, Option<Box<DynamicObject>>),
     Written(Box<DynamicObject>),
 }
 
@@ -97,6 +99,11 @@ pub(super) struct Target {
     pub(super) scope: Option<String>,
     /// Whether Endpoints are kept too.
     pub(super) endpoints: bool,
+    /// This publisher, unlike any other.
+    pub(super) identity: String,
+    /// A Lease keeps others from writing.
+    pub(super) alone: bool,
+    pub(super) questions: Questions,
     pub(super) seen: Option<Seen>,
 }
 
@@ -141,6 +148,10 @@ impl Target {
         if self.endpoints {
             objects.insert(Kind::Endpoints, (objects::endpoints(), endpoints));
         }
+        for (kind, (_, found)) in &objects {
+            let question = found.as_ref().and_then(objects::question);
+            self.questions.seen(*kind, question, Instant::now());
+        }
         self.seen = Some(Seen { service, objects });
         Ok(())
     }
@@ -156,7 +167,12 @@ impl Target {
         for (kind, outcome) in [(Kind::Slice4, four), (Kind::Slice6, six), (Kind::Endpoints, endpoints)] {
             match outcome? {
                 One::Same => {}
-                One::Yielded(why) => written.yielded = Some(why),
+                One::Yielded(why, now) => {
+                    written.yielded = Some(why);
+                    if let (Some(now), Some((_, found))) = (now, seen.objects.get_mut(&kind)) {
+                        *found = Some(*now);
+                    }
+                }
                 One::Written(now) => {
                     if let Some((_, found)) = seen.objects.get_mut(&kind) {
                         *found = Some(*now);
@@ -177,11 +193,19 @@ impl Target {
         let title = format!("{} {}/{name}", resource.plural, self.namespace);
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, resource);
         let parameters = PostParams::default();
-        let now = match objects::step(kind, resource, found.as_ref(), wanted, &seen.service) {
+        let us = Us {
+            identity: &self.identity,
+            alone: self.alone,
+            unanswered: self.questions.unanswered(kind, Instant::now()),
+        };
+        let now = match objects::step(kind, resource, found.as_ref(), wanted, &seen.service, us) {
             Step::Nothing => return Ok(One::Same),
-            Step::Yield { theirs, ours } => {
-                let why = format!("{title} leads to a leader on timeline {theirs}, and ours was on timeline {ours}");
-                return Ok(One::Yielded(why));
+            Step::Yield(question, dispute) => {
+                let asked = match question {
+                    Some(object) => Some(Box::new(read(&title, api.replace(&name, &parameters, &object)).await?)),
+                    None => None,
+                };
+                return Ok(One::Yielded(tell(&title, &dispute), asked));
             }
             Step::Create(object) => read(&title, api.create(&parameters, &object)).await?,
             Step::Replace(object) => read(&title, api.replace(&name, &parameters, &object)).await?,
@@ -274,6 +298,22 @@ impl Target {
             app_protocol: port.app_protocol.clone(),
             name,
         })
+    }
+}
+
+/// In words, with what is done about it, and what can be.
+fn tell(title: &str, dispute: &Dispute) -> String {
+    let with = dispute.with.as_deref().unwrap_or("a publisher that left no name");
+    let seconds = ANSWER.as_secs();
+    match &dispute.about {
+        About::Timeline { theirs, ours } => format!(
+            "{title} leads to a leader on timeline {theirs}, written by {with}, and this publisher knows timeline {ours}. It is overwritten unless a publisher that \
+            still knows timeline {theirs} says so within {seconds} s. If this is told for longer, one of the two follows another cluster: compare their /leader"
+        ),
+        About::Leader => format!(
+            "{title} leads to a primary, written by {with}, and this publisher knows none. The address is taken away unless a publisher that knows the primary says so \
+            within {seconds} s. If this is told for longer, this publisher sees less than the others: run `pgnorth doctor` beside it; with --lease only one of them writes"
+        ),
     }
 }
 

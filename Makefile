@@ -3,7 +3,7 @@
 # Where install.sh keeps what does not come from Debian's archive: the test rig and cargo-deny are looked for there.
 cache = $(shell tests/support/install.sh where)
 
-.PHONY: help run switchover test test-integrity test-random test-manifests pictures image-test bench-failover bench-forward check build clean
+.PHONY: help run switchover test test-integrity test-random test-manifests test-drivers pictures image-test bench-failover bench-forward check build clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo 'make test-random  random faults in a row on one cluster; 50 take about half an hour (FAULTS=, SEED= to repeat a run)'
 	@echo 'make pictures     the pictures of deploy/monitoring/README.md, from a real run of some minutes (FOLDER=target/pictures)'
 	@echo 'make test-manifests  checks what deploy/ renders to against the published schemas of Kubernetes, Istio and the Prometheus operator'
+	@echo 'make test-drivers  what real drivers make of a refusal, by sslmode: psql, psycopg, asyncpg, JDBC, Go, node-postgres (WAYS=ways, WAYS=silence)'
 	@echo 'make image-test   builds the image without any container registry, starts it as Kubernetes would, and shows what it is'
 	@echo 'make bench-failover  what faults cost clients of pgnorth and of HAProxy; about 8 minutes (ARGS=--quick, or --help for more)'
 	@echo 'make bench-forward   what it costs to go through pgnorth and through others; about 11 minutes (ARGS=--quick for 3, or --help for more)'
@@ -58,6 +59,12 @@ pictures:
 # npm brings the schemas: kubectl 1.21 or newer, node and npm have to be there.
 test-manifests:
 	PGNORTH_CACHE='$(cache)' tests/schemas/run.sh
+
+# pip and npm bring drivers, with hashes; the others are Debian's. node and npm have to be there.
+test-drivers:
+	tests/support/install.sh drivers
+	cargo build --locked
+	PGNORTH_CACHE='$(cache)' PGNORTH='$(CURDIR)/target/debug/pgnorth' tests/drivers/run.sh '$(or $(WAYS),pgnorth)'
 
 # Some minutes of compiling the first time; then only what changed.
 image-test:

@@ -80,6 +80,8 @@ pub struct Proxy {
     pub connect_timeout: Duration,
     /// How long sent data may stay unacknowledged, on both sides of a session.
     pub tcp_user_timeout: Duration,
+    /// What TLS clients see that are refused; `None`: a certificate made at start.
+    pub refusal: Option<Identity>,
     /// How long sessions may finish at shutdown.
     pub drain: Duration,
     /// How long accepting goes on at shutdown, before the drain.
@@ -219,7 +221,7 @@ pub struct PatroniTls {
     pub identity: Option<Identity>,
 }
 
-/// A client certificate and its private key.
+/// A certificate and its private key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The certificate's file.
@@ -305,6 +307,7 @@ fn proxy(reader: &mut Reader<'_>) -> Proxy {
             &table::TCP_USER_TIMEOUT,
             parse::duration(Duration::from_millis(100), HOUR),
         ),
+        refusal: identity(reader, &table::REFUSAL_CERT, &table::REFUSAL_KEY),
         drain: reader.value(&table::DRAIN, parse::duration(Duration::ZERO, 24 * HOUR)),
         lame_duck: reader.value(&table::LAME_DUCK, parse::duration(Duration::ZERO, HOUR)),
         max_sessions: reader.value(&table::MAX_SESSIONS, parse::count(SESSIONS)),
@@ -436,20 +439,21 @@ fn kubernetes(
 }
 
 fn patroni_tls(reader: &mut Reader<'_>) -> PatroniTls {
-    let (cert, key) = (&table::PATRONI_CERT, &table::PATRONI_KEY);
+    PatroniTls {
+        ca: reader.option(&table::PATRONI_CA, parse::file),
+        identity: identity(reader, &table::PATRONI_CERT, &table::PATRONI_KEY),
+    }
+}
+
+fn identity(reader: &mut Reader<'_>, cert: &'static table::Setting, key: &'static table::Setting) -> Option<Identity> {
     for (one, other) in [(cert, key), (key, cert)] {
         if !reader.is_set(other) {
             let problem = format!("set --{} ({}) too: the two go together", other.flag, other.env());
             reader.refuse_if_set(one, problem);
         }
     }
-    PatroniTls {
-        ca: reader.option(&table::PATRONI_CA, parse::file),
-        identity: reader
-            .option(cert, parse::file)
-            .zip(reader.option(key, parse::file))
-            .map(|(cert, key)| Identity { cert, key }),
-    }
+    let (cert, key) = (reader.option(cert, parse::file), reader.option(key, parse::file));
+    cert.zip(key).map(|(cert, key)| Identity { cert, key })
 }
 
 #[cfg(test)]

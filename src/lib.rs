@@ -9,7 +9,7 @@
 //! | 5 | [`doctor`] |
 //! | 4 | [`discovery`], [`proxy`], [`publish`], [`admin`] (never each other) |
 //! | 3 | [`recorder`], [`events`] |
-//! | 2 | [`slot`], [`drain`], [`metrics`], [`readiness`], [`resolver`], [`kubernetes`], [`waits`], [`orders`], [`repeats`] |
+//! | 2 | [`slot`], [`drain`], [`metrics`], [`readiness`], [`resolver`], [`kubernetes`], [`waits`], [`orders`], [`repeats`], [`certificates`] |
 //! | 1 | [`leader`], [`ending`], [`config`], [`backoff`] (no I/O, no clock, no tokio) |
 //!
 //! ARCHITECTURE.md walks one session and one change of leader through the house.
@@ -17,6 +17,7 @@
 pub mod admin;
 pub mod app;
 pub mod backoff;
+pub mod certificates;
 pub mod config;
 pub mod discovery;
 pub mod doctor;

@@ -33,6 +33,7 @@ use crate::waits::Waits;
 pub(crate) use connect::{DialError, connect as dial};
 use forward::{Pipes, Traffic, Workers};
 pub(crate) use opening::SSL_REQUEST;
+pub use refuse::RefusalTls;
 use session::Forwarded;
 pub use socket::BindError;
 
@@ -71,6 +72,8 @@ pub struct Context {
     pub repeats: Repeats,
     /// Tells discovery of dials that failed and sessions that the leader's side broke. A full channel drops the complaint: others say the same.
     pub complaints: mpsc::Sender<Complaint>,
+    /// What TLS clients see that are refused.
+    pub refusal_tls: RefusalTls,
     /// Limits and deadlines.
     pub settings: Settings,
 }

@@ -158,6 +158,8 @@ fn announce_proxy(settings: &Settings, proxy: &Proxy) {
         connect_timeout = human(proxy.connect_timeout),
         tcp_user_timeout = human(proxy.tcp_user_timeout),
         max_sessions = proxy.max_sessions,
+        refusal_cert = proxy.refusal.as_ref().map(|identity| display(identity.cert.display())),
+        refusal_key = proxy.refusal.as_ref().map(|identity| display(identity.key.display())),
         pod_name = found.pod.map(display),
         lame_duck = human(proxy.lame_duck),
         drain = human(proxy.drain),

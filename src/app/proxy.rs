@@ -19,7 +19,7 @@ use crate::drain::Drain;
 use crate::kubernetes::Access;
 use crate::metrics::Metrics;
 use crate::orders::Orders;
-use crate::proxy::{Context, Proxy, Settings};
+use crate::proxy::{Context, Proxy, RefusalTls, Settings};
 
 pub(super) fn run(settings: &config::Proxy, metrics: Arc<Metrics>, control: &Runtime) -> Result<ExitCode> {
     let workers = workers(settings);
@@ -55,6 +55,9 @@ async fn serve(settings: &config::Proxy, metrics: Arc<Metrics>, workers: usize, 
         Some(_) => Some(Access::new().await?),
         None => None,
     };
+    let refusal_files = settings.refusal.clone().map(|identity| (identity.cert, identity.key));
+    let refusal_tls =
+        RefusalTls::new(refusal_files).context("cannot use the certificate for refusals (--refusal-cert)")?;
     let (orders, taken) = Orders::new();
     let operators = match &settings.admin_token_file {
         Some(file) => Some(Operators::new(file.clone(), orders).await),
@@ -69,6 +72,7 @@ async fn serve(settings: &config::Proxy, metrics: Arc<Metrics>, workers: usize, 
         waits: shared.waits.clone(),
         repeats: shared.repeats.clone(),
         complaints,
+        refusal_tls,
         settings: Settings {
             hold: settings.hold,
             connect_timeout: settings.connect_timeout,

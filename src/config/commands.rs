@@ -38,6 +38,8 @@ const SESSIONS: Group = &[
     &TCP_USER_TIMEOUT,
     &MAX_SESSIONS,
     &WORKERS,
+    &REFUSAL_CERT,
+    &REFUSAL_KEY,
     &LAME_DUCK,
     &DRAIN,
 ];

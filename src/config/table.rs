@@ -273,6 +273,24 @@ pub(super) const WORKERS: Setting = Setting {
     good: "2",
 };
 
+pub(super) const REFUSAL_CERT: Setting = Setting {
+    flag: "refusal-cert",
+    group: SESSIONS,
+    value: "FILE",
+    help: "Certificate chain (PEM) that TLS clients see when they are refused",
+    unset: Unset::Found("self-signed, made at start"),
+    good: "/etc/pgnorth/refusals/tls.crt",
+};
+
+pub(super) const REFUSAL_KEY: Setting = Setting {
+    flag: "refusal-key",
+    group: SESSIONS,
+    value: "FILE",
+    help: "Private key (PEM) of that certificate",
+    unset: Unset::Nothing,
+    good: "/etc/pgnorth/refusals/tls.key",
+};
+
 pub(super) const LAME_DUCK: Setting = Setting {
     flag: "lame-duck",
     group: SHUTDOWN,

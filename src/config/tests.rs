@@ -68,6 +68,7 @@ fn defaults_are_valid_and_as_documented() {
                 lame_duck: seconds(5),
                 max_sessions: 10_000,
                 workers: None,
+                refusal: None,
             }),
             log: LogFilter::parse("info").unwrap(),
             log_format: Format::Text,
@@ -268,6 +269,8 @@ fn every_example_is_valid_as_flag_and_as_variable() {
             "patroni-cert" => needed += " --patroni-key /k",
             "patroni-key" => needed += " --patroni-cert /c",
             "kubernetes" => needed += " --patroni http://h:1",
+            "refusal-cert" => needed += " --refusal-key /k",
+            "refusal-key" => needed += " --refusal-cert /c",
             _ => {}
         }
         let by_flag = settings(&format!("{needed} --{flag}={}", setting.good));
@@ -373,6 +376,10 @@ fn each_mistake_says_where_what_and_what_would_be_good() {
         (
             "PGNORTH_PATRONI_KEY=/k",
             &["PGNORTH_PATRONI_KEY=/k\n", "--patroni-cert (PGNORTH_PATRONI_CERT) too"],
+        ),
+        (
+            "--refusal-cert /c",
+            &["--refusal-cert /c\n", "--refusal-key (PGNORTH_REFUSAL_KEY) too"],
         ),
         ("--patroni-ca=", &["--patroni-ca \"\"\n", "names no file"]),
     ] {

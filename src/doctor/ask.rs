@@ -14,6 +14,7 @@ use crate::config::Doctor;
 use crate::discovery::patroni::{Client, TlsError};
 use crate::leader::Address;
 use crate::leader::observation::{ClusterMember, Pod};
+use crate::proxy::RefusalTls;
 use kubernetes::Cluster;
 use members::Asker;
 
@@ -64,6 +65,10 @@ pub(super) async fn everything(settings: &Doctor, client: Result<Client, TlsErro
             .admin_token_file
             .as_deref()
             .map(|file| read_token(file).map(drop).map_err(|problem| problem.to_string())),
+        refusal_certificate: settings.proxy.refusal.clone().map(|identity| {
+            let loaded = RefusalTls::new(Some((identity.cert, identity.key)));
+            loaded.map(drop).map_err(|problem| problem.to_string())
+        }),
         room,
     }
 }

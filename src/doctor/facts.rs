@@ -23,6 +23,8 @@ pub struct Facts {
     pub tls_files: Option<String>,
     /// The file with the operators' token, if there is to be one, and whether it can be used.
     pub admin_token: Option<Told<()>>,
+    /// The certificate for refusals, if one is given, and whether it can be used.
+    pub refusal_certificate: Option<Told<()>>,
     /// Sessions that fit below the hard limit of open files here, and that limit.
     pub room: Room,
 }

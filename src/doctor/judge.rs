@@ -24,6 +24,9 @@ pub(super) fn everything(settings: &Doctor, facts: &Facts) -> Vec<Check> {
     if let Some(token) = &facts.admin_token {
         checks.push(host::admin_token(token));
     }
+    if let Some(certificate) = &facts.refusal_certificate {
+        checks.push(host::refusal_certificate(certificate));
+    }
     match &facts.api {
         None => {}
         Some(Err(unreached)) => checks.extend(unreachable(unreached)),

@@ -131,6 +131,7 @@ impl Door {
     fn turn_away(&self, client: TcpStream, peer: SocketAddr) {
         let context = &self.shared.context;
         let max_sessions = context.settings.max_sessions;
+        let shared = self.shared.clone();
         if context.repeats.is_news(FULL) {
             warn!(max_sessions, "{FULL} (raise --max-sessions, or pool them)");
         }
@@ -144,7 +145,8 @@ impl Door {
         };
         self.local.spawn(context.drain.track(async move {
             let text = format!("pgnorth has {max_sessions} sessions open, as many as it may (--max-sessions)");
-            refuse(client, Vec::new(), SqlState::TooManyConnections, &text).await;
+            let tls = &shared.context.refusal_tls;
+            refuse(client, Vec::new(), tls, SqlState::TooManyConnections, &text).await;
             drop(permit);
             None
         }));

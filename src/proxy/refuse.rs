@@ -1,23 +1,32 @@
 //! The polite refusal: a PostgreSQL error with the reason in words, instead of a reset.
 //!
-//! It reads what comes before a session: requests for encryption, which are declined, and the startup packet, which is answered by the error. An error
-//! in answer to the request itself would be allowed too, but since November 2024 libpq (CVE-2024-10977) shows no text from before authentication of
-//! the server: psql then says "server sent an error response during SSL exchange", and nobody learns why. Declined, the default sslmode=prefer goes on
-//! in plaintext and shows the reason. The price: sslmode=require says "server does not support SSL"; there is no way to tell it more.
+//! It reads what comes before a session, and answers the startup packet with the error. A client that asks for TLS, or begins with it, gets TLS, so that its error arrives
+//! inside: nothing else does. libpq shows no text from before TLS (CVE-2024-10977), and where TLS is declined, sslmode=require says "server does not support SSL" and
+//! sslmode=prefer sends user and database in clear. docs/reference/drivers.md has the table.
 
+mod certificate;
+mod tls;
+
+use std::io;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
 use super::forward::Socket;
-use super::opening::{Heard, NO, Packet, heard};
+use super::opening::{Heard, NO, Packet, SSL_REQUEST, heard};
+use tls::Encrypted;
+pub use tls::RefusalTls;
 
-/// All that a refusal may take, from the first byte to the close.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// All that a refusal may take, from the first byte to the close: three round trips with TLS.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// A client may ask for GSSAPI, then for TLS, and then begins its session.
 const MOST_PACKETS: usize = 3;
 /// How much is read and thrown away while the client takes its error.
 const LEFTOVERS: usize = 64 * 1024;
+/// TLS, granted.
+const YES: u8 = b'S';
+/// The first byte of a TLS handshake: PostgreSQL 17's sslnegotiation=direct begins with it.
+const TLS_HANDSHAKE: u8 = 0x16;
 
 /// What PostgreSQL calls the error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,25 +46,70 @@ impl SqlState {
     }
 }
 
-/// Tells the client why, if it speaks PostgreSQL, and closes; `heard` is what was read from it before. Takes at most [`PATIENCE`].
-pub(super) async fn refuse(client: Socket, heard: Vec<u8>, state: SqlState, text: &str) {
-    // Whether it got through in time or not, the connection is closed.
-    let _in_time = timeout(PATIENCE, tell(&client, heard, state, text)).await;
+/// A client that is refused, and what carries its bytes.
+enum Channel<'a> {
+    Plain(&'a Socket),
+    Encrypted(Encrypted<'a>),
 }
 
-async fn tell(client: &Socket, mut heard: Vec<u8>, state: SqlState, text: &str) -> std::io::Result<()> {
+/// What a client that is refused wants.
+enum Wish {
+    /// A session, which ends with the error.
+    Session,
+    /// TLS by SSLRequest.
+    Tls,
+    /// TLS at once, without asking.
+    DirectTls,
+    /// Encryption by GSSAPI.
+    Gssapi,
+}
+
+/// Tells the client why, if it speaks PostgreSQL, and closes; `heard` is what was read from it before. Takes at most [`PATIENCE`].
+pub(super) async fn refuse(client: Socket, heard: Vec<u8>, tls: &RefusalTls, state: SqlState, text: &str) {
+    // Whether it got through in time or not, the connection is closed.
+    let _in_time = timeout(PATIENCE, tell(&client, heard, tls, state, text)).await;
+}
+
+async fn tell(client: &Socket, mut heard: Vec<u8>, tls: &RefusalTls, state: SqlState, text: &str) -> io::Result<()> {
+    let mut channel = Channel::Plain(client);
     for _ in 0..MOST_PACKETS {
-        match next_packet(client, &mut heard).await? {
-            Some(Packet::Encryption) => client.send(&[NO]).await?,
-            Some(Packet::Session) => return end_with(client, &error_response(state, text)).await,
-            Some(Packet::Cancel) | None => break,
+        match (next_wish(&mut channel, &mut heard).await?, &channel) {
+            (Some(Wish::Session), _) => {
+                channel.send_last(&error_response(state, text)).await?;
+                return wait_for_close(client).await;
+            }
+            (Some(Wish::Gssapi), Channel::Plain(_)) => client.send(&[NO]).await?,
+            (Some(Wish::Tls), Channel::Plain(_)) => {
+                client.send(&[YES]).await?;
+                channel = Channel::Encrypted(tls.accept(client, &std::mem::take(&mut heard)).await?);
+            }
+            (Some(Wish::DirectTls), Channel::Plain(_)) => {
+                channel = Channel::Encrypted(tls.accept(client, &std::mem::take(&mut heard)).await?);
+            }
+            // Neither PostgreSQL's, nor is there TLS inside TLS.
+            _ => break,
         }
     }
     Ok(())
 }
 
-async fn end_with(client: &Socket, error: &[u8]) -> std::io::Result<()> {
-    client.send(error).await?;
+impl Channel<'_> {
+    async fn receive(&mut self) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Plain(client) => client.receive().await,
+            Self::Encrypted(client) => client.receive().await,
+        }
+    }
+
+    async fn send_last(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Plain(client) => client.send(bytes).await,
+            Self::Encrypted(client) => client.send_last(bytes).await,
+        }
+    }
+}
+
+async fn wait_for_close(client: &Socket) -> io::Result<()> {
     client.shut_write();
     // Closing with bytes unread would send a reset, which can overtake the error: the client closes first.
     let mut rest = 0;
@@ -68,13 +122,21 @@ async fn end_with(client: &Socket, error: &[u8]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Takes one packet off what was heard, and reads on until it is whole; `None` when it is none of PostgreSQL's.
-async fn next_packet(client: &Socket, bytes: &mut Vec<u8>) -> std::io::Result<Option<Packet>> {
+/// Takes one packet off what was heard, and reads on until it is whole; `None` when there is none to answer. Of direct TLS nothing is taken off.
+async fn next_wish(client: &mut Channel<'_>, bytes: &mut Vec<u8>) -> io::Result<Option<Wish>> {
     loop {
+        if bytes.first() == Some(&TLS_HANDSHAKE) {
+            return Ok(Some(Wish::DirectTls));
+        }
         match heard(bytes) {
             Heard::Whole(packet, length) => {
-                bytes.drain(..length);
-                return Ok(Some(packet));
+                let first: Vec<u8> = bytes.drain(..length).collect();
+                return Ok(match packet {
+                    Packet::Session => Some(Wish::Session),
+                    Packet::Encryption if first.ends_with(&SSL_REQUEST.to_be_bytes()) => Some(Wish::Tls),
+                    Packet::Encryption => Some(Wish::Gssapi),
+                    Packet::Cancel => None,
+                });
             }
             Heard::Foreign => return Ok(None),
             Heard::Part => {

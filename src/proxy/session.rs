@@ -253,7 +253,14 @@ impl Session {
         let Ok(_permit) = self.shared.refusals.try_acquire() else {
             return;
         };
-        refuse(self.client, heard, SqlState::CannotConnectNow, &why).await;
+        refuse(
+            self.client,
+            heard,
+            &context.refusal_tls,
+            SqlState::CannotConnectNow,
+            &why,
+        )
+        .await;
     }
 }
 

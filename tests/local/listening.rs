@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use pgnorth::proxy::{Context, Proxy};
+use pgnorth::proxy::{Context, Proxy, RefusalTls};
 use tokio::net::TcpStream;
 
 use super::support::{Backend, Rig, settings, within};
@@ -21,6 +21,7 @@ async fn the_address_for_all_takes_clients_of_both_families() {
         waits: Arc::default(),
         repeats: Default::default(),
         complaints: tokio::sync::mpsc::channel(1).0,
+        refusal_tls: RefusalTls::new(None).unwrap(),
         settings: settings(),
     })));
     let mut targets = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, bound.port()))];

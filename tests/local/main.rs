@@ -43,6 +43,7 @@ mod prometheus;
 mod promotion;
 mod promtool;
 mod refusal;
+mod refusal_tls;
 mod resets;
 mod settings;
 mod shutdown;

@@ -9,7 +9,7 @@ use pgnorth::drain::Drain;
 use pgnorth::ending::Ending;
 use pgnorth::leader::{Address, Complaint, Course, Leader};
 use pgnorth::metrics::{Metrics, SessionState};
-use pgnorth::proxy::{Context, Proxy, Settings};
+use pgnorth::proxy::{Context, Proxy, RefusalTls, Settings};
 use pgnorth::recorder::Recorder;
 use pgnorth::slot::LeaderSlot;
 use socket2::SockRef;
@@ -70,6 +70,7 @@ impl Rig {
             waits: Arc::default(),
             repeats: Default::default(),
             complaints: complain,
+            refusal_tls: RefusalTls::new(None).unwrap(),
             settings,
         })));
         Self {

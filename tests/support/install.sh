@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Installs what `make run`, `make test`, `make bench-forward`, `make check` and `make image-test` need on Debian 12, says each step in one
+# Installs what `make run`, `make test`, `make bench-forward`, `make test-drivers`, `make check` and `make image-test` need on Debian 12, says each step in one
 # line, and leaves alone what is there already. It never starts, stops or configures a service of this machine.
 #
 #   install.sh demo    a C compiler, PostgreSQL, etcd and Patroni
 #   install.sh test    those, and what the test rig needs: network tools, kubectl, HAProxy, dnsmasq, Prometheus, Chromium, a real kube-apiserver
 #   install.sh bench   what `make bench-forward` compares and measures with: HAProxy, nginx, PgBouncer, nftables, PostgreSQL
+#   install.sh drivers what `make test-drivers` takes from Debian: JDBC's driver, Go's, psql, and what builds them
 #   install.sh check   cargo-deny
 #   install.sh image   buildah, debootstrap, crun
 #   install.sh where   prints the cache folder: what does not come from Debian's archive is kept there
@@ -306,8 +307,8 @@ kustomize() {
 
 mode=${1:-}
 [ "$mode" = as-root ] || [ "$#" = 1 ] || mode=
-case $mode in where | demo | test | bench | check | image | as-root) ;; *)
-    die "usage: install.sh demo|test|bench|check|image|where"
+case $mode in where | demo | test | bench | drivers | check | image | as-root) ;; *)
+    die "usage: install.sh demo|test|bench|drivers|check|image|where"
     ;;
 esac
 
@@ -338,6 +339,13 @@ fi
 if [ "$mode" = bench ]; then
     wanted+=(haproxy nginx libnginx-mod-stream pgbouncer nftables iproute2 util-linux
         "postgresql-$postgresql_version" "postgresql-client-$postgresql_version")
+fi
+if [ "$mode" = drivers ]; then
+    wanted+=(libpostgresql-jdbc-java golang-github-lib-pq-dev golang-github-jackc-pgx-v4-dev "postgresql-$postgresql_version"
+        "postgresql-client-$postgresql_version" python3-venv openssl)
+    command -v go >/dev/null || wanted+=(golang-go)
+    command -v javac >/dev/null || wanted+=(default-jdk-headless)
+    command -v npm >/dev/null || wanted+=(npm)
 fi
 [ "$mode" != image ] || wanted+=(buildah crun debootstrap curl git util-linux iproute2)
 [ "${#wanted[@]}" = 0 ] || packages "${wanted[@]}"

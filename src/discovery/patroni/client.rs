@@ -120,7 +120,7 @@ impl Client {
             "http" => exchange(tcp, &authority, path).await,
             "https" => {
                 let name = ServerName::try_from(bare).map_err(|_| bad())?;
-                let tls = TlsConnector::from(self.tls.config()?);
+                let tls = TlsConnector::from(self.tls.config());
                 let stream = tls.connect(name, tcp).await.map_err(Silence::Handshake)?;
                 exchange(stream, &authority, path).await
             }

@@ -1,16 +1,13 @@
-//! TLS to Patroni's REST API: the operator's CA and client certificate, read anew when the files change.
+//! TLS to Patroni's REST API: the operator's CA and client certificate, read again when the files change.
 
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
-use thiserror::Error;
-use tracing::{info, warn};
+
+pub use crate::certificates::TlsError;
+use crate::certificates::{Reloaded, certificates, private_key};
 
 /// Where the certificates are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,30 +16,6 @@ pub struct TlsFiles {
     pub ca: Option<PathBuf>,
     /// PEM: the client's certificate chain, and its key.
     pub identity: Option<(PathBuf, PathBuf)>,
-}
-
-/// A certificate file that cannot be used.
-#[derive(Debug, Error)]
-pub enum TlsError {
-    /// It cannot be read.
-    #[error("{}: {error}", file.display())]
-    Unreadable {
-        /// The file.
-        file: PathBuf,
-        /// Why not.
-        error: io::Error,
-    },
-    /// It holds nothing of the kind.
-    #[error("{}: {what}", file.display())]
-    Malformed {
-        /// The file.
-        file: PathBuf,
-        /// What is wrong with it.
-        what: String,
-    },
-    /// Certificate and key do not go together, or cannot be used.
-    #[error("TLS cannot be set up: {0}")]
-    Unusable(#[from] rustls::Error),
 }
 
 /// What is wrong between a member's TLS and ours, told apart by what somebody can do about it.
@@ -104,53 +77,19 @@ impl TlsTrouble {
 }
 
 /// The TLS settings in force.
-pub(crate) struct Tls {
-    files: TlsFiles,
-    loaded: Mutex<Loaded>,
-}
-
-struct Loaded {
-    config: Arc<ClientConfig>,
-    stamps: Vec<Option<SystemTime>>,
-}
+pub(crate) struct Tls(Reloaded<Arc<ClientConfig>>);
 
 impl Tls {
     pub(crate) fn new(files: TlsFiles) -> Result<Self, TlsError> {
-        let loaded = Loaded {
-            stamps: stamps(&files),
-            config: load(&files)?,
-        };
-        Ok(Self {
-            files,
-            loaded: Mutex::new(loaded),
-        })
+        let identity = files.identity.iter().flat_map(|(cert, key)| [cert, key]);
+        let read = files.ca.iter().chain(identity).cloned().collect();
+        Reloaded::new("Patroni's REST API", read, move || load(&files)).map(Self)
     }
 
-    /// The settings, read anew if a file changed. Files that are half written keep the former settings in force, and say so.
-    pub(crate) fn config(&self) -> Result<Arc<ClientConfig>, TlsError> {
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        let stamps = stamps(&self.files);
-        if stamps != loaded.stamps {
-            loaded.stamps = stamps;
-            match load(&self.files) {
-                Ok(config) => {
-                    info!("the TLS files for Patroni's REST API changed and were read again");
-                    loaded.config = config;
-                }
-                Err(error) => warn!(
-                    "the TLS files for Patroni's REST API changed but cannot be used; the former stay in force: {error}"
-                ),
-            }
-        }
-        Ok(loaded.config.clone())
+    /// The settings, read again if a file changed. Files that are half written keep the former settings in force, and say so.
+    pub(crate) fn config(&self) -> Arc<ClientConfig> {
+        self.0.current()
     }
-}
-
-fn stamps(files: &TlsFiles) -> Vec<Option<SystemTime>> {
-    let identity = files.identity.iter().flat_map(|(cert, key)| [cert, key]);
-    let all = files.ca.iter().chain(identity);
-    all.map(|file| fs::metadata(file).and_then(|meta| meta.modified()).ok())
-        .collect()
 }
 
 fn load(files: &TlsFiles) -> Result<Arc<ClientConfig>, TlsError> {
@@ -178,34 +117,6 @@ fn load(files: &TlsFiles) -> Result<Arc<ClientConfig>, TlsError> {
         Some((certificate, key)) => builder.with_client_auth_cert(certificates(certificate)?, private_key(key)?)?,
     };
     Ok(Arc::new(config))
-}
-
-fn certificates(file: &PathBuf) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(file)?).collect();
-    match found {
-        Ok(found) if !found.is_empty() => Ok(found),
-        Ok(_) => Err(malformed(file, "holds no certificate in PEM form")),
-        Err(error) => Err(malformed(file, &error.to_string())),
-    }
-}
-
-fn private_key(file: &PathBuf) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_slice(&read(file)?)
-        .map_err(|error| malformed(file, &format!("holds no private key in PEM form: {error}")))
-}
-
-fn read(file: &PathBuf) -> Result<Vec<u8>, TlsError> {
-    fs::read(file).map_err(|error| TlsError::Unreadable {
-        file: file.clone(),
-        error,
-    })
-}
-
-fn malformed(file: &Path, what: &str) -> TlsError {
-    TlsError::Malformed {
-        file: file.to_owned(),
-        what: what.to_owned(),
-    }
 }
 
 #[cfg(test)]

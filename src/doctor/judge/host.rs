@@ -92,6 +92,18 @@ pub(super) fn admin_token(token: &Told<()>) -> Check {
     }
 }
 
+pub(super) fn refusal_certificate(certificate: &Told<()>) -> Check {
+    let what = "certificate for refusals";
+    match certificate {
+        Ok(()) => Check::ok(what, "it can be used"),
+        Err(problem) => Check::fail(
+            what,
+            format!("{problem}; the proxy does not start"),
+            "--refusal-cert names a certificate chain in PEM form and --refusal-key its private key; this process must be able to read both",
+        ),
+    }
+}
+
 pub(super) fn room(wanted: usize, room: Room) -> Check {
     let what = "open files and --max-sessions";
     let files = match room.files {

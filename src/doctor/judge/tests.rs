@@ -118,6 +118,7 @@ fn healthy(settings: &Doctor) -> Facts {
         members: vec![member("demo-0", Role::Primary), member("demo-1", Role::Other)],
         tls_files: None,
         admin_token: Some(Ok(())),
+        refusal_certificate: Some(Ok(())),
         room: Room {
             sessions: 100_000,
             files: 1_000_000,
@@ -171,7 +172,7 @@ type Row = (&'static str, fn(&mut Facts), Level, &'static str);
 
 /// Name, what is broken, and words that stand in the one line which is not ok.
 #[rustfmt::skip]
-const ROWS: [Row; 48] = [
+const ROWS: [Row; 49] = [
     ("a right of the lock's kind: get", |f| take(f, "get endpoints"), Level::Fail, "right to get endpoints — not granted in namespace db: an overdue renewal of the lock counts as a silent API, so a fence may come late"),
     ("a right of the lock's kind: list", |f| take(f, "list endpoints"), Level::Fail, "grant verb list on endpoints"),
     ("list of pods", |f| take(f, "list pods"), Level::Fail, "every client is held"),
@@ -204,6 +205,7 @@ const ROWS: [Row; 48] = [
     ("no date", |f| api(f).ahead = Err("its answers carry no date".into()), Level::Warn, "not checked: because its answers carry no date"),
     ("TLS files", |f| f.tls_files = Some("/ca.crt: no such file".into()), Level::Fail, "TLS files — /ca.crt: no such file"),
     ("no token", |f| f.admin_token = Some(Err("/token: it is empty".into())), Level::Warn, "token for operators' orders — /token: it is empty; orders are refused"),
+    ("no certificate for refusals", |f| f.refusal_certificate = Some(Err("/tls.crt: No such file".into())), Level::Fail, "certificate for refusals — /tls.crt: No such file; the proxy does not start"),
     ("open files", |f| f.room = Room { sessions: 400, files: 1024 }, Level::Warn, "a hard limit of 1024 open files here has room for 400 sessions, not 10000"),
     ("the leader out of reach", |f| f.members[0].postgres = Err("no answer within 1s".into()), Level::Fail, "demo-0, PostgreSQL — cannot connect to 10.0.0.7:5432: no answer within 1s; this is the leader"),
     ("a replica out of reach", |f| f.members[1].postgres = Err("connection refused".into()), Level::Warn, "demo-1, PostgreSQL — cannot connect"),

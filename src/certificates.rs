@@ -1,0 +1,125 @@
+//! Certificates and keys in PEM files, and what is made of them: made again when a file changes, so that a renewed certificate needs no restart.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use thiserror::Error;
+use tracing::{info, warn};
+
+/// A certificate file that cannot be used.
+#[derive(Debug, Error)]
+pub enum TlsError {
+    /// It cannot be read.
+    #[error("{}: {error}", file.display())]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// It holds nothing of the kind.
+    #[error("{}: {what}", file.display())]
+    Malformed {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Certificate and key do not go together, or cannot be used.
+    #[error("TLS cannot be set up: {0}")]
+    Unusable(#[from] rustls::Error),
+}
+
+/// A value made from files; made again once one of them has changed.
+pub(crate) struct Reloaded<T> {
+    /// What the files are for, as a log line names them.
+    purpose: &'static str,
+    files: Vec<PathBuf>,
+    make: Box<dyn Fn() -> Result<T, TlsError> + Send + Sync>,
+    made: Mutex<Made<T>>,
+}
+
+struct Made<T> {
+    value: T,
+    modified: Vec<Option<SystemTime>>,
+}
+
+impl<T: Clone> Reloaded<T> {
+    /// Makes the value for the first time.
+    pub(crate) fn new(
+        purpose: &'static str,
+        files: Vec<PathBuf>,
+        make: impl Fn() -> Result<T, TlsError> + Send + Sync + 'static,
+    ) -> Result<Self, TlsError> {
+        let made = Made {
+            modified: modified(&files),
+            value: make()?,
+        };
+        Ok(Self {
+            purpose,
+            files,
+            make: Box::new(make),
+            made: Mutex::new(made),
+        })
+    }
+
+    /// Returns the value, made again if a file changed. While files cannot be used, half written ones for example, the former value stays in force and the log says so.
+    pub(crate) fn current(&self) -> T {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let modified = modified(&self.files);
+        if modified != made.modified {
+            made.modified = modified;
+            match (self.make)() {
+                Ok(value) => {
+                    info!("the TLS files for {} changed and were read again", self.purpose);
+                    made.value = value;
+                }
+                Err(error) => warn!(
+                    "the TLS files for {} changed but cannot be used; the former stay in force: {error}",
+                    self.purpose
+                ),
+            }
+        }
+        made.value.clone()
+    }
+}
+
+fn modified(files: &[PathBuf]) -> Vec<Option<SystemTime>> {
+    let modified = |file: &PathBuf| fs::metadata(file).and_then(|meta| meta.modified()).ok();
+    files.iter().map(modified).collect()
+}
+
+/// Reads a chain of certificates; at least one.
+pub(crate) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(file)?).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) => Err(malformed(file, "holds no certificate in PEM form")),
+        Err(error) => Err(malformed(file, &error.to_string())),
+    }
+}
+
+/// Reads a private key.
+pub(crate) fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(&read(file)?)
+        .map_err(|error| malformed(file, &format!("holds no private key in PEM form: {error}")))
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
+    fs::read(file).map_err(|error| TlsError::Unreadable {
+        file: file.to_owned(),
+        error,
+    })
+}
+
+fn malformed(file: &Path, what: &str) -> TlsError {
+    TlsError::Malformed {
+        file: file.to_owned(),
+        what: what.to_owned(),
+    }
+}

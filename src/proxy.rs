@@ -40,6 +40,9 @@ pub use socket::BindError;
 /// Refusals under way at once; more clients than this are just closed. A storm must not cost more than it is worth.
 const REFUSALS: usize = 256;
 
+/// PostgreSQL closes within a millisecond or two after a client has said that it terminates.
+const FIN_PATIENCE: Duration = Duration::from_millis(20);
+
 /// How sessions are treated.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -184,6 +187,7 @@ impl Traffic {
             to_leader: context.metrics.bytes_to_leader.clone(),
             to_client: context.metrics.bytes_to_client.clone(),
             user_timeout: context.settings.tcp_user_timeout,
+            fin_patience: FIN_PATIENCE,
         }
     }
 }

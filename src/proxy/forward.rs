@@ -4,6 +4,7 @@
 //! leader; then as a pair whose bytes are moved. The worker knows nothing of leaders or terms. It asks the pair's [`Owner`] whether the pair is over, and
 //! gives the sockets back to it at the end.
 
+mod agenda;
 mod bell;
 mod calls;
 mod flow;
@@ -67,6 +68,8 @@ pub(crate) struct Traffic {
     pub(crate) to_client: IntCounter,
     /// TCP_USER_TIMEOUT of both sockets, as it was set on them.
     pub(crate) user_timeout: Duration,
+    /// How long a client's FIN waits for the leader's own.
+    pub(crate) fin_patience: Duration,
 }
 
 /// Whose pair it is.

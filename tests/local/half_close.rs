@@ -1,9 +1,12 @@
 //! A FIN one way ends that way only, after everything before it was delivered.
 
+use std::time::Duration;
+
 use pgnorth::ending::Ending;
 use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
 
-use super::support::{Random, Rig, read_to_end, within};
+use super::support::{Random, Rig, read_all, read_to_end, until, within};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reply_of_a_megabyte_after_the_clients_shutdown_arrives_whole() {
@@ -34,6 +37,50 @@ async fn a_client_goes_on_sending_after_the_leaders_shutdown() {
     let sent = tokio::spawn(async move { client.write_all(&upload).await });
     assert!(read_to_end(&mut leader).await == expected, "the upload differs");
     within("the client's send", sent).await.unwrap().unwrap();
+    rig.ends(Ending::LeaderClosed, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_whose_leader_has_closed_ends_although_its_client_stays() {
+    // An idle pool, after pg_terminate_backend or a crash: it notices at the next use of the connection, which may be hours away.
+    let (rig, backend) = Rig::routed().await;
+    let (mut client, mut leader) = rig.session(&backend).await;
+    leader.write_all(b"FATAL: terminating connection").await.unwrap();
+    drop(leader);
+    rig.ends(Ending::LeaderClosed, 1).await;
+    assert_eq!(read_to_end(&mut client).await, b"FATAL: terminating connection");
+    // The next use fails as it would without a proxy.
+    until("the client's sending fails", || client.try_write(b"a query").is_err()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_had_more_to_say_still_reads_what_the_leader_said_before_it_closed() {
+    let (rig, backend) = Rig::routed().await;
+    let (mut client, mut leader) = rig.session(&backend).await;
+    // More than the sockets and the proxy can hold: some of it lies unread when the session is closed.
+    let mut sent = tokio::io::BufWriter::new(&mut client);
+    let _full = timeout(Duration::from_millis(500), sent.write_all(&vec![0; 128 << 20])).await;
+    leader
+        .write_all(b"FATAL: the database system is shutting down")
+        .await
+        .unwrap();
+    leader.shutdown().await.unwrap();
+    rig.ends(Ending::LeaderClosed, 1).await;
+    let (text, _) = read_all(&mut client).await;
+    assert_eq!(text, b"FATAL: the database system is shutting down");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_reader_gets_everything_although_its_leader_has_closed() {
+    let (rig, backend) = Rig::routed().await;
+    let (mut client, mut leader) = rig.session(&backend).await;
+    let reply = Random(3).bytes(24 << 20);
+    let expected = reply.clone();
+    let sent = tokio::spawn(async move { leader.write_all(&reply).await });
+    // Not a wait for something: for so long the client reads nothing, and the leader may have closed.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(read_to_end(&mut client).await == expected, "the reply differs");
+    within("the leader's send", sent).await.unwrap().unwrap();
     rig.ends(Ending::LeaderClosed, 1).await;
 }
 

@@ -20,6 +20,8 @@ pub(super) trait Calls: Send {
     fn fill(&mut self, source: &TcpStream, pipe: &OwnedFd, most: usize) -> Result<usize>;
     /// splice(2) from a pipe into a socket.
     fn drain(&mut self, pipe: &OwnedFd, sink: &TcpStream, most: usize) -> Result<usize>;
+    /// read(2) from a pipe.
+    fn take_out(&mut self, pipe: &OwnedFd, buffer: &mut [u8]) -> Result<usize>;
     /// Whether a socket was made out to be not ready, or drained, since the last call of this. epoll will not tell of it, as it would after the real
     /// thing. Only a test's calls do that.
     fn made_up(&mut self) -> bool {
@@ -47,5 +49,9 @@ impl Calls for Kernel {
 
     fn drain(&mut self, pipe: &OwnedFd, sink: &TcpStream, most: usize) -> Result<usize> {
         retry_on_intr(|| rustix::pipe::splice(pipe, None, sink, None, most, FLAGS))
+    }
+
+    fn take_out(&mut self, pipe: &OwnedFd, buffer: &mut [u8]) -> Result<usize> {
+        retry_on_intr(|| rustix::io::read(pipe, &mut *buffer))
     }
 }

@@ -3,10 +3,10 @@
 use std::io;
 use std::task::Poll;
 
+use rustix::io::Errno;
 use rustix::net::Shutdown;
 
 use super::pipes::Pipe;
-use super::stall;
 use super::watched::Watched;
 use super::worker::Tools;
 
@@ -60,8 +60,21 @@ pub(super) enum Progress {
     Waits,
     /// It could go on, but others are to have their turn.
     GivesWay,
+    /// Everything is delivered except for the EOF, which is to wait.
+    KeepsEof,
     /// The source's EOF was passed on.
     Ended,
+}
+
+/// What a direction does once its source's EOF is all that is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Eof {
+    /// Passes it on.
+    PassOn,
+    /// Keeps it for later.
+    Keep,
+    /// Ends without a shutdown(2), which would be a wasted system call: both sockets will be closed right away.
+    Close,
 }
 
 impl Flow {
@@ -93,14 +106,19 @@ impl Flow {
         self.moved_at_check = self.moved;
     }
 
-    /// Moves what can be moved now. When `last`, the other direction has ended before: the sink will be closed right away, and a shutdown(2) of its own
-    /// would be a wasted system call.
+    /// Ends it although its sink takes nothing more: what is in hand, and what may still come, is dropped.
+    pub(super) fn abandon(&mut self) {
+        self.hand = Hand::Empty;
+        self.ended = true;
+    }
+
+    /// Moves what can be moved now.
     pub(super) fn run(
         &mut self,
         source: &mut Watched,
         sink: &mut Watched,
         tools: &mut Tools,
-        last: bool,
+        eof: Eof,
     ) -> Result<Progress, Broken> {
         if self.ended {
             return Ok(Progress::Ended);
@@ -111,7 +129,7 @@ impl Flow {
                 return Ok(Progress::Waits);
             }
             if self.source_closed {
-                break;
+                return Ok(self.end(sink, eof));
             }
             if self.moved - start >= TURN {
                 return Ok(Progress::GivesWay);
@@ -120,16 +138,25 @@ impl Flow {
                 return Ok(Progress::Waits);
             }
         }
-        self.ended = true;
+    }
+
+    /// The EOF waits until the kernel has sent everything before it: afterwards nobody could tell whether a slow reader still needs time (see
+    /// [`super::stall`]), and what has been sent has its place in the peer's socket, whatever becomes of this one.
+    fn end(&mut self, sink: &mut Watched, eof: Eof) -> Progress {
         // Less fits into the window that every connection starts with.
-        if self.moved >= BUFFER as u64 {
-            stall::leave_time_for_unsent(&sink.stream);
+        if self.moved >= BUFFER as u64 && !sink.has_sent_all() {
+            return Progress::Waits;
         }
-        // A sink that is gone already says so in its own direction.
-        if !last {
-            let _already_gone = rustix::net::shutdown(&sink.stream, Shutdown::Write);
+        match eof {
+            Eof::Keep => return Progress::KeepsEof,
+            Eof::PassOn => {
+                // A sink that is gone already says so in its own direction.
+                let _already_gone = rustix::net::shutdown(&sink.stream, Shutdown::Write);
+            }
+            Eof::Close => {}
         }
-        Ok(Progress::Ended)
+        self.ended = true;
+        Progress::Ended
     }
 
     /// Delivers what is in hand; ready when nothing is left.
@@ -140,7 +167,11 @@ impl Flow {
                 Hand::Bytes(bytes, gone) => sink.write(|sink| tools.calls.send(sink, &bytes[*gone..])),
                 Hand::Pipe(pipe) => sink.write(|sink| tools.calls.drain(pipe.output(), sink, pipe.filled)),
             };
-            let Some(sent) = sent.map_err(Broken::sink)? else {
+            let sent = match sent {
+                Err(error) if is_refused(&error) && self.takes_bytes_out(&error, tools)? => continue,
+                sent => sent.map_err(Broken::sink)?,
+            };
+            let Some(sent) = sent else {
                 return Ok(Poll::Pending);
             };
             self.moved += sent as u64;
@@ -167,7 +198,7 @@ impl Flow {
     fn read(&mut self, source: &mut Watched, sink: &mut Watched, tools: &mut Tools) -> Result<Poll<()>, Broken> {
         if self.streaming && matches!(self.hand, Hand::Empty) {
             // None to be had: copying does the same, slower.
-            self.hand = tools.traffic.pipes.take().map_or(Hand::Empty, Hand::Pipe);
+            self.hand = tools.take_pipe().map_or(Hand::Empty, Hand::Pipe);
         }
         let read = match &mut self.hand {
             Hand::Pipe(pipe) => {
@@ -177,11 +208,21 @@ impl Flow {
                     |_| false,
                     |source| tools.calls.fill(source, pipe.input(), pipe.capacity()),
                 );
-                if let Ok(Some(read)) = read {
-                    pipe.filled = read;
-                    self.streaming = read >= BUFFER;
+                match read {
+                    Err(error) if is_refused(&error) => {
+                        tools.traffic.pipes.splice_is_refused(&error);
+                        self.hand = Hand::Empty;
+                        self.copy(source, sink, tools)?
+                    }
+                    read => {
+                        let read = read.map_err(Broken::source)?;
+                        if let Some(read) = read {
+                            pipe.filled = read;
+                            self.streaming = read >= BUFFER;
+                        }
+                        read
+                    }
                 }
-                read.map_err(Broken::source)?
             }
             Hand::Empty | Hand::Bytes(..) => self.copy(source, sink, tools)?,
         };
@@ -197,6 +238,27 @@ impl Flow {
         } else {
             Poll::Pending
         })
+    }
+
+    /// After splice(2) was refused with bytes in a pipe: takes them out by read(2). Tells whether there was a pipe.
+    fn takes_bytes_out(&mut self, error: &io::Error, tools: &mut Tools) -> Result<bool, Broken> {
+        let Hand::Pipe(pipe) = &mut self.hand else {
+            return Ok(false);
+        };
+        tools.traffic.pipes.splice_is_refused(error);
+        let mut bytes = vec![0; pipe.filled];
+        let mut taken = 0;
+        while pipe.filled > 0 {
+            let read = tools.calls.take_out(pipe.output(), &mut bytes[taken..]);
+            let read = read.map_err(|error| Broken::own(error.into()))?;
+            if read == 0 {
+                return Err(Broken::own(io::Error::other("a pipe lost bytes")));
+            }
+            taken += read;
+            pipe.filled -= read;
+        }
+        self.hand = Hand::Bytes(bytes.into_boxed_slice(), 0);
+        Ok(true)
     }
 
     /// One reading into the worker's buffer, and one sending of it. Returns what was read.
@@ -218,6 +280,15 @@ impl Flow {
         }
         Ok(Some(read))
     }
+}
+
+/// Whether a system without splice(2) for sockets answers like this: a seccomp profile, or a kernel in user space.
+fn is_refused(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(
+        errno,
+        Some(Errno::INVAL | Errno::NOSYS | Errno::PERM | Errno::OPNOTSUPP)
+    )
 }
 
 impl Broken {

@@ -1,19 +1,27 @@
-//! The pool of pipes for splice(2): bounded, lent to directions that stream, and taken back only when empty.
+//! The pool of pipes for splice(2): bounded, lent to directions that stream, taken back only when empty, and closed when idle.
+//!
+//! Linux grants all processes of an unprivileged user together 16,384 pages of pipes (fs.pipe-user-pages-soft, pipe(7)), by their capacity, whatever is in
+//! them. Beyond that every new pipe has two pages. So pgnorth takes at most a third of it, and gives it back.
 
+use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
+use tracing::warn;
 
 use super::flow::BUFFER;
 
 /// A stream through 1 MiB pipes has 1.2 times the throughput and half the CPU cost of one through 64 KiB (measured).
 const LARGE: usize = 1 << 20;
-/// As many large pipes as Linux grants an unprivileged user (fs.pipe-user-pages-soft): 64 MiB in all, were every one full.
-const MAX_LARGE: usize = 64;
-/// All pipes. Those beyond the large ones keep the default size, 64 KiB: another 12 MiB at most.
-pub(crate) const MAX_PIPES: usize = 256;
+/// Large pipes: 4,096 pages.
+const MAX_LARGE: usize = 16;
+/// All pipes. Those beyond the large ones keep the default size, 64 KiB: 1,024 pages.
+pub(crate) const MAX_PIPES: usize = 80;
+/// A pipe that was not used for so long is closed; and how often that is looked at.
+pub(super) const IDLE: Duration = Duration::from_secs(5);
 
 /// A pipe could not be had: try no other for so long. The cause (files, or the user's share of pipe memory) does not pass in microseconds.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -24,12 +32,15 @@ pub(crate) struct Pipes {
     shelf: Arc<Mutex<Shelf>>,
     /// Makes one; a test's may refuse.
     make: fn(bool) -> Option<Ends>,
+    /// splice(2) was refused: copying from now on.
+    refused: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Shelf {
-    idle_large: Vec<Arc<Ends>>,
-    idle_small: Vec<Arc<Ends>>,
+    /// The one that came last is lent first: so those that are not needed stay idle. With the time when each came.
+    idle_large: Vec<(Arc<Ends>, Instant)>,
+    idle_small: Vec<(Arc<Ends>, Instant)>,
     /// Idle and lent together.
     large: usize,
     small: usize,
@@ -64,15 +75,44 @@ impl Pipes {
         Self {
             shelf: Arc::default(),
             make,
+            refused: AtomicBool::default(),
         }
+    }
+
+    /// The system refuses splice(2) with this error: from now on no pipe is lent, and everything is copied.
+    pub(super) fn splice_is_refused(&self, error: &io::Error) {
+        if !self.refused.swap(true, Ordering::Relaxed) {
+            warn!(
+                %error,
+                "this system refuses splice(2), so streams are copied through memory, which costs more CPU; a seccomp profile or a sandbox may be the cause"
+            );
+        }
+    }
+
+    /// Closes the pipes that were idle for [`IDLE`]. Tells whether there are others, which are to be looked at again after that time.
+    pub(super) fn give_back(&self) -> bool {
+        self.give_back_at(Instant::now())
+    }
+
+    fn give_back_at(&self, now: Instant) -> bool {
+        let mut shelf = lock(&self.shelf);
+        let old = shelf.take_old(now);
+        let others = shelf.large + shelf.small > 0;
+        // Closing is a system call.
+        drop(shelf);
+        drop(old);
+        others
     }
 
     /// An empty pipe of at least [`BUFFER`] bytes, a large one if possible; `None` when none is to be had now.
     pub(super) fn take(&self) -> Option<Pipe> {
+        if self.refused.load(Ordering::Relaxed) {
+            return None;
+        }
         let want_large = {
             let mut shelf = lock(&self.shelf);
             let idle = shelf.idle_large.pop().or_else(|| shelf.idle_small.pop());
-            if let Some(ends) = idle {
+            if let Some((ends, _)) = idle {
                 return Some(self.lend(ends));
             }
             shelf.reserve()?
@@ -117,6 +157,21 @@ impl Shelf {
         let large = self.large < MAX_LARGE;
         self.count(large);
         Some(large)
+    }
+
+    /// Takes out what was idle for [`IDLE`].
+    fn take_old(&mut self, now: Instant) -> Vec<(Arc<Ends>, Instant)> {
+        let mut taken = Vec::new();
+        for (idle, count) in [
+            (&mut self.idle_large, &mut self.large),
+            (&mut self.idle_small, &mut self.small),
+        ] {
+            let is_old = |since: Instant| now.saturating_duration_since(since) >= IDLE;
+            let old = idle.iter().take_while(|(_, since)| is_old(*since)).count();
+            *count -= old;
+            taken.extend(idle.drain(..old));
+        }
+        taken
     }
 
     fn count(&mut self, large: bool) {
@@ -166,9 +221,9 @@ impl Drop for Pipe {
         if self.filled > 0 {
             shelf.forget(large);
         } else if large {
-            shelf.idle_large.push(self.ends.clone());
+            shelf.idle_large.push((self.ends.clone(), Instant::now()));
         } else {
-            shelf.idle_small.push(self.ends.clone());
+            shelf.idle_small.push((self.ends.clone(), Instant::now()));
         }
     }
 }
@@ -225,5 +280,28 @@ mod tests {
         assert!(pipes.take().is_none());
         drop(lent);
         assert!(pipes.take().is_some());
+    }
+
+    #[test]
+    fn idle_pipes_are_given_back() {
+        let pipes = Pipes::default();
+        let (kept, idle) = (pipes.take().unwrap(), pipes.take().unwrap());
+        drop(idle);
+        let now = Instant::now();
+        assert!(pipes.give_back_at(now), "there are two");
+        assert_eq!(pipes.count(), 2);
+        assert!(pipes.give_back_at(now + IDLE), "one is lent");
+        assert_eq!(pipes.count(), 1);
+        drop(kept);
+        assert!(!pipes.give_back_at(now + 2 * IDLE), "there is none");
+        assert_eq!(pipes.count(), 0);
+    }
+
+    #[test]
+    fn a_process_takes_at_most_a_third_of_what_its_user_is_granted() {
+        let pipes = Pipes::default();
+        let lent: Vec<_> = std::iter::from_fn(|| pipes.take()).take(MAX_PIPES).collect();
+        let pages: usize = lent.iter().map(|pipe| pipe.capacity() / 4096).sum();
+        assert!(pages <= 16_384 / 3, "{pages}");
     }
 }

@@ -1,10 +1,16 @@
 //! Two connected sockets, and what is on its way between them.
 
-use super::flow::{Broken, Culprit, Flow, Progress};
+use std::io::ErrorKind;
+
+use super::agenda::Later;
+use super::flow::{BUFFER, Broken, Culprit, Eof, Flow, Progress};
 use super::stall::Stall;
 use super::watched::Watched;
 use super::worker::Tools;
 use super::{Finish, Finished, Side};
+
+/// A client that sends faster than this can be read gets its reset.
+const MOST_DISCARDED: usize = 1 << 20;
 
 /// Both directions of a pair. Dropping it frees pipes and buffers at once.
 #[derive(Debug)]
@@ -15,6 +21,22 @@ pub(super) struct Relay {
     down: Flow,
     stall: Stall,
     closed_first: Option<Side>,
+    fin: Fin,
+    /// What had gone to the leader when it was last asked whether the client goes on sending to a leader that has closed.
+    up_at_linger: Option<u64>,
+}
+
+/// The client's FIN, on its way to the leader.
+///
+/// A client of PostgreSQL says that it terminates and closes at once; the server reads the former and closes by itself. Whoever closes first keeps the
+/// port in TIME_WAIT for a minute: if the FIN came with the message, that would be pgnorth, whose ports to one leader are few. So the leader's FIN gets
+/// some milliseconds to come first. A leader that waits for the client's gets it then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fin {
+    NotYet,
+    Kept,
+    /// It has waited long enough.
+    Due,
 }
 
 /// What becomes of a pair after its turn.
@@ -36,6 +58,8 @@ impl Relay {
             down: Flow::default(),
             stall: Stall::default(),
             closed_first: None,
+            fin: Fin::NotYet,
+            up_at_linger: None,
         }
     }
 
@@ -63,6 +87,14 @@ impl Relay {
             };
         }
         match (up, down) {
+            // A leader that closed reads nothing more, and what it sent before is still to be delivered.
+            (Err(broken), down) if self.down.source_closed() && broken.culprit == Culprit::Sink => {
+                self.up.abandon();
+                match down {
+                    Err(broken) => Next::Finish(lost(broken, Side::Leader)),
+                    Ok(down) => self.next(Progress::Ended, down),
+                }
+            }
             (Err(broken), _) => {
                 self.deliver_last_words(|relay| (relay.run_down(tools), relay.down.moved()));
                 Next::Finish(lost(broken, Side::Client))
@@ -71,24 +103,57 @@ impl Relay {
                 self.deliver_last_words(|relay| (relay.run_up(tools), relay.up.moved()));
                 Next::Finish(lost(broken, Side::Leader))
             }
-            (Ok(Progress::Ended), Ok(Progress::Ended)) => {
+            (Ok(up), Ok(down)) => self.next(up, down),
+        }
+    }
+
+    fn next(&mut self, mut up: Progress, down: Progress) -> Next {
+        if up == Progress::KeepsEof {
+            self.fin = Fin::Kept;
+        }
+        if down == Progress::Ended {
+            // With both ends closed there is nothing to keep it for; and one whose reset came after its end will never say anything again.
+            if up == Progress::KeepsEof || self.leader.is_broken() {
+                self.up.abandon();
+                up = Progress::Ended;
+            }
+            self.up_at_linger.get_or_insert(self.up.moved());
+        }
+        match (up, down) {
+            (Progress::Ended, Progress::Ended) => {
                 Next::Finish(Finish::Closed(self.closed_first.unwrap_or(Side::Client)))
             }
-            (Ok(Progress::GivesWay), _) | (_, Ok(Progress::GivesWay)) => Next::GoOn,
+            // Its reset came after its end: it takes nothing more.
+            (Progress::Ended | Progress::KeepsEof, _) if self.client.is_broken() => {
+                let error = self.client.stream.take_error().ok().flatten();
+                Next::Finish(Finish::Lost(
+                    Side::Client,
+                    error.unwrap_or(ErrorKind::ConnectionReset.into()),
+                ))
+            }
+            (Progress::GivesWay, _) | (_, Progress::GivesWay) => Next::GoOn,
             _ => Next::Wait,
         }
     }
 
     fn run_up(&mut self, tools: &mut Tools) -> Result<Progress, Broken> {
-        let (before, last) = (self.up.moved(), self.down.ended());
-        let progress = self.up.run(&mut self.client, &mut self.leader, tools, last);
+        let before = self.up.moved();
+        let eof = match self.fin {
+            _ if self.down.ended() => Eof::Close,
+            Fin::Due => Eof::PassOn,
+            Fin::NotYet | Fin::Kept if tools.traffic.fin_patience.is_zero() => Eof::PassOn,
+            Fin::NotYet | Fin::Kept => Eof::Keep,
+        };
+        let progress = self.up.run(&mut self.client, &mut self.leader, tools, eof);
         tools.traffic.to_leader.inc_by(self.up.moved() - before);
         progress
     }
 
     fn run_down(&mut self, tools: &mut Tools) -> Result<Progress, Broken> {
-        let (before, last) = (self.down.moved(), self.up.ended());
-        let progress = self.down.run(&mut self.leader, &mut self.client, tools, last);
+        let before = self.down.moved();
+        let both_ended = self.up.ended() || self.fin == Fin::Kept;
+        let eof = if both_ended { Eof::Close } else { Eof::PassOn };
+        let progress = self.down.run(&mut self.leader, &mut self.client, tools, eof);
         tools.traffic.to_client.inc_by(self.down.moved() - before);
         progress
     }
@@ -109,9 +174,40 @@ impl Relay {
         }
     }
 
-    /// Whether bytes were sent since the last check that may be stuck.
-    pub(super) fn needs_check(&self) -> bool {
-        self.up.has_moved_since_check() || self.down.has_moved_since_check() || self.stall.seen()
+    /// Whether it is to be looked at later, and what for.
+    pub(super) fn needs(&self, what: Later) -> bool {
+        match what {
+            Later::Fin => self.fin == Fin::Kept,
+            Later::Linger => self.down.ended() && !self.up.ended(),
+            // Bytes were sent since the last check that may be stuck.
+            Later::Check => self.up.has_moved_since_check() || self.down.has_moved_since_check() || self.stall.seen(),
+            Later::Pipes => false,
+        }
+    }
+
+    /// The client's FIN has waited long enough. To be followed by a turn.
+    pub(super) fn fin_is_due(&mut self) {
+        if self.fin == Fin::Kept {
+            self.fin = Fin::Due;
+        }
+    }
+
+    /// The leader closed some time ago. PostgreSQL never half-closes: unless it still takes bytes from the client, the session is over, though a client
+    /// that is idle may notice only when it next uses it.
+    pub(super) fn lingers_in_vain(&mut self) -> bool {
+        let before = self.up_at_linger.replace(self.up.moved());
+        self.needs(Later::Linger) && before == Some(self.up.moved())
+    }
+
+    /// To be called before the client's socket is closed after a FIN was passed on to it: where the client has sent bytes that nobody read, Linux makes the
+    /// close a reset, which may take away what the client has not read yet.
+    pub(super) fn discard_unread(&mut self, tools: &mut Tools) {
+        for _ in 0..MOST_DISCARDED / BUFFER {
+            match tools.calls.recv(&self.client.stream, &mut tools.buffer) {
+                Ok(read) if read > 0 => {}
+                _ => return,
+            }
+        }
     }
 
     /// See [`super::stall`]. To be followed by a turn: where bytes came in since the last check, it reads once whatever the readiness says. recv(2)
@@ -127,6 +223,12 @@ impl Relay {
         }
         self.up.checked();
         self.down.checked();
+        // An EOF that waits for unsent bytes asks once more.
+        for (flow, sink) in [(&self.up, &mut self.leader), (&self.down, &mut self.client)] {
+            if flow.source_closed() && !flow.ended() {
+                sink.believe_ready();
+            }
+        }
         let timeout = tools.traffic.user_timeout;
         if !timeout.is_zero() {
             self.stall.check(&self.client.stream, &self.leader.stream, timeout);

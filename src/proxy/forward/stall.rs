@@ -38,13 +38,6 @@ impl Stall {
     }
 }
 
-/// To be called before a FIN, after which unsent bytes can no longer be told: a slow reader has all the time it needs for the rest.
-pub(super) fn leave_time_for_unsent(socket: &TcpStream) {
-    if has_unsent(socket) {
-        set(socket, Duration::ZERO);
-    }
-}
-
 fn set(socket: &TcpStream, timeout: Duration) -> bool {
     let millis = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
     set_tcp_user_timeout(socket, millis).is_ok()
@@ -53,12 +46,17 @@ fn set(socket: &TcpStream, timeout: Duration) -> bool {
 /// Whether the kernel holds bytes that it has not yet sent for the first time. There is no safe call for SIOCOUTQNSD, but a socket with
 /// TCP_NOTSENT_LOWAT = 1 is writable exactly when there are none (and its buffer isn't full). An error counts as none.
 fn has_unsent(stream: &TcpStream) -> bool {
+    let unsent = ask_for_unsent(stream);
+    // 0 is the system's default again.
+    let _gone = socket::set_notsent_lowat(stream, 0);
+    unsent
+}
+
+/// As above, and leaves the option at 1: from now on epoll tells when all is sent, if it watches for room.
+pub(super) fn ask_for_unsent(stream: &TcpStream) -> bool {
     if socket::set_notsent_lowat(stream, 1).is_err() {
         return false;
     }
     let mut asked = [PollFd::new(stream, PollFlags::OUT)];
-    let unsent = matches!(poll(&mut asked, Some(&Timespec::default())), Ok(0));
-    // 0 is the system's default again.
-    let _gone = socket::set_notsent_lowat(stream, 0);
-    unsent
+    matches!(poll(&mut asked, Some(&Timespec::default())), Ok(0))
 }

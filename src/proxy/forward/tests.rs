@@ -2,6 +2,7 @@
 //!
 //! PGNORTH_SESSIONS says how many random sessions (`make test-integrity` runs 10,000); PGNORTH_SEED repeats a run.
 
+mod closing;
 mod content;
 mod faults;
 mod integrity;
@@ -70,11 +71,16 @@ impl Bench {
     }
 
     fn with(pipes: Pipes, calls: impl Fn() -> Box<dyn Calls>) -> Self {
+        Self::with_patience(pipes, calls, Duration::from_millis(20))
+    }
+
+    fn with_patience(pipes: Pipes, calls: impl Fn() -> Box<dyn Calls>, fin_patience: Duration) -> Self {
         let traffic = Arc::new(Traffic {
             pipes,
             to_leader: IntCounter::new("up", "up").unwrap(),
             to_client: IntCounter::new("down", "down").unwrap(),
             user_timeout: Duration::from_secs(10),
+            fin_patience,
         });
         let (workers, _ends) = Workers::start_with(2, &traffic, calls).unwrap();
         Self { workers, traffic }

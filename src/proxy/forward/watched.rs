@@ -6,6 +6,8 @@ use std::net::TcpStream;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fd::OwnedFd;
 
+use super::stall;
+
 /// One socket of a pair. What is believed ready is tried; only the kernel's "would block" makes it not ready, until epoll tells of a new edge.
 #[derive(Debug)]
 pub(super) struct Watched {
@@ -14,6 +16,8 @@ pub(super) struct Watched {
     writable: bool,
     /// A FIN or a reset was seen, after which there is always something to read: the end.
     ended: bool,
+    /// The connection is gone, or was shut down both ways.
+    broken: bool,
     /// epoll tells when there is room again. Most sockets never lack it, and would only wake their worker when they come to it.
     room: Room,
 }
@@ -35,6 +39,7 @@ impl Watched {
             readable: false,
             writable: true,
             ended: false,
+            broken: false,
             room: Room::Unwatched,
         }
     }
@@ -72,6 +77,26 @@ impl Watched {
         self.ended
     }
 
+    /// Whether it was reset, or given up by the kernel, provided that it was not shut down both ways.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Whether the kernel has sent everything at least once. If not, epoll tells when it has.
+    pub(super) fn has_sent_all(&mut self) -> bool {
+        if self.writable && stall::ask_for_unsent(&self.stream) {
+            self.lacks_room();
+        }
+        self.writable
+    }
+
+    fn lacks_room(&mut self) {
+        self.writable = false;
+        if self.room == Room::Unwatched {
+            self.room = Room::Wanted;
+        }
+    }
+
     /// If it lacked room: from now on epoll tells of that, too; first of what has come meanwhile.
     pub(super) fn watch_for_room(&mut self, epoll: &OwnedFd, token: u64) -> io::Result<()> {
         if self.room == Room::Wanted {
@@ -84,6 +109,7 @@ impl Watched {
     /// What epoll told.
     pub(super) fn told(&mut self, edges: EventFlags) {
         let broken = edges.intersects(EventFlags::HUP | EventFlags::ERR);
+        self.broken |= broken;
         self.ended |= broken || edges.contains(EventFlags::RDHUP);
         self.readable |= broken || edges.intersects(EventFlags::IN | EventFlags::RDHUP);
         self.writable |= broken || edges.contains(EventFlags::OUT);
@@ -123,9 +149,8 @@ impl Watched {
             return Ok(None);
         }
         let written = would_block(call(&self.stream))?;
-        self.writable = written.is_some();
-        if !self.writable && self.room == Room::Unwatched {
-            self.room = Room::Wanted;
+        if written.is_none() {
+            self.lacks_room();
         }
         Ok(written)
     }

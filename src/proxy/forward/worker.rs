@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -14,17 +14,21 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 
+use super::agenda::{Agenda, Delays, Later};
 use super::bell::Bell;
 use super::calls::Calls;
 use super::flow::BUFFER;
 use super::local::{Local, Socket, Task};
+use super::pipes::{self, Pipe};
 use super::relay::{Next, Relay};
-use super::{Desk, Finish, Message, Owner, Traffic};
+use super::{Desk, Finish, Message, Owner, Side, Traffic};
 
 /// Edges taken from epoll at once.
 const BATCH: usize = 256;
 /// Pairs that moved bytes are checked after a quarter of TCP_USER_TIMEOUT, but not later than this.
 const LONGEST_CHECK: Duration = Duration::from_millis(2500);
+/// What a client is given to close after its leader did, before its session ends.
+const LINGER: Duration = Duration::from_secs(1);
 /// epoll's name for the alarm; a pair's sockets have twice its number, and one more for the leader's.
 const ALARM: u64 = u64::MAX;
 /// epoll's name for the timer.
@@ -53,6 +57,7 @@ pub(super) struct Tools {
     pub(super) buffer: Box<[u8]>,
     pub(super) calls: Box<dyn Calls>,
     pub(super) traffic: Arc<Traffic>,
+    took_pipe: bool,
 }
 
 /// The thread's state.
@@ -64,11 +69,11 @@ pub(super) struct Worker<O> {
     pairs: HashMap<u64, Box<Pair<O>>>,
     /// Pairs that gave way to others, and can go on.
     turns: Vec<u64>,
-    /// Pairs that are to be checked when the timer rings: all at once, so that time costs an idle pair nothing.
-    checks: Vec<u64>,
+    /// Pairs that are to be looked at when the timer rings; time costs an idle pair nothing.
+    agenda: Agenda,
+    gives_pipes_back: bool,
     /// A timeout of epoll_wait(2) would do, but the kernel would set up a timer for each single wait, which costs 1 µs of each message.
     timer: OwnedFd,
-    check_every: Duration,
     closing: bool,
 }
 
@@ -79,8 +84,12 @@ pub(crate) struct Pair<O> {
     relay: Relay,
     owner: O,
     has_turn: bool,
-    has_check: bool,
+    /// Whether it stands in the agenda: in the order of [`OF_PAIRS`].
+    noted: [bool; OF_PAIRS.len()],
 }
+
+/// What the agenda may hold for a pair, once each.
+const OF_PAIRS: [Later; 3] = [Later::Fin, Later::Linger, Later::Check];
 
 impl<O> Pair<O> {
     /// Of sockets of one worker; the leader's was dialled for this client.
@@ -91,7 +100,7 @@ impl<O> Pair<O> {
             relay: Relay::new(client, leader),
             owner,
             has_turn: false,
-            has_check: false,
+            noted: [false; OF_PAIRS.len()],
         }
     }
 }
@@ -155,17 +164,42 @@ impl<O: Owner> Parts<O> {
             desk,
             epoll,
             timer,
-            tools: Tools { buffer, calls, traffic },
+            tools: Tools {
+                buffer,
+                calls,
+                traffic,
+                took_pipe: false,
+            },
         })
+    }
+}
+
+impl Tools {
+    /// An empty pipe, if one is to be had.
+    pub(super) fn take_pipe(&mut self) -> Option<Pipe> {
+        let pipe = self.traffic.pipes.take();
+        self.took_pipe |= pipe.is_some();
+        pipe
+    }
+}
+
+impl Delays {
+    fn of(traffic: &Traffic) -> Self {
+        Self {
+            fin: traffic.fin_patience,
+            linger: LINGER,
+            check: match traffic.user_timeout {
+                Duration::ZERO => LONGEST_CHECK,
+                timeout => (timeout / 4).min(LONGEST_CHECK),
+            },
+            pipes: pipes::IDLE,
+        }
     }
 }
 
 impl<O: Owner> Worker<O> {
     pub(super) fn new(parts: Parts<O>) -> Self {
-        let check_every = match parts.tools.traffic.user_timeout {
-            Duration::ZERO => LONGEST_CHECK,
-            timeout => (timeout / 4).min(LONGEST_CHECK),
-        };
+        let agenda = Agenda::new(Delays::of(&parts.tools.traffic));
         Self {
             desk: parts.desk,
             tools: parts.tools,
@@ -173,9 +207,9 @@ impl<O: Owner> Worker<O> {
             tasks: FuturesUnordered::new(),
             pairs: HashMap::new(),
             turns: Vec::new(),
-            checks: Vec::new(),
+            agenda,
+            gives_pipes_back: false,
             timer: parts.timer,
-            check_every,
             closing: false,
         }
     }
@@ -193,7 +227,7 @@ impl<O: Owner> Worker<O> {
             for edge in &edges {
                 match edge.data.u64() {
                     ALARM => {}
-                    TIME => self.check(),
+                    TIME => self.do_what_is_due(),
                     token => self.told(token, edge.flags),
                 }
             }
@@ -310,41 +344,76 @@ impl<O: Owner> Worker<O> {
             }
             Next::GoOn | Next::Wait => {}
         }
-        if !pair.has_check && pair.relay.needs_check() {
-            pair.has_check = true;
-            if self.checks.is_empty() {
-                self.set_timer();
+        for (noted, what) in pair.noted.iter_mut().zip(OF_PAIRS) {
+            if !*noted && pair.relay.needs(what) {
+                *noted = true;
+                note(&mut self.agenda, &self.timer, what, number);
             }
-            self.checks.push(number);
+        }
+        if self.tools.took_pipe {
+            self.tools.took_pipe = false;
+            if !self.gives_pipes_back {
+                self.gives_pipes_back = true;
+                note(&mut self.agenda, &self.timer, Later::Pipes, 0);
+            }
         }
     }
 
-    fn set_timer(&self) {
-        let once = Itimerspec {
-            it_interval: Timespec::default(),
-            it_value: Timespec::try_from(self.check_every).unwrap_or_default(),
-        };
-        if let Err(error) = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once) {
-            panic!("timerfd_settime(2) on a timer of our own: {error}");
-        }
-    }
-
-    fn check(&mut self) {
-        for number in std::mem::take(&mut self.checks) {
+    fn do_what_is_due(&mut self) {
+        for (what, number) in self.agenda.take_due(Instant::now()) {
+            if what == Later::Pipes {
+                self.gives_pipes_back = self.tools.traffic.pipes.give_back();
+                if self.gives_pipes_back {
+                    note(&mut self.agenda, &self.timer, what, number);
+                }
+                continue;
+            }
             let Some(pair) = self.pairs.get_mut(&number) else {
                 continue;
             };
-            pair.has_check = false;
-            match pair.relay.check(&mut self.tools) {
+            for (noted, other) in pair.noted.iter_mut().zip(OF_PAIRS) {
+                *noted &= other != what;
+            }
+            let finish = match what {
+                Later::Check => pair.relay.check(&mut self.tools),
+                Later::Linger => pair.relay.lingers_in_vain().then_some(Finish::Closed(Side::Leader)),
+                Later::Fin | Later::Pipes => {
+                    pair.relay.fin_is_due();
+                    None
+                }
+            };
+            match finish {
                 Some(finish) => self.finish(number, finish),
                 None => self.give_turn(number),
             }
         }
+        if let Some(after) = self.agenda.next(Instant::now()) {
+            set_timer(&self.timer, after);
+        }
     }
 
     fn finish(&mut self, number: u64, finish: Finish) {
-        if let Some(pair) = self.pairs.remove(&number) {
+        if let Some(mut pair) = self.pairs.remove(&number) {
+            if matches!(finish, Finish::Closed(Side::Leader)) {
+                pair.relay.discard_unread(&mut self.tools);
+            }
             pair.owner.finished(pair.relay.finished(finish));
         }
+    }
+}
+
+fn note(agenda: &mut Agenda, timer: &OwnedFd, what: Later, number: u64) {
+    if let Some(after) = agenda.add(what, number, Instant::now()) {
+        set_timer(timer, after);
+    }
+}
+
+fn set_timer(timer: &OwnedFd, after: Duration) {
+    let once = Itimerspec {
+        it_interval: Timespec::default(),
+        it_value: Timespec::try_from(after).unwrap_or_default(),
+    };
+    if let Err(error) = timerfd_settime(timer, TimerfdTimerFlags::empty(), &once) {
+        panic!("timerfd_settime(2) on a timer of our own: {error}");
     }
 }

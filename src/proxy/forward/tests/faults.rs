@@ -76,4 +76,41 @@ impl Calls for Moody {
     fn made_up(&mut self) -> bool {
         std::mem::take(&mut self.made_up)
     }
+
+    fn take_out(&mut self, pipe: &OwnedFd, buffer: &mut [u8]) -> Result<usize> {
+        let most = if buffer.is_empty() { 0 } else { self.most(buffer.len()) };
+        Kernel.take_out(pipe, &mut buffer[..most])
+    }
+}
+
+/// A fake of a system that refuses splice(2), as a seccomp profile or a kernel in user space does.
+pub(super) struct WithoutSplice {
+    pub(super) error: Errno,
+    /// It refuses only to splice into a socket, so that there are bytes in a pipe already.
+    pub(super) fills: bool,
+}
+
+impl Calls for WithoutSplice {
+    fn recv(&mut self, source: &TcpStream, buffer: &mut [u8]) -> Result<usize> {
+        Kernel.recv(source, buffer)
+    }
+
+    fn send(&mut self, sink: &TcpStream, bytes: &[u8]) -> Result<usize> {
+        Kernel.send(sink, bytes)
+    }
+
+    fn fill(&mut self, source: &TcpStream, pipe: &OwnedFd, most: usize) -> Result<usize> {
+        if self.fills {
+            return Kernel.fill(source, pipe, most);
+        }
+        Err(self.error)
+    }
+
+    fn drain(&mut self, _: &OwnedFd, _: &TcpStream, _: usize) -> Result<usize> {
+        Err(self.error)
+    }
+
+    fn take_out(&mut self, pipe: &OwnedFd, buffer: &mut [u8]) -> Result<usize> {
+        Kernel.take_out(pipe, buffer)
+    }
 }

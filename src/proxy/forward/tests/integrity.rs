@@ -6,12 +6,13 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::connect_unspec;
 
 use super::super::Finish;
 use super::super::pipes::{self, Pipes};
 use super::content::{Content, Random};
-use super::faults::Moody;
+use super::faults::{Moody, WithoutSplice};
 use super::{Bench, Ends, HANG};
 
 /// Sessions at the same time, four threads each.
@@ -64,6 +65,17 @@ fn random_sessions_arrive_whole_through_small_pipes() {
     // As after EPERM from F_SETPIPE_SZ.
     let bench = Bench::with(Pipes::made_by(|_| pipes::make(false)), || Box::new(super::Kernel));
     run(&bench, number("PGNORTH_SESSIONS", 300) / 6, 8 << 20);
+}
+
+#[test]
+fn random_sessions_arrive_whole_where_splice_is_refused() {
+    for error in [Errno::PERM, Errno::NOSYS, Errno::INVAL] {
+        for fills in [false, true] {
+            let bench = Bench::with(Pipes::default(), || Box::new(WithoutSplice { error, fills }));
+            run(&bench, number("PGNORTH_SESSIONS", 300) / 12, 1 << 20);
+            assert!(bench.traffic.pipes.take().is_none(), "it is tried no more");
+        }
+    }
 }
 
 fn seed() -> u64 {

@@ -170,6 +170,7 @@ impl Target {
                 One::Yielded(why, now) => {
                     written.yielded = Some(why);
                     if let (Some(now), Some((_, found))) = (now, seen.objects.get_mut(&kind)) {
+                        self.questions.seen(kind, objects::question(&now), Instant::now());
                         *found = Some(*now);
                     }
                 }
@@ -308,11 +309,11 @@ fn tell(title: &str, dispute: &Dispute) -> String {
     match &dispute.about {
         About::Timeline { theirs, ours } => format!(
             "{title} leads to a leader on timeline {theirs}, written by {with}, and this publisher knows timeline {ours}. It is overwritten unless a publisher that \
-            still knows timeline {theirs} says so within {seconds} s. If this is told for longer, one of the two follows another cluster: compare their /leader"
+            still knows timeline {theirs} says so within {seconds} s. While pgnorth_publish_behind stays 1, one does: compare the /leader of both"
         ),
         About::Leader => format!(
             "{title} leads to a primary, written by {with}, and this publisher knows none. The address is taken away unless a publisher that knows the primary says so \
-            within {seconds} s. If this is told for longer, this publisher sees less than the others: run `pgnorth doctor` beside it; with --lease only one of them writes"
+            within {seconds} s. While pgnorth_publish_behind stays 1, one does, and this one sees less: run `pgnorth doctor` beside it; with --lease only one of them writes"
         ),
     }
 }

@@ -177,6 +177,33 @@ async fn two_publishers_agree_and_put_right_what_others_change() {
         assert_eq!(publisher.metric(&rig, "pgnorth_publish_behind", &[]).await, Some(0.0));
         assert_eq!(count("failed").await, Some(0.0), "{}", publisher.log());
     }
+    one_that_knows_no_primary_empties_nothing_while_they_live(&rig, both).await;
+}
+
+async fn one_that_knows_no_primary_empties_nothing_while_they_live(rig: &Rig, others: [Publisher; 2]) {
+    let leader = [rig.member(2).ip().to_string()];
+    let blind = Publisher::start(rig, &["--service", SERVICE, "--selector", "app=nobody"]);
+    let told = blind.wait_for_event("left as it is for now", SOON).await;
+    println!("{}", told["message"]);
+    // It asks, is answered, and asks again.
+    let asked = async |before: Option<Value>| {
+        wait_until("a question", SOON, async || {
+            let question = slice(rig, SERVICE).await?["metadata"]["annotations"]["pgnorth/asked-by"].clone();
+            assert_eq!(leads_to(rig, SERVICE).await.as_deref(), Some(&leader[..]));
+            (!question.is_null() && Some(&question) != before.as_ref()).then_some(question)
+        })
+        .await
+    };
+    let first = asked(None).await;
+    asked(Some(first)).await;
+    assert_eq!(blind.metric(rig, "pgnorth_publish_behind", &[]).await, Some(1.0));
+    drop(others);
+    let alone = Instant::now();
+    wait_until_leads_to(rig, SERVICE, &[], FAILOVER).await;
+    println!(
+        "an address that nobody confirms any more went after {:?}",
+        alone.elapsed()
+    );
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ cmp -s "$work/package-lock.json" "$work/installed" || {
 render() { # NAME FOLDER
     tests/support/render.sh "$2" >"$work/rendered/$1.yaml"
 }
-for folder in deploy/base deploy/examples/*; do
+for folder in deploy/base deploy/publish deploy/examples/*; do
     render "$(basename "$folder")" "$folder"
 done
 # A component is no folder to apply: each is put on an example, and all of them together.
@@ -40,5 +40,19 @@ for component in deploy/components/*; do
     overlay "with-$(basename "$component")" "$(basename "$component")"
 done
 overlay with-all "$@"
+cat >"$scratch/statefulset.yaml" <<'YAML'
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: patronidemo}
+spec:
+  serviceName: patronidemo
+  selector: {matchLabels: {application: patroni}}
+  template:
+    metadata: {labels: {application: patroni}}
+    spec: {containers: [{name: patroni, image: patroni}]}
+YAML
+echo 'resources: [statefulset.yaml]
+components: [../publish/sidecar]' >"$scratch/kustomization.yaml"
+render sidecar "$scratch"
 cd "$work"
 node check.mjs rendered/*.yaml

@@ -157,6 +157,14 @@ impl<'a> Cluster<'a> {
             _ => None,
         };
         match (right.resource, right.verb, kind) {
+            // The Service's own Endpoints are looked at, too.
+            ("endpoints", "get", _) => {
+                let service = self.settings.service.clone().map(Some);
+                [Some(self.leader_name(ObjectKind::Endpoints))]
+                    .into_iter()
+                    .chain(service)
+                    .collect()
+            }
             (_, "get", Some(kind)) => vec![Some(self.leader_name(kind))],
             (_, "list" | "watch", Some(kind)) => {
                 let beside = ["-failover", "-config"].map(|suffix| Some(format!("{}{suffix}", self.kubernetes.scope)));

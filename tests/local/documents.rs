@@ -249,7 +249,9 @@ fn settings(subcommand: &[&str]) -> Settings {
 /// What stands between `begin` and `end`, or the end of the text.
 fn between(text: &str, begin: &str, end: &str) -> Option<String> {
     let (_, rest) = text.split_once(begin)?;
-    let (inside, _) = rest.split_once(end).unwrap_or((rest.strip_suffix(']').unwrap_or(rest), ""));
+    let (inside, _) = rest
+        .split_once(end)
+        .unwrap_or((rest.strip_suffix(']').unwrap_or(rest), ""));
     Some(inside.to_owned())
 }
 

@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # A Patroni cluster of three members on loopback with pgnorth in front of it, until Ctrl-C. `make run` calls this.
 #
+# Other users of this machine get nothing: PostgreSQL, etcd and Patroni's REST API (all but reading it) want a password that is made
+# for this run, and stands in files that only their owner may read.
+#
 # All it writes lies in one temporary folder. All it starts carries that folder's name in its environment (DEMO_DIR), so
 # that whatever happens it can find its own processes again, and no others.
 #
@@ -16,6 +19,7 @@ venv=$(tests/support/install.sh where)/patroni
 readonly venv
 
 dir=   # the temporary folder
+password=
 cargo= # process ids
 proxy=
 stopping=
@@ -176,7 +180,9 @@ make_folder() {
     echo $$ >"$dir/pid"
     [ "$(id -u)" != 0 ] || chmod 755 "$dir"
     mkdir -m 700 "$dir"/{etcd,demo-0,demo-1,demo-2}
-    [ "$(id -u)" != 0 ] || chown postgres:postgres "$dir"/{etcd,demo-0,demo-1,demo-2}
+    password=$(head -c 24 /dev/urandom | base64 | tr -d '+/=\n')
+    (umask 077 && echo "127.0.0.1:*:*:postgres:$password" >"$dir/pgpass" && touch "$dir"/demo-{0,1,2}.yml)
+    [ "$(id -u)" != 0 ] || chown postgres:postgres "$dir"/{etcd,demo-0,demo-1,demo-2} "$dir"/demo-{0,1,2}.yml
 }
 
 member_config() { # NUMBER
@@ -186,8 +192,11 @@ name: demo-$1
 restapi:
   listen: 127.0.0.1:${rest[$1]}
   connect_address: 127.0.0.1:${rest[$1]}
+  authentication: {username: demo, password: $password}
 etcd3:
   host: 127.0.0.1:$etcd_port
+  username: root
+  password: $password
 bootstrap:
   dcs:
     ttl: 20
@@ -218,12 +227,19 @@ postgresql:
     - checkpoint: fast
     - no-sync
   authentication:
-    superuser: {username: postgres}
-    replication: {username: replicator}
+    superuser: {username: postgres, password: $password}
+    replication: {username: replicator, password: $password}
   pg_hba:
-    - host all all 127.0.0.1/32 trust
-    - host replication all 127.0.0.1/32 trust
+    - host all all 127.0.0.1/32 scram-sha-256
+    - host replication replicator 127.0.0.1/32 scram-sha-256
 YAML
+}
+
+# Whoever may write there may have PostgreSQL run commands. The password goes through a pipe, since arguments can be seen.
+close_etcd() {
+    local etcdctl=(env ETCDCTL_API=3 etcdctl --endpoints "http://127.0.0.1:$etcd_port" --command-timeout 10s)
+    "${etcdctl[@]}" user add root --interactive=false <<<"$password" &&
+        "${etcdctl[@]}" user grant-role root root && "${etcdctl[@]}" auth enable
 }
 
 get() { curl -sf --noproxy '*' -m 2 -o /dev/null "$1"; }
@@ -249,6 +265,7 @@ start_cluster() {
         [ "$SECONDS" -lt "$deadline" ] || failed etcd "etcd did not become healthy within 20 s"
         sleep 0.2
     done
+    close_etcd >>"$dir/etcd.log" 2>&1 || failed etcd "etcd could not be given a password"
     for i in 0 1 2; do
         member_config "$i" >"$dir/demo-$i.yml"
         start "demo-$i" "$venv/bin/patroni" "$dir/demo-$i.yml"
@@ -321,7 +338,7 @@ banner() {
 
   pgnorth is ready.
 
-    connect            psql 'host=127.0.0.1 port=$PORT user=postgres dbname=postgres'
+    connect            PGPASSFILE=$dir/pgpass psql 'host=127.0.0.1 port=$PORT user=postgres dbname=postgres'
     move the leader    $switchover      (in another terminal)
     look               http://127.0.0.1:$ADMIN_PORT/
 

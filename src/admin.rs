@@ -1,8 +1,9 @@
 //! The admin listener: HTTP for probes, metrics and people. What each path answers stands in `admin/pages.rs`.
 //!
-//! It shares the control runtime's one thread with discovery, so nothing here blocks, and every connection is bounded in time and size.
+//! It runs on a thread of its own, where nothing blocks; every connection is bounded in time and size.
 
 mod history;
+mod host;
 mod live;
 mod operators;
 mod pages;
@@ -12,7 +13,7 @@ mod survey;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, TcpListener as Unregistered};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as Unregistered};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,10 +28,12 @@ use tokio::time::{sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
+pub use self::host::Hosts;
 use self::live::{Live, Pulse};
 pub use self::operators::Operators;
 pub use self::operators::token::read as read_token;
 use crate::leader::view::View;
+use crate::liveness::Liveness;
 use crate::metrics::Metrics;
 use crate::readiness::ReadinessHandle;
 use crate::recorder::Recorder;
@@ -45,6 +48,8 @@ const CANNOT_ACCEPT: &str = "the admin listener can't accept";
 pub struct Facts {
     /// Who leads.
     pub slot: Arc<LeaderSlot>,
+    /// Whether every thread runs.
+    pub liveness: Liveness,
     /// Whether clients should be sent here.
     pub readiness: ReadinessHandle,
     /// What is counted.
@@ -57,6 +62,8 @@ pub struct Facts {
     pub view: watch::Receiver<Arc<View>>,
     /// Asked whether a fault is to be told.
     pub repeats: Repeats,
+    /// Names that requests may be for.
+    pub hosts: Hosts,
     /// Who may give orders, and where; `None`: nobody.
     pub operators: Option<Operators>,
 }
@@ -112,7 +119,7 @@ impl Default for Limits {
 }
 
 impl Admin {
-    /// Binds. `[::]` takes IPv4 too, unless the host's `net.ipv6.bindv6only` says otherwise.
+    /// Binds. `[::]` takes IPv4 too, unless the host's `net.ipv6.bindv6only` says otherwise; on a host without IPv6 it is `0.0.0.0`.
     ///
     /// # Errors
     /// A sentence that names the address and what to do about it.
@@ -125,12 +132,12 @@ impl Admin {
     /// # Errors
     /// As [`Admin::bind`].
     pub fn with_limits(address: SocketAddr, limits: Limits) -> io::Result<Self> {
-        let bind = || {
+        let bind = |address: SocketAddr| {
             let listener = Unregistered::bind(address)?;
             listener.set_nonblocking(true)?;
             Ok(listener)
         };
-        let listener = bind().map_err(|error: io::Error| io::Error::new(error.kind(), cannot_bind(address, &error)))?;
+        let listener = bind_or_fall_back(address, bind)?;
         Ok(Self { listener, limits })
     }
 
@@ -303,14 +310,55 @@ fn tell_of_panic(ended: Result<(), JoinError>) {
     }
 }
 
+/// As the proxy's own listener does: what is wrong with the address that means "all", and is neither its port nor a right, is a host with IPv6 switched off.
+fn bind_or_fall_back<L>(address: SocketAddr, bind: impl Fn(SocketAddr) -> io::Result<L>) -> io::Result<L> {
+    let failed = |address, error: io::Error| io::Error::new(error.kind(), cannot_bind(address, &error));
+    let error = match bind(address) {
+        Ok(listener) => return Ok(listener),
+        Err(error) => error,
+    };
+    let decided = matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied);
+    if address.ip() != IpAddr::from(Ipv6Addr::UNSPECIFIED) || decided {
+        return Err(failed(address, error));
+    }
+    let fallback = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+    warn!(%address, %fallback, %error, "this host has no IPv6: the admin port is on IPv4 only");
+    bind(fallback).map_err(|error| failed(fallback, error))
+}
+
 fn cannot_bind(address: SocketAddr, error: &io::Error) -> String {
     let fix = match error.kind() {
         io::ErrorKind::AddrInUse => "another process listens there; choose another port",
         io::ErrorKind::PermissionDenied => "ports below 1024 are for root; choose a higher one",
-        _ if address.is_ipv6() => {
-            "if this host has no IPv6, use 0.0.0.0 in place of [::]; else choose an address of this host"
-        }
         _ => "choose an address of this host",
     };
     format!("the admin listener can't bind {address}: {error}: {fix} (--admin or PGNORTH_ADMIN)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_ipv6_the_default_address_is_all_of_ipv4() {
+        // What socket(2) says where the kernel was booted with ipv6.disable=1, and under systemd's RestrictAddressFamilies=AF_INET.
+        let bind = |address: SocketAddr| match address {
+            SocketAddr::V4(_) => Ok(address),
+            SocketAddr::V6(_) => Err(io::Error::from_raw_os_error(97)),
+        };
+        let any = "[::]:8080".parse().unwrap();
+        assert_eq!(bind_or_fall_back(any, bind).unwrap(), "0.0.0.0:8080".parse().unwrap());
+        let one = bind_or_fall_back("[fd00::7]:8080".parse().unwrap(), bind).unwrap_err();
+        assert!(one.to_string().contains("[fd00::7]:8080"), "{one}");
+    }
+
+    #[test]
+    fn a_busy_port_is_busy_for_ipv4_too() {
+        let bind = |address: SocketAddr| match address {
+            SocketAddr::V4(_) => Ok(address),
+            SocketAddr::V6(_) => Err(io::ErrorKind::AddrInUse.into()),
+        };
+        let error = bind_or_fall_back("[::]:8080".parse().unwrap(), bind).unwrap_err();
+        assert!(error.to_string().contains("another process listens there"), "{error}");
+    }
 }

@@ -4,6 +4,7 @@
 //! Control work (discovery, admin) has a runtime of its own, so that traffic cannot delay a change of leader. A long-lived task that ends before it was
 //! asked to ends the process.
 
+mod admin;
 mod doctor;
 mod files;
 mod order;
@@ -25,7 +26,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tracing::info;
 
-use crate::admin::{self, Operators};
+use crate::admin::{Facts, Hosts, Operators};
 use crate::config::{self, COMMIT, Finding, Job, PatroniTls, Settings, VERSION};
 use crate::discovery::Discovery;
 use crate::discovery::kubernetes::Kubernetes;
@@ -35,6 +36,7 @@ use crate::kubernetes::Access;
 use crate::leader::decide::Policy;
 use crate::leader::view::View;
 use crate::leader::{Complaint, base_url};
+use crate::liveness::Liveness;
 use crate::metrics::Metrics;
 use crate::orders::Order;
 use crate::readiness::ReadinessHandle;
@@ -69,6 +71,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     recorder: Arc<Recorder>,
     readiness: ReadinessHandle,
+    liveness: Liveness,
     waits: Arc<Waits>,
     repeats: Repeats,
     /// What discovery knows, for the status.
@@ -101,6 +104,7 @@ impl Shared {
             slot: Arc::new(LeaderSlot::new(STARTING)),
             metrics,
             readiness: ReadinessHandle::starting(STARTING),
+            liveness: Liveness::default(),
             waits: Arc::default(),
             repeats: Repeats::default(),
             seen: watch::Sender::default(),
@@ -108,8 +112,10 @@ impl Shared {
     }
 
     /// Orders reach discovery through `operators`, if there are any.
-    fn admin_facts(&self, operators: Option<Operators>) -> admin::Facts {
-        admin::Facts {
+    fn admin_facts(&self, operators: Option<Operators>, hosts: &[String]) -> Facts {
+        Facts {
+            liveness: self.liveness.clone(),
+            hosts: Hosts::new(hosts, hostname().as_deref()),
             slot: self.slot.clone(),
             readiness: self.readiness.clone(),
             metrics: self.metrics.clone(),
@@ -202,6 +208,8 @@ fn start_discovery(
         seen: shared.seen.clone(),
     };
     tasks.spawn(async { ("discovery", done(discovery.run()).await) });
+    let beat = shared.liveness.watch("control");
+    tasks.spawn(async { ("the control thread's beat", done(beat.keep_beating()).await) });
     Ok(complain)
 }
 
@@ -212,6 +220,12 @@ fn patroni_client(tls: &PatroniTls, metrics: Arc<Metrics>) -> Result<Client, Tls
         identity: identity.map(|identity| (identity.cert.clone(), identity.key.clone())),
     };
     Client::new(files, metrics)
+}
+
+/// This machine's, or this pod's.
+fn hostname() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned())
 }
 
 /// For tasks that have no error to tell of.

@@ -66,6 +66,8 @@ pub struct Proxy {
     pub listen: SocketAddr,
     /// Where probes, metrics and the status are served.
     pub admin: SocketAddr,
+    /// Public names by which the admin port is reached.
+    pub admin_hosts: Vec<String>,
     /// Holds the token for operators' orders; `None`: nobody can give any.
     pub admin_token_file: Option<PathBuf>,
     /// How the leader is found.
@@ -97,6 +99,8 @@ pub struct Proxy {
 pub struct Publish {
     /// Where probes, metrics and the status are served.
     pub admin: SocketAddr,
+    /// Public names by which the admin port is reached.
+    pub admin_hosts: Vec<String>,
     /// How the leader is found.
     pub finding: Finding,
     /// The namespace of the Service; `None`: the pod's own, or the kubeconfig's.
@@ -294,6 +298,7 @@ fn proxy(reader: &mut Reader<'_>) -> Proxy {
     let proxy = Proxy {
         listen: reader.value(&table::LISTEN, parse::listener),
         admin: reader.value(&table::ADMIN, parse::listener),
+        admin_hosts: reader.option(&table::ADMIN_HOST, parse::hosts).unwrap_or_default(),
         admin_token_file: reader.option(&table::ADMIN_TOKEN_FILE, parse::file),
         finding: finding(reader, namespace, &[&table::NAMESPACE, &table::SELECTOR]),
         hold: reader.value(&table::HOLD, parse::duration(Duration::ZERO, HOUR)),
@@ -330,6 +335,7 @@ fn publish(reader: &mut Reader<'_>) -> Publish {
     let namespace = reader.option(&table::NAMESPACE, parse::namespace);
     Publish {
         admin: reader.value(&table::ADMIN, parse::listener),
+        admin_hosts: reader.option(&table::ADMIN_HOST, parse::hosts).unwrap_or_default(),
         // The Service has a namespace, whoever tells who leads.
         finding: finding(reader, namespace.clone(), &[&table::SELECTOR]),
         namespace,

@@ -9,7 +9,7 @@
 //! | 5 | [`doctor`] |
 //! | 4 | [`discovery`], [`proxy`], [`publish`], [`admin`] (never each other) |
 //! | 3 | [`recorder`], [`events`] |
-//! | 2 | [`slot`], [`drain`], [`metrics`], [`readiness`], [`resolver`], [`kubernetes`], [`waits`], [`orders`], [`repeats`], [`certificates`] |
+//! | 2 | [`slot`], [`drain`], [`metrics`], [`liveness`], [`readiness`], [`resolver`], [`kubernetes`], [`waits`], [`orders`], [`repeats`], [`certificates`] |
 //! | 1 | [`leader`], [`ending`], [`config`], [`backoff`] (no I/O, no clock, no tokio) |
 //!
 //! ARCHITECTURE.md walks one session and one change of leader through the house.
@@ -26,6 +26,7 @@ pub mod ending;
 pub mod events;
 pub mod kubernetes;
 pub mod leader;
+pub mod liveness;
 pub mod metrics;
 pub mod orders;
 pub mod proxy;

@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 
 use crate::drain::Drain;
 use crate::leader::Complaint;
+use crate::liveness::{self, Beat, Liveness};
 use crate::metrics::Metrics;
 use crate::recorder::Recorder;
 use crate::repeats::Repeats;
@@ -73,6 +74,8 @@ pub struct Context {
     pub waits: Arc<Waits>,
     /// Asked whether a fault is to be told.
     pub repeats: Repeats,
+    /// Told that every worker runs.
+    pub liveness: Liveness,
     /// Tells discovery of dials that failed and sessions that the leader's side broke. A full channel drops the complaint: others say the same.
     pub complaints: mpsc::Sender<Complaint>,
     /// What TLS clients see that are refused.
@@ -153,6 +156,7 @@ impl Proxy {
         for end in ends {
             tasks.spawn(async { end.await.expect("a worker thread broke down") });
         }
+        tasks.spawn(watch_workers(context.liveness.clone(), workers.clone()));
         tasks.spawn(tell_workers(context, workers));
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended
@@ -177,6 +181,19 @@ async fn tell_workers(context: Arc<Context>, workers: Arc<Workers<Forwarded>>) {
             () = forced.cancelled(), if !forced.is_cancelled() => {}
         }
         workers.look();
+    }
+}
+
+/// Makes each worker show that it runs, and shows that the thread which keeps their time does.
+async fn watch_workers(liveness: Liveness, workers: Arc<Workers<Forwarded>>) {
+    let traffic = liveness.watch("traffic");
+    let workers_beats: Vec<Beat> = (0..workers.count())
+        .map(|number| liveness.watch(format!("worker-{number}")))
+        .collect();
+    loop {
+        traffic.beat();
+        workers.ask_for(&workers_beats);
+        tokio::time::sleep(liveness::EVERY).await;
     }
 }
 

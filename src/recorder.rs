@@ -74,7 +74,7 @@ pub struct Recorder {
 #[derive(Debug, Default)]
 struct Book {
     open: Option<Open>,
-    past: VecDeque<Failover>,
+    past: VecDeque<Arc<Failover>>,
     writable_at: Option<Instant>,
 }
 
@@ -102,7 +102,9 @@ impl Recorder {
 
     /// The changes kept, the newest first.
     pub fn failovers(&self) -> Vec<Failover> {
-        self.lock().past.iter().rev().cloned().collect()
+        // Discovery must not wait for a reader that copies a hundred of them.
+        let past: Vec<_> = self.lock().past.iter().rev().cloned().collect();
+        past.iter().map(|change| Failover::clone(change)).collect()
     }
 
     /// What is amiss with the leader, if anything is.
@@ -174,7 +176,7 @@ impl Recorder {
         match &mut book.open {
             Some(open) => open.cut = (open.cut.0 + sessions, Some(took)),
             None => {
-                if let Some(last) = book.past.back_mut() {
+                if let Some(last) = book.past.back_mut().map(Arc::make_mut) {
                     last.sessions_cut += sessions;
                     last.sessions_cut_in_seconds = Some(took.as_secs_f64());
                 }
@@ -199,7 +201,7 @@ impl Recorder {
         if book.past.len() == KEPT {
             book.past.pop_front();
         }
-        book.past.push_back(Failover {
+        book.past.push_back(Arc::new(Failover {
             from: from.member.clone(),
             to: to.member.clone(),
             timeline: to.timeline,
@@ -212,7 +214,7 @@ impl Recorder {
             sessions_cut_in_seconds: open.cut.1.map(|took| took.as_secs_f64()),
             clients_held: 0,
             longest_hold_seconds: 0.0,
-        });
+        }));
         book.writable_at = through.then_some(now);
     }
 
@@ -224,7 +226,8 @@ impl Recorder {
         let mut book = self.lock();
         let Some(writable_at) = book.writable_at else { return };
         let since_writable = writable_at.elapsed();
-        let Some(last) = book.past.back_mut().filter(|last| last.to == leader.member) else {
+        let last = book.past.back_mut().filter(|last| last.to == leader.member);
+        let Some(last) = last.map(Arc::make_mut) else {
             return;
         };
         // A client that came later than the new leader was not held by this change: the queue is through, and later sessions pass by.

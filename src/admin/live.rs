@@ -15,9 +15,10 @@ use super::history::History;
 use super::status::Status;
 use super::survey::survey;
 use super::{Facts, Limits};
+use crate::liveness;
 
-/// One sample of the history, and one event at least.
-const SECOND: Duration = Duration::from_secs(1);
+/// One sample of the history, and one event at least; and one tick for the threads that are watched.
+const SECOND: Duration = liveness::EVERY;
 /// How long a browser waits before it connects again, in milliseconds.
 const RETRY: &str = "retry: 1000\n";
 
@@ -97,6 +98,7 @@ impl Live {
                 () = changed => {}
                 Ok(()) = seen.changed() => {}
                 _ = second.tick() => {
+                    self.facts.liveness.tick();
                     let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
                     history.sample(&self.facts.metrics, Instant::now());
                 }

@@ -9,17 +9,21 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Bytes;
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderValue, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS,
 };
+use hyper::http::uri::Authority;
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::live::{Live, Pulse};
-use super::{Facts, operators, survey};
+use super::{Facts, host, operators, survey};
 use crate::leader::Course;
 use crate::leader::observation::OperatorHold;
+use crate::leader::view::View;
 use crate::readiness::Readiness;
 use crate::slot::Term;
 
@@ -39,7 +43,7 @@ const POLICY: &str = "default-src 'none'; style-src 'sha256-Xa7XR4nV5yynlU3fNRux
 /// The paths there are, and what they are for.
 const INDEX: &str = "\
 /               the status page
-/livez          200 while the process lives
+/livez          200 while every thread of the process runs, else 503 and which one does not
 /readyz         200 while clients should be sent here, else 503 and why not
 /leader         who leads, since when and why (JSON); 503 while there is none to send clients to
 /status         all that the page shows (JSON)
@@ -75,10 +79,16 @@ pub(super) async fn answer<B>(
     pulse: &watch::Sender<Pulse>,
     stop: &CancellationToken,
 ) -> Answer {
+    // Probes tell nothing worth a check, and must never fail for one.
+    if !matches!(request.uri().path(), "/livez" | "/readyz")
+        && let Some(host) = stranger(request, &live.facts)
+    {
+        return misdirected(host, &live.facts);
+    }
     let page: fn(&Live) -> Answer = match request.uri().path() {
         "/" => |_| page(),
-        "/livez" => |_| plain(StatusCode::OK, "ok\n"),
-        "/readyz" => |live| readyz(&live.facts.readiness.now(), live.facts.view.borrow().operator_hold()),
+        "/livez" => |live| livez(live.facts.liveness.stuck()),
+        "/readyz" => |live| readyz(&live.facts.readiness.now(), view(&live.facts).operator_hold()),
         "/leader" => |live| leader(&live.facts.slot.term()),
         "/status" => |live| respond(StatusCode::OK, JSON, json(&live.status())),
         // A stream has no end that a HEAD could leave out.
@@ -117,6 +127,44 @@ fn events(live: &Arc<Live>, pulse: watch::Sender<Pulse>, stop: CancellationToken
         None => plain(
             StatusCode::SERVICE_UNAVAILABLE,
             "too many look already; poll /status instead\n",
+        ),
+    }
+}
+
+/// A host in the request that is not known; none for a request that names no host.
+fn stranger<'request, B>(request: &'request Request<B>, facts: &Facts) -> Option<&'request str> {
+    let named = request.headers().get_all(HOST).iter();
+    let named = named.map(|host| host.to_str().unwrap_or("a name that is no text"));
+    let mut all = named.chain(request.uri().authority().map(Authority::as_str));
+    all.find(|host| !facts.hosts.knows(host))
+}
+
+fn misdirected(host: &str, facts: &Facts) -> Answer {
+    let name = host::without_port(host);
+    if facts
+        .repeats
+        .is_news("the admin port was asked under a name that it does not know")
+    {
+        warn!(host = ?name, "the admin port was asked under a name that it does not know; if it is yours, name it in --admin-host (PGNORTH_ADMIN_HOST)");
+    }
+    let text = format!(
+        "pgnorth's admin port does not know the host {name:?}. It answers to IP addresses, to names without a dot or that cannot be public, and to those\n\
+        of --admin-host, so that no web page can read it under a name of its own. If the name is yours:\n\n  --admin-host {name}   or   PGNORTH_ADMIN_HOST={name}\n"
+    );
+    plain(StatusCode::MISDIRECTED_REQUEST, text)
+}
+
+/// Copied, so that discovery never waits for a reader.
+fn view(facts: &Facts) -> Arc<View> {
+    facts.view.borrow().clone()
+}
+
+fn livez(stuck: Option<String>) -> Answer {
+    match stuck {
+        None => plain(StatusCode::OK, "ok\n"),
+        Some(thread) => plain(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("the thread {thread} has not run for 10 s\n"),
         ),
     }
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Error, Result};
+use anyhow::{Context as _, Result};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -71,6 +71,7 @@ async fn serve(settings: &config::Proxy, metrics: Arc<Metrics>, workers: usize, 
         recorder: shared.recorder.clone(),
         waits: shared.waits.clone(),
         repeats: shared.repeats.clone(),
+        liveness: shared.liveness.clone(),
         complaints,
         refusal_tls,
         settings: Settings {
@@ -81,9 +82,9 @@ async fn serve(settings: &config::Proxy, metrics: Arc<Metrics>, workers: usize, 
             workers,
         },
     });
-    let facts = Arc::new(shared.admin_facts(operators));
-    let serving = admin.run(facts, stop_admin.clone());
-    tasks.spawn(async { ("the admin port", serving.await.map_err(Error::from)) });
+    let facts = shared.admin_facts(operators, &settings.admin_hosts);
+    let serving = super::admin::serve(admin, facts, stop_admin.clone())?;
+    tasks.spawn(async { ("the admin port", serving.await) });
     let proxying = traffic.spawn(proxy.run(context));
     tasks.spawn(async { ("the proxy", proxied(proxying).await) });
     info!(%postgres, admin = %admin_address, "listening");

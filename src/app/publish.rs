@@ -8,7 +8,7 @@ use anyhow::{Context as _, Error, Result};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::{Patience, Shared, Signals, Tasks, ended_early, start_discovery};
+use super::{Patience, Shared, Signals, Tasks, ended_early, hostname, start_discovery};
 use crate::admin::Admin;
 use crate::config;
 use crate::kubernetes::Access;
@@ -38,8 +38,9 @@ pub(super) async fn run(settings: &config::Publish, metrics: Arc<Metrics>) -> Re
         &shared,
         &mut tasks,
     )?;
-    let serving = admin.run(Arc::new(shared.admin_facts(None)), CancellationToken::new());
-    tasks.spawn(async { ("the admin port", serving.await.map_err(Error::from)) });
+    let facts = shared.admin_facts(None, &settings.admin_hosts);
+    let serving = super::admin::serve(admin, facts, CancellationToken::new())?;
+    tasks.spawn(async { ("the admin port", serving.await) });
     let publisher = Publisher {
         slot: shared.slot.clone(),
         readiness: shared.readiness.clone(),
@@ -74,9 +75,9 @@ pub(super) async fn run(settings: &config::Publish, metrics: Arc<Metrics>) -> Re
 
 /// The pod's name, and what tells this process from the one before it.
 fn identity() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = hostname().unwrap_or_default();
     let since = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
-    format!("{}_{}_{}", host.trim(), std::process::id(), since.as_nanos())
+    format!("{host}_{}_{}", std::process::id(), since.as_nanos())
 }

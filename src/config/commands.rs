@@ -29,7 +29,7 @@ const FINDING: Group = &[
     &PATRONI_CERT,
     &PATRONI_KEY,
 ];
-const PORTS: Group = &[&LISTEN, &ADMIN, &ADMIN_TOKEN_FILE];
+const PORTS: Group = &[&LISTEN, &ADMIN, &ADMIN_HOST, &ADMIN_TOKEN_FILE];
 const SESSIONS: Group = &[
     &HOLD,
     &SWITCHOVER_HOLD,
@@ -65,7 +65,7 @@ pub(super) const PROXY: Row = Row {
 pub(super) const PUBLISH: Row = Row {
     name: Some("publish"),
     about: "Keeps a Kubernetes Service pointing at the primary, without a hop of its own",
-    groups: &[SERVICE_TO_WRITE, &[&ADMIN], FINDING, LOGGING],
+    groups: &[SERVICE_TO_WRITE, &[&ADMIN, &ADMIN_HOST], FINDING, LOGGING],
     examples: "\
   pgnorth publish --scope demo --service postgres-primary
       beside each Patroni: follow the cluster `demo`, and write who leads it into the EndpointSlice of `postgres-primary`

@@ -202,6 +202,26 @@ pub(super) fn file(text: &str) -> Result<PathBuf, String> {
     Ok(text.into())
 }
 
+/// Host names alone: a port or a scheme would never match a request's.
+pub(super) fn hosts(text: &str) -> Result<Vec<String>, String> {
+    let names = text.split(',').map(|name| name.trim().to_ascii_lowercase());
+    let label = |label: &str| {
+        label.len() <= 63
+            && !label.is_empty()
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    names
+        .map(|name| match name.split('.').all(label) && name.len() <= 253 {
+            true => Ok(name),
+            false => {
+                Err("a host name has letters, digits, - and dots alone; leave scheme, port and path out".to_owned())
+            }
+        })
+        .collect()
+}
+
 pub(super) fn urls(text: &str) -> Result<Vec<Url>, String> {
     let entries: Vec<_> = text.split(',').map(str::trim).collect();
     let mut urls = Vec::with_capacity(entries.len());

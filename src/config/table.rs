@@ -66,6 +66,15 @@ pub(super) const ADMIN_TOKEN_FILE: Setting = Setting {
     good: "/etc/pgnorth/admin/token",
 };
 
+pub(super) const ADMIN_HOST: Setting = Setting {
+    flag: "admin-host",
+    group: LISTENING,
+    value: "NAMES",
+    help: "Public host names, comma-separated, by which the admin port is reached; others are refused. IP addresses and private names always work",
+    unset: Unset::Nothing,
+    good: "pgnorth.example.com",
+};
+
 pub(super) const SCOPE: Setting = Setting {
     flag: "scope",
     group: FINDING,

@@ -57,6 +57,7 @@ fn defaults_are_valid_and_as_documented() {
             job: Job::Proxy(Proxy {
                 listen: "[::]:5432".parse().unwrap(),
                 admin: "[::]:8080".parse().unwrap(),
+                admin_hosts: Vec::new(),
                 admin_token_file: None,
                 finding: demo(),
                 hold: seconds(60),
@@ -155,6 +156,7 @@ fn the_publisher_has_settings_of_its_own_and_shares_the_rest() {
         publish,
         Publish {
             admin: "[::]:8080".parse().unwrap(),
+            admin_hosts: Vec::new(),
             finding: demo(),
             namespace: None,
             service: "pg".into(),

@@ -35,6 +35,8 @@ pub(crate) use pipes::{MAX_PIPES, Pipes};
 pub(crate) use worker::Pair;
 use worker::{Mailbox, Parts, Worker};
 
+use crate::liveness::Beat;
+
 /// One end of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
@@ -182,6 +184,19 @@ impl<O: Owner> Workers<O> {
         let all = own.into_iter().chain(others);
         all.min_by_key(|number| self.desks[*number].sessions.load(Ordering::Relaxed))
             .unwrap_or(0)
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.desks.len()
+    }
+
+    /// Asks each worker for its beat, unless it has not given the last one yet.
+    pub(crate) fn ask_for(&self, beats: &[Beat]) {
+        for (desk, beat) in self.desks.iter().zip(beats).filter(|(_, beat)| beat.ask()) {
+            let beat = beat.clone();
+            desk.mailbox.post(Message::Run(Box::new(move |_| beat.beat())));
+        }
     }
 
     /// Makes every worker ask each owner whether its pair is over, before it moves another byte.

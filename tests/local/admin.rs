@@ -7,8 +7,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgnorth::admin::{Admin, Facts, Limits};
+use pgnorth::admin::{Admin, Facts, Hosts, Limits};
 use pgnorth::leader::{Address, Course, Leader};
+use pgnorth::liveness::Liveness;
 use pgnorth::metrics::Metrics;
 use pgnorth::readiness::ReadinessHandle;
 use pgnorth::recorder::Recorder;
@@ -39,6 +40,8 @@ impl Served {
         let address = admin.local_addr().unwrap();
         let facts = Arc::new(Facts {
             slot: Arc::new(LeaderSlot::new("no source has answered yet")),
+            liveness: Liveness::default(),
+            hosts: Hosts::new(&["pg.example.com".to_owned()], Some("db1.example.net")),
             readiness: ReadinessHandle::starting("no source has answered yet"),
             metrics: Arc::new(Metrics::new()),
             recorder: Arc::new(Recorder::new(Arc::new(Metrics::new()))),
@@ -147,6 +150,80 @@ async fn livez_answers_whatever_the_state() {
     let served = Served::start(Limits::default());
     let answer = served.get("/livez").await;
     assert_eq!((answer.status, answer.body.as_str()), (200, "ok\n"));
+}
+
+#[tokio::test]
+async fn livez_fails_while_a_thread_is_stuck() {
+    let served = Served::start(Limits::default());
+    let liveness = &served.facts.liveness;
+    let beat = liveness.watch("worker-1");
+    let livez = async || {
+        let answer = served.get("/livez").await;
+        (answer.status, answer.body)
+    };
+    assert_eq!(livez().await.0, 200);
+    for _ in 0..10 {
+        liveness.tick();
+    }
+    assert_eq!(
+        livez().await,
+        (503, "the thread worker-1 has not run for 10 s\n".into())
+    );
+    beat.beat();
+    liveness.tick();
+    assert_eq!(livez().await.0, 200);
+}
+
+/// DNS rebinding: a page of evil.example points a name of its own at the admin port, and its script reads what it likes.
+#[tokio::test]
+async fn a_web_page_reads_nothing_under_a_name_of_its_own() {
+    let served = Served::start(Limits::default());
+    let ask = async |path: &str, host: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        Answer::parse(&served.say(request.as_bytes()).await)
+    };
+    let all = [
+        "/",
+        "/leader",
+        "/status",
+        "/status/events",
+        "/failovers",
+        "/metrics",
+        "/hold",
+        "/nonsense",
+    ];
+    for path in all {
+        let refused = ask(path, "rebound.evil.example:8080").await;
+        assert_eq!(refused.status, 421, "{path}");
+        assert!(
+            refused.body.contains("--admin-host rebound.evil.example "),
+            "{}",
+            refused.body
+        );
+    }
+    for path in ["/", "/leader", "/status", "/metrics"] {
+        for host in [
+            "127.0.0.1:8080",
+            "[::1]",
+            "pgnorth.db.svc:8080",
+            "pg.example.com",
+            "db1.example.net:8080",
+            "",
+            "x",
+        ] {
+            assert_ne!(ask(path, host).await.status, 421, "{path} of {host}");
+        }
+    }
+    for probe in ["/livez", "/readyz"] {
+        assert_ne!(ask(probe, "rebound.evil.example").await.status, 421, "{probe}");
+    }
+    let absolute = "GET http://evil.example/status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    assert_eq!(Answer::parse(&served.say(absolute.as_bytes()).await).status, 421);
+    let two = "GET /status HTTP/1.1\r\nHost: x\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
+    assert_ne!(Answer::parse(&served.say(two.as_bytes()).await).status, 200);
+    // Before HTTP/1.1 a request need not name any; each browser does.
+    let none = "GET /leader HTTP/1.0\r\n\r\n";
+    assert_eq!(Answer::parse(&served.say(none.as_bytes()).await).status, 503);
 }
 
 #[tokio::test]

@@ -270,6 +270,11 @@ impl Product {
         self.child.wait().unwrap();
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGTERM.
     pub fn is_asked_to_end(&self) {
         self.gets(Signal::TERM);

@@ -19,6 +19,7 @@ async fn the_address_for_all_takes_clients_of_both_families() {
         metrics: rig.metrics.clone(),
         recorder: Arc::new(pgnorth::recorder::Recorder::new(Default::default())),
         waits: Arc::default(),
+        liveness: Default::default(),
         repeats: Default::default(),
         complaints: tokio::sync::mpsc::channel(1).0,
         refusal_tls: RefusalTls::new(None).unwrap(),

@@ -8,6 +8,7 @@
 )]
 
 mod admin;
+mod admin_thread;
 mod alerts;
 mod another_cluster;
 mod cap;

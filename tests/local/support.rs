@@ -68,6 +68,7 @@ impl Rig {
             metrics: metrics.clone(),
             recorder: Arc::new(Recorder::new(metrics.clone())),
             waits: Arc::default(),
+            liveness: Default::default(),
             repeats: Default::default(),
             complaints: complain,
             refusal_tls: RefusalTls::new(None).unwrap(),

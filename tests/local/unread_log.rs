@@ -125,7 +125,7 @@ async fn a_log_that_nobody_reads_does_not_keep_the_process_from_ending() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_last_lines_before_the_end_are_written() {
     let cluster = FakeCluster::start(20).await;
-    let mut product = Product::start(&cluster, &["--lame-duck", "0s", "--drain", "0s"]).await;
+    let mut product = Product::start(&cluster, &["--lame-duck", "0s"]).await;
     product.is_asked_to_end();
     product.ended().await;
     let last = product.events().pop().unwrap();

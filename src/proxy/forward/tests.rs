@@ -11,13 +11,14 @@ mod limits;
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
 
 use super::calls::{Calls, Kernel};
 use super::pipes::Pipes;
 use super::{Finish, Finished, Local, Message, Owner, Pair, Seat, Traffic, Workers};
+use crate::liveness::Liveness;
 
 /// A lost wakeup would show as a hang.
 const HANG: Duration = Duration::from_secs(60);
@@ -140,4 +141,26 @@ fn connected() -> (TcpStream, TcpStream) {
     peer.set_read_timeout(Some(HANG)).unwrap();
     peer.set_write_timeout(Some(HANG)).unwrap();
     (peer, own)
+}
+
+#[test]
+fn a_worker_that_hangs_is_told_from_the_others() {
+    let bench = Bench::start();
+    let liveness = Liveness::default();
+    let beats = ["worker-0", "worker-1"].map(|thread| liveness.watch(thread));
+    let until = |stuck: Option<&str>| {
+        let begun = Instant::now();
+        while liveness.stuck().as_deref() != stuck {
+            bench.workers.ask_for(&beats);
+            std::thread::sleep(Duration::from_millis(1));
+            liveness.tick();
+            assert!(begun.elapsed() < HANG, "not {stuck:?}, but {:?}", liveness.stuck());
+        }
+    };
+    let (let_go, hang) = mpsc::channel::<()>();
+    let hang = move |_: &Local<Watch>| assert!(hang.recv().is_err());
+    bench.workers.desks[1].mailbox.post(Message::Run(Box::new(hang)));
+    until(Some("worker-1"));
+    drop(let_go);
+    until(None);
 }

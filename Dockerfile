@@ -2,8 +2,9 @@
 #
 #   docker build --build-arg PGNORTH_COMMIT="$(git rev-parse --short=7 HEAD)" --tag pgnorth .
 #
-# BUILDER_IMAGE: Debian-like, with cargo 1.95 or newer, a C compiler, binutils and ca-certificates.
-# RUNTIME_IMAGE: scratch, or an image with CA certificates and a C library that is not older than the builder's, such as a distroless "cc".
+# BUILDER_IMAGE: Debian-like, with cargo 1.95 or newer, a C compiler, binutils and ca-certificates. A tag is moved with each update of that image; for builds that can be repeated, give
+# it by the digest that `docker buildx imagetools inspect rust:1.95-slim-bookworm` shows: --build-arg BUILDER_IMAGE=rust:1.95-slim-bookworm@sha256:…
+# RUNTIME_IMAGE: scratch, so that the image has no base to be kept up to date; or an image with CA certificates and a C library that is not older than the builder's, such as a distroless "cc".
 ARG BUILDER_IMAGE=rust:1.95-slim-bookworm
 ARG RUNTIME_IMAGE=scratch
 

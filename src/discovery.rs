@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tracing::{Level, debug, info, warn};
 
 use crate::discovery::clusters::Clusters;
-use crate::discovery::patroni::{Plan, Target, sleep_until};
+use crate::discovery::patroni::{Plan, Question, Target, sleep_until};
 use crate::events::{Events, Happening};
 use crate::leader::decide::{Policy, Verdict, decide};
 use crate::leader::observation::{Claim, Observation};
@@ -30,6 +30,9 @@ use crate::readiness::ReadinessHandle;
 use crate::recorder::Recorder;
 use crate::repeats::Repeats;
 use crate::slot::{Cut, LeaderSlot, ending};
+
+/// How often each of the other members is asked whom it takes for the leader, while the leader is silent and no lock is watched.
+const WITNESSES_EVERY: Duration = Duration::from_secs(1);
 
 /// The discovery loop.
 pub struct Discovery {
@@ -307,16 +310,23 @@ impl Discovery {
     }
 
     fn replan(&self, view: &View, told: &Told, now: Instant) {
-        let targets = plan(view, &told.verdict.course, told.leaderless_since, now)
-            .into_iter()
-            .filter_map(|probe| {
-                Some(Target {
-                    url: view.api_url(&probe.member)?.to_owned(),
-                    member: probe.member,
-                    every: probe.every,
-                })
+        let course = &told.verdict.course;
+        let target = |member: &str, question, every| {
+            Some(Target {
+                url: view.api_url(member)?.to_owned(),
+                member: member.to_owned(),
+                question,
+                every,
             })
-            .collect();
+        };
+        let probes = plan(view, course, told.leaderless_since, now);
+        let probes = probes
+            .iter()
+            .filter_map(|probe| target(&probe.member, Question::Primary, probe.every));
+        let leader = course.leader().map(|leader| leader.member.as_str());
+        let witnesses = view.witnesses(leader, now);
+        let witnesses = witnesses.filter_map(|member| target(member, Question::Leader, WITNESSES_EVERY));
+        let targets = probes.chain(witnesses).collect();
         let next = Plan {
             targets,
             urls: view

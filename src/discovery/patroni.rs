@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
-use crate::discovery::patroni::answers::{Row, read_cluster, read_identity, read_report, read_ttl};
+use crate::discovery::patroni::answers::{Row, read_cluster, read_identity, read_leader, read_report, read_ttl};
 use crate::leader::identity::Identity;
 use crate::leader::observation::{Claim, Observation, Report};
 use crate::repeats::Repeats;
@@ -30,11 +30,22 @@ const CLUSTER_EVERY_ALERT: Duration = Duration::from_secs(1);
 /// How often the base URLs of `--patroni` are asked which cluster is there, while all is well: it costs each of them an SQL query.
 const SEEDS_EVERY: Duration = Duration::from_secs(60);
 
+/// What a member is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Question {
+    /// `/primary`: how it stands itself.
+    Primary,
+    /// `/cluster`: whom it takes for the leader.
+    Leader,
+}
+
 /// A member to ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Its name: the answer must come from a member of this name.
+    /// Its name: the answer to `/primary` must come from a member of this name.
     pub member: String,
+    /// What it is asked.
+    pub question: Question,
     /// The base URL of its REST API.
     pub url: String,
     /// The time from one request to the next.
@@ -44,7 +55,7 @@ pub struct Target {
 /// Whom to ask: discovery writes it, the sources read it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// The members to ask for `/primary`.
+    /// The members to ask, and what.
     pub targets: Vec<Target>,
     /// Base URLs of every known member, for `/cluster`.
     pub urls: Vec<String>,
@@ -54,7 +65,7 @@ pub struct Plan {
     pub followed: Identity,
 }
 
-/// Asks members for `/primary`, as planned.
+/// Asks members what is planned.
 pub struct Prober {
     client: Client,
     plan: watch::Receiver<Plan>,
@@ -68,7 +79,33 @@ struct Asked {
     under_way: bool,
 }
 
-type Answered = (Target, Result<Report, Silence>);
+/// No claim comes of a `/cluster` that has no answer.
+type Answered = (Target, Option<Claim>);
+type AskedSoFar = BTreeMap<(String, Question), Asked>;
+
+impl Target {
+    fn key(&self) -> (String, Question) {
+        (self.member.clone(), self.question)
+    }
+
+    async fn ask(&self, client: &Client) -> Option<Claim> {
+        match self.question {
+            Question::Primary => {
+                let answer = client.get(&self.url, "/primary").await;
+                let report = answer.and_then(|answer| read_report(&self.member, &answer));
+                Some(Claim::Report(
+                    self.member.clone(),
+                    report.map_err(|silence| silence.to_string()),
+                ))
+            }
+            Question::Leader => {
+                let answer = client.get(&self.url, "/cluster").await;
+                let leader = answer.and_then(|answer| read_leader(&answer)).ok()?;
+                Some(Claim::Named(self.member.clone(), leader))
+            }
+        }
+    }
+}
 
 impl Prober {
     /// A prober that asks nobody until the plan says so.
@@ -80,9 +117,10 @@ impl Prober {
         }
     }
 
-    /// Asks until the plan's writer or the observations' reader is gone. One request at a time is under way to each member.
+    /// Asks until the plan's writer or the observations' reader is gone. One request at a time is under way for each question to each
+    /// member.
     pub async fn run(mut self) {
-        let mut asked: BTreeMap<String, Asked> = BTreeMap::new();
+        let mut asked = AskedSoFar::new();
         let mut requests: JoinSet<Answered> = JoinSet::new();
         loop {
             let next = self.ask_the_due(&mut asked, &mut requests);
@@ -91,14 +129,12 @@ impl Prober {
                 Some(answer) = requests.join_next() => {
                     // A request that panicked is a fault of ours: the end of this task ends the process, loudly.
                     let Ok((target, answer)) = answer else { return };
-                    let current = asked.get_mut(&target.member).filter(|asked| asked.url == target.url);
+                    let current = asked.get_mut(&target.key()).filter(|asked| asked.url == target.url);
                     // An answer from where the member no longer is says nothing about it.
                     let Some(asked) = current else { continue };
                     asked.under_way = false;
-                    let observation = Observation {
-                        at: Instant::now(),
-                        claim: Claim::Report(target.member, answer.map_err(|silence| silence.to_string())),
-                    };
+                    let Some(claim) = answer else { continue };
+                    let observation = Observation { at: Instant::now(), claim };
                     if self.observations.send(observation).await.is_err() {
                         return;
                     }
@@ -109,13 +145,13 @@ impl Prober {
     }
 
     /// Starts the requests that are due; returns when the next one will be.
-    fn ask_the_due(&self, asked: &mut BTreeMap<String, Asked>, requests: &mut JoinSet<Answered>) -> Option<Instant> {
+    fn ask_the_due(&self, asked: &mut AskedSoFar, requests: &mut JoinSet<Answered>) -> Option<Instant> {
         let plan = self.plan.borrow().clone();
-        asked.retain(|member, _| plan.targets.iter().any(|target| target.member == *member));
+        asked.retain(|key, _| plan.targets.iter().any(|target| target.key() == *key));
         let now = Instant::now();
         let mut next = None;
         for target in plan.targets {
-            let due = match asked.get(&target.member).filter(|asked| asked.url == target.url) {
+            let due = match asked.get(&target.key()).filter(|asked| asked.url == target.url) {
                 Some(asked) if asked.under_way => continue,
                 Some(asked) => asked.at + target.every,
                 None => now,
@@ -129,12 +165,11 @@ impl Prober {
                 url: target.url.clone(),
                 under_way: true,
             };
-            asked.insert(target.member.clone(), mark);
+            asked.insert(target.key(), mark);
             let client = self.client.clone();
             requests.spawn(async move {
-                let answer = client.get(&target.url, "/primary").await;
-                let report = answer.and_then(|answer| read_report(&target.member, &answer));
-                (target, report)
+                let claim = target.ask(&client).await;
+                (target, claim)
             });
         }
         next

@@ -40,6 +40,8 @@ pub enum Claim {
     Seed(String, Option<Identity>),
     /// No member answered `GET /cluster`, and why not.
     ClusterSilent(String),
+    /// This member's own `GET /cluster` names that leader, or none.
+    Named(String, Option<String>),
     /// The proxy says that this member does not behave like a leader.
     Complaint(String),
     /// An operator wants new clients held; `None`: no longer.

@@ -44,6 +44,8 @@ pub enum Reason {
     SplitBrain(Vec<String>),
     /// There is no lock to go by, and no member answers; the leader is kept until the lease ends.
     KeptInSilence(String, NoLock),
+    /// There is no lock to go by, and the leader is silent, but a majority of the members says that it holds the lock.
+    NamedByMembers(String, NoLock),
     /// There is no lock to go by, and no member answers, but Patroni is paused.
     SilentInPause(String, NoLock),
     /// There is no lock to go by, and no member said anything for a whole lease.
@@ -94,6 +96,7 @@ impl Reason {
             Self::NewestPrimary(..) => "newest_primary",
             Self::SplitBrain(..) => "split_brain",
             Self::KeptInSilence(..) => "kept_in_silence",
+            Self::NamedByMembers(..) => "named_by_members",
             Self::SilentInPause(..) => "silent_in_pause",
             Self::SilentTooLong(..) => "silent_too_long",
             Self::NoPrimary(..) => "no_primary",
@@ -108,7 +111,7 @@ impl Reason {
     pub fn is_a_sign(&self) -> bool {
         matches!(
             self,
-            Self::LockAlone(..) | Self::KeptInSilence(..) | Self::SilentInPause(..)
+            Self::LockAlone(..) | Self::KeptInSilence(..) | Self::NamedByMembers(..) | Self::SilentInPause(..)
         )
     }
 }
@@ -196,6 +199,10 @@ impl fmt::Display for Reason {
                     "{member} does not answer and nobody else is primary: it is kept until its lease ends; {no_lock}"
                 )
             }
+            Self::NamedByMembers(member, no_lock) => write!(
+                out,
+                "{member} does not answer, but a majority of the members says that it holds the leader lock; {no_lock}"
+            ),
             Self::SilentInPause(member, no_lock) => write!(
                 out,
                 "{member} does not answer, but Patroni is paused: nobody else is promoted by itself; {no_lock}"

@@ -5,6 +5,7 @@
 mod evidence;
 mod followed;
 mod lock;
+mod naming;
 mod renewals;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use crate::leader::view::evidence::{NewestTimeline, PodView};
 use crate::leader::view::followed::Followed;
 pub use crate::leader::view::followed::Stranger;
 pub use crate::leader::view::lock::LockView;
+use crate::leader::view::naming::Named;
 
 /// Patroni's default, until the cluster has told its own.
 const DEFAULT_TTL: Duration = Duration::from_secs(30);
@@ -43,6 +45,7 @@ pub struct View {
     newest_timeline: Option<NewestTimeline>,
     /// When each member last answered. It outlives the member's pod and row: forgetting it would start a lease anew.
     last_words: BTreeMap<String, Instant>,
+    named: Named,
     operator_hold: Option<OperatorHold>,
     followed: Followed,
 }
@@ -147,6 +150,7 @@ impl View {
                 self.record_members(cluster.members);
             }
             Claim::ClusterSilent(why) => self.cluster.silent = Some(why),
+            Claim::Named(member, leader) => _ = self.named.insert(member, Heard { value: leader, at }),
             Claim::Complaint(member) => {
                 self.complaints.insert(member, at);
             }
@@ -208,6 +212,7 @@ impl View {
         let known = |name: &String| pods.contains_key(name) || listed.contains_key(name);
         self.answers.retain(|name, _| known(name));
         self.complaints.retain(|name, _| known(name));
+        self.named.retain(|name, _| known(name));
     }
 
     fn objects(&self, kind: ObjectKind) -> &Objects {

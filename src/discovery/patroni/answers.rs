@@ -137,17 +137,34 @@ pub fn read_cluster(answer: &Answer) -> Result<(Cluster, Vec<Row>), Silence> {
             starts: now.checked_add(wait),
         })
     });
-    let leads = |row: &&Value| matches!(row["role"].as_str(), Some("leader" | "standby_leader"));
-    let leader = body.members.iter().find(leads).and_then(|row| row["name"].as_str());
     let cluster = Cluster {
         scope: body.scope,
         members,
-        leader: leader.map(str::to_owned),
+        leader: leader_among(&body.members),
         paused: body.pause,
         switchover,
         ..Cluster::default()
     };
     Ok((cluster, problems))
+}
+
+/// Whom `/cluster` names as the leader; `None` for nobody.
+pub fn read_leader(answer: &Answer) -> Result<Option<String>, Silence> {
+    #[derive(Deserialize)]
+    struct Body {
+        members: Vec<Value>,
+    }
+    if !answer.status.is_success() {
+        return Err(Silence::NotPatroni(format!("/cluster answers {}", answer.status)));
+    }
+    let body: Body = json(answer, "/cluster")?;
+    Ok(leader_among(&body.members))
+}
+
+fn leader_among(members: &[Value]) -> Option<String> {
+    let leads = |row: &&Value| matches!(row["role"].as_str(), Some("leader" | "standby_leader"));
+    let leader = members.iter().find(leads)?;
+    leader["name"].as_str().map(str::to_owned)
 }
 
 fn read_member(row: &Value) -> Result<ClusterMember, String> {
@@ -273,6 +290,17 @@ mod tests {
         assert_eq!(cluster.leader.as_deref(), Some("demo-0"));
         assert_eq!(cluster.switchover.unwrap().leader.as_deref(), Some("demo-0"));
         assert_eq!(problems[0].member, "demo-2");
+    }
+
+    #[test]
+    fn whom_a_member_takes_for_the_leader() {
+        let named = |status: u16, body: &str| read_leader(&answer(status, body));
+        let leads = r#"{"members":[{"name":"demo-1","role":"sync_standby"},{"name":"demo-0","role":"leader"}]}"#;
+        assert_eq!(named(200, leads).unwrap().as_deref(), Some("demo-0"));
+        let nobody = r#"{"members":[{"name":"demo-0","role":"replica"}]}"#;
+        assert_eq!(named(200, nobody).unwrap(), None);
+        // Patroni cannot read its DCS: that is no word about the leader.
+        assert!(named(500, nobody).is_err() && named(200, "{}").is_err());
     }
 
     #[test]

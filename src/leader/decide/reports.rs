@@ -93,7 +93,18 @@ impl Case<'_> {
         let end = (!excused).then_some(lease_end);
         let last = self.view.answers(&member).and_then(|answers| answers.last.as_ref());
         let lacks_the_lock = last.is_some_and(|last| self.lacks_the_lock(&last.value));
-        match self.standing(&member, None) {
+        let standing = self.standing(&member, None);
+        let is_well = !lacks_the_lock && !matches!(standing, Standing::Not(_) | Standing::StandbyLeader);
+        let named_until = self.view.named_until(&member, self.now, self.policy.report_life);
+        match standing {
+            // The members read this from the DCS, where a leader that does not renew stands for its ttl and no longer.
+            _ if let Some(until) = named_until.filter(|_| is_well && end.is_some_and(|end| end <= self.now)) => {
+                verdict(
+                    Course::Route(current.clone()),
+                    Reason::NamedByMembers(member, no_lock.clone()),
+                )
+                .recheck_by(until)
+            }
             // Whatever it said last: by now another may be promoted.
             _ if end.is_some_and(|end| end <= self.now) => {
                 verdict(Course::Fence, Reason::SilentTooLong(no_lock.clone()))

@@ -3,6 +3,7 @@
 mod clusters;
 mod evidence;
 mod lock;
+mod naming;
 mod operator;
 mod reports;
 
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use clusters::{ANOTHER_CLUSTER, BESIDE_THE_RULES};
 use evidence::EVIDENCE;
 use lock::{SWITCHOVERS, WITH_THE_LOCK};
+use naming::NAMED_BY_OTHERS;
 use operator::HELD_BY_AN_OPERATOR;
 use reports::{API_SILENT, REST_ONLY};
 
@@ -216,6 +218,12 @@ impl Story {
         self.heard(Claim::Report(member.into(), Err("no answer within 1 s".into())))
     }
 
+    /// Its own `/cluster` names that leader; it answers `/primary` as a replica.
+    fn names(self, member: &str, leader: Option<&str>) -> Self {
+        self.says(member, Role::Other, "running", 1)
+            .heard(Claim::Named(member.into(), leader.map(str::to_owned)))
+    }
+
     fn pod_status(self, member: &str, role: &str, timeline: u32) -> Self {
         self.heard(Claim::Pod(Pod {
             timeline: Some(timeline),
@@ -376,6 +384,7 @@ fn rows() -> Vec<Row> {
         EVIDENCE,
         API_SILENT,
         REST_ONLY,
+        NAMED_BY_OTHERS,
         HELD_BY_AN_OPERATOR,
         ANOTHER_CLUSTER,
         BESIDE_THE_RULES,

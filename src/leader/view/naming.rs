@@ -1,0 +1,52 @@
+//! Whom the other members take for the leader, each asked for its own `/cluster`, while the leader's REST API is silent and no lock is watched.
+//!
+//! A member reads the leader there from the DCS. With etcd that reading is serializable: a member whose etcd server is cut off from the others goes on naming a
+//! leader that has long been replaced. So one member proves nothing; a majority of all that are known does, if nobody contradicts.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::leader::view::{Heard, View};
+
+/// Whom each member named last, and when: `None` for nobody.
+pub(super) type Named = BTreeMap<String, Heard<Option<String>>>;
+
+impl View {
+    /// The members to ask whom they take for the leader. A silence shorter than half of a lease is not worth it.
+    pub fn witnesses<'a>(&'a self, leader: Option<&'a str>, now: Instant) -> impl Iterator<Item = &'a str> {
+        let by_reports = self.lock().is_none() || self.api_silence().is_some();
+        let silent = |leader: &&str| {
+            let answers = self.answers(leader);
+            let last = self.last_evidence(Some(leader));
+            answers.is_some_and(|answers| answers.silent.is_some())
+                && last.is_none_or(|last| last + self.ttl() / 2 <= now)
+        };
+        let leader = leader.filter(|_| by_reports).filter(silent);
+        self.members()
+            .filter(move |member| leader.is_some_and(|leader| leader != *member))
+    }
+
+    /// Until when the others' word keeps `leader`, if nothing more is heard: a majority of the known members named it within `life`, and no other one in
+    /// that time, and nobody says that it holds the lock itself.
+    ///
+    /// Only a member that has answered `/primary` under its own name in that time is heard here: a `/cluster` does not say who has answered it.
+    pub fn named_until(&self, leader: &str, now: Instant, life: Duration) -> Option<Instant> {
+        let others = || self.members().filter(|member| *member != leader);
+        let report = |member: &str| {
+            let last = self.answers(member)?.last.as_ref();
+            last.filter(|last| now < last.at + life)
+        };
+        if others().filter_map(report).any(|report| report.value.holds_lock) {
+            return None;
+        }
+        let heard = others().filter(|member| report(member).is_some());
+        let fresh = heard.filter_map(|member| self.named.get(member).filter(|named| now < named.at + life));
+        let mut named_at = Vec::new();
+        for named in fresh {
+            (named.value.as_deref() == Some(leader)).then(|| named_at.push(named.at))?;
+        }
+        named_at.sort_by_key(|at| std::cmp::Reverse(*at));
+        let majority = self.members().count() / 2 + 1;
+        named_at.get(majority - 1).map(|at| *at + life)
+    }
+}

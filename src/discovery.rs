@@ -20,7 +20,7 @@ use crate::discovery::patroni::{Plan, Question, Target, sleep_until};
 use crate::events::{Events, Happening};
 use crate::leader::decide::{Policy, Verdict, decide};
 use crate::leader::observation::{Claim, Observation};
-use crate::leader::probing::plan;
+use crate::leader::probing::{asked_and_answering, plan};
 use crate::leader::reason::Reason;
 use crate::leader::view::View;
 use crate::leader::{Complaint, Course, Leader};
@@ -365,7 +365,11 @@ impl Discovery {
         if view.api_answered() || view.api_silence().is_some() {
             self.metrics.source_is_up("kubernetes", view.api_silence().is_none());
         }
-        self.metrics.source_is_up("patroni", view.rest_answers());
+        match asked_and_answering(view, course, now) {
+            // While the lock has no holder nobody may be asked: what was known of the source stays.
+            (0, _) if view.rest_answered() => {}
+            (_, answering) => self.metrics.source_is_up("patroni", answering > 0),
+        }
         if let Some(scope) = view.scope() {
             self.metrics.cluster_is(scope);
         }

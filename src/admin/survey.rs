@@ -11,6 +11,7 @@ use crate::config::{COMMIT, VERSION};
 use crate::leader::Course;
 use crate::leader::identity::Identity;
 use crate::leader::observation::{Condition, Report, Role};
+use crate::leader::probing::asked_and_answering;
 use crate::leader::view::{Heard, Stranger, View};
 use crate::metrics::SessionState;
 use crate::readiness::Readiness;
@@ -58,7 +59,7 @@ pub(super) fn survey(facts: &Facts, history: Series, begun: Instant, now: Instan
         }),
         lease: lease(&view, member, now),
         members: members(&view, member, now),
-        sources: sources(&view),
+        sources: sources(&view, &term.course, now),
         cluster: cluster(view.identity()),
         foreign: view.strangers().map(|stranger| foreign(stranger, now)).collect(),
         sessions: sessions(facts, now),
@@ -196,7 +197,7 @@ fn lag(view: &View, name: &str, leader: Option<&str>) -> Option<u64> {
     told.or_else(|| Some(come(leader)?.saturating_sub(come(name)?)))
 }
 
-fn sources(view: &View) -> Vec<Source> {
+fn sources(view: &View, course: &Course, now: Instant) -> Vec<Source> {
     let silence = view.api_silence();
     let kubernetes = (view.api_answered() || silence.is_some()).then(|| Source {
         name: "kubernetes".to_owned(),
@@ -207,12 +208,10 @@ fn sources(view: &View) -> Vec<Source> {
             (None, None) => "it answers, and has no leader object".to_owned(),
         },
     });
-    // With a lock to watch, only the leader is asked; who is not asked is not silent.
-    let asked = || view.members().filter_map(|member| view.answers(member));
-    let answered = asked().filter(|answers| answers.last.is_some() && answers.silent.is_none());
-    let (asked, answered) = (asked().count(), answered.count());
+    // With a lock to watch, only its holder is asked.
+    let (asked, answered) = asked_and_answering(view, course, now);
     let members = if asked == 1 { "member" } else { "members" };
-    let up = view.rest_answers();
+    let up = answered > 0 || asked == 0 && view.rest_answered();
     let patroni = Source {
         name: "patroni".to_owned(),
         up,

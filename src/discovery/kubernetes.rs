@@ -73,6 +73,11 @@ impl Kubernetes {
             observations,
             restart: watch::Sender::new(0),
         };
+        for kind in ObjectKind::ALL {
+            if !feed.say(Claim::Asked(kind)).await {
+                return;
+            }
+        }
         if let Some(why) = self.access.missing() {
             for kind in ObjectKind::ALL {
                 if !feed.say(Claim::ApiSilent(kind, why.clone())).await {

@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 
 use crate::discovery::patroni::answers::{Row, read_cluster, read_identity, read_leader, read_report, read_ttl};
 use crate::leader::identity::Identity;
-use crate::leader::observation::{Claim, Observation, Report};
+use crate::leader::observation::{Claim, Observation};
 use crate::repeats::Repeats;
 
 /// How often `/cluster` is asked: membership changes seldom.

@@ -53,6 +53,7 @@ pub fn decide(view: &View, current: Option<&Leader>, now: Instant, policy: &Poli
     };
     let verdict = match (view.lock(), view.api_silence()) {
         (Some(lock), None) => case.by_lock(lock),
+        (None, _) if view.awaits_a_leader_object() => verdict(Course::Hold(current.cloned()), Reason::LockUnread),
         (_, Some(why)) => case.by_reports(&NoLock::ApiSilent(why.to_owned())),
         (None, None) if view.api_answered() => case.by_reports(&NoLock::NoObject),
         (None, None) => case.by_reports(&NoLock::RestOnly),

@@ -54,6 +54,13 @@ pub fn plan(view: &View, course: &Course, held_since: Option<Instant>, now: Inst
     }
 }
 
+/// How many are asked now, and how many of them answer. Whoever was asked once, before the lock moved on, does not count.
+pub fn asked_and_answering(view: &View, course: &Course, now: Instant) -> (usize, usize) {
+    let probes = plan(view, course, None, now);
+    let answering = probes.iter().filter(|probe| view.rest_answers(&probe.member, now));
+    (probes.len(), answering.count())
+}
+
 fn the_holder(view: &View, lock: &LockView, holder: &str, held_since: Option<Instant>, now: Instant) -> Duration {
     let last = view.answers(holder).and_then(|answers| answers.last.as_ref());
     let verified =

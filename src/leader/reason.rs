@@ -8,6 +8,8 @@ use std::time::Duration;
 pub enum Reason {
     /// Nothing has been heard yet.
     Starting,
+    /// The leader object has not been read yet, of one kind at least.
+    LockUnread,
     /// The lock names it, and its REST API says that it is writable.
     LockAndReport(String),
     /// The lock names it and was renewed in time; its REST API is silent.
@@ -78,6 +80,7 @@ impl Reason {
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Starting => "starting",
+            Self::LockUnread => "lock_unread",
             Self::LockAndReport(..) => "lock_and_report",
             Self::LockAlone(..) => "lock_alone",
             Self::LockAndPodStatus(..) => "lock_and_pod_status",
@@ -133,6 +136,9 @@ impl fmt::Display for Reason {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Starting => out.write_str("no source has answered yet"),
+            Self::LockUnread => {
+                out.write_str("the Kubernetes API has not yet said whether there is a leader object of each kind")
+            }
             Self::LockAndReport(member) => write!(
                 out,
                 "{member} holds the leader lock and says that it is a running primary"

@@ -27,6 +27,8 @@ use crate::leader::view::naming::Named;
 /// Patroni's default, until the cluster has told its own.
 const DEFAULT_TTL: Duration = Duration::from_secs(30);
 
+/// Whoever is asked at all is asked more often.
+const LATELY: Duration = Duration::from_secs(10);
 /// Nobody can be asked without an address: the pod's status has to serve.
 const NO_API_URL: &str = "its pod's status names no usable api_url";
 /// Words older than any lease need not be kept.
@@ -63,6 +65,7 @@ pub struct Heard<T> {
 #[derive(Clone, Debug, Default)]
 struct Objects {
     lock: Option<LockView>,
+    asked: bool,
     answered: bool,
     silent: Option<Heard<String>>,
     announcement: Option<Heard<Announcement>>,
@@ -110,6 +113,7 @@ impl View {
     fn take_in(&mut self, claim: Claim, at: Instant) {
         match claim {
             Claim::Lock(kind, lock) => self.objects_mut(kind).record_lock(lock, at),
+            Claim::Asked(kind) => self.objects_mut(kind).asked = true,
             Claim::ApiSilent(kind, why) => {
                 self.objects_mut(kind).silent = Some(first(&self.objects(kind).silent, why, at))
             }
@@ -257,6 +261,12 @@ impl View {
         }
     }
 
+    /// A leader object is asked for, and nothing was heard of it yet, no error either: it may be the lock.
+    pub fn awaits_a_leader_object(&self) -> bool {
+        let unheard = |objects: &Objects| objects.asked && !objects.answered && objects.silent.is_none();
+        ObjectKind::ALL.iter().any(|kind| unheard(self.objects(*kind)))
+    }
+
     /// Whether the Kubernetes API has answered for a leader object, ever.
     pub fn api_answered(&self) -> bool {
         ObjectKind::ALL.iter().any(|kind| self.objects(*kind).answered)
@@ -295,11 +305,11 @@ impl View {
         self.cluster.answered || self.answers.values().any(|answers| answers.last.is_some())
     }
 
-    /// Whether any member's REST API answered the newest request to it.
-    pub fn rest_answers(&self) -> bool {
-        self.answers
-            .values()
-            .any(|answers| answers.last.is_some() && answers.silent.is_none())
+    /// Whether a member's REST API has answered the newest request to it, and lately: an old answer of a member that is no longer asked says nothing.
+    pub fn rest_answers(&self, member: &str, now: Instant) -> bool {
+        let answers = self.answers.get(member).filter(|answers| answers.silent.is_none());
+        let last = answers.and_then(|answers| answers.last.as_ref());
+        last.is_some_and(|last| now < last.at + LATELY)
     }
 
     /// When a leader's right to be one was last seen: its lock renewed, or its report. `None` if never.

@@ -19,6 +19,7 @@ mod pictures;
 mod prometheus;
 mod publish;
 mod repeated;
+mod rest_hangs;
 mod rights;
 mod rolling;
 mod start_and_end;

@@ -146,10 +146,11 @@ impl View {
         (system.is_none_or(|system| system == newest.system) && timeline? < newest.timeline).then_some(newest.timeline)
     }
 
-    /// The system identifier that a member named last: its pod's status does not tell it.
+    /// The system identifier that a pod's status, which does not tell it, speaks of: the config object's, else what its member named last.
     pub fn system_of(&self, member: &str) -> Option<&str> {
-        let last = self.answers.get(member)?.last.as_ref()?;
-        last.value.system.as_deref()
+        let of_member = || self.answers.get(member)?.last.as_ref()?.value.system.as_deref();
+        let of_cluster = self.settings().and_then(|settings| settings.system.as_deref());
+        of_cluster.or_else(of_member)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::leader::observation::Role;
+use crate::leader::{Course, probing};
 
 const LIFE: Duration = Duration::from_secs(3);
 const TTL: Duration = Duration::from_secs(30);
@@ -116,6 +117,21 @@ fn without_a_lock_fresh_answers_alone_count() {
     let world = world.after(2).answer("b", Role::Primary).after(1);
     assert_eq!(world.primaries(), 1, "a's answer is too old");
     assert_eq!(world.silent("b").primaries(), 0);
+}
+
+#[test]
+fn an_old_answer_of_the_former_leader_does_not_speak_for_the_rest_api() {
+    let asked_and_answering = |world: &World| probing::asked_and_answering(&world.view, &Course::Hold(None), world.now);
+    let world = two_members().lock("a").answer("a", Role::Primary);
+    assert_eq!(asked_and_answering(&world), (1, 1));
+    let world = world.after(1).lock("b").silent("b");
+    assert_eq!(asked_and_answering(&world), (1, 0), "b alone is asked");
+    let world = world.answer("b", Role::Primary).after(60).lock("a");
+    assert_eq!(
+        asked_and_answering(&world),
+        (1, 0),
+        "a answered a minute ago, and not since"
+    );
 }
 
 #[test]

@@ -20,7 +20,53 @@ fn a_fenced_and_unheard() -> Story {
         .must_fence()
 }
 
+/// The API is asked, and the members answer first.
+fn asked() -> Story {
+    Story::rest_only()
+        .heard(Claim::Asked(ObjectKind::Endpoints))
+        .heard(Claim::Asked(ObjectKind::ConfigMap))
+        .says("a", Role::Primary, "running", 1)
+        .must_hold_and_cut()
+        .because("has not yet said")
+        .heard(Claim::Lock(ObjectKind::Endpoints, None))
+        .must_hold_and_cut()
+}
+
 pub(super) const EVIDENCE: &[Row] = &[
+    (
+        "a says primary, one kind of leader object is unread → hold; then that one names b → still",
+        || {
+            asked()
+                .in_config_maps()
+                .lock("b")
+                .must_hold_and_cut()
+                .because("b holds")
+        },
+    ),
+    (
+        "both kinds are read, and there is no leader object → route by REST",
+        || {
+            asked()
+                .heard(Claim::Lock(ObjectKind::ConfigMap, None))
+                .must_route("a")
+                .because("no leader object")
+        },
+    ),
+    ("one kind is read, the other is an error → route by REST", || {
+        asked().in_config_maps().api_silent().must_route("a")
+    }),
+    ("both kinds are errors → route by REST", || {
+        Story::rest_only()
+            .heard(Claim::Asked(ObjectKind::Endpoints))
+            .heard(Claim::Asked(ObjectKind::ConfigMap))
+            .says("a", Role::Primary, "running", 1)
+            .api_silent()
+            .must_hold_and_cut()
+            .in_config_maps()
+            .api_silent()
+            .must_route("a")
+            .because("does not answer")
+    }),
     (
         "REST died, the lease ran out, a renews again and writes its pod's status → route",
         || {

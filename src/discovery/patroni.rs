@@ -17,7 +17,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
-use crate::discovery::patroni::answers::{Row, read_cluster, read_identity, read_leader, read_report, read_ttl};
+use crate::discovery::patroni::answers::{
+    Row, read_cluster, read_identity, read_leader, read_race_backoff, read_report, read_ttl,
+};
 use crate::leader::identity::Identity;
 use crate::leader::observation::{Claim, Observation};
 use crate::repeats::Repeats;
@@ -286,7 +288,7 @@ impl ClusterPoller {
                             warn!(%url, %member, "a row of /cluster is of no use: {problem}");
                         }
                     }
-                    (cluster.ttl, cluster.system) = tokio::join!(self.ttl(&url), async {
+                    ((cluster.ttl, cluster.race_backoff), cluster.system) = tokio::join!(self.config(&url), async {
                         self.identity(&url).await.and_then(|identity| identity.system)
                     });
                     cluster.from = url.clone();
@@ -312,9 +314,12 @@ impl ClusterPoller {
         Told { ours: None, claims }
     }
 
-    async fn ttl(&self, url: &str) -> Option<Duration> {
-        let answer = self.client.get(url, "/config").await.ok()?;
-        read_ttl(&answer)
+    /// The lease's length, and how long a race for it may be put off.
+    async fn config(&self, url: &str) -> (Option<Duration>, Option<Duration>) {
+        match self.client.get(url, "/config").await {
+            Ok(answer) => (read_ttl(&answer), read_race_backoff(&answer)),
+            Err(_) => (None, None),
+        }
     }
 }
 

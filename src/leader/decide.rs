@@ -179,7 +179,27 @@ impl Case<'_> {
                 }
             };
         }
+        if self.is_current(&leader)
+            && let Some(verdict) = self.race_put_off(&leader, lock.lease_end())
+        {
+            return verdict;
+        }
         verdict(Course::Fence, Reason::LeaseExpired(member, lock.lock.ttl))
+    }
+
+    /// A lease that ran out means a race for the lock only after `primary_race_backoff`, as long as the leader's WAL goes on: a fence would stop it, and so make
+    /// the failover that is being avoided. A leader that says that it is no primary writes nothing.
+    fn race_put_off(&self, leader: &Leader, lease_end: Instant) -> Option<Verdict> {
+        let backoff = self.view.race_backoff();
+        let end = lease_end + backoff;
+        let is_no_primary = matches!(
+            self.standing(&leader.member, None),
+            Standing::Not(_) | Standing::StandbyLeader
+        );
+        (self.now < end && !is_no_primary).then(|| {
+            let reason = Reason::RaceBackoff(leader.member.clone(), backoff);
+            verdict(Course::Hold(Some(leader.clone())), reason).recheck_by(end)
+        })
     }
 
     /// How a member stands, by its REST API's newest answer, or, while that is silent, by its pod's `status` if that is newer ([`View::pod_as_of`]; Patroni writes

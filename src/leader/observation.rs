@@ -110,6 +110,8 @@ pub struct ClusterSettings {
     pub paused: bool,
     /// The cluster's leader is a standby of another cluster: not a primary.
     pub standby_cluster: bool,
+    /// How long standbys may put the race for the lock off while the former leader's WAL goes on (`primary_race_backoff`); zero for not at all.
+    pub race_backoff: Duration,
     /// The annotation `initialize`: the system identifier of the cluster.
     pub system: Option<String>,
 }
@@ -188,6 +190,8 @@ pub struct Cluster {
     pub switchover: Option<Announcement>,
     /// The lease's length, from `GET /config`, where that answered.
     pub ttl: Option<Duration>,
+    /// `primary_race_backoff`, from there.
+    pub race_backoff: Option<Duration>,
 }
 
 /// One member of `GET /cluster`.

@@ -32,6 +32,8 @@ pub enum Reason {
     LeaseEnding(String),
     /// The lock was not renewed for its ttl.
     LeaseExpired(String, Duration),
+    /// The lock was not renewed for its ttl, but the race for it may be put off for a while.
+    RaceBackoff(String, Duration),
     /// The lock was not renewed, but Patroni is paused.
     ExpiredInPause(String),
     /// The lock was not renewed, but the members vouch for the leader.
@@ -92,6 +94,7 @@ impl Reason {
             Self::ReleasedInPause(..) => "released_in_pause",
             Self::LeaseEnding(..) => "lease_ending",
             Self::LeaseExpired(..) => "lease_expired",
+            Self::RaceBackoff(..) => "race_backoff",
             Self::ExpiredInPause(..) => "expired_in_pause",
             Self::Failsafe(..) => "failsafe",
             Self::StandbyCluster(..) => "standby_cluster",
@@ -174,6 +177,12 @@ impl fmt::Display for Reason {
                 out,
                 "{member} has not renewed the leader lock for {} s (its ttl): another member may be promoted by now",
                 ttl.as_secs()
+            ),
+            Self::RaceBackoff(member, backoff) => write!(
+                out,
+                "{member} has not been seen to renew the leader lock for its ttl, but while it writes the standbys put the race for the lock off for up to {} s \
+                 (primary_race_backoff): its sessions stay until then, unless another member takes the lock",
+                backoff.as_secs()
             ),
             Self::ExpiredInPause(member) => write!(
                 out,

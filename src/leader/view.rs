@@ -95,6 +95,7 @@ struct ClusterNews {
     paused: bool,
     switchover: Option<Heard<Announcement>>,
     ttl: Option<Duration>,
+    race_backoff: Option<Duration>,
     /// Who was named as leader last, and when that was said last.
     leader: Option<Heard<String>>,
     silent: Option<String>,
@@ -148,6 +149,7 @@ impl View {
                 news.scope = cluster.scope.or(news.scope.take());
                 news.paused = cluster.paused;
                 news.ttl = cluster.ttl.or(news.ttl);
+                news.race_backoff = cluster.race_backoff.or(news.race_backoff);
                 news.leader = cluster.leader.map(|value| Heard { value, at });
                 let known = news.switchover.take();
                 news.switchover = cluster.switchover.map(|new| unchanged_or_new(known, new, at));
@@ -292,6 +294,18 @@ impl View {
 
     fn settings(&self) -> Option<&ClusterSettings> {
         self.objects(self.kind()?).settings.as_ref()
+    }
+
+    /// How long standbys may put the race for a lost lock off while the leader writes; zero while Patroni would not (its master's ha.py,
+    /// `process_unhealthy_cluster`).
+    pub fn race_backoff(&self) -> Duration {
+        let never = self.is_paused() || self.is_standby_cluster();
+        let candidate = self.announcement().is_some_and(|heard| heard.value.candidate.is_some());
+        let of_settings = self.settings().map(|settings| settings.race_backoff);
+        match never || candidate {
+            true => Duration::ZERO,
+            false => of_settings.or(self.cluster.race_backoff).unwrap_or_default(),
+        }
     }
 
     /// The lease's length.

@@ -113,6 +113,7 @@ pub fn settings(annotations: &Annotations) -> Read<Option<ClusterSettings>> {
     struct Config {
         pause: Option<Value>,
         standby_cluster: Option<Value>,
+        primary_race_backoff: Option<Value>,
     }
     let system = annotations
         .get("initialize")
@@ -132,12 +133,26 @@ pub fn settings(annotations: &Annotations) -> Read<Option<ClusterSettings>> {
             Some(ClusterSettings {
                 paused: config.pause.as_ref().is_some_and(is_on),
                 standby_cluster: config.standby_cluster.as_ref().is_some_and(is_standby_cluster),
+                race_backoff: config
+                    .primary_race_backoff
+                    .as_ref()
+                    .map_or(Duration::ZERO, race_backoff),
                 system,
             }),
             None,
         ),
         Err(error) => (of_system(system), Some(malformed("config", not_json(&error)))),
     }
+}
+
+/// Whole seconds, as a number or in a string (global_config.py, `get_int`); zero for what is neither.
+pub fn race_backoff(value: &Value) -> Duration {
+    let seconds = match value {
+        Value::String(text) => text.trim().parse().ok(),
+        number => number.as_f64(),
+    };
+    let seconds = seconds.filter(|seconds: &f64| seconds.is_finite()).unwrap_or_default();
+    Duration::from_secs_f64(seconds.round().clamp(0.0, MAX_TTL as f64))
 }
 
 /// Python's `str(value).lower()` is one of Patroni's words for true (utils.py, `parse_bool`).
@@ -456,6 +471,21 @@ mod tests {
         assert_eq!(read(&[("initialize", "7")]).as_deref(), Some("7"));
         assert_eq!(read(&[("initialize", ""), ("config", "{}")]), None);
         assert_eq!(settings(&Annotations::new()).0, None);
+    }
+
+    #[test]
+    fn primary_race_backoff_from_the_config() {
+        let read = |text: &str| settings(&annotations(&[("config", text)])).0.unwrap().race_backoff;
+        assert_eq!(read(r#"{"primary_race_backoff":60}"#), Duration::from_secs(60));
+        assert_eq!(read(r#"{"primary_race_backoff":"60"}"#), Duration::from_secs(60));
+        for text in [
+            "{}",
+            r#"{"primary_race_backoff":null}"#,
+            r#"{"primary_race_backoff":-1}"#,
+            r#"{"primary_race_backoff":"NaN"}"#,
+        ] {
+            assert_eq!(read(text), Duration::ZERO, "{text}");
+        }
     }
 
     #[test]

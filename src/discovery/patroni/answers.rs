@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::discovery::kubernetes::annotations::race_backoff;
 use crate::discovery::patroni::client::{Answer, Silence};
 use crate::leader::identity::Identity;
 use crate::leader::observation::{Announcement, Cluster, ClusterMember, Condition, Report, Role};
@@ -205,6 +206,15 @@ pub fn read_ttl(answer: &Answer) -> Option<Duration> {
     let config: Value = serde_json::from_slice(&answer.body).ok()?;
     let ttl = config["ttl"].as_u64().filter(|ttl| (1..=MAX_TTL).contains(ttl))?;
     Some(Duration::from_secs(ttl))
+}
+
+/// `primary_race_backoff` in the answer to `GET /config`; zero where it is not set.
+pub fn read_race_backoff(answer: &Answer) -> Option<Duration> {
+    let config: Value = serde_json::from_slice(&answer.body).ok()?;
+    answer
+        .status
+        .is_success()
+        .then(|| race_backoff(&config["primary_race_backoff"]))
 }
 
 fn json<'answer, T: Deserialize<'answer>>(answer: &'answer Answer, path: &str) -> Result<T, Silence> {

@@ -96,6 +96,14 @@ impl Case<'_> {
         let standing = self.standing(&member, None);
         let is_well = !lacks_the_lock && !matches!(standing, Standing::Not(_) | Standing::StandbyLeader);
         let named_until = self.view.named_until(&member, self.now, self.policy.report_life);
+        let somebody_else_leads = self.view.is_succeeded(&member)
+            || self
+                .answering()
+                .iter()
+                .any(|(other, report, _)| *other != member && report.holds_lock);
+        let put_off = (!lacks_the_lock && !somebody_else_leads)
+            .then(|| self.race_put_off(current, lease_end))
+            .flatten();
         match standing {
             // The members read this from the DCS, where a leader that does not renew stands for its ttl and no longer.
             _ if let Some(until) = named_until.filter(|_| is_well && end.is_some_and(|end| end <= self.now)) => {
@@ -105,6 +113,7 @@ impl Case<'_> {
                 )
                 .recheck_by(until)
             }
+            _ if let Some(verdict) = put_off.filter(|_| end.is_some_and(|end| end <= self.now)) => verdict,
             // Whatever it said last: by now another may be promoted.
             _ if end.is_some_and(|end| end <= self.now) => {
                 verdict(Course::Fence, Reason::SilentTooLong(no_lock.clone()))

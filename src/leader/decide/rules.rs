@@ -5,6 +5,7 @@ mod evidence;
 mod lock;
 mod naming;
 mod operator;
+mod race_backoff;
 mod reports;
 
 use std::time::{Duration, Instant, SystemTime};
@@ -14,6 +15,7 @@ use evidence::EVIDENCE;
 use lock::{SWITCHOVERS, WITH_THE_LOCK};
 use naming::NAMED_BY_OTHERS;
 use operator::HELD_BY_AN_OPERATOR;
+use race_backoff::RACE_BACKOFF;
 use reports::{API_SILENT, REST_ONLY};
 
 use super::*;
@@ -266,6 +268,15 @@ impl Story {
         self.heard(claim)
     }
 
+    fn race_backoff(self, seconds: u64) -> Self {
+        let settings = ClusterSettings {
+            race_backoff: Duration::from_secs(seconds),
+            ..ClusterSettings::default()
+        };
+        let claim = Claim::Settings(self.kind, Some(settings));
+        self.heard(claim)
+    }
+
     fn held_by_operator(self, seconds: u64) -> Self {
         let wall = SystemTime::UNIX_EPOCH + HOUR;
         let hold = OperatorHold {
@@ -385,6 +396,7 @@ fn rows() -> Vec<Row> {
         API_SILENT,
         REST_ONLY,
         NAMED_BY_OTHERS,
+        RACE_BACKOFF,
         HELD_BY_AN_OPERATOR,
         ANOTHER_CLUSTER,
         BESIDE_THE_RULES,

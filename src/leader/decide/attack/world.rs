@@ -323,6 +323,7 @@ impl World {
                 leader: self.cluster.lock.holder.map(|who| NAMES[who].to_owned()),
                 paused: self.cluster.paused,
                 ttl: Some(Duration::from_millis(self.weather.rules.ttl)),
+                race_backoff: None,
                 ..Listing::default()
             }),
             false => Claim::ClusterSilent("nobody answers".into()),

@@ -1,0 +1,101 @@
+//! `primary_race_backoff`: standbys put the race for a lost lock off while the leader writes. Patroni's master has it, 4.1.5 does not: what it would do is told here.
+
+use super::*;
+
+/// Nothing is heard of a for its whole ttl of 20 s, and the race may be put off for a minute.
+fn a_unheard_for_ttl() -> Story {
+    Story::a_leads()
+        .race_backoff(60)
+        .silent("a")
+        .after(19.5)
+        .must_hold_keeping("a")
+        .because("about to run out")
+        .after(0.5)
+        .must_hold_keeping("a")
+        .because("put the race for the lock off for up to 60 s")
+}
+
+/// The same, without Kubernetes.
+fn a_unheard_by_rest() -> Story {
+    let members = ["a", "b", "c"].map(|name| ClusterMember {
+        name: name.into(),
+        address: Some(address(name)),
+        api_url: Some(format!("http://{name}:8008")),
+        condition: Default::default(),
+    });
+    let cluster = Cluster {
+        members: members.to_vec(),
+        ttl: Some(Duration::from_secs(TTL)),
+        race_backoff: Some(Duration::from_secs(60)),
+        ..Cluster::default()
+    };
+    Story::a_leads_by_report()
+        .heard(Claim::Cluster(cluster))
+        .silent("a")
+        .after(19.9)
+        .must_route("a")
+        .after(0.1)
+        .must_hold_keeping("a")
+        .because("primary_race_backoff")
+}
+
+pub(super) const RACE_BACKOFF: &[Row] = &[
+    ("lease over → hold, keep sessions for the backoff, then fence", || {
+        a_unheard_for_ttl()
+            .after(59.9)
+            .must_hold_keeping("a")
+            .after(0.1)
+            .must_fence()
+    }),
+    ("a renews in the meantime → route, and nobody lost anything", || {
+        a_unheard_for_ttl().after(30.0).lock("a").must_route("a")
+    }),
+    ("b takes the lock in the meantime → sessions of a end", || {
+        a_unheard_for_ttl().after(30.0).lock("b").must_hold_and_cut()
+    }),
+    ("a says in the meantime that it is no primary → fence", || {
+        a_unheard_for_ttl()
+            .after(30.0)
+            .says("a", Role::Other, "running", 1)
+            .must_fence()
+    }),
+    (
+        "a failover to b is asked for: that is not put off → fence at ttl",
+        || {
+            Story::a_leads()
+                .race_backoff(60)
+                .after(19.9)
+                .announced(None, Some("b"), None)
+                .after(0.1)
+                .must_fence()
+        },
+    ),
+    ("whoever was not routed to before is not let in", || {
+        Story::kubernetes().race_backoff(60).lock("a").after(20.0).must_fence()
+    }),
+    ("the API is silent, too → sessions stay as long", || {
+        a_unheard_for_ttl()
+            .api_silent()
+            .after(59.9)
+            .must_hold_keeping("a")
+            .after(0.1)
+            .must_fence()
+    }),
+    ("REST alone: a silent → the same", || {
+        a_unheard_by_rest()
+            .after(59.9)
+            .must_hold_keeping("a")
+            .after(0.1)
+            .must_fence()
+    }),
+    ("REST alone: b holds the lock, before it is promoted → fence", || {
+        let b_holds_it = Report {
+            holds_lock: true,
+            ..report(Role::Other, "running", 1)
+        };
+        a_unheard_by_rest()
+            .after(10.0)
+            .heard(Claim::Report("b".into(), Ok(b_holds_it)))
+            .must_fence()
+    }),
+];

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use crate::discovery::patroni::answers::{
-    Row, read_cluster, read_identity, read_leader, read_race_backoff, read_report, read_ttl,
+    Row, read_cluster, read_failsafe, read_identity, read_leader, read_race_backoff, read_report, read_ttl,
 };
 use crate::leader::identity::Identity;
 use crate::leader::observation::{Claim, Observation};
@@ -267,6 +267,7 @@ impl ClusterPoller {
     /// The one that answered last time first, then the others, one after the other, until one tells of the cluster that is followed.
     async fn ask_any(&self, last: Option<&str>) -> Told {
         let known = self.plan.borrow().urls.clone();
+        let nobody_is_known = known.is_empty();
         let mut urls: Vec<String> = last.map(str::to_owned).into_iter().collect();
         for url in known.into_iter().chain(self.seeds.iter().cloned()) {
             if !urls.contains(&url) {
@@ -275,7 +276,7 @@ impl ClusterPoller {
         }
         let followed = self.plan.borrow().followed.clone();
         let (mut why, mut claims) = (Vec::new(), Vec::new());
-        for url in urls {
+        for url in urls.clone() {
             let answer = self.client.get(&url, "/cluster").await;
             match answer.and_then(|answer| read_cluster(&answer)) {
                 Ok((mut cluster, problems)) => {
@@ -310,8 +311,22 @@ impl ClusterPoller {
             }
         }
         let silent = format!("no member answers /cluster ({})", why.join("; "));
+        if nobody_is_known {
+            claims.extend(self.failsafe_members(&urls).await);
+        }
         claims.push(Claim::ClusterSilent(silent));
         Told { ours: None, claims }
+    }
+
+    /// A start while the DCS is down: members answer `/cluster` no more, but failsafe mode knows them.
+    async fn failsafe_members(&self, urls: &[String]) -> Option<Claim> {
+        for url in urls {
+            let answer = self.client.get(url, "/failsafe").await;
+            if let Ok(members) = answer.and_then(|answer| read_failsafe(&answer)) {
+                return Some(Claim::Failsafe(members));
+            }
+        }
+        None
     }
 
     /// The lease's length, and how long a race for it may be put off.

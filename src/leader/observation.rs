@@ -40,6 +40,8 @@ pub enum Claim {
     Cluster(Cluster),
     /// Which cluster answers at a base URL of `--patroni`, if any does.
     Seed(String, Option<Identity>),
+    /// The members that failsafe mode knows, while no `/cluster` answers: where their PostgreSQL listens is not told there, and taken from their REST API's host.
+    Failsafe(Vec<ClusterMember>),
     /// No member answered `GET /cluster`, and why not.
     ClusterSilent(String),
     /// This member's own `GET /cluster` names that leader, or none.

@@ -155,6 +155,13 @@ impl View {
                 news.switchover = cluster.switchover.map(|new| unchanged_or_new(known, new, at));
                 self.record_members(cluster.members);
             }
+            // A pod's host is its own; on any other, another PostgreSQL may have the default port.
+            Claim::Failsafe(members) => {
+                let in_pods = ObjectKind::ALL.iter().any(|kind| self.objects(*kind).asked);
+                if in_pods && self.pods.is_empty() && self.listed.is_empty() {
+                    self.record_members(members);
+                }
+            }
             Claim::ClusterSilent(why) => self.cluster.silent = Some(why),
             Claim::Named(member, leader) => _ = self.named.insert(member, Heard { value: leader, at }),
             Claim::Complaint(member) => {

@@ -555,8 +555,13 @@ pub fn yaml(text: &str) -> Vec<Value> {
     serde_saphyr::from_multiple(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
+/// The headless Service of the members is for pgnorth alone, and no other Service.
 pub fn one<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
-    let mut found = objects.iter().filter(|object| object["kind"] == kind);
+    let is_for_clients = |object: &&Value| object["spec"]["clusterIP"] != "None";
+    let mut found = objects
+        .iter()
+        .filter(|object| object["kind"] == kind)
+        .filter(is_for_clients);
     let first = found.next().unwrap_or_else(|| panic!("a {kind}"));
     assert!(found.next().is_none(), "one {kind}");
     first

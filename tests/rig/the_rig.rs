@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::support::kubernetes::User;
 use crate::support::psql::psql_with;
-use crate::support::{Dcs, Member, Rig, Settings, session, wait_until};
+use crate::support::{Dcs, Member, Product, Rig, Settings, session, wait_until};
 
 /// With ttl 20, the next primary is writable about 21 s after its predecessor's end.
 const FAILOVER: Duration = Duration::from_secs(60);
@@ -111,6 +111,13 @@ async fn an_outage_of_the_api_is_one_and_failsafe_mode_outlives_it() {
         ErrorKind::ConnectionRefused
     );
     wait_until("failsafe mode is on", FAILOVER, async || is_failsafe(true).await).await;
+    // One that starts now finds the primary by its members' REST API.
+    let product = Product::start(&rig, &["--patroni", &rig.member(2).rest_url()], &[]).await;
+    assert_eq!(
+        product.wait_until_writable(FAILOVER).await,
+        rig.member(0).ip().to_string()
+    );
+    drop(product);
     rig.kubernetes().api_start().await;
     wait_until("failsafe mode is off", FAILOVER, async || is_failsafe(false).await).await;
 

@@ -2,10 +2,12 @@
 //!
 //! Source of the formats: Patroni 4.1, patroni/api.py and patroni/utils.py (`cluster_as_json`).
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::Deserialize;
 use serde_json::Value;
+use url::Url;
 
 use crate::discovery::kubernetes::annotations::race_backoff;
 use crate::discovery::patroni::client::{Answer, Silence};
@@ -13,6 +15,8 @@ use crate::leader::identity::Identity;
 use crate::leader::observation::{Announcement, Cluster, ClusterMember, Condition, Report, Role};
 use crate::leader::{Address, base_url};
 
+/// PostgreSQL's own port, where nothing tells another.
+const POSTGRESQL_PORT: u16 = 5432;
 /// No lease is longer: a larger number is a mistake.
 const MAX_TTL: u64 = 24 * 60 * 60;
 
@@ -160,6 +164,25 @@ pub fn read_leader(answer: &Answer) -> Result<Option<String>, Silence> {
     }
     let body: Body = json(answer, "/cluster")?;
     Ok(leader_among(&body.members))
+}
+
+/// The body of `GET /failsafe`: names and base URLs. Patroni answers it from memory while its DCS is down, as it does not `/cluster`.
+pub fn read_failsafe(answer: &Answer) -> Result<Vec<ClusterMember>, Silence> {
+    if !answer.status.is_success() {
+        return Err(Silence::NotPatroni(format!("/failsafe answers {}", answer.status)));
+    }
+    let body: BTreeMap<String, String> = json(answer, "/failsafe")?;
+    let member = |(name, url): (String, String)| {
+        let api_url = base_url(&url).ok()?;
+        let host = Url::parse(&api_url).ok()?.host_str()?.to_owned();
+        Some(ClusterMember {
+            name,
+            address: Address::new(host.trim_start_matches('[').trim_end_matches(']'), POSTGRESQL_PORT).ok(),
+            api_url: Some(api_url),
+            condition: Condition::default(),
+        })
+    };
+    Ok(body.into_iter().filter_map(member).collect())
 }
 
 fn leader_among(members: &[Value]) -> Option<String> {
@@ -311,6 +334,31 @@ mod tests {
         assert_eq!(named(200, nobody).unwrap(), None);
         // Patroni cannot read its DCS: that is no word about the leader.
         assert!(named(500, nobody).is_err() && named(200, "{}").is_err());
+    }
+
+    #[test]
+    fn the_members_that_failsafe_mode_knows() {
+        let body =
+            r#"{"demo-0":"http://10.244.0.10:8008/patroni","demo-1":"https://[fd00::7]:8008/patroni","demo-2":"-"}"#;
+        let members = read_failsafe(&answer(200, body)).unwrap();
+        let told = |place: usize| {
+            let member: &ClusterMember = &members[place];
+            (
+                member.name.as_str(),
+                member.address.as_ref().unwrap().to_string(),
+                member.api_url.clone().unwrap(),
+            )
+        };
+        assert_eq!(
+            told(0),
+            ("demo-0", "10.244.0.10:5432".into(), "http://10.244.0.10:8008".into())
+        );
+        assert_eq!(
+            told(1),
+            ("demo-1", "[fd00::7]:5432".into(), "https://[fd00::7]:8008".into())
+        );
+        assert_eq!(members.len(), 2, "a row of no use is left out");
+        assert!(read_failsafe(&answer(502, "Failsafe mode is not enabled")).is_err());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Why a session ended. Each session has exactly one.
+/// Why a client's connection ended. Each that was accepted has exactly one, whether it became a session or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ending {
     /// Both sides finished; the client's side closed first.
@@ -15,6 +15,10 @@ pub enum Ending {
     LeaderLost,
     /// The client left while it waited for a leader.
     ClientLeft,
+    /// The client closed before its first packet was whole: a health check by TCP connect, a port scan.
+    NoStartup,
+    /// The client's first packet was not whole in time, or its connection was needed for another client.
+    StartupExpired,
     /// The leader changed: the session's server is no longer the primary.
     LeaderChanged,
     /// The leader's lease may have run out: another member may be promoted by now.
@@ -23,6 +27,12 @@ pub enum Ending {
     CutByOperator,
     /// No leader could be reached before the hold deadline.
     HoldExpired,
+    /// There was a leader, but the client's turn to be connected did not come in time.
+    QueueExpired,
+    /// A cancel request was sent to the leader.
+    CancelSent,
+    /// A cancel request could be sent to no leader.
+    CancelDropped,
     /// `--max-sessions` were open already.
     Full,
     /// The drain deadline passed, or a second signal came.
@@ -33,16 +43,21 @@ pub enum Ending {
 
 impl Ending {
     /// Every ending, so that each has its series from the start.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 17] = [
         Self::ClientClosed,
         Self::LeaderClosed,
         Self::ClientLost,
         Self::LeaderLost,
         Self::ClientLeft,
+        Self::NoStartup,
+        Self::StartupExpired,
         Self::LeaderChanged,
         Self::Fenced,
         Self::CutByOperator,
         Self::HoldExpired,
+        Self::QueueExpired,
+        Self::CancelSent,
+        Self::CancelDropped,
         Self::Full,
         Self::Shutdown,
         Self::Failed,
@@ -56,10 +71,15 @@ impl Ending {
             Self::ClientLost => "client_lost",
             Self::LeaderLost => "leader_lost",
             Self::ClientLeft => "client_left",
+            Self::NoStartup => "no_startup",
+            Self::StartupExpired => "startup_expired",
             Self::LeaderChanged => "leader_changed",
             Self::Fenced => "fenced",
             Self::CutByOperator => "cut_by_operator",
             Self::HoldExpired => "hold_expired",
+            Self::QueueExpired => "queue_expired",
+            Self::CancelSent => "cancel_sent",
+            Self::CancelDropped => "cancel_dropped",
             Self::Full => "full",
             Self::Shutdown => "shutdown",
             Self::Failed => "failed",

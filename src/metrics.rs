@@ -27,6 +27,8 @@ pub struct Metrics {
     endings: HashMap<Ending, IntCounter>,
     /// Clients accepted.
     pub accepted: IntCounter,
+    /// Clients accepted whose first packet is not whole yet.
+    pub pending: IntGauge,
     /// Accepts that failed (out of files, out of memory).
     pub accept_errors: IntCounter,
     /// The cap on sessions in force.
@@ -111,6 +113,10 @@ impl Metrics {
                 .map(|ending| (ending, ended.with_label_values(&[ending.as_str()])))
                 .collect(),
             accepted: make.counter("pgnorth_accepted_total", "Client connections accepted."),
+            pending: make.gauge(
+                "pgnorth_pending_clients",
+                "Clients connected that have not sent a whole first packet yet; they are no sessions.",
+            ),
             accept_errors: make.counter(
                 "pgnorth_accept_errors_total",
                 "Accepts that failed, for want of files or memory.",

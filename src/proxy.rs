@@ -3,10 +3,12 @@
 //! Who leads is read from the [`LeaderSlot`]; this floor never decides it, and only reports what it sees of a leader.
 
 mod accept;
+mod cancel;
 mod connect;
 mod forward;
 mod hold;
 mod opening;
+mod pending;
 mod record;
 mod refuse;
 mod session;
@@ -34,19 +36,25 @@ use crate::waits::Waits;
 pub(crate) use connect::{DialError, connect as dial};
 use forward::{Pipes, Traffic, Workers};
 pub(crate) use opening::SSL_REQUEST;
+use pending::Connections;
 pub use refuse::RefusalTls;
 use session::Forwarded;
 pub use socket::BindError;
 
-/// Refusals under way at once; more clients than this are just closed. A storm must not cost more than it is worth.
+/// Clients that are told at once why they are refused: inside TLS each costs a handshake.
 const REFUSALS: usize = 256;
 
 /// PostgreSQL closes within a millisecond or two after a client has said that it terminates.
 const FIN_PATIENCE: Duration = Duration::from_millis(20);
 
+/// How long a client may take for its first packet: as long as PostgreSQL would give it (the default of authentication_timeout).
+pub const STARTUP: Duration = Duration::from_secs(60);
+
 /// How sessions are treated.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
+    /// How long a client may take until its first packet is whole.
+    pub startup: Duration,
     /// How long a client waits for a leader, failed dials included, before it is refused.
     pub hold: Duration,
     /// How long one dial may take, name resolution included.
@@ -98,14 +106,16 @@ struct Shared {
     queue: hold::Queue,
     traffic: Arc<Traffic>,
     workers: Arc<Workers<Forwarded>>,
+    connections: Arc<Connections>,
     places: Arc<Semaphore>,
-    refusals: Arc<Semaphore>,
+    refusals: Semaphore,
+    cancels: Semaphore,
     resolver: Resolver,
 }
 
-/// Files that the proxy may have open at `max_sessions`: two sockets a session, three files a worker, pipes, refusals and listeners.
+/// Files that the proxy may have open at `max_sessions`: two sockets a session, three files a worker, pipes, clients that are no session, and listeners.
 pub const fn files_needed(max_sessions: usize, workers: usize) -> usize {
-    2 * max_sessions + 3 * workers + 2 * forward::MAX_PIPES + REFUSALS + 16
+    2 * max_sessions + 3 * workers + 2 * forward::MAX_PIPES + pending::RESERVE + cancel::CANCELS + 16
 }
 
 impl Proxy {
@@ -218,8 +228,10 @@ impl Shared {
             queue: hold::Queue::new(context.waits.clone()),
             traffic,
             workers,
+            connections: Connections::new(max_sessions.saturating_add(pending::RESERVE)),
             places: Arc::new(Semaphore::new(max_sessions.min(Semaphore::MAX_PERMITS))),
-            refusals: Arc::new(Semaphore::new(REFUSALS)),
+            refusals: Semaphore::new(REFUSALS),
+            cancels: Semaphore::new(cancel::CANCELS),
             resolver: Resolver::default(),
             context,
         }

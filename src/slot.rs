@@ -186,7 +186,7 @@ impl LeaderSlot {
     /// Completes when the slot no longer holds the present term. Meanwhile it holds on to none: who keeps a term keeps its reign from ending for those who
     /// wait for the last of its sessions. Cancel-safe.
     pub fn changed(&self) -> WaitForCancellationFutureOwned {
-        self.term().superseded.clone().cancelled_owned()
+        self.term().replaced()
     }
 
     /// Waits until the slot no longer holds `term`. Cancel-safe.
@@ -204,6 +204,20 @@ pub fn ending(course: &Course) -> Ending {
 }
 
 impl Term {
+    /// Completes when the slot no longer holds this term, and meanwhile does not hold on to it. Cancel-safe.
+    pub fn replaced(&self) -> WaitForCancellationFutureOwned {
+        self.superseded.clone().cancelled_owned()
+    }
+
+    /// The leader whose sessions may live now, new clients held or not.
+    pub fn kept(&self) -> Option<Lease> {
+        let leader = Arc::new(self.course.leader()?.clone());
+        Some(Lease {
+            leader,
+            reign: self.reign.clone(),
+        })
+    }
+
     /// The leader to dial, if new clients may go to one now.
     pub fn lease(&self) -> Option<Lease> {
         self.open_to.as_ref().map(|leader| Lease {

@@ -19,7 +19,7 @@ use crate::drain::Drain;
 use crate::kubernetes::Access;
 use crate::metrics::Metrics;
 use crate::orders::Orders;
-use crate::proxy::{Context, Proxy, RefusalTls, Settings};
+use crate::proxy::{Context, Proxy, RefusalTls, STARTUP, Settings};
 
 pub(super) fn run(settings: &config::Proxy, metrics: Arc<Metrics>, control: &Runtime) -> Result<ExitCode> {
     let workers = workers(settings);
@@ -75,6 +75,7 @@ async fn serve(settings: &config::Proxy, metrics: Arc<Metrics>, workers: usize, 
         complaints,
         refusal_tls,
         settings: Settings {
+            startup: STARTUP,
             hold: settings.hold,
             connect_timeout: settings.connect_timeout,
             tcp_user_timeout: kernel_timeout(settings),

@@ -10,8 +10,8 @@ use tracing::{debug, info, warn};
 
 use super::Shared;
 use super::forward::{Local, accept};
-use super::refuse::{SqlState, refuse};
-use super::session::{Admission, Forwarded, Session};
+use super::pending::Pending;
+use super::session::{Admission, Forwarded};
 use crate::ending::Ending;
 
 /// After accept(2) failed for want of files or memory. Clients meanwhile wait in the backlog, where they are better off than closed: a file may be
@@ -63,12 +63,22 @@ fn begin(local: &Local<Forwarded>, client: TcpStream, peer: SocketAddr, shared: 
     let drain = shared.context.drain.clone();
     match local.socket(client) {
         Ok(client) => {
-            let session = Session::new(client, peer, shared);
-            local.spawn(drain.track(session.run(admission)));
+            let pending = Pending::new(client, peer, shared);
+            local.spawn(drain.track(pending.run(admission)));
         }
         Err(error) => {
-            debug!(%peer, %error, ending = %Ending::Failed, "session ended: its socket cannot be watched");
+            debug!(%peer, %error, ending = %Ending::Failed, "connection ended: its socket cannot be watched");
             shared.context.metrics.ended(Ending::Failed);
+        }
+    }
+}
+
+impl Shared {
+    /// Tells, once in a while, that clients are refused.
+    pub(super) fn warn_full(&self) {
+        let max_sessions = self.context.settings.max_sessions;
+        if self.context.repeats.is_news(FULL) {
+            warn!(max_sessions, "{FULL} (raise --max-sessions, or pool them)");
         }
     }
 }
@@ -113,43 +123,24 @@ impl Door {
         }
         // A dual-stack listener shows IPv4 clients as ::ffff:a.b.c.d.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        match self.shared.places.clone().try_acquire_owned() {
-            Ok(place) => {
+        match self.shared.connections.open() {
+            Some(slot) => {
                 let shared = self.shared.clone();
                 self.shared.workers.seat(&self.local, move |local, seat| {
-                    let admission = Admission {
-                        _place: place,
-                        _seat: seat,
-                    };
+                    let admission = Admission { slot, _seat: seat };
                     begin(local, client, peer, shared, admission);
                 });
             }
-            Err(_) => self.turn_away(client, peer),
+            None => self.turn_away(client, peer),
         }
     }
 
+    /// Not even the reserve has room, since that many clients are being told already that pgnorth is full: this one is closed without a word.
     fn turn_away(&self, client: TcpStream, peer: SocketAddr) {
-        let context = &self.shared.context;
-        let max_sessions = context.settings.max_sessions;
-        let shared = self.shared.clone();
-        if context.repeats.is_news(FULL) {
-            warn!(max_sessions, "{FULL} (raise --max-sessions, or pool them)");
-        }
-        debug!(%peer, ending = %Ending::Full, "session ended");
-        context.metrics.ended(Ending::Full);
-        let Ok(permit) = self.shared.refusals.clone().try_acquire_owned() else {
-            return;
-        };
-        let Ok(client) = self.local.socket(client) else {
-            return;
-        };
-        self.local.spawn(context.drain.track(async move {
-            let text = format!("pgnorth has {max_sessions} sessions open, as many as it may (--max-sessions)");
-            let tls = &shared.context.refusal_tls;
-            refuse(client, Vec::new(), tls, SqlState::TooManyConnections, &text).await;
-            drop(permit);
-            None
-        }));
+        self.shared.warn_full();
+        debug!(%peer, ending = %Ending::Full, "connection ended without a session");
+        self.shared.context.metrics.ended(Ending::Full);
+        drop(client);
     }
 
     fn trouble(&mut self, error: &io::Error) {

@@ -1,9 +1,9 @@
-//! A client waits for a leader, first come first served; one that leaves is forgotten at once, and nothing it sent is read.
+//! A client waits for a leader, first come first served; one that leaves is forgotten at once, and nothing is read from it after its first packet.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Duration, Instant, sleep_until};
+use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use super::forward::Socket;
 use crate::ending::Ending;
@@ -14,12 +14,24 @@ use crate::waits::Waits;
 ///
 /// A new primary forks a backend for each, while it has other things to do. 64 at once keep its cores busy, and leave its backlog and max_connections
 /// alone. Measured with PostgreSQL 15 on two shared cores: 2,000 clients released together had all logged in after 5.7 s, without an error.
-const DIALS: usize = 64;
+pub(super) const DIALS: usize = 64;
+
+/// How long a client waits for its turn while there is a leader. The 64 before it are done in some milliseconds each; a leader that makes them wait for so long
+/// takes nobody any more.
+pub(super) const QUEUE: Duration = Duration::from_secs(10);
+
+/// Clients that try again at the same time where the leader has no connection free (53300). They are few: each try costs the leader a process, and what keeps its
+/// connections is at work there.
+const CROWD: usize = 8;
+/// For how long such a client tries again, and how long it pauses in between.
+pub(super) const CROWD_PATIENCE: Duration = Duration::from_secs(10);
+const CROWD_PAUSE: Duration = Duration::from_millis(250);
 
 /// The queue for dials. tokio's semaphore is fair: permits go to who waits longest.
 #[derive(Clone, Debug)]
 pub(super) struct Queue {
     turns: Arc<Semaphore>,
+    crowd: Arc<Semaphore>,
     waits: Arc<Waits>,
 }
 
@@ -27,10 +39,33 @@ pub(super) struct Queue {
 /// answers.
 pub(super) type Turn = OwnedSemaphorePermit;
 
+/// One of the few that try again at a leader without a free connection.
+pub(super) type Retry = OwnedSemaphorePermit;
+
+/// Whom a client may dial.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) lease: Lease,
+    pub(super) turn: Turn,
+    /// It had to wait, for a leader or for its turn.
+    pub(super) waited: bool,
+}
+
+impl Admitted {
+    fn at_once(lease: Lease, turn: Turn) -> Self {
+        Self {
+            lease,
+            turn,
+            waited: false,
+        }
+    }
+}
+
 impl Queue {
     pub(super) fn new(waits: Arc<Waits>) -> Self {
         Self {
             turns: Arc::new(Semaphore::new(DIALS)),
+            crowd: Arc::new(Semaphore::new(CROWD)),
             waits,
         }
     }
@@ -49,10 +84,10 @@ impl Queue {
     }
 }
 
-/// Waits until `client`, which came at `since`, may dial, and whom; `turn` is what it already has from a dial that failed. Gives up when the client leaves or at `deadline`.
+/// Waits until `client`, which came at `since`, may dial, and whom; `turn` is what it already has from a dial that failed. Gives up when the client leaves, at
+/// `deadline` while there is no leader, and [`QUEUE`] after the leader was there and the client too, while others have the turns: this is no hold.
 ///
-/// With a leader and a free turn it returns without a look at the client: a CancelRequest whose sender has closed already must be delivered.
-/// Cancel-safe: a turn is given back.
+/// With a leader and a free turn it returns without a look at the client. Cancel-safe: a turn is given back.
 pub(super) async fn wait(
     client: &Socket,
     slot: &LeaderSlot,
@@ -60,9 +95,9 @@ pub(super) async fn wait(
     turn: Option<Turn>,
     since: Instant,
     deadline: Instant,
-) -> Result<(Lease, Turn), Ending> {
+) -> Result<Admitted, Ending> {
     let turn = match (turn.or_else(|| queue.try_turn()), slot.term().lease()) {
-        (Some(turn), Some(lease)) => return Ok((lease, turn)),
+        (Some(turn), Some(lease)) => return Ok(Admitted::at_once(lease, turn)),
         (turn, _) => turn,
     };
     let _waits = queue.waits.begin(since.into_std());
@@ -71,13 +106,39 @@ pub(super) async fn wait(
             Some(turn) => turn,
             None => queue.turn().await,
         };
-        (slot.leader().await, turn)
+        let lease = slot.leader().await;
+        Admitted {
+            lease,
+            turn,
+            waited: true,
+        }
     };
     tokio::select! {
         biased;
         () = client.left() => Err(Ending::ClientLeft),
         admitted = admitted => Ok(admitted),
-        () = sleep_until(deadline) => Err(Ending::HoldExpired),
+        ending = expired(slot, since, deadline) => Err(ending),
+    }
+}
+
+/// Completes when a client that came at `since` has waited for too long, be it for a leader or for its turn. Cancel-safe.
+async fn expired(slot: &LeaderSlot, since: Instant, deadline: Instant) -> Ending {
+    loop {
+        // Not the term itself: who keeps one keeps its reign from ending.
+        let (changed, open_since) = {
+            let term = slot.term();
+            let open_since = term.course.open_to().map(|_| Instant::from_std(term.course_since));
+            (term.replaced(), open_since)
+        };
+        let (until, ending) = match open_since {
+            Some(open_since) => (deadline.max(open_since.max(since) + QUEUE), Ending::QueueExpired),
+            None => (deadline, Ending::HoldExpired),
+        };
+        tokio::select! {
+            biased;
+            () = changed => {}
+            () = sleep_until(until) => return ending,
+        }
     }
 }
 
@@ -98,5 +159,77 @@ pub(super) async fn pause(
         () = client.left() => Err(Ending::ClientLeft),
         () = slot.superseded(term) => Ok(()),
         () = sleep_until(until) => if until < deadline { Ok(()) } else { Err(Ending::HoldExpired) },
+    }
+}
+
+/// A pause, without a turn, after the leader had no connection free, with `retry` or until it is this client's to try again; at most until `until`. Gives up when the
+/// client leaves, and tells otherwise whether it may insist once more.
+pub(super) async fn pause_in_crowd(
+    client: &Socket,
+    queue: &Queue,
+    retry: &mut Option<Retry>,
+    since: Instant,
+    until: Instant,
+) -> Result<bool, Ending> {
+    let _waits = queue.waits.begin(since.into_std());
+    let paused = async {
+        if retry.is_none() {
+            // The semaphore is never closed.
+            *retry = queue.crowd.clone().acquire_owned().await.ok();
+        }
+        sleep(CROWD_PAUSE).await;
+    };
+    tokio::select! {
+        biased;
+        () = client.left() => Err(Ending::ClientLeft),
+        () = paused => Ok(true),
+        () = sleep_until(until) => Ok(false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::leader::{Address, Course, Leader};
+
+    fn routes() -> Course {
+        Course::Route(Leader {
+            member: "a".into(),
+            address: Address::new("10.0.0.7", 5432).expect("an address"),
+            timeline: None,
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_leader_the_hold_ends_at_its_deadline() {
+        let slot = LeaderSlot::new("starting");
+        let now = Instant::now();
+        let deadline = now + Duration::from_secs(3);
+        assert_eq!(expired(&slot, now, deadline).await, Ending::HoldExpired);
+        assert_eq!(Instant::now().duration_since(deadline).as_millis(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn beside_a_leader_nobody_is_held_and_the_queue_has_its_own_deadline() {
+        let slot = LeaderSlot::new("starting");
+        slot.publish(routes(), "a leads".into());
+        let now = Instant::now();
+        assert_eq!(expired(&slot, now, now).await, Ending::QueueExpired);
+        assert_eq!(Instant::now().duration_since(now).as_secs(), QUEUE.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_is_lost_ends_the_wait_in_the_queue_once_the_hold_is_over() {
+        let slot = LeaderSlot::new("starting");
+        slot.publish(routes(), "a leads".into());
+        let now = Instant::now();
+        let mut expires = std::pin::pin!(expired(&slot, now, now));
+        tokio::select! {
+            ending = &mut expires => panic!("{ending} at once"),
+            () = sleep(Duration::from_secs(1)) => {}
+        }
+        slot.publish(Course::Fence, "the lease ran out".into());
+        assert_eq!(expires.await, Ending::HoldExpired);
+        assert_eq!(Instant::now().duration_since(now).as_secs(), 1);
     }
 }

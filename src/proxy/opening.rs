@@ -1,8 +1,9 @@
 //! A session's opening: the client's first packet goes to the leader, and the leader's first answer to the client, unless it is "not yet".
 //!
 //! A leader that answers the start-up with 57P03 (starting up, shutting down, in recovery), or breaks before it has answered at all, has done nothing for
-//! this client: the client goes back to waiting, and its first packet is sent anew to the next leader. This is the only place that looks into what a client
-//! and a server say, and it stops with the first answer. Inside TLS nothing can be seen: there the look-ahead on Patroni's state has to suffice.
+//! this client: the client goes back to waiting, and its first packet is sent again. One of a crowd that was held waits in the same way where the leader has no
+//! connection free (53300). This is the only place that looks into what a client and a server say, and it stops with the first answer. Inside TLS nothing can be
+//! seen: there the look-ahead on Patroni's state has to suffice.
 
 use std::io::{self, ErrorKind};
 use std::pin::pin;
@@ -18,14 +19,23 @@ use super::hold::Turn;
 const LONGEST: usize = 10_000;
 /// An ErrorResponse that is longer is passed on unread.
 const LONGEST_ERROR: usize = 8192;
-/// A client that says nothing gets no answer: after this it no longer keeps others from dialling.
+/// A client that has begun and does not go on: after this it no longer keeps others from dialling.
 const CLIENT_PATIENCE: Duration = Duration::from_millis(250);
+/// The same in a TLS handshake, which costs a client's machine something, too: one that has many clients needs a moment for each.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(1);
 /// A leader that is asked and does not answer: it is hung, or authentication is slow. Long enough that a busy leader is not asked by everybody at once.
 const LEADER_PATIENCE: Duration = Duration::from_secs(5);
 /// A request for encryption, declined.
 pub(super) const NO: u8 = b'N';
+/// A request for TLS, accepted.
+const YES: u8 = b'S';
 /// cannot_connect_now.
 const NOT_YET: &[u8] = b"57P03";
+/// too_many_connections.
+const FULL: &[u8] = b"53300";
+/// What a leader says in a TLS handshake until it has done the costly part, and forked, and knows the user: its part of the handshake, and its answer to the
+/// client's start-up (or, before TLS 1.3, the handshake's end).
+const HANDSHAKE_ANSWERS: u32 = 2;
 
 // Request codes and versions (PostgreSQL's pqcomm.h): the major number stands in the upper half.
 const CANCEL_REQUEST: u32 = 1234 << 16 | 5678;
@@ -54,12 +64,24 @@ pub(super) enum Heard {
     Foreign,
 }
 
+/// What a client wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A session, or something that only the leader can make sense of.
+    Session,
+    /// To cancel another session's query.
+    Cancel,
+}
+
 /// The leader did not take the client, which knows nothing of it.
 #[derive(Debug, Error)]
 pub(super) enum NotYet {
     /// It said so itself.
     #[error("it answered: {0}")]
     Said(String),
+    /// It has no connection free.
+    #[error("it has no connection free: {0}")]
+    Full(String),
     /// It closed or reset the connection before it answered.
     #[error("it broke the connection before it answered: {0}")]
     Broke(#[source] io::Error),
@@ -71,6 +93,12 @@ pub(super) struct Opening {
     heard: Vec<u8>,
     answered: bool,
     moved: (u64, u64),
+    /// The leader has agreed to TLS.
+    encrypts: bool,
+    /// The client had to wait, so it is one of many that are let go together.
+    pub(super) waited: bool,
+    /// A leader without a free connection is asked again, instead of passing its error on.
+    pub(super) insists: bool,
 }
 
 /// What the first bytes from a client are.
@@ -108,7 +136,30 @@ impl Opening {
         !self.answered
     }
 
+    /// Reads the client's first packet; `None` if the client closes before it is whole. Cancel-safe: what was read is kept.
+    pub(super) async fn first(&mut self, client: &Socket) -> Option<Purpose> {
+        loop {
+            match heard(&self.heard) {
+                Heard::Whole(Packet::Cancel, length) => {
+                    self.heard.truncate(length);
+                    return Some(Purpose::Cancel);
+                }
+                Heard::Whole(..) | Heard::Foreign => return Some(Purpose::Session),
+                Heard::Part => {}
+            }
+            match client.receive().await {
+                Ok(bytes) if !bytes.is_empty() => self.heard.extend(bytes),
+                _ => return None,
+            }
+        }
+    }
+
     /// What was read from the client and not yet taken by a leader.
+    pub(super) fn heard(&self) -> &[u8] {
+        &self.heard
+    }
+
+    /// The same, to be kept.
     pub(super) fn into_heard(self) -> Vec<u8> {
         self.heard
     }
@@ -132,7 +183,7 @@ impl Opening {
             let packet = self.listen(client, leader, turn).await?;
             leader.send(&self.heard).await.map_err(NotYet::Broke)?;
             let answer = match packet {
-                Some(Packet::Encryption | Packet::Session) => ask(client, leader, turn).await?,
+                Some(Packet::Encryption | Packet::Session) => ask(client, leader, turn, self.insists).await?,
                 Some(Packet::Cancel) | None => Vec::new(),
             };
             self.moved.0 += self.heard.len() as u64;
@@ -144,7 +195,43 @@ impl Opening {
             }
             self.answered = true;
             self.pass_on(&answer, client).await;
+            self.encrypts = packet == Some(Packet::Encryption) && answer == [YES];
             return Ok(());
+        }
+    }
+
+    /// Passes a TLS handshake on, with the client's turn still taken: the leader's one byte so far says that it has forked, and the costly part is yet to come. It ends
+    /// when the leader has answered so often, or one side stops: then it is for the relay, as all the rest. Where the client did not have to wait, there is no crowd,
+    /// and nothing to do. Each wait is bounded by the patience with that side. Not cancel-safe: nobody knows what was passed on.
+    pub(super) async fn handshake(&mut self, client: &Socket, leader: &Socket) {
+        if !(self.encrypts && self.waited) {
+            return;
+        }
+        let (mut answers, mut asked) = (0, false);
+        while answers < HANDSHAKE_ANSWERS {
+            let patience = if asked { LEADER_PATIENCE } else { HANDSHAKE_PATIENCE };
+            tokio::select! {
+                biased;
+                said = leader.receive() => match said {
+                    Ok(said) if !said.is_empty() => {
+                        answers += u32::from(asked);
+                        asked = false;
+                        self.pass_on(&said, client).await;
+                    }
+                    _ => return,
+                },
+                said = client.receive() => match said {
+                    Ok(said) if !said.is_empty() => {
+                        asked = true;
+                        if leader.send(&said).await.is_err() {
+                            return;
+                        }
+                        self.moved.0 += said.len() as u64;
+                    }
+                    _ => return,
+                },
+                () = sleep(patience) => return,
+            }
         }
     }
 
@@ -177,7 +264,7 @@ impl Opening {
                     let answer = match first.is_empty() {
                         // It got tired of a client that says nothing (authentication_timeout): an end like any other.
                         true => first,
-                        false => complete(first, leader).await?,
+                        false => complete(first, leader, false).await?,
                     };
                     self.answered = true;
                     self.pass_on(&answer, client).await;
@@ -197,8 +284,8 @@ impl Opening {
 }
 
 /// Waits for the leader's first answer; empty if the client leaves first: whatever it leaves behind, the relay passes on.
-async fn ask(client: &Socket, leader: &Socket, turn: &mut Option<Turn>) -> Result<Vec<u8>, NotYet> {
-    let mut answer = pin!(answer(leader));
+async fn ask(client: &Socket, leader: &Socket, turn: &mut Option<Turn>, insists: bool) -> Result<Vec<u8>, NotYet> {
+    let mut answer = pin!(answer(leader, insists));
     let mut patience = pin!(sleep(LEADER_PATIENCE));
     loop {
         tokio::select! {
@@ -211,16 +298,16 @@ async fn ask(client: &Socket, leader: &Socket, turn: &mut Option<Turn>) -> Resul
 }
 
 /// The leader's first answer, or that there is none yet.
-async fn answer(leader: &Socket) -> Result<Vec<u8>, NotYet> {
+async fn answer(leader: &Socket, insists: bool) -> Result<Vec<u8>, NotYet> {
     let first = leader.receive().await.map_err(NotYet::Broke)?;
     if first.is_empty() {
         return Err(NotYet::Broke(ErrorKind::UnexpectedEof.into()));
     }
-    complete(first, leader).await
+    complete(first, leader, insists).await
 }
 
 /// The answer that begins like this: an error is read to its end.
-async fn complete(mut answer: Vec<u8>, leader: &Socket) -> Result<Vec<u8>, NotYet> {
+async fn complete(mut answer: Vec<u8>, leader: &Socket, insists: bool) -> Result<Vec<u8>, NotYet> {
     loop {
         match error_message(&answer) {
             None => return Ok(answer),
@@ -234,11 +321,12 @@ async fn complete(mut answer: Vec<u8>, leader: &Socket) -> Result<Vec<u8>, NotYe
                     let mut fields = message.split(|byte| *byte == 0);
                     fields.find_map(|field| field.strip_prefix(&[kind]))
                 };
-                if field(b'C') == Some(NOT_YET) {
-                    let text = field(b'M').unwrap_or_default();
-                    return Err(NotYet::Said(String::from_utf8_lossy(text).into_owned()));
-                }
-                return Ok(answer);
+                let text = || String::from_utf8_lossy(field(b'M').unwrap_or_default()).into_owned();
+                return match field(b'C') {
+                    Some(NOT_YET) => Err(NotYet::Said(text())),
+                    Some(FULL) if insists => Err(NotYet::Full(text())),
+                    _ => Ok(answer),
+                };
             }
         }
     }

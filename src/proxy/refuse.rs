@@ -35,6 +35,8 @@ pub(super) enum SqlState {
     CannotConnectNow,
     /// too_many_connections.
     TooManyConnections,
+    /// protocol_violation: PostgreSQL's own for an incomplete start-up packet (src/backend/tcop/backend_startup.c).
+    ProtocolViolation,
 }
 
 impl SqlState {
@@ -42,6 +44,7 @@ impl SqlState {
         match self {
             Self::CannotConnectNow => "57P03",
             Self::TooManyConnections => "53300",
+            Self::ProtocolViolation => "08P01",
         }
     }
 }
@@ -68,6 +71,11 @@ enum Wish {
 pub(super) async fn refuse(client: Socket, heard: Vec<u8>, tls: &RefusalTls, state: SqlState, text: &str) {
     // Whether it got through in time or not, the connection is closed.
     let _in_time = timeout(PATIENCE, tell(&client, heard, tls, state, text)).await;
+}
+
+/// Tells a client why that has sent no whole packet; it is closed next, without a wait for its own close.
+pub(super) async fn tell_at_once(client: &Socket, state: SqlState, text: &str) {
+    let _in_time = timeout(PATIENCE, client.send(&error_response(state, text))).await;
 }
 
 async fn tell(client: &Socket, mut heard: Vec<u8>, tls: &RefusalTls, state: SqlState, text: &str) -> io::Result<()> {

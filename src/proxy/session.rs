@@ -1,4 +1,4 @@
-//! One session from accept to [`Ending`]: the client waits for a leader, the leader is dialled, bytes go both ways, both sockets are closed.
+//! One session from its client's first packet to its [`Ending`]: the client waits for a leader, the leader is dialled, bytes go both ways, both sockets are closed.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{debug, warn};
 
 use super::connect::{DialError, connect};
 use super::forward::{Finish, Finished, Owner, Pair, Seat, Side, Socket};
-use super::hold::{self, Turn};
+use super::hold::{self, CROWD_PATIENCE, Turn};
 use super::opening::{NotYet, Opening};
+use super::pending::Slot;
 use super::record::Record;
 use super::refuse::{SqlState, refuse};
 use super::socket;
@@ -26,9 +27,20 @@ use crate::slot::Lease;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
+/// How long a client waits until it is told why it is refused, while so many others are: most take milliseconds.
+const REFUSAL_QUEUE: Duration = Duration::from_secs(10);
+
 const REFUSED: &str = "a client was refused, after it had waited for a leader";
 
-/// A client, accepted and admitted.
+const QUEUED: &str =
+    "a client was refused, after it had waited in the queue for its turn: the leader takes clients too slowly";
+const NO_CONNECTION: &str = "the leader has no connection free";
+
+/// How often a leader may break a client's connection before it has answered. A failover does it once, and then the leader cannot be reached any more or says what is
+/// the matter. Where it does so again, it may well be that this client's first packet kills its backend, and PostgreSQL then ends every other session, too.
+const BREAKS: u32 = 2;
+
+/// A client whose first packet is here and wants a session, admitted below --max-sessions.
 #[derive(Debug)]
 pub(super) struct Session {
     client: Socket,
@@ -50,15 +62,16 @@ pub(super) struct Forwarded {
     /// Bytes of the opening.
     first: (u64, u64),
     lease: Lease,
+    _place: OwnedSemaphorePermit,
     _admission: Admission,
     _tracked: TaskTrackerToken,
 }
 
-/// What a session occupies as long as it lives.
+/// What an accepted client occupies as long as it is connected.
 #[derive(Debug)]
 pub(super) struct Admission {
-    /// One of --max-sessions.
-    pub(super) _place: OwnedSemaphorePermit,
+    /// One of the connections.
+    pub(super) slot: Slot,
     /// One of its worker's.
     pub(super) _seat: Seat,
 }
@@ -70,6 +83,19 @@ enum Failure {
     Dial(#[from] DialError),
     #[error("did not take the client: {0}")]
     Opening(#[from] NotYet),
+}
+
+/// What a client has tried so far.
+#[derive(Default)]
+struct Tries {
+    last_failure: Option<String>,
+    pause: Option<Duration>,
+    /// The leader that broke the connection last, and how often it has.
+    broke: Option<(Leader, u32)>,
+    retry: Option<hold::Retry>,
+    /// Until when a leader without a free connection is asked again.
+    crowd_until: Option<Instant>,
+    crowd_is_over: bool,
 }
 
 /// A client that reaches no leader, and what it is to be told.
@@ -93,10 +119,14 @@ impl Session {
     }
 
     /// The session until its client has a leader, which makes it a pair, or has none to hope for.
-    pub(super) async fn run(self, admission: Admission) -> Option<Pair<Forwarded>> {
+    pub(super) async fn run(
+        self,
+        mut opening: Opening,
+        admission: Admission,
+        place: OwnedSemaphorePermit,
+    ) -> Option<Pair<Forwarded>> {
         let context = &self.shared.context;
         let mut record = Record::open(context.clone(), self.peer);
-        let mut opening = Opening::default();
         let forced = context.drain.forced();
         let reached = tokio::select! {
             biased;
@@ -104,19 +134,26 @@ impl Session {
             reached = self.reach(&mut opening, &mut record) => reached,
         };
         match reached {
-            Ok(reached) => Some(self.pair(reached, &opening, record, admission)),
+            Ok(reached) => Some(self.pair(reached, &opening, record, (admission, place))),
             Err(given_up) => {
                 record.gave_up();
                 let ending = given_up.ending;
+                // Before the client is told: who reads the error finds its ending in the metrics.
+                record.end(ending, opening.moved());
                 self.refuse(given_up, opening.into_heard()).await;
-                record.end(ending, (0, 0));
                 None
             }
         }
     }
 
     /// From now on the worker moves its bytes; closing and recording is [`Forwarded`]'s business.
-    fn pair(self, reached: Reached, opening: &Opening, record: Record, admission: Admission) -> Pair<Forwarded> {
+    fn pair(
+        self,
+        reached: Reached,
+        opening: &Opening,
+        record: Record,
+        (admission, place): (Admission, OwnedSemaphorePermit),
+    ) -> Pair<Forwarded> {
         let Self { client, shared, .. } = self;
         let first = opening.moved();
         shared.traffic.to_leader.inc_by(first.0);
@@ -126,6 +163,7 @@ impl Session {
             record,
             first,
             lease: reached.lease,
+            _place: place,
             _admission: admission,
         };
         Pair::new(client, reached.leader, forwarded)
@@ -134,19 +172,20 @@ impl Session {
     /// Waits for a leader, dials it and opens the session there, until one takes the client or the hold deadline passes. Cancel-safe.
     async fn reach(&self, opening: &mut Opening, record: &mut Record) -> Result<Reached, GivenUp> {
         let context = &self.shared.context;
-        let (slot, settings) = (&context.slot, &context.settings);
-        let queue = &self.shared.queue;
-        let deadline = Instant::now() + settings.hold;
+        let (slot, queue) = (&context.slot, &self.shared.queue);
+        let deadline = Instant::now() + context.settings.hold;
+        let mut tries = Tries::default();
         let mut turn = None;
-        let mut last_failure = None;
-        let mut pause = FIRST_PAUSE;
         loop {
             let waited = hold::wait(&self.client, slot, queue, turn.take(), record.begun, deadline).await;
-            let (lease, taken) = match waited {
+            let admitted = match waited {
                 Ok(admitted) => admitted,
-                Err(ending) => return Err(GivenUp { ending, last_failure }),
+                Err(ending) => return Err(tries.give_up(ending)),
             };
-            turn = Some(taken);
+            opening.waited |= admitted.waited;
+            opening.insists = opening.waited && !tries.crowd_is_over;
+            let lease = admitted.lease;
+            turn = Some(admitted.turn);
             let term = slot.term();
             record.dialling();
             let tried = tokio::select! {
@@ -158,30 +197,42 @@ impl Session {
             };
             match tried {
                 Some(Ok(leader)) => {
+                    if turn.is_some() {
+                        tokio::select! {
+                            biased;
+                            // The pair is asked for it next.
+                            () = lease.ended() => {}
+                            () = opening.handshake(&self.client, &leader) => {}
+                        }
+                    }
                     record.forwarding(&lease.leader, &leader);
                     return Ok(Reached { leader, lease });
                 }
                 // The leader's time ended in the middle of its answer: there is no way back for the client.
                 None if !opening.can_start_over() => {
-                    let ending = lease.ending().unwrap_or(Ending::LeaderChanged);
-                    return Err(GivenUp { ending, last_failure });
+                    return Err(tries.give_up(lease.ending().unwrap_or(Ending::LeaderChanged)));
                 }
                 // It was in vain, and nobody's fault: on to the next leader.
                 None => record.held(),
                 Some(Err(failure)) => {
                     record.held();
                     self.tell(&lease.leader, &failure);
-                    last_failure = Some(self.failed(&lease.leader, &failure));
-                    let paused = hold::pause(&self.client, slot, queue, &term, record.begun, pause, deadline).await;
+                    tries.last_failure = Some(self.failed(&lease.leader, &failure));
+                    let paused = match failure {
+                        Failure::Opening(NotYet::Full(_)) => {
+                            turn = None;
+                            tries.pause_in_crowd(self, record.begun, deadline).await
+                        }
+                        failure if tries.is_one_break_too_many(&lease.leader, &failure) => Err(Ending::LeaderLost),
+                        _ => {
+                            let pause = tries.next_pause();
+                            hold::pause(&self.client, slot, queue, &term, record.begun, pause, deadline).await
+                        }
+                    };
                     if let Err(ending) = paused {
-                        return Err(GivenUp { ending, last_failure });
+                        return Err(tries.give_up(ending));
                     }
-                    pause = (2 * pause).min(LONGEST_PAUSE);
                 }
-            }
-            if Instant::now() >= deadline {
-                let ending = Ending::HoldExpired;
-                return Err(GivenUp { ending, last_failure });
             }
         }
     }
@@ -193,30 +244,24 @@ impl Session {
         opening: &mut Opening,
         turn: &mut Option<Turn>,
     ) -> Result<Socket, Failure> {
-        let context = &self.shared.context;
-        let Settings {
-            connect_timeout,
-            tcp_user_timeout,
-            ..
-        } = context.settings;
-        let (resolver, metrics) = (&self.shared.resolver, &context.metrics);
-        let dial = async |target| {
-            let own = socket::dialler(target, tcp_user_timeout).map_err(DialError::Own)?;
-            self.client.dial(own, target).await.map_err(DialError::from)
-        };
-        let socket = connect(&leader.address, connect_timeout, resolver, metrics, dial).await?;
+        let socket = self.shared.dial(&self.client, leader).await?;
         opening.exchange(&self.client, &socket, turn).await?;
-        turn.take();
         Ok(socket)
     }
 
     /// A leader that cannot be reached is told of; that one which starts or stops says "not yet" is no fault.
     fn tell(&self, leader: &Leader, failure: &Failure) {
         let fault = || format!("{leader} cannot be reached");
-        if matches!(failure, Failure::Dial(_)) && self.shared.context.repeats.is_news(&fault()) {
-            warn!(peer = %self.peer, %leader, "the leader {failure}; the client waits, and it is tried again");
-        } else {
-            debug!(peer = %self.peer, %leader, %failure, "the leader did not take the client");
+        let repeats = &self.shared.context.repeats;
+        match failure {
+            Failure::Dial(_) if repeats.is_news(&fault()) => {
+                warn!(peer = %self.peer, %leader, "the leader {failure}; the client waits, and it is tried again");
+            }
+            Failure::Opening(NotYet::Full(said)) if repeats.is_news(NO_CONNECTION) => {
+                let patience = humantime::format_duration(CROWD_PATIENCE);
+                warn!(peer = %self.peer, %leader, %said, "{NO_CONNECTION}: clients that were held try again for {patience} (53300)");
+            }
+            _ => debug!(peer = %self.peer, %leader, %failure, "the leader did not take the client"),
         }
     }
 
@@ -224,6 +269,8 @@ impl Session {
     fn failed(&self, leader: &Leader, failure: &Failure) -> String {
         let is_leaders = match failure {
             Failure::Dial(error) => error.is_leaders(),
+            // A primary that is full is one.
+            Failure::Opening(NotYet::Full(_)) => false,
             Failure::Opening(_) => true,
         };
         if is_leaders {
@@ -246,11 +293,24 @@ impl Session {
                 }
                 format!("no primary could be reached within {hold}: {reason}")
             }
+            Ending::QueueExpired => {
+                let queue = humantime::format_duration(hold::QUEUE);
+                let reason = given_up
+                    .last_failure
+                    .map_or_else(String::new, |failure| format!("; {failure}"));
+                if context.repeats.is_news(QUEUED) {
+                    warn!(peer = %self.peer, queue = %queue, "{QUEUED}");
+                }
+                format!(
+                    "this client was not connected within {queue}: others are before it in the queue, and the primary takes {} at a time{reason}",
+                    hold::DIALS
+                )
+            }
             Ending::Shutdown => "pgnorth is shutting down".to_owned(),
             _ => return,
         };
-        // Every held client reaches its deadline after the same time; those beyond the bound are closed without a word.
-        let Ok(_permit) = self.shared.refusals.try_acquire() else {
+        // Every held client reaches its deadline after the same time: they are told in turn.
+        let Ok(_permit) = timeout(REFUSAL_QUEUE, self.shared.refusals.acquire()).await else {
             return;
         };
         refuse(
@@ -261,6 +321,65 @@ impl Session {
             &why,
         )
         .await;
+    }
+}
+
+impl Tries {
+    fn give_up(self, ending: Ending) -> GivenUp {
+        GivenUp {
+            ending,
+            last_failure: self.last_failure,
+        }
+    }
+
+    fn next_pause(&mut self) -> Duration {
+        let pause = self.pause.map_or(FIRST_PAUSE, |last| (2 * last).min(LONGEST_PAUSE));
+        self.pause = Some(pause);
+        pause
+    }
+
+    /// Counts this failure, if it is a connection that the leader broke before it had answered.
+    fn is_one_break_too_many(&mut self, leader: &Leader, failure: &Failure) -> bool {
+        if !matches!(failure, Failure::Opening(NotYet::Broke(_))) {
+            return false;
+        }
+        let before = self.broke.take().filter(|(last, _)| last == leader);
+        let breaks = before.map_or(0, |(_, breaks)| breaks) + 1;
+        self.broke = Some((leader.clone(), breaks));
+        breaks >= BREAKS
+    }
+
+    /// Waits for another try at a leader without a free connection; after the last one, the client gets the leader's error.
+    async fn pause_in_crowd(&mut self, session: &Session, since: Instant, deadline: Instant) -> Result<(), Ending> {
+        let latest = || (Instant::now() + CROWD_PATIENCE).min(deadline);
+        let until = *self.crowd_until.get_or_insert_with(latest);
+        let queue = &session.shared.queue;
+        let goes_on = hold::pause_in_crowd(&session.client, queue, &mut self.retry, since, until).await?;
+        self.crowd_is_over = !goes_on;
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// Connects to the leader, for this client.
+    pub(super) async fn dial(&self, client: &Socket, leader: &Leader) -> Result<Socket, DialError> {
+        let Settings {
+            connect_timeout,
+            tcp_user_timeout,
+            ..
+        } = self.context.settings;
+        let dial = async |target| {
+            let own = socket::dialler(target, tcp_user_timeout).map_err(DialError::Own)?;
+            client.dial(own, target).await.map_err(DialError::from)
+        };
+        connect(
+            &leader.address,
+            connect_timeout,
+            &self.resolver,
+            &self.context.metrics,
+            dial,
+        )
+        .await
     }
 }
 

@@ -3,6 +3,7 @@
 use pgnorth::ending::Ending;
 use pgnorth::metrics::SessionState;
 use pgnorth::proxy::Settings;
+use tokio::io::AsyncWriteExt;
 
 use super::refusal::{error_after, startup};
 use super::support::{Backend, Rig, settings};
@@ -48,7 +49,8 @@ async fn a_waiting_client_takes_a_place_and_frees_it_when_it_leaves() {
         ..settings()
     })
     .await;
-    let waiting = rig.connect().await;
+    let mut waiting = rig.connect().await;
+    waiting.write_all(&startup()).await.unwrap();
     rig.reaches(SessionState::Held, 1).await;
     let text = error_after(&mut rig.connect().await, &startup()).await;
     assert!(text.starts_with("53300 "), "{text}");

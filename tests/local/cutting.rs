@@ -34,7 +34,8 @@ async fn a_fence_ends_sessions_and_holds_clients() {
     assert_eq!(read_to_end(&mut client).await, b"");
     assert_reset(read_all(&mut leader).await.1);
     rig.ends(Ending::Fenced, 1).await;
-    let _waiting = rig.connect().await;
+    let mut waiting = rig.connect().await;
+    waiting.write_all(b"startup").await.unwrap();
     rig.reaches(SessionState::Held, 1).await;
 }
 

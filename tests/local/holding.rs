@@ -51,19 +51,17 @@ async fn a_hold_keeps_sessions_and_stops_new_clients() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_waiting_client_that_leaves_is_forgotten_at_once() {
     // The hold lasts an hour: a session that ends before HANG was not ended by the deadline.
-    for sent in [&b""[..], b"startup packet"] {
-        for resets in [false, true] {
-            let rig = Rig::start().await;
-            let mut client = rig.connect().await;
-            client.write_all(sent).await.unwrap();
-            rig.reaches(SessionState::Held, 1).await;
-            if resets {
-                reset(client);
-            } else {
-                drop(client);
-            }
-            rig.ends(Ending::ClientLeft, 1).await;
+    for resets in [false, true] {
+        let rig = Rig::start().await;
+        let mut client = rig.connect().await;
+        client.write_all(b"startup packet").await.unwrap();
+        rig.reaches(SessionState::Held, 1).await;
+        if resets {
+            reset(client);
+        } else {
+            drop(client);
         }
+        rig.ends(Ending::ClientLeft, 1).await;
     }
 }
 
@@ -167,4 +165,32 @@ async fn a_leader_named_by_dns_is_reached() {
     let named = leader("pg-0", "localhost", backend.leader.address.port);
     rig.slot.publish(Course::Route(named), "pg-0 leads".into());
     rig.session(&backend).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_hold_nobody_is_refused_while_the_leader_is_well() {
+    let rig = Rig::with(pgnorth::proxy::Settings {
+        hold: Duration::ZERO,
+        ..super::support::settings()
+    })
+    .await;
+    let backend = Backend::start("pg-0").await;
+    rig.route(&backend);
+    let startup = super::refusal::startup();
+    // As many as may be connected at a time; the leader takes its time to answer them.
+    let mut others = Vec::new();
+    for _ in 0..64 {
+        let mut client = rig.connect().await;
+        client.write_all(&startup).await.unwrap();
+        others.push((client, backend.accept().await));
+    }
+    let mut client = rig.connect().await;
+    client.write_all(&startup).await.unwrap();
+    rig.reaches(SessionState::Held, 1).await;
+    others[7].1.write_all(b"welcome").await.unwrap();
+    let mut leader = backend.accept().await;
+    assert_eq!(read_exactly(&mut leader, startup.len()).await, startup);
+    leader.write_all(b"welcome").await.unwrap();
+    assert_eq!(read_exactly(&mut client, 7).await, b"welcome");
+    assert_eq!(rig.metrics.endings(Ending::HoldExpired), 0);
 }

@@ -2,10 +2,11 @@
 
 use pgnorth::ending::Ending;
 use pgnorth::metrics::SessionState;
+use pgnorth::proxy::Settings;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::support::{Backend, Rig, read_exactly, read_to_end, within};
+use super::support::{Backend, Rig, read_exactly, read_to_end, settings, within};
 
 const SSL_REQUEST: &[u8] = &[0, 0, 0, 8, 4, 210, 22, 47];
 const WELCOME: &[u8] = b"R\0\0\0\x08\0\0\0\0";
@@ -114,7 +115,124 @@ async fn other_errors_and_what_is_not_postgresql_are_passed_on() {
     assert_eq!(read_exactly(&mut client, error("57P03").len()).await, error("57P03"));
 
     let mut client = rig.connect().await;
+    client.write_all(SSL_REQUEST).await.unwrap();
     let mut leader = backend.accept().await;
+    assert_eq!(read_exactly(&mut leader, SSL_REQUEST.len()).await, SSL_REQUEST);
+    leader.write_all(b"N").await.unwrap();
+    assert_eq!(read_exactly(&mut client, 1).await, b"N");
     leader.write_all(b"who are you?").await.unwrap();
     assert_eq!(read_exactly(&mut client, 12).await, b"who are you?");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_up_that_kills_its_backend_is_not_sent_a_third_time() {
+    let (rig, backend) = Rig::routed().await;
+    let mut client = rig.connect().await;
+    client.write_all(&startup()).await.unwrap();
+    drop(answer(&backend, b"").await);
+    // PostgreSQL recovers from it.
+    drop(answer(&backend, &error("57P03")).await);
+    drop(answer(&backend, b"").await);
+    assert_eq!(read_to_end(&mut client).await, b"");
+    rig.ends(Ending::LeaderLost, 1).await;
+    // The next that the leader sees is another client.
+    let other = [&startup()[..startup().len() - 1], b"database\0shop\0\0"].concat();
+    let other = [&u32::try_from(other.len()).unwrap().to_be_bytes()[..], &other[4..]].concat();
+    let mut client = rig.connect().await;
+    client.write_all(&other).await.unwrap();
+    assert_eq!(read_exactly(&mut backend.accept().await, other.len()).await, other);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_breaks_one_leader_is_served_by_the_next() {
+    let (rig, backend) = Rig::routed().await;
+    let mut client = rig.connect().await;
+    client.write_all(&startup()).await.unwrap();
+    drop(answer(&backend, b"").await);
+    let next = Backend::start("pg-1").await;
+    rig.route(&next);
+    drop(answer(&next, b"").await);
+    let _leader = answer(&next, WELCOME).await;
+    assert_eq!(read_exactly(&mut client, WELCOME.len()).await, WELCOME);
+}
+
+/// A client that had to wait, and the leader that it is let go to now.
+async fn held(rig: &Rig, first_packet: &[u8]) -> (TcpStream, Backend) {
+    let mut client = rig.connect().await;
+    client.write_all(first_packet).await.unwrap();
+    rig.reaches(SessionState::Held, 1).await;
+    let backend = Backend::start("pg-0").await;
+    rig.route(&backend);
+    (client, backend)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_held_waits_for_a_free_connection_and_who_was_not_is_told_at_once() {
+    let mut rig = Rig::start().await;
+    let (mut client, backend) = held(&rig, &startup()).await;
+    for _ in 0..2 {
+        drop(answer(&backend, &error("53300")).await);
+    }
+    let _leader = answer(&backend, WELCOME).await;
+    assert_eq!(read_exactly(&mut client, WELCOME.len()).await, WELCOME);
+    assert!(rig.complaints.try_recv().is_err(), "a primary that is full is one");
+
+    let mut client = rig.connect().await;
+    client.write_all(&startup()).await.unwrap();
+    drop(answer(&backend, &error("53300")).await);
+    assert_eq!(read_to_end(&mut client).await, error("53300"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_finds_no_free_connection_in_time_gets_the_leaders_own_error() {
+    let rig = Rig::with(Settings {
+        hold: std::time::Duration::from_secs(2),
+        ..settings()
+    })
+    .await;
+    let (mut client, backend) = held(&rig, &startup()).await;
+    let full = async {
+        loop {
+            drop(answer(&backend, &error("53300")).await);
+        }
+    };
+    tokio::select! {
+        text = read_to_end(&mut client) => assert_eq!(text, error("53300")),
+        () = full => {}
+    }
+    drop(client);
+    rig.ends(Ending::LeaderClosed, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_client_keeps_its_turn_through_the_tls_handshake() {
+    // A client that takes longer than 1 s to go on loses it, as it should; on a busy machine this one may.
+    let (rig, mut client, mut leader) = within("a handshake with the turn kept", async {
+        loop {
+            let rig = Rig::start().await;
+            let (mut client, backend) = held(&rig, SSL_REQUEST).await;
+            let mut leader = backend.accept().await;
+            assert_eq!(read_exactly(&mut leader, SSL_REQUEST.len()).await, SSL_REQUEST);
+            leader.write_all(b"S").await.unwrap();
+            assert_eq!(read_exactly(&mut client, 1).await, b"S");
+            client.write_all(b"hello").await.unwrap();
+            assert_eq!(read_exactly(&mut leader, 5).await, b"hello");
+            if rig.sessions(SessionState::Dialling) == 1 {
+                break (rig, client, leader);
+            }
+        }
+    })
+    .await;
+    for (said, answered) in [(&b"finished, start-up"[..], b"hello"), (b"password", b"which")] {
+        leader.write_all(answered).await.unwrap();
+        assert_eq!(read_exactly(&mut client, 5).await, answered);
+        client.write_all(said).await.unwrap();
+        assert_eq!(read_exactly(&mut leader, said.len()).await, said);
+    }
+    rig.reaches(SessionState::Forwarding, 1).await;
+    drop(client);
+    drop(leader);
+    rig.ends(Ending::ClientClosed, 1).await;
+    assert_eq!(rig.metrics.bytes_to_leader.get(), 8 + 5 + 18 + 8);
+    assert_eq!(rig.metrics.bytes_to_client.get(), 1 + 5 + 5);
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use pgnorth::metrics::SessionState;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::refusal::SSL_REQUEST;
 use super::support::{Backend, MANY_FILES, Rig, read_exactly, within};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -62,24 +63,31 @@ async fn two_thousand_waiting_clients_are_all_served_and_none_is_overtaken_by_ma
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn silent_clients_do_not_keep_others_from_the_leader() {
+async fn clients_that_fall_silent_do_not_keep_others_from_the_leader() {
     let (rig, backend) = Rig::routed().await;
     let mut silent = Vec::new();
     for _ in 0..200 {
-        silent.push(rig.connect().await);
+        let mut client = rig.connect().await;
+        client.write_all(&SSL_REQUEST).await.unwrap();
+        silent.push(client);
     }
     let mut client = rig.connect().await;
     client.write_all(b"hello").await.unwrap();
     let serving = tokio::spawn(async move {
         loop {
-            // The silent ones never get an answer. Which connection is whose is not told by the order of accepts.
+            // The silent ones are told to go on without encryption, and do not. Which connection is whose is not told by the order of accepts.
             let mut leader = backend.accept().await;
             tokio::spawn(async move {
                 let mut greeting = [0; 5];
                 if leader.read_exact(&mut greeting).await.is_err() {
                     return;
                 }
-                leader.write_all(&greeting).await.unwrap();
+                let answer = if greeting == SSL_REQUEST[..5] {
+                    b"N"
+                } else {
+                    &greeting[..]
+                };
+                leader.write_all(answer).await.unwrap();
                 std::future::pending::<()>().await;
             });
         }

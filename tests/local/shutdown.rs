@@ -48,11 +48,12 @@ async fn what_is_left_is_ended_by_force_and_a_waiting_client_is_told_why() {
         "switchover".into(),
     );
     let mut waiting = rig.connect().await;
+    waiting.write_all(&startup()).await.unwrap();
     rig.reaches(SessionState::Held, 1).await;
     stop_accepting(&rig).await;
     let drain = rig.drain.clone();
     let draining = tokio::spawn(async move { drain.finish(Duration::ZERO).await });
-    let text = error_after(&mut waiting, &startup()).await;
+    let text = error_after(&mut waiting, b"").await;
     assert!(text.contains("shutting down"), "{text}");
     drop(waiting);
     assert_eq!(read_to_end(&mut client).await, b"");

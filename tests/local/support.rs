@@ -42,6 +42,7 @@ pub static MANY_FILES: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(()
 
 pub fn settings() -> Settings {
     Settings {
+        startup: Duration::from_secs(3600),
         hold: Duration::from_secs(3600),
         connect_timeout: Duration::from_secs(30),
         tcp_user_timeout: Duration::from_secs(30),

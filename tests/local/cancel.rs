@@ -1,0 +1,112 @@
+//! A CancelRequest goes at once to the leader whose sessions stay.
+
+use pgnorth::ending::Ending;
+use pgnorth::leader::Course;
+use pgnorth::metrics::SessionState;
+use pgnorth::proxy::Settings;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use super::support::{Backend, Rig, read_exactly, read_to_end, reset, settings, until, within};
+
+const CANCEL: [u8; 16] = [0, 0, 0, 16, 4, 210, 22, 46, 0, 0, 0, 1, 0, 0, 0, 2];
+
+/// Sends a CancelRequest, and expects that the leader gets it now. libpq waits for the end of the connection, which is the leader's.
+async fn is_delivered(rig: &Rig, backend: &Backend) {
+    let mut client = rig.connect().await;
+    client.write_all(&CANCEL).await.unwrap();
+    let mut leader = backend.accept().await;
+    assert_eq!(read_exactly(&mut leader, 16).await, CANCEL);
+    let early = client.try_read(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(
+        early,
+        Err(std::io::ErrorKind::WouldBlock),
+        "closed before the leader has done it"
+    );
+    drop(leader);
+    assert_eq!(read_to_end(&mut client).await, b"");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_can_be_cancelled_while_new_clients_are_held() {
+    let (rig, backend) = Rig::routed().await;
+    let _session = rig.session(&backend).await;
+    is_delivered(&rig, &backend).await;
+    rig.slot
+        .publish(Course::Hold(Some(backend.leader.clone())), "an operator holds".into());
+    is_delivered(&rig, &backend).await;
+    assert_eq!(rig.metrics.endings(Ending::CancelSent), 2);
+    assert_eq!(rig.sessions(SessionState::Forwarding), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_request_whose_sender_has_gone_is_delivered() {
+    let (rig, backend) = Rig::routed().await;
+    rig.slot
+        .publish(Course::Hold(Some(backend.leader.clone())), "switchover".into());
+    for _ in 0..50 {
+        let mut client = rig.connect().await;
+        client.write_all(&CANCEL).await.unwrap();
+        drop(client);
+        let mut leader = backend.accept().await;
+        assert_eq!(read_exactly(&mut leader, 16).await, CANCEL);
+    }
+    rig.ends(Ending::CancelSent, 50).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_pgnorth_cancels_and_takes_no_turn_for_it() {
+    let rig = Rig::with(Settings {
+        max_sessions: 65,
+        ..settings()
+    })
+    .await;
+    let backend = Backend::start("pg-0").await;
+    rig.route(&backend);
+    let _session = rig.session(&backend).await;
+    // The other 64 have taken every turn, and the leader does not answer them.
+    let mut clients = Vec::new();
+    let mut leaders = Vec::new();
+    for _ in 0..64 {
+        let mut client = rig.connect().await;
+        client.write_all(&super::refusal::startup()).await.unwrap();
+        leaders.push(backend.accept().await);
+        clients.push(client);
+    }
+    rig.reaches(SessionState::Dialling, 64).await;
+    is_delivered(&rig, &backend).await;
+    let text = super::refusal::error_after(&mut rig.connect().await, &super::refusal::startup()).await;
+    assert!(text.starts_with("53300 "), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_leader_whose_sessions_stay_a_cancel_request_is_dropped_and_counted() {
+    let rig = Rig::start().await;
+    let mut client = rig.connect().await;
+    client.write_all(&CANCEL).await.unwrap();
+    assert_eq!(read_to_end(&mut client).await, b"");
+    rig.slot.publish(Course::Fence, "the lease ran out".into());
+    let mut client = rig.connect().await;
+    client.write_all(&CANCEL).await.unwrap();
+    assert_eq!(read_to_end(&mut client).await, b"");
+    rig.ends(Ending::CancelDropped, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_request_does_not_outlive_its_leaders_time() {
+    let (rig, backend) = Rig::routed().await;
+    let mut client = rig.connect().await;
+    client.write_all(&CANCEL).await.unwrap();
+    let mut leader = backend.accept().await;
+    assert_eq!(read_exactly(&mut leader, 16).await, CANCEL);
+    rig.route(&Backend::start("pg-1").await);
+    assert_eq!(read_to_end(&mut client).await, b"");
+    assert_eq!(read_to_end(&mut leader).await, b"");
+    reset(
+        within("it can connect still", TcpStream::connect(rig.address))
+            .await
+            .unwrap(),
+    );
+    // The reset one may never be accepted.
+    until("the cancellation ends", || rig.metrics.endings(Ending::CancelSent) == 1).await;
+}

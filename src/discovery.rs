@@ -370,7 +370,7 @@ impl Discovery {
             (0, _) if view.rest_answered() => {}
             (_, answering) => self.metrics.source_is_up("patroni", answering > 0),
         }
-        if let Some(scope) = view.scope() {
+        if let Some(scope) = view.scope().filter(|_| self.citus_group.is_none()) {
             self.metrics.cluster_is(scope);
         }
     }

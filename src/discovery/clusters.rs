@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use tracing::{info, warn};
+use tracing::{Level, info, warn};
 
 use crate::leader::identity::Identity;
 use crate::leader::view::View;
@@ -24,13 +24,16 @@ impl Clusters {
             .map(|(place, stranger)| (place.to_owned(), stranger.identity.clone()))
             .collect();
         for (place, theirs) in found.difference(&self.strangers) {
-            if repeats.is_news(&format!("another cluster answers for {place}, {theirs}")) {
+            if repeats.is_news(&format!("another cluster answers for {place}")) {
                 warn!(
                     "another cluster answers for {place}: {theirs}; pgnorth follows {ours}, and this answer counts for nothing"
                 );
             }
         }
-        if found.is_empty() && !self.strangers.is_empty() {
+        if found.is_empty()
+            && !self.strangers.is_empty()
+            && repeats.is_news_at(Level::INFO, "no other cluster answers any more")
+        {
             info!("no other cluster answers any more; pgnorth follows {ours}");
         }
         self.strangers = found;

@@ -31,6 +31,8 @@ const CLUSTER_EVERY_ALERT: Duration = Duration::from_secs(1);
 
 /// How often the base URLs of `--patroni` are asked which cluster is there, while all is well: it costs each of them an SQL query.
 const SEEDS_EVERY: Duration = Duration::from_secs(60);
+/// How often while nobody answers `/cluster`, or new clients are held.
+const SEEDS_EVERY_ALERT: Duration = Duration::from_secs(10);
 
 /// What a member is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -180,9 +182,16 @@ impl Prober {
 
 /// What came of asking for `/cluster`.
 struct Told {
-    /// The URL that answered for the cluster that is followed.
-    ours: Option<String>,
+    /// Who answered for the cluster that is followed.
+    ours: Option<LastAnswer>,
     claims: Vec<Claim>,
+}
+
+/// Who answered `/cluster` last.
+struct LastAnswer {
+    url: String,
+    /// The system identifier of the member there, as it told it lately.
+    system: Option<String>,
 }
 
 /// Asks any member for `/cluster`, and for the lease's length.
@@ -214,14 +223,15 @@ impl ClusterPoller {
 
     /// Asks until the plan's writer or the observations' reader is gone.
     pub async fn run(mut self) {
-        let mut answered = None;
+        let mut answered: Option<LastAnswer> = None;
         let mut identified: Option<Instant> = None;
         loop {
             let alert = answered.is_none() || self.plan.borrow().alert;
-            let due = identified.is_none_or(|at| alert || SEEDS_EVERY <= at.elapsed());
+            let every = if alert { SEEDS_EVERY_ALERT } else { SEEDS_EVERY };
+            let due = identified.is_none_or(|at| every <= at.elapsed());
             // All of them before the first is followed: two clusters among them must be noticed first.
             let (cluster, seeds) = tokio::join!(
-                Box::pin(self.ask_any(answered.as_deref())),
+                Box::pin(self.ask_any(answered.as_ref(), due)),
                 Box::pin(self.identities(due))
             );
             if due {
@@ -265,10 +275,10 @@ impl ClusterPoller {
     }
 
     /// The one that answered last time first, then the others, one after the other, until one tells of the cluster that is followed.
-    async fn ask_any(&self, last: Option<&str>) -> Told {
+    async fn ask_any(&self, last: Option<&LastAnswer>, due: bool) -> Told {
         let known = self.plan.borrow().urls.clone();
         let nobody_is_known = known.is_empty();
-        let mut urls: Vec<String> = last.map(str::to_owned).into_iter().collect();
+        let mut urls: Vec<String> = last.map(|last| last.url.clone()).into_iter().collect();
         for url in known.into_iter().chain(self.seeds.iter().cloned()) {
             if !urls.contains(&url) {
                 urls.push(url);
@@ -289,16 +299,24 @@ impl ClusterPoller {
                             warn!(%url, %member, "a row of /cluster is of no use: {problem}");
                         }
                     }
+                    // An SQL query more, so not each time.
+                    let known = last
+                        .filter(|last| !due && last.url == url)
+                        .map(|last| last.system.clone());
                     ((cluster.ttl, cluster.race_backoff), cluster.system) = tokio::join!(self.config(&url), async {
-                        self.identity(&url).await.and_then(|identity| identity.system)
+                        match known {
+                            Some(system) => system,
+                            None => self.identity(&url).await.and_then(|identity| identity.system),
+                        }
                     });
                     cluster.from = url.clone();
+                    let system = cluster.system.clone();
                     let identity = cluster.identity();
                     // The view names it.
                     claims.push(Claim::Cluster(cluster));
                     if !followed.contradicts(&identity) {
                         return Told {
-                            ours: Some(url),
+                            ours: Some(LastAnswer { url, system }),
                             claims,
                         };
                     }

@@ -115,10 +115,9 @@ pub fn settings(annotations: &Annotations) -> Read<Option<ClusterSettings>> {
         standby_cluster: Option<Value>,
         primary_race_backoff: Option<Value>,
     }
-    let system = annotations
-        .get("initialize")
-        .filter(|system| !system.is_empty())
-        .cloned();
+    // Patroni takes nothing but digits for one (ha.py, `sysid_valid`): it is empty while the cluster is being initialised.
+    let is_valid = |system: &&String| !system.is_empty() && system.bytes().all(|byte| byte.is_ascii_digit());
+    let system = annotations.get("initialize").filter(is_valid).cloned();
     let of_system = |system: Option<String>| {
         system.map(|system| ClusterSettings {
             system: Some(system),
@@ -469,7 +468,13 @@ mod tests {
         assert_eq!(read(&[("initialize", "7"), ("config", "{}")]).as_deref(), Some("7"));
         assert_eq!(read(&[("initialize", "7"), ("config", "{")]).as_deref(), Some("7"));
         assert_eq!(read(&[("initialize", "7")]).as_deref(), Some("7"));
-        assert_eq!(read(&[("initialize", ""), ("config", "{}")]), None);
+        for not_valid in ["", "x", "-7", "7 "] {
+            assert_eq!(
+                read(&[("initialize", not_valid), ("config", "{}")]),
+                None,
+                "{not_valid:?}"
+            );
+        }
         assert_eq!(settings(&Annotations::new()).0, None);
     }
 

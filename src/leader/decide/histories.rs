@@ -111,8 +111,9 @@ pub(super) struct Run {
     slot: LeaderSlot,
     sessions: Vec<Lease>,
     pub(super) verdict: Verdict,
-    /// The newest timeline on which a lock's holder was seen writable.
+    /// The newest timeline on which a lock's holder was seen writable, in the system that is followed.
     newest: u32,
+    system: Option<String>,
 }
 
 impl Run {
@@ -125,6 +126,7 @@ impl Run {
             sessions: Vec::new(),
             verdict: verdict(Course::Hold(None), Reason::Starting),
             newest: 0,
+            system: None,
         };
         let members = MEMBERS.map(|name| ClusterMember {
             name: name.into(),
@@ -141,13 +143,22 @@ impl Run {
     }
 
     pub(super) fn hear(&mut self, claim: Claim) {
-        if let Claim::Report(_, Ok(report)) = &claim
-            && report.holds_lock
-            && report.is_writable()
-        {
-            self.newest = self.newest.max(report.timeline.unwrap_or_default());
-        }
+        let leads = |report: &Report| report.holds_lock && report.is_writable();
+        let reported = match &claim {
+            Claim::Report(_, Ok(report)) if leads(report) => Some((report.system.clone(), report.timeline)),
+            _ => None,
+        };
         self.view.record(Observation { at: self.now, claim });
+        let system = self.view.identity().system;
+        if self.system != system {
+            self.newest = 0;
+            self.system = system;
+        }
+        if let Some((system, timeline)) = reported
+            && (self.system.is_none() || self.system == system)
+        {
+            self.newest = self.newest.max(timeline.unwrap_or_default());
+        }
         // Whoever renews the lock for a whole ttl may lead the cluster on on an older timeline.
         if self.view.lock().is_some_and(|lock| lock.renewed_throughout().is_some()) {
             self.newest = self.newest.min(self.view.newest_timeline().unwrap_or_default());
@@ -290,6 +301,31 @@ proptest! {
         }
     }
 
+    /// Whatever else is heard of a member: whose address answers for another cluster gets no new client.
+    #[test]
+    fn where_another_cluster_answers_nobody_is_sent(
+        history in prop::collection::vec((0..3_000_u64, claim(), prop::option::of((member(), any_report()))), 1..60),
+    ) {
+        let mut run = Run::new();
+        run.hear(Claim::Report("a".into(), Ok(report(Role::Primary, "running", 1))));
+        for (pause, claim, foreign) in history {
+            run.now += Duration::from_millis(pause);
+            run.hear(claim);
+            run.check()?;
+            if let Some((member, report)) = foreign {
+                let report = Report {
+                    scope: Some("zz".into()),
+                    system: Some("8".into()),
+                    ..report
+                };
+                run.hear(Claim::Report(member.into(), Ok(report)));
+                let open_to = run.verdict.course.open_to();
+                prop_assert!(open_to.is_none_or(|leader| leader.member != member), "{}", run.verdict.reason);
+                run.check()?;
+            }
+        }
+    }
+
     /// A run that hears another cluster all the time decides as one that hears it never, once it knows which cluster is ours. (Which of its own members is
     /// silent may be told in other words.)
     #[test]
@@ -307,6 +343,8 @@ proptest! {
                 run.now += Duration::from_millis(pause);
                 run.hear(claim.clone());
             }
+            // To decide twice may tell more than once: who was fenced is no current leader any more.
+            run.decide();
             beside.hear(foreign);
             // Fencing when nobody leads is the same as holding.
             let effect = |run: &Run| (run.current(), run.verdict.course.open_to().cloned());

@@ -20,7 +20,15 @@ struct Facts {
 }
 
 fn facts() -> impl Strategy<Value = Facts> {
-    let answer = prop_oneof![3 => Just(Err("no answer".to_owned())), 1 => any_report().prop_map(Ok)];
+    // The cluster may have been initialised anew meanwhile.
+    let report = (any_report(), prop::bool::weighted(0.3)).prop_map(|(report, anew)| match anew {
+        true => Report {
+            system: Some("8".into()),
+            ..report
+        },
+        false => report,
+    });
+    let answer = prop_oneof![3 => Just(Err("no answer".to_owned())), 2 => report.prop_map(Ok)];
     (
         member(),
         answer,

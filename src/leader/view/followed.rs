@@ -44,8 +44,10 @@ pub struct Stranger {
     pub since: Instant,
     /// When it last did.
     pub at: Instant,
-    /// The answer said: a running primary that holds the lock.
-    leads: bool,
+    /// The answer said: a running primary.
+    writable: bool,
+    /// The answer said that it holds the lock.
+    holds_lock: bool,
 }
 
 impl Followed {
@@ -56,14 +58,15 @@ impl Followed {
         }
     }
 
-    fn is_stranger(&mut self, place: &str, identity: Identity, leads: bool, at: Instant) {
+    fn is_stranger(&mut self, place: &str, identity: Identity, report: Option<&Report>, at: Instant) {
         let known = self.strangers.remove(place).filter(|known| known.identity == identity);
         let since = known.map_or(at, |known| known.since);
         let stranger = Stranger {
             identity,
             since,
             at,
-            leads,
+            writable: report.is_some_and(Report::is_writable),
+            holds_lock: report.is_some_and(|report| report.holds_lock),
         };
         self.strangers.insert(place.to_owned(), stranger);
     }
@@ -134,10 +137,12 @@ impl View {
                 None => Claim::Report(member, Ok(report)),
             }),
             Claim::Cluster(cluster) => self.our_cluster(cluster, at).map(Claim::Cluster),
+            // Whom another cluster takes for its leader is nothing here.
+            Claim::Named(member, _) if self.stranger(&member).is_some() => None,
             Claim::Seed(url, identity) => {
                 match &identity {
                     Some(theirs) if self.identity().contradicts(theirs) => {
-                        self.followed.is_stranger(&url, theirs.clone(), false, at)
+                        self.followed.is_stranger(&url, theirs.clone(), None, at)
                     }
                     Some(_) => _ = self.followed.strangers.remove(&url),
                     None => {}
@@ -154,8 +159,7 @@ impl View {
         let (ours, theirs) = (self.identity(), report.identity());
         if ours.contradicts(&theirs) {
             let why = format!("another cluster answers there, {theirs}; this one is {ours}");
-            let leads = report.holds_lock && report.is_writable();
-            self.followed.is_stranger(member, theirs, leads, at);
+            self.followed.is_stranger(member, theirs, Some(report), at);
             return Some(why);
         }
         if !report.names_member && !ours.is_confirmed_by(&theirs) {
@@ -175,7 +179,7 @@ impl View {
             return Some(cluster);
         }
         let may_be_ours_anew = !ours.has_another_scope_than(&theirs) && self.is_replaced_by(&theirs, at);
-        self.followed.is_stranger(&cluster.from, theirs, false, at);
+        self.followed.is_stranger(&cluster.from, theirs, None, at);
         if may_be_ours_anew {
             self.record_members(cluster.members);
         }
@@ -221,14 +225,16 @@ impl View {
                 return None;
             }
             let answers = self.answers.values().filter(|answers| answers.silent.is_none());
-            let mut last = answers.filter_map(|answers| answers.last.as_ref());
-            let leader = last.find(|last| last.value.holds_lock && last.value.is_writable());
+            let mut lately = answers
+                .filter_map(|answers| answers.last.as_ref())
+                .filter(|last| at < last.at + self.ttl());
+            let leader = lately.find(|last| last.value.holds_lock && last.value.is_writable());
             return leader
                 .filter(|_| self.contradictions(at).is_empty())
                 .map(|leader| leader.value.identity());
         }
         let mut of_members = self.members().filter_map(|member| self.stranger(member));
-        let leader = of_members.find(|stranger| self.may_take_over(stranger))?;
+        let leader = of_members.find(|stranger| stranger.holds_lock && self.may_take_over(stranger))?;
         self.is_replaced_by(&leader.identity, at)
             .then(|| leader.identity.clone())
     }
@@ -245,7 +251,7 @@ impl View {
     }
 
     fn may_take_over(&self, stranger: &Stranger) -> bool {
-        stranger.leads
+        stranger.writable
             && stranger.identity.system.is_some()
             && !self.identity().has_another_scope_than(&stranger.identity)
     }
@@ -271,19 +277,19 @@ impl View {
             let Some(last) = answers.last.take_if(|last| ours.contradicts(&last.value.identity())) else {
                 continue;
             };
-            let (theirs, leads) = (last.value.identity(), last.value.holds_lock && last.value.is_writable());
+            let theirs = last.value.identity();
             answers.vouched = None;
             answers.silent = Some(Heard {
                 value: format!("another cluster answered there, {theirs}; this one is {ours}"),
                 at: last.at,
             });
             self.last_words.remove(member);
-            self.followed.is_stranger(member, theirs, leads, at);
+            self.followed.is_stranger(member, theirs, Some(&last.value), at);
         }
         let seeds = self.followed.seeds.clone();
         for (url, seed) in seeds {
             if let Some(theirs) = seed.value.filter(|theirs| ours.contradicts(theirs)) {
-                self.followed.is_stranger(&url, theirs, false, seed.at);
+                self.followed.is_stranger(&url, theirs, None, seed.at);
             }
         }
         self.followed

@@ -19,7 +19,7 @@ async fn the_api_server_takes_the_base_and_every_example() {
         .ask(User::Admin, "POST", "/api/v1/namespaces", Some(&namespace))
         .await;
     assert_eq!(made.unwrap().status, 201);
-    // An API server before 1.21 knows the same object by its former version alone.
+    // Debian's API server is older than what the manifests ask for.
     let has_v1 = rig
         .kubernetes()
         .ask(User::Admin, "GET", "/apis/policy/v1", None)
@@ -39,11 +39,13 @@ async fn the_api_server_takes_the_base_and_every_example() {
         let rendered = if has_v1 {
             rendered
         } else {
-            rendered.replace("apiVersion: policy/v1\n", "apiVersion: policy/v1beta1\n")
+            for_an_older_server(&rendered)
         };
         let told = dry_run(&rig, &rendered).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
         println!("{}: policy/v1 {has_v1}\n{told}", folder.display());
-        assert_eq!(told.matches("(server dry run)").count(), 8, "{told}");
+        let objects = rendered.lines().filter(|line| line.starts_with("kind: ")).count();
+        assert!(objects >= 8, "{rendered}");
+        assert_eq!(told.matches("(server dry run)").count(), objects, "{told}");
         // That it would not take just anything.
         let wrong = rendered.replace(
             "whenUnsatisfiable: ScheduleAnyway",
@@ -52,6 +54,19 @@ async fn the_api_server_takes_the_base_and_every_example() {
         let error = dry_run(&rig, &wrong).unwrap_err();
         assert!(error.contains("ScheduleSomewhere"), "{error}");
     }
+}
+
+/// README, "Versions": before 1.21 a PodDisruptionBudget has its former version alone, and before 1.31 a field is unknown. Of what is left
+/// every field is checked.
+fn for_an_older_server(rendered: &str) -> String {
+    let rendered = rendered.replace("apiVersion: policy/v1\n", "apiVersion: policy/v1beta1\n");
+    let mut of_a_list = false;
+    let kept = rendered.lines().filter(|line| {
+        let begins = line.trim_start_matches([' ', '-']) == "matchLabelKeys:";
+        of_a_list = begins || (of_a_list && line.trim_start() == "- pod-template-hash");
+        !of_a_list
+    });
+    kept.map(|line| format!("{line}\n")).collect()
 }
 
 fn dry_run(rig: &Rig, manifests: &str) -> Result<String, String> {

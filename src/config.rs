@@ -9,7 +9,7 @@ mod reader;
 mod table;
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -80,10 +80,16 @@ pub struct Proxy {
     pub failover_drain: Duration,
     /// Deadline of one dial to the leader.
     pub connect_timeout: Duration,
-    /// How long sent data may stay unacknowledged, on both sides of a session.
+    /// How long the leader's host may be silent.
     pub tcp_user_timeout: Duration,
     /// What TLS clients see that are refused; `None`: a certificate made at start.
     pub refusal: Option<Identity>,
+    /// How long a client's host may be silent.
+    pub client_tcp_user_timeout: Duration,
+    /// Bytes that the kernel may queue for a slow client. Zero: as the system has it.
+    pub session_buffer: usize,
+    /// This host's addresses to dial leaders from; empty: the system chooses.
+    pub sources: Vec<IpAddr>,
     /// How long sessions may finish at shutdown.
     pub drain: Duration,
     /// How long accepting goes on at shutdown, before the drain.
@@ -313,6 +319,12 @@ fn proxy(reader: &mut Reader<'_>) -> Proxy {
             parse::duration(Duration::from_millis(100), HOUR),
         ),
         refusal: identity(reader, &table::REFUSAL_CERT, &table::REFUSAL_KEY),
+        client_tcp_user_timeout: reader.value(
+            &table::CLIENT_TCP_USER_TIMEOUT,
+            parse::duration(Duration::from_millis(100), HOUR),
+        ),
+        session_buffer: reader.value(&table::SESSION_BUFFER, parse::buffer),
+        sources: reader.option(&table::SOURCE, parse::addresses).unwrap_or_default(),
         drain: reader.value(&table::DRAIN, parse::duration(Duration::ZERO, 24 * HOUR)),
         lame_duck: reader.value(&table::LAME_DUCK, parse::duration(Duration::ZERO, HOUR)),
         max_sessions: reader.value(&table::MAX_SESSIONS, parse::count(SESSIONS)),

@@ -42,6 +42,10 @@ pub struct Metrics {
     /// Time a client waited for a leader to dial.
     pub hold_seconds: Histogram,
     dial_seconds: [Histogram; 3],
+    /// Local ports for connections to one leader.
+    pub local_ports: IntGauge,
+    /// Dials that found no local port.
+    pub dials_without_port: IntCounter,
     /// Changes from one leader to another.
     pub leader_changes: IntCounter,
     /// Times all sessions were ended because the lease may have run out.
@@ -133,6 +137,14 @@ impl Metrics {
                 "Time that clients waited for a leader before it was dialled or they were given up.",
             ),
             dial_seconds: Outcome::ALL.map(|outcome| dials.with_label_values(&[outcome.as_str()])),
+            local_ports: make.gauge(
+                "pgnorth_local_ports",
+                "Local ports for connections to one leader: net.ipv4.ip_local_port_range, for each address of --source.",
+            ),
+            dials_without_port: make.counter(
+                "pgnorth_dials_without_port_total",
+                "Attempts to connect to the leader that found no free local port.",
+            ),
             leader_changes: make.counter(
                 "pgnorth_leader_changes_total",
                 "Times that sessions were sent to another leader than before.",

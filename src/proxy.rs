@@ -5,6 +5,7 @@
 mod accept;
 mod cancel;
 mod connect;
+mod dialler;
 mod forward;
 mod hold;
 mod opening;
@@ -16,7 +17,7 @@ mod socket;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,12 +35,14 @@ use crate::resolver::Resolver;
 use crate::slot::LeaderSlot;
 use crate::waits::Waits;
 pub(crate) use connect::{DialError, connect as dial};
+use dialler::Dialler;
 use forward::{Pipes, Traffic, Workers};
 pub(crate) use opening::SSL_REQUEST;
 use pending::Connections;
 pub use refuse::RefusalTls;
 use session::Forwarded;
 pub use socket::BindError;
+use socket::Limits;
 
 /// Clients that are told at once why they are refused: inside TLS each costs a handshake.
 const REFUSALS: usize = 256;
@@ -51,7 +54,7 @@ const FIN_PATIENCE: Duration = Duration::from_millis(20);
 pub const STARTUP: Duration = Duration::from_secs(60);
 
 /// How sessions are treated.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// How long a client may take until its first packet is whole.
     pub startup: Duration,
@@ -59,8 +62,14 @@ pub struct Settings {
     pub hold: Duration,
     /// How long one dial may take, name resolution included.
     pub connect_timeout: Duration,
-    /// After how long a silent peer counts as vanished; zero leaves that to the system.
+    /// After how long a silent leader counts as vanished; zero leaves that to the system.
     pub tcp_user_timeout: Duration,
+    /// The same for clients.
+    pub client_tcp_user_timeout: Duration,
+    /// Bytes that the kernel may queue in each direction of a session whose client is slow; zero leaves that to the system.
+    pub session_buffer: usize,
+    /// This host's addresses to dial from; if there is none, the system chooses.
+    pub sources: Vec<IpAddr>,
     /// Sessions open at once, held ones included.
     pub max_sessions: usize,
     /// Threads that serve sessions.
@@ -111,6 +120,7 @@ struct Shared {
     refusals: Semaphore,
     cancels: Semaphore,
     resolver: Resolver,
+    dialler: Dialler,
 }
 
 /// Files that the proxy may have open at `max_sessions`: two sockets a session, three files a worker, pipes, clients that are no session, and listeners.
@@ -118,14 +128,30 @@ pub const fn files_needed(max_sessions: usize, workers: usize) -> usize {
     2 * max_sessions + 3 * workers + 2 * forward::MAX_PIPES + pending::RESERVE + cancel::CANCELS + 16
 }
 
+impl Settings {
+    fn client_limits(&self) -> Limits {
+        Limits {
+            user_timeout: self.client_tcp_user_timeout,
+            buffer: self.session_buffer,
+        }
+    }
+
+    fn leader_limits(&self) -> Limits {
+        Limits {
+            user_timeout: self.tcp_user_timeout,
+            buffer: self.session_buffer,
+        }
+    }
+}
+
 impl Proxy {
     /// Binds every address; afterwards clients can connect, and wait in the backlog for [`run`](Self::run).
     ///
-    /// `tcp_user_timeout` is that of the [`Settings`]: accepted sockets inherit it from the listener.
-    pub fn bind(listen: &[SocketAddr], tcp_user_timeout: Duration) -> Result<Self, BindError> {
+    /// Of the settings, those for clients' sockets matter: they inherit them from the listener.
+    pub fn bind(listen: &[SocketAddr], settings: &Settings) -> Result<Self, BindError> {
         let listeners = listen
             .iter()
-            .map(|address| socket::listen(*address, tcp_user_timeout))
+            .map(|address| socket::listen(*address, settings.client_limits()))
             .collect::<Result<Vec<_>, _>>()?;
         let addresses = listeners
             .iter()
@@ -213,7 +239,8 @@ impl Traffic {
             pipes: Pipes::default(),
             to_leader: context.metrics.bytes_to_leader.clone(),
             to_client: context.metrics.bytes_to_client.clone(),
-            user_timeout: context.settings.tcp_user_timeout,
+            client: context.settings.client_limits(),
+            leader: context.settings.leader_limits(),
             fin_patience: FIN_PATIENCE,
         }
     }
@@ -233,6 +260,11 @@ impl Shared {
             refusals: Semaphore::new(REFUSALS),
             cancels: Semaphore::new(cancel::CANCELS),
             resolver: Resolver::default(),
+            dialler: Dialler::new(
+                context.settings.sources.clone(),
+                context.settings.leader_limits(),
+                context.metrics.clone(),
+            ),
             context,
         }
     }

@@ -1,7 +1,9 @@
 //! The backend: stands for PostgreSQL where PostgreSQL itself would be what is measured. It does as little as can be done, so that the proxies show.
 
+use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
@@ -9,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use rustix::event::epoll;
 use rustix::net::{RecvFlags, listen, recv};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::session::{ANSWER, QUESTION, Trade, greet, wanted};
+use crate::session::{ANSWER, QUESTION, TERMINATE, Trade, greet, wanted};
 
 const PORT: u16 = 6000;
 /// A storm of connections must not be held up here.
@@ -47,7 +50,23 @@ struct Open(Arc<Counts>);
 
 impl Backend {
     pub fn start() -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT))?;
+        Self::serve_on(TcpListener::bind((Ipv4Addr::LOCALHOST, PORT))?)
+    }
+
+    /// On a host of its own, whose network namespace this is.
+    pub fn start_in(namespace: &File, address: SocketAddr) -> io::Result<Self> {
+        // The thread that binds has to be there; the socket stays, wherever it is served from.
+        let bound = thread::scope(|scope| {
+            let bind = || {
+                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+                TcpListener::bind(address)
+            };
+            scope.spawn(bind).join()
+        });
+        Self::serve_on(bound.map_err(|_| io::Error::other("the thread that binds panicked"))??)
+    }
+
+    fn serve_on(listener: TcpListener) -> io::Result<Self> {
         listen(&listener, BACKLOG)?;
         listener.set_nonblocking(true)?;
         let backend = Self {
@@ -182,6 +201,9 @@ impl Guest {
                 self.start_up = None;
             }
             return Ok(wanted);
+        }
+        if buffer[..length] == TERMINATE {
+            return Err(ErrorKind::UnexpectedEof.into());
         }
         self.asked += length;
         while self.asked >= QUESTION {

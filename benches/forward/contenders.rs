@@ -55,7 +55,7 @@ pub struct Target {
 pub struct Running {
     pub kind: Kind,
     pub address: SocketAddr,
-    target: Target,
+    pub target: Target,
     process: Option<Process>,
     _patroni: Option<FakePatroni>,
 }

@@ -29,6 +29,8 @@ pub struct Window {
 pub struct Tally {
     /// Round trips, or connections.
     pub done: u64,
+    /// Connections that failed.
+    pub failed: u64,
     /// Bytes that were received.
     pub received: u64,
     /// How long each took, in nanoseconds.
@@ -160,6 +162,40 @@ pub fn ask_alone<'a>(mut stream: TcpStream) -> Load<'a> {
             session::ask(&mut stream)?;
             if phase.is_counted() {
                 tally.count(started, Instant::now());
+            }
+        }
+        Ok(tally)
+    })
+}
+
+/// Many sessions, one round trip on each after the other.
+pub fn ask_in_turn<'a>(streams: &'a mut [TcpStream]) -> Load<'a> {
+    Box::new(move |phase| {
+        let mut tally = Tally::with_room();
+        while !phase.is_over() {
+            for stream in &mut *streams {
+                let started = Instant::now();
+                session::ask(stream)?;
+                if phase.is_counted() {
+                    tally.count(started, Instant::now());
+                }
+            }
+        }
+        Ok(tally)
+    })
+}
+
+/// Connects, has its start-up answered, terminates; and again, for as long as the window says, whatever fails.
+pub fn come_and_go_regardless<'a>(address: SocketAddr) -> Load<'a> {
+    Box::new(move |phase| {
+        let mut tally = Tally::with_room();
+        while !phase.is_over() {
+            let started = Instant::now();
+            let done = session::open(address, Trade::Answer).and_then(session::terminate);
+            match done {
+                Ok(()) if phase.is_counted() => tally.count(started, Instant::now()),
+                Err(_) if phase.is_counted() => tally.failed += 1,
+                _ => {}
             }
         }
         Ok(tally)

@@ -131,7 +131,9 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     };
     let mut stage = Stage::set(World::enter()?, &kinds, arguments.pgnorth.clone())?;
     let mut outcomes = Vec::new();
-    let (with_postgres, without): (Vec<_>, Vec<_>) = workloads.partition(|workload| workload.needs_postgres());
+    let (far, workloads): (Vec<_>, Vec<_>) = workloads.partition(|workload| workload.is_far());
+    let (with_postgres, without): (Vec<_>, Vec<_>) =
+        workloads.into_iter().partition(|workload| workload.needs_postgres());
     for workload in without {
         outcomes.push(all_rounds(workload, &stage, rounds, window));
     }
@@ -139,6 +141,12 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
         stage.set_postgres(&kinds)?;
     }
     for workload in with_postgres {
+        outcomes.push(all_rounds(workload, &stage, rounds, window));
+    }
+    if !far.is_empty() {
+        stage.set_far(&kinds)?;
+    }
+    for workload in far {
         outcomes.push(all_rounds(workload, &stage, rounds, window));
     }
     let present = |kind: &Kind| !stage.left_out.iter().any(|(left_out, _)| left_out == kind);

@@ -5,12 +5,15 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::contenders::Running;
-use crate::load::{Load, Seen, Window, ask_alone, ask_on_many, come_and_go, receive_bulk, run, send_bulk};
+use crate::load::{
+    Load, Seen, Window, ask_alone, ask_in_turn, ask_on_many, come_and_go, come_and_go_regardless, receive_bulk, run,
+    send_bulk,
+};
 use crate::session::{self, Trade, ask};
 use crate::stage::Stage;
 use crate::usage;
 use crate::workloads::Workload;
-use crate::world::own_id;
+use crate::world::{in_time_wait, own_id};
 
 /// One value for each figure of the workload, in their order; nothing where there is nothing to be measured.
 pub type Values = Vec<Option<f64>>;
@@ -36,9 +39,11 @@ pub fn measure(workload: Workload, contender: &Running, stage: &Stage, window: W
         Workload::PingPong1 => bench.ping_pong_on_one_core(),
         Workload::PingPong64 => bench.ping_pong(64),
         Workload::Connect => bench.connect(),
+        Workload::ConnectFar => bench.connect_far(),
         Workload::Idle => bench.idle(4_000),
         Workload::SmallBesideBulk => bench.small_beside_bulk(),
         Workload::BusyAmongIdle => bench.busy_among_idle(32, 3_000),
+        Workload::InTurn => bench.in_turn(5_000),
         Workload::Storm => bench.storm(),
         Workload::Scale => bench.scale(),
         Workload::Pgbench1 => stage.pgbench(contender, window, 1, None),
@@ -92,6 +97,24 @@ impl Bench<'_> {
         Ok(vec![Some(seen.rate()), micros(cpu(&seen, seen.done() as f64))])
     }
 
+    /// Long enough that every local port would be in TIME_WAIT.
+    fn connect_far(&self) -> io::Result<Values> {
+        let window = Window {
+            counted: self.window.counted * 60,
+            ..self.window
+        };
+        let comers = (0..COMERS).map(|_| come_and_go_regardless(self.contender.address));
+        let seen = run(window, self.contender, &self.stage.backend, comers.collect())?;
+        let failed: u64 = seen.tallies.iter().map(|tally| tally.failed).sum();
+        let waiting = in_time_wait(self.contender.target.address.port());
+        Ok(vec![
+            Some(seen.rate()),
+            Some(failed as f64),
+            Some(waiting as f64),
+            micros(cpu(&seen, seen.done() as f64)),
+        ])
+    }
+
     /// On a process of its own: one that has served others may have memory left from them.
     fn idle(&self, sessions: usize) -> io::Result<Values> {
         let fresh = self.contender.start_afresh(&self.stage.pgnorth_arguments);
@@ -125,6 +148,23 @@ impl Bench<'_> {
         let streams = self.open(busy)?;
         let among = self.run(vec![ask_on_many(&streams)])?.rate();
         Ok(vec![Some(among / alone), Some(alone), Some(among)])
+    }
+
+    /// Longer than the intervals at which a proxy looks after all its active sessions.
+    fn in_turn(&self, sessions: usize) -> io::Result<Values> {
+        let mut streams = self.open(sessions.min(self.stage.world.most_sessions))?;
+        let window = Window {
+            counted: self.window.counted * 8,
+            ..self.window
+        };
+        let loads = vec![ask_in_turn(&mut streams)];
+        let mut seen = run(window, self.contender, &self.stage.backend, loads)?;
+        let latencies = &mut seen.tallies[0].latencies;
+        latencies.sort_unstable();
+        let at = |share: f64| latencies.get((latencies.len() as f64 * share) as usize);
+        let at = |share| at(share).map(|nanoseconds| f64::from(*nanoseconds));
+        let longest = latencies.last().map(|nanoseconds| f64::from(*nanoseconds) / 1e6);
+        Ok(vec![at(0.99).map(|p| p / 1e3), at(0.999).map(|p| p / 1e3), longest])
     }
 
     fn storm(&self) -> io::Result<Values> {

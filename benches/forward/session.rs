@@ -13,6 +13,8 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// AuthenticationOk and ReadyForQuery: a server that trusts its clients answers so.
 const READY: [u8; 15] = *b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";
+/// The message Terminate: the server closes when it has read it.
+pub const TERMINATE: [u8; 5] = *b"X\0\0\0\x04";
 /// Of PostgreSQL's protocol, as in its pqcomm.h.
 const PROTOCOL_3: u32 = 3 << 16;
 
@@ -54,6 +56,11 @@ pub fn open(address: SocketAddr, trade: Trade) -> io::Result<TcpStream> {
         true => Ok(stream),
         false => Err(refusal(&answer)),
     }
+}
+
+/// Ends a session as PostgreSQL's clients do: says so, and closes without waiting for the server.
+pub fn terminate(mut stream: TcpStream) -> io::Result<()> {
+    stream.write_all(&TERMINATE)
 }
 
 /// Whether somebody behind this address asks for authentication, or for none.

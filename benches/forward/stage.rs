@@ -9,7 +9,7 @@ use crate::load::Window;
 use crate::measure::{Values, micros};
 use crate::postgres::Postgres;
 use crate::usage;
-use crate::world::World;
+use crate::world::{Neighbour, World};
 
 /// Where the contenders' listeners begin.
 const PORTS: u16 = 7000;
@@ -22,6 +22,8 @@ pub struct Stage {
     pub left_out: Vec<(Kind, String)>,
     pub pgnorth_arguments: Vec<String>,
     postgres: Option<Postgres>,
+    /// On the neighbour, one for each contender: what one leaves in TIME_WAIT must not weigh on the next.
+    far: Vec<Backend>,
 }
 
 impl Stage {
@@ -40,6 +42,7 @@ impl Stage {
             left_out: Vec::new(),
             pgnorth_arguments,
             postgres: None,
+            far: Vec::new(),
         };
         stage.start(kinds, target, PORTS);
         Ok(stage)
@@ -56,6 +59,25 @@ impl Stage {
         self.contenders.clear();
         self.start(kinds, target, PORTS + 100);
         self.postgres = Some(postgres);
+        Ok(())
+    }
+
+    /// Starts contenders in front of backends on a host of their own, in the place of those that are there.
+    pub fn set_far(&mut self, kinds: &[Kind]) -> Result<(), String> {
+        let neighbour = Neighbour::join()?;
+        self.contenders.clear();
+        for (kind, port) in kinds.iter().zip(6001..) {
+            let address = (neighbour.address, port).into();
+            let backend = Backend::start_in(&neighbour.namespace, address);
+            self.far
+                .push(backend.map_err(|error| format!("start a backend on {address}: {error}"))?);
+            let target = Target {
+                address,
+                login: ("bench", "answer"),
+                is_postgres: false,
+            };
+            self.start(&[*kind], target, PORTS + 200 + port - 6001);
+        }
         Ok(())
     }
 

@@ -19,12 +19,16 @@ pub enum Workload {
     PingPong64,
     /// Connect, start-up and its answer, close; 8 clients at once
     Connect,
+    /// The same for 60 s, to a backend across a veth pair, with the kernel's default ports; clients say that they terminate
+    ConnectFar,
     /// 4,000 sessions that asked once and then say nothing
     Idle,
     /// 8 ping-pongs beside 2 streams from leader to client
     SmallBesideBulk,
     /// 32 ping-pongs alone, and among 3,000 idle sessions
     BusyAmongIdle,
+    /// 5,000 sessions, asked in turn: each is active, and one question is under way
+    InTurn,
     /// One ping-pong beside 8 clients that connect and close
     Storm,
     /// What a session costs where there are 10, 100, 1,000 and 10,000; fewer where files are short
@@ -60,6 +64,12 @@ const PING_PONG_64: &[Figure] = &[
     less("p99 µs"),
 ];
 const CONNECT: &[Figure] = &[more("connections/s"), less("proxy CPU µs per connection")];
+const CONNECT_FAR: &[Figure] = &[
+    more("connections/s"),
+    less("failed"),
+    less("own ports in TIME_WAIT"),
+    less("proxy CPU µs per connection"),
+];
 const IDLE: &[Figure] = &[less("RSS KiB per session"), less("fds per session")];
 const BESIDE: &[Figure] = &[less("p99 ms"), less("p50 ms"), more("bulk Gbit/s")];
 const AMONG: &[Figure] = &[
@@ -67,6 +77,7 @@ const AMONG: &[Figure] = &[
     more("round trips/s alone"),
     more("round trips/s among idle"),
 ];
+const IN_TURN: &[Figure] = &[less("p99 µs"), less("p99.9 µs"), less("longest ms")];
 const STORM: &[Figure] = &[less("p99 ms of the session"), more("connections/s")];
 const SCALE: &[Figure] = &[
     less("RSS KiB per session, 10 to 100"),
@@ -90,9 +101,11 @@ impl Workload {
             Self::PingPong1 => "ping-pong, all on one core",
             Self::PingPong64 => "ping-pong, 64 sessions",
             Self::Connect => "connect, start-up, close",
+            Self::ConnectFar => "connect for 60 s over a network",
             Self::Idle => "4,000 idle sessions",
             Self::SmallBesideBulk => "8 ping-pongs beside 2 bulk streams",
             Self::BusyAmongIdle => "32 busy among 3,000 idle",
+            Self::InTurn => "5,000 sessions in turn",
             Self::Storm => "a session in a storm of connections",
             Self::Scale => "10 to 10,000 sessions",
             Self::Pgbench1 => "pgbench -S, c=1",
@@ -114,9 +127,11 @@ impl Workload {
             Self::PingPong1 => PING_PONG_1,
             Self::PingPong64 => PING_PONG_64,
             Self::Connect => CONNECT,
+            Self::ConnectFar => CONNECT_FAR,
             Self::Idle => IDLE,
             Self::SmallBesideBulk => BESIDE,
             Self::BusyAmongIdle => AMONG,
+            Self::InTurn => IN_TURN,
             Self::Storm => STORM,
             Self::Scale => SCALE,
             Self::Pgbench1 | Self::Pgbench16 | Self::Rows100k | Self::Rows1m => PGBENCH,
@@ -128,6 +143,11 @@ impl Workload {
         matches!(self, Self::Pgbench1 | Self::Pgbench16 | Self::Rows100k | Self::Rows1m)
     }
 
+    /// Whether the backend is on another host.
+    pub fn is_far(self) -> bool {
+        self == Self::ConnectFar
+    }
+
     /// Whether it tells of a process, and so nothing where the kernel does the work.
     pub fn is_about_a_process(self) -> bool {
         matches!(self, Self::Idle | Self::Scale)
@@ -137,7 +157,7 @@ impl Workload {
     pub fn rounds(self, rounds: usize) -> usize {
         match self {
             Self::Idle => rounds.min(2),
-            Self::Scale => rounds.min(1),
+            Self::Scale | Self::ConnectFar => rounds.min(1),
             _ => rounds,
         }
     }

@@ -1,10 +1,13 @@
 //! The private world that everything runs in: made by `tests/support/inside.sh`, set up here.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use rustix::process::{Resource, Rlimit, getpid, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+use crate::process::run;
 
 /// HAProxy and nginx are given two threads, so nobody has more CPUs than these.
 const CPUS: usize = 2;
@@ -51,6 +54,51 @@ impl World {
             most_sessions: MOST_SESSIONS.min(files / 8 * 3),
         })
     }
+}
+
+/// A host beside this one, joined by a veth pair. Vanishes with the world.
+pub struct Neighbour {
+    pub namespace: fs::File,
+    pub address: Ipv4Addr,
+}
+
+impl Neighbour {
+    /// Makes it. From now on local ports are as the kernel has them by default: in TIME_WAIT they are used again on loopback alone.
+    pub fn join() -> Result<Self, String> {
+        const NAME: &str = "bench-far";
+        let address = Ipv4Addr::new(10, 9, 0, 2);
+        run("ip", &["netns", "add", NAME]);
+        run(
+            "ip",
+            &[
+                "link", "add", "bench0", "type", "veth", "peer", "name", "bench1", "netns", NAME,
+            ],
+        );
+        run("ip", &["address", "add", "10.9.0.1/24", "dev", "bench0"]);
+        run("ip", &["link", "set", "bench0", "up"]);
+        run(
+            "ip",
+            &["-n", NAME, "address", "add", &format!("{address}/24"), "dev", "bench1"],
+        );
+        run("ip", &["-n", NAME, "link", "set", "bench1", "up"]);
+        set("net/ipv4/ip_local_port_range", "32768 60999")?;
+        set("net/ipv4/tcp_tw_reuse", "2")?;
+        let file = format!("/run/netns/{NAME}");
+        let namespace = fs::File::open(&file).map_err(|error| format!("open {file}: {error}"))?;
+        Ok(Self { namespace, address })
+    }
+}
+
+/// Connections in TIME_WAIT to this port of the neighbour's, on this side.
+pub fn in_time_wait(port: u16) -> usize {
+    const TIME_WAIT: &str = "06";
+    let remote = format!(":{port:04X}");
+    let sockets = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let is_one = |line: &&str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        matches!(fields[..], [_, _, to, state, ..] if to.ends_with(&remote) && state == TIME_WAIT)
+    };
+    sockets.lines().skip(1).filter(is_one).count()
 }
 
 /// Raises the limit of open files as far as it goes; returns how far.

@@ -12,7 +12,7 @@ use crate::doctor;
 use crate::metrics::Metrics;
 
 pub(super) async fn run(settings: &config::Doctor) -> Result<ExitCode> {
-    let room = files::room(workers(&settings.proxy));
+    let room = files::room(workers(&settings.proxy), &settings.proxy.sources);
     let client = patroni_client(&settings.proxy.finding.patroni_tls, Arc::new(Metrics::new()));
     let report = doctor::examine(settings, client, room).await;
     let text = match settings.format {

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::{IpAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,8 +45,21 @@ async fn serve(settings: &config::Proxy, metrics: Arc<Metrics>, workers: usize, 
     let stop_admin = CancellationToken::new();
 
     let admin = Admin::bind(settings.admin).context("cannot serve the admin port (--admin)")?;
-    let proxy =
-        Proxy::bind(&[settings.listen], kernel_timeout(settings)).context("cannot listen for clients (--listen)")?;
+    let ports = files::local_ports(&settings.sources);
+    shared.metrics.local_ports.set(i64::try_from(ports).unwrap_or(i64::MAX));
+    let session_settings = Settings {
+        startup: STARTUP,
+        hold: settings.hold,
+        connect_timeout: settings.connect_timeout,
+        tcp_user_timeout: kernel_timeout(settings.tcp_user_timeout),
+        client_tcp_user_timeout: kernel_timeout(settings.client_tcp_user_timeout),
+        session_buffer: settings.session_buffer,
+        sources: settings.sources.clone(),
+        max_sessions: files::make_room(settings.max_sessions, workers, ports),
+        workers,
+    };
+    let proxy = Proxy::bind(&[settings.listen], &session_settings).context("cannot listen for clients (--listen)")?;
+    check_sources(&settings.sources)?;
     let (postgres, admin_address) = (proxy.local_addrs()[0], admin.local_addr()?);
     let patience = Patience {
         switchover_hold: settings.switchover_hold,
@@ -74,14 +88,7 @@ async fn serve(settings: &config::Proxy, metrics: Arc<Metrics>, workers: usize, 
         liveness: shared.liveness.clone(),
         complaints,
         refusal_tls,
-        settings: Settings {
-            startup: STARTUP,
-            hold: settings.hold,
-            connect_timeout: settings.connect_timeout,
-            tcp_user_timeout: kernel_timeout(settings),
-            max_sessions: files::make_room(settings.max_sessions, workers),
-            workers,
-        },
+        settings: session_settings,
     });
     let facts = shared.admin_facts(operators, &settings.admin_hosts);
     let serving = super::admin::serve(admin, facts, stop_admin.clone())?;
@@ -103,8 +110,17 @@ async fn serve(settings: &config::Proxy, metrics: Arc<Metrics>, workers: usize, 
 }
 
 /// The kernel acts on its timeout only at the retransmission after it (measured: 10.4 s for 10 s). It gets less, so that the setting is a bound.
-fn kernel_timeout(settings: &config::Proxy) -> Duration {
-    settings.tcp_user_timeout * 9 / 10
+fn kernel_timeout(timeout: Duration) -> Duration {
+    timeout * 9 / 10
+}
+
+/// Otherwise every dial from such an address would fail, and clients would wait for a leader that is well.
+fn check_sources(sources: &[IpAddr]) -> Result<()> {
+    for source in sources {
+        TcpListener::bind((*source, 0))
+            .with_context(|| format!("cannot reach leaders from {source} (--source): this host has no such address"))?;
+    }
+    Ok(())
 }
 
 /// Not ready; accept on while endpoints catch up; then let sessions finish, while the leader is still followed. A second signal cuts each wait short.

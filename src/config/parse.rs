@@ -1,7 +1,7 @@
 //! From one value's text to its type. Each says what is wrong as a phrase that never repeats the value: it might hold a password.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -104,6 +104,37 @@ pub(super) fn duration(least: Duration, most: Duration) -> impl Fn(&str) -> Resu
         }
         Ok(duration)
     }
+}
+
+/// A size that a socket's buffer may have: 16 KiB to 64 MiB, or 0.
+pub(super) fn buffer(text: &str) -> Result<usize, String> {
+    const LEAST: usize = 16 << 10;
+    const MOST: usize = 64 << 20;
+    if text == "0" {
+        return Ok(0);
+    }
+    let units = [("KiB", 10), ("MiB", 20)];
+    let size = units.iter().find_map(|(unit, shift)| {
+        let count: usize = text.strip_suffix(unit)?.parse().ok()?;
+        count.checked_mul(1 << shift)
+    });
+    match size {
+        Some(size) if (LEAST..=MOST).contains(&size) => Ok(size),
+        Some(_) => Err("out of bounds; 16KiB to 64MiB, or 0 for the system's".to_owned()),
+        None => Err("not a size; write a whole number with its unit, KiB or MiB, or 0 for the system's".to_owned()),
+    }
+}
+
+/// One IP address or more.
+pub(super) fn addresses(text: &str) -> Result<Vec<IpAddr>, String> {
+    let addresses = text.split(',').map(|address| match address.trim().parse() {
+        Ok(IpAddr::V4(address)) if address.is_unspecified() => Err(()),
+        Ok(IpAddr::V6(address)) if address.is_unspecified() => Err(()),
+        address => address.map_err(drop),
+    });
+    addresses
+        .collect::<Result<_, ()>>()
+        .map_err(|()| "not a list of IP addresses of this host, with commas between them".to_owned())
 }
 
 pub(super) fn switch(text: &str) -> Result<bool, String> {

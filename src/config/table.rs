@@ -259,9 +259,36 @@ pub(super) const TCP_USER_TIMEOUT: Setting = Setting {
     flag: "tcp-user-timeout",
     group: SESSIONS,
     value: "DURATION",
-    help: "How long sent data may stay unacknowledged before the other side counts as gone",
-    unset: Unset::Value("10s"),
-    good: "10s",
+    help: "How long the leader's host may be silent before a session to it ends",
+    unset: Unset::Value("30s"),
+    good: "30s",
+};
+
+pub(super) const CLIENT_TCP_USER_TIMEOUT: Setting = Setting {
+    flag: "client-tcp-user-timeout",
+    group: SESSIONS,
+    value: "DURATION",
+    help: "How long a client's host may be silent before its session ends",
+    unset: Unset::Value("1m"),
+    good: "1m",
+};
+
+pub(super) const SESSION_BUFFER: Setting = Setting {
+    flag: "session-buffer",
+    group: SESSIONS,
+    value: "SIZE",
+    help: "What the kernel may queue of a session whose client reads slowly; 0 leaves it to the system",
+    unset: Unset::Value("0"),
+    good: "96KiB",
+};
+
+pub(super) const SOURCE: Setting = Setting {
+    flag: "source",
+    group: SESSIONS,
+    value: "ADDRESSES",
+    help: "This host's IP addresses to reach leaders from, comma-separated; each has local ports of its own",
+    unset: Unset::Found("the system's choice"),
+    good: "10.0.0.5,10.0.0.6",
 };
 
 pub(super) const MAX_SESSIONS: Setting = Setting {

@@ -171,6 +171,8 @@ pub struct Room {
     pub sessions: usize,
     /// The hard limit of open files.
     pub files: usize,
+    /// Local ports for connections to one leader.
+    pub ports: usize,
 }
 
 impl Api {

@@ -37,6 +37,7 @@ pub(super) fn everything(settings: &Doctor, facts: &Facts) -> Vec<Check> {
     checks.extend(members::all(facts, finding));
     checks.push(lock::hold(settings.proxy.hold, ttl(facts)));
     checks.push(host::room(settings.proxy.max_sessions, facts.room));
+    checks.push(host::ports(settings.proxy.max_sessions, facts.room));
     checks
 }
 

@@ -35,6 +35,7 @@ pub(crate) use pipes::{MAX_PIPES, Pipes};
 pub(crate) use worker::Pair;
 use worker::{Mailbox, Parts, Worker};
 
+use super::socket::Limits;
 use crate::liveness::Beat;
 
 /// One end of a session.
@@ -68,8 +69,10 @@ pub(crate) struct Traffic {
     pub(crate) to_leader: IntCounter,
     /// Bytes delivered to the client.
     pub(crate) to_client: IntCounter,
-    /// TCP_USER_TIMEOUT of both sockets, as it was set on them.
-    pub(crate) user_timeout: Duration,
+    /// What clients' sockets were given.
+    pub(crate) client: Limits,
+    /// What leaders' sockets were given.
+    pub(crate) leader: Limits,
     /// How long a client's FIN waits for the leader's own.
     pub(crate) fin_patience: Duration,
 }

@@ -363,15 +363,8 @@ impl Tries {
 impl Shared {
     /// Connects to the leader, for this client.
     pub(super) async fn dial(&self, client: &Socket, leader: &Leader) -> Result<Socket, DialError> {
-        let Settings {
-            connect_timeout,
-            tcp_user_timeout,
-            ..
-        } = self.context.settings;
-        let dial = async |target| {
-            let own = socket::dialler(target, tcp_user_timeout).map_err(DialError::Own)?;
-            client.dial(own, target).await.map_err(DialError::from)
-        };
+        let Settings { connect_timeout, .. } = self.context.settings;
+        let dial = async |target| self.dialler.dial(client, target).await;
         connect(
             &leader.address,
             connect_timeout,

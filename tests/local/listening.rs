@@ -11,7 +11,7 @@ use super::support::{Backend, Rig, settings, within};
 #[tokio::test(flavor = "multi_thread")]
 async fn the_address_for_all_takes_clients_of_both_families() {
     let (rig, backend) = Rig::routed().await;
-    let proxy = Proxy::bind(&["[::]:0".parse().unwrap()], settings().tcp_user_timeout).unwrap();
+    let proxy = Proxy::bind(&["[::]:0".parse().unwrap()], &settings()).unwrap();
     let bound = proxy.local_addrs()[0];
     tokio::spawn(proxy.run(Arc::new(Context {
         slot: rig.slot.clone(),

@@ -4,7 +4,7 @@
 
 use std::process::{Command, Output, Stdio};
 
-const FLAGS: [&str; 23] = [
+const FLAGS: [&str; 26] = [
     "listen",
     "admin",
     "admin-token-file",
@@ -20,6 +20,9 @@ const FLAGS: [&str; 23] = [
     "failover-drain",
     "connect-timeout",
     "tcp-user-timeout",
+    "client-tcp-user-timeout",
+    "session-buffer",
+    "source",
     "max-sessions",
     "workers",
     "lame-duck",

@@ -46,6 +46,9 @@ pub fn settings() -> Settings {
         hold: Duration::from_secs(3600),
         connect_timeout: Duration::from_secs(30),
         tcp_user_timeout: Duration::from_secs(30),
+        client_tcp_user_timeout: Duration::from_secs(30),
+        session_buffer: 128 << 10,
+        sources: Vec::new(),
         max_sessions: 10_000,
         workers: 2,
     }
@@ -57,7 +60,7 @@ impl Rig {
     }
 
     pub async fn with(settings: Settings) -> Self {
-        let proxy = Proxy::bind(&["127.0.0.1:0".parse().unwrap()], settings.tcp_user_timeout).unwrap();
+        let proxy = Proxy::bind(&["127.0.0.1:0".parse().unwrap()], &settings).unwrap();
         let address = proxy.local_addrs()[0];
         let slot = Arc::new(LeaderSlot::new("nobody holds the lock"));
         let drain = Drain::default();
@@ -96,6 +99,7 @@ impl Rig {
     pub async fn with_user_timeout(tcp_user_timeout: Duration) -> (Self, Backend) {
         let rig = Self::with(Settings {
             tcp_user_timeout,
+            client_tcp_user_timeout: tcp_user_timeout,
             ..settings()
         })
         .await;

@@ -120,3 +120,20 @@ pub(super) fn room(wanted: usize, room: Room) -> Check {
         )
     }
 }
+
+pub(super) fn ports(wanted: usize, room: Room) -> Check {
+    let what = "local ports and --max-sessions";
+    let ports = match room.ports {
+        usize::MAX => "the range of local ports cannot be read".to_owned(),
+        ports => format!("{ports} local ports for connections to one leader"),
+    };
+    if room.ports >= wanted {
+        Check::ok(what, format!("{ports} here; {wanted} sessions fit"))
+    } else {
+        Check::warn(
+            what,
+            format!("{ports} here, fewer than {wanted} sessions"),
+            "where pgnorth runs, widen net.ipv4.ip_local_port_range, give more addresses with --source, or lower --max-sessions",
+        )
+    }
+}

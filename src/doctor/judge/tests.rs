@@ -122,6 +122,7 @@ fn healthy(settings: &Doctor) -> Facts {
         room: Room {
             sessions: 100_000,
             files: 1_000_000,
+            ports: 28_232,
         },
     }
 }
@@ -172,7 +173,7 @@ type Row = (&'static str, fn(&mut Facts), Level, &'static str);
 
 /// Name, what is broken, and words that stand in the one line which is not ok.
 #[rustfmt::skip]
-const ROWS: [Row; 49] = [
+const ROWS: [Row; 50] = [
     ("a right of the lock's kind: get", |f| take(f, "get endpoints"), Level::Fail, "right to get endpoints — not granted in namespace db: an overdue renewal of the lock counts as a silent API, so a fence may come late"),
     ("a right of the lock's kind: list", |f| take(f, "list endpoints"), Level::Fail, "grant verb list on endpoints"),
     ("list of pods", |f| take(f, "list pods"), Level::Fail, "every client is held"),
@@ -206,7 +207,8 @@ const ROWS: [Row; 49] = [
     ("TLS files", |f| f.tls_files = Some("/ca.crt: no such file".into()), Level::Fail, "TLS files — /ca.crt: no such file"),
     ("no token", |f| f.admin_token = Some(Err("/token: it is empty".into())), Level::Warn, "token for operators' orders — /token: it is empty; orders are refused"),
     ("no certificate for refusals", |f| f.refusal_certificate = Some(Err("/tls.crt: No such file".into())), Level::Fail, "certificate for refusals — /tls.crt: No such file; the proxy does not start"),
-    ("open files", |f| f.room = Room { sessions: 400, files: 1024 }, Level::Warn, "a hard limit of 1024 open files here has room for 400 sessions, not 10000"),
+    ("open files", |f| f.room = Room { sessions: 400, files: 1024, ports: 28_232 }, Level::Warn, "a hard limit of 1024 open files here has room for 400 sessions, not 10000"),
+    ("local ports", |f| f.room.ports = 5000, Level::Warn, "5000 local ports for connections to one leader here, fewer than 10000 sessions"),
     ("the leader out of reach", |f| f.members[0].postgres = Err("no answer within 1s".into()), Level::Fail, "demo-0, PostgreSQL — cannot connect to 10.0.0.7:5432: no answer within 1s; this is the leader"),
     ("a replica out of reach", |f| f.members[1].postgres = Err("connection refused".into()), Level::Warn, "demo-1, PostgreSQL — cannot connect"),
     ("no PostgreSQL there", |f| f.members[0].postgres = Ok(Greeting::Foreign), Level::Fail, "does not answer like PostgreSQL"),

@@ -180,7 +180,10 @@ impl Relay {
             Later::Fin => self.fin == Fin::Kept,
             Later::Linger => self.down.ended() && !self.up.ended(),
             // Bytes were sent since the last check that may be stuck.
-            Later::Check => self.up.has_moved_since_check() || self.down.has_moved_since_check() || self.stall.seen(),
+            Later::Check => {
+                let moved = self.up.has_moved_since_check() || self.down.has_moved_since_check();
+                moved || self.stall.seen()
+            }
             Later::Pipes => false,
         }
     }
@@ -229,10 +232,9 @@ impl Relay {
                 sink.believe_ready();
             }
         }
-        let timeout = tools.traffic.user_timeout;
-        if !timeout.is_zero() {
-            self.stall.check(&self.client.stream, &self.leader.stream, timeout);
-        }
+        let traffic = &tools.traffic;
+        self.stall
+            .check(&self.client.stream, traffic.client, &self.leader.stream, traffic.leader);
         for (flow, socket, side) in [
             (&self.up, &self.client, Side::Client),
             (&self.down, &self.leader, Side::Leader),

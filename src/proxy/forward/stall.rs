@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::set_tcp_user_timeout;
 
-use crate::proxy::socket;
+use crate::proxy::socket::{self, Limits};
 
 /// Which sockets have their TCP_USER_TIMEOUT lifted.
 #[derive(Debug, Default)]
@@ -28,10 +28,14 @@ impl Stall {
     }
 
     /// To be called at least four times per `user_timeout` while there may be unsent bytes.
-    pub(super) fn check(&mut self, client: &TcpStream, leader: &TcpStream, user_timeout: Duration) {
-        for (lifted, socket) in [(&mut self.client, client), (&mut self.leader, leader)] {
-            let unsent = has_unsent(socket);
-            if unsent != *lifted && set(socket, if unsent { Duration::ZERO } else { user_timeout }) {
+    pub(super) fn check(&mut self, client: &TcpStream, clients: Limits, leader: &TcpStream, leaders: Limits) {
+        for (lifted, socket, limits) in [(&mut self.client, client, clients), (&mut self.leader, leader, leaders)] {
+            if limits.user_timeout.is_zero() {
+                continue;
+            }
+            let unsent = has_unsent(socket, limits);
+            let timeout = if unsent { Duration::ZERO } else { limits.user_timeout };
+            if unsent != *lifted && set(socket, timeout) {
                 *lifted = unsent;
             }
         }
@@ -45,10 +49,9 @@ fn set(socket: &TcpStream, timeout: Duration) -> bool {
 
 /// Whether the kernel holds bytes that it has not yet sent for the first time. There is no safe call for SIOCOUTQNSD, but a socket with
 /// TCP_NOTSENT_LOWAT = 1 is writable exactly when there are none (and its buffer isn't full). An error counts as none.
-fn has_unsent(stream: &TcpStream) -> bool {
+fn has_unsent(stream: &TcpStream, limits: Limits) -> bool {
     let unsent = ask_for_unsent(stream);
-    // 0 is the system's default again.
-    let _gone = socket::set_notsent_lowat(stream, 0);
+    let _gone = socket::set_notsent_lowat(stream, limits.most_unsent());
     unsent
 }
 

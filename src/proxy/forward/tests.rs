@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
 
+use super::super::socket::Limits;
 use super::calls::{Calls, Kernel};
 use super::pipes::Pipes;
 use super::{Finish, Finished, Local, Message, Owner, Pair, Seat, Traffic, Workers};
@@ -22,6 +23,11 @@ use crate::liveness::Liveness;
 
 /// A lost wakeup would show as a hang.
 const HANG: Duration = Duration::from_secs(60);
+
+const LIMITS: Limits = Limits {
+    user_timeout: Duration::from_secs(10),
+    buffer: 128 << 10,
+};
 
 /// Workers, and what they count.
 struct Bench {
@@ -80,7 +86,8 @@ impl Bench {
             pipes,
             to_leader: IntCounter::new("up", "up").unwrap(),
             to_client: IntCounter::new("down", "down").unwrap(),
-            user_timeout: Duration::from_secs(10),
+            client: LIMITS,
+            leader: LIMITS,
             fin_patience,
         });
         let (workers, _ends) = Workers::start_with(2, &traffic, calls).unwrap();

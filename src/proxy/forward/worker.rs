@@ -188,10 +188,11 @@ impl Delays {
         Self {
             fin: traffic.fin_patience,
             linger: LINGER,
-            check: match traffic.user_timeout {
-                Duration::ZERO => LONGEST_CHECK,
-                timeout => (timeout / 4).min(LONGEST_CHECK),
-            },
+            check: [traffic.client, traffic.leader]
+                .iter()
+                .filter(|limits| !limits.user_timeout.is_zero())
+                .map(|limits| limits.user_timeout / 4)
+                .fold(LONGEST_CHECK, Duration::min),
             pipes: pipes::IDLE,
         }
     }

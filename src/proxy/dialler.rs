@@ -1,0 +1,107 @@
+//! One connection to the leader: from which of this host's addresses, and what it means that no port is left.
+
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::connect::DialError;
+use super::forward::Socket;
+use super::socket::{self, Limits};
+use crate::metrics::Metrics;
+
+/// Dials from its addresses in turn, so that each gives its share of local ports.
+#[derive(Debug)]
+pub(super) struct Dialler {
+    sources: Vec<IpAddr>,
+    next: AtomicUsize,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+}
+
+impl Dialler {
+    /// Without `sources` the system chooses the address.
+    pub(super) fn new(sources: Vec<IpAddr>, limits: Limits, metrics: Arc<Metrics>) -> Self {
+        Self {
+            sources,
+            next: AtomicUsize::new(0),
+            limits,
+            metrics,
+        }
+    }
+
+    /// Connects to `target` for this client. Cancel-safe.
+    pub(super) async fn dial(&self, client: &Socket, target: SocketAddr) -> Result<Socket, DialError> {
+        let mut error = None;
+        for source in self.candidates(target) {
+            match self.dial_from(source, client, target).await {
+                Err(used_up) if used_up.kind() == ErrorKind::AddrNotAvailable => error = Some(used_up),
+                dialled => return dialled.map_err(DialError::from),
+            }
+        }
+        self.metrics.dials_without_port.inc();
+        let cause = error.map_or_else(|| "none of --source fits".to_owned(), |error| error.to_string());
+        Err(DialError::Own(io::Error::new(
+            ErrorKind::AddrNotAvailable,
+            format!(
+                "no local port is free for {target} ({cause}): connections and those that were closed in the last minute use them all; widen \
+                 net.ipv4.ip_local_port_range, give more addresses with --source, or let clients pool their connections"
+            ),
+        )))
+    }
+
+    async fn dial_from(&self, source: Option<IpAddr>, client: &Socket, target: SocketAddr) -> io::Result<Socket> {
+        let own = socket::dialler(target, source, self.limits)?;
+        client.dial(own, target).await
+    }
+
+    /// The addresses of the target's family, another one first each time; `None` leaves the choice to the system.
+    fn candidates(&self, target: SocketAddr) -> Vec<Option<IpAddr>> {
+        let same_family = |source: &&IpAddr| source.is_ipv4() == target.is_ipv4();
+        let mut fitting: Vec<_> = self.sources.iter().filter(same_family).copied().map(Some).collect();
+        if fitting.is_empty() {
+            return vec![None];
+        }
+        let first = self.next.fetch_add(1, Ordering::Relaxed) % fitting.len();
+        fitting.rotate_left(first);
+        fitting
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn dialler(sources: &[&str]) -> Dialler {
+        let sources = sources.iter().map(|source| source.parse().unwrap()).collect();
+        let limits = Limits {
+            user_timeout: Duration::ZERO,
+            buffer: 0,
+        };
+        Dialler::new(sources, limits, Arc::default())
+    }
+
+    #[test]
+    fn sources_take_turns() {
+        let dialler = dialler(&["10.0.0.1", "10.0.0.2", "fd00::1"]);
+        let target = "10.1.0.1:5432".parse().unwrap();
+        let first = |_| dialler.candidates(target)[0].unwrap().to_string();
+        let firsts: Vec<_> = (0..4).map(first).collect();
+        assert_eq!(firsts, ["10.0.0.1", "10.0.0.2", "10.0.0.1", "10.0.0.2"]);
+        assert_eq!(
+            dialler.candidates(target).len(),
+            2,
+            "if one has no port left, the other is tried"
+        );
+    }
+
+    #[test]
+    fn a_family_without_a_source_is_left_to_the_system() {
+        assert_eq!(
+            dialler(&["10.0.0.1"]).candidates("[fd00::9]:5432".parse().unwrap()),
+            [None]
+        );
+        assert_eq!(dialler(&[]).candidates("10.1.0.1:5432".parse().unwrap()), [None]);
+    }
+}

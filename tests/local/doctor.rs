@@ -199,7 +199,7 @@ async fn without_kubernetes_members_are_asked_alone() {
     let outcome = examine(None, &["--patroni", &url]).await;
     assert_eq!(
         (outcome.code, outcome.of_level("ok").len()),
-        (Some(0), 5),
+        (Some(0), 6),
         "{:#?}",
         outcome.checks
     );

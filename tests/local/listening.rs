@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use pgnorth::proxy::{Context, Proxy, RefusalTls};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::support::{Backend, Rig, settings, within};
@@ -31,7 +32,9 @@ async fn the_address_for_all_takes_clients_of_both_families() {
         targets.push(SocketAddr::from((Ipv6Addr::LOCALHOST, bound.port())));
     }
     for target in targets {
-        let client = within("a client connects", TcpStream::connect(target)).await.unwrap();
+        let mut client = within("a client connects", TcpStream::connect(target)).await.unwrap();
+        // A client that says nothing is not dialled for.
+        client.write_all(b"?").await.unwrap();
         backend.accept().await;
         drop(client);
     }

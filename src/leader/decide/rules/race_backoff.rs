@@ -1,4 +1,4 @@
-//! `primary_race_backoff`: standbys put the race for a lost lock off while the leader writes. Patroni's master has it, 4.1.5 does not: what it would do is told here.
+//! `primary_race_backoff`: standbys put the race for a lost lock off while the leader writes. Patroni's master has it, 4.1.5 does not: what it does is told here.
 
 use super::*;
 
@@ -81,6 +81,16 @@ pub(super) const RACE_BACKOFF: &[Row] = &[
             .after(0.1)
             .must_fence()
     }),
+    (
+        "the API is silent, too, and b alone says that it is primary → route to b",
+        || {
+            a_unheard_for_ttl()
+                .api_silent()
+                .after(30.0)
+                .says("b", Role::Primary, "running", 2)
+                .must_route("b")
+        },
+    ),
     ("REST alone: a silent → the same", || {
         a_unheard_by_rest()
             .after(59.9)

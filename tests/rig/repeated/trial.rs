@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use pgnorth::ending::Ending;
 use tokio_postgres::Client;
 
 use super::accounts::{self, Endured, Term};
@@ -10,11 +11,6 @@ use super::faults::{Demand, Newcomers, Primary, Sessions};
 use super::{FAILOVER, SOON, WHOLE, wait_for_a_synchronous_standby};
 use crate::support::load::Load;
 use crate::support::{Member, Product, Rig, psql, session, wait_until};
-
-/// Endings of sessions that pgnorth itself has turned away.
-const TURNED_AWAY: [&str; 4] = ["hold_expired", "full", "shutdown", "failed"];
-/// Endings of sessions that pgnorth itself has cut.
-const CUT: [&str; 2] = ["leader_changed", "fenced"];
 
 /// Clients that insert through pgnorth while the primary changes, and what was seen of the primaries.
 pub struct Trial<'a> {
@@ -51,7 +47,7 @@ impl<'a> Trial<'a> {
     /// Strikes the primary, and checks what the fault demands; ends when a client is served by the primary afterwards.
     pub async fn endure(&mut self, demand: &Demand, old: &'a Member) {
         let idle = session(self.product.address()).await.expect("a session that stays");
-        let (changes, cuts) = (self.leader_changes().await, endings(&self.product, &CUT).await);
+        let (changes, cuts) = (self.leader_changes().await, endings(&self.product, cut).await);
         let began = Instant::now();
         let strike = async {
             demand.fault.strike(self.rig, old).await;
@@ -88,7 +84,7 @@ impl<'a> Trial<'a> {
         assert_eq!(self.leader_changes().await - changes, moved, "changes of leader");
         if demand.sessions == Sessions::Live {
             idle.simple_query("select 1").await.expect("the open session works");
-            assert_eq!(endings(&self.product, &CUT).await, cuts, "sessions cut by pgnorth");
+            assert_eq!(endings(&self.product, cut).await, cuts, "sessions cut by pgnorth");
         }
         let excused_until = match demand.newcomers(self.rig.dcs()) {
             Newcomers::None => None,
@@ -153,8 +149,8 @@ impl<'a> Trial<'a> {
         // First what is worst.
         accounts::check_rows(&attempts, self.rig.leader().await, &self.terms).await;
         accounts::check_failures(&attempts, &self.faults);
-        let turned_away = endings(&self.product, &TURNED_AWAY).await;
-        assert_eq!(turned_away, 0.0, "clients turned away by pgnorth");
+        let clients = endings(&self.product, turned_away).await;
+        assert_eq!(clients, 0.0, "clients turned away by pgnorth");
     }
 }
 
@@ -171,13 +167,31 @@ async fn sessions_end(sessions: Sessions, idle: &Client) -> Option<Instant> {
 }
 
 /// How many sessions have ended in one of these ways.
-async fn endings(product: &Product, endings: &[&str]) -> f64 {
+async fn endings(product: &Product, counts: fn(Ending) -> bool) -> f64 {
     let mut sum = 0.0;
-    for ending in endings {
+    for ending in Ending::ALL.into_iter().filter(|ending| counts(*ending)) {
         let count = product
-            .metric("pgnorth_sessions_ended_total", &[("ending", *ending)])
+            .metric("pgnorth_sessions_ended_total", &[("ending", ending.as_str())])
             .await;
         sum += count.expect("each ending is counted");
     }
     sum
+}
+
+/// The client got no session, and pgnorth is the one who said so. Each ending is named, so that a new one is not forgotten.
+fn turned_away(ending: Ending) -> bool {
+    use Ending::{
+        CancelDropped, CancelSent, ClientClosed, ClientLeft, ClientLost, CutByOperator, Failed, Fenced, Full,
+        HoldExpired, LeaderChanged, LeaderClosed, LeaderLost, NoStartup, QueueExpired, Shutdown, StartupExpired,
+    };
+    match ending {
+        HoldExpired | QueueExpired | StartupExpired | CancelDropped | Full | Shutdown | Failed => true,
+        ClientClosed | ClientLost | ClientLeft | NoStartup | LeaderClosed | LeaderLost | LeaderChanged | Fenced
+        | CutByOperator | CancelSent => false,
+    }
+}
+
+/// pgnorth itself has ended the session.
+fn cut(ending: Ending) -> bool {
+    matches!(ending, Ending::LeaderChanged | Ending::Fenced)
 }

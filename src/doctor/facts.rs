@@ -89,6 +89,8 @@ pub enum LeaderObject {
 pub struct Config {
     pub settings: ClusterSettings,
     pub loop_wait: Option<Duration>,
+    /// The primary stays one while Patroni cannot reach the Kubernetes API.
+    pub failsafe: bool,
 }
 
 /// What the watch of the lock brought.

@@ -5,6 +5,7 @@ mod host;
 mod lock;
 mod members;
 mod names;
+mod outage;
 pub(super) mod rights;
 mod tls;
 
@@ -35,6 +36,7 @@ pub(super) fn everything(settings: &Doctor, facts: &Facts) -> Vec<Check> {
     let finding = &settings.proxy.finding;
     checks.extend(cluster::seeds(&facts.seeds, finding));
     checks.extend(members::all(facts, finding));
+    checks.extend(outage::start(facts, finding));
     checks.push(lock::hold(settings.proxy.hold, ttl(facts)));
     checks.push(host::room(settings.proxy.max_sessions, facts.room));
     checks.push(host::ports(settings.proxy.max_sessions, facts.room));

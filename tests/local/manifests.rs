@@ -298,6 +298,44 @@ fn policies_leave_open_what_istio_needs() {
     assert!(items(&ambient["ingress"]).any(|rule| *rule == probes), "{ambient}");
 }
 
+/// `PGNORTH_PATRONI` leads to the members whatever the API says: by a headless Service over just these pods, or by the names that PGO's certificates hold.
+#[test]
+fn a_start_without_the_kubernetes_api_has_members_to_ask() {
+    for (name, objects) in examples() {
+        let finding = read(&settings_of(&objects)).unwrap().finding;
+        let kubernetes = finding.kubernetes.unwrap();
+        assert!(!finding.patroni.is_empty(), "{name}: PGNORTH_PATRONI is not set");
+        for url in finding.patroni {
+            let (host, port) = (url.host_str().unwrap(), url.port().unwrap());
+            let is_open = |rule: &Value| items(&rule["ports"]).any(|open| open["port"] == port);
+            let policy = &one(&objects, "NetworkPolicy")["spec"]["egress"];
+            assert!(items(policy).any(is_open), "{name}: the NetworkPolicy stops {url}");
+            // A certificate holds the members' names, and not the Service's.
+            let tls = finding.patroni_tls.ca.is_some();
+            assert_eq!(url.scheme(), if tls { "https" } else { "http" }, "{name}: {url}");
+            if tls {
+                let pods = format!(".{}-pods", kubernetes.scope.strip_suffix("-ha").unwrap());
+                assert!(host.ends_with(&pods), "{name}: {url}");
+                continue;
+            }
+            let service = objects
+                .iter()
+                .find(|object| object["kind"] == "Service" && object["metadata"]["name"] == host)
+                .unwrap_or_else(|| panic!("{name}: no Service {host}"));
+            let namespace = &one(&objects, "Deployment")["metadata"]["namespace"];
+            assert_eq!(service["metadata"]["namespace"], *namespace, "{name}");
+            let spec = &service["spec"];
+            assert_eq!(spec["clusterIP"], "None", "{name}: it leads to every member");
+            assert_eq!(spec["publishNotReadyAddresses"], true, "{name}");
+            assert_eq!(spec["ports"][0]["port"], port, "{name}");
+            for label in kubernetes.selector.split(',') {
+                let (label, value) = label.split_once('=').unwrap();
+                assert_eq!(spec["selector"][label], value, "{name}: {label}");
+            }
+        }
+    }
+}
+
 #[test]
 fn stackgres_members_listen_elsewhere() {
     let (_, objects) = examples().into_iter().find(|(name, _)| name == "stackgres").unwrap();

@@ -189,6 +189,14 @@ pub fn loop_wait(annotations: &Annotations) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
+/// `failsafe_mode`, from the annotation `config` of the config object.
+pub fn failsafe_mode(annotations: &Annotations) -> bool {
+    let config = annotations
+        .get("config")
+        .map(|text| serde_json::from_str::<Value>(text));
+    config.is_some_and(|config| config.is_ok_and(|config| is_on(&config["failsafe_mode"])))
+}
+
 /// A pod of the scope. `ip` is its address in Kubernetes' status: the fallback where `conn_url` is missing.
 pub fn pod(name: &str, annotations: &Annotations, ip: Option<&str>) -> Read<Pod> {
     #[derive(Default, Deserialize)]

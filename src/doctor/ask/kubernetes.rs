@@ -214,8 +214,11 @@ impl<'a> Cluster<'a> {
             match self.annotations(kind, &name).await {
                 Ok(Some(annotations)) => {
                     if let (Some(settings), _) = annotations::settings(&annotations) {
-                        let loop_wait = annotations::loop_wait(&annotations);
-                        return Ok(Some(Config { settings, loop_wait }));
+                        return Ok(Some(Config {
+                            settings,
+                            loop_wait: annotations::loop_wait(&annotations),
+                            failsafe: annotations::failsafe_mode(&annotations),
+                        }));
                     }
                 }
                 Ok(None) => {}

@@ -98,6 +98,7 @@ fn healthy(settings: &Doctor) -> Facts {
                 ..ClusterSettings::default()
             },
             loop_wait: Some(Duration::from_secs(10)),
+            failsafe: false,
         })),
         renewal: Ok(Renewal::Renewed {
             after: Duration::from_secs(4),
@@ -173,7 +174,7 @@ type Row = (&'static str, fn(&mut Facts), Level, &'static str);
 
 /// Name, what is broken, and words that stand in the one line which is not ok.
 #[rustfmt::skip]
-const ROWS: [Row; 50] = [
+const ROWS: [Row; 51] = [
     ("a right of the lock's kind: get", |f| take(f, "get endpoints"), Level::Fail, "right to get endpoints — not granted in namespace db: an overdue renewal of the lock counts as a silent API, so a fence may come late"),
     ("a right of the lock's kind: list", |f| take(f, "list endpoints"), Level::Fail, "grant verb list on endpoints"),
     ("list of pods", |f| take(f, "list pods"), Level::Fail, "every client is held"),
@@ -190,6 +191,7 @@ const ROWS: [Row; 50] = [
     ("no watch", |f| api(f).renewal = Err("its watch failed".into()), Level::Warn, "lock is renewed — not checked: because its watch failed"),
     ("pause", |f| if let Ok(Some(config)) = &mut api(f).config { config.settings.paused = true }, Level::Warn, "patronictl resume"),
     ("a standby cluster", |f| if let Ok(Some(config)) = &mut api(f).config { config.settings.standby_cluster = true }, Level::Fail, "accepts no writes"),
+    ("failsafe mode, and no --patroni", failsafe, Level::Warn, "--patroni http://demo-0:8008,http://demo-1:8008"),
     ("no configuration", |f| api(f).config = Ok(None), Level::Warn, "there is no object demo-config"),
     ("configuration forbidden", |f| api(f).config = Err("it is forbidden".into()), Level::Warn, "Patroni's configuration — not checked: because it is forbidden"),
     ("no pods", |f| api(f).pods = Ok(Vec::new()), Level::Fail, "0 pods in namespace db with cluster-name=demo; demo-0, which holds the lock, is not among them"),
@@ -225,6 +227,40 @@ const ROWS: [Row; 50] = [
     ("a silent REST API", |f| f.members[0].rest = silent(None), Level::Fail, "gives no answer: the words of the error; this is the leader"),
     ("no api_url", |f| f.members[1].rest = Rest::NotAsked("it has told no api_url".into()), Level::Warn, "not checked: because it has told no api_url"),
 ];
+
+fn failsafe(facts: &mut Facts) {
+    if let Ok(Some(config)) = &mut api(facts).config {
+        config.failsafe = true;
+    }
+}
+
+/// The primary stayed up through an outage of the API, and a pgnorth that was started in it found nobody.
+#[test]
+fn failsafe_mode_asks_for_patroni_by_names_that_outlive_a_pod() {
+    let told = |flags: &str, host: &str| {
+        let settings = settings(flags);
+        let mut facts = healthy(&settings);
+        failsafe(&mut facts);
+        facts.members[0].rest = Rest::Answered {
+            url: format!("https://{host}:8009"),
+            report: report(Role::Primary, 3),
+        };
+        let mut checks = everything(&settings, &facts).into_iter();
+        checks.find(|check| check.what == "--patroni")
+    };
+    for address in ["10.0.0.7", "[fd00::7]"] {
+        let asked = told("", address).unwrap().to_string();
+        let service = "--patroni https://demo-members:8009, and a headless Service demo-members in namespace db that selects cluster-name=demo";
+        assert!(asked.starts_with("warn  --patroni — not set"), "{asked}");
+        assert!(asked.contains(service) && asked.contains("certificate"), "{asked}");
+    }
+    let by_name = told("", "demo-0.pods").unwrap().to_string();
+    assert!(
+        by_name.ends_with("--patroni https://demo-0.pods:8009,http://demo-1:8008"),
+        "{by_name}"
+    );
+    assert_eq!(told("--patroni http://demo-0:8008", "10.0.0.7"), None);
+}
 
 #[test]
 fn what_is_wrong_is_said_in_one_line_and_the_others_stay_ok() {

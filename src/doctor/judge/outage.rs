@@ -1,0 +1,48 @@
+//! What a pgnorth that starts while the Kubernetes API is down would find.
+
+use url::{Host, Url};
+
+use crate::config::Finding;
+use crate::doctor::check::Check;
+use crate::doctor::facts::{Api, Facts, Rest};
+
+/// Asked for with failsafe mode alone: without it such an outage leaves no primary that could be found.
+pub(super) fn start(facts: &Facts, finding: &Finding) -> Option<Check> {
+    let api = facts.api.as_ref()?.as_ref().ok()?;
+    let failsafe = matches!(&api.config, Ok(Some(config)) if config.failsafe);
+    (failsafe && finding.patroni.is_empty()).then(|| {
+        Check::warn(
+            "--patroni",
+            "not set, and Patroni's failsafe mode is on: in an outage of the Kubernetes API it keeps the primary up, but a pgnorth that starts meanwhile knows no member to ask",
+            value(api, facts),
+        )
+    })
+}
+
+/// Names outlive the pods, addresses do not.
+fn value(api: &Api, facts: &Facts) -> String {
+    let urls: Vec<_> = facts.members.iter().filter_map(|member| url(&member.rest)).collect();
+    let is_name = |url: &Url| matches!(url.host(), Some(Host::Domain(_)));
+    if !urls.is_empty() && urls.iter().all(is_name) {
+        let shown: Vec<_> = urls.iter().map(|url| url.as_str().trim_end_matches('/')).collect();
+        return format!("--patroni {}", shown.join(","));
+    }
+    let of_an_address = urls.iter().find(|url| !is_name(url));
+    let scheme = of_an_address.map_or("http", Url::scheme);
+    let port = of_an_address.and_then(Url::port_or_known_default).unwrap_or(8008);
+    let (scope, namespace, selector) = (&api.scope, &api.namespace, &api.selector);
+    let certificate = match scheme {
+        "https" => ". The members' certificates must hold that name",
+        _ => "",
+    };
+    format!(
+        "--patroni {scheme}://{scope}-members:{port}, and a headless Service {scope}-members in namespace {namespace} that selects {selector} with publishNotReadyAddresses: true, as in deploy/examples/patroni/members.yaml{certificate}"
+    )
+}
+
+fn url(rest: &Rest) -> Option<Url> {
+    match rest {
+        Rest::Answered { url, .. } | Rest::Silent { url, .. } => url.parse().ok(),
+        Rest::NotAsked(_) => None,
+    }
+}

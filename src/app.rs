@@ -51,6 +51,8 @@ const OBSERVATIONS: usize = 1024;
 const COMPLAINTS: usize = 16;
 /// Without the lock to go by, members are asked each second with a deadline of one: what is older than this went unconfirmed twice.
 const REPORT_LIFE: Duration = Duration::from_secs(3);
+/// Observations of histograms wait in memory for as long.
+const UPKEEP: Duration = Duration::from_secs(5);
 const STARTING: &str = "neither the Kubernetes API nor a member's REST API has answered yet";
 
 /// Long-lived tasks: each yields its name and what went wrong, if it ends.
@@ -184,6 +186,8 @@ fn start_discovery(
     }
     let prober = Prober::new(client, planned, claim);
     tasks.spawn(async { ("the prober", done(prober.run()).await) });
+    let metrics = shared.metrics.clone();
+    tasks.spawn(async { ("the upkeep of metrics", done(upkeep(metrics)).await) });
     let discovery = Discovery {
         slot: shared.slot.clone(),
         metrics: shared.metrics.clone(),
@@ -211,6 +215,14 @@ fn start_discovery(
     let beat = shared.liveness.watch("control");
     tasks.spawn(async { ("the control thread's beat", done(beat.keep_beating()).await) });
     Ok(complain)
+}
+
+/// Keeps the histograms' memory flat while nobody scrapes.
+async fn upkeep(metrics: Arc<Metrics>) {
+    loop {
+        tokio::time::sleep(UPKEEP).await;
+        metrics.upkeep();
+    }
 }
 
 fn patroni_client(tls: &PatroniTls, metrics: Arc<Metrics>) -> Result<Client, TlsError> {

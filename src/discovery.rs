@@ -255,7 +255,7 @@ impl Discovery {
                         info!(leader = %leader, held_ms, %reason, "routing to the same leader again")
                     }
                     Some(last) => {
-                        self.metrics.leader_changes.inc();
+                        self.metrics.leader_changes.increment(1);
                         self.recorder.writable(now, last, leader, true);
                         info!(from = %last, to = %leader, timeline = leader.timeline, held_ms, %reason, "leader changed");
                         let held = format!("clients were held for {held_ms} ms");
@@ -269,7 +269,7 @@ impl Discovery {
             Course::Hold(Some(leader)) if verdict.primary().is_some() && told.last_leader.as_ref() != Some(leader) => {
                 told.held_since.get_or_insert(now);
                 if let Some(last) = &told.last_leader {
-                    self.metrics.leader_changes.inc();
+                    self.metrics.leader_changes.increment(1);
                     self.recorder.writable(now, last, leader, false);
                     info!(from = %last, to = %leader, timeline = leader.timeline, %reason, "leader changed; new clients stay held");
                     self.announce_change(last, leader, "new clients stay held", reason);
@@ -291,7 +291,7 @@ impl Discovery {
             Course::Fence => {
                 told.held_since.get_or_insert(now);
                 if from.is_some() {
-                    self.metrics.fences.inc();
+                    self.metrics.fences.increment(1);
                     let note = format!("every session ends, new clients wait: {reason}");
                     self.events.tell(Happening::Fenced, note);
                 }
@@ -349,15 +349,14 @@ impl Discovery {
     fn measure(&self, view: &View, told: &Told, now: Instant) {
         let course = &told.verdict.course;
         let leader = course.leader().map(|leader| leader.member.as_str());
-        self.metrics.routing.set(course.open_to().is_some().into());
-        self.metrics.held_by_operator.set(told.verdict.held.is_some().into());
+        self.metrics.routes(course.open_to().is_some());
+        self.metrics.operator_holds(told.verdict.held.is_some());
         self.metrics.course_is(course, &told.verdict.reason);
         self.metrics.leader_is(leader);
         let primaries = view.primaries(now, self.policy.report_life);
-        let strangers = i64::try_from(view.strangers().count()).unwrap_or(i64::MAX);
-        self.metrics.foreign_answers.set(strangers);
-        self.metrics.primaries.set(primaries.try_into().unwrap_or(i64::MAX));
-        self.metrics.lease_ttl_seconds.set(view.ttl().as_secs_f64());
+        self.metrics.foreign_answers_are(view.strangers().count());
+        self.metrics.primaries_are(primaries);
+        self.metrics.ttl_is(view.ttl());
         let holder = view.lock().and_then(|lock| lock.lock.holder.as_deref());
         if let Some(seen) = leader.or(holder).and_then(|member| view.lease_seen(member)) {
             self.metrics.lease_renewed(seen);

@@ -174,7 +174,7 @@ impl Publisher {
     /// Another publisher writes; the Service is looked at all the same, so that a mistake shows before this one is needed.
     async fn stand_by(&self, target: &mut Target, memory: &mut Memory) -> Result<Duration, Refused> {
         (memory.done, memory.last, memory.looked, memory.routing) = (None, None, None, false);
-        self.metrics.publish_behind.set(0);
+        self.metrics.publisher_is_behind(false);
         match target.look().await {
             Err(Trouble::Refused(refused)) => Err(refused),
             Err(trouble) => Ok(self.failed(target, memory, &trouble)),
@@ -205,7 +205,7 @@ impl Publisher {
             Err(Trouble::Refused(refused)) => Err(refused),
             Err(trouble) => Ok(self.failed(target, memory, &trouble)),
             Ok(written) => {
-                self.metrics.publish_behind.set(i64::from(written.yielded.is_some()));
+                self.metrics.publisher_is_behind(written.yielded.is_some());
                 match written.yielded {
                     Some(why) => self.yielded(target, memory, why),
                     None => self.told(target, term, &wanted, &before, written.changed, is_news, memory),
@@ -302,7 +302,7 @@ impl Publisher {
             }
             return;
         }
-        self.metrics.publish_seconds.observe(took.as_secs_f64());
+        self.metrics.publish_seconds.record(took);
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let reason = &term.reason;
         match &wanted.leader {
@@ -327,7 +327,7 @@ impl Publisher {
             return pause;
         }
         self.metrics.published(Published::Failed);
-        self.metrics.publish_behind.set(1);
+        self.metrics.publisher_is_behind(true);
         let why = trouble.to_string();
         let leader = self.slot.term().course.open_to().map(ToString::to_string);
         if memory.told.as_ref() != Some(&why) {

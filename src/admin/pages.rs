@@ -200,7 +200,7 @@ fn leader(term: &Term) -> Answer {
 
 fn metrics(facts: &Facts) -> String {
     let oldest = facts.waits.oldest(Instant::now()).unwrap_or_default();
-    facts.metrics.oldest_wait_seconds.set(oldest.as_secs_f64());
+    facts.metrics.oldest_wait_is(oldest);
     facts.metrics.render()
 }
 

@@ -145,7 +145,7 @@ impl Door {
 
     fn trouble(&mut self, error: &io::Error) {
         let context = &self.shared.context;
-        context.metrics.accept_errors.inc();
+        context.metrics.accept_errors.increment(1);
         self.failures += 1;
         if context.repeats.is_news(CANNOT_ACCEPT) {
             warn!(%error, "{CANNOT_ACCEPT}, trying on: they wait in the backlog");

@@ -39,7 +39,7 @@ impl Dialler {
                 dialled => return dialled.map_err(DialError::from),
             }
         }
-        self.metrics.dials_without_port.inc();
+        self.metrics.dials_without_port.increment(1);
         let cause = error.map_or_else(|| "none of --source fits".to_owned(), |error| error.to_string());
         Err(DialError::Own(io::Error::new(
             ErrorKind::AddrNotAvailable,

@@ -25,10 +25,10 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use prometheus::IntCounter;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use crate::metrics::Count;
 use calls::{Calls, Kernel};
 pub(crate) use local::{Local, Socket, accept};
 pub(crate) use pipes::{MAX_PIPES, Pipes};
@@ -66,9 +66,9 @@ pub(crate) struct Traffic {
     /// Where streaming directions get their pipes from.
     pub(crate) pipes: Pipes,
     /// Bytes delivered to the leader.
-    pub(crate) to_leader: IntCounter,
+    pub(crate) to_leader: Count,
     /// Bytes delivered to the client.
-    pub(crate) to_client: IntCounter,
+    pub(crate) to_client: Count,
     /// What clients' sockets were given.
     pub(crate) client: Limits,
     /// What leaders' sockets were given.

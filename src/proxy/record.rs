@@ -108,7 +108,7 @@ impl Record {
         self.context
             .metrics
             .hold_seconds
-            .observe(until.duration_since(self.begun).as_secs_f64());
+            .record(until.duration_since(self.begun));
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use prometheus::IntCounter;
+use crate::metrics::Count;
 use tracing::warn;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -25,7 +25,7 @@ struct Shared {
     waiting: Mutex<Waiting>,
     changed: Condvar,
     /// Every line that was lost.
-    lost: IntCounter,
+    lost: Count,
 }
 
 #[derive(Debug, Default)]
@@ -48,7 +48,7 @@ impl Queue {
     ///
     /// # Errors
     /// When there can be no further thread.
-    pub(super) fn start(sink: impl Write + Send + 'static, lost: IntCounter) -> io::Result<Self> {
+    pub(super) fn start(sink: impl Write + Send + 'static, lost: Count) -> io::Result<Self> {
         let queue = Self(Arc::new(Shared {
             waiting: Mutex::default(),
             changed: Condvar::new(),
@@ -190,7 +190,7 @@ mod tests {
     /// The queue, what is being written, and what lets a write end.
     fn stuck() -> (Queue, Receiver<Vec<u8>>, Sender<io::Result<()>>) {
         let ((written, seen), (let_go, allowed)) = (channel(), channel());
-        let lost = IntCounter::new("lost", "lost").unwrap();
+        let lost = Count::default();
         let queue = Queue::start(Stuck(written, allowed), lost).unwrap();
         (queue, seen, let_go)
     }

@@ -130,7 +130,10 @@ async fn look(mut seen: Series, pod: &Product) -> Series {
 
 fn series(metrics: &str) -> Series {
     let mut series = Series::new();
-    for line in metrics.lines().filter(|line| !line.starts_with('#')) {
+    for line in metrics
+        .lines()
+        .filter(|line| !line.starts_with('#') && !line.is_empty())
+    {
         let (name, _value) = line.rsplit_once(' ').unwrap();
         let (name, labels) = name.split_once('{').unwrap_or((name, ""));
         let of_metric = series.entry(name.to_owned()).or_default();

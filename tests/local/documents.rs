@@ -10,7 +10,7 @@ use std::process::Command;
 use pgnorth::ending::Ending;
 use pgnorth::leader::Course;
 use pgnorth::leader::reason::Reason;
-use pgnorth::metrics::Metrics;
+use pgnorth::metrics::{FAMILIES, Metrics};
 
 /// By flag: its variable and its default, as `--help` prints them ("none" where it prints none).
 type Settings = BTreeMap<String, (String, String)>;
@@ -255,15 +255,8 @@ fn between(text: &str, begin: &str, end: &str) -> Option<String> {
     Some(inside.to_owned())
 }
 
-/// The names in the source, since a metric without series is not rendered.
 pub fn declared_metrics() -> BTreeSet<String> {
-    let source = read("src/metrics.rs");
-    let (code, _tests) = source.split_once("#[cfg(test)]").unwrap();
-    let names = code.split('"').skip(1).step_by(2);
-    names
-        .filter(|text| text.starts_with("pgnorth_") || text.starts_with("process_"))
-        .map(str::to_owned)
-        .collect()
+    FAMILIES.iter().map(|family| family.name.to_owned()).collect()
 }
 
 pub fn every_series() -> String {

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Outside crates that only these files may name, by the beginning of their path below src/.
-const KEPT: [(&str, &[&str]); 7] = [
+const KEPT: [(&str, &[&str]); 8] = [
     (
         "kube",
         &[
@@ -28,6 +28,7 @@ const KEPT: [(&str, &[&str]); 7] = [
     ("hyper", &["discovery/patroni", "admin", "app/status"]),
     ("hyper_util", &["discovery/patroni", "admin", "app/status"]),
     ("http_body_util", &["discovery/patroni", "admin", "app/status"]),
+    ("metrics_exporter_prometheus", &["metrics.rs", "metrics/register.rs"]),
     ("socket2", &["proxy/socket.rs"]),
     ("rustix", &["proxy/forward", "app/files.rs"]),
 ];

@@ -13,13 +13,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use prometheus::IntCounter;
-
 use super::super::socket::Limits;
 use super::calls::{Calls, Kernel};
 use super::pipes::Pipes;
 use super::{Finish, Finished, Local, Message, Owner, Pair, Seat, Traffic, Workers};
 use crate::liveness::Liveness;
+use crate::metrics::Count;
 
 /// A lost wakeup would show as a hang.
 const HANG: Duration = Duration::from_secs(60);
@@ -84,8 +83,8 @@ impl Bench {
     fn with_patience(pipes: Pipes, calls: impl Fn() -> Box<dyn Calls>, fin_patience: Duration) -> Self {
         let traffic = Arc::new(Traffic {
             pipes,
-            to_leader: IntCounter::new("up", "up").unwrap(),
-            to_client: IntCounter::new("down", "down").unwrap(),
+            to_leader: Count::default(),
+            to_client: Count::default(),
             client: LIMITS,
             leader: LIMITS,
             fin_patience,

@@ -1,0 +1,149 @@
+//! The exposition: families, help, and series that move.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+fn rendered() -> String {
+    let metrics = Metrics::new();
+    metrics.leader_is(Some("pg-0"));
+    metrics.source_is_up("kubernetes", true);
+    metrics.build_is("0", "unknown");
+    metrics.cluster_is("demo");
+    metrics.course_is(&Course::Hold(None), &Reason::Starting);
+    metrics.render()
+}
+
+#[test]
+fn every_row_of_the_table_is_exposed_with_its_kind_and_help_and_nothing_else() {
+    let text = rendered();
+    for family in FAMILIES {
+        let head = format!(
+            "# HELP {} {}\n# TYPE {} {}\n",
+            family.name,
+            family.help,
+            family.name,
+            family.kind.as_str()
+        );
+        assert!(text.contains(&head), "{head}in\n{text}");
+    }
+    let exposed: BTreeSet<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+        .collect();
+    let declared: BTreeSet<_> = FAMILIES.iter().map(|family| family.name).collect();
+    assert_eq!(exposed, declared);
+    assert_eq!(declared.len(), FAMILIES.len(), "a name stands twice");
+}
+
+#[test]
+fn every_series_has_the_labels_of_its_row() {
+    let text = rendered();
+    for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+        let (series, _) = line.rsplit_once(' ').unwrap();
+        let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+        let family = FAMILIES
+            .iter()
+            .find(|family| {
+                let suffix = name.strip_prefix(family.name);
+                suffix.is_some_and(|suffix| ["", "_bucket", "_sum", "_count"].contains(&suffix))
+            })
+            .unwrap_or_else(|| panic!("{name} has no row"));
+        let names = labels
+            .trim_end_matches('}')
+            .split(',')
+            .filter_map(|label| Some(label.split_once('=')?.0));
+        let names: Vec<_> = names.filter(|name| *name != "le").collect();
+        assert_eq!(names, family.labels, "{line}");
+    }
+}
+
+#[test]
+fn a_former_leader_state_and_scope_go_to_zero() {
+    let metrics = Metrics::new();
+    metrics.leader_is(Some("pg-0"));
+    metrics.leader_is(Some("pg-1"));
+    metrics.cluster_is("demo");
+    metrics.course_is(&Course::Hold(None), &Reason::Starting);
+    metrics.course_is(&Course::Hold(None), &Reason::Released);
+    let text = metrics.render();
+    for line in [
+        "pgnorth_leader_info{member=\"pg-0\"} 0",
+        "pgnorth_leader_info{member=\"pg-1\"} 1",
+        "pgnorth_cluster_info{scope=\"\"} 0",
+        "pgnorth_cluster_info{scope=\"demo\"} 1",
+        "pgnorth_course_info{course=\"hold\",reason=\"starting\"} 0",
+        "pgnorth_course_info{course=\"hold\",reason=\"released\"} 1",
+    ] {
+        assert!(text.lines().any(|told| told == line), "{line} in\n{text}");
+    }
+    metrics.leader_is(None);
+    assert!(metrics.render().contains("pgnorth_leader_info{member=\"pg-1\"} 0\n"));
+    metrics.leader_is(Some("pg-1"));
+    assert!(metrics.render().contains("pgnorth_leader_info{member=\"pg-1\"} 1\n"));
+}
+
+/// A label's value may hold anything that Patroni allows in a name.
+#[test]
+fn values_from_outside_are_escaped() {
+    let metrics = Metrics::new();
+    metrics.cluster_is("a\"b\\c\nd");
+    assert!(
+        metrics
+            .render()
+            .contains(r#"pgnorth_cluster_info{scope="a\"b\\c\nd"} 1"#)
+    );
+}
+
+#[test]
+fn what_is_read_back_is_what_is_exposed() {
+    let metrics = Metrics::new();
+    metrics.ended(Ending::Full);
+    metrics.bytes_to_client.inc_by(7);
+    metrics.sessions(SessionState::Held).set(3);
+    metrics.sessions(SessionState::Held).dec();
+    let text = metrics.render();
+    assert_eq!((metrics.endings(Ending::Full), metrics.bytes_to_client.get()), (1, 7));
+    for line in [
+        "pgnorth_sessions_ended_total{ending=\"full\"} 1\n",
+        "pgnorth_forwarded_bytes_total{direction=\"leader_to_client\"} 7\n",
+        "pgnorth_sessions{state=\"held\"} 2\n",
+    ] {
+        assert!(text.contains(line), "{line} in\n{text}");
+    }
+}
+
+/// A day without a scrape, 100 sessions a second, upkeep each five seconds: memory stays what it was after the first minutes.
+#[test]
+fn a_day_without_a_scrape_costs_no_memory() {
+    fn resident_kib() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+    let metrics = Metrics::new();
+    let five_seconds = |metrics: &Metrics| {
+        for _ in 0..500 {
+            metrics.hold_seconds.record(0.002);
+            metrics.dialled(Outcome::Ok, Duration::from_millis(1));
+        }
+        metrics.upkeep();
+    };
+    (0..100).for_each(|_| five_seconds(&metrics));
+    let before = resident_kib();
+    (0..24 * 60 * 12).for_each(|_| five_seconds(&metrics));
+    let grown = resident_kib().saturating_sub(before);
+    // 8.6 million observations of 8 bytes would be 135 MiB. Other tests run at the same time, so there is room for them.
+    assert!(grown < 64 << 10, "grown by {grown} KiB");
+    assert!(metrics.render().contains("pgnorth_hold_seconds_count 8690000\n"));
+}
+
+#[test]
+fn the_process_started_just_now() {
+    let text = Metrics::new().render();
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix("process_start_time_seconds "));
+    let started: f64 = value.unwrap().parse().unwrap();
+    assert!((since_1970(SystemTime::now()) - started).abs() < 3600.0, "{started}");
+}

@@ -8,6 +8,7 @@ mod connect;
 mod dialler;
 mod forward;
 mod hold;
+mod login;
 mod opening;
 mod pending;
 mod record;

@@ -3,17 +3,18 @@
 //! A leader that answers the start-up with 57P03 (starting up, shutting down, in recovery), or breaks before it has answered at all, has done nothing for
 //! this client: the client goes back to waiting, and its first packet is sent again. One of a crowd that was held waits in the same way where the leader has no
 //! connection free (53300). This is the only place that looks into what a client and a server say, and it stops with the first answer. Inside TLS nothing can be
-//! seen: there the look-ahead on Patroni's state has to suffice.
+//! seen: there the look-ahead on Patroni's state has to suffice. A client that was held is followed until its login is over, but only to know when.
 
 use std::io::{self, ErrorKind};
 use std::pin::pin;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::forward::Socket;
 use super::hold::Turn;
+use super::login::Login;
 
 /// PostgreSQL's own MAX_STARTUP_PACKET_LENGTH.
 const LONGEST: usize = 10_000;
@@ -21,9 +22,10 @@ const LONGEST: usize = 10_000;
 const LONGEST_ERROR: usize = 8192;
 /// A client that has begun and does not go on: after this it no longer keeps others from dialling.
 const CLIENT_PATIENCE: Duration = Duration::from_millis(250);
-/// The same in a TLS handshake, which costs a client's machine something, too: one that has many clients needs a moment for each.
-const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(1);
-/// A leader that is asked and does not answer: it is hung, or authentication is slow. Long enough that a busy leader is not asked by everybody at once.
+/// The same in a login, where TLS and SCRAM cost a client's machine something, too: one that has many clients needs a moment for each.
+const LOGIN_PATIENCE: Duration = Duration::from_secs(1);
+/// A leader that is asked and does not answer: it is hung, or authentication is slow. Long enough that a busy leader is not asked by everybody at once. It bounds the
+/// rest of a login as a whole, too.
 const LEADER_PATIENCE: Duration = Duration::from_secs(5);
 /// A request for encryption, declined.
 pub(super) const NO: u8 = b'N';
@@ -33,9 +35,6 @@ const YES: u8 = b'S';
 const NOT_YET: &[u8] = b"57P03";
 /// too_many_connections.
 const FULL: &[u8] = b"53300";
-/// What a leader says in a TLS handshake until it has done the costly part, and forked, and knows the user: its part of the handshake, and its answer to the
-/// client's start-up (or, before TLS 1.3, the handshake's end).
-const HANDSHAKE_ANSWERS: u32 = 2;
 
 // Request codes and versions (PostgreSQL's pqcomm.h): the major number stands in the upper half.
 const CANCEL_REQUEST: u32 = 1234 << 16 | 5678;
@@ -93,8 +92,8 @@ pub(super) struct Opening {
     heard: Vec<u8>,
     answered: bool,
     moved: (u64, u64),
-    /// The leader has agreed to TLS.
-    encrypts: bool,
+    /// What is left of the login, where the leader's first answer does not end it.
+    login: Option<Login>,
     /// The client had to wait, so it is one of many that are let go together.
     pub(super) waited: bool,
     /// A leader without a free connection is asked again, instead of passing its error on.
@@ -187,7 +186,7 @@ impl Opening {
                 Some(Packet::Cancel) | None => Vec::new(),
             };
             self.moved.0 += self.heard.len() as u64;
-            self.heard.clear();
+            let sent = std::mem::take(&mut self.heard);
             if packet == Some(Packet::Encryption) && answer == [NO] {
                 // Declined: the client begins anew in plaintext, with any leader.
                 self.pass_on(&answer, client).await;
@@ -195,34 +194,43 @@ impl Opening {
             }
             self.answered = true;
             self.pass_on(&answer, client).await;
-            self.encrypts = packet == Some(Packet::Encryption) && answer == [YES];
+            self.login = match packet {
+                Some(Packet::Encryption) => (answer == [YES]).then(Login::encrypted),
+                Some(Packet::Session) => Login::challenged(&answer),
+                Some(Packet::Cancel) => None,
+                None => Login::direct(&sent),
+            };
             return Ok(());
         }
     }
 
-    /// Passes a TLS handshake on, with the client's turn still taken: the leader's one byte so far says that it has forked, and the costly part is yet to come. It ends
-    /// when the leader has answered so often, or one side stops: then it is for the relay, as all the rest. Where the client did not have to wait, there is no crowd,
-    /// and nothing to do. Each wait is bounded by the patience with that side. Not cancel-safe: nobody knows what was passed on.
-    pub(super) async fn handshake(&mut self, client: &Socket, leader: &Socket) {
-        if !(self.encrypts && self.waited) {
+    /// Passes the rest of a login on, with the client's turn still taken: behind the first answer the leader has forked, and the costly part is yet to come. It ends with the
+    /// leader's greeting, or when a side stops or takes too long: then it is for the relay, as all the rest. Where the client did not have to wait, there is no crowd,
+    /// and nothing to do. Not cancel-safe: nobody knows what was passed on.
+    pub(super) async fn log_in(&mut self, client: &Socket, leader: &Socket) {
+        let Some(mut login) = self.login.take().filter(|_| self.waited) else {
             return;
-        }
-        let (mut answers, mut asked) = (0, false);
-        while answers < HANDSHAKE_ANSWERS {
-            let patience = if asked { LEADER_PATIENCE } else { HANDSHAKE_PATIENCE };
+        };
+        let latest = Instant::now() + LEADER_PATIENCE;
+        loop {
+            let patience = match login.asked {
+                true => latest,
+                false => latest.min(Instant::now() + LOGIN_PATIENCE),
+            };
             tokio::select! {
                 biased;
                 said = leader.receive() => match said {
                     Ok(said) if !said.is_empty() => {
-                        answers += u32::from(asked);
-                        asked = false;
                         self.pass_on(&said, client).await;
+                        if login.leader_said(&said) {
+                            return;
+                        }
                     }
                     _ => return,
                 },
                 said = client.receive() => match said {
                     Ok(said) if !said.is_empty() => {
-                        asked = true;
+                        login.client_said(&said);
                         if leader.send(&said).await.is_err() {
                             return;
                         }
@@ -230,7 +238,7 @@ impl Opening {
                     }
                     _ => return,
                 },
-                () = sleep(patience) => return,
+                () = sleep_until(patience) => return,
             }
         }
     }

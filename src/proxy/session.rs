@@ -202,7 +202,7 @@ impl Session {
                             biased;
                             // The pair is asked for it next.
                             () = lease.ended() => {}
-                            () = opening.handshake(&self.client, &leader) => {}
+                            () = opening.log_in(&self.client, &leader) => {}
                         }
                     }
                     record.forwarding(&lease.leader, &leader);

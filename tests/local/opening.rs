@@ -204,35 +204,64 @@ async fn who_finds_no_free_connection_in_time_gets_the_leaders_own_error() {
     rig.ends(Ending::LeaderClosed, 1).await;
 }
 
+/// A record of TLS.
+fn record(kind: u8, length: u16) -> Vec<u8> {
+    let [high, low] = length.to_be_bytes();
+    let mut record = vec![kind, 3, 3, high, low];
+    record.resize(5 + usize::from(length), 0);
+    record
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_held_client_keeps_its_turn_through_the_tls_handshake() {
-    // A client that takes longer than 1 s to go on loses it, as it should; on a busy machine this one may.
-    let (rig, mut client, mut leader) = within("a handshake with the turn kept", async {
-        loop {
-            let rig = Rig::start().await;
-            let (mut client, backend) = held(&rig, SSL_REQUEST).await;
-            let mut leader = backend.accept().await;
-            assert_eq!(read_exactly(&mut leader, SSL_REQUEST.len()).await, SSL_REQUEST);
-            leader.write_all(b"S").await.unwrap();
-            assert_eq!(read_exactly(&mut client, 1).await, b"S");
-            client.write_all(b"hello").await.unwrap();
-            assert_eq!(read_exactly(&mut leader, 5).await, b"hello");
-            if rig.sessions(SessionState::Dialling) == 1 {
-                break (rig, client, leader);
-            }
+async fn a_held_client_keeps_its_turn_until_its_login_is_over() {
+    let (handshake, data) = (22, 23);
+    let tls: &[(&[u8], &[u8])] = &[
+        (SSL_REQUEST, b"S"),
+        (&record(handshake, 288), &record(handshake, 88)),
+        (
+            &record(handshake, 321),
+            &[record(handshake, 155), record(data, 795)].concat(),
+        ),
+        (&[record(data, 69), record(data, 73)].concat(), &record(data, 60)),
+        (&record(data, 98), &record(data, 110)),
+        (&record(data, 198), &record(data, 480)),
+    ];
+    let plain: &[(&[u8], &[u8])] = &[
+        (&startup(), b"R\0\0\0\x17\0\0\0\nSCRAM-SHA-256\0\0"),
+        (&[b'p'; 55], &[b'R'; 93]),
+        (&[b'p'; 109], &[b'R'; 463]),
+    ];
+    let direct = &tls[1..];
+    // A client or a leader that takes longer than 1 and 5 s loses it, as it should; on a busy machine these may.
+    for (name, conversation) in [("TLS", tls), ("plaintext", plain), ("TLS without a request", direct)] {
+        within(&format!("a login with the turn kept, {name}"), async {
+            while !keeps_its_turn(conversation).await {}
+        })
+        .await;
+    }
+}
+
+/// Whether a held client that says this, and is answered like this, has its turn until just before the last answer; it must not have it afterwards.
+async fn keeps_its_turn(conversation: &[(&[u8], &[u8])]) -> bool {
+    let rig = Rig::start().await;
+    let (mut client, backend) = held(&rig, conversation[0].0).await;
+    let mut leader = backend.accept().await;
+    let mut kept = true;
+    for (at, (said, answered)) in conversation.iter().enumerate() {
+        if at > 0 {
+            client.write_all(said).await.unwrap();
         }
-    })
-    .await;
-    for (said, answered) in [(&b"finished, start-up"[..], b"hello"), (b"password", b"which")] {
+        assert_eq!(read_exactly(&mut leader, said.len()).await, *said);
+        kept &= rig.sessions(SessionState::Dialling) == 1;
         leader.write_all(answered).await.unwrap();
-        assert_eq!(read_exactly(&mut client, 5).await, answered);
-        client.write_all(said).await.unwrap();
-        assert_eq!(read_exactly(&mut leader, said.len()).await, said);
+        assert_eq!(read_exactly(&mut client, answered.len()).await, *answered);
     }
     rig.reaches(SessionState::Forwarding, 1).await;
     drop(client);
     drop(leader);
     rig.ends(Ending::ClientClosed, 1).await;
-    assert_eq!(rig.metrics.bytes_to_leader.get(), 8 + 5 + 18 + 8);
-    assert_eq!(rig.metrics.bytes_to_client.get(), 1 + 5 + 5);
+    let sum = |side: fn(&(&[u8], &[u8])) -> usize| conversation.iter().map(side).sum::<usize>() as u64;
+    assert_eq!(rig.metrics.bytes_to_leader.get(), sum(|(said, _)| said.len()));
+    assert_eq!(rig.metrics.bytes_to_client.get(), sum(|(_, answered)| answered.len()));
+    kept
 }

@@ -1,0 +1,210 @@
+//! A login behind the leader's first answer, as far as it can be told from outside. TLS shows the kind and the length of its records, and that is enough; nothing is
+//! deciphered.
+
+/// PostgreSQL sends AuthenticationOk, its parameters, the cancellation key and ReadyForQuery in one write, of some 400 bytes. What it says before in a login, behind
+/// the TLS handshake, is shorter: a SASL challenge has about 100 bytes. An error may be as long, and ends a login, too.
+const GREETING: usize = 256;
+/// TLS's content type of all that is enciphered, except before TLS 1.3 in the handshake.
+const APPLICATION_DATA: u8 = 23;
+/// What a ClientHello begins with: a handshake record of TLS.
+const CLIENT_HELLO: &[u8] = &[22, 3];
+/// AuthenticationOk: no challenge, and the greeting follows in the same write.
+const OK: &[u8] = &[0; 4];
+
+/// A login that is under way.
+#[derive(Debug)]
+pub(super) struct Login {
+    client: Records,
+    leader: Records,
+    /// The handshake is over as far as the leader is concerned: what it sends now is no certificate.
+    is_past_handshake: bool,
+    is_encrypted: bool,
+    /// The leader owes an answer.
+    pub(super) asked: bool,
+}
+
+/// The records of one direction of TLS (RFC 8446, 5.1).
+#[derive(Debug, Default)]
+struct Records {
+    header: Vec<u8>,
+    /// How much of the record's body is yet to come.
+    left: usize,
+}
+
+impl Login {
+    /// Begins behind the leader's consent to TLS.
+    pub(super) fn encrypted() -> Self {
+        Self {
+            client: Records::default(),
+            leader: Records::default(),
+            is_past_handshake: false,
+            is_encrypted: true,
+            asked: false,
+        }
+    }
+
+    /// Begins with a client's first bytes, if they are TLS without a request (`sslnegotiation=direct`).
+    pub(super) fn direct(first: &[u8]) -> Option<Self> {
+        let mut login = first.starts_with(CLIENT_HELLO).then(Self::encrypted)?;
+        login.client_said(first);
+        Some(login)
+    }
+
+    /// Begins behind the leader's answer to a start-up in plaintext, if that asks for a password or the like.
+    pub(super) fn challenged(answer: &[u8]) -> Option<Self> {
+        let code = answer.get(5..9)?;
+        (answer[0] == b'R' && code != OK).then(|| Self {
+            is_encrypted: false,
+            ..Self::encrypted()
+        })
+    }
+
+    pub(super) fn client_said(&mut self, bytes: &[u8]) {
+        self.asked = true;
+        // Before TLS 1.3 it is the start-up, since then it is the end of the client's part of the handshake.
+        self.is_past_handshake |= self.client.longest(bytes) > 0;
+    }
+
+    /// Whether the login is over.
+    pub(super) fn leader_said(&mut self, bytes: &[u8]) -> bool {
+        self.asked = false;
+        match self.is_encrypted {
+            true => self.leader.longest(bytes) >= GREETING && self.is_past_handshake,
+            false => bytes.len() >= GREETING,
+        }
+    }
+}
+
+impl Records {
+    /// The length of the longest record of application data that begins in these bytes, which follow the last ones.
+    fn longest(&mut self, mut bytes: &[u8]) -> usize {
+        let mut longest = 0;
+        while let Some((first, rest)) = bytes.split_first() {
+            if self.left > 0 {
+                let body = self.left.min(bytes.len());
+                self.left -= body;
+                bytes = &bytes[body..];
+                continue;
+            }
+            self.header.push(*first);
+            bytes = rest;
+            if let [kind, _, _, high, low] = self.header[..] {
+                self.left = u16::from_be_bytes([high, low]).into();
+                self.header.clear();
+                if kind == APPLICATION_DATA {
+                    longest = longest.max(self.left);
+                }
+            }
+        }
+        longest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLIENT: bool = false;
+    const LEADER: bool = true;
+
+    /// Who spoke, and the kinds and lengths of the records.
+    type Said = (bool, Vec<(u8, u16)>);
+
+    fn records(kinds_and_lengths: &[(u8, u16)]) -> Vec<u8> {
+        let record = |(kind, length): &(u8, u16)| {
+            let [high, low] = length.to_be_bytes();
+            let mut record = vec![*kind, 3, 3, high, low];
+            record.resize(5 + usize::from(*length), 23);
+            record
+        };
+        kinds_and_lengths.iter().flat_map(record).collect()
+    }
+
+    /// What psql 15 and PostgreSQL 15 said, in records; the last is the greeting.
+    fn conversations() -> Vec<(&'static str, Vec<Said>)> {
+        let hello = || {
+            vec![
+                (CLIENT, vec![(22, 288)]),
+                // PostgreSQL's curve is not the one that OpenSSL guesses: HelloRetryRequest.
+                (LEADER, vec![(22, 88), (20, 1)]),
+                (CLIENT, vec![(20, 1), (22, 321)]),
+                (LEADER, vec![(22, 155), (23, 23), (23, 795), (23, 281), (23, 69)]),
+            ]
+        };
+        let tls12 = || {
+            vec![
+                (CLIENT, vec![(22, 183)]),
+                (LEADER, vec![(22, 61), (22, 775), (22, 333), (22, 4)]),
+                (CLIENT, vec![(22, 70), (20, 1), (22, 40)]),
+                (LEADER, vec![(20, 1), (22, 40)]),
+            ]
+        };
+        let trust = vec![
+            (CLIENT, vec![(23, 69)]),
+            (CLIENT, vec![(23, 73)]),
+            (LEADER, vec![(23, 425)]),
+        ];
+        let tickets = vec![
+            (CLIENT, vec![(23, 69)]),
+            (LEADER, vec![(23, 74), (23, 74)]),
+            (CLIENT, vec![(23, 73)]),
+            (LEADER, vec![(23, 425)]),
+        ];
+        let scram = vec![
+            (CLIENT, vec![(23, 69), (23, 73)]),
+            (LEADER, vec![(23, 60)]),
+            (CLIENT, vec![(23, 98)]),
+            (LEADER, vec![(23, 110)]),
+            (CLIENT, vec![(23, 198)]),
+            (LEADER, vec![(23, 480)]),
+        ];
+        let trust12 = vec![(CLIENT, vec![(23, 80)]), (LEADER, vec![(23, 432)])];
+        vec![
+            ("TLS 1.3, trust", [hello(), trust].concat()),
+            ("TLS 1.3, tickets (made up)", [hello(), tickets].concat()),
+            ("TLS 1.3, SCRAM", [hello(), scram].concat()),
+            ("TLS 1.2, trust", [tls12(), trust12].concat()),
+        ]
+    }
+
+    #[test]
+    fn a_tls_login_is_over_with_the_greeting_however_its_records_are_cut() {
+        for (name, conversation) in conversations() {
+            for piece in [1, 4, 7, 4096] {
+                let mut login = Login::encrypted();
+                let last = conversation.len() - 1;
+                for (at, (who, said)) in conversation.iter().enumerate() {
+                    let mut over = false;
+                    for piece in records(said).chunks(piece) {
+                        match *who {
+                            LEADER => over |= login.leader_said(piece),
+                            CLIENT => login.client_said(piece),
+                        }
+                    }
+                    assert_eq!(over, at == last, "{name}, step {at}, in pieces of {piece}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_plaintext_login_is_over_with_the_greeting_too() {
+        let challenge = |code: u8| [b'R', 0, 0, 0, 23, 0, 0, 0, code, b'S'];
+        assert!(Login::challenged(&challenge(0)).is_none(), "AuthenticationOk");
+        assert!(Login::challenged(b"E\0\0\0\x0fC28P01\0Mx\0\0").is_none());
+        assert!(Login::challenged(b"R").is_none());
+        let mut login = Login::challenged(&challenge(10)).unwrap();
+        assert!(!login.leader_said(&[b'R'; 93]));
+        assert!(login.leader_said(&[b'R'; 463]));
+    }
+
+    #[test]
+    fn tls_without_a_request_is_known_by_its_first_record() {
+        assert!(Login::direct(b"GET / HTTP/1.1").is_none());
+        let mut login = Login::direct(&records(&[(22, 288)])).unwrap();
+        assert!(login.asked);
+        assert!(!login.leader_said(&records(&[(22, 155), (23, 795)])), "a certificate");
+        login.client_said(&records(&[(23, 69), (23, 73)]));
+        assert!(login.leader_said(&records(&[(23, 425)])));
+    }
+}

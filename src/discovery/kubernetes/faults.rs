@@ -148,7 +148,9 @@ impl Faults {
         let (since, logged) = self.forbidden.get_or_insert((Instant::now(), false));
         if since.elapsed() < ROLES_LOAD {
             let why = format!(
-                "{title}: forbidden for the moment, and allowed before, as by an API server that has just started and has not loaded its roles yet"
+                "{title}: forbidden, perhaps for the moment: {} (requests were allowed before, and an API server that has just started forbids \
+                 everything until it has loaded its roles)",
+                root(error)
             );
             match self.count {
                 1 => info!("{why}"),
@@ -242,6 +244,8 @@ mod tests {
         for _ in 0..3 {
             let Fault { pause, why } = faults.happened(&forbidden());
             assert!(why.contains("for the moment") && !why.contains("needs"), "{why}");
+            // The API's own words name verb and resource.
+            assert!(why.contains(&root(&forbidden())), "{why}");
             sleep(pause).await;
         }
         faults.answered();

@@ -3,7 +3,7 @@
 # Where install.sh keeps what does not come from Debian's archive: the test rig and cargo-deny are looked for there.
 cache = $(shell tests/support/install.sh where)
 
-.PHONY: help run switchover test test-integrity test-random test-manifests test-drivers pictures image-test bench-failover bench-forward check advisories sbom build clean
+.PHONY: help run switchover test test-integrity test-memory test-random test-manifests test-drivers pictures image-test bench-failover bench-forward check advisories sbom build clean
 .DEFAULT_GOAL := help
 
 help:
@@ -11,6 +11,7 @@ help:
 	@echo 'make switchover   in another terminal: moves the leader of that cluster, and pgnorth follows (PORT=)'
 	@echo 'make test         all tests, with a real PostgreSQL, Patroni and Kubernetes API'
 	@echo 'make test-integrity  ten thousand random sessions, every byte compared, and as many as that with faults put in; some minutes (SESSIONS=, SEED=)'
+	@echo 'make test-memory  a thousand clients that do not read, and a pgnorth with 512 MiB; a minute. Root (READERS=, BUFFERS=)'
 	@echo 'make test-random  random faults in a row on one cluster; 50 take about half an hour (FAULTS=, SEED= to repeat a run)'
 	@echo 'make pictures     the pictures of deploy/monitoring/README.md, from a real run of some minutes (FOLDER=target/pictures)'
 	@echo 'make test-manifests  checks what deploy/ renders to against the published schemas of Kubernetes, Istio and the Prometheus operator'
@@ -44,6 +45,12 @@ test:
 test-integrity:
 	PGNORTH_SESSIONS='$(or $(SESSIONS),10000)' $(if $(SEED),PGNORTH_SEED='$(SEED)') \
 		cargo test --locked --release --lib -- --nocapture --test-threads=1 proxy::forward::tests::integrity
+
+# In a memory cgroup, so it needs root.
+test-memory:
+	$(if $(READERS),PGNORTH_READERS='$(READERS)') $(if $(BUFFERS),PGNORTH_BUFFERS='$(BUFFERS)') \
+		cargo test --locked --test local -- --ignored --exact --nocapture \
+		stalled_readers::a_thousand_stalled_readers_fit_into_the_memory_of_a_pod
 
 test-random:
 	tests/support/install.sh test

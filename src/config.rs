@@ -86,8 +86,8 @@ pub struct Proxy {
     pub refusal: Option<Identity>,
     /// How long a client's host may be silent.
     pub client_tcp_user_timeout: Duration,
-    /// Bytes that the kernel may queue for a slow client. Zero: as the system has it.
-    pub session_buffer: usize,
+    /// The budget in bytes for what the kernel queues for slow clients. Zero: as the system has it.
+    pub socket_buffers: usize,
     /// This host's addresses to dial leaders from; empty: the system chooses.
     pub sources: Vec<IpAddr>,
     /// How long sessions may finish at shutdown.
@@ -323,7 +323,7 @@ fn proxy(reader: &mut Reader<'_>) -> Proxy {
             &table::CLIENT_TCP_USER_TIMEOUT,
             parse::duration(Duration::from_millis(100), HOUR),
         ),
-        session_buffer: reader.value(&table::SESSION_BUFFER, parse::buffer),
+        socket_buffers: reader.value(&table::SOCKET_BUFFERS, parse::size),
         sources: reader.option(&table::SOURCE, parse::addresses).unwrap_or_default(),
         drain: reader.value(&table::DRAIN, parse::duration(Duration::ZERO, 24 * HOUR)),
         lame_duck: reader.value(&table::LAME_DUCK, parse::duration(Duration::ZERO, HOUR)),

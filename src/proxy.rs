@@ -3,6 +3,7 @@
 //! Who leads is read from the [`LeaderSlot`]; this floor never decides it, and only reports what it sees of a leader.
 
 mod accept;
+mod buffers;
 mod cancel;
 mod connect;
 mod dialler;
@@ -35,6 +36,7 @@ use crate::repeats::Repeats;
 use crate::resolver::Resolver;
 use crate::slot::LeaderSlot;
 use crate::waits::Waits;
+use buffers::Buffers;
 pub(crate) use connect::{DialError, connect as dial};
 use dialler::Dialler;
 use forward::{Pipes, Traffic, Workers};
@@ -43,7 +45,6 @@ use pending::Connections;
 pub use refuse::RefusalTls;
 use session::Forwarded;
 pub use socket::BindError;
-use socket::Limits;
 
 /// Clients that are told at once why they are refused: inside TLS each costs a handshake.
 const REFUSALS: usize = 256;
@@ -67,8 +68,8 @@ pub struct Settings {
     pub tcp_user_timeout: Duration,
     /// The same for clients.
     pub client_tcp_user_timeout: Duration,
-    /// Bytes that the kernel may queue in each direction of a session whose client is slow; zero leaves that to the system.
-    pub session_buffer: usize,
+    /// The budget in bytes for what the kernel queues for slow clients; zero leaves their buffers to the system.
+    pub socket_buffers: usize,
     /// This host's addresses to dial from; if there is none, the system chooses.
     pub sources: Vec<IpAddr>,
     /// Sessions open at once, held ones included.
@@ -122,27 +123,12 @@ struct Shared {
     cancels: Semaphore,
     resolver: Resolver,
     dialler: Dialler,
+    buffers: Arc<Buffers>,
 }
 
 /// Files that the proxy may have open at `max_sessions`: two sockets a session, three files a worker, pipes, clients that are no session, and listeners.
 pub const fn files_needed(max_sessions: usize, workers: usize) -> usize {
     2 * max_sessions + 3 * workers + 2 * forward::MAX_PIPES + pending::RESERVE + cancel::CANCELS + 16
-}
-
-impl Settings {
-    fn client_limits(&self) -> Limits {
-        Limits {
-            user_timeout: self.client_tcp_user_timeout,
-            buffer: self.session_buffer,
-        }
-    }
-
-    fn leader_limits(&self) -> Limits {
-        Limits {
-            user_timeout: self.tcp_user_timeout,
-            buffer: self.session_buffer,
-        }
-    }
 }
 
 impl Proxy {
@@ -152,7 +138,7 @@ impl Proxy {
     pub fn bind(listen: &[SocketAddr], settings: &Settings) -> Result<Self, BindError> {
         let listeners = listen
             .iter()
-            .map(|address| socket::listen(*address, settings.client_limits()))
+            .map(|address| socket::listen(*address, settings.client_tcp_user_timeout))
             .collect::<Result<Vec<_>, _>>()?;
         let addresses = listeners
             .iter()
@@ -240,8 +226,8 @@ impl Traffic {
             pipes: Pipes::default(),
             to_leader: context.metrics.bytes_to_leader.clone(),
             to_client: context.metrics.bytes_to_client.clone(),
-            client: context.settings.client_limits(),
-            leader: context.settings.leader_limits(),
+            client_timeout: context.settings.client_tcp_user_timeout,
+            leader_timeout: context.settings.tcp_user_timeout,
             fin_patience: FIN_PATIENCE,
         }
     }
@@ -261,9 +247,10 @@ impl Shared {
             refusals: Semaphore::new(REFUSALS),
             cancels: Semaphore::new(cancel::CANCELS),
             resolver: Resolver::default(),
+            buffers: Buffers::new(context.settings.socket_buffers),
             dialler: Dialler::new(
                 context.settings.sources.clone(),
-                context.settings.leader_limits(),
+                context.settings.tcp_user_timeout,
                 context.metrics.clone(),
             ),
             context,

@@ -159,7 +159,7 @@ fn announce_proxy(settings: &Settings, proxy: &Proxy) {
         connect_timeout = human(proxy.connect_timeout),
         tcp_user_timeout = human(proxy.tcp_user_timeout),
         client_tcp_user_timeout = human(proxy.client_tcp_user_timeout),
-        session_buffer = proxy.session_buffer,
+        socket_buffers = proxy.socket_buffers,
         sources = proxy.sources.len(),
         max_sessions = proxy.max_sessions,
         refusal_cert = proxy.refusal.as_ref().map(|identity| display(identity.cert.display())),

@@ -106,22 +106,24 @@ pub(super) fn duration(least: Duration, most: Duration) -> impl Fn(&str) -> Resu
     }
 }
 
-/// A size that a socket's buffer may have: 16 KiB to 64 MiB, or 0.
-pub(super) fn buffer(text: &str) -> Result<usize, String> {
-    const LEAST: usize = 16 << 10;
-    const MOST: usize = 64 << 20;
+/// A size of 1 MiB to 64 GiB, or 0.
+pub(super) fn size(text: &str) -> Result<usize, String> {
+    const LEAST: usize = 1 << 20;
+    const MOST: usize = 64 << 30;
     if text == "0" {
         return Ok(0);
     }
-    let units = [("KiB", 10), ("MiB", 20)];
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
     let size = units.iter().find_map(|(unit, shift)| {
         let count: usize = text.strip_suffix(unit)?.parse().ok()?;
         count.checked_mul(1 << shift)
     });
     match size {
         Some(size) if (LEAST..=MOST).contains(&size) => Ok(size),
-        Some(_) => Err("out of bounds; 16KiB to 64MiB, or 0 for the system's".to_owned()),
-        None => Err("not a size; write a whole number with its unit, KiB or MiB, or 0 for the system's".to_owned()),
+        Some(_) => Err("out of bounds; 1MiB to 64GiB, or 0 for the system's".to_owned()),
+        None => {
+            Err("not a size; write a whole number with its unit, KiB, MiB or GiB, or 0 for the system's".to_owned())
+        }
     }
 }
 

@@ -273,13 +273,13 @@ pub(super) const CLIENT_TCP_USER_TIMEOUT: Setting = Setting {
     good: "1m",
 };
 
-pub(super) const SESSION_BUFFER: Setting = Setting {
-    flag: "session-buffer",
+pub(super) const SOCKET_BUFFERS: Setting = Setting {
+    flag: "socket-buffers",
     group: SESSIONS,
     value: "SIZE",
-    help: "What the kernel may queue of a session whose client reads slowly; 0 leaves it to the system",
-    unset: Unset::Value("0"),
-    good: "96KiB",
+    help: "Memory for the kernel's socket buffers of slow clients: of N sessions, the last gets an N-th of it; 0 leaves them to Linux",
+    unset: Unset::Value("40MiB"),
+    good: "40MiB",
 };
 
 pub(super) const SOURCE: Setting = Setting {

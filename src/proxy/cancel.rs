@@ -43,7 +43,7 @@ impl Shared {
         sent: &mut bool,
     ) -> Result<(), DialError> {
         let _permit = self.cancels.acquire().await;
-        let socket = self.dial(client, leader).await?;
+        let socket = self.dial(client, leader, None).await?;
         socket.send(request).await?;
         *sent = true;
         self.traffic.to_leader.inc_by(request.len() as u64);

@@ -4,10 +4,11 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::connect::DialError;
 use super::forward::Socket;
-use super::socket::{self, Limits};
+use super::socket;
 use crate::metrics::Metrics;
 
 /// Dials from its addresses in turn, so that each gives its share of local ports.
@@ -15,26 +16,31 @@ use crate::metrics::Metrics;
 pub(super) struct Dialler {
     sources: Vec<IpAddr>,
     next: AtomicUsize,
-    limits: Limits,
+    user_timeout: Duration,
     metrics: Arc<Metrics>,
 }
 
 impl Dialler {
     /// Without `sources` the system chooses the address.
-    pub(super) fn new(sources: Vec<IpAddr>, limits: Limits, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(sources: Vec<IpAddr>, user_timeout: Duration, metrics: Arc<Metrics>) -> Self {
         Self {
             sources,
             next: AtomicUsize::new(0),
-            limits,
+            user_timeout,
             metrics,
         }
     }
 
-    /// Connects to `target` for this client. Cancel-safe.
-    pub(super) async fn dial(&self, client: &Socket, target: SocketAddr) -> Result<Socket, DialError> {
+    /// Connects to `target` for this client, with buffers of at most `queued` bytes if that is given. Cancel-safe.
+    pub(super) async fn dial(
+        &self,
+        client: &Socket,
+        target: SocketAddr,
+        queued: Option<u32>,
+    ) -> Result<Socket, DialError> {
         let mut error = None;
         for source in self.candidates(target) {
-            match self.dial_from(source, client, target).await {
+            match self.dial_from(source, client, target, queued).await {
                 Err(used_up) if used_up.kind() == ErrorKind::AddrNotAvailable => error = Some(used_up),
                 dialled => return dialled.map_err(DialError::from),
             }
@@ -50,8 +56,14 @@ impl Dialler {
         )))
     }
 
-    async fn dial_from(&self, source: Option<IpAddr>, client: &Socket, target: SocketAddr) -> io::Result<Socket> {
-        let own = socket::dialler(target, source, self.limits)?;
+    async fn dial_from(
+        &self,
+        source: Option<IpAddr>,
+        client: &Socket,
+        target: SocketAddr,
+        queued: Option<u32>,
+    ) -> io::Result<Socket> {
+        let own = socket::dialler(target, source, self.user_timeout, queued)?;
         client.dial(own, target).await
     }
 
@@ -71,15 +83,10 @@ impl Dialler {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn dialler(sources: &[&str]) -> Dialler {
         let sources = sources.iter().map(|source| source.parse().unwrap()).collect();
-        let limits = Limits {
-            user_timeout: Duration::ZERO,
-            buffer: 0,
-        };
-        Dialler::new(sources, limits, Arc::default())
+        Dialler::new(sources, Duration::ZERO, Arc::default())
     }
 
     #[test]

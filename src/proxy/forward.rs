@@ -35,7 +35,6 @@ pub(crate) use pipes::{MAX_PIPES, Pipes};
 pub(crate) use worker::Pair;
 use worker::{Mailbox, Parts, Worker};
 
-use super::socket::Limits;
 use crate::liveness::Beat;
 
 /// One end of a session.
@@ -69,10 +68,10 @@ pub(crate) struct Traffic {
     pub(crate) to_leader: Count,
     /// Bytes delivered to the client.
     pub(crate) to_client: Count,
-    /// What clients' sockets were given.
-    pub(crate) client: Limits,
-    /// What leaders' sockets were given.
-    pub(crate) leader: Limits,
+    /// How long a client's host may be silent; zero: as long as the system has it.
+    pub(crate) client_timeout: Duration,
+    /// The same for the leader's.
+    pub(crate) leader_timeout: Duration,
     /// How long a client's FIN waits for the leader's own.
     pub(crate) fin_patience: Duration,
 }

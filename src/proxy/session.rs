@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{debug, warn};
 
+use super::buffers::Share;
 use super::connect::{DialError, connect};
 use super::forward::{Finish, Finished, Owner, Pair, Seat, Side, Socket};
 use super::hold::{self, CROWD_PATIENCE, Turn};
@@ -52,6 +53,7 @@ pub(super) struct Session {
 struct Reached {
     leader: Socket,
     lease: Lease,
+    share: Share,
 }
 
 /// A session whose bytes a worker moves: all that is left of it meanwhile. The fields are dropped in this order: whoever waits for the last lease or
@@ -62,6 +64,7 @@ pub(super) struct Forwarded {
     /// Bytes of the opening.
     first: (u64, u64),
     lease: Lease,
+    _share: Share,
     _place: OwnedSemaphorePermit,
     _admission: Admission,
     _tracked: TaskTrackerToken,
@@ -163,6 +166,7 @@ impl Session {
             record,
             first,
             lease: reached.lease,
+            _share: reached.share,
             _place: place,
             _admission: admission,
         };
@@ -196,7 +200,7 @@ impl Session {
                 tried = self.dial_and_open(&lease.leader, opening, &mut turn) => Some(tried),
             };
             match tried {
-                Some(Ok(leader)) => {
+                Some(Ok((leader, share))) => {
                     if turn.is_some() {
                         tokio::select! {
                             biased;
@@ -206,7 +210,7 @@ impl Session {
                         }
                     }
                     record.forwarding(&lease.leader, &leader);
-                    return Ok(Reached { leader, lease });
+                    return Ok(Reached { leader, lease, share });
                 }
                 // The leader's time ended in the middle of its answer: there is no way back for the client.
                 None if !opening.can_start_over() => {
@@ -243,10 +247,12 @@ impl Session {
         leader: &Leader,
         opening: &mut Opening,
         turn: &mut Option<Turn>,
-    ) -> Result<Socket, Failure> {
-        let socket = self.shared.dial(&self.client, leader).await?;
+    ) -> Result<(Socket, Share), Failure> {
+        let share = self.shared.buffers.share();
+        let socket = self.shared.dial(&self.client, leader, share.limit()).await?;
+        self.client.set_most_unsent(share.limit());
         opening.exchange(&self.client, &socket, turn).await?;
-        Ok(socket)
+        Ok((socket, share))
     }
 
     /// A leader that cannot be reached is told of; that one which starts or stops says "not yet" is no fault.
@@ -361,10 +367,15 @@ impl Tries {
 }
 
 impl Shared {
-    /// Connects to the leader, for this client.
-    pub(super) async fn dial(&self, client: &Socket, leader: &Leader) -> Result<Socket, DialError> {
+    /// Connects to the leader, for this client, with buffers of at most `queued` bytes if that is given.
+    pub(super) async fn dial(
+        &self,
+        client: &Socket,
+        leader: &Leader,
+        queued: Option<u32>,
+    ) -> Result<Socket, DialError> {
         let Settings { connect_timeout, .. } = self.context.settings;
-        let dial = async |target| self.dialler.dial(client, target).await;
+        let dial = async |target| self.dialler.dial(client, target, queued).await;
         connect(
             &leader.address,
             connect_timeout,

@@ -12,23 +12,6 @@ use tracing::warn;
 /// Clients that may wait for accept(2). A whole fleet reconnects within moments of a failover; Linux caps this at net.core.somaxconn (4096 since 5.4).
 const BACKLOG: i32 = 4096;
 
-/// What the sockets of one side are given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Limits {
-    /// How long the peer's host may be silent. Zero: as long as the system has it.
-    pub(crate) user_timeout: Duration,
-    /// Bytes that the kernel may queue. Zero: as many as the system likes.
-    pub(crate) buffer: usize,
-}
-
-impl Limits {
-    /// TCP_NOTSENT_LOWAT: a socket takes more while less than this is unsent. What is sent and not yet acknowledged is not bounded by it, so that distant
-    /// clients get all that the network gives. 0 is the system's default.
-    pub(super) fn most_unsent(self) -> u32 {
-        u32::try_from(self.buffer).unwrap_or(u32::MAX)
-    }
-}
-
 /// Why an address cannot be listened on.
 #[derive(Debug, Error)]
 pub enum BindError {
@@ -52,9 +35,9 @@ pub enum BindError {
     Other(SocketAddr, #[source] io::Error),
 }
 
-/// A listener on `address`. `[::]` accepts IPv4 too, and falls back to `0.0.0.0` on a host without IPv6.
-pub(super) fn listen(address: SocketAddr, limits: Limits) -> Result<TcpListener, BindError> {
-    let error = match try_listen(address, limits) {
+/// A listener on `address`, whose clients' hosts may be silent for `user_timeout` (zero: as long as the system has it). `[::]` accepts IPv4 too, and falls back to `0.0.0.0` on a host without IPv6.
+pub(super) fn listen(address: SocketAddr, user_timeout: Duration) -> Result<TcpListener, BindError> {
+    let error = match try_listen(address, user_timeout) {
         Ok(listener) => return Ok(listener),
         Err(error) => error,
     };
@@ -63,12 +46,12 @@ pub(super) fn listen(address: SocketAddr, limits: Limits) -> Result<TcpListener,
     if address.ip() == IpAddr::from(Ipv6Addr::UNSPECIFIED) && !decided {
         let fallback = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
         warn!(%address, %fallback, %error, "this host has no IPv6: listening on IPv4 only");
-        return try_listen(fallback, limits).map_err(|error| BindError::new(fallback, error));
+        return try_listen(fallback, user_timeout).map_err(|error| BindError::new(fallback, error));
     }
     Err(BindError::new(address, error))
 }
 
-fn try_listen(address: SocketAddr, limits: Limits) -> io::Result<TcpListener> {
+fn try_listen(address: SocketAddr, user_timeout: Duration) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM.nonblocking(),
@@ -80,10 +63,9 @@ fn try_listen(address: SocketAddr, limits: Limits) -> io::Result<TcpListener> {
     }
     // Or else a restart would have to wait until the old process' connections have left TIME_WAIT.
     socket.set_reuse_address(true)?;
-    // Accepted sockets inherit all three, which spares seven system calls for each.
+    // Accepted sockets inherit both, which spares six system calls for each.
     socket.set_tcp_nodelay(true)?;
-    detect_death(&SockRef::from(&socket), limits.user_timeout)?;
-    socket.set_tcp_notsent_lowat(limits.most_unsent())?;
+    detect_death(&SockRef::from(&socket), user_timeout)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -91,9 +73,14 @@ fn try_listen(address: SocketAddr, limits: Limits) -> io::Result<TcpListener> {
 
 /// A socket to dial `address` with, from `source` if one is given; not yet connected.
 ///
-/// What the leader sends is bounded by the receive buffer. What a client sends is not: from a distance uploads would be slow, and a PostgreSQL that reads
-/// nothing is rare.
-pub(super) fn dialler(address: SocketAddr, source: Option<IpAddr>, limits: Limits) -> io::Result<TcpStream> {
+/// `queued` bounds what the kernel queues, in bytes: of what the leader sends, by the receive buffer (up to net.core.rmem_max), and of what a client sends, what is
+/// unsent. A client's receive buffer is not bounded: from a distance uploads would be slow, and a PostgreSQL that reads nothing is rare.
+pub(super) fn dialler(
+    address: SocketAddr,
+    source: Option<IpAddr>,
+    user_timeout: Duration,
+    queued: Option<u32>,
+) -> io::Result<TcpStream> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM.nonblocking(),
@@ -101,10 +88,10 @@ pub(super) fn dialler(address: SocketAddr, source: Option<IpAddr>, limits: Limit
     )?;
     // Queries and answers are small and wait for each other: Nagle's algorithm would add up to 40 ms to some.
     socket.set_tcp_nodelay(true)?;
-    detect_death(&SockRef::from(&socket), limits.user_timeout)?;
-    if limits.buffer > 0 {
-        socket.set_recv_buffer_size(limits.buffer)?;
-        socket.set_tcp_notsent_lowat(limits.most_unsent())?;
+    detect_death(&SockRef::from(&socket), user_timeout)?;
+    if let Some(queued) = queued {
+        socket.set_recv_buffer_size(queued as usize)?;
+        socket.set_tcp_notsent_lowat(queued)?;
     }
     if let Some(source) = source {
         socket.bind(&SocketAddr::new(source, 0).into())?;
@@ -136,9 +123,15 @@ pub(super) fn reset_on_close(stream: &impl AsFd) {
     let _cannot_fail = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
-/// How many bytes may be unsent for the socket to count as writable; 0 for the system's default.
+/// How many bytes may be unsent for the socket to count as writable; 0 for the system's default. What is sent and not yet acknowledged is not bounded by it, so
+/// that distant clients get all that the network gives.
 pub(super) fn set_notsent_lowat(stream: &impl AsFd, bytes: u32) -> io::Result<()> {
     SockRef::from(stream).set_tcp_notsent_lowat(bytes)
+}
+
+/// The same, as it is now.
+pub(super) fn notsent_lowat(stream: &impl AsFd) -> io::Result<u32> {
+    SockRef::from(stream).tcp_notsent_lowat()
 }
 
 impl BindError {
@@ -156,10 +149,7 @@ impl BindError {
 mod tests {
     use super::*;
 
-    const NONE: Limits = Limits {
-        user_timeout: Duration::ZERO,
-        buffer: 0,
-    };
+    const NONE: Duration = Duration::ZERO;
 
     #[test]
     fn a_busy_port_is_named_with_the_way_out() {
@@ -181,13 +171,9 @@ mod tests {
     #[test]
     fn every_leg_notices_a_vanished_peer() {
         let ten = Duration::from_secs(10);
-        let limits = Limits {
-            user_timeout: ten,
-            buffer: 128 << 10,
-        };
-        let listener = listen("127.0.0.1:0".parse().unwrap(), limits).unwrap();
+        let listener = listen("127.0.0.1:0".parse().unwrap(), ten).unwrap();
         let address = listener.local_addr().unwrap();
-        let dialled = dialler(address, Some(address.ip()), limits).unwrap();
+        let dialled = dialler(address, Some(address.ip()), ten, Some(128 << 10)).unwrap();
         // Loopback connects although nobody accepts yet; it only says so later.
         let _underway = SockRef::from(&dialled).connect(&address.into());
         listener.set_nonblocking(false).unwrap();
@@ -198,7 +184,9 @@ mod tests {
             assert_eq!(socket.tcp_keepalive_time().unwrap(), ten / 2);
             assert_eq!(socket.tcp_keepalive_interval().unwrap(), ten / 10);
             assert_eq!(socket.tcp_user_timeout().unwrap(), Some(ten));
-            assert_eq!(socket.tcp_notsent_lowat().unwrap(), 128 << 10);
         }
+        let dialled = SockRef::from(&dialled);
+        assert_eq!(dialled.tcp_notsent_lowat().unwrap(), 128 << 10);
+        assert_eq!(dialled.recv_buffer_size().unwrap(), 256 << 10, "Linux doubles it");
     }
 }

@@ -52,6 +52,7 @@ mod shutdown;
 mod signals;
 mod silent_watch;
 mod slow_readers;
+mod stalled_readers;
 mod startup;
 mod status;
 mod support;

@@ -21,7 +21,7 @@ const FLAGS: [&str; 26] = [
     "connect-timeout",
     "tcp-user-timeout",
     "client-tcp-user-timeout",
-    "session-buffer",
+    "socket-buffers",
     "source",
     "max-sessions",
     "workers",

@@ -47,7 +47,7 @@ pub fn settings() -> Settings {
         connect_timeout: Duration::from_secs(30),
         tcp_user_timeout: Duration::from_secs(30),
         client_tcp_user_timeout: Duration::from_secs(30),
-        session_buffer: 128 << 10,
+        socket_buffers: 40 << 20,
         sources: Vec::new(),
         max_sessions: 10_000,
         workers: 2,

@@ -22,6 +22,7 @@ use rustix::net::{Shutdown, SocketFlags, acceptfrom_with, connect};
 use super::calls::{Calls, Kernel};
 use super::watched::Watched;
 use super::worker::Pair;
+use crate::proxy::socket;
 
 /// EPOLLEXCLUSIVE, which rustix does not name.
 const EXCLUSIVE: EventFlags = EventFlags::from_bits_retain(1 << 28);
@@ -220,6 +221,12 @@ impl Socket {
     /// The leader's socket of this client, connected.
     pub(super) fn beside(&self, leader: TcpStream) -> io::Result<Self> {
         Self::watch(&self.place.reactor, self.place.token + 1, Watched::new(leader))
+    }
+
+    /// From now on the socket takes more only while less than `queued` bytes are unsent; `None` leaves that to Linux.
+    pub(crate) fn set_most_unsent(&self, queued: Option<u32>) {
+        // It fails only for a socket that is gone, which shows soon enough.
+        let _gone = socket::set_notsent_lowat(&self.watched.borrow().stream, queued.unwrap_or(0));
     }
 
     /// What is there to read, at most some KiB; empty at the end. Cancel-safe.

@@ -233,8 +233,10 @@ impl Relay {
             }
         }
         let traffic = &tools.traffic;
-        self.stall
-            .check(&self.client.stream, traffic.client, &self.leader.stream, traffic.leader);
+        self.stall.check(
+            (&self.client.stream, traffic.client_timeout),
+            (&self.leader.stream, traffic.leader_timeout),
+        );
         for (flow, socket, side) in [
             (&self.up, &self.client, Side::Client),
             (&self.down, &self.leader, Side::Leader),

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::set_tcp_user_timeout;
 
-use crate::proxy::socket::{self, Limits};
+use crate::proxy::socket;
 
 /// Which sockets have their TCP_USER_TIMEOUT lifted.
 #[derive(Debug, Default)]
@@ -27,14 +27,14 @@ impl Stall {
         self.client || self.leader
     }
 
-    /// To be called at least four times per `user_timeout` while there may be unsent bytes.
-    pub(super) fn check(&mut self, client: &TcpStream, clients: Limits, leader: &TcpStream, leaders: Limits) {
-        for (lifted, socket, limits) in [(&mut self.client, client, clients), (&mut self.leader, leader, leaders)] {
-            if limits.user_timeout.is_zero() {
+    /// To be called, with each socket's TCP_USER_TIMEOUT, at least four times in that time while there may be unsent bytes.
+    pub(super) fn check(&mut self, client: (&TcpStream, Duration), leader: (&TcpStream, Duration)) {
+        for (lifted, (socket, user_timeout)) in [(&mut self.client, client), (&mut self.leader, leader)] {
+            if user_timeout.is_zero() {
                 continue;
             }
-            let unsent = has_unsent(socket, limits);
-            let timeout = if unsent { Duration::ZERO } else { limits.user_timeout };
+            let unsent = has_unsent(socket);
+            let timeout = if unsent { Duration::ZERO } else { user_timeout };
             if unsent != *lifted && set(socket, timeout) {
                 *lifted = unsent;
             }
@@ -48,10 +48,13 @@ fn set(socket: &TcpStream, timeout: Duration) -> bool {
 }
 
 /// Whether the kernel holds bytes that it has not yet sent for the first time. There is no safe call for SIOCOUTQNSD, but a socket with
-/// TCP_NOTSENT_LOWAT = 1 is writable exactly when there are none (and its buffer isn't full). An error counts as none.
-fn has_unsent(stream: &TcpStream, limits: Limits) -> bool {
+/// TCP_NOTSENT_LOWAT = 1 is writable exactly when there are none (and its buffer isn't full). Afterwards the option is what it was. An error counts as none.
+fn has_unsent(stream: &TcpStream) -> bool {
+    let Ok(before) = socket::notsent_lowat(stream) else {
+        return false;
+    };
     let unsent = ask_for_unsent(stream);
-    let _gone = socket::set_notsent_lowat(stream, limits.most_unsent());
+    let _gone = socket::set_notsent_lowat(stream, before);
     unsent
 }
 

@@ -13,7 +13,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use super::super::socket::Limits;
 use super::calls::{Calls, Kernel};
 use super::pipes::Pipes;
 use super::{Finish, Finished, Local, Message, Owner, Pair, Seat, Traffic, Workers};
@@ -23,10 +22,7 @@ use crate::metrics::Count;
 /// A lost wakeup would show as a hang.
 const HANG: Duration = Duration::from_secs(60);
 
-const LIMITS: Limits = Limits {
-    user_timeout: Duration::from_secs(10),
-    buffer: 128 << 10,
-};
+const USER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Workers, and what they count.
 struct Bench {
@@ -85,8 +81,8 @@ impl Bench {
             pipes,
             to_leader: Count::default(),
             to_client: Count::default(),
-            client: LIMITS,
-            leader: LIMITS,
+            client_timeout: USER_TIMEOUT,
+            leader_timeout: USER_TIMEOUT,
             fin_patience,
         });
         let (workers, _ends) = Workers::start_with(2, &traffic, calls).unwrap();

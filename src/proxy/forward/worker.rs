@@ -188,10 +188,10 @@ impl Delays {
         Self {
             fin: traffic.fin_patience,
             linger: LINGER,
-            check: [traffic.client, traffic.leader]
+            check: [traffic.client_timeout, traffic.leader_timeout]
                 .iter()
-                .filter(|limits| !limits.user_timeout.is_zero())
-                .map(|limits| limits.user_timeout / 4)
+                .filter(|timeout| !timeout.is_zero())
+                .map(|timeout| *timeout / 4)
                 .fold(LONGEST_CHECK, Duration::min),
             pipes: pipes::IDLE,
         }

@@ -61,18 +61,24 @@ async fn the_product_may_read_what_it_needs_and_nothing_else() {
             .expect("the API answers")
             .status
     };
-    for kind in ["endpoints", "configmaps", "pods"] {
-        assert_eq!(
-            status("GET", &format!("/api/v1/namespaces/default/{kind}"), None).await,
-            200,
-            "list {kind}"
-        );
-        assert_eq!(
-            status("GET", &format!("/api/v1/namespaces/kube-system/{kind}"), None).await,
-            403,
-            "{kind}"
-        );
+    let list = async |namespace: &str, kind: &str, name: Option<&str>| {
+        let selector = name.map_or(String::new(), |name| format!("?fieldSelector=metadata.name%3D{name}"));
+        status("GET", &format!("/api/v1/namespaces/{namespace}/{kind}{selector}"), None).await
+    };
+    for (kind, lock) in [("endpoints", "patronidemo"), ("configmaps", "patronidemo-leader")] {
+        for name in [lock, "patronidemo-failover", "patronidemo-config"] {
+            assert_eq!(list("default", kind, Some(name)).await, 200, "list {kind} {name}");
+            assert_eq!(
+                list("kube-system", kind, Some(name)).await,
+                403,
+                "elsewhere: {kind} {name}"
+            );
+        }
+        assert_eq!(list("default", kind, Some("another")).await, 403, "list {kind} another");
+        assert_eq!(list("default", kind, None).await, 403, "list all {kind}");
     }
+    assert_eq!(list("default", "pods", None).await, 200, "list pods");
+    assert_eq!(list("kube-system", "pods", None).await, 403, "pods elsewhere");
     let single =
         "/api/v1/namespaces/default/endpoints?watch=1&timeoutSeconds=1&fieldSelector=metadata.name%3Dpatronidemo";
     assert_eq!(status("GET", single, None).await, 200, "watch one object");

@@ -11,6 +11,11 @@ use crate::leader::view::{Heard, View};
 /// Whom each member named last, and when: `None` for nobody.
 pub(super) type Named = BTreeMap<String, Heard<Option<String>>>;
 
+/// How long a member's naming of the leader stands. It is asked each second. Once the leader's key has expired, the members need at least 2 s to promote
+/// another where the leader's Patroni is frozen (each waits as long for its answer: Patroni's `fetch_node_status`, timeout 2 s), and they may be too busy
+/// meanwhile to answer here: sessions to the old primary must have ended by then.
+const WORD_STANDS_FOR: Duration = Duration::from_millis(1500);
+
 impl View {
     /// The members to ask whom they take for the leader. A silence shorter than half of a lease is not worth it.
     pub fn witnesses<'a>(&'a self, leader: Option<&'a str>, now: Instant) -> impl Iterator<Item = &'a str> {
@@ -26,10 +31,10 @@ impl View {
             .filter(move |member| leader.is_some_and(|leader| leader != *member))
     }
 
-    /// Until when the others' word keeps `leader`, if nothing more is heard: a majority of the known members named it within `life`, and no other one in
-    /// that time, and nobody says that it holds the lock itself.
+    /// Until when the others' word keeps `leader`, if nothing more is heard: a majority of the known members named it lately, and no other one, and
+    /// nobody says that it holds the lock itself.
     ///
-    /// Only a member that has answered `/primary` under its own name in that time is heard here: a `/cluster` does not say who has answered it.
+    /// Only a member that has answered `/primary` under its own name within `life` is heard here: a `/cluster` does not say who has answered it.
     pub fn named_until(&self, leader: &str, now: Instant, life: Duration) -> Option<Instant> {
         let others = || self.members().filter(|member| *member != leader);
         let report = |member: &str| {
@@ -40,13 +45,13 @@ impl View {
             return None;
         }
         let heard = others().filter(|member| report(member).is_some());
-        let fresh = heard.filter_map(|member| self.named.get(member).filter(|named| now < named.at + life));
+        let fresh = heard.filter_map(|member| self.named.get(member).filter(|named| now < named.at + WORD_STANDS_FOR));
         let mut named_at = Vec::new();
         for named in fresh {
             (named.value.as_deref() == Some(leader)).then(|| named_at.push(named.at))?;
         }
         named_at.sort_by_key(|at| std::cmp::Reverse(*at));
         let majority = self.members().count() / 2 + 1;
-        named_at.get(majority - 1).map(|at| *at + life)
+        named_at.get(majority - 1).map(|at| *at + WORD_STANDS_FOR)
     }
 }

@@ -38,12 +38,12 @@ pub(super) const NAMED_BY_OTHERS: &[Row] = &[
             .must_fence()
     }),
     (
-        "b and c name a, and fall silent → fence 3 s after their last word",
+        "b and c name a, and fall silent → fence 1.5 s after their last word",
         || {
             each_second(22, both_name_a)
                 .silent("b")
                 .silent("c")
-                .after(2.9)
+                .after(1.4)
                 .must_route("a")
                 .after(0.1)
                 .must_fence()

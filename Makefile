@@ -13,7 +13,7 @@ help:
 	@echo 'make test-integrity  ten thousand random sessions, every byte compared, and as many as that with faults put in; some minutes (SESSIONS=, SEED=)'
 	@echo 'make test-memory  a thousand clients that do not read, and a pgnorth with 512 MiB; a minute. Root (READERS=, BUFFERS=)'
 	@echo 'make test-random  random faults in a row on one cluster; 50 take about half an hour (FAULTS=, SEED= to repeat a run)'
-	@echo 'make pictures     the pictures of deploy/monitoring/README.md, from a real run of some minutes (FOLDER=target/pictures)'
+	@echo 'make pictures     the pictures of docs/operating/monitoring.md, from a real run of some minutes (FOLDER=target/pictures)'
 	@echo 'make test-manifests  checks what deploy/ renders to against the published schemas of Kubernetes, Istio and the Prometheus operator'
 	@echo 'make test-drivers  what real drivers make of a refusal, by sslmode: psql, psycopg, asyncpg, JDBC, Go, node-postgres (WAYS=ways, WAYS=silence)'
 	@echo 'make image-test   builds the image without any container registry, starts it as Kubernetes would, and shows what it is'
@@ -58,7 +58,7 @@ test-random:
 	PGNORTH_CACHE='$(cache)' PGNORTH_RANDOM_FAULTS='$(or $(FAULTS),50)' $(if $(SEED),PGNORTH_SEED='$(SEED)') \
 		tests/support/inside.sh cargo test --locked --offline --test rig -- --ignored --exact --nocapture repeated::random_faults
 
-# What deploy/monitoring/README.md shows, from one real run of about eight minutes: pictures, and the texts beside them.
+# What docs/operating/monitoring.md shows, from one real run of about eight minutes: pictures, and the texts beside them.
 pictures:
 	tests/support/install.sh test
 	cargo test --locked --no-run --test rig

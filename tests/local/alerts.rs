@@ -58,7 +58,7 @@ fn the_operators_rules_are_the_plain_ones() {
 
 #[test]
 fn every_alert_has_an_entry_in_the_runbook_and_every_entry_an_alert() {
-    let runbook = fs::read_to_string(deploy().join("monitoring/RUNBOOK.md")).unwrap();
+    let runbook = fs::read_to_string(deploy().join("../docs/operating/runbook.md")).unwrap();
     let entries: Vec<(&str, &str)> = runbook
         .split("\n## ")
         .skip(1)
@@ -80,19 +80,19 @@ fn every_alert_has_an_entry_in_the_runbook_and_every_entry_an_alert() {
     );
     for alert in &alerts {
         let anchor = text(&alert["alert"]).to_lowercase();
-        let path = format!("deploy/monitoring/RUNBOOK.md#{anchor}");
+        let path = format!("docs/operating/runbook.md#{anchor}");
         assert_eq!(text(&alert["annotations"]["runbook_url"]), path);
     }
-    let readme = fs::read_to_string(deploy().join("../README.md")).unwrap();
+    let page = fs::read_to_string(deploy().join("../docs/reference/alerts.md")).unwrap();
     for alert in &alerts {
         let (name, severity) = (text(&alert["alert"]), text(&alert["labels"]["severity"]));
         let row = format!(
-            "\n| [`{name}`](deploy/monitoring/RUNBOOK.md#{}) | {severity} | ",
+            "\n| [`{name}`](../operating/runbook.md#{}) | {severity} | ",
             name.to_lowercase()
         );
-        assert!(readme.contains(&row), "README.md has no row{row}");
+        assert!(page.contains(&row), "docs/reference/alerts.md has no row{row}");
     }
-    assert_eq!(readme.matches("\n| [`Pgnorth").count(), alerts.len());
+    assert_eq!(page.matches("\n| [`Pgnorth").count(), alerts.len());
     // Links between entries lead somewhere.
     for link in runbook.split("](#").skip(1).map(|rest| rest.split(')').next().unwrap()) {
         assert!(names.iter().any(|name| name.to_lowercase() == link), "#{link}");

@@ -1,4 +1,4 @@
-//! README.md agrees with the product: its tables name every setting, metric and ending there is, and none that there is not. No document has a dead link.
+//! The documents agree with the product: their tables name every setting, metric and ending there is, and none that there is not. No document has a dead link.
 
 #![allow(clippy::unwrap_used)]
 
@@ -17,7 +17,7 @@ type Settings = BTreeMap<String, (String, String)>;
 
 #[test]
 fn the_settings_table_is_what_help_says() {
-    assert_eq!(told(&section("Settings")), settings(&[]));
+    assert_eq!(told(&section(None)), settings(&[]));
 }
 
 /// Its section has a table of what it alone has, and a sentence that names what it shares with the proxy.
@@ -32,7 +32,7 @@ fn each_subcommands_settings_are_what_its_help_says() {
         for (flag, told) in &shared {
             assert_eq!(proxys.get(flag), Some(told), "--{flag} of pgnorth {subcommand}");
         }
-        let section = section(&format!("pgnorth {subcommand}"));
+        let section = section(Some(&format!("pgnorth {subcommand}")));
         assert_eq!(told(&section), own, "pgnorth {subcommand}");
         let sentence = section.lines().find(|line| line.starts_with("As for the proxy: "));
         let named: BTreeSet<String> = quoted(sentence.unwrap_or_default())
@@ -49,10 +49,10 @@ fn each_subcommands_settings_are_what_its_help_says() {
 
 #[test]
 fn the_metrics_table_is_what_metrics_are() {
-    let readme = read("README.md");
+    let page = read("docs/reference/metrics.md");
     let rows: Vec<_> = ["`pgnorth_", "`process_"]
         .iter()
-        .flat_map(|first| rows(&readme, first))
+        .flat_map(|first| rows(&page, first))
         .collect();
     let told: BTreeSet<_> = rows.iter().map(|row| bare(&row[0])).collect();
     assert_eq!(told, declared_metrics());
@@ -68,7 +68,10 @@ fn the_metrics_table_is_what_metrics_are() {
 
 #[test]
 fn every_ending_is_explained() {
-    let told: BTreeSet<_> = rows(&read("README.md"), "`").iter().map(|row| bare(&row[0])).collect();
+    let told: BTreeSet<_> = rows(&read("docs/reference/endings.md"), "`")
+        .iter()
+        .map(|row| bare(&row[0]))
+        .collect();
     for ending in Ending::ALL {
         assert!(told.contains(ending.as_str()), "{ending}");
     }
@@ -105,12 +108,12 @@ fn every_link_in_a_document_leads_somewhere() {
 /// They are in every clone for ever.
 #[test]
 fn pictures_are_small_and_shown() {
-    let shown = links_in(&read("deploy/monitoring/README.md"));
-    let pictures = fs::read_dir(repository().join("deploy/monitoring/images")).unwrap();
+    let shown = links_in(&read("docs/operating/monitoring.md"));
+    let pictures = fs::read_dir(repository().join("docs/images")).unwrap();
     for picture in pictures.map(Result::unwrap) {
         let name = picture.file_name().into_string().unwrap();
         assert!(picture.metadata().unwrap().len() < 150_000, "{name}");
-        assert!(shown.contains(&format!("images/{name}")), "{name}");
+        assert!(shown.contains(&format!("../images/{name}")), "{name}");
     }
 }
 
@@ -159,11 +162,17 @@ fn headings(text: &str) -> BTreeSet<String> {
     headings.map(anchor).collect()
 }
 
-/// What README.md says below this heading.
-fn section(heading: &str) -> String {
-    let readme = read("README.md");
-    let rest = readme.split_once(&format!("\n## {heading}\n"));
-    let (_, rest) = rest.unwrap_or_else(|| panic!("README.md has a section {heading:?}"));
+/// What the settings' page says of a subcommand; without one, of the proxy.
+fn section(heading: Option<&str>) -> String {
+    let page = read("docs/reference/settings.md");
+    let rest = match heading {
+        None => page.as_str(),
+        Some(heading) => {
+            let rest = page.split_once(&format!("\n## {heading}\n"));
+            rest.unwrap_or_else(|| panic!("the settings' page has a section {heading:?}"))
+                .1
+        }
+    };
     rest.split("\n## ").next().unwrap().to_owned()
 }
 

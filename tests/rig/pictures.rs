@@ -1,4 +1,4 @@
-//! Makes the pictures for deploy/monitoring/README.md and the texts beside them, from one real run of some minutes: `make pictures`. It checks nothing.
+//! Makes the pictures for docs/operating/monitoring.md and the texts beside them, from one real run of some minutes: `make pictures`. It checks nothing.
 
 use std::fs;
 use std::net::SocketAddr;

@@ -253,6 +253,14 @@ debian_sources() {
 # ---- cargo-deny
 
 has_cargo_deny() {
+    local program
+    for program in "$cache/bin/cargo-deny" cargo-deny; do
+        [ "$("$program" --version 2>/dev/null)" != "cargo-deny $cargo_deny_version" ] || return 0
+    done
+    return 1
+}
+
+cargo_deny() {
     has_cargo_deny || cargo_install cargo-deny "$cargo_deny_version"
 }
 

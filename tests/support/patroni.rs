@@ -5,7 +5,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -160,8 +161,23 @@ impl Member {
     }
 
     /// Patroni hangs, its REST API included; PostgreSQL goes on.
+    ///
+    /// Afterwards each of its threads has stopped: a signal takes a while to arrive on a busy machine, and an answer might slip out meanwhile.
     pub fn freeze_patroni(&self) {
-        self.signal_patroni(Signal::STOP);
+        let begun = Instant::now();
+        loop {
+            self.signal_patroni(Signal::STOP);
+            let patroni = self.host.processes().into_iter().filter(|p| p.program != "postgres");
+            if patroni.map(|process| process.id).all(is_stopped) {
+                return;
+            }
+            assert!(
+                begun.elapsed() < Duration::from_secs(20),
+                "Patroni of {} stops",
+                self.name
+            );
+            thread::sleep(Duration::from_millis(2));
+        }
     }
 
     pub fn thaw_patroni(&self) {
@@ -228,4 +244,16 @@ impl Member {
     fn patroni(&self) -> MutexGuard<'_, Option<Process>> {
         self.patroni.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Every thread of the process has stopped, or the process is gone (proc(5), `stat`: the state follows the name in parentheses).
+fn is_stopped(id: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{id}/task")) else {
+        return true;
+    };
+    threads.flatten().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        state.is_none_or(|state| "TtZX".contains(state))
+    })
 }

@@ -8,10 +8,10 @@ use hyper::body::Bytes;
 use pgnorth::discovery::kubernetes::annotations::{self, Annotations};
 use pgnorth::discovery::patroni::Answer;
 use pgnorth::discovery::patroni::answers::{read_cluster, read_report};
-use pgnorth::leader::decide::{Policy, Verdict, decide};
+use pgnorth::leader::decide::{Decision, Policy, decide};
 use pgnorth::leader::observation::{Claim, Lock, ObjectKind, Observation, Report, Role};
 use pgnorth::leader::view::View;
-use pgnorth::leader::{Address, Course, Leader};
+use pgnorth::leader::{Address, Leader, RoutingState};
 use pgnorth::slot::LeaderSlot;
 use serde_json::{Value, json};
 
@@ -66,9 +66,9 @@ mod deciding {
             report_life: Duration::from_secs(3),
         };
         let current = leader();
-        let verdict = || -> Verdict { decide(black_box(view), Some(black_box(&current)), now, &policy) };
-        assert_eq!(verdict().course.leader(), Some(&current), "{:?}", verdict());
-        bencher.bench(verdict);
+        let decision = || -> Decision { decide(black_box(view), Some(black_box(&current)), now, &policy) };
+        assert_eq!(decision().state.leader(), Some(&current), "{:?}", decision());
+        bencher.bench(decision);
     }
 
     fn with_reports(now: Instant) -> View {
@@ -176,14 +176,14 @@ mod slot {
     #[divan::bench(threads = [1, 2])]
     fn taking_a_lease(bencher: Bencher) {
         let slot = routing();
-        bencher.bench(|| slot.term().lease());
+        bencher.bench(|| slot.snapshot().target());
     }
 
     /// Reading alone, as the admin pages do.
     #[divan::bench(threads = [1, 2])]
     fn reading_the_term(bencher: Bencher) {
         let slot = routing();
-        bencher.bench(|| slot.term());
+        bencher.bench(|| slot.snapshot());
     }
 
     /// A change of leader with as many sessions to be told.
@@ -191,18 +191,18 @@ mod slot {
     fn a_change_of_leader(bencher: Bencher, sessions: usize) {
         let prepare = || {
             let slot = routing();
-            let leases: Vec<_> = (0..sessions).filter_map(|_| slot.term().lease()).collect();
+            let leases: Vec<_> = (0..sessions).filter_map(|_| slot.snapshot().target()).collect();
             (slot, leases)
         };
         bencher.with_inputs(prepare).bench_local_values(|(slot, leases)| {
-            let cut = slot.publish(Course::Fence, "the lease ran out".to_owned());
+            let cut = slot.publish(RoutingState::Fence, "the lock expired".to_owned());
             (slot, leases, cut)
         });
     }
 
     fn routing() -> LeaderSlot {
         let slot = LeaderSlot::new("starting");
-        let _none_before = slot.publish(Course::Route(leader()), "demo-0 leads".to_owned());
+        let _none_before = slot.publish(RoutingState::Route(leader()), "demo-0 leads".to_owned());
         slot
     }
 }

@@ -34,12 +34,12 @@ pub use self::operators::Operators;
 pub use self::operators::token::read as read_token;
 use crate::leader::view::View;
 use crate::liveness::Liveness;
+use crate::log_limiter::LogLimiter;
 use crate::metrics::Metrics;
 use crate::readiness::ReadinessHandle;
 use crate::recorder::Recorder;
-use crate::repeats::Repeats;
 use crate::slot::LeaderSlot;
-use crate::waits::Waits;
+use crate::wait_queue::WaitQueue;
 
 const CANNOT_ACCEPT: &str = "the admin listener can't accept";
 
@@ -57,11 +57,11 @@ pub struct Facts {
     /// The last changes of leader.
     pub recorder: Arc<Recorder>,
     /// Which clients wait.
-    pub waits: Arc<Waits>,
+    pub wait_queue: Arc<WaitQueue>,
     /// What discovery knows.
     pub view: watch::Receiver<Arc<View>>,
     /// Asked whether a fault is to be told.
-    pub repeats: Repeats,
+    pub log_limiter: LogLimiter,
     /// Names that requests may be for.
     pub hosts: Hosts,
     /// Who may give orders, and where; `None`: nobody.
@@ -155,11 +155,11 @@ impl Admin {
     /// When the runtime can't take the listener; never because of what a client does, or because an accept failed.
     pub async fn run(self, facts: Arc<Facts>, stop: CancellationToken) -> io::Result<()> {
         let listener = TcpListener::from_std(self.listener)?;
-        let repeats = facts.repeats.clone();
+        let log_limiter = facts.log_limiter.clone();
         let live = Arc::new(Live::new(facts, &self.limits));
         let serving = async {
             let mut connections = Connections::new(self.limits.connections);
-            while let Some((stream, peer)) = next(&listener, &mut connections, &repeats, &stop).await {
+            while let Some((stream, peer)) = next(&listener, &mut connections, &log_limiter, &stop).await {
                 connections.make_room().await;
                 connections.add(serve(stream, peer, live.clone(), self.limits, stop.child_token()));
             }
@@ -220,7 +220,7 @@ impl Connections {
 async fn next(
     listener: &TcpListener,
     connections: &mut Connections,
-    repeats: &Repeats,
+    log_limiter: &LogLimiter,
     stop: &CancellationToken,
 ) -> Option<(TcpStream, SocketAddr)> {
     loop {
@@ -230,18 +230,18 @@ async fn next(
             () = connections.reap() => {}
             accepted = listener.accept() => match accepted {
                 Ok(client) => return Some(client),
-                Err(error) => rest_after(&error, repeats, stop).await,
+                Err(error) => rest_after(&error, log_limiter, stop).await,
             },
         }
     }
 }
 
 /// A client that left before it was accepted is no reason to wait. A want of files or memory is: accept would fail again at once, in a busy loop.
-async fn rest_after(error: &io::Error, repeats: &Repeats, stop: &CancellationToken) {
+async fn rest_after(error: &io::Error, log_limiter: &LogLimiter, stop: &CancellationToken) {
     if error.kind() == io::ErrorKind::ConnectionAborted {
         return;
     }
-    if repeats.is_news(CANNOT_ACCEPT) {
+    if log_limiter.should_log(CANNOT_ACCEPT) {
         warn!(%error, "{CANNOT_ACCEPT}; it tries again each second");
     }
     tokio::select! {

@@ -35,20 +35,20 @@ use crate::events::Events;
 use crate::kubernetes::Access;
 use crate::leader::decide::Policy;
 use crate::leader::view::View;
-use crate::leader::{Complaint, base_url};
+use crate::leader::{LeaderFailure, base_url};
 use crate::liveness::Liveness;
+use crate::log_limiter::LogLimiter;
 use crate::metrics::Metrics;
 use crate::orders::Order;
 use crate::readiness::ReadinessHandle;
 use crate::recorder::Recorder;
-use crate::repeats::Repeats;
 use crate::slot::LeaderSlot;
-use crate::waits::Waits;
+use crate::wait_queue::WaitQueue;
 
 /// Observations that may wait; a full channel only slows its sources.
 const OBSERVATIONS: usize = 1024;
 /// Complaints that may wait; what does not fit is dropped, as one is as good as many.
-const COMPLAINTS: usize = 16;
+const LEADER_FAILURES: usize = 16;
 /// Without the lock to go by, members are asked each second with a deadline of one: what is older than this went unconfirmed twice.
 const REPORT_LIFE: Duration = Duration::from_secs(3);
 /// Observations of histograms wait in memory for as long.
@@ -74,8 +74,8 @@ struct Shared {
     recorder: Arc<Recorder>,
     readiness: ReadinessHandle,
     liveness: Liveness,
-    waits: Arc<Waits>,
-    repeats: Repeats,
+    wait_queue: Arc<WaitQueue>,
+    log_limiter: LogLimiter,
     /// What discovery knows, for the status.
     seen: watch::Sender<Arc<View>>,
 }
@@ -107,8 +107,8 @@ impl Shared {
             metrics,
             readiness: ReadinessHandle::starting(STARTING),
             liveness: Liveness::default(),
-            waits: Arc::default(),
-            repeats: Repeats::default(),
+            wait_queue: Arc::default(),
+            log_limiter: LogLimiter::default(),
             seen: watch::Sender::default(),
         }
     }
@@ -122,8 +122,8 @@ impl Shared {
             readiness: self.readiness.clone(),
             metrics: self.metrics.clone(),
             recorder: self.recorder.clone(),
-            waits: self.waits.clone(),
-            repeats: self.repeats.clone(),
+            wait_queue: self.wait_queue.clone(),
+            log_limiter: self.log_limiter.clone(),
             view: self.seen.subscribe(),
             operators,
         }
@@ -144,9 +144,9 @@ fn start_discovery(
     orders: mpsc::Receiver<Order>,
     shared: &Shared,
     tasks: &mut Tasks,
-) -> Result<mpsc::Sender<Complaint>> {
+) -> Result<mpsc::Sender<LeaderFailure>> {
     let (claim, observations) = mpsc::channel(OBSERVATIONS);
-    let (complain, complaints) = mpsc::channel(COMPLAINTS);
+    let (complain, leader_failures) = mpsc::channel(LEADER_FAILURES);
     let (plan, planned) = watch::channel(Plan::default());
     let client = patroni_client(&finding.patroni_tls, shared.metrics.clone())
         .context("cannot use the TLS files for Patroni's REST API (--patroni-ca, --patroni-cert, --patroni-key)")?;
@@ -167,7 +167,7 @@ fn start_discovery(
             &kubernetes.objects(),
             kubernetes.namespace.as_deref(),
             &kubernetes.selector,
-            shared.repeats.clone(),
+            shared.log_limiter.clone(),
         );
         let watching = source.run(claim.clone());
         tasks.spawn(async { ("the Kubernetes watches", done(watching).await) });
@@ -179,7 +179,7 @@ fn start_discovery(
             client.clone(),
             seeds,
             planned.clone(),
-            shared.repeats.clone(),
+            shared.log_limiter.clone(),
             claim.clone(),
         );
         tasks.spawn(async { ("the poller of /cluster", done(poller.run()).await) });
@@ -193,7 +193,7 @@ fn start_discovery(
         metrics: shared.metrics.clone(),
         recorder: shared.recorder.clone(),
         events,
-        repeats: shared.repeats.clone(),
+        log_limiter: shared.log_limiter.clone(),
         readiness: shared.readiness.clone(),
         policy: Policy {
             switchover_hold: patience.switchover_hold,
@@ -206,7 +206,7 @@ fn start_discovery(
             .as_ref()
             .and_then(|kubernetes| kubernetes.citus_group),
         observations,
-        complaints,
+        leader_failures,
         orders,
         plan,
         seen: shared.seen.clone(),

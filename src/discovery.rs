@@ -1,4 +1,4 @@
-//! The loop that keeps the slot true: observations go into the view, the view is decided upon, the verdict is published.
+//! The loop that keeps the slot true: observations go into the view, the view is decided upon, the decision is published.
 //!
 //! This file owns the order of things and their telling in log and metrics. What the facts mean is decided in `leader::decide`; where they come from is
 //! the business of the sources below.
@@ -18,17 +18,17 @@ use tracing::{Level, debug, info, warn};
 use crate::discovery::clusters::Clusters;
 use crate::discovery::patroni::{Plan, Question, Target, sleep_until};
 use crate::events::{Events, Happening};
-use crate::leader::decide::{Policy, Verdict, decide};
+use crate::leader::decide::{Decision, Policy, decide};
 use crate::leader::observation::{Claim, Observation};
 use crate::leader::probing::{asked_and_answering, plan};
 use crate::leader::reason::Reason;
 use crate::leader::view::View;
-use crate::leader::{Complaint, Course, Leader};
+use crate::leader::{Leader, LeaderFailure, RoutingState};
+use crate::log_limiter::LogLimiter;
 use crate::metrics::Metrics;
 use crate::orders::Order;
 use crate::readiness::ReadinessHandle;
 use crate::recorder::Recorder;
-use crate::repeats::Repeats;
 use crate::slot::{Cut, LeaderSlot, ending};
 
 /// How often each of the other members is asked whom it takes for the leader, while the leader is silent and no lock is watched.
@@ -36,7 +36,7 @@ const WITNESSES_EVERY: Duration = Duration::from_secs(1);
 
 /// The discovery loop.
 pub struct Discovery {
-    /// Where verdicts are published.
+    /// Where decisions are published.
     pub slot: Arc<LeaderSlot>,
     /// Where they are counted.
     pub metrics: Arc<Metrics>,
@@ -45,7 +45,7 @@ pub struct Discovery {
     /// Tells Kubernetes of them.
     pub events: Events,
     /// Keeps lines that repeat out of the log.
-    pub repeats: Repeats,
+    pub log_limiter: LogLimiter,
     /// Told once a source has answered.
     pub readiness: ReadinessHandle,
     /// What the operator chose.
@@ -59,18 +59,18 @@ pub struct Discovery {
     /// From the sources.
     pub observations: mpsc::Receiver<Observation>,
     /// From the proxy.
-    pub complaints: mpsc::Receiver<Complaint>,
+    pub leader_failures: mpsc::Receiver<LeaderFailure>,
     /// From an operator.
     pub orders: mpsc::Receiver<Order>,
     /// To the sources that ask Patroni.
     pub plan: watch::Sender<Plan>,
-    /// What is known, for people: written after each verdict, read by nobody here.
+    /// What is known, for people: written after each decision, read by nobody here.
     pub seen: watch::Sender<Arc<View>>,
 }
 
 /// What was told last, and what began when.
 struct Told {
-    verdict: Verdict,
+    decision: Decision,
     /// New clients wait, for whatever reason.
     held_since: Option<Instant>,
     /// They have no leader to go to: an operator's hold alone does not count.
@@ -92,8 +92,8 @@ impl Discovery {
     pub async fn run(mut self) {
         let mut view = View::of(self.scope.clone(), self.citus_group);
         let mut told = Told {
-            verdict: Verdict {
-                course: Course::Hold(None),
+            decision: Decision {
+                state: RoutingState::Hold(None),
                 reason: Reason::Starting,
                 held: None,
                 recheck_at: None,
@@ -106,17 +106,17 @@ impl Discovery {
         };
         let mut clusters = Clusters::default();
         loop {
-            let recheck_at = told.verdict.recheck_at;
+            let recheck_at = told.decision.recheck_at;
             tokio::select! {
-                // News before the clock: a renewal that has arrived must win over the lease's end.
+                // News before the clock: a renewal that has arrived must win over the lock's expiry.
                 biased;
                 observation = self.observations.recv() => match observation {
                     Some(observation) => self.take_in(&mut view, observation),
                     None => return,
                 },
-                Some(complaint) = self.complaints.recv() => {
+                Some(complaint) = self.leader_failures.recv() => {
                     debug!(member = %complaint.member, "the leader was complained about: {}", complaint.what);
-                    let claim = Claim::Complaint(complaint.member);
+                    let claim = Claim::LeaderFailure(complaint.member);
                     self.take_in(&mut view, Observation { at: Instant::now(), claim });
                 }
                 Some(order) = self.orders.recv() => self.obey(order, &mut view, &mut told),
@@ -127,11 +127,11 @@ impl Discovery {
             }
             let now = Instant::now();
             self.end_the_hold(&mut view, now);
-            let current = self.slot.term().course.leader().cloned();
-            let verdict = decide(&view, current.as_ref(), now, &self.policy);
-            clusters.tell(&view, &self.repeats);
-            self.record_signs(&view, &verdict, &told, now);
-            self.follow(verdict, &mut told, now);
+            let current = self.slot.snapshot().state.leader().cloned();
+            let decision = decide(&view, current.as_ref(), now, &self.policy);
+            clusters.tell(&view, &self.log_limiter);
+            self.record_signs(&view, &decision, &told, now);
+            self.follow(decision, &mut told, now);
             self.replan(&view, &told, now);
             self.measure(&view, &told, now);
             self.seen.send_replace(Arc::new(view.clone()));
@@ -156,16 +156,16 @@ impl Discovery {
     }
 
     /// Tells the recorder what announces, or makes, a change of leader.
-    fn record_signs(&self, view: &View, verdict: &Verdict, told: &Told, now: Instant) {
+    fn record_signs(&self, view: &View, decision: &Decision, told: &Told, now: Instant) {
         let Some(last) = &told.last_leader else { return };
-        match verdict.primary() {
-            Some(leader) if leader == last && !verdict.reason.is_a_sign() => {
+        match decision.primary() {
+            Some(leader) if leader == last && !decision.reason.is_a_sign() => {
                 self.recorder.all_is_well();
                 return;
             }
             primary => self
                 .recorder
-                .sign(now, &verdict.reason.to_string(), primary.is_none(), view.ttl()),
+                .sign(now, &decision.reason.to_string(), primary.is_none(), view.ttl()),
         }
         let holder = view.lock().and_then(|lock| lock.lock.holder.as_deref());
         if let Some(holder) = holder.filter(|holder| **holder != last.member) {
@@ -173,43 +173,44 @@ impl Discovery {
         }
     }
 
-    /// Publishes the verdict and tells of it, if it differs from the last one.
-    fn follow(&self, verdict: Verdict, told: &mut Told, now: Instant) {
-        let primary = verdict.primary();
+    /// Publishes the decision and tells of it, if it differs from the last one.
+    fn follow(&self, decision: Decision, told: &mut Told, now: Instant) {
+        let primary = decision.primary();
         told.leaderless_since = match primary {
             Some(_) => None,
             None => told.leaderless_since.or(Some(now)),
         };
-        let changed = verdict.course != told.verdict.course || primary != told.verdict.primary();
-        if !changed && verdict.reason == told.verdict.reason && verdict.held == told.verdict.held {
-            told.verdict = verdict;
+        let changed = decision.state != told.decision.state || primary != told.decision.primary();
+        if !changed && decision.reason == told.decision.reason && decision.held == told.decision.held {
+            told.decision = decision;
             return;
         }
-        let reason = verdict.why();
-        self.readiness.missing(verdict.reason.to_string());
-        self.publish(&verdict, &reason, told);
+        let reason = decision.why();
+        self.readiness.missing(decision.reason.to_string());
+        self.publish(&decision, &reason, told);
         if changed {
-            self.tell_change(&verdict, &reason, told, now);
-        } else if self.is_another_kind(&verdict, &told.verdict) {
-            info!(%reason, "{}", still(&verdict.course));
+            self.tell_change(&decision, &reason, told, now);
+        } else if self.is_another_kind(&decision, &told.decision) {
+            info!(%reason, "{}", still(&decision.state));
         } else {
-            debug!(%reason, "{}", still(&verdict.course));
+            debug!(%reason, "{}", still(&decision.state));
         }
-        told.verdict = verdict;
+        told.decision = decision;
     }
 
     /// Whether the reason is of another kind than before. Kinds that alternate are told once, then counted.
-    fn is_another_kind(&self, verdict: &Verdict, before: &Verdict) -> bool {
-        let kind = |verdict: &Verdict| format!("{}: {}", still(&verdict.course), verdict.reason.as_str());
-        verdict.reason.as_str() != before.reason.as_str() && self.repeats.is_news_at(Level::INFO, &kind(verdict))
+    fn is_another_kind(&self, decision: &Decision, before: &Decision) -> bool {
+        let kind = |decision: &Decision| format!("{}: {}", still(&decision.state), decision.reason.as_str());
+        decision.reason.as_str() != before.reason.as_str()
+            && self.log_limiter.should_log_at(Level::INFO, &kind(decision))
     }
 
     /// Sessions that must end are told so at once, before anything else; only a lock that was given up cleanly leaves them `failover_drain`.
-    fn publish(&self, verdict: &Verdict, reason: &str, told: &mut Told) {
-        let why = ending(&verdict.course);
+    fn publish(&self, decision: &Decision, reason: &str, told: &mut Told) {
+        let why = ending(&decision.state);
         let before = self.metrics.sessions_cut();
-        let cut = self.slot.succeed(verdict.course.clone(), reason.to_owned());
-        let drain = match verdict.reason {
+        let cut = self.slot.succeed(decision.state.clone(), reason.to_owned());
+        let drain = match decision.reason {
             Reason::Released => self.failover_drain,
             _ => Duration::ZERO,
         };
@@ -218,13 +219,13 @@ impl Discovery {
         {
             cut.end.now(why);
         }
-        if verdict.course == Course::Fence
+        if decision.state == RoutingState::Fence
             && let Some(draining) = told.draining.take()
         {
             draining.cut.end.now(why);
         }
         let Some(cut) = cut else { return };
-        let former = told.verdict.course.leader();
+        let former = told.decision.state.leader();
         if let Some(former) = former.filter(|_| !drain.is_zero()) {
             told.draining = Some(Draining {
                 member: former.member.clone(),
@@ -244,10 +245,10 @@ impl Discovery {
         });
     }
 
-    fn tell_change(&self, verdict: &Verdict, reason: &str, told: &mut Told, now: Instant) {
-        let from = told.verdict.course.leader();
-        match &verdict.course {
-            Course::Route(leader) => {
+    fn tell_change(&self, decision: &Decision, reason: &str, told: &mut Told, now: Instant) {
+        let from = told.decision.state.leader();
+        match &decision.state {
+            RoutingState::Route(leader) => {
                 let held = told.held_since.take().map(|since| now.saturating_duration_since(since));
                 let held_ms = held.map_or(0, |held| held.as_millis() as u64);
                 match &told.last_leader {
@@ -266,7 +267,9 @@ impl Discovery {
                 told.last_leader = Some(leader.clone());
             }
             // The change is over, and what clients wait for from now on is the operator.
-            Course::Hold(Some(leader)) if verdict.primary().is_some() && told.last_leader.as_ref() != Some(leader) => {
+            RoutingState::Hold(Some(leader))
+                if decision.primary().is_some() && told.last_leader.as_ref() != Some(leader) =>
+            {
                 told.held_since.get_or_insert(now);
                 if let Some(last) = &told.last_leader {
                     self.metrics.leader_changes.increment(1);
@@ -278,7 +281,7 @@ impl Discovery {
                 }
                 told.last_leader = Some(leader.clone());
             }
-            Course::Hold(kept) => {
+            RoutingState::Hold(kept) => {
                 told.held_since.get_or_insert(now);
                 match (from, kept) {
                     (_, Some(kept)) => info!(leader = %kept, %reason, "holding new clients; sessions stay"),
@@ -288,14 +291,14 @@ impl Discovery {
                     (None, None) => info!(%reason, "holding new clients"),
                 }
             }
-            Course::Fence => {
+            RoutingState::Fence => {
                 told.held_since.get_or_insert(now);
                 if from.is_some() {
                     self.metrics.fences.increment(1);
                     let note = format!("every session ends, new clients wait: {reason}");
                     self.events.tell(Happening::Fenced, note);
                 }
-                match (&verdict.reason, from) {
+                match (&decision.reason, from) {
                     (Reason::SplitBrain(_), _) => warn!(%reason, "fencing: every session ends, new clients wait"),
                     (_, Some(from)) => warn!(from = %from, %reason, "fencing: every session ends, new clients wait"),
                     (_, None) => info!(%reason, "holding new clients"),
@@ -310,7 +313,7 @@ impl Discovery {
     }
 
     fn replan(&self, view: &View, told: &Told, now: Instant) {
-        let course = &told.verdict.course;
+        let state = &told.decision.state;
         let target = |member: &str, question, every| {
             Some(Target {
                 url: view.api_url(member)?.to_owned(),
@@ -319,11 +322,11 @@ impl Discovery {
                 every,
             })
         };
-        let probes = plan(view, course, told.leaderless_since, now);
+        let probes = plan(view, state, told.leaderless_since, now);
         let probes = probes
             .iter()
             .filter_map(|probe| target(&probe.member, Question::Primary, probe.every));
-        let leader = course.leader().map(|leader| leader.member.as_str());
+        let leader = state.leader().map(|leader| leader.member.as_str());
         let witnesses = view.witnesses(leader, now);
         let witnesses = witnesses.filter_map(|member| target(member, Question::Leader, WITNESSES_EVERY));
         let targets = probes.chain(witnesses).collect();
@@ -347,24 +350,24 @@ impl Discovery {
     }
 
     fn measure(&self, view: &View, told: &Told, now: Instant) {
-        let course = &told.verdict.course;
-        let leader = course.leader().map(|leader| leader.member.as_str());
-        self.metrics.routes(course.open_to().is_some());
-        self.metrics.operator_holds(told.verdict.held.is_some());
-        self.metrics.course_is(course, &told.verdict.reason);
+        let state = &told.decision.state;
+        let leader = state.leader().map(|leader| leader.member.as_str());
+        self.metrics.routes(state.open_to().is_some());
+        self.metrics.operator_holds(told.decision.held.is_some());
+        self.metrics.set_routing_state(state, &told.decision.reason);
         self.metrics.leader_is(leader);
         let primaries = view.primaries(now, self.policy.report_life);
         self.metrics.foreign_answers_are(view.strangers().count());
         self.metrics.primaries_are(primaries);
         self.metrics.ttl_is(view.ttl());
         let holder = view.lock().and_then(|lock| lock.lock.holder.as_deref());
-        if let Some(seen) = leader.or(holder).and_then(|member| view.lease_seen(member)) {
-            self.metrics.lease_renewed(seen);
+        if let Some(seen) = leader.or(holder).and_then(|member| view.renewal_seen(member)) {
+            self.metrics.set_lock_age(seen);
         }
         if view.api_answered() || view.api_silence().is_some() {
             self.metrics.source_is_up("kubernetes", view.api_silence().is_none());
         }
-        match asked_and_answering(view, course, now) {
+        match asked_and_answering(view, state, now) {
             // While the lock has no holder nobody may be asked: what was known of the source stays.
             (0, _) if view.rest_answered() => {}
             (_, answering) => self.metrics.source_is_up("patroni", answering > 0),
@@ -375,11 +378,11 @@ impl Discovery {
     }
 }
 
-fn still(course: &Course) -> &'static str {
-    match course {
-        Course::Route(_) => "still routing to the leader",
-        Course::Hold(_) => "still holding new clients",
-        Course::Fence => "still fencing",
+fn still(state: &RoutingState) -> &'static str {
+    match state {
+        RoutingState::Route(_) => "still routing to the leader",
+        RoutingState::Hold(_) => "still holding new clients",
+        RoutingState::Fence => "still fencing",
     }
 }
 
@@ -387,7 +390,7 @@ fn still(course: &Course) -> &'static str {
 mod tests {
     use super::*;
     use crate::leader::Address;
-    use crate::repeats::capture::Log;
+    use crate::log_limiter::capture::Log;
 
     #[tokio::test(start_paused = true)]
     async fn reasons_that_alternate_do_not_flood_the_log() {
@@ -399,7 +402,7 @@ mod tests {
             recorder: Arc::new(Recorder::new(metrics.clone())),
             metrics,
             events: Events::default(),
-            repeats: Repeats::default(),
+            log_limiter: LogLimiter::default(),
             readiness: ReadinessHandle::starting("starting"),
             policy: Policy {
                 switchover_hold: Duration::from_secs(10),
@@ -409,7 +412,7 @@ mod tests {
             citus_group: None,
             failover_drain: Duration::ZERO,
             observations: mpsc::channel(1).1,
-            complaints: mpsc::channel(1).1,
+            leader_failures: mpsc::channel(1).1,
             orders: mpsc::channel(1).1,
             plan: watch::Sender::default(),
             seen: watch::Sender::default(),
@@ -419,14 +422,14 @@ mod tests {
             address: Address::new("10.0.0.7", 5432).unwrap(),
             timeline: None,
         };
-        let route = |reason| Verdict {
-            course: Course::Route(leader.clone()),
+        let route = |reason| Decision {
+            state: RoutingState::Route(leader.clone()),
             reason,
             held: None,
             recheck_at: None,
         };
         let mut told = Told {
-            verdict: route(Reason::LockAndReport("a".into())),
+            decision: route(Reason::LockAndReport("a".into())),
             held_since: None,
             leaderless_since: None,
             last_leader: Some(leader.clone()),

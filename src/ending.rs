@@ -21,7 +21,7 @@ pub enum Ending {
     StartupExpired,
     /// The leader changed: the session's server is no longer the primary.
     LeaderChanged,
-    /// The leader's lease may have run out: another member may be promoted by now.
+    /// The leader's lock may have expired: another member may be promoted by now.
     Fenced,
     /// An operator asked for it, through the admin port.
     CutByOperator,

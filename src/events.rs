@@ -35,7 +35,7 @@ const LONGEST_NOTE: usize = 1024;
 pub enum Happening {
     /// Sessions go to another leader than before.
     LeaderChanged,
-    /// Every session was ended, because the lease may have run out.
+    /// Every session was ended, because the lock may have expired.
     Fenced,
 }
 

@@ -120,7 +120,7 @@ impl fmt::Display for Leader {
 
 /// What is to be done with clients and sessions now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Course {
+pub enum RoutingState {
     /// New clients go to this leader; sessions to any other end.
     Route(Leader),
     /// New clients wait; sessions to this leader stay, any other end.
@@ -129,7 +129,7 @@ pub enum Course {
     Fence,
 }
 
-impl Course {
+impl RoutingState {
     /// Its word, in JSON and as a metric's label.
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -159,7 +159,7 @@ impl Course {
 
 /// What the proxy tells discovery: a leader that it was sent to does not behave like one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Complaint {
+pub struct LeaderFailure {
     /// Whom it concerns.
     pub member: String,
     /// What happened, as a sentence's end: "connection refused".

@@ -1,18 +1,18 @@
 //! pgnorth keeps one address pointing at the PostgreSQL primary of a Patroni cluster.
 //!
-//! Floors, from the top; imports go downwards only, which `tests/local/floors.rs` checks:
+//! Layers, from the top; imports go downwards only, which `tests/local/layers.rs` checks:
 //!
-//! | floor | rooms |
+//! | layer | modules |
 //! |--|--|
 //! | 7 | `main`, [`telemetry`] |
 //! | 6 | [`app`] |
 //! | 5 | [`doctor`] |
 //! | 4 | [`discovery`], [`proxy`], [`publish`], [`admin`] (never each other) |
 //! | 3 | [`recorder`], [`events`] |
-//! | 2 | [`slot`], [`drain`], [`metrics`], [`liveness`], [`readiness`], [`resolver`], [`kubernetes`], [`waits`], [`orders`], [`repeats`], [`certificates`] |
+//! | 2 | [`slot`], [`drain`], [`metrics`], [`liveness`], [`readiness`], [`resolver`], [`kubernetes`], [`wait_queue`], [`orders`], [`log_limiter`], [`certificates`] |
 //! | 1 | [`leader`], [`ending`], [`config`], [`backoff`] (no I/O, no clock, no tokio) |
 //!
-//! ARCHITECTURE.md walks one session and one change of leader through the house.
+//! ARCHITECTURE.md walks one session and one change of leader through these modules.
 
 pub mod admin;
 pub mod app;
@@ -27,14 +27,14 @@ pub mod events;
 pub mod kubernetes;
 pub mod leader;
 pub mod liveness;
+pub mod log_limiter;
 pub mod metrics;
 pub mod orders;
 pub mod proxy;
 pub mod publish;
 pub mod readiness;
 pub mod recorder;
-pub mod repeats;
 pub mod resolver;
 pub mod slot;
 pub mod telemetry;
-pub mod waits;
+pub mod wait_queue;

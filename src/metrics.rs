@@ -19,7 +19,7 @@ use self::register::{ReadBack, counter, describe_all, gauge, histogram};
 use self::table as row;
 pub use self::table::{FAMILIES, Family, Kind, SECONDS};
 use crate::ending::Ending;
-use crate::leader::Course;
+use crate::leader::RoutingState;
 use crate::leader::reason::Reason;
 
 /// The handles of one recorder. They are passed in; nothing is global.
@@ -50,19 +50,19 @@ pub struct Metrics {
     dial_seconds: [Histogram; 3],
     /// Changes from one leader to another.
     pub leader_changes: Counter,
-    /// Times all sessions were ended because the lease may have run out.
+    /// Times all sessions were ended because the lock may have expired.
     pub fences: Counter,
     routing: Gauge,
     primaries: Gauge,
     foreign_answers: Gauge,
     held_by_operator: Gauge,
-    lease_age_seconds: Gauge,
-    lease_renewed: Mutex<Option<Instant>>,
-    lease_ttl_seconds: Gauge,
+    lock_age_seconds: Gauge,
+    set_lock_age: Mutex<Option<Instant>>,
+    lock_ttl_seconds: Gauge,
     probes: [Counter; 3],
     failover_seconds: [Histogram; 5],
     publishes: [Counter; 5],
-    /// Time from a verdict until the Service said so.
+    /// Time from a decision until the Service said so.
     pub publish_seconds: Histogram,
     publish_behind: Gauge,
     /// Log lines that were not written, because nobody read stderr.
@@ -74,7 +74,7 @@ pub struct Metrics {
 #[derive(Default)]
 struct Infos {
     leader: Option<Gauge>,
-    course: Option<Gauge>,
+    state: Option<Gauge>,
     cluster: Option<Gauge>,
 }
 
@@ -124,9 +124,9 @@ impl Metrics {
             primaries: now(&row::PRIMARIES),
             foreign_answers: now(&row::FOREIGN_ANSWERS),
             held_by_operator: now(&row::HELD_BY_OPERATOR),
-            lease_age_seconds: now(&row::LEASE_AGE_SECONDS),
-            lease_renewed: Mutex::new(None),
-            lease_ttl_seconds: now(&row::LEASE_TTL_SECONDS),
+            lock_age_seconds: now(&row::LOCK_AGE_SECONDS),
+            set_lock_age: Mutex::new(None),
+            lock_ttl_seconds: now(&row::LOCK_TTL_SECONDS),
             probes: Outcome::ALL.map(|outcome| of(&row::PROBES, outcome.as_str())),
             failover_seconds: FailoverPhase::ALL.map(|phase| seconds(&row::FAILOVER_SECONDS, phase.as_str())),
             publishes: Published::ALL.map(|result| of(&row::PUBLISHES, result.as_str())),
@@ -177,10 +177,10 @@ impl Metrics {
     }
 
     /// Notes what is done with clients, and why.
-    pub fn course_is(&self, course: &Course, reason: &Reason) {
-        let labels = [course.as_str(), reason.as_str()];
-        let series = gauge(&self.recorder, &row::COURSE_INFO, &labels);
-        moves(&mut self.infos().course, Some(series));
+    pub fn set_routing_state(&self, state: &RoutingState, reason: &Reason) {
+        let labels = [state.as_str(), reason.as_str()];
+        let series = gauge(&self.recorder, &row::ROUTING_STATE_INFO, &labels);
+        moves(&mut self.infos().state, Some(series));
     }
 
     /// Notes which cluster is followed: Patroni's scope.
@@ -212,7 +212,7 @@ impl Metrics {
 
     /// Notes Patroni's ttl.
     pub fn ttl_is(&self, ttl: Duration) {
-        self.lease_ttl_seconds.set(ttl);
+        self.lock_ttl_seconds.set(ttl);
     }
 
     /// Notes how long the longest-held client has waited.
@@ -221,8 +221,8 @@ impl Metrics {
     }
 
     /// Notes when the leader's lock was last seen renewed; the gauge counts from there at each scrape.
-    pub fn lease_renewed(&self, at: Instant) {
-        *self.lease_renewed.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+    pub fn set_lock_age(&self, at: Instant) {
+        *self.set_lock_age.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
     }
 
     /// Notes whether a source answers.
@@ -258,8 +258,8 @@ impl Metrics {
 
     /// Returns everything in Prometheus' text format 0.0.4.
     pub fn render(&self) -> String {
-        if let Some(at) = *self.lease_renewed.lock().unwrap_or_else(PoisonError::into_inner) {
-            self.lease_age_seconds.set(at.elapsed());
+        if let Some(at) = *self.set_lock_age.lock().unwrap_or_else(PoisonError::into_inner) {
+            self.lock_age_seconds.set(at.elapsed());
         }
         self.read_back.export();
         self.recorder.handle().render()

@@ -28,14 +28,14 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use crate::drain::Drain;
-use crate::leader::Complaint;
+use crate::leader::LeaderFailure;
 use crate::liveness::{self, Beat, Liveness};
+use crate::log_limiter::LogLimiter;
 use crate::metrics::Metrics;
 use crate::recorder::Recorder;
-use crate::repeats::Repeats;
 use crate::resolver::Resolver;
 use crate::slot::LeaderSlot;
-use crate::waits::Waits;
+use crate::wait_queue::WaitQueue;
 use buffers::Buffers;
 pub(crate) use connect::{DialError, connect as dial};
 use dialler::Dialler;
@@ -90,13 +90,13 @@ pub struct Context {
     /// Told which clients waited, and when the first of them reached a new leader.
     pub recorder: Arc<Recorder>,
     /// Told which clients wait now.
-    pub waits: Arc<Waits>,
+    pub wait_queue: Arc<WaitQueue>,
     /// Asked whether a fault is to be told.
-    pub repeats: Repeats,
+    pub log_limiter: LogLimiter,
     /// Told that every worker runs.
     pub liveness: Liveness,
     /// Tells discovery of dials that failed and sessions that the leader's side broke. A full channel drops the complaint: others say the same.
-    pub complaints: mpsc::Sender<Complaint>,
+    pub leader_failures: mpsc::Sender<LeaderFailure>,
     /// What TLS clients see that are refused.
     pub refusal_tls: RefusalTls,
     /// Limits and deadlines.
@@ -193,7 +193,7 @@ impl Proxy {
     }
 }
 
-/// Passes the ends of reigns, and the order to end every session, on to the workers.
+/// Passes the ends of epochs, and the order to end every session, on to the workers.
 async fn tell_workers(context: Arc<Context>, workers: Arc<Workers<Forwarded>>) {
     let mut endings = context.slot.endings();
     let forced = context.drain.forced();
@@ -239,7 +239,7 @@ impl Shared {
         let sessions_max = &context.metrics.sessions_max;
         sessions_max.set(i64::try_from(max_sessions).unwrap_or(i64::MAX));
         Self {
-            queue: hold::Queue::new(context.waits.clone()),
+            queue: hold::Queue::new(context.wait_queue.clone()),
             traffic,
             workers,
             connections: Connections::new(max_sessions.saturating_add(pending::RESERVE)),

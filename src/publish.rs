@@ -1,6 +1,6 @@
-//! The publisher: the slot's verdicts become the addresses behind a Service without a selector.
+//! The publisher: the slot's decisions become the addresses behind a Service without a selector.
 //!
-//! An address is there only while the verdict is *route*: it is a promise that a verified primary takes writes there. A hold takes it away as a fence does, since
+//! An address is there only while the decision is *route*: it is a promise that a verified primary takes writes there. A hold takes it away as a fence does, since
 //! nobody can be held here: who dials is better refused at once than led to a server that is stopping. Sessions that are open are not touched: kube-proxy leaves
 //! established TCP flows alone when an endpoint goes.
 
@@ -22,11 +22,11 @@ use tracing::{debug, info, warn};
 use crate::backoff::Backoff;
 use crate::kubernetes::Access;
 use crate::leader::{Host, Leader};
+use crate::log_limiter::LogLimiter;
 use crate::metrics::{Metrics, Published};
 use crate::readiness::{Readiness, ReadinessHandle};
-use crate::repeats::Repeats;
 use crate::resolver::Resolver;
-use crate::slot::{LeaderSlot, Term};
+use crate::slot::{LeaderSlot, Snapshot};
 use lease::Lease;
 use objects::{Primary, Wanted};
 use questions::Questions;
@@ -70,7 +70,7 @@ pub struct Publisher {
     /// Counts writes.
     pub metrics: Arc<Metrics>,
     /// Asked whether a fault is to be told.
-    pub repeats: Repeats,
+    pub log_limiter: LogLimiter,
     /// What to keep.
     pub settings: Settings,
 }
@@ -85,7 +85,7 @@ struct Memory {
     last: Option<(Leader, Vec<IpAddr>)>,
     /// The last round led to a leader.
     routing: bool,
-    /// The verdict that the objects agree with.
+    /// The decision that the objects agree with.
     done: Option<Instant>,
     looked: Option<Instant>,
     /// Tries that failed in a row, and the pause after the next one.
@@ -152,14 +152,14 @@ impl Publisher {
         let keeping = async {
             let mut memory = Memory::default();
             loop {
-                let term = self.slot.term();
+                let snapshot = self.slot.snapshot();
                 let ours = *writes.borrow_and_update();
                 let next = match ours {
-                    true => self.keep(&term, &mut target, &mut memory).await?,
+                    true => self.keep(&snapshot, &mut target, &mut memory).await?,
                     false => self.stand_by(&mut target, &mut memory).await?,
                 };
                 tokio::select! {
-                    () = self.slot.superseded(&term) => memory.backoff = None,
+                    () = self.slot.superseded(&snapshot) => memory.backoff = None,
                     Ok(()) = writes.changed() => {}
                     () = tokio::time::sleep(next) => {}
                 }
@@ -183,20 +183,20 @@ impl Publisher {
     }
 
     /// One round: reads where that is due, and writes what differs. Returns when the next is due, unless there is news before.
-    async fn keep(&self, term: &Term, target: &mut Target, memory: &mut Memory) -> Result<Duration, Refused> {
-        let by_name = matches!(term.course.open_to(), Some(leader) if matches!(leader.address.host, Host::Name(_)));
+    async fn keep(&self, snapshot: &Snapshot, target: &mut Target, memory: &mut Memory) -> Result<Duration, Refused> {
+        let by_name = matches!(snapshot.state.open_to(), Some(leader) if matches!(leader.address.host, Host::Name(_)));
         let every = if by_name { LOOK_BY_NAME } else { LOOK };
-        // A fresh verdict is written first, upon what was read before.
-        let is_news = memory.done != Some(term.at);
+        // A fresh decision is written first, upon what was read before.
+        let should_log = memory.done != Some(snapshot.at);
         let due = memory.looked.is_none_or(|looked| looked.elapsed() >= every);
-        if target.seen.is_none() || due && !is_news {
+        if target.seen.is_none() || due && !should_log {
             match target.look().await {
                 Err(Trouble::Refused(refused)) => return Err(refused),
                 Err(trouble) => return Ok(self.failed(target, memory, &trouble)),
                 Ok(()) => memory.looked = Some(Instant::now()),
             }
         }
-        let wanted = match self.wanted(term, memory).await {
+        let wanted = match self.wanted(snapshot, memory).await {
             Ok(wanted) => wanted,
             Err(wait) => return Ok(wait),
         };
@@ -208,9 +208,9 @@ impl Publisher {
                 self.metrics.publisher_is_behind(written.yielded.is_some());
                 match written.yielded {
                     Some(why) => self.yielded(target, memory, why),
-                    None => self.told(target, term, &wanted, &before, written.changed, is_news, memory),
+                    None => self.told(target, snapshot, &wanted, &before, written.changed, should_log, memory),
                 }
-                memory.done = Some(term.at);
+                memory.done = Some(snapshot.at);
                 memory.routing = wanted.leader.is_some();
                 // What others may have done in the meantime is seen by the next look, not at once.
                 Ok(every)
@@ -219,12 +219,12 @@ impl Publisher {
     }
 
     /// What the Service shall lead to; or how long there is nothing to say about it.
-    async fn wanted(&self, term: &Term, memory: &mut Memory) -> Result<Wanted, Duration> {
+    async fn wanted(&self, snapshot: &Snapshot, memory: &mut Memory) -> Result<Wanted, Duration> {
         if self.readiness.now() != Readiness::Ready {
             return Err(LOOK);
         }
         let since = *memory.settling.get_or_insert_with(Instant::now);
-        let Some(leader) = term.course.open_to() else {
+        let Some(leader) = snapshot.state.open_to() else {
             let left = SETTLE.saturating_sub(since.elapsed());
             let timeline = match &memory.last {
                 None if !left.is_zero() => return Err(left),
@@ -259,7 +259,7 @@ impl Publisher {
         match memory.resolver.resolve(name, RESOLVE).await {
             Ok(addresses) => addresses.to_vec(),
             Err(error) => {
-                if self.repeats.is_news(&format!("{name} cannot be resolved")) {
+                if self.log_limiter.should_log(&format!("{name} cannot be resolved")) {
                     warn!(leader = %leader, "{error}");
                 }
                 let known = memory.last.as_ref().filter(|(last, _)| last == leader);
@@ -272,11 +272,11 @@ impl Publisher {
     fn told(
         &self,
         target: &Target,
-        term: &Term,
+        snapshot: &Snapshot,
         wanted: &Wanted,
         before: &[String],
         changed: bool,
-        is_news: bool,
+        should_log: bool,
         memory: &mut Memory,
     ) {
         let service = target.title();
@@ -285,15 +285,15 @@ impl Publisher {
         }
         (memory.failures, memory.backoff) = (0, None);
         if !changed {
-            if is_news {
+            if should_log {
                 self.metrics.published(Published::Unchanged);
                 debug!(%service, leads_to = ?before, "the Service says so already");
             }
             return;
         }
-        let took = term.at.elapsed();
+        let took = snapshot.at.elapsed();
         self.metrics.published(Published::Written);
-        if !is_news {
+        if !should_log {
             match &wanted.leader {
                 Some(primary) if primary.addresses.iter().all(|ip| before.contains(&ip.to_string())) => {}
                 _ => {
@@ -304,7 +304,7 @@ impl Publisher {
         }
         self.metrics.publish_seconds.record(took);
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        let reason = &term.reason;
+        let reason = &snapshot.reason;
         match &wanted.leader {
             Some(primary) => {
                 info!(%service, leader = %primary.member, leads_to = ?target.leads_to(), took_ms, %reason, "the Service leads to the primary")
@@ -329,7 +329,7 @@ impl Publisher {
         self.metrics.published(Published::Failed);
         self.metrics.publisher_is_behind(true);
         let why = trouble.to_string();
-        let leader = self.slot.term().course.open_to().map(ToString::to_string);
+        let leader = self.slot.snapshot().state.open_to().map(ToString::to_string);
         if memory.told.as_ref() != Some(&why) {
             let leader = leader.as_deref().unwrap_or("nobody");
             warn!(%service, %leader, "the Service cannot be brought up to date, and may lead to a former primary: {why}");

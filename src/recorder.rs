@@ -37,7 +37,7 @@ pub struct Failover {
     pub first_session_after_seconds: Option<f64>,
     /// Sessions to the former leader that pgnorth ended.
     pub sessions_cut: u64,
-    /// From the verdict until the last of them was closed; none while some are open, or where there was none.
+    /// From the decision until the last of them was closed; none while some are open, or where there was none.
     pub sessions_cut_in_seconds: Option<f64>,
     /// Clients that waited for the new leader.
     pub clients_held: u64,

@@ -1,6 +1,6 @@
-//! The one address: an atomically swapped slot that holds the current [`Term`].
+//! The one address: an atomically swapped slot that holds the current [`Snapshot`].
 //!
-//! A term carries its own end signals, so reading who leads, waiting for a leader and noticing a leader's end are one thing, and no registry of
+//! A snapshot carries its own end signals, so reading who leads, waiting for a leader and noticing a leader's end are one thing, and no registry of
 //! sessions is needed. Who leads is decided elsewhere; this file only publishes it.
 
 use std::sync::{Arc, OnceLock};
@@ -11,35 +11,35 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::ending::Ending;
-use crate::leader::{Course, Leader};
+use crate::leader::{Leader, RoutingState};
 
-/// One unbroken stretch under one verdict.
+/// One unbroken stretch under one decision.
 #[derive(Debug)]
-pub struct Term {
+pub struct Snapshot {
     /// What is done with clients and sessions.
-    pub course: Course,
+    pub state: RoutingState,
     /// Why, as a sentence for people.
     pub reason: String,
     /// When the leader whose sessions may live (or its absence) began; a hold in between does not move it.
     pub since: SystemTime,
-    /// When this verdict was published.
+    /// When this decision was published.
     pub at: Instant,
-    /// Since when the course is this one, whatever the reasons for it were.
-    pub course_since: Instant,
+    /// Since when the state is this one, whatever the reasons for it were.
+    pub state_since: Instant,
     open_to: Option<Arc<Leader>>,
-    reign: Arc<Reign>,
+    epoch: Arc<Epoch>,
     superseded: CancellationToken,
 }
 
 /// The unbroken time in which sessions to one leader may live. It spans a hold that keeps them.
 #[derive(Debug)]
-struct Reign {
+struct Epoch {
     end: End,
-    /// Dropped with the last lease of this reign.
+    /// Dropped with the last target of this epoch.
     alive: watch::Sender<()>,
 }
 
-/// How a reign ends: once, for one reason. Clones are handles on the same end.
+/// How a epoch ends: once, for one reason. Clones are handles on the same end.
 #[derive(Clone, Debug)]
 pub struct End {
     ended: CancellationToken,
@@ -47,7 +47,7 @@ pub struct End {
     bell: watch::Sender<()>,
 }
 
-/// A reign that was succeeded by another: its sessions are to end.
+/// A epoch that was succeeded by another: its sessions are to end.
 #[derive(Clone, Debug)]
 pub struct Cut {
     /// Ends them.
@@ -57,17 +57,17 @@ pub struct Cut {
 
 /// A leader to dial, and the signal that ends every session to it. Read together, so there is no race between them.
 #[derive(Debug)]
-pub struct Lease {
+pub struct Target {
     /// Whom to dial.
     pub leader: Arc<Leader>,
-    reign: Arc<Reign>,
+    epoch: Arc<Epoch>,
 }
 
 /// The atomically swapped slot. Reading it takes no lock.
 #[derive(Debug)]
 pub struct LeaderSlot {
-    term: ArcSwap<Term>,
-    /// Rung by every end of a reign.
+    snapshot: ArcSwap<Snapshot>,
+    /// Rung by every end of a epoch.
     bell: watch::Sender<()>,
 }
 
@@ -76,180 +76,180 @@ impl LeaderSlot {
     pub fn new(reason: impl Into<String>) -> Self {
         let bell = watch::Sender::new(());
         Self {
-            term: ArcSwap::from_pointee(Term {
-                course: Course::Hold(None),
+            snapshot: ArcSwap::from_pointee(Snapshot {
+                state: RoutingState::Hold(None),
                 reason: reason.into(),
                 since: SystemTime::now(),
                 at: Instant::now(),
-                course_since: Instant::now(),
+                state_since: Instant::now(),
                 open_to: None,
-                reign: Reign::begin(&bell),
+                epoch: Epoch::begin(&bell),
                 superseded: CancellationToken::new(),
             }),
             bell,
         }
     }
 
-    /// The current term.
-    pub fn term(&self) -> Arc<Term> {
-        self.term.load_full()
+    /// The current snapshot.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
     }
 
-    /// Makes `course` the current one. Afterwards new clients see it, and waiting clients are woken. Where the leader is another one, the sessions to the old are
+    /// Makes `state` the current one. Afterwards new clients see it, and waiting clients are woken. Where the leader is another one, the sessions to the old are
     /// still to be ended, through what is returned.
     ///
-    /// Only discovery calls this; two callers at once would lose one verdict.
+    /// Only discovery calls this; two callers at once would lose one decision.
     #[must_use = "sessions to the former leader live until they are told to end"]
-    pub fn succeed(&self, course: Course, reason: String) -> Option<Cut> {
-        let old = self.term();
-        let same = course.leader() == old.course.leader() && course.leader().is_some();
-        let none = course.leader().is_none() && old.course.leader().is_none();
+    pub fn succeed(&self, state: RoutingState, reason: String) -> Option<Cut> {
+        let old = self.snapshot();
+        let same = state.leader() == old.state.leader() && state.leader().is_some();
+        let none = state.leader().is_none() && old.state.leader().is_none();
         let keeps = same || none;
         let at = Instant::now();
-        let same_course = course == old.course;
-        self.term.store(Arc::new(Term {
-            open_to: course.open_to().cloned().map(Arc::new),
-            course,
+        let same_state = state == old.state;
+        self.snapshot.store(Arc::new(Snapshot {
+            open_to: state.open_to().cloned().map(Arc::new),
+            state,
             reason,
             since: if keeps { old.since } else { SystemTime::now() },
             at,
-            course_since: if same_course { old.course_since } else { at },
-            reign: if keeps {
-                old.reign.clone()
+            state_since: if same_state { old.state_since } else { at },
+            epoch: if keeps {
+                old.epoch.clone()
             } else {
-                Reign::begin(&self.bell)
+                Epoch::begin(&self.bell)
             },
             superseded: CancellationToken::new(),
         }));
         old.superseded.cancel();
-        // Nobody got a lease where there was no leader.
-        (!keeps && old.course.leader().is_some()).then(|| old.reign.cut())
+        // Nobody got a target where there was no leader.
+        (!keeps && old.state.leader().is_some()).then(|| old.epoch.cut())
     }
 
-    /// Begins another reign of the same leader, under the same verdict: what is returned ends the sessions there were, and newcomers are none of them. `None`
+    /// Begins another epoch of the same leader, under the same decision: what is returned ends the sessions there were, and newcomers are none of them. `None`
     /// where nobody leads, and so nobody has a session.
     ///
     /// Like [`succeed`](Self::succeed), for discovery alone.
     #[must_use = "the sessions live until they are told to end"]
     pub fn renew(&self) -> Option<Cut> {
-        let old = self.term();
-        old.course.leader()?;
-        self.term.store(Arc::new(Term {
-            course: old.course.clone(),
+        let old = self.snapshot();
+        old.state.leader()?;
+        self.snapshot.store(Arc::new(Snapshot {
+            state: old.state.clone(),
             reason: old.reason.clone(),
             since: old.since,
             at: old.at,
-            course_since: old.course_since,
+            state_since: old.state_since,
             open_to: old.open_to.clone(),
-            reign: Reign::begin(&self.bell),
+            epoch: Epoch::begin(&self.bell),
             superseded: CancellationToken::new(),
         }));
         old.superseded.cancel();
-        Some(old.reign.cut())
+        Some(old.epoch.cut())
     }
 
     /// [`succeed`](Self::succeed), and every session to the former leader, if it is another one, has been told to end.
-    pub fn publish(&self, course: Course, reason: String) -> Option<Cut> {
-        let why = ending(&course);
-        let cut = self.succeed(course, reason)?;
+    pub fn publish(&self, state: RoutingState, reason: String) -> Option<Cut> {
+        let why = ending(&state);
+        let cut = self.succeed(state, reason)?;
         cut.end.now(why);
         Some(cut)
     }
 
     /// Waits until new clients may go to a leader. Cancel-safe; never returns while no leader is routed to.
-    pub async fn leader(&self) -> Lease {
+    pub async fn leader(&self) -> Target {
         loop {
-            let term = self.term();
-            if let Some(lease) = term.lease() {
-                return lease;
+            let snapshot = self.snapshot();
+            if let Some(target) = snapshot.target() {
+                return target;
             }
-            term.superseded.cancelled().await;
+            snapshot.superseded.cancelled().await;
         }
     }
 
     /// Waits until new clients are held. Cancel-safe.
     pub async fn held(&self) {
         loop {
-            let term = self.term();
-            if term.course.open_to().is_none() {
+            let snapshot = self.snapshot();
+            if snapshot.state.open_to().is_none() {
                 return;
             }
-            term.superseded.cancelled().await;
+            snapshot.superseded.cancelled().await;
         }
     }
 
-    /// Changes after each [`End::now`]: leases may have ended that nobody awaits one by one.
+    /// Changes after each [`End::now`]: targets may have ended that nobody awaits one by one.
     pub fn endings(&self) -> watch::Receiver<()> {
         self.bell.subscribe()
     }
 
-    /// Completes when the slot no longer holds the present term. Meanwhile it holds on to none: who keeps a term keeps its reign from ending for those who
+    /// Completes when the slot no longer holds the present snapshot. Meanwhile it holds on to none: who keeps a snapshot keeps its epoch from ending for those who
     /// wait for the last of its sessions. Cancel-safe.
     pub fn changed(&self) -> WaitForCancellationFutureOwned {
-        self.term().replaced()
+        self.snapshot().replaced()
     }
 
-    /// Waits until the slot no longer holds `term`. Cancel-safe.
-    pub async fn superseded(&self, term: &Term) {
-        term.superseded.cancelled().await;
-    }
-}
-
-/// Why sessions end that a course does not keep.
-pub fn ending(course: &Course) -> Ending {
-    match course {
-        Course::Fence => Ending::Fenced,
-        Course::Route(_) | Course::Hold(_) => Ending::LeaderChanged,
+    /// Waits until the slot no longer holds `snapshot`. Cancel-safe.
+    pub async fn superseded(&self, snapshot: &Snapshot) {
+        snapshot.superseded.cancelled().await;
     }
 }
 
-impl Term {
-    /// Completes when the slot no longer holds this term, and meanwhile does not hold on to it. Cancel-safe.
+/// Why sessions end that a state does not keep.
+pub fn ending(state: &RoutingState) -> Ending {
+    match state {
+        RoutingState::Fence => Ending::Fenced,
+        RoutingState::Route(_) | RoutingState::Hold(_) => Ending::LeaderChanged,
+    }
+}
+
+impl Snapshot {
+    /// Completes when the slot no longer holds this snapshot, and meanwhile does not hold on to it. Cancel-safe.
     pub fn replaced(&self) -> WaitForCancellationFutureOwned {
         self.superseded.clone().cancelled_owned()
     }
 
     /// The leader whose sessions may live now, new clients held or not.
-    pub fn kept(&self) -> Option<Lease> {
-        let leader = Arc::new(self.course.leader()?.clone());
-        Some(Lease {
+    pub fn kept(&self) -> Option<Target> {
+        let leader = Arc::new(self.state.leader()?.clone());
+        Some(Target {
             leader,
-            reign: self.reign.clone(),
+            epoch: self.epoch.clone(),
         })
     }
 
     /// The leader to dial, if new clients may go to one now.
-    pub fn lease(&self) -> Option<Lease> {
-        self.open_to.as_ref().map(|leader| Lease {
+    pub fn target(&self) -> Option<Target> {
+        self.open_to.as_ref().map(|leader| Target {
             leader: leader.clone(),
-            reign: self.reign.clone(),
+            epoch: self.epoch.clone(),
         })
     }
 }
 
-impl Lease {
+impl Target {
     /// Completes when sessions to this leader must end. Cancel-safe.
     ///
     /// Each call makes a token of its own: polling one shared token would make all sessions queue for one lock.
     pub fn ended(&self) -> WaitForCancellationFutureOwned {
-        self.reign.end.ended.child_token().cancelled_owned()
+        self.epoch.end.ended.child_token().cancelled_owned()
     }
 
     /// Why sessions must end; `None` while they need not.
     pub fn ending(&self) -> Option<Ending> {
-        self.reign.end.why.get().copied()
+        self.epoch.end.why.get().copied()
     }
 }
 
 impl Cut {
-    /// Completes when no session of the reign is left.
+    /// Completes when no session of the epoch is left.
     pub async fn done(mut self) {
         while self.alive.changed().await.is_ok() {}
     }
 }
 
 impl End {
-    /// Tells every session of the reign to end. The first reason stands.
+    /// Tells every session of the epoch to end. The first reason stands.
     pub fn now(&self, why: Ending) {
         let _already_ended = self.why.set(why);
         self.ended.cancel();
@@ -257,7 +257,7 @@ impl End {
     }
 }
 
-impl Reign {
+impl Epoch {
     fn begin(bell: &watch::Sender<()>) -> Arc<Self> {
         Arc::new(Self {
             end: End {
@@ -293,41 +293,41 @@ mod tests {
     #[tokio::test]
     async fn a_hold_keeps_the_sessions_of_its_leader() {
         let slot = LeaderSlot::new("starting");
-        slot.publish(Course::Route(leader("a")), "a leads".into());
-        let lease = slot.leader().await;
-        slot.publish(Course::Hold(Some(leader("a"))), "switchover".into());
-        assert_eq!(lease.ending(), None);
-        assert!(slot.term().lease().is_none(), "a hold admits nobody");
-        slot.publish(Course::Route(leader("a")), "a leads".into());
-        assert_eq!(lease.ending(), None);
-        slot.publish(Course::Route(leader("b")), "b leads".into());
-        lease.ended().await;
-        assert_eq!(lease.ending(), Some(Ending::LeaderChanged));
+        slot.publish(RoutingState::Route(leader("a")), "a leads".into());
+        let target = slot.leader().await;
+        slot.publish(RoutingState::Hold(Some(leader("a"))), "switchover".into());
+        assert_eq!(target.ending(), None);
+        assert!(slot.snapshot().target().is_none(), "a hold admits nobody");
+        slot.publish(RoutingState::Route(leader("a")), "a leads".into());
+        assert_eq!(target.ending(), None);
+        slot.publish(RoutingState::Route(leader("b")), "b leads".into());
+        target.ended().await;
+        assert_eq!(target.ending(), Some(Ending::LeaderChanged));
     }
 
     #[tokio::test]
     async fn a_fence_ends_sessions_and_a_waiting_client_sees_the_next_leader() {
         let slot = Arc::new(LeaderSlot::new("starting"));
-        slot.publish(Course::Route(leader("a")), "a leads".into());
-        let lease = slot.leader().await;
-        slot.publish(Course::Fence, "the lease ran out".into());
-        lease.ended().await;
-        assert_eq!(lease.ending(), Some(Ending::Fenced));
+        slot.publish(RoutingState::Route(leader("a")), "a leads".into());
+        let target = slot.leader().await;
+        slot.publish(RoutingState::Fence, "the target ran out".into());
+        target.ended().await;
+        assert_eq!(target.ending(), Some(Ending::Fenced));
         let waiting = tokio::spawn({
             let slot = slot.clone();
             async move { slot.leader().await.leader.member.clone() }
         });
-        slot.publish(Course::Route(leader("b")), "b leads".into());
+        slot.publish(RoutingState::Route(leader("b")), "b leads".into());
         assert_eq!(waiting.await.unwrap(), "b");
     }
 
     #[test]
     fn nothing_is_to_be_cut_where_nobody_led() {
         let slot = LeaderSlot::new("starting");
-        let cut = slot.publish(Course::Route(leader("a")), "a leads".into());
+        let cut = slot.publish(RoutingState::Route(leader("a")), "a leads".into());
         assert!(cut.is_none(), "{cut:?}");
-        assert!(slot.publish(Course::Fence, "the lease ran out".into()).is_some());
-        let cut = slot.publish(Course::Route(leader("b")), "b leads".into());
+        assert!(slot.publish(RoutingState::Fence, "the target ran out".into()).is_some());
+        let cut = slot.publish(RoutingState::Route(leader("b")), "b leads".into());
         assert!(cut.is_none(), "{cut:?}");
     }
 
@@ -335,28 +335,28 @@ mod tests {
     fn a_reign_that_is_renewed_ends_who_was_there_and_takes_newcomers() {
         let slot = LeaderSlot::new("starting");
         assert!(slot.renew().is_none(), "nobody leads");
-        slot.publish(Course::Route(leader("a")), "a leads".into());
-        let (before, then) = (slot.term().lease().unwrap(), slot.term());
+        slot.publish(RoutingState::Route(leader("a")), "a leads".into());
+        let (before, then) = (slot.snapshot().target().unwrap(), slot.snapshot());
         let cut = slot.renew().unwrap();
-        let after = slot.term().lease().unwrap();
+        let after = slot.snapshot().target().unwrap();
         cut.end.now(Ending::CutByOperator);
         assert_eq!(before.ending(), Some(Ending::CutByOperator));
         assert_eq!((after.ending(), &*after.leader), (None, &leader("a")));
-        let term = slot.term();
+        let snapshot = slot.snapshot();
         assert_eq!(
-            (&term.course, &term.reason, term.since, term.course_since),
-            (&then.course, &then.reason, then.since, then.course_since)
+            (&snapshot.state, &snapshot.reason, snapshot.since, snapshot.state_since),
+            (&then.state, &then.reason, then.since, then.state_since)
         );
     }
 
     #[test]
     fn a_leader_that_returns_after_a_fence_rules_anew() {
         let slot = LeaderSlot::new("starting");
-        slot.publish(Course::Route(leader("a")), "a leads".into());
-        let before = slot.term().lease().unwrap();
-        slot.publish(Course::Fence, "the lease ran out".into());
-        slot.publish(Course::Route(leader("a")), "a leads".into());
-        let after = slot.term().lease().unwrap();
+        slot.publish(RoutingState::Route(leader("a")), "a leads".into());
+        let before = slot.snapshot().target().unwrap();
+        slot.publish(RoutingState::Fence, "the target ran out".into());
+        slot.publish(RoutingState::Route(leader("a")), "a leads".into());
+        let after = slot.snapshot().target().unwrap();
         assert_eq!(before.ending(), Some(Ending::Fenced));
         assert_eq!(after.ending(), None);
     }

@@ -16,7 +16,7 @@ pub struct View {
     /// The first row that anyone at all wrote on a newer timeline: from then on a direct client could write there.
     pub new_primary: Option<Sight>,
     /// When the lock's lease ended, where it did.
-    pub lease_end: Option<Instant>,
+    pub lock_expiry: Option<Instant>,
 }
 
 /// One row of the table.
@@ -61,7 +61,7 @@ pub fn figures(fault: Fault) -> Vec<Figure> {
             LINGERS,
             AFTER_NEW_PRIMARY.must(Must::AtMost(0.0)),
             // pgnorth counts the lease from the moment at which it saw the renewal, less the watch's own latency.
-            AFTER_LEASE.must(Must::AtLeast(-0.2)),
+            AFTER_EXPIRY.must(Must::AtLeast(-0.2)),
             REFUSED.must(Must::AtMost(0.0)),
             ADDED,
         ],
@@ -123,9 +123,9 @@ const AFTER_NEW_PRIMARY: Figure = seconds("… after the new primary is writable
     Some(between(view.writable_at()?, last_idle_end(view)?))
 });
 
-const AFTER_LEASE: Figure = seconds("the first idle session is closed after the lease's end", |view| {
+const AFTER_EXPIRY: Figure = seconds("the first idle session is closed after the lock's expiry", |view| {
     let first = view.seen.idle.iter().filter_map(|end| *end).min()?;
-    Some(between(view.lease_end?, first))
+    Some(between(view.lock_expiry?, first))
 });
 
 const REFUSED: Figure = seconds("clients are refused for", |view| {

@@ -40,14 +40,14 @@ pub async fn run(rig: &Rig, contenders: &Contenders, fault: Fault, outage: Durat
     let old_primary = truth.newest_primary().expect("the primary is written to");
     eprintln!("  the fault comes at {}", jiff::Timestamp::now());
     let fault_at = Instant::now();
-    let lease_end = async {
+    let lock_expiry = async {
         match fault {
-            Fault::PatroniFrozen => lease_end(rig).await,
+            Fault::PatroniFrozen => lock_expiry(rig).await,
             _ => None,
         }
     };
-    let (lease_end, (), ()) = tokio::join!(
-        lease_end,
+    let (lock_expiry, (), ()) = tokio::join!(
+        lock_expiry,
         fault.strike(rig, primary, outage),
         settled(fault, &truth, &clients, old_primary.timeline)
     );
@@ -67,7 +67,7 @@ pub async fn run(rig: &Rig, contenders: &Contenders, fault: Fault, outage: Durat
         fault_at,
         old_primary: old_primary.clone(),
         new_primary: new_primary.clone(),
-        lease_end,
+        lock_expiry,
     };
     let round = Round {
         views: seen.into_iter().map(view).collect(),
@@ -141,8 +141,8 @@ async fn settled(fault: Fault, truth: &Truth, clients: &[Clients], old_timeline:
     tokio::time::sleep(CALM).await;
 }
 
-/// When the lease ends that the last renewal began. The API, Patroni and this process have the same clock.
-async fn lease_end(rig: &Rig) -> Option<Instant> {
+/// When the lock expires that the last renewal began. The API, Patroni and this process have the same clock.
+async fn lock_expiry(rig: &Rig) -> Option<Instant> {
     let object = rig.kubernetes().object(&format!("endpoints/{SCOPE}")).await?;
     let annotations = &object["metadata"]["annotations"];
     let renewed: jiff::Timestamp = annotations["renewTime"].as_str()?.parse().ok()?;

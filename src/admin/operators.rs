@@ -16,8 +16,8 @@ use url::form_urlencoded;
 use self::token::TokenFile;
 use super::Facts;
 use super::pages::{self, Answer};
+use crate::log_limiter::LogLimiter;
 use crate::orders::{Orders, Outcome, Wish};
-use crate::repeats::Repeats;
 
 /// A hold that was given no length.
 const HOLD: Duration = Duration::from_secs(60);
@@ -63,7 +63,7 @@ pub(super) async fn answer(facts: &Facts, method: &Method, uri: &Uri, headers: &
     };
     // A dual-stack listener shows IPv4 clients as ::ffff:a.b.c.d.
     let by = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    if let Err(refusal) = operators.admit(headers, path, by, &facts.repeats).await {
+    if let Err(refusal) = operators.admit(headers, path, by, &facts.log_limiter).await {
         return refusal;
     }
     let wish = match wish(path, uri.query().unwrap_or_default()) {
@@ -81,10 +81,16 @@ pub(super) async fn answer(facts: &Facts, method: &Method, uri: &Uri, headers: &
 }
 
 impl Operators {
-    async fn admit(&self, headers: &HeaderMap, path: &str, by: SocketAddr, repeats: &Repeats) -> Result<(), Answer> {
+    async fn admit(
+        &self,
+        headers: &HeaderMap,
+        path: &str,
+        by: SocketAddr,
+        log_limiter: &LogLimiter,
+    ) -> Result<(), Answer> {
         let refused = |why: &str, problem: Option<&token::Problem>| {
             let what = format!("an order was refused: {why}");
-            if repeats.is_news(&what) {
+            if log_limiter.should_log(&what) {
                 warn!(%by, path, problem = problem.map(display), "{what}");
             } else {
                 debug!(%by, path, problem = problem.map(display), "{what}");

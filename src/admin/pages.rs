@@ -21,11 +21,11 @@ use tracing::warn;
 
 use super::live::{Live, Pulse};
 use super::{Facts, host, operators, survey};
-use crate::leader::Course;
+use crate::leader::RoutingState;
 use crate::leader::observation::OperatorHold;
 use crate::leader::view::View;
 use crate::readiness::Readiness;
-use crate::slot::Term;
+use crate::slot::Snapshot;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 pub(super) const JSON: &str = "application/json";
@@ -62,13 +62,13 @@ pub(super) type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
 /// What `/leader` answers. Field names are an interface: people's scripts read them.
 #[derive(Debug, Serialize)]
-struct LeaderPage<'term> {
-    member: Option<&'term str>,
+struct LeaderPage<'snapshot> {
+    member: Option<&'snapshot str>,
     address: Option<String>,
     timeline: Option<u32>,
     since: Option<String>,
-    course: &'static str,
-    reason: &'term str,
+    state: &'static str,
+    reason: &'snapshot str,
 }
 
 /// Answers any request; its body is ignored. For HEAD, hyper leaves out the body that is returned here.
@@ -89,7 +89,7 @@ pub(super) async fn answer<B>(
         "/" => |_| page(),
         "/livez" => |live| livez(live.facts.liveness.stuck()),
         "/readyz" => |live| readyz(&live.facts.readiness.now(), view(&live.facts).operator_hold()),
-        "/leader" => |live| leader(&live.facts.slot.term()),
+        "/leader" => |live| leader(&live.facts.slot.snapshot()),
         "/status" => |live| respond(StatusCode::OK, JSON, json(&live.status())),
         // A stream has no end that a HEAD could leave out.
         EVENTS if request.method() == Method::GET => return events(live, pulse.clone(), stop.clone()),
@@ -142,8 +142,8 @@ fn stranger<'request, B>(request: &'request Request<B>, facts: &Facts) -> Option
 fn misdirected(host: &str, facts: &Facts) -> Answer {
     let name = host::without_port(host);
     if facts
-        .repeats
-        .is_news("the admin port was asked under a name that it does not know")
+        .log_limiter
+        .should_log("the admin port was asked under a name that it does not know")
     {
         warn!(host = ?name, "the admin port was asked under a name that it does not know; if it is yours, name it in --admin-host (PGNORTH_ADMIN_HOST)");
     }
@@ -179,27 +179,27 @@ fn readyz(readiness: &Readiness, hold: Option<&OperatorHold>) -> Answer {
     plain(status, format!("{}{held}\n", survey::readiness(readiness)))
 }
 
-fn leader(term: &Term) -> Answer {
-    let status = match &term.course {
-        Course::Route(_) => StatusCode::OK,
-        Course::Hold(_) | Course::Fence => StatusCode::SERVICE_UNAVAILABLE,
+fn leader(snapshot: &Snapshot) -> Answer {
+    let status = match &snapshot.state {
+        RoutingState::Route(_) => StatusCode::OK,
+        RoutingState::Hold(_) | RoutingState::Fence => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let leader = term.course.leader();
+    let leader = snapshot.state.leader();
     let page = LeaderPage {
         member: leader.map(|leader| leader.member.as_str()),
         address: leader.map(|leader| leader.address.to_string()),
         timeline: leader.and_then(|leader| leader.timeline),
-        since: jiff::Timestamp::try_from(term.since)
+        since: jiff::Timestamp::try_from(snapshot.since)
             .ok()
             .map(|since| format!("{since:.3}")),
-        course: term.course.as_str(),
-        reason: &term.reason,
+        state: snapshot.state.as_str(),
+        reason: &snapshot.reason,
     };
     respond(status, JSON, json(&page))
 }
 
 fn metrics(facts: &Facts) -> String {
-    let oldest = facts.waits.oldest(Instant::now()).unwrap_or_default();
+    let oldest = facts.wait_queue.oldest(Instant::now()).unwrap_or_default();
     facts.metrics.oldest_wait_is(oldest);
     facts.metrics.render()
 }

@@ -21,9 +21,9 @@ pub struct Status {
     /// As `/readyz` says: `ready`, `starting: …`, `shutting down`.
     pub readiness: String,
     /// What is done with clients.
-    pub course: CourseWord,
+    pub state: StateWord,
     /// For how long.
-    pub course_seconds: f64,
+    pub state_seconds: f64,
     /// Why, as a sentence.
     pub reason: String,
     /// The member whose sessions may live.
@@ -37,7 +37,7 @@ pub struct Status {
     /// A switchover that is announced.
     pub switchover: Option<Switchover>,
     /// The leader's right to lead.
-    pub lease: Option<LeaseNow>,
+    pub lock: Option<LockNow>,
     /// Every member known, by name.
     pub members: Vec<Member>,
     /// Where the news comes from.
@@ -58,10 +58,10 @@ pub struct Status {
     pub failovers: Vec<Failover>,
 }
 
-/// The course, as `/leader` names it.
+/// The state, as `/leader` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum CourseWord {
+pub enum StateWord {
     /// New clients go to the leader.
     Route,
     /// New clients wait.
@@ -94,12 +94,12 @@ pub struct Switchover {
 
 /// How long the leader may lead without a renewal.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct LeaseNow {
+pub struct LockNow {
     /// Who has it.
     pub member: String,
     /// Since the lock was last seen renewed, or the member's last word, whichever is later.
     pub age_seconds: f64,
-    /// Patroni's ttl. An age above it means that the lease has run out.
+    /// Patroni's ttl. An age above it means that the lock has run out.
     pub ttl_seconds: f64,
 }
 

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use super::Facts;
 use super::history::open;
 use super::status::{
-    ClusterNow, CourseWord, Foreign, LeaderNow, LeaseNow, Member, Series, Sessions, Source, Status, Switchover, Word,
+    ClusterNow, Foreign, LeaderNow, LockNow, Member, Series, Sessions, Source, StateWord, Status, Switchover, Word,
 };
 use crate::config::{COMMIT, VERSION};
-use crate::leader::Course;
+use crate::leader::RoutingState;
 use crate::leader::identity::Identity;
 use crate::leader::observation::{Condition, Report, Role};
 use crate::leader::probing::asked_and_answering;
@@ -23,9 +23,9 @@ const FRESH: Duration = Duration::from_secs(5);
 
 /// The document as of `now`.
 pub(super) fn survey(facts: &Facts, history: Series, begun: Instant, now: Instant) -> Status {
-    let term = facts.slot.term();
+    let snapshot = facts.slot.snapshot();
     let view = facts.view.borrow().clone();
-    let leader = term.course.leader();
+    let leader = snapshot.state.leader();
     let member = leader.map(|leader| leader.member.as_str());
     let mut failovers = facts.recorder.failovers();
     failovers.truncate(FAILOVERS);
@@ -35,31 +35,31 @@ pub(super) fn survey(facts: &Facts, history: Series, begun: Instant, now: Instan
         at: Some(format!("{:.3}", jiff::Timestamp::now())),
         uptime_seconds: age(begun, now),
         readiness: readiness(&facts.readiness.now()),
-        course: match term.course {
-            Course::Route(_) => CourseWord::Route,
-            Course::Hold(_) => CourseWord::Hold,
-            Course::Fence => CourseWord::Fence,
+        state: match snapshot.state {
+            RoutingState::Route(_) => StateWord::Route,
+            RoutingState::Hold(_) => StateWord::Hold,
+            RoutingState::Fence => StateWord::Fence,
         },
-        course_seconds: age(term.course_since, now),
-        reason: term.reason.clone(),
+        state_seconds: age(snapshot.state_since, now),
+        reason: snapshot.reason.clone(),
         leader: leader.map(|leader| LeaderNow {
             member: leader.member.clone(),
             address: leader.address.to_string(),
             timeline: leader.timeline,
         }),
-        since: jiff::Timestamp::try_from(term.since)
+        since: jiff::Timestamp::try_from(snapshot.since)
             .ok()
             .map(|since| format!("{since:.3}")),
-        since_seconds: rounded(term.since.elapsed().unwrap_or_default()),
+        since_seconds: rounded(snapshot.since.elapsed().unwrap_or_default()),
         paused: view.is_paused(),
         switchover: view.announcement().map(|announced| Switchover {
             from: announced.value.leader.clone(),
             to: announced.value.candidate.clone(),
             scheduled_at: announced.value.scheduled_at.clone(),
         }),
-        lease: lease(&view, member, now),
+        lock: lock(&view, member, now),
         members: members(&view, member, now),
-        sources: sources(&view, &term.course, now),
+        sources: sources(&view, &snapshot.state, now),
         cluster: cluster(view.identity()),
         foreign: view.strangers().map(|stranger| foreign(stranger, now)).collect(),
         sessions: sessions(facts, now),
@@ -78,12 +78,12 @@ pub(super) fn readiness(readiness: &Readiness) -> String {
 }
 
 /// Of the leader; of the lock's holder while there is no leader.
-fn lease(view: &View, leader: Option<&str>, now: Instant) -> Option<LeaseNow> {
+fn lock(view: &View, leader: Option<&str>, now: Instant) -> Option<LockNow> {
     let holder = || view.lock().and_then(|lock| lock.lock.holder.as_deref());
     let member = leader.or_else(holder)?;
-    Some(LeaseNow {
+    Some(LockNow {
         member: member.to_owned(),
-        age_seconds: age(view.lease_seen(member)?, now),
+        age_seconds: age(view.renewal_seen(member)?, now),
         ttl_seconds: rounded(view.ttl()),
     })
 }
@@ -197,7 +197,7 @@ fn lag(view: &View, name: &str, leader: Option<&str>) -> Option<u64> {
     told.or_else(|| Some(come(leader)?.saturating_sub(come(name)?)))
 }
 
-fn sources(view: &View, course: &Course, now: Instant) -> Vec<Source> {
+fn sources(view: &View, state: &RoutingState, now: Instant) -> Vec<Source> {
     let silence = view.api_silence();
     let kubernetes = (view.api_answered() || silence.is_some()).then(|| Source {
         name: "kubernetes".to_owned(),
@@ -209,7 +209,7 @@ fn sources(view: &View, course: &Course, now: Instant) -> Vec<Source> {
         },
     });
     // With a lock to watch, only its holder is asked.
-    let (asked, answered) = asked_and_answering(view, course, now);
+    let (asked, answered) = asked_and_answering(view, state, now);
     let members = if asked == 1 { "member" } else { "members" };
     let up = answered > 0 || asked == 0 && view.rest_answered();
     let patroni = Source {
@@ -250,7 +250,7 @@ fn sessions(facts: &Facts, now: Instant) -> Option<Sessions> {
         dialling: count(SessionState::Dialling),
         forwarding: count(SessionState::Forwarding),
         max,
-        oldest_wait_seconds: facts.waits.oldest(now).map(rounded),
+        oldest_wait_seconds: facts.wait_queue.oldest(now).map(rounded),
     })
 }
 

@@ -77,16 +77,16 @@ async fn serve(settings: &config::Proxy, metrics: Arc<Metrics>, workers: usize, 
         Some(file) => Some(Operators::new(file.clone(), orders).await),
         None => None,
     };
-    let complaints = start_discovery(&settings.finding, access, patience, taken, &shared, &mut tasks)?;
+    let leader_failures = start_discovery(&settings.finding, access, patience, taken, &shared, &mut tasks)?;
     let context = Arc::new(Context {
         slot: shared.slot.clone(),
         drain: drain.clone(),
         metrics: shared.metrics.clone(),
         recorder: shared.recorder.clone(),
-        waits: shared.waits.clone(),
-        repeats: shared.repeats.clone(),
+        wait_queue: shared.wait_queue.clone(),
+        log_limiter: shared.log_limiter.clone(),
         liveness: shared.liveness.clone(),
-        complaints,
+        leader_failures,
         refusal_tls,
         settings: session_settings,
     });

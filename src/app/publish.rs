@@ -45,7 +45,7 @@ pub(super) async fn run(settings: &config::Publish, metrics: Arc<Metrics>) -> Re
         slot: shared.slot.clone(),
         readiness: shared.readiness.clone(),
         metrics: shared.metrics.clone(),
-        repeats: shared.repeats.clone(),
+        log_limiter: shared.log_limiter.clone(),
         settings: Settings {
             service: settings.service.clone(),
             namespace: settings.namespace.clone(),

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use self::client::{Lost, get, watch};
-use crate::admin::status::{CourseWord, Status};
+use crate::admin::status::{StateWord, Status};
 use crate::config::{self, Format};
 
 /// Between two tries to get in touch again.
@@ -77,9 +77,9 @@ async fn follow(settings: &config::Status, screen: &Screen, code: &mut u8) -> Re
 }
 
 fn code_of(status: &Status) -> u8 {
-    match status.course {
-        CourseWord::Route => ROUTING,
-        CourseWord::Hold | CourseWord::Fence => HOLDING,
+    match status.state {
+        StateWord::Route => ROUTING,
+        StateWord::Hold | StateWord::Fence => HOLDING,
     }
 }
 

@@ -6,7 +6,7 @@ use tracing::{Level, info, warn};
 
 use crate::leader::identity::Identity;
 use crate::leader::view::View;
-use crate::repeats::Repeats;
+use crate::log_limiter::LogLimiter;
 
 /// What was told of clusters.
 #[derive(Default)]
@@ -17,14 +17,14 @@ pub(super) struct Clusters {
 
 impl Clusters {
     /// Tells each change once; where two clusters answer in turn, as behind one address, how often is told every 30 s.
-    pub(super) fn tell(&mut self, view: &View, repeats: &Repeats) {
+    pub(super) fn tell(&mut self, view: &View, log_limiter: &LogLimiter) {
         let ours = view.identity();
         let strangers = view.strangers();
         let found: BTreeSet<_> = strangers
             .map(|(place, stranger)| (place.to_owned(), stranger.identity.clone()))
             .collect();
         for (place, theirs) in found.difference(&self.strangers) {
-            if repeats.is_news(&format!("another cluster answers for {place}")) {
+            if log_limiter.should_log(&format!("another cluster answers for {place}")) {
                 warn!(
                     "another cluster answers for {place}: {theirs}; pgnorth follows {ours}, and this answer counts for nothing"
                 );
@@ -32,7 +32,7 @@ impl Clusters {
         }
         if found.is_empty()
             && !self.strangers.is_empty()
-            && repeats.is_news_at(Level::INFO, "no other cluster answers any more")
+            && log_limiter.should_log_at(Level::INFO, "no other cluster answers any more")
         {
             info!("no other cluster answers any more; pgnorth follows {ours}");
         }

@@ -29,7 +29,7 @@ use crate::discovery::kubernetes::faults::{Ended, Faults, OTHER_RETRY, Problems,
 use crate::discovery::kubernetes::lock::follow_lock;
 use crate::kubernetes::{Access, Connection, WATCH_SECONDS};
 use crate::leader::observation::{Claim, ObjectKind, Observation};
-use crate::repeats::Repeats;
+use crate::log_limiter::LogLimiter;
 
 /// What reading and watching one object by its name takes.
 const OBJECT_RIGHTS: &str = "get, list and watch";
@@ -44,7 +44,7 @@ pub struct Kubernetes {
     scope: String,
     namespace: Option<String>,
     selector: String,
-    repeats: Repeats,
+    log_limiter: LogLimiter,
 }
 
 /// What every watch needs.
@@ -57,13 +57,19 @@ struct Feed {
 
 impl Kubernetes {
     /// A source that asks nothing yet.
-    pub fn new(access: Arc<Access>, scope: &str, namespace: Option<&str>, selector: &str, repeats: Repeats) -> Self {
+    pub fn new(
+        access: Arc<Access>,
+        scope: &str,
+        namespace: Option<&str>,
+        selector: &str,
+        log_limiter: LogLimiter,
+    ) -> Self {
         Self {
             access,
             scope: scope.to_owned(),
             namespace: namespace.map(str::to_owned),
             selector: selector.to_owned(),
-            repeats,
+            log_limiter,
         }
     }
 
@@ -146,7 +152,7 @@ impl Kubernetes {
             "list and watch",
             feed,
             open,
-            read_pods(title, self.repeats.clone()),
+            read_pods(title, self.log_limiter.clone()),
         ));
     }
 }
@@ -292,7 +298,7 @@ where
 }
 
 /// Reads the events of a watch on pods: a list first, then what changes.
-fn read_pods(title: String, repeats: Repeats) -> impl FnMut(Event<Pod>, &mut Problems) -> Option<Claim> {
+fn read_pods(title: String, log_limiter: LogLimiter) -> impl FnMut(Event<Pod>, &mut Problems) -> Option<Claim> {
     let mut listed = Vec::new();
     move |event, problems| match event {
         Event::Init => {
@@ -305,7 +311,7 @@ fn read_pods(title: String, repeats: Repeats) -> impl FnMut(Event<Pod>, &mut Pro
         }
         Event::InitDone => {
             // Where pods may not be watched, they are listed twice a second.
-            if listed.is_empty() && repeats.is_news(&format!("{title}: there are none")) {
+            if listed.is_empty() && log_limiter.should_log(&format!("{title}: there are none")) {
                 warn!(%title, "there are no such pods: no member is known; check --selector and --namespace");
             }
             Some(Claim::Pods(std::mem::take(&mut listed)))

@@ -11,7 +11,7 @@ use crate::leader::view::View;
 use crate::orders::{Order, Outcome, Wish};
 
 impl Discovery {
-    /// A hold and its release are news like any other: the verdict follows from them.
+    /// A hold and its release are news like any other: the decision follows from them.
     pub(super) fn obey(&self, order: Order, view: &mut View, told: &mut Told) {
         match order.wish.clone() {
             Wish::Hold(length) => {
@@ -54,7 +54,7 @@ impl Discovery {
         );
     }
 
-    /// Ends the reigns in question; newcomers are in another one. The answer, and the line that counts, come when the last session is closed.
+    /// Ends the epochs in question; newcomers are in another one. The answer, and the line that counts, come when the last session is closed.
     fn cut(&self, order: Order, member: Option<&str>, view: &View, told: &mut Told) {
         let whose = member.unwrap_or("every member");
         if let Some(member) = member
@@ -73,8 +73,8 @@ impl Discovery {
         let mut cuts = Vec::new();
         if self
             .slot
-            .term()
-            .course
+            .snapshot()
+            .state
             .leader()
             .is_some_and(|leader| concerns(&leader.member))
         {

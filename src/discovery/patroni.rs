@@ -22,7 +22,7 @@ use crate::discovery::patroni::answers::{
 };
 use crate::leader::identity::Identity;
 use crate::leader::observation::{Claim, Observation};
-use crate::repeats::Repeats;
+use crate::log_limiter::LogLimiter;
 
 /// How often `/cluster` is asked: membership changes seldom.
 const CLUSTER_EVERY: Duration = Duration::from_secs(10);
@@ -194,12 +194,12 @@ struct LastAnswer {
     system: Option<String>,
 }
 
-/// Asks any member for `/cluster`, and for the lease's length.
+/// Asks any member for `/cluster`, and for the lock's ttl.
 pub struct ClusterPoller {
     client: Client,
     seeds: Vec<String>,
     plan: watch::Receiver<Plan>,
-    repeats: Repeats,
+    log_limiter: LogLimiter,
     observations: mpsc::Sender<Observation>,
 }
 
@@ -209,14 +209,14 @@ impl ClusterPoller {
         client: Client,
         seeds: Vec<String>,
         plan: watch::Receiver<Plan>,
-        repeats: Repeats,
+        log_limiter: LogLimiter,
         observations: mpsc::Sender<Observation>,
     ) -> Self {
         Self {
             client,
             seeds,
             plan,
-            repeats,
+            log_limiter,
             observations,
         }
     }
@@ -293,8 +293,8 @@ impl ClusterPoller {
                     for Row { member, problem } in problems {
                         // It comes with every answer.
                         if self
-                            .repeats
-                            .is_news(&format!("the row of {member} in /cluster is of no use"))
+                            .log_limiter
+                            .should_log(&format!("the row of {member} in /cluster is of no use"))
                         {
                             warn!(%url, %member, "a row of /cluster is of no use: {problem}");
                         }
@@ -347,7 +347,7 @@ impl ClusterPoller {
         None
     }
 
-    /// The lease's length, and how long a race for it may be put off.
+    /// The lock's ttl, and how long a race for it may be put off.
     async fn config(&self, url: &str) -> (Option<Duration>, Option<Duration>) {
         match self.client.get(url, "/config").await {
             Ok(answer) => (read_ttl(&answer), read_race_backoff(&answer)),

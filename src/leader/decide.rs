@@ -4,21 +4,21 @@
 //! its API is silent) the members' REST answers decide alone.
 
 mod clusters;
+mod decision;
 mod reports;
-mod verdict;
 
 use std::time::{Duration, Instant};
 
 use crate::leader::observation::{Pod, Report, Role};
 use crate::leader::reason::{NoLock, Reason};
 use crate::leader::view::{Heard, LockView, View};
-use crate::leader::{Course, Leader};
-use verdict::verdict;
-pub use verdict::{Held, Verdict};
+use crate::leader::{Leader, RoutingState};
+use decision::decision;
+pub use decision::{Decision, Held};
 
-/// So long before a lease runs out nobody new is sent to its leader: who logs in now would be cut in the middle of it. A lease that is renewed in time never
+/// So long before a lock expires nobody new is sent to its leader: who logs in now would be cut in the middle of it. A lease that is renewed in time never
 /// gets there.
-const LAST_CALL: Duration = Duration::from_millis(500);
+const EXPIRY_MARGIN: Duration = Duration::from_millis(500);
 
 /// What the operator may choose.
 #[derive(Clone, Debug)]
@@ -44,21 +44,23 @@ enum Standing {
 }
 
 /// Decides. `current` is the leader whose sessions live now.
-pub fn decide(view: &View, current: Option<&Leader>, now: Instant, policy: &Policy) -> Verdict {
+pub fn decide(view: &View, current: Option<&Leader>, now: Instant, policy: &Policy) -> Decision {
     let case = Case {
         view,
         current,
         now,
         policy,
     };
-    let verdict = match (view.lock(), view.api_silence()) {
+    let decision = match (view.lock(), view.api_silence()) {
         (Some(lock), None) => case.by_lock(lock),
-        (None, _) if view.awaits_a_leader_object() => verdict(Course::Hold(current.cloned()), Reason::LockUnread),
+        (None, _) if view.awaits_a_leader_object() => {
+            decision(RoutingState::Hold(current.cloned()), Reason::LockUnread)
+        }
         (_, Some(why)) => case.by_reports(&NoLock::ApiSilent(why.to_owned())),
         (None, None) if view.api_answered() => case.by_reports(&NoLock::NoObject),
         (None, None) => case.by_reports(&NoLock::RestOnly),
     };
-    verdict.held_by(view.operator_hold(), now)
+    decision.held_by(view.operator_hold(), now)
 }
 
 struct Case<'a> {
@@ -69,45 +71,45 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
-    fn by_lock(&self, lock: &LockView) -> Verdict {
+    fn by_lock(&self, lock: &LockView) -> Decision {
         let Some(holder) = lock.lock.holder.as_deref() else {
             return self.released();
         };
         if self.view.is_standby_cluster() {
-            return verdict(Course::Hold(None), Reason::StandbyCluster(holder.to_owned()));
+            return decision(RoutingState::Hold(None), Reason::StandbyCluster(holder.to_owned()));
         }
         let leader = match self.leader(holder) {
             Ok(leader) => leader,
-            Err(why) => return verdict(Course::Hold(None), Reason::NoAddress(holder.to_owned(), why)),
+            Err(why) => return decision(RoutingState::Hold(None), Reason::NoAddress(holder.to_owned(), why)),
         };
-        if lock.lease_end() <= self.now {
+        if lock.lock_expiry() <= self.now {
             return self.expired(lock, leader);
         }
-        let last_call = lock.lease_end() - LAST_CALL;
-        if last_call <= self.now && !self.outlives_the_lease(lock, &leader.member) {
-            let reason = Reason::LeaseEnding(leader.member.clone());
+        let margin_start = lock.lock_expiry() - EXPIRY_MARGIN;
+        if margin_start <= self.now && !self.outlives_the_lock(lock, &leader.member) {
+            let reason = Reason::LockExpiring(leader.member.clone());
             let kept = self.is_current(&leader).then_some(leader);
-            return verdict(Course::Hold(kept), reason).recheck_by(lock.lease_end());
+            return decision(RoutingState::Hold(kept), reason).recheck_by(lock.lock_expiry());
         }
         self.held_by(leader, lock.held_since)
-            .recheck_by(lock.lease_end())
-            .recheck_at((self.now < last_call).then_some(last_call))
+            .recheck_by(lock.lock_expiry())
+            .recheck_at((self.now < margin_start).then_some(margin_start))
             .recheck_at(self.announcement_starts())
     }
 
     /// Whether the end of the lease will not end its time.
-    fn outlives_the_lease(&self, lock: &LockView, member: &str) -> bool {
+    fn outlives_the_lock(&self, lock: &LockView, member: &str) -> bool {
         let vouched = self.view.answers(member).and_then(|answers| answers.vouched);
         self.view.is_paused() || vouched.is_some_and(|vouched| lock.renewed < vouched)
     }
 
     /// The lock is fresh. A leader whose sessions live already needs no word of its REST API to go on: a hiccup changes nothing. Another one must have said
     /// that it is writable, since it holds the lock; until then the sessions to any other end.
-    fn held_by(&self, leader: Leader, held_since: Option<Instant>) -> Verdict {
+    fn held_by(&self, leader: Leader, held_since: Option<Instant>) -> Decision {
         let member = leader.member.clone();
         if let Some(stranger) = self.view.stranger(&member) {
             let reason = self.another_cluster(&member, stranger);
-            return verdict(Course::Hold(self.is_current(&leader).then_some(leader)), reason);
+            return decision(RoutingState::Hold(self.is_current(&leader).then_some(leader)), reason);
         }
         let (timeline, reason) = match self.standing(&member, held_since) {
             Standing::Writable(timeline) => (timeline, Reason::LockAndReport(member.clone())),
@@ -115,42 +117,42 @@ impl Case<'_> {
             Standing::Silent(why) if self.is_current(&leader) => {
                 (leader.timeline, Reason::LockAlone(member.clone(), why))
             }
-            Standing::Silent(why) => return verdict(Course::Hold(None), Reason::Unverified(member, why)),
-            Standing::StandbyLeader => return verdict(Course::Hold(None), Reason::StandbyCluster(member)),
+            Standing::Silent(why) => return decision(RoutingState::Hold(None), Reason::Unverified(member, why)),
+            Standing::StandbyLeader => return decision(RoutingState::Hold(None), Reason::StandbyCluster(member)),
             Standing::Not(what) => {
                 let kept = self.is_current(&leader).then_some(leader);
-                return verdict(Course::Hold(kept), Reason::NotWritable(member, what));
+                return decision(RoutingState::Hold(kept), Reason::NotWritable(member, what));
             }
         };
         self.unless_announced(Leader { timeline, ..leader }, reason)
     }
 
     /// Routes, but for an announced switchover, which holds new clients for a while.
-    fn unless_announced(&self, leader: Leader, reason: Reason) -> Verdict {
+    fn unless_announced(&self, leader: Leader, reason: Reason) -> Decision {
         match self.announced(&leader.member) {
             Some((candidate, until)) => {
                 let reason = Reason::SwitchoverAnnounced(leader.member.clone(), candidate);
-                verdict(Course::Hold(Some(leader)), reason).recheck_by(until)
+                decision(RoutingState::Hold(Some(leader)), reason).recheck_by(until)
             }
-            None => verdict(Course::Route(leader), reason),
+            None => decision(RoutingState::Route(leader), reason),
         }
     }
 
-    fn released(&self) -> Verdict {
+    fn released(&self) -> Decision {
         let paused_primary = self.current.filter(|current| {
             let standing = self.standing(&current.member, None);
             self.view.is_paused() && matches!(standing, Standing::Writable(_) | Standing::WritableByPod(..))
         });
         match paused_primary {
-            Some(current) => verdict(
-                Course::Hold(Some(current.clone())),
+            Some(current) => decision(
+                RoutingState::Hold(Some(current.clone())),
                 Reason::ReleasedInPause(current.member.clone()),
             ),
-            None => verdict(Course::Hold(None), Reason::Released),
+            None => decision(RoutingState::Hold(None), Reason::Released),
         }
     }
 
-    fn expired(&self, lock: &LockView, leader: Leader) -> Verdict {
+    fn expired(&self, lock: &LockView, leader: Leader) -> Decision {
         let member = leader.member.clone();
         let answers = self.view.answers(&member);
         // Patroni drops the flag once it has renewed the lock: an answer that says so may overtake the watch.
@@ -167,38 +169,38 @@ impl Case<'_> {
                 timeline: last.value.timeline,
                 ..leader
             };
-            return verdict(Course::Route(leader), Reason::Failsafe(member)).recheck_by(vouched + lock.lock.ttl);
+            return decision(RoutingState::Route(leader), Reason::Failsafe(member)).recheck_by(vouched + lock.lock.ttl);
         }
         // In pause nobody is promoted by itself, so an old lock proves nothing against a leader that was verified before.
         if self.view.is_paused() && self.is_current(&leader) {
             return match self.standing(&member, None) {
-                Standing::Not(what) => verdict(Course::Hold(Some(leader)), Reason::NotWritable(member, what)),
-                Standing::StandbyLeader => verdict(Course::Hold(None), Reason::StandbyCluster(member)),
+                Standing::Not(what) => decision(RoutingState::Hold(Some(leader)), Reason::NotWritable(member, what)),
+                Standing::StandbyLeader => decision(RoutingState::Hold(None), Reason::StandbyCluster(member)),
                 Standing::Writable(_) | Standing::WritableByPod(..) | Standing::Silent(_) => {
-                    verdict(Course::Route(leader), Reason::ExpiredInPause(member))
+                    decision(RoutingState::Route(leader), Reason::ExpiredInPause(member))
                 }
             };
         }
         if self.is_current(&leader)
-            && let Some(verdict) = self.race_put_off(&leader, lock.lease_end())
+            && let Some(decision) = self.race_put_off(&leader, lock.lock_expiry())
         {
-            return verdict;
+            return decision;
         }
-        verdict(Course::Fence, Reason::LeaseExpired(member, lock.lock.ttl))
+        decision(RoutingState::Fence, Reason::LockExpired(member, lock.lock.ttl))
     }
 
     /// A lease that ran out means a race for the lock only after `primary_race_backoff`, as long as the leader's WAL goes on: a fence would stop it, and so make
     /// the failover that is being avoided. A leader that says that it is no primary writes nothing.
-    fn race_put_off(&self, leader: &Leader, lease_end: Instant) -> Option<Verdict> {
+    fn race_put_off(&self, leader: &Leader, lock_expiry: Instant) -> Option<Decision> {
         let backoff = self.view.race_backoff();
-        let end = lease_end + backoff;
+        let end = lock_expiry + backoff;
         let is_no_primary = matches!(
             self.standing(&leader.member, None),
             Standing::Not(_) | Standing::StandbyLeader
         );
         (self.now < end && !is_no_primary).then(|| {
             let reason = Reason::RaceBackoff(leader.member.clone(), backoff);
-            verdict(Course::Hold(Some(leader.clone())), reason).recheck_by(end)
+            decision(RoutingState::Hold(Some(leader.clone())), reason).recheck_by(end)
         })
     }
 

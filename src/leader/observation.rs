@@ -47,7 +47,7 @@ pub enum Claim {
     /// This member's own `GET /cluster` names that leader, or none.
     Named(String, Option<String>),
     /// The proxy says that this member does not behave like a leader.
-    Complaint(String),
+    LeaderFailure(String),
     /// An operator wants new clients held; `None`: no longer.
     Held(Option<OperatorHold>),
 }
@@ -82,7 +82,7 @@ impl ObjectKind {
 pub struct Lock {
     /// The member that holds it; `None` once it was released.
     pub holder: Option<String>,
-    /// The lease's length.
+    /// The lock's ttl.
     pub ttl: Duration,
     /// `acquireTime`, `renewTime` and `transitions` as they stand: only compared, as Patroni does (kubernetes.py:904-923), and never with a clock of ours.
     pub renewal: [Option<String>; 3],
@@ -190,7 +190,7 @@ pub struct Cluster {
     pub paused: bool,
     /// A switchover that is scheduled.
     pub switchover: Option<Announcement>,
-    /// The lease's length, from `GET /config`, where that answered.
+    /// The lock's ttl, from `GET /config`, where that answered.
     pub ttl: Option<Duration>,
     /// `primary_race_backoff`, from there.
     pub race_backoff: Option<Duration>,

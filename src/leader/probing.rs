@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::leader::Course;
+use crate::leader::RoutingState;
 use crate::leader::view::{LockView, View};
 
 /// The leader, while all is well and the lock is watched.
@@ -21,7 +21,7 @@ const ALERT: Duration = Duration::from_millis(100);
 /// How long members that are no candidates are asked that often.
 const ALERT_FOR: Duration = Duration::from_secs(60);
 /// How long one complaint of the proxy keeps suspicion up.
-const COMPLAINT_FOR: Duration = Duration::from_secs(3);
+const SUSPECT_FOR: Duration = Duration::from_secs(3);
 
 /// A member to ask, and the pause between two requests to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,9 +33,9 @@ pub struct Probe {
 }
 
 /// Whom to ask, and how often, given what is known, what was decided, and since when new clients have been held (`None` while they are not).
-pub fn plan(view: &View, course: &Course, held_since: Option<Instant>, now: Instant) -> Vec<Probe> {
+pub fn plan(view: &View, state: &RoutingState, held_since: Option<Instant>, now: Instant) -> Vec<Probe> {
     let Some(lock) = view.lock().filter(|_| view.api_silence().is_none()) else {
-        return every_member(view, course, held_since, now);
+        return every_member(view, state, held_since, now);
     };
     match lock.lock.holder.as_deref() {
         Some(holder) => vec![Probe {
@@ -43,7 +43,7 @@ pub fn plan(view: &View, course: &Course, held_since: Option<Instant>, now: Inst
             every: the_holder(view, lock, holder, held_since, now),
         }],
         // Nobody holds the lock: the former leader alone may still have something to say (in pause).
-        None => course
+        None => state
             .leader()
             .map(|leader| Probe {
                 member: leader.member.clone(),
@@ -55,8 +55,8 @@ pub fn plan(view: &View, course: &Course, held_since: Option<Instant>, now: Inst
 }
 
 /// How many are asked now, and how many of them answer. Whoever was asked once, before the lock moved on, does not count.
-pub fn asked_and_answering(view: &View, course: &Course, now: Instant) -> (usize, usize) {
-    let probes = plan(view, course, None, now);
+pub fn asked_and_answering(view: &View, state: &RoutingState, now: Instant) -> (usize, usize) {
+    let probes = plan(view, state, None, now);
     let answering = probes.iter().filter(|probe| view.rest_answers(&probe.member, now));
     (probes.len(), answering.count())
 }
@@ -79,8 +79,8 @@ fn the_holder(view: &View, lock: &LockView, holder: &str, held_since: Option<Ins
     }
 }
 
-fn every_member(view: &View, course: &Course, held_since: Option<Instant>, now: Instant) -> Vec<Probe> {
-    let leader = course.leader().map(|leader| leader.member.as_str());
+fn every_member(view: &View, state: &RoutingState, held_since: Option<Instant>, now: Instant) -> Vec<Probe> {
+    let leader = state.leader().map(|leader| leader.member.as_str());
     let leader_suspect = leader.and_then(|leader| {
         let silent = view.answers(leader).and_then(|answers| answers.silent.as_ref());
         recent_complaint(view, leader, now).or(silent.map(|silent| silent.at))
@@ -109,5 +109,5 @@ fn burst(now: Instant, since: Instant) -> Duration {
 }
 
 fn recent_complaint(view: &View, member: &str, now: Instant) -> Option<Instant> {
-    view.complaint(member).filter(|at| now < *at + COMPLAINT_FOR)
+    view.complaint(member).filter(|at| now < *at + SUSPECT_FOR)
 }

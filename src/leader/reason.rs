@@ -1,4 +1,4 @@
-//! Why a verdict was reached: a closed set, each member of which is a sentence for people.
+//! Why a decision was reached: a closed set, each member of which is a sentence for people.
 
 use std::fmt;
 use std::time::Duration;
@@ -29,9 +29,9 @@ pub enum Reason {
     /// The lock has no holder, but Patroni is paused and this member says that it is primary.
     ReleasedInPause(String),
     /// The lock is about to run out.
-    LeaseEnding(String),
+    LockExpiring(String),
     /// The lock was not renewed for its ttl.
-    LeaseExpired(String, Duration),
+    LockExpired(String, Duration),
     /// The lock was not renewed for its ttl, but the race for it may be put off for a while.
     RaceBackoff(String, Duration),
     /// The lock was not renewed, but Patroni is paused.
@@ -46,13 +46,13 @@ pub enum Reason {
     NewestPrimary(String, NoLock),
     /// There is no lock to go by; several say that they are primary and none is ahead: a split brain.
     SplitBrain(Vec<String>),
-    /// There is no lock to go by, and no member answers; the leader is kept until the lease ends.
+    /// There is no lock to go by, and no member answers; the leader is kept until the lock expires.
     KeptInSilence(String, NoLock),
     /// There is no lock to go by, and the leader is silent, but a majority of the members says that it holds the lock.
     NamedByMembers(String, NoLock),
     /// There is no lock to go by, and no member answers, but Patroni is paused.
     SilentInPause(String, NoLock),
-    /// There is no lock to go by, and no member said anything for a whole lease.
+    /// There is no lock to go by, and no member said anything for a whole ttl.
     SilentTooLong(NoLock),
     /// There is no lock to go by; members answer, and none is primary.
     NoPrimary(NoLock),
@@ -92,8 +92,8 @@ impl Reason {
             Self::SwitchoverAnnounced(..) => "switchover_announced",
             Self::Released => "released",
             Self::ReleasedInPause(..) => "released_in_pause",
-            Self::LeaseEnding(..) => "lease_ending",
-            Self::LeaseExpired(..) => "lease_expired",
+            Self::LockExpiring(..) => "lock_expiring",
+            Self::LockExpired(..) => "lock_expired",
             Self::RaceBackoff(..) => "race_backoff",
             Self::ExpiredInPause(..) => "expired_in_pause",
             Self::Failsafe(..) => "failsafe",
@@ -169,11 +169,11 @@ impl fmt::Display for Reason {
                 out,
                 "nobody holds the leader lock, but Patroni is paused and {member} says that it is a running primary"
             ),
-            Self::LeaseEnding(member) => write!(
+            Self::LockExpiring(member) => write!(
                 out,
                 "{member} has not renewed the leader lock, which is about to run out"
             ),
-            Self::LeaseExpired(member, ttl) => write!(
+            Self::LockExpired(member, ttl) => write!(
                 out,
                 "{member} has not renewed the leader lock for {} s (its ttl): another member may be promoted by now",
                 ttl.as_secs()
@@ -211,7 +211,7 @@ impl fmt::Display for Reason {
             Self::KeptInSilence(member, no_lock) => {
                 write!(
                     out,
-                    "{member} does not answer and nobody else is primary: it is kept until its lease ends; {no_lock}"
+                    "{member} does not answer and nobody else is primary: it is kept until its lock expires; {no_lock}"
                 )
             }
             Self::NamedByMembers(member, no_lock) => write!(
@@ -223,7 +223,7 @@ impl fmt::Display for Reason {
                 "{member} does not answer, but Patroni is paused: nobody else is promoted by itself; {no_lock}"
             ),
             Self::SilentTooLong(no_lock) => {
-                write!(out, "no member said for a whole lease that it is primary; {no_lock}")
+                write!(out, "no member said for a whole ttl that it is primary; {no_lock}")
             }
             Self::NoPrimary(no_lock) => write!(out, "no member says that it is a running primary; {no_lock}"),
             Self::NobodyAnswers(no_lock, why) => write!(out, "{why}; {no_lock}"),

@@ -32,7 +32,7 @@ const LATELY: Duration = Duration::from_secs(10);
 /// Nobody can be asked without an address: the pod's status has to serve.
 const NO_API_URL: &str = "its pod's status names no usable api_url";
 /// Words older than any lease need not be kept.
-const LONGEST_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Everything that is known now.
 #[derive(Clone, Debug, Default)]
@@ -42,7 +42,7 @@ pub struct View {
     pods: BTreeMap<String, PodView>,
     listed: BTreeMap<String, ClusterMember>,
     answers: BTreeMap<String, Answers>,
-    complaints: BTreeMap<String, Instant>,
+    leader_failures: BTreeMap<String, Instant>,
     cluster: ClusterNews,
     newest_timeline: Option<NewestTimeline>,
     /// When each member last answered. It outlives the member's pod and row: forgetting it would start a lease anew.
@@ -164,8 +164,8 @@ impl View {
             }
             Claim::ClusterSilent(why) => self.cluster.silent = Some(why),
             Claim::Named(member, leader) => _ = self.named.insert(member, Heard { value: leader, at }),
-            Claim::Complaint(member) => {
-                self.complaints.insert(member, at);
+            Claim::LeaderFailure(member) => {
+                self.leader_failures.insert(member, at);
             }
             Claim::Held(hold) => self.operator_hold = hold,
             // Of interest to `only_ours` alone.
@@ -209,7 +209,7 @@ impl View {
     fn record_report(&mut self, member: String, report: Report, at: Instant) {
         self.note_timeline(&report);
         self.last_words
-            .retain(|_, heard| at.saturating_duration_since(*heard) < LONGEST_LEASE);
+            .retain(|_, heard| at.saturating_duration_since(*heard) < MAX_TTL);
         self.last_words.insert(member.clone(), at);
         let answers = self.answers.entry(member).or_default();
         if report.failsafe_active && report.is_writable() {
@@ -224,7 +224,7 @@ impl View {
         let (pods, listed) = (&self.pods, &self.listed);
         let known = |name: &String| pods.contains_key(name) || listed.contains_key(name);
         self.answers.retain(|name, _| known(name));
-        self.complaints.retain(|name, _| known(name));
+        self.leader_failures.retain(|name, _| known(name));
         self.named.retain(|name, _| known(name));
     }
 
@@ -315,7 +315,7 @@ impl View {
         }
     }
 
-    /// The lease's length.
+    /// The lock's ttl.
     pub fn ttl(&self) -> Duration {
         let of_lock = self.lock().map(|view| view.lock.ttl);
         of_lock.or(self.cluster.ttl).unwrap_or(DEFAULT_TTL)
@@ -342,7 +342,7 @@ impl View {
 
     /// When the lease of the leader, or of the lock's holder, was last seen renewed: the lock while it is watched, which a leader that answers may fail
     /// to renew; any evidence where there is none to watch.
-    pub fn lease_seen(&self, member: &str) -> Option<Instant> {
+    pub fn renewal_seen(&self, member: &str) -> Option<Instant> {
         let watched = self.lock().filter(|_| self.api_silence().is_none());
         match watched.filter(|view| view.lock.holder.as_deref() == Some(member)) {
             Some(view) => Some(view.renewed),
@@ -411,7 +411,7 @@ impl View {
 
     /// When the proxy last complained about a member.
     pub fn complaint(&self, member: &str) -> Option<Instant> {
-        self.complaints.get(member).copied()
+        self.leader_failures.get(member).copied()
     }
 }
 

@@ -64,7 +64,7 @@ pub enum FailoverPhase {
     Lock,
     /// From there until the new leader was verified to accept writes.
     Promotion,
-    /// From the verdict until the last session to the former leader was closed.
+    /// From the decision until the last session to the former leader was closed.
     Cut,
     /// From the verification to the first session on the new leader.
     FirstSession,

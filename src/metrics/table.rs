@@ -92,7 +92,7 @@ families! {
     HOLD_SECONDS = histogram("pgnorth_hold_seconds", [], "Time from accept until the dial that reached the leader, or until pgnorth gave the client up.");
     DIAL_SECONDS = histogram("pgnorth_dial_seconds", ["outcome"], "Time to connect to the leader's PostgreSQL by outcome: ok, failed, timed_out.");
     ROUTING = gauge("pgnorth_routing", [], "1 while new clients are sent to a leader; 0 while they are held.");
-    COURSE_INFO = gauge("pgnorth_course_info", ["course", "reason"], "1 for the routing state in force (route, hold, fence) and its reason; 0 for former ones. During an operator's hold, the reason that would apply without it.");
+    ROUTING_STATE_INFO = gauge("pgnorth_routing_state_info", ["state", "reason"], "1 for the routing state in force (route, hold, fence) and its reason; 0 for former ones. During an operator's hold, the reason that would apply without it.");
     HELD_BY_OPERATOR = gauge("pgnorth_held_by_operator", [], "1 while an operator holds new clients through POST /hold.");
     LEADER_INFO = gauge("pgnorth_leader_info", ["member"], "1 for the member whose sessions may live now; 0 for former ones.");
     PRIMARIES = gauge("pgnorth_primaries", [], "Members that report to be a running primary: in a fresh answer of their REST API, or, if the lock is watched and they are not asked, in the pod's status written after the lock moved.");
@@ -100,8 +100,8 @@ families! {
     LEADER_CHANGES = counter("pgnorth_leader_changes_total", [], "Changes of the leader that sessions are sent to.");
     FENCES = counter("pgnorth_fences_total", [], "Times that all sessions were ended because the leader's lease may have expired.");
     FAILOVER_SECONDS = histogram("pgnorth_failover_seconds", ["phase"], "Duration of changes of leader by phase. total: from the first sign until the new leader was verified to accept writes. lock: from the first sign until the lock named it. promotion: from there to the verification. cut: from the decision until the last session to the old leader was closed. first_session: from the verification until a waiting client was through.");
-    LEASE_AGE_SECONDS = gauge("pgnorth_lease_age_seconds", [], "Time since the leader's lock was last seen renewed; without a lock to watch, since the leader last answered.");
-    LEASE_TTL_SECONDS = gauge("pgnorth_lease_ttl_seconds", [], "Patroni's ttl.");
+    LOCK_AGE_SECONDS = gauge("pgnorth_lock_age_seconds", [], "Time since the leader's lock was last seen renewed; without a lock to watch, since the leader last answered.");
+    LOCK_TTL_SECONDS = gauge("pgnorth_lock_ttl_seconds", [], "Patroni's ttl.");
     SOURCE_UP = gauge("pgnorth_source_up", ["source"], "1 while a source of discovery answers: kubernetes (with --scope), patroni.");
     PROBES = counter("pgnorth_probes_total", ["outcome"], "Requests to members' REST API by outcome: ok, failed, timed_out.");
     PUBLISHES = counter("pgnorth_publishes_total", ["result"], "pgnorth publish: attempts to bring the Service up to date by result: written, unchanged, conflict (another publisher wrote in between), yielded (another knows a newer leader), failed.");

@@ -10,7 +10,7 @@ fn rendered() -> String {
     metrics.source_is_up("kubernetes", true);
     metrics.build_is("0", "unknown");
     metrics.cluster_is("demo");
-    metrics.course_is(&Course::Hold(None), &Reason::Starting);
+    metrics.set_routing_state(&RoutingState::Hold(None), &Reason::Starting);
     metrics.render()
 }
 
@@ -64,16 +64,16 @@ fn a_former_leader_state_and_scope_go_to_zero() {
     metrics.leader_is(Some("pg-0"));
     metrics.leader_is(Some("pg-1"));
     metrics.cluster_is("demo");
-    metrics.course_is(&Course::Hold(None), &Reason::Starting);
-    metrics.course_is(&Course::Hold(None), &Reason::Released);
+    metrics.set_routing_state(&RoutingState::Hold(None), &Reason::Starting);
+    metrics.set_routing_state(&RoutingState::Hold(None), &Reason::Released);
     let text = metrics.render();
     for line in [
         "pgnorth_leader_info{member=\"pg-0\"} 0",
         "pgnorth_leader_info{member=\"pg-1\"} 1",
         "pgnorth_cluster_info{scope=\"\"} 0",
         "pgnorth_cluster_info{scope=\"demo\"} 1",
-        "pgnorth_course_info{course=\"hold\",reason=\"starting\"} 0",
-        "pgnorth_course_info{course=\"hold\",reason=\"released\"} 1",
+        "pgnorth_routing_state_info{state=\"hold\",reason=\"starting\"} 0",
+        "pgnorth_routing_state_info{state=\"hold\",reason=\"released\"} 1",
     ] {
         assert!(text.lines().any(|told| told == line), "{line} in\n{text}");
     }

@@ -77,7 +77,7 @@ impl Shared {
     /// Tells, once in a while, that clients are refused.
     pub(super) fn warn_full(&self) {
         let max_sessions = self.context.settings.max_sessions;
-        if self.context.repeats.is_news(FULL) {
+        if self.context.log_limiter.should_log(FULL) {
             warn!(max_sessions, "{FULL} (raise --max-sessions, or pool them)");
         }
     }
@@ -147,7 +147,7 @@ impl Door {
         let context = &self.shared.context;
         context.metrics.accept_errors.increment(1);
         self.failures += 1;
-        if context.repeats.is_news(CANNOT_ACCEPT) {
+        if context.log_limiter.should_log(CANNOT_ACCEPT) {
             warn!(%error, "{CANNOT_ACCEPT}, trying on: they wait in the backlog");
         }
     }

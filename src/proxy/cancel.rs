@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 impl Shared {
     /// Tells whether the request was sent to a leader. Where that closes the connection, it has done what was asked for: libpq waits for this.
     pub(super) async fn deliver_cancel(&self, client: &Socket, peer: SocketAddr, request: &[u8]) -> bool {
-        let Some(lease) = self.context.slot.term().kept() else {
+        let Some(lease) = self.context.slot.snapshot().kept() else {
             debug!(%peer, "a cancel request was dropped: there is no leader whose sessions stay");
             return false;
         };

@@ -7,8 +7,8 @@ use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use super::forward::Socket;
 use crate::ending::Ending;
-use crate::slot::{LeaderSlot, Lease, Term};
-use crate::waits::Waits;
+use crate::slot::{LeaderSlot, Snapshot, Target};
+use crate::wait_queue::WaitQueue;
 
 /// Sessions that may be between "wants a leader" and the leader's first byte.
 ///
@@ -32,7 +32,7 @@ const CROWD_PAUSE: Duration = Duration::from_millis(250);
 pub(super) struct Queue {
     turns: Arc<Semaphore>,
     crowd: Arc<Semaphore>,
-    waits: Arc<Waits>,
+    wait_queue: Arc<WaitQueue>,
 }
 
 /// The right to dial. It is taken before the wait for a leader, so that the order of arrival is the order of service, and dropped when the leader
@@ -45,16 +45,16 @@ pub(super) type Retry = OwnedSemaphorePermit;
 /// Whom a client may dial.
 #[derive(Debug)]
 pub(super) struct Admitted {
-    pub(super) lease: Lease,
+    pub(super) target: Target,
     pub(super) turn: Turn,
     /// It had to wait, for a leader or for its turn.
     pub(super) waited: bool,
 }
 
 impl Admitted {
-    fn at_once(lease: Lease, turn: Turn) -> Self {
+    fn at_once(target: Target, turn: Turn) -> Self {
         Self {
-            lease,
+            target,
             turn,
             waited: false,
         }
@@ -62,11 +62,11 @@ impl Admitted {
 }
 
 impl Queue {
-    pub(super) fn new(waits: Arc<Waits>) -> Self {
+    pub(super) fn new(wait_queue: Arc<WaitQueue>) -> Self {
         Self {
             turns: Arc::new(Semaphore::new(DIALS)),
             crowd: Arc::new(Semaphore::new(CROWD)),
-            waits,
+            wait_queue,
         }
     }
 
@@ -96,19 +96,19 @@ pub(super) async fn wait(
     since: Instant,
     deadline: Instant,
 ) -> Result<Admitted, Ending> {
-    let turn = match (turn.or_else(|| queue.try_turn()), slot.term().lease()) {
-        (Some(turn), Some(lease)) => return Ok(Admitted::at_once(lease, turn)),
+    let turn = match (turn.or_else(|| queue.try_turn()), slot.snapshot().target()) {
+        (Some(turn), Some(target)) => return Ok(Admitted::at_once(target, turn)),
         (turn, _) => turn,
     };
-    let _waits = queue.waits.begin(since.into_std());
+    let _waits = queue.wait_queue.begin(since.into_std());
     let admitted = async {
         let turn = match turn {
             Some(turn) => turn,
             None => queue.turn().await,
         };
-        let lease = slot.leader().await;
+        let target = slot.leader().await;
         Admitted {
-            lease,
+            target,
             turn,
             waited: true,
         }
@@ -124,11 +124,14 @@ pub(super) async fn wait(
 /// Completes when a client that came at `since` has waited for too long, be it for a leader or for its turn. Cancel-safe.
 async fn expired(slot: &LeaderSlot, since: Instant, deadline: Instant) -> Ending {
     loop {
-        // Not the term itself: who keeps one keeps its reign from ending.
+        // Not the snapshot itself: who keeps one keeps its epoch from ending.
         let (changed, open_since) = {
-            let term = slot.term();
-            let open_since = term.course.open_to().map(|_| Instant::from_std(term.course_since));
-            (term.replaced(), open_since)
+            let snapshot = slot.snapshot();
+            let open_since = snapshot
+                .state
+                .open_to()
+                .map(|_| Instant::from_std(snapshot.state_since));
+            (snapshot.replaced(), open_since)
         };
         let (until, ending) = match open_since {
             Some(open_since) => (deadline.max(open_since.max(since) + QUEUE), Ending::QueueExpired),
@@ -142,22 +145,22 @@ async fn expired(slot: &LeaderSlot, since: Instant, deadline: Instant) -> Ending
     }
 }
 
-/// A pause after a failed dial: until something changed since `term`, or `pause` is over. Gives up as [`wait`] does.
+/// A pause after a failed dial: until something changed since `snapshot`, or `pause` is over. Gives up as [`wait`] does.
 pub(super) async fn pause(
     client: &Socket,
     slot: &LeaderSlot,
     queue: &Queue,
-    term: &Term,
+    snapshot: &Snapshot,
     since: Instant,
     pause: Duration,
     deadline: Instant,
 ) -> Result<(), Ending> {
-    let _waits = queue.waits.begin(since.into_std());
+    let _waits = queue.wait_queue.begin(since.into_std());
     let until = (Instant::now() + pause).min(deadline);
     tokio::select! {
         biased;
         () = client.left() => Err(Ending::ClientLeft),
-        () = slot.superseded(term) => Ok(()),
+        () = slot.superseded(snapshot) => Ok(()),
         () = sleep_until(until) => if until < deadline { Ok(()) } else { Err(Ending::HoldExpired) },
     }
 }
@@ -171,7 +174,7 @@ pub(super) async fn pause_in_crowd(
     since: Instant,
     until: Instant,
 ) -> Result<bool, Ending> {
-    let _waits = queue.waits.begin(since.into_std());
+    let _waits = queue.wait_queue.begin(since.into_std());
     let paused = async {
         if retry.is_none() {
             // The semaphore is never closed.
@@ -190,10 +193,10 @@ pub(super) async fn pause_in_crowd(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::leader::{Address, Course, Leader};
+    use crate::leader::{Address, Leader, RoutingState};
 
-    fn routes() -> Course {
-        Course::Route(Leader {
+    fn routes() -> RoutingState {
+        RoutingState::Route(Leader {
             member: "a".into(),
             address: Address::new("10.0.0.7", 5432).expect("an address"),
             timeline: None,
@@ -228,7 +231,7 @@ mod tests {
             ending = &mut expires => panic!("{ending} at once"),
             () = sleep(Duration::from_secs(1)) => {}
         }
-        slot.publish(Course::Fence, "the lease ran out".into());
+        slot.publish(RoutingState::Fence, "the target ran out".into());
         assert_eq!(expires.await, Ending::HoldExpired);
         assert_eq!(Instant::now().duration_since(now).as_secs(), 1);
     }

@@ -21,8 +21,8 @@ use super::refuse::{SqlState, refuse};
 use super::socket;
 use super::{Context, Settings, Shared};
 use crate::ending::Ending;
-use crate::leader::{Complaint, Leader};
-use crate::slot::Lease;
+use crate::leader::{Leader, LeaderFailure};
+use crate::slot::Target;
 
 /// Between two dials of a leader that cannot be reached, unless discovery publishes something first; it doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -52,18 +52,18 @@ pub(super) struct Session {
 /// A leader that took the client.
 struct Reached {
     leader: Socket,
-    lease: Lease,
+    target: Target,
     share: Share,
 }
 
-/// A session whose bytes a worker moves: all that is left of it meanwhile. The fields are dropped in this order: whoever waits for the last lease or
+/// A session whose bytes a worker moves: all that is left of it meanwhile. The fields are dropped in this order: whoever waits for the last target or
 /// token reads the counters then.
 #[derive(Debug)]
 pub(super) struct Forwarded {
     record: Record,
     /// Bytes of the opening.
     first: (u64, u64),
-    lease: Lease,
+    target: Target,
     _share: Share,
     _place: OwnedSemaphorePermit,
     _admission: Admission,
@@ -165,7 +165,7 @@ impl Session {
             _tracked: shared.context.drain.token(),
             record,
             first,
-            lease: reached.lease,
+            target: reached.target,
             _share: reached.share,
             _place: place,
             _admission: admission,
@@ -188,16 +188,16 @@ impl Session {
             };
             opening.waited |= admitted.waited;
             opening.insists = opening.waited && !tries.crowd_is_over;
-            let lease = admitted.lease;
+            let target = admitted.target;
             turn = Some(admitted.turn);
-            let term = slot.term();
+            let snapshot = slot.snapshot();
             record.dialling();
             let tried = tokio::select! {
                 biased;
-                () = lease.ended() => None,
+                () = target.ended() => None,
                 // An announced switchover: who has no answer yet waits rather than be cut off in the middle of logging in.
                 () = slot.held() => None,
-                tried = self.dial_and_open(&lease.leader, opening, &mut turn) => Some(tried),
+                tried = self.dial_and_open(&target.leader, opening, &mut turn) => Some(tried),
             };
             match tried {
                 Some(Ok((leader, share))) => {
@@ -205,32 +205,32 @@ impl Session {
                         tokio::select! {
                             biased;
                             // The pair is asked for it next.
-                            () = lease.ended() => {}
+                            () = target.ended() => {}
                             () = opening.log_in(&self.client, &leader) => {}
                         }
                     }
-                    record.forwarding(&lease.leader, &leader);
-                    return Ok(Reached { leader, lease, share });
+                    record.forwarding(&target.leader, &leader);
+                    return Ok(Reached { leader, target, share });
                 }
                 // The leader's time ended in the middle of its answer: there is no way back for the client.
                 None if !opening.can_start_over() => {
-                    return Err(tries.give_up(lease.ending().unwrap_or(Ending::LeaderChanged)));
+                    return Err(tries.give_up(target.ending().unwrap_or(Ending::LeaderChanged)));
                 }
                 // It was in vain, and nobody's fault: on to the next leader.
                 None => record.held(),
                 Some(Err(failure)) => {
                     record.held();
-                    self.tell(&lease.leader, &failure);
-                    tries.last_failure = Some(self.failed(&lease.leader, &failure));
+                    self.tell(&target.leader, &failure);
+                    tries.last_failure = Some(self.failed(&target.leader, &failure));
                     let paused = match failure {
                         Failure::Opening(NotYet::Full(_)) => {
                             turn = None;
                             tries.pause_in_crowd(self, record.begun, deadline).await
                         }
-                        failure if tries.is_one_break_too_many(&lease.leader, &failure) => Err(Ending::LeaderLost),
+                        failure if tries.is_one_break_too_many(&target.leader, &failure) => Err(Ending::LeaderLost),
                         _ => {
                             let pause = tries.next_pause();
-                            hold::pause(&self.client, slot, queue, &term, record.begun, pause, deadline).await
+                            hold::pause(&self.client, slot, queue, &snapshot, record.begun, pause, deadline).await
                         }
                     };
                     if let Err(ending) = paused {
@@ -258,12 +258,12 @@ impl Session {
     /// A leader that cannot be reached is told of; that one which starts or stops says "not yet" is no fault.
     fn tell(&self, leader: &Leader, failure: &Failure) {
         let fault = || format!("{leader} cannot be reached");
-        let repeats = &self.shared.context.repeats;
+        let log_limiter = &self.shared.context.log_limiter;
         match failure {
-            Failure::Dial(_) if repeats.is_news(&fault()) => {
+            Failure::Dial(_) if log_limiter.should_log(&fault()) => {
                 warn!(peer = %self.peer, %leader, "the leader {failure}; the client waits, and it is tried again");
             }
-            Failure::Opening(NotYet::Full(said)) if repeats.is_news(NO_CONNECTION) => {
+            Failure::Opening(NotYet::Full(said)) if log_limiter.should_log(NO_CONNECTION) => {
                 let patience = humantime::format_duration(CROWD_PATIENCE);
                 warn!(peer = %self.peer, %leader, %said, "{NO_CONNECTION}: clients that were held try again for {patience} (53300)");
             }
@@ -293,8 +293,8 @@ impl Session {
                 let hold = humantime::format_duration(context.settings.hold);
                 let reason = given_up
                     .last_failure
-                    .unwrap_or_else(|| context.slot.term().reason.clone());
-                if context.repeats.is_news(REFUSED) {
+                    .unwrap_or_else(|| context.slot.snapshot().reason.clone());
+                if context.log_limiter.should_log(REFUSED) {
                     warn!(peer = %self.peer, hold = %hold, %reason, "{REFUSED}");
                 }
                 format!("no primary could be reached within {hold}: {reason}")
@@ -304,7 +304,7 @@ impl Session {
                 let reason = given_up
                     .last_failure
                     .map_or_else(String::new, |failure| format!("; {failure}"));
-                if context.repeats.is_news(QUEUED) {
+                if context.log_limiter.should_log(QUEUED) {
                     warn!(peer = %self.peer, queue = %queue, "{QUEUED}");
                 }
                 format!(
@@ -389,15 +389,15 @@ impl Shared {
 
 impl Owner for Forwarded {
     fn is_over(&self) -> bool {
-        self.lease.ending().is_some() || self.record.context.drain.is_forced()
+        self.target.ending().is_some() || self.record.context.drain.is_forced()
     }
 
     fn finished(self, pair: Finished) {
-        let (ending, client_close, leader_close) = self.verdict(&pair);
+        let (ending, client_close, leader_close) = self.close_plan(&pair);
         match &pair.finish {
             Finish::Lost(Side::Leader, error) if ending == Ending::LeaderLost => {
                 let broke = format!("a session broke: {error}");
-                complain(&self.record.context, &self.lease.leader, broke);
+                complain(&self.record.context, &self.target.leader, broke);
             }
             Finish::Failed(error) => debug!(peer = %self.record.peer, %error, "forwarding failed"),
             _ => {}
@@ -411,13 +411,13 @@ impl Owner for Forwarded {
 
 impl Forwarded {
     /// What the finish means for the session: its ending, and how the client's and the leader's sockets are closed.
-    fn verdict(&self, pair: &Finished) -> (Ending, Close, Close) {
+    fn close_plan(&self, pair: &Finished) -> (Ending, Close, Close) {
         match pair.finish {
             // The old leader's side is reset, so that no backend lingers over an answer. The client reads an end at once, after what was delivered
             // to it before: a reset would make it lose, say, the confirmation of a commit that the old leader did give. But an end in the middle
             // of what is still in hand would look whole, so then it is a reset too. (Where the client was still sending, Linux makes it one.)
             Finish::Stopped => {
-                let ending = self.lease.ending().unwrap_or(Ending::Shutdown);
+                let ending = self.target.ending().unwrap_or(Ending::Shutdown);
                 let client_close = if pair.owes_client { Close::Reset } else { Close::Fin };
                 (ending, client_close, Close::Reset)
             }
@@ -434,12 +434,12 @@ impl Forwarded {
 
 /// Tells discovery what was seen of a leader.
 fn complain(context: &Context, leader: &Leader, what: String) {
-    let complaint = Complaint {
+    let complaint = LeaderFailure {
         member: leader.member.clone(),
         what,
     };
     // When the channel is full, discovery has plenty of the same to go by.
-    let _full_is_fine = context.complaints.try_send(complaint);
+    let _full_is_fine = context.leader_failures.try_send(complaint);
 }
 
 fn closed_by(side: Side) -> Ending {

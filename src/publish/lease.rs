@@ -169,7 +169,7 @@ impl Lease {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::repeats::capture::Log;
+    use crate::log_limiter::capture::Log;
 
     #[tokio::test]
     async fn a_standby_publisher_logs_the_holder_once_and_not_at_each_look() {

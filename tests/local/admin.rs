@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgnorth::admin::{Admin, Facts, Hosts, Limits};
-use pgnorth::leader::{Address, Course, Leader};
+use pgnorth::leader::{Address, Leader, RoutingState};
 use pgnorth::liveness::Liveness;
 use pgnorth::metrics::Metrics;
 use pgnorth::readiness::ReadinessHandle;
@@ -45,10 +45,10 @@ impl Served {
             readiness: ReadinessHandle::starting("no source has answered yet"),
             metrics: Arc::new(Metrics::new()),
             recorder: Arc::new(Recorder::new(Arc::new(Metrics::new()))),
-            waits: Arc::default(),
+            wait_queue: Arc::default(),
             view: watch::Sender::default().subscribe(),
             operators: None,
-            repeats: Default::default(),
+            log_limiter: Default::default(),
         });
         let stop = CancellationToken::new();
         let task = tokio::spawn(admin.run(facts.clone(), stop.clone()));
@@ -125,7 +125,7 @@ fn leader(member: &str, timeline: Option<u32>) -> Leader {
     }
 }
 
-/// The page's own clock once held the term, and with it the reign, for a quarter of a second.
+/// The page's own clock once held the snapshot, and with it the epoch, for a quarter of a second.
 #[tokio::test]
 async fn the_page_does_not_make_the_last_session_of_a_reign_seem_to_close_late() {
     let limits = Limits {
@@ -135,14 +135,14 @@ async fn the_page_does_not_make_the_last_session_of_a_reign_seem_to_close_late()
     let served = Served::start(limits);
     let slot = &served.facts.slot;
     assert!(
-        slot.publish(Course::Route(leader("pg-0", None)), String::new())
+        slot.publish(RoutingState::Route(leader("pg-0", None)), String::new())
             .is_none()
     );
     // It has begun to wait for the next change.
     assert_eq!(served.get("/livez").await.status, 200);
-    let cut = slot.publish(Course::Fence, String::new()).unwrap();
+    let cut = slot.publish(RoutingState::Fence, String::new()).unwrap();
     let done = timeout(DEADLINE, cut.done()).await;
-    assert!(done.is_ok(), "something holds on to a reign without sessions");
+    assert!(done.is_ok(), "something holds on to a epoch without sessions");
 }
 
 #[tokio::test]
@@ -252,21 +252,24 @@ async fn leader_tells_whom_since_when_and_why() {
         assert!(jiff::Timestamp::now().duration_since(since).as_secs() < 60, "{since}");
         (answer.status, page)
     };
-    let nobody = |course: &str, reason: &str| json!({"member": null, "address": null, "timeline": null, "course": course, "reason": reason});
+    let nobody = |state: &str, reason: &str| json!({"member": null, "address": null, "timeline": null, "state": state, "reason": reason});
     assert_eq!(asked().await, (503, nobody("hold", "no source has answered yet")));
 
-    slot.publish(Course::Route(leader("pg-0", Some(3))), "pg-0 holds the lock".into());
-    let mut page = json!({"member": "pg-0", "address": "[fd00::7]:5432", "timeline": 3, "course": "route", "reason": "pg-0 holds the lock"});
+    slot.publish(
+        RoutingState::Route(leader("pg-0", Some(3))),
+        "pg-0 holds the lock".into(),
+    );
+    let mut page = json!({"member": "pg-0", "address": "[fd00::7]:5432", "timeline": 3, "state": "route", "reason": "pg-0 holds the lock"});
     assert_eq!(asked().await, (200, page.clone()));
 
-    slot.publish(Course::Hold(Some(leader("pg-0", None))), "pg-0 \"stops\"".into());
+    slot.publish(RoutingState::Hold(Some(leader("pg-0", None))), "pg-0 \"stops\"".into());
     page["timeline"] = Value::Null;
-    page["course"] = "hold".into();
+    page["state"] = "hold".into();
     page["reason"] = "pg-0 \"stops\"".into();
     assert_eq!(asked().await, (503, page));
 
-    slot.publish(Course::Fence, "the lease ran out".into());
-    assert_eq!(asked().await, (503, nobody("fence", "the lease ran out")));
+    slot.publish(RoutingState::Fence, "the lock expired".into());
+    assert_eq!(asked().await, (503, nobody("fence", "the lock expired")));
 }
 
 #[tokio::test]
@@ -620,7 +623,7 @@ async fn a_viewer_that_stops_reading_is_closed_and_its_place_is_free() {
     assert_eq!(refused, Some(503), "the only place is taken");
     let flood = async {
         for n in 0.. {
-            served.facts.slot.publish(Course::Fence, long_reason(n));
+            served.facts.slot.publish(RoutingState::Fence, long_reason(n));
             if Events::open(served.address).await.is_ok() {
                 return;
             }
@@ -644,7 +647,7 @@ async fn a_viewer_that_reads_outlives_what_other_connections_may() {
     // At least one each second, so that all this takes many times a lifetime.
     for _ in 0..4 {
         let event = events.next().await.expect("the stream goes on");
-        assert_eq!(event["course"], "hold");
+        assert_eq!(event["state"], "hold");
     }
 }
 

@@ -152,7 +152,7 @@ fn rules_speak_of_metrics_labels_and_values_that_exist() {
 /// Series that are there from the start tell the values; kinds of reason stand in the source.
 fn exists(rendered: &str, metric: &str, label: &str, value: &str) -> bool {
     match (metric, label) {
-        ("pgnorth_course_info", "reason") => {
+        ("pgnorth_routing_state_info", "reason") => {
             let source = fs::read_to_string(deploy().join("../src/leader/reason.rs")).unwrap();
             source.contains(&format!("=> \"{value}\","))
         }

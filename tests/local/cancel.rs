@@ -1,7 +1,7 @@
 //! A CancelRequest goes at once to the leader whose sessions stay.
 
 use pgnorth::ending::Ending;
-use pgnorth::leader::Course;
+use pgnorth::leader::RoutingState;
 use pgnorth::metrics::SessionState;
 use pgnorth::proxy::Settings;
 use tokio::io::AsyncWriteExt;
@@ -32,8 +32,10 @@ async fn a_query_can_be_cancelled_while_new_clients_are_held() {
     let (rig, backend) = Rig::routed().await;
     let _session = rig.session(&backend).await;
     is_delivered(&rig, &backend).await;
-    rig.slot
-        .publish(Course::Hold(Some(backend.leader.clone())), "an operator holds".into());
+    rig.slot.publish(
+        RoutingState::Hold(Some(backend.leader.clone())),
+        "an operator holds".into(),
+    );
     is_delivered(&rig, &backend).await;
     assert_eq!(rig.metrics.endings(Ending::CancelSent), 2);
     assert_eq!(rig.sessions(SessionState::Forwarding), 1);
@@ -43,7 +45,7 @@ async fn a_query_can_be_cancelled_while_new_clients_are_held() {
 async fn a_cancel_request_whose_sender_has_gone_is_delivered() {
     let (rig, backend) = Rig::routed().await;
     rig.slot
-        .publish(Course::Hold(Some(backend.leader.clone())), "switchover".into());
+        .publish(RoutingState::Hold(Some(backend.leader.clone())), "switchover".into());
     for _ in 0..50 {
         let mut client = rig.connect().await;
         client.write_all(&CANCEL).await.unwrap();
@@ -85,7 +87,7 @@ async fn without_a_leader_whose_sessions_stay_a_cancel_request_is_dropped_and_co
     let mut client = rig.connect().await;
     client.write_all(&CANCEL).await.unwrap();
     assert_eq!(read_to_end(&mut client).await, b"");
-    rig.slot.publish(Course::Fence, "the lease ran out".into());
+    rig.slot.publish(RoutingState::Fence, "the lock expired".into());
     let mut client = rig.connect().await;
     client.write_all(&CANCEL).await.unwrap();
     assert_eq!(read_to_end(&mut client).await, b"");

@@ -1,7 +1,7 @@
 //! The end of a leader's time ends its sessions at once: the client reads an end, the old leader a reset.
 
 use pgnorth::ending::Ending;
-use pgnorth::leader::Course;
+use pgnorth::leader::RoutingState;
 use pgnorth::metrics::SessionState;
 use tokio::io::AsyncWriteExt;
 
@@ -30,7 +30,7 @@ async fn a_thousand_sessions_end_with_their_leader_and_the_next_client_gets_the_
 async fn a_fence_ends_sessions_and_holds_clients() {
     let (rig, backend) = Rig::routed().await;
     let (mut client, mut leader) = rig.session(&backend).await;
-    rig.slot.publish(Course::Fence, "the lease ran out".into());
+    rig.slot.publish(RoutingState::Fence, "the lock expired".into());
     assert_eq!(read_to_end(&mut client).await, b"");
     assert_reset(read_all(&mut leader).await.1);
     rig.ends(Ending::Fenced, 1).await;

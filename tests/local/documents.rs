@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use pgnorth::ending::Ending;
-use pgnorth::leader::Course;
+use pgnorth::leader::RoutingState;
 use pgnorth::leader::reason::Reason;
 use pgnorth::metrics::{FAMILIES, Metrics};
 
@@ -273,7 +273,7 @@ pub fn every_series() -> String {
     metrics.leader_is(Some("pg-0"));
     metrics.source_is_up("kubernetes", true);
     metrics.build_is("0", "unknown");
-    metrics.course_is(&Course::Hold(None), &Reason::Starting);
+    metrics.set_routing_state(&RoutingState::Hold(None), &Reason::Starting);
     metrics.render()
 }
 

@@ -221,14 +221,14 @@ impl Product {
         serde_json::from_str(&self.page("/leader").await.1).unwrap()
     }
 
-    /// Waits until `/leader` shows this course, this member and a reason with these words.
-    pub async fn decides(&self, course: &str, member: Option<&str>, reason: &str) {
+    /// Waits until `/leader` shows this state, this member and a reason with these words.
+    pub async fn decides(&self, state: &str, member: Option<&str>, reason: &str) {
         let mut last = Value::Null;
         let start = Instant::now();
         loop {
             let leader = self.leader().await;
             let text = leader["reason"].as_str().unwrap();
-            if leader["course"] == course && leader["member"] == json!(member) && text.contains(reason) {
+            if leader["state"] == state && leader["member"] == json!(member) && text.contains(reason) {
                 return;
             }
             if leader != last {
@@ -237,7 +237,7 @@ impl Product {
             }
             assert!(
                 start.elapsed() < HANG,
-                "never decides: {course} {member:?} because {reason:?}; last {last}"
+                "never decides: {state} {member:?} because {reason:?}; last {last}"
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

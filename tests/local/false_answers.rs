@@ -44,7 +44,7 @@ async fn proves_nothing(answer: FalseAnswer) {
     })
     .await;
     let leader = product.leader().await;
-    assert_eq!((&leader["course"], &leader["member"]), (&"hold".into(), &().into()));
+    assert_eq!((&leader["state"], &leader["member"]), (&"hold".into(), &().into()));
     assert_eq!((cluster.a.visits(), cluster.b.visits()), (2, 0));
 
     cluster.b.is_primary(2);

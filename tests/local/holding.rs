@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pgnorth::ending::Ending;
-use pgnorth::leader::Course;
+use pgnorth::leader::RoutingState;
 use pgnorth::metrics::SessionState;
 use socket2::{Domain, Socket, Type};
 use tokio::io::AsyncWriteExt;
@@ -35,7 +35,7 @@ async fn a_hold_keeps_sessions_and_stops_new_clients() {
     let (rig, backend) = Rig::routed().await;
     let (mut client, mut leader) = rig.session(&backend).await;
     rig.slot
-        .publish(Course::Hold(Some(backend.leader.clone())), "switchover".into());
+        .publish(RoutingState::Hold(Some(backend.leader.clone())), "switchover".into());
     let mut late = rig.connect().await;
     late.write_all(b"late").await.unwrap();
     rig.reaches(SessionState::Held, 1).await;
@@ -94,11 +94,11 @@ async fn a_refused_dial_goes_back_to_hold_and_is_served_when_the_leader_returns(
     let address = backend.listener.local_addr().unwrap();
     let leader = backend.leader.clone();
     drop(backend);
-    rig.slot.publish(Course::Route(leader), "pg-0 leads".into());
+    rig.slot.publish(RoutingState::Route(leader), "pg-0 leads".into());
     let mut client = rig.connect().await;
     client.write_all(b"startup").await.unwrap();
     for _ in 0..3 {
-        let complaint = within("a complaint", rig.complaints.recv()).await.unwrap();
+        let complaint = within("a complaint", rig.leader_failures.recv()).await.unwrap();
         assert_eq!(complaint.member, "pg-0");
         assert!(complaint.what.contains("refused"), "{}", complaint.what);
     }
@@ -116,7 +116,7 @@ async fn failed_dials_do_not_move_the_hold_deadline() {
     })
     .await;
     let gone = Backend::start("pg-0").await.leader;
-    rig.slot.publish(Course::Route(gone), "pg-0 leads".into());
+    rig.slot.publish(RoutingState::Route(gone), "pg-0 leads".into());
     let begun = std::time::Instant::now();
     let mut client = rig.connect().await;
     let text = super::refusal::error_after(&mut client, &super::refusal::startup()).await;
@@ -145,7 +145,7 @@ async fn a_dial_that_hangs_is_given_up_when_its_leaders_time_ends() {
         assert!(fillers.len() < 100, "the backlog never fills");
     }
     rig.slot.publish(
-        Course::Route(leader("pg-0", "127.0.0.1", address.port())),
+        RoutingState::Route(leader("pg-0", "127.0.0.1", address.port())),
         "pg-0 leads".into(),
     );
     let mut client = rig.connect().await;
@@ -163,7 +163,7 @@ async fn a_leader_named_by_dns_is_reached() {
     let backend = Backend::start("pg-0").await;
     // localhost may have an IPv6 address too, where nobody listens: then the second one must be tried.
     let named = leader("pg-0", "localhost", backend.leader.address.port);
-    rig.slot.publish(Course::Route(named), "pg-0 leads".into());
+    rig.slot.publish(RoutingState::Route(named), "pg-0 leads".into());
     rig.session(&backend).await;
 }
 

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use pgnorth::leader::Course;
+use pgnorth::leader::RoutingState;
 use pgnorth::metrics::SessionState;
 use pgnorth::proxy::Settings;
 use tokio::io::AsyncWriteExt;
@@ -68,7 +68,7 @@ async fn everything(rig: &Rig) {
         }
     }
     let _cut = rig.session(&backend).await;
-    rig.slot.publish(Course::Fence, "the lease ran out".into());
+    rig.slot.publish(RoutingState::Fence, "the lock expired".into());
     let mut refused = rig.connect().await;
     refused.write_all(&super::refusal::startup()).await.unwrap();
     let _refusal = read_all(&mut refused).await;

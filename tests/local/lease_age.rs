@@ -4,7 +4,7 @@ use crate::fake_cluster::{FakeCluster, Product, eventually};
 
 /// It is asked every 2 s: an age that is longer is none since its last answer.
 #[tokio::test]
-async fn a_lease_grows_old_though_the_leader_answers() {
+async fn a_lock_grows_old_though_the_leader_answers() {
     let cluster = FakeCluster::start(6).await;
     let product = Product::start(&cluster, &[]).await;
     product.decides("route", Some("a"), "").await;
@@ -17,7 +17,7 @@ async fn a_lease_grows_old_though_the_leader_answers() {
             assert!(metrics.contains("\npgnorth_fences_total 0\n"), "fenced, and never old");
             let age = metrics
                 .lines()
-                .find_map(|line| line.strip_prefix("pgnorth_lease_age_seconds "));
+                .find_map(|line| line.strip_prefix("pgnorth_lock_age_seconds "));
             (age.unwrap().parse::<f64>().unwrap() > 3.0).then_some(())
         },
     )

@@ -19,10 +19,10 @@ async fn the_address_for_all_takes_clients_of_both_families() {
         drain: rig.drain.clone(),
         metrics: rig.metrics.clone(),
         recorder: Arc::new(pgnorth::recorder::Recorder::new(Default::default())),
-        waits: Arc::default(),
+        wait_queue: Arc::default(),
         liveness: Default::default(),
-        repeats: Default::default(),
-        complaints: tokio::sync::mpsc::channel(1).0,
+        log_limiter: Default::default(),
+        leader_failures: tokio::sync::mpsc::channel(1).0,
         refusal_tls: RefusalTls::new(None).unwrap(),
         settings: settings(),
     })));

@@ -23,7 +23,7 @@ async fn five_thousand_sessions_end_with_their_leader() {
         .await;
     assert_eq!(line["fields"]["sessions"], SESSIONS);
     println!(
-        "{SESSIONS} sessions were closed {} ms after the verdict",
+        "{SESSIONS} sessions were closed {} ms after the decision",
         line["fields"]["took_ms"]
     );
     for session in sessions {

@@ -62,7 +62,7 @@ async fn a_leader_that_breaks_before_it_answers_is_tried_again() {
     drop(answer(&backend, b"").await);
     let _leader = answer(&backend, WELCOME).await;
     assert_eq!(read_exactly(&mut client, WELCOME.len()).await, WELCOME);
-    let complaint = within("a complaint", rig.complaints.recv()).await.unwrap();
+    let complaint = within("a complaint", rig.leader_failures.recv()).await.unwrap();
     assert!(complaint.what.contains("before it answered"), "{}", complaint.what);
 }
 
@@ -175,7 +175,7 @@ async fn who_was_held_waits_for_a_free_connection_and_who_was_not_is_told_at_onc
     }
     let _leader = answer(&backend, WELCOME).await;
     assert_eq!(read_exactly(&mut client, WELCOME.len()).await, WELCOME);
-    assert!(rig.complaints.try_recv().is_err(), "a primary that is full is one");
+    assert!(rig.leader_failures.try_recv().is_err(), "a primary that is full is one");
 
     let mut client = rig.connect().await;
     client.write_all(&startup()).await.unwrap();

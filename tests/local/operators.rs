@@ -264,7 +264,7 @@ async fn the_lock_moves_during_a_hold_and_nobody_stays_with_the_old_primary() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lease_that_runs_out_during_a_hold_is_fenced() {
+async fn a_lock_that_expires_during_a_hold_is_fenced() {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("token");
     std::fs::write(&file, TOKEN).unwrap();

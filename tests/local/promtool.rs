@@ -51,7 +51,7 @@ async fn metrics_of_sessions_errors_and_a_failover_are_as_promtool_wants_them() 
     let product = Product::start(&cluster, &["--hold", "1s", "--max-sessions", "2"]).await;
     product.decides("route", Some("a"), "").await;
     let before = [
-        "pgnorth_course_info{course=\"route\",reason=\"lock_and_report\"} 1\n",
+        "pgnorth_routing_state_info{state=\"route\",reason=\"lock_and_report\"} 1\n",
         "pgnorth_cluster_info{scope=\"pg\"} 1\n",
         "pgnorth_primaries 1\n",
     ];
@@ -64,7 +64,7 @@ async fn metrics_of_sessions_errors_and_a_failover_are_as_promtool_wants_them() 
     product
         .decides("hold", None, "b leads but does not accept writes")
         .await;
-    let not_writable = "pgnorth_course_info{course=\"hold\",reason=\"not_writable\"} 1\n";
+    let not_writable = "pgnorth_routing_state_info{state=\"hold\",reason=\"not_writable\"} 1\n";
     shows(&product, &[not_writable, "pgnorth_routing 0\n"]).await;
     let _waits: [TcpStream; 3] = [product.client().await, product.client().await, product.client().await];
     let refused = [
@@ -96,7 +96,7 @@ async fn metrics_of_sessions_errors_and_a_failover_are_as_promtool_wants_them() 
 /// A tool that complains of nothing would pass the above.
 #[tokio::test]
 async fn promtool_finds_a_metric_without_help_and_unit() {
-    let (code, said) = promtool(&["check", "metrics"], "pgnorth_lease_age_ms 3\n").await;
+    let (code, said) = promtool(&["check", "metrics"], "pgnorth_lock_age_ms 3\n").await;
     assert_eq!(code, Some(3), "{said}");
     assert!(said.contains("no help text") && said.contains("ms"), "{said}");
 }

@@ -21,7 +21,7 @@ async fn a_leaders_reset_reaches_the_client_and_discovery() {
     reset(leader);
     assert_reset(read_all(&mut client).await.1);
     rig.ends(Ending::LeaderLost, 1).await;
-    let complaint = within("a complaint", rig.complaints.recv()).await.unwrap();
+    let complaint = within("a complaint", rig.leader_failures.recv()).await.unwrap();
     assert_eq!(complaint.member, "pg-0");
 }
 
@@ -54,7 +54,7 @@ async fn a_reset_that_answers_a_close_is_no_loss() {
     drop(leader);
     assert_reset(read_all(&mut client).await.1);
     rig.ends(Ending::ClientClosed, 1).await;
-    assert!(rig.complaints.try_recv().is_err(), "nobody complains");
+    assert!(rig.leader_failures.try_recv().is_err(), "nobody complains");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -44,7 +44,7 @@ async fn what_is_left_is_ended_by_force_and_a_waiting_client_is_told_why() {
     let (rig, backend) = Rig::routed().await;
     let (mut client, mut leader) = rig.session(&backend).await;
     rig.slot.publish(
-        pgnorth::leader::Course::Hold(Some(backend.leader.clone())),
+        pgnorth::leader::RoutingState::Hold(Some(backend.leader.clone())),
         "switchover".into(),
     );
     let mut waiting = rig.connect().await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pgnorth::ending::Ending;
-use pgnorth::leader::Course;
+use pgnorth::leader::RoutingState;
 use pgnorth::metrics::SessionState;
 use pgnorth::proxy::Settings;
 use tokio::io::AsyncWriteExt;
@@ -210,11 +210,14 @@ async fn every_connection_of_a_storm_has_exactly_one_ending() {
     let mut clients = tokio::task::JoinSet::new();
     for wave in 0..6 {
         match wave % 3 {
-            0 => drop(rig.slot.publish(Course::Fence, "fenced".into())),
-            1 => drop(rig.slot.publish(Course::Route(leader.clone()), "pg-0 leads".into())),
+            0 => drop(rig.slot.publish(RoutingState::Fence, "fenced".into())),
+            1 => drop(
+                rig.slot
+                    .publish(RoutingState::Route(leader.clone()), "pg-0 leads".into()),
+            ),
             _ => drop(
                 rig.slot
-                    .publish(Course::Hold(Some(leader.clone())), "switchover".into()),
+                    .publish(RoutingState::Hold(Some(leader.clone())), "switchover".into()),
             ),
         }
         for _ in 0..150 {

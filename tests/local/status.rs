@@ -112,20 +112,20 @@ async fn the_document_tells_who_leads_since_when_why_and_of_whom() {
         (sessions.len() > 1 && *sessions.last().unwrap() == 1).then_some(status)
     })
     .await;
-    let fields = "at cluster commit course course_seconds failovers foreign history leader lease members paused readiness reason sessions since since_seconds sources \
+    let fields = "at cluster commit state state_seconds failovers foreign history leader lock members paused readiness reason sessions since since_seconds sources \
         switchover trouble uptime_seconds version";
     assert_eq!(keys(&status), fields.split_whitespace().collect::<Vec<_>>());
     let leader = json!({"member": "a", "address": cluster.a.postgres.to_string(), "timeline": 1});
-    assert_eq!((&status["course"], &status["leader"]), (&json!("route"), &leader));
+    assert_eq!((&status["state"], &status["leader"]), (&json!("route"), &leader));
     assert_eq!(
         status["reason"],
         "a holds the leader lock and says that it is a running primary"
     );
     assert_eq!(
-        (&status["lease"]["member"], &status["lease"]["ttl_seconds"]),
+        (&status["lock"]["member"], &status["lock"]["ttl_seconds"]),
         (&json!("a"), &json!(20.0))
     );
-    assert!(status["lease"]["age_seconds"].as_f64().unwrap() < 20.0);
+    assert!(status["lock"]["age_seconds"].as_f64().unwrap() < 20.0);
     assert_eq!(
         (&status["readiness"], &status["paused"]),
         (&json!("ready"), &json!(false))
@@ -183,7 +183,7 @@ async fn a_change_of_leader_is_told_to_who_looks_with_what_was_amiss_and_who_wai
     let held = events
         .until("a client is held", |event| event["sessions"]["held"] == 1)
         .await;
-    assert_eq!((&held["course"], &held["leader"]), (&json!("hold"), &Value::Null));
+    assert_eq!((&held["state"], &held["leader"]), (&json!("hold"), &Value::Null));
     assert_eq!(
         (&held["trouble"]["holding"], &held["trouble"]["lock_moved_to"]),
         (&json!(true), &json!("b"))
@@ -196,7 +196,7 @@ async fn a_change_of_leader_is_told_to_who_looks_with_what_was_amiss_and_who_wai
             event["leader"]["member"] == "b" && event["sessions"]["forwarding"] == 1
         })
         .await;
-    assert_eq!((&done["course"], &done["trouble"]), (&json!("route"), &Value::Null));
+    assert_eq!((&done["state"], &done["trouble"]), (&json!("route"), &Value::Null));
     assert_eq!(done["sessions"]["oldest_wait_seconds"], Value::Null);
     let failover = &done["failovers"][0];
     assert_eq!((&failover["from"], &failover["to"]), (&json!("a"), &json!("b")));
@@ -213,7 +213,7 @@ async fn a_member_that_falls_silent_is_told_so() {
         .until("a is silent", |event| event["members"][0]["silent"].is_string())
         .await;
     assert_eq!(
-        (&silent["course"], &silent["sources"][1]["up"]),
+        (&silent["state"], &silent["sources"][1]["up"]),
         (&json!("route"), &json!(false))
     );
 }

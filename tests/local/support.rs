@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pgnorth::drain::Drain;
 use pgnorth::ending::Ending;
-use pgnorth::leader::{Address, Complaint, Course, Leader};
+use pgnorth::leader::{Address, Leader, LeaderFailure, RoutingState};
 use pgnorth::metrics::{Metrics, SessionState};
 use pgnorth::proxy::{Context, Proxy, RefusalTls, Settings};
 use pgnorth::recorder::Recorder;
@@ -26,7 +26,7 @@ pub struct Rig {
     pub slot: Arc<LeaderSlot>,
     pub drain: Drain,
     pub metrics: Arc<Metrics>,
-    pub complaints: mpsc::Receiver<Complaint>,
+    pub leader_failures: mpsc::Receiver<LeaderFailure>,
     pub address: SocketAddr,
 }
 
@@ -65,16 +65,16 @@ impl Rig {
         let slot = Arc::new(LeaderSlot::new("nobody holds the lock"));
         let drain = Drain::default();
         let metrics = Arc::new(Metrics::new());
-        let (complain, complaints) = mpsc::channel(100);
+        let (complain, leader_failures) = mpsc::channel(100);
         tokio::spawn(proxy.run(Arc::new(Context {
             slot: slot.clone(),
             drain: drain.clone(),
             metrics: metrics.clone(),
             recorder: Arc::new(Recorder::new(metrics.clone())),
-            waits: Arc::default(),
+            wait_queue: Arc::default(),
             liveness: Default::default(),
-            repeats: Default::default(),
-            complaints: complain,
+            log_limiter: Default::default(),
+            leader_failures: complain,
             refusal_tls: RefusalTls::new(None).unwrap(),
             settings,
         })));
@@ -82,7 +82,7 @@ impl Rig {
             slot,
             drain,
             metrics,
-            complaints,
+            leader_failures,
             address,
         }
     }
@@ -110,7 +110,7 @@ impl Rig {
 
     pub fn route(&self, backend: &Backend) {
         self.slot.publish(
-            Course::Route(backend.leader.clone()),
+            RoutingState::Route(backend.leader.clone()),
             format!("{} leads", backend.leader),
         );
     }

@@ -31,7 +31,7 @@ window.diary = [];
 window.words = node => node && node.checkVisibility() ? node.innerText.replace(/\s+/g, ' ').trim() : '';
 window.seen = selector => words(document.querySelector(selector));
 window.now = () => ({
-  contact: seen('#contact'), loss: seen('#loss'), course: seen('#course'), leader: seen('#who'), reason: seen('#why'),
+  contact: seen('#contact'), loss: seen('#loss'), state: seen('#state'), leader: seen('#who'), reason: seen('#why'),
   title: document.title, held: seen('#held'), oldest: seen('#oldest'), underway: seen('#underway'),
 });
 let last = '';
@@ -105,7 +105,7 @@ async fn before(pages: &[Page]) {
     for page in pages {
         shows(page, "who leads", async || {
             let now = page.evaluate("now()").await;
-            let routing = now["course"] == "✓ Routing: new clients go to the leader";
+            let routing = now["state"] == "✓ Routing: new clients go to the leader";
             let titled = now["title"] == "✓ Routing patronidemo-0 – pgnorth";
             (routing && titled && now["leader"] == "patronidemo-0" && now["contact"] == "live").then_some(())
         })
@@ -119,11 +119,11 @@ async fn before(pages: &[Page]) {
             why,
             "Because patronidemo-0 holds the leader lock and says that it is a running primary."
         );
-        let lease = page.evaluate("seen('#lease')").await;
-        let lease = lease.as_str().unwrap();
+        let lock = page.evaluate("seen('#lock')").await;
+        let lock = lock.as_str().unwrap();
         assert!(
-            lease.starts_with("Lease of patronidemo-0, renewed ") && lease.contains(" of 20 s left"),
-            "{lease}"
+            lock.starts_with("Lock of patronidemo-0, renewed ") && lock.contains(" of 20 s left"),
+            "{lock}"
         );
         assert_eq!(page.evaluate("seen('#none')").await, "None since this process began.");
         let sources = page.evaluate("seen('#sources')").await;
@@ -151,7 +151,7 @@ async fn after(pages: &[Page]) {
     for page in pages {
         shows(page, "the new leader", async || {
             let now = page.evaluate("now()").await;
-            let routing = now["course"] == "✓ Routing: new clients go to the leader";
+            let routing = now["state"] == "✓ Routing: new clients go to the leader";
             (routing && now["leader"] == "patronidemo-1" && now["held"] == "0" && now["underway"] == "").then_some(())
         })
         .await;
@@ -191,7 +191,7 @@ async fn whole(page: &Page) -> Option<()> {
 
 fn is_hold(now: &Value) -> bool {
     let held = now["held"].as_str().and_then(|held| held.parse().ok()).unwrap_or(0);
-    now["course"] == "‖ Holding: new clients wait" && held > 0 && now["oldest"] != "–"
+    now["state"] == "‖ Holding: new clients wait" && held > 0 && now["oldest"] != "–"
 }
 
 /// Every sentence with which pgnorth held clients, by its log.

@@ -134,10 +134,10 @@ async fn idle(addresses: &[SocketAddr; 3]) -> Vec<Client> {
     clients
 }
 
-async fn shows(page: &Page, course: &str) {
-    wait_until(course, SOON, async || {
+async fn shows(page: &Page, state: &str) {
+    wait_until(state, SOON, async || {
         let now = page.evaluate("now()").await;
-        let is_it = now["course"].as_str()?.contains(course) && now["held"] != "0";
+        let is_it = now["state"].as_str()?.contains(state) && now["held"] != "0";
         is_it.then_some(())
     })
     .await;

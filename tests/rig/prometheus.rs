@@ -62,7 +62,7 @@ async fn the_rules_fire_and_resolve_in_a_real_failover() {
         alert["annotations"]["description"]
             .as_str()
             .unwrap()
-            .contains("Reason: lease_expired."),
+            .contains("Reason: lock_expired."),
         "{alert}"
     );
 

@@ -114,7 +114,7 @@ impl Seen {
         let told = publisher.newest(WROTE).expect("a write");
         let gap = self.patched.saturating_duration_since(self.writable);
         println!(
-            "{what}: verdict to patched {} ms (its own log); seen writable by psql, then seen patched after {gap:?}; {}",
+            "{what}: decision to patched {} ms (its own log); seen writable by psql, then seen patched after {gap:?}; {}",
             told["took_ms"],
             if self.empty.is_some() {
                 "empty in between"

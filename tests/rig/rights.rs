@@ -187,7 +187,7 @@ async fn nothing_is_missing(rig: &Rig) {
     leader.freeze_patroni();
     product.wait_for_event("still routing to the leader", SOON).await;
     wait_until("the lock's renewal is overdue", SOON, async || {
-        let age = product.metric("pgnorth_lease_age_seconds", &[]).await?;
+        let age = product.metric("pgnorth_lock_age_seconds", &[]).await?;
         (age > 11.0).then_some(())
     })
     .await;

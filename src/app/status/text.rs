@@ -2,10 +2,10 @@
 
 use std::fmt::{Display, Write};
 
-use crate::admin::status::{ClusterNow, CourseWord, LeaseNow, Member, Series, Sessions, Status, Word};
+use crate::admin::status::{ClusterNow, LockNow, Member, Series, Sessions, StateWord, Status, Word};
 use crate::recorder::{Failover, Trouble};
 
-/// The lease's bar, in characters.
+/// The lock's bar, in characters.
 const BAR: usize = 20;
 /// Failovers shown.
 const FAILOVERS: usize = 3;
@@ -30,8 +30,8 @@ pub(super) fn page(status: &Status, colour: bool) -> String {
     };
     page.headline(status);
     page.line("");
-    if let Some(lease) = &status.lease {
-        page.lease(lease);
+    if let Some(lock) = &status.lock {
+        page.lock(lock);
     }
     if let Some(sessions) = &status.sessions {
         page.sessions(sessions, &status.history);
@@ -68,13 +68,13 @@ impl Page {
     }
 
     fn headline(&mut self, status: &Status) {
-        let (word, code, what) = match status.course {
-            CourseWord::Route => ("ROUTING", GREEN, "new clients go to the leader"),
-            CourseWord::Hold => ("HOLDING", YELLOW, "new clients wait"),
-            CourseWord::Fence => ("FENCING", RED, "new clients wait, every session was ended"),
+        let (word, code, what) = match status.state {
+            StateWord::Route => ("ROUTING", GREEN, "new clients go to the leader"),
+            StateWord::Hold => ("HOLDING", YELLOW, "new clients wait"),
+            StateWord::Fence => ("FENCING", RED, "new clients wait, every session was ended"),
         };
         let word = self.painted(word, code);
-        self.line(&format!("{word} for {}: {what}", time(status.course_seconds)));
+        self.line(&format!("{word} for {}: {what}", time(status.state_seconds)));
         self.line(&format!("  because   {}", harmless(&status.reason)));
         let leader = match &status.leader {
             Some(leader) => {
@@ -125,9 +125,9 @@ impl Page {
         self.line(&format!("  trouble   {line}"));
     }
 
-    fn lease(&mut self, lease: &LeaseNow) {
-        let left = lease.ttl_seconds - lease.age_seconds;
-        let part = (left / lease.ttl_seconds).clamp(0.0, 1.0);
+    fn lock(&mut self, lock: &LockNow) {
+        let left = lock.ttl_seconds - lock.age_seconds;
+        let part = (left / lock.ttl_seconds).clamp(0.0, 1.0);
         let full = (part * BAR as f64).round() as usize;
         let bar = format!("{}{}", "#".repeat(full), "-".repeat(BAR - full));
         let code = match part {
@@ -136,12 +136,12 @@ impl Page {
             _ => RED,
         };
         let bar = self.painted(&bar, code);
-        let (ttl, member) = (format!("{:.0} s", lease.ttl_seconds), harmless(&lease.member));
+        let (ttl, member) = (format!("{:.0} s", lock.ttl_seconds), harmless(&lock.member));
         let told = match left > 0.0 {
             true => format!("{} of {ttl} left to {member}", time(left)),
             false => format!("{member}'s ran out {} ago (ttl {ttl})", time(-left)),
         };
-        self.line(&format!("  lease     [{bar}] {told}"));
+        self.line(&format!("  lock     [{bar}] {told}"));
     }
 
     fn sessions(&mut self, sessions: &Sessions, history: &Series) {

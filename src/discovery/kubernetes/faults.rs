@@ -216,7 +216,7 @@ mod tests {
     use kube::core::Status;
 
     use super::*;
-    use crate::repeats::capture::Log;
+    use crate::log_limiter::capture::Log;
 
     fn forbidden() -> watcher::Error {
         let status = Status::failure(

@@ -51,7 +51,7 @@ pub(super) async fn follow_lock<K: Object>(api: Api<K>, kind: ObjectKind, object
             let (lock, problem) = found.as_ref().map_or((None, None), annotations::lock);
             problems.tell(&object.title, problem);
             let changed = found != known;
-            let doubted = checked && known.is_some() && (changed || is_older_than_the_lease(opened, lock.as_ref()));
+            let doubted = checked && known.is_some() && (changed || is_older_than_the_ttl(opened, lock.as_ref()));
             check_at = Instant::now() + quiet(lock.as_ref(), changed);
             known = found;
             if !feed.say(Claim::Lock(kind, lock)).await {
@@ -86,7 +86,7 @@ fn quiet(lock: Option<&Lock>, changed: bool) -> Duration {
 }
 
 /// An overdue lock tells nothing of its stream, dead or alive. One that is not older was opened for that very reason.
-fn is_older_than_the_lease(opened: Instant, lock: Option<&Lock>) -> bool {
+fn is_older_than_the_ttl(opened: Instant, lock: Option<&Lock>) -> bool {
     lock.is_some_and(|lock| lock.ttl <= opened.elapsed())
 }
 

@@ -144,7 +144,7 @@ proptest! {
     }
 
     #[test]
-    fn an_outage_shorter_than_the_lease_cuts_nobody_although_the_leader_cannot_be_heard(
+    fn an_outage_shorter_than_the_lock_cuts_nobody_although_the_leader_cannot_be_heard(
         weather in weather(Just(true), Just(Rules { ttl: 30_000, loop_wait: 10_000, retry_timeout: 10_000, failsafe: true })),
         after in FOUND..30_000,
         // Begun up to a loop after the last renewal, and noticed to be over 2.5 s late: still within the lease, less a second for the clocks.

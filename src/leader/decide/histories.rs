@@ -10,7 +10,7 @@ use crate::leader::identity::Identity;
 use crate::leader::observation::{
     Announcement, Claim, Cluster, ClusterMember, ClusterSettings, Lock, ObjectKind, Observation, OperatorHold, Pod,
 };
-use crate::slot::{LeaderSlot, Lease};
+use crate::slot::{LeaderSlot, Target};
 
 const MEMBERS: [&str; 3] = ["a", "b", "c"];
 pub(super) const TTL: Duration = Duration::from_secs(20);
@@ -93,7 +93,7 @@ fn claim() -> impl Strategy<Value = Claim> {
         3 => member().prop_map(move |member| Claim::Report(member.into(), Err(silence()))),
         2 => pod().prop_map(Claim::Pod),
         1 => member().prop_map(|member| Claim::PodGone(member.into())),
-        1 => member().prop_map(|member| Claim::Complaint(member.into())),
+        1 => member().prop_map(|member| Claim::LeaderFailure(member.into())),
         1 => Just(Claim::ClusterSilent(silence())),
     ]
 }
@@ -109,8 +109,8 @@ pub(super) struct Run {
     pub(super) now: Instant,
     view: View,
     slot: LeaderSlot,
-    sessions: Vec<Lease>,
-    pub(super) verdict: Verdict,
+    sessions: Vec<Target>,
+    pub(super) decision: Decision,
     /// The newest timeline on which a lock's holder was seen writable, in the system that is followed.
     newest: u32,
     system: Option<String>,
@@ -124,7 +124,7 @@ impl Run {
             view: View::default(),
             slot: LeaderSlot::new("starting"),
             sessions: Vec::new(),
-            verdict: verdict(Course::Hold(None), Reason::Starting),
+            decision: decision(RoutingState::Hold(None), Reason::Starting),
             newest: 0,
             system: None,
         };
@@ -168,27 +168,27 @@ impl Run {
 
     fn decide(&mut self) {
         let current = self.current();
-        self.verdict = decide(&self.view, current.as_ref(), self.now, &policy());
+        self.decision = decide(&self.view, current.as_ref(), self.now, &policy());
         self.slot
-            .publish(self.verdict.course.clone(), self.verdict.reason.to_string());
-        self.sessions.extend(self.slot.term().lease());
+            .publish(self.decision.state.clone(), self.decision.reason.to_string());
+        self.sessions.extend(self.slot.snapshot().target());
         self.sessions.retain(|session| session.ending().is_none());
     }
 
     fn current(&self) -> Option<Leader> {
-        self.slot.term().course.leader().cloned()
+        self.slot.snapshot().state.leader().cloned()
     }
 
     pub(super) fn check(&self) -> Result<(), TestCaseError> {
-        prop_assert!(!self.verdict.reason.to_string().is_empty());
+        prop_assert!(!self.decision.reason.to_string().is_empty());
         for session in &self.sessions {
             prop_assert_eq!(
                 Some(&*session.leader),
-                self.verdict.course.leader(),
+                self.decision.state.leader(),
                 "two leaders at once"
             );
         }
-        let Some(leader) = self.verdict.course.open_to() else {
+        let Some(leader) = self.decision.state.open_to() else {
             return Ok(());
         };
         let answers = self.view.answers(&leader.member);
@@ -221,10 +221,10 @@ impl Run {
         view.record(Observation { at: self.now, claim });
         let current = self.current();
         let [free, held] = [&self.view, &view].map(|view| decide(view, current.as_ref(), self.now, &policy()));
-        prop_assert_eq!(held.course.open_to(), None);
-        prop_assert_eq!(held.course.leader(), free.course.leader());
-        prop_assert_eq!(held.course == Course::Fence, free.course == Course::Fence);
-        prop_assert_eq!(held.primary(), free.course.open_to());
+        prop_assert_eq!(held.state.open_to(), None);
+        prop_assert_eq!(held.state.leader(), free.state.leader());
+        prop_assert_eq!(held.state == RoutingState::Fence, free.state == RoutingState::Fence);
+        prop_assert_eq!(held.primary(), free.state.open_to());
         prop_assert_eq!(&held.reason, &free.reason);
         prop_assert!(held.why().contains("held by an operator"));
         prop_assert!(held.recheck_at.is_some_and(|at| at <= hold.ends), "it ends by itself");
@@ -233,18 +233,20 @@ impl Run {
         Ok(())
     }
 
-    /// Time alone changes the verdict only at `recheck_at`.
+    /// Time alone changes the decision only at `recheck_at`.
     fn check_time(&self, wait: Duration) -> Result<(), TestCaseError> {
         let later = decide(&self.view, self.current().as_ref(), self.now + wait, &policy());
-        let rechecked = self.verdict.recheck_at.is_some_and(|at| at <= self.now + wait);
+        let rechecked = self.decision.recheck_at.is_some_and(|at| at <= self.now + wait);
         // Fencing when nobody leads is the same as holding.
-        let effect = |course: &Course| (course.leader().cloned(), course.open_to().cloned());
+        let effect = |state: &RoutingState| (state.leader().cloned(), state.open_to().cloned());
         prop_assert!(
-            effect(&later.course) == effect(&self.verdict.course) || rechecked,
+            effect(&later.state) == effect(&self.decision.state) || rechecked,
             "{:?} became {:?} after {wait:?}, unasked for (recheck {:?})",
-            self.verdict,
+            self.decision,
             later,
-            self.verdict.recheck_at.map(|at| at.saturating_duration_since(self.now))
+            self.decision
+                .recheck_at
+                .map(|at| at.saturating_duration_since(self.now))
         );
         Ok(())
     }
@@ -319,8 +321,8 @@ proptest! {
                     ..report
                 };
                 run.hear(Claim::Report(member.into(), Ok(report)));
-                let open_to = run.verdict.course.open_to();
-                prop_assert!(open_to.is_none_or(|leader| leader.member != member), "{}", run.verdict.reason);
+                let open_to = run.decision.state.open_to();
+                prop_assert!(open_to.is_none_or(|leader| leader.member != member), "{}", run.decision.reason);
                 run.check()?;
             }
         }
@@ -347,7 +349,7 @@ proptest! {
             run.decide();
             beside.hear(foreign);
             // Fencing when nobody leads is the same as holding.
-            let effect = |run: &Run| (run.current(), run.verdict.course.open_to().cloned());
+            let effect = |run: &Run| (run.current(), run.decision.state.open_to().cloned());
             prop_assert_eq!(effect(&run), effect(&beside));
             prop_assert!(run.view.members().eq(beside.view.members()));
             let now = run.now;
@@ -379,14 +381,14 @@ proptest! {
         }));
         run.hear(lock(0, first));
         run.hear(Claim::Report("a".into(), Ok(report(Role::Primary, "running", 9))));
-        let routed = Course::Route(leader("a"));
-        prop_assert_eq!(&run.verdict.course, &routed);
+        let routed = RoutingState::Route(leader("a"));
+        prop_assert_eq!(&run.decision.state, &routed);
         for (renewal, (pause, member, written)) in silences.into_iter().enumerate() {
             run.now += Duration::from_millis(pause);
             run.hear(Claim::Report(member.into(), Err("no answer".into())));
-            prop_assert_eq!(&run.verdict.course, &routed);
+            prop_assert_eq!(&run.decision.state, &routed);
             run.hear(lock(renewal + 1, written));
-            prop_assert_eq!(&run.verdict.course, &routed);
+            prop_assert_eq!(&run.decision.state, &routed);
         }
     }
 }

@@ -2,18 +2,18 @@
 
 use std::time::Instant;
 
-use super::verdict::{Verdict, verdict};
+use super::decision::{Decision, decision};
 use super::{Case, Standing};
 use crate::leader::observation::{Report, Role};
 use crate::leader::reason::{NoLock, Reason};
-use crate::leader::{Course, Leader};
+use crate::leader::{Leader, RoutingState};
 
 /// What stands in the way of a primary without the lock.
 const LACKS_THE_LOCK: &str = "it says that it does not hold the lock";
 
 impl Case<'_> {
     /// No lock to go by: what members say of themselves decides.
-    pub(super) fn by_reports(&self, no_lock: &NoLock) -> Verdict {
+    pub(super) fn by_reports(&self, no_lock: &NoLock) -> Decision {
         if let Some(unclear) = self.unclear(no_lock) {
             return unclear;
         }
@@ -35,26 +35,26 @@ impl Case<'_> {
             ),
             several => {
                 let names = several.iter().map(|(member, ..)| (*member).to_owned()).collect();
-                verdict(Course::Fence, Reason::SplitBrain(names))
+                decision(RoutingState::Fence, Reason::SplitBrain(names))
             }
         }
         .recheck_at(self.next_report_to_age())
     }
 
-    fn primary(&self, member: &str, report: &Report, reason: Reason, heard: Instant) -> Verdict {
+    fn primary(&self, member: &str, report: &Report, reason: Reason, heard: Instant) -> Decision {
         if let Some(what) = self.lower_timeline(member, report.timeline, report.system.as_deref()) {
-            return verdict(Course::Hold(None), Reason::NotWritable(member.to_owned(), what));
+            return decision(RoutingState::Hold(None), Reason::NotWritable(member.to_owned(), what));
         }
         let leader = match self.leader(member) {
             Ok(leader) => Leader {
                 timeline: report.timeline,
                 ..leader
             },
-            Err(why) => return verdict(Course::Hold(None), Reason::NoAddress(member.to_owned(), why)),
+            Err(why) => return decision(RoutingState::Hold(None), Reason::NoAddress(member.to_owned(), why)),
         };
         if self.lacks_the_lock(report) {
             let reason = Reason::NotWritable(member.to_owned(), LACKS_THE_LOCK.to_owned());
-            return verdict(Course::Hold(Some(leader)), reason);
+            return decision(RoutingState::Hold(Some(leader)), reason);
         }
         self.unless_announced(leader, reason)
             .recheck_by(heard + self.policy.report_life)
@@ -62,35 +62,35 @@ impl Case<'_> {
     }
 
     /// No member says that it is primary: the leader is kept until a lease after the last good evidence, whatever its source.
-    fn no_primary(&self, no_lock: &NoLock) -> Verdict {
+    fn no_primary(&self, no_lock: &NoLock) -> Decision {
         let Some(current) = self.current else {
             if let Some(reason) = self.only_another_answers() {
-                return verdict(Course::Hold(None), reason);
+                return decision(RoutingState::Hold(None), reason);
             }
             if let Some(member) = self.standby_leader() {
-                return verdict(Course::Hold(None), Reason::StandbyCluster(member));
+                return decision(RoutingState::Hold(None), Reason::StandbyCluster(member));
             }
             return match self.view.rest_answered() {
-                true => verdict(Course::Hold(None), Reason::NoPrimary(no_lock.clone())),
+                true => decision(RoutingState::Hold(None), Reason::NoPrimary(no_lock.clone())),
                 false => {
                     let why = self
                         .view
                         .cluster_silence()
                         .unwrap_or("no member of the cluster has answered yet");
-                    verdict(
-                        Course::Hold(None),
+                    decision(
+                        RoutingState::Hold(None),
                         Reason::NobodyAnswers(no_lock.clone(), why.to_owned()),
                     )
                 }
             };
         };
         let member = current.member.clone();
-        // Without any evidence left the lease is over.
+        // Without any evidence left the lock has expired.
         let evidence = self.view.last_evidence(Some(&member));
-        let lease_end = evidence.map_or(self.now, |evidence| evidence + self.view.ttl());
+        let lock_expiry = evidence.map_or(self.now, |evidence| evidence + self.view.ttl());
         // In pause nobody else is promoted by itself, though by an operator's hand: silence alone proves nothing against this one.
         let excused = self.is_known_to_be_paused(no_lock) && !self.view.is_succeeded(&member);
-        let end = (!excused).then_some(lease_end);
+        let end = (!excused).then_some(lock_expiry);
         let last = self.view.answers(&member).and_then(|answers| answers.last.as_ref());
         let lacks_the_lock = last.is_some_and(|last| self.lacks_the_lock(&last.value));
         let standing = self.standing(&member, None);
@@ -102,36 +102,38 @@ impl Case<'_> {
                 .iter()
                 .any(|(other, report, _)| *other != member && report.holds_lock);
         let put_off = (!lacks_the_lock && !somebody_else_leads)
-            .then(|| self.race_put_off(current, lease_end))
+            .then(|| self.race_put_off(current, lock_expiry))
             .flatten();
         match standing {
             // The members read this from the DCS, where a leader that does not renew stands for its ttl and no longer.
             _ if let Some(until) = named_until.filter(|_| is_well && end.is_some_and(|end| end <= self.now)) => {
-                verdict(
-                    Course::Route(current.clone()),
+                decision(
+                    RoutingState::Route(current.clone()),
                     Reason::NamedByMembers(member, no_lock.clone()),
                 )
                 .recheck_by(until)
             }
-            _ if let Some(verdict) = put_off.filter(|_| end.is_some_and(|end| end <= self.now)) => verdict,
+            _ if let Some(decision) = put_off.filter(|_| end.is_some_and(|end| end <= self.now)) => decision,
             // Whatever it said last: by now another may be promoted.
             _ if end.is_some_and(|end| end <= self.now) => {
-                verdict(Course::Fence, Reason::SilentTooLong(no_lock.clone()))
+                decision(RoutingState::Fence, Reason::SilentTooLong(no_lock.clone()))
             }
-            Standing::Not(what) => {
-                verdict(Course::Hold(Some(current.clone())), Reason::NotWritable(member, what)).recheck_at(end)
-            }
-            Standing::StandbyLeader => verdict(Course::Hold(None), Reason::StandbyCluster(member)),
+            Standing::Not(what) => decision(
+                RoutingState::Hold(Some(current.clone())),
+                Reason::NotWritable(member, what),
+            )
+            .recheck_at(end),
+            Standing::StandbyLeader => decision(RoutingState::Hold(None), Reason::StandbyCluster(member)),
             _ if lacks_the_lock => {
                 let reason = Reason::NotWritable(member, LACKS_THE_LOCK.to_owned());
-                verdict(Course::Hold(Some(current.clone())), reason).recheck_at(end)
+                decision(RoutingState::Hold(Some(current.clone())), reason).recheck_at(end)
             }
-            _ if end.is_none() => verdict(
-                Course::Route(current.clone()),
+            _ if end.is_none() => decision(
+                RoutingState::Route(current.clone()),
                 Reason::SilentInPause(member, no_lock.clone()),
             ),
-            _ => verdict(
-                Course::Route(current.clone()),
+            _ => decision(
+                RoutingState::Route(current.clone()),
                 Reason::KeptInSilence(member, no_lock.clone()),
             )
             .recheck_at(end),
@@ -159,7 +161,7 @@ impl Case<'_> {
 
     /// Members whose newest request was answered, lately, and what they said when.
     pub(super) fn answering(&self) -> Vec<(&str, &Report, Instant)> {
-        // What was said before the lock moved was said of another reign.
+        // What was said before the lock moved was said of another epoch.
         let since = self.view.lock().and_then(|lock| lock.held_since);
         self.view
             .members()

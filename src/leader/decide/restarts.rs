@@ -112,9 +112,9 @@ proptest! {
                 run.check()?;
             }
         }
-        let [old, fresh] = [&old, &fresh].map(|run| &run.verdict);
-        if facts.answer.is_ok() || fresh.course.open_to().is_some() {
-            prop_assert_eq!(old.course.open_to(), fresh.course.open_to(), "{} / {}", old.reason, fresh.reason);
+        let [old, fresh] = [&old, &fresh].map(|run| &run.decision);
+        if facts.answer.is_ok() || fresh.state.open_to().is_some() {
+            prop_assert_eq!(old.state.open_to(), fresh.state.open_to(), "{} / {}", old.reason, fresh.reason);
         }
     }
 }

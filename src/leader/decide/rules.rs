@@ -334,37 +334,37 @@ impl Story {
         self.hear(Claim::Cluster(cluster));
     }
 
-    pub(super) fn verdict(&self) -> Verdict {
+    pub(super) fn decision(&self) -> Decision {
         decide(&self.view, self.current.as_ref(), self.now, &policy())
     }
 
-    fn must(mut self, expected: &Course) -> Self {
-        let verdict = self.verdict();
+    fn must(mut self, expected: &RoutingState) -> Self {
+        let decision = self.decision();
         let second = (self.now - self.begin).as_secs_f64();
-        assert_eq!(verdict.course, *expected, "at second {second}: {}", verdict.reason);
+        assert_eq!(decision.state, *expected, "at second {second}: {}", decision.reason);
         assert!(
-            verdict.recheck_at.is_none_or(|at| self.now < at),
+            decision.recheck_at.is_none_or(|at| self.now < at),
             "at second {second}: recheck in the past"
         );
-        self.current = verdict.course.leader().cloned();
-        self.reason = verdict.why();
+        self.current = decision.state.leader().cloned();
+        self.reason = decision.why();
         self
     }
 
     fn must_route(self, member: &str) -> Self {
-        self.must(&Course::Route(leader(member)))
+        self.must(&RoutingState::Route(leader(member)))
     }
 
     fn must_hold_keeping(self, member: &str) -> Self {
-        self.must(&Course::Hold(Some(leader(member))))
+        self.must(&RoutingState::Hold(Some(leader(member))))
     }
 
     fn must_hold_and_cut(self) -> Self {
-        self.must(&Course::Hold(None))
+        self.must(&RoutingState::Hold(None))
     }
 
     fn must_fence(self) -> Self {
-        self.must(&Course::Fence)
+        self.must(&RoutingState::Fence)
     }
 
     fn because(self, words: &str) -> Self {
@@ -409,11 +409,11 @@ fn the_rules() {
     for (name, story) in rows() {
         eprintln!("{name}");
         let story = story();
-        let again = story.verdict();
+        let again = story.decision();
         assert_eq!(
-            again.course.leader(),
+            again.state.leader(),
             story.current.as_ref(),
-            "{name}: unchanged facts, another verdict"
+            "{name}: unchanged facts, another decision"
         );
     }
 }

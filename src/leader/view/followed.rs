@@ -79,7 +79,7 @@ impl Followed {
         }
     }
 
-    /// Nothing of it was heard for a whole lease.
+    /// Nothing of it was heard for a whole ttl.
     fn is_gone(&self, at: Instant, ttl: Duration) -> bool {
         self.heard.is_none_or(|heard| heard + ttl <= at)
     }
@@ -217,7 +217,7 @@ impl View {
         (since_it_holds && last.value.is_writable()).then(|| last.value.identity())
     }
 
-    /// What the leader tells where no lock is watched. Another system identifier than before counts once nothing of the former was heard for a whole lease, and most
+    /// What the leader tells where no lock is watched. Another system identifier than before counts once nothing of the former was heard for a whole ttl, and most
     /// members report it.
     fn by_answers_alone(&self, at: Instant) -> Option<Identity> {
         if self.followed.pinned.system.is_none() {
@@ -239,7 +239,7 @@ impl View {
             .then(|| leader.identity.clone())
     }
 
-    /// Nothing of ours was heard for a whole lease, and most members, or most URLs of `--patroni`, tell this instead. One URL of another cluster, or one host that
+    /// Nothing of ours was heard for a whole ttl, and most members, or most URLs of `--patroni`, tell this instead. One URL of another cluster, or one host that
     /// was given to it, is no majority.
     fn is_replaced_by(&self, identity: &Identity, at: Instant) -> bool {
         let of_members = self.members().filter_map(|member| self.stranger(member));

@@ -75,8 +75,8 @@ impl LockView {
         }
     }
 
-    /// When the lease runs out.
-    pub fn lease_end(&self) -> Instant {
+    /// When the lock expires.
+    pub fn lock_expiry(&self) -> Instant {
         self.renewed + self.lock.ttl
     }
 

@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn no_renewal_counts_as_later_than_a_second_or_a_twentieth_of_a_short_lease() {
+    fn no_renewal_counts_as_later_than_a_second_or_a_twentieth_of_a_short_ttl() {
         assert_eq!(delays(TTL, &[(0, 0), (3_000, 9_000)]), [0, 1_000]);
         assert_eq!(delays(TTL / 5, &[(0, 0), (500, 1_500)]), [0, 200]);
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::leader::observation::Role;
-use crate::leader::{Course, probing};
+use crate::leader::{RoutingState, probing};
 
 const LIFE: Duration = Duration::from_secs(3);
 const TTL: Duration = Duration::from_secs(30);
@@ -121,7 +121,8 @@ fn without_a_lock_fresh_answers_alone_count() {
 
 #[test]
 fn an_old_answer_of_the_former_leader_does_not_speak_for_the_rest_api() {
-    let asked_and_answering = |world: &World| probing::asked_and_answering(&world.view, &Course::Hold(None), world.now);
+    let asked_and_answering =
+        |world: &World| probing::asked_and_answering(&world.view, &RoutingState::Hold(None), world.now);
     let world = two_members().lock("a").answer("a", Role::Primary);
     assert_eq!(asked_and_answering(&world), (1, 1));
     let world = world.after(1).lock("b").silent("b");
@@ -135,16 +136,19 @@ fn an_old_answer_of_the_former_leader_does_not_speak_for_the_rest_api() {
 }
 
 #[test]
-fn a_leader_that_answers_and_does_not_renew_has_an_old_lease() {
+fn a_leader_that_answers_and_does_not_renew_has_an_old_lock() {
     let world = two_members().lock("a").after(20).answer("a", Role::Primary);
-    let age = |world: &World| world.now - world.view.lease_seen("a").unwrap();
+    let age = |world: &World| world.now - world.view.renewal_seen("a").unwrap();
     assert_eq!(age(&world), Duration::from_secs(20));
     assert_eq!(age(&world.lock("a")), Duration::ZERO);
 }
 
 #[test]
-fn while_the_api_is_silent_the_answer_counts_for_the_lease() {
+fn while_the_api_is_silent_the_answer_counts_for_the_lock() {
     let world = two_members().lock("a").after(20).answer("a", Role::Primary).after(1);
     let world = world.hear(Claim::ApiSilent(ObjectKind::Endpoints, "refused".into()));
-    assert_eq!(world.now - world.view.lease_seen("a").unwrap(), Duration::from_secs(1));
+    assert_eq!(
+        world.now - world.view.renewal_seen("a").unwrap(),
+        Duration::from_secs(1)
+    );
 }

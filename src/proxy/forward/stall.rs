@@ -4,7 +4,7 @@
 //! cut off: a COPY that waits for a lock, a pg_dump whose disk is slow. Measured on Linux 6.18: with 5 s, ETIMEDOUT after 5.6 s, even when no send(2)
 //! ever blocked. So while a socket has *unsent* bytes the option is off, and it is on again afterwards; bytes in flight that nobody acknowledges,
 //! which is how a vanished peer looks to a session of queries and answers, are still noticed in time. What remains is a peer that vanishes while its
-//! window was full: on the leader's side the end of its term comes first, on the client's the kernel's own patience (tcp_retries2).
+//! window was full: on the leader's side the end of its epoch comes first, on the client's the kernel's own patience (tcp_retries2).
 
 use std::net::TcpStream;
 use std::time::Duration;

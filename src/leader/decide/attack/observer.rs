@@ -3,23 +3,23 @@
 use std::time::{Duration, Instant};
 
 use super::super::rules::policy;
-use super::super::{Reason, Verdict, decide, verdict};
+use super::super::{Decision, Reason, decide, decision};
 use super::patroni::{EVERYBODY, Ms, NAMES, Who};
 use crate::leader::observation::{Claim, Observation};
 use crate::leader::probing::plan;
 use crate::leader::view::View;
-use crate::leader::{Course, Leader};
-use crate::slot::{LeaderSlot, Lease};
+use crate::leader::{Leader, RoutingState};
+use crate::slot::{LeaderSlot, Target};
 
 pub(super) struct Observer {
     begin: Instant,
     pub(super) view: View,
     pub(super) slot: LeaderSlot,
-    pub(super) verdict: Verdict,
+    pub(super) decision: Decision,
     /// When that was decided.
     pub(super) decided: Ms,
-    /// One session is opened in each term that admits clients.
-    pub(super) sessions: Vec<Lease>,
+    /// One session is opened in each snapshot that admits clients.
+    pub(super) sessions: Vec<Target>,
     held_since: Option<Instant>,
     asked: [Option<Asked>; 3],
 }
@@ -37,7 +37,7 @@ impl Observer {
             begin,
             view: View::default(),
             slot: LeaderSlot::new("starting"),
-            verdict: verdict(Course::Hold(None), Reason::Starting),
+            decision: decision(RoutingState::Hold(None), Reason::Starting),
             decided: 0,
             sessions: Vec::new(),
             held_since: Some(begin),
@@ -56,12 +56,12 @@ impl Observer {
 
     /// The leader whose sessions may live.
     pub(super) fn leader(&self) -> Option<Who> {
-        self.slot.term().course.leader().map(place)
+        self.slot.snapshot().state.leader().map(place)
     }
 
     /// The leader that new clients may go to.
     pub(super) fn open_to(&self) -> Option<Who> {
-        self.slot.term().course.open_to().map(place)
+        self.slot.snapshot().state.open_to().map(place)
     }
 
     pub(super) fn hear(&mut self, claim: Claim, now: Ms) {
@@ -71,30 +71,30 @@ impl Observer {
     }
 
     pub(super) fn decide(&mut self, now: Ms) {
-        let verdict = self.verdict_at(now);
+        let decision = self.decision_at(now);
         self.decided = now;
         let now = self.instant(now);
-        if verdict.course != self.verdict.course || verdict.reason != self.verdict.reason {
-            match &verdict.course {
-                Course::Route(_) => self.held_since = None,
-                Course::Hold(_) | Course::Fence => _ = self.held_since.get_or_insert(now),
+        if decision.state != self.decision.state || decision.reason != self.decision.reason {
+            match &decision.state {
+                RoutingState::Route(_) => self.held_since = None,
+                RoutingState::Hold(_) | RoutingState::Fence => _ = self.held_since.get_or_insert(now),
             }
-            self.slot.publish(verdict.course.clone(), verdict.reason.to_string());
+            self.slot.publish(decision.state.clone(), decision.reason.to_string());
             self.sessions.retain(|session| session.ending().is_none());
-            self.sessions.extend(self.slot.term().lease());
+            self.sessions.extend(self.slot.snapshot().target());
         }
-        self.verdict = verdict;
+        self.decision = decision;
     }
 
     /// What would be decided then if nothing more were heard.
-    pub(super) fn verdict_at(&self, now: Ms) -> Verdict {
-        let current = self.slot.term().course.leader().cloned();
+    pub(super) fn decision_at(&self, now: Ms) -> Decision {
+        let current = self.slot.snapshot().state.leader().cloned();
         decide(&self.view, current.as_ref(), self.instant(now), &policy())
     }
 
     /// Whom to ask now, and when the next one will be due: `Prober::ask_the_due`.
     pub(super) fn ask_the_due(&mut self, now: Ms) -> (Vec<Who>, Option<Ms>) {
-        let probes = plan(&self.view, &self.verdict.course, self.held_since, self.instant(now));
+        let probes = plan(&self.view, &self.decision.state, self.held_since, self.instant(now));
         let planned = |who: Who| probes.iter().find(|probe| probe.member == NAMES[who]);
         let (mut due_now, mut next) = (Vec::new(), None);
         for who in EVERYBODY {

@@ -24,7 +24,7 @@
 
 use proptest::prelude::*;
 
-use super::super::{Course, Reason, Verdict};
+use super::super::{Decision, Reason, RoutingState};
 use super::patroni::{EVERYBODY, Ms, NAMES, Who};
 use super::watch::{CLOCK_FAULTS, RETRY};
 use super::world::{DEADLINE, Weather, World};
@@ -133,7 +133,7 @@ impl Witness {
             check_lock_bound(world, leader, until)?;
             if leader != world.cluster.newest.member {
                 self.check_report_bound(world, until)?;
-                self.check_lease_bound(world, leader, until)?;
+                self.check_lock_expiry_bound(world, leader, until)?;
             }
         }
         if let Some(leader) = self.open_to
@@ -173,8 +173,8 @@ impl Witness {
         Ok(())
     }
 
-    fn check_lease_bound(&self, world: &World, leader: Who, until: Ms) -> Checked {
-        let lease_end = world.heard_alive[leader] + world.weather.rules.ttl + world.watch.silence[leader];
+    fn check_lock_expiry_bound(&self, world: &World, leader: Who, until: Ms) -> Checked {
+        let lock_expiry = world.heard_alive[leader] + world.weather.rules.ttl + world.watch.silence[leader];
         // A dead stream is noticed when the check of the lock shows that it moved, or that nobody renews it.
         let checked =
             world.cluster.lock.let_go[leader] + world.weather.rules.ttl / 2 + DEADLINE + world.weather.watch_delay;
@@ -185,11 +185,11 @@ impl Witness {
                 .heard_named
                 .filter(|(named, _)| !world.weather.kubernetes && *named != leader)
             {
-                Some((_, at)) if world.heard_alive[leader] < at => lease_end.max(at),
+                Some((_, at)) if world.heard_alive[leader] < at => lock_expiry.max(at),
                 _ => return Ok(()),
             },
-            (true, Some(over)) => lease_end.max(checked.min(anew(over))).max(over + PAUSE_IS_TOLD),
-            (false, _) => lease_end,
+            (true, Some(over)) => lock_expiry.max(checked.min(anew(over))).max(over + PAUSE_IS_TOLD),
+            (false, _) => lock_expiry,
         };
         prop_assert!(until <= end.max(world.cluster.newest.at), "1, lease: {}", told(world));
         Ok(())
@@ -248,7 +248,7 @@ impl Witness {
     /// The facts are decided upon anew, now and just before the announced recheck.
     fn check_unchanged_facts(&mut self, world: &World) -> Checked {
         let observer = &world.observer;
-        let recheck = observer.verdict.recheck_at.map(|at| observer.millis(at));
+        let recheck = observer.decision.recheck_at.map(|at| observer.millis(at));
         prop_assert!(
             recheck.is_none_or(|at| observer.decided < at),
             "3: to be decided again at once, for ever: {}",
@@ -261,11 +261,11 @@ impl Witness {
         // A recheck that is due in this very instant is still to come.
         let late = recheck.map_or(world.now + LONG, |at| at - 1).max(observer.decided);
         for when in [observer.decided, late] {
-            let again = observer.verdict_at(when);
+            let again = observer.decision_at(when);
             prop_assert!(
-                effect(&again) == effect(&observer.verdict),
+                effect(&again) == effect(&observer.decision),
                 "3: {:?} became {again:?} at {when}: {}",
-                observer.verdict,
+                observer.decision,
                 told(world)
             );
         }
@@ -276,7 +276,7 @@ impl Witness {
 fn check_lock_bound(world: &World, leader: Who, until: Ms) -> Checked {
     let believed = world.watch.silent_since.is_none() && !world.weather.rules.failsafe;
     if believed && world.watch.holder == Some(leader) && !world.observer.view.is_paused() {
-        let end = world.watch.lease_from + world.watch.silence[leader] + world.weather.rules.ttl;
+        let end = world.watch.lock_valid_from + world.watch.silence[leader] + world.weather.rules.ttl;
         prop_assert!(until <= end, "1, lock: kept after {end} ms: {}", told(world));
     }
     Ok(())
@@ -297,7 +297,7 @@ fn check_evidence(world: &World, new: Who) -> Checked {
         return Ok(());
     }
     let by_answer = matches!(
-        world.observer.verdict.reason,
+        world.observer.decision.reason,
         Reason::LockAndReport(_) | Reason::OnlyPrimary(..) | Reason::NewestPrimary(..)
     );
     // A pod's status counts where the REST API is silent.
@@ -323,9 +323,9 @@ fn check_evidence(world: &World, new: Who) -> Checked {
 }
 
 /// Whose sessions live, and who gets new ones: fencing when nobody leads is the same as holding.
-fn effect(verdict: &Verdict) -> (Option<&Leader>, Option<&Leader>) {
-    let course: &Course = &verdict.course;
-    (course.leader(), course.open_to())
+fn effect(decision: &Decision) -> (Option<&Leader>, Option<&Leader>) {
+    let state: &RoutingState = &decision.state;
+    (state.leader(), state.open_to())
 }
 
 fn since(known: &mut Option<Ms>, is_so: bool, now: Ms) {
@@ -345,8 +345,8 @@ pub(super) fn told(world: &World) -> String {
     format!(
         "{} ms: {:?}, {}; lock of {:?} written at {:?}; newest {:?}; {}",
         world.now,
-        world.observer.verdict.course,
-        world.observer.verdict.reason,
+        world.observer.decision.state,
+        world.observer.decision.reason,
         cluster.lock.holder.map(|who| NAMES[who]),
         cluster.lock.written,
         cluster.newest,

@@ -65,7 +65,7 @@ pub(super) struct Watch {
     /// Who holds the lock, as far as heard.
     pub(super) holder: Option<Who>,
     /// Since when its lease counts.
-    pub(super) lease_from: Ms,
+    pub(super) lock_valid_from: Ms,
     /// Its renewals that were heard: when each was begun, and when it was heard.
     renewals: Vec<(Ms, Ms)>,
 }
@@ -87,7 +87,7 @@ impl Watch {
             silent_since: None,
             silence: [0; 3],
             holder: None,
-            lease_from: 0,
+            lock_valid_from: 0,
             renewals: Vec::new(),
         }
     }
@@ -160,7 +160,7 @@ impl World {
                 .find(|who| lock.holder.as_deref() == Some(NAMES[*who]));
             if let Some(who) = writer {
                 self.hear_renewal(who, truth);
-                self.heard_alive[who] = self.heard_alive[who].max(self.watch.lease_from);
+                self.heard_alive[who] = self.heard_alive[who].max(self.watch.lock_valid_from);
                 self.watch.silence[who] = 0;
             }
             self.watch.holder = writer;
@@ -192,7 +192,7 @@ impl World {
                 from -= (self.now - begun - least).min(CLOCK_FAULTS);
             }
         }
-        self.watch.lease_from = from;
+        self.watch.lock_valid_from = from;
     }
 
     fn check_in(&mut self, quiet: Ms) {

@@ -75,7 +75,7 @@ pub(super) enum Event {
     Silent(u64),
     Retry(u64),
     Answered(Who, Option<Report>, Truth),
-    Complaint(Who),
+    LeaderFailure(Who),
     Listing,
     Ask,
     Recheck,
@@ -191,7 +191,7 @@ impl World {
             Event::Silent(generation) => self.silent(generation),
             Event::Retry(generation) => self.retry(generation),
             Event::Answered(who, report, truth) => self.answered(who, report, truth),
-            Event::Complaint(who) => self.hear(Claim::Complaint(NAMES[who].into())),
+            Event::LeaderFailure(who) => self.hear(Claim::LeaderFailure(NAMES[who].into())),
             Event::Listing => self.listing(),
             Event::Ask => self.ask = None,
             Event::Recheck => {
@@ -214,7 +214,7 @@ impl World {
         self.complain();
         let wanted = self
             .observer
-            .verdict
+            .decision
             .recheck_at
             .map(|at| self.observer.millis(at).max(self.now));
         if let Some(at) = wanted.filter(|at| self.recheck.is_none_or(|known| *at < known)) {
@@ -303,7 +303,7 @@ impl World {
         {
             self.complained = self.now;
             let takes = self.dice.between(0, DEADLINE);
-            self.push(self.now + takes, Event::Complaint(who));
+            self.push(self.now + takes, Event::LeaderFailure(who));
         }
     }
 

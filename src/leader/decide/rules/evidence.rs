@@ -7,7 +7,7 @@ fn renewing(story: Story, holder: &str, seconds: u64, also: impl Fn(Story) -> St
     (0..seconds.div_ceil(3)).fold(story, |story, _| also(story.after(3.0).lock(holder)))
 }
 
-/// a's REST API has died, and the lease ran out in an outage of the API.
+/// a's REST API has died, and the lock expired in an outage of the API.
 fn a_fenced_and_unheard() -> Story {
     Story::nothing()
         .heard(Claim::Pods(vec![pod("a", "primary"), pod("b", "replica")]))
@@ -68,7 +68,7 @@ pub(super) const EVIDENCE: &[Row] = &[
             .because("does not answer")
     }),
     (
-        "REST died, the lease ran out, a renews again and writes its pod's status → route",
+        "REST died, the lock expired, a renews again and writes its pod's status → route",
         || {
             a_fenced_and_unheard()
                 .after(10.0)
@@ -83,7 +83,7 @@ pub(super) const EVIDENCE: &[Row] = &[
         },
     ),
     (
-        "REST died, the lease ran out, a renews again and writes nothing, since it idles → route after a ttl of renewals",
+        "REST died, the lock expired, a renews again and writes nothing, since it idles → route after a ttl of renewals",
         || {
             let story = a_fenced_and_unheard().after(10.0).lock("a").silent("a");
             let story = renewing(story, "a", 18, |story| story.silent("a").must_hold_and_cut());

@@ -50,7 +50,7 @@ pub(super) const HELD_BY_AN_OPERATOR: &[Row] = &[
         },
     ),
     (
-        "lease runs out during the hold → fence, and hold on when a is back",
+        "lock expires during the hold → fence, and hold on when a is back",
         || {
             Story::a_leads()
                 .held_by_operator(60)

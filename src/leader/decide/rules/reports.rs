@@ -146,7 +146,7 @@ pub(super) const API_SILENT: &[Row] = &[
             .says_without_lock("a", 1)
             .must_fence()
     }),
-    ("a vouched once and fell silent for a whole lease → fence", || {
+    ("a vouched once and fell silent for a whole ttl → fence", || {
         Story::a_leads()
             .after(19.0)
             .vouched_in_failsafe("a")
@@ -204,7 +204,7 @@ pub(super) const REST_ONLY: &[Row] = &[
         story.silent("a").after(60.0).must_route("a").because("paused")
     }),
     (
-        "paused, a silent, and /cluster names b as leader → fence once a's lease is over",
+        "paused, a silent, and /cluster names b as leader → fence once a's lock has expired",
         || {
             Story::a_leads_by_report()
                 .paused_and_led_by("a")

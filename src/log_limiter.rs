@@ -13,17 +13,17 @@ const QUIET: Duration = Duration::from_secs(30);
 ///
 /// Whoever asks makes the texts from a closed set of faults and the names of members, so there are few.
 #[derive(Clone, Debug, Default)]
-pub struct Repeats(Arc<Mutex<HashMap<String, u64>>>);
+pub struct LogLimiter(Arc<Mutex<HashMap<String, u64>>>);
 
-impl Repeats {
+impl LogLimiter {
     /// Whether this fault is to be told in full, because none like it came lately. Those that are not are counted: a line tells how many, 30 s after the first, and
     /// each 30 s for as long as they go on. To be called on a runtime.
-    pub fn is_news(&self, fault: &str) -> bool {
-        self.is_news_at(Level::WARN, fault)
+    pub fn should_log(&self, fault: &str) -> bool {
+        self.should_log_at(Level::WARN, fault)
     }
 
     /// The same for what is no fault: the line that counts is of this level, info or warn.
-    pub fn is_news_at(&self, level: Level, fault: &str) -> bool {
+    pub fn should_log_at(&self, level: Level, fault: &str) -> bool {
         if let Some(more) = self.lock().get_mut(fault) {
             *more += 1;
             return false;
@@ -108,23 +108,23 @@ mod tests {
     async fn the_first_is_news_the_others_are_counted_and_after_a_quiet_stretch_it_is_news_again() {
         let log = Log::default();
         let _logs_here = log.install();
-        let repeats = Repeats::default();
+        let log_limiter = LogLimiter::default();
         let after = async |seconds| tokio::time::sleep(Duration::from_secs(seconds)).await;
 
-        let told = (0..342).filter(|_| repeats.is_news("a is gone")).count();
+        let told = (0..342).filter(|_| log_limiter.should_log("a is gone")).count();
         assert_eq!(told, 1);
-        assert!(repeats.is_news("b is gone"), "another one");
+        assert!(log_limiter.should_log("b is gone"), "another one");
         after(29).await;
         assert_eq!(log.lines(), Vec::<String>::new());
         after(2).await;
         assert_eq!(log.lines(), ["… and 341 more like it in the last 30 s: a is gone"]);
-        assert!(!repeats.is_news("a is gone"), "it goes on");
-        assert!(repeats.is_news("b is gone"), "it was quiet for 30 s");
+        assert!(!log_limiter.should_log("a is gone"), "it goes on");
+        assert!(log_limiter.should_log("b is gone"), "it was quiet for 30 s");
         after(30).await;
         assert_eq!(log.lines(), ["… and 1 more like it in the last 30 s: a is gone"]);
         after(30).await;
         assert_eq!(log.lines(), Vec::<String>::new());
-        assert!(repeats.is_news("a is gone"));
-        assert_eq!(repeats.lock().len(), 1, "what is quiet is forgotten");
+        assert!(log_limiter.should_log("a is gone"));
+        assert_eq!(log_limiter.lock().len(), 1, "what is quiet is forgotten");
     }
 }

@@ -1,16 +1,16 @@
-//! A verdict, and what an operator's hold makes of it.
+//! A decision, and what an operator's hold makes of it.
 
 use std::time::Instant;
 
 use crate::leader::observation::OperatorHold;
 use crate::leader::reason::Reason;
-use crate::leader::{Course, Leader};
+use crate::leader::{Leader, RoutingState};
 
 /// What to do, why, and when time alone may change it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct Decision {
     /// What to do.
-    pub course: Course,
+    pub state: RoutingState,
     /// Why; as it would be without an operator's hold.
     pub reason: Reason,
     /// The operator's hold, while there is one.
@@ -19,7 +19,7 @@ pub struct Verdict {
     pub recheck_at: Option<Instant>,
 }
 
-/// What an operator's hold makes of a verdict.
+/// What an operator's hold makes of a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
     /// The hold.
@@ -28,21 +28,21 @@ pub struct Held {
     pub alone: bool,
 }
 
-pub(super) fn verdict(course: Course, reason: Reason) -> Verdict {
-    Verdict {
-        course,
+pub(super) fn decision(state: RoutingState, reason: Reason) -> Decision {
+    Decision {
+        state,
         reason,
         held: None,
         recheck_at: None,
     }
 }
 
-impl Verdict {
+impl Decision {
     /// The leader that new clients go to, or would if no operator held them.
     pub fn primary(&self) -> Option<&Leader> {
         match &self.held {
-            Some(held) if held.alone => self.course.leader(),
-            _ => self.course.open_to(),
+            Some(held) if held.alone => self.state.leader(),
+            _ => self.state.open_to(),
         }
     }
 
@@ -61,12 +61,12 @@ impl Verdict {
         let Some(hold) = hold.filter(|hold| now < hold.ends) else {
             return self;
         };
-        let (course, alone) = match self.course {
-            Course::Route(leader) => (Course::Hold(Some(leader)), true),
-            course => (course, false),
+        let (state, alone) = match self.state {
+            RoutingState::Route(leader) => (RoutingState::Hold(Some(leader)), true),
+            state => (state, false),
         };
         let held = Some(Held { hold: *hold, alone });
-        Self { course, held, ..self }.recheck_by(hold.ends)
+        Self { state, held, ..self }.recheck_by(hold.ends)
     }
 
     pub(super) fn recheck_by(self, at: Instant) -> Self {

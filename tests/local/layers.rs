@@ -1,6 +1,6 @@
-//! The floors that src/lib.rs lists: imports go downwards only, the lowest floor is pure, and each outside crate stays in its room.
+//! The layers that src/lib.rs lists: imports go downwards only, the lowest layer is pure, and each outside crate stays in its module.
 //!
-//! Floors are about what ships: code behind `#[cfg(test)]` may look up, as a property of `decide` over whole histories needs the slot to check it.
+//! Layers are about what ships: code behind `#[cfg(test)]` may look up, as a property of `decide` over whole histories needs the slot to check it.
 //! It reads the sources as text, comments and literals blanked out: enough for code that `cargo fmt` and the compiler have seen.
 
 #![allow(clippy::unwrap_used)]
@@ -33,9 +33,9 @@ const KEPT: [(&str, &[&str]); 8] = [
     ("rustix", &["proxy/forward", "app/files.rs"]),
 ];
 
-/// The floor without I/O and clock.
+/// The layer without I/O and clock.
 const PURE: u8 = 1;
-/// Names that a pure room has no use for: runtimes, sockets, files, processes.
+/// Names that a pure module has no use for: runtimes, sockets, files, processes.
 const IMPURE: [&str; 12] = [
     "tokio",
     "tokio_util",
@@ -57,22 +57,22 @@ struct Source {
     text: String,
 }
 
-/// Floor by room.
-type Floors = BTreeMap<String, u8>;
+/// Layer by module.
+type Layers = BTreeMap<String, u8>;
 
 #[test]
 fn imports_go_downwards_only() {
     let sources = sources();
-    let floors = floors(&sources);
+    let layers = layers(&sources);
     let shipped = shipped(&sources);
-    assert_none(shipped.into_iter().flat_map(|source| upward(source, &floors)));
+    assert_none(shipped.into_iter().flat_map(|source| upward(source, &layers)));
 }
 
 #[test]
-fn the_lowest_floor_has_no_io_and_no_clock() {
+fn the_lowest_layer_has_no_io_and_no_clock() {
     let sources = sources();
-    let floors = floors(&sources);
-    let pure = |source: &&Source| floors.get(room(&source.path)) == Some(&PURE);
+    let layers = layers(&sources);
+    let pure = |source: &&Source| layers.get(module(&source.path)) == Some(&PURE);
     assert_none(shipped(&sources).into_iter().filter(pure).flat_map(impure));
 }
 
@@ -87,19 +87,19 @@ fn every_file_says_first_what_it_owns() {
 }
 
 #[test]
-fn every_room_has_a_floor_and_every_floor_its_rooms() {
+fn every_room_has_a_layer_and_every_layer_its_rooms() {
     let sources = sources();
-    let floors = floors(&sources);
-    let rooms = |source: &Source| room(&source.path).to_owned();
-    let found: std::collections::BTreeSet<_> = sources.iter().map(rooms).filter(|room| room != "lib").collect();
-    let listed: std::collections::BTreeSet<_> = floors.into_keys().collect();
-    assert_eq!(found, listed, "rooms in src/, and rooms in the table of src/lib.rs");
+    let layers = layers(&sources);
+    let modules = |source: &Source| module(&source.path).to_owned();
+    let found: std::collections::BTreeSet<_> = sources.iter().map(modules).filter(|module| module != "lib").collect();
+    let listed: std::collections::BTreeSet<_> = layers.into_keys().collect();
+    assert_eq!(found, listed, "modules in src/, and modules in the table of src/lib.rs");
 }
 
 /// A checker that finds nothing wrong with anything would pass all of the above.
 #[test]
 fn a_made_up_violation_is_found() {
-    let floors = Floors::from([
+    let layers = Layers::from([
         ("app".into(), 4),
         ("proxy".into(), 3),
         ("admin".into(), 3),
@@ -110,7 +110,7 @@ fn a_made_up_violation_is_found() {
             path: path.into(),
             text: text.into(),
         };
-        let all = upward(&source, &floors).into_iter().chain(strayed(&source));
+        let all = upward(&source, &layers).into_iter().chain(strayed(&source));
         all.chain(impure(&source)).chain(unopened(&source)).count()
     };
     for (path, text) in [
@@ -166,35 +166,35 @@ fn assert_none(violations: impl Iterator<Item = String>) {
 
 // ---- The rules
 
-/// Paths into rooms on the same floor or a higher one. `main` stands above all, telemetry included.
-fn upward(source: &Source, floors: &Floors) -> Vec<String> {
-    let from = room(&source.path);
-    let Some(floor) = floors.get(from) else {
+/// Paths into modules on the same layer or a higher one. `main` stands above all, telemetry included.
+fn upward(source: &Source, layers: &Layers) -> Vec<String> {
+    let from = module(&source.path);
+    let Some(layer) = layers.get(from) else {
         return Vec::new();
     };
-    let wrong = |to: &String| match floors.get(to) {
+    let wrong = |to: &String| match layers.get(to) {
         _ if to == from || from == "main" => None,
-        Some(below) if below < floor => None,
+        Some(below) if below < layer => None,
         Some(other) => Some(format!(
-            "{}: {from} (floor {floor}) uses {to} (floor {other})",
+            "{}: {from} (layer {layer}) uses {to} (layer {other})",
             source.path
         )),
         None => Some(format!(
-            "{}: uses crate::{to}, which is no room of src/lib.rs",
+            "{}: uses crate::{to}, which is no module of src/lib.rs",
             source.path
         )),
     };
     rooms_used(source).iter().filter_map(wrong).collect()
 }
 
-/// What a pure room does that it must not, outside of its tests.
+/// What a pure module does that it must not, outside of its tests.
 fn impure(source: &Source) -> Vec<String> {
     let words = without_tests(words(&source.text));
     let mut found = Vec::new();
     for (at, word) in words.iter().enumerate() {
         let clock = word == "now" && at > 0 && words[at - 1] == "::";
         if clock || IMPURE.contains(&word.as_str()) {
-            found.push(format!("{}: `{word}`: this floor has no I/O and no clock", source.path));
+            found.push(format!("{}: `{word}`: this layer has no I/O and no clock", source.path));
         }
     }
     found
@@ -246,23 +246,29 @@ fn sources() -> Vec<Source> {
 }
 
 /// The table in src/lib.rs: `//! | 3 | [`discovery`], [`proxy`], [`admin`] (…) |`.
-fn floors(sources: &[Source]) -> Floors {
+fn layers(sources: &[Source]) -> Layers {
     let map = sources.iter().find(|source| source.path == "lib.rs").unwrap();
-    let mut floors = Floors::new();
+    let mut layers = Layers::new();
     for line in map.text.lines() {
         let cells: Vec<_> = line.split('|').map(str::trim).collect();
-        if let ["//!", floor, rooms, ""] = cells[..]
-            && let Ok(floor) = floor.parse::<u8>()
+        if let ["//!", layer, modules, ""] = cells[..]
+            && let Ok(layer) = layer.parse::<u8>()
         {
-            floors.extend(rooms.split('`').skip(1).step_by(2).map(|room| (room.to_owned(), floor)));
+            layers.extend(
+                modules
+                    .split('`')
+                    .skip(1)
+                    .step_by(2)
+                    .map(|module| (module.to_owned(), layer)),
+            );
         }
     }
-    assert!(floors.len() > 5, "the table in src/lib.rs was read: {floors:?}");
-    floors
+    assert!(layers.len() > 5, "the table in src/lib.rs was read: {layers:?}");
+    layers
 }
 
-/// `proxy/forward/copy.rs` and `proxy.rs` belong to the room `proxy`.
-fn room(path: &str) -> &str {
+/// `proxy/forward/copy.rs` and `proxy.rs` belong to the module `proxy`.
+fn module(path: &str) -> &str {
     path.split('/').next().unwrap().trim_end_matches(".rs")
 }
 
@@ -304,7 +310,7 @@ fn rooms_used(source: &Source) -> Vec<String> {
         "main.rs" | "lib.rs" => 0,
         path => path.split('/').count(),
     };
-    let mut rooms = Vec::new();
+    let mut modules = Vec::new();
     let mut braces: Vec<bool> = Vec::new();
     let mut at = 0;
     while at < words.len() {
@@ -314,14 +320,14 @@ fn rooms_used(source: &Source) -> Vec<String> {
             "}" => {
                 braces.pop();
             }
-            "crate" | "pgnorth" if is_path_root(&words, at) => heads(&words, at + 2, &mut rooms),
+            "crate" | "pgnorth" if is_path_root(&words, at) => heads(&words, at + 2, &mut modules),
             "super" if is_path_root(&words, at) => {
                 let mut ups = 1;
                 while words.get(at + 2 * ups).is_some_and(|word| word == "super") {
                     ups += 1;
                 }
                 if ups == depth_of_file + inline {
-                    heads(&words, at + 2 * ups, &mut rooms);
+                    heads(&words, at + 2 * ups, &mut modules);
                 }
                 at += 2 * ups - 1;
             }
@@ -329,7 +335,7 @@ fn rooms_used(source: &Source) -> Vec<String> {
         }
         at += 1;
     }
-    rooms
+    modules
 }
 
 fn is_path_root(words: &[String], at: usize) -> bool {
@@ -338,7 +344,7 @@ fn is_path_root(words: &[String], at: usize) -> bool {
 }
 
 /// The heads of what follows: one name, or each of a group `{a::b, c}`.
-fn heads(words: &[String], at: usize, rooms: &mut Vec<String>) {
+fn heads(words: &[String], at: usize, modules: &mut Vec<String>) {
     match words.get(at).map(String::as_str) {
         Some("{") => {
             let mut depth = 0;
@@ -352,7 +358,7 @@ fn heads(words: &[String], at: usize, rooms: &mut Vec<String>) {
                     "}" => depth -= 1,
                     "," => at_head = depth == 1,
                     name if at_head => {
-                        rooms.push(name.to_owned());
+                        modules.push(name.to_owned());
                         at_head = false;
                     }
                     _ => {}
@@ -362,7 +368,7 @@ fn heads(words: &[String], at: usize, rooms: &mut Vec<String>) {
                 }
             }
         }
-        Some(name) => rooms.push(name.to_owned()),
+        Some(name) => modules.push(name.to_owned()),
         None => {}
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 /// Who waits now. A client that is let through at once never takes the lock.
 #[derive(Debug, Default)]
-pub struct Waits {
+pub struct WaitQueue {
     book: Mutex<Book>,
 }
 
@@ -20,11 +20,11 @@ struct Book {
 /// One client's wait; dropped when it is over, whatever ends it.
 #[derive(Debug)]
 pub struct Wait<'waits> {
-    waits: &'waits Waits,
+    wait_queue: &'waits WaitQueue,
     entry: (Instant, u64),
 }
 
-impl Waits {
+impl WaitQueue {
     /// A client waits that came at `since`.
     pub fn begin(&self, since: Instant) -> Wait<'_> {
         let mut book = self.lock();
@@ -32,7 +32,10 @@ impl Waits {
         book.next += 1;
         book.since.insert(entry);
         drop(book);
-        Wait { waits: self, entry }
+        Wait {
+            wait_queue: self,
+            entry,
+        }
     }
 
     /// How long the client has waited that came first; `None` while nobody waits.
@@ -49,7 +52,7 @@ impl Waits {
 
 impl Drop for Wait<'_> {
     fn drop(&mut self) {
-        self.waits.lock().since.remove(&self.entry);
+        self.wait_queue.lock().since.remove(&self.entry);
     }
 }
 
@@ -59,23 +62,23 @@ mod tests {
 
     #[test]
     fn the_oldest_of_those_who_still_wait() {
-        let waits = Waits::default();
+        let wait_queue = WaitQueue::default();
         let now = Instant::now();
         let at = |seconds| now + Duration::from_secs(seconds);
-        assert_eq!(waits.oldest(at(9)), None);
-        let second = waits.begin(at(2));
-        let first = waits.begin(at(1));
-        let as_old = waits.begin(at(1));
-        assert_eq!(waits.oldest(at(9)), Some(Duration::from_secs(8)));
+        assert_eq!(wait_queue.oldest(at(9)), None);
+        let second = wait_queue.begin(at(2));
+        let first = wait_queue.begin(at(1));
+        let as_old = wait_queue.begin(at(1));
+        assert_eq!(wait_queue.oldest(at(9)), Some(Duration::from_secs(8)));
         drop(first);
         assert_eq!(
-            waits.oldest(at(9)),
+            wait_queue.oldest(at(9)),
             Some(Duration::from_secs(8)),
             "another came with it"
         );
         drop(as_old);
-        assert_eq!(waits.oldest(at(9)), Some(Duration::from_secs(7)));
+        assert_eq!(wait_queue.oldest(at(9)), Some(Duration::from_secs(7)));
         drop(second);
-        assert_eq!(waits.oldest(at(9)), None);
+        assert_eq!(wait_queue.oldest(at(9)), None);
     }
 }

@@ -7,9 +7,9 @@
 mod admin;
 mod doctor;
 mod files;
-mod order;
 mod proxy;
 mod publish;
+mod send_command;
 mod status;
 
 use std::io;
@@ -27,6 +27,7 @@ use tokio::task::{JoinError, JoinSet};
 use tracing::info;
 
 use crate::admin::{Facts, Hosts, Operators};
+use crate::command_queue::PendingCommand;
 use crate::config::{self, COMMIT, Finding, Job, PatroniTls, Settings, VERSION};
 use crate::discovery::Discovery;
 use crate::discovery::kubernetes::Kubernetes;
@@ -39,7 +40,6 @@ use crate::leader::{LeaderFailure, base_url};
 use crate::liveness::Liveness;
 use crate::log_limiter::LogLimiter;
 use crate::metrics::Metrics;
-use crate::orders::Order;
 use crate::readiness::ReadinessHandle;
 use crate::recorder::Recorder;
 use crate::slot::LeaderSlot;
@@ -90,7 +90,7 @@ pub fn run(settings: Settings, metrics: Arc<Metrics>) -> Result<ExitCode> {
         Job::Proxy(settings) => proxy::run(settings, metrics, &control),
         Job::Publish(settings) => control.block_on(publish::run(settings, metrics)),
         Job::Status(settings) => Ok(control.block_on(status::run(settings))),
-        Job::Order(settings) => Ok(control.block_on(order::run(settings))),
+        Job::SendCommand(settings) => Ok(control.block_on(send_command::run(settings))),
         Job::Doctor(settings) => control.block_on(doctor::run(settings)),
     };
     // A name look-up that hangs must not keep the process.
@@ -113,7 +113,7 @@ impl Shared {
         }
     }
 
-    /// Orders reach discovery through `operators`, if there are any.
+    /// Returns what the admin port serves. Commands reach discovery through `operators`.
     fn admin_facts(&self, operators: Option<Operators>, hosts: &[String]) -> Facts {
         Facts {
             liveness: self.liveness.clone(),
@@ -141,7 +141,7 @@ fn start_discovery(
     finding: &Finding,
     access: Option<Arc<Access>>,
     patience: Patience,
-    orders: mpsc::Receiver<Order>,
+    commands: mpsc::Receiver<PendingCommand>,
     shared: &Shared,
     tasks: &mut Tasks,
 ) -> Result<mpsc::Sender<LeaderFailure>> {
@@ -207,7 +207,7 @@ fn start_discovery(
             .and_then(|kubernetes| kubernetes.citus_group),
         observations,
         leader_failures,
-        orders,
+        commands,
         plan,
         seen: shared.seen.clone(),
     };

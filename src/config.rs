@@ -4,6 +4,7 @@
 
 mod commands;
 mod mistake;
+mod operator;
 mod parse;
 mod reader;
 mod table;
@@ -17,6 +18,7 @@ use thiserror::Error;
 use url::Url;
 
 pub use mistake::{Mistake, Mistakes};
+pub use operator::OperatorCommand;
 pub use parse::LogFilter;
 
 use reader::Reader;
@@ -54,7 +56,7 @@ pub enum Job {
     /// `pgnorth status`.
     Status(Status),
     /// `pgnorth hold`, `pgnorth release`, `pgnorth cut`.
-    Order(Order),
+    SendCommand(SendCommand),
     /// `pgnorth doctor`.
     Doctor(Doctor),
 }
@@ -130,26 +132,15 @@ pub struct Status {
     pub format: Format,
 }
 
-/// An order to a running pgnorth, and how it is reached.
+/// The settings of `pgnorth hold`, `release` and `cut`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Order {
+pub struct SendCommand {
     /// Its admin port, as its own setting says: an unspecified address means this host.
     pub admin: SocketAddr,
     /// The file of the token that it wants.
     pub token_file: PathBuf,
-    /// What it is to do.
-    pub deed: Deed,
-}
-
-/// What a running pgnorth is to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Deed {
-    /// Hold new clients, for so long at most.
-    Hold(Duration),
-    /// Hold them no longer.
-    Release,
-    /// End sessions: all of them, or those to this member.
-    Cut(Option<String>),
+    /// The command.
+    pub command: OperatorCommand,
 }
 
 /// The settings of the doctor: those of the proxy, or of the publisher, that is to be looked at.
@@ -281,12 +272,12 @@ impl Settings {
                 Some("hold") => {
                     let longest = parse::duration(Duration::from_secs(1), HOUR);
                     let length = reader.value(&table::FOR, longest);
-                    Job::Order(order(&mut reader, Deed::Hold(length)))
+                    Job::SendCommand(send_command(&mut reader, OperatorCommand::Hold(length)))
                 }
-                Some("release") => Job::Order(order(&mut reader, Deed::Release)),
+                Some("release") => Job::SendCommand(send_command(&mut reader, OperatorCommand::Release)),
                 Some("cut") => {
                     let member = reader.option(&table::MEMBER, parse::member);
-                    Job::Order(order(&mut reader, Deed::Cut(member)))
+                    Job::SendCommand(send_command(&mut reader, OperatorCommand::Cut(member)))
                 }
                 Some("doctor") => Job::Doctor(doctor(&mut reader)),
                 _ => Job::Proxy(proxy(&mut reader)),
@@ -365,12 +356,12 @@ fn status(reader: &mut Reader<'_>) -> Status {
     }
 }
 
-fn order(reader: &mut Reader<'_>, deed: Deed) -> Order {
+fn send_command(reader: &mut Reader<'_>, command: OperatorCommand) -> SendCommand {
     let why = "name the file with the token that the running pgnorth was given";
-    Order {
+    SendCommand {
         admin: reader.value(&table::ADMIN, parse::listener),
         token_file: reader.needed(&table::ADMIN_TOKEN_FILE, why, parse::file),
-        deed,
+        command,
     }
 }
 

@@ -4,8 +4,8 @@
 //! the business of the sources below.
 
 mod clusters;
+mod commands;
 pub mod kubernetes;
-mod obey;
 pub mod patroni;
 
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{Level, debug, info, warn};
 
+use crate::command_queue::PendingCommand;
 use crate::discovery::clusters::Clusters;
 use crate::discovery::patroni::{Plan, Question, Target, sleep_until};
 use crate::events::{Events, Happening};
@@ -26,7 +27,6 @@ use crate::leader::view::View;
 use crate::leader::{Leader, LeaderFailure, RoutingState};
 use crate::log_limiter::LogLimiter;
 use crate::metrics::Metrics;
-use crate::orders::Order;
 use crate::readiness::ReadinessHandle;
 use crate::recorder::Recorder;
 use crate::slot::{Cut, LeaderSlot, ending};
@@ -60,8 +60,8 @@ pub struct Discovery {
     pub observations: mpsc::Receiver<Observation>,
     /// From the proxy.
     pub leader_failures: mpsc::Receiver<LeaderFailure>,
-    /// From an operator.
-    pub orders: mpsc::Receiver<Order>,
+    /// Commands from operators.
+    pub commands: mpsc::Receiver<PendingCommand>,
     /// To the sources that ask Patroni.
     pub plan: watch::Sender<Plan>,
     /// What is known, for people: written after each decision, read by nobody here.
@@ -119,14 +119,14 @@ impl Discovery {
                     let claim = Claim::LeaderFailure(complaint.member);
                     self.take_in(&mut view, Observation { at: Instant::now(), claim });
                 }
-                Some(order) = self.orders.recv() => self.obey(order, &mut view, &mut told),
+                Some(command) = self.commands.recv() => self.apply_command(command, &mut view, &mut told),
                 () = sleep_until(recheck_at) => {}
             }
             while let Ok(observation) = self.observations.try_recv() {
                 self.take_in(&mut view, observation);
             }
             let now = Instant::now();
-            self.end_the_hold(&mut view, now);
+            self.end_expired_hold(&mut view, now);
             let current = self.slot.snapshot().state.leader().cloned();
             let decision = decide(&view, current.as_ref(), now, &self.policy);
             clusters.tell(&view, &self.log_limiter);
@@ -413,7 +413,7 @@ mod tests {
             failover_drain: Duration::ZERO,
             observations: mpsc::channel(1).1,
             leader_failures: mpsc::channel(1).1,
-            orders: mpsc::channel(1).1,
+            commands: mpsc::channel(1).1,
             plan: watch::Sender::default(),
             seen: watch::Sender::default(),
         };

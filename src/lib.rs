@@ -9,7 +9,7 @@
 //! | 5 | [`doctor`] |
 //! | 4 | [`discovery`], [`proxy`], [`publish`], [`admin`] (never each other) |
 //! | 3 | [`recorder`], [`events`] |
-//! | 2 | [`slot`], [`drain`], [`metrics`], [`liveness`], [`readiness`], [`resolver`], [`kubernetes`], [`wait_queue`], [`orders`], [`log_limiter`], [`certificates`] |
+//! | 2 | [`slot`], [`drain`], [`metrics`], [`liveness`], [`readiness`], [`resolver`], [`kubernetes`], [`wait_queue`], [`command_queue`], [`log_limiter`], [`certificates`] |
 //! | 1 | [`leader`], [`ending`], [`config`], [`backoff`] (no I/O, no clock, no tokio) |
 //!
 //! ARCHITECTURE.md walks one session and one change of leader through these modules.
@@ -18,6 +18,7 @@ pub mod admin;
 pub mod app;
 pub mod backoff;
 pub mod certificates;
+pub mod command_queue;
 pub mod config;
 pub mod discovery;
 pub mod doctor;
@@ -29,7 +30,6 @@ pub mod leader;
 pub mod liveness;
 pub mod log_limiter;
 pub mod metrics;
-pub mod orders;
 pub mod proxy;
 pub mod publish;
 pub mod readiness;

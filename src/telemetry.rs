@@ -93,7 +93,7 @@ pub fn announce(settings: &Settings) {
         Job::Proxy(proxy) => announce_proxy(settings, proxy),
         Job::Publish(publish) => announce_publisher(settings, publish),
         // Who only looks, or asks another one, has nothing to announce.
-        Job::Status(_) | Job::Order(_) => {}
+        Job::Status(_) | Job::SendCommand(_) => {}
         // Its report is what somebody at a terminal wants to read.
         Job::Doctor(_) => {}
     }

@@ -15,11 +15,11 @@ use tracing::{info, warn};
 
 use super::{Patience, Shared, Signals, Tasks, ended_early, files, start_discovery, workers};
 use crate::admin::{Admin, Operators};
+use crate::command_queue::CommandQueue;
 use crate::config;
 use crate::drain::Drain;
 use crate::kubernetes::Access;
 use crate::metrics::Metrics;
-use crate::orders::Orders;
 use crate::proxy::{Context, Proxy, RefusalTls, STARTUP, Settings};
 
 pub(super) fn run(settings: &config::Proxy, metrics: Arc<Metrics>, control: &Runtime) -> Result<ExitCode> {
@@ -72,12 +72,12 @@ async fn serve(settings: &config::Proxy, metrics: Arc<Metrics>, workers: usize, 
     let refusal_files = settings.refusal.clone().map(|identity| (identity.cert, identity.key));
     let refusal_tls =
         RefusalTls::new(refusal_files).context("cannot use the certificate for refusals (--refusal-cert)")?;
-    let (orders, taken) = Orders::new();
+    let (queue, commands) = CommandQueue::new();
     let operators = match &settings.admin_token_file {
-        Some(file) => Some(Operators::new(file.clone(), orders).await),
+        Some(file) => Some(Operators::new(file.clone(), queue).await),
         None => None,
     };
-    let leader_failures = start_discovery(&settings.finding, access, patience, taken, &shared, &mut tasks)?;
+    let leader_failures = start_discovery(&settings.finding, access, patience, commands, &shared, &mut tasks)?;
     let context = Arc::new(Context {
         slot: shared.slot.clone(),
         drain: drain.clone(),

@@ -10,10 +10,10 @@ use tracing::info;
 
 use super::{Patience, Shared, Signals, Tasks, ended_early, hostname, start_discovery};
 use crate::admin::Admin;
+use crate::command_queue::CommandQueue;
 use crate::config;
 use crate::kubernetes::Access;
 use crate::metrics::Metrics;
-use crate::orders::Orders;
 use crate::publish::{Publisher, Settings};
 
 pub(super) async fn run(settings: &config::Publish, metrics: Arc<Metrics>) -> Result<ExitCode> {
@@ -27,14 +27,13 @@ pub(super) async fn run(settings: &config::Publish, metrics: Arc<Metrics>) -> Re
     let access = Access::new().await?;
     // It has no clients to hold and no sessions to spare: an announced switchover changes nothing until the leader stops.
     let patience = Patience::default();
-    // Nobody complains here; the channel stays open all the same.
-    // It has neither clients to hold nor sessions to cut: nobody gives it orders.
-    let (_, orders) = Orders::new();
-    let _complaints = start_discovery(
+    // A publisher has neither clients to hold nor sessions to cut: it takes no commands and sees no failures of a leader.
+    let (_, commands) = CommandQueue::new();
+    let _leader_failures = start_discovery(
         &settings.finding,
         Some(access.clone()),
         patience,
-        orders,
+        commands,
         &shared,
         &mut tasks,
     )?;

@@ -229,25 +229,28 @@ fn a_look_needs_no_cluster_and_minds_no_settings_of_others() {
 }
 
 #[test]
-fn an_order_needs_a_token_and_no_cluster() {
-    let order = |line: &str| match settings(line).job {
-        Job::Order(order) => order.deed,
+fn a_command_needs_a_token_and_no_cluster() {
+    let command = |line: &str| match settings(line).job {
+        Job::SendCommand(send) => send.command,
         other => panic!("{line}: {other:?}"),
     };
     let seconds = Duration::from_secs;
-    assert_eq!(order("hold --admin-token-file /t"), Deed::Hold(seconds(60)));
     assert_eq!(
-        order("PGNORTH_ADMIN_TOKEN_FILE=/t hold --for 5m"),
-        Deed::Hold(seconds(300))
+        command("hold --admin-token-file /t"),
+        OperatorCommand::Hold(seconds(60))
     );
     assert_eq!(
-        order("PGNORTH_HOLD=nonsense release --admin-token-file /t"),
-        Deed::Release
+        command("PGNORTH_ADMIN_TOKEN_FILE=/t hold --for 5m"),
+        OperatorCommand::Hold(seconds(300))
     );
-    assert_eq!(order("cut --admin-token-file /t"), Deed::Cut(None));
     assert_eq!(
-        order("cut --admin-token-file /t --member a"),
-        Deed::Cut(Some("a".into()))
+        command("PGNORTH_HOLD=nonsense release --admin-token-file /t"),
+        OperatorCommand::Release
+    );
+    assert_eq!(command("cut --admin-token-file /t"), OperatorCommand::Cut(None));
+    assert_eq!(
+        command("cut --admin-token-file /t --member a"),
+        OperatorCommand::Cut(Some("a".into()))
     );
     for (line, problem) in [
         ("hold", "no --admin-token-file (PGNORTH_ADMIN_TOKEN_FILE)"),

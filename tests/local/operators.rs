@@ -1,4 +1,4 @@
-//! What operators order through the admin port: hold, release, cut. Who may, what it does to clients and sessions, and what is written down.
+//! Operators' commands through the admin port (hold, release, cut): authentication, their effect on clients and sessions, and their log lines.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,16 +14,16 @@ use super::support::within;
 
 const TOKEN: &str = "correct-horse-battery-staple";
 
-/// A pgnorth in front of a fake cluster, and an operator who knows the token.
-struct Desk {
+/// A pgnorth in front of a fake cluster, with a token for operators.
+struct Setup {
     cluster: FakeCluster,
     product: Product,
     _folder: TempDir,
     file: PathBuf,
 }
 
-impl Desk {
-    async fn open(flags: &[&str]) -> Self {
+impl Setup {
+    async fn start(flags: &[&str]) -> Self {
         let folder = TempDir::new().unwrap();
         let file = folder.path().join("token");
         std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
@@ -39,13 +39,13 @@ impl Desk {
         }
     }
 
-    async fn order(&self, path: &str) -> (u16, String) {
-        order(&self.product, "POST", path, Some(&format!("Bearer {TOKEN}"))).await
+    async fn command(&self, path: &str) -> (u16, String) {
+        command(&self.product, "POST", path, Some(&format!("Bearer {TOKEN}"))).await
     }
 
-    /// An order that is carried out, and its answer.
-    async fn ordered(&self, path: &str) -> Value {
-        let (status, body) = self.order(path).await;
+    /// Sends a command that must be applied, and returns its answer.
+    async fn applied(&self, path: &str) -> Value {
+        let (status, body) = self.command(path).await;
         assert_eq!(status, 200, "{path}: {body}");
         serde_json::from_str(&body).unwrap()
     }
@@ -73,7 +73,7 @@ async fn run(arguments: &[&str], admin: &str, token_file: &str) -> (Option<i32>,
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
-async fn order(product: &Product, method: &str, path: &str, authorization: Option<&str>) -> (u16, String) {
+async fn command(product: &Product, method: &str, path: &str, authorization: Option<&str>) -> (u16, String) {
     let authorization = authorization.map_or(String::new(), |value| format!("Authorization: {value}\r\n"));
     let more = format!("{authorization}Content-Length: 0\r\n");
     product.request(method, path, &more).await
@@ -87,9 +87,9 @@ async fn still_waits(client: &mut TcpStream) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_who_knows_the_token_may_give_orders() {
-    let desk = Desk::open(&[]).await;
-    let mut session = desk.product.session().await;
+async fn only_the_tokens_holder_may_send_commands() {
+    let setup = Setup::start(&[]).await;
+    let mut session = setup.product.session().await;
     for path in ["/hold", "/release", "/sessions/cut"] {
         for (authorization, status, words) in [
             (None, 401, "needs the token"),
@@ -99,98 +99,95 @@ async fn only_who_knows_the_token_may_give_orders() {
             (Some("Basic Y29ycmVjdC1ob3JzZQ=="), 401, "needs the token"),
             (Some(TOKEN), 401, "needs the token"),
         ] {
-            let (told, body) = order(&desk.product, "POST", path, authorization).await;
+            let (told, body) = command(&setup.product, "POST", path, authorization).await;
             assert_eq!(told, status, "{path} {authorization:?}: {body}");
             assert!(body.contains(words), "{path} {authorization:?}: {body}");
         }
-        let (status, body) = order(&desk.product, "GET", path, Some(&format!("Bearer {TOKEN}"))).await;
-        assert_eq!(
-            (status, body.as_str()),
-            (405, "an order has to be sent with POST\n"),
-            "{path}"
-        );
+        let (status, body) = command(&setup.product, "GET", path, Some(&format!("Bearer {TOKEN}"))).await;
+        assert_eq!((status, body.as_str()), (405, "send commands with POST\n"), "{path}");
     }
     session.lives().await;
-    desk.product.decides("route", Some("a"), "").await;
-    desk.product
-        .tells("WARN", &["an order was refused: no token came with it"])
+    setup.product.decides("route", Some("a"), "").await;
+    setup
+        .product
+        .tells("WARN", &["operator command rejected: the request has no bearer token"])
         .await;
-    desk.product
-        .tells(
-            "WARN",
-            &["an order was refused: the token that came with it is a wrong one"],
-        )
+    setup
+        .product
+        .tells("WARN", &["operator command rejected: the request has a wrong token"])
         .await;
 
     // A Secret that was changed counts at once.
-    std::fs::write(&desk.file, "another-horse-battery-staple").unwrap();
-    assert_eq!(desk.order("/hold").await.0, 401);
-    std::fs::write(&desk.file, "short").unwrap();
-    assert_eq!(desk.order("/hold").await.0, 503);
-    desk.product
-        .tells("WARN", &["an order was refused: there is no token to check it by"])
+    std::fs::write(&setup.file, "another-horse-battery-staple").unwrap();
+    assert_eq!(setup.command("/hold").await.0, 401);
+    std::fs::write(&setup.file, "short").unwrap();
+    assert_eq!(setup.command("/hold").await.0, 503);
+    setup
+        .product
+        .tells("WARN", &["operator command rejected: the token file cannot be used"])
         .await;
-    std::fs::remove_file(&desk.file).unwrap();
-    assert_eq!(desk.order("/hold").await.0, 503);
-    std::fs::write(&desk.file, TOKEN).unwrap();
-    desk.ordered("/hold").await;
+    std::fs::remove_file(&setup.file).unwrap();
+    assert_eq!(setup.command("/hold").await.0, 503);
+    std::fs::write(&setup.file, TOKEN).unwrap();
+    setup.applied("/hold").await;
     for secret in [TOKEN, "wrong-horse", "another-horse"] {
-        desk.product.keeps_secret(secret).await;
-        assert!(!desk.product.page("/status").await.1.contains(secret));
+        setup.product.keeps_secret(secret).await;
+        assert!(!setup.product.page("/status").await.1.contains(secret));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_token_file_there_are_no_orders() {
+async fn without_a_token_file_commands_are_off() {
     let cluster = FakeCluster::start(20).await;
     let product = Product::start(&cluster, &[]).await;
-    let (status, body) = order(&product, "POST", "/sessions/cut", Some("Bearer anything")).await;
+    let (status, body) = command(&product, "POST", "/sessions/cut", Some("Bearer anything")).await;
     assert_eq!(status, 403, "{body}");
     assert!(body.contains("--admin-token-file"), "{body}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hold_keeps_sessions_and_holds_clients_until_it_is_released() {
-    let desk = Desk::open(&[]).await;
-    let mut session = desk.product.session().await;
-    let answer = desk.ordered("/hold?for=5m").await;
+    let setup = Setup::start(&[]).await;
+    let mut session = setup.product.session().await;
+    let answer = setup.applied("/hold?for=5m").await;
     assert_eq!(answer["held"], true);
-    desk.product
+    setup
+        .product
         .decides("hold", Some("a"), "held by an operator since 20")
         .await;
-    let mut client = desk.product.client().await;
+    let mut client = setup.product.client().await;
     eventually("the client is held", async || {
-        let (_, status) = desk.product.page("/status").await;
+        let (_, status) = setup.product.page("/status").await;
         let status: Value = serde_json::from_str(&status).unwrap();
         (status["sessions"]["held"] == 1).then_some(())
     })
     .await;
     still_waits(&mut client).await;
     session.lives().await;
-    let (ready, text) = desk.product.page("/readyz").await;
+    let (ready, text) = setup.product.page("/readyz").await;
     assert_eq!(ready, 200, "a client is better held than refused");
     assert!(
         text.starts_with("ready; new clients are held by an operator since "),
         "{text}"
     );
-    desk.metric("pgnorth_held_by_operator 1").await;
-    desk.metric("pgnorth_routing 0").await;
+    setup.metric("pgnorth_held_by_operator 1").await;
+    setup.metric("pgnorth_routing 0").await;
 
-    let released = desk.ordered("/release").await;
+    let released = setup.applied("/release").await;
     assert_eq!(released, json!({"held": false, "was_held": true}));
     assert_eq!(Session::of(client).await.member, "a");
     session.lives().await;
-    desk.metric("pgnorth_held_by_operator 0").await;
-    assert_eq!(desk.product.page("/readyz").await.1, "ready\n");
+    setup.metric("pgnorth_held_by_operator 0").await;
+    assert_eq!(setup.product.page("/readyz").await.1, "ready\n");
     // It was no change of leader, and nothing was amiss.
-    assert_eq!(desk.product.page("/failovers").await.1, "[]\n");
-    desk.metric("pgnorth_leader_changes_total 0").await;
-    desk.metric("pgnorth_failover_seconds_count{phase=\"total\"} 0").await;
-    let again = desk.ordered("/release").await;
+    assert_eq!(setup.product.page("/failovers").await.1, "[]\n");
+    setup.metric("pgnorth_leader_changes_total 0").await;
+    setup.metric("pgnorth_failover_seconds_count{phase=\"total\"} 0").await;
+    let again = setup.applied("/release").await;
     assert_eq!(again, json!({"held": false, "was_held": false}));
 
     let by = |words: &str| {
-        let line = desk.product.events().into_iter().find(|event| {
+        let line = setup.product.events().into_iter().find(|event| {
             let message = event["fields"]["message"].as_str().unwrap_or_default();
             message.contains(words)
         });
@@ -201,27 +198,31 @@ async fn a_hold_keeps_sessions_and_holds_clients_until_it_is_released() {
         );
         line
     };
-    assert_eq!(by("an operator orders: hold new clients")["fields"]["for"], "5m");
-    assert_eq!(by("an operator orders: release new clients")["fields"]["held"], true);
+    assert_eq!(by("operator command: hold new clients")["fields"]["for"], "5m");
+    assert_eq!(by("operator command: release new clients")["fields"]["held"], true);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hold_that_nobody_releases_runs_out() {
-    let desk = Desk::open(&[]).await;
-    desk.ordered("/hold?for=1s").await;
-    let client = desk.product.client().await;
+    let setup = Setup::start(&[]).await;
+    setup.applied("/hold?for=1s").await;
+    let client = setup.product.client().await;
     assert_eq!(Session::of(client).await.member, "a");
-    desk.product.tells("INFO", &["the operator's hold has run out"]).await;
-    desk.product
+    setup
+        .product
+        .tells("INFO", &["the operator's hold has expired without a release"])
+        .await;
+    setup
+        .product
         .decides("route", Some("a"), "a holds the leader lock")
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_held_client_is_refused_after_the_usual_time_and_told_why() {
-    let desk = Desk::open(&["--hold", "1s"]).await;
-    desk.ordered("/hold").await;
-    let mut client = TcpStream::connect(desk.product.address).await.unwrap();
+    let setup = Setup::start(&["--hold", "1s"]).await;
+    setup.applied("/hold").await;
+    let mut client = TcpStream::connect(setup.product.address).await.unwrap();
     // A startup packet of protocol 3.0, without parameters.
     client.write_all(&[0, 0, 0, 9, 0, 3, 0, 0, 0]).await.unwrap();
     let mut answer = Vec::new();
@@ -235,32 +236,33 @@ async fn a_held_client_is_refused_after_the_usual_time_and_told_why() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lock_moves_during_a_hold_and_nobody_stays_with_the_old_primary() {
-    let desk = Desk::open(&[]).await;
-    let session = desk.product.session().await;
-    desk.ordered("/hold?for=5m").await;
-    desk.product.decides("hold", Some("a"), "held by an operator").await;
-    let mut client = desk.product.client().await;
-    desk.cluster.b.is_being_promoted();
-    desk.cluster.lock_moves_to("b");
+    let setup = Setup::start(&[]).await;
+    let session = setup.product.session().await;
+    setup.applied("/hold?for=5m").await;
+    setup.product.decides("hold", Some("a"), "held by an operator").await;
+    let mut client = setup.product.client().await;
+    setup.cluster.b.is_being_promoted();
+    setup.cluster.lock_moves_to("b");
     session.ends().await;
-    desk.product.decides("hold", None, "also held by an operator").await;
-    desk.cluster.b.is_primary(2);
-    desk.product.decides("hold", Some("b"), "held by an operator").await;
+    setup.product.decides("hold", None, "also held by an operator").await;
+    setup.cluster.b.is_primary(2);
+    setup.product.decides("hold", Some("b"), "held by an operator").await;
     still_waits(&mut client).await;
-    assert_eq!((desk.cluster.a.visits(), desk.cluster.b.visits()), (1, 0));
+    assert_eq!((setup.cluster.a.visits(), setup.cluster.b.visits()), (1, 0));
     // The change is told when it happens, not when the operator lets clients through.
-    desk.metric("pgnorth_leader_changes_total 1").await;
-    desk.product
+    setup.metric("pgnorth_leader_changes_total 1").await;
+    setup
+        .product
         .tells("INFO", &["leader changed; new clients stay held"])
         .await;
-    desk.ordered("/release").await;
+    setup.applied("/release").await;
     assert_eq!(Session::of(client).await.member, "b");
-    let (_, failovers) = desk.product.page("/failovers").await;
+    let (_, failovers) = setup.product.page("/failovers").await;
     let failovers: Value = serde_json::from_str(&failovers).unwrap();
     assert_eq!(failovers.as_array().unwrap().len(), 1, "{failovers}");
     assert_eq!((&failovers[0]["from"], &failovers[0]["to"]), (&json!("a"), &json!("b")));
     assert_eq!(failovers[0]["clients_held"], 0, "they waited for the operator");
-    desk.metric("pgnorth_leader_changes_total 1").await;
+    setup.metric("pgnorth_leader_changes_total 1").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -272,7 +274,7 @@ async fn a_lock_that_expires_during_a_hold_is_fenced() {
     let option = format!("--admin-token-file={}", file.display());
     let product = Product::start(&cluster, &[&option]).await;
     let session = product.session().await;
-    let (status, _) = order(&product, "POST", "/hold", Some(&format!("Bearer {TOKEN}"))).await;
+    let (status, _) = command(&product, "POST", "/hold", Some(&format!("Bearer {TOKEN}"))).await;
     assert_eq!(status, 200);
     cluster.freeze();
     session.ends().await;
@@ -281,17 +283,23 @@ async fn a_lock_that_expires_during_a_hold_is_fenced() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_ends_the_sessions_there_are_and_newcomers_get_through() {
-    let desk = Desk::open(&["--log", "info,pgnorth::proxy=debug"]).await;
-    let sessions = [desk.product.session().await, desk.product.session().await];
+    let setup = Setup::start(&["--log", "info,pgnorth::proxy=debug"]).await;
+    let sessions = [setup.product.session().await, setup.product.session().await];
     // Of a member that nobody has a session with.
-    let nobody = desk.ordered("/sessions/cut?member=b").await;
+    let nobody = setup.applied("/sessions/cut?member=b").await;
     assert_eq!((&nobody["sessions"], &nobody["member"]), (&json!(0), &json!("b")));
     for (path, words) in [
-        ("/sessions/cut?member=c", "there is no such member; there are: a, b"),
-        ("/sessions/cut?memeber=a", "knows ?member= and no other parameter"),
+        (
+            "/sessions/cut?member=c",
+            "no member has this name; the members are a, b",
+        ),
+        (
+            "/sessions/cut?memeber=a",
+            "unknown parameter; /sessions/cut accepts only ?member=",
+        ),
         ("/sessions/cut?member=", "member is empty"),
     ] {
-        let (status, body) = desk.order(path).await;
+        let (status, body) = setup.command(path).await;
         assert!(
             matches!(status, 400 | 404) && body.contains(words),
             "{path}: {status} {body}"
@@ -301,27 +309,29 @@ async fn a_cut_ends_the_sessions_there_are_and_newcomers_get_through() {
     first.lives().await;
     second.lives().await;
 
-    let cut = desk.ordered("/sessions/cut?member=a").await;
+    let cut = setup.applied("/sessions/cut?member=a").await;
     assert_eq!((&cut["sessions"], &cut["member"]), (&json!(2), &json!("a")));
     first.ends().await;
     second.ends().await;
-    let third = desk.product.session().await;
+    let third = setup.product.session().await;
     assert_eq!(third.member, "a");
-    let all = desk.ordered("/sessions/cut").await;
+    let all = setup.applied("/sessions/cut").await;
     assert_eq!((&all["sessions"], &all["member"]), (&json!(1), &Value::Null));
     third.ends().await;
-    desk.metric("pgnorth_sessions_ended_total{ending=\"cut_by_operator\"} 3")
+    setup
+        .metric("pgnorth_sessions_ended_total{ending=\"cut_by_operator\"} 3")
         .await;
-    desk.metric("pgnorth_sessions_ended_total{ending=\"leader_changed\"} 0")
+    setup
+        .metric("pgnorth_sessions_ended_total{ending=\"leader_changed\"} 0")
         .await;
-    desk.product.decides("route", Some("a"), "").await;
-    assert_eq!(desk.product.page("/failovers").await.1, "[]\n");
+    setup.product.decides("route", Some("a"), "").await;
+    assert_eq!(setup.product.page("/failovers").await.1, "[]\n");
 
-    let closed: Vec<_> = desk
+    let closed: Vec<_> = setup
         .product
         .events()
         .into_iter()
-        .filter(|event| event["fields"]["message"] == "the sessions that an operator ordered to be cut are closed")
+        .filter(|event| event["fields"]["message"] == "operator command: the sessions are closed")
         .map(|event| (event["fields"]["member"].clone(), event["fields"]["sessions"].clone()))
         .collect();
     let told = [("b", 0), ("a", 2), ("every member", 1)].map(|(member, sessions)| (json!(member), json!(sessions)));
@@ -330,30 +340,33 @@ async fn a_cut_ends_the_sessions_there_are_and_newcomers_get_through() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_former_leaders_sessions_that_may_finish_can_be_cut_alone() {
-    let desk = Desk::open(&["--failover-drain", "1h"]).await;
-    let mut old = desk.product.session().await;
-    desk.cluster.annotate("leader", "");
-    desk.product.decides("hold", None, "the leader lock was released").await;
-    desk.cluster.b.is_primary(2);
-    desk.cluster.lock_moves_to("b");
-    let mut new = desk.product.session().await;
+    let setup = Setup::start(&["--failover-drain", "1h"]).await;
+    let mut old = setup.product.session().await;
+    setup.cluster.annotate("leader", "");
+    setup
+        .product
+        .decides("hold", None, "the leader lock was released")
+        .await;
+    setup.cluster.b.is_primary(2);
+    setup.cluster.lock_moves_to("b");
+    let mut new = setup.product.session().await;
     assert_eq!(new.member, "b");
     old.lives().await;
-    let cut = desk.ordered("/sessions/cut?member=a").await;
+    let cut = setup.applied("/sessions/cut?member=a").await;
     assert_eq!(cut["sessions"], 1);
     old.ends().await;
     new.lives().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_commands_give_orders_and_status_tells_of_a_hold() {
-    let desk = Desk::open(&[]).await;
-    let (admin, file) = (desk.product.admin.to_string(), desk.file.display().to_string());
-    let session = desk.product.session().await;
+async fn the_subcommands_send_commands_and_status_shows_a_hold() {
+    let setup = Setup::start(&[]).await;
+    let (admin, file) = (setup.product.admin.to_string(), setup.file.display().to_string());
+    let session = setup.product.session().await;
     let (code, told, _) = run(&["hold", "--for", "5m"], &admin, &file).await;
     assert_eq!(code, Some(0));
     assert!(told.starts_with("{\"held\":true,\"until\":\"20"), "{told}");
-    desk.product.decides("hold", Some("a"), "held by an operator").await;
+    setup.product.decides("hold", Some("a"), "held by an operator").await;
     let (code, told, _) = run(&["status"], &admin, &file).await;
     assert_eq!(code, Some(1));
     assert!(
@@ -368,12 +381,12 @@ async fn the_commands_give_orders_and_status_tells_of_a_hold() {
     session.ends().await;
     let (code, told, error) = run(&["cut", "--member", "no such&one"], &admin, &file).await;
     assert_eq!((code, told.as_str()), (Some(1), ""));
-    assert_eq!(error, "pgnorth: there is no such member; there are: a, b\n");
+    assert_eq!(error, "pgnorth: no member has this name; the members are a, b\n");
     let (code, told, _) = run(&["release"], &admin, &file).await;
     assert_eq!((code, told.as_str()), (Some(0), "{\"held\":false,\"was_held\":true}\n"));
-    desk.product.decides("route", Some("a"), "").await;
+    setup.product.decides("route", Some("a"), "").await;
 
-    let wrong = desk.file.with_file_name("wrong");
+    let wrong = setup.file.with_file_name("wrong");
     std::fs::write(&wrong, "wrong-horse-battery-staple").unwrap();
     let (code, _, error) = run(&["hold"], &admin, &wrong.display().to_string()).await;
     assert_eq!(
@@ -396,22 +409,22 @@ async fn the_commands_give_orders_and_status_tells_of_a_hold() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn orders_are_taken_while_nothing_is_known_yet() {
-    let desk = Desk::open(&[]).await;
+async fn commands_are_applied_while_nothing_is_known_yet() {
+    let setup = Setup::start(&[]).await;
     let cluster = FakeCluster::start(20).await;
     for kind in ["endpoints", "configmaps", "pods"] {
         cluster.api.forbid(kind);
     }
-    let option = format!("--admin-token-file={}", desk.file.display());
+    let option = format!("--admin-token-file={}", setup.file.display());
     let product = Product::start(&cluster, &[&option]).await;
     let bearer = format!("Bearer {TOKEN}");
-    assert_eq!(order(&product, "POST", "/hold", Some(&bearer)).await.0, 200);
+    assert_eq!(command(&product, "POST", "/hold", Some(&bearer)).await.0, 200);
     product.decides("hold", None, "also held by an operator").await;
     let (ready, text) = product.page("/readyz").await;
     assert_eq!((ready, text.matches("held by an operator").count()), (503, 1), "{text}");
-    let (status, text) = order(&product, "POST", "/sessions/cut?member=a", Some(&bearer)).await;
+    let (status, text) = command(&product, "POST", "/sessions/cut?member=a", Some(&bearer)).await;
     assert_eq!(
         (status, text.as_str()),
-        (404, "there is no such member; none is known yet\n")
+        (404, "no member has this name; no member is known yet\n")
     );
 }

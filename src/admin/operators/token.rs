@@ -1,4 +1,4 @@
-//! The file that holds the operators' token: read at each order, so that a Secret that was changed counts at once. What it holds goes nowhere else.
+//! The file with the operators' token. It is read for each command, so that a changed Secret counts at once; its content is never logged or shown.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -11,41 +11,41 @@ use thiserror::Error;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-/// Shorter ones can be guessed.
+/// Shorter tokens can be guessed.
 const SHORTEST: usize = 16;
-/// Longer ones do not fit into a request's head.
+/// Longer tokens do not fit into a request's head.
 const LONGEST: usize = 1024;
 /// A file on a network that hangs must not keep an admin connection.
 const DEADLINE: Duration = Duration::from_secs(1);
 
-/// Where the token stands.
+/// The path of the token's file.
 #[derive(Clone, Debug)]
 pub(super) struct TokenFile(PathBuf);
 
-/// The token. It cannot be printed.
+/// The token; it has no `Debug` and no `Display`.
 pub struct Token(Vec<u8>);
 
-/// Why there is no token. The text names the file, and nothing of what is in it.
+/// The reason why a token file cannot be used. The text names the file and shows none of its content.
 #[derive(Debug, Error)]
 pub enum Problem {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("{}: {error}", file.display())]
     Unreadable {
-        /// Which.
+        /// The token's file.
         file: PathBuf,
-        /// Why.
+        /// The system's error.
         #[source]
         error: io::Error,
     },
-    /// It does not answer.
-    #[error("{}: it could not be read within 1 s", .0.display())]
+    /// The file's storage does not answer.
+    #[error("{}: no answer from its storage within 1 s", .0.display())]
     Hangs(PathBuf),
-    /// Too short, too long, or nothing that a header could hold.
-    #[error("{}: {why}; good: openssl rand -hex 32", file.display())]
+    /// The content is too short, too long, or not valid in a header.
+    #[error("{}: {why}; make one with `openssl rand -hex 32`", file.display())]
     Unfit {
-        /// Which.
+        /// The token's file.
         file: PathBuf,
-        /// Why.
+        /// The rule that the content breaks.
         why: &'static str,
     },
 }
@@ -55,7 +55,7 @@ impl TokenFile {
         Self(file)
     }
 
-    /// The token as it is now.
+    /// Reads the token as it is now.
     pub(super) async fn read(&self) -> Result<Token, Problem> {
         let file = self.0.clone();
         match timeout(DEADLINE, spawn_blocking(move || read(&file))).await {
@@ -70,24 +70,24 @@ impl TokenFile {
 }
 
 impl Token {
-    /// As an order bears it. hyper does not print it either.
+    /// Returns the `Authorization` header. hyper does not print a sensitive value either.
     pub fn header(&self) -> HeaderValue {
         let value = [b"Bearer ", self.0.as_slice()].concat();
-        let mut value = HeaderValue::from_bytes(&value).expect("a token is letters, digits and signs of ASCII");
+        let mut value = HeaderValue::from_bytes(&value).expect("a token has printable ASCII characters only");
         value.set_sensitive(true);
         value
     }
 
-    /// In a time that does not tell how much of it is right.
+    /// Compares in constant time, so that the duration does not tell how much of the token is right.
     pub(super) fn is(&self, shown: &[u8]) -> bool {
         self.0.ct_eq(shown).into()
     }
 }
 
-/// The token in this file. Blocks for as long as reading it takes.
+/// Reads the token in this file. Blocks while the storage does.
 ///
 /// # Errors
-/// When there is none that is fit to be one.
+/// Returns a [`Problem`] if the file cannot be read, or its content is not a usable token.
 pub fn read(file: &Path) -> Result<Token, Problem> {
     let unreadable = |error| Problem::Unreadable {
         file: file.to_owned(),
@@ -104,11 +104,9 @@ pub fn read(file: &Path) -> Result<Token, Problem> {
     let token = content.trim_ascii();
     match token.len() {
         0 => Err(unfit("it is empty")),
-        length if length < SHORTEST => Err(unfit("a token needs 16 characters at least")),
-        length if length > LONGEST => Err(unfit("a token has 1024 characters at most")),
-        _ if !token.iter().all(u8::is_ascii_graphic) => {
-            Err(unfit("a token is one word of letters, digits and signs of ASCII"))
-        }
+        length if length < SHORTEST => Err(unfit("a token needs at least 16 characters")),
+        length if length > LONGEST => Err(unfit("a token has at most 1024 characters")),
+        _ if !token.iter().all(u8::is_ascii_graphic) => Err(unfit("a token is one word of printable ASCII characters")),
         _ => Ok(Token(token.to_owned())),
     }
 }
@@ -127,8 +125,8 @@ mod tests {
             ("0123456789abcdef\n", None),
             ("", Some("it is empty")),
             ("\n", Some("it is empty")),
-            ("0123456789abcde\n", Some("16 characters at least")),
-            (long.as_str(), Some("1024 characters at most")),
+            ("0123456789abcde\n", Some("at least 16 characters")),
+            (long.as_str(), Some("at most 1024 characters")),
             ("0123456789 abcdef", Some("one word")),
             ("0123456789äbcdef", Some("one word")),
         ] {

@@ -19,8 +19,8 @@ use crate::admin::status::Status;
 
 /// One answer, connecting included; and the longest time between two events, of which there is one a second.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// An order: pgnorth gives up carrying it out after 10 s.
-const ORDER: Duration = Duration::from_secs(15);
+/// A command: pgnorth gives up applying it after 10 s.
+const COMMAND: Duration = Duration::from_secs(15);
 /// A status has some tens of KiB.
 const LONGEST: usize = 4 * 1024 * 1024;
 
@@ -79,8 +79,8 @@ pub(super) async fn watch(address: SocketAddr) -> Result<Watched, Lost> {
         .unwrap_or(Err(Lost::TimedOut(address, DEADLINE.as_secs())))
 }
 
-/// Gives an order, with the token in this header: whether it was carried out, and the answer's text.
-pub(in crate::app) async fn order(address: SocketAddr, path: &str, token: HeaderValue) -> Result<(bool, String), Lost> {
+/// Sends a command with the token in this header. Returns true if it was applied, and the answer's text.
+pub(in crate::app) async fn post(address: SocketAddr, path: &str, token: HeaderValue) -> Result<(bool, String), Lost> {
     let request = Request::post(path)
         .header(HOST, address.to_string())
         .header(AUTHORIZATION, token);
@@ -91,9 +91,9 @@ pub(in crate::app) async fn order(address: SocketAddr, path: &str, token: Header
         let body = body.map_err(|error| Lost::Broken(address, error.to_string()))?;
         Ok((done, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
     };
-    timeout(ORDER, asked)
+    timeout(COMMAND, asked)
         .await
-        .unwrap_or(Err(Lost::TimedOut(address, ORDER.as_secs())))
+        .unwrap_or(Err(Lost::TimedOut(address, COMMAND.as_secs())))
 }
 
 impl Watched {

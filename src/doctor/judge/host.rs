@@ -79,14 +79,14 @@ fn clock(whose: &str, ahead: f64) -> Check {
     )
 }
 
-/// Without a token nobody is harmed; but it would be found out when somebody wants to give an order.
+/// A missing token harms no session, but would be found only when an operator needs a command.
 pub(super) fn admin_token(token: &Told<()>) -> Check {
-    let what = "token for operators' orders";
+    let what = "token for operator commands";
     match token {
         Ok(()) => Check::ok(what, "it can be read"),
         Err(problem) => Check::warn(
             what,
-            format!("{problem}; orders are refused"),
+            format!("{problem}; operator commands are rejected"),
             "--admin-token-file names a file with one word of 16 characters or more, which this process must be able to read",
         ),
     }

@@ -1,0 +1,62 @@
+//! The queue of operator commands from the admin port to discovery, which alone writes the slot.
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::OperatorCommand;
+
+/// Commands that may wait; discovery applies each at once.
+const CAPACITY: usize = 16;
+
+/// The result of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// New clients are held, until this time at the latest.
+    Held(SystemTime),
+    /// No hold is in force. The flag is true if one was before.
+    Released(bool),
+    /// The number of sessions that were closed, and the time it took.
+    Cut(u64, Duration),
+    /// No member has this name; these members are known.
+    NoSuchMember(Vec<String>),
+    /// Another cut is not finished.
+    CutUnderWay,
+}
+
+/// A command that has not been answered.
+#[derive(Debug)]
+pub struct PendingCommand {
+    /// The command.
+    pub command: OperatorCommand,
+    /// The address of the operator's connection.
+    pub by: SocketAddr,
+    reply: oneshot::Sender<Outcome>,
+}
+
+/// The sending end of the queue. Clones share it.
+#[derive(Clone, Debug)]
+pub struct CommandQueue(mpsc::Sender<PendingCommand>);
+
+impl CommandQueue {
+    /// Returns both ends of a new queue.
+    pub fn new() -> (Self, mpsc::Receiver<PendingCommand>) {
+        let (sender, receiver) = mpsc::channel(CAPACITY);
+        (Self(sender), receiver)
+    }
+
+    /// Sends a command and waits for its outcome; `None` if discovery has ended. If this future is dropped, the command may still be applied.
+    pub async fn send(&self, command: OperatorCommand, by: SocketAddr) -> Option<Outcome> {
+        let (reply, outcome) = oneshot::channel();
+        self.0.send(PendingCommand { command, by, reply }).await.ok()?;
+        outcome.await.ok()
+    }
+}
+
+impl PendingCommand {
+    /// Answers the command.
+    pub fn reply(self, outcome: Outcome) {
+        let _operator_may_have_left = self.reply.send(outcome);
+    }
+}

@@ -1,0 +1,95 @@
+//! Applies the operators' commands (hold, release, cut), and logs each with the address that it came from.
+
+use std::time::{Instant, SystemTime};
+
+use tracing::info;
+
+use super::{Discovery, Told};
+use crate::command_queue::{Outcome, PendingCommand};
+use crate::config::OperatorCommand;
+use crate::ending::Ending;
+use crate::leader::observation::{Claim, Observation, OperatorHold};
+use crate::leader::view::View;
+use crate::slot::Cut;
+
+impl Discovery {
+    /// Applies one command. A hold and its release are observations like any other: the decision follows from them.
+    pub(super) fn apply_command(&self, pending: PendingCommand, view: &mut View, told: &mut Told) {
+        match pending.command.clone() {
+            OperatorCommand::Hold(length) => {
+                let (now, wall) = (Instant::now(), SystemTime::now());
+                let hold = OperatorHold {
+                    since: view.operator_hold().map_or(wall, |known| known.since),
+                    until: wall + length,
+                    ends: now + length,
+                };
+                info!(by = %pending.by, r#for = %humantime::format_duration(length), "operator command: hold new clients");
+                self.set_hold(view, Some(hold));
+                pending.reply(Outcome::Held(hold.until));
+            }
+            OperatorCommand::Release => {
+                let held = view.operator_hold().is_some();
+                info!(by = %pending.by, held, "operator command: release new clients");
+                self.set_hold(view, None);
+                pending.reply(Outcome::Released(held));
+            }
+            OperatorCommand::Cut(member) => self.cut(pending, member.as_deref(), view, told),
+        }
+    }
+
+    /// Ends the operator's hold if its time has passed.
+    pub(super) fn end_expired_hold(&self, view: &mut View, now: Instant) {
+        if view.operator_hold().is_some_and(|hold| hold.ends <= now) {
+            info!("the operator's hold has expired without a release");
+            self.set_hold(view, None);
+        }
+    }
+
+    fn set_hold(&self, view: &mut View, hold: Option<OperatorHold>) {
+        let (at, claim) = (Instant::now(), Claim::Held(hold));
+        self.take_in(view, Observation { at, claim });
+    }
+
+    /// Closes the sessions in question; sessions that open later are unaffected. The reply follows when the last one is closed.
+    fn cut(&self, pending: PendingCommand, member: Option<&str>, view: &View, told: &mut Told) {
+        let whose = member.unwrap_or("every member");
+        if let Some(member) = member
+            && !view.members().any(|known| known == member)
+        {
+            info!(by = %pending.by, member, "operator command: cut sessions; rejected: no member has this name");
+            let members = view.members().map(str::to_owned).collect();
+            return pending.reply(Outcome::NoSuchMember(members));
+        }
+        // Two cuts at once share one counter, and their sessions could not be told apart.
+        if told.cutting.as_ref().is_some_and(|cutting| !cutting.is_finished()) {
+            info!(by = %pending.by, member = whose, "operator command: cut sessions; rejected: another cut is not finished");
+            return pending.reply(Outcome::CutUnderWay);
+        }
+        info!(by = %pending.by, member = whose, "operator command: cut sessions");
+        let metrics = self.metrics.clone();
+        let (before, begun) = (metrics.endings(Ending::CutByOperator), Instant::now());
+        let cuts = self.cuts_of(member, told);
+        for cut in &cuts {
+            cut.end.now(Ending::CutByOperator);
+        }
+        let member = whose.to_owned();
+        told.cutting = Some(tokio::spawn(async move {
+            for cut in cuts {
+                cut.done().await;
+            }
+            let (sessions, took) = (metrics.endings(Ending::CutByOperator) - before, begun.elapsed());
+            info!(by = %pending.by, member, sessions, took_ms = took.as_millis() as u64, "operator command: the sessions are closed");
+            pending.reply(Outcome::Cut(sessions, took));
+        }));
+    }
+
+    /// Takes what ends the sessions to this member, or to every member: those of the leader, and those of a former leader that may finish.
+    fn cuts_of(&self, member: Option<&str>, told: &mut Told) -> Vec<Cut> {
+        let concerns = |other: &str| member.is_none_or(|member| member == other);
+        let state = &self.slot.snapshot().state;
+        let leader = state.leader().filter(|leader| concerns(&leader.member));
+        let current = leader.and_then(|_| self.slot.renew());
+        let former = told.draining.take_if(|draining| concerns(&draining.member));
+        current.into_iter().chain(former.map(|former| former.cut)).collect()
+    }
+}

@@ -33,6 +33,7 @@ mod integrity;
 mod layers;
 mod leaks;
 mod lease_age;
+mod links;
 mod listening;
 mod manifests;
 mod many_sessions;

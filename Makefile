@@ -37,7 +37,7 @@ switchover:
 test:
 	tests/support/install.sh test
 	cargo test --locked --lib --bins
-	cargo test --locked --test bell
+	cargo test --locked --test wake_flag
 	cargo test --locked --test local
 	cargo test --locked --no-run --test rig
 	PGNORTH_CACHE='$(cache)' tests/support/inside.sh cargo test --locked --offline --test rig -- --test-threads=3

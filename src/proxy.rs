@@ -50,7 +50,7 @@ pub use socket::BindError;
 const REFUSALS: usize = 256;
 
 /// PostgreSQL closes within a millisecond or two after a client has said that it terminates.
-const FIN_PATIENCE: Duration = Duration::from_millis(20);
+const FIN_DELAY: Duration = Duration::from_millis(20);
 
 /// How long a client may take for its first packet: as long as PostgreSQL would give it (the default of authentication_timeout).
 pub const STARTUP: Duration = Duration::from_secs(60);
@@ -118,7 +118,7 @@ struct Shared {
     traffic: Arc<Traffic>,
     workers: Arc<Workers<Forwarded>>,
     connections: Arc<Connections>,
-    places: Arc<Semaphore>,
+    session_permits: Arc<Semaphore>,
     refusals: Semaphore,
     cancels: Semaphore,
     resolver: Resolver,
@@ -165,10 +165,10 @@ impl Proxy {
             let (listener, shared) = (Arc::new(listener), shared.clone());
             // Tracked like a session: the drain must not be over before the backlog has been taken.
             let tracked = context.drain.token();
-            workers.everywhere(move |local| {
-                let accepting = accept::run(listener.clone(), local.clone(), shared.clone());
+            workers.on_each(move |executor| {
+                let accepting = accept::run(listener.clone(), executor.clone(), shared.clone());
                 let tracked = tracked.clone();
-                local.spawn(async move {
+                executor.spawn(async move {
                     accepting.await;
                     drop(tracked);
                     None
@@ -180,7 +180,7 @@ impl Proxy {
             tasks.spawn(async { end.await.expect("a worker thread broke down") });
         }
         tasks.spawn(watch_workers(context.liveness.clone(), workers.clone()));
-        tasks.spawn(tell_workers(context, workers));
+        tasks.spawn(notify_workers(context, workers));
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended
                 && let Ok(panic) = error.try_into_panic()
@@ -194,7 +194,7 @@ impl Proxy {
 }
 
 /// Passes the ends of epochs, and the order to end every session, on to the workers.
-async fn tell_workers(context: Arc<Context>, workers: Arc<Workers<Forwarded>>) {
+async fn notify_workers(context: Arc<Context>, workers: Arc<Workers<Forwarded>>) {
     let mut endings = context.slot.endings();
     let forced = context.drain.forced();
     loop {
@@ -203,7 +203,7 @@ async fn tell_workers(context: Arc<Context>, workers: Arc<Workers<Forwarded>>) {
             _ = endings.changed() => {}
             () = forced.cancelled(), if !forced.is_cancelled() => {}
         }
-        workers.look();
+        workers.check_owners();
     }
 }
 
@@ -228,7 +228,7 @@ impl Traffic {
             to_client: context.metrics.bytes_to_client.clone(),
             client_timeout: context.settings.client_tcp_user_timeout,
             leader_timeout: context.settings.tcp_user_timeout,
-            fin_patience: FIN_PATIENCE,
+            fin_delay: FIN_DELAY,
         }
     }
 }
@@ -243,7 +243,7 @@ impl Shared {
             traffic,
             workers,
             connections: Connections::new(max_sessions.saturating_add(pending::RESERVE)),
-            places: Arc::new(Semaphore::new(max_sessions.min(Semaphore::MAX_PERMITS))),
+            session_permits: Arc::new(Semaphore::new(max_sessions.min(Semaphore::MAX_PERMITS))),
             refusals: Semaphore::new(REFUSALS),
             cancels: Semaphore::new(cancel::CANCELS),
             resolver: Resolver::default(),

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 /// Who waits now. A client that is let through at once never takes the lock.
 #[derive(Debug, Default)]
 pub struct WaitQueue {
-    book: Mutex<Book>,
+    entries: Mutex<Entries>,
 }
 
 #[derive(Debug, Default)]
-struct Book {
+struct Entries {
     /// The number tells clients apart that came at the same instant.
     since: BTreeSet<(Instant, u64)>,
     next: u64,
@@ -27,11 +27,11 @@ pub struct Wait<'waits> {
 impl WaitQueue {
     /// A client waits that came at `since`.
     pub fn begin(&self, since: Instant) -> Wait<'_> {
-        let mut book = self.lock();
-        let entry = (since, book.next);
-        book.next += 1;
-        book.since.insert(entry);
-        drop(book);
+        let mut entries = self.lock();
+        let entry = (since, entries.next);
+        entries.next += 1;
+        entries.since.insert(entry);
+        drop(entries);
         Wait {
             wait_queue: self,
             entry,
@@ -44,9 +44,9 @@ impl WaitQueue {
         Some(now.saturating_duration_since(since))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Book> {
+    fn lock(&self) -> MutexGuard<'_, Entries> {
         // Nothing in here can panic half-way, and it is only told of.
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::Shared;
-use super::forward::{Local, accept};
+use super::forward::{Executor, accept};
 use super::pending::Pending;
 use super::session::{Admission, Forwarded};
 use crate::ending::Ending;
@@ -22,22 +22,22 @@ const FULL: &str = "full: refusing clients";
 const CANNOT_ACCEPT: &str = "cannot accept clients";
 
 /// Accepts on this worker until the drain says stop, and closes the listener, if no other worker still has it.
-pub(super) async fn run(listener: Arc<TcpListener>, local: Local<Forwarded>, shared: Arc<Shared>) {
+pub(super) async fn run(listener: Arc<TcpListener>, executor: Executor<Forwarded>, shared: Arc<Shared>) {
     let stopped = shared.context.drain.accepting_stopped();
-    let mut door = Door::new(local, shared);
+    let mut acceptor = Acceptor::new(executor, shared);
     loop {
         let error = tokio::select! {
             biased;
             () = stopped.cancelled() => break,
-            error = door.admit_all(&listener) => error,
+            error = acceptor.admit_all(&listener) => error,
         };
-        door.trouble(&error);
+        acceptor.on_error(&error);
         sleep(PAUSE).await;
     }
     // Who is in the backlog has connected: closing the listener now would reset it.
     loop {
         match accept(&listener) {
-            Ok((client, peer)) => door.admit(client, peer),
+            Ok((client, peer)) => acceptor.admit(client, peer),
             Err(error) if is_the_clients(&error) => {}
             Err(_) => break,
         }
@@ -59,12 +59,18 @@ fn is_the_clients(error: &io::Error) -> bool {
 }
 
 /// On the session's own worker.
-fn begin(local: &Local<Forwarded>, client: TcpStream, peer: SocketAddr, shared: Arc<Shared>, admission: Admission) {
+fn begin(
+    executor: &Executor<Forwarded>,
+    client: TcpStream,
+    peer: SocketAddr,
+    shared: Arc<Shared>,
+    admission: Admission,
+) {
     let drain = shared.context.drain.clone();
-    match local.socket(client) {
+    match executor.socket(client) {
         Ok(client) => {
             let pending = Pending::new(client, peer, shared);
-            local.spawn(drain.track(pending.run(admission)));
+            executor.spawn(drain.track(pending.run(admission)));
         }
         Err(error) => {
             debug!(%peer, %error, ending = %Ending::Failed, "connection ended: its socket cannot be watched");
@@ -84,16 +90,16 @@ impl Shared {
 }
 
 /// What an accept loop remembers, so that its log tells changes of state and not every client.
-struct Door {
-    local: Local<Forwarded>,
+struct Acceptor {
+    executor: Executor<Forwarded>,
     shared: Arc<Shared>,
     failures: u64,
 }
 
-impl Door {
-    fn new(local: Local<Forwarded>, shared: Arc<Shared>) -> Self {
+impl Acceptor {
+    fn new(executor: Executor<Forwarded>, shared: Arc<Shared>) -> Self {
         Self {
-            local,
+            executor,
             shared,
             failures: 0,
         }
@@ -101,7 +107,7 @@ impl Door {
 
     /// Admits clients until accept(2) fails. Cancel-safe.
     async fn admit_all(&mut self, listener: &TcpListener) -> io::Error {
-        let listener = match self.local.clone().listen(listener) {
+        let listener = match self.executor.clone().listen(listener) {
             Ok(listener) => listener,
             Err(error) => return error,
         };
@@ -124,12 +130,17 @@ impl Door {
         // A dual-stack listener shows IPv4 clients as ::ffff:a.b.c.d.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         match self.shared.connections.open() {
-            Some(slot) => {
+            Some(connection) => {
                 let shared = self.shared.clone();
-                self.shared.workers.seat(&self.local, move |local, seat| {
-                    let admission = Admission { slot, _seat: seat };
-                    begin(local, client, peer, shared, admission);
-                });
+                self.shared
+                    .workers
+                    .begin_session(&self.executor, move |executor, count| {
+                        let admission = Admission {
+                            connection,
+                            _count: count,
+                        };
+                        begin(executor, client, peer, shared, admission);
+                    });
             }
             None => self.turn_away(client, peer),
         }
@@ -143,7 +154,7 @@ impl Door {
         drop(client);
     }
 
-    fn trouble(&mut self, error: &io::Error) {
+    fn on_error(&mut self, error: &io::Error) {
         let context = &self.shared.context;
         context.metrics.accept_errors.increment(1);
         self.failures += 1;

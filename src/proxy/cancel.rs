@@ -14,7 +14,7 @@ use crate::leader::Leader;
 /// Cancellations that are delivered at once: PostgreSQL forks a process for each, as for a session.
 pub(super) const CANCELS: usize = 64;
 /// From the request to the leader's close. PostgreSQL signals the backend and closes at once; a leader that does not will not.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Shared {
     /// Tells whether the request was sent to a leader. Where that closes the connection, it has done what was asked for: libpq waits for this.
@@ -24,7 +24,7 @@ impl Shared {
             return false;
         };
         let mut sent = false;
-        let delivery = timeout(PATIENCE, self.send_cancel(client, &lease.leader, request, &mut sent));
+        let delivery = timeout(TIMEOUT, self.send_cancel(client, &lease.leader, request, &mut sent));
         tokio::select! {
             biased;
             () = lease.ended() => {}

@@ -4,24 +4,24 @@
 //! leader; then as a pair whose bytes are moved. The worker knows nothing of leaders or terms. It asks the pair's [`Owner`] whether the pair is over, and
 //! gives the sockets back to it at the end.
 
-mod agenda;
-mod bell;
-mod calls;
-mod flow;
-mod local;
+mod direction;
+mod executor;
 mod pipes;
+mod polled_stream;
 mod relay;
 mod stall;
+mod syscalls;
 #[cfg(test)]
 mod tests;
-mod watched;
+mod timers;
+mod wake_flag;
 mod worker;
 
 use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-// The bell names them through here: tests/bell.rs puts a model checker's in their place.
+// The wake_flag names them through here: tests/wake_flag.rs puts a model checker's in their registration.
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
@@ -29,11 +29,11 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::metrics::Count;
-use calls::{Calls, Kernel};
-pub(crate) use local::{Local, Socket, accept};
+pub(crate) use executor::{Executor, Socket, accept};
 pub(crate) use pipes::{MAX_PIPES, Pipes};
+use syscalls::{Kernel, Syscalls};
 pub(crate) use worker::Pair;
-use worker::{Mailbox, Parts, Worker};
+use worker::{Mailbox, Setup, Worker};
 
 use crate::liveness::Beat;
 
@@ -73,12 +73,12 @@ pub(crate) struct Traffic {
     /// The same for the leader's.
     pub(crate) leader_timeout: Duration,
     /// How long a client's FIN waits for the leader's own.
-    pub(crate) fin_patience: Duration,
+    pub(crate) fin_delay: Duration,
 }
 
 /// Whose pair it is.
 pub(crate) trait Owner: Send + 'static {
-    /// Whether forwarding must stop. Asked when forwarding begins, and after each [`Workers::look`].
+    /// Whether forwarding must stop. Asked when forwarding begins, and after each [`Workers::check_owners`].
     fn is_over(&self) -> bool;
 
     /// Forwarding has come to its end. Runs on the worker, so it must not block.
@@ -95,35 +95,35 @@ pub(crate) struct Finished {
     pub(crate) moved: (u64, u64),
     /// Whose FIN came first, if any has come.
     pub(crate) closed_first: Option<Side>,
-    /// Bytes for the client were still in hand: closing it with a FIN would pass a cut stream off as a whole one.
+    /// Bytes for the client were still in undelivered: closing it with a FIN would pass a cut stream off as a whole one.
     pub(crate) owes_client: bool,
 }
 
 /// The threads. Dropped, they end when their last task and pair have.
 #[derive(Debug)]
 pub(crate) struct Workers<O: Owner> {
-    desks: Vec<Arc<Desk<O>>>,
+    handles: Vec<Arc<WorkerHandle<O>>>,
 }
 
 /// What is seen of a worker from outside.
 #[derive(Debug)]
-struct Desk<O> {
+struct WorkerHandle<O> {
     mailbox: Mailbox<O>,
     sessions: Arc<AtomicUsize>,
 }
 
-/// A session's place among a worker's; dropped with the session.
+/// A session's registration among a worker's; dropped with the session.
 #[derive(Debug)]
-pub(crate) struct Seat(Arc<AtomicUsize>);
+pub(crate) struct SessionCount(Arc<AtomicUsize>);
 
 /// Something to be begun on a worker.
-type Job<O> = Box<dyn FnOnce(&Local<O>) + Send>;
+type Job<O> = Box<dyn FnOnce(&Executor<O>) + Send>;
 
 /// What a worker is told.
 enum Message<O> {
     Run(Job<O>),
     /// Ask every owner whether its pair is over.
-    Look,
+    CheckOwners,
     /// Nothing more will come.
     Close,
 }
@@ -138,93 +138,97 @@ impl<O: Owner> Workers<O> {
     fn start_with(
         count: usize,
         traffic: &Arc<Traffic>,
-        calls: impl Fn() -> Box<dyn Calls>,
+        syscalls: impl Fn() -> Box<dyn Syscalls>,
     ) -> io::Result<(Self, Vec<oneshot::Receiver<()>>)> {
-        let mut started = (Self { desks: Vec::new() }, Vec::new());
+        let mut started = (Self { handles: Vec::new() }, Vec::new());
         for number in 0..count {
-            let desk = Arc::new(Desk {
+            let handle = Arc::new(WorkerHandle {
                 mailbox: Mailbox::new()?,
                 sessions: Arc::default(),
             });
-            let parts = Parts::new(number, desk.clone(), traffic.clone(), calls())?;
+            let setup = Setup::new(number, handle.clone(), traffic.clone(), syscalls())?;
             let runtime = Handle::try_current().ok();
             let (ended, end) = oneshot::channel();
             std::thread::Builder::new()
                 .name(format!("worker-{number}"))
                 .spawn(move || {
                     let _timers = runtime.as_ref().map(Handle::enter);
-                    Worker::new(parts).run();
+                    Worker::new(setup).run();
                     let _nobody_waits_any_more = ended.send(());
                 })?;
-            started.0.desks.push(desk);
+            started.0.handles.push(handle);
             started.1.push(end);
         }
         Ok(started)
     }
 
     /// Begins something on every worker.
-    pub(crate) fn everywhere(&self, job: impl Fn(&Local<O>) + Clone + Send + 'static) {
-        for desk in &self.desks {
-            desk.mailbox.post(Message::Run(Box::new(job.clone())));
+    pub(crate) fn on_each(&self, job: impl Fn(&Executor<O>) + Clone + Send + 'static) {
+        for handle in &self.handles {
+            handle.mailbox.post(Message::Run(Box::new(job.clone())));
         }
     }
 
-    /// Begins a session on the worker that has the fewest; at once, if that is `local`, where this is called.
-    pub(crate) fn seat(&self, local: &Local<O>, begin: impl FnOnce(&Local<O>, Seat) + Send + 'static) {
-        let least = self.least(Some(local.number()));
-        let seat = Seat::of(&self.desks[least]);
-        if least == local.number() {
-            return begin(local, seat);
+    /// Begins a session on the worker that has the fewest; at once, if that is `executor`, where this is called.
+    pub(crate) fn begin_session(
+        &self,
+        executor: &Executor<O>,
+        begin: impl FnOnce(&Executor<O>, SessionCount) + Send + 'static,
+    ) {
+        let least = self.least_loaded(Some(executor.number()));
+        let count = SessionCount::of(&self.handles[least]);
+        if least == executor.number() {
+            return begin(executor, count);
         }
-        let job = Box::new(|local: &Local<O>| begin(local, seat));
-        self.desks[least].mailbox.post(Message::Run(job));
+        let job = Box::new(|executor: &Executor<O>| begin(executor, count));
+        self.handles[least].mailbox.post(Message::Run(job));
     }
 
     /// Which worker has the fewest sessions; of several, `own` if it is one of them.
-    fn least(&self, own: Option<usize>) -> usize {
-        let others = (0..self.desks.len()).filter(|number| Some(*number) != own);
+    fn least_loaded(&self, own: Option<usize>) -> usize {
+        let others = (0..self.handles.len()).filter(|number| Some(*number) != own);
         let all = own.into_iter().chain(others);
-        all.min_by_key(|number| self.desks[*number].sessions.load(Ordering::Relaxed))
+        all.min_by_key(|number| self.handles[*number].sessions.load(Ordering::Relaxed))
             .unwrap_or(0)
     }
 
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
-        self.desks.len()
+        self.handles.len()
     }
 
     /// Asks each worker for its beat, unless it has not given the last one yet.
     pub(crate) fn ask_for(&self, beats: &[Beat]) {
-        for (desk, beat) in self.desks.iter().zip(beats).filter(|(_, beat)| beat.ask()) {
+        for (handle, beat) in self.handles.iter().zip(beats).filter(|(_, beat)| beat.ask()) {
             let beat = beat.clone();
-            desk.mailbox.post(Message::Run(Box::new(move |_| beat.beat())));
+            handle.mailbox.post(Message::Run(Box::new(move |_| beat.beat())));
         }
     }
 
     /// Makes every worker ask each owner whether its pair is over, before it moves another byte.
-    pub(crate) fn look(&self) {
-        for desk in &self.desks {
-            desk.mailbox.post(Message::Look);
+    pub(crate) fn check_owners(&self) {
+        for handle in &self.handles {
+            handle.mailbox.post(Message::CheckOwners);
         }
     }
 }
 
 impl<O: Owner> Drop for Workers<O> {
     fn drop(&mut self) {
-        for desk in &self.desks {
-            desk.mailbox.post(Message::Close);
+        for handle in &self.handles {
+            handle.mailbox.post(Message::Close);
         }
     }
 }
 
-impl Seat {
-    fn of<O>(desk: &Desk<O>) -> Self {
-        desk.sessions.fetch_add(1, Ordering::Relaxed);
-        Self(desk.sessions.clone())
+impl SessionCount {
+    fn of<O>(handle: &WorkerHandle<O>) -> Self {
+        handle.sessions.fetch_add(1, Ordering::Relaxed);
+        Self(handle.sessions.clone())
     }
 }
 
-impl Drop for Seat {
+impl Drop for SessionCount {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -234,7 +238,7 @@ impl<O> std::fmt::Debug for Message<O> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(match self {
             Self::Run(_) => "Run",
-            Self::Look => "Look",
+            Message::CheckOwners => "Look",
             Self::Close => "Close",
         })
     }

@@ -16,46 +16,46 @@ use crate::wait_queue::WaitQueue;
 /// alone. Measured with PostgreSQL 15 on two shared cores: 2,000 clients released together had all logged in after 5.7 s, without an error.
 pub(super) const DIALS: usize = 64;
 
-/// How long a client waits for its turn while there is a leader. The 64 before it are done in some milliseconds each; a leader that makes them wait for so long
+/// How long a client waits for its permit while there is a leader. The 64 before it are done in some milliseconds each; a leader that makes them wait for so long
 /// takes nobody any more.
 pub(super) const QUEUE: Duration = Duration::from_secs(10);
 
 /// Clients that try again at the same time where the leader has no connection free (53300). They are few: each try costs the leader a process, and what keeps its
 /// connections is at work there.
 const CROWD: usize = 8;
-/// For how long such a client tries again, and how long it pauses in between.
-pub(super) const CROWD_PATIENCE: Duration = Duration::from_secs(10);
+/// For how long such a client attempts again, and how long it pauses in between.
+pub(super) const CROWD_TIMEOUT: Duration = Duration::from_secs(10);
 const CROWD_PAUSE: Duration = Duration::from_millis(250);
 
 /// The queue for dials. tokio's semaphore is fair: permits go to who waits longest.
 #[derive(Clone, Debug)]
 pub(super) struct Queue {
-    turns: Arc<Semaphore>,
+    dials: Arc<Semaphore>,
     crowd: Arc<Semaphore>,
     wait_queue: Arc<WaitQueue>,
 }
 
 /// The right to dial. It is taken before the wait for a leader, so that the order of arrival is the order of service, and dropped when the leader
 /// answers.
-pub(super) type Turn = OwnedSemaphorePermit;
+pub(super) type DialPermit = OwnedSemaphorePermit;
 
 /// One of the few that try again at a leader without a free connection.
-pub(super) type Retry = OwnedSemaphorePermit;
+pub(super) type RetryPermit = OwnedSemaphorePermit;
 
 /// Whom a client may dial.
 #[derive(Debug)]
 pub(super) struct Admitted {
     pub(super) target: Target,
-    pub(super) turn: Turn,
-    /// It had to wait, for a leader or for its turn.
+    pub(super) permit: DialPermit,
+    /// It had to wait, for a leader or for its permit.
     pub(super) waited: bool,
 }
 
 impl Admitted {
-    fn at_once(target: Target, turn: Turn) -> Self {
+    fn at_once(target: Target, permit: DialPermit) -> Self {
         Self {
             target,
-            turn,
+            permit,
             waited: false,
         }
     }
@@ -64,52 +64,52 @@ impl Admitted {
 impl Queue {
     pub(super) fn new(wait_queue: Arc<WaitQueue>) -> Self {
         Self {
-            turns: Arc::new(Semaphore::new(DIALS)),
+            dials: Arc::new(Semaphore::new(DIALS)),
             crowd: Arc::new(Semaphore::new(CROWD)),
             wait_queue,
         }
     }
 
-    /// A turn, if nobody waits for one.
-    fn try_turn(&self) -> Option<Turn> {
-        self.turns.clone().try_acquire_owned().ok()
+    /// A permit, if nobody waits for one.
+    fn try_dial_permit(&self) -> Option<DialPermit> {
+        self.dials.clone().try_acquire_owned().ok()
     }
 
-    async fn turn(&self) -> Turn {
-        match self.turns.clone().acquire_owned().await {
-            Ok(turn) => turn,
+    async fn permit(&self) -> DialPermit {
+        match self.dials.clone().acquire_owned().await {
+            Ok(permit) => permit,
             // The semaphore is never closed.
             Err(_) => std::future::pending().await,
         }
     }
 }
 
-/// Waits until `client`, which came at `since`, may dial, and whom; `turn` is what it already has from a dial that failed. Gives up when the client leaves, at
-/// `deadline` while there is no leader, and [`QUEUE`] after the leader was there and the client too, while others have the turns: this is no hold.
+/// Waits until `client`, which came at `since`, may dial, and whom; `permit` is what it already has from a dial that failed. Gives up when the client leaves, at
+/// `deadline` while there is no leader, and [`QUEUE`] after the leader was there and the client too, while others have the dials: this is no hold.
 ///
-/// With a leader and a free turn it returns without a look at the client. Cancel-safe: a turn is given back.
+/// With a leader and a free permit it returns without a look at the client. Cancel-safe: a permit is given back.
 pub(super) async fn wait(
     client: &Socket,
     slot: &LeaderSlot,
     queue: &Queue,
-    turn: Option<Turn>,
+    permit: Option<DialPermit>,
     since: Instant,
     deadline: Instant,
 ) -> Result<Admitted, Ending> {
-    let turn = match (turn.or_else(|| queue.try_turn()), slot.snapshot().target()) {
-        (Some(turn), Some(target)) => return Ok(Admitted::at_once(target, turn)),
-        (turn, _) => turn,
+    let permit = match (permit.or_else(|| queue.try_dial_permit()), slot.snapshot().target()) {
+        (Some(permit), Some(target)) => return Ok(Admitted::at_once(target, permit)),
+        (permit, _) => permit,
     };
     let _waits = queue.wait_queue.begin(since.into_std());
     let admitted = async {
-        let turn = match turn {
-            Some(turn) => turn,
-            None => queue.turn().await,
+        let permit = match permit {
+            Some(permit) => permit,
+            None => queue.permit().await,
         };
         let target = slot.leader().await;
         Admitted {
             target,
-            turn,
+            permit,
             waited: true,
         }
     };
@@ -121,7 +121,7 @@ pub(super) async fn wait(
     }
 }
 
-/// Completes when a client that came at `since` has waited for too long, be it for a leader or for its turn. Cancel-safe.
+/// Completes when a client that came at `since` has waited for too long, be it for a leader or for its permit. Cancel-safe.
 async fn expired(slot: &LeaderSlot, since: Instant, deadline: Instant) -> Ending {
     loop {
         // Not the snapshot itself: who keeps one keeps its epoch from ending.
@@ -165,12 +165,12 @@ pub(super) async fn pause(
     }
 }
 
-/// A pause, without a turn, after the leader had no connection free, with `retry` or until it is this client's to try again; at most until `until`. Gives up when the
+/// A pause, without a permit, after the leader had no connection free, with `retry` or until it is this client's to try again; at most until `until`. Gives up when the
 /// client leaves, and tells otherwise whether it may insist once more.
 pub(super) async fn pause_in_crowd(
     client: &Socket,
     queue: &Queue,
-    retry: &mut Option<Retry>,
+    retry: &mut Option<RetryPermit>,
     since: Instant,
     until: Instant,
 ) -> Result<bool, Ending> {

@@ -46,7 +46,7 @@ impl Login {
     /// Begins with a client's first bytes, if they are TLS without a request (`sslnegotiation=direct`).
     pub(super) fn direct(first: &[u8]) -> Option<Self> {
         let mut login = first.starts_with(CLIENT_HELLO).then(Self::encrypted)?;
-        login.client_said(first);
+        login.on_client(first);
         Some(login)
     }
 
@@ -59,14 +59,14 @@ impl Login {
         })
     }
 
-    pub(super) fn client_said(&mut self, bytes: &[u8]) {
+    pub(super) fn on_client(&mut self, bytes: &[u8]) {
         self.asked = true;
         // Before TLS 1.3 it is the start-up, since then it is the end of the client's part of the handshake.
         self.is_past_handshake |= self.client.longest(bytes) > 0;
     }
 
     /// Whether the login is over.
-    pub(super) fn leader_said(&mut self, bytes: &[u8]) -> bool {
+    pub(super) fn on_leader(&mut self, bytes: &[u8]) -> bool {
         self.asked = false;
         match self.is_encrypted {
             true => self.leader.longest(bytes) >= GREETING && self.is_past_handshake,
@@ -108,7 +108,7 @@ mod tests {
     const LEADER: bool = true;
 
     /// Who spoke, and the kinds and lengths of the records.
-    type Said = (bool, Vec<(u8, u16)>);
+    type Message = (bool, Vec<(u8, u16)>);
 
     fn records(kinds_and_lengths: &[(u8, u16)]) -> Vec<u8> {
         let record = |(kind, length): &(u8, u16)| {
@@ -121,7 +121,7 @@ mod tests {
     }
 
     /// What psql 15 and PostgreSQL 15 said, in records; the last is the greeting.
-    fn conversations() -> Vec<(&'static str, Vec<Said>)> {
+    fn conversations() -> Vec<(&'static str, Vec<Message>)> {
         let hello = || {
             vec![
                 (CLIENT, vec![(22, 288)]),
@@ -177,8 +177,8 @@ mod tests {
                     let mut over = false;
                     for piece in records(said).chunks(piece) {
                         match *who {
-                            LEADER => over |= login.leader_said(piece),
-                            CLIENT => login.client_said(piece),
+                            LEADER => over |= login.on_leader(piece),
+                            CLIENT => login.on_client(piece),
                         }
                     }
                     assert_eq!(over, at == last, "{name}, step {at}, in pieces of {piece}");
@@ -194,8 +194,8 @@ mod tests {
         assert!(Login::challenged(b"E\0\0\0\x0fC28P01\0Mx\0\0").is_none());
         assert!(Login::challenged(b"R").is_none());
         let mut login = Login::challenged(&challenge(10)).unwrap();
-        assert!(!login.leader_said(&[b'R'; 93]));
-        assert!(login.leader_said(&[b'R'; 463]));
+        assert!(!login.on_leader(&[b'R'; 93]));
+        assert!(login.on_leader(&[b'R'; 463]));
     }
 
     #[test]
@@ -203,8 +203,8 @@ mod tests {
         assert!(Login::direct(b"GET / HTTP/1.1").is_none());
         let mut login = Login::direct(&records(&[(22, 288)])).unwrap();
         assert!(login.asked);
-        assert!(!login.leader_said(&records(&[(22, 155), (23, 795)])), "a certificate");
-        login.client_said(&records(&[(23, 69), (23, 73)]));
-        assert!(login.leader_said(&records(&[(23, 425)])));
+        assert!(!login.on_leader(&records(&[(22, 155), (23, 795)])), "a certificate");
+        login.on_client(&records(&[(23, 69), (23, 73)]));
+        assert!(login.on_leader(&records(&[(23, 425)])));
     }
 }

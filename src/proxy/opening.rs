@@ -13,7 +13,7 @@ use thiserror::Error;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::forward::Socket;
-use super::hold::Turn;
+use super::hold::DialPermit;
 use super::login::Login;
 
 /// PostgreSQL's own MAX_STARTUP_PACKET_LENGTH.
@@ -21,20 +21,20 @@ const LONGEST: usize = 10_000;
 /// An ErrorResponse that is longer is passed on unread.
 const LONGEST_ERROR: usize = 8192;
 /// A client that has begun and does not go on: after this it no longer keeps others from dialling.
-const CLIENT_PATIENCE: Duration = Duration::from_millis(250);
+const CLIENT_TIMEOUT: Duration = Duration::from_millis(250);
 /// The same in a login, where TLS and SCRAM cost a client's machine something, too: one that has many clients needs a moment for each.
-const LOGIN_PATIENCE: Duration = Duration::from_secs(1);
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// A leader that is asked and does not answer: it is hung, or authentication is slow. Long enough that a busy leader is not asked by everybody at once. It bounds the
 /// rest of a login as a whole, too.
-const LEADER_PATIENCE: Duration = Duration::from_secs(5);
+const LEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A request for encryption, declined.
 pub(super) const NO: u8 = b'N';
 /// A request for TLS, accepted.
 const YES: u8 = b'S';
 /// cannot_connect_now.
-const NOT_YET: &[u8] = b"57P03";
+const CANNOT_CONNECT_NOW: &[u8] = b"57P03";
 /// too_many_connections.
-const FULL: &[u8] = b"53300";
+const TOO_MANY_CONNECTIONS: &[u8] = b"53300";
 
 // Request codes and versions (PostgreSQL's pqcomm.h): the major number stands in the upper half.
 const CANCEL_REQUEST: u32 = 1234 << 16 | 5678;
@@ -54,13 +54,13 @@ pub(super) enum Packet {
 
 /// What bytes from a client amount to so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(super) enum Parsed {
     /// A packet of this length may still become whole.
-    Part,
+    Incomplete,
     /// A whole packet, of this length.
-    Whole(Packet, usize),
+    Complete(Packet, usize),
     /// None of PostgreSQL's.
-    Foreign,
+    NotPostgres,
 }
 
 /// What a client wants.
@@ -74,22 +74,22 @@ pub(super) enum Purpose {
 
 /// The leader did not take the client, which knows nothing of it.
 #[derive(Debug, Error)]
-pub(super) enum NotYet {
+pub(super) enum OpeningError {
     /// It said so itself.
     #[error("it answered: {0}")]
-    Said(String),
+    CannotConnectNow(String),
     /// It has no connection free.
     #[error("it has no connection free: {0}")]
-    Full(String),
+    TooManyConnections(String),
     /// It closed or reset the connection before it answered.
     #[error("it broke the connection before it answered: {0}")]
-    Broke(#[source] io::Error),
+    Disconnected(#[source] io::Error),
 }
 
 /// How far an opening has come. It survives a leader that says "not yet".
 #[derive(Debug, Default)]
 pub(super) struct Opening {
-    heard: Vec<u8>,
+    received: Vec<u8>,
     answered: bool,
     moved: (u64, u64),
     /// What is left of the login, where the leader's first answer does not end it.
@@ -101,32 +101,34 @@ pub(super) struct Opening {
 }
 
 /// What the first bytes from a client are.
-pub(super) fn heard(bytes: &[u8]) -> Heard {
+pub(super) fn parse(bytes: &[u8]) -> Parsed {
     let number = |at: usize| {
         let four = bytes.get(at..at + 4)?;
         Some(u32::from_be_bytes(four.try_into().ok()?))
     };
     // The longest packet's length has two zero bytes in front: what begins otherwise need not be waited for.
     if bytes.iter().take(2).any(|byte| *byte != 0) {
-        return Heard::Foreign;
+        return Parsed::NotPostgres;
     }
-    let Some(length) = number(0) else { return Heard::Part };
+    let Some(length) = number(0) else {
+        return Parsed::Incomplete;
+    };
     let length = length as usize;
     if !(8..=LONGEST).contains(&length) {
-        return Heard::Foreign;
+        return Parsed::NotPostgres;
     }
     let packet = match number(4) {
-        None => return Heard::Part,
+        None => return Parsed::Incomplete,
         Some(CANCEL_REQUEST) => Packet::Cancel,
         Some(SSL_REQUEST | GSSENC_REQUEST) if length == 8 => Packet::Encryption,
         // Protocol 3, any minor; 2 has not been spoken since PostgreSQL 14.
         Some(version) if version >> 16 == 3 => Packet::Session,
-        Some(_) => return Heard::Foreign,
+        Some(_) => return Parsed::NotPostgres,
     };
     if bytes.len() < length {
-        return Heard::Part;
+        return Parsed::Incomplete;
     }
-    Heard::Whole(packet, length)
+    Parsed::Complete(packet, length)
 }
 
 impl Opening {
@@ -138,29 +140,29 @@ impl Opening {
     /// Reads the client's first packet; `None` if the client closes before it is whole. Cancel-safe: what was read is kept.
     pub(super) async fn first(&mut self, client: &Socket) -> Option<Purpose> {
         loop {
-            match heard(&self.heard) {
-                Heard::Whole(Packet::Cancel, length) => {
-                    self.heard.truncate(length);
+            match parse(&self.received) {
+                Parsed::Complete(Packet::Cancel, length) => {
+                    self.received.truncate(length);
                     return Some(Purpose::Cancel);
                 }
-                Heard::Whole(..) | Heard::Foreign => return Some(Purpose::Session),
-                Heard::Part => {}
+                Parsed::Complete(..) | Parsed::NotPostgres => return Some(Purpose::Session),
+                Parsed::Incomplete => {}
             }
             match client.receive().await {
-                Ok(bytes) if !bytes.is_empty() => self.heard.extend(bytes),
+                Ok(bytes) if !bytes.is_empty() => self.received.extend(bytes),
                 _ => return None,
             }
         }
     }
 
     /// What was read from the client and not yet taken by a leader.
-    pub(super) fn heard(&self) -> &[u8] {
-        &self.heard
+    pub(super) fn received(&self) -> &[u8] {
+        &self.received
     }
 
     /// The same, to be kept.
-    pub(super) fn into_heard(self) -> Vec<u8> {
-        self.heard
+    pub(super) fn into_received(self) -> Vec<u8> {
+        self.received
     }
 
     /// Bytes delivered to the leader that took the client, and to the client.
@@ -171,22 +173,22 @@ impl Opening {
     /// Passes the opening between both until the leader has answered, or until it is clear that there is nothing to look at; all the rest is for the relay.
     ///
     /// Cancel-safe as long as [`can_start_over`](Self::can_start_over): what was read from the client is kept, and the leader's connection is to be dropped.
-    /// `turn` is dropped, for the next client, when this one or the leader takes too long.
+    /// `permit` is dropped, for the next client, when this one or the leader takes too long.
     pub(super) async fn exchange(
         &mut self,
         client: &Socket,
         leader: &Socket,
-        turn: &mut Option<Turn>,
-    ) -> Result<(), NotYet> {
+        permit: &mut Option<DialPermit>,
+    ) -> Result<(), OpeningError> {
         loop {
-            let packet = self.listen(client, leader, turn).await?;
-            leader.send(&self.heard).await.map_err(NotYet::Broke)?;
+            let packet = self.read_packet(client, leader, permit).await?;
+            leader.send(&self.received).await.map_err(OpeningError::Disconnected)?;
             let answer = match packet {
-                Some(Packet::Encryption | Packet::Session) => ask(client, leader, turn, self.insists).await?,
+                Some(Packet::Encryption | Packet::Session) => ask(client, leader, permit, self.insists).await?,
                 Some(Packet::Cancel) | None => Vec::new(),
             };
-            self.moved.0 += self.heard.len() as u64;
-            let sent = std::mem::take(&mut self.heard);
+            self.moved.0 += self.received.len() as u64;
+            let sent = std::mem::take(&mut self.received);
             if packet == Some(Packet::Encryption) && answer == [NO] {
                 // Declined: the client begins anew in plaintext, with any leader.
                 self.pass_on(&answer, client).await;
@@ -204,25 +206,25 @@ impl Opening {
         }
     }
 
-    /// Passes the rest of a login on, with the client's turn still taken: behind the first answer the leader has forked, and the costly part is yet to come. It ends with the
+    /// Passes the rest of a login on, with the client's permit still taken: behind the first answer the leader has forked, and the costly part is yet to come. It ends with the
     /// leader's greeting, or when a side stops or takes too long: then it is for the relay, as all the rest. Where the client did not have to wait, there is no crowd,
     /// and nothing to do. Not cancel-safe: nobody knows what was passed on.
     pub(super) async fn log_in(&mut self, client: &Socket, leader: &Socket) {
         let Some(mut login) = self.login.take().filter(|_| self.waited) else {
             return;
         };
-        let latest = Instant::now() + LEADER_PATIENCE;
+        let latest = Instant::now() + LEADER_TIMEOUT;
         loop {
-            let patience = match login.asked {
+            let timeout = match login.asked {
                 true => latest,
-                false => latest.min(Instant::now() + LOGIN_PATIENCE),
+                false => latest.min(Instant::now() + LOGIN_TIMEOUT),
             };
             tokio::select! {
                 biased;
                 said = leader.receive() => match said {
                     Ok(said) if !said.is_empty() => {
                         self.pass_on(&said, client).await;
-                        if login.leader_said(&said) {
+                        if login.on_leader(&said) {
                             return;
                         }
                     }
@@ -230,7 +232,7 @@ impl Opening {
                 },
                 said = client.receive() => match said {
                     Ok(said) if !said.is_empty() => {
-                        login.client_said(&said);
+                        login.on_client(&said);
                         if leader.send(&said).await.is_err() {
                             return;
                         }
@@ -238,37 +240,37 @@ impl Opening {
                     }
                     _ => return,
                 },
-                () = sleep_until(patience) => return,
+                () = sleep_until(timeout) => return,
             }
         }
     }
 
     /// Reads from the client until its packet is whole. `None` where there is none: what was read is to be passed on as it is.
-    async fn listen(
+    async fn read_packet(
         &mut self,
         client: &Socket,
         leader: &Socket,
-        turn: &mut Option<Turn>,
-    ) -> Result<Option<Packet>, NotYet> {
-        let mut patience = pin!(sleep(CLIENT_PATIENCE));
+        permit: &mut Option<DialPermit>,
+    ) -> Result<Option<Packet>, OpeningError> {
+        let mut timeout = pin!(sleep(CLIENT_TIMEOUT));
         loop {
-            match heard(&self.heard) {
+            match parse(&self.received) {
                 // What follows the packet may already be work: it must not be sent twice.
-                Heard::Whole(_, length) if self.heard.len() > length => return Ok(None),
-                Heard::Whole(packet, _) => return Ok(Some(packet)),
-                Heard::Foreign => return Ok(None),
-                Heard::Part => {}
+                Parsed::Complete(_, length) if self.received.len() > length => return Ok(None),
+                Parsed::Complete(packet, _) => return Ok(Some(packet)),
+                Parsed::NotPostgres => return Ok(None),
+                Parsed::Incomplete => {}
             }
             tokio::select! {
                 biased;
                 read = client.receive() => match read {
-                    Ok(bytes) if !bytes.is_empty() => self.heard.extend(bytes),
+                    Ok(bytes) if !bytes.is_empty() => self.received.extend(bytes),
                     // It left, or was lost: the relay will see it, too.
                     _ => return Ok(None),
                 },
                 // A leader that speaks first has something to say, or is gone.
                 first = leader.receive() => {
-                    let first = first.map_err(NotYet::Broke)?;
+                    let first = first.map_err(OpeningError::Disconnected)?;
                     let answer = match first.is_empty() {
                         // It got tired of a client that says nothing (authentication_timeout): an end like any other.
                         true => first,
@@ -278,7 +280,7 @@ impl Opening {
                     self.pass_on(&answer, client).await;
                     return Ok(None);
                 }
-                () = &mut patience, if turn.is_some() => *turn = None,
+                () = &mut timeout, if permit.is_some() => *permit = None,
             }
         }
     }
@@ -292,37 +294,44 @@ impl Opening {
 }
 
 /// Waits for the leader's first answer; empty if the client leaves first: whatever it leaves behind, the relay passes on.
-async fn ask(client: &Socket, leader: &Socket, turn: &mut Option<Turn>, insists: bool) -> Result<Vec<u8>, NotYet> {
+async fn ask(
+    client: &Socket,
+    leader: &Socket,
+    permit: &mut Option<DialPermit>,
+    insists: bool,
+) -> Result<Vec<u8>, OpeningError> {
     let mut answer = pin!(answer(leader, insists));
-    let mut patience = pin!(sleep(LEADER_PATIENCE));
+    let mut timeout = pin!(sleep(LEADER_TIMEOUT));
     loop {
         tokio::select! {
             biased;
             answer = &mut answer => return answer,
             () = client.left() => return Ok(Vec::new()),
-            () = &mut patience, if turn.is_some() => *turn = None,
+            () = &mut timeout, if permit.is_some() => *permit = None,
         }
     }
 }
 
 /// The leader's first answer, or that there is none yet.
-async fn answer(leader: &Socket, insists: bool) -> Result<Vec<u8>, NotYet> {
-    let first = leader.receive().await.map_err(NotYet::Broke)?;
+async fn answer(leader: &Socket, insists: bool) -> Result<Vec<u8>, OpeningError> {
+    let first = leader.receive().await.map_err(OpeningError::Disconnected)?;
     if first.is_empty() {
-        return Err(NotYet::Broke(ErrorKind::UnexpectedEof.into()));
+        return Err(OpeningError::Disconnected(ErrorKind::UnexpectedEof.into()));
     }
     complete(first, leader, insists).await
 }
 
 /// The answer that begins like this: an error is read to its end.
-async fn complete(mut answer: Vec<u8>, leader: &Socket, insists: bool) -> Result<Vec<u8>, NotYet> {
+async fn complete(mut answer: Vec<u8>, leader: &Socket, insists: bool) -> Result<Vec<u8>, OpeningError> {
     loop {
         match error_message(&answer) {
             None => return Ok(answer),
-            Some(None) if answer.len() < LONGEST_ERROR => match leader.receive().await.map_err(NotYet::Broke)? {
-                more if more.is_empty() => return Ok(answer),
-                more => answer.extend(more),
-            },
+            Some(None) if answer.len() < LONGEST_ERROR => {
+                match leader.receive().await.map_err(OpeningError::Disconnected)? {
+                    more if more.is_empty() => return Ok(answer),
+                    more => answer.extend(more),
+                }
+            }
             Some(None) => return Ok(answer),
             Some(Some(message)) => {
                 let field = |kind: u8| {
@@ -331,8 +340,8 @@ async fn complete(mut answer: Vec<u8>, leader: &Socket, insists: bool) -> Result
                 };
                 let text = || String::from_utf8_lossy(field(b'M').unwrap_or_default()).into_owned();
                 return match field(b'C') {
-                    Some(NOT_YET) => Err(NotYet::Said(text())),
-                    Some(FULL) if insists => Err(NotYet::Full(text())),
+                    Some(CANNOT_CONNECT_NOW) => Err(OpeningError::CannotConnectNow(text())),
+                    Some(TOO_MANY_CONNECTIONS) if insists => Err(OpeningError::TooManyConnections(text())),
                     _ => Ok(answer),
                 };
             }
@@ -368,20 +377,20 @@ mod tests {
     #[test]
     fn first_packets_are_told_apart() {
         for (bytes, what) in [
-            (packet(3 << 16, 40), Heard::Whole(Packet::Session, 40)),
-            (packet(3 << 16 | 2, 9), Heard::Whole(Packet::Session, 9)),
-            (packet(SSL_REQUEST, 8), Heard::Whole(Packet::Encryption, 8)),
-            (packet(GSSENC_REQUEST, 8), Heard::Whole(Packet::Encryption, 8)),
-            (packet(CANCEL_REQUEST, 16), Heard::Whole(Packet::Cancel, 16)),
-            (packet(3 << 16, 40)[..39].to_vec(), Heard::Part),
-            (packet(3 << 16, 40)[..5].to_vec(), Heard::Part),
-            (Vec::new(), Heard::Part),
-            (packet(SSL_REQUEST, 9), Heard::Foreign),
-            (packet(2 << 16, 40), Heard::Foreign),
-            (b"GET / HTTP/1.1\r\n".to_vec(), Heard::Foreign),
-            (b"?".to_vec(), Heard::Foreign),
+            (packet(3 << 16, 40), Parsed::Complete(Packet::Session, 40)),
+            (packet(3 << 16 | 2, 9), Parsed::Complete(Packet::Session, 9)),
+            (packet(SSL_REQUEST, 8), Parsed::Complete(Packet::Encryption, 8)),
+            (packet(GSSENC_REQUEST, 8), Parsed::Complete(Packet::Encryption, 8)),
+            (packet(CANCEL_REQUEST, 16), Parsed::Complete(Packet::Cancel, 16)),
+            (packet(3 << 16, 40)[..39].to_vec(), Parsed::Incomplete),
+            (packet(3 << 16, 40)[..5].to_vec(), Parsed::Incomplete),
+            (Vec::new(), Parsed::Incomplete),
+            (packet(SSL_REQUEST, 9), Parsed::NotPostgres),
+            (packet(2 << 16, 40), Parsed::NotPostgres),
+            (b"GET / HTTP/1.1\r\n".to_vec(), Parsed::NotPostgres),
+            (b"?".to_vec(), Parsed::NotPostgres),
         ] {
-            assert_eq!(heard(&bytes), what, "{bytes:?}");
+            assert_eq!(parse(&bytes), what, "{bytes:?}");
         }
     }
 

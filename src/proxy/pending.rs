@@ -1,4 +1,4 @@
-//! Clients that were accepted and have not sent their first packet: they take no place below `--max-sessions`, no dial and no backend of the leader.
+//! Clients that were accepted and have not sent their first packet: they take no session_permit below `--max-sessions`, no dial and no backend of the leader.
 //!
 //! PostgreSQL's clients speak first, and at once. Health checks by TCP connect, port scans and attackers do not: they are given as long as PostgreSQL itself would
 //! give them, but when connections run out, the client that has been pending for longest is closed in favour of the newcomer.
@@ -29,11 +29,11 @@ const AT_SHUTDOWN: Duration = Duration::from_secs(1);
 /// How many connections clients may have open, and which of them are pending.
 #[derive(Debug)]
 pub(super) struct Connections {
-    book: Mutex<Book>,
+    inner: Mutex<Inner>,
 }
 
 #[derive(Debug)]
-struct Book {
+struct Inner {
     /// Below zero while clients that were told to go have not gone yet.
     free: isize,
     next: u64,
@@ -43,21 +43,21 @@ struct Book {
 
 /// The right to one open connection; dropped with it.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(super) struct ConnectionPermit {
     number: u64,
     connections: Arc<Connections>,
 }
 
-/// An entry in the book, struck out when the client is no longer pending.
-struct Entry<'slot> {
-    slot: &'slot Slot,
-    metrics: &'slot Metrics,
+/// An entry in the inner, struck out when the client is no longer pending.
+struct PendingEntry<'permit> {
+    permit: &'permit ConnectionPermit,
+    metrics: &'permit Metrics,
 }
 
 impl Connections {
     pub(super) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
-            book: Mutex::new(Book {
+            inner: Mutex::new(Inner {
                 free: isize::try_from(limit).unwrap_or(isize::MAX),
                 next: 0,
                 pending: BTreeMap::new(),
@@ -66,45 +66,45 @@ impl Connections {
     }
 
     /// A slot for one more connection. Where none is free, the client that has been pending for longest loses its own; `None` if nobody is pending.
-    pub(super) fn open(self: &Arc<Self>) -> Option<Slot> {
-        let mut book = self.lock();
-        if book.free <= 0 {
-            book.pending.pop_first()?;
+    pub(super) fn open(self: &Arc<Self>) -> Option<ConnectionPermit> {
+        let mut inner = self.lock();
+        if inner.free <= 0 {
+            inner.pending.pop_first()?;
         }
-        book.free -= 1;
-        book.next += 1;
-        Some(Slot {
-            number: book.next,
+        inner.free -= 1;
+        inner.next += 1;
+        Some(ConnectionPermit {
+            number: inner.next,
             connections: self.clone(),
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Book> {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
         // Nothing in here can panic half-way.
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Slot {
+impl ConnectionPermit {
     /// Completes when this client, pending from the first poll on, has to go. Cancel-safe.
     async fn evicted(&self, metrics: &Metrics) {
         let (sender, evicted) = oneshot::channel();
         self.connections.lock().pending.insert(self.number, sender);
         metrics.pending.inc();
-        let _entry = Entry { slot: self, metrics };
+        let _entry = PendingEntry { permit: self, metrics };
         let _sender_was_dropped = evicted.await;
     }
 }
 
-impl Drop for Slot {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.connections.lock().free += 1;
     }
 }
 
-impl Drop for Entry<'_> {
+impl Drop for PendingEntry<'_> {
     fn drop(&mut self) {
-        self.slot.connections.lock().pending.remove(&self.slot.number);
+        self.permit.connections.lock().pending.remove(&self.permit.number);
         self.metrics.pending.dec();
     }
 }
@@ -125,12 +125,12 @@ impl Pending {
     /// Reads the first packet, and does what it asks for: a session, which may become a pair, or a cancellation.
     pub(super) async fn run(self, admission: Admission) -> Option<Pair<Forwarded>> {
         let mut opening = Opening::default();
-        let ending = match self.first_packet(&mut opening, &admission.slot).await {
+        let ending = match self.first_packet(&mut opening, &admission.connection).await {
             Ok(Purpose::Cancel) => self.cancel(&opening).await,
-            Ok(Purpose::Session) => match self.shared.places.clone().try_acquire_owned() {
-                Ok(place) => {
+            Ok(Purpose::Session) => match self.shared.session_permits.clone().try_acquire_owned() {
+                Ok(session_permit) => {
                     let session = Session::new(self.client, self.peer, self.shared);
-                    return session.run(opening, admission, place).await;
+                    return session.run(opening, admission, session_permit).await;
                 }
                 Err(_) => Ending::Full,
             },
@@ -143,7 +143,7 @@ impl Pending {
         None
     }
 
-    async fn first_packet(&self, opening: &mut Opening, slot: &Slot) -> Result<Purpose, Ending> {
+    async fn first_packet(&self, opening: &mut Opening, connection: &ConnectionPermit) -> Result<Purpose, Ending> {
         let context = &self.shared.context;
         let stopped = async {
             context.drain.accepting_stopped().cancelled().await;
@@ -152,7 +152,7 @@ impl Pending {
         tokio::select! {
             biased;
             purpose = opening.first(&self.client) => purpose.ok_or(Ending::NoStartup),
-            () = slot.evicted(&context.metrics) => Err(Ending::StartupExpired),
+            () = connection.evicted(&context.metrics) => Err(Ending::StartupExpired),
             () = sleep(context.settings.startup) => Err(Ending::StartupExpired),
             () = stopped => Err(Ending::Shutdown),
         }
@@ -164,7 +164,7 @@ impl Pending {
         tokio::select! {
             biased;
             () = forced.cancelled() => Ending::Shutdown,
-            sent = self.shared.deliver_cancel(&self.client, self.peer, opening.heard()) => match sent {
+            sent = self.shared.deliver_cancel(&self.client, self.peer, opening.received()) => match sent {
                 true => Ending::CancelSent,
                 false => Ending::CancelDropped,
             },
@@ -181,7 +181,7 @@ impl Pending {
                 let tls = &self.shared.context.refusal_tls;
                 refuse(
                     self.client,
-                    opening.into_heard(),
+                    opening.into_received(),
                     tls,
                     SqlState::TooManyConnections,
                     &text,

@@ -13,12 +13,12 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::forward::Socket;
-use super::opening::{Heard, NO, Packet, SSL_REQUEST, heard};
+use super::opening::{NO, Packet, Parsed, SSL_REQUEST, parse};
 use tls::Encrypted;
 pub use tls::RefusalTls;
 
 /// All that a refusal may take, from the first byte to the close: three round trips with TLS.
-const PATIENCE: Duration = Duration::from_secs(3);
+const TIMEOUT: Duration = Duration::from_secs(3);
 /// A client may ask for GSSAPI, then for TLS, and then begins its session.
 const MOST_PACKETS: usize = 3;
 /// How much is read and thrown away while the client takes its error.
@@ -56,7 +56,7 @@ enum Channel<'a> {
 }
 
 /// What a client that is refused wants.
-enum Wish {
+enum Request {
     /// A session, which ends with the error.
     Session,
     /// TLS by SSLRequest.
@@ -67,32 +67,32 @@ enum Wish {
     Gssapi,
 }
 
-/// Tells the client why, if it speaks PostgreSQL, and closes; `heard` is what was read from it before. Takes at most [`PATIENCE`].
-pub(super) async fn refuse(client: Socket, heard: Vec<u8>, tls: &RefusalTls, state: SqlState, text: &str) {
+/// Tells the client why, if it speaks PostgreSQL, and closes; `received` is what was read from it before. Takes at most [`TIMEOUT`].
+pub(super) async fn refuse(client: Socket, received: Vec<u8>, tls: &RefusalTls, state: SqlState, text: &str) {
     // Whether it got through in time or not, the connection is closed.
-    let _in_time = timeout(PATIENCE, tell(&client, heard, tls, state, text)).await;
+    let _in_time = timeout(TIMEOUT, tell(&client, received, tls, state, text)).await;
 }
 
 /// Tells a client why that has sent no whole packet; it is closed next, without a wait for its own close.
 pub(super) async fn tell_at_once(client: &Socket, state: SqlState, text: &str) {
-    let _in_time = timeout(PATIENCE, client.send(&error_response(state, text))).await;
+    let _in_time = timeout(TIMEOUT, client.send(&error_response(state, text))).await;
 }
 
-async fn tell(client: &Socket, mut heard: Vec<u8>, tls: &RefusalTls, state: SqlState, text: &str) -> io::Result<()> {
+async fn tell(client: &Socket, mut received: Vec<u8>, tls: &RefusalTls, state: SqlState, text: &str) -> io::Result<()> {
     let mut channel = Channel::Plain(client);
     for _ in 0..MOST_PACKETS {
-        match (next_wish(&mut channel, &mut heard).await?, &channel) {
-            (Some(Wish::Session), _) => {
+        match (next_request(&mut channel, &mut received).await?, &channel) {
+            (Some(Request::Session), _) => {
                 channel.send_last(&error_response(state, text)).await?;
                 return wait_for_close(client).await;
             }
-            (Some(Wish::Gssapi), Channel::Plain(_)) => client.send(&[NO]).await?,
-            (Some(Wish::Tls), Channel::Plain(_)) => {
+            (Some(Request::Gssapi), Channel::Plain(_)) => client.send(&[NO]).await?,
+            (Some(Request::Tls), Channel::Plain(_)) => {
                 client.send(&[YES]).await?;
-                channel = Channel::Encrypted(tls.accept(client, &std::mem::take(&mut heard)).await?);
+                channel = Channel::Encrypted(tls.accept(client, &std::mem::take(&mut received)).await?);
             }
-            (Some(Wish::DirectTls), Channel::Plain(_)) => {
-                channel = Channel::Encrypted(tls.accept(client, &std::mem::take(&mut heard)).await?);
+            (Some(Request::DirectTls), Channel::Plain(_)) => {
+                channel = Channel::Encrypted(tls.accept(client, &std::mem::take(&mut received)).await?);
             }
             // Neither PostgreSQL's, nor is there TLS inside TLS.
             _ => break,
@@ -130,24 +130,24 @@ async fn wait_for_close(client: &Socket) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes one packet off what was heard, and reads on until it is whole; `None` when there is none to answer. Of direct TLS nothing is taken off.
-async fn next_wish(client: &mut Channel<'_>, bytes: &mut Vec<u8>) -> io::Result<Option<Wish>> {
+/// Takes one packet off what was received, and reads on until it is whole; `None` when there is none to answer. Of direct TLS nothing is taken off.
+async fn next_request(client: &mut Channel<'_>, bytes: &mut Vec<u8>) -> io::Result<Option<Request>> {
     loop {
         if bytes.first() == Some(&TLS_HANDSHAKE) {
-            return Ok(Some(Wish::DirectTls));
+            return Ok(Some(Request::DirectTls));
         }
-        match heard(bytes) {
-            Heard::Whole(packet, length) => {
+        match parse(bytes) {
+            Parsed::Complete(packet, length) => {
                 let first: Vec<u8> = bytes.drain(..length).collect();
                 return Ok(match packet {
-                    Packet::Session => Some(Wish::Session),
-                    Packet::Encryption if first.ends_with(&SSL_REQUEST.to_be_bytes()) => Some(Wish::Tls),
-                    Packet::Encryption => Some(Wish::Gssapi),
+                    Packet::Session => Some(Request::Session),
+                    Packet::Encryption if first.ends_with(&SSL_REQUEST.to_be_bytes()) => Some(Request::Tls),
+                    Packet::Encryption => Some(Request::Gssapi),
                     Packet::Cancel => None,
                 });
             }
-            Heard::Foreign => return Ok(None),
-            Heard::Part => {
+            Parsed::NotPostgres => return Ok(None),
+            Parsed::Incomplete => {
                 let more = client.receive().await?;
                 if more.is_empty() {
                     return Ok(None);

@@ -12,10 +12,10 @@ use tracing::{debug, warn};
 
 use super::buffers::Share;
 use super::connect::{DialError, connect};
-use super::forward::{Finish, Finished, Owner, Pair, Seat, Side, Socket};
-use super::hold::{self, CROWD_PATIENCE, Turn};
-use super::opening::{NotYet, Opening};
-use super::pending::Slot;
+use super::forward::{Finish, Finished, Owner, Pair, SessionCount, Side, Socket};
+use super::hold::{self, CROWD_TIMEOUT, DialPermit};
+use super::opening::{Opening, OpeningError};
+use super::pending::ConnectionPermit;
 use super::record::Record;
 use super::refuse::{SqlState, refuse};
 use super::socket;
@@ -34,7 +34,7 @@ const REFUSAL_QUEUE: Duration = Duration::from_secs(10);
 const REFUSED: &str = "a client was refused, after it had waited for a leader";
 
 const QUEUED: &str =
-    "a client was refused, after it had waited in the queue for its turn: the leader takes clients too slowly";
+    "a client was refused, after it had waited in the queue for its permit: the leader takes clients too slowly";
 const NO_CONNECTION: &str = "the leader has no connection free";
 
 /// How often a leader may break a client's connection before it has answered. A failover does it once, and then the leader cannot be reached any more or says what is
@@ -65,7 +65,7 @@ pub(super) struct Forwarded {
     first: (u64, u64),
     target: Target,
     _share: Share,
-    _place: OwnedSemaphorePermit,
+    _session_permit: OwnedSemaphorePermit,
     _admission: Admission,
     _tracked: TaskTrackerToken,
 }
@@ -74,9 +74,9 @@ pub(super) struct Forwarded {
 #[derive(Debug)]
 pub(super) struct Admission {
     /// One of the connections.
-    pub(super) slot: Slot,
+    pub(super) connection: ConnectionPermit,
     /// One of its worker's.
-    pub(super) _seat: Seat,
+    pub(super) _count: SessionCount,
 }
 
 /// Why a leader did not take the client. Its text ends a sentence that begins with the leader's name.
@@ -85,24 +85,24 @@ enum Failure {
     #[error("could not be reached: {0}")]
     Dial(#[from] DialError),
     #[error("did not take the client: {0}")]
-    Opening(#[from] NotYet),
+    Opening(#[from] OpeningError),
 }
 
 /// What a client has tried so far.
 #[derive(Default)]
-struct Tries {
+struct Attempts {
     last_failure: Option<String>,
     pause: Option<Duration>,
     /// The leader that broke the connection last, and how often it has.
     broke: Option<(Leader, u32)>,
-    retry: Option<hold::Retry>,
+    retry: Option<hold::RetryPermit>,
     /// Until when a leader without a free connection is asked again.
     crowd_until: Option<Instant>,
     crowd_is_over: bool,
 }
 
 /// A client that reaches no leader, and what it is to be told.
-struct GivenUp {
+struct NoLeader {
     ending: Ending,
     last_failure: Option<String>,
 }
@@ -126,24 +126,24 @@ impl Session {
         self,
         mut opening: Opening,
         admission: Admission,
-        place: OwnedSemaphorePermit,
+        session_permit: OwnedSemaphorePermit,
     ) -> Option<Pair<Forwarded>> {
         let context = &self.shared.context;
         let mut record = Record::open(context.clone(), self.peer);
         let forced = context.drain.forced();
         let reached = tokio::select! {
             biased;
-            () = forced.cancelled() => Err(GivenUp { ending: Ending::Shutdown, last_failure: None }),
+            () = forced.cancelled() => Err(NoLeader { ending: Ending::Shutdown, last_failure: None }),
             reached = self.reach(&mut opening, &mut record) => reached,
         };
         match reached {
-            Ok(reached) => Some(self.pair(reached, &opening, record, (admission, place))),
-            Err(given_up) => {
+            Ok(reached) => Some(self.pair(reached, &opening, record, (admission, session_permit))),
+            Err(no_leader) => {
                 record.gave_up();
-                let ending = given_up.ending;
+                let ending = no_leader.ending;
                 // Before the client is told: who reads the error finds its ending in the metrics.
                 record.end(ending, opening.moved());
-                self.refuse(given_up, opening.into_heard()).await;
+                self.refuse(no_leader, opening.into_received()).await;
                 None
             }
         }
@@ -155,7 +155,7 @@ impl Session {
         reached: Reached,
         opening: &Opening,
         record: Record,
-        (admission, place): (Admission, OwnedSemaphorePermit),
+        (admission, session_permit): (Admission, OwnedSemaphorePermit),
     ) -> Pair<Forwarded> {
         let Self { client, shared, .. } = self;
         let first = opening.moved();
@@ -167,29 +167,29 @@ impl Session {
             first,
             target: reached.target,
             _share: reached.share,
-            _place: place,
+            _session_permit: session_permit,
             _admission: admission,
         };
         Pair::new(client, reached.leader, forwarded)
     }
 
     /// Waits for a leader, dials it and opens the session there, until one takes the client or the hold deadline passes. Cancel-safe.
-    async fn reach(&self, opening: &mut Opening, record: &mut Record) -> Result<Reached, GivenUp> {
+    async fn reach(&self, opening: &mut Opening, record: &mut Record) -> Result<Reached, NoLeader> {
         let context = &self.shared.context;
         let (slot, queue) = (&context.slot, &self.shared.queue);
         let deadline = Instant::now() + context.settings.hold;
-        let mut tries = Tries::default();
-        let mut turn = None;
+        let mut attempts = Attempts::default();
+        let mut permit = None;
         loop {
-            let waited = hold::wait(&self.client, slot, queue, turn.take(), record.begun, deadline).await;
+            let waited = hold::wait(&self.client, slot, queue, permit.take(), record.begun, deadline).await;
             let admitted = match waited {
                 Ok(admitted) => admitted,
-                Err(ending) => return Err(tries.give_up(ending)),
+                Err(ending) => return Err(attempts.give_up(ending)),
             };
             opening.waited |= admitted.waited;
-            opening.insists = opening.waited && !tries.crowd_is_over;
+            opening.insists = opening.waited && !attempts.crowd_is_over;
             let target = admitted.target;
-            turn = Some(admitted.turn);
+            permit = Some(admitted.permit);
             let snapshot = slot.snapshot();
             record.dialling();
             let tried = tokio::select! {
@@ -197,11 +197,11 @@ impl Session {
                 () = target.ended() => None,
                 // An announced switchover: who has no answer yet waits rather than be cut off in the middle of logging in.
                 () = slot.held() => None,
-                tried = self.dial_and_open(&target.leader, opening, &mut turn) => Some(tried),
+                tried = self.dial_and_open(&target.leader, opening, &mut permit) => Some(tried),
             };
             match tried {
                 Some(Ok((leader, share))) => {
-                    if turn.is_some() {
+                    if permit.is_some() {
                         tokio::select! {
                             biased;
                             // The pair is asked for it next.
@@ -214,44 +214,44 @@ impl Session {
                 }
                 // The leader's time ended in the middle of its answer: there is no way back for the client.
                 None if !opening.can_start_over() => {
-                    return Err(tries.give_up(target.ending().unwrap_or(Ending::LeaderChanged)));
+                    return Err(attempts.give_up(target.ending().unwrap_or(Ending::LeaderChanged)));
                 }
                 // It was in vain, and nobody's fault: on to the next leader.
                 None => record.held(),
                 Some(Err(failure)) => {
                     record.held();
                     self.tell(&target.leader, &failure);
-                    tries.last_failure = Some(self.failed(&target.leader, &failure));
+                    attempts.last_failure = Some(self.failed(&target.leader, &failure));
                     let paused = match failure {
-                        Failure::Opening(NotYet::Full(_)) => {
-                            turn = None;
-                            tries.pause_in_crowd(self, record.begun, deadline).await
+                        Failure::Opening(OpeningError::TooManyConnections(_)) => {
+                            permit = None;
+                            attempts.pause_in_crowd(self, record.begun, deadline).await
                         }
-                        failure if tries.is_one_break_too_many(&target.leader, &failure) => Err(Ending::LeaderLost),
+                        failure if attempts.is_one_break_too_many(&target.leader, &failure) => Err(Ending::LeaderLost),
                         _ => {
-                            let pause = tries.next_pause();
+                            let pause = attempts.next_pause();
                             hold::pause(&self.client, slot, queue, &snapshot, record.begun, pause, deadline).await
                         }
                     };
                     if let Err(ending) = paused {
-                        return Err(tries.give_up(ending));
+                        return Err(attempts.give_up(ending));
                     }
                 }
             }
         }
     }
 
-    /// One try. The turn goes to the next client once the leader has answered, or when that takes too long.
+    /// One try. The permit goes to the next client once the leader has answered, or when that takes too long.
     async fn dial_and_open(
         &self,
         leader: &Leader,
         opening: &mut Opening,
-        turn: &mut Option<Turn>,
+        permit: &mut Option<DialPermit>,
     ) -> Result<(Socket, Share), Failure> {
         let share = self.shared.buffers.share();
         let socket = self.shared.dial(&self.client, leader, share.limit()).await?;
         self.client.set_most_unsent(share.limit());
-        opening.exchange(&self.client, &socket, turn).await?;
+        opening.exchange(&self.client, &socket, permit).await?;
         Ok((socket, share))
     }
 
@@ -263,8 +263,8 @@ impl Session {
             Failure::Dial(_) if log_limiter.should_log(&fault()) => {
                 warn!(peer = %self.peer, %leader, "the leader {failure}; the client waits, and it is tried again");
             }
-            Failure::Opening(NotYet::Full(said)) if log_limiter.should_log(NO_CONNECTION) => {
-                let patience = humantime::format_duration(CROWD_PATIENCE);
+            Failure::Opening(OpeningError::TooManyConnections(said)) if log_limiter.should_log(NO_CONNECTION) => {
+                let patience = humantime::format_duration(CROWD_TIMEOUT);
                 warn!(peer = %self.peer, %leader, %said, "{NO_CONNECTION}: clients that were held try again for {patience} (53300)");
             }
             _ => debug!(peer = %self.peer, %leader, %failure, "the leader did not take the client"),
@@ -276,22 +276,22 @@ impl Session {
         let is_leaders = match failure {
             Failure::Dial(error) => error.is_leaders(),
             // A primary that is full is one.
-            Failure::Opening(NotYet::Full(_)) => false,
+            Failure::Opening(OpeningError::TooManyConnections(_)) => false,
             Failure::Opening(_) => true,
         };
         if is_leaders {
-            complain(&self.shared.context, leader, failure.to_string());
+            report_failure(&self.shared.context, leader, failure.to_string());
         }
         format!("{leader} {failure}")
     }
 
     /// A client that is still there is told why it got no leader.
-    async fn refuse(self, given_up: GivenUp, heard: Vec<u8>) {
+    async fn refuse(self, no_leader: NoLeader, received: Vec<u8>) {
         let context = &self.shared.context;
-        let why = match given_up.ending {
+        let why = match no_leader.ending {
             Ending::HoldExpired => {
                 let hold = humantime::format_duration(context.settings.hold);
-                let reason = given_up
+                let reason = no_leader
                     .last_failure
                     .unwrap_or_else(|| context.slot.snapshot().reason.clone());
                 if context.log_limiter.should_log(REFUSED) {
@@ -301,7 +301,7 @@ impl Session {
             }
             Ending::QueueExpired => {
                 let queue = humantime::format_duration(hold::QUEUE);
-                let reason = given_up
+                let reason = no_leader
                     .last_failure
                     .map_or_else(String::new, |failure| format!("; {failure}"));
                 if context.log_limiter.should_log(QUEUED) {
@@ -321,7 +321,7 @@ impl Session {
         };
         refuse(
             self.client,
-            heard,
+            received,
             &context.refusal_tls,
             SqlState::CannotConnectNow,
             &why,
@@ -330,9 +330,9 @@ impl Session {
     }
 }
 
-impl Tries {
-    fn give_up(self, ending: Ending) -> GivenUp {
-        GivenUp {
+impl Attempts {
+    fn give_up(self, ending: Ending) -> NoLeader {
+        NoLeader {
             ending,
             last_failure: self.last_failure,
         }
@@ -346,7 +346,7 @@ impl Tries {
 
     /// Counts this failure, if it is a connection that the leader broke before it had answered.
     fn is_one_break_too_many(&mut self, leader: &Leader, failure: &Failure) -> bool {
-        if !matches!(failure, Failure::Opening(NotYet::Broke(_))) {
+        if !matches!(failure, Failure::Opening(OpeningError::Disconnected(_))) {
             return false;
         }
         let before = self.broke.take().filter(|(last, _)| last == leader);
@@ -357,7 +357,7 @@ impl Tries {
 
     /// Waits for another try at a leader without a free connection; after the last one, the client gets the leader's error.
     async fn pause_in_crowd(&mut self, session: &Session, since: Instant, deadline: Instant) -> Result<(), Ending> {
-        let latest = || (Instant::now() + CROWD_PATIENCE).min(deadline);
+        let latest = || (Instant::now() + CROWD_TIMEOUT).min(deadline);
         let until = *self.crowd_until.get_or_insert_with(latest);
         let queue = &session.shared.queue;
         let goes_on = hold::pause_in_crowd(&session.client, queue, &mut self.retry, since, until).await?;
@@ -397,7 +397,7 @@ impl Owner for Forwarded {
         match &pair.finish {
             Finish::Lost(Side::Leader, error) if ending == Ending::LeaderLost => {
                 let broke = format!("a session broke: {error}");
-                complain(&self.record.context, &self.target.leader, broke);
+                report_failure(&self.record.context, &self.target.leader, broke);
             }
             Finish::Failed(error) => debug!(peer = %self.record.peer, %error, "forwarding failed"),
             _ => {}
@@ -433,7 +433,7 @@ impl Forwarded {
 }
 
 /// Tells discovery what was seen of a leader.
-fn complain(context: &Context, leader: &Leader, what: String) {
+fn report_failure(context: &Context, leader: &Leader, what: String) {
     let complaint = LeaderFailure {
         member: leader.member.clone(),
         what,

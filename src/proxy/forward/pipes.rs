@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
 use tracing::warn;
 
-use super::flow::BUFFER;
+use super::direction::BUFFER;
 
 /// A stream through 1 MiB pipes has 1.2 times the throughput and half the CPU cost of one through 64 KiB (measured).
 const LARGE: usize = 1 << 20;
@@ -29,18 +29,18 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The pool. Its lock is held for a push or a pop, never across a system call.
 #[derive(Debug)]
 pub(crate) struct Pipes {
-    shelf: Arc<Mutex<Shelf>>,
+    state: Arc<Mutex<PoolState>>,
     /// Makes one; a test's may refuse.
-    make: fn(bool) -> Option<Ends>,
+    make: fn(bool) -> Option<PipeFds>,
     /// splice(2) was refused: copying from now on.
     refused: AtomicBool,
 }
 
 #[derive(Debug, Default)]
-struct Shelf {
+struct PoolState {
     /// The one that came last is lent first: so those that are not needed stay idle. With the time when each came.
-    idle_large: Vec<(Arc<Ends>, Instant)>,
-    idle_small: Vec<(Arc<Ends>, Instant)>,
+    idle_large: Vec<(Arc<PipeFds>, Instant)>,
+    idle_small: Vec<(Arc<PipeFds>, Instant)>,
     /// Idle and lent together.
     large: usize,
     small: usize,
@@ -48,7 +48,7 @@ struct Shelf {
 }
 
 #[derive(Debug)]
-pub(super) struct Ends {
+pub(super) struct PipeFds {
     input: OwnedFd,
     output: OwnedFd,
     capacity: usize,
@@ -57,10 +57,10 @@ pub(super) struct Ends {
 /// A pipe on loan. Dropped empty, it returns to the pool; with bytes in it, which belong to a session that is over, it is closed.
 #[derive(Debug)]
 pub(super) struct Pipe {
-    ends: Arc<Ends>,
+    ends: Arc<PipeFds>,
     /// Bytes in it now.
     pub(super) filled: usize,
-    shelf: Arc<Mutex<Shelf>>,
+    state: Arc<Mutex<PoolState>>,
 }
 
 impl Default for Pipes {
@@ -71,9 +71,9 @@ impl Default for Pipes {
 
 impl Pipes {
     /// A pool whose pipes come from `make`, which is told whether to make a large one.
-    pub(super) fn made_by(make: fn(bool) -> Option<Ends>) -> Self {
+    pub(super) fn made_by(make: fn(bool) -> Option<PipeFds>) -> Self {
         Self {
-            shelf: Arc::default(),
+            state: Arc::default(),
             make,
             refused: AtomicBool::default(),
         }
@@ -95,11 +95,11 @@ impl Pipes {
     }
 
     fn give_back_at(&self, now: Instant) -> bool {
-        let mut shelf = lock(&self.shelf);
-        let old = shelf.take_old(now);
-        let others = shelf.large + shelf.small > 0;
+        let mut state = lock(&self.state);
+        let old = state.take_old(now);
+        let others = state.large + state.small > 0;
         // Closing is a system call.
-        drop(shelf);
+        drop(state);
         drop(old);
         others
     }
@@ -110,23 +110,23 @@ impl Pipes {
             return None;
         }
         let want_large = {
-            let mut shelf = lock(&self.shelf);
-            let idle = shelf.idle_large.pop().or_else(|| shelf.idle_small.pop());
+            let mut state = lock(&self.state);
+            let idle = state.idle_large.pop().or_else(|| state.idle_small.pop());
             if let Some((ends, _)) = idle {
                 return Some(self.lend(ends));
             }
-            shelf.reserve()?
+            state.reserve()?
         };
         let made = (self.make)(want_large);
-        let mut shelf = lock(&self.shelf);
+        let mut state = lock(&self.state);
         // What was reserved is now replaced by what was got.
-        shelf.forget(want_large);
+        state.forget(want_large);
         if let Some(ends) = made {
-            shelf.count(ends.is_large());
-            drop(shelf);
+            state.count(ends.is_large());
+            drop(state);
             Some(self.lend(Arc::new(ends)))
         } else {
-            shelf.refused_at = Some(Instant::now());
+            state.refused_at = Some(Instant::now());
             None
         }
     }
@@ -134,20 +134,20 @@ impl Pipes {
     /// All that there are, idle and lent.
     #[cfg(test)]
     pub(super) fn count(&self) -> usize {
-        let shelf = lock(&self.shelf);
-        shelf.large + shelf.small
+        let state = lock(&self.state);
+        state.large + state.small
     }
 
-    fn lend(&self, ends: Arc<Ends>) -> Pipe {
+    fn lend(&self, ends: Arc<PipeFds>) -> Pipe {
         Pipe {
             ends,
             filled: 0,
-            shelf: self.shelf.clone(),
+            state: self.state.clone(),
         }
     }
 }
 
-impl Shelf {
+impl PoolState {
     /// Counts a pipe that is about to be made; tells whether it may be large.
     fn reserve(&mut self) -> Option<bool> {
         let refused = self.refused_at.is_some_and(|at| at.elapsed() < PAUSE);
@@ -160,7 +160,7 @@ impl Shelf {
     }
 
     /// Takes out what was idle for [`IDLE`].
-    fn take_old(&mut self, now: Instant) -> Vec<(Arc<Ends>, Instant)> {
+    fn take_old(&mut self, now: Instant) -> Vec<(Arc<PipeFds>, Instant)> {
         let mut taken = Vec::new();
         for (idle, count) in [
             (&mut self.idle_large, &mut self.large),
@@ -191,7 +191,7 @@ impl Shelf {
     }
 }
 
-impl Ends {
+impl PipeFds {
     fn is_large(&self) -> bool {
         self.capacity >= LARGE
     }
@@ -216,32 +216,32 @@ impl Pipe {
 
 impl Drop for Pipe {
     fn drop(&mut self) {
-        let mut shelf = lock(&self.shelf);
+        let mut state = lock(&self.state);
         let large = self.ends.is_large();
         if self.filled > 0 {
-            shelf.forget(large);
+            state.forget(large);
         } else if large {
-            shelf.idle_large.push((self.ends.clone(), Instant::now()));
+            state.idle_large.push((self.ends.clone(), Instant::now()));
         } else {
-            shelf.idle_small.push((self.ends.clone(), Instant::now()));
+            state.idle_small.push((self.ends.clone(), Instant::now()));
         }
     }
 }
 
-/// A thread that panicked inside cannot have left the shelf half-changed in a way that matters: its counts only bound memory.
-fn lock(shelf: &Mutex<Shelf>) -> MutexGuard<'_, Shelf> {
-    shelf.lock().unwrap_or_else(PoisonError::into_inner)
+/// A thread that panicked inner cannot have left the state half-changed in a way that matters: its counts only bound memory.
+fn lock(state: &Mutex<PoolState>) -> MutexGuard<'_, PoolState> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A pipe of `LARGE` bytes where that is wanted and allowed, or else of the default size; `None` when that is less than a copy's buffer, as Linux
 /// makes them once a user has too many, or when files ran out.
-pub(super) fn make(large: bool) -> Option<Ends> {
+pub(super) fn make(large: bool) -> Option<PipeFds> {
     let (output, input) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
     if large {
         let _kept_smaller = fcntl_setpipe_size(&input, LARGE);
     }
     let capacity = fcntl_getpipe_size(&input).ok()?;
-    (capacity >= BUFFER).then_some(Ends {
+    (capacity >= BUFFER).then_some(PipeFds {
         input,
         output,
         capacity,
@@ -259,16 +259,16 @@ mod tests {
         let capacity = first.capacity();
         drop(first);
         {
-            let shelf = lock(&pipes.shelf);
-            assert_eq!(shelf.idle_large.len() + shelf.idle_small.len(), 1);
+            let state = lock(&pipes.state);
+            assert_eq!(state.idle_large.len() + state.idle_small.len(), 1);
         }
         let mut again = pipes.take().unwrap();
         assert_eq!(again.capacity(), capacity);
         again.filled = 1;
         drop(again);
-        let shelf = lock(&pipes.shelf);
-        assert_eq!((shelf.large, shelf.small), (0, 0));
-        assert!(shelf.idle_large.is_empty() && shelf.idle_small.is_empty());
+        let state = lock(&pipes.state);
+        assert_eq!((state.large, state.small), (0, 0));
+        assert!(state.idle_large.is_empty() && state.idle_small.is_empty());
     }
 
     #[test]

@@ -2,11 +2,11 @@
 
 use std::io::ErrorKind;
 
-use super::agenda::Later;
-use super::flow::{BUFFER, Broken, Culprit, Eof, Flow, Progress};
+use super::direction::{BUFFER, Direction, DirectionError, Eof, FailedEnd, Progress};
+use super::polled_stream::PolledStream;
 use super::stall::Stall;
-use super::watched::Watched;
-use super::worker::Tools;
+use super::timers::Timer;
+use super::worker::IoContext;
 use super::{Finish, Finished, Side};
 
 /// A client that sends faster than this can be read gets its reset.
@@ -15,10 +15,10 @@ const MOST_DISCARDED: usize = 1 << 20;
 /// Both directions of a pair. Dropping it frees pipes and buffers at once.
 #[derive(Debug)]
 pub(super) struct Relay {
-    pub(super) client: Watched,
-    pub(super) leader: Watched,
-    up: Flow,
-    down: Flow,
+    pub(super) client: PolledStream,
+    pub(super) leader: PolledStream,
+    up: Direction,
+    down: Direction,
     stall: Stall,
     closed_first: Option<Side>,
     fin: Fin,
@@ -50,12 +50,12 @@ pub(super) enum Next {
 }
 
 impl Relay {
-    pub(super) fn new(client: Watched, leader: Watched) -> Self {
+    pub(super) fn new(client: PolledStream, leader: PolledStream) -> Self {
         Self {
             client,
             leader,
-            up: Flow::default(),
-            down: Flow::default(),
+            up: Direction::default(),
+            down: Direction::default(),
             stall: Stall::default(),
             closed_first: None,
             fin: Fin::NotYet,
@@ -76,9 +76,9 @@ impl Relay {
     }
 
     /// Moves what can be moved now.
-    pub(super) fn run(&mut self, tools: &mut Tools) -> Next {
-        let up = self.run_up(tools);
-        let down = self.run_down(tools);
+    pub(super) fn run(&mut self, io: &mut IoContext) -> Next {
+        let up = self.run_up(io);
+        let down = self.run_down(io);
         if self.closed_first.is_none() {
             self.closed_first = match (self.up.source_closed(), self.down.source_closed()) {
                 (true, _) => Some(Side::Client),
@@ -88,7 +88,7 @@ impl Relay {
         }
         match (up, down) {
             // A leader that closed reads nothing more, and what it sent before is still to be delivered.
-            (Err(broken), down) if self.down.source_closed() && broken.culprit == Culprit::Sink => {
+            (Err(broken), down) if self.down.source_closed() && broken.failed == FailedEnd::Sink => {
                 self.up.abandon();
                 match down {
                     Err(broken) => Next::Finish(lost(broken, Side::Leader)),
@@ -96,11 +96,11 @@ impl Relay {
                 }
             }
             (Err(broken), _) => {
-                self.deliver_last_words(|relay| (relay.run_down(tools), relay.down.moved()));
+                self.deliver_last_words(|relay| (relay.run_down(io), relay.down.moved()));
                 Next::Finish(lost(broken, Side::Client))
             }
             (_, Err(broken)) => {
-                self.deliver_last_words(|relay| (relay.run_up(tools), relay.up.moved()));
+                self.deliver_last_words(|relay| (relay.run_up(io), relay.up.moved()));
                 Next::Finish(lost(broken, Side::Leader))
             }
             (Ok(up), Ok(down)) => self.next(up, down),
@@ -108,12 +108,12 @@ impl Relay {
     }
 
     fn next(&mut self, mut up: Progress, down: Progress) -> Next {
-        if up == Progress::KeepsEof {
+        if up == Progress::EofDeferred {
             self.fin = Fin::Kept;
         }
         if down == Progress::Ended {
             // With both ends closed there is nothing to keep it for; and one whose reset came after its end will never say anything again.
-            if up == Progress::KeepsEof || self.leader.is_broken() {
+            if up == Progress::EofDeferred || self.leader.is_broken() {
                 self.up.abandon();
                 up = Progress::Ended;
             }
@@ -124,50 +124,50 @@ impl Relay {
                 Next::Finish(Finish::Closed(self.closed_first.unwrap_or(Side::Client)))
             }
             // Its reset came after its end: it takes nothing more.
-            (Progress::Ended | Progress::KeepsEof, _) if self.client.is_broken() => {
+            (Progress::Ended | Progress::EofDeferred, _) if self.client.is_broken() => {
                 let error = self.client.stream.take_error().ok().flatten();
                 Next::Finish(Finish::Lost(
                     Side::Client,
                     error.unwrap_or(ErrorKind::ConnectionReset.into()),
                 ))
             }
-            (Progress::GivesWay, _) | (_, Progress::GivesWay) => Next::GoOn,
+            (Progress::Yielded, _) | (_, Progress::Yielded) => Next::GoOn,
             _ => Next::Wait,
         }
     }
 
-    fn run_up(&mut self, tools: &mut Tools) -> Result<Progress, Broken> {
+    fn run_up(&mut self, io: &mut IoContext) -> Result<Progress, DirectionError> {
         let before = self.up.moved();
         let eof = match self.fin {
             _ if self.down.ended() => Eof::Close,
             Fin::Due => Eof::PassOn,
-            Fin::NotYet | Fin::Kept if tools.traffic.fin_patience.is_zero() => Eof::PassOn,
+            Fin::NotYet | Fin::Kept if io.traffic.fin_delay.is_zero() => Eof::PassOn,
             Fin::NotYet | Fin::Kept => Eof::Keep,
         };
-        let progress = self.up.run(&mut self.client, &mut self.leader, tools, eof);
-        tools.traffic.to_leader.inc_by(self.up.moved() - before);
+        let progress = self.up.run(&mut self.client, &mut self.leader, io, eof);
+        io.traffic.to_leader.inc_by(self.up.moved() - before);
         progress
     }
 
-    fn run_down(&mut self, tools: &mut Tools) -> Result<Progress, Broken> {
+    fn run_down(&mut self, io: &mut IoContext) -> Result<Progress, DirectionError> {
         let before = self.down.moved();
         let both_ended = self.up.ended() || self.fin == Fin::Kept;
         let eof = if both_ended { Eof::Close } else { Eof::PassOn };
-        let progress = self.down.run(&mut self.leader, &mut self.client, tools, eof);
-        tools.traffic.to_client.inc_by(self.down.moved() - before);
+        let progress = self.down.run(&mut self.leader, &mut self.client, io, eof);
+        io.traffic.to_client.inc_by(self.down.moved() - before);
         progress
     }
 
     /// A side that broke cannot be sent to, but what it had sent before is still in its socket: the error message that PostgreSQL leaves behind when
     /// it resets a connection must reach the client. Goes on while that makes progress; a broken socket's buffer is finite.
-    fn deliver_last_words(&mut self, mut go_on: impl FnMut(&mut Self) -> (Result<Progress, Broken>, u64)) {
+    fn deliver_last_words(&mut self, mut go_on: impl FnMut(&mut Self) -> (Result<Progress, DirectionError>, u64)) {
         // Its last edge may not have been told of yet.
-        self.client.believe_ready();
-        self.leader.believe_ready();
+        self.client.assume_ready();
+        self.leader.assume_ready();
         let mut before = u64::MAX;
         loop {
             let (progress, moved) = go_on(self);
-            if !matches!(progress, Ok(Progress::Waits | Progress::GivesWay)) || moved == before {
+            if !matches!(progress, Ok(Progress::Blocked | Progress::Yielded)) || moved == before {
                 return;
             }
             before = moved;
@@ -175,16 +175,16 @@ impl Relay {
     }
 
     /// Whether it is to be looked at later, and what for.
-    pub(super) fn needs(&self, what: Later) -> bool {
+    pub(super) fn needs(&self, what: Timer) -> bool {
         match what {
-            Later::Fin => self.fin == Fin::Kept,
-            Later::Linger => self.down.ended() && !self.up.ended(),
+            Timer::Fin => self.fin == Fin::Kept,
+            Timer::Linger => self.down.ended() && !self.up.ended(),
             // Bytes were sent since the last check that may be stuck.
-            Later::Check => {
+            Timer::Check => {
                 let moved = self.up.has_moved_since_check() || self.down.has_moved_since_check();
                 moved || self.stall.seen()
             }
-            Later::Pipes => false,
+            Timer::Pipes => false,
         }
     }
 
@@ -199,14 +199,14 @@ impl Relay {
     /// that is idle may notice only when it next uses it.
     pub(super) fn lingers_in_vain(&mut self) -> bool {
         let before = self.up_at_linger.replace(self.up.moved());
-        self.needs(Later::Linger) && before == Some(self.up.moved())
+        self.needs(Timer::Linger) && before == Some(self.up.moved())
     }
 
     /// To be called before the client's socket is closed after a FIN was passed on to it: where the client has sent bytes that nobody read, Linux makes the
     /// close a reset, which may take away what the client has not read yet.
-    pub(super) fn discard_unread(&mut self, tools: &mut Tools) {
+    pub(super) fn discard_unread(&mut self, io: &mut IoContext) {
         for _ in 0..MOST_DISCARDED / BUFFER {
-            match tools.calls.recv(&self.client.stream, &mut tools.buffer) {
+            match io.syscalls.recv(&self.client.stream, &mut io.buffer) {
                 Ok(read) if read > 0 => {}
                 _ => return,
             }
@@ -217,22 +217,22 @@ impl Relay {
     /// stops short at the mark of urgent data although more follows, and what follows would otherwise lie there until the peer sends again.
     ///
     /// Also notices the reset of a side that is not being read, because the other does not take what was read before.
-    pub(super) fn check(&mut self, tools: &mut Tools) -> Option<Finish> {
+    pub(super) fn check(&mut self, io: &mut IoContext) -> Option<Finish> {
         if self.up.has_moved_since_check() {
-            self.client.believe_ready();
+            self.client.assume_ready();
         }
         if self.down.has_moved_since_check() {
-            self.leader.believe_ready();
+            self.leader.assume_ready();
         }
         self.up.checked();
         self.down.checked();
         // An EOF that waits for unsent bytes asks once more.
         for (flow, sink) in [(&self.up, &mut self.leader), (&self.down, &mut self.client)] {
             if flow.source_closed() && !flow.ended() {
-                sink.believe_ready();
+                sink.assume_ready();
             }
         }
-        let traffic = &tools.traffic;
+        let traffic = &io.traffic;
         self.stall.check(
             (&self.client.stream, traffic.client_timeout),
             (&self.leader.stream, traffic.leader_timeout),
@@ -251,10 +251,10 @@ impl Relay {
     }
 }
 
-fn lost(broken: Broken, source: Side) -> Finish {
-    match broken.culprit {
-        Culprit::Source => Finish::Lost(source, broken.error),
-        Culprit::Sink => Finish::Lost(source.other(), broken.error),
-        Culprit::Own => Finish::Failed(broken.error),
+fn lost(broken: DirectionError, source: Side) -> Finish {
+    match broken.failed {
+        FailedEnd::Source => Finish::Lost(source, broken.error),
+        FailedEnd::Sink => Finish::Lost(source.other(), broken.error),
+        FailedEnd::Own => Finish::Failed(broken.error),
     }
 }

@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use super::calls::{Calls, Kernel};
 use super::pipes::Pipes;
-use super::{Finish, Finished, Local, Message, Owner, Pair, Seat, Traffic, Workers};
+use super::syscalls::{Kernel, Syscalls};
+use super::{Executor, Finish, Finished, Message, Owner, Pair, SessionCount, Traffic, Workers};
 use crate::liveness::Liveness;
 use crate::metrics::Count;
 
@@ -31,7 +31,7 @@ struct Bench {
 }
 
 /// A session as its two ends see it.
-struct Ends {
+struct PipeFds {
     client: TcpStream,
     leader: TcpStream,
     over: Arc<AtomicBool>,
@@ -41,7 +41,7 @@ struct Ends {
 struct Watch {
     over: Arc<AtomicBool>,
     finished: mpsc::Sender<Done>,
-    seat: Option<Seat>,
+    count: Option<SessionCount>,
 }
 
 /// What is left of a [`Finished`] pair whose sockets have been closed.
@@ -57,7 +57,7 @@ impl Owner for Watch {
     }
 
     fn finished(self, pair: Finished) {
-        drop((pair.client, pair.leader, self.seat));
+        drop((pair.client, pair.leader, self.count));
         // The test may not wait for it.
         let _gone = self.finished.send(Done {
             finish: pair.finish,
@@ -72,46 +72,46 @@ impl Bench {
         Self::with(Pipes::default(), || Box::new(Kernel))
     }
 
-    fn with(pipes: Pipes, calls: impl Fn() -> Box<dyn Calls>) -> Self {
-        Self::with_patience(pipes, calls, Duration::from_millis(20))
+    fn with(pipes: Pipes, syscalls: impl Fn() -> Box<dyn Syscalls>) -> Self {
+        Self::with_patience(pipes, syscalls, Duration::from_millis(20))
     }
 
-    fn with_patience(pipes: Pipes, calls: impl Fn() -> Box<dyn Calls>, fin_patience: Duration) -> Self {
+    fn with_patience(pipes: Pipes, syscalls: impl Fn() -> Box<dyn Syscalls>, fin_delay: Duration) -> Self {
         let traffic = Arc::new(Traffic {
             pipes,
             to_leader: Count::default(),
             to_client: Count::default(),
             client_timeout: USER_TIMEOUT,
             leader_timeout: USER_TIMEOUT,
-            fin_patience,
+            fin_delay,
         });
-        let (workers, _ends) = Workers::start_with(2, &traffic, calls).unwrap();
+        let (workers, _ends) = Workers::start_with(2, &traffic, syscalls).unwrap();
         Self { workers, traffic }
     }
 
     /// Makes a pair of sockets that are connected already, on the worker that has the fewest.
     fn adopt(&self, client: TcpStream, leader: TcpStream, mut watch: Watch) {
-        let desk = &self.workers.desks[self.workers.least(None)];
-        watch.seat = Some(Seat::of(desk));
-        let begin = |local: &Local<Watch>| {
-            let client = local.socket(client).unwrap();
+        let handle = &self.workers.handles[self.workers.least_loaded(None)];
+        watch.count = Some(SessionCount::of(handle));
+        let begin = |executor: &Executor<Watch>| {
+            let client = executor.socket(client).unwrap();
             let leader = client.beside(leader).unwrap();
-            local.spawn(async { Some(Pair::new(client, leader, watch)) });
+            executor.spawn(async { Some(Pair::new(client, leader, watch)) });
         };
-        desk.mailbox.post(Message::Run(Box::new(begin)));
+        handle.mailbox.post(Message::Run(Box::new(begin)));
     }
 
     /// How many sessions each worker has.
-    fn seats(&self) -> Vec<usize> {
-        let desks = self.workers.desks.iter();
-        desks.map(|desk| desk.sessions.load(Ordering::Relaxed)).collect()
+    fn session_counts(&self) -> Vec<usize> {
+        let handles = self.workers.handles.iter();
+        handles.map(|handle| handle.sessions.load(Ordering::Relaxed)).collect()
     }
 
-    fn session(&self) -> Ends {
+    fn session(&self) -> PipeFds {
         self.session_of(connected)
     }
 
-    fn session_of(&self, connected: impl Fn() -> (TcpStream, TcpStream)) -> Ends {
+    fn session_of(&self, connected: impl Fn() -> (TcpStream, TcpStream)) -> PipeFds {
         let (client, client_side) = connected();
         let (leader, leader_side) = connected();
         let over = Arc::<AtomicBool>::default();
@@ -119,10 +119,10 @@ impl Bench {
         let watch = Watch {
             over: over.clone(),
             finished: done,
-            seat: None,
+            count: None,
         };
         self.adopt(client_side, leader_side, watch);
-        Ends {
+        PipeFds {
             client,
             leader,
             over,
@@ -160,8 +160,8 @@ fn a_worker_that_hangs_is_told_from_the_others() {
         }
     };
     let (let_go, hang) = mpsc::channel::<()>();
-    let hang = move |_: &Local<Watch>| assert!(hang.recv().is_err());
-    bench.workers.desks[1].mailbox.post(Message::Run(Box::new(hang)));
+    let hang = move |_: &Executor<Watch>| assert!(hang.recv().is_err());
+    bench.workers.handles[1].mailbox.post(Message::Run(Box::new(hang)));
     until(Some("worker-1"));
     drop(let_go);
     until(None);

@@ -14,14 +14,14 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 
-use super::agenda::{Agenda, Delays, Later};
-use super::bell::Bell;
-use super::calls::Calls;
-use super::flow::BUFFER;
-use super::local::{Local, Socket, Task};
+use super::direction::BUFFER;
+use super::executor::{Executor, Socket, Task};
 use super::pipes::{self, Pipe};
 use super::relay::{Next, Relay};
-use super::{Desk, Finish, Message, Owner, Side, Traffic};
+use super::syscalls::Syscalls;
+use super::timers::{Delays, Timer, Timers};
+use super::wake_flag::WakeFlag;
+use super::{Finish, Message, Owner, Side, Traffic, WorkerHandle};
 
 /// Edges taken from epoll at once.
 const BATCH: usize = 256;
@@ -29,48 +29,48 @@ const BATCH: usize = 256;
 const LONGEST_CHECK: Duration = Duration::from_millis(2500);
 /// What a client is given to close after its leader did, before its session ends.
 const LINGER: Duration = Duration::from_secs(1);
-/// epoll's name for the alarm; a pair's sockets have twice its number, and one more for the leader's.
-const ALARM: u64 = u64::MAX;
+/// epoll's name for the eventfd; a pair's sockets have twice its number, and one more for the leader's.
+const WAKE: u64 = u64::MAX;
 /// epoll's name for the timer.
 const TIME: u64 = u64::MAX - 1;
 
-/// What a worker is left by others, and the bell that wakes it.
+/// What a worker is left by others, and the wake_flag that wakes it.
 #[derive(Debug)]
 pub(super) struct Mailbox<O> {
     messages: Mutex<Vec<Message<O>>>,
-    bell: Bell,
+    wake_flag: WakeFlag,
     /// An eventfd(2) in the worker's epoll.
-    alarm: OwnedFd,
+    eventfd: OwnedFd,
 }
 
 /// What a worker is made of, outside of its thread.
-pub(super) struct Parts<O> {
+pub(super) struct Setup<O> {
     number: usize,
-    desk: Arc<Desk<O>>,
+    handle: Arc<WorkerHandle<O>>,
     epoll: OwnedFd,
     timer: OwnedFd,
-    tools: Tools,
+    io: IoContext,
 }
 
 /// What moving bytes takes, lent to one pair after the other.
-pub(super) struct Tools {
+pub(super) struct IoContext {
     pub(super) buffer: Box<[u8]>,
-    pub(super) calls: Box<dyn Calls>,
+    pub(super) syscalls: Box<dyn Syscalls>,
     pub(super) traffic: Arc<Traffic>,
     took_pipe: bool,
 }
 
 /// The thread's state.
 pub(super) struct Worker<O> {
-    desk: Arc<Desk<O>>,
-    tools: Tools,
-    local: Local<O>,
+    handle: Arc<WorkerHandle<O>>,
+    io: IoContext,
+    executor: Executor<O>,
     tasks: FuturesUnordered<Task<O>>,
     pairs: HashMap<u64, Box<Pair<O>>>,
     /// Pairs that gave way to others, and can go on.
-    turns: Vec<u64>,
+    ready: Vec<u64>,
     /// Pairs that are to be looked at when the timer rings; time costs an idle pair nothing.
-    agenda: Agenda,
+    timers: Timers,
     gives_pipes_back: bool,
     /// A timeout of epoll_wait(2) would do, but the kernel would set up a timer for each single wait, which costs 1 µs of each message.
     timer: OwnedFd,
@@ -83,23 +83,23 @@ pub(crate) struct Pair<O> {
     number: u64,
     relay: Relay,
     owner: O,
-    has_turn: bool,
-    /// Whether it stands in the agenda: in the order of [`OF_PAIRS`].
+    is_queued: bool,
+    /// Whether it stands in the timers: in the order of [`OF_PAIRS`].
     noted: [bool; OF_PAIRS.len()],
 }
 
-/// What the agenda may hold for a pair, once each.
-const OF_PAIRS: [Later; 3] = [Later::Fin, Later::Linger, Later::Check];
+/// What the timers may hold for a pair, once each.
+const OF_PAIRS: [Timer; 3] = [Timer::Fin, Timer::Linger, Timer::Check];
 
 impl<O> Pair<O> {
     /// Of sockets of one worker; the leader's was dialled for this client.
     pub(crate) fn new(client: Socket, leader: Socket, owner: O) -> Self {
-        let ((token, client), (_, leader)) = (client.into_watched(), leader.into_watched());
+        let ((token, client), (_, leader)) = (client.into_polled(), leader.into_polled());
         Self {
             number: token / 2,
             relay: Relay::new(client, leader),
             owner,
-            has_turn: false,
+            is_queued: false,
             noted: [false; OF_PAIRS.len()],
         }
     }
@@ -109,20 +109,20 @@ impl<O> Mailbox<O> {
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
             messages: Mutex::default(),
-            bell: Bell::new(),
-            alarm: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            wake_flag: WakeFlag::new(),
+            eventfd: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         })
     }
 
     pub(super) fn post(&self, message: Message<O>) {
         self.lock().push(message);
-        self.ring();
+        self.wake();
     }
 
-    fn ring(&self) {
-        if self.bell.ring() {
-            // It fails when the counter is full, and then the alarm is on.
-            let _rings = rustix::io::write(&self.alarm, &1_u64.to_ne_bytes());
+    fn wake(&self) {
+        if self.wake_flag.set() {
+            // It fails when the counter is full, and then the eventfd is on.
+            let _rings = rustix::io::write(&self.eventfd, &1_u64.to_ne_bytes());
         }
     }
 
@@ -132,41 +132,41 @@ impl<O> Mailbox<O> {
 }
 
 /// Wakes the worker for its tasks.
-impl<O: Owner> Wake for Desk<O> {
+impl<O: Owner> Wake for WorkerHandle<O> {
     fn wake(self: Arc<Self>) {
-        self.mailbox.ring();
+        self.mailbox.wake();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.mailbox.ring();
+        self.mailbox.wake();
     }
 }
 
-impl<O: Owner> Parts<O> {
+impl<O: Owner> Setup<O> {
     pub(super) fn new(
         number: usize,
-        desk: Arc<Desk<O>>,
+        handle: Arc<WorkerHandle<O>>,
         traffic: Arc<Traffic>,
-        calls: Box<dyn Calls>,
+        syscalls: Box<dyn Syscalls>,
     ) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let timer = timerfd_create(
             TimerfdClockId::Monotonic,
             TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
         )?;
-        // Neither is ever read: edges tell enough, and the alarm's counter would be full after 2^64 rings.
-        for (file, token) in [(&desk.mailbox.alarm, ALARM), (&timer, TIME)] {
+        // Neither is ever read: edges tell enough, and the eventfd's counter would be full after 2^64 rings.
+        for (file, token) in [(&handle.mailbox.eventfd, WAKE), (&timer, TIME)] {
             epoll::add(&epoll, file, EventData::new_u64(token), EventFlags::IN | EventFlags::ET)?;
         }
         let buffer = vec![0; BUFFER].into_boxed_slice();
         Ok(Self {
             number,
-            desk,
+            handle,
             epoll,
             timer,
-            tools: Tools {
+            io: IoContext {
                 buffer,
-                calls,
+                syscalls,
                 traffic,
                 took_pipe: false,
             },
@@ -174,7 +174,7 @@ impl<O: Owner> Parts<O> {
     }
 }
 
-impl Tools {
+impl IoContext {
     /// An empty pipe, if one is to be had.
     pub(super) fn take_pipe(&mut self) -> Option<Pipe> {
         let pipe = self.traffic.pipes.take();
@@ -186,7 +186,7 @@ impl Tools {
 impl Delays {
     fn of(traffic: &Traffic) -> Self {
         Self {
-            fin: traffic.fin_patience,
+            fin: traffic.fin_delay,
             linger: LINGER,
             check: [traffic.client_timeout, traffic.leader_timeout]
                 .iter()
@@ -199,25 +199,25 @@ impl Delays {
 }
 
 impl<O: Owner> Worker<O> {
-    pub(super) fn new(parts: Parts<O>) -> Self {
-        let agenda = Agenda::new(Delays::of(&parts.tools.traffic));
+    pub(super) fn new(setup: Setup<O>) -> Self {
+        let timers = Timers::new(Delays::of(&setup.io.traffic));
         Self {
-            desk: parts.desk,
-            tools: parts.tools,
-            local: Local::new(parts.number, parts.epoll),
+            handle: setup.handle,
+            io: setup.io,
+            executor: Executor::new(setup.number, setup.epoll),
             tasks: FuturesUnordered::new(),
             pairs: HashMap::new(),
-            turns: Vec::new(),
-            agenda,
+            ready: Vec::new(),
+            timers,
             gives_pipes_back: false,
-            timer: parts.timer,
+            timer: setup.timer,
             closing: false,
         }
     }
 
     /// Until the mailbox was closed and the last task and pair have finished.
     pub(super) fn run(mut self) {
-        let waker = Waker::from(self.desk.clone());
+        let waker = Waker::from(self.handle.clone());
         let mut edges = Vec::with_capacity(BATCH);
         while !(self.closing && self.pairs.is_empty() && self.tasks.is_empty()) {
             let rung = self.wait(&mut edges);
@@ -227,49 +227,49 @@ impl<O: Owner> Worker<O> {
             }
             for edge in &edges {
                 match edge.data.u64() {
-                    ALARM => {}
+                    WAKE => {}
                     TIME => self.do_what_is_due(),
-                    token => self.told(token, edge.flags),
+                    token => self.on_event(token, edge.flags),
                 }
             }
-            for number in std::mem::take(&mut self.turns) {
+            for number in std::mem::take(&mut self.ready) {
                 if let Some(pair) = self.pairs.get_mut(&number) {
-                    pair.has_turn = false;
-                    self.give_turn(number);
+                    pair.is_queued = false;
+                    self.run_pair(number);
                 }
             }
-            if self.desk.mailbox.bell.answer() || rung {
+            if self.handle.mailbox.wake_flag.take() || rung {
                 self.read_mail();
                 self.run_tasks(&mut Context::from_waker(&waker));
             }
         }
     }
 
-    /// Waits for edges, unless there is something to do. Tells whether the bell was rung.
+    /// Blocked for edges, unless there is something to do. Tells whether the wake_flag was rung.
     fn wait(&self, edges: &mut Vec<Event>) -> bool {
-        let bell = &self.desk.mailbox.bell;
+        let wake_flag = &self.handle.mailbox.wake_flag;
         let at_once = Timespec::default();
-        let sleeps = self.turns.is_empty() && bell.may_sleep();
+        let sleeps = self.ready.is_empty() && wake_flag.try_sleep();
         let timeout = (!sleeps).then_some(&at_once);
         edges.clear();
         match epoll::wait(
-            self.local.reactor().epoll(),
+            self.executor.reactor().epoll(),
             rustix::buffer::spare_capacity(edges),
             timeout,
         ) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => panic!("epoll_wait(2) on an epoll of our own: {error}"),
         }
-        bell.answer()
+        wake_flag.take()
     }
 
     fn read_mail(&mut self) {
-        let messages = std::mem::take(&mut *self.desk.mailbox.lock());
+        let messages = std::mem::take(&mut *self.handle.mailbox.lock());
         let mut look = false;
         for message in messages {
             match message {
-                Message::Run(job) => job(&self.local),
-                Message::Look => look = true,
+                Message::Run(job) => job(&self.executor),
+                Message::CheckOwners => look = true,
                 Message::Close => self.closing = true,
             }
         }
@@ -288,7 +288,7 @@ impl<O: Owner> Worker<O> {
             match self.tasks.poll_next_unpin(context) {
                 Poll::Ready(Some(Some(pair))) => self.adopt(pair),
                 Poll::Ready(Some(None)) => {}
-                Poll::Ready(None) | Poll::Pending => match self.local.spawned() {
+                Poll::Ready(None) | Poll::Pending => match self.executor.spawned() {
                     none if none.is_empty() => return,
                     some => self.tasks.extend(some),
                 },
@@ -303,69 +303,69 @@ impl<O: Owner> Worker<O> {
             self.finish(number, Finish::Stopped);
         } else {
             // What came before may be here already.
-            self.give_turn(number);
+            self.run_pair(number);
         }
     }
 
-    fn told(&mut self, token: u64, edges: EventFlags) {
+    fn on_event(&mut self, token: u64, edges: EventFlags) {
         let number = token / 2;
         let Some(pair) = self.pairs.get_mut(&number) else {
-            return self.local.reactor().told(token, edges);
+            return self.executor.reactor().on_event(token, edges);
         };
         let socket = match token % 2 {
             0 => &mut pair.relay.client,
             _ => &mut pair.relay.leader,
         };
-        socket.told(edges);
-        self.give_turn(number);
+        socket.on_event(edges);
+        self.run_pair(number);
     }
 
-    fn give_turn(&mut self, number: u64) {
+    fn run_pair(&mut self, number: u64) {
         let Some(pair) = self.pairs.get_mut(&number) else {
             return;
         };
-        let mut next = pair.relay.run(&mut self.tools);
-        if self.tools.calls.made_up() {
-            pair.relay.client.believe_ready();
-            pair.relay.leader.believe_ready();
+        let mut next = pair.relay.run(&mut self.io);
+        if self.io.syscalls.fakes_readiness() {
+            pair.relay.client.assume_ready();
+            pair.relay.leader.assume_ready();
             if matches!(next, Next::Wait) {
                 next = Next::GoOn;
             }
         }
-        let epoll = self.local.reactor().epoll();
-        let client = pair.relay.client.watch_for_room(epoll, 2 * number);
-        if let Err(error) = client.and_then(|()| pair.relay.leader.watch_for_room(epoll, 2 * number + 1)) {
+        let epoll = self.executor.reactor().epoll();
+        let client = pair.relay.client.update_write_interest(epoll, 2 * number);
+        if let Err(error) = client.and_then(|()| pair.relay.leader.update_write_interest(epoll, 2 * number + 1)) {
             next = Next::Finish(Finish::Failed(error));
         }
         match next {
             Next::Finish(finish) => return self.finish(number, finish),
-            Next::GoOn if !pair.has_turn => {
-                pair.has_turn = true;
-                self.turns.push(number);
+            Next::GoOn if !pair.is_queued => {
+                pair.is_queued = true;
+                self.ready.push(number);
             }
             Next::GoOn | Next::Wait => {}
         }
         for (noted, what) in pair.noted.iter_mut().zip(OF_PAIRS) {
             if !*noted && pair.relay.needs(what) {
                 *noted = true;
-                note(&mut self.agenda, &self.timer, what, number);
+                note(&mut self.timers, &self.timer, what, number);
             }
         }
-        if self.tools.took_pipe {
-            self.tools.took_pipe = false;
+        if self.io.took_pipe {
+            self.io.took_pipe = false;
             if !self.gives_pipes_back {
                 self.gives_pipes_back = true;
-                note(&mut self.agenda, &self.timer, Later::Pipes, 0);
+                note(&mut self.timers, &self.timer, Timer::Pipes, 0);
             }
         }
     }
 
     fn do_what_is_due(&mut self) {
-        for (what, number) in self.agenda.take_due(Instant::now()) {
-            if what == Later::Pipes {
-                self.gives_pipes_back = self.tools.traffic.pipes.give_back();
+        for (what, number) in self.timers.take_due(Instant::now()) {
+            if what == Timer::Pipes {
+                self.gives_pipes_back = self.io.traffic.pipes.give_back();
                 if self.gives_pipes_back {
-                    note(&mut self.agenda, &self.timer, what, number);
+                    note(&mut self.timers, &self.timer, what, number);
                 }
                 continue;
             }
@@ -376,19 +376,19 @@ impl<O: Owner> Worker<O> {
                 *noted &= other != what;
             }
             let finish = match what {
-                Later::Check => pair.relay.check(&mut self.tools),
-                Later::Linger => pair.relay.lingers_in_vain().then_some(Finish::Closed(Side::Leader)),
-                Later::Fin | Later::Pipes => {
+                Timer::Check => pair.relay.check(&mut self.io),
+                Timer::Linger => pair.relay.lingers_in_vain().then_some(Finish::Closed(Side::Leader)),
+                Timer::Fin | Timer::Pipes => {
                     pair.relay.fin_is_due();
                     None
                 }
             };
             match finish {
                 Some(finish) => self.finish(number, finish),
-                None => self.give_turn(number),
+                None => self.run_pair(number),
             }
         }
-        if let Some(after) = self.agenda.next(Instant::now()) {
+        if let Some(after) = self.timers.next(Instant::now()) {
             set_timer(&self.timer, after);
         }
     }
@@ -396,15 +396,15 @@ impl<O: Owner> Worker<O> {
     fn finish(&mut self, number: u64, finish: Finish) {
         if let Some(mut pair) = self.pairs.remove(&number) {
             if matches!(finish, Finish::Closed(Side::Leader)) {
-                pair.relay.discard_unread(&mut self.tools);
+                pair.relay.discard_unread(&mut self.io);
             }
             pair.owner.finished(pair.relay.finished(finish));
         }
     }
 }
 
-fn note(agenda: &mut Agenda, timer: &OwnedFd, what: Later, number: u64) {
-    if let Some(after) = agenda.add(what, number, Instant::now()) {
+fn note(timers: &mut Timers, timer: &OwnedFd, what: Timer, number: u64) {
+    if let Some(after) = timers.add(what, number, Instant::now()) {
         set_timer(timer, after);
     }
 }

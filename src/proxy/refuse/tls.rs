@@ -53,8 +53,8 @@ impl RefusalTls {
         })
     }
 
-    /// Answers the handshake that `heard` begins. Its caller bounds the time.
-    pub(super) async fn accept<'a>(&self, client: &'a Socket, heard: &[u8]) -> io::Result<Encrypted<'a>> {
+    /// Answers the handshake that `received` begins. Its caller bounds the time.
+    pub(super) async fn accept<'a>(&self, client: &'a Socket, received: &[u8]) -> io::Result<Encrypted<'a>> {
         if !self.may_begin(Instant::now()) {
             return Err(ErrorKind::QuotaExceeded.into());
         }
@@ -63,7 +63,7 @@ impl RefusalTls {
             client,
             tls: Box::new(tls),
         };
-        encrypted.take_in(heard).await?;
+        encrypted.take_in(received).await?;
         while encrypted.tls.is_handshaking() {
             encrypted.flush().await?;
             if !encrypted.read_more().await? {

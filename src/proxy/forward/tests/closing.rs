@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::super::{Finish, Side};
-use super::{Bench, Ends, HANG, Kernel, Pipes};
+use super::{Bench, HANG, Kernel, PipeFds, Pipes};
 
 /// A client of PostgreSQL ends with this and a FIN.
 const TERMINATE: &[u8] = b"X\0\0\0\x04";
@@ -15,7 +15,7 @@ fn a_client_that_terminates_leaves_no_port_of_ours_in_time_wait() {
     // So patient that no load can make it pass the client's FIN on before the leader's comes.
     let bench = Bench::with_patience(Pipes::default(), || Box::new(Kernel), Duration::from_secs(3600));
     for _ in 0..20 {
-        let Ends {
+        let PipeFds {
             mut client,
             mut leader,
             finished,
@@ -53,13 +53,13 @@ fn a_leader_that_waits_for_the_clients_fin_gets_it() {
 }
 
 /// As the kernel tells it of this network namespace.
-fn is_in_time_wait(local: SocketAddr, remote: SocketAddr) -> bool {
+fn is_in_time_wait(executor: SocketAddr, remote: SocketAddr) -> bool {
     const TIME_WAIT: &str = "06";
     let port = |address: SocketAddr| format!(":{:04X}", address.port());
-    let (local, remote) = (port(local), port(remote));
+    let (executor, remote) = (port(executor), port(remote));
     let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
     sockets.lines().skip(1).any(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        fields[1].ends_with(&local) && fields[2].ends_with(&remote) && fields[3] == TIME_WAIT
+        fields[1].ends_with(&executor) && fields[2].ends_with(&remote) && fields[3] == TIME_WAIT
     })
 }

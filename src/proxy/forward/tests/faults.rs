@@ -5,27 +5,27 @@ use std::os::fd::OwnedFd;
 
 use rustix::io::{Errno, Result};
 
-use super::super::calls::{Calls, Kernel};
+use super::super::syscalls::{Kernel, Syscalls};
 use super::content::Random;
 
-/// A fake in front of the real calls: what it lets through is real.
-pub(super) struct Moody {
+/// A fake in front of the real syscalls: what it lets through is real.
+pub(super) struct FaultyKernel {
     random: Random,
-    made_up: bool,
+    fakes_readiness: bool,
 }
 
-impl Moody {
+impl FaultyKernel {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             random: Random(seed),
-            made_up: false,
+            fakes_readiness: false,
         }
     }
 
     /// Whether the call is not to be made at all.
     fn refuses(&mut self) -> bool {
         let refuses = self.random.once_in(4);
-        self.made_up |= refuses;
+        self.fakes_readiness |= refuses;
         refuses
     }
 
@@ -35,12 +35,12 @@ impl Moody {
             return length;
         }
         // The reader takes it for drained.
-        self.made_up = true;
+        self.fakes_readiness = true;
         1 + self.random.below(length as u64 - 1) as usize
     }
 }
 
-impl Calls for Moody {
+impl Syscalls for FaultyKernel {
     fn recv(&mut self, source: &TcpStream, buffer: &mut [u8]) -> Result<usize> {
         if self.refuses() {
             return Err(Errno::AGAIN);
@@ -73,8 +73,8 @@ impl Calls for Moody {
         Kernel.drain(pipe, sink, most)
     }
 
-    fn made_up(&mut self) -> bool {
-        std::mem::take(&mut self.made_up)
+    fn fakes_readiness(&mut self) -> bool {
+        std::mem::take(&mut self.fakes_readiness)
     }
 
     fn take_out(&mut self, pipe: &OwnedFd, buffer: &mut [u8]) -> Result<usize> {
@@ -90,7 +90,7 @@ pub(super) struct WithoutSplice {
     pub(super) fills: bool,
 }
 
-impl Calls for WithoutSplice {
+impl Syscalls for WithoutSplice {
     fn recv(&mut self, source: &TcpStream, buffer: &mut [u8]) -> Result<usize> {
         Kernel.recv(source, buffer)
     }

@@ -12,8 +12,8 @@ use rustix::net::connect_unspec;
 use super::super::Finish;
 use super::super::pipes::{self, Pipes};
 use super::content::{Content, Random};
-use super::faults::{Moody, WithoutSplice};
-use super::{Bench, Ends, HANG};
+use super::faults::{FaultyKernel, WithoutSplice};
+use super::{Bench, HANG, PipeFds};
 
 /// Sessions at the same time, four threads each.
 const AT_ONCE: usize = 16;
@@ -49,7 +49,7 @@ fn random_sessions_arrive_whole_from_a_moody_kernel() {
     let bench = Bench::with(Pipes::default(), || {
         let mut seed = seed.lock().unwrap();
         *seed += 1;
-        Box::new(Moody::new(*seed))
+        Box::new(FaultyKernel::new(*seed))
     });
     run(&bench, number("PGNORTH_SESSIONS", 300) / 2, 1 << 20);
 }
@@ -129,7 +129,7 @@ impl Session {
 
     /// Both ends do as planned. Returns the bytes that the worker delivered to the leader, and to the client.
     fn run(self, bench: &Bench) -> (u64, u64) {
-        let Ends {
+        let PipeFds {
             client,
             leader,
             finished,

@@ -10,7 +10,7 @@ use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_s
 use super::super::Finish;
 use super::super::pipes::MAX_PIPES;
 use super::content::Content;
-use super::{Bench, Ends, HANG, connected};
+use super::{Bench, HANG, PipeFds, connected};
 
 /// Opens with every session: two sockets in the worker, and their two peers here.
 const STALLED: usize = 1000;
@@ -29,7 +29,7 @@ fn a_thousand_stalled_sessions_stay_within_their_bound() {
     .unwrap();
     let bench = Bench::start();
     let before = resident();
-    let sessions: Vec<Ends> = (0..STALLED).map(|_| bench.session_of(narrow)).collect();
+    let sessions: Vec<PipeFds> = (0..STALLED).map(|_| bench.session_of(narrow)).collect();
     let mut sent = vec![0_u64; STALLED];
     let mut contents: Vec<Content> = (0..STALLED as u64).map(Content::new).collect();
     // Nobody reads at the leader's end: every client sends until nothing more is taken, from end to end.
@@ -86,7 +86,7 @@ fn who_is_over_is_stopped_and_the_others_go_on() {
         passes(&session.client, &session.leader, b"before");
     }
     ends.over.store(true, Ordering::SeqCst);
-    bench.workers.look();
+    bench.workers.check_owners();
     let pair = ends.finished.recv_timeout(HANG).unwrap();
     assert!(matches!(pair.finish, Finish::Stopped), "{:?}", pair.finish);
     assert_eq!(pair.moved, (6, 0));
@@ -104,7 +104,7 @@ fn who_is_over_before_it_is_taken_in_is_stopped_at_once() {
     let watch = super::Watch {
         over,
         finished: done,
-        seat: None,
+        count: None,
     };
     bench.adopt(client_side, leader_side, watch);
     let pair = finished.recv_timeout(HANG).unwrap();
@@ -134,7 +134,7 @@ fn a_task_that_panics_takes_no_other_session_with_it() {
     let before = bench.session();
     bench
         .workers
-        .everywhere(|local| local.spawn(async { panic!("this test's own panic, on purpose") }));
+        .on_each(|executor| executor.spawn(async { panic!("this test's own panic, on purpose") }));
     let after = bench.session();
     for session in [&before, &after] {
         passes(&session.client, &session.leader, b"a question");
@@ -145,8 +145,8 @@ fn a_task_that_panics_takes_no_other_session_with_it() {
 #[test]
 fn sessions_are_spread_evenly() {
     let bench = Bench::start();
-    let sessions: Vec<Ends> = (0..10).map(|_| bench.session()).collect();
-    assert_eq!(bench.seats(), [5, 5]);
+    let sessions: Vec<PipeFds> = (0..10).map(|_| bench.session()).collect();
+    assert_eq!(bench.session_counts(), [5, 5]);
     drop(sessions);
 }
 

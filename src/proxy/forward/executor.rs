@@ -19,8 +19,8 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{Shutdown, SocketFlags, acceptfrom_with, connect};
 
-use super::calls::{Calls, Kernel};
-use super::watched::Watched;
+use super::polled_stream::PolledStream;
+use super::syscalls::{Kernel, Syscalls};
 use super::worker::Pair;
 use crate::proxy::socket;
 
@@ -32,8 +32,8 @@ const CHUNK: usize = 2048;
 /// Something that a worker does beside moving bytes; it may come to a pair whose bytes are to be moved.
 pub(super) type Task<O> = Pin<Box<dyn Future<Output = Option<Pair<O>>>>>;
 
-/// A worker, from inside. Clones are handles on the same worker.
-pub(crate) struct Local<O> {
+/// A worker, from inner. Clones are handles on the same worker.
+pub(crate) struct Executor<O> {
     number: usize,
     reactor: Reactor,
     spawned: Rc<RefCell<Vec<Task<O>>>>,
@@ -41,45 +41,45 @@ pub(crate) struct Local<O> {
 
 /// The worker's epoll, and who waits for which of its sockets.
 #[derive(Clone, Debug)]
-pub(super) struct Reactor(Rc<Inside>);
+pub(super) struct Reactor(Rc<Inner>);
 
 #[derive(Debug)]
-struct Inside {
+struct Inner {
     epoll: OwnedFd,
     next: Cell<u64>,
-    waiting: RefCell<HashMap<u64, Rc<Waiting>>>,
+    waiting: RefCell<HashMap<u64, Rc<EventState>>>,
 }
 
 /// What epoll told of a socket since its task last looked, and whom to wake. A socket is waited for by one task only.
 #[derive(Debug)]
-struct Waiting {
+struct EventState {
     edges: Cell<EventFlags>,
     waker: RefCell<Option<Waker>>,
 }
 
-/// A socket's place in epoll. Dropped, the reactor forgets it; epoll does when the socket is closed.
+/// A socket's registration in epoll. Dropped, the reactor forgets it; epoll does when the socket is closed.
 #[derive(Debug)]
-struct Place {
+struct Registration {
     token: u64,
     reactor: Reactor,
-    waiting: Rc<Waiting>,
+    waiting: Rc<EventState>,
 }
 
 /// A socket of a session that is not forwarded yet.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    watched: RefCell<Watched>,
-    place: Place,
+    watched: RefCell<PolledStream>,
+    registration: Registration,
 }
 
 /// A listening socket that several workers share.
 #[derive(Debug)]
 pub(crate) struct Listener<'a> {
     listener: &'a TcpListener,
-    place: Place,
+    registration: Registration,
 }
 
-impl<O> Clone for Local<O> {
+impl<O> Clone for Executor<O> {
     fn clone(&self) -> Self {
         Self {
             number: self.number,
@@ -89,16 +89,16 @@ impl<O> Clone for Local<O> {
     }
 }
 
-impl<O: 'static> Local<O> {
+impl<O: 'static> Executor<O> {
     pub(super) fn new(number: usize, epoll: OwnedFd) -> Self {
-        let inside = Inside {
+        let inner = Inner {
             epoll,
             next: Cell::new(0),
             waiting: RefCell::default(),
         };
         Self {
             number,
-            reactor: Reactor(Rc::new(inside)),
+            reactor: Reactor(Rc::new(inner)),
             spawned: Rc::default(),
         }
     }
@@ -127,16 +127,21 @@ impl<O: 'static> Local<O> {
 
     /// A client's socket, connected and non-blocking.
     pub(crate) fn socket(&self, stream: TcpStream) -> io::Result<Socket> {
-        Socket::watch(&self.reactor, self.reactor.next(), Watched::new(stream))
+        Socket::watch(&self.reactor, self.reactor.next(), PolledStream::new(stream))
     }
 
     /// To accept from `listener`, which must be non-blocking. Of several workers that wait, one is woken.
     pub(crate) fn listen<'a>(&self, listener: &'a TcpListener) -> io::Result<Listener<'a>> {
-        let place = self.reactor.place(self.reactor.next());
+        let registration = self.reactor.registration(self.reactor.next());
         // Not edge-triggered: who accepts one client at a time spares the call that says that there is no other.
         let edges = EventFlags::IN | EXCLUSIVE;
-        epoll::add(self.reactor.epoll(), listener, EventData::new_u64(place.token), edges)?;
-        Ok(Listener { listener, place })
+        epoll::add(
+            self.reactor.epoll(),
+            listener,
+            EventData::new_u64(registration.token),
+            edges,
+        )?;
+        Ok(Listener { listener, registration })
     }
 }
 
@@ -152,13 +157,13 @@ impl Reactor {
         2 * next
     }
 
-    fn place(&self, token: u64) -> Place {
-        let waiting = Rc::new(Waiting {
+    fn registration(&self, token: u64) -> Registration {
+        let waiting = Rc::new(EventState {
             edges: Cell::new(EventFlags::empty()),
             waker: RefCell::default(),
         });
         self.0.waiting.borrow_mut().insert(token, waiting.clone());
-        Place {
+        Registration {
             token,
             reactor: self.clone(),
             waiting,
@@ -166,7 +171,7 @@ impl Reactor {
     }
 
     /// What epoll tells of a socket that a task waits for; of any other it is out of date.
-    pub(super) fn told(&self, token: u64, edges: EventFlags) {
+    pub(super) fn on_event(&self, token: u64, edges: EventFlags) {
         let waiting = self.0.waiting.borrow().get(&token).cloned();
         let Some(waiting) = waiting else { return };
         waiting.edges.set(waiting.edges.get() | edges);
@@ -176,7 +181,7 @@ impl Reactor {
     }
 }
 
-impl Waiting {
+impl EventState {
     fn take(&self) -> EventFlags {
         self.edges.replace(EventFlags::empty())
     }
@@ -190,19 +195,19 @@ impl Waiting {
     }
 }
 
-impl Drop for Place {
+impl Drop for Registration {
     fn drop(&mut self) {
         self.reactor.0.waiting.borrow_mut().remove(&self.token);
     }
 }
 
 impl Socket {
-    fn watch(reactor: &Reactor, token: u64, watched: Watched) -> io::Result<Self> {
-        let place = reactor.place(token);
+    fn watch(reactor: &Reactor, token: u64, watched: PolledStream) -> io::Result<Self> {
+        let registration = reactor.registration(token);
         watched.watch(reactor.epoll(), token)?;
         Ok(Self {
             watched: RefCell::new(watched),
-            place,
+            registration,
         })
     }
 
@@ -213,14 +218,22 @@ impl Socket {
             Err(Errno::INPROGRESS) => {}
             Err(error) => return Err(error.into()),
         }
-        let leader = Self::watch(&self.place.reactor, self.place.token + 1, Watched::connecting(own))?;
+        let leader = Self::watch(
+            &self.registration.reactor,
+            self.registration.token + 1,
+            PolledStream::connecting(own),
+        )?;
         leader.when(|watched| watched.has_connected()).await?;
         Ok(leader)
     }
 
     /// The leader's socket of this client, connected.
     pub(super) fn beside(&self, leader: TcpStream) -> io::Result<Self> {
-        Self::watch(&self.place.reactor, self.place.token + 1, Watched::new(leader))
+        Self::watch(
+            &self.registration.reactor,
+            self.registration.token + 1,
+            PolledStream::new(leader),
+        )
     }
 
     /// From now on the socket takes more only while less than `queued` bytes are unsent; `None` leaves that to Linux.
@@ -267,17 +280,17 @@ impl Socket {
         self.watched.borrow().stream.local_addr()
     }
 
-    /// Waits for as much news from epoll as `attempt` needs.
-    async fn when<T>(&self, mut attempt: impl FnMut(&mut Watched) -> io::Result<Option<T>>) -> io::Result<T> {
+    /// Blocked for as much news from epoll as `attempt` needs.
+    async fn when<T>(&self, mut attempt: impl FnMut(&mut PolledStream) -> io::Result<Option<T>>) -> io::Result<T> {
         poll_fn(|context| {
             let watched = &mut *self.watched.borrow_mut();
-            watched.told(self.place.waiting.take());
+            watched.on_event(self.registration.waiting.take());
             match attempt(watched) {
                 Ok(Some(done)) => Poll::Ready(Ok(done)),
                 Err(error) => Poll::Ready(Err(error)),
                 Ok(None) => {
-                    watched.watch_for_room(self.place.reactor.epoll(), self.place.token)?;
-                    self.place.waiting.wait(context)
+                    watched.update_write_interest(self.registration.reactor.epoll(), self.registration.token)?;
+                    self.registration.waiting.wait(context)
                 }
             }
         })
@@ -285,17 +298,17 @@ impl Socket {
     }
 
     /// For a pair: where it is in epoll, and what is known of it.
-    pub(super) fn into_watched(self) -> (u64, Watched) {
+    pub(super) fn into_polled(self) -> (u64, PolledStream) {
         let mut watched = self.watched.into_inner();
-        watched.told(self.place.waiting.take());
-        (self.place.token, watched)
+        watched.on_event(self.registration.waiting.take());
+        (self.registration.token, watched)
     }
 }
 
 impl Listener<'_> {
-    /// Waits until there may be a client, and tries to take it. Cancel-safe.
+    /// Blocked until there may be a client, and tries to take it. Cancel-safe.
     pub(crate) async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let waiting = &self.place.waiting;
+        let waiting = &self.registration.waiting;
         loop {
             poll_fn(|context| {
                 if waiting.take().is_empty() {
@@ -316,7 +329,7 @@ impl Listener<'_> {
 impl Drop for Listener<'_> {
     fn drop(&mut self) {
         // The socket itself stays open, for others.
-        let _was_there = epoll::delete(self.place.reactor.epoll(), self.listener);
+        let _was_there = epoll::delete(self.registration.reactor.epoll(), self.listener);
     }
 }
 

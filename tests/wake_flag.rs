@@ -7,16 +7,16 @@ use loom::sync::{Arc, Mutex, Notify};
 use loom::thread;
 
 // The product's own file, with loom's atomic in the place of std's.
-#[path = "../src/proxy/forward/bell.rs"]
-mod bell;
+#[path = "../src/proxy/forward/wake_flag.rs"]
+mod wake_flag;
 
-use bell::Bell;
+use wake_flag::WakeFlag;
 
 /// A worker's mailbox, with loom's stand-in for an eventfd: alarms before the worker waits are not lost, and several count as one.
 struct Mailbox {
     messages: Mutex<Vec<(usize, usize)>>,
-    bell: Bell,
-    alarm: Notify,
+    wake_flag: WakeFlag,
+    eventfd: Notify,
 }
 
 #[test]
@@ -33,16 +33,16 @@ fn the_messages_of_one_sender_stay_in_order() {
 fn exchange(senders: &[usize]) {
     let mailbox = Arc::new(Mailbox {
         messages: Mutex::default(),
-        bell: Bell::new(),
-        alarm: Notify::new(),
+        wake_flag: WakeFlag::new(),
+        eventfd: Notify::new(),
     });
     for (sender, count) in senders.iter().copied().enumerate() {
         let mailbox = mailbox.clone();
         thread::spawn(move || {
             for number in 0..count {
                 mailbox.messages.lock().unwrap().push((sender, number));
-                if mailbox.bell.ring() {
-                    mailbox.alarm.notify();
+                if mailbox.wake_flag.set() {
+                    mailbox.eventfd.notify();
                 }
             }
         });
@@ -50,10 +50,10 @@ fn exchange(senders: &[usize]) {
     let mut got: Vec<(usize, usize)> = Vec::new();
     // A message for which nobody wakes the worker would leave it asleep for ever, which loom reports as a deadlock.
     while got.len() < senders.iter().sum() {
-        if mailbox.bell.may_sleep() {
-            mailbox.alarm.wait();
+        if mailbox.wake_flag.try_sleep() {
+            mailbox.eventfd.wait();
         }
-        if mailbox.bell.answer() {
+        if mailbox.wake_flag.take() {
             got.append(&mut mailbox.messages.lock().unwrap());
         }
     }

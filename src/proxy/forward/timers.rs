@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 /// What is due for a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Later {
+pub(super) enum Timer {
     /// The client's FIN has waited long enough for the leader's own.
     Fin,
     /// The leader closed, and the client was given time to do the same.
@@ -36,19 +36,19 @@ const SLICE: usize = 32;
 
 /// The entries, the earliest first.
 #[derive(Debug)]
-pub(super) struct Agenda {
+pub(super) struct Timers {
     queues: [Queue; 4],
-    rings_at: Option<Instant>,
+    fires_at: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Queue {
-    what: Later,
+    what: Timer,
     delay: Duration,
     due: VecDeque<(Instant, u64)>,
 }
 
-impl Agenda {
+impl Timers {
     pub(super) fn new(delays: Delays) -> Self {
         let queue = |what, delay| Queue {
             what,
@@ -57,34 +57,34 @@ impl Agenda {
         };
         Self {
             queues: [
-                queue(Later::Fin, delays.fin),
-                queue(Later::Linger, delays.linger),
-                queue(Later::Check, delays.check),
-                queue(Later::Pipes, delays.pipes),
+                queue(Timer::Fin, delays.fin),
+                queue(Timer::Linger, delays.linger),
+                queue(Timer::Check, delays.check),
+                queue(Timer::Pipes, delays.pipes),
             ],
-            rings_at: None,
+            fires_at: None,
         }
     }
 
     /// Adds an entry. Returns when the timer is to ring, if it has to be set for this.
-    pub(super) fn add(&mut self, what: Later, session: u64, now: Instant) -> Option<Duration> {
+    pub(super) fn add(&mut self, what: Timer, session: u64, now: Instant) -> Option<Duration> {
         let queue = self.queues.iter_mut().find(|queue| queue.what == what)?;
         let at = now + queue.delay;
         queue.due.push_back((at, session));
-        match self.rings_at {
-            Some(rings_at) if rings_at <= at => None,
-            _ => self.ring_at(at, now),
+        match self.fires_at {
+            Some(fires_at) if fires_at <= at => None,
+            _ => self.fire_at(at, now),
         }
     }
 
     /// To be called when the timer has rung: takes what is due, of checks a slice.
-    pub(super) fn take_due(&mut self, now: Instant) -> Vec<(Later, u64)> {
-        self.rings_at = None;
+    pub(super) fn take_due(&mut self, now: Instant) -> Vec<(Timer, u64)> {
+        self.fires_at = None;
         let mut taken = Vec::new();
         for queue in &mut self.queues {
             let slice = match queue.what {
-                Later::Check => SLICE.max(queue.due.len() / 50),
-                Later::Fin | Later::Linger | Later::Pipes => queue.due.len(),
+                Timer::Check => SLICE.max(queue.due.len() / 50),
+                Timer::Fin | Timer::Linger | Timer::Pipes => queue.due.len(),
             };
             let due = queue.due.iter().take(slice).take_while(|(at, _)| *at <= now).count();
             taken.extend(queue.due.drain(..due).map(|(_, session)| (queue.what, session)));
@@ -96,14 +96,14 @@ impl Agenda {
     pub(super) fn next(&mut self, now: Instant) -> Option<Duration> {
         let fronts = self.queues.iter().filter_map(|queue| queue.due.front());
         let at = fronts.map(|(at, _)| *at).min()?.max(now + TICK);
-        match self.rings_at {
-            Some(rings_at) if rings_at <= at => None,
-            _ => self.ring_at(at, now),
+        match self.fires_at {
+            Some(fires_at) if fires_at <= at => None,
+            _ => self.fire_at(at, now),
         }
     }
 
-    fn ring_at(&mut self, at: Instant, now: Instant) -> Option<Duration> {
-        self.rings_at = Some(at);
+    fn fire_at(&mut self, at: Instant, now: Instant) -> Option<Duration> {
+        self.fires_at = Some(at);
         // A timer of zero would be switched off.
         Some(at.saturating_duration_since(now).max(Duration::from_nanos(1)))
     }
@@ -115,8 +115,8 @@ mod tests {
 
     const CHECK: Duration = Duration::from_millis(2500);
 
-    fn agenda() -> Agenda {
-        Agenda::new(Delays {
+    fn timers() -> Timers {
+        Timers::new(Delays {
             fin: Duration::from_millis(10),
             linger: Duration::from_secs(1),
             check: CHECK,
@@ -126,29 +126,29 @@ mod tests {
 
     #[test]
     fn the_timer_rings_for_the_earliest_entry() {
-        let (mut agenda, now) = (agenda(), Instant::now());
-        assert_eq!(agenda.add(Later::Check, 1, now), Some(CHECK));
-        assert_eq!(agenda.add(Later::Check, 2, now), None, "it is set already");
+        let (mut timers, now) = (timers(), Instant::now());
+        assert_eq!(timers.add(Timer::Check, 1, now), Some(CHECK));
+        assert_eq!(timers.add(Timer::Check, 2, now), None, "it is set already");
         let fin = Duration::from_millis(10);
-        assert_eq!(agenda.add(Later::Fin, 3, now), Some(fin));
-        assert_eq!(agenda.take_due(now + fin), [(Later::Fin, 3)]);
-        assert_eq!(agenda.next(now + fin), Some(CHECK - fin));
-        assert_eq!(agenda.take_due(now + CHECK), [(Later::Check, 1), (Later::Check, 2)]);
-        assert_eq!(agenda.next(now + CHECK), None);
+        assert_eq!(timers.add(Timer::Fin, 3, now), Some(fin));
+        assert_eq!(timers.take_due(now + fin), [(Timer::Fin, 3)]);
+        assert_eq!(timers.next(now + fin), Some(CHECK - fin));
+        assert_eq!(timers.take_due(now + CHECK), [(Timer::Check, 1), (Timer::Check, 2)]);
+        assert_eq!(timers.next(now + CHECK), None);
     }
 
     #[test]
     fn five_thousand_checks_that_are_due_together_come_in_slices() {
-        let (mut agenda, begun) = (agenda(), Instant::now());
+        let (mut timers, begun) = (timers(), Instant::now());
         for session in 0..5000 {
-            agenda.add(Later::Check, session, begun);
+            timers.add(Timer::Check, session, begun);
         }
         let (mut now, mut seen) = (begun + CHECK, Vec::new());
         loop {
-            let due = agenda.take_due(now);
+            let due = timers.take_due(now);
             assert!(due.len() <= 100, "{} at once", due.len());
             seen.extend(due.into_iter().map(|(_, session)| session));
-            match agenda.next(now) {
+            match timers.next(now) {
                 Some(pause) => now += pause,
                 None => break,
             }
@@ -160,13 +160,13 @@ mod tests {
 
     #[test]
     fn many_entries_in_a_row_ring_once_a_tick() {
-        let (mut agenda, mut now) = (agenda(), Instant::now());
+        let (mut timers, mut now) = (timers(), Instant::now());
         for session in 0..100 {
-            agenda.add(Later::Fin, session, now);
+            timers.add(Timer::Fin, session, now);
             now += Duration::from_micros(100);
         }
-        let due = agenda.take_due(now);
+        let due = timers.take_due(now);
         assert_eq!(due.len(), 1, "the others are not due yet");
-        assert_eq!(agenda.next(now), Some(TICK));
+        assert_eq!(timers.next(now), Some(TICK));
     }
 }

@@ -7,18 +7,18 @@ use rustix::io::Errno;
 use rustix::net::Shutdown;
 
 use super::pipes::Pipe;
-use super::watched::Watched;
-use super::worker::Tools;
+use super::polled_stream::PolledStream;
+use super::worker::IoContext;
 
 /// The size of a worker's buffer. Copying and splicing cost the same somewhere between 64 and 128 KiB a message (measured).
 pub(super) const BUFFER: usize = 64 * 1024;
 /// A direction gives way to other sessions of its worker after so many bytes: some 50 to 100 µs at the speed of memory.
-const TURN: u64 = 2 << 20;
+const QUANTUM: u64 = 2 << 20;
 
 /// One direction. It owns what was read and not yet delivered, and nothing while idle.
 #[derive(Debug, Default)]
-pub(super) struct Flow {
-    hand: Hand,
+pub(super) struct Direction {
+    undelivered: Undelivered,
     /// The last reading filled a buffer: try splice(2) first.
     streaming: bool,
     source_closed: bool,
@@ -29,7 +29,7 @@ pub(super) struct Flow {
 
 /// What was read and is not yet delivered.
 #[derive(Debug, Default)]
-enum Hand {
+enum Undelivered {
     #[default]
     Empty,
     /// The tail that the sink did not take; the number is how much of it went since.
@@ -40,13 +40,13 @@ enum Hand {
 
 /// Why a direction cannot go on.
 #[derive(Debug)]
-pub(super) struct Broken {
-    pub(super) culprit: Culprit,
+pub(super) struct DirectionError {
+    pub(super) failed: FailedEnd,
     pub(super) error: io::Error,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Culprit {
+pub(super) enum FailedEnd {
     Source,
     Sink,
     /// Neither: memory ran out.
@@ -57,11 +57,11 @@ pub(super) enum Culprit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     /// It waits for an edge.
-    Waits,
+    Blocked,
     /// It could go on, but others are to have their turn.
-    GivesWay,
+    Yielded,
     /// Everything is delivered except for the EOF, which is to wait.
-    KeepsEof,
+    EofDeferred,
     /// The source's EOF was passed on.
     Ended,
 }
@@ -73,11 +73,11 @@ pub(super) enum Eof {
     PassOn,
     /// Keeps it for later.
     Keep,
-    /// Ends without a shutdown(2), which would be a wasted system call: both sockets will be closed right away.
+    /// PipeFds without a shutdown(2), which would be a wasted system call: both sockets will be closed right away.
     Close,
 }
 
-impl Flow {
+impl Direction {
     pub(super) fn moved(&self) -> u64 {
         self.moved
     }
@@ -91,10 +91,10 @@ impl Flow {
     }
 
     pub(super) fn holds_bytes(&self) -> bool {
-        match &self.hand {
-            Hand::Empty => false,
-            Hand::Bytes(..) => true,
-            Hand::Pipe(pipe) => pipe.filled > 0,
+        match &self.undelivered {
+            Undelivered::Empty => false,
+            Undelivered::Bytes(..) => true,
+            Undelivered::Pipe(pipe) => pipe.filled > 0,
         }
     }
 
@@ -106,49 +106,49 @@ impl Flow {
         self.moved_at_check = self.moved;
     }
 
-    /// Ends it although its sink takes nothing more: what is in hand, and what may still come, is dropped.
+    /// PipeFds it although its sink takes nothing more: what is in undelivered, and what may still come, is dropped.
     pub(super) fn abandon(&mut self) {
-        self.hand = Hand::Empty;
+        self.undelivered = Undelivered::Empty;
         self.ended = true;
     }
 
     /// Moves what can be moved now.
     pub(super) fn run(
         &mut self,
-        source: &mut Watched,
-        sink: &mut Watched,
-        tools: &mut Tools,
+        source: &mut PolledStream,
+        sink: &mut PolledStream,
+        io: &mut IoContext,
         eof: Eof,
-    ) -> Result<Progress, Broken> {
+    ) -> Result<Progress, DirectionError> {
         if self.ended {
             return Ok(Progress::Ended);
         }
         let start = self.moved;
         loop {
-            if self.deliver(sink, tools)?.is_pending() {
-                return Ok(Progress::Waits);
+            if self.deliver(sink, io)?.is_pending() {
+                return Ok(Progress::Blocked);
             }
             if self.source_closed {
                 return Ok(self.end(sink, eof));
             }
-            if self.moved - start >= TURN {
-                return Ok(Progress::GivesWay);
+            if self.moved - start >= QUANTUM {
+                return Ok(Progress::Yielded);
             }
-            if self.read(source, sink, tools)?.is_pending() {
-                return Ok(Progress::Waits);
+            if self.read(source, sink, io)?.is_pending() {
+                return Ok(Progress::Blocked);
             }
         }
     }
 
     /// The EOF waits until the kernel has sent everything before it: afterwards nobody could tell whether a slow reader still needs time (see
-    /// [`super::stall`]), and what has been sent has its place in the peer's socket, whatever becomes of this one.
-    fn end(&mut self, sink: &mut Watched, eof: Eof) -> Progress {
+    /// [`super::stall`]), and what has been sent has its registration in the peer's socket, whatever becomes of this one.
+    fn end(&mut self, sink: &mut PolledStream, eof: Eof) -> Progress {
         // Less fits into the window that every connection starts with.
         if self.moved >= BUFFER as u64 && !sink.has_sent_all() {
-            return Progress::Waits;
+            return Progress::Blocked;
         }
         match eof {
-            Eof::Keep => return Progress::KeepsEof,
+            Eof::Keep => return Progress::EofDeferred,
             Eof::PassOn => {
                 // A sink that is gone already says so in its own direction.
                 let _already_gone = rustix::net::shutdown(&sink.stream, Shutdown::Write);
@@ -159,63 +159,68 @@ impl Flow {
         Progress::Ended
     }
 
-    /// Delivers what is in hand; ready when nothing is left.
-    fn deliver(&mut self, sink: &mut Watched, tools: &mut Tools) -> Result<Poll<()>, Broken> {
+    /// Delivers what is in undelivered; ready when nothing is left.
+    fn deliver(&mut self, sink: &mut PolledStream, io: &mut IoContext) -> Result<Poll<()>, DirectionError> {
         while self.holds_bytes() {
-            let sent = match &mut self.hand {
-                Hand::Empty => break,
-                Hand::Bytes(bytes, gone) => sink.write(|sink| tools.calls.send(sink, &bytes[*gone..])),
-                Hand::Pipe(pipe) => sink.write(|sink| tools.calls.drain(pipe.output(), sink, pipe.filled)),
+            let sent = match &mut self.undelivered {
+                Undelivered::Empty => break,
+                Undelivered::Bytes(bytes, gone) => sink.write(|sink| io.syscalls.send(sink, &bytes[*gone..])),
+                Undelivered::Pipe(pipe) => sink.write(|sink| io.syscalls.drain(pipe.output(), sink, pipe.filled)),
             };
             let sent = match sent {
-                Err(error) if is_refused(&error) && self.takes_bytes_out(&error, tools)? => continue,
-                sent => sent.map_err(Broken::sink)?,
+                Err(error) if is_refused(&error) && self.takes_bytes_out(&error, io)? => continue,
+                sent => sent.map_err(DirectionError::sink)?,
             };
             let Some(sent) = sent else {
                 return Ok(Poll::Pending);
             };
             self.moved += sent as u64;
-            match &mut self.hand {
-                Hand::Empty => {}
-                Hand::Bytes(bytes, gone) => {
+            match &mut self.undelivered {
+                Undelivered::Empty => {}
+                Undelivered::Bytes(bytes, gone) => {
                     *gone += sent;
                     if *gone == bytes.len() {
-                        self.hand = Hand::Empty;
+                        self.undelivered = Undelivered::Empty;
                     }
                 }
-                Hand::Pipe(_) if sent == 0 => {
-                    return Err(Broken::own(io::Error::other(
+                Undelivered::Pipe(_) if sent == 0 => {
+                    return Err(DirectionError::own(io::Error::other(
                         "splice(2) delivered nothing of a full pipe",
                     )));
                 }
-                Hand::Pipe(pipe) => pipe.filled -= sent,
+                Undelivered::Pipe(pipe) => pipe.filled -= sent,
             }
         }
         Ok(Poll::Ready(()))
     }
 
-    /// With nothing in hand: reads, and when it was copied delivers at once what the sink takes.
-    fn read(&mut self, source: &mut Watched, sink: &mut Watched, tools: &mut Tools) -> Result<Poll<()>, Broken> {
-        if self.streaming && matches!(self.hand, Hand::Empty) {
+    /// With nothing in undelivered: reads, and when it was copied delivers at once what the sink takes.
+    fn read(
+        &mut self,
+        source: &mut PolledStream,
+        sink: &mut PolledStream,
+        io: &mut IoContext,
+    ) -> Result<Poll<()>, DirectionError> {
+        if self.streaming && matches!(self.undelivered, Undelivered::Empty) {
             // None to be had: copying does the same, slower.
-            self.hand = tools.take_pipe().map_or(Hand::Empty, Hand::Pipe);
+            self.undelivered = io.take_pipe().map_or(Undelivered::Empty, Undelivered::Pipe);
         }
-        let read = match &mut self.hand {
-            Hand::Pipe(pipe) => {
+        let read = match &mut self.undelivered {
+            Undelivered::Pipe(pipe) => {
                 debug_assert_eq!(pipe.filled, 0, "only with an empty pipe is EAGAIN the socket's");
                 // A short count says nothing about what is left.
                 let read = source.read(
                     |_| false,
-                    |source| tools.calls.fill(source, pipe.input(), pipe.capacity()),
+                    |source| io.syscalls.fill(source, pipe.input(), pipe.capacity()),
                 );
                 match read {
                     Err(error) if is_refused(&error) => {
-                        tools.traffic.pipes.splice_is_refused(&error);
-                        self.hand = Hand::Empty;
-                        self.copy(source, sink, tools)?
+                        io.traffic.pipes.splice_is_refused(&error);
+                        self.undelivered = Undelivered::Empty;
+                        self.copy(source, sink, io)?
                     }
                     read => {
-                        let read = read.map_err(Broken::source)?;
+                        let read = read.map_err(DirectionError::source)?;
                         if let Some(read) = read {
                             pipe.filled = read;
                             self.streaming = read >= BUFFER;
@@ -224,7 +229,7 @@ impl Flow {
                     }
                 }
             }
-            Hand::Empty | Hand::Bytes(..) => self.copy(source, sink, tools)?,
+            Undelivered::Empty | Undelivered::Bytes(..) => self.copy(source, sink, io)?,
         };
         match read {
             Some(0) => self.source_closed = true,
@@ -232,7 +237,7 @@ impl Flow {
             None => {}
         }
         // Nothing to read, so the pipe, which is empty, serves others meanwhile.
-        self.hand = Hand::Empty;
+        self.undelivered = Undelivered::Empty;
         Ok(if self.source_closed {
             Poll::Ready(())
         } else {
@@ -241,42 +246,47 @@ impl Flow {
     }
 
     /// After splice(2) was refused with bytes in a pipe: takes them out by read(2). Tells whether there was a pipe.
-    fn takes_bytes_out(&mut self, error: &io::Error, tools: &mut Tools) -> Result<bool, Broken> {
-        let Hand::Pipe(pipe) = &mut self.hand else {
+    fn takes_bytes_out(&mut self, error: &io::Error, io: &mut IoContext) -> Result<bool, DirectionError> {
+        let Undelivered::Pipe(pipe) = &mut self.undelivered else {
             return Ok(false);
         };
-        tools.traffic.pipes.splice_is_refused(error);
+        io.traffic.pipes.splice_is_refused(error);
         let mut bytes = vec![0; pipe.filled];
         let mut taken = 0;
         while pipe.filled > 0 {
-            let read = tools.calls.take_out(pipe.output(), &mut bytes[taken..]);
-            let read = read.map_err(|error| Broken::own(error.into()))?;
+            let read = io.syscalls.take_out(pipe.output(), &mut bytes[taken..]);
+            let read = read.map_err(|error| DirectionError::own(error.into()))?;
             if read == 0 {
-                return Err(Broken::own(io::Error::other("a pipe lost bytes")));
+                return Err(DirectionError::own(io::Error::other("a pipe lost bytes")));
             }
             taken += read;
             pipe.filled -= read;
         }
-        self.hand = Hand::Bytes(bytes.into_boxed_slice(), 0);
+        self.undelivered = Undelivered::Bytes(bytes.into_boxed_slice(), 0);
         Ok(true)
     }
 
     /// One reading into the worker's buffer, and one sending of it. Returns what was read.
-    fn copy(&mut self, source: &mut Watched, sink: &mut Watched, tools: &mut Tools) -> Result<Option<usize>, Broken> {
-        let Tools { buffer, calls, .. } = tools;
-        let read = source.read(|count| count < BUFFER, |source| calls.recv(source, buffer));
-        let read = match read.map_err(Broken::source)? {
+    fn copy(
+        &mut self,
+        source: &mut PolledStream,
+        sink: &mut PolledStream,
+        io: &mut IoContext,
+    ) -> Result<Option<usize>, DirectionError> {
+        let IoContext { buffer, syscalls, .. } = io;
+        let read = source.read(|count| count < BUFFER, |source| syscalls.recv(source, buffer));
+        let read = match read.map_err(DirectionError::source)? {
             Some(read) if read > 0 => read,
             nothing => return Ok(nothing),
         };
         self.streaming = read == BUFFER;
         let sent = sink
-            .write(|sink| calls.send(sink, &buffer[..read]))
-            .map_err(Broken::sink)?;
+            .write(|sink| syscalls.send(sink, &buffer[..read]))
+            .map_err(DirectionError::sink)?;
         let sent = sent.unwrap_or(0);
         self.moved += sent as u64;
         if sent < read {
-            self.hand = Hand::Bytes(buffer[sent..read].into(), 0);
+            self.undelivered = Undelivered::Bytes(buffer[sent..read].into(), 0);
         }
         Ok(Some(read))
     }
@@ -291,24 +301,24 @@ fn is_refused(error: &io::Error) -> bool {
     )
 }
 
-impl Broken {
+impl DirectionError {
     fn source(error: io::Error) -> Self {
-        Self::by(Culprit::Source, error)
+        Self::by(FailedEnd::Source, error)
     }
 
     fn sink(error: io::Error) -> Self {
-        Self::by(Culprit::Sink, error)
+        Self::by(FailedEnd::Sink, error)
     }
 
     fn own(error: io::Error) -> Self {
-        Self::by(Culprit::Own, error)
+        Self::by(FailedEnd::Own, error)
     }
 
-    fn by(culprit: Culprit, error: io::Error) -> Self {
-        let culprit = match error.kind() {
-            io::ErrorKind::OutOfMemory | io::ErrorKind::InvalidInput => Culprit::Own,
-            _ => culprit,
+    fn by(failed: FailedEnd, error: io::Error) -> Self {
+        let failed = match error.kind() {
+            io::ErrorKind::OutOfMemory | io::ErrorKind::InvalidInput => FailedEnd::Own,
+            _ => failed,
         };
-        Self { culprit, error }
+        Self { failed, error }
     }
 }

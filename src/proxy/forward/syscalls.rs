@@ -1,4 +1,4 @@
-//! The system calls that move bytes, so that a test can put faults in between.
+//! The system syscalls that move bytes, so that a test can put faults in between.
 
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
@@ -11,7 +11,7 @@ use rustix::pipe::SpliceFlags;
 const FLAGS: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
 
 /// What a worker asks of the kernel for its pairs. None of it blocks.
-pub(super) trait Calls: Send {
+pub(super) trait Syscalls: Send {
     /// recv(2).
     fn recv(&mut self, source: &TcpStream, buffer: &mut [u8]) -> Result<usize>;
     /// send(2), without SIGPIPE.
@@ -23,8 +23,8 @@ pub(super) trait Calls: Send {
     /// read(2) from a pipe.
     fn take_out(&mut self, pipe: &OwnedFd, buffer: &mut [u8]) -> Result<usize>;
     /// Whether a socket was made out to be not ready, or drained, since the last call of this. epoll will not tell of it, as it would after the real
-    /// thing. Only a test's calls do that.
-    fn made_up(&mut self) -> bool {
+    /// thing. Only a test's syscalls do that.
+    fn fakes_readiness(&mut self) -> bool {
         false
     }
 }
@@ -33,7 +33,7 @@ pub(super) trait Calls: Send {
 #[derive(Debug)]
 pub(super) struct Kernel;
 
-impl Calls for Kernel {
+impl Syscalls for Kernel {
     fn recv(&mut self, source: &TcpStream, buffer: &mut [u8]) -> Result<usize> {
         let (_, read) = retry_on_intr(|| rustix::net::recv(source, &mut *buffer, RecvFlags::empty()))?;
         Ok(read)

@@ -10,7 +10,7 @@ use super::stall;
 
 /// One socket of a pair. What is believed ready is tried; only the kernel's "would block" makes it not ready, until epoll tells of a new edge.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(super) struct PolledStream {
     pub(super) stream: TcpStream,
     readable: bool,
     writable: bool,
@@ -19,20 +19,20 @@ pub(super) struct Watched {
     /// The connection is gone, or was shut down both ways.
     broken: bool,
     /// epoll tells when there is room again. Most sockets never lack it, and would only wake their worker when they come to it.
-    room: Room,
+    write_interest: WriteInterest,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Room {
-    Unwatched,
+enum WriteInterest {
+    None,
     /// It lacked room just now, for the first time.
-    Wanted,
-    Watched,
+    Requested,
+    Registered,
 }
 
 const EDGES: EventFlags = EventFlags::IN.union(EventFlags::RDHUP).union(EventFlags::ET);
 
-impl Watched {
+impl PolledStream {
     pub(super) fn new(stream: TcpStream) -> Self {
         Self {
             stream,
@@ -40,7 +40,7 @@ impl Watched {
             writable: true,
             ended: false,
             broken: false,
-            room: Room::Unwatched,
+            write_interest: WriteInterest::None,
         }
     }
 
@@ -48,16 +48,16 @@ impl Watched {
     pub(super) fn connecting(stream: TcpStream) -> Self {
         Self {
             writable: false,
-            room: Room::Watched,
+            write_interest: WriteInterest::Registered,
             ..Self::new(stream)
         }
     }
 
     /// From now on epoll tells of this socket's edges; first of what is there already.
     pub(super) fn watch(&self, epoll: &OwnedFd, token: u64) -> io::Result<()> {
-        let edges = match self.room {
-            Room::Watched => EDGES | EventFlags::OUT,
-            Room::Unwatched | Room::Wanted => EDGES,
+        let edges = match self.write_interest {
+            WriteInterest::Registered => EDGES | EventFlags::OUT,
+            WriteInterest::None | WriteInterest::Requested => EDGES,
         };
         Ok(epoll::add(epoll, &self.stream, EventData::new_u64(token), edges)?)
     }
@@ -85,29 +85,29 @@ impl Watched {
     /// Whether the kernel has sent everything at least once. If not, epoll tells when it has.
     pub(super) fn has_sent_all(&mut self) -> bool {
         if self.writable && stall::ask_for_unsent(&self.stream) {
-            self.lacks_room();
+            self.on_write_blocked();
         }
         self.writable
     }
 
-    fn lacks_room(&mut self) {
+    fn on_write_blocked(&mut self) {
         self.writable = false;
-        if self.room == Room::Unwatched {
-            self.room = Room::Wanted;
+        if self.write_interest == WriteInterest::None {
+            self.write_interest = WriteInterest::Requested;
         }
     }
 
     /// If it lacked room: from now on epoll tells of that, too; first of what has come meanwhile.
-    pub(super) fn watch_for_room(&mut self, epoll: &OwnedFd, token: u64) -> io::Result<()> {
-        if self.room == Room::Wanted {
+    pub(super) fn update_write_interest(&mut self, epoll: &OwnedFd, token: u64) -> io::Result<()> {
+        if self.write_interest == WriteInterest::Requested {
             epoll::modify(epoll, &self.stream, EventData::new_u64(token), EDGES | EventFlags::OUT)?;
-            self.room = Room::Watched;
+            self.write_interest = WriteInterest::Registered;
         }
         Ok(())
     }
 
     /// What epoll told.
-    pub(super) fn told(&mut self, edges: EventFlags) {
+    pub(super) fn on_event(&mut self, edges: EventFlags) {
         let broken = edges.intersects(EventFlags::HUP | EventFlags::ERR);
         self.broken |= broken;
         self.ended |= broken || edges.contains(EventFlags::RDHUP);
@@ -116,7 +116,7 @@ impl Watched {
     }
 
     /// Tries everything anew.
-    pub(super) fn believe_ready(&mut self) {
+    pub(super) fn assume_ready(&mut self) {
         (self.readable, self.writable) = (true, true);
     }
 
@@ -150,7 +150,7 @@ impl Watched {
         }
         let written = would_block(call(&self.stream))?;
         if written.is_none() {
-            self.lacks_room();
+            self.on_write_blocked();
         }
         Ok(written)
     }

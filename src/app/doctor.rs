@@ -1,4 +1,4 @@
-//! The doctor as a process: it looks once, and its report goes to standard output. 0: nothing failed. 1: something did.
+//! `pgnorth doctor`: examines the environment once and prints the report. Exit status: 0 if no check failed, else 1.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use super::{files, patroni_client, workers};
+use super::discovery::patroni_client;
+use super::{files, workers};
 use crate::config::{self, Format};
 use crate::doctor;
 use crate::metrics::Metrics;
 
+/// Examines, prints, and returns the exit status.
 pub(super) async fn run(settings: &config::Doctor) -> Result<ExitCode> {
     let room = files::room(workers(&settings.proxy), &settings.proxy.sources);
     let client = patroni_client(&settings.proxy.finding.patroni_tls, Arc::new(Metrics::new()));
@@ -19,8 +21,8 @@ pub(super) async fn run(settings: &config::Doctor) -> Result<ExitCode> {
         Format::Text => report.to_string(),
         Format::Json => report.json(),
     };
-    // Nobody is left to tell when the stream is closed; the exit code says the same.
-    let _unheard = writeln!(io::stdout(), "{text}");
+    // A closed stdout is no failure of a check; the exit status reports the result.
+    let _unread = writeln!(io::stdout(), "{text}");
     Ok(if report.has_failed() {
         ExitCode::FAILURE
     } else {

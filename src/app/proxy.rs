@@ -1,9 +1,8 @@
-//! The proxy as a process: two runtimes, its listeners, and a shutdown that lets sessions finish.
+//! The proxy as a process: its listeners, its threads, and a shutdown that lets sessions finish.
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, TcpListener};
-use std::process::ExitCode;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +12,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Patience, Shared, Signals, Tasks, ended_early, files, start_discovery, workers};
+use super::discovery::{self, GracePeriods};
+use super::{AppState, Shutdown, Tasks, admin_thread, ended_early, files, workers};
 use crate::admin::{Admin, Operators};
 use crate::command_queue::CommandQueue;
 use crate::config;
@@ -22,32 +22,150 @@ use crate::kubernetes::Access;
 use crate::metrics::Metrics;
 use crate::proxy::{Context, Proxy, RefusalTls, STARTUP, Settings};
 
-pub(super) fn run(settings: &config::Proxy, metrics: Arc<Metrics>, control: &Runtime) -> Result<ExitCode> {
-    let workers = workers(settings);
-    // It keeps time for sessions, which run on workers of their own, and looks names up for them.
-    let traffic = Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("traffic")
-        .enable_all()
-        .build()
-        .context("cannot start the traffic thread")?;
-    let outcome = control.block_on(serve(settings, metrics, workers, traffic.handle()));
-    // Sessions have ended or were forced; a name look-up that hangs must not keep the process.
-    traffic.shutdown_background();
-    outcome
+/// A proxy that accepts clients. [`Bound::run`] completes its shutdown; dropped before that, it ends every session.
+pub struct Bound {
+    /// The address for PostgreSQL clients, with the port that was bound.
+    pub postgres: SocketAddr,
+    /// The address of the admin port, with the port that was bound.
+    pub admin: SocketAddr,
+    state: AppState,
+    drain: Drain,
+    drain_time: Duration,
+    lame_duck: Duration,
+    shutdown: Shutdown,
+    stop_admin: CancellationToken,
+    tasks: Tasks,
+    traffic: Traffic,
 }
 
-async fn serve(settings: &config::Proxy, metrics: Arc<Metrics>, workers: usize, traffic: &Handle) -> Result<ExitCode> {
-    let mut signals = Signals::new().context("cannot listen for signals")?;
-    let shared = Shared::new(metrics);
-    let drain = Drain::default();
-    let mut tasks = Tasks::new();
-    let stop_admin = CancellationToken::new();
+/// The runtime that keeps time for sessions and resolves names for them. Sessions themselves run on workers.
+struct Traffic(Option<Runtime>);
 
+/// Binds the ports and starts the proxy, as `main` does. The calling runtime does the control work and should do nothing else.
+///
+/// # Errors
+/// Returns a text that names the setting that cannot be used, or the resource that is missing.
+pub async fn serve(settings: &config::Proxy, metrics: Arc<Metrics>, shutdown: Shutdown) -> Result<Bound> {
+    let state = AppState::new(metrics);
+    let traffic = Traffic::start()?;
     let admin = Admin::bind(settings.admin).context("cannot serve the admin port (--admin)")?;
+    let session_settings = session_settings(settings, &state.metrics);
+    let proxy = Proxy::bind(&[settings.listen], &session_settings).context("cannot listen for clients (--listen)")?;
+    check_sources(&settings.sources)?;
+    let mut bound = Bound {
+        postgres: proxy.local_addrs()[0],
+        admin: admin.local_addr()?,
+        state,
+        drain: Drain::default(),
+        drain_time: settings.drain,
+        lame_duck: settings.lame_duck,
+        shutdown,
+        stop_admin: CancellationToken::new(),
+        tasks: Tasks::new(),
+        traffic,
+    };
+    bound.start(settings, session_settings, admin, proxy).await?;
+    info!(postgres = %bound.postgres, admin = %bound.admin, "listening");
+    Ok(bound)
+}
+
+impl Bound {
+    /// Starts discovery, the admin port and the proxy.
+    async fn start(&mut self, settings: &config::Proxy, sessions: Settings, admin: Admin, proxy: Proxy) -> Result<()> {
+        let grace = GracePeriods {
+            switchover_hold: settings.switchover_hold,
+            failover_drain: settings.failover_drain,
+        };
+        let access = match &settings.finding.kubernetes {
+            Some(_) => Some(Access::new().await?),
+            None => None,
+        };
+        let refusal_files = settings.refusal.clone().map(|identity| (identity.cert, identity.key));
+        let refusal_tls =
+            RefusalTls::new(refusal_files).context("cannot use the certificate for refusals (--refusal-cert)")?;
+        let (queue, commands) = CommandQueue::new();
+        let operators = match &settings.admin_token_file {
+            Some(file) => Some(Operators::new(file.clone(), queue).await),
+            None => None,
+        };
+        let (state, tasks) = (&self.state, &mut self.tasks);
+        let leader_failures = discovery::start(&settings.finding, access, grace, commands, state, tasks)?;
+        let context = Arc::new(Context {
+            slot: state.slot.clone(),
+            drain: self.drain.clone(),
+            metrics: state.metrics.clone(),
+            recorder: state.recorder.clone(),
+            wait_queue: state.wait_queue.clone(),
+            log_limiter: state.log_limiter.clone(),
+            liveness: state.liveness.clone(),
+            leader_failures,
+            refusal_tls,
+            settings: sessions,
+        });
+        let facts = state.admin_facts(operators, &settings.admin_hosts);
+        let serving = admin_thread::start(admin, facts, self.stop_admin.clone())?;
+        tasks.spawn(async { ("the admin port", serving.await) });
+        let proxying = self.traffic.handle().spawn(proxy.run(context));
+        tasks.spawn(async { ("the proxy", proxied(proxying).await) });
+        Ok(())
+    }
+
+    /// Serves until a shutdown is requested, then lets sessions finish.
+    ///
+    /// # Errors
+    /// Returns the cause if a long-lived task ends before that.
+    pub async fn run(mut self) -> Result<()> {
+        tokio::select! {
+            by = self.shutdown.requested() => info!(by, "shutdown requested"),
+            Some(task) = self.tasks.join_next() => return Err(ended_early(task)),
+        }
+        let finishing = finish(
+            &self.state,
+            &self.drain,
+            self.traffic.handle(),
+            &mut self.shutdown,
+            self.lame_duck,
+            self.drain_time,
+        );
+        tokio::select! {
+            () = finishing => {}
+            Some(task) = self.tasks.join_next() => return Err(ended_early(task)),
+        }
+        self.stop_admin.cancel();
+        Ok(())
+    }
+}
+
+impl Traffic {
+    fn start() -> Result<Self> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("traffic")
+            .enable_all()
+            .build()
+            .context("cannot start the traffic thread")?;
+        Ok(Self(Some(runtime)))
+    }
+
+    fn handle(&self) -> &Handle {
+        self.0.as_ref().expect("the runtime is taken on drop only").handle()
+    }
+}
+
+impl Drop for Traffic {
+    /// Does not wait: sessions have ended or were forced, and a name look-up that hangs must not keep the process.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn session_settings(settings: &config::Proxy, metrics: &Metrics) -> Settings {
+    let workers = workers(settings);
     let ports = files::local_ports(&settings.sources);
-    shared.metrics.local_ports.set(i64::try_from(ports).unwrap_or(i64::MAX));
-    let session_settings = Settings {
+    metrics.local_ports.set(i64::try_from(ports).unwrap_or(i64::MAX));
+    Settings {
         startup: STARTUP,
         hold: settings.hold,
         connect_timeout: settings.connect_timeout,
@@ -57,89 +175,54 @@ async fn serve(settings: &config::Proxy, metrics: Arc<Metrics>, workers: usize, 
         sources: settings.sources.clone(),
         max_sessions: files::make_room(settings.max_sessions, workers, ports),
         workers,
-    };
-    let proxy = Proxy::bind(&[settings.listen], &session_settings).context("cannot listen for clients (--listen)")?;
-    check_sources(&settings.sources)?;
-    let (postgres, admin_address) = (proxy.local_addrs()[0], admin.local_addr()?);
-    let patience = Patience {
-        switchover_hold: settings.switchover_hold,
-        failover_drain: settings.failover_drain,
-    };
-    let access = match &settings.finding.kubernetes {
-        Some(_) => Some(Access::new().await?),
-        None => None,
-    };
-    let refusal_files = settings.refusal.clone().map(|identity| (identity.cert, identity.key));
-    let refusal_tls =
-        RefusalTls::new(refusal_files).context("cannot use the certificate for refusals (--refusal-cert)")?;
-    let (queue, commands) = CommandQueue::new();
-    let operators = match &settings.admin_token_file {
-        Some(file) => Some(Operators::new(file.clone(), queue).await),
-        None => None,
-    };
-    let leader_failures = start_discovery(&settings.finding, access, patience, commands, &shared, &mut tasks)?;
-    let context = Arc::new(Context {
-        slot: shared.slot.clone(),
-        drain: drain.clone(),
-        metrics: shared.metrics.clone(),
-        recorder: shared.recorder.clone(),
-        wait_queue: shared.wait_queue.clone(),
-        log_limiter: shared.log_limiter.clone(),
-        liveness: shared.liveness.clone(),
-        leader_failures,
-        refusal_tls,
-        settings: session_settings,
-    });
-    let facts = shared.admin_facts(operators, &settings.admin_hosts);
-    let serving = super::admin::serve(admin, facts, stop_admin.clone())?;
-    tasks.spawn(async { ("the admin port", serving.await) });
-    let proxying = traffic.spawn(proxy.run(context));
-    tasks.spawn(async { ("the proxy", proxied(proxying).await) });
-    info!(%postgres, admin = %admin_address, "listening");
-
-    tokio::select! {
-        signal = signals.next() => info!(signal, "asked to end"),
-        Some(task) = tasks.join_next() => return Err(ended_early(task)),
     }
-    tokio::select! {
-        () = shut_down(settings, &shared, &drain, traffic, &mut signals) => {}
-        Some(task) = tasks.join_next() => return Err(ended_early(task)),
-    }
-    stop_admin.cancel();
-    Ok(ExitCode::SUCCESS)
 }
 
-/// The kernel acts on its timeout only at the retransmission after it (measured: 10.4 s for 10 s). It gets less, so that the setting is a bound.
+/// Returns a shorter timeout for the kernel, which acts only at the retransmission after it (measured: 10.4 s for 10 s), so that the setting is a bound.
 fn kernel_timeout(timeout: Duration) -> Duration {
     timeout * 9 / 10
 }
 
-/// Otherwise every dial from such an address would fail, and clients would wait for a leader that is well.
+/// Checks that this host has each source address. Otherwise every dial from it would fail, and clients would wait for a healthy leader.
 fn check_sources(sources: &[IpAddr]) -> Result<()> {
     for source in sources {
-        TcpListener::bind((*source, 0))
-            .with_context(|| format!("cannot reach leaders from {source} (--source): this host has no such address"))?;
+        TcpListener::bind((*source, 0)).with_context(|| {
+            format!(
+                "cannot dial leaders from {source}: this host has no such address; correct --source (PGNORTH_SOURCE)"
+            )
+        })?;
     }
     Ok(())
 }
 
-/// Not ready; accept on while endpoints catch up; then let sessions finish, while the leader is still followed. A second signal cuts each wait short.
-async fn shut_down(settings: &config::Proxy, shared: &Shared, drain: &Drain, traffic: &Handle, signals: &mut Signals) {
-    shared.readiness.shutting_down();
-    info!(lame_duck = ?settings.lame_duck, "no longer ready; still accepting, while load balancers take notice");
+/// Reports not ready and still accepts while load balancers catch up; then lets sessions finish, while discovery still follows the leader.
+/// Each further request cuts the present phase short.
+async fn finish(
+    state: &AppState,
+    drain: &Drain,
+    traffic: &Handle,
+    shutdown: &mut Shutdown,
+    lame_duck: Duration,
+    drain_time: Duration,
+) {
+    state.readiness.shutting_down();
+    info!(
+        ?lame_duck,
+        "not ready; still accepting clients while load balancers take notice (--lame-duck)"
+    );
     let second = tokio::select! {
-        () = tokio::time::sleep(settings.lame_duck) => false,
-        _ = signals.next() => true,
+        () = tokio::time::sleep(lame_duck) => false,
+        _ = shutdown.requested() => true,
     };
     drain.stop_accepting();
-    let patience = if second { Duration::ZERO } else { settings.drain };
-    info!(drain = ?patience, "no longer accepting; open sessions may finish");
+    let patience = if second { Duration::ZERO } else { drain_time };
+    info!(drain = ?patience, "no longer accepting clients; open sessions may finish (--drain)");
     let finishing = drain.clone();
     let mut finishing = traffic.spawn(async move { finishing.finish(patience).await });
     let forced = tokio::select! {
         forced = &mut finishing => forced,
-        _ = signals.next() => {
-            info!("asked to end again: ending at once");
+        _ = shutdown.requested() => {
+            info!("shutdown requested again: ending open sessions now");
             drain.force();
             finishing.await
         }
@@ -148,9 +231,9 @@ async fn shut_down(settings: &config::Proxy, shared: &Shared, drain: &Drain, tra
         Ok(0) => info!("every session finished"),
         Ok(sessions) => warn!(
             sessions,
-            "the drain is over: sessions that were still open have been ended"
+            "the drain time is over (--drain): pgnorth ended the sessions that were still open"
         ),
-        Err(error) => warn!(%error, "the drain failed"),
+        Err(error) => warn!(%error, "waiting for sessions failed; this is a defect in pgnorth"),
     }
 }
 

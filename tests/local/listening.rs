@@ -1,43 +1,74 @@
-//! One listener for IPv6 and IPv4.
+//! pgnorth in the process of a test, by the function that `main` calls; and one listener for IPv6 and IPv4.
 
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 
-use pgnorth::proxy::{Context, Proxy, RefusalTls};
+use pgnorth::app::{Bound, Shutdown, ShutdownTrigger, serve};
+use pgnorth::config::{Job, Settings};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::support::{Backend, Rig, settings, within};
+use super::fake_cluster::Session;
+use super::fake_patroni::FakeMember;
+use super::support::{Backend, Rig, until, within};
+
+/// Starts pgnorth in this process, as `main` does, in front of one member that leads.
+async fn serve_in_process(listen: &str) -> (FakeMember, Bound, ShutdownTrigger) {
+    let member = FakeMember::start("a").await;
+    member.is_primary(1);
+    member.lists(&[&member]);
+    let patroni = format!("http://{}", member.rest);
+    let flags = [
+        "--listen",
+        listen,
+        "--admin",
+        "127.0.0.1:0",
+        "--lame-duck",
+        "0s",
+        "--patroni",
+        &patroni,
+    ];
+    let arguments = ["pgnorth"].iter().chain(&flags).map(OsString::from);
+    let Job::Proxy(settings) = Settings::read(arguments, |_| None).unwrap().job else {
+        panic!("no subcommand is the proxy");
+    };
+    let (trigger, shutdown) = Shutdown::new();
+    let bound = within("pgnorth listens", serve(&settings, Default::default(), shutdown));
+    (member, bound.await.unwrap(), trigger)
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_address_for_all_takes_clients_of_both_families() {
-    let (rig, backend) = Rig::routed().await;
-    let proxy = Proxy::bind(&["[::]:0".parse().unwrap()], &settings()).unwrap();
-    let bound = proxy.local_addrs()[0];
-    tokio::spawn(proxy.run(Arc::new(Context {
-        slot: rig.slot.clone(),
-        drain: rig.drain.clone(),
-        metrics: rig.metrics.clone(),
-        recorder: Arc::new(pgnorth::recorder::Recorder::new(Default::default())),
-        wait_queue: Arc::default(),
-        liveness: Default::default(),
-        log_limiter: Default::default(),
-        leader_failures: tokio::sync::mpsc::channel(1).0,
-        refusal_tls: RefusalTls::new(None).unwrap(),
-        settings: settings(),
-    })));
-    let mut targets = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, bound.port()))];
+    let (_member, bound, trigger) = serve_in_process("[::]:0").await;
+    let mut targets = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, bound.postgres.port()))];
     // On a host without IPv6 the fallback has bound IPv4 only.
-    if bound.is_ipv6() {
-        targets.push(SocketAddr::from((Ipv6Addr::LOCALHOST, bound.port())));
+    if bound.postgres.is_ipv6() {
+        targets.push(SocketAddr::from((Ipv6Addr::LOCALHOST, bound.postgres.port())));
     }
+    let running = tokio::spawn(bound.run());
     for target in targets {
         let mut client = within("a client connects", TcpStream::connect(target)).await.unwrap();
         // A client that says nothing is not dialled for.
         client.write_all(b"?").await.unwrap();
-        backend.accept().await;
-        drop(client);
+        assert_eq!(Session::of(client).await.member, "a", "{target}");
     }
+    trigger.request("the test");
+    within("the shutdown ends", running).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pgnorth_in_another_process_drains_when_its_trigger_says_so() {
+    let (_member, bound, trigger) = serve_in_process("127.0.0.1:0").await;
+    let address = bound.postgres;
+    let running = tokio::spawn(bound.run());
+    let mut client = within("a client connects", TcpStream::connect(address)).await.unwrap();
+    client.write_all(b"?").await.unwrap();
+    let mut session = Session::of(client).await;
+    trigger.request("the test");
+    until("it accepts no longer", || std::net::TcpListener::bind(address).is_ok()).await;
+    session.lives().await;
+    drop(session);
+    within("the shutdown ends", running).await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,30 @@
+//! Serves the admin port on a thread of its own, so that its readers take no time from discovery.
+
+use std::sync::Arc;
+use std::thread;
+
+use anyhow::{Context as _, Result, anyhow};
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{Admin, Facts};
+
+/// Starts the thread. The returned future completes when serving has ended, which it does not before `stop`.
+pub(super) fn start(admin: Admin, facts: Facts, stop: CancellationToken) -> Result<impl Future<Output = Result<()>>> {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the admin thread")?;
+    let (sender, outcome) = oneshot::channel();
+    thread::Builder::new()
+        .name("admin".to_owned())
+        .spawn(move || {
+            let served = runtime.block_on(admin.run(Arc::new(facts), stop));
+            // A name look-up or a file that hangs must not keep the process.
+            runtime.shutdown_background();
+            let _process_may_be_ending = sender.send(served);
+        })
+        .context("cannot start the admin thread")?;
+    Ok(async { Ok(outcome.await.map_err(|_| anyhow!("the admin thread panicked"))??) })
+}

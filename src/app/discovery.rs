@@ -1,0 +1,154 @@
+//! Starts discovery: its sources, and the loop that they feed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+use tokio::sync::{mpsc, watch};
+
+use super::{AppState, Tasks, no_error};
+use crate::command_queue::PendingCommand;
+use crate::config::{self, Finding, PatroniTls};
+use crate::discovery::Discovery;
+use crate::discovery::kubernetes::Kubernetes;
+use crate::discovery::patroni::{Client, ClusterPoller, Plan, Prober, TlsError, TlsFiles};
+use crate::events::Events;
+use crate::kubernetes::Access;
+use crate::leader::decide::Policy;
+use crate::leader::observation::Observation;
+use crate::leader::{LeaderFailure, base_url};
+use crate::metrics::Metrics;
+
+/// Observations that may wait; a full channel only slows its sources.
+const OBSERVATIONS: usize = 1024;
+/// Reported failures of the leader that may wait. One that does not fit is dropped: one is as good as many.
+const LEADER_FAILURES: usize = 16;
+/// Without a lock to watch, pgnorth asks members each second with a deadline of one: an older report went unconfirmed twice.
+const REPORT_LIFE: Duration = Duration::from_secs(3);
+/// The interval at which histograms merge their observations.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// How long discovery spares clients and sessions in a planned change.
+#[derive(Default)]
+pub(super) struct GracePeriods {
+    /// How long an announced switchover may hold new clients.
+    pub(super) switchover_hold: Duration,
+    /// How long sessions may go on to a leader that released the lock cleanly.
+    pub(super) failover_drain: Duration,
+}
+
+/// Starts the sources and the loop that they feed. Returns where the proxy reports failures of the leader.
+pub(super) fn start(
+    finding: &Finding,
+    access: Option<Arc<Access>>,
+    grace: GracePeriods,
+    commands: mpsc::Receiver<PendingCommand>,
+    state: &AppState,
+    tasks: &mut Tasks,
+) -> Result<mpsc::Sender<LeaderFailure>> {
+    let (claims, observations) = mpsc::channel(OBSERVATIONS);
+    let (failures, leader_failures) = mpsc::channel(LEADER_FAILURES);
+    let (plan, planned) = watch::channel(Plan::default());
+    let objects = finding.kubernetes.as_ref().map(config::Kubernetes::objects);
+    if let Some(name) = objects.as_ref().or(finding.scope.as_ref()) {
+        state.metrics.cluster_is(name);
+    }
+    let events = match finding.kubernetes.as_ref().zip(access) {
+        Some((settings, access)) => start_kubernetes(settings, access, claims.clone(), state, tasks),
+        None => Events::default(),
+    };
+    start_patroni(finding, planned, claims, state, tasks)?;
+    let discovery = Discovery {
+        slot: state.slot.clone(),
+        metrics: state.metrics.clone(),
+        recorder: state.recorder.clone(),
+        events,
+        log_limiter: state.log_limiter.clone(),
+        readiness: state.readiness.clone(),
+        policy: Policy {
+            switchover_hold: grace.switchover_hold,
+            report_life: REPORT_LIFE,
+        },
+        failover_drain: grace.failover_drain,
+        scope: finding.scope.clone(),
+        citus_group: finding.kubernetes.as_ref().and_then(|settings| settings.citus_group),
+        observations,
+        leader_failures,
+        commands,
+        plan,
+        seen: state.view.clone(),
+    };
+    tasks.spawn(async { ("discovery", no_error(discovery.run()).await) });
+    let metrics = state.metrics.clone();
+    tasks.spawn(async { ("the upkeep of metrics", no_error(upkeep(metrics)).await) });
+    let beat = state.liveness.watch("control");
+    tasks.spawn(async { ("the control thread's beat", no_error(beat.keep_beating()).await) });
+    Ok(failures)
+}
+
+/// Starts the watches, and the writer of Events if pgnorth runs in a pod.
+fn start_kubernetes(
+    settings: &config::Kubernetes,
+    access: Arc<Access>,
+    claims: mpsc::Sender<Observation>,
+    state: &AppState,
+    tasks: &mut Tasks,
+) -> Events {
+    let mut events = Events::default();
+    if let Some(pod) = &settings.pod {
+        let (handle, writer) = Events::of(pod.clone());
+        events = handle;
+        let writing = writer.run(access.clone());
+        tasks.spawn(async { ("the writer of Kubernetes Events", no_error(writing).await) });
+    }
+    let source = Kubernetes::new(
+        access,
+        &settings.objects(),
+        settings.namespace.as_deref(),
+        &settings.selector,
+        state.log_limiter.clone(),
+    );
+    let watching = source.run(claims);
+    tasks.spawn(async { ("the Kubernetes watches", no_error(watching).await) });
+    events
+}
+
+/// Starts the tasks that ask Patroni's REST API: the prober, and the poller of `/cluster` if members are named.
+fn start_patroni(
+    finding: &Finding,
+    plan: watch::Receiver<Plan>,
+    claims: mpsc::Sender<Observation>,
+    state: &AppState,
+    tasks: &mut Tasks,
+) -> Result<()> {
+    let client = patroni_client(&finding.patroni_tls, state.metrics.clone())
+        .context("cannot use the TLS files for Patroni's REST API (--patroni-ca, --patroni-cert, --patroni-key)")?;
+    if !finding.patroni.is_empty() {
+        let seeds: Result<Vec<_>, _> = finding.patroni.iter().map(|url| base_url(url.as_str())).collect();
+        let seeds = seeds.map_err(|why| anyhow!("a URL of --patroni {why}"))?;
+        let (client, plan, limiter) = (client.clone(), plan.clone(), state.log_limiter.clone());
+        let poller = ClusterPoller::new(client, seeds, plan, limiter, claims.clone());
+        tasks.spawn(async { ("the poller of /cluster", no_error(poller.run()).await) });
+    }
+    let prober = Prober::new(client, plan, claims);
+    tasks.spawn(async { ("the prober", no_error(prober.run()).await) });
+    Ok(())
+}
+
+/// Returns the client for Patroni's REST API.
+pub(super) fn patroni_client(tls: &PatroniTls, metrics: Arc<Metrics>) -> Result<Client, TlsError> {
+    let identity = tls.identity.as_ref();
+    let files = TlsFiles {
+        ca: tls.ca.clone(),
+        identity: identity.map(|identity| (identity.cert.clone(), identity.key.clone())),
+    };
+    Client::new(files, metrics)
+}
+
+/// Keeps the histograms' memory flat without scrapes.
+async fn upkeep(metrics: Arc<Metrics>) {
+    loop {
+        tokio::time::sleep(UPKEEP).await;
+        metrics.upkeep();
+    }
+}

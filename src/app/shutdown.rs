@@ -1,0 +1,99 @@
+//! Requests to shut down: from signals in pgnorth's own process, from a [`ShutdownTrigger`] anywhere else.
+
+use std::future::pending;
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing::info;
+
+/// Requests that may wait. Each later one only cuts a phase of the shutdown short.
+const CAPACITY: usize = 8;
+
+/// Receives requests to shut down. The first begins the shutdown; each later one cuts its current phase short.
+#[derive(Debug)]
+pub struct Shutdown(mpsc::Receiver<&'static str>);
+
+/// Requests a shutdown. Clones share it.
+#[derive(Clone, Debug)]
+pub struct ShutdownTrigger(mpsc::Sender<&'static str>);
+
+impl Shutdown {
+    /// Returns a trigger and the end that [`serve`](super::serve) takes. Without a trigger left, no request can come.
+    pub fn new() -> (ShutdownTrigger, Self) {
+        let (sender, receiver) = mpsc::channel(CAPACITY);
+        (ShutdownTrigger(sender), Self(receiver))
+    }
+
+    /// Takes over the process's signals. Each SIGTERM or SIGINT is a request.
+    ///
+    /// # Errors
+    /// Returns the system's error if a signal handler cannot be installed.
+    pub(super) fn on_signals() -> io::Result<Self> {
+        let mut signals = Signals::new()?;
+        let (trigger, shutdown) = Self::new();
+        tokio::spawn(async move {
+            loop {
+                trigger.request(signals.next().await);
+            }
+        });
+        Ok(shutdown)
+    }
+
+    /// Waits for the next request and returns what made it. Cancel-safe.
+    pub(super) async fn requested(&mut self) -> &'static str {
+        match self.0.recv().await {
+            Some(by) => by,
+            None => pending().await,
+        }
+    }
+}
+
+impl ShutdownTrigger {
+    /// Requests a shutdown; the log names `by` as what requested it.
+    pub fn request(&self, by: &'static str) {
+        // A full queue holds more requests than a shutdown has phases.
+        let _enough_are_queued = self.0.try_send(by);
+    }
+}
+
+/// The signals that a process of pgnorth handles: SIGTERM (Kubernetes, systemd) and SIGINT (Ctrl-C) request a shutdown.
+/// SIGHUP, SIGUSR1 and SIGUSR2 mean "reload" or "reopen the log" elsewhere; unhandled, they would kill the process.
+struct Signals {
+    term: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    user: [Signal; 2],
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            user: [
+                signal(SignalKind::user_defined1())?,
+                signal(SignalKind::user_defined2())?,
+            ],
+        })
+    }
+
+    /// Waits for the next signal that requests a shutdown, and returns its name. Cancel-safe.
+    async fn next(&mut self) -> &'static str {
+        loop {
+            let [user_1, user_2] = &mut self.user;
+            let signal = tokio::select! {
+                _ = self.term.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hangup.recv() => "SIGHUP",
+                _ = user_1.recv() => "SIGUSR1",
+                _ = user_2.recv() => "SIGUSR2",
+            };
+            info!(
+                signal,
+                "signal ignored: pgnorth reads its settings at start only, and logs to stderr"
+            );
+        }
+    }
+}

@@ -202,13 +202,13 @@ pub fn come_and_go_regardless<'a>(address: SocketAddr) -> Load<'a> {
     })
 }
 
-/// Connects, has its start-up answered, closes; and again.
+/// Connects, has its start-up answered, terminates; and again.
 pub fn come_and_go<'a>(address: SocketAddr) -> Load<'a> {
     Box::new(move |phase| {
         let mut tally = Tally::with_room();
         while !phase.is_over() {
             let started = Instant::now();
-            drop(session::open(address, Trade::Answer)?);
+            session::open(address, Trade::Answer).and_then(session::terminate)?;
             if phase.is_counted() {
                 tally.count(started, Instant::now());
             }

@@ -17,9 +17,9 @@ pub enum Workload {
     PingPong1,
     /// 64 sessions, each with one question under way
     PingPong64,
-    /// Connect, start-up and its answer, close; 8 clients at once
+    /// Connect, start-up and its answer, Terminate; 8 clients at once
     Connect,
-    /// The same for 60 s, to a backend across a veth pair, with the kernel's default ports; clients say that they terminate
+    /// The same for 60 s, to a backend across a veth pair, with the kernel's default ports
     ConnectFar,
     /// 4,000 sessions that asked once and then say nothing
     Idle,
@@ -100,7 +100,7 @@ impl Workload {
             Self::BulkDown8 => "bulk down, 8 streams",
             Self::PingPong1 => "ping-pong, all on one core",
             Self::PingPong64 => "ping-pong, 64 sessions",
-            Self::Connect => "connect, start-up, close",
+            Self::Connect => "connect, start-up, terminate",
             Self::ConnectFar => "connect for 60 s over a network",
             Self::Idle => "4,000 idle sessions",
             Self::SmallBesideBulk => "8 ping-pongs beside 2 bulk streams",

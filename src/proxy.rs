@@ -171,7 +171,6 @@ impl Proxy {
                 executor.spawn(async move {
                     accepting.await;
                     drop(tracked);
-                    None
                 });
             });
         }

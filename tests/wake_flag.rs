@@ -1,18 +1,23 @@
-//! What lets a worker sleep, under a model checker: every interleaving of the threads is tried.
+//! The flag that wakes a worker, under a model checker, which tries every interleaving of the threads.
 
 #![allow(clippy::unwrap_used)]
 
-use loom::sync::atomic::{AtomicU8, Ordering};
 use loom::sync::{Arc, Mutex, Notify};
 use loom::thread;
 
-// The product's own file, with loom's atomic in the place of std's.
-#[path = "../src/proxy/forward/wake_flag.rs"]
+// The wake flag imports its atomic from here.
+mod atomic {
+    pub(crate) use loom::sync::atomic::{AtomicU8, Ordering};
+}
+
+// The product's own file.
+#[path = "../src/proxy/forward/executor/wake_flag.rs"]
 mod wake_flag;
 
 use wake_flag::WakeFlag;
 
-/// A worker's mailbox, with loom's stand-in for an eventfd: alarms before the worker waits are not lost, and several count as one.
+/// A worker's mailbox, with loom's counterpart of an eventfd: signals before the worker waits are not lost, and several
+/// count as one.
 struct Mailbox {
     messages: Mutex<Vec<(usize, usize)>>,
     wake_flag: WakeFlag,
@@ -20,7 +25,7 @@ struct Mailbox {
 }
 
 #[test]
-fn no_message_of_two_senders_is_left_lying() {
+fn no_message_of_two_senders_is_lost() {
     loom::model(|| exchange(&[1, 1]));
 }
 
@@ -29,7 +34,7 @@ fn the_messages_of_one_sender_stay_in_order() {
     loom::model(|| exchange(&[3]));
 }
 
-/// Each sender posts so many messages; one thread takes them all, and sleeps in between where it may.
+/// Each sender posts its count of messages; one thread takes all of them, and sleeps in between if it may.
 fn exchange(senders: &[usize]) {
     let mailbox = Arc::new(Mailbox {
         messages: Mutex::default(),
@@ -48,7 +53,7 @@ fn exchange(senders: &[usize]) {
         });
     }
     let mut got: Vec<(usize, usize)> = Vec::new();
-    // A message for which nobody wakes the worker would leave it asleep for ever, which loom reports as a deadlock.
+    // A message without a wake-up would leave the worker asleep for ever, which loom reports as a deadlock.
     while got.len() < senders.iter().sum() {
         if mailbox.wake_flag.try_sleep() {
             mailbox.eventfd.wait();

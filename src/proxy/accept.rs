@@ -69,7 +69,12 @@ fn begin(
     let drain = shared.context.drain.clone();
     match executor.socket(client) {
         Ok(client) => {
-            let pending = Pending::new(client, peer, shared);
+            let pending = Pending {
+                client,
+                peer,
+                shared,
+                executor: executor.clone(),
+            };
             executor.spawn(drain.track(pending.run(admission)));
         }
         Err(error) => {

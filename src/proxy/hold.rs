@@ -115,7 +115,7 @@ pub(super) async fn wait(
     };
     tokio::select! {
         biased;
-        () = client.left() => Err(Ending::ClientLeft),
+        () = client.closed() => Err(Ending::ClientLeft),
         admitted = admitted => Ok(admitted),
         ending = expired(slot, since, deadline) => Err(ending),
     }
@@ -159,7 +159,7 @@ pub(super) async fn pause(
     let until = (Instant::now() + pause).min(deadline);
     tokio::select! {
         biased;
-        () = client.left() => Err(Ending::ClientLeft),
+        () = client.closed() => Err(Ending::ClientLeft),
         () = slot.superseded(snapshot) => Ok(()),
         () = sleep_until(until) => if until < deadline { Ok(()) } else { Err(Ending::HoldExpired) },
     }
@@ -184,7 +184,7 @@ pub(super) async fn pause_in_crowd(
     };
     tokio::select! {
         biased;
-        () = client.left() => Err(Ending::ClientLeft),
+        () = client.closed() => Err(Ending::ClientLeft),
         () = paused => Ok(true),
         () = sleep_until(until) => Ok(false),
     }

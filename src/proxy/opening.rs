@@ -12,7 +12,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::forward::Socket;
+use super::forward::{Socket, Transferred};
 use super::hold::DialPermit;
 use super::login::Login;
 
@@ -91,7 +91,7 @@ pub(super) enum OpeningError {
 pub(super) struct Opening {
     received: Vec<u8>,
     answered: bool,
-    moved: (u64, u64),
+    transferred: Transferred,
     /// What is left of the login, where the leader's first answer does not end it.
     login: Option<Login>,
     /// The client had to wait, so it is one of many that are let go together.
@@ -166,8 +166,8 @@ impl Opening {
     }
 
     /// Bytes delivered to the leader that took the client, and to the client.
-    pub(super) fn moved(&self) -> (u64, u64) {
-        self.moved
+    pub(super) fn transferred(&self) -> Transferred {
+        self.transferred
     }
 
     /// Passes the opening between both until the leader has answered, or until it is clear that there is nothing to look at; all the rest is for the relay.
@@ -187,7 +187,7 @@ impl Opening {
                 Some(Packet::Encryption | Packet::Session) => ask(client, leader, permit, self.insists).await?,
                 Some(Packet::Cancel) | None => Vec::new(),
             };
-            self.moved.0 += self.received.len() as u64;
+            self.transferred.to_leader += self.received.len() as u64;
             let sent = std::mem::take(&mut self.received);
             if packet == Some(Packet::Encryption) && answer == [NO] {
                 // Declined: the client begins anew in plaintext, with any leader.
@@ -236,7 +236,7 @@ impl Opening {
                         if leader.send(&said).await.is_err() {
                             return;
                         }
-                        self.moved.0 += said.len() as u64;
+                        self.transferred.to_leader += said.len() as u64;
                     }
                     _ => return,
                 },
@@ -288,7 +288,7 @@ impl Opening {
     /// To the client; one that is gone is the relay's business.
     async fn pass_on(&mut self, answer: &[u8], client: &Socket) {
         if client.send(answer).await.is_ok() {
-            self.moved.1 += answer.len() as u64;
+            self.transferred.to_client += answer.len() as u64;
         }
     }
 }
@@ -306,7 +306,7 @@ async fn ask(
         tokio::select! {
             biased;
             answer = &mut answer => return answer,
-            () = client.left() => return Ok(Vec::new()),
+            () = client.closed() => return Ok(Vec::new()),
             () = &mut timeout, if permit.is_some() => *permit = None,
         }
     }

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::Shared;
-use super::forward::{Pair, Socket};
+use super::forward::{Executor, Socket};
 use super::opening::{Opening, Purpose};
 use super::refuse::{SqlState, refuse, tell_at_once};
 use super::session::{Admission, Forwarded, Session};
@@ -110,26 +110,27 @@ impl Drop for PendingEntry<'_> {
 }
 
 /// A client that was accepted.
-#[derive(Debug)]
 pub(super) struct Pending {
-    client: Socket,
-    peer: SocketAddr,
-    shared: Arc<Shared>,
+    pub(super) client: Socket,
+    pub(super) peer: SocketAddr,
+    pub(super) shared: Arc<Shared>,
+    pub(super) executor: Executor<Forwarded>,
 }
 
 impl Pending {
-    pub(super) fn new(client: Socket, peer: SocketAddr, shared: Arc<Shared>) -> Self {
-        Self { client, peer, shared }
-    }
-
     /// Reads the first packet, and does what it asks for: a session, which may become a pair, or a cancellation.
-    pub(super) async fn run(self, admission: Admission) -> Option<Pair<Forwarded>> {
+    pub(super) async fn run(self, admission: Admission) {
         let mut opening = Opening::default();
         let ending = match self.first_packet(&mut opening, &admission.connection).await {
             Ok(Purpose::Cancel) => self.cancel(&opening).await,
             Ok(Purpose::Session) => match self.shared.session_permits.clone().try_acquire_owned() {
                 Ok(session_permit) => {
-                    let session = Session::new(self.client, self.peer, self.shared);
+                    let session = Session {
+                        client: self.client,
+                        peer: self.peer,
+                        shared: self.shared,
+                        executor: self.executor,
+                    };
                     return session.run(opening, admission, session_permit).await;
                 }
                 Err(_) => Ending::Full,
@@ -140,7 +141,6 @@ impl Pending {
         self.shared.context.metrics.ended(ending);
         debug!(peer = %self.peer, %ending, "connection ended without a session");
         self.say_why(ending, opening).await;
-        None
     }
 
     async fn first_packet(&self, opening: &mut Opening, connection: &ConnectionPermit) -> Result<Purpose, Ending> {

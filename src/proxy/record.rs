@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::Context;
-use super::forward::Socket;
+use super::forward::{Socket, Transferred};
 use crate::ending::Ending;
 use crate::leader::Leader;
 use crate::metrics::SessionState;
@@ -87,8 +87,8 @@ impl Record {
         self.observe_hold(Instant::now());
     }
 
-    /// `moved`: bytes delivered to the leader, and to the client.
-    pub(super) fn end(self, ending: Ending, moved: (u64, u64)) {
+    /// Counts and logs the end of the session.
+    pub(super) fn end(self, ending: Ending, transferred: Transferred) {
         self.context.metrics.ended(ending);
         let reached = self.reached.as_ref();
         debug!(
@@ -96,8 +96,8 @@ impl Record {
             leader = reached.map(|reached| tracing::field::display(&reached.leader)),
             leader_side = reached.and_then(|reached| reached.leader_side).map(tracing::field::display),
             %ending,
-            bytes_to_leader = moved.0,
-            bytes_to_client = moved.1,
+            bytes_to_leader = transferred.to_leader,
+            bytes_to_client = transferred.to_client,
             reached_after = reached.map(|reached| tracing::field::debug(reached.at.duration_since(self.begun))),
             lasted = ?self.begun.elapsed(),
             "session ended"

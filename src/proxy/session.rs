@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 
 use super::buffers::Share;
 use super::connect::{DialError, connect};
-use super::forward::{Finish, Finished, Owner, Pair, SessionCount, Side, Socket};
+use super::forward::{Executor, Finish, Finished, Owner, SessionCount, Side, Socket, Transferred};
 use super::hold::{self, CROWD_TIMEOUT, DialPermit};
 use super::opening::{Opening, OpeningError};
 use super::pending::ConnectionPermit;
@@ -42,11 +42,11 @@ const NO_CONNECTION: &str = "the leader has no connection free";
 const BREAKS: u32 = 2;
 
 /// A client whose first packet is here and wants a session, admitted below --max-sessions.
-#[derive(Debug)]
 pub(super) struct Session {
-    client: Socket,
-    peer: SocketAddr,
-    shared: Arc<Shared>,
+    pub(super) client: Socket,
+    pub(super) peer: SocketAddr,
+    pub(super) shared: Arc<Shared>,
+    pub(super) executor: Executor<Forwarded>,
 }
 
 /// A leader that took the client.
@@ -62,7 +62,7 @@ struct Reached {
 pub(super) struct Forwarded {
     record: Record,
     /// Bytes of the opening.
-    first: (u64, u64),
+    opening: Transferred,
     target: Target,
     _share: Share,
     _session_permit: OwnedSemaphorePermit,
@@ -117,17 +117,8 @@ enum Close {
 }
 
 impl Session {
-    pub(super) fn new(client: Socket, peer: SocketAddr, shared: Arc<Shared>) -> Self {
-        Self { client, peer, shared }
-    }
-
     /// The session until its client has a leader, which makes it a pair, or has none to hope for.
-    pub(super) async fn run(
-        self,
-        mut opening: Opening,
-        admission: Admission,
-        session_permit: OwnedSemaphorePermit,
-    ) -> Option<Pair<Forwarded>> {
+    pub(super) async fn run(self, mut opening: Opening, admission: Admission, session_permit: OwnedSemaphorePermit) {
         let context = &self.shared.context;
         let mut record = Record::open(context.clone(), self.peer);
         let forced = context.drain.forced();
@@ -137,40 +128,44 @@ impl Session {
             reached = self.reach(&mut opening, &mut record) => reached,
         };
         match reached {
-            Ok(reached) => Some(self.pair(reached, &opening, record, (admission, session_permit))),
+            Ok(reached) => self.forward(reached, &opening, record, (admission, session_permit)),
             Err(no_leader) => {
                 record.gave_up();
                 let ending = no_leader.ending;
                 // Before the client is told: who reads the error finds its ending in the metrics.
-                record.end(ending, opening.moved());
+                record.end(ending, opening.transferred());
                 self.refuse(no_leader, opening.into_received()).await;
-                None
             }
         }
     }
 
     /// From now on the worker moves its bytes; closing and recording is [`Forwarded`]'s business.
-    fn pair(
+    fn forward(
         self,
         reached: Reached,
         opening: &Opening,
         record: Record,
         (admission, session_permit): (Admission, OwnedSemaphorePermit),
-    ) -> Pair<Forwarded> {
-        let Self { client, shared, .. } = self;
-        let first = opening.moved();
-        shared.traffic.to_leader.inc_by(first.0);
-        shared.traffic.to_client.inc_by(first.1);
+    ) {
+        let Self {
+            client,
+            shared,
+            executor,
+            ..
+        } = self;
+        let opening = opening.transferred();
+        shared.traffic.to_leader.inc_by(opening.to_leader);
+        shared.traffic.to_client.inc_by(opening.to_client);
         let forwarded = Forwarded {
             _tracked: shared.context.drain.token(),
             record,
-            first,
+            opening,
             target: reached.target,
             _share: reached.share,
             _session_permit: session_permit,
             _admission: admission,
         };
-        Pair::new(client, reached.leader, forwarded)
+        executor.forward(client, reached.leader, forwarded);
     }
 
     /// Waits for a leader, dials it and opens the session there, until one takes the client or the hold deadline passes. Cancel-safe.
@@ -250,7 +245,7 @@ impl Session {
     ) -> Result<(Socket, Share), Failure> {
         let share = self.shared.buffers.share();
         let socket = self.shared.dial(&self.client, leader, share.limit()).await?;
-        self.client.set_most_unsent(share.limit());
+        self.client.set_max_unsent(share.limit());
         opening.exchange(&self.client, &socket, permit).await?;
         Ok((socket, share))
     }
@@ -404,8 +399,9 @@ impl Owner for Forwarded {
         }
         close(pair.leader, leader_close);
         close(pair.client, client_close);
-        let moved = (self.first.0 + pair.moved.0, self.first.1 + pair.moved.1);
-        self.record.end(ending, moved);
+        let mut transferred = self.opening;
+        transferred += pair.transferred;
+        self.record.end(ending, transferred);
     }
 }
 

@@ -1,13 +1,15 @@
 //! The layers that src/lib.rs lists: imports go downwards only, the lowest layer is pure, and each outside crate stays in its module.
 //!
-//! Layers are about what ships: code behind `#[cfg(test)]` may look up, as a property of `decide` over whole histories needs the slot to check it.
-//! It reads the sources as text, comments and literals blanked out: enough for code that `cargo fmt` and the compiler have seen.
+//! The rules hold for code that ships: code behind `#[cfg(test)]` may import upwards, as a property of `decide` over whole
+//! histories needs the slot to check it. The sources are read as text, which suffices for code that `cargo fmt` and the
+//! compiler have seen. `proxy/forward` has layers of its own: see [`forward`].
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+mod forward;
+mod reading;
+
+use reading::{Layers, Source, layers, module, modules_used, shipped, sources, without_tests, words};
 
 /// Outside crates that only these files may name, by the beginning of their path below src/.
 const KEPT: [(&str, &[&str]); 8] = [
@@ -51,15 +53,6 @@ const IMPURE: [&str; 12] = [
     "elapsed",
 ];
 
-/// One source file: its path below src/, and its text.
-struct Source {
-    path: String,
-    text: String,
-}
-
-/// Layer by module.
-type Layers = BTreeMap<String, u8>;
-
 #[test]
 fn imports_go_downwards_only() {
     let sources = sources();
@@ -77,7 +70,7 @@ fn the_lowest_layer_has_no_io_and_no_clock() {
 }
 
 #[test]
-fn each_outside_crate_stays_in_its_room() {
+fn each_outside_crate_stays_in_its_module() {
     assert_none(sources().iter().flat_map(strayed));
 }
 
@@ -87,7 +80,7 @@ fn every_file_says_first_what_it_owns() {
 }
 
 #[test]
-fn every_room_has_a_layer_and_every_layer_its_rooms() {
+fn every_module_has_a_layer_and_every_layer_its_modules() {
     let sources = sources();
     let layers = layers(&sources);
     let modules = |source: &Source| module(&source.path).to_owned();
@@ -184,7 +177,7 @@ fn upward(source: &Source, layers: &Layers) -> Vec<String> {
             source.path
         )),
     };
-    rooms_used(source).iter().filter_map(wrong).collect()
+    modules_used(source).iter().filter_map(wrong).collect()
 }
 
 /// What a pure module does that it must not, outside of its tests.
@@ -219,244 +212,4 @@ fn strayed(source: &Source) -> Vec<String> {
 fn unopened(source: &Source) -> Option<String> {
     let opens = source.text.starts_with("//! ");
     (!opens).then(|| format!("{}: does not open with a //! line that says what it owns", source.path))
-}
-
-// ---- Reading
-
-/// Every file below src/.
-fn sources() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut folders = vec![root.clone()];
-    let mut sources = Vec::new();
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path: PathBuf = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                sources.push(Source {
-                    text: fs::read_to_string(&path).unwrap(),
-                    path: path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned(),
-                });
-            }
-        }
-    }
-    assert!(sources.len() > 20, "src/ was read: {}", sources.len());
-    sources
-}
-
-/// The table in src/lib.rs: `//! | 3 | [`discovery`], [`proxy`], [`admin`] (…) |`.
-fn layers(sources: &[Source]) -> Layers {
-    let map = sources.iter().find(|source| source.path == "lib.rs").unwrap();
-    let mut layers = Layers::new();
-    for line in map.text.lines() {
-        let cells: Vec<_> = line.split('|').map(str::trim).collect();
-        if let ["//!", layer, modules, ""] = cells[..]
-            && let Ok(layer) = layer.parse::<u8>()
-        {
-            layers.extend(
-                modules
-                    .split('`')
-                    .skip(1)
-                    .step_by(2)
-                    .map(|module| (module.to_owned(), layer)),
-            );
-        }
-    }
-    assert!(layers.len() > 5, "the table in src/lib.rs was read: {layers:?}");
-    layers
-}
-
-/// `proxy/forward/copy.rs` and `proxy.rs` belong to the module `proxy`.
-fn module(path: &str) -> &str {
-    path.split('/').next().unwrap().trim_end_matches(".rs")
-}
-
-/// Without the files that are modules of tests alone.
-fn shipped(sources: &[Source]) -> Vec<&Source> {
-    let tests = test_files(sources);
-    assert!(!tests.is_empty(), "src/leader/decide.rs has such modules");
-    let is_test = |path: &str| {
-        // What lies below a test module is one, too.
-        let below = |file: &String| path.starts_with(&format!("{}/", file.trim_end_matches(".rs")));
-        tests.iter().any(|file| file == path || below(file))
-    };
-    sources.iter().filter(|source| !is_test(&source.path)).collect()
-}
-
-/// `#[cfg(test)] mod rules;` in `leader/decide.rs` is `leader/decide/rules.rs`.
-fn test_files(sources: &[Source]) -> Vec<String> {
-    let mut files = Vec::new();
-    for source in sources {
-        let words = words(&source.text);
-        for at in 0..words.len() {
-            if is_test_attribute(&words[at..])
-                && let [word, name, end, ..] = &words[at + TEST_ATTRIBUTE.len()..]
-                && word == "mod"
-                && end == ";"
-            {
-                files.push(format!("{}/{name}.rs", source.path.trim_end_matches(".rs")));
-            }
-        }
-    }
-    files
-}
-
-/// The first name behind each `crate::`, `pgnorth::` and behind each `super::` that reaches the crate's root.
-fn rooms_used(source: &Source) -> Vec<String> {
-    let words = without_tests(words(&source.text));
-    // The module that a file is lies as deep as its path; inline modules lie deeper.
-    let depth_of_file = match source.path.as_str() {
-        "main.rs" | "lib.rs" => 0,
-        path => path.split('/').count(),
-    };
-    let mut modules = Vec::new();
-    let mut braces: Vec<bool> = Vec::new();
-    let mut at = 0;
-    while at < words.len() {
-        let inline = braces.iter().filter(|is_module| **is_module).count();
-        match words[at].as_str() {
-            "{" => braces.push(at > 1 && words[at - 2] == "mod"),
-            "}" => {
-                braces.pop();
-            }
-            "crate" | "pgnorth" if is_path_root(&words, at) => heads(&words, at + 2, &mut modules),
-            "super" if is_path_root(&words, at) => {
-                let mut ups = 1;
-                while words.get(at + 2 * ups).is_some_and(|word| word == "super") {
-                    ups += 1;
-                }
-                if ups == depth_of_file + inline {
-                    heads(&words, at + 2 * ups, &mut modules);
-                }
-                at += 2 * ups - 1;
-            }
-            _ => {}
-        }
-        at += 1;
-    }
-    modules
-}
-
-fn is_path_root(words: &[String], at: usize) -> bool {
-    let begins = at == 0 || words[at - 1] != "::";
-    begins && words.get(at + 1).is_some_and(|next| next == "::")
-}
-
-/// The heads of what follows: one name, or each of a group `{a::b, c}`.
-fn heads(words: &[String], at: usize, modules: &mut Vec<String>) {
-    match words.get(at).map(String::as_str) {
-        Some("{") => {
-            let mut depth = 0;
-            let mut at_head = false;
-            for word in &words[at..] {
-                match word.as_str() {
-                    "{" => {
-                        depth += 1;
-                        at_head = depth == 1;
-                    }
-                    "}" => depth -= 1,
-                    "," => at_head = depth == 1,
-                    name if at_head => {
-                        modules.push(name.to_owned());
-                        at_head = false;
-                    }
-                    _ => {}
-                }
-                if depth == 0 {
-                    return;
-                }
-            }
-        }
-        Some(name) => modules.push(name.to_owned()),
-        None => {}
-    }
-}
-
-const TEST_ATTRIBUTE: [&str; 7] = ["#", "[", "cfg", "(", "test", ")", "]"];
-
-fn is_test_attribute(words: &[String]) -> bool {
-    words.len() >= TEST_ATTRIBUTE.len() && words.iter().zip(TEST_ATTRIBUTE).all(|(word, wanted)| word == wanted)
-}
-
-/// Without what stands behind `#[cfg(test)]`: to the end of its block, or to its semicolon.
-fn without_tests(words: Vec<String>) -> Vec<String> {
-    let mut kept = Vec::new();
-    let mut at = 0;
-    while at < words.len() {
-        if !is_test_attribute(&words[at..]) {
-            kept.push(words[at].clone());
-            at += 1;
-            continue;
-        }
-        let mut depth = 0;
-        while at < words.len() {
-            match words[at].as_str() {
-                "{" => depth += 1,
-                "}" => depth -= 1,
-                _ => {}
-            }
-            let ends = depth == 0 && matches!(words[at].as_str(), "}" | ";");
-            at += 1;
-            if ends {
-                break;
-            }
-        }
-    }
-    kept
-}
-
-/// Names, `::`, and single signs; comments and the insides of literals are left out.
-fn words(text: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        let length = match first {
-            _ if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
-            _ if rest.starts_with("/*") => rest.find("*/").map_or(rest.len(), |end| end + 2),
-            _ if rest.starts_with("r\"") || rest.starts_with("r#\"") => raw_literal(rest),
-            '"' => literal(rest, '"'),
-            // A lifetime has no second quote where a character's stands.
-            '\'' if rest[1..].starts_with('\\') => literal(rest, '\''),
-            '\'' if rest.chars().nth(2) == Some('\'') => rest.char_indices().nth(3).map_or(rest.len(), |(end, _)| end),
-            _ if first.is_alphanumeric() || first == '_' => {
-                let name = |letter: char| letter.is_alphanumeric() || letter == '_';
-                let length = rest.find(|letter| !name(letter)).unwrap_or(rest.len());
-                words.push(rest[..length].to_owned());
-                length
-            }
-            _ if rest.starts_with("::") => {
-                words.push("::".into());
-                2
-            }
-            _ if first.is_whitespace() => first.len_utf8(),
-            sign => {
-                words.push(sign.into());
-                sign.len_utf8()
-            }
-        };
-        rest = &rest[length..];
-    }
-    words
-}
-
-/// The length of a literal that begins and ends with `quote`.
-fn literal(text: &str, quote: char) -> usize {
-    let mut escaped = false;
-    for (at, letter) in text.char_indices().skip(1) {
-        match letter {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            end if end == quote => return at + 1,
-            _ => {}
-        }
-    }
-    text.len()
-}
-
-fn raw_literal(text: &str) -> usize {
-    let hashes = text[1..].bytes().take_while(|byte| *byte == b'#').count();
-    let end = format!("\"{}", "#".repeat(hashes));
-    let begin = 1 + hashes + 1;
-    text[begin..].find(&end).map_or(text.len(), |at| begin + at + end.len())
 }

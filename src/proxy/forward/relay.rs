@@ -1,260 +1,233 @@
-//! Two connected sockets, and what is on its way between them.
+//! The middle layer of forwarding: two connected sockets, and the bytes on their way between them.
+
+mod closing;
+mod context;
+mod direction;
+mod error;
+mod outcome;
+mod pipes;
+mod stall;
+mod timers;
+mod undelivered;
 
 use std::io::ErrorKind;
 
-use super::direction::{BUFFER, Direction, DirectionError, Eof, FailedEnd, Progress};
-use super::polled_stream::PolledStream;
-use super::stall::Stall;
-use super::timers::Timer;
-use super::worker::IoContext;
-use super::{Finish, Finished, Side};
-
-/// A client that sends faster than this can be read gets its reset.
-const MOST_DISCARDED: usize = 1 << 20;
+use crate::proxy::forward::reactor::{Epoll, PolledStream, Side, Syscalls};
+use closing::{Closing, discard_unread};
+pub(crate) use context::{IoContext, Traffic};
+use direction::{Direction, Progress};
+use error::{DirectionError, FailedEnd};
+pub(crate) use outcome::{Finish, Finished, Next, Transferred};
+#[cfg(test)]
+pub(crate) use pipes::make as make_pipe;
+pub(crate) use pipes::{IDLE as IDLE_PIPES, MAX_PIPES, Pipes};
+use stall::Stall;
+pub(crate) use timers::{Delays, Timer, Timers};
 
 /// Both directions of a pair. Dropping it frees pipes and buffers at once.
 #[derive(Debug)]
-pub(super) struct Relay {
-    pub(super) client: PolledStream,
-    pub(super) leader: PolledStream,
-    up: Direction,
-    down: Direction,
+pub(crate) struct Relay {
+    client: PolledStream,
+    leader: PolledStream,
+    to_leader: Direction,
+    to_client: Direction,
     stall: Stall,
-    closed_first: Option<Side>,
-    fin: Fin,
-    /// What had gone to the leader when it was last asked whether the client goes on sending to a leader that has closed.
-    up_at_linger: Option<u64>,
-}
-
-/// The client's FIN, on its way to the leader.
-///
-/// A client of PostgreSQL says that it terminates and closes at once; the server reads the former and closes by itself. Whoever closes first keeps the
-/// port in TIME_WAIT for a minute: if the FIN came with the message, that would be pgnorth, whose ports to one leader are few. So the leader's FIN gets
-/// some milliseconds to come first. A leader that waits for the client's gets it then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fin {
-    NotYet,
-    Kept,
-    /// It has waited long enough.
-    Due,
-}
-
-/// What becomes of a pair after its turn.
-#[derive(Debug)]
-pub(super) enum Next {
-    /// It waits for an edge.
-    Wait,
-    /// It could go on at once.
-    GoOn,
-    Finish(Finish),
+    closing: Closing,
 }
 
 impl Relay {
-    pub(super) fn new(client: PolledStream, leader: PolledStream) -> Self {
+    pub(crate) fn new(client: PolledStream, leader: PolledStream) -> Self {
         Self {
             client,
             leader,
-            up: Direction::default(),
-            down: Direction::default(),
+            to_leader: Direction::default(),
+            to_client: Direction::default(),
             stall: Stall::default(),
-            closed_first: None,
-            fin: Fin::NotYet,
-            up_at_linger: None,
+            closing: Closing::default(),
         }
     }
 
-    /// Gives the sockets back, with what is to be known for closing them.
-    pub(super) fn finished(self, finish: Finish) -> Finished {
+    pub(crate) fn stream(&mut self, side: Side) -> &mut PolledStream {
+        match side {
+            Side::Client => &mut self.client,
+            Side::Leader => &mut self.leader,
+        }
+    }
+
+    /// Gives the sockets back, with the facts that decide how they are closed.
+    pub(crate) fn finish<S: Syscalls>(self, finish: Finish, io: &mut IoContext<S>) -> Finished {
+        if matches!(finish, Finish::Closed(Side::Leader)) {
+            discard_unread(&self.client, io);
+        }
         Finished {
-            moved: (self.up.moved(), self.down.moved()),
-            owes_client: self.down.holds_bytes(),
-            closed_first: self.closed_first,
+            transferred: Transferred {
+                to_leader: self.to_leader.delivered(),
+                to_client: self.to_client.delivered(),
+            },
+            owes_client: self.to_client.has_undelivered(),
+            closed_first: self.closing.first(),
             finish,
             client: self.client.stream,
             leader: self.leader.stream,
         }
     }
 
-    /// Moves what can be moved now.
-    pub(super) fn run(&mut self, io: &mut IoContext) -> Next {
-        let up = self.run_up(io);
-        let down = self.run_down(io);
-        if self.closed_first.is_none() {
-            self.closed_first = match (self.up.source_closed(), self.down.source_closed()) {
-                (true, _) => Some(Side::Client),
-                (false, true) => Some(Side::Leader),
-                (false, false) => None,
-            };
+    /// Moves the bytes that can be moved now, and makes epoll report what it waits for.
+    pub(crate) fn run<S: Syscalls>(&mut self, io: &mut IoContext<S>, epoll: &Epoll) -> Next {
+        let mut next = self.move_bytes(io);
+        if io.syscalls.faked_readiness() {
+            self.assume_ready();
+            if matches!(next, Next::Wait) {
+                next = Next::GoOn;
+            }
         }
-        match (up, down) {
-            // A leader that closed reads nothing more, and what it sent before is still to be delivered.
-            (Err(broken), down) if self.down.source_closed() && broken.failed == FailedEnd::Sink => {
-                self.up.abandon();
-                match down {
-                    Err(broken) => Next::Finish(lost(broken, Side::Leader)),
-                    Ok(down) => self.next(Progress::Ended, down),
-                }
-            }
-            (Err(broken), _) => {
-                self.deliver_last_words(|relay| (relay.run_down(io), relay.down.moved()));
-                Next::Finish(lost(broken, Side::Client))
-            }
-            (_, Err(broken)) => {
-                self.deliver_last_words(|relay| (relay.run_up(io), relay.up.moved()));
-                Next::Finish(lost(broken, Side::Leader))
-            }
-            (Ok(up), Ok(down)) => self.next(up, down),
+        let client = self.client.update_write_interest(epoll);
+        match client.and_then(|()| self.leader.update_write_interest(epoll)) {
+            Ok(()) => next,
+            Err(error) => Next::Finish(Finish::Failed(error)),
         }
     }
 
-    fn next(&mut self, mut up: Progress, down: Progress) -> Next {
-        if up == Progress::EofDeferred {
-            self.fin = Fin::Kept;
-        }
-        if down == Progress::Ended {
-            // With both ends closed there is nothing to keep it for; and one whose reset came after its end will never say anything again.
-            if up == Progress::EofDeferred || self.leader.is_broken() {
-                self.up.abandon();
-                up = Progress::Ended;
+    fn move_bytes<S: Syscalls>(&mut self, io: &mut IoContext<S>) -> Next {
+        let to_leader = self.run_to_leader(io);
+        let to_client = self.run_to_client(io);
+        self.closing
+            .observe(self.to_leader.source_closed(), self.to_client.source_closed());
+        match (to_leader, to_client) {
+            // A leader that closed reads nothing more; the bytes that it sent before are still to be delivered.
+            (Err(error), to_client) if self.to_client.source_closed() && error.failed == FailedEnd::Sink => {
+                self.to_leader.abandon();
+                match to_client {
+                    Err(error) => Next::Finish(Finish::of(error, Side::Leader)),
+                    Ok(to_client) => self.next(Progress::Ended, to_client),
+                }
             }
-            self.up_at_linger.get_or_insert(self.up.moved());
+            (Err(error), _) => {
+                self.deliver_remainder(|relay| (relay.run_to_client(io), relay.to_client.delivered()));
+                Next::Finish(Finish::of(error, Side::Client))
+            }
+            (_, Err(error)) => {
+                self.deliver_remainder(|relay| (relay.run_to_leader(io), relay.to_leader.delivered()));
+                Next::Finish(Finish::of(error, Side::Leader))
+            }
+            (Ok(to_leader), Ok(to_client)) => self.next(to_leader, to_client),
         }
-        match (up, down) {
+    }
+
+    fn next(&mut self, mut to_leader: Progress, to_client: Progress) -> Next {
+        if to_leader == Progress::EofDeferred {
+            self.closing.defer_fin();
+        }
+        if to_client == Progress::Ended {
+            // Both sides have closed, so the FIN need not be deferred. A leader whose reset came after its end sends
+            // no further event.
+            if to_leader == Progress::EofDeferred || self.leader.is_broken() {
+                self.to_leader.abandon();
+                to_leader = Progress::Ended;
+            }
+            self.closing.begin_linger(self.to_leader.delivered());
+        }
+        match (to_leader, to_client) {
             (Progress::Ended, Progress::Ended) => {
-                Next::Finish(Finish::Closed(self.closed_first.unwrap_or(Side::Client)))
+                Next::Finish(Finish::Closed(self.closing.first().unwrap_or(Side::Client)))
             }
-            // Its reset came after its end: it takes nothing more.
+            // The client's reset came after its end: it takes nothing more.
             (Progress::Ended | Progress::EofDeferred, _) if self.client.is_broken() => {
                 let error = self.client.stream.take_error().ok().flatten();
-                Next::Finish(Finish::Lost(
-                    Side::Client,
-                    error.unwrap_or(ErrorKind::ConnectionReset.into()),
-                ))
+                let error = error.unwrap_or(ErrorKind::ConnectionReset.into());
+                Next::Finish(Finish::Lost(Side::Client, error))
             }
             (Progress::Yielded, _) | (_, Progress::Yielded) => Next::GoOn,
             _ => Next::Wait,
         }
     }
 
-    fn run_up(&mut self, io: &mut IoContext) -> Result<Progress, DirectionError> {
-        let before = self.up.moved();
-        let eof = match self.fin {
-            _ if self.down.ended() => Eof::Close,
-            Fin::Due => Eof::PassOn,
-            Fin::NotYet | Fin::Kept if io.traffic.fin_delay.is_zero() => Eof::PassOn,
-            Fin::NotYet | Fin::Kept => Eof::Keep,
-        };
-        let progress = self.up.run(&mut self.client, &mut self.leader, io, eof);
-        io.traffic.to_leader.inc_by(self.up.moved() - before);
+    fn run_to_leader<S: Syscalls>(&mut self, io: &mut IoContext<S>) -> Result<Progress, DirectionError> {
+        let before = self.to_leader.delivered();
+        let eof = self.closing.eof_to_leader(self.to_client.ended(), io.traffic.fin_delay);
+        let progress = self.to_leader.run(&mut self.client, &mut self.leader, io, eof);
+        io.traffic.to_leader.inc_by(self.to_leader.delivered() - before);
         progress
     }
 
-    fn run_down(&mut self, io: &mut IoContext) -> Result<Progress, DirectionError> {
-        let before = self.down.moved();
-        let both_ended = self.up.ended() || self.fin == Fin::Kept;
-        let eof = if both_ended { Eof::Close } else { Eof::PassOn };
-        let progress = self.down.run(&mut self.leader, &mut self.client, io, eof);
-        io.traffic.to_client.inc_by(self.down.moved() - before);
+    fn run_to_client<S: Syscalls>(&mut self, io: &mut IoContext<S>) -> Result<Progress, DirectionError> {
+        let before = self.to_client.delivered();
+        let eof = self.closing.eof_to_client(self.to_leader.ended());
+        let progress = self.to_client.run(&mut self.leader, &mut self.client, io, eof);
+        io.traffic.to_client.inc_by(self.to_client.delivered() - before);
         progress
     }
 
-    /// A side that broke cannot be sent to, but what it had sent before is still in its socket: the error message that PostgreSQL leaves behind when
-    /// it resets a connection must reach the client. Goes on while that makes progress; a broken socket's buffer is finite.
-    fn deliver_last_words(&mut self, mut go_on: impl FnMut(&mut Self) -> (Result<Progress, DirectionError>, u64)) {
-        // Its last edge may not have been told of yet.
-        self.client.assume_ready();
-        self.leader.assume_ready();
+    /// Delivers the bytes that a side had sent before it broke: the error message that PostgreSQL sends before it
+    /// resets a connection must reach the client. Goes on while that makes progress; a broken socket's buffer is
+    /// finite.
+    fn deliver_remainder(&mut self, mut go_on: impl FnMut(&mut Self) -> (Result<Progress, DirectionError>, u64)) {
+        // The socket's last event may not have been reported yet.
+        self.assume_ready();
         let mut before = u64::MAX;
         loop {
-            let (progress, moved) = go_on(self);
-            if !matches!(progress, Ok(Progress::Blocked | Progress::Yielded)) || moved == before {
+            let (progress, delivered) = go_on(self);
+            if !matches!(progress, Ok(Progress::Blocked | Progress::Yielded)) || delivered == before {
                 return;
             }
-            before = moved;
+            before = delivered;
         }
     }
 
-    /// Whether it is to be looked at later, and what for.
-    pub(super) fn needs(&self, what: Timer) -> bool {
-        match what {
-            Timer::Fin => self.fin == Fin::Kept,
-            Timer::Linger => self.down.ended() && !self.up.ended(),
-            // Bytes were sent since the last check that may be stuck.
+    fn assume_ready(&mut self) {
+        self.client.assume_ready();
+        self.leader.assume_ready();
+    }
+
+    /// Returns whether the pair is to be looked at later, for this.
+    pub(crate) fn needs(&self, timer: Timer) -> bool {
+        match timer {
+            Timer::Fin => self.closing.is_fin_deferred(),
+            Timer::Linger => self.to_client.ended() && !self.to_leader.ended(),
+            // Bytes that were sent since the last check may be stuck.
             Timer::Check => {
-                let moved = self.up.has_moved_since_check() || self.down.has_moved_since_check();
-                moved || self.stall.seen()
+                let moved = self.to_leader.moved_since_check() || self.to_client.moved_since_check();
+                moved || self.stall.is_active()
             }
             Timer::Pipes => false,
         }
     }
 
-    /// The client's FIN has waited long enough. To be followed by a turn.
-    pub(super) fn fin_is_due(&mut self) {
-        if self.fin == Fin::Kept {
-            self.fin = Fin::Due;
-        }
-    }
-
-    /// The leader closed some time ago. PostgreSQL never half-closes: unless it still takes bytes from the client, the session is over, though a client
-    /// that is idle may notice only when it next uses it.
-    pub(super) fn lingers_in_vain(&mut self) -> bool {
-        let before = self.up_at_linger.replace(self.up.moved());
-        self.needs(Timer::Linger) && before == Some(self.up.moved())
-    }
-
-    /// To be called before the client's socket is closed after a FIN was passed on to it: where the client has sent bytes that nobody read, Linux makes the
-    /// close a reset, which may take away what the client has not read yet.
-    pub(super) fn discard_unread(&mut self, io: &mut IoContext) {
-        for _ in 0..MOST_DISCARDED / BUFFER {
-            match io.syscalls.recv(&self.client.stream, &mut io.buffer) {
-                Ok(read) if read > 0 => {}
-                _ => return,
+    /// Does what is due. Unless it returns how the pair finished, the pair is to run next.
+    pub(crate) fn on_timer<S: Syscalls>(&mut self, timer: Timer, io: &mut IoContext<S>) -> Option<Finish> {
+        match timer {
+            Timer::Fin => {
+                self.closing.stop_deferring();
+                None
             }
+            Timer::Linger => {
+                let gone = self.closing.leader_is_gone(self.to_leader.delivered());
+                (gone && self.needs(Timer::Linger)).then_some(Finish::Closed(Side::Leader))
+            }
+            Timer::Check => self.check(io),
+            Timer::Pipes => None,
         }
     }
 
-    /// See [`super::stall`]. To be followed by a turn: where bytes came in since the last check, it reads once whatever the readiness says. recv(2)
-    /// stops short at the mark of urgent data although more follows, and what follows would otherwise lie there until the peer sends again.
-    ///
-    /// Also notices the reset of a side that is not being read, because the other does not take what was read before.
-    pub(super) fn check(&mut self, io: &mut IoContext) -> Option<Finish> {
-        if self.up.has_moved_since_check() {
-            self.client.assume_ready();
-        }
-        if self.down.has_moved_since_check() {
-            self.leader.assume_ready();
-        }
-        self.up.checked();
-        self.down.checked();
-        // An EOF that waits for unsent bytes asks once more.
-        for (flow, sink) in [(&self.up, &mut self.leader), (&self.down, &mut self.client)] {
-            if flow.source_closed() && !flow.ended() {
-                sink.assume_ready();
-            }
-        }
-        let traffic = &io.traffic;
+    /// Checks for stalled peers (see [`stall`]), and for the reset of a side that is not being read because the other
+    /// does not take the bytes that were read before.
+    fn check<S: Syscalls>(&mut self, io: &IoContext<S>) -> Option<Finish> {
+        self.to_leader.on_check(&mut self.client, &mut self.leader);
+        self.to_client.on_check(&mut self.leader, &mut self.client);
         self.stall.check(
-            (&self.client.stream, traffic.client_timeout),
-            (&self.leader.stream, traffic.leader_timeout),
+            (&self.client.stream, io.traffic.client_timeout),
+            (&self.leader.stream, io.traffic.leader_timeout),
         );
-        for (flow, socket, side) in [
-            (&self.up, &self.client, Side::Client),
-            (&self.down, &self.leader, Side::Leader),
+        for (direction, source, side) in [
+            (&self.to_leader, &self.client, Side::Client),
+            (&self.to_client, &self.leader, Side::Leader),
         ] {
-            if flow.holds_bytes()
-                && let Ok(Some(error)) = socket.stream.take_error()
+            if direction.has_undelivered()
+                && let Ok(Some(error)) = source.stream.take_error()
             {
                 return Some(Finish::Lost(side, error));
             }
         }
         None
-    }
-}
-
-fn lost(broken: DirectionError, source: Side) -> Finish {
-    match broken.failed {
-        FailedEnd::Source => Finish::Lost(source, broken.error),
-        FailedEnd::Sink => Finish::Lost(source.other(), broken.error),
-        FailedEnd::Own => Finish::Failed(broken.error),
     }
 }

@@ -13,9 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use super::pipes::Pipes;
-use super::syscalls::{Kernel, Syscalls};
-use super::{Executor, Finish, Finished, Message, Owner, Pair, SessionCount, Traffic, Workers};
+use super::reactor::{Kernel, Syscalls};
+use super::{Executor, Finish, Finished, Owner, Pipes, SessionCount, Traffic, Transferred, Workers};
 use crate::liveness::Liveness;
 use crate::metrics::Count;
 
@@ -25,20 +24,20 @@ const HANG: Duration = Duration::from_secs(60);
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Workers, and what they count.
-struct Bench {
-    workers: Workers<Watch>,
+struct Fixture {
+    workers: Workers<TestOwner>,
     traffic: Arc<Traffic>,
 }
 
 /// A session as its two ends see it.
-struct PipeFds {
+struct TestSession {
     client: TcpStream,
     leader: TcpStream,
     over: Arc<AtomicBool>,
     finished: mpsc::Receiver<Done>,
 }
 
-struct Watch {
+struct TestOwner {
     over: Arc<AtomicBool>,
     finished: mpsc::Sender<Done>,
     count: Option<SessionCount>,
@@ -47,11 +46,11 @@ struct Watch {
 /// What is left of a [`Finished`] pair whose sockets have been closed.
 struct Done {
     finish: Finish,
-    moved: (u64, u64),
+    transferred: Transferred,
     owes_client: bool,
 }
 
-impl Owner for Watch {
+impl Owner for TestOwner {
     fn is_over(&self) -> bool {
         self.over.load(Ordering::SeqCst)
     }
@@ -61,22 +60,22 @@ impl Owner for Watch {
         // The test may not wait for it.
         let _gone = self.finished.send(Done {
             finish: pair.finish,
-            moved: pair.moved,
+            transferred: pair.transferred,
             owes_client: pair.owes_client,
         });
     }
 }
 
-impl Bench {
+impl Fixture {
     fn start() -> Self {
-        Self::with(Pipes::default(), || Box::new(Kernel))
+        Self::with(Pipes::default(), || Kernel)
     }
 
-    fn with(pipes: Pipes, syscalls: impl Fn() -> Box<dyn Syscalls>) -> Self {
-        Self::with_patience(pipes, syscalls, Duration::from_millis(20))
+    fn with<S: Syscalls>(pipes: Pipes, syscalls: impl Fn() -> S) -> Self {
+        Self::with_fin_delay(pipes, syscalls, Duration::from_millis(20))
     }
 
-    fn with_patience(pipes: Pipes, syscalls: impl Fn() -> Box<dyn Syscalls>, fin_delay: Duration) -> Self {
+    fn with_fin_delay<S: Syscalls>(pipes: Pipes, syscalls: impl Fn() -> S, fin_delay: Duration) -> Self {
         let traffic = Arc::new(Traffic {
             pipes,
             to_leader: Count::default(),
@@ -90,39 +89,33 @@ impl Bench {
     }
 
     /// Makes a pair of sockets that are connected already, on the worker that has the fewest.
-    fn adopt(&self, client: TcpStream, leader: TcpStream, mut watch: Watch) {
-        let handle = &self.workers.handles[self.workers.least_loaded(None)];
-        watch.count = Some(SessionCount::of(handle));
-        let begin = |executor: &Executor<Watch>| {
+    fn adopt(&self, client: TcpStream, leader: TcpStream, mut owner: TestOwner) {
+        let worker = self.workers.least_loaded(None);
+        owner.count = Some(self.workers.count_session(worker));
+        self.workers.on(worker, |executor: &Executor<TestOwner>| {
             let client = executor.socket(client).unwrap();
-            let leader = client.beside(leader).unwrap();
-            executor.spawn(async { Some(Pair::new(client, leader, watch)) });
-        };
-        handle.mailbox.post(Message::Run(Box::new(begin)));
+            let leader = client.with_leader(leader).unwrap();
+            let handle = executor.clone();
+            executor.spawn(async move { handle.forward(client, leader, owner) });
+        });
     }
 
-    /// How many sessions each worker has.
-    fn session_counts(&self) -> Vec<usize> {
-        let handles = self.workers.handles.iter();
-        handles.map(|handle| handle.sessions.load(Ordering::Relaxed)).collect()
-    }
-
-    fn session(&self) -> PipeFds {
+    fn session(&self) -> TestSession {
         self.session_of(connected)
     }
 
-    fn session_of(&self, connected: impl Fn() -> (TcpStream, TcpStream)) -> PipeFds {
+    fn session_of(&self, connected: impl Fn() -> (TcpStream, TcpStream)) -> TestSession {
         let (client, client_side) = connected();
         let (leader, leader_side) = connected();
         let over = Arc::<AtomicBool>::default();
         let (done, finished) = mpsc::channel();
-        let watch = Watch {
+        let owner = TestOwner {
             over: over.clone(),
             finished: done,
             count: None,
         };
-        self.adopt(client_side, leader_side, watch);
-        PipeFds {
+        self.adopt(client_side, leader_side, owner);
+        TestSession {
             client,
             leader,
             over,
@@ -147,21 +140,21 @@ fn connected() -> (TcpStream, TcpStream) {
 
 #[test]
 fn a_worker_that_hangs_is_told_from_the_others() {
-    let bench = Bench::start();
+    let fixture = Fixture::start();
     let liveness = Liveness::default();
     let beats = ["worker-0", "worker-1"].map(|thread| liveness.watch(thread));
     let until = |stuck: Option<&str>| {
         let begun = Instant::now();
         while liveness.stuck().as_deref() != stuck {
-            bench.workers.ask_for(&beats);
+            fixture.workers.ask_for(&beats);
             std::thread::sleep(Duration::from_millis(1));
             liveness.tick();
             assert!(begun.elapsed() < HANG, "not {stuck:?}, but {:?}", liveness.stuck());
         }
     };
     let (let_go, hang) = mpsc::channel::<()>();
-    let hang = move |_: &Executor<Watch>| assert!(hang.recv().is_err());
-    bench.workers.handles[1].mailbox.post(Message::Run(Box::new(hang)));
+    let hang = move |_: &Executor<TestOwner>| assert!(hang.recv().is_err());
+    fixture.workers.on(1, hang);
     until(Some("worker-1"));
     drop(let_go);
     until(None);

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::super::{Finish, Side};
-use super::{Bench, HANG, Kernel, PipeFds, Pipes};
+use super::{Fixture, HANG, Kernel, Pipes, TestSession};
 
 /// A client of PostgreSQL ends with this and a FIN.
 const TERMINATE: &[u8] = b"X\0\0\0\x04";
@@ -13,14 +13,14 @@ const TERMINATE: &[u8] = b"X\0\0\0\x04";
 #[test]
 fn a_client_that_terminates_leaves_no_port_of_ours_in_time_wait() {
     // So patient that no load can make it pass the client's FIN on before the leader's comes.
-    let bench = Bench::with_patience(Pipes::default(), || Box::new(Kernel), Duration::from_secs(3600));
+    let fixture = Fixture::with_fin_delay(Pipes::default(), || Kernel, Duration::from_secs(3600));
     for _ in 0..20 {
-        let PipeFds {
+        let TestSession {
             mut client,
             mut leader,
             finished,
             ..
-        } = bench.session();
+        } = fixture.session();
         let (theirs, ours) = (leader.local_addr().unwrap(), leader.peer_addr().unwrap());
         client.write_all(TERMINATE).unwrap();
         drop(client);
@@ -36,8 +36,8 @@ fn a_client_that_terminates_leaves_no_port_of_ours_in_time_wait() {
 
 #[test]
 fn a_leader_that_waits_for_the_clients_fin_gets_it() {
-    let bench = Bench::start();
-    let mut session = bench.session();
+    let fixture = Fixture::start();
+    let mut session = fixture.session();
     session.client.write_all(b"all there is").unwrap();
     session.client.shutdown(std::net::Shutdown::Write).unwrap();
     let mut got = Vec::new();

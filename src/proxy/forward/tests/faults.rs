@@ -5,27 +5,27 @@ use std::os::fd::OwnedFd;
 
 use rustix::io::{Errno, Result};
 
-use super::super::syscalls::{Kernel, Syscalls};
+use super::super::reactor::{Kernel, Syscalls};
 use super::content::Random;
 
 /// A fake in front of the real syscalls: what it lets through is real.
 pub(super) struct FaultyKernel {
     random: Random,
-    fakes_readiness: bool,
+    faked_readiness: bool,
 }
 
 impl FaultyKernel {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             random: Random(seed),
-            fakes_readiness: false,
+            faked_readiness: false,
         }
     }
 
     /// Whether the call is not to be made at all.
     fn refuses(&mut self) -> bool {
         let refuses = self.random.once_in(4);
-        self.fakes_readiness |= refuses;
+        self.faked_readiness |= refuses;
         refuses
     }
 
@@ -35,7 +35,7 @@ impl FaultyKernel {
             return length;
         }
         // The reader takes it for drained.
-        self.fakes_readiness = true;
+        self.faked_readiness = true;
         1 + self.random.below(length as u64 - 1) as usize
     }
 }
@@ -73,8 +73,8 @@ impl Syscalls for FaultyKernel {
         Kernel.drain(pipe, sink, most)
     }
 
-    fn fakes_readiness(&mut self) -> bool {
-        std::mem::take(&mut self.fakes_readiness)
+    fn faked_readiness(&mut self) -> bool {
+        std::mem::take(&mut self.faked_readiness)
     }
 
     fn take_out(&mut self, pipe: &OwnedFd, buffer: &mut [u8]) -> Result<usize> {

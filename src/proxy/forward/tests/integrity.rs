@@ -9,11 +9,12 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::connect_unspec;
 
-use super::super::Finish;
-use super::super::pipes::{self, Pipes};
+use super::super::Pipes;
+use super::super::relay::make_pipe;
+use super::super::{Finish, Transferred};
 use super::content::{Content, Random};
 use super::faults::{FaultyKernel, WithoutSplice};
-use super::{Bench, HANG, PipeFds};
+use super::{Fixture, HANG, TestSession};
 
 /// Sessions at the same time, four threads each.
 const AT_ONCE: usize = 16;
@@ -40,40 +41,40 @@ struct Session {
 
 #[test]
 fn random_sessions_arrive_whole() {
-    run(&Bench::start(), number("PGNORTH_SESSIONS", 150), MOST);
+    run(&Fixture::start(), number("PGNORTH_SESSIONS", 150), MOST);
 }
 
 #[test]
-fn random_sessions_arrive_whole_from_a_moody_kernel() {
+fn random_sessions_arrive_whole_from_a_faulty_kernel() {
     let seed = Mutex::new(seed());
-    let bench = Bench::with(Pipes::default(), || {
+    let fixture = Fixture::with(Pipes::default(), || {
         let mut seed = seed.lock().unwrap();
         *seed += 1;
-        Box::new(FaultyKernel::new(*seed))
+        FaultyKernel::new(*seed)
     });
-    run(&bench, number("PGNORTH_SESSIONS", 300) / 2, 1 << 20);
+    run(&fixture, number("PGNORTH_SESSIONS", 300) / 2, 1 << 20);
 }
 
 #[test]
 fn random_sessions_arrive_whole_without_pipes() {
-    let bench = Bench::with(Pipes::made_by(|_| None), || Box::new(super::Kernel));
-    run(&bench, number("PGNORTH_SESSIONS", 300) / 6, 8 << 20);
+    let fixture = Fixture::with(Pipes::made_by(|_| None), || super::Kernel);
+    run(&fixture, number("PGNORTH_SESSIONS", 300) / 6, 8 << 20);
 }
 
 #[test]
 fn random_sessions_arrive_whole_through_small_pipes() {
     // As after EPERM from F_SETPIPE_SZ.
-    let bench = Bench::with(Pipes::made_by(|_| pipes::make(false)), || Box::new(super::Kernel));
-    run(&bench, number("PGNORTH_SESSIONS", 300) / 6, 8 << 20);
+    let fixture = Fixture::with(Pipes::made_by(|_| make_pipe(false)), || super::Kernel);
+    run(&fixture, number("PGNORTH_SESSIONS", 300) / 6, 8 << 20);
 }
 
 #[test]
 fn random_sessions_arrive_whole_where_splice_is_refused() {
     for error in [Errno::PERM, Errno::NOSYS, Errno::INVAL] {
         for fills in [false, true] {
-            let bench = Bench::with(Pipes::default(), || Box::new(WithoutSplice { error, fills }));
-            run(&bench, number("PGNORTH_SESSIONS", 300) / 12, 1 << 20);
-            assert!(bench.traffic.pipes.take().is_none(), "it is tried no more");
+            let fixture = Fixture::with(Pipes::default(), move || WithoutSplice { error, fills });
+            run(&fixture, number("PGNORTH_SESSIONS", 300) / 12, 1 << 20);
+            assert!(fixture.traffic.pipes.take().is_none(), "it is tried no more");
         }
     }
 }
@@ -87,10 +88,10 @@ fn number(name: &str, default: u64) -> u64 {
 }
 
 /// Runs `count` sessions; afterwards the counters must be exact, if nothing was reset.
-fn run(bench: &Bench, count: u64, most: u64) {
+fn run(fixture: &Fixture, count: u64, most: u64) {
     eprintln!("PGNORTH_SEED={} sessions={count}", seed());
     let random = Mutex::new((Random(seed()), 0));
-    let totals = Mutex::new((0, 0));
+    let totals = Mutex::new(Transferred::default());
     thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
@@ -103,16 +104,17 @@ fn run(bench: &Bench, count: u64, most: u64) {
                         *begun += 1;
                         Session::any(random, most)
                     };
-                    let moved = session.run(bench);
-                    let mut totals = totals.lock().unwrap();
-                    totals.0 += moved.0;
-                    totals.1 += moved.1;
+                    let transferred = session.run(fixture);
+                    *totals.lock().unwrap() += transferred;
                 }
             });
         }
     });
     let totals = totals.into_inner().unwrap();
-    let counted = (bench.traffic.to_leader.get(), bench.traffic.to_client.get());
+    let counted = Transferred {
+        to_leader: fixture.traffic.to_leader.get(),
+        to_client: fixture.traffic.to_client.get(),
+    };
     assert_eq!(counted, totals, "bytes counted, and delivered");
 }
 
@@ -128,13 +130,13 @@ impl Session {
     }
 
     /// Both ends do as planned. Returns the bytes that the worker delivered to the leader, and to the client.
-    fn run(self, bench: &Bench) -> (u64, u64) {
-        let PipeFds {
+    fn run(self, fixture: &Fixture) -> Transferred {
+        let TestSession {
             client,
             leader,
             finished,
             ..
-        } = bench.session();
+        } = fixture.session();
         let reset = self.reset_after.is_some();
         let (up_received, down_received) = thread::scope(|scope| {
             let leader_sends = scope.spawn(|| self.down.send(&leader, None, reset));
@@ -156,11 +158,15 @@ impl Session {
                 (self.up.bytes, self.down.bytes),
                 "{self:?}"
             );
-            assert_eq!(pair.moved, (up_received, down_received), "{self:?}");
+            let received = Transferred {
+                to_leader: up_received,
+                to_client: down_received,
+            };
+            assert_eq!(pair.transferred, received, "{self:?}");
         } else {
             assert!(!matches!(pair.finish, Finish::Failed(_)), "{:?} {self:?}", pair.finish);
         }
-        pair.moved
+        pair.transferred
     }
 }
 

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
 
-use super::super::Finish;
-use super::super::pipes::MAX_PIPES;
+use super::super::MAX_PIPES;
+use super::super::{Finish, Transferred};
 use super::content::Content;
-use super::{Bench, HANG, PipeFds, connected};
+use super::{Fixture, HANG, TestSession, connected};
 
 /// Opens with every session: two sockets in the worker, and their two peers here.
 const STALLED: usize = 1000;
@@ -27,9 +27,9 @@ fn a_thousand_stalled_sessions_stay_within_their_bound() {
         },
     )
     .unwrap();
-    let bench = Bench::start();
+    let fixture = Fixture::start();
     let before = resident();
-    let sessions: Vec<PipeFds> = (0..STALLED).map(|_| bench.session_of(narrow)).collect();
+    let sessions: Vec<TestSession> = (0..STALLED).map(|_| fixture.session_of(narrow)).collect();
     let mut sent = vec![0_u64; STALLED];
     let mut contents: Vec<Content> = (0..STALLED as u64).map(Content::new).collect();
     // Nobody reads at the leader's end: every client sends until nothing more is taken, from end to end.
@@ -75,48 +75,54 @@ fn a_thousand_stalled_sessions_stay_within_their_bound() {
             left -= read as u64;
         }
     }
-    assert!(bench.traffic.pipes.count() <= MAX_PIPES);
+    assert!(fixture.traffic.pipes.count() <= MAX_PIPES);
 }
 
 #[test]
-fn who_is_over_is_stopped_and_the_others_go_on() {
-    let bench = Bench::start();
-    let (ends, stays) = (bench.session(), bench.session());
+fn a_pair_that_is_over_is_stopped_and_the_others_go_on() {
+    let fixture = Fixture::start();
+    let (ends, stays) = (fixture.session(), fixture.session());
     for session in [&ends, &stays] {
         passes(&session.client, &session.leader, b"before");
     }
     ends.over.store(true, Ordering::SeqCst);
-    bench.workers.check_owners();
+    fixture.workers.check_owners();
     let pair = ends.finished.recv_timeout(HANG).unwrap();
     assert!(matches!(pair.finish, Finish::Stopped), "{:?}", pair.finish);
-    assert_eq!(pair.moved, (6, 0));
+    assert_eq!(
+        pair.transferred,
+        Transferred {
+            to_leader: 6,
+            to_client: 0
+        }
+    );
     assert!(!pair.owes_client);
     passes(&stays.client, &stays.leader, b"after");
     passes(&stays.leader, &stays.client, b"and back");
 }
 
 #[test]
-fn who_is_over_before_it_is_taken_in_is_stopped_at_once() {
-    let bench = Bench::start();
+fn a_pair_that_is_over_before_it_is_forwarded_is_stopped_at_once() {
+    let fixture = Fixture::start();
     let ((_client, client_side), (_leader, leader_side)) = (connected(), connected());
     let (done, finished) = std::sync::mpsc::channel();
     let over = std::sync::Arc::new(true.into());
-    let watch = super::Watch {
+    let owner = super::TestOwner {
         over,
         finished: done,
         count: None,
     };
-    bench.adopt(client_side, leader_side, watch);
+    fixture.adopt(client_side, leader_side, owner);
     let pair = finished.recv_timeout(HANG).unwrap();
     assert!(matches!(pair.finish, Finish::Stopped), "{:?}", pair.finish);
 }
 
 #[test]
 fn workers_end_with_their_last_session() {
-    let bench = Bench::start();
-    let session = bench.session();
-    let traffic = bench.traffic.clone();
-    drop(bench);
+    let fixture = Fixture::start();
+    let session = fixture.session();
+    let traffic = fixture.traffic.clone();
+    drop(fixture);
     // Nobody adopts any more, but the session goes on.
     passes(&session.client, &session.leader, b"still");
     drop((session.client, session.leader));
@@ -130,12 +136,12 @@ fn workers_end_with_their_last_session() {
 
 #[test]
 fn a_task_that_panics_takes_no_other_session_with_it() {
-    let bench = Bench::start();
-    let before = bench.session();
-    bench
+    let fixture = Fixture::start();
+    let before = fixture.session();
+    fixture
         .workers
         .on_each(|executor| executor.spawn(async { panic!("this test's own panic, on purpose") }));
-    let after = bench.session();
+    let after = fixture.session();
     for session in [&before, &after] {
         passes(&session.client, &session.leader, b"a question");
         passes(&session.leader, &session.client, b"an answer");
@@ -144,9 +150,9 @@ fn a_task_that_panics_takes_no_other_session_with_it() {
 
 #[test]
 fn sessions_are_spread_evenly() {
-    let bench = Bench::start();
-    let sessions: Vec<PipeFds> = (0..10).map(|_| bench.session()).collect();
-    assert_eq!(bench.session_counts(), [5, 5]);
+    let fixture = Fixture::start();
+    let sessions: Vec<TestSession> = (0..10).map(|_| fixture.session()).collect();
+    assert_eq!(fixture.workers.session_counts(), [5, 5]);
     drop(sessions);
 }
 

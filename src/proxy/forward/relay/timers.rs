@@ -1,57 +1,59 @@
-//! What a worker does later: one queue for each delay, so that an entry costs no more than a push, and one timer for all of them.
+//! The timers of a worker's pairs: one queue for each delay, so that arming a timer costs no more than a push, and one
+//! timerfd for all queues.
 //!
-//! Pure: the time is an argument, and the worker owns the timer.
+//! An entry is not removed when its session ends; it is dropped when it is due. Pure: the time is an argument, and the
+//! worker owns the timerfd.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// What is due for a session.
+/// The kinds of timers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Timer {
-    /// The client's FIN has waited long enough for the leader's own.
+pub(crate) enum Timer {
+    /// The client's FIN has waited for long enough for the leader's own.
     Fin,
-    /// The leader closed, and the client was given time to do the same.
+    /// The leader closed, and the client had time to do the same.
     Linger,
-    /// Bytes were sent: see [`super::stall`].
+    /// Bytes were sent that may be stuck: see [`super::stall`].
     Check,
-    /// Pipes were used: idle ones go back to the system. Not about one session.
+    /// Pipes were used, and those that are idle are to be closed. Concerns no single session.
     Pipes,
 }
 
-/// How long each of them waits.
+/// The time from arming each kind of timer until it is due.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Delays {
-    pub(super) fin: Duration,
-    pub(super) linger: Duration,
-    pub(super) check: Duration,
-    pub(super) pipes: Duration,
+pub(crate) struct Delays {
+    pub(crate) fin: Duration,
+    pub(crate) linger: Duration,
+    pub(crate) check: Duration,
+    pub(crate) pipes: Duration,
 }
 
-/// The timer rings at most once in this time: what is due a little later is done with it.
+/// The shortest time between two expiries of the timerfd; timers that are due a little later are taken together.
 const TICK: Duration = Duration::from_millis(5);
-/// At most so many checks are made at once, some 200 µs of work, or a fiftieth of them if that is more: the messages of other sessions come in between.
-/// Sessions that began together stay apart from then on, because each entry is made when its session next sends. The others cost next to nothing: most
-/// of their sessions are over by then.
+/// Checks made at once, which take some 200 µs; or a fiftieth of all, if that is more. Thousands in a row would delay
+/// every message of their worker. Sessions that began together stay apart from then on, because each check is armed
+/// when its session next sends. The other kinds are not bounded: most of their sessions are over when they are due.
 const SLICE: usize = 32;
 
-/// The entries, the earliest first.
+/// The armed timers, the earliest first in each queue.
 #[derive(Debug)]
-pub(super) struct Timers {
+pub(crate) struct Timers {
     queues: [Queue; 4],
     fires_at: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Queue {
-    what: Timer,
+    timer: Timer,
     delay: Duration,
     due: VecDeque<(Instant, u64)>,
 }
 
 impl Timers {
-    pub(super) fn new(delays: Delays) -> Self {
-        let queue = |what, delay| Queue {
-            what,
+    pub(crate) fn new(delays: Delays) -> Self {
+        let queue = |timer, delay| Queue {
+            timer,
             delay,
             due: VecDeque::new(),
         };
@@ -66,9 +68,9 @@ impl Timers {
         }
     }
 
-    /// Adds an entry. Returns when the timer is to ring, if it has to be set for this.
-    pub(super) fn add(&mut self, what: Timer, session: u64, now: Instant) -> Option<Duration> {
-        let queue = self.queues.iter_mut().find(|queue| queue.what == what)?;
+    /// Arms a timer. Returns the time to which the timerfd is to be set, if this makes that necessary.
+    pub(crate) fn add(&mut self, timer: Timer, session: u64, now: Instant) -> Option<Duration> {
+        let queue = self.queues.iter_mut().find(|queue| queue.timer == timer)?;
         let at = now + queue.delay;
         queue.due.push_back((at, session));
         match self.fires_at {
@@ -77,23 +79,24 @@ impl Timers {
         }
     }
 
-    /// To be called when the timer has rung: takes what is due, of checks a slice.
-    pub(super) fn take_due(&mut self, now: Instant) -> Vec<(Timer, u64)> {
+    /// Takes the timers that are due, of checks a slice. To be called when the timerfd has expired.
+    pub(crate) fn take_due(&mut self, now: Instant) -> Vec<(Timer, u64)> {
         self.fires_at = None;
         let mut taken = Vec::new();
         for queue in &mut self.queues {
-            let slice = match queue.what {
+            let slice = match queue.timer {
                 Timer::Check => SLICE.max(queue.due.len() / 50),
                 Timer::Fin | Timer::Linger | Timer::Pipes => queue.due.len(),
             };
             let due = queue.due.iter().take(slice).take_while(|(at, _)| *at <= now).count();
-            taken.extend(queue.due.drain(..due).map(|(_, session)| (queue.what, session)));
+            taken.extend(queue.due.drain(..due).map(|(_, session)| (queue.timer, session)));
         }
         taken
     }
 
-    /// To be called after the work that was due: when the timer is to ring next, if there is anything left and it was not set meanwhile.
-    pub(super) fn next(&mut self, now: Instant) -> Option<Duration> {
+    /// Returns the time to which the timerfd is to be set next, if a timer is armed and it was not set meanwhile. To be
+    /// called after the work that was due.
+    pub(crate) fn next(&mut self, now: Instant) -> Option<Duration> {
         let fronts = self.queues.iter().filter_map(|queue| queue.due.front());
         let at = fronts.map(|(at, _)| *at).min()?.max(now + TICK);
         match self.fires_at {
@@ -104,7 +107,7 @@ impl Timers {
 
     fn fire_at(&mut self, at: Instant, now: Instant) -> Option<Duration> {
         self.fires_at = Some(at);
-        // A timer of zero would be switched off.
+        // Zero would disarm the timerfd.
         Some(at.saturating_duration_since(now).max(Duration::from_nanos(1)))
     }
 }
@@ -125,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn the_timer_rings_for_the_earliest_entry() {
+    fn the_timerfd_expires_for_the_earliest_timer() {
         let (mut timers, now) = (timers(), Instant::now());
         assert_eq!(timers.add(Timer::Check, 1, now), Some(CHECK));
         assert_eq!(timers.add(Timer::Check, 2, now), None, "it is set already");
@@ -159,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn many_entries_in_a_row_ring_once_a_tick() {
+    fn many_timers_in_a_row_expire_once_a_tick() {
         let (mut timers, mut now) = (timers(), Instant::now());
         for session in 0..100 {
             timers.add(Timer::Fin, session, now);

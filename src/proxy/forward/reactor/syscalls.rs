@@ -1,4 +1,7 @@
-//! The system syscalls that move bytes, so that a test can put faults in between.
+//! The system calls that move bytes, as a trait, so that a test can inject faults.
+//!
+//! The trait is a type parameter of the worker, not an object: the kernel's own calls are inlined, and the hook that
+//! only fakes need compiles to nothing.
 
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
@@ -10,8 +13,8 @@ use rustix::pipe::SpliceFlags;
 // MOVE is a hint. NONBLOCK concerns the pipe; the sockets are non-blocking themselves.
 const FLAGS: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
 
-/// What a worker asks of the kernel for its pairs. None of it blocks.
-pub(super) trait Syscalls: Send {
+/// The calls that a worker makes for its pairs. None of them blocks.
+pub(crate) trait Syscalls: Send + 'static {
     /// recv(2).
     fn recv(&mut self, source: &TcpStream, buffer: &mut [u8]) -> Result<usize>;
     /// send(2), without SIGPIPE.
@@ -22,16 +25,16 @@ pub(super) trait Syscalls: Send {
     fn drain(&mut self, pipe: &OwnedFd, sink: &TcpStream, most: usize) -> Result<usize>;
     /// read(2) from a pipe.
     fn take_out(&mut self, pipe: &OwnedFd, buffer: &mut [u8]) -> Result<usize>;
-    /// Whether a socket was made out to be not ready, or drained, since the last call of this. epoll will not tell of it, as it would after the real
-    /// thing. Only a test's syscalls do that.
-    fn fakes_readiness(&mut self) -> bool {
+    /// Returns whether a call since the last question reported a socket as not ready, or as drained, although it was
+    /// not. epoll sends no event after such a call. Only fakes do this.
+    fn faked_readiness(&mut self) -> bool {
         false
     }
 }
 
-/// The real ones.
+/// The real calls.
 #[derive(Debug)]
-pub(super) struct Kernel;
+pub(crate) struct Kernel;
 
 impl Syscalls for Kernel {
     fn recv(&mut self, source: &TcpStream, buffer: &mut [u8]) -> Result<usize> {

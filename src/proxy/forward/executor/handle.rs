@@ -1,0 +1,91 @@
+//! A worker as its tasks see it: they start other tasks, open sockets, and hand sessions over to be forwarded.
+//!
+//! The opening of a session is async and may use tokio's timers and channels, but its sockets are in the worker's epoll
+//! from the beginning: when the leader has taken the client, they stay where they are.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use futures_util::FutureExt;
+
+use super::pair::Pair;
+use crate::proxy::forward::reactor::{Listener, Reactor, Socket};
+
+pub(crate) type Task = Pin<Box<dyn Future<Output = ()>>>;
+
+/// A handle on the worker that runs the current task. Clones are handles on the same worker.
+pub(crate) struct Executor<O> {
+    number: usize,
+    reactor: Reactor,
+    new: Rc<New<O>>,
+}
+
+/// The tasks and pairs that the worker has not taken in yet.
+struct New<O> {
+    tasks: RefCell<Vec<Task>>,
+    pairs: RefCell<Vec<Pair<O>>>,
+}
+
+impl<O> Clone for Executor<O> {
+    fn clone(&self) -> Self {
+        Self {
+            number: self.number,
+            reactor: self.reactor.clone(),
+            new: self.new.clone(),
+        }
+    }
+}
+
+impl<O> Executor<O> {
+    pub(crate) fn new(number: usize, reactor: Reactor) -> Self {
+        let new = New {
+            tasks: RefCell::default(),
+            pairs: RefCell::default(),
+        };
+        Self {
+            number,
+            reactor,
+            new: Rc::new(new),
+        }
+    }
+
+    /// Returns the worker's index among all workers.
+    pub(crate) fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Starts a task on this worker. One that panics is dropped, and the worker goes on.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        let task = AssertUnwindSafe(task).catch_unwind();
+        self.new.tasks.borrow_mut().push(Box::pin(task.map(drop)));
+    }
+
+    /// Forwards between these two sockets from now on, until one side ends it or `owner` does.
+    pub(crate) fn forward(&self, client: Socket, leader: Socket, owner: O) {
+        self.new.pairs.borrow_mut().push(Pair::new(client, leader, owner));
+    }
+
+    /// Takes a client's stream, connected and non-blocking.
+    pub(crate) fn socket(&self, stream: TcpStream) -> io::Result<Socket> {
+        Socket::of_client(stream, &self.reactor)
+    }
+
+    /// Waits for clients of `listener`, which must be non-blocking. Of several workers that wait, one is woken.
+    pub(crate) fn listen<'a>(&self, listener: &'a TcpListener) -> io::Result<Listener<'a>> {
+        Listener::new(listener, &self.reactor)
+    }
+
+    /// Returns the tasks that were started since the last call.
+    pub(crate) fn take_tasks(&self) -> Vec<Task> {
+        self.new.tasks.take()
+    }
+
+    /// Returns the pairs that were handed over since the last call.
+    pub(crate) fn take_pairs(&self) -> Vec<Pair<O>> {
+        self.new.pairs.take()
+    }
+}

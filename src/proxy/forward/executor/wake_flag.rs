@@ -1,0 +1,38 @@
+//! The flag by which other threads wake a worker, which sleeps only if the flag is not set.
+
+use super::atomic::{AtomicU8, Ordering};
+
+const AWAKE: u8 = 0;
+/// The worker is in epoll_wait(2), or about to be.
+const ASLEEP: u8 = 1;
+/// The flag was set, and the worker has not taken it yet.
+const SET: u8 = 2;
+
+/// An atomic without a lock, because a worker reads it for each message that it forwards.
+#[derive(Debug)]
+pub(crate) struct WakeFlag(AtomicU8);
+
+impl WakeFlag {
+    pub(crate) fn new() -> Self {
+        Self(AtomicU8::new(AWAKE))
+    }
+
+    /// Sets the flag. To be called after a message was left for the worker. Returns whether the worker sleeps, and has
+    /// to be woken by its eventfd.
+    pub(crate) fn set(&self) -> bool {
+        self.0.swap(SET, Ordering::AcqRel) == ASLEEP
+    }
+
+    /// Returns whether the flag was set since the last call, and clears it; the worker is awake from now on. It sees
+    /// every message that was left before the flag was set.
+    pub(crate) fn take(&self) -> bool {
+        self.0.swap(AWAKE, Ordering::AcqRel) == SET
+    }
+
+    /// Returns whether the worker may sleep until it is woken.
+    pub(crate) fn try_sleep(&self) -> bool {
+        self.0
+            .compare_exchange(AWAKE, ASLEEP, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+}

@@ -1,0 +1,126 @@
+//! All workers: where sessions begin, and how every worker learns that some of its sessions are over.
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use super::handle::Executor;
+use super::mailbox::{Message, SessionCount, WorkerHandle};
+use super::pair::Owner;
+use super::worker::{Setup, Worker};
+use crate::liveness::Beat;
+use crate::proxy::forward::reactor::{Kernel, Syscalls};
+use crate::proxy::forward::relay::Traffic;
+
+/// The worker threads. After this is dropped, each ends with its last task and pair.
+#[derive(Debug)]
+pub(crate) struct Workers<O: Owner> {
+    handles: Vec<Arc<WorkerHandle<O>>>,
+}
+
+impl<O: Owner> Workers<O> {
+    /// Starts `count` threads. Their tasks may use the timers of the tokio runtime on which this is called, if any.
+    /// Each receiver completes when its thread has ended; with an error if the thread panicked, which is a defect.
+    pub(crate) fn start(count: usize, traffic: &Arc<Traffic>) -> io::Result<(Self, Vec<oneshot::Receiver<()>>)> {
+        Self::start_with(count, traffic, || Kernel)
+    }
+
+    /// Does the same with other system calls.
+    pub(crate) fn start_with<S: Syscalls>(
+        count: usize,
+        traffic: &Arc<Traffic>,
+        syscalls: impl Fn() -> S,
+    ) -> io::Result<(Self, Vec<oneshot::Receiver<()>>)> {
+        let mut started = (Self { handles: Vec::new() }, Vec::new());
+        for number in 0..count {
+            let handle = Arc::new(WorkerHandle::new()?);
+            let setup = Setup::new(number, handle.clone(), traffic.clone(), syscalls())?;
+            let runtime = Handle::try_current().ok();
+            let (ended, end) = oneshot::channel();
+            std::thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(move || {
+                    let _timers = runtime.as_ref().map(Handle::enter);
+                    Worker::new(setup).run();
+                    let _receiver_was_dropped = ended.send(());
+                })?;
+            started.0.handles.push(handle);
+            started.1.push(end);
+        }
+        Ok(started)
+    }
+
+    /// Calls `job` on the worker with this number.
+    pub(crate) fn on(&self, number: usize, job: impl FnOnce(&Executor<O>) + Send + 'static) {
+        self.handles[number].post(Message::Run(Box::new(job)));
+    }
+
+    /// Calls `job` on every worker.
+    pub(crate) fn on_each(&self, job: impl Fn(&Executor<O>) + Clone + Send + 'static) {
+        for number in 0..self.count() {
+            self.on(number, job.clone());
+        }
+    }
+
+    /// Calls `begin` on the worker that has the fewest sessions; at once, if that is the current worker, `own`.
+    pub(crate) fn begin_session(
+        &self,
+        own: &Executor<O>,
+        begin: impl FnOnce(&Executor<O>, SessionCount) + Send + 'static,
+    ) {
+        let number = self.least_loaded(Some(own.number()));
+        let count = self.handles[number].count_session();
+        if number == own.number() {
+            return begin(own, count);
+        }
+        self.on(number, |executor| begin(executor, count));
+    }
+
+    /// Returns the worker with the fewest sessions; of several, `own` if it is one of them.
+    pub(crate) fn least_loaded(&self, own: Option<usize>) -> usize {
+        let others = (0..self.count()).filter(|number| Some(*number) != own);
+        let all = own.into_iter().chain(others);
+        all.min_by_key(|number| self.handles[*number].sessions()).unwrap_or(0)
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.handles.len()
+    }
+
+    /// Asks each worker for its beat, unless it still owes the last one.
+    pub(crate) fn ask_for(&self, beats: &[Beat]) {
+        for (number, beat) in beats.iter().enumerate().filter(|(_, beat)| beat.ask()) {
+            let beat = beat.clone();
+            self.on(number, move |_| beat.beat());
+        }
+    }
+
+    /// Makes every worker ask each owner whether its pair is over, before it moves another byte.
+    pub(crate) fn check_owners(&self) {
+        for handle in &self.handles {
+            handle.post(Message::CheckOwners);
+        }
+    }
+}
+
+#[cfg(test)]
+impl<O: Owner> Workers<O> {
+    pub(crate) fn count_session(&self, number: usize) -> SessionCount {
+        self.handles[number].count_session()
+    }
+
+    /// Returns the number of sessions of each worker.
+    pub(crate) fn session_counts(&self) -> Vec<usize> {
+        self.handles.iter().map(|handle| handle.sessions()).collect()
+    }
+}
+
+impl<O: Owner> Drop for Workers<O> {
+    fn drop(&mut self) {
+        for handle in &self.handles {
+            handle.post(Message::Close);
+        }
+    }
+}

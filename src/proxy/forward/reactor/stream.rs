@@ -1,0 +1,172 @@
+//! A stream under edge-triggered epoll, and what is known of its readiness.
+
+use std::io;
+use std::net::TcpStream;
+
+use rustix::event::epoll::EventFlags;
+
+use super::epoll::Epoll;
+use super::token::Token;
+use super::unsent::wait_for_unsent;
+
+/// One socket of a session. It counts as ready until the kernel says "would block", and again from the next event on.
+#[derive(Debug)]
+pub(crate) struct PolledStream {
+    pub(crate) stream: TcpStream,
+    token: Token,
+    readable: bool,
+    writable: bool,
+    /// A FIN or a reset was reported, after which there is always something to read: the end.
+    ended: bool,
+    /// The connection is gone, or was shut down both ways.
+    broken: bool,
+    write_interest: WriteInterest,
+}
+
+/// Whether epoll reports that the socket has become writable. Most sockets never block in send(2), and the report would
+/// only wake their worker once for nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WriteInterest {
+    None,
+    /// send(2) blocked for the first time, and epoll is yet to be told.
+    Requested,
+    Registered,
+}
+
+const EDGES: EventFlags = EventFlags::IN.union(EventFlags::RDHUP).union(EventFlags::ET);
+
+impl PolledStream {
+    /// Takes a connected, non-blocking stream.
+    pub(crate) fn new(stream: TcpStream, token: Token) -> Self {
+        Self {
+            stream,
+            token,
+            readable: false,
+            writable: true,
+            ended: false,
+            broken: false,
+            write_interest: WriteInterest::None,
+        }
+    }
+
+    /// Takes a stream whose connection is being established.
+    pub(crate) fn connecting(stream: TcpStream, token: Token) -> Self {
+        Self {
+            writable: false,
+            write_interest: WriteInterest::Registered,
+            ..Self::new(stream, token)
+        }
+    }
+
+    /// Adds it to epoll, which reports pending events first.
+    pub(crate) fn watch(&self, epoll: &Epoll) -> io::Result<()> {
+        let flags = match self.write_interest {
+            WriteInterest::Registered => EDGES | EventFlags::OUT,
+            WriteInterest::None | WriteInterest::Requested => EDGES,
+        };
+        epoll.add(&self.stream, self.token, flags)
+    }
+
+    /// Returns `Some` once the connection is established, `None` while it is being established.
+    pub(crate) fn has_connected(&self) -> io::Result<Option<()>> {
+        if self.ended
+            && let Some(error) = self.stream.take_error()?
+        {
+            return Err(error);
+        }
+        Ok(self.writable.then_some(()))
+    }
+
+    /// Returns whether the peer has closed or reset the connection.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Returns whether the connection was reset, or given up by the kernel, provided that it was not shut down both
+    /// ways.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Returns whether the kernel has sent everything at least once. If not, epoll reports when it has.
+    pub(crate) fn has_sent_all(&mut self) -> bool {
+        if self.writable && wait_for_unsent(&self.stream) {
+            self.on_write_blocked();
+        }
+        self.writable
+    }
+
+    fn on_write_blocked(&mut self) {
+        self.writable = false;
+        if self.write_interest == WriteInterest::None {
+            self.write_interest = WriteInterest::Requested;
+        }
+    }
+
+    /// If a send has blocked: makes epoll report writability from now on; if it is writable again already, at once.
+    pub(crate) fn update_write_interest(&mut self, epoll: &Epoll) -> io::Result<()> {
+        if self.write_interest == WriteInterest::Requested {
+            epoll.modify(&self.stream, self.token, EDGES | EventFlags::OUT)?;
+            self.write_interest = WriteInterest::Registered;
+        }
+        Ok(())
+    }
+
+    /// Takes in an event.
+    pub(crate) fn on_event(&mut self, flags: EventFlags) {
+        let broken = flags.intersects(EventFlags::HUP | EventFlags::ERR);
+        self.broken |= broken;
+        self.ended |= broken || flags.contains(EventFlags::RDHUP);
+        self.readable |= broken || flags.intersects(EventFlags::IN | EventFlags::RDHUP);
+        self.writable |= broken || flags.contains(EventFlags::OUT);
+    }
+
+    /// Makes the next read and write be tried, whatever is known.
+    pub(crate) fn assume_ready(&mut self) {
+        (self.readable, self.writable) = (true, true);
+    }
+
+    /// Reads by `call` unless nothing can be there; returns `None` if there is nothing. `drains` decides whether a
+    /// count means that the socket is empty now.
+    ///
+    /// If it does, the next read waits for an event, which saves a system call that would return EAGAIN. But the event
+    /// of a FIN may have come before this read, and no other would follow: after a FIN, reading goes on to the end.
+    pub(crate) fn read(
+        &mut self,
+        drains: impl FnOnce(usize) -> bool,
+        call: impl FnOnce(&TcpStream) -> rustix::io::Result<usize>,
+    ) -> io::Result<Option<usize>> {
+        if !self.readable {
+            return Ok(None);
+        }
+        let read = would_block(call(&self.stream))?;
+        self.readable = match read {
+            None => false,
+            Some(count) => self.ended || !drains(count),
+        };
+        Ok(read)
+    }
+
+    /// Writes by `call` unless the socket is known to be full; returns `None` if it is.
+    pub(crate) fn write(
+        &mut self,
+        call: impl FnOnce(&TcpStream) -> rustix::io::Result<usize>,
+    ) -> io::Result<Option<usize>> {
+        if !self.writable {
+            return Ok(None);
+        }
+        let written = would_block(call(&self.stream))?;
+        if written.is_none() {
+            self.on_write_blocked();
+        }
+        Ok(written)
+    }
+}
+
+fn would_block(result: rustix::io::Result<usize>) -> io::Result<Option<usize>> {
+    match result {
+        Ok(count) => Ok(Some(count)),
+        Err(rustix::io::Errno::AGAIN) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}

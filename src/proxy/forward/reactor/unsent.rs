@@ -1,0 +1,29 @@
+//! Asks the kernel whether a socket holds bytes that it has not yet sent for the first time.
+//!
+//! There is no safe call for SIOCOUTQNSD, but with TCP_NOTSENT_LOWAT = 1 a socket is writable exactly if there are none
+//! and its buffer is not full.
+
+use std::net::TcpStream;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::proxy::socket;
+
+/// Returns whether there are unsent bytes, and leaves TCP_NOTSENT_LOWAT as it was. An error counts as none.
+pub(crate) fn has_unsent(stream: &TcpStream) -> bool {
+    let Ok(before) = socket::notsent_lowat(stream) else {
+        return false;
+    };
+    let unsent = wait_for_unsent(stream);
+    let _gone = socket::set_notsent_lowat(stream, before);
+    unsent
+}
+
+/// Returns the same, and leaves the option at 1: epoll then reports when everything is sent, if it reports writability.
+pub(crate) fn wait_for_unsent(stream: &TcpStream) -> bool {
+    if socket::set_notsent_lowat(stream, 1).is_err() {
+        return false;
+    }
+    let mut polled = [PollFd::new(stream, PollFlags::OUT)];
+    matches!(poll(&mut polled, Some(&Timespec::default())), Ok(0))
+}

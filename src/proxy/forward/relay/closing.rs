@@ -1,0 +1,108 @@
+//! How a pair closes: which side was first, when the client's FIN goes on, and how long a session outlives its leader.
+
+use std::time::Duration;
+
+use super::context::IoContext;
+use super::direction::EofAction;
+use super::pipes::BUFFER;
+use crate::proxy::forward::reactor::{PolledStream, Side, Syscalls};
+
+/// Bytes from a client that are discarded before its socket is closed; a client that sends more gets a reset.
+const MAX_DISCARDED: usize = 1 << 20;
+
+#[derive(Debug, Default)]
+pub(crate) struct Closing {
+    first: Option<Side>,
+    client_fin: ClientFin,
+    /// Bytes that had gone to a leader that has closed, when that was last asked.
+    to_leader_at_linger: Option<u64>,
+}
+
+/// The client's FIN, on its way to the leader.
+///
+/// A client of PostgreSQL says that it terminates and closes at once; the server reads the former and closes by itself.
+/// The side that closes first keeps the port in TIME_WAIT for a minute. If the FIN came with the message, that side
+/// would be pgnorth, whose ports to one leader are few. So the leader's FIN gets some milliseconds to come first. A
+/// leader that waits for the client's FIN gets it then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum ClientFin {
+    #[default]
+    NotYet,
+    Deferred,
+    /// It was deferred for long enough.
+    Due,
+}
+
+impl Closing {
+    /// The side that closed first, if any has closed.
+    pub(crate) fn first(&self) -> Option<Side> {
+        self.first
+    }
+
+    /// Takes in which sides have closed by now.
+    pub(crate) fn observe(&mut self, client_closed: bool, leader_closed: bool) {
+        if self.first.is_none() {
+            self.first = match (client_closed, leader_closed) {
+                (true, _) => Some(Side::Client),
+                (false, true) => Some(Side::Leader),
+                (false, false) => None,
+            };
+        }
+    }
+
+    pub(crate) fn eof_to_leader(&self, to_client_ended: bool, fin_delay: Duration) -> EofAction {
+        match self.client_fin {
+            _ if to_client_ended => EofAction::Skip,
+            ClientFin::Due => EofAction::PassOn,
+            _ if fin_delay.is_zero() => EofAction::PassOn,
+            ClientFin::NotYet | ClientFin::Deferred => EofAction::Defer,
+        }
+    }
+
+    pub(crate) fn eof_to_client(&self, to_leader_ended: bool) -> EofAction {
+        if to_leader_ended || self.is_fin_deferred() {
+            EofAction::Skip
+        } else {
+            EofAction::PassOn
+        }
+    }
+
+    pub(crate) fn defer_fin(&mut self) {
+        self.client_fin = ClientFin::Deferred;
+    }
+
+    pub(crate) fn is_fin_deferred(&self) -> bool {
+        self.client_fin == ClientFin::Deferred
+    }
+
+    /// Ends the wait of a client's FIN.
+    pub(crate) fn stop_deferring(&mut self) {
+        if self.is_fin_deferred() {
+            self.client_fin = ClientFin::Due;
+        }
+    }
+
+    /// Takes in that the leader has closed, after this many bytes to it.
+    pub(crate) fn begin_linger(&mut self, to_leader: u64) {
+        self.to_leader_at_linger.get_or_insert(to_leader);
+    }
+
+    /// Returns whether the leader, which closed some time ago, has taken no byte since the last call.
+    ///
+    /// PostgreSQL never half-closes: unless the leader still takes bytes, nothing more comes of the session, although a
+    /// client that is idle may notice that only when it next uses its connection.
+    pub(crate) fn leader_is_gone(&mut self, to_leader: u64) -> bool {
+        self.to_leader_at_linger.replace(to_leader) == Some(to_leader)
+    }
+}
+
+/// Reads and drops what the client has sent, before its socket is closed after a FIN. If bytes were left unread, Linux
+/// would make the close a reset, which may destroy bytes that the client has not read yet.
+pub(crate) fn discard_unread<S: Syscalls>(client: &PolledStream, io: &mut IoContext<S>) {
+    for _ in 0..MAX_DISCARDED / BUFFER {
+        match io.syscalls.recv(&client.stream, &mut io.buffer) {
+            Ok(read) if read > 0 => {}
+            _ => return,
+        }
+    }
+}

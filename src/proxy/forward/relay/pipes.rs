@@ -1,0 +1,163 @@
+//! The pool of pipes for splice(2): bounded, lent to directions that stream, taken back only when empty, and closed
+//! when idle.
+//!
+//! Linux grants all processes of an unprivileged user together 16,384 pages of pipes (fs.pipe-user-pages-soft, pipe(7)),
+//! by their capacity, even if they are empty. Beyond that every new pipe has two pages. Every pgnorth on a node has the
+//! same user, so each takes at most a third of it, and gives it back.
+
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tracing::warn;
+
+pub(crate) use state::{BUFFER, IDLE, MAX_PIPES, make};
+use state::{PipeFds, PoolState};
+
+/// The pool. Its lock is held for a push or a pop, never across a system call.
+#[derive(Debug)]
+pub(crate) struct Pipes {
+    state: Arc<Mutex<PoolState>>,
+    /// Makes a pipe; tests replace it by one that fails.
+    make: fn(bool) -> Option<PipeFds>,
+    /// splice(2) was refused, so everything is copied from now on.
+    refused: AtomicBool,
+}
+
+/// A lent pipe. Dropped empty, it returns to the pool; with bytes in it, which belong to a session that is over, it is
+/// closed.
+#[derive(Debug)]
+pub(crate) struct Pipe {
+    ends: Arc<PipeFds>,
+    /// Number of bytes in it now.
+    pub(crate) filled: usize,
+    state: Arc<Mutex<PoolState>>,
+}
+
+impl Default for Pipes {
+    fn default() -> Self {
+        Self::made_by(make)
+    }
+}
+
+impl Pipes {
+    /// Creates a pool whose pipes come from `make`; its argument demands a large one.
+    pub(crate) fn made_by(make: fn(bool) -> Option<PipeFds>) -> Self {
+        Self {
+            state: Arc::default(),
+            make,
+            refused: AtomicBool::default(),
+        }
+    }
+
+    /// Lends no further pipe, so that everything is copied: the system has refused splice(2) with this error.
+    pub(crate) fn on_splice_refused(&self, error: &io::Error) {
+        if !self.refused.swap(true, Ordering::Relaxed) {
+            warn!(
+                %error,
+                "the system refuses splice(2): streams are copied through memory, which costs more CPU; check for a seccomp \
+                 profile or a sandbox that forbids splice"
+            );
+        }
+    }
+
+    /// Closes the pipes that were idle for [`IDLE`]. Returns whether there are others, so that this is to be called
+    /// again after that time.
+    pub(crate) fn close_idle(&self) -> bool {
+        self.close_idle_at(Instant::now())
+    }
+
+    fn close_idle_at(&self, now: Instant) -> bool {
+        let mut state = lock(&self.state);
+        let old = state.take_old(now);
+        let others = state.large + state.small > 0;
+        // Closing is a system call.
+        drop(state);
+        drop(old);
+        others
+    }
+
+    /// Lends an empty pipe of at least [`BUFFER`] bytes, a large one if possible; `None` if none can be had now.
+    pub(crate) fn take(&self) -> Option<Pipe> {
+        if self.refused.load(Ordering::Relaxed) {
+            return None;
+        }
+        let want_large = {
+            let mut state = lock(&self.state);
+            let idle = state.idle_large.pop().or_else(|| state.idle_small.pop());
+            if let Some((ends, _)) = idle {
+                return Some(self.lend(ends));
+            }
+            state.reserve()?
+        };
+        let made = (self.make)(want_large);
+        let mut state = lock(&self.state);
+        // The reservation is replaced by the pipe that was made, which may be a small one.
+        state.forget(want_large);
+        if let Some(ends) = made {
+            state.count(ends.is_large());
+            drop(state);
+            Some(self.lend(Arc::new(ends)))
+        } else {
+            state.refused_at = Some(Instant::now());
+            None
+        }
+    }
+
+    /// Returns the count of idle and lent pipes together.
+    #[cfg(test)]
+    pub(crate) fn count(&self) -> usize {
+        let state = lock(&self.state);
+        state.large + state.small
+    }
+
+    fn lend(&self, ends: Arc<PipeFds>) -> Pipe {
+        Pipe {
+            ends,
+            filled: 0,
+            state: self.state.clone(),
+        }
+    }
+}
+
+impl Pipe {
+    /// Returns the end that is written to.
+    pub(crate) fn input(&self) -> &OwnedFd {
+        &self.ends.input
+    }
+
+    /// Returns the end that is read from.
+    pub(crate) fn output(&self) -> &OwnedFd {
+        &self.ends.output
+    }
+
+    /// Returns the number of bytes that it can hold.
+    pub(crate) fn capacity(&self) -> usize {
+        self.ends.capacity
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        let mut state = lock(&self.state);
+        let large = self.ends.is_large();
+        if self.filled > 0 {
+            state.forget(large);
+        } else if large {
+            state.idle_large.push((self.ends.clone(), Instant::now()));
+        } else {
+            state.idle_small.push((self.ends.clone(), Instant::now()));
+        }
+    }
+}
+
+/// Locks the state, even if a thread panicked with the lock: its counts only bound memory.
+fn lock(state: &Mutex<PoolState>) -> MutexGuard<'_, PoolState> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}

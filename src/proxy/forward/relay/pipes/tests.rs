@@ -1,0 +1,59 @@
+//! The pool: bounded, returned to, and closed when idle.
+
+use std::time::Instant;
+
+use super::state::MAX_LARGE;
+use super::*;
+
+#[test]
+fn an_empty_pipe_returns_and_a_filled_one_is_closed() {
+    let pipes = Pipes::default();
+    let first = pipes.take().unwrap();
+    let capacity = first.capacity();
+    drop(first);
+    {
+        let state = lock(&pipes.state);
+        assert_eq!(state.idle_large.len() + state.idle_small.len(), 1);
+    }
+    let mut again = pipes.take().unwrap();
+    assert_eq!(again.capacity(), capacity);
+    again.filled = 1;
+    drop(again);
+    let state = lock(&pipes.state);
+    assert_eq!((state.large, state.small), (0, 0));
+    assert!(state.idle_large.is_empty() && state.idle_small.is_empty());
+}
+
+#[test]
+fn the_pool_is_bounded_and_recovers() {
+    let pipes = Pipes::default();
+    let lent: Vec<_> = std::iter::from_fn(|| pipes.take()).take(2 * MAX_PIPES).collect();
+    assert!(!lent.is_empty() && lent.len() <= MAX_PIPES, "{}", lent.len());
+    assert!(lent.iter().filter(|pipe| pipe.ends.is_large()).count() <= MAX_LARGE);
+    assert!(pipes.take().is_none());
+    drop(lent);
+    assert!(pipes.take().is_some());
+}
+
+#[test]
+fn idle_pipes_are_given_back() {
+    let pipes = Pipes::default();
+    let (kept, idle) = (pipes.take().unwrap(), pipes.take().unwrap());
+    drop(idle);
+    let now = Instant::now();
+    assert!(pipes.close_idle_at(now), "there are two");
+    assert_eq!(pipes.count(), 2);
+    assert!(pipes.close_idle_at(now + IDLE), "one is lent");
+    assert_eq!(pipes.count(), 1);
+    drop(kept);
+    assert!(!pipes.close_idle_at(now + 2 * IDLE), "there is none");
+    assert_eq!(pipes.count(), 0);
+}
+
+#[test]
+fn a_process_takes_at_most_a_third_of_what_its_user_is_granted() {
+    let pipes = Pipes::default();
+    let lent: Vec<_> = std::iter::from_fn(|| pipes.take()).take(MAX_PIPES).collect();
+    let pages: usize = lent.iter().map(|pipe| pipe.capacity() / 4096).sum();
+    assert!(pages <= 16_384 / 3, "{pages}");
+}

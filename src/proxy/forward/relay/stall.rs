@@ -1,0 +1,51 @@
+//! Keeps TCP_USER_TIMEOUT from ending the connection of a peer that is alive and merely does not read.
+//!
+//! Linux counts a closed window as silence. It cuts off a peer that acknowledges every probe but reads nothing for
+//! longer than TCP_USER_TIMEOUT, such as a COPY that waits for a lock, or a pg_dump whose disk is slow. (Measured on
+//! Linux 6.18: with 5 s, ETIMEDOUT after 5.6 s, even if no send(2) ever blocked.) So the option is off while a socket
+//! has *unsent* bytes, and on again afterwards. Bytes in flight that the peer does not acknowledge are still noticed in
+//! time; a host that vanishes during a session of queries and answers leaves such bytes.
+//!
+//! One case remains: a peer that vanishes while its window is full. On the leader's side the end of its epoch comes
+//! first; on the client's side the kernel gives up by itself (tcp_retries2).
+
+use std::net::TcpStream;
+use std::time::Duration;
+
+use rustix::net::sockopt::set_tcp_user_timeout;
+
+use crate::proxy::forward::reactor::has_unsent;
+
+/// The sockets whose TCP_USER_TIMEOUT is switched off.
+#[derive(Debug, Default)]
+pub(crate) struct Stall {
+    client: bool,
+    leader: bool,
+}
+
+impl Stall {
+    /// Returns whether any is switched off, so that it has to be checked again.
+    pub(crate) fn is_active(&self) -> bool {
+        self.client || self.leader
+    }
+
+    /// Switches the option off or on, as each socket needs. Takes each socket's TCP_USER_TIMEOUT, and is to be called
+    /// at least four times in that time while there may be unsent bytes.
+    pub(crate) fn check(&mut self, client: (&TcpStream, Duration), leader: (&TcpStream, Duration)) {
+        for (is_off, (socket, user_timeout)) in [(&mut self.client, client), (&mut self.leader, leader)] {
+            if user_timeout.is_zero() {
+                continue;
+            }
+            let unsent = has_unsent(socket);
+            let timeout = if unsent { Duration::ZERO } else { user_timeout };
+            if unsent != *is_off && set(socket, timeout) {
+                *is_off = unsent;
+            }
+        }
+    }
+}
+
+fn set(socket: &TcpStream, timeout: Duration) -> bool {
+    let millis = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+    set_tcp_user_timeout(socket, millis).is_ok()
+}

@@ -11,12 +11,16 @@ use pgnorth::discovery::patroni::answers::{read_cluster, read_report};
 use pgnorth::leader::decide::{Decision, Policy, decide};
 use pgnorth::leader::observation::{Claim, Lock, ObjectKind, Observation, Report, Role};
 use pgnorth::leader::view::View;
-use pgnorth::leader::{Address, Leader, RoutingState};
+use pgnorth::leader::{Address, BaseUrl, Leader, RoutingState};
 use pgnorth::slot::LeaderSlot;
 use serde_json::{Value, json};
 
 const MEMBERS: [&str; 3] = ["demo-0", "demo-1", "demo-2"];
 const TTL: Duration = Duration::from_secs(30);
+
+fn base_url() -> BaseUrl {
+    BaseUrl::parse("http://10.244.0.10:8008").expect("a URL")
+}
 
 fn main() {
     divan::main();
@@ -73,14 +77,14 @@ mod deciding {
 
     fn with_reports(now: Instant) -> View {
         let mut view = View::default();
-        let (cluster, problems) = read_cluster(&cluster()).expect("a cluster");
+        let (cluster, problems) = read_cluster(&base_url(), &cluster()).expect("a cluster");
         assert_eq!(problems, []);
         view.record(Observation {
             at: now,
             claim: Claim::Cluster(cluster),
         });
         for member in MEMBERS {
-            let claim = Claim::Report(member.to_owned(), Ok(said_by(member)));
+            let claim = Claim::Report(member.into(), Ok(said_by(member)));
             view.record(Observation { at: now, claim });
         }
         view
@@ -123,13 +127,14 @@ mod parsing {
                 "sync_state": "async", "sync_priority": 0}],
             "patroni": {"version": "4.1.5", "scope": "demo", "name": "demo-0"},
         }));
-        bencher.bench(|| read_report(MEMBERS[0], black_box(&answer)).expect("a report"));
+        let member = MEMBERS[0].into();
+        bencher.bench(|| read_report(&member, black_box(&answer)).expect("a report"));
     }
 
     #[divan::bench]
     fn a_cluster_of_three(bencher: Bencher) {
-        let answer = cluster();
-        bencher.bench(|| read_cluster(black_box(&answer)).expect("a cluster"));
+        let (url, answer) = (base_url(), cluster());
+        bencher.bench(|| read_cluster(&url, black_box(&answer)).expect("a cluster"));
     }
 
     #[divan::bench]

@@ -24,7 +24,7 @@ use crate::leader::observation::{Claim, Observation};
 use crate::leader::probing::{asked_and_answering, plan};
 use crate::leader::reason::Reason;
 use crate::leader::view::View;
-use crate::leader::{Leader, LeaderFailure, RoutingState};
+use crate::leader::{Leader, LeaderFailure, MemberName, RoutingState};
 use crate::log_limiter::LogLimiter;
 use crate::metrics::Metrics;
 use crate::readiness::ReadinessHandle;
@@ -83,7 +83,7 @@ struct Told {
 
 /// A former leader's sessions that may go on for a while.
 struct Draining {
-    member: String,
+    member: MemberName,
     cut: Cut,
 }
 
@@ -167,7 +167,7 @@ impl Discovery {
                 .recorder
                 .sign(now, &decision.reason.to_string(), primary.is_none(), view.ttl()),
         }
-        let holder = view.lock().and_then(|lock| lock.lock.holder.as_deref());
+        let holder = view.lock().and_then(|lock| lock.lock.holder.as_ref());
         if let Some(holder) = holder.filter(|holder| **holder != last.member) {
             self.recorder.lock_moved(now, holder);
         }
@@ -314,10 +314,10 @@ impl Discovery {
 
     fn replan(&self, view: &View, told: &Told, now: Instant) {
         let state = &told.decision.state;
-        let target = |member: &str, question, every| {
+        let target = |member: &MemberName, question, every| {
             Some(Target {
-                url: view.api_url(member)?.to_owned(),
-                member: member.to_owned(),
+                url: view.api_url(member)?.clone(),
+                member: member.clone(),
                 question,
                 every,
             })
@@ -326,7 +326,7 @@ impl Discovery {
         let probes = probes
             .iter()
             .filter_map(|probe| target(&probe.member, Question::Primary, probe.every));
-        let leader = state.leader().map(|leader| leader.member.as_str());
+        let leader = state.leader().map(|leader| &leader.member);
         let witnesses = view.witnesses(leader, now);
         let witnesses = witnesses.filter_map(|member| target(member, Question::Leader, WITNESSES_EVERY));
         let targets = probes.chain(witnesses).collect();
@@ -335,7 +335,7 @@ impl Discovery {
             urls: view
                 .members()
                 .filter_map(|member| view.api_url(member))
-                .map(str::to_owned)
+                .cloned()
                 .collect(),
             alert: told.leaderless_since.is_some(),
             followed: view.identity(),
@@ -351,16 +351,16 @@ impl Discovery {
 
     fn measure(&self, view: &View, told: &Told, now: Instant) {
         let state = &told.decision.state;
-        let leader = state.leader().map(|leader| leader.member.as_str());
+        let leader = state.leader().map(|leader| &leader.member);
         self.metrics.routes(state.open_to().is_some());
         self.metrics.operator_holds(told.decision.held.is_some());
         self.metrics.set_routing_state(state, &told.decision.reason);
-        self.metrics.leader_is(leader);
+        self.metrics.leader_is(leader.map(MemberName::as_str));
         let primaries = view.primaries(now, self.policy.report_life);
         self.metrics.foreign_answers_are(view.strangers().count());
         self.metrics.primaries_are(primaries);
         self.metrics.ttl_is(view.ttl());
-        let holder = view.lock().and_then(|lock| lock.lock.holder.as_deref());
+        let holder = view.lock().and_then(|lock| lock.lock.holder.as_ref());
         if let Some(seen) = leader.or(holder).and_then(|member| view.renewal_seen(member)) {
             self.metrics.set_lock_age(seen);
         }

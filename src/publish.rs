@@ -239,7 +239,7 @@ impl Publisher {
         let addresses = self.addresses(leader, memory).await;
         memory.last = Some((leader.clone(), addresses.clone()));
         let primary = Primary {
-            member: leader.member.clone(),
+            member: leader.member.to_string(),
             port: leader.address.port,
             addresses,
         };

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
-use crate::leader::Leader;
+use crate::leader::{Leader, MemberName};
 use crate::metrics::{FailoverPhase, Metrics};
 
 /// How many changes are kept.
@@ -20,9 +20,9 @@ const KEPT: usize = 100;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Failover {
     /// The member that led before.
-    pub from: String,
+    pub from: MemberName,
     /// The member that leads since.
-    pub to: String,
+    pub to: MemberName,
     /// The new leader's timeline.
     pub timeline: Option<u32>,
     /// When the first sign was seen, RFC 3339.
@@ -55,7 +55,7 @@ pub struct Trouble {
     /// Clients are held for it.
     pub holding: bool,
     /// The member that the lock names since.
-    pub lock_moved_to: Option<String>,
+    pub lock_moved_to: Option<MemberName>,
     /// From the first sign until it did.
     pub lock_moved_after_seconds: Option<f64>,
     /// Sessions that pgnorth ended for it so far.
@@ -86,7 +86,7 @@ struct Open {
     sign: String,
     /// Clients are held for it.
     holding: bool,
-    lock_moved: Option<(Instant, String)>,
+    lock_moved: Option<(Instant, MemberName)>,
     cut: (u64, Option<Duration>),
 }
 
@@ -152,12 +152,12 @@ impl Recorder {
     }
 
     /// The lock names another member than the one that led.
-    pub fn lock_moved(&self, now: Instant, to: &str) {
+    pub fn lock_moved(&self, now: Instant, to: &MemberName) {
         let mut book = self.lock();
         if let Some(open) = &mut book.open
             && open.lock_moved.as_ref().is_none_or(|(_, known)| known != to)
         {
-            open.lock_moved = Some((now, to.to_owned()));
+            open.lock_moved = Some((now, to.clone()));
         }
     }
 
@@ -277,7 +277,7 @@ mod tests {
         let at = |ms| now + Duration::from_millis(ms);
         recorder.sign(at(0), "a stops", false, TTL);
         recorder.sign(at(100), "the lock was released", true, TTL);
-        recorder.lock_moved(at(2_000), "b");
+        recorder.lock_moved(at(2_000), &"b".into());
         recorder.sessions_cut(7, Duration::from_millis(3));
         let trouble = recorder.trouble(at(2_050)).unwrap();
         assert_eq!(

@@ -8,11 +8,11 @@ use super::status::{
     ClusterNow, Foreign, LeaderNow, LockNow, Member, Series, Sessions, Source, StateWord, Status, Switchover, Word,
 };
 use crate::config::{COMMIT, VERSION};
-use crate::leader::RoutingState;
 use crate::leader::identity::Identity;
 use crate::leader::observation::{Condition, Report, Role};
 use crate::leader::probing::asked_and_answering;
-use crate::leader::view::{Heard, Stranger, View};
+use crate::leader::view::{Heard, Place, Stranger, View};
+use crate::leader::{MemberName, RoutingState};
 use crate::metrics::SessionState;
 use crate::readiness::Readiness;
 
@@ -26,7 +26,7 @@ pub(super) fn survey(facts: &Facts, history: Series, begun: Instant, now: Instan
     let snapshot = facts.slot.snapshot();
     let view = facts.view.borrow().clone();
     let leader = snapshot.state.leader();
-    let member = leader.map(|leader| leader.member.as_str());
+    let member = leader.map(|leader| &leader.member);
     let mut failovers = facts.recorder.failovers();
     failovers.truncate(FAILOVERS);
     Status {
@@ -43,7 +43,7 @@ pub(super) fn survey(facts: &Facts, history: Series, begun: Instant, now: Instan
         state_seconds: age(snapshot.state_since, now),
         reason: snapshot.reason.clone(),
         leader: leader.map(|leader| LeaderNow {
-            member: leader.member.clone(),
+            member: leader.member.to_string(),
             address: leader.address.to_string(),
             timeline: leader.timeline,
         }),
@@ -53,8 +53,8 @@ pub(super) fn survey(facts: &Facts, history: Series, begun: Instant, now: Instan
         since_seconds: rounded(snapshot.since.elapsed().unwrap_or_default()),
         paused: view.is_paused(),
         switchover: view.announcement().map(|announced| Switchover {
-            from: announced.value.leader.clone(),
-            to: announced.value.candidate.clone(),
+            from: announced.value.leader.as_ref().map(MemberName::to_string),
+            to: announced.value.candidate.as_ref().map(MemberName::to_string),
             scheduled_at: announced.value.scheduled_at.clone(),
         }),
         lock: lock(&view, member, now),
@@ -78,25 +78,25 @@ pub(super) fn readiness(readiness: &Readiness) -> String {
 }
 
 /// Of the leader; of the lock's holder while there is no leader.
-fn lock(view: &View, leader: Option<&str>, now: Instant) -> Option<LockNow> {
-    let holder = || view.lock().and_then(|lock| lock.lock.holder.as_deref());
+fn lock(view: &View, leader: Option<&MemberName>, now: Instant) -> Option<LockNow> {
+    let holder = || view.lock().and_then(|lock| lock.lock.holder.as_ref());
     let member = leader.or_else(holder)?;
     Some(LockNow {
-        member: member.to_owned(),
+        member: member.to_string(),
         age_seconds: age(view.renewal_seen(member)?, now),
         ttl_seconds: rounded(view.ttl()),
     })
 }
 
-fn members(view: &View, leader: Option<&str>, now: Instant) -> Vec<Member> {
-    let holder = view.lock().and_then(|lock| lock.lock.holder.as_deref());
-    let mut names: Vec<&str> = view.members().collect();
+fn members(view: &View, leader: Option<&MemberName>, now: Instant) -> Vec<Member> {
+    let holder = view.lock().and_then(|lock| lock.lock.holder.as_ref());
+    let mut names: Vec<_> = view.members().collect();
     names.sort_unstable();
-    let member = |name: &str| {
+    let member = |name: &MemberName| {
         let answers = view.answers(name);
         let heard = heard(view, name, now);
         Member {
-            name: name.to_owned(),
+            name: name.to_string(),
             address: view.address(name).ok().map(|address| address.to_string()),
             leads: leader == Some(name),
             holds_lock: holder == Some(name),
@@ -133,7 +133,7 @@ struct News {
 }
 
 /// The member's own answer if it is fresh, else the newest word of anyone.
-fn heard(view: &View, name: &str, now: Instant) -> Option<News> {
+fn heard(view: &View, name: &MemberName, now: Instant) -> Option<News> {
     let pod = view.pod(name).filter(|pod| pod.value.state.is_some()).map(|pod| News {
         word: Word::Pod,
         at: pod.at,
@@ -190,10 +190,10 @@ fn role_of_row(role: &str) -> String {
 }
 
 /// As `/cluster` says; else by how far both pods say that they have come. Each writes that in its own time, so that it is an estimate, as Patroni's own is.
-fn lag(view: &View, name: &str, leader: Option<&str>) -> Option<u64> {
+fn lag(view: &View, name: &MemberName, leader: Option<&MemberName>) -> Option<u64> {
     let leader = leader.filter(|leader| *leader != name)?;
     let told = view.condition(name).and_then(|(Condition { lag, .. }, _)| *lag);
-    let come = |member: &str| view.pod(member)?.value.xlog_location;
+    let come = |member: &MemberName| view.pod(member)?.value.xlog_location;
     told.or_else(|| Some(come(leader)?.saturating_sub(come(name)?)))
 }
 
@@ -231,9 +231,9 @@ fn cluster(identity: Identity) -> ClusterNow {
     }
 }
 
-fn foreign((at, stranger): (&str, &Stranger), now: Instant) -> Foreign {
+fn foreign((at, stranger): (&Place, &Stranger), now: Instant) -> Foreign {
     Foreign {
-        at: at.to_owned(),
+        at: at.to_string(),
         cluster: cluster(stranger.identity.clone()),
         heard_seconds: age(stranger.at, now),
     }

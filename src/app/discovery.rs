@@ -16,7 +16,7 @@ use crate::events::Events;
 use crate::kubernetes::Access;
 use crate::leader::decide::Policy;
 use crate::leader::observation::Observation;
-use crate::leader::{LeaderFailure, base_url};
+use crate::leader::{BaseUrl, LeaderFailure};
 use crate::metrics::Metrics;
 
 /// Observations that may wait; a full channel only slows its sources.
@@ -124,7 +124,7 @@ fn start_patroni(
     let client = patroni_client(&finding.patroni_tls, state.metrics.clone())
         .context("cannot use the TLS files for Patroni's REST API (--patroni-ca, --patroni-cert, --patroni-key)")?;
     if !finding.patroni.is_empty() {
-        let seeds: Result<Vec<_>, _> = finding.patroni.iter().map(|url| base_url(url.as_str())).collect();
+        let seeds: Result<Vec<_>, _> = finding.patroni.iter().map(|url| BaseUrl::parse(url.as_str())).collect();
         let seeds = seeds.map_err(|why| anyhow!("a URL of --patroni {why}"))?;
         let (client, plan, limiter) = (client.clone(), plan.clone(), state.log_limiter.clone());
         let poller = ClusterPoller::new(client, seeds, plan, limiter, claims.clone());

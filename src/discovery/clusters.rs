@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use tracing::{Level, info, warn};
 
 use crate::leader::identity::Identity;
-use crate::leader::view::View;
+use crate::leader::view::{Place, View};
 use crate::log_limiter::LogLimiter;
 
 /// What was told of clusters.
 #[derive(Default)]
 pub(super) struct Clusters {
-    strangers: BTreeSet<(String, Identity)>,
+    strangers: BTreeSet<(Place, Identity)>,
     system: Option<String>,
 }
 
@@ -21,7 +21,7 @@ impl Clusters {
         let ours = view.identity();
         let strangers = view.strangers();
         let found: BTreeSet<_> = strangers
-            .map(|(place, stranger)| (place.to_owned(), stranger.identity.clone()))
+            .map(|(place, stranger)| (place.clone(), stranger.identity.clone()))
             .collect();
         for (place, theirs) in found.difference(&self.strangers) {
             if log_limiter.should_log(&format!("another cluster answers for {place}")) {

@@ -8,6 +8,7 @@ use super::{Discovery, Told};
 use crate::command_queue::{Outcome, PendingCommand};
 use crate::config::OperatorCommand;
 use crate::ending::Ending;
+use crate::leader::MemberName;
 use crate::leader::observation::{Claim, Observation, OperatorHold};
 use crate::leader::view::View;
 use crate::slot::Cut;
@@ -57,7 +58,7 @@ impl Discovery {
             && !view.members().any(|known| known == member)
         {
             info!(by = %pending.by, member, "operator command: cut sessions; rejected: no member has this name");
-            let members = view.members().map(str::to_owned).collect();
+            let members = view.members().map(MemberName::to_string).collect();
             return pending.reply(Outcome::NoSuchMember(members));
         }
         // Two cuts at once share one counter, and their sessions could not be told apart.

@@ -319,7 +319,7 @@ fn read_pods(title: String, log_limiter: LogLimiter) -> impl FnMut(Event<Pod>, &
         Event::Apply(pod) => Some(Claim::Pod(read_pod(&pod, problems))),
         Event::Delete(pod) => {
             problems.tell(&format!("pod {}", pod.name_any()), None);
-            Some(Claim::PodGone(pod.name_any()))
+            Some(Claim::PodGone(pod.name_any().into()))
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::discovery::patroni::answers::{
 };
 use crate::leader::identity::Identity;
 use crate::leader::observation::{Claim, Observation};
+use crate::leader::{BaseUrl, MemberName};
 use crate::log_limiter::LogLimiter;
 
 /// How often `/cluster` is asked: membership changes seldom.
@@ -47,11 +48,11 @@ pub enum Question {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// Its name: the answer to `/primary` must come from a member of this name.
-    pub member: String,
+    pub member: MemberName,
     /// What it is asked.
     pub question: Question,
     /// The base URL of its REST API.
-    pub url: String,
+    pub url: BaseUrl,
     /// The time from one request to the next.
     pub every: Duration,
 }
@@ -62,7 +63,7 @@ pub struct Plan {
     /// The members to ask, and what.
     pub targets: Vec<Target>,
     /// Base URLs of every known member, for `/cluster`.
-    pub urls: Vec<String>,
+    pub urls: Vec<BaseUrl>,
     /// New clients are held.
     pub alert: bool,
     /// The cluster that is followed: who tells another one does not tell its members.
@@ -79,16 +80,16 @@ pub struct Prober {
 /// When a member was last asked, and where.
 struct Asked {
     at: Instant,
-    url: String,
+    url: BaseUrl,
     under_way: bool,
 }
 
 /// No claim comes of a `/cluster` that has no answer.
 type Answered = (Target, Option<Claim>);
-type AskedSoFar = BTreeMap<(String, Question), Asked>;
+type AskedSoFar = BTreeMap<(MemberName, Question), Asked>;
 
 impl Target {
-    fn key(&self) -> (String, Question) {
+    fn key(&self) -> (MemberName, Question) {
         (self.member.clone(), self.question)
     }
 
@@ -189,7 +190,7 @@ struct Told {
 
 /// Who answered `/cluster` last.
 struct LastAnswer {
-    url: String,
+    url: BaseUrl,
     /// The system identifier of the member there, as it told it lately.
     system: Option<String>,
 }
@@ -197,7 +198,7 @@ struct LastAnswer {
 /// Asks any member for `/cluster`, and for the lock's ttl.
 pub struct ClusterPoller {
     client: Client,
-    seeds: Vec<String>,
+    seeds: Vec<BaseUrl>,
     plan: watch::Receiver<Plan>,
     log_limiter: LogLimiter,
     observations: mpsc::Sender<Observation>,
@@ -207,7 +208,7 @@ impl ClusterPoller {
     /// A poller that begins with the base URLs given and goes on with what members tell.
     pub fn new(
         client: Client,
-        seeds: Vec<String>,
+        seeds: Vec<BaseUrl>,
         plan: watch::Receiver<Plan>,
         log_limiter: LogLimiter,
         observations: mpsc::Sender<Observation>,
@@ -269,7 +270,7 @@ impl ClusterPoller {
     }
 
     /// The cluster that answers there, if any does.
-    async fn identity(&self, url: &str) -> Option<Identity> {
+    async fn identity(&self, url: &BaseUrl) -> Option<Identity> {
         let answer = self.client.get(url, "/patroni").await.ok()?;
         read_identity(&answer).ok()
     }
@@ -278,7 +279,7 @@ impl ClusterPoller {
     async fn ask_any(&self, last: Option<&LastAnswer>, due: bool) -> Told {
         let known = self.plan.borrow().urls.clone();
         let nobody_is_known = known.is_empty();
-        let mut urls: Vec<String> = last.map(|last| last.url.clone()).into_iter().collect();
+        let mut urls: Vec<BaseUrl> = last.map(|last| last.url.clone()).into_iter().collect();
         for url in known.into_iter().chain(self.seeds.iter().cloned()) {
             if !urls.contains(&url) {
                 urls.push(url);
@@ -288,7 +289,7 @@ impl ClusterPoller {
         let (mut why, mut claims) = (Vec::new(), Vec::new());
         for url in urls.clone() {
             let answer = self.client.get(&url, "/cluster").await;
-            match answer.and_then(|answer| read_cluster(&answer)) {
+            match answer.and_then(|answer| read_cluster(&url, &answer)) {
                 Ok((mut cluster, problems)) => {
                     for Row { member, problem } in problems {
                         // It comes with every answer.
@@ -309,7 +310,6 @@ impl ClusterPoller {
                             None => self.identity(&url).await.and_then(|identity| identity.system),
                         }
                     });
-                    cluster.from = url.clone();
                     let system = cluster.system.clone();
                     let identity = cluster.identity();
                     // The view names it.
@@ -337,7 +337,7 @@ impl ClusterPoller {
     }
 
     /// A start while the DCS is down: members answer `/cluster` no more, but failsafe mode knows them.
-    async fn failsafe_members(&self, urls: &[String]) -> Option<Claim> {
+    async fn failsafe_members(&self, urls: &[BaseUrl]) -> Option<Claim> {
         for url in urls {
             let answer = self.client.get(url, "/failsafe").await;
             if let Ok(members) = answer.and_then(|answer| read_failsafe(&answer)) {
@@ -348,7 +348,7 @@ impl ClusterPoller {
     }
 
     /// The lock's ttl, and how long a race for it may be put off.
-    async fn config(&self, url: &str) -> (Option<Duration>, Option<Duration>) {
+    async fn config(&self, url: &BaseUrl) -> (Option<Duration>, Option<Duration>) {
         match self.client.get(url, "/config").await {
             Ok(answer) => (read_ttl(&answer), read_race_backoff(&answer)),
             Err(_) => (None, None),

@@ -12,17 +12,17 @@ use super::facts::{Facts, Told};
 use crate::admin::read_token;
 use crate::config::Doctor;
 use crate::discovery::patroni::{Client, TlsError};
-use crate::leader::Address;
 use crate::leader::observation::{ClusterMember, Pod};
+use crate::leader::{Address, BaseUrl, MemberName};
 use crate::proxy::RefusalTls;
 use kubernetes::Cluster;
 use members::Asker;
 
 /// A member before it is asked itself.
 struct Known {
-    name: String,
+    name: MemberName,
     address: Told<Address>,
-    api_url: Option<String>,
+    api_url: Option<BaseUrl>,
     malformed: Option<String>,
 }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::discovery::patroni::TlsTrouble;
-use crate::leader::Address;
 use crate::leader::observation::{ClusterSettings, Lock, ObjectKind, Report};
+use crate::leader::{Address, BaseUrl, MemberName};
 
 /// What somebody said, or why it cannot be told: as the end of a sentence that begins with "because".
 pub type Told<T> = Result<T, String>;
@@ -16,7 +16,7 @@ pub struct Facts {
     /// What the Kubernetes API said; an error where it says nothing at all.
     pub api: Option<Result<Api, Unreached>>,
     /// What the members named by `--patroni` said to `/cluster`, by their URL.
-    pub seeds: Vec<(String, Result<Seed, Silent>)>,
+    pub seeds: Vec<(BaseUrl, Result<Seed, Silent>)>,
     /// Every member that a pod or `/cluster` told of.
     pub members: Vec<Member>,
     /// The files for TLS, if they cannot be used.
@@ -116,8 +116,8 @@ pub struct Service {
 pub struct Seed {
     /// The scope that it tells.
     pub scope: Option<String>,
-    pub members: Vec<String>,
-    pub leader: Option<String>,
+    pub members: Vec<MemberName>,
+    pub leader: Option<MemberName>,
     pub ttl: Option<Duration>,
     pub paused: bool,
 }
@@ -125,7 +125,7 @@ pub struct Seed {
 /// One member.
 #[derive(Debug)]
 pub struct Member {
-    pub name: String,
+    pub name: MemberName,
     /// Where its PostgreSQL should be.
     pub address: Told<Address>,
     /// What could not be read of what it tells about itself.
@@ -153,8 +153,8 @@ pub enum Greeting {
 #[derive(Debug)]
 pub enum Rest {
     NotAsked(String),
-    Answered { url: String, report: Report },
-    Silent { url: String, silent: Silent },
+    Answered { url: BaseUrl, report: Report },
+    Silent { url: BaseUrl, silent: Silent },
 }
 
 /// Why a REST API gave no usable answer.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::leader::observation::{Pod, Report, Role};
 use crate::leader::reason::{NoLock, Reason};
 use crate::leader::view::{Heard, LockView, View};
-use crate::leader::{Leader, RoutingState};
+use crate::leader::{Leader, MemberName, RoutingState};
 use decision::decision;
 pub use decision::{Decision, Held};
 
@@ -72,15 +72,15 @@ struct Case<'a> {
 
 impl Case<'_> {
     fn by_lock(&self, lock: &LockView) -> Decision {
-        let Some(holder) = lock.lock.holder.as_deref() else {
+        let Some(holder) = lock.lock.holder.as_ref() else {
             return self.released();
         };
         if self.view.is_standby_cluster() {
-            return decision(RoutingState::Hold(None), Reason::StandbyCluster(holder.to_owned()));
+            return decision(RoutingState::Hold(None), Reason::StandbyCluster(holder.clone()));
         }
         let leader = match self.leader(holder) {
             Ok(leader) => leader,
-            Err(why) => return decision(RoutingState::Hold(None), Reason::NoAddress(holder.to_owned(), why)),
+            Err(why) => return decision(RoutingState::Hold(None), Reason::NoAddress(holder.clone(), why)),
         };
         if lock.lock_expiry() <= self.now {
             return self.expired(lock, leader);
@@ -98,7 +98,7 @@ impl Case<'_> {
     }
 
     /// Whether the end of the lease will not end its time.
-    fn outlives_the_lock(&self, lock: &LockView, member: &str) -> bool {
+    fn outlives_the_lock(&self, lock: &LockView, member: &MemberName) -> bool {
         let vouched = self.view.answers(member).and_then(|answers| answers.vouched);
         self.view.is_paused() || vouched.is_some_and(|vouched| lock.renewed < vouched)
     }
@@ -206,7 +206,7 @@ impl Case<'_> {
 
     /// How a member stands, by its REST API's newest answer, or, while that is silent, by its pod's `status` if that is newer ([`View::pod_as_of`]; Patroni writes
     /// it about a second late). That it is writable counts only if it was said since `since`; that it is not, always.
-    fn standing(&self, member: &str, since: Option<Instant>) -> Standing {
+    fn standing(&self, member: &MemberName, since: Option<Instant>) -> Standing {
         if let Some(stranger) = self.view.stranger(member) {
             return Standing::Not(format!("another cluster answers there, {}", stranger.identity));
         }
@@ -244,7 +244,7 @@ impl Case<'_> {
         }
     }
 
-    fn standing_by_report(&self, member: &str, report: &Report) -> Standing {
+    fn standing_by_report(&self, member: &MemberName, report: &Report) -> Standing {
         match report.role {
             Role::StandbyLeader => Standing::StandbyLeader,
             Role::Other => Standing::Not(format!("it is still in recovery (state {:?})", report.state)),
@@ -275,7 +275,7 @@ impl Case<'_> {
     }
 
     /// Why a member's timeline speaks against it, and what ends that.
-    fn lower_timeline(&self, member: &str, timeline: Option<u32>, system: Option<&str>) -> Option<String> {
+    fn lower_timeline(&self, member: &MemberName, timeline: Option<u32>, system: Option<&str>) -> Option<String> {
         let newest = self.view.newer_timeline_than(timeline, system)?;
         let timeline = timeline.unwrap_or_default();
         let then = match self.view.lock() {
@@ -288,12 +288,12 @@ impl Case<'_> {
     }
 
     /// The candidate of a switchover away from `member` that is due, and until when it holds new clients.
-    fn announced(&self, member: &str) -> Option<(Option<String>, Instant)> {
+    fn announced(&self, member: &MemberName) -> Option<(Option<MemberName>, Instant)> {
         let heard = self.view.announcement()?;
         let begins = heard.value.starts.map_or(heard.at, |starts| starts.max(heard.at));
         let until = begins + self.policy.switchover_hold;
-        let concerns = heard.value.leader.as_deref().is_none_or(|leader| leader == member)
-            && heard.value.candidate.as_deref() != Some(member);
+        let concerns = heard.value.leader.as_ref().is_none_or(|leader| leader == member)
+            && heard.value.candidate.as_ref() != Some(member);
         (concerns && begins <= self.now && self.now < until).then(|| (heard.value.candidate.clone(), until))
     }
 
@@ -310,12 +310,12 @@ impl Case<'_> {
             .min()
     }
 
-    fn leader(&self, member: &str) -> Result<Leader, String> {
-        let current = self.current.filter(|current| current.member == member);
+    fn leader(&self, member: &MemberName) -> Result<Leader, String> {
+        let current = self.current.filter(|current| current.member == *member);
         match (self.view.address(member), current) {
             (Ok(address), Some(current)) if current.address == address => Ok(current.clone()),
             (Ok(address), _) => Ok(Leader {
-                member: member.to_owned(),
+                member: member.clone(),
                 address,
                 timeline: None,
             }),

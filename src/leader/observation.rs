@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::leader::Address;
 use crate::leader::identity::Identity;
+use crate::leader::{Address, BaseUrl, MemberName};
 
 /// One piece of news, with its local time of arrival. Remote clocks are never compared with ours.
 #[derive(Clone, Debug)]
@@ -33,21 +33,21 @@ pub enum Claim {
     /// One pod, new or changed.
     Pod(Pod),
     /// A pod was deleted.
-    PodGone(String),
+    PodGone(MemberName),
     /// A member's REST API answered `GET /primary`, or did not, and why not.
-    Report(String, Result<Report, String>),
+    Report(MemberName, Result<Report, String>),
     /// Some member's REST API answered `GET /cluster`.
     Cluster(Cluster),
     /// Which cluster answers at a base URL of `--patroni`, if any does.
-    Seed(String, Option<Identity>),
+    Seed(BaseUrl, Option<Identity>),
     /// The members that failsafe mode knows, while no `/cluster` answers: where their PostgreSQL listens is not told there, and taken from their REST API's host.
     Failsafe(Vec<ClusterMember>),
     /// No member answered `GET /cluster`, and why not.
     ClusterSilent(String),
     /// This member's own `GET /cluster` names that leader, or none.
-    Named(String, Option<String>),
+    Named(MemberName, Option<MemberName>),
     /// The proxy says that this member does not behave like a leader.
-    LeaderFailure(String),
+    LeaderFailure(MemberName),
     /// An operator wants new clients held; `None`: no longer.
     Held(Option<OperatorHold>),
 }
@@ -81,7 +81,7 @@ impl ObjectKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lock {
     /// The member that holds it; `None` once it was released.
-    pub holder: Option<String>,
+    pub holder: Option<MemberName>,
     /// The lock's ttl.
     pub ttl: Duration,
     /// `acquireTime`, `renewTime` and `transitions` as they stand: only compared, as Patroni does (kubernetes.py:904-923), and never with a clock of ours.
@@ -96,9 +96,9 @@ pub struct Lock {
 #[derive(Clone, Debug, Eq)]
 pub struct Announcement {
     /// The member to be demoted, if named.
-    pub leader: Option<String>,
+    pub leader: Option<MemberName>,
     /// The member to be promoted, if named.
-    pub candidate: Option<String>,
+    pub candidate: Option<MemberName>,
     /// When it is to begin, as written; `None` for at once.
     pub scheduled_at: Option<String>,
     /// When it is to begin, by the local clock; `None` for at once.
@@ -122,11 +122,11 @@ pub struct ClusterSettings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
     /// The pod's name, which is Patroni's member name.
-    pub name: String,
+    pub name: MemberName,
     /// From `conn_url`; the pod's IP and 5432 as fallback. The error names what is wrong with them.
     pub address: Result<Address, String>,
     /// The base URL of its REST API, from `api_url`.
-    pub api_url: Option<String>,
+    pub api_url: Option<BaseUrl>,
     /// `role`, as written.
     pub role: Option<String>,
     /// `state`, as written.
@@ -174,10 +174,10 @@ pub enum Role {
 }
 
 /// The answer to `GET /cluster`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
     /// The base URL that it comes from.
-    pub from: String,
+    pub from: BaseUrl,
     /// The system identifier of the member that answers there, where it tells.
     pub system: Option<String>,
     /// Patroni's scope, if the answer tells it.
@@ -185,7 +185,7 @@ pub struct Cluster {
     /// The members that the DCS knows.
     pub members: Vec<ClusterMember>,
     /// The one that holds the lock.
-    pub leader: Option<String>,
+    pub leader: Option<MemberName>,
     /// Patroni is paused.
     pub paused: bool,
     /// A switchover that is scheduled.
@@ -200,11 +200,11 @@ pub struct Cluster {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterMember {
     /// Patroni's member name.
-    pub name: String,
+    pub name: MemberName,
     /// Where its PostgreSQL listens; `None` while it has not said so.
     pub address: Option<Address>,
     /// The base URL of its REST API.
-    pub api_url: Option<String>,
+    pub api_url: Option<BaseUrl>,
     /// What else the row says.
     pub condition: Condition,
 }

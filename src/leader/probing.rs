@@ -5,8 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::leader::RoutingState;
 use crate::leader::view::{LockView, View};
+use crate::leader::{MemberName, RoutingState};
 
 /// The leader, while all is well and the lock is watched.
 const STEADY: Duration = Duration::from_secs(2);
@@ -27,7 +27,7 @@ const SUSPECT_FOR: Duration = Duration::from_secs(3);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
     /// Whom.
-    pub member: String,
+    pub member: MemberName,
     /// The time from one request to the next; a request under way delays the next.
     pub every: Duration,
 }
@@ -37,9 +37,9 @@ pub fn plan(view: &View, state: &RoutingState, held_since: Option<Instant>, now:
     let Some(lock) = view.lock().filter(|_| view.api_silence().is_none()) else {
         return every_member(view, state, held_since, now);
     };
-    match lock.lock.holder.as_deref() {
+    match lock.lock.holder.as_ref() {
         Some(holder) => vec![Probe {
-            member: holder.to_owned(),
+            member: holder.clone(),
             every: the_holder(view, lock, holder, held_since, now),
         }],
         // Nobody holds the lock: the former leader alone may still have something to say (in pause).
@@ -61,7 +61,13 @@ pub fn asked_and_answering(view: &View, state: &RoutingState, now: Instant) -> (
     (probes.len(), answering.count())
 }
 
-fn the_holder(view: &View, lock: &LockView, holder: &str, held_since: Option<Instant>, now: Instant) -> Duration {
+fn the_holder(
+    view: &View,
+    lock: &LockView,
+    holder: &MemberName,
+    held_since: Option<Instant>,
+    now: Instant,
+) -> Duration {
     let last = view.answers(holder).and_then(|answers| answers.last.as_ref());
     let verified =
         last.is_some_and(|last| last.value.is_writable() && lock.held_since.is_none_or(|since| since <= last.at));
@@ -80,7 +86,7 @@ fn the_holder(view: &View, lock: &LockView, holder: &str, held_since: Option<Ins
 }
 
 fn every_member(view: &View, state: &RoutingState, held_since: Option<Instant>, now: Instant) -> Vec<Probe> {
-    let leader = state.leader().map(|leader| leader.member.as_str());
+    let leader = state.leader().map(|leader| &leader.member);
     let leader_suspect = leader.and_then(|leader| {
         let silent = view.answers(leader).and_then(|answers| answers.silent.as_ref());
         recent_complaint(view, leader, now).or(silent.map(|silent| silent.at))
@@ -88,7 +94,7 @@ fn every_member(view: &View, state: &RoutingState, held_since: Option<Instant>, 
     let suspicion = held_since.or(leader_suspect);
     view.members()
         .map(|member| Probe {
-            member: member.to_owned(),
+            member: member.clone(),
             every: match suspicion {
                 Some(since) if took_the_lock(view, member) => burst(now, since),
                 Some(since) if now < since + ALERT_FOR => ALERT,
@@ -99,7 +105,7 @@ fn every_member(view: &View, state: &RoutingState, held_since: Option<Instant>, 
 }
 
 /// It says that it holds the lock, and is not writable yet.
-fn took_the_lock(view: &View, member: &str) -> bool {
+fn took_the_lock(view: &View, member: &MemberName) -> bool {
     let last = view.answers(member).and_then(|answers| answers.last.as_ref());
     last.is_some_and(|last| last.value.holds_lock && !last.value.is_writable())
 }
@@ -108,6 +114,6 @@ fn burst(now: Instant, since: Instant) -> Duration {
     if now < since + BURST_FOR { BURST } else { ALERT }
 }
 
-fn recent_complaint(view: &View, member: &str, now: Instant) -> Option<Instant> {
+fn recent_complaint(view: &View, member: &MemberName, now: Instant) -> Option<Instant> {
     view.complaint(member).filter(|at| now < *at + SUSPECT_FOR)
 }

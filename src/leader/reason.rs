@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::leader::MemberName;
+
 /// Why: a closed set, each of which prints as a sentence for people. It holds nothing that changes while the facts stay the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -11,47 +13,47 @@ pub enum Reason {
     /// The leader object has not been read yet, of one kind at least.
     LockUnread,
     /// The lock names it, and its REST API says that it is writable.
-    LockAndReport(String),
+    LockAndReport(MemberName),
     /// The lock names it and was renewed in time; its REST API is silent.
-    LockAlone(String, String),
+    LockAlone(MemberName, String),
     /// The lock names it, its REST API is silent, and its pod's status says that it is writable.
-    LockAndPodStatus(String, String),
+    LockAndPodStatus(MemberName, String),
     /// The lock moved to it; its REST API has not said yet that it is writable.
-    Unverified(String, String),
+    Unverified(MemberName, String),
     /// The lock names it, and its REST API says that it is not writable.
-    NotWritable(String, String),
+    NotWritable(MemberName, String),
     /// The lock names a member whose address is not known.
-    NoAddress(String, String),
+    NoAddress(MemberName, String),
     /// A switchover away from it is about to begin.
-    SwitchoverAnnounced(String, Option<String>),
+    SwitchoverAnnounced(MemberName, Option<MemberName>),
     /// The lock has no holder.
     Released,
     /// The lock has no holder, but Patroni is paused and this member says that it is primary.
-    ReleasedInPause(String),
+    ReleasedInPause(MemberName),
     /// The lock is about to run out.
-    LockExpiring(String),
+    LockExpiring(MemberName),
     /// The lock was not renewed for its ttl.
-    LockExpired(String, Duration),
+    LockExpired(MemberName, Duration),
     /// The lock was not renewed for its ttl, but the race for it may be put off for a while.
-    RaceBackoff(String, Duration),
+    RaceBackoff(MemberName, Duration),
     /// The lock was not renewed, but Patroni is paused.
-    ExpiredInPause(String),
+    ExpiredInPause(MemberName),
     /// The lock was not renewed, but the members vouch for the leader.
-    Failsafe(String),
+    Failsafe(MemberName),
     /// The cluster follows another one.
-    StandbyCluster(String),
+    StandbyCluster(MemberName),
     /// There is no lock to go by; this member alone says that it is primary.
-    OnlyPrimary(String, NoLock),
+    OnlyPrimary(MemberName, NoLock),
     /// There is no lock to go by; several say that they are primary, and this one is ahead.
-    NewestPrimary(String, NoLock),
+    NewestPrimary(MemberName, NoLock),
     /// There is no lock to go by; several say that they are primary and none is ahead: a split brain.
-    SplitBrain(Vec<String>),
+    SplitBrain(Vec<MemberName>),
     /// There is no lock to go by, and no member answers; the leader is kept until the lock expires.
-    KeptInSilence(String, NoLock),
+    KeptInSilence(MemberName, NoLock),
     /// There is no lock to go by, and the leader is silent, but a majority of the members says that it holds the lock.
-    NamedByMembers(String, NoLock),
+    NamedByMembers(MemberName, NoLock),
     /// There is no lock to go by, and no member answers, but Patroni is paused.
-    SilentInPause(String, NoLock),
+    SilentInPause(MemberName, NoLock),
     /// There is no lock to go by, and no member said anything for a whole ttl.
     SilentTooLong(NoLock),
     /// There is no lock to go by; members answer, and none is primary.

@@ -13,16 +13,16 @@ mod tests;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::leader::Address;
 use crate::leader::observation::{
     Announcement, Claim, ClusterMember, ClusterSettings, Condition, Lock, ObjectKind, Observation, OperatorHold, Pod,
     Report,
 };
 use crate::leader::view::evidence::{NewestTimeline, PodView};
 use crate::leader::view::followed::Followed;
-pub use crate::leader::view::followed::Stranger;
+pub use crate::leader::view::followed::{Place, Stranger};
 pub use crate::leader::view::lock::LockView;
 use crate::leader::view::naming::Named;
+use crate::leader::{Address, BaseUrl, MemberName};
 
 /// Patroni's default, until the cluster has told its own.
 const DEFAULT_TTL: Duration = Duration::from_secs(30);
@@ -39,14 +39,14 @@ const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct View {
     endpoints: Objects,
     config_maps: Objects,
-    pods: BTreeMap<String, PodView>,
-    listed: BTreeMap<String, ClusterMember>,
-    answers: BTreeMap<String, Answers>,
-    leader_failures: BTreeMap<String, Instant>,
+    pods: BTreeMap<MemberName, PodView>,
+    listed: BTreeMap<MemberName, ClusterMember>,
+    answers: BTreeMap<MemberName, Answers>,
+    leader_failures: BTreeMap<MemberName, Instant>,
     cluster: ClusterNews,
     newest_timeline: Option<NewestTimeline>,
     /// When each member last answered. It outlives the member's pod and row: forgetting it would start a lease anew.
-    last_words: BTreeMap<String, Instant>,
+    last_words: BTreeMap<MemberName, Instant>,
     named: Named,
     operator_hold: Option<OperatorHold>,
     followed: Followed,
@@ -97,7 +97,7 @@ struct ClusterNews {
     ttl: Option<Duration>,
     race_backoff: Option<Duration>,
     /// Who was named as leader last, and when that was said last.
-    leader: Option<Heard<String>>,
+    leader: Option<Heard<MemberName>>,
     silent: Option<String>,
 }
 
@@ -206,7 +206,7 @@ impl View {
         self.forget_the_gone();
     }
 
-    fn record_report(&mut self, member: String, report: Report, at: Instant) {
+    fn record_report(&mut self, member: MemberName, report: Report, at: Instant) {
         self.note_timeline(&report);
         self.last_words
             .retain(|_, heard| at.saturating_duration_since(*heard) < MAX_TTL);
@@ -222,7 +222,7 @@ impl View {
 
     fn forget_the_gone(&mut self) {
         let (pods, listed) = (&self.pods, &self.listed);
-        let known = |name: &String| pods.contains_key(name) || listed.contains_key(name);
+        let known = |name: &MemberName| pods.contains_key(name) || listed.contains_key(name);
         self.answers.retain(|name, _| known(name));
         self.leader_failures.retain(|name, _| known(name));
         self.named.retain(|name, _| known(name));
@@ -327,24 +327,24 @@ impl View {
     }
 
     /// Whether a member's REST API has answered the newest request to it, and lately: an old answer of a member that is no longer asked says nothing.
-    pub fn rest_answers(&self, member: &str, now: Instant) -> bool {
+    pub fn rest_answers(&self, member: &MemberName, now: Instant) -> bool {
         let answers = self.answers.get(member).filter(|answers| answers.silent.is_none());
         let last = answers.and_then(|answers| answers.last.as_ref());
         last.is_some_and(|last| now < last.at + LATELY)
     }
 
     /// When a leader's right to be one was last seen: its lock renewed, or its report. `None` if never.
-    pub fn last_evidence(&self, member: Option<&str>) -> Option<Instant> {
+    pub fn last_evidence(&self, member: Option<&MemberName>) -> Option<Instant> {
         let member = member?;
-        let lock = self.lock().filter(|view| view.lock.holder.as_deref() == Some(member));
+        let lock = self.lock().filter(|view| view.lock.holder.as_ref() == Some(member));
         lock.map(|view| view.renewed).max(self.last_words.get(member).copied())
     }
 
     /// When the lease of the leader, or of the lock's holder, was last seen renewed: the lock while it is watched, which a leader that answers may fail
     /// to renew; any evidence where there is none to watch.
-    pub fn renewal_seen(&self, member: &str) -> Option<Instant> {
+    pub fn renewal_seen(&self, member: &MemberName) -> Option<Instant> {
         let watched = self.lock().filter(|_| self.api_silence().is_none());
-        match watched.filter(|view| view.lock.holder.as_deref() == Some(member)) {
+        match watched.filter(|view| view.lock.holder.as_ref() == Some(member)) {
             Some(view) => Some(view.renewed),
             None => self.last_evidence(Some(member)),
         }
@@ -356,8 +356,8 @@ impl View {
     }
 
     /// Since a member's last word `/cluster` has named another one as leader.
-    pub fn is_succeeded(&self, member: &str) -> bool {
-        let named = self.cluster.leader.as_ref().filter(|named| named.value != member);
+    pub fn is_succeeded(&self, member: &MemberName) -> bool {
+        let named = self.cluster.leader.as_ref().filter(|named| named.value != *member);
         named.is_some_and(|named| self.last_words.get(member).is_none_or(|heard| *heard < named.at))
     }
 
@@ -367,13 +367,13 @@ impl View {
     }
 
     /// The members' names, from pods and `/cluster`.
-    pub fn members(&self) -> impl Iterator<Item = &str> {
+    pub fn members(&self) -> impl Iterator<Item = &MemberName> {
         let only_listed = self.listed.keys().filter(|name| !self.pods.contains_key(*name));
-        self.pods.keys().chain(only_listed).map(String::as_str)
+        self.pods.keys().chain(only_listed)
     }
 
     /// Where a member's PostgreSQL listens, or what stands in the way of knowing.
-    pub fn address(&self, member: &str) -> Result<Address, String> {
+    pub fn address(&self, member: &MemberName) -> Result<Address, String> {
         match (self.pods.get(member), self.listed.get(member)) {
             (Some(pod), listed) => pod
                 .value
@@ -389,18 +389,18 @@ impl View {
     }
 
     /// The base URL of a member's REST API.
-    pub fn api_url(&self, member: &str) -> Option<&str> {
-        let of_pod = self.pods.get(member).and_then(|pod| pod.value.api_url.as_deref());
-        of_pod.or_else(|| self.listed.get(member).and_then(|listed| listed.api_url.as_deref()))
+    pub fn api_url(&self, member: &MemberName) -> Option<&BaseUrl> {
+        let of_pod = self.pods.get(member).and_then(|pod| pod.value.api_url.as_ref());
+        of_pod.or_else(|| self.listed.get(member).and_then(|listed| listed.api_url.as_ref()))
     }
 
     /// What the newest answer to `/cluster` says of a member, and when it came.
-    pub fn condition(&self, member: &str) -> Option<(&Condition, Instant)> {
+    pub fn condition(&self, member: &MemberName) -> Option<(&Condition, Instant)> {
         Some((&self.listed.get(member)?.condition, self.cluster.at?))
     }
 
     /// What a member's REST API said.
-    pub fn answers(&self, member: &str) -> Option<&Answers> {
+    pub fn answers(&self, member: &MemberName) -> Option<&Answers> {
         self.answers.get(member)
     }
 
@@ -410,7 +410,7 @@ impl View {
     }
 
     /// When the proxy last complained about a member.
-    pub fn complaint(&self, member: &str) -> Option<Instant> {
+    pub fn complaint(&self, member: &MemberName) -> Option<Instant> {
         self.leader_failures.get(member).copied()
     }
 }

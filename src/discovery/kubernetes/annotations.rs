@@ -13,7 +13,7 @@ use thiserror::Error;
 use url::Url;
 
 use crate::leader::observation::{Announcement, ClusterSettings, Lock, Pod};
-use crate::leader::{Address, base_url};
+use crate::leader::{Address, BaseUrl, MemberName};
 
 /// PostgreSQL's own port, where `conn_url` names none.
 const POSTGRESQL_PORT: u16 = 5432;
@@ -58,7 +58,7 @@ pub fn lock(annotations: &Annotations) -> Read<Option<Lock>> {
         },
     };
     let lock = Lock {
-        holder,
+        holder: holder.map(MemberName::from),
         ttl,
         written: get("renewTime").as_deref().and_then(time),
         renewal,
@@ -89,8 +89,8 @@ pub fn announcement(annotations: &Annotations, now: Instant, wall: SystemTime) -
     };
     (
         Some(Announcement {
-            leader,
-            candidate,
+            leader: leader.map(MemberName::from),
+            candidate: candidate.map(MemberName::from),
             scheduled_at,
             starts,
         }),
@@ -230,7 +230,7 @@ pub fn pod(name: &str, annotations: &Annotations, ip: Option<&str>) -> Read<Pod>
             "pod {name} has no annotation `status` with a conn_url, and no IP yet"
         )),
     };
-    let api_url = match status.api_url.as_deref().map(base_url) {
+    let api_url = match status.api_url.as_deref().map(BaseUrl::parse) {
         Some(Ok(url)) => Some(url),
         Some(Err(why)) => {
             problem = problem.or(Some(malformed("status", format!("has an api_url that {why}"))));
@@ -239,7 +239,7 @@ pub fn pod(name: &str, annotations: &Annotations, ip: Option<&str>) -> Read<Pod>
         None => None,
     };
     let pod = Pod {
-        name: name.to_owned(),
+        name: name.into(),
         address,
         api_url,
         role: status.role,

@@ -13,7 +13,7 @@ use crate::discovery::kubernetes::annotations::race_backoff;
 use crate::discovery::patroni::client::{Answer, Silence};
 use crate::leader::identity::Identity;
 use crate::leader::observation::{Announcement, Cluster, ClusterMember, Condition, Report, Role};
-use crate::leader::{Address, base_url};
+use crate::leader::{Address, BaseUrl, MemberName};
 
 /// PostgreSQL's own port, where nothing tells another.
 const POSTGRESQL_PORT: u16 = 5432;
@@ -34,7 +34,7 @@ pub struct Row {
 /// A body that names another member comes from whoever has the address now: it is no answer. Patroni names it since 3.2; where it does not, scope and system
 /// identifier must be the followed cluster's (`leader/view/followed.rs`), and another member of the same cluster that has inherited the address is not noticed.
 /// Neither is one of `state: unknown` an answer: then Patroni's own query failed, and `role` is only remembered (api.py:1462-1467).
-pub fn read_report(member: &str, answer: &Answer) -> Result<Report, Silence> {
+pub fn read_report(member: &MemberName, answer: &Answer) -> Result<Report, Silence> {
     #[derive(Deserialize)]
     struct Body {
         state: String,
@@ -57,7 +57,7 @@ pub fn read_report(member: &str, answer: &Answer) -> Result<Report, Silence> {
         .patroni
         .map_or((None, None), |patroni| (patroni.name, patroni.scope));
     let names_member = name.is_some();
-    if let Some(other) = name.filter(|name| name != member) {
+    if let Some(other) = name.filter(|name| *member != **name) {
         return Err(Silence::NotPatroni(format!(
             "the answer comes from member {other:?}: the address is no longer {member}'s"
         )));
@@ -98,8 +98,8 @@ fn system(value: &Value) -> Option<String> {
     }
 }
 
-/// The body of `GET /cluster`, and the rows of it that are of no use.
-pub fn read_cluster(answer: &Answer) -> Result<(Cluster, Vec<Row>), Silence> {
+/// The body of `GET /cluster` from this URL, and the rows of it that are of no use.
+pub fn read_cluster(from: &BaseUrl, answer: &Answer) -> Result<(Cluster, Vec<Row>), Silence> {
     #[derive(Deserialize)]
     struct Body {
         scope: Option<String>,
@@ -136,25 +136,28 @@ pub fn read_cluster(answer: &Answer) -> Result<(Cluster, Vec<Row>), Silence> {
         let at = scheduled.at.parse::<jiff::Timestamp>().ok()?;
         let wait = SystemTime::from(at).duration_since(wall).unwrap_or_default();
         Some(Announcement {
-            leader: scheduled.from,
-            candidate: scheduled.to,
+            leader: scheduled.from.map(MemberName::from),
+            candidate: scheduled.to.map(MemberName::from),
             scheduled_at: Some(scheduled.at),
             starts: now.checked_add(wait),
         })
     });
     let cluster = Cluster {
+        from: from.clone(),
+        system: None,
         scope: body.scope,
         members,
         leader: leader_among(&body.members),
         paused: body.pause,
         switchover,
-        ..Cluster::default()
+        ttl: None,
+        race_backoff: None,
     };
     Ok((cluster, problems))
 }
 
 /// Whom `/cluster` names as the leader; `None` for nobody.
-pub fn read_leader(answer: &Answer) -> Result<Option<String>, Silence> {
+pub fn read_leader(answer: &Answer) -> Result<Option<MemberName>, Silence> {
     #[derive(Deserialize)]
     struct Body {
         members: Vec<Value>,
@@ -173,10 +176,10 @@ pub fn read_failsafe(answer: &Answer) -> Result<Vec<ClusterMember>, Silence> {
     }
     let body: BTreeMap<String, String> = json(answer, "/failsafe")?;
     let member = |(name, url): (String, String)| {
-        let api_url = base_url(&url).ok()?;
+        let api_url = BaseUrl::parse(&url).ok()?;
         let host = Url::parse(&api_url).ok()?.host_str()?.to_owned();
         Some(ClusterMember {
-            name,
+            name: name.into(),
             address: Address::new(host.trim_start_matches('[').trim_end_matches(']'), POSTGRESQL_PORT).ok(),
             api_url: Some(api_url),
             condition: Condition::default(),
@@ -185,10 +188,10 @@ pub fn read_failsafe(answer: &Answer) -> Result<Vec<ClusterMember>, Silence> {
     Ok(body.into_iter().filter_map(member).collect())
 }
 
-fn leader_among(members: &[Value]) -> Option<String> {
+fn leader_among(members: &[Value]) -> Option<MemberName> {
     let leads = |row: &&Value| matches!(row["role"].as_str(), Some("leader" | "standby_leader"));
     let leader = members.iter().find(leads)?;
-    leader["name"].as_str().map(str::to_owned)
+    leader["name"].as_str().map(MemberName::from)
 }
 
 fn read_member(row: &Value) -> Result<ClusterMember, String> {
@@ -202,11 +205,11 @@ fn read_member(row: &Value) -> Result<ClusterMember, String> {
         (None, _) => None,
     };
     let api_url = match row["api_url"].as_str() {
-        Some(url) => Some(base_url(url).map_err(|why| format!("its api_url {why}"))?),
+        Some(url) => Some(BaseUrl::parse(url).map_err(|why| format!("its api_url {why}"))?),
         None => None,
     };
     Ok(ClusterMember {
-        name: name.to_owned(),
+        name: name.into(),
         address,
         api_url,
         condition: read_condition(row),
@@ -260,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_primary_that_holds_the_lock() {
-        let report = read_report("demo-0", &answer(200, PRIMARY)).unwrap();
+        let report = read_report(&"demo-0".into(), &answer(200, PRIMARY)).unwrap();
         assert!(report.is_writable() && report.holds_lock);
         assert_eq!(report.timeline, Some(2));
         assert_eq!(report.system.as_deref(), Some("7440000000000000000"));
@@ -276,7 +279,9 @@ mod tests {
         ] {
             let body = format!(r#"{{"role":"{role}","state":"{state}"}}"#);
             assert!(
-                !read_report("demo-0", &answer(200, &body)).unwrap().is_writable(),
+                !read_report(&"demo-0".into(), &answer(200, &body))
+                    .unwrap()
+                    .is_writable(),
                 "{body}"
             );
         }
@@ -284,7 +289,7 @@ mod tests {
 
     #[test]
     fn the_body_of_a_503_is_evidence_too() {
-        let report = read_report("demo-0", &answer(503, PRIMARY)).unwrap();
+        let report = read_report(&"demo-0".into(), &answer(503, PRIMARY)).unwrap();
         assert!(report.is_writable() && !report.holds_lock);
     }
 
@@ -300,7 +305,7 @@ mod tests {
             r#"{"role":"primary","state":"running","patroni":{"name":"other-0"}}"#,
             r#"{"role":7,"state":"running"}"#,
         ] {
-            assert!(read_report("demo-0", &answer(200, body)).is_err(), "{body}");
+            assert!(read_report(&"demo-0".into(), &answer(200, body)).is_err(), "{body}");
         }
     }
 
@@ -311,7 +316,8 @@ mod tests {
             {"name":"demo-1","role":"replica","state":"creating replica"},
             {"name":"demo-2","host":"a b","port":5432}],
             "scope":"demo","pause":true,"scheduled_switchover":{"at":"2000-01-01T00:00:00+00:00","from":"demo-0"}}"#;
-        let (cluster, problems) = read_cluster(&answer(200, body)).unwrap();
+        let (cluster, problems) =
+            read_cluster(&BaseUrl::parse("http://10.244.0.10:8008").unwrap(), &answer(200, body)).unwrap();
         assert_eq!(cluster.members.len(), 2);
         assert_eq!(
             cluster.members[0].address.as_ref().unwrap().to_string(),
@@ -346,17 +352,14 @@ mod tests {
             (
                 member.name.as_str(),
                 member.address.as_ref().unwrap().to_string(),
-                member.api_url.clone().unwrap(),
+                member.api_url.as_deref().unwrap(),
             )
         };
         assert_eq!(
             told(0),
-            ("demo-0", "10.244.0.10:5432".into(), "http://10.244.0.10:8008".into())
+            ("demo-0", "10.244.0.10:5432".into(), "http://10.244.0.10:8008")
         );
-        assert_eq!(
-            told(1),
-            ("demo-1", "[fd00::7]:5432".into(), "https://[fd00::7]:8008".into())
-        );
+        assert_eq!(told(1), ("demo-1", "[fd00::7]:5432".into(), "https://[fd00::7]:8008"));
         assert_eq!(members.len(), 2, "a row of no use is left out");
         assert!(read_failsafe(&answer(502, "Failsafe mode is not enabled")).is_err());
     }

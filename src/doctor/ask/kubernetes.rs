@@ -83,7 +83,7 @@ impl<'a> Cluster<'a> {
             self.ahead(),
         );
         let (names, known) = match pods {
-            Ok(known) => (Ok(known.iter().map(|known| known.name.clone()).collect()), known),
+            Ok(known) => (Ok(known.iter().map(|known| known.name.to_string()).collect()), known),
             Err(why) => (Err(why), Vec::new()),
         };
         let mut api = Api {

@@ -14,7 +14,7 @@ use crate::discovery::patroni::answers::{read_cluster, read_report, read_ttl};
 use crate::discovery::patroni::{Client, Silence, TlsError};
 use crate::doctor::facts::{Greeting, Member, Rest, Seed, Silent, Told};
 use crate::leader::observation::ClusterMember;
-use crate::leader::{Address, base_url};
+use crate::leader::{Address, BaseUrl, MemberName};
 use crate::metrics::Metrics;
 use crate::proxy::{self, SSL_REQUEST};
 use crate::resolver::Resolver;
@@ -46,10 +46,10 @@ impl<'a> Asker<'a> {
     }
 
     /// `/cluster` of each, and the members that it tells of.
-    pub(super) async fn clusters(&self, urls: &[Url]) -> Vec<(String, Result<Seed, Silent>, Vec<ClusterMember>)> {
+    pub(super) async fn clusters(&self, urls: &[Url]) -> Vec<(BaseUrl, Result<Seed, Silent>, Vec<ClusterMember>)> {
         let asking = urls
             .iter()
-            .filter_map(|url| base_url(url.as_str()).ok())
+            .filter_map(|url| BaseUrl::parse(url.as_str()).ok())
             .map(async |url| match self.cluster(&url).await {
                 Ok((seed, members)) => (url, Ok(seed), members),
                 Err(why) => (url, Err(why), Vec::new()),
@@ -57,14 +57,14 @@ impl<'a> Asker<'a> {
         futures_util::future::join_all(asking).await
     }
 
-    async fn cluster(&self, url: &str) -> Result<(Seed, Vec<ClusterMember>), Silent> {
+    async fn cluster(&self, url: &BaseUrl) -> Result<(Seed, Vec<ClusterMember>), Silent> {
         let client = self.client.as_ref().map_err(|error| Silent {
             why: unusable(error),
             tls: None,
         })?;
         let answer = client.get(url, "/cluster").await;
         let (cluster, _) = answer
-            .and_then(|answer| read_cluster(&answer))
+            .and_then(|answer| read_cluster(url, &answer))
             .map_err(|silence| Silent::from(&silence))?;
         let config = client.get(url, "/config").await.ok();
         let seed = Seed {
@@ -78,7 +78,7 @@ impl<'a> Asker<'a> {
     }
 
     /// All of them at once, in the order of their names.
-    pub(super) async fn members(&self, known: BTreeMap<String, Known>) -> Vec<Member> {
+    pub(super) async fn members(&self, known: BTreeMap<MemberName, Known>) -> Vec<Member> {
         futures_util::future::join_all(known.into_values().map(|known| self.member(known))).await
     }
 

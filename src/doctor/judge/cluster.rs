@@ -4,6 +4,7 @@ use super::tls;
 use crate::config::{Finding, PatroniTls};
 use crate::doctor::check::Check;
 use crate::doctor::facts::{Api, Seed, Silent};
+use crate::leader::BaseUrl;
 
 pub(super) fn pods(api: &Api) -> Option<Check> {
     let what = "pods";
@@ -47,7 +48,7 @@ fn selector_for(api: &Api, holder: &str) -> String {
 }
 
 /// One that answers is enough, so a warning is enough where another does.
-pub(super) fn seeds(seeds: &[(String, Result<Seed, Silent>)], finding: &Finding) -> Vec<Check> {
+pub(super) fn seeds(seeds: &[(BaseUrl, Result<Seed, Silent>)], finding: &Finding) -> Vec<Check> {
     let files = &finding.patroni_tls;
     let told: Vec<_> = seeds.iter().filter_map(|(_, told)| told.as_ref().ok()).collect();
     let mut checks = Vec::new();

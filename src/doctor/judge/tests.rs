@@ -7,8 +7,12 @@ use crate::config::{Job, Settings};
 use crate::discovery::patroni::TlsTrouble;
 use crate::doctor::check::Level;
 use crate::doctor::facts::{Config, Greeting, LeaderObject, Member, Renewal, Rest, Room, Seed, Service, Silent};
-use crate::leader::Address;
 use crate::leader::observation::{ClusterSettings, Lock, ObjectKind, Report, Role};
+use crate::leader::{Address, BaseUrl, MemberName};
+
+fn url(text: &str) -> BaseUrl {
+    BaseUrl::parse(text).unwrap()
+}
 
 fn settings(flags: &str) -> Doctor {
     let line = format!("pgnorth doctor --scope demo {flags}");
@@ -23,7 +27,7 @@ fn settings(flags: &str) -> Doctor {
 
 fn lock(holder: Option<&str>, written: u64) -> LeaderObject {
     let lock = Lock {
-        holder: holder.map(str::to_owned),
+        holder: holder.map(MemberName::from),
         ttl: Duration::from_secs(30),
         renewal: [None, Some(written.to_string()), None],
         written: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(written)),
@@ -52,7 +56,7 @@ fn member(name: &str, role: Role) -> Member {
         malformed: None,
         postgres: Ok(Greeting::Tls),
         rest: Rest::Answered {
-            url: format!("http://{name}:8008"),
+            url: url(&format!("http://{name}:8008")),
             report: report(role, 3),
         },
     }
@@ -60,7 +64,7 @@ fn member(name: &str, role: Role) -> Member {
 
 fn silent(tls: Option<TlsTrouble>) -> Rest {
     Rest::Silent {
-        url: "https://demo-0:8008".into(),
+        url: url("https://demo-0:8008"),
         silent: Silent {
             why: "the words of the error".into(),
             tls,
@@ -216,14 +220,14 @@ const ROWS: [Row; 51] = [
     ("no PostgreSQL there", |f| f.members[0].postgres = Ok(Greeting::Foreign), Level::Fail, "does not answer like PostgreSQL"),
     ("a bad conn_url", |f| f.members[1].address = Err("pod demo-1: annotation `status` has a conn_url that is not a URL".into()), Level::Fail, "has a conn_url that is not a URL"),
     ("a bad api_url", |f| f.members[1].malformed = Some("annotation `status` has an api_url that is not a URL".into()), Level::Warn, "has an api_url that is not a URL"),
-    ("the leader is no primary", |f| f.members[0].rest = Rest::Answered { url: "u".into(), report: report(Role::Other, 3) }, Level::Fail, "this member holds the lock: clients are held"),
-    ("another one is primary", |f| f.members[1].rest = Rest::Answered { url: "u".into(), report: report(Role::Primary, 3) }, Level::Fail, "u says: primary, running, timeline 3, but demo-0 holds the lock"),
-    ("a replica left behind", |f| f.members[1].rest = Rest::Answered { url: "u".into(), report: report(Role::Other, 2) }, Level::Warn, "but the leader is on timeline 3"),
+    ("the leader is no primary", |f| f.members[0].rest = Rest::Answered { url: url("http://u:8008"), report: report(Role::Other, 3) }, Level::Fail, "this member holds the lock: clients are held"),
+    ("another one is primary", |f| f.members[1].rest = Rest::Answered { url: url("http://u:8008"), report: report(Role::Primary, 3) }, Level::Fail, "http://u:8008 says: primary, running, timeline 3, but demo-0 holds the lock"),
+    ("a replica left behind", |f| f.members[1].rest = Rest::Answered { url: url("http://u:8008"), report: report(Role::Other, 2) }, Level::Warn, "but the leader is on timeline 3"),
     ("the bare scope of a Citus cluster", |f| { api(f).leaders[0].1 = Ok(LeaderObject::Absent); api(f).scopes = vec!["demo-1".into(), "demo-0".into(), "other-0".into()] }, Level::Fail, "add --citus-group 0, one of the groups 0, 1"),
-    ("a member's address is another cluster's", |f| f.members[1].rest = Rest::Answered { url: "u".into(), report: Report { scope: Some("zz".into()), ..report(Role::Primary, 3) } }, Level::Fail, "another cluster answers there: its scope is zz, and it should be demo"),
+    ("a member's address is another cluster's", |f| f.members[1].rest = Rest::Answered { url: url("http://u:8008"), report: Report { scope: Some("zz".into()), ..report(Role::Primary, 3) } }, Level::Fail, "another cluster answers there: its scope is zz, and it should be demo"),
     ("the leader's address is another cluster's of the same scope", |f| { api(f).config.as_mut().unwrap().as_mut().unwrap().settings.system = Some("9".into()); f.members.truncate(1) }, Level::Fail, "its system identifier is 7, and it should be 9"),
-    ("another system", |f| f.members[1].rest = Rest::Answered { url: "u".into(), report: Report { system: Some("8".into()), ..report(Role::Other, 3) } }, Level::Fail, "system identifier 8 is not the leader's 7"),
-    ("a replica that starts", |f| f.members[1].rest = Rest::Answered { url: "u".into(), report: Report { state: "starting".into(), ..report(Role::Other, 3) } }, Level::Warn, "cannot take over now"),
+    ("another system", |f| f.members[1].rest = Rest::Answered { url: url("http://u:8008"), report: Report { system: Some("8".into()), ..report(Role::Other, 3) } }, Level::Fail, "system identifier 8 is not the leader's 7"),
+    ("a replica that starts", |f| f.members[1].rest = Rest::Answered { url: url("http://u:8008"), report: Report { state: "starting".into(), ..report(Role::Other, 3) } }, Level::Warn, "cannot take over now"),
     ("a silent REST API", |f| f.members[0].rest = silent(None), Level::Fail, "gives no answer: the words of the error; this is the leader"),
     ("no api_url", |f| f.members[1].rest = Rest::NotAsked("it has told no api_url".into()), Level::Warn, "not checked: because it has told no api_url"),
 ];
@@ -242,7 +246,7 @@ fn failsafe_mode_asks_for_patroni_by_names_that_outlive_a_pod() {
         let mut facts = healthy(&settings);
         failsafe(&mut facts);
         facts.members[0].rest = Rest::Answered {
-            url: format!("https://{host}:8009"),
+            url: url(&format!("https://{host}:8009")),
             report: report(Role::Primary, 3),
         };
         let mut checks = everything(&settings, &facts).into_iter();
@@ -454,7 +458,7 @@ fn without_kubernetes_cluster_tells_who_leads() {
     let seed = |leader: Option<&str>| Seed {
         scope: Some("demo".into()),
         members: vec!["demo-0".into(), "demo-1".into()],
-        leader: leader.map(str::to_owned),
+        leader: leader.map(MemberName::from),
         ttl: Some(Duration::from_secs(30)),
         paused: false,
     };
@@ -463,9 +467,9 @@ fn without_kubernetes_cluster_tells_who_leads() {
         facts.api = None;
         facts.seeds = seeds
             .iter()
-            .map(|(url, told)| {
+            .map(|(at, told)| {
                 (
-                    (*url).to_owned(),
+                    url(at),
                     told.clone().map_err(|why| Silent {
                         why: why.to_owned(),
                         tls: None,
@@ -477,18 +481,21 @@ fn without_kubernetes_cluster_tells_who_leads() {
         let bad = checks.into_iter().filter(|check| check.level != Level::Ok);
         bad.map(|check| check.to_string()).collect::<Vec<_>>().join("\n")
     };
-    assert_eq!(told(&[("http://a", Ok(seed(Some("demo-0"))))]), "");
-    let one_is_down = told(&[("http://a", Ok(seed(Some("demo-0")))), ("http://b", Err("refused"))]);
+    assert_eq!(told(&[("http://a:8008", Ok(seed(Some("demo-0"))))]), "");
+    let one_is_down = told(&[
+        ("http://a:8008", Ok(seed(Some("demo-0")))),
+        ("http://b:8008", Err("refused")),
+    ]);
     assert!(
-        one_is_down.starts_with("warn  http://b/cluster — refused"),
+        one_is_down.starts_with("warn  http://b:8008/cluster — refused"),
         "{one_is_down}"
     );
     assert_eq!(one_is_down.lines().count(), 1, "{one_is_down}");
-    assert!(told(&[("http://b", Err("refused"))]).starts_with("FAIL  http://b/cluster — refused"));
-    assert!(told(&[("http://a", Ok(seed(None)))]).contains("nobody leads"));
+    assert!(told(&[("http://b:8008", Err("refused"))]).starts_with("FAIL  http://b:8008/cluster — refused"));
+    assert!(told(&[("http://a:8008", Ok(seed(None)))]).contains("nobody leads"));
     let split = told(&[
-        ("http://a", Ok(seed(Some("demo-0")))),
-        ("http://b", Ok(seed(Some("demo-1")))),
+        ("http://a:8008", Ok(seed(Some("demo-0")))),
+        ("http://b:8008", Ok(seed(Some("demo-1")))),
     ]);
     assert!(split.contains("members disagree about who leads"), "{split}");
 }

@@ -1,5 +1,7 @@
 //! Where answers of more than one cluster are heard: nobody is sent to a cluster that is not the followed one, or not known to be.
 
+use std::fmt;
+
 use super::Case;
 use super::decision::{Decision, decision};
 use crate::leader::RoutingState;
@@ -30,9 +32,9 @@ impl Case<'_> {
             .then(|| self.another_cluster(place, stranger))
     }
 
-    pub(super) fn another_cluster(&self, place: &str, stranger: &Stranger) -> Reason {
+    pub(super) fn another_cluster(&self, place: impl fmt::Display, stranger: &Stranger) -> Reason {
         Reason::AnotherCluster(
-            place.to_owned(),
+            place.to_string(),
             stranger.identity.to_string(),
             self.view.identity().to_string(),
         )

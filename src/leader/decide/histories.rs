@@ -4,11 +4,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use proptest::prelude::*;
 
-use super::rules::{leader, policy, report};
+use super::rules::{api_url, leader, listing, policy, report};
 use super::*;
 use crate::leader::identity::Identity;
 use crate::leader::observation::{
-    Announcement, Claim, Cluster, ClusterMember, ClusterSettings, Lock, ObjectKind, Observation, OperatorHold, Pod,
+    Announcement, Claim, Cluster, ClusterSettings, Lock, ObjectKind, Observation, OperatorHold, Pod,
 };
 use crate::slot::{LeaderSlot, Target};
 
@@ -35,7 +35,7 @@ fn written() -> impl Strategy<Value = Option<SystemTime>> {
 fn lock() -> impl Strategy<Value = Option<Lock>> {
     let held =
         (prop::option::weighted(0.9, member()), 0..40_u32, written()).prop_map(|(holder, renewal, written)| Lock {
-            holder: holder.map(str::to_owned),
+            holder: holder.map(MemberName::from),
             ttl: TTL,
             renewal: [None, Some(renewal.to_string()), None],
             written,
@@ -57,8 +57,8 @@ pub(super) fn any_report() -> impl Strategy<Value = Report> {
 
 fn announcement() -> impl Strategy<Value = Option<Announcement>> {
     let some = (prop::option::of(member()), prop::option::of(member())).prop_map(|(from, to)| Announcement {
-        leader: from.map(str::to_owned),
-        candidate: to.map(str::to_owned),
+        leader: from.map(MemberName::from),
+        candidate: to.map(MemberName::from),
         scheduled_at: None,
         starts: None,
     });
@@ -70,7 +70,7 @@ pub(super) fn pod() -> impl Strategy<Value = Pod> {
     (member(), role, 1..5_u32).prop_map(|(name, role, timeline)| Pod {
         name: name.into(),
         address: Ok(leader(name).address),
-        api_url: Some(format!("http://{name}:8008")),
+        api_url: Some(api_url(name)),
         role: Some(role.into()),
         state: Some("running".into()),
         timeline: Some(timeline),
@@ -128,16 +128,9 @@ impl Run {
             newest: 0,
             system: None,
         };
-        let members = MEMBERS.map(|name| ClusterMember {
-            name: name.into(),
-            address: Some(leader(name).address),
-            api_url: Some(format!("http://{name}:8008")),
-            condition: Default::default(),
-        });
         run.hear(Claim::Cluster(Cluster {
-            members: members.to_vec(),
             ttl: Some(TTL),
-            ..Cluster::default()
+            ..listing(&MEMBERS)
         }));
         run
     }
@@ -261,18 +254,12 @@ fn foreign_claim() -> impl Strategy<Value = Claim> {
     let seed = other.clone();
     prop_oneof![
         Just(Claim::Cluster(Cluster {
-            from: "http://zz:8008".into(),
+            from: api_url("zz"),
             scope: Some("zz".into()),
             system: Some("8".into()),
-            members: vec![ClusterMember {
-                name: "z".into(),
-                address: Some(leader("z").address),
-                api_url: Some("http://z:8008".into()),
-                condition: Default::default(),
-            }],
             leader: Some("z".into()),
             paused: true,
-            ..Cluster::default()
+            ..listing(&["z"])
         })),
         any_report().prop_map(move |report| {
             let report = Report {
@@ -282,7 +269,7 @@ fn foreign_claim() -> impl Strategy<Value = Claim> {
             };
             Claim::Report("z".into(), Ok(report))
         }),
-        Just(Claim::Seed("http://zz:8008".into(), Some(seed))),
+        Just(Claim::Seed(api_url("zz"), Some(seed))),
     ]
 }
 

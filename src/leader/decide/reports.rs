@@ -6,7 +6,7 @@ use super::decision::{Decision, decision};
 use super::{Case, Standing};
 use crate::leader::observation::{Report, Role};
 use crate::leader::reason::{NoLock, Reason};
-use crate::leader::{Leader, RoutingState};
+use crate::leader::{Leader, MemberName, RoutingState};
 
 /// What stands in the way of a primary without the lock.
 const LACKS_THE_LOCK: &str = "it says that it does not hold the lock";
@@ -24,36 +24,36 @@ impl Case<'_> {
             [(member, report, heard)] => self.primary(
                 member,
                 report,
-                Reason::OnlyPrimary((*member).into(), no_lock.clone()),
+                Reason::OnlyPrimary((*member).clone(), no_lock.clone()),
                 *heard,
             ),
             [(one, first, heard), (_, second, _), ..] if ahead(first) > ahead(second) => self.primary(
                 one,
                 first,
-                Reason::NewestPrimary((*one).into(), no_lock.clone()),
+                Reason::NewestPrimary((*one).clone(), no_lock.clone()),
                 *heard,
             ),
             several => {
-                let names = several.iter().map(|(member, ..)| (*member).to_owned()).collect();
+                let names = several.iter().map(|(member, ..)| (*member).clone()).collect();
                 decision(RoutingState::Fence, Reason::SplitBrain(names))
             }
         }
         .recheck_at(self.next_report_to_age())
     }
 
-    fn primary(&self, member: &str, report: &Report, reason: Reason, heard: Instant) -> Decision {
+    fn primary(&self, member: &MemberName, report: &Report, reason: Reason, heard: Instant) -> Decision {
         if let Some(what) = self.lower_timeline(member, report.timeline, report.system.as_deref()) {
-            return decision(RoutingState::Hold(None), Reason::NotWritable(member.to_owned(), what));
+            return decision(RoutingState::Hold(None), Reason::NotWritable(member.clone(), what));
         }
         let leader = match self.leader(member) {
             Ok(leader) => Leader {
                 timeline: report.timeline,
                 ..leader
             },
-            Err(why) => return decision(RoutingState::Hold(None), Reason::NoAddress(member.to_owned(), why)),
+            Err(why) => return decision(RoutingState::Hold(None), Reason::NoAddress(member.clone(), why)),
         };
         if self.lacks_the_lock(report) {
-            let reason = Reason::NotWritable(member.to_owned(), LACKS_THE_LOCK.to_owned());
+            let reason = Reason::NotWritable(member.clone(), LACKS_THE_LOCK.to_owned());
             return decision(RoutingState::Hold(Some(leader)), reason);
         }
         self.unless_announced(leader, reason)
@@ -100,7 +100,7 @@ impl Case<'_> {
             || self
                 .answering()
                 .iter()
-                .any(|(other, report, _)| *other != member && report.holds_lock);
+                .any(|(other, report, _)| **other != member && report.holds_lock);
         let put_off = (!lacks_the_lock && !somebody_else_leads)
             .then(|| self.race_put_off(current, lock_expiry))
             .flatten();
@@ -141,13 +141,13 @@ impl Case<'_> {
     }
 
     /// It says that it leads a standby cluster.
-    fn standby_leader(&self) -> Option<String> {
+    fn standby_leader(&self) -> Option<MemberName> {
         let answering = self.answering();
         let leads = |report: &Report| report.role == Role::StandbyLeader;
         answering
             .iter()
             .find(|(_, report, _)| leads(report))
-            .map(|(member, ..)| (*member).to_owned())
+            .map(|(member, ..)| (*member).clone())
     }
 
     /// Paused, and whoever tells of it is still heard: a pause may end unseen.
@@ -160,7 +160,7 @@ impl Case<'_> {
     }
 
     /// Members whose newest request was answered, lately, and what they said when.
-    pub(super) fn answering(&self) -> Vec<(&str, &Report, Instant)> {
+    pub(super) fn answering(&self) -> Vec<(&MemberName, &Report, Instant)> {
         // What was said before the lock moved was said of another epoch.
         let since = self.view.lock().and_then(|lock| lock.held_since);
         self.view
@@ -187,12 +187,12 @@ impl Case<'_> {
     ///
     /// Who lacks the lock counts only if it is the current leader, whose sessions stay; anybody else was promoted behind Patroni's back, or left behind
     /// as a primary.
-    fn primaries(&self) -> Vec<(&str, &Report, Instant)> {
+    fn primaries(&self) -> Vec<(&MemberName, &Report, Instant)> {
         let mut found: Vec<_> = self
             .answering()
             .into_iter()
             .filter(|(member, report, _)| {
-                let is_current = self.current.is_some_and(|current| current.member == *member);
+                let is_current = self.current.is_some_and(|current| current.member == **member);
                 report.is_writable() && (is_current || !self.lacks_the_lock(report))
             })
             .collect();

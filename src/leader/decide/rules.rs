@@ -19,10 +19,10 @@ use race_backoff::RACE_BACKOFF;
 use reports::{API_SILENT, REST_ONLY};
 
 use super::*;
-use crate::leader::Address;
 use crate::leader::observation::{
     Announcement, Claim, Cluster, ClusterMember, ClusterSettings, Lock, ObjectKind, Observation, OperatorHold, Pod,
 };
+use crate::leader::{Address, BaseUrl};
 
 const TTL: u64 = 20;
 const HOUR: Duration = Duration::from_secs(3600);
@@ -174,7 +174,7 @@ impl Story {
         Claim::Lock(
             self.kind,
             Some(Lock {
-                holder: holder.map(str::to_owned),
+                holder: holder.map(MemberName::from),
                 ttl: Duration::from_secs(TTL),
                 renewal,
                 written: self.written,
@@ -223,7 +223,7 @@ impl Story {
     /// Its own `/cluster` names that leader; it answers `/primary` as a replica.
     fn names(self, member: &str, leader: Option<&str>) -> Self {
         self.says(member, Role::Other, "running", 1)
-            .heard(Claim::Named(member.into(), leader.map(str::to_owned)))
+            .heard(Claim::Named(member.into(), leader.map(MemberName::from)))
     }
 
     fn pod_status(self, member: &str, role: &str, timeline: u32) -> Self {
@@ -244,8 +244,8 @@ impl Story {
     fn announced(self, leader: Option<&str>, candidate: Option<&str>, starts_in: Option<f64>) -> Self {
         let starts = starts_in.map(|seconds| self.now + Duration::from_secs_f64(seconds));
         let announcement = Announcement {
-            leader: leader.map(str::to_owned),
-            candidate: candidate.map(str::to_owned),
+            leader: leader.map(MemberName::from),
+            candidate: candidate.map(MemberName::from),
             scheduled_at: starts.map(|_| "later".to_owned()),
             starts,
         };
@@ -293,24 +293,15 @@ impl Story {
 
     /// As in [`Story::pause`], and `/cluster` names the lock's holder.
     fn paused_and_led_by(mut self, leader: &str) -> Self {
-        self.pause_with(Some(leader.to_owned()));
+        self.pause_with(Some(leader.into()));
         self
     }
 
     fn cluster(&mut self, switchover: Option<Announcement>) {
-        let members = ["a", "b", "c"].map(|name| ClusterMember {
-            name: name.into(),
-            address: Some(address(name)),
-            api_url: Some(format!("http://{name}:8008")),
-            condition: Default::default(),
-        });
         self.hear(Claim::Cluster(Cluster {
-            members: members.to_vec(),
-            leader: None,
-            paused: false,
             switchover,
             ttl: Some(Duration::from_secs(TTL)),
-            ..Cluster::default()
+            ..listing(&["a", "b", "c"])
         }));
     }
 
@@ -318,18 +309,12 @@ impl Story {
         self.pause_with(None);
     }
 
-    fn pause_with(&mut self, leader: Option<String>) {
-        let members = self.view.members().map(|name| ClusterMember {
-            name: name.into(),
-            address: Some(address(name)),
-            api_url: Some(format!("http://{name}:8008")),
-            condition: Default::default(),
-        });
+    fn pause_with(&mut self, leader: Option<MemberName>) {
+        let members: Vec<&str> = self.view.members().map(|name| name.as_str()).collect();
         let cluster = Cluster {
-            members: members.collect(),
             leader,
             paused: true,
-            ..Cluster::default()
+            ..listing(&members)
         };
         self.hear(Claim::Cluster(cluster));
     }
@@ -373,11 +358,37 @@ impl Story {
     }
 }
 
+/// The base URL of a member's REST API.
+pub(super) fn api_url(name: &str) -> BaseUrl {
+    BaseUrl::parse(&format!("http://{name}:8008")).unwrap()
+}
+
+/// The answer to `/cluster` that names these members, and nothing else.
+pub(super) fn listing(members: &[&str]) -> Cluster {
+    let row = |name: &&str| ClusterMember {
+        name: (*name).into(),
+        address: Some(address(name)),
+        api_url: Some(api_url(name)),
+        condition: Default::default(),
+    };
+    Cluster {
+        from: api_url("a"),
+        system: None,
+        scope: None,
+        members: members.iter().map(row).collect(),
+        leader: None,
+        paused: false,
+        switchover: None,
+        ttl: None,
+        race_backoff: None,
+    }
+}
+
 fn pod(name: &str, role: &str) -> Pod {
     Pod {
         name: name.into(),
         address: Ok(address(name)),
-        api_url: Some(format!("http://{name}:8008")),
+        api_url: Some(api_url(name)),
         role: Some(role.into()),
         state: Some("running".into()),
         timeline: Some(1),

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::leader::MemberName;
 use crate::leader::observation::{Pod, Report, Role};
 use crate::leader::view::{Answers, View};
 
@@ -46,7 +47,7 @@ impl PodView {
 
 impl View {
     /// The pod of a member.
-    pub fn pod(&self, member: &str) -> Option<&PodView> {
+    pub fn pod(&self, member: &MemberName) -> Option<&PodView> {
         self.pods.get(member)
     }
 
@@ -55,9 +56,9 @@ impl View {
     /// It is as old as its last write. Where it says primary, and its member holds the lock and has renewed it for a whole ttl, it is no older than the
     /// beginning of that ttl: at the end of each loop Patroni compares the status with what it would write now (ha.py, `touch_member`). That it says anything
     /// else for so long counts for nothing: then it is the watch of pods that is late, and nobody must lose its sessions for that.
-    pub fn pod_as_of(&self, member: &str) -> Option<Instant> {
+    pub fn pod_as_of(&self, member: &MemberName) -> Option<Instant> {
         let pod = self.pods.get(member)?;
-        let lock = self.lock().filter(|view| view.lock.holder.as_deref() == Some(member));
+        let lock = self.lock().filter(|view| view.lock.holder.as_ref() == Some(member));
         let looked_after = lock.and_then(|view| view.renewed_throughout());
         pod.written.max(looked_after.filter(|_| pod.says_primary()))
     }
@@ -69,7 +70,7 @@ impl View {
             .count()
     }
 
-    fn claims_primary(&self, member: &str, now: Instant, life: Duration) -> bool {
+    fn claims_primary(&self, member: &MemberName, now: Instant, life: Duration) -> bool {
         let answers = self.answers.get(member).filter(|answers| answers.silent.is_none());
         let fresh = answers
             .and_then(|answers| answers.last.as_ref())
@@ -83,7 +84,7 @@ impl View {
         let (Some(pod), Some(lock)) = (pod, self.lock()) else {
             return false;
         };
-        let holds = lock.lock.holder.as_deref() == Some(member);
+        let holds = lock.lock.holder.as_ref() == Some(member);
         let since_it_moved = lock
             .held_since
             .is_some_and(|moved| pod.written.is_some_and(|written| moved < written));
@@ -116,7 +117,7 @@ impl View {
 
     fn older_timeline_of_the_lock(&self) -> Option<u32> {
         let lock = self.lock().filter(|_| self.api_silence().is_none())?;
-        let (holder, since) = (lock.lock.holder.as_deref()?, lock.renewed_throughout()?);
+        let (holder, since) = (lock.lock.holder.as_ref()?, lock.renewed_throughout()?);
         let answers = self.answers.get(holder)?;
         let (timeline, system) = match &answers.silent {
             None => answered_since(answers, since).map(|report| (report.timeline, report.system.as_deref()))?,
@@ -147,7 +148,7 @@ impl View {
     }
 
     /// The system identifier that a pod's status, which does not tell it, speaks of: the config object's, else what its member named last.
-    pub fn system_of(&self, member: &str) -> Option<&str> {
+    pub fn system_of(&self, member: &MemberName) -> Option<&str> {
         let of_member = || self.answers.get(member)?.last.as_ref()?.value.system.as_deref();
         let of_cluster = self.settings().and_then(|settings| settings.system.as_deref());
         of_cluster.or_else(of_member)

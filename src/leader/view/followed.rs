@@ -5,11 +5,13 @@
 //! member's name, but not with our system identifier.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::{Heard, LockView, View};
 use crate::leader::identity::Identity;
 use crate::leader::observation::{Claim, Cluster, Report};
+use crate::leader::{BaseUrl, MemberName};
 
 /// Base URLs other than the one that answers `/cluster` are asked for their identity each minute: two may go unanswered.
 const SEED_LIFE: Duration = Duration::from_secs(150);
@@ -28,14 +30,23 @@ pub(super) struct Followed {
     /// When an answer of this cluster was last heard.
     heard: Option<Instant>,
     /// What the base URLs of `--patroni` tell; none of one that does not answer.
-    seeds: BTreeMap<String, Heard<Option<Identity>>>,
+    seeds: BTreeMap<BaseUrl, Heard<Option<Identity>>>,
     /// Members, and URLs, whose newest answer came from another cluster.
-    strangers: BTreeMap<String, Stranger>,
+    strangers: BTreeMap<Place, Stranger>,
     /// The clusters that answer, while nothing tells which of them to follow.
     unclear: Vec<Identity>,
 }
 
-/// Where another cluster answers.
+/// Where an answer comes from: a member's REST API, or a base URL that no member is known for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// The REST API of the member.
+    Member(MemberName),
+    /// A base URL of `--patroni`, or the one that answered `/cluster`.
+    Url(BaseUrl),
+}
+
+/// Another cluster that answers at a [`Place`].
 #[derive(Clone, Debug)]
 pub struct Stranger {
     /// The cluster that answers there.
@@ -50,6 +61,15 @@ pub struct Stranger {
     holds_lock: bool,
 }
 
+impl fmt::Display for Place {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Member(member) => member.fmt(out),
+            Self::Url(url) => url.fmt(out),
+        }
+    }
+}
+
 impl Followed {
     fn identity(&self) -> Identity {
         Identity {
@@ -58,8 +78,8 @@ impl Followed {
         }
     }
 
-    fn is_stranger(&mut self, place: &str, identity: Identity, report: Option<&Report>, at: Instant) {
-        let known = self.strangers.remove(place).filter(|known| known.identity == identity);
+    fn is_stranger(&mut self, place: Place, identity: Identity, report: Option<&Report>, at: Instant) {
+        let known = self.strangers.remove(&place).filter(|known| known.identity == identity);
         let since = known.map_or(at, |known| known.since);
         let stranger = Stranger {
             identity,
@@ -68,10 +88,10 @@ impl Followed {
             writable: report.is_some_and(Report::is_writable),
             holds_lock: report.is_some_and(|report| report.holds_lock),
         };
-        self.strangers.insert(place.to_owned(), stranger);
+        self.strangers.insert(place, stranger);
     }
 
-    fn is_ours(&mut self, place: &str, theirs: &Identity, at: Instant) {
+    fn is_ours(&mut self, place: &Place, theirs: &Identity, at: Instant) {
         self.strangers.remove(place);
         // One that is only being initialised, under our scope, may still become another.
         if self.identity().is_confirmed_by(theirs) {
@@ -105,14 +125,13 @@ impl View {
     }
 
     /// Members, and URLs of `--patroni`, where another cluster answers.
-    pub fn strangers(&self) -> impl Iterator<Item = (&str, &Stranger)> {
-        let strangers = self.followed.strangers.iter();
-        strangers.map(|(place, stranger)| (place.as_str(), stranger))
+    pub fn strangers(&self) -> impl Iterator<Item = (&Place, &Stranger)> {
+        self.followed.strangers.iter()
     }
 
     /// The other cluster that answers where this member should.
-    pub fn stranger(&self, member: &str) -> Option<&Stranger> {
-        self.followed.strangers.get(member)
+    pub fn stranger(&self, member: &MemberName) -> Option<&Stranger> {
+        self.followed.strangers.get(&Place::Member(member.clone()))
     }
 
     /// The clusters that answer, while nothing tells which of them to follow.
@@ -142,9 +161,10 @@ impl View {
             Claim::Seed(url, identity) => {
                 match &identity {
                     Some(theirs) if self.identity().contradicts(theirs) => {
-                        self.followed.is_stranger(&url, theirs.clone(), None, at)
+                        self.followed
+                            .is_stranger(Place::Url(url.clone()), theirs.clone(), None, at)
                     }
-                    Some(_) => _ = self.followed.strangers.remove(&url),
+                    Some(_) => _ = self.followed.strangers.remove(&Place::Url(url.clone())),
                     None => {}
                 }
                 self.followed.seeds.insert(url, Heard { value: identity, at });
@@ -155,11 +175,12 @@ impl View {
     }
 
     /// Why a member's answer is none of this cluster's.
-    fn not_ours(&mut self, member: &str, report: &Report, at: Instant) -> Option<String> {
+    fn not_ours(&mut self, member: &MemberName, report: &Report, at: Instant) -> Option<String> {
         let (ours, theirs) = (self.identity(), report.identity());
         if ours.contradicts(&theirs) {
             let why = format!("another cluster answers there, {theirs}; this one is {ours}");
-            self.followed.is_stranger(member, theirs, Some(report), at);
+            self.followed
+                .is_stranger(Place::Member(member.clone()), theirs, Some(report), at);
             return Some(why);
         }
         if !report.names_member && !ours.is_confirmed_by(&theirs) {
@@ -167,7 +188,7 @@ impl View {
                 "its answer tells no member's name (Patroni before 3.2), and only {theirs}, which does not show that it is of {ours}"
             ));
         }
-        self.followed.is_ours(member, &theirs, at);
+        self.followed.is_ours(&Place::Member(member.clone()), &theirs, at);
         None
     }
 
@@ -175,11 +196,12 @@ impl View {
     fn our_cluster(&mut self, cluster: Cluster, at: Instant) -> Option<Cluster> {
         let (ours, theirs) = (self.identity(), cluster.identity());
         if !ours.contradicts(&theirs) {
-            self.followed.is_ours(&cluster.from, &theirs, at);
+            self.followed.is_ours(&Place::Url(cluster.from.clone()), &theirs, at);
             return Some(cluster);
         }
         let may_be_ours_anew = !ours.has_another_scope_than(&theirs) && self.is_replaced_by(&theirs, at);
-        self.followed.is_stranger(&cluster.from, theirs, None, at);
+        self.followed
+            .is_stranger(Place::Url(cluster.from.clone()), theirs, None, at);
         if may_be_ours_anew {
             self.record_members(cluster.members);
         }
@@ -207,7 +229,7 @@ impl View {
 
     /// What the lock's holder tells. Another system identifier than before counts once the lock was renewed by the member that reports it.
     fn by_the_holder(&self, lock: &LockView) -> Option<Identity> {
-        let holder = lock.lock.holder.as_deref()?;
+        let holder = lock.lock.holder.as_ref()?;
         if let Some(stranger) = self.stranger(holder) {
             let renewed_since = lock.changed.is_some_and(|changed| stranger.since < changed);
             return (renewed_since && self.may_take_over(stranger)).then(|| stranger.identity.clone());
@@ -284,12 +306,14 @@ impl View {
                 at: last.at,
             });
             self.last_words.remove(member);
-            self.followed.is_stranger(member, theirs, Some(&last.value), at);
+            self.followed
+                .is_stranger(Place::Member(member.clone()), theirs, Some(&last.value), at);
         }
         let seeds = self.followed.seeds.clone();
         for (url, seed) in seeds {
             if let Some(theirs) = seed.value.filter(|theirs| ours.contradicts(theirs)) {
-                self.followed.is_stranger(&url, theirs, None, seed.at);
+                self.followed
+                    .is_stranger(Place::Url(url.clone()), theirs, None, seed.at);
             }
         }
         self.followed
@@ -305,9 +329,11 @@ impl View {
         let answers = &self.answers;
         self.followed.seeds.retain(|_, seed| at < seed.at + SEED_LIFE);
         self.followed.strangers.retain(|place, stranger| {
-            let is_url = place.contains("://");
-            let life = if is_url { SEED_LIFE } else { ttl };
-            at < stranger.at + life && (is_url || answers.contains_key(place))
+            let (life, is_known) = match place {
+                Place::Url(_) => (SEED_LIFE, true),
+                Place::Member(member) => (ttl, answers.contains_key(member)),
+            };
+            is_known && at < stranger.at + life
         });
     }
 

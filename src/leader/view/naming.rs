@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::leader::MemberName;
 use crate::leader::view::{Heard, View};
 
 /// Whom each member named last, and when: `None` for nobody.
-pub(super) type Named = BTreeMap<String, Heard<Option<String>>>;
+pub(super) type Named = BTreeMap<MemberName, Heard<Option<MemberName>>>;
 
 /// How long a member's naming of the leader stands. It is asked each second. Once the leader's key has expired, the members need at least 2 s to promote
 /// another where the leader's Patroni is frozen (each waits as long for its answer: Patroni's `fetch_node_status`, timeout 2 s), and they may be too busy
@@ -18,9 +19,13 @@ const WORD_STANDS_FOR: Duration = Duration::from_millis(1500);
 
 impl View {
     /// The members to ask whom they take for the leader. A silence shorter than half of a lease is not worth it.
-    pub fn witnesses<'a>(&'a self, leader: Option<&'a str>, now: Instant) -> impl Iterator<Item = &'a str> {
+    pub fn witnesses<'a>(
+        &'a self,
+        leader: Option<&'a MemberName>,
+        now: Instant,
+    ) -> impl Iterator<Item = &'a MemberName> {
         let by_reports = self.lock().is_none() || self.api_silence().is_some();
-        let silent = |leader: &&str| {
+        let silent = |leader: &&MemberName| {
             let answers = self.answers(leader);
             let last = self.last_evidence(Some(leader));
             answers.is_some_and(|answers| answers.silent.is_some())
@@ -35,9 +40,9 @@ impl View {
     /// nobody says that it holds the lock itself.
     ///
     /// Only a member that has answered `/primary` under its own name within `life` is heard here: a `/cluster` does not say who has answered it.
-    pub fn named_until(&self, leader: &str, now: Instant, life: Duration) -> Option<Instant> {
+    pub fn named_until(&self, leader: &MemberName, now: Instant, life: Duration) -> Option<Instant> {
         let others = || self.members().filter(|member| *member != leader);
-        let report = |member: &str| {
+        let report = |member: &MemberName| {
             let last = self.answers(member)?.last.as_ref();
             last.filter(|last| now < last.at + life)
         };
@@ -48,7 +53,7 @@ impl View {
         let fresh = heard.filter_map(|member| self.named.get(member).filter(|named| now < named.at + WORD_STANDS_FOR));
         let mut named_at = Vec::new();
         for named in fresh {
-            (named.value.as_deref() == Some(leader)).then(|| named_at.push(named.at))?;
+            (named.value.as_ref() == Some(leader)).then(|| named_at.push(named.at))?;
         }
         named_at.sort_by_key(|at| std::cmp::Reverse(*at));
         let majority = self.members().count() / 2 + 1;

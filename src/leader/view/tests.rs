@@ -48,7 +48,7 @@ impl World {
         let pod = Pod {
             name: name.into(),
             address: Address::new("10.0.0.1", 5432).map_err(|error| error.to_string()),
-            api_url: Some(format!("http://{name}:8008")),
+            api_url: BaseUrl::parse(&format!("http://{name}:8008")).ok(),
             role: Some(role.into()),
             state: Some("running".into()),
             timeline: Some(1),
@@ -138,7 +138,7 @@ fn an_old_answer_of_the_former_leader_does_not_speak_for_the_rest_api() {
 #[test]
 fn a_leader_that_answers_and_does_not_renew_has_an_old_lock() {
     let world = two_members().lock("a").after(20).answer("a", Role::Primary);
-    let age = |world: &World| world.now - world.view.renewal_seen("a").unwrap();
+    let age = |world: &World| world.now - world.view.renewal_seen(&"a".into()).unwrap();
     assert_eq!(age(&world), Duration::from_secs(20));
     assert_eq!(age(&world.lock("a")), Duration::ZERO);
 }
@@ -148,7 +148,7 @@ fn while_the_api_is_silent_the_answer_counts_for_the_lock() {
     let world = two_members().lock("a").after(20).answer("a", Role::Primary).after(1);
     let world = world.hear(Claim::ApiSilent(ObjectKind::Endpoints, "refused".into()));
     assert_eq!(
-        world.now - world.view.renewal_seen("a").unwrap(),
+        world.now - world.view.renewal_seen(&"a".into()).unwrap(),
         Duration::from_secs(1)
     );
 }

@@ -130,6 +130,6 @@ impl Observer {
 pub(super) fn place(leader: &Leader) -> Who {
     EVERYBODY
         .into_iter()
-        .find(|who| NAMES[*who] == leader.member)
+        .find(|who| leader.member == NAMES[*who])
         .expect("only these three exist")
 }

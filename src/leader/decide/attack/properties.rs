@@ -283,7 +283,7 @@ fn check_lock_bound(world: &World, leader: Who, until: Ms) -> Checked {
 }
 
 fn check_evidence(world: &World, new: Who) -> Checked {
-    let answers = EVERYBODY.map(|who| world.observer.view.answers(NAMES[who]));
+    let answers = EVERYBODY.map(|who| world.observer.view.answers(&NAMES[who].into()));
     let heard = |who: Who| {
         answers[who]?
             .last

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::super::rules::leader;
+use super::super::rules::{api_url, leader};
 use super::patroni::{EVERYBODY, Ms, NAMES, Postgres, Who};
 use super::world::{DEADLINE, Event, Truth, World};
+use crate::leader::MemberName;
 use crate::leader::observation::{Announcement, Claim, ClusterSettings, Lock, ObjectKind, Pod};
 
 /// The pause between two tries while the API does not answer.
@@ -288,7 +289,7 @@ impl World {
     /// An object as it stands now.
     fn read(&self, object: Object) -> (Claim, Truth) {
         let kind = ObjectKind::Endpoints;
-        let name = |who: Who| NAMES[who].to_owned();
+        let name = |who: Who| MemberName::from(NAMES[who]);
         let cluster = &self.cluster;
         let ttl = Duration::from_millis(cluster.rules.ttl);
         let claim = match object {
@@ -331,7 +332,7 @@ impl World {
                 Claim::Pod(Pod {
                     name: name(who),
                     address: Ok(leader(NAMES[who]).address),
-                    api_url: Some(format!("http://{}:8008", NAMES[who])),
+                    api_url: Some(api_url(NAMES[who])),
                     role: Some(if primary { "primary" } else { "replica" }.into()),
                     state: Some(if running { "running" } else { "stopped" }.into()),
                     timeline: Some(status.timeline),

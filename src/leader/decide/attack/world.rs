@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::super::rules::listing;
 use super::dice::Dice;
 use super::observer::Observer;
 use super::patroni::{Cluster, EVERYBODY, Ms, NAMES, News, Postgres, Rules, Timer, Who};
 use super::watch::{Manner, Object, Watch};
-use crate::leader::observation::{Claim, Cluster as Listing, ClusterMember, Report};
+use crate::leader::observation::{Claim, Cluster as Listing, Report};
 
 /// A request to a member may take that long.
 pub(super) const DEADLINE: Ms = 1_000;
@@ -312,19 +313,11 @@ impl World {
         let answered = EVERYBODY.into_iter().any(|who| self.cluster.answers(who)) && self.cluster.api_up;
         let claim = match answered {
             true => Claim::Cluster(Listing {
-                members: NAMES
-                    .map(|name| ClusterMember {
-                        name: name.into(),
-                        address: Some(super::super::rules::leader(name).address),
-                        api_url: Some(format!("http://{name}:8008")),
-                        condition: Default::default(),
-                    })
-                    .to_vec(),
-                leader: self.cluster.lock.holder.map(|who| NAMES[who].to_owned()),
+                leader: self.cluster.lock.holder.map(|who| NAMES[who].into()),
                 paused: self.cluster.paused,
                 ttl: Some(Duration::from_millis(self.weather.rules.ttl)),
                 race_backoff: None,
-                ..Listing::default()
+                ..listing(&NAMES)
             }),
             false => Claim::ClusterSilent("nobody answers".into()),
         };

@@ -45,28 +45,21 @@ impl Story {
         self.heard(claim)
     }
 
-    fn seed(self, url: &str, scope: &str, system: &str) -> Self {
+    fn seed(self, host: &str, scope: &str, system: &str) -> Self {
         let identity = Identity {
             scope: Some(scope.into()),
             system: Some(system.into()),
         };
-        self.heard(Claim::Seed(url.into(), Some(identity)))
+        self.heard(Claim::Seed(api_url(host), Some(identity)))
     }
 
     fn cluster_of(self, scope: &str, system: &str, members: &[&str]) -> Self {
-        let row = |name: &&str| ClusterMember {
-            name: (*name).into(),
-            address: Some(address(name)),
-            api_url: Some(format!("http://{name}:8008")),
-            condition: Default::default(),
-        };
         self.heard(Claim::Cluster(Cluster {
-            from: format!("http://{scope}:8008"),
+            from: api_url(scope),
             scope: Some(scope.into()),
             system: Some(system.into()),
-            members: members.iter().map(row).collect(),
             ttl: Some(Duration::from_secs(TTL)),
-            ..Cluster::default()
+            ..listing(members)
         }))
     }
 
@@ -121,7 +114,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
             Story::rest_only()
                 .leads_in("a", "pg", "7", 1)
                 .answers_in("b", "zz", "8", report(Role::Other, "running", 1))
-                .seed("http://b:8008", "zz", "8")
+                .seed("b", "zz", "8")
                 .must_route("a")
                 .because("a alone")
         },
@@ -130,13 +123,13 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
         "the seeds tell of two clusters before a member is asked → hold, and name both",
         || {
             Story::rest_only()
-                .seed("http://a:8008", "pg", "7")
-                .seed("http://b:8008", "zz", "8")
+                .seed("a", "pg", "7")
+                .seed("b", "zz", "8")
                 .leads_in("a", "pg", "7", 1)
                 .must_hold_and_cut()
                 .because("scope \"pg\" with system identifier \"7\" and scope \"zz\" with system identifier \"8\"")
                 .after(1.0)
-                .seed("http://b:8008", "pg", "7")
+                .seed("b", "pg", "7")
                 .leads_in("a", "pg", "7", 1)
                 .must_route("a")
         },
@@ -146,7 +139,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
         || {
             Story::rest_only()
                 .scope_named()
-                .seed("http://b:8008", "zz", "8")
+                .seed("b", "zz", "8")
                 .leads_in("b", "zz", "8", 7)
                 .must_hold_and_cut()
                 .because("ANOTHER CLUSTER")
@@ -251,7 +244,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
                 .silent("a")
                 .after(21.0)
                 .must_fence()
-                .seed("http://s:8008", "pg", "8")
+                .seed("s", "pg", "8")
                 .cluster_of("pg", "8", &["d", "e"])
                 .must_hold_and_cut()
                 .leads_in("d", "pg", "8", 1)
@@ -264,13 +257,13 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
         "REST alone, ours gone, one of two URLs leads to another cluster of the same scope → never followed",
         || {
             Story::a_leads_by_report()
-                .seed("http://a:8008", "pg", "7")
-                .seed("http://z:8008", "pg", "8")
+                .seed("a", "pg", "7")
+                .seed("z", "pg", "8")
                 .silent("a")
                 .after(21.0)
                 .must_fence()
-                .heard(Claim::Seed("http://a:8008".into(), None))
-                .seed("http://z:8008", "pg", "8")
+                .heard(Claim::Seed(api_url("a"), None))
+                .seed("z", "pg", "8")
                 .cluster_of("pg", "8", &["d", "e"])
                 .leads_in("d", "pg", "8", 9)
                 .leads_in("d", "pg", "8", 9)

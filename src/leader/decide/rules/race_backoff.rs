@@ -17,17 +17,10 @@ fn a_unheard_for_ttl() -> Story {
 
 /// The same, without Kubernetes.
 fn a_unheard_by_rest() -> Story {
-    let members = ["a", "b", "c"].map(|name| ClusterMember {
-        name: name.into(),
-        address: Some(address(name)),
-        api_url: Some(format!("http://{name}:8008")),
-        condition: Default::default(),
-    });
     let cluster = Cluster {
-        members: members.to_vec(),
         ttl: Some(Duration::from_secs(TTL)),
         race_backoff: Some(Duration::from_secs(60)),
-        ..Cluster::default()
+        ..listing(&["a", "b", "c"])
     };
     Story::a_leads_by_report()
         .heard(Claim::Cluster(cluster))

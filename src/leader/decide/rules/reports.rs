@@ -180,16 +180,9 @@ pub(super) const REST_ONLY: &[Row] = &[
     ),
     ("a silent, and gone from /cluster → fence at the same time", || {
         let mut story = Story::a_leads_by_report().after(1.0).silent("a");
-        let rows = [ClusterMember {
-            name: "b".into(),
-            address: Some(address("b")),
-            api_url: Some("http://b:8008".into()),
-            condition: Default::default(),
-        }];
         story.hear(Claim::Cluster(Cluster {
-            members: rows.to_vec(),
             ttl: Some(Duration::from_secs(TTL)),
-            ..Cluster::default()
+            ..listing(&["b"])
         }));
         story
             .must_route("a")

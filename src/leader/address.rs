@@ -1,0 +1,153 @@
+//! Where members are reached: PostgreSQL's address and the REST API's base URL, parsed.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::ops::Deref;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use thiserror::Error;
+use url::Url;
+
+/// Where a member's PostgreSQL listens. A host name stays a name: it is resolved at each dial and never remembered.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Address {
+    /// An IP address, or a DNS name.
+    pub host: Host,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// An IP address or a DNS name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Host {
+    /// Dialled as it is.
+    Ip(IpAddr),
+    /// Resolved at each dial.
+    Name(String),
+}
+
+/// A text that is no address of a PostgreSQL server.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("not a host and port: {0:?} (good: 10.0.0.7:5432, [fd00::7]:5432, pg-0.pg:5432)")]
+pub struct BadAddress(pub String);
+
+/// Scheme, host and port of a member's REST API, without path and credentials: `http://10.0.0.7:8008`.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BaseUrl(Arc<str>);
+
+/// A text that is no URL of a REST API. Prints as the end of a sentence about it.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum BadBaseUrl {
+    /// It cannot be parsed.
+    #[error("is not a URL")]
+    Malformed,
+    /// Its scheme is neither `http` nor `https`.
+    #[error("is not of the form http://host:port")]
+    Scheme,
+    /// It has no host.
+    #[error("names no host")]
+    NoHost,
+    /// It has no port.
+    #[error("names no port")]
+    NoPort,
+}
+
+impl Address {
+    /// From a host as it stands in a URL or in `/cluster`: an IPv4 address, an IPv6 address with or without brackets, or a name.
+    pub fn new(host: &str, port: u16) -> Result<Self, BadAddress> {
+        let bare = host
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+            .unwrap_or(host);
+        let host = match IpAddr::from_str(bare) {
+            Ok(ip) => Host::Ip(ip),
+            Err(_) if is_dns_name(bare) => Host::Name(bare.to_ascii_lowercase()),
+            Err(_) => return Err(BadAddress(format!("{host}:{port}"))),
+        };
+        if port == 0 {
+            return Err(BadAddress(format!("{bare}:0")));
+        }
+        Ok(Self { host, port })
+    }
+}
+
+impl BaseUrl {
+    /// Parses a URL, and drops its path, query and credentials.
+    pub fn parse(url: &str) -> Result<Self, BadBaseUrl> {
+        let url = Url::parse(url).map_err(|_| BadBaseUrl::Malformed)?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(BadBaseUrl::Scheme);
+        }
+        let host = url.host_str().ok_or(BadBaseUrl::NoHost)?;
+        let port = url.port_or_known_default().ok_or(BadBaseUrl::NoPort)?;
+        Ok(Self(format!("{}://{host}:{port}", url.scheme()).into()))
+    }
+}
+
+impl Deref for BaseUrl {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for BaseUrl {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for BaseUrl {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:?}", &*self.0)
+    }
+}
+
+/// Letters, digits, hyphens, underscores (seen in the field) and dots; RFC 1123's lengths.
+fn is_dns_name(text: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    text.len() <= 253 && text.strip_suffix('.').unwrap_or(text).split('.').all(label)
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Ip(IpAddr::V6(ip)) => write!(out, "[{ip}]:{}", self.port),
+            Host::Ip(ip) => write!(out, "{ip}:{}", self.port),
+            Host::Name(name) => write!(out, "{name}:{}", self.port),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_print_as_they_are_dialled() {
+        for (host, port, printed) in [
+            ("10.0.0.7", 5432, "10.0.0.7:5432"),
+            ("fd00::7", 5432, "[fd00::7]:5432"),
+            ("[fd00::7]", 5433, "[fd00::7]:5433"),
+            ("Pg-0.pg.default.svc", 5432, "pg-0.pg.default.svc:5432"),
+        ] {
+            assert_eq!(Address::new(host, port).unwrap().to_string(), printed);
+        }
+    }
+
+    #[test]
+    fn what_is_no_host_is_refused() {
+        for host in ["", "a b", "a..b", "[fd00::7", "user@host", &"x".repeat(64)] {
+            assert!(Address::new(host, 5432).is_err(), "{host:?}");
+        }
+        assert!(Address::new("10.0.0.7", 0).is_err());
+    }
+}

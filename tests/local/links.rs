@@ -84,6 +84,23 @@ fn every_make_target_is_explained_to_contributors() {
     assert!(missing.is_empty(), "CONTRIBUTING.md lacks {missing:?}");
 }
 
+/// Their names are labels of a metric and fields of JSON documents.
+#[test]
+fn every_reason_is_explained() {
+    let source = read("src/leader/reason.rs");
+    let names = source.split("=> \"").skip(1).filter_map(|rest| rest.split('"').next());
+    let is_name = |name: &&str| name.chars().all(|char| char.is_ascii_lowercase() || char == '_');
+    let names: BTreeSet<_> = names.filter(is_name).collect();
+    let page = read("docs/reference/reasons.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+    let explained: BTreeSet<_> = rows.filter_map(|row| row.split('`').next()).collect();
+    assert!(names.len() > 20, "{names:?}");
+    assert_eq!(
+        explained, names,
+        "reasons in docs/reference/reasons.md, and in src/leader/reason.rs"
+    );
+}
+
 /// Every Markdown file that git knows, or would.
 fn documents() -> Vec<String> {
     let list = ["ls-files", "--cached", "--others", "--exclude-standard", "*.md"];

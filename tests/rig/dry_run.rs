@@ -56,7 +56,7 @@ async fn the_api_server_takes_the_base_and_every_example() {
     }
 }
 
-/// README, "Versions": before 1.21 a PodDisruptionBudget has its former version alone, and before 1.31 a field is unknown. Of what is left
+/// docs/operating/kubernetes.md, "Versions": before 1.21 a PodDisruptionBudget has its former version alone, and before 1.31 a field is unknown. Of what is left
 /// every field is checked.
 fn for_an_older_server(rendered: &str) -> String {
     let rendered = rendered.replace("apiVersion: policy/v1\n", "apiVersion: policy/v1beta1\n");

@@ -1,5 +1,5 @@
 //! What the Role in `deploy/base/rbac.yaml` is for: with it pgnorth lacks nothing; each right that is taken away is told by verb, resource and name, and what goes
-//! on without it is what README says. Against the real API server with RBAC, and real Patroni.
+//! on without it is what docs/operating/kubernetes.md says. Against the real API server with RBAC, and real Patroni.
 
 use std::fmt::Write;
 use std::time::Duration;

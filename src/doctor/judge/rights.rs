@@ -1,4 +1,5 @@
-//! Which rights are used, what for, and what happens without them. Measured by taking each away: README, "The rights".
+//! The rights that are used, their purpose, and the effect of each that is missing, as measured by removing each:
+//! docs/operating/kubernetes.md, "Rights".
 
 use crate::config::Doctor;
 use crate::doctor::check::Check;

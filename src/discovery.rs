@@ -21,7 +21,7 @@ use crate::discovery::patroni::{Plan, Question, Target, sleep_until};
 use crate::events::{Events, Happening};
 use crate::leader::decide::{Decision, Policy, decide};
 use crate::leader::observation::{Claim, Observation};
-use crate::leader::probing::{asked_and_answering, plan};
+use crate::leader::probing::{Urgency, asked_and_answering, plan};
 use crate::leader::reason::Reason;
 use crate::leader::view::View;
 use crate::leader::{Leader, LeaderFailure, MemberName, RoutingState};
@@ -30,9 +30,6 @@ use crate::metrics::Metrics;
 use crate::readiness::ReadinessHandle;
 use crate::recorder::Recorder;
 use crate::slot::{Cut, LeaderSlot, ending};
-
-/// How often each of the other members is asked whom it takes for the leader, while the leader is silent and no lock is watched.
-const WITNESSES_EVERY: Duration = Duration::from_secs(1);
 
 /// The discovery loop.
 pub struct Discovery {
@@ -314,21 +311,21 @@ impl Discovery {
 
     fn replan(&self, view: &View, told: &Told, now: Instant) {
         let state = &told.decision.state;
-        let target = |member: &MemberName, question, every| {
+        let target = |member: &MemberName, question, urgency| {
             Some(Target {
                 url: view.api_url(member)?.clone(),
                 member: member.clone(),
                 question,
-                every,
+                urgency,
             })
         };
         let probes = plan(view, state, told.leaderless_since, now);
         let probes = probes
             .iter()
-            .filter_map(|probe| target(&probe.member, Question::Primary, probe.every));
+            .filter_map(|probe| target(&probe.member, Question::Primary, probe.urgency));
         let leader = state.leader().map(|leader| &leader.member);
         let witnesses = view.witnesses(leader, now);
-        let witnesses = witnesses.filter_map(|member| target(member, Question::Leader, WITNESSES_EVERY));
+        let witnesses = witnesses.filter_map(|member| target(member, Question::Leader, Urgency::Round));
         let targets = probes.chain(witnesses).collect();
         let next = Plan {
             targets,

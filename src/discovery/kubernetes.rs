@@ -4,6 +4,7 @@
 //! `annotations`.
 
 pub mod annotations;
+pub mod checks;
 mod faults;
 mod lock;
 
@@ -25,7 +26,8 @@ use tracing::{info, warn};
 
 use crate::backoff::random;
 use crate::discovery::kubernetes::annotations::{Annotations, Malformed};
-use crate::discovery::kubernetes::faults::{Ended, Faults, OTHER_RETRY, Problems, is_gone};
+use crate::discovery::kubernetes::checks::OTHER_RETRY;
+use crate::discovery::kubernetes::faults::{Ended, Faults, Problems, is_gone};
 use crate::discovery::kubernetes::lock::follow_lock;
 use crate::kubernetes::{Access, Connection, WATCH_SECONDS};
 use crate::leader::observation::{Claim, ObjectKind, Observation};
@@ -53,6 +55,8 @@ struct Feed {
     observations: mpsc::Sender<Observation>,
     /// Bumped when a stream was found dead, or may be: all others were opened through the same network, so all start anew.
     restart: watch::Sender<u64>,
+    /// The kind of leader object that was seen to change last.
+    in_use: watch::Sender<Option<ObjectKind>>,
 }
 
 impl Kubernetes {
@@ -78,6 +82,7 @@ impl Kubernetes {
         let feed = Feed {
             observations,
             restart: watch::Sender::new(0),
+            in_use: watch::Sender::default(),
         };
         for kind in ObjectKind::ALL {
             if !feed.say(Claim::Asked(kind)).await {

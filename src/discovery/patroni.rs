@@ -9,7 +9,6 @@ mod tls;
 pub use client::{Answer, Client, Silence};
 pub use tls::{TlsError, TlsFiles, TlsTrouble};
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -17,31 +16,47 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
+use crate::backoff::{Backoff, jittered, random};
 use crate::discovery::patroni::answers::{
     Row, read_cluster, read_failsafe, read_identity, read_leader, read_race_backoff, read_report, read_ttl,
 };
 use crate::leader::identity::Identity;
 use crate::leader::observation::{Claim, Observation};
+use crate::leader::probing::Urgency;
+use crate::leader::probing::pacing::Pacer;
 use crate::leader::{BaseUrl, MemberName};
 use crate::log_limiter::LogLimiter;
 
 /// How often `/cluster` is asked: membership changes seldom.
-const CLUSTER_EVERY: Duration = Duration::from_secs(10);
-/// How often while nobody answers it, or new clients are held.
-const CLUSTER_EVERY_ALERT: Duration = Duration::from_secs(1);
+pub const CLUSTER_EVERY: Duration = Duration::from_secs(10);
+/// How often while new clients are held: less and less often for as long as that lasts.
+pub const CLUSTER_ON_ALERT: Backoff = Backoff::new(Duration::from_secs(3), CLUSTER_EVERY);
+/// How often while nobody answers it, as when Patroni has yet to start.
+const CLUSTER_UNANSWERED: Backoff = Backoff::new(Duration::from_millis(500), CLUSTER_EVERY);
+/// How often `/config` is asked for the lock's ttl.
+pub const CONFIG_EVERY: Duration = Duration::from_secs(20);
 
 /// How often the base URLs of `--patroni` are asked which cluster is there, while all is well: it costs each of them an SQL query.
-const SEEDS_EVERY: Duration = Duration::from_secs(60);
+pub const SEEDS_EVERY: Duration = Duration::from_secs(60);
 /// How often while nobody answers `/cluster`, or new clients are held.
-const SEEDS_EVERY_ALERT: Duration = Duration::from_secs(10);
+pub const SEEDS_ON_ALERT: Duration = Duration::from_secs(30);
 
 /// What a member is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
     /// `/primary`: how it stands itself.
     Primary,
     /// `/cluster`: whom it takes for the leader.
     Leader,
+}
+
+impl Question {
+    const fn path(self) -> &'static str {
+        match self {
+            Self::Primary => "/primary",
+            Self::Leader => "/cluster",
+        }
+    }
 }
 
 /// A member to ask.
@@ -53,8 +68,33 @@ pub struct Target {
     pub question: Question,
     /// The base URL of its REST API.
     pub url: BaseUrl,
-    /// The time from one request to the next.
-    pub every: Duration,
+    /// How much depends on its answer.
+    pub urgency: Urgency,
+}
+
+impl Target {
+    /// Tells a member from the one that had its name, or its address, before; and one question from the other.
+    fn key(&self) -> String {
+        format!("{} {}{}", self.member, self.url, self.question.path())
+    }
+
+    /// Whether there was an answer, and what it claims.
+    async fn ask(&self, client: &Client) -> (bool, Option<Claim>) {
+        let answer = client.get(&self.url, self.question.path()).await;
+        let member = self.member.clone();
+        match self.question {
+            Question::Primary => {
+                let report = answer.and_then(|answer| read_report(&self.member, &answer));
+                let answered = report.is_ok();
+                let report = report.map_err(|silence| silence.to_string());
+                (answered, Some(Claim::Report(member, report)))
+            }
+            Question::Leader => match answer.and_then(|answer| read_leader(&answer)) {
+                Ok(leader) => (true, Some(Claim::Named(member, leader))),
+                Err(_) => (false, None),
+            },
+        }
+    }
 }
 
 /// Whom to ask: discovery writes it, the sources read it.
@@ -77,40 +117,8 @@ pub struct Prober {
     observations: mpsc::Sender<Observation>,
 }
 
-/// When a member was last asked, and where.
-struct Asked {
-    at: Instant,
-    url: BaseUrl,
-    under_way: bool,
-}
-
-/// No claim comes of a `/cluster` that has no answer.
-type Answered = (Target, Option<Claim>);
-type AskedSoFar = BTreeMap<(MemberName, Question), Asked>;
-
-impl Target {
-    fn key(&self) -> (MemberName, Question) {
-        (self.member.clone(), self.question)
-    }
-
-    async fn ask(&self, client: &Client) -> Option<Claim> {
-        match self.question {
-            Question::Primary => {
-                let answer = client.get(&self.url, "/primary").await;
-                let report = answer.and_then(|answer| read_report(&self.member, &answer));
-                Some(Claim::Report(
-                    self.member.clone(),
-                    report.map_err(|silence| silence.to_string()),
-                ))
-            }
-            Question::Leader => {
-                let answer = client.get(&self.url, "/cluster").await;
-                let leader = answer.and_then(|answer| read_leader(&answer)).ok()?;
-                Some(Claim::Named(self.member.clone(), leader))
-            }
-        }
-    }
-}
+/// What was asked, whether there was an answer, and what it claims: nothing where there is none to `/cluster`.
+type Answered = (Target, bool, Option<Claim>);
 
 impl Prober {
     /// A prober that asks nobody until the plan says so.
@@ -125,20 +133,20 @@ impl Prober {
     /// Asks until the plan's writer or the observations' reader is gone. One request at a time is under way for each question to each
     /// member.
     pub async fn run(mut self) {
-        let mut asked = AskedSoFar::new();
+        let mut pacer = Pacer::default();
         let mut requests: JoinSet<Answered> = JoinSet::new();
         loop {
-            let next = self.ask_the_due(&mut asked, &mut requests);
+            let next = self.ask_the_due(&mut pacer, &mut requests);
             tokio::select! {
                 changed = self.plan.changed() => if changed.is_err() { return },
                 Some(answer) = requests.join_next() => {
                     // A request that panicked is a fault of ours: the end of this task ends the process, loudly.
-                    let Ok((target, answer)) = answer else { return };
-                    let current = asked.get_mut(&target.key()).filter(|asked| asked.url == target.url);
+                    let Ok((target, answered, claim)) = answer else { return };
                     // An answer from where the member no longer is says nothing about it.
-                    let Some(asked) = current else { continue };
-                    asked.under_way = false;
-                    let Some(claim) = answer else { continue };
+                    if !pacer.ended(&target.key(), answered, Instant::now()) {
+                        continue;
+                    }
+                    let Some(claim) = claim else { continue };
                     let observation = Observation { at: Instant::now(), claim };
                     if self.observations.send(observation).await.is_err() {
                         return;
@@ -150,31 +158,19 @@ impl Prober {
     }
 
     /// Starts the requests that are due; returns when the next one will be.
-    fn ask_the_due(&self, asked: &mut AskedSoFar, requests: &mut JoinSet<Answered>) -> Option<Instant> {
-        let plan = self.plan.borrow().clone();
-        asked.retain(|key, _| plan.targets.iter().any(|target| target.key() == *key));
-        let now = Instant::now();
-        let mut next = None;
-        for target in plan.targets {
-            let due = match asked.get(&target.key()).filter(|asked| asked.url == target.url) {
-                Some(asked) if asked.under_way => continue,
-                Some(asked) => asked.at + target.every,
-                None => now,
-            };
-            if now < due {
-                next = Some(next.map_or(due, |next: Instant| next.min(due)));
-                continue;
-            }
-            let mark = Asked {
-                at: now,
-                url: target.url.clone(),
-                under_way: true,
-            };
-            asked.insert(target.key(), mark);
-            let client = self.client.clone();
+    fn ask_the_due(&mut self, pacer: &mut Pacer, requests: &mut JoinSet<Answered>) -> Option<Instant> {
+        let targets = self.plan.borrow_and_update().targets.clone();
+        let keys: Vec<_> = targets.iter().map(Target::key).collect();
+        let plan = keys
+            .iter()
+            .zip(&targets)
+            .map(|(key, target)| (key.as_str(), target.urgency));
+        let (due, next) = pacer.due(plan, Instant::now(), random);
+        for place in due {
+            let (client, target) = (self.client.clone(), targets[place].clone());
             requests.spawn(async move {
-                let claim = target.ask(&client).await;
-                (target, claim)
+                let (answered, claim) = target.ask(&client).await;
+                (target, answered, claim)
             });
         }
         next
@@ -226,17 +222,27 @@ impl ClusterPoller {
     pub async fn run(mut self) {
         let mut answered: Option<LastAnswer> = None;
         let mut identified: Option<Instant> = None;
+        let mut config_at: Option<Instant> = None;
+        let (mut on_alert, mut unanswered) = (CLUSTER_ON_ALERT, CLUSTER_UNANSWERED);
         loop {
             let alert = answered.is_none() || self.plan.borrow().alert;
-            let every = if alert { SEEDS_EVERY_ALERT } else { SEEDS_EVERY };
+            let every = if alert { SEEDS_ON_ALERT } else { SEEDS_EVERY };
             let due = identified.is_none_or(|at| every <= at.elapsed());
+            let with_config = config_at.is_none_or(|at| CONFIG_EVERY <= at.elapsed());
             // All of them before the first is followed: two clusters among them must be noticed first.
             let (cluster, seeds) = tokio::join!(
-                Box::pin(self.ask_any(answered.as_ref(), due)),
+                Box::pin(self.ask_any(answered.as_ref(), due, with_config)),
                 Box::pin(self.identities(due))
             );
             if due {
                 identified = Some(Instant::now());
+            }
+            if cluster
+                .claims
+                .iter()
+                .any(|claim| matches!(claim, Claim::Cluster(cluster) if cluster.ttl.is_some()))
+            {
+                config_at = Some(Instant::now());
             }
             answered = cluster.ours;
             for claim in seeds.into_iter().chain(cluster.claims) {
@@ -245,14 +251,13 @@ impl ClusterPoller {
                     return;
                 }
             }
-            let asked = tokio::time::Instant::now();
-            loop {
-                let alert = answered.is_none() || self.plan.borrow().alert;
-                let every = if alert { CLUSTER_EVERY_ALERT } else { CLUSTER_EVERY };
-                tokio::select! {
-                    changed = self.plan.changed() => if changed.is_err() { return },
-                    () = tokio::time::sleep_until(asked + every) => break,
-                }
+            if answered.is_none() {
+                tokio::time::sleep(unanswered.pause()).await;
+                continue;
+            }
+            unanswered.reset();
+            if self.pause(&mut on_alert).await.is_err() {
+                return;
             }
         }
     }
@@ -275,9 +280,32 @@ impl ClusterPoller {
         read_identity(&answer).ok()
     }
 
+    /// Waits until `/cluster` is to be asked again; an alert that begins meanwhile shortens the wait.
+    async fn pause(&mut self, backoff: &mut Backoff) -> Result<(), watch::error::RecvError> {
+        let asked = tokio::time::Instant::now();
+        let urgent = |plan: &Plan| plan.alert;
+        if urgent(&self.plan.borrow_and_update()) {
+            tokio::time::sleep(backoff.pause()).await;
+            return Ok(());
+        }
+        backoff.reset();
+        let every = jittered(CLUSTER_EVERY * 4 / 5);
+        tokio::select! {
+            alert = self.plan.wait_for(urgent) => {
+                let _plan = alert?;
+            }
+            () = tokio::time::sleep_until(asked + every) => return Ok(()),
+        }
+        tokio::time::sleep_until((asked + backoff.pause()).min(asked + every)).await;
+        Ok(())
+    }
+
     /// The one that answered last time first, then the others, one after the other, until one tells of the cluster that is followed.
-    async fn ask_any(&self, last: Option<&LastAnswer>, due: bool) -> Told {
-        let known = self.plan.borrow().urls.clone();
+    async fn ask_any(&self, last: Option<&LastAnswer>, due: bool, with_config: bool) -> Told {
+        let mut known = self.plan.borrow().urls.clone();
+        // So that not every pgnorth asks the same member.
+        let begin = (known.len() as f64 * random()) as usize;
+        known.rotate_left(begin);
         let nobody_is_known = known.is_empty();
         let mut urls: Vec<BaseUrl> = last.map(|last| last.url.clone()).into_iter().collect();
         for url in known.into_iter().chain(self.seeds.iter().cloned()) {
@@ -304,7 +332,8 @@ impl ClusterPoller {
                     let known = last
                         .filter(|last| !due && last.url == url)
                         .map(|last| last.system.clone());
-                    ((cluster.ttl, cluster.race_backoff), cluster.system) = tokio::join!(self.config(&url), async {
+                    let config = self.config(&url, with_config);
+                    ((cluster.ttl, cluster.race_backoff), cluster.system) = tokio::join!(config, async {
                         match known {
                             Some(system) => system,
                             None => self.identity(&url).await.and_then(|identity| identity.system),
@@ -347,8 +376,11 @@ impl ClusterPoller {
         None
     }
 
-    /// The lock's ttl, and how long a race for it may be put off.
-    async fn config(&self, url: &BaseUrl) -> (Option<Duration>, Option<Duration>) {
+    /// The lock's ttl, and how long a race for it may be put off. What was told last stands where they are not wanted.
+    async fn config(&self, url: &BaseUrl, wanted: bool) -> (Option<Duration>, Option<Duration>) {
+        if !wanted {
+            return (None, None);
+        }
         match self.client.get(url, "/config").await {
             Ok(answer) => (read_ttl(&answer), read_race_backoff(&answer)),
             Err(_) => (None, None),

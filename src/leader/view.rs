@@ -22,6 +22,7 @@ use crate::leader::view::followed::Followed;
 pub use crate::leader::view::followed::{Place, Stranger};
 pub use crate::leader::view::lock::LockView;
 use crate::leader::view::naming::Named;
+pub use crate::leader::view::naming::WORD_STANDS_FOR;
 use crate::leader::{Address, BaseUrl, MemberName};
 
 /// Patroni's default, until the cluster has told its own.

@@ -13,6 +13,7 @@ mod alerts;
 mod another_cluster;
 mod cancel;
 mod cap;
+mod crowd;
 mod cutting;
 mod dashboard;
 mod doctor;

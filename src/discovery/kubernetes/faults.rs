@@ -9,16 +9,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::annotations::Malformed;
+#[cfg(test)]
+use super::checks::LOCK_RETRY;
 use crate::backoff::{Backoff, jittered};
 
 /// Faults that recur within this are one row: a list that succeeds before each watch that fails is no recovery.
 const RECOVERED_AFTER: Duration = Duration::from_secs(5);
-/// The shortest pause between two tries while the API does not answer.
-const RETRY: Duration = Duration::from_millis(250);
-/// The longest one for the lock, which tells whether the API is back.
-pub(super) const LOCK_RETRY: Duration = Duration::from_secs(5);
-/// The longest one for any other object: it waits no longer than until the lock's watch has recovered.
-pub(super) const OTHER_RETRY: Duration = Duration::from_secs(10);
 /// Pause between two tries while the API has never answered but to forbid it: that changes only by an operator's hand.
 const FORBIDDEN_RETRY: Duration = Duration::from_secs(10);
 /// An API server that has just started forbids everything until it has loaded its roles. What is forbidden for longer is no longer allowed.
@@ -75,12 +71,12 @@ pub(super) struct Fault {
 }
 
 impl Faults {
-    /// `needs`: the verbs to name where one is forbidden; `longest`: the longest pause between two tries.
-    pub(super) fn new(title: &str, needs: &'static str, longest: Duration) -> Self {
+    /// `needs`: the verbs to name where one is forbidden; `backoff`: the pauses between two tries.
+    pub(super) fn new(title: &str, needs: &'static str, backoff: Backoff) -> Self {
         Self {
             title: title.to_owned(),
             needs,
-            backoff: Backoff::new(RETRY, longest),
+            backoff,
             count: 0,
             answered: false,
             heard: None,
@@ -106,7 +102,7 @@ impl Faults {
     /// The pause is for an API that says so again and again.
     fn history_lost(&mut self) -> Duration {
         debug!("the history of {} is lost: listing anew", self.title);
-        let again = self.lost.is_some_and(|lost| lost.elapsed() < 2 * LOCK_RETRY);
+        let again = self.lost.is_some_and(|lost| lost.elapsed() < 2 * RECOVERED_AFTER);
         self.lost = Some(Instant::now());
         match again {
             true => self.backoff.pause(),

@@ -3,21 +3,18 @@
 //! When it has been quiet for too long it is checked by a GET: so a dead stream is told from a lock that nobody renews. While the lock is overdue, the streams
 //! of all watches are doubted, too.
 
-use std::time::Duration;
-
 use kube::ResourceExt;
 use kube::api::Api;
 use kube::runtime::watcher;
 use tokio::time::Instant;
 use tracing::debug;
 
+use crate::backoff::random;
 use crate::discovery::kubernetes::annotations::{self, Annotations};
-use crate::discovery::kubernetes::faults::{Ended, Fault, Faults, LOCK_RETRY, Problems};
+use crate::discovery::kubernetes::checks::{Checks, LOCK_RETRY};
+use crate::discovery::kubernetes::faults::{Ended, Fault, Faults, Problems};
 use crate::discovery::kubernetes::{DEADLINE, Feed, Named, OBJECT_RIGHTS, Object, next, watch_object};
-use crate::leader::observation::{Claim, Lock, ObjectKind};
-
-/// How long a leader object that does not exist, or is not Patroni's, may be quiet before its watch is checked.
-const QUIET_WITHOUT_LOCK: Duration = Duration::from_secs(30);
+use crate::leader::observation::{Claim, ObjectKind};
 
 /// Follows the leader object.
 pub(super) async fn follow_lock<K: Object>(api: Api<K>, kind: ObjectKind, object: Named, feed: Feed) {
@@ -25,6 +22,7 @@ pub(super) async fn follow_lock<K: Object>(api: Api<K>, kind: ObjectKind, object
     let mut faults = Faults::new(&object.title, OBJECT_RIGHTS, LOCK_RETRY);
     let mut problems = Problems::default();
     let mut known: Option<Annotations> = None;
+    let mut checks = Checks::default();
     loop {
         let mut events = Box::pin(watch_object(api.clone(), &object.name));
         let opened = Instant::now();
@@ -42,6 +40,9 @@ pub(super) async fn follow_lock<K: Object>(api: Api<K>, kind: ObjectKind, object
                     Err(error) => break Ended::Failed(error),
                 },
                 () = faults.are_over() => {
+                    if feed.in_use.borrow().is_some_and(|in_use| in_use != kind) {
+                        continue;
+                    }
                     debug!(object = %object.title, "all watches start anew: they need not wait out their pauses");
                     feed.restart_all();
                     continue;
@@ -51,8 +52,16 @@ pub(super) async fn follow_lock<K: Object>(api: Api<K>, kind: ObjectKind, object
             let (lock, problem) = found.as_ref().map_or((None, None), annotations::lock);
             problems.tell(&object.title, problem);
             let changed = found != known;
-            let doubted = checked && known.is_some() && (changed || is_older_than_the_ttl(opened, lock.as_ref()));
-            check_at = Instant::now() + quiet(lock.as_ref(), changed);
+            if changed && known.is_some() {
+                checks.renewed();
+                feed.in_use.send_replace(Some(kind));
+            }
+            // A lock of the other kind that nobody renews, as a migration leaves behind, is no reason to doubt anything.
+            let doubted = checked
+                && known.is_some()
+                && feed.in_use.borrow().is_none_or(|in_use| in_use == kind)
+                && (changed || checks.doubt(lock.as_ref(), opened.into(), Instant::now().into()));
+            check_at = Instant::now() + checks.quiet(lock.as_ref(), changed, random());
             known = found;
             if !feed.say(Claim::Lock(kind, lock)).await {
                 return;
@@ -74,20 +83,6 @@ pub(super) async fn follow_lock<K: Object>(api: Api<K>, kind: ObjectKind, object
             Ended::Anew | Ended::HistoryLost => faults.pause_after(ended, &mut restart).await,
         }
     }
-}
-
-/// Patroni renews every loop_wait, well within half of ttl. An overdue renewal is asked for until it comes.
-fn quiet(lock: Option<&Lock>, changed: bool) -> Duration {
-    match lock {
-        None => QUIET_WITHOUT_LOCK,
-        Some(_) if !changed => DEADLINE,
-        Some(lock) => lock.ttl / 2,
-    }
-}
-
-/// An overdue lock tells nothing of its stream, dead or alive. One that is not older was opened for that very reason.
-fn is_older_than_the_ttl(opened: Instant, lock: Option<&Lock>) -> bool {
-    lock.is_some_and(|lock| lock.ttl <= opened.elapsed())
 }
 
 /// Asks for the object, before a deadline.

@@ -12,13 +12,17 @@ use crate::leader::view::{Heard, View};
 /// Whom each member named last, and when: `None` for nobody.
 pub(super) type Named = BTreeMap<MemberName, Heard<Option<MemberName>>>;
 
-/// How long a member's naming of the leader stands. It is asked each second. Once the leader's key has expired, the members need at least 2 s to promote
+/// How long a member's naming of the leader stands. It is asked again before that (`probing::pacing::ROUND`). Once the leader's key has expired, the members need at least 2 s to promote
 /// another where the leader's Patroni is frozen (each waits as long for its answer: Patroni's `fetch_node_status`, timeout 2 s), and they may be too busy
 /// meanwhile to answer here: sessions to the old primary must have ended by then.
-const WORD_STANDS_FOR: Duration = Duration::from_millis(1500);
+pub const WORD_STANDS_FOR: Duration = Duration::from_millis(1500);
+
+/// How long before the ttl is over the members are first asked: time for the first answer of each.
+const ASKED_BEFORE: Duration = Duration::from_millis(2_000);
 
 impl View {
-    /// The members to ask whom they take for the leader. A silence shorter than half of a lease is not worth it.
+    /// Returns the members to ask for their own `/cluster`. Their answers matter once the leader has been silent for a ttl, so they are asked only from
+    /// shortly before that: if the leader's host is gone, many pgnorths do not ask until another member takes the lock.
     pub fn witnesses<'a>(
         &'a self,
         leader: Option<&'a MemberName>,
@@ -29,7 +33,7 @@ impl View {
             let answers = self.answers(leader);
             let last = self.last_evidence(Some(leader));
             answers.is_some_and(|answers| answers.silent.is_some())
-                && last.is_none_or(|last| last + self.ttl() / 2 <= now)
+                && last.is_none_or(|last| last + self.ttl().saturating_sub(ASKED_BEFORE) <= now)
         };
         let leader = leader.filter(|_| by_reports).filter(silent);
         self.members()

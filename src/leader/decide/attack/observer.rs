@@ -6,6 +6,7 @@ use super::super::rules::policy;
 use super::super::{Decision, Reason, decide, decision};
 use super::patroni::{EVERYBODY, Ms, NAMES, Who};
 use crate::leader::observation::{Claim, Observation};
+use crate::leader::probing::pacing::Pacer;
 use crate::leader::probing::plan;
 use crate::leader::view::View;
 use crate::leader::{Leader, RoutingState};
@@ -21,13 +22,7 @@ pub(super) struct Observer {
     /// One session is opened in each snapshot that admits clients.
     pub(super) sessions: Vec<Target>,
     held_since: Option<Instant>,
-    asked: [Option<Asked>; 3],
-}
-
-#[derive(Clone, Copy)]
-struct Asked {
-    at: Ms,
-    under_way: bool,
+    pacer: Pacer,
 }
 
 impl Observer {
@@ -41,7 +36,7 @@ impl Observer {
             decided: 0,
             sessions: Vec::new(),
             held_since: Some(begin),
-            asked: [None; 3],
+            pacer: Pacer::default(),
         }
     }
 
@@ -92,38 +87,23 @@ impl Observer {
         decide(&self.view, current.as_ref(), self.instant(now), &policy())
     }
 
-    /// Whom to ask now, and when the next one will be due: `Prober::ask_the_due`.
+    /// Whom to ask now, and when the next one will be due: `Prober::ask_the_due`. Each interval is as long as it can be.
     pub(super) fn ask_the_due(&mut self, now: Ms) -> (Vec<Who>, Option<Ms>) {
-        let probes = plan(&self.view, &self.decision.state, self.held_since, self.instant(now));
-        let planned = |who: Who| probes.iter().find(|probe| probe.member == NAMES[who]);
-        let (mut due_now, mut next) = (Vec::new(), None);
-        for who in EVERYBODY {
-            let Some(probe) = planned(who) else {
-                self.asked[who] = None;
-                continue;
-            };
-            let due = match self.asked[who] {
-                Some(asked) if asked.under_way => continue,
-                Some(asked) => asked.at + probe.every.as_millis() as Ms,
-                None => now,
-            };
-            if now < due {
-                next = Some(next.map_or(due, |next: Ms| next.min(due)));
-            } else {
-                self.asked[who] = Some(Asked {
-                    at: now,
-                    under_way: true,
-                });
-                due_now.push(who);
-            }
-        }
-        (due_now, next)
+        let at = self.instant(now);
+        let probes = plan(&self.view, &self.decision.state, self.held_since, at);
+        let keys = probes.iter().map(|probe| (probe.member.as_str(), probe.urgency));
+        let (due, next) = self.pacer.due(keys, at, || 0.0);
+        let who = |place: usize| EVERYBODY.into_iter().find(|who| probes[place].member == NAMES[*who]);
+        (
+            due.into_iter().filter_map(who).collect(),
+            next.map(|next| self.millis(next)),
+        )
     }
 
     /// An answer came, or none before the deadline; `false` if nobody waits for it any more.
-    pub(super) fn answered(&mut self, who: Who) -> bool {
-        let asked = self.asked[who].as_mut();
-        asked.map(|asked| asked.under_way = false).is_some()
+    pub(super) fn answered(&mut self, who: Who, answered: bool, now: Ms) -> bool {
+        let now = self.instant(now);
+        self.pacer.ended(NAMES[who], answered, now)
     }
 }
 

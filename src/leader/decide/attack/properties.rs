@@ -5,7 +5,7 @@
 //! 1. *No session to a former leader.* `A`'s sessions end at the first of
 //!    - **watch**: `W` after another took the lock, or `A` released it, or the watch came back after that. Since a promotion follows the lock, this is before
 //!      the other is writable, unless its promotion takes less than `W`;
-//!    - **reports** (REST-only, or the API is known to be silent): 1 s (the round of probes) + `D` after the new primary became writable, or can be heard again;
+//!    - **reports** (REST-only, or the API is known to be silent): 1.3 s (the round of probes) + `D` after the new primary became writable, or can be heard again;
 //!    - **lease**, once another is writable: ttl after `A`'s last sign of life (a write of the lock, any answer) reached pgnorth. An outage of the API that is
 //!      over is not counted. In pause, where nobody is promoted by itself, `A` is kept until another is heard (rule 4), and after it for as long as its end
 //!      may stay unheard: 13 s, or, with a dead stream, ttl / 2 + `D` + `W` after `A` lost the lock, or ttl + 2 (`D` + `W`) after the end of the pause.
@@ -30,7 +30,8 @@ use super::watch::{CLOCK_FAULTS, RETRY};
 use super::world::{DEADLINE, Weather, World};
 use crate::leader::Leader;
 
-const ROUND: Ms = 1_000;
+/// The round of probes. One of 1 s is not possible: 200 pgnorths would ask each member 200 times a second, and for `/cluster` besides.
+const ROUND: Ms = 1_300;
 const STEADY: Ms = 2_000;
 const SWITCHOVER_HOLD: Ms = 10_000;
 /// How long after its end a pause may be believed in, where no watch tells: `/cluster` is asked every 10 s, and an answer stands for 3 s.

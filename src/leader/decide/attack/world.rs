@@ -268,7 +268,7 @@ impl World {
     }
 
     fn answered(&mut self, who: Who, report: Option<Report>, truth: Truth) {
-        if !self.observer.answered(who) {
+        if !self.observer.answered(who, report.is_some(), self.now) {
             return;
         }
         let claim = match report {

@@ -1,0 +1,119 @@
+//! One pgnorth in the simulation: the real view, decision, plan and pacing, driven as `discovery` and its sources drive them.
+
+use std::time::{Duration, Instant};
+
+use pgnorth::backoff::Backoff;
+use pgnorth::discovery::kubernetes::checks::Checks;
+use pgnorth::discovery::patroni::CLUSTER_ON_ALERT;
+use pgnorth::leader::RoutingState;
+use pgnorth::leader::decide::{Policy, decide};
+use pgnorth::leader::observation::{Claim, Observation};
+use pgnorth::leader::probing::pacing::Pacer;
+use pgnorth::leader::probing::{Probe, Urgency, plan};
+use pgnorth::leader::view::View;
+
+use super::Chance;
+
+/// When it wakes next for one purpose.
+#[derive(Clone, Copy, Default)]
+pub struct Wake(Option<Duration>);
+
+/// One of them.
+pub struct Pgnorth {
+    pub view: View,
+    pub state: RoutingState,
+    held_since: Option<Instant>,
+    pub recheck_at: Option<Instant>,
+    pub recheck: Wake,
+    pub ask: Wake,
+    pacer: Pacer,
+    pub checks: Checks,
+    /// The newest check, or try, of the lock: older ones are void.
+    pub check: u64,
+    pub opened: Instant,
+    pub retry: Backoff,
+    pub cluster: Backoff,
+    pub config_at: Option<Duration>,
+    pub seeds_at: Option<Duration>,
+}
+
+impl Wake {
+    /// Whether it must be woken at `at`, since it is not woken until then anyway.
+    pub fn wakes(&mut self, at: Duration, now: Duration) -> bool {
+        let sooner = self.0.is_some_and(|known| now < known && known <= at);
+        if !sooner {
+            self.0 = Some(at);
+        }
+        !sooner
+    }
+}
+
+impl Pgnorth {
+    pub fn new(begin: Instant) -> Self {
+        Self {
+            view: View::default(),
+            state: RoutingState::Hold(None),
+            held_since: Some(begin),
+            recheck_at: None,
+            recheck: Wake::default(),
+            ask: Wake::default(),
+            pacer: Pacer::default(),
+            checks: Checks::default(),
+            check: 0,
+            opened: begin,
+            retry: pgnorth::discovery::kubernetes::checks::LOCK_RETRY,
+            cluster: CLUSTER_ON_ALERT,
+            config_at: None,
+            seeds_at: None,
+        }
+    }
+
+    pub fn hear(&mut self, claim: Claim, now: Instant) {
+        self.view.record(Observation { at: now, claim });
+        self.decide(now);
+    }
+
+    pub fn decide(&mut self, now: Instant) {
+        let policy = Policy {
+            switchover_hold: Duration::from_secs(10),
+            report_life: Duration::from_secs(3),
+        };
+        let decision = decide(&self.view, self.state.leader(), now, &policy);
+        self.held_since = match decision.primary() {
+            Some(_) => None,
+            None => self.held_since.or(Some(now)),
+        };
+        self.recheck_at = decision.recheck_at;
+        self.state = decision.state;
+    }
+
+    pub fn is_held(&self) -> bool {
+        self.held_since.is_some()
+    }
+
+    /// The members to be asked now, each for `/primary` or for its `/cluster`, and when the next one will be.
+    pub fn due(&mut self, now: Instant, chance: &mut Chance) -> (Vec<(String, bool)>, Option<Instant>) {
+        let probes = plan(&self.view, &self.state, self.held_since, now);
+        let leader = self.state.leader().map(|leader| &leader.member);
+        let witnesses = self.view.witnesses(leader, now);
+        let witnesses: Vec<_> = witnesses
+            .map(|member| (format!("{member} /cluster"), Urgency::Round))
+            .collect();
+        let probes = probes
+            .into_iter()
+            .map(|Probe { member, urgency }| (member.into(), urgency));
+        let all: Vec<_> = probes.chain(witnesses).collect();
+        let keys = all.iter().map(|(key, urgency)| (key.as_str(), *urgency));
+        let (due, next) = self.pacer.due(keys, now, || chance.unit());
+        let asked = |place: usize| match all[place].0.strip_suffix(" /cluster") {
+            Some(member) => (member.to_owned(), true),
+            None => (all[place].0.clone(), false),
+        };
+        (due.into_iter().map(asked).collect(), next)
+    }
+
+    /// Whether the answer still counts.
+    pub fn answered(&mut self, member: &str, answered: bool, now: Instant) -> bool {
+        self.pacer.ended(member, answered, now)
+    }
+}

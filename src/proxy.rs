@@ -1,6 +1,8 @@
-//! The floor of sessions: listens, admits clients, and runs one session for each from accept to [`Ending`](crate::ending::Ending).
+//! The layer of sessions: listens, admits clients, and runs a session for each from accept to its
+//! [`Ending`](crate::ending::Ending).
 //!
-//! Who leads is read from the [`LeaderSlot`]; this floor never decides it, and only reports what it sees of a leader.
+//! The proxy reads the leader from the [`LeaderSlot`]. It never decides who leads, and only reports failures that it
+//! sees.
 
 mod accept;
 mod buffers;
@@ -46,31 +48,34 @@ pub use refuse::RefusalTls;
 use session::Forwarded;
 pub use socket::BindError;
 
-/// Clients that are told at once why they are refused: inside TLS each costs a handshake.
+/// Refusals that are answered at the same time: inside TLS each costs a handshake.
 const REFUSALS: usize = 256;
 
-/// PostgreSQL closes within a millisecond or two after a client has said that it terminates.
+/// Time that a client's FIN waits for the leader's own. PostgreSQL closes within 2 ms after a client has said that it
+/// terminates.
 const FIN_DELAY: Duration = Duration::from_millis(20);
 
-/// How long a client may take for its first packet: as long as PostgreSQL would give it (the default of authentication_timeout).
+/// Default time for a client's first packet, as long as PostgreSQL itself gives (the default of
+/// authentication_timeout).
 pub const STARTUP: Duration = Duration::from_secs(60);
 
-/// How sessions are treated.
+/// Limits and deadlines of sessions.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How long a client may take until its first packet is whole.
+    /// Time that a client has to send its whole first packet.
     pub startup: Duration,
-    /// How long a client waits for a leader, failed dials included, before it is refused.
+    /// Time that a client waits for a leader, failed dials included, before it is refused.
     pub hold: Duration,
-    /// How long one dial may take, name resolution included.
+    /// Time that one dial may take, name resolution included.
     pub connect_timeout: Duration,
-    /// After how long a silent leader counts as vanished; zero leaves that to the system.
+    /// TCP_USER_TIMEOUT towards the leader: a host that is silent for longer counts as vanished. Zero leaves that to
+    /// the system.
     pub tcp_user_timeout: Duration,
-    /// The same for clients.
+    /// TCP_USER_TIMEOUT towards clients, likewise.
     pub client_tcp_user_timeout: Duration,
-    /// The budget in bytes for what the kernel queues for slow clients; zero leaves their buffers to the system.
+    /// Budget in bytes for data that the kernel queues for slow clients; zero leaves their buffers to the system.
     pub socket_buffers: usize,
-    /// This host's addresses to dial from; if there is none, the system chooses.
+    /// Addresses of this host to dial from; if there are none, the system chooses.
     pub sources: Vec<IpAddr>,
     /// Sessions open at once, held ones included.
     pub max_sessions: usize,
@@ -78,39 +83,40 @@ pub struct Settings {
     pub workers: usize,
 }
 
-/// What the proxy works with. Everything is shared with other floors, or belongs to the settings.
+/// The proxy's connections to the rest of the process, and its settings.
 #[derive(Debug)]
 pub struct Context {
-    /// Where to, and until when.
+    /// Source of the leader, and of the end of its sessions.
     pub slot: Arc<LeaderSlot>,
-    /// Sessions run through this.
+    /// Tracks the sessions, and ends them at shutdown.
     pub drain: Drain,
     /// Counters and gauges.
     pub metrics: Arc<Metrics>,
-    /// Told which clients waited, and when the first of them reached a new leader.
+    /// Receives which clients waited, and when the first of them reached a new leader.
     pub recorder: Arc<Recorder>,
-    /// Told which clients wait now.
+    /// Receives which clients wait now.
     pub wait_queue: Arc<WaitQueue>,
-    /// Asked whether a fault is to be told.
+    /// Decides whether a repeated fault is logged again.
     pub log_limiter: LogLimiter,
-    /// Told that every worker runs.
+    /// Receives a beat from every worker.
     pub liveness: Liveness,
-    /// Tells discovery of dials that failed and sessions that the leader's side broke. A full channel drops the complaint: others say the same.
+    /// Reports failed dials, and sessions that the leader's side broke, to discovery. If the channel is full, the
+    /// report is dropped: others say the same.
     pub leader_failures: mpsc::Sender<LeaderFailure>,
-    /// What TLS clients see that are refused.
+    /// Certificate for TLS clients that are refused.
     pub refusal_tls: RefusalTls,
     /// Limits and deadlines.
     pub settings: Settings,
 }
 
-/// Bound listeners, not yet accepting.
+/// A bound listener, not yet accepting.
 #[derive(Debug)]
 pub struct Proxy {
-    listeners: Vec<TcpListener>,
-    addresses: Vec<SocketAddr>,
+    listener: TcpListener,
+    address: SocketAddr,
 }
 
-/// What all sessions share.
+/// State that all sessions share.
 #[derive(Debug)]
 struct Shared {
     context: Arc<Context>,
@@ -126,57 +132,49 @@ struct Shared {
     buffers: Arc<Buffers>,
 }
 
-/// Files that the proxy may have open at `max_sessions`: two sockets a session, three files a worker, pipes, clients that are no session, and listeners.
+/// Returns the number of files that the proxy may have open at `max_sessions`: two sockets per session, three files
+/// per worker, pipes, clients without a session, and listeners.
 pub const fn files_needed(max_sessions: usize, workers: usize) -> usize {
     2 * max_sessions + 3 * workers + 2 * forward::MAX_PIPES + pending::RESERVE + cancel::CANCELS + 16
 }
 
 impl Proxy {
-    /// Binds every address; afterwards clients can connect, and wait in the backlog for [`run`](Self::run).
+    /// Binds the address. Afterwards clients can connect, and wait in the backlog for [`run`](Self::run).
     ///
-    /// Of the settings, those for clients' sockets matter: they inherit them from the listener.
-    pub fn bind(listen: &[SocketAddr], settings: &Settings) -> Result<Self, BindError> {
-        let listeners = listen
-            .iter()
-            .map(|address| socket::listen(*address, settings.client_tcp_user_timeout))
-            .collect::<Result<Vec<_>, _>>()?;
-        let addresses = listeners
-            .iter()
-            .zip(listen)
-            .map(|(listener, asked)| listener.local_addr().unwrap_or(*asked))
-            .collect();
-        Ok(Self { listeners, addresses })
+    /// Uses the settings for clients' sockets, which inherit them from the listener.
+    pub fn bind(listen: SocketAddr, settings: &Settings) -> Result<Self, BindError> {
+        let listener = socket::listen(listen, settings.client_tcp_user_timeout)?;
+        let address = listener.local_addr().unwrap_or(listen);
+        Ok(Self { listener, address })
     }
 
-    /// The addresses that were bound, in the order asked for: with the real port where 0 was asked for.
-    pub fn local_addrs(&self) -> &[SocketAddr] {
-        &self.addresses
+    /// Returns the address that was bound: with the real port if 0 was requested.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
     }
 
-    /// Accepts until the drain says stop; then takes what waits in the backlog and closes the listeners. Never returns by itself: sessions live on, and
-    /// their workers have to be told of ends. Must be called on a tokio runtime, whose timers sessions use. An error means that the worker threads could not be started.
+    /// Accepts until the drain says stop; then takes the clients in the backlog and closes the listeners. Never
+    /// returns by itself: sessions live on, and their workers have to learn of ends. Must be called on a tokio
+    /// runtime, whose timers sessions use. Returns an error if the worker threads cannot be started.
     pub async fn run(self, context: Arc<Context>) -> io::Result<Infallible> {
         let traffic = Arc::new(Traffic::new(&context));
         let (workers, ends) = Workers::start(context.settings.workers, &traffic)?;
         let workers = Arc::new(workers);
         let shared = Arc::new(Shared::new(context.clone(), traffic, workers.clone()));
         let mut tasks = JoinSet::new();
-        for listener in self.listeners {
-            let (listener, shared) = (Arc::new(listener), shared.clone());
-            // Tracked like a session: the drain must not be over before the backlog has been taken.
-            let tracked = context.drain.token();
-            workers.on_each(move |executor| {
-                let accepting = accept::run(listener.clone(), executor.clone(), shared.clone());
-                let tracked = tracked.clone();
-                executor.spawn(async move {
-                    accepting.await;
-                    drop(tracked);
-                });
+        let listener = Arc::new(self.listener);
+        // Tracked like a session: the drain must not be over before the backlog is empty.
+        let tracked = context.drain.token();
+        workers.on_each(move |executor| {
+            let accepting = accept::run(listener.clone(), executor.clone(), shared.clone());
+            let tracked = tracked.clone();
+            executor.spawn(async move {
+                accepting.await;
+                drop(tracked);
             });
-        }
-        drop(shared);
+        });
         for end in ends {
-            tasks.spawn(async { end.await.expect("a worker thread broke down") });
+            tasks.spawn(async { end.await.expect("a worker thread panicked") });
         }
         tasks.spawn(watch_workers(context.liveness.clone(), workers.clone()));
         tasks.spawn(notify_workers(context, workers));
@@ -187,18 +185,18 @@ impl Proxy {
                 resume_unwind(panic);
             }
         }
-        // The task before this line never ends.
+        // `notify_workers` never ends.
         std::future::pending().await
     }
 }
 
-/// Passes the ends of epochs, and the order to end every session, on to the workers.
+/// Passes the ends of epochs, and the forced end of all sessions, on to the workers.
 async fn notify_workers(context: Arc<Context>, workers: Arc<Workers<Forwarded>>) {
     let mut endings = context.slot.endings();
     let forced = context.drain.forced();
     loop {
         tokio::select! {
-            // The slot lives as long as the context.
+            // It cannot fail: the slot lives as long as the context.
             _ = endings.changed() => {}
             () = forced.cancelled(), if !forced.is_cancelled() => {}
         }
@@ -206,7 +204,7 @@ async fn notify_workers(context: Arc<Context>, workers: Arc<Workers<Forwarded>>)
     }
 }
 
-/// Makes each worker show that it runs, and shows that the thread which keeps their time does.
+/// Gives a beat for the runtime that keeps the workers' time, and makes each worker give its own.
 async fn watch_workers(liveness: Liveness, workers: Arc<Workers<Forwarded>>) {
     let traffic = liveness.watch("traffic");
     let workers_beats: Vec<Beat> = (0..workers.count())

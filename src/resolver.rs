@@ -1,7 +1,7 @@
-//! Names of members: resolved anew for each dial, and never at the cost of anything else.
+//! Names of members: resolved for each dial, without delay to anything else.
 //!
-//! The system's resolver blocks a thread for as long as its name servers are silent, which may be a minute. So dials of one name share their look-ups, only a
-//! few of which are under way at a time, and each dial waits no longer than it wants to.
+//! The system's resolver blocks a thread for as long as its name servers are silent, which may be a minute. So dials
+//! of one name share their look-ups, of which only a few run at a time, and each dial has its own time limit.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,11 +13,12 @@ use thiserror::Error;
 use tokio::net::lookup_host;
 use tokio::sync::watch;
 
-/// Look-ups of one name under way at once, however many ask.
-const MOST: usize = 4;
-/// A look-up that took this long gets company: the name server may be back since, and the system's resolver asks it again only after seconds.
-const SLOW: Duration = Duration::from_secs(1);
-/// How long a fresh answer is waited for where an old one would do.
+/// Look-ups of one name that run at the same time, however many dials ask.
+const MAX_LOOK_UPS: usize = 4;
+/// Time after which a second look-up is started beside a slow one: the name server may be back, and the system's
+/// resolver asks it again only after seconds.
+const SLOW_LOOK_UP: Duration = Duration::from_secs(1);
+/// Time to wait for a new answer if the last one would do.
 const FRESH: Duration = Duration::from_millis(300);
 
 type Answer = Result<Arc<[IpAddr]>, Arc<io::Error>>;
@@ -26,13 +27,13 @@ type Answer = Result<Arc<[IpAddr]>, Arc<io::Error>>;
 #[derive(Clone, Debug, Default)]
 pub struct Resolver(Arc<Mutex<HashMap<String, Name>>>);
 
-/// Why a name has no address now.
+/// Reasons why a name cannot be resolved now.
 #[derive(Clone, Debug, Error)]
 pub enum Unresolved {
     /// No name server answered.
     #[error("its name cannot be resolved: the name server did not answer within {}", humantime::format_duration(*.0))]
     TimedOut(Duration),
-    /// The name leads nowhere, or the name server failed.
+    /// The name has no address, or the name server failed.
     #[error("its name cannot be resolved: {0}")]
     Failed(#[source] Arc<io::Error>),
 }
@@ -46,7 +47,8 @@ struct Name {
 }
 
 impl Resolver {
-    /// The addresses of a name, as they are now; at least one. Cancel-safe: a look-up that nobody waits for ends by itself.
+    /// Returns the current addresses of a name; at least one. Cancel-safe: a look-up without a dial that waits for it
+    /// ends by itself.
     pub async fn resolve(&self, name: &str, within: Duration) -> Result<Arc<[IpAddr]>, Unresolved> {
         let mut answers = self.ask(name);
         let answer = async {
@@ -66,7 +68,8 @@ impl Resolver {
         }
     }
 
-    /// The same, but where the name server fails, what it said last: for who checks whom it has reached.
+    /// Returns the same, or the last answer if the name server fails. For callers that check which host they have
+    /// reached.
     pub async fn resolve_or_recall(&self, name: &str, within: Duration) -> Result<Arc<[IpAddr]>, Unresolved> {
         let last = self.names().get(name).and_then(|name| name.last.clone());
         match last {
@@ -75,7 +78,7 @@ impl Resolver {
         }
     }
 
-    /// Sees to it that a look-up is under way, and returns where its answer will come.
+    /// Starts a look-up unless enough are running, and returns the channel for its answer.
     fn ask(&self, name: &str) -> watch::Receiver<Option<Answer>> {
         let mut names = self.names();
         let known = names.entry(name.to_owned()).or_insert_with(|| Name {
@@ -86,11 +89,11 @@ impl Resolver {
         });
         let mut answers = known.answers.subscribe();
         answers.mark_unchanged();
-        if known.under_way == 0 || known.under_way < MOST && known.newest.elapsed() >= SLOW {
+        if known.under_way == 0 || known.under_way < MAX_LOOK_UPS && known.newest.elapsed() >= SLOW_LOOK_UP {
             known.under_way += 1;
             known.newest = Instant::now();
             let (resolver, name) = (self.clone(), name.to_owned());
-            // A task of its own: the dial that began it may be over before it is.
+            // A task of its own, because it may outlive the dial that started it.
             tokio::spawn(async move {
                 let answer = look_up(&name).await;
                 resolver.answered(&name, answer);
@@ -99,7 +102,7 @@ impl Resolver {
         answers
     }
 
-    /// A failure is told only once nobody is left who may do better.
+    /// Takes in the answer of a look-up. A failure is passed on only if no other look-up is running.
     fn answered(&self, name: &str, answer: Answer) {
         let mut names = self.names();
         let Some(known) = names.get_mut(name) else { return };
@@ -113,21 +116,24 @@ impl Resolver {
     }
 
     fn names(&self) -> MutexGuard<'_, HashMap<String, Name>> {
-        // Each change under the lock is whole: a panic elsewhere leaves nothing half done.
+        // Each change under the lock is complete, so a panic elsewhere leaves nothing half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 async fn look_up(name: &str) -> Answer {
     let mut addresses: Vec<IpAddr> = Vec::new();
-    // A port is wanted, and not used.
+    // The port is required, and not used.
     for address in lookup_host((name, 0)).await.map_err(Arc::new)? {
         if !addresses.contains(&address.ip()) {
             addresses.push(address.ip());
         }
     }
     if addresses.is_empty() {
-        return Err(Arc::new(io::Error::new(io::ErrorKind::NotFound, "it has no address")));
+        return Err(Arc::new(io::Error::new(
+            io::ErrorKind::NotFound,
+            "the name has no address",
+        )));
     }
     Ok(addresses.into())
 }
@@ -143,7 +149,7 @@ mod tests {
             self.names()[name].under_way
         }
 
-        /// Plays look-ups that hang: as many as are under way, the newest of this age.
+        /// Simulates this many hanging look-ups, the newest of this age.
         fn hang(&self, name: &str, under_way: usize, age: Duration) {
             drop(self.ask(name));
             let mut names = self.names();
@@ -167,18 +173,18 @@ mod tests {
             drop(resolver.ask("pg-0.invalid"));
         }
         assert_eq!(resolver.under_way("pg-0.invalid"), 1, "dials share a look-up");
-        resolver.hang("pg-1.invalid", 1, SLOW);
+        resolver.hang("pg-1.invalid", 1, SLOW_LOOK_UP);
         drop(resolver.ask("pg-1.invalid"));
         assert_eq!(resolver.under_way("pg-1.invalid"), 2, "a slow one gets company");
-        resolver.hang("pg-2.invalid", MOST, 100 * SLOW);
+        resolver.hang("pg-2.invalid", MAX_LOOK_UPS, 100 * SLOW_LOOK_UP);
         drop(resolver.ask("pg-2.invalid"));
-        assert_eq!(resolver.under_way("pg-2.invalid"), MOST);
+        assert_eq!(resolver.under_way("pg-2.invalid"), MAX_LOOK_UPS);
     }
 
     #[tokio::test]
     async fn a_look_up_that_hangs_costs_its_dial_the_limit_and_a_later_one_is_answered() {
         let resolver = Resolver::default();
-        resolver.hang("pg-0.test", MOST, Duration::ZERO);
+        resolver.hang("pg-0.test", MAX_LOOK_UPS, Duration::ZERO);
         let waiting = resolver.resolve("pg-0.test", Duration::from_millis(1)).await;
         assert!(matches!(waiting, Err(Unresolved::TimedOut(_))), "{waiting:?}");
         let address: IpAddr = "10.0.0.7".parse().unwrap();

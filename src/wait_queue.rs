@@ -1,10 +1,10 @@
-//! The clients that wait for a leader, by how long they have: for people who ask about the oldest. It decides nothing.
+//! The clients that wait for a leader, ordered by the beginning of their wait. For display only: it decides nothing.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Who waits now. A client that is let through at once never takes the lock.
+/// The clients that wait now. A client that is let through at once never takes the lock.
 #[derive(Debug, Default)]
 pub struct WaitQueue {
     entries: Mutex<Entries>,
@@ -12,12 +12,12 @@ pub struct WaitQueue {
 
 #[derive(Debug, Default)]
 struct Entries {
-    /// The number tells clients apart that came at the same instant.
+    /// The number tells clients apart that began to wait at the same instant.
     since: BTreeSet<(Instant, u64)>,
     next: u64,
 }
 
-/// One client's wait; dropped when it is over, whatever ends it.
+/// One client's wait; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Wait<'waits> {
     wait_queue: &'waits WaitQueue,
@@ -25,7 +25,7 @@ pub struct Wait<'waits> {
 }
 
 impl WaitQueue {
-    /// A client waits that came at `since`.
+    /// Adds a client that has been waiting since `since`.
     pub fn begin(&self, since: Instant) -> Wait<'_> {
         let mut entries = self.lock();
         let entry = (since, entries.next);
@@ -38,14 +38,14 @@ impl WaitQueue {
         }
     }
 
-    /// How long the client has waited that came first; `None` while nobody waits.
+    /// Returns the wait time of the longest-waiting client; `None` if none waits.
     pub fn oldest(&self, now: Instant) -> Option<Duration> {
         let (since, _) = *self.lock().since.first()?;
         Some(now.saturating_duration_since(since))
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {
-        // Nothing in here can panic half-way, and it is only told of.
+        // No code under the lock can panic half-way, and the entries are only displayed.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -50,10 +50,10 @@ pub async fn serve(settings: &config::Proxy, metrics: Arc<Metrics>, shutdown: Sh
     let traffic = Traffic::start()?;
     let admin = Admin::bind(settings.admin).context("cannot serve the admin port (--admin)")?;
     let session_settings = session_settings(settings, &state.metrics);
-    let proxy = Proxy::bind(&[settings.listen], &session_settings).context("cannot listen for clients (--listen)")?;
+    let proxy = Proxy::bind(settings.listen, &session_settings).context("cannot listen for clients (--listen)")?;
     check_sources(&settings.sources)?;
     let mut bound = Bound {
-        postgres: proxy.local_addrs()[0],
+        postgres: proxy.local_addr(),
         admin: admin.local_addr()?,
         state,
         drain: Drain::default(),

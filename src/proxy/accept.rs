@@ -1,4 +1,4 @@
-//! The accept loop: admits clients up to the cap, and goes on whatever accept(2) says.
+//! The accept loop: admits clients up to the cap, and goes on after any error of accept(2).
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -14,14 +14,15 @@ use super::pending::Pending;
 use super::session::{Admission, Forwarded};
 use crate::ending::Ending;
 
-/// After accept(2) failed for want of files or memory. Clients meanwhile wait in the backlog, where they are better off than closed: a file may be
-/// free in moments. This is why no file is kept in reserve to accept and close them with.
+/// Time without accept(2) after it failed for want of files or memory. Clients wait in the backlog meanwhile, where
+/// they are better off than closed: a file may be free in moments. This is why no file is kept in reserve to accept
+/// and close them with.
 const PAUSE: Duration = Duration::from_millis(50);
 
 const FULL: &str = "full: refusing clients";
 const CANNOT_ACCEPT: &str = "cannot accept clients";
 
-/// Accepts on this worker until the drain says stop, and closes the listener, if no other worker still has it.
+/// Accepts on this worker until the drain says stop; then closes the listener, unless another worker still has it.
 pub(super) async fn run(listener: Arc<TcpListener>, executor: Executor<Forwarded>, shared: Arc<Shared>) {
     let stopped = shared.context.drain.accepting_stopped();
     let mut acceptor = Acceptor::new(executor, shared);
@@ -34,7 +35,7 @@ pub(super) async fn run(listener: Arc<TcpListener>, executor: Executor<Forwarded
         acceptor.on_error(&error);
         sleep(PAUSE).await;
     }
-    // Who is in the backlog has connected: closing the listener now would reset it.
+    // Clients in the backlog have connected: closing the listener now would reset them.
     loop {
         match accept(&listener) {
             Ok((client, peer)) => acceptor.admit(client, peer),
@@ -44,7 +45,8 @@ pub(super) async fn run(listener: Arc<TcpListener>, executor: Executor<Forwarded
     }
 }
 
-/// The connection failed before it was accepted (accept(2) passes on its network errors): the next one is fine.
+/// Returns whether the connection failed before it was accepted (accept(2) passes on its network errors), so that the
+/// next client is unaffected.
 fn is_the_clients(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -58,7 +60,7 @@ fn is_the_clients(error: &io::Error) -> bool {
     )
 }
 
-/// On the session's own worker.
+/// Starts the client's task, on the session's own worker.
 fn begin(
     executor: &Executor<Forwarded>,
     client: TcpStream,
@@ -78,23 +80,23 @@ fn begin(
             executor.spawn(drain.track(pending.run(admission)));
         }
         Err(error) => {
-            debug!(%peer, %error, ending = %Ending::Failed, "connection ended: its socket cannot be watched");
+            debug!(%peer, %error, ending = %Ending::Failed, "connection ended: its socket cannot be added to epoll");
             shared.context.metrics.ended(Ending::Failed);
         }
     }
 }
 
 impl Shared {
-    /// Tells, once in a while, that clients are refused.
+    /// Logs, at most once in a while, that clients are refused.
     pub(super) fn warn_full(&self) {
         let max_sessions = self.context.settings.max_sessions;
         if self.context.log_limiter.should_log(FULL) {
-            warn!(max_sessions, "{FULL} (raise --max-sessions, or pool them)");
+            warn!(max_sessions, "{FULL} (raise --max-sessions, or pool connections)");
         }
     }
 }
 
-/// What an accept loop remembers, so that its log tells changes of state and not every client.
+/// The accept loop of one worker. It counts failures, so that the log shows changes of state and not every client.
 struct Acceptor {
     executor: Executor<Forwarded>,
     shared: Arc<Shared>,
@@ -147,12 +149,12 @@ impl Acceptor {
                         begin(executor, client, peer, shared, admission);
                     });
             }
-            None => self.turn_away(client, peer),
+            None => self.reject(client, peer),
         }
     }
 
-    /// Not even the reserve has room, since that many clients are being told already that pgnorth is full: this one is closed without a word.
-    fn turn_away(&self, client: TcpStream, peer: SocketAddr) {
+    /// Closes the client without an answer: even the reserve is used up by clients that are being refused.
+    fn reject(&self, client: TcpStream, peer: SocketAddr) {
         self.shared.warn_full();
         debug!(%peer, ending = %Ending::Full, "connection ended without a session");
         self.shared.context.metrics.ended(Ending::Full);
@@ -164,7 +166,7 @@ impl Acceptor {
         context.metrics.accept_errors.increment(1);
         self.failures += 1;
         if context.log_limiter.should_log(CANNOT_ACCEPT) {
-            warn!(%error, "{CANNOT_ACCEPT}, trying on: they wait in the backlog");
+            warn!(%error, "{CANNOT_ACCEPT}; they wait in the backlog, and pgnorth tries again");
         }
     }
 }

@@ -1,27 +1,31 @@
-//! What each session may queue in the kernel, such that the sum over all sessions is bounded in whatever order they open and close.
+//! The bytes that each session may queue in the kernel, such that the sum over all sessions is bounded in whatever
+//! order they open and close.
 //!
-//! Of the sessions that are open, the j-th oldest opened when at least j were (all older ones are still open), so its share is BUDGET/j at the most. The sum over
-//! N is BUDGET * (1 + ln N) at the most, plus what the least share adds. Nothing is taken from a session later: a receive buffer that shrinks drops bytes
-//! which its window has allowed, and the leader sends them again only after seconds.
+//! Of the open sessions, the j-th oldest opened when at least j were open (all older ones still are), so its share is
+//! at most BUDGET/j. The sum over N sessions is at most BUDGET * (1 + ln N), plus the least shares. A share never
+//! changes: a receive buffer that shrinks drops bytes that its window has allowed, and the leader sends them again
+//! only after seconds.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A stalled session occupies three times its limit: Linux doubles SO_RCVBUF, and as much as the limit is unsent to the client.
+/// Memory of a stalled session as a multiple of its limit: Linux doubles SO_RCVBUF, and as much as the limit is
+/// unsent to the client.
 const QUEUED: usize = 3;
-/// From here on a limit would change nothing: twice that is how far Linux lets a receive buffer grow by itself (net.ipv4.tcp_rmem; newer kernels: farther).
+/// Limit from which on it would change nothing: Linux lets a receive buffer grow by itself to twice that
+/// (net.ipv4.tcp_rmem; newer kernels: further).
 const AUTOTUNED: usize = 3 << 20;
-/// Less would cost more speed than it saves memory.
+/// Least limit. A lower one would cost more speed than it saves memory.
 const LEAST: usize = 64 << 10;
 
-/// The budget, and how many sessions share it now.
+/// The budget, and the number of sessions that share it now.
 #[derive(Debug)]
 pub(super) struct Buffers {
     budget: usize,
     open: AtomicUsize,
 }
 
-/// One session's share of the budget, as long as it has a connection to the leader, or dials one.
+/// One session's share of the budget, held while it dials or has a connection to the leader.
 #[derive(Debug)]
 pub(super) struct Share {
     buffers: Arc<Buffers>,
@@ -29,7 +33,7 @@ pub(super) struct Share {
 }
 
 impl Buffers {
-    /// Zero leaves every buffer to Linux.
+    /// Creates a budget in bytes; zero leaves every buffer to Linux.
     pub(super) fn new(budget: usize) -> Arc<Self> {
         Arc::new(Self {
             budget,
@@ -37,7 +41,7 @@ impl Buffers {
         })
     }
 
-    /// For a session that is about to dial.
+    /// Returns the share of a session that is about to dial.
     pub(super) fn share(self: &Arc<Self>) -> Share {
         let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;
         Share {
@@ -48,7 +52,7 @@ impl Buffers {
 }
 
 impl Share {
-    /// SO_RCVBUF towards the leader and TCP_NOTSENT_LOWAT, in bytes; `None` leaves both to Linux.
+    /// Returns SO_RCVBUF towards the leader and TCP_NOTSENT_LOWAT, in bytes; `None` leaves both to Linux.
     pub(super) fn limit(&self) -> Option<u32> {
         self.limit
     }
@@ -60,7 +64,7 @@ impl Drop for Share {
     }
 }
 
-/// The limit of a session that is one of `open`, itself included. `None` leaves its buffers to Linux.
+/// Returns the limit of a session that is one of `open`, itself included; `None` leaves its buffers to Linux.
 fn limit_of(open: usize, budget: usize) -> Option<u32> {
     if budget == 0 {
         return None;
@@ -97,7 +101,7 @@ mod tests {
         assert_eq!(limit_of(10_000, 0), None);
     }
 
-    /// What the session may occupy.
+    /// Returns the most that the session may occupy.
     fn most(share: &Share) -> usize {
         QUEUED * share.limit().map_or(AUTOTUNED, |limit| limit as usize)
     }
@@ -112,7 +116,7 @@ mod tests {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 (state >> 33) as usize % below
             };
-            // Waves of up to a thousand, so that many close which opened among few, and the other way round.
+            // Waves of up to a thousand, so that many close that opened among few, and the other way round.
             for _ in 0..20 {
                 let target = random(1000);
                 for _ in 0..2000 {

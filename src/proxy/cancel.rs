@@ -1,4 +1,5 @@
-//! CancelRequests: each goes at once to the leader whose sessions stay, while clients that want a session are held, and whether or not its sender is still there.
+//! Cancel requests: each goes at once to the leader whose sessions stay, even while clients that want a session are
+//! held, and even if its sender has left.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,25 +12,29 @@ use super::connect::DialError;
 use super::forward::Socket;
 use crate::leader::Leader;
 
-/// Cancellations that are delivered at once: PostgreSQL forks a process for each, as for a session.
+/// Cancel requests that are delivered at the same time: PostgreSQL forks a process for each, as for a session.
 pub(super) const CANCELS: usize = 64;
-/// From the request to the leader's close. PostgreSQL signals the backend and closes at once; a leader that does not will not.
+/// Time from the request to the leader's close. PostgreSQL signals the backend and closes at once.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Shared {
-    /// Tells whether the request was sent to a leader. Where that closes the connection, it has done what was asked for: libpq waits for this.
+    /// Delivers the request. Returns whether it was sent to a leader. A leader closes the connection once it has
+    /// signalled the backend; libpq waits for that.
     pub(super) async fn deliver_cancel(&self, client: &Socket, peer: SocketAddr, request: &[u8]) -> bool {
-        let Some(lease) = self.context.slot.snapshot().kept() else {
-            debug!(%peer, "a cancel request was dropped: there is no leader whose sessions stay");
+        let Some(target) = self.context.slot.snapshot().kept() else {
+            debug!(%peer, "a cancel request was dropped: no leader has sessions that stay");
             return false;
         };
         let mut sent = false;
-        let delivery = timeout(TIMEOUT, self.send_cancel(client, &lease.leader, request, &mut sent));
+        let delivery = timeout(TIMEOUT, self.send_cancel(client, &target.leader, request, &mut sent));
         tokio::select! {
             biased;
-            () = lease.ended() => {}
+            () = target.ended() => {}
             in_time = delivery => if !matches!(in_time, Ok(Ok(()))) {
-                debug!(%peer, leader = %lease.leader, ?in_time, "a cancel request was not answered by an end of the connection");
+                debug!(
+                    %peer, leader = %target.leader, ?in_time,
+                    "the leader did not close the connection of a cancel request"
+                );
             },
         }
         sent

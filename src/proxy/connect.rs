@@ -1,4 +1,4 @@
-//! One dial: the leader's address is resolved anew, and every address behind a name is tried before the deadline. Nothing is remembered.
+//! One dial: it resolves the leader's name each time, and tries every address behind the name before the deadline.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,25 +11,25 @@ use crate::leader::{Address, Host};
 use crate::metrics::{Metrics, Outcome};
 use crate::resolver::{Resolver, Unresolved};
 
-/// Why a dial failed. Its text ends a sentence that begins with the leader's name.
+/// Reasons why a dial failed. The text ends a sentence that begins with the leader's name.
 #[derive(Debug, Error)]
 pub(crate) enum DialError {
-    /// Nothing answered.
+    /// No answer came.
     #[error("no answer within {}", humantime::format_duration(*.0))]
     TimedOut(Duration),
-    /// The name leads nowhere, or nobody says where to.
+    /// The name has no address, or no name server answered.
     #[error(transparent)]
     Unresolved(#[from] Unresolved),
-    /// Refused, unreachable, reset.
+    /// The connection was refused or reset, or the host is unreachable.
     #[error("{0}")]
     Failed(#[source] io::Error),
-    /// pgnorth's own trouble: files, ports or memory ran out.
+    /// pgnorth itself ran out of files, ports or memory.
     #[error("pgnorth cannot dial: {0}")]
     Own(#[source] io::Error),
 }
 
 impl DialError {
-    /// Whether it says something about the leader.
+    /// Returns whether the failure says something about the leader.
     pub(super) fn is_leaders(&self) -> bool {
         !matches!(self, Self::Own(_))
     }
@@ -45,15 +45,15 @@ impl DialError {
 impl From<io::Error> for DialError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            // No port is free.
+            // No local port is free.
             io::ErrorKind::AddrNotAvailable => Self::Own(error),
             _ => Self::Failed(error),
         }
     }
 }
 
-/// Connects to `address` within `limit`, through `dial` for each of its IP addresses, and records how that came out. Cancel-safe if `dial` is: a dial
-/// given up leaves nothing behind.
+/// Connects to `address` within `limit`, through `dial` for each of its IP addresses, and records the outcome.
+/// Cancel-safe if `dial` is: an abandoned dial leaves nothing behind.
 pub(crate) async fn connect<S>(
     address: &Address,
     limit: Duration,
@@ -86,7 +86,8 @@ async fn resolve_and_dial<S>(
     try_each(&targets, deadline, limit, dial).await
 }
 
-/// Each target gets an equal share of the time that is left: one that is silent must not use up the others'.
+/// Tries each target with an equal share of the remaining time, so that a silent one does not use up the time of the
+/// others.
 async fn try_each<S>(
     targets: &[SocketAddr],
     deadline: Instant,

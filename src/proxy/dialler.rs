@@ -1,4 +1,4 @@
-//! One connection to the leader: from which of this host's addresses, and what it means that no port is left.
+//! One connection to the leader: the choice of the local address, and the error if no local port is free.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
@@ -11,7 +11,7 @@ use super::forward::Socket;
 use super::socket;
 use crate::metrics::Metrics;
 
-/// Dials from its addresses in turn, so that each gives its share of local ports.
+/// Dials from each local address in turn, so that each contributes its local ports.
 #[derive(Debug)]
 pub(super) struct Dialler {
     sources: Vec<IpAddr>,
@@ -21,7 +21,7 @@ pub(super) struct Dialler {
 }
 
 impl Dialler {
-    /// Without `sources` the system chooses the address.
+    /// Creates a dialler; without `sources` the system chooses the address.
     pub(super) fn new(sources: Vec<IpAddr>, user_timeout: Duration, metrics: Arc<Metrics>) -> Self {
         Self {
             sources,
@@ -31,7 +31,7 @@ impl Dialler {
         }
     }
 
-    /// Connects to `target` for this client, with buffers of at most `queued` bytes if that is given. Cancel-safe.
+    /// Connects to `target` for this client; `queued` bounds the buffers, in bytes. Cancel-safe.
     pub(super) async fn dial(
         &self,
         client: &Socket,
@@ -46,12 +46,16 @@ impl Dialler {
             }
         }
         self.metrics.dials_without_port.increment(1);
-        let cause = error.map_or_else(|| "none of --source fits".to_owned(), |error| error.to_string());
+        let cause = error.map_or_else(
+            || "no address of --source has one".to_owned(),
+            |error| error.to_string(),
+        );
         Err(DialError::Own(io::Error::new(
             ErrorKind::AddrNotAvailable,
             format!(
-                "no local port is free for {target} ({cause}): connections and those that were closed in the last minute use them all; widen \
-                 net.ipv4.ip_local_port_range, give more addresses with --source, or let clients pool their connections"
+                "no local port is free for {target} ({cause}): open connections and those closed in the last minute \
+                 use all of them; widen net.ipv4.ip_local_port_range, give more addresses with --source, or let \
+                 clients pool their connections"
             ),
         )))
     }
@@ -67,7 +71,8 @@ impl Dialler {
         client.dial(own, target).await
     }
 
-    /// The addresses of the target's family, another one first each time; `None` leaves the choice to the system.
+    /// Returns the addresses of the target's family, beginning with another one each time; `None` leaves the choice
+    /// to the system.
     fn candidates(&self, target: SocketAddr) -> Vec<Option<IpAddr>> {
         let same_family = |source: &&IpAddr| source.is_ipv4() == target.is_ipv4();
         let mut fitting: Vec<_> = self.sources.iter().filter(same_family).copied().map(Some).collect();

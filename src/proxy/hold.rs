@@ -1,4 +1,5 @@
-//! A client waits for a leader, first come first served; one that leaves is forgotten at once, and nothing is read from it after its first packet.
+//! The wait of a client for a leader, in the order of arrival. A client that leaves is forgotten at once; nothing is
+//! read from it after its first packet.
 
 use std::sync::Arc;
 
@@ -10,24 +11,25 @@ use crate::ending::Ending;
 use crate::slot::{LeaderSlot, Snapshot, Target};
 use crate::wait_queue::WaitQueue;
 
-/// Sessions that may be between "wants a leader" and the leader's first byte.
+/// Sessions that may dial or be in their opening at the same time.
 ///
-/// A new primary forks a backend for each, while it has other things to do. 64 at once keep its cores busy, and leave its backlog and max_connections
-/// alone. Measured with PostgreSQL 15 on two shared cores: 2,000 clients released together had all logged in after 5.7 s, without an error.
+/// A new primary forks a backend for each, while it has other things to do. 64 keep its cores busy, and leave its
+/// backlog and max_connections alone. Measured with PostgreSQL 15 on two shared cores: 2,000 clients released
+/// together had all logged in after 5.7 s, without an error.
 pub(super) const DIALS: usize = 64;
 
-/// How long a client waits for its permit while there is a leader. The 64 before it are done in some milliseconds each; a leader that makes them wait for so long
-/// takes nobody any more.
+/// Time that a client waits for its dial permit while there is a leader. The 64 clients before it take some
+/// milliseconds each, so a leader that makes it wait for so long accepts no clients any more.
 pub(super) const QUEUE: Duration = Duration::from_secs(10);
 
-/// Clients that try again at the same time where the leader has no connection free (53300). They are few: each try costs the leader a process, and what keeps its
-/// connections is at work there.
+/// Clients that retry at the same time because the leader has no connection free (53300). They are few: each attempt
+/// costs the leader a process while its connections are busy.
 const CROWD: usize = 8;
-/// For how long such a client attempts again, and how long it pauses in between.
+/// Time for which such a client retries, and its pause between two attempts.
 pub(super) const CROWD_TIMEOUT: Duration = Duration::from_secs(10);
 const CROWD_PAUSE: Duration = Duration::from_millis(250);
 
-/// The queue for dials. tokio's semaphore is fair: permits go to who waits longest.
+/// The queue for dials. tokio's semaphore is fair: the client that has waited longest gets the next permit.
 #[derive(Clone, Debug)]
 pub(super) struct Queue {
     dials: Arc<Semaphore>,
@@ -35,19 +37,19 @@ pub(super) struct Queue {
     wait_queue: Arc<WaitQueue>,
 }
 
-/// The right to dial. It is taken before the wait for a leader, so that the order of arrival is the order of service, and dropped when the leader
-/// answers.
+/// The right to dial. A client takes it before it waits for a leader, so that clients are served in the order of
+/// arrival, and drops it when the leader answers.
 pub(super) type DialPermit = OwnedSemaphorePermit;
 
-/// One of the few that try again at a leader without a free connection.
+/// The right to retry at a leader without a free connection.
 pub(super) type RetryPermit = OwnedSemaphorePermit;
 
-/// Whom a client may dial.
+/// A client that may dial, and its target.
 #[derive(Debug)]
 pub(super) struct Admitted {
     pub(super) target: Target,
     pub(super) permit: DialPermit,
-    /// It had to wait, for a leader or for its permit.
+    /// The client had to wait, for a leader or for its permit.
     pub(super) waited: bool,
 }
 
@@ -70,7 +72,7 @@ impl Queue {
         }
     }
 
-    /// A permit, if nobody waits for one.
+    /// Returns a permit if one is free.
     fn try_dial_permit(&self) -> Option<DialPermit> {
         self.dials.clone().try_acquire_owned().ok()
     }
@@ -84,8 +86,9 @@ impl Queue {
     }
 }
 
-/// Waits until `client`, which came at `since`, may dial, and whom; `permit` is what it already has from a dial that failed. Gives up when the client leaves, at
-/// `deadline` while there is no leader, and [`QUEUE`] after the leader was there and the client too, while others have the dials: this is no hold.
+/// Waits until `client`, which came at `since`, may dial. `permit` is the one that it kept from a failed dial. Gives
+/// up when the client leaves; at `deadline`, while there is no leader; and [`QUEUE`] after both the leader and the
+/// client were there, while others have the permits, which is no hold.
 ///
 /// With a leader and a free permit it returns without a look at the client. Cancel-safe: a permit is given back.
 pub(super) async fn wait(
@@ -121,10 +124,10 @@ pub(super) async fn wait(
     }
 }
 
-/// Completes when a client that came at `since` has waited for too long, be it for a leader or for its permit. Cancel-safe.
+/// Completes when a client that came at `since` has waited for too long, for a leader or for its permit. Cancel-safe.
 async fn expired(slot: &LeaderSlot, since: Instant, deadline: Instant) -> Ending {
     loop {
-        // Not the snapshot itself: who keeps one keeps its epoch from ending.
+        // Only values are kept: a snapshot that is kept prevents its epoch from ending.
         let (changed, open_since) = {
             let snapshot = slot.snapshot();
             let open_since = snapshot
@@ -145,7 +148,8 @@ async fn expired(slot: &LeaderSlot, since: Instant, deadline: Instant) -> Ending
     }
 }
 
-/// A pause after a failed dial: until something changed since `snapshot`, or `pause` is over. Gives up as [`wait`] does.
+/// Waits after a failed dial until the routing state differs from `snapshot`, or `pause` is over. Gives up like
+/// [`wait`].
 pub(super) async fn pause(
     client: &Socket,
     slot: &LeaderSlot,
@@ -165,8 +169,8 @@ pub(super) async fn pause(
     }
 }
 
-/// A pause, without a permit, after the leader had no connection free, with `retry` or until it is this client's to try again; at most until `until`. Gives up when the
-/// client leaves, and tells otherwise whether it may insist once more.
+/// Waits, without a dial permit, after the leader had no connection free: until `retry` is free and a pause is over,
+/// but not beyond `until`. Gives up when the client leaves. Returns whether the client may retry once more.
 pub(super) async fn pause_in_crowd(
     client: &Socket,
     queue: &Queue,

@@ -1,22 +1,23 @@
-//! A login behind the leader's first answer, as far as it can be told from outside. TLS shows the kind and the length of its records, and that is enough; nothing is
-//! deciphered.
+//! The rest of a login after the leader's first answer, as far as it can be recognised from outside. The kinds and
+//! lengths of TLS records suffice; nothing is decrypted.
 
-/// PostgreSQL sends AuthenticationOk, its parameters, the cancellation key and ReadyForQuery in one write, of some 400 bytes. What it says before in a login, behind
-/// the TLS handshake, is shorter: a SASL challenge has about 100 bytes. An error may be as long, and ends a login, too.
+/// Least length of the greeting. PostgreSQL sends AuthenticationOk, its parameters, the cancellation key and
+/// ReadyForQuery in one write of some 400 bytes. Its earlier messages, after the TLS handshake, are shorter: a SASL
+/// challenge has about 100 bytes. An error may be as long, and ends a login, too.
 const GREETING: usize = 256;
-/// TLS's content type of all that is enciphered, except before TLS 1.3 in the handshake.
+/// TLS's content type of all encrypted records, except before TLS 1.3 in the handshake.
 const APPLICATION_DATA: u8 = 23;
-/// What a ClientHello begins with: a handshake record of TLS.
+/// First bytes of a ClientHello: a handshake record of TLS.
 const CLIENT_HELLO: &[u8] = &[22, 3];
-/// AuthenticationOk: no challenge, and the greeting follows in the same write.
+/// Code of AuthenticationOk: no challenge, and the greeting follows in the same write.
 const OK: &[u8] = &[0; 4];
 
-/// A login that is under way.
+/// A login that is being followed.
 #[derive(Debug)]
 pub(super) struct Login {
     client: Records,
     leader: Records,
-    /// The handshake is over as far as the leader is concerned: what it sends now is no certificate.
+    /// The leader has finished the handshake: its next records are no certificate.
     is_past_handshake: bool,
     is_encrypted: bool,
     /// The leader owes an answer.
@@ -27,12 +28,12 @@ pub(super) struct Login {
 #[derive(Debug, Default)]
 struct Records {
     header: Vec<u8>,
-    /// How much of the record's body is yet to come.
+    /// Bytes of the record's body that are yet to come.
     left: usize,
 }
 
 impl Login {
-    /// Begins behind the leader's consent to TLS.
+    /// Begins after the leader has accepted TLS.
     pub(super) fn encrypted() -> Self {
         Self {
             client: Records::default(),
@@ -50,7 +51,7 @@ impl Login {
         Some(login)
     }
 
-    /// Begins behind the leader's answer to a start-up in plaintext, if that asks for a password or the like.
+    /// Begins after the leader's answer to a plaintext start-up, if that is a challenge.
     pub(super) fn challenged(answer: &[u8]) -> Option<Self> {
         let code = answer.get(5..9)?;
         (answer[0] == b'R' && code != OK).then(|| Self {
@@ -61,11 +62,11 @@ impl Login {
 
     pub(super) fn on_client(&mut self, bytes: &[u8]) {
         self.asked = true;
-        // Before TLS 1.3 it is the start-up, since then it is the end of the client's part of the handshake.
+        // Before TLS 1.3 this is the start-up packet; since then it is the end of the client's part of the handshake.
         self.is_past_handshake |= self.client.longest(bytes) > 0;
     }
 
-    /// Whether the login is over.
+    /// Takes in bytes of the leader. Returns whether the login is over.
     pub(super) fn on_leader(&mut self, bytes: &[u8]) -> bool {
         self.asked = false;
         match self.is_encrypted {
@@ -76,7 +77,8 @@ impl Login {
 }
 
 impl Records {
-    /// The length of the longest record of application data that begins in these bytes, which follow the last ones.
+    /// Takes in the bytes that follow the last ones. Returns the length of the longest record of application data
+    /// among those that begin here.
     fn longest(&mut self, mut bytes: &[u8]) -> usize {
         let mut longest = 0;
         while let Some((first, rest)) = bytes.split_first() {
@@ -107,7 +109,7 @@ mod tests {
     const CLIENT: bool = false;
     const LEADER: bool = true;
 
-    /// Who spoke, and the kinds and lengths of the records.
+    /// One step: the sender, and the kinds and lengths of its records.
     type Message = (bool, Vec<(u8, u16)>);
 
     fn records(kinds_and_lengths: &[(u8, u16)]) -> Vec<u8> {
@@ -120,7 +122,7 @@ mod tests {
         kinds_and_lengths.iter().flat_map(record).collect()
     }
 
-    /// What psql 15 and PostgreSQL 15 said, in records; the last is the greeting.
+    /// Returns the records of psql 15 and PostgreSQL 15; the last is the greeting.
     fn conversations() -> Vec<(&'static str, Vec<Message>)> {
         let hello = || {
             vec![

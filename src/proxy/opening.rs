@@ -1,9 +1,13 @@
-//! A session's opening: the client's first packet goes to the leader, and the leader's first answer to the client, unless it is "not yet".
+//! The opening of a session: passes the client's first packet to the leader, and the leader's first answer to the
+//! client.
 //!
-//! A leader that answers the start-up with 57P03 (starting up, shutting down, in recovery), or breaks before it has answered at all, has done nothing for
-//! this client: the client goes back to waiting, and its first packet is sent again. One of a crowd that was held waits in the same way where the leader has no
-//! connection free (53300). This is the only place that looks into what a client and a server say, and it stops with the first answer. Inside TLS nothing can be
-//! seen: there the look-ahead on Patroni's state has to suffice. A client that was held is followed until its login is over, but only to know when.
+//! A leader that answers the start-up with 57P03 (starting up, shutting down, in recovery), or disconnects before it
+//! answers, has done nothing for this client. The client waits again, and its first packet is sent again. A client
+//! that was held with others does the same if the leader has no connection free (53300).
+//!
+//! This is the only module that reads what clients and servers send, and it stops at the first answer. It sees
+//! nothing inside TLS; for such clients Patroni's state has to tell in time that the leader starts or stops. The
+//! login of a client that was held is followed to its end, but only for the time at which it ends.
 
 use std::io::{self, ErrorKind};
 use std::pin::pin;
@@ -17,96 +21,98 @@ use super::hold::DialPermit;
 use super::login::Login;
 
 /// PostgreSQL's own MAX_STARTUP_PACKET_LENGTH.
-const LONGEST: usize = 10_000;
-/// An ErrorResponse that is longer is passed on unread.
-const LONGEST_ERROR: usize = 8192;
-/// A client that has begun and does not go on: after this it no longer keeps others from dialling.
+const MAX_PACKET: usize = 10_000;
+/// Longest ErrorResponse that is read; longer ones are passed on unread.
+const MAX_ERROR: usize = 8192;
+/// Time after which a client that does not send the rest of its packet loses its dial permit to the next one.
 const CLIENT_TIMEOUT: Duration = Duration::from_millis(250);
-/// The same in a login, where TLS and SCRAM cost a client's machine something, too: one that has many clients needs a moment for each.
+/// Time that a client has for each step of a login. TLS and SCRAM cost its machine CPU time, and a machine with many
+/// clients needs a moment for each.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(1);
-/// A leader that is asked and does not answer: it is hung, or authentication is slow. Long enough that a busy leader is not asked by everybody at once. It bounds the
-/// rest of a login as a whole, too.
+/// Time after which a leader that does not answer no longer keeps the dial permit: it hangs, or authentication is
+/// slow. It is long enough that clients do not all ask a busy leader at once. It also bounds the rest of a login as a
+/// whole.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A request for encryption, declined.
 pub(super) const NO: u8 = b'N';
 /// A request for TLS, accepted.
 const YES: u8 = b'S';
-/// cannot_connect_now.
+/// SQLSTATE cannot_connect_now.
 const CANNOT_CONNECT_NOW: &[u8] = b"57P03";
-/// too_many_connections.
+/// SQLSTATE too_many_connections.
 const TOO_MANY_CONNECTIONS: &[u8] = b"53300";
 
-// Request codes and versions (PostgreSQL's pqcomm.h): the major number stands in the upper half.
+// Request codes and versions (PostgreSQL's pqcomm.h): the major number is in the upper half.
 const CANCEL_REQUEST: u32 = 1234 << 16 | 5678;
 pub(crate) const SSL_REQUEST: u32 = 1234 << 16 | 5679;
 const GSSENC_REQUEST: u32 = 1234 << 16 | 5680;
 
-/// What a client may send before a session.
+/// The packets that a client may send before a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Packet {
-    /// A session, encrypted or not.
+    /// A start-up packet.
     Session,
     /// SSLRequest or GSSENCRequest: encryption first.
     Encryption,
-    /// CancelRequest: it never reads an answer.
+    /// CancelRequest: its sender never reads an answer.
     Cancel,
 }
 
-/// What bytes from a client amount to so far.
+/// The meaning of the bytes received from a client so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Parsed {
-    /// A packet of this length may still become whole.
+    /// The beginning of a packet.
     Incomplete,
-    /// A whole packet, of this length.
+    /// A packet of this length, perhaps with more bytes after it.
     Complete(Packet, usize),
-    /// None of PostgreSQL's.
+    /// No packet of PostgreSQL's protocol.
     NotPostgres,
 }
 
-/// What a client wants.
+/// The purpose of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// A session, or something that only the leader can make sense of.
+    /// A session, or something that only the leader can interpret.
     Session,
-    /// To cancel another session's query.
+    /// The cancellation of another session's query.
     Cancel,
 }
 
-/// The leader did not take the client, which knows nothing of it.
+/// Reasons why the leader did not take the client, which has received nothing.
 #[derive(Debug, Error)]
 pub(super) enum OpeningError {
-    /// It said so itself.
+    /// The leader said so (57P03).
     #[error("it answered: {0}")]
     CannotConnectNow(String),
-    /// It has no connection free.
+    /// The leader has no connection free (53300).
     #[error("it has no connection free: {0}")]
     TooManyConnections(String),
-    /// It closed or reset the connection before it answered.
+    /// The leader closed or reset the connection before it answered.
     #[error("it broke the connection before it answered: {0}")]
     Disconnected(#[source] io::Error),
 }
 
-/// How far an opening has come. It survives a leader that says "not yet".
+/// The state of an opening, which outlives leaders that do not take the client.
 #[derive(Debug, Default)]
 pub(super) struct Opening {
     received: Vec<u8>,
     answered: bool,
     transferred: Transferred,
-    /// What is left of the login, where the leader's first answer does not end it.
+    /// The rest of the login, if the leader's first answer does not end it.
     login: Option<Login>,
-    /// The client had to wait, so it is one of many that are let go together.
+    /// The client had to wait, so it is one of many that are released together.
     pub(super) waited: bool,
-    /// A leader without a free connection is asked again, instead of passing its error on.
+    /// A leader without a free connection is asked again, instead of its error being passed on.
     pub(super) insists: bool,
 }
 
-/// What the first bytes from a client are.
+/// Parses the first bytes from a client.
 pub(super) fn parse(bytes: &[u8]) -> Parsed {
     let number = |at: usize| {
         let four = bytes.get(at..at + 4)?;
         Some(u32::from_be_bytes(four.try_into().ok()?))
     };
-    // The longest packet's length has two zero bytes in front: what begins otherwise need not be waited for.
+    // The length of the longest packet begins with two zero bytes: anything else need not be waited for.
     if bytes.iter().take(2).any(|byte| *byte != 0) {
         return Parsed::NotPostgres;
     }
@@ -114,14 +120,14 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
         return Parsed::Incomplete;
     };
     let length = length as usize;
-    if !(8..=LONGEST).contains(&length) {
+    if !(8..=MAX_PACKET).contains(&length) {
         return Parsed::NotPostgres;
     }
     let packet = match number(4) {
         None => return Parsed::Incomplete,
         Some(CANCEL_REQUEST) => Packet::Cancel,
         Some(SSL_REQUEST | GSSENC_REQUEST) if length == 8 => Packet::Encryption,
-        // Protocol 3, any minor; 2 has not been spoken since PostgreSQL 14.
+        // Protocol 3, any minor version; PostgreSQL has not spoken version 2 since release 14.
         Some(version) if version >> 16 == 3 => Packet::Session,
         Some(_) => return Parsed::NotPostgres,
     };
@@ -132,12 +138,13 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
 }
 
 impl Opening {
-    /// Whether the client has got nothing that binds it to one leader.
+    /// Returns whether the client has received nothing that binds it to one leader.
     pub(super) fn can_start_over(&self) -> bool {
         !self.answered
     }
 
-    /// Reads the client's first packet; `None` if the client closes before it is whole. Cancel-safe: what was read is kept.
+    /// Reads the client's first packet; `None` if the client closes before it is whole. Cancel-safe: received bytes
+    /// are kept.
     pub(super) async fn first(&mut self, client: &Socket) -> Option<Purpose> {
         loop {
             match parse(&self.received) {
@@ -155,25 +162,26 @@ impl Opening {
         }
     }
 
-    /// What was read from the client and not yet taken by a leader.
+    /// Returns the bytes received from the client that no leader has taken.
     pub(super) fn received(&self) -> &[u8] {
         &self.received
     }
 
-    /// The same, to be kept.
+    /// Returns the same, owned.
     pub(super) fn into_received(self) -> Vec<u8> {
         self.received
     }
 
-    /// Bytes delivered to the leader that took the client, and to the client.
+    /// Returns the bytes delivered to the leader that took the client, and to the client.
     pub(super) fn transferred(&self) -> Transferred {
         self.transferred
     }
 
-    /// Passes the opening between both until the leader has answered, or until it is clear that there is nothing to look at; all the rest is for the relay.
+    /// Passes the opening between both sides until the leader has answered, or until there is nothing to interpret;
+    /// the relay passes on the rest.
     ///
-    /// Cancel-safe as long as [`can_start_over`](Self::can_start_over): what was read from the client is kept, and the leader's connection is to be dropped.
-    /// `permit` is dropped, for the next client, when this one or the leader takes too long.
+    /// Cancel-safe as long as [`can_start_over`](Self::can_start_over): received bytes are kept, and the leader's
+    /// connection is to be dropped. Drops `permit`, for the next client, if this client or the leader takes too long.
     pub(super) async fn exchange(
         &mut self,
         client: &Socket,
@@ -190,7 +198,7 @@ impl Opening {
             self.transferred.to_leader += self.received.len() as u64;
             let sent = std::mem::take(&mut self.received);
             if packet == Some(Packet::Encryption) && answer == [NO] {
-                // Declined: the client begins anew in plaintext, with any leader.
+                // Declined: the client begins again in plaintext, with any leader.
                 self.pass_on(&answer, client).await;
                 continue;
             }
@@ -206,9 +214,10 @@ impl Opening {
         }
     }
 
-    /// Passes the rest of a login on, with the client's permit still taken: behind the first answer the leader has forked, and the costly part is yet to come. It ends with the
-    /// leader's greeting, or when a side stops or takes too long: then it is for the relay, as all the rest. Where the client did not have to wait, there is no crowd,
-    /// and nothing to do. Not cancel-safe: nobody knows what was passed on.
+    /// Passes the rest of a login on, with the client's permit still taken: after its first answer the leader has
+    /// forked, and the costly part is yet to come. Ends with the leader's greeting, or when a side stops or takes too
+    /// long; the relay passes on the rest. Returns at once for a client that did not have to wait. Not cancel-safe:
+    /// bytes may have been passed on.
     pub(super) async fn log_in(&mut self, client: &Socket, leader: &Socket) {
         let Some(mut login) = self.login.take().filter(|_| self.waited) else {
             return;
@@ -245,7 +254,8 @@ impl Opening {
         }
     }
 
-    /// Reads from the client until its packet is whole. `None` where there is none: what was read is to be passed on as it is.
+    /// Reads from the client until its packet is whole. `None` if there is no packet: the received bytes are to be
+    /// passed on as they are.
     async fn read_packet(
         &mut self,
         client: &Socket,
@@ -255,7 +265,7 @@ impl Opening {
         let mut timeout = pin!(sleep(CLIENT_TIMEOUT));
         loop {
             match parse(&self.received) {
-                // What follows the packet may already be work: it must not be sent twice.
+                // The bytes after the packet may already be work, which must not be sent twice.
                 Parsed::Complete(_, length) if self.received.len() > length => return Ok(None),
                 Parsed::Complete(packet, _) => return Ok(Some(packet)),
                 Parsed::NotPostgres => return Ok(None),
@@ -265,14 +275,14 @@ impl Opening {
                 biased;
                 read = client.receive() => match read {
                     Ok(bytes) if !bytes.is_empty() => self.received.extend(bytes),
-                    // It left, or was lost: the relay will see it, too.
+                    // The client left or was lost, which the relay will notice, too.
                     _ => return Ok(None),
                 },
-                // A leader that speaks first has something to say, or is gone.
+                // The leader spoke first: it has something to say, or is gone.
                 first = leader.receive() => {
                     let first = first.map_err(OpeningError::Disconnected)?;
                     let answer = match first.is_empty() {
-                        // It got tired of a client that says nothing (authentication_timeout): an end like any other.
+                        // It waited for too long for the client (authentication_timeout): an end like any other.
                         true => first,
                         false => complete(first, leader, false).await?,
                     };
@@ -285,7 +295,7 @@ impl Opening {
         }
     }
 
-    /// To the client; one that is gone is the relay's business.
+    /// Sends this to the client. If the client is gone, the relay will notice.
     async fn pass_on(&mut self, answer: &[u8], client: &Socket) {
         if client.send(answer).await.is_ok() {
             self.transferred.to_client += answer.len() as u64;
@@ -293,7 +303,8 @@ impl Opening {
     }
 }
 
-/// Waits for the leader's first answer; empty if the client leaves first: whatever it leaves behind, the relay passes on.
+/// Waits for the leader's first answer; empty if the client leaves first. The relay passes on the bytes that it
+/// leaves behind.
 async fn ask(
     client: &Socket,
     leader: &Socket,
@@ -312,7 +323,7 @@ async fn ask(
     }
 }
 
-/// The leader's first answer, or that there is none yet.
+/// Reads the leader's first answer, or the error that stands for none.
 async fn answer(leader: &Socket, insists: bool) -> Result<Vec<u8>, OpeningError> {
     let first = leader.receive().await.map_err(OpeningError::Disconnected)?;
     if first.is_empty() {
@@ -321,12 +332,12 @@ async fn answer(leader: &Socket, insists: bool) -> Result<Vec<u8>, OpeningError>
     complete(first, leader, insists).await
 }
 
-/// The answer that begins like this: an error is read to its end.
+/// Reads the rest of an answer that begins like this: an error is read to its end.
 async fn complete(mut answer: Vec<u8>, leader: &Socket, insists: bool) -> Result<Vec<u8>, OpeningError> {
     loop {
         match error_message(&answer) {
             None => return Ok(answer),
-            Some(None) if answer.len() < LONGEST_ERROR => {
+            Some(None) if answer.len() < MAX_ERROR => {
                 match leader.receive().await.map_err(OpeningError::Disconnected)? {
                     more if more.is_empty() => return Ok(answer),
                     more => answer.extend(more),
@@ -349,7 +360,8 @@ async fn complete(mut answer: Vec<u8>, leader: &Socket, insists: bool) -> Result
     }
 }
 
-/// The fields of an ErrorResponse, once they are all there; `None` where it is none (PostgreSQL's manual, "Message Formats").
+/// Returns the fields of an ErrorResponse, once they are complete; `None` if it is another message (PostgreSQL's
+/// manual, "Message Formats").
 fn error_message(answer: &[u8]) -> Option<Option<&[u8]>> {
     if answer.first() != Some(&b'E') {
         return None;
@@ -358,7 +370,7 @@ fn error_message(answer: &[u8]) -> Option<Option<&[u8]>> {
         return Some(None);
     };
     let length = u32::from_be_bytes(length.try_into().ok()?) as usize;
-    if !(4..=LONGEST_ERROR).contains(&length) {
+    if !(4..=MAX_ERROR).contains(&length) {
         return None;
     }
     Some(answer.get(5..=length))

@@ -1,7 +1,9 @@
-//! Clients that were accepted and have not sent their first packet: they take no session_permit below `--max-sessions`, no dial and no backend of the leader.
+//! Clients that were accepted and have not sent their first packet. They have a connection, but no session permit
+//! below `--max-sessions`, no dial and no backend of the leader.
 //!
-//! PostgreSQL's clients speak first, and at once. Health checks by TCP connect, port scans and attackers do not: they are given as long as PostgreSQL itself would
-//! give them, but when connections run out, the client that has been pending for longest is closed in favour of the newcomer.
+//! PostgreSQL's clients send their first packet at once. Health checks by TCP connect, port scans and attackers do
+//! not. They have as much time as PostgreSQL itself gives, but when connections run out, the client that has been
+//! pending for longest is closed for the next one.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,18 +17,18 @@ use tracing::debug;
 use super::Shared;
 use super::forward::{Executor, Socket};
 use super::opening::{Opening, Purpose};
-use super::refuse::{SqlState, refuse, tell_at_once};
+use super::refuse::{SqlState, refuse, send_error};
 use super::session::{Admission, Forwarded, Session};
 use crate::ending::Ending;
 use crate::metrics::Metrics;
 
-/// Connections beyond `--max-sessions`, so that there is always room for clients whose first packet is yet to come: a CancelRequest, or one that is to be told that
-/// pgnorth is full.
+/// Connections beyond `--max-sessions`, for clients whose first packet is yet to come: it may be a CancelRequest, or
+/// of a client that is to be refused because pgnorth is full.
 pub(super) const RESERVE: usize = 256;
-/// What a pending client has left once accepting has stopped: a first packet that is on its way arrives by then.
+/// Time that a pending client has left once accepting has stopped: a first packet that is on its way arrives by then.
 const AT_SHUTDOWN: Duration = Duration::from_secs(1);
 
-/// How many connections clients may have open, and which of them are pending.
+/// The number of connections that clients may still open, and the pending ones.
 #[derive(Debug)]
 pub(super) struct Connections {
     inner: Mutex<Inner>,
@@ -34,7 +36,7 @@ pub(super) struct Connections {
 
 #[derive(Debug)]
 struct Inner {
-    /// Below zero while clients that were told to go have not gone yet.
+    /// Below zero while clients that were closed have not gone yet.
     free: isize,
     next: u64,
     /// By arrival; dropping the sender closes the client.
@@ -48,7 +50,7 @@ pub(super) struct ConnectionPermit {
     connections: Arc<Connections>,
 }
 
-/// An entry in the inner, struck out when the client is no longer pending.
+/// A pending client; removed from the map when it is dropped.
 struct PendingEntry<'permit> {
     permit: &'permit ConnectionPermit,
     metrics: &'permit Metrics,
@@ -65,7 +67,8 @@ impl Connections {
         })
     }
 
-    /// A slot for one more connection. Where none is free, the client that has been pending for longest loses its own; `None` if nobody is pending.
+    /// Returns a permit for one more connection. If none is free, the client that has been pending for longest is
+    /// closed; `None` if no client is pending.
     pub(super) fn open(self: &Arc<Self>) -> Option<ConnectionPermit> {
         let mut inner = self.lock();
         if inner.free <= 0 {
@@ -80,13 +83,13 @@ impl Connections {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Nothing in here can panic half-way.
+        // No code under the lock can panic half-way.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl ConnectionPermit {
-    /// Completes when this client, pending from the first poll on, has to go. Cancel-safe.
+    /// Completes when this client, which is pending from the first poll on, is to be closed for another. Cancel-safe.
     async fn evicted(&self, metrics: &Metrics) {
         let (sender, evicted) = oneshot::channel();
         self.connections.lock().pending.insert(self.number, sender);
@@ -118,7 +121,7 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    /// Reads the first packet, and does what it asks for: a session, which may become a pair, or a cancellation.
+    /// Reads the first packet, and does what it asks for: a session or a cancellation.
     pub(super) async fn run(self, admission: Admission) {
         let mut opening = Opening::default();
         let ending = match self.first_packet(&mut opening, &admission.connection).await {
@@ -137,10 +140,10 @@ impl Pending {
             },
             Err(ending) => ending,
         };
-        // Counted before the client is told, as everything else about it: whoever reads an error finds it in the metrics.
+        // Counted before the client is told, so that a client that reads the error finds it in the metrics.
         self.shared.context.metrics.ended(ending);
         debug!(peer = %self.peer, %ending, "connection ended without a session");
-        self.say_why(ending, opening).await;
+        self.explain(ending, opening).await;
     }
 
     async fn first_packet(&self, opening: &mut Opening, connection: &ConnectionPermit) -> Result<Purpose, Ending> {
@@ -171,13 +174,13 @@ impl Pending {
         }
     }
 
-    async fn say_why(self, ending: Ending, opening: Opening) {
+    async fn explain(self, ending: Ending, opening: Opening) {
         let settings = &self.shared.context.settings;
         match ending {
             Ending::Full => {
                 self.shared.warn_full();
                 let max_sessions = settings.max_sessions;
-                let text = format!("pgnorth has {max_sessions} sessions open, as many as it may (--max-sessions)");
+                let text = format!("pgnorth is full: all {max_sessions} sessions that --max-sessions allows are open");
                 let tls = &self.shared.context.refusal_tls;
                 refuse(
                     self.client,
@@ -191,12 +194,13 @@ impl Pending {
             Ending::StartupExpired => {
                 let startup = humantime::format_duration(settings.startup);
                 let text = format!(
-                    "pgnorth got no whole start-up packet from this client, which has {startup} for it, and less when connections run out"
+                    "pgnorth received no complete start-up packet within {startup} (less if it runs out of \
+                     connections)"
                 );
-                tell_at_once(&self.client, SqlState::ProtocolViolation, &text).await;
+                send_error(&self.client, SqlState::ProtocolViolation, &text).await;
             }
             Ending::Shutdown => {
-                tell_at_once(&self.client, SqlState::CannotConnectNow, "pgnorth is shutting down").await;
+                send_error(&self.client, SqlState::CannotConnectNow, "pgnorth is shutting down").await;
             }
             _ => {}
         }

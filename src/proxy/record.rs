@@ -1,4 +1,4 @@
-//! What is written down about one session: the gauges while it lives, one counter and one log line when it ends.
+//! The record of one session: gauges while it lives, a counter and a log line when it ends.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +16,8 @@ use crate::metrics::SessionState;
 #[derive(Debug)]
 struct Reached {
     leader: Arc<Leader>,
-    /// pgnorth's own address towards it, under which PostgreSQL shows the session; none where nobody will read it.
+    /// pgnorth's own address towards the leader, under which PostgreSQL shows the session; `None` unless it will be
+    /// logged.
     leader_side: Option<SocketAddr>,
     at: Instant,
 }
@@ -33,7 +34,7 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// Of a session that begins now, with its client held.
+    /// Opens the record of a session that begins now, with its client held.
     pub(super) fn open(context: Arc<Context>, peer: SocketAddr) -> Self {
         context.metrics.sessions(SessionState::Held).inc();
         Self {
@@ -62,9 +63,9 @@ impl Record {
         self.enter(SessionState::Dialling);
     }
 
-    /// The leader was reached through `socket`.
+    /// Records that the leader was reached through `socket`.
     pub(super) fn forwarding(&mut self, leader: &Arc<Leader>, socket: &Socket) {
-        // It costs a system call, so only who will read it pays.
+        // The address costs a system call, so it is only asked for if it is logged.
         let leader_side = tracing::enabled!(tracing::Level::DEBUG)
             .then(|| socket.local_addr().ok())
             .flatten();
@@ -82,7 +83,7 @@ impl Record {
             .session(leader, dialled_at.duration_since(self.begun));
     }
 
-    /// The client was given up before a leader was reached.
+    /// Records that the client was given up before a leader was reached.
     pub(super) fn gave_up(&self) {
         self.observe_hold(Instant::now());
     }

@@ -1,8 +1,9 @@
-//! The polite refusal: a PostgreSQL error with the reason in words, instead of a reset.
+//! Refusals: a PostgreSQL error with the reason in words, instead of a reset.
 //!
-//! It reads what comes before a session, and answers the startup packet with the error. A client that asks for TLS, or begins with it, gets TLS, so that its error arrives
-//! inside: nothing else does. libpq shows no text from before TLS (CVE-2024-10977), and where TLS is declined, sslmode=require says "server does not support SSL" and
-//! sslmode=prefer sends user and database in clear. docs/reference/drivers.md has the table.
+//! Reads the packets before a session, and answers the startup packet with the error. A client that asks for TLS, or
+//! begins with it, gets TLS, because its driver shows an error only inside TLS. libpq shows no text from before TLS
+//! (CVE-2024-10977). If TLS is declined, sslmode=require says "server does not support SSL", and sslmode=prefer sends
+//! user and database in clear. The table is in docs/reference/drivers.md.
 
 mod certificate;
 mod tls;
@@ -17,18 +18,18 @@ use super::opening::{NO, Packet, Parsed, SSL_REQUEST, parse};
 use tls::Encrypted;
 pub use tls::RefusalTls;
 
-/// All that a refusal may take, from the first byte to the close: three round trips with TLS.
+/// Time that a refusal may take, from the first byte to the close: three round trips with TLS.
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// A client may ask for GSSAPI, then for TLS, and then begins its session.
-const MOST_PACKETS: usize = 3;
-/// How much is read and thrown away while the client takes its error.
-const LEFTOVERS: usize = 64 * 1024;
-/// TLS, granted.
+/// Packets that are read: a client may ask for GSSAPI, then for TLS, and then begin its session.
+const MAX_PACKETS: usize = 3;
+/// Bytes that are read and dropped while the client takes its error.
+const MAX_DISCARDED: usize = 64 * 1024;
+/// A request for TLS, accepted.
 const YES: u8 = b'S';
-/// The first byte of a TLS handshake: PostgreSQL 17's sslnegotiation=direct begins with it.
+/// First byte of a TLS handshake: PostgreSQL 17's sslnegotiation=direct begins with it.
 const TLS_HANDSHAKE: u8 = 0x16;
 
-/// What PostgreSQL calls the error.
+/// PostgreSQL's code of the error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SqlState {
     /// cannot_connect_now: drivers with several hosts go on to the next, and pools try again.
@@ -49,38 +50,40 @@ impl SqlState {
     }
 }
 
-/// A client that is refused, and what carries its bytes.
+/// The connection of a client that is refused, in plaintext or inside TLS.
 enum Channel<'a> {
     Plain(&'a Socket),
     Encrypted(Encrypted<'a>),
 }
 
-/// What a client that is refused wants.
+/// A request of a client that is refused.
 enum Request {
     /// A session, which ends with the error.
     Session,
     /// TLS by SSLRequest.
     Tls,
-    /// TLS at once, without asking.
+    /// TLS at once, without a request.
     DirectTls,
     /// Encryption by GSSAPI.
     Gssapi,
 }
 
-/// Tells the client why, if it speaks PostgreSQL, and closes; `received` is what was read from it before. Takes at most [`TIMEOUT`].
+/// Tells the client the reason, if it speaks PostgreSQL, and closes. `received` holds the bytes read from it before.
+/// Takes at most [`TIMEOUT`].
 pub(super) async fn refuse(client: Socket, received: Vec<u8>, tls: &RefusalTls, state: SqlState, text: &str) {
-    // Whether it got through in time or not, the connection is closed.
+    // The connection is closed in either case.
     let _in_time = timeout(TIMEOUT, tell(&client, received, tls, state, text)).await;
 }
 
-/// Tells a client why that has sent no whole packet; it is closed next, without a wait for its own close.
-pub(super) async fn tell_at_once(client: &Socket, state: SqlState, text: &str) {
+/// Tells the reason to a client that has sent no whole packet; it is to be closed next, without a wait for its own
+/// close.
+pub(super) async fn send_error(client: &Socket, state: SqlState, text: &str) {
     let _in_time = timeout(TIMEOUT, client.send(&error_response(state, text))).await;
 }
 
 async fn tell(client: &Socket, mut received: Vec<u8>, tls: &RefusalTls, state: SqlState, text: &str) -> io::Result<()> {
     let mut channel = Channel::Plain(client);
-    for _ in 0..MOST_PACKETS {
+    for _ in 0..MAX_PACKETS {
         match (next_request(&mut channel, &mut received).await?, &channel) {
             (Some(Request::Session), _) => {
                 channel.send_last(&error_response(state, text)).await?;
@@ -94,7 +97,7 @@ async fn tell(client: &Socket, mut received: Vec<u8>, tls: &RefusalTls, state: S
             (Some(Request::DirectTls), Channel::Plain(_)) => {
                 channel = Channel::Encrypted(tls.accept(client, &std::mem::take(&mut received)).await?);
             }
-            // Neither PostgreSQL's, nor is there TLS inside TLS.
+            // Not PostgreSQL's protocol, or TLS inside TLS.
             _ => break,
         }
     }
@@ -119,9 +122,9 @@ impl Channel<'_> {
 
 async fn wait_for_close(client: &Socket) -> io::Result<()> {
     client.shut_write();
-    // Closing with bytes unread would send a reset, which can overtake the error: the client closes first.
+    // Closing with unread bytes would send a reset, which can overtake the error: the client closes first.
     let mut rest = 0;
-    while rest < LEFTOVERS {
+    while rest < MAX_DISCARDED {
         match client.receive().await?.len() {
             0 => break,
             read => rest += read,
@@ -130,7 +133,8 @@ async fn wait_for_close(client: &Socket) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes one packet off what was received, and reads on until it is whole; `None` when there is none to answer. Of direct TLS nothing is taken off.
+/// Takes one packet off `bytes`, and reads on until it is whole; `None` if there is none to answer. Takes nothing off
+/// for direct TLS.
 async fn next_request(client: &mut Channel<'_>, bytes: &mut Vec<u8>) -> io::Result<Option<Request>> {
     loop {
         if bytes.first() == Some(&TLS_HANDSHAKE) {
@@ -158,7 +162,8 @@ async fn next_request(client: &mut Channel<'_>, bytes: &mut Vec<u8>) -> io::Resu
     }
 }
 
-/// ErrorResponse of protocol 3 (PostgreSQL's manual, "Message Formats" and "Error and Notice Message Fields").
+/// Builds an ErrorResponse of protocol 3 (PostgreSQL's manual, "Message Formats" and "Error and Notice Message
+/// Fields").
 fn error_response(state: SqlState, text: &str) -> Vec<u8> {
     let mut fields = Vec::new();
     for (field, value) in [(b'S', "FATAL"), (b'V', "FATAL"), (b'C', state.code()), (b'M', text)] {

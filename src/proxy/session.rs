@@ -1,4 +1,5 @@
-//! One session from its client's first packet to its [`Ending`]: the client waits for a leader, the leader is dialled, bytes go both ways, both sockets are closed.
+//! One session from its client's first packet to its [`Ending`]: it waits for a leader, dials it, has the bytes
+//! forwarded, and closes both sockets.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,24 +25,25 @@ use crate::ending::Ending;
 use crate::leader::{Leader, LeaderFailure};
 use crate::slot::Target;
 
-/// Between two dials of a leader that cannot be reached, unless discovery publishes something first; it doubles up to the longest.
+/// First pause between two dials of a leader that cannot be reached, and the longest: it doubles each time. It ends
+/// when discovery publishes something.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// How long a client waits until it is told why it is refused, while so many others are: most take milliseconds.
-const REFUSAL_QUEUE: Duration = Duration::from_secs(10);
+/// Time that a client waits for its refusal while many others are being refused: most take milliseconds.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(10);
 
-const REFUSED: &str = "a client was refused, after it had waited for a leader";
+const REFUSED: &str = "refused a client: no leader took it within --hold";
 
-const QUEUED: &str =
-    "a client was refused, after it had waited in the queue for its permit: the leader takes clients too slowly";
+const QUEUED: &str = "refused a client: it waited too long in the queue, because the leader accepts clients too slowly";
 const NO_CONNECTION: &str = "the leader has no connection free";
 
-/// How often a leader may break a client's connection before it has answered. A failover does it once, and then the leader cannot be reached any more or says what is
-/// the matter. Where it does so again, it may well be that this client's first packet kills its backend, and PostgreSQL then ends every other session, too.
-const BREAKS: u32 = 2;
+/// Connections of a client that a leader may break before it has answered. A failover does it once; afterwards the
+/// leader cannot be reached, or says why it takes no clients. If it happens again, this client's first packet may be
+/// what kills its backend, and PostgreSQL then ends every other session, too.
+const MAX_BREAKS: u32 = 2;
 
-/// A client whose first packet is here and wants a session, admitted below --max-sessions.
+/// A client whose first packet asks for a session, admitted below --max-sessions.
 pub(super) struct Session {
     pub(super) client: Socket,
     pub(super) peer: SocketAddr,
@@ -56,8 +58,8 @@ struct Reached {
     share: Share,
 }
 
-/// A session whose bytes a worker moves: all that is left of it meanwhile. The fields are dropped in this order: whoever waits for the last target or
-/// token reads the counters then.
+/// The state of a session while it is forwarded. The fields are dropped in this order: observers that wait for the
+/// last target or token read the counters then.
 #[derive(Debug)]
 pub(super) struct Forwarded {
     record: Record,
@@ -70,16 +72,16 @@ pub(super) struct Forwarded {
     _tracked: TaskTrackerToken,
 }
 
-/// What an accepted client occupies as long as it is connected.
+/// The permits of a connected client.
 #[derive(Debug)]
 pub(super) struct Admission {
-    /// One of the connections.
+    /// Its permit among all connections.
     pub(super) connection: ConnectionPermit,
-    /// One of its worker's.
+    /// Its entry in the count of its worker's sessions.
     pub(super) _count: SessionCount,
 }
 
-/// Why a leader did not take the client. Its text ends a sentence that begins with the leader's name.
+/// Reasons why a leader did not take the client. The text ends a sentence that begins with the leader's name.
 #[derive(Debug, Error)]
 enum Failure {
     #[error("could not be reached: {0}")]
@@ -88,36 +90,36 @@ enum Failure {
     Opening(#[from] OpeningError),
 }
 
-/// What a client has tried so far.
+/// The attempts of a client so far.
 #[derive(Default)]
 struct Attempts {
     last_failure: Option<String>,
     pause: Option<Duration>,
-    /// The leader that broke the connection last, and how often it has.
+    /// The leader that last broke the connection, and how often it did.
     broke: Option<(Leader, u32)>,
     retry: Option<hold::RetryPermit>,
-    /// Until when a leader without a free connection is asked again.
+    /// Time until which a leader without a free connection is asked again.
     crowd_until: Option<Instant>,
     crowd_is_over: bool,
 }
 
-/// A client that reaches no leader, and what it is to be told.
+/// A client that reaches no leader, and the reason.
 struct NoLeader {
     ending: Ending,
     last_failure: Option<String>,
 }
 
-/// How a socket is closed.
+/// The way in which a socket is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Close {
-    /// What was sent is delivered, then the peer reads an end.
+    /// Sent bytes are delivered, then the peer reads an end.
     Fin,
     /// At once; the peer gets an error.
     Reset,
 }
 
 impl Session {
-    /// The session until its client has a leader, which makes it a pair, or has none to hope for.
+    /// Runs the session until its client has a leader, and hands both over to be forwarded; or refuses the client.
     pub(super) async fn run(self, mut opening: Opening, admission: Admission, session_permit: OwnedSemaphorePermit) {
         let context = &self.shared.context;
         let mut record = Record::open(context.clone(), self.peer);
@@ -132,14 +134,15 @@ impl Session {
             Err(no_leader) => {
                 record.gave_up();
                 let ending = no_leader.ending;
-                // Before the client is told: who reads the error finds its ending in the metrics.
+                // Recorded before the client is told, so that a client that reads the error finds its ending in the
+                // metrics.
                 record.end(ending, opening.transferred());
                 self.refuse(no_leader, opening.into_received()).await;
             }
         }
     }
 
-    /// From now on the worker moves its bytes; closing and recording is [`Forwarded`]'s business.
+    /// Hands the session over to the worker; [`Forwarded`] closes and records it.
     fn forward(
         self,
         reached: Reached,
@@ -168,7 +171,8 @@ impl Session {
         executor.forward(client, reached.leader, forwarded);
     }
 
-    /// Waits for a leader, dials it and opens the session there, until one takes the client or the hold deadline passes. Cancel-safe.
+    /// Waits for a leader, dials it and opens the session there, until one takes the client or the hold deadline
+    /// passes. Cancel-safe.
     async fn reach(&self, opening: &mut Opening, record: &mut Record) -> Result<Reached, NoLeader> {
         let context = &self.shared.context;
         let (slot, queue) = (&context.slot, &self.shared.queue);
@@ -190,7 +194,8 @@ impl Session {
             let tried = tokio::select! {
                 biased;
                 () = target.ended() => None,
-                // An announced switchover: who has no answer yet waits rather than be cut off in the middle of logging in.
+                // An announced switchover: a client without an answer waits, rather than be cut off in the middle of
+                // its login.
                 () = slot.held() => None,
                 tried = self.dial_and_open(&target.leader, opening, &mut permit) => Some(tried),
             };
@@ -199,7 +204,7 @@ impl Session {
                     if permit.is_some() {
                         tokio::select! {
                             biased;
-                            // The pair is asked for it next.
+                            // The worker asks the owner for it next.
                             () = target.ended() => {}
                             () = opening.log_in(&self.client, &leader) => {}
                         }
@@ -207,22 +212,22 @@ impl Session {
                     record.forwarding(&target.leader, &leader);
                     return Ok(Reached { leader, target, share });
                 }
-                // The leader's time ended in the middle of its answer: there is no way back for the client.
+                // The leader's epoch ended in the middle of its answer: the client cannot start over.
                 None if !opening.can_start_over() => {
                     return Err(attempts.give_up(target.ending().unwrap_or(Ending::LeaderChanged)));
                 }
-                // It was in vain, and nobody's fault: on to the next leader.
+                // The attempt failed through no fault of the leader: the client goes on to the next one.
                 None => record.held(),
                 Some(Err(failure)) => {
                     record.held();
-                    self.tell(&target.leader, &failure);
+                    self.log_failure(&target.leader, &failure);
                     attempts.last_failure = Some(self.failed(&target.leader, &failure));
                     let paused = match failure {
                         Failure::Opening(OpeningError::TooManyConnections(_)) => {
                             permit = None;
                             attempts.pause_in_crowd(self, record.begun, deadline).await
                         }
-                        failure if attempts.is_one_break_too_many(&target.leader, &failure) => Err(Ending::LeaderLost),
+                        failure if attempts.breaks_too_often(&target.leader, &failure) => Err(Ending::LeaderLost),
                         _ => {
                             let pause = attempts.next_pause();
                             hold::pause(&self.client, slot, queue, &snapshot, record.begun, pause, deadline).await
@@ -236,7 +241,8 @@ impl Session {
         }
     }
 
-    /// One try. The permit goes to the next client once the leader has answered, or when that takes too long.
+    /// Makes one attempt. The permit goes to the next client once the leader has answered, or when that takes too
+    /// long.
     async fn dial_and_open(
         &self,
         leader: &Leader,
@@ -250,27 +256,30 @@ impl Session {
         Ok((socket, share))
     }
 
-    /// A leader that cannot be reached is told of; that one which starts or stops says "not yet" is no fault.
-    fn tell(&self, leader: &Leader, failure: &Failure) {
+    /// Logs the failure. A leader that cannot be reached is a warning; one that starts or stops is no fault.
+    fn log_failure(&self, leader: &Leader, failure: &Failure) {
         let fault = || format!("{leader} cannot be reached");
         let log_limiter = &self.shared.context.log_limiter;
         match failure {
             Failure::Dial(_) if log_limiter.should_log(&fault()) => {
-                warn!(peer = %self.peer, %leader, "the leader {failure}; the client waits, and it is tried again");
+                warn!(peer = %self.peer, %leader, "the leader {failure}; the client waits, and pgnorth tries again");
             }
             Failure::Opening(OpeningError::TooManyConnections(said)) if log_limiter.should_log(NO_CONNECTION) => {
-                let patience = humantime::format_duration(CROWD_TIMEOUT);
-                warn!(peer = %self.peer, %leader, %said, "{NO_CONNECTION}: clients that were held try again for {patience} (53300)");
+                let timeout = humantime::format_duration(CROWD_TIMEOUT);
+                warn!(
+                    peer = %self.peer, %leader, %said,
+                    "{NO_CONNECTION} (53300); clients that were held try again for {timeout}"
+                );
             }
             _ => debug!(peer = %self.peer, %leader, %failure, "the leader did not take the client"),
         }
     }
 
-    /// Tells discovery, where it concerns it; returns what the client may be told.
+    /// Reports the failure to discovery, if it concerns it. Returns the text for the client.
     fn failed(&self, leader: &Leader, failure: &Failure) -> String {
         let is_leaders = match failure {
             Failure::Dial(error) => error.is_leaders(),
-            // A primary that is full is one.
+            // A primary without a free connection is one.
             Failure::Opening(OpeningError::TooManyConnections(_)) => false,
             Failure::Opening(_) => true,
         };
@@ -280,7 +289,7 @@ impl Session {
         format!("{leader} {failure}")
     }
 
-    /// A client that is still there is told why it got no leader.
+    /// Tells a client that is still there why it got no leader.
     async fn refuse(self, no_leader: NoLeader, received: Vec<u8>) {
         let context = &self.shared.context;
         let why = match no_leader.ending {
@@ -303,15 +312,16 @@ impl Session {
                     warn!(peer = %self.peer, queue = %queue, "{QUEUED}");
                 }
                 format!(
-                    "this client was not connected within {queue}: others are before it in the queue, and the primary takes {} at a time{reason}",
+                    "this client was not connected within {queue}: other clients are before it in the queue, and \
+                     pgnorth connects {} at a time{reason}",
                     hold::DIALS
                 )
             }
             Ending::Shutdown => "pgnorth is shutting down".to_owned(),
             _ => return,
         };
-        // Every held client reaches its deadline after the same time: they are told in turn.
-        let Ok(_permit) = timeout(REFUSAL_QUEUE, self.shared.refusals.acquire()).await else {
+        // All held clients reach their deadline after the same time, so they are refused a few at a time.
+        let Ok(_permit) = timeout(REFUSAL_TIMEOUT, self.shared.refusals.acquire()).await else {
             return;
         };
         refuse(
@@ -339,18 +349,20 @@ impl Attempts {
         pause
     }
 
-    /// Counts this failure, if it is a connection that the leader broke before it had answered.
-    fn is_one_break_too_many(&mut self, leader: &Leader, failure: &Failure) -> bool {
+    /// Counts this failure, if the leader broke the connection before it had answered. Returns whether that happened
+    /// too often.
+    fn breaks_too_often(&mut self, leader: &Leader, failure: &Failure) -> bool {
         if !matches!(failure, Failure::Opening(OpeningError::Disconnected(_))) {
             return false;
         }
         let before = self.broke.take().filter(|(last, _)| last == leader);
         let breaks = before.map_or(0, |(_, breaks)| breaks) + 1;
         self.broke = Some((leader.clone(), breaks));
-        breaks >= BREAKS
+        breaks >= MAX_BREAKS
     }
 
-    /// Waits for another try at a leader without a free connection; after the last one, the client gets the leader's error.
+    /// Waits before another attempt at a leader without a free connection. After the last attempt, the client gets
+    /// the leader's error.
     async fn pause_in_crowd(&mut self, session: &Session, since: Instant, deadline: Instant) -> Result<(), Ending> {
         let latest = || (Instant::now() + CROWD_TIMEOUT).min(deadline);
         let until = *self.crowd_until.get_or_insert_with(latest);
@@ -362,7 +374,7 @@ impl Attempts {
 }
 
 impl Shared {
-    /// Connects to the leader, for this client, with buffers of at most `queued` bytes if that is given.
+    /// Connects to the leader for this client; `queued` bounds the buffers, in bytes.
     pub(super) async fn dial(
         &self,
         client: &Socket,
@@ -406,20 +418,22 @@ impl Owner for Forwarded {
 }
 
 impl Forwarded {
-    /// What the finish means for the session: its ending, and how the client's and the leader's sockets are closed.
+    /// Returns the ending of the session, and how the client's and the leader's sockets are closed.
     fn close_plan(&self, pair: &Finished) -> (Ending, Close, Close) {
         match pair.finish {
-            // The old leader's side is reset, so that no backend lingers over an answer. The client reads an end at once, after what was delivered
-            // to it before: a reset would make it lose, say, the confirmation of a commit that the old leader did give. But an end in the middle
-            // of what is still in hand would look whole, so then it is a reset too. (Where the client was still sending, Linux makes it one.)
+            // The old leader's side is reset, so that no backend lingers over an answer. The client reads an end at
+            // once, after the bytes delivered to it before: a reset could destroy, for example, the confirmation of a
+            // commit that the old leader did give. But an end amid undelivered bytes would look whole, so the client
+            // gets a reset then. (If the client is still sending, Linux makes it a reset.)
             Finish::Stopped => {
                 let ending = self.target.ending().unwrap_or(Ending::Shutdown);
                 let client_close = if pair.owes_client { Close::Reset } else { Close::Fin };
                 (ending, client_close, Close::Reset)
             }
             Finish::Closed(side) => (closed_by(side), Close::Fin, Close::Fin),
-            // The session was over when the first side closed: PostgreSQL ends every TLS session with a reset, since it never reads the client's last
-            // record, and a client that closed early resets what comes after. The other side gets the reset that it would have got.
+            // The session was over when the first side closed. PostgreSQL ends every TLS session with a reset,
+            // because it never reads the client's last record; and a client that closed early resets later bytes. The
+            // other side gets the reset that it would have got without pgnorth.
             Finish::Lost(..) if let Some(side) = pair.closed_first => (closed_by(side), Close::Reset, Close::Reset),
             Finish::Lost(Side::Client, _) => (Ending::ClientLost, Close::Reset, Close::Reset),
             Finish::Lost(Side::Leader, _) => (Ending::LeaderLost, Close::Reset, Close::Reset),
@@ -428,13 +442,13 @@ impl Forwarded {
     }
 }
 
-/// Tells discovery what was seen of a leader.
+/// Reports a failure of a leader to discovery.
 fn report_failure(context: &Context, leader: &Leader, what: String) {
     let complaint = LeaderFailure {
         member: leader.member.clone(),
         what,
     };
-    // When the channel is full, discovery has plenty of the same to go by.
+    // If the channel is full, discovery has enough reports of the same.
     let _full_is_fine = context.leader_failures.try_send(complaint);
 }
 

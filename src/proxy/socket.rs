@@ -1,4 +1,4 @@
-//! Every socket option, and why. The only room that knows socket2.
+//! Every socket option, with its reason. The only module that uses socket2.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -9,39 +9,46 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 use tracing::warn;
 
-/// Clients that may wait for accept(2). A whole fleet reconnects within moments of a failover; Linux caps this at net.core.somaxconn (4096 since 5.4).
+/// Clients that may wait for accept(2). A whole fleet reconnects within moments of a failover; Linux caps this at
+/// net.core.somaxconn (4096 since 5.4).
 const BACKLOG: i32 = 4096;
 
-/// Why an address cannot be listened on.
+/// Reasons why an address cannot be listened on.
 #[derive(Debug, Error)]
 pub enum BindError {
-    /// Somebody else listens there.
+    /// Another process listens there.
     #[error(
-        "cannot listen on {0}: another process does already (`ss -ltnp 'sport = :{port}'` shows which); stop it, or choose another port with --listen",
+        "cannot listen on {0}: another process listens there (`ss -ltnp 'sport = :{port}'` shows which); stop it, or \
+         choose another port with --listen",
         port = .0.port()
     )]
     Busy(SocketAddr),
-    /// The port is below 1024, or what net.ipv4.ip_unprivileged_port_start says.
+    /// The port is below 1024, or below net.ipv4.ip_unprivileged_port_start.
     #[error(
-        "cannot listen on {0}: port {port} is privileged; choose one from 1024 up with --listen, or grant CAP_NET_BIND_SERVICE",
+        "cannot listen on {0}: port {port} is privileged; choose one from 1024 up with --listen, or grant \
+         CAP_NET_BIND_SERVICE",
         port = .0.port()
     )]
     Privileged(SocketAddr),
     /// The address belongs to no interface of this host.
-    #[error("cannot listen on {0}: no interface of this host has this address; [::] with --listen means all of them")]
+    #[error(
+        "cannot listen on {0}: no interface of this host has this address; --listen with [::] listens on all interfaces"
+    )]
     NotHere(SocketAddr),
-    /// Anything else.
+    /// Any other error.
     #[error("cannot listen on {0}: {1}")]
     Other(SocketAddr, #[source] io::Error),
 }
 
-/// A listener on `address`, whose clients' hosts may be silent for `user_timeout` (zero: as long as the system has it). `[::]` accepts IPv4 too, and falls back to `0.0.0.0` on a host without IPv6.
+/// Listens on `address`. Hosts of clients may be silent for `user_timeout`; zero leaves that to the system. `[::]`
+/// accepts IPv4 too, and falls back to `0.0.0.0` on a host without IPv6.
 pub(super) fn listen(address: SocketAddr, user_timeout: Duration) -> Result<TcpListener, BindError> {
     let error = match try_listen(address, user_timeout) {
         Ok(listener) => return Ok(listener),
         Err(error) => error,
     };
-    // Busy and privileged ports are so for IPv4 too. What is left, on the address that means "all", is a host with IPv6 switched off.
+    // Busy and privileged ports are so for IPv4 too. Any other error on the wildcard address means a host with IPv6
+    // switched off.
     let decided = matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied);
     if address.ip() == IpAddr::from(Ipv6Addr::UNSPECIFIED) && !decided {
         let fallback = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
@@ -58,12 +65,12 @@ fn try_listen(address: SocketAddr, user_timeout: Duration) -> io::Result<TcpList
         Some(Protocol::TCP),
     )?;
     if address.is_ipv6() {
-        // The host's default (net.ipv6.bindv6only) must not decide whether IPv4 clients get in.
+        // IPv4 clients must get in whatever the host's default (net.ipv6.bindv6only) is.
         socket.set_only_v6(false)?;
     }
-    // Or else a restart would have to wait until the old process' connections have left TIME_WAIT.
+    // Without it, a restart would have to wait until the old process's connections have left TIME_WAIT.
     socket.set_reuse_address(true)?;
-    // Accepted sockets inherit both, which spares six system calls for each.
+    // Accepted sockets inherit both, which saves six system calls for each.
     socket.set_tcp_nodelay(true)?;
     detect_death(&SockRef::from(&socket), user_timeout)?;
     socket.bind(&address.into())?;
@@ -71,10 +78,11 @@ fn try_listen(address: SocketAddr, user_timeout: Duration) -> io::Result<TcpList
     Ok(socket.into())
 }
 
-/// A socket to dial `address` with, from `source` if one is given; not yet connected.
+/// Makes a socket to dial `address` with, from `source` if one is given; not yet connected.
 ///
-/// `queued` bounds what the kernel queues, in bytes: of what the leader sends, by the receive buffer (up to net.core.rmem_max), and of what a client sends, what is
-/// unsent. A client's receive buffer is not bounded: from a distance uploads would be slow, and a PostgreSQL that reads nothing is rare.
+/// `queued` bounds the bytes that the kernel queues: those from the leader by the receive buffer (up to
+/// net.core.rmem_max), and those of a client that are unsent. A client's receive buffer is not bounded: uploads from
+/// a distance would be slow, and a PostgreSQL that reads nothing is rare.
 pub(super) fn dialler(
     address: SocketAddr,
     source: Option<IpAddr>,
@@ -99,10 +107,11 @@ pub(super) fn dialler(
     Ok(socket.into())
 }
 
-/// Makes the kernel notice a peer that vanished without a FIN, with bytes in flight (TCP_USER_TIMEOUT) or idle (keepalive), within `user_timeout`.
+/// Makes the kernel notice a peer that vanished without a FIN, with bytes in flight (TCP_USER_TIMEOUT) or idle
+/// (keepalive), within `user_timeout`.
 ///
-/// Keepalive probes start at half that time and run for the other half. TCP_USER_TIMEOUT overrides the count of probes, which serves while
-/// `forward/stall.rs` has lifted it. Zero leaves everything as the system has it.
+/// Keepalive probes start at half that time and run for the other half. TCP_USER_TIMEOUT overrides the count of
+/// probes, which counts while `forward/relay/stall.rs` has switched it off. Zero leaves everything to the system.
 fn detect_death(socket: &SockRef<'_>, user_timeout: Duration) -> io::Result<()> {
     if user_timeout.is_zero() {
         return Ok(());
@@ -117,19 +126,21 @@ fn detect_death(socket: &SockRef<'_>, user_timeout: Duration) -> io::Result<()> 
     socket.set_tcp_user_timeout(Some(user_timeout))
 }
 
-/// Makes the coming close of `stream` a reset: nothing unsent is delivered, and the peer sees an error rather than an end.
+/// Makes the coming close of `stream` a reset: unsent bytes are dropped, and the peer sees an error rather than an
+/// end.
 pub(super) fn reset_on_close(stream: &impl AsFd) {
-    // It fails only for a socket that is not one.
+    // It fails only for a file that is no socket.
     let _cannot_fail = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
-/// How many bytes may be unsent for the socket to count as writable; 0 for the system's default. What is sent and not yet acknowledged is not bounded by it, so
-/// that distant clients get all that the network gives.
+/// Sets the number of unsent bytes up to which the socket counts as writable; 0 restores the system's default. Bytes
+/// that are sent and not yet acknowledged are not bounded by it, so that distant clients get all that the network
+/// gives.
 pub(super) fn set_notsent_lowat(stream: &impl AsFd, bytes: u32) -> io::Result<()> {
     SockRef::from(stream).set_tcp_notsent_lowat(bytes)
 }
 
-/// The same, as it is now.
+/// Returns the same option.
 pub(super) fn notsent_lowat(stream: &impl AsFd) -> io::Result<u32> {
     SockRef::from(stream).tcp_notsent_lowat()
 }
@@ -163,7 +174,7 @@ mod tests {
 
     #[test]
     fn an_address_of_another_host_is_said_to_be_so() {
-        // TEST-NET-1 of RFC 5737: nobody's.
+        // TEST-NET-1 of RFC 5737 belongs to no host.
         let text = listen("192.0.2.1:0".parse().unwrap(), NONE).unwrap_err().to_string();
         assert!(text.contains("no interface"), "{text}");
     }
@@ -174,7 +185,7 @@ mod tests {
         let listener = listen("127.0.0.1:0".parse().unwrap(), ten).unwrap();
         let address = listener.local_addr().unwrap();
         let dialled = dialler(address, Some(address.ip()), ten, Some(128 << 10)).unwrap();
-        // Loopback connects although nobody accepts yet; it only says so later.
+        // Loopback connects although accept(2) is yet to come; it reports that later.
         let _underway = SockRef::from(&dialled).connect(&address.into());
         listener.set_nonblocking(false).unwrap();
         let accepted = listener.accept().unwrap().0;

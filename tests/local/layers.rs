@@ -1,8 +1,9 @@
-//! The layers that src/lib.rs lists: imports go downwards only, the lowest layer is pure, and each outside crate stays in its module.
+//! The layers that src/lib.rs lists: imports go downwards only, the lowest layer is pure, and each outside crate stays
+//! in its module.
 //!
-//! The rules hold for code that ships: code behind `#[cfg(test)]` may import upwards, as a property of `decide` over whole
-//! histories needs the slot to check it. The sources are read as text, which suffices for code that `cargo fmt` and the
-//! compiler have seen. `proxy/forward` has layers of its own: see [`forward`].
+//! The rules hold for code that ships: code behind `#[cfg(test)]` may import upwards, as a property of `decide` over
+//! whole histories needs the slot to check it. The sources are read as text, which suffices for code that `cargo fmt`
+//! and the compiler have seen. `proxy/forward` has layers of its own: see [`forward`].
 
 #![allow(clippy::unwrap_used)]
 

@@ -60,8 +60,8 @@ impl Rig {
     }
 
     pub async fn with(settings: Settings) -> Self {
-        let proxy = Proxy::bind(&["127.0.0.1:0".parse().unwrap()], &settings).unwrap();
-        let address = proxy.local_addrs()[0];
+        let proxy = Proxy::bind("127.0.0.1:0".parse().unwrap(), &settings).unwrap();
+        let address = proxy.local_addr();
         let slot = Arc::new(LeaderSlot::new("nobody holds the lock"));
         let drain = Drain::default();
         let metrics = Arc::new(Metrics::new());

@@ -1,6 +1,6 @@
 //! The workers alone, between real sockets: every byte arrives, once and in order, whatever sessions and kernel do.
 //!
-//! PGNORTH_SESSIONS says how many random sessions (`make test-integrity` runs 10,000); PGNORTH_SEED repeats a run.
+//! PGNORTH_SESSIONS is the number of random sessions (`make test-integrity` runs 10,000); PGNORTH_SEED repeats a run.
 
 mod closing;
 mod content;
@@ -23,13 +23,13 @@ const HANG: Duration = Duration::from_secs(60);
 
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Workers, and what they count.
+/// Workers and their counters.
 struct Fixture {
     workers: Workers<TestOwner>,
     traffic: Arc<Traffic>,
 }
 
-/// A session as its two ends see it.
+/// The two ends of a session.
 struct TestSession {
     client: TcpStream,
     leader: TcpStream,
@@ -43,7 +43,7 @@ struct TestOwner {
     count: Option<SessionCount>,
 }
 
-/// What is left of a [`Finished`] pair whose sockets have been closed.
+/// The rest of a [`Finished`] pair whose sockets have been closed.
 struct Done {
     finish: Finish,
     transferred: Transferred,
@@ -88,7 +88,7 @@ impl Fixture {
         Self { workers, traffic }
     }
 
-    /// Makes a pair of sockets that are connected already, on the worker that has the fewest.
+    /// Forwards between two connected streams, on the worker that has the fewest sessions.
     fn adopt(&self, client: TcpStream, leader: TcpStream, mut owner: TestOwner) {
         let worker = self.workers.least_loaded(None);
         owner.count = Some(self.workers.count_session(worker));
@@ -124,7 +124,7 @@ impl Fixture {
     }
 }
 
-/// A connection: the peer's end, which blocks but not for ever, and pgnorth's, which doesn't.
+/// Makes a connection. The peer's end, first, blocks, but not for ever; pgnorth's does not block.
 fn connected() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

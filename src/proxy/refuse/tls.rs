@@ -1,4 +1,5 @@
-//! TLS for refusals: the certificate, and a client's connection after its handshake. Sessions that reach a leader never come here: their TLS is the leader's.
+//! TLS for refusals: the certificate, and a client's connection after its handshake. The TLS of sessions that reach a
+//! leader is the leader's.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::PathBuf;
@@ -12,12 +13,13 @@ use super::certificate::self_signed;
 use crate::certificates::{Reloaded, TlsError, certificates, private_key};
 use crate::proxy::forward::Socket;
 
-/// Handshakes begun in one second; further TLS clients are closed without an answer. They cost CPU that sessions need: a signature with RSA 2048 alone takes 0.7 ms.
+/// Handshakes begun in one second; further TLS clients are closed without an answer. They cost CPU time that sessions
+/// need: a signature with RSA 2048 alone takes 0.7 ms.
 const HANDSHAKES: u32 = 256;
-/// The only protocol for which clients come (PostgreSQL's manual, "Protocol Flow"): another one gets TLS's alert.
+/// The only protocol that clients ask for (PostgreSQL's manual, "Protocol Flow"); another one gets TLS's alert.
 const PROTOCOL: &[u8] = b"postgresql";
 
-/// What pgnorth shows to TLS clients that it refuses.
+/// The certificate for TLS clients that are refused, and the limit of handshakes.
 pub struct RefusalTls {
     config: Reloaded<Arc<ServerConfig>>,
     begun: Mutex<(Instant, u32)>,
@@ -36,7 +38,8 @@ impl std::fmt::Debug for RefusalTls {
 }
 
 impl RefusalTls {
-    /// With the certificate chain and key in these PEM files, read again when they change; without any, with a self-signed certificate made now.
+    /// Uses the certificate chain and key in these PEM files, which are read again when they change; without files, a
+    /// self-signed certificate made now.
     pub fn new(files: Option<(PathBuf, PathBuf)>) -> Result<Self, TlsError> {
         let read = files.iter().flat_map(|(chain, key)| [chain, key]).cloned().collect();
         let make = move || match &files {
@@ -53,7 +56,7 @@ impl RefusalTls {
         })
     }
 
-    /// Answers the handshake that `received` begins. Its caller bounds the time.
+    /// Answers the handshake that `received` begins. The caller bounds the time.
     pub(super) async fn accept<'a>(&self, client: &'a Socket, received: &[u8]) -> io::Result<Encrypted<'a>> {
         if !self.may_begin(Instant::now()) {
             return Err(ErrorKind::QuotaExceeded.into());
@@ -94,14 +97,14 @@ fn config(
         .with_no_client_auth()
         .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![PROTOCOL.to_vec()];
-    // Nobody comes back to a refusal: no tickets, no memory of sessions.
+    // A refused client does not resume: no tickets, no memory of sessions.
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(Arc::new(config))
 }
 
 impl Encrypted<'_> {
-    /// Returns what the client sent, decrypted; empty at its end. Cancel-safe.
+    /// Returns the bytes that the client sent, decrypted; empty at its end. Cancel-safe.
     pub(super) async fn receive(&mut self) -> io::Result<Vec<u8>> {
         loop {
             let mut plain = vec![0; 2048];
@@ -119,14 +122,14 @@ impl Encrypted<'_> {
         }
     }
 
-    /// Sends all of it, and that nothing follows. Not cancel-safe.
+    /// Sends all of it, and the end of the TLS stream. Not cancel-safe.
     pub(super) async fn send_last(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.tls.writer().write_all(bytes)?;
         self.tls.send_close_notify();
         self.flush().await
     }
 
-    /// Whether there was more.
+    /// Reads from the client. Returns whether bytes came.
     async fn read_more(&mut self) -> io::Result<bool> {
         let bytes = self.client.receive().await?;
         self.take_in(&bytes).await?;
@@ -137,7 +140,7 @@ impl Encrypted<'_> {
         while !bytes.is_empty() {
             self.tls.read_tls(&mut bytes)?;
             if let Err(error) = self.tls.process_new_packets() {
-                // The client gets TLS's alert, and with it the reason.
+                // The client gets TLS's alert, which names the reason.
                 self.flush().await?;
                 return Err(io::Error::new(ErrorKind::InvalidData, error));
             }
@@ -168,7 +171,8 @@ mod tests {
     use super::*;
     use crate::proxy::refuse::certificate::NAME;
 
-    /// Writes a new certificate and its key as PEM files, and returns the certificate. `age` makes the files differ in time.
+    /// Writes a new certificate and its key as PEM files, and returns the certificate. `age` makes the files differ in
+    /// time.
     fn write_pair(chain: &Path, key: &Path, age: u64) -> CertificateDer<'static> {
         let (certificate, private_key) = self_signed().unwrap();
         for (file, kind, der) in [
@@ -183,7 +187,8 @@ mod tests {
         certificate
     }
 
-    /// A handshake in memory by a client that trusts `authority` alone; whether it verified what `tls` shows.
+    /// Performs a handshake in memory, of a client that trusts `authority` alone. Returns whether it verified the
+    /// certificate of `tls`.
     fn verifies(tls: &RefusalTls, authority: &CertificateDer<'static>) -> bool {
         let mut roots = RootCertStore::empty();
         roots.add(authority.clone()).unwrap();
@@ -274,7 +279,7 @@ mod tests {
         assert_eq!(begun(1100), 256);
     }
 
-    /// What HANDSHAKES costs, on the machine at hand: `cargo test --release --lib -- --ignored --nocapture handshakes_cost`.
+    /// Measures a handshake on this machine: `cargo test --release --lib -- --ignored --nocapture handshakes_cost`.
     #[test]
     #[ignore = "a measurement"]
     #[allow(clippy::print_stdout)]

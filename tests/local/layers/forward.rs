@@ -1,4 +1,5 @@
-//! The layers inside `proxy/forward`: reactor, relay, executor, from below. Each file imports only from files before it.
+//! The layers inside `proxy/forward`: reactor, relay, executor, from below. Each file imports only from files before
+//! it.
 
 use super::reading::{Source, is_path_root, shipped, sources, without_tests, words};
 

@@ -1,9 +1,9 @@
 //! The pool of pipes for splice(2): bounded, lent to directions that stream, taken back only when empty, and closed
 //! when idle.
 //!
-//! Linux grants all processes of an unprivileged user together 16,384 pages of pipes (fs.pipe-user-pages-soft, pipe(7)),
-//! by their capacity, even if they are empty. Beyond that every new pipe has two pages. Every pgnorth on a node has the
-//! same user, so each takes at most a third of it, and gives it back.
+//! Linux grants all processes of an unprivileged user together 16,384 pages of pipes (fs.pipe-user-pages-soft,
+//! pipe(7)), by their capacity, even if they are empty. Beyond that every new pipe has two pages. Every pgnorth on a
+//! node has the same user, so each takes at most a third of it, and gives it back.
 
 mod state;
 #[cfg(test)]
@@ -61,8 +61,8 @@ impl Pipes {
         if !self.refused.swap(true, Ordering::Relaxed) {
             warn!(
                 %error,
-                "the system refuses splice(2): streams are copied through memory, which costs more CPU; check for a seccomp \
-                 profile or a sandbox that forbids splice"
+                "the system refuses splice(2): streams are copied through memory, which costs more CPU; check for a \
+                 seccomp profile or a sandbox that forbids splice"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! Who closes first.
+//! Which side closes first.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ const TERMINATE: &[u8] = b"X\0\0\0\x04";
 
 #[test]
 fn a_client_that_terminates_leaves_no_port_of_ours_in_time_wait() {
-    // So patient that no load can make it pass the client's FIN on before the leader's comes.
+    // The client's FIN waits for so long that even on a busy machine the leader's comes first.
     let fixture = Fixture::with_fin_delay(Pipes::default(), || Kernel, Duration::from_secs(3600));
     for _ in 0..20 {
         let TestSession {
@@ -52,7 +52,7 @@ fn a_leader_that_waits_for_the_clients_fin_gets_it() {
     assert!(matches!(done.finish, Finish::Closed(Side::Client)), "{:?}", done.finish);
 }
 
-/// As the kernel tells it of this network namespace.
+/// Returns whether this connection is in TIME_WAIT, in this network namespace.
 fn is_in_time_wait(executor: SocketAddr, remote: SocketAddr) -> bool {
     const TIME_WAIT: &str = "06";
     let port = |address: SocketAddr| format!(":{:04X}", address.port());

@@ -1,4 +1,4 @@
-//! Random, and content that its receiver knows: any piece of it can be checked without having kept it.
+//! Random numbers, and content that its receiver can check without a copy.
 
 use std::sync::LazyLock;
 

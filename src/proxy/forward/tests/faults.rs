@@ -1,4 +1,4 @@
-//! A kernel in a bad mood: short readings and sendings, and sockets that are not ready although they are.
+//! Fake kernels: short reads and writes, sockets that seem not to be ready, and a refused splice(2).
 
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
@@ -22,19 +22,19 @@ impl FaultyKernel {
         }
     }
 
-    /// Whether the call is not to be made at all.
+    /// Returns whether the call is not to be made at all.
     fn refuses(&mut self) -> bool {
         let refuses = self.random.once_in(4);
         self.faked_readiness |= refuses;
         refuses
     }
 
-    /// How much of `length` the call may move: half of the times all, else anything from one byte.
+    /// Returns how much of `length` the call may move: in half of the calls all, else any number from one byte.
     fn most(&mut self, length: usize) -> usize {
         if length <= 1 || self.random.once_in(2) {
             return length;
         }
-        // The reader takes it for drained.
+        // The reader takes the socket for drained.
         self.faked_readiness = true;
         1 + self.random.below(length as u64 - 1) as usize
     }

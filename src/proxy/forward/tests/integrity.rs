@@ -20,18 +20,18 @@ use super::{Fixture, HANG, TestSession};
 const AT_ONCE: usize = 16;
 const MOST: u64 = 64 << 20;
 
-/// What one direction carries, and how its two ends behave.
+/// The content of one direction, and the behaviour of its two ends.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
     seed: u64,
     bytes: u64,
-    /// The sender sends pieces of up to so many bytes.
+    /// Greatest piece that the sender sends, in bytes.
     piece: u64,
     sender_pauses: bool,
     receiver_pauses: bool,
 }
 
-/// One session. `reset_after`: the client resets everything after it has sent so much.
+/// One session. The client resets it after it has sent `reset_after` bytes.
 #[derive(Clone, Copy, Debug)]
 struct Session {
     up: Plan,
@@ -129,7 +129,7 @@ impl Session {
         }
     }
 
-    /// Both ends do as planned. Returns the bytes that the worker delivered to the leader, and to the client.
+    /// Carries out the plan at both ends. Returns the bytes that the worker delivered.
     fn run(self, fixture: &Fixture) -> Transferred {
         let TestSession {
             client,
@@ -183,7 +183,7 @@ impl Plan {
         }
     }
 
-    /// Sends everything and a FIN; or so much, and a reset.
+    /// Sends everything and a FIN; or `reset_after` bytes and a reset.
     fn send(self, mut to: &TcpStream, reset_after: Option<u64>, may_break: bool) {
         let mut habits = Random(self.seed ^ 0xFACE);
         let mut content = Content::new(self.seed);
@@ -208,7 +208,7 @@ impl Plan {
         }
     }
 
-    /// Receives to the end; what comes must be what was sent.
+    /// Receives to the end, and compares each byte with the one that was sent.
     fn receive(self, mut from: &TcpStream, may_break: bool) -> u64 {
         let mut habits = Random(self.seed ^ 0xBEEF);
         let mut content = Content::new(self.seed);

@@ -1,4 +1,4 @@
-//! What sessions may cost, and how they are stopped.
+//! The cost of sessions, and how they are stopped.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -32,7 +32,7 @@ fn a_thousand_stalled_sessions_stay_within_their_bound() {
     let sessions: Vec<TestSession> = (0..STALLED).map(|_| fixture.session_of(narrow)).collect();
     let mut sent = vec![0_u64; STALLED];
     let mut contents: Vec<Content> = (0..STALLED as u64).map(Content::new).collect();
-    // Nobody reads at the leader's end: every client sends until nothing more is taken, from end to end.
+    // The leader's end reads nothing: every client sends until nothing more is taken, from end to end.
     for session in &sessions {
         session.client.set_nonblocking(true).unwrap();
     }
@@ -56,13 +56,14 @@ fn a_thousand_stalled_sessions_stay_within_their_bound() {
         std::thread::sleep(Duration::from_millis(20));
     }
     let grown = resident().saturating_sub(before);
-    // A copying direction keeps at most what it read at once, 64 KiB; pipes are the kernel's, and MAX_PIPES at most. As much again for everything else.
+    // A copying direction keeps at most the 64 KiB that it read at once; pipes are the kernel's memory, and at most
+    // MAX_PIPES. As much again for everything else.
     let bound = STALLED as u64 * 2 * 64 * 1024;
     assert!(
         grown < bound,
         "{grown} bytes for {STALLED} stalled sessions, of {bound}"
     );
-    // And nothing was lost.
+    // No byte was lost.
     for (index, session) in sessions.iter().enumerate() {
         let mut content = Content::new(index as u64);
         let mut buffer = vec![0; 512 << 10];
@@ -123,7 +124,7 @@ fn workers_end_with_their_last_session() {
     let session = fixture.session();
     let traffic = fixture.traffic.clone();
     drop(fixture);
-    // Nobody adopts any more, but the session goes on.
+    // No further session can begin, but this one goes on.
     passes(&session.client, &session.leader, b"still");
     drop((session.client, session.leader));
     session.finished.recv_timeout(HANG).unwrap();
@@ -156,8 +157,8 @@ fn sessions_are_spread_evenly() {
     drop(sessions);
 }
 
-/// A connection whose buffers are large enough for splice(2) to be tried, and small enough that a thousand stay below the system's limit for TCP's memory
-/// (net.ipv4.tcp_mem), beyond which the kernel drops what it has received.
+/// Makes a connection whose buffers are large enough for splice(2) to be tried, and small enough that a thousand stay
+/// below the system's limit of TCP's memory (net.ipv4.tcp_mem), beyond which the kernel drops received bytes.
 fn narrow() -> (TcpStream, TcpStream) {
     let (peer, own) = connected();
     for stream in [&peer, &own] {
@@ -174,7 +175,7 @@ fn passes(mut from: &TcpStream, mut to: &TcpStream, bytes: &[u8]) {
     assert_eq!(got, bytes);
 }
 
-/// This process's resident memory, in bytes.
+/// Returns this process's resident memory, in bytes.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();

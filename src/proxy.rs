@@ -10,9 +10,11 @@ mod cancel;
 mod connect;
 mod dialler;
 mod forward;
+mod forwarded;
 mod hold;
 mod login;
 mod opening;
+mod packets;
 mod pending;
 mod record;
 mod refuse;
@@ -42,10 +44,10 @@ use buffers::Buffers;
 pub(crate) use connect::{DialError, connect as dial};
 use dialler::Dialler;
 use forward::{Pipes, Traffic, Workers};
-pub(crate) use opening::SSL_REQUEST;
+use forwarded::Forwarded;
+pub(crate) use packets::SSL_REQUEST;
 use pending::Connections;
 pub use refuse::RefusalTls;
-use session::Forwarded;
 pub use socket::BindError;
 
 /// Refusals that are answered at the same time: inside TLS each costs a handshake.

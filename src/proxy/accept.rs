@@ -10,8 +10,8 @@ use tracing::{debug, info, warn};
 
 use super::Shared;
 use super::forward::{Executor, accept};
+use super::forwarded::{Admission, Forwarded};
 use super::pending::Pending;
-use super::session::{Admission, Forwarded};
 use crate::ending::Ending;
 
 /// Time without accept(2) after it failed for want of files or memory. Clients wait in the backlog meanwhile, where

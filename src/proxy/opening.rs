@@ -19,11 +19,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::forward::{Socket, Transferred};
 use super::hold::DialPermit;
 use super::login::Login;
+use super::packets::{MAX_ERROR, NO, Packet, Parsed, YES, error_message, parse};
 
-/// PostgreSQL's own MAX_STARTUP_PACKET_LENGTH.
-const MAX_PACKET: usize = 10_000;
-/// Longest ErrorResponse that is read; longer ones are passed on unread.
-const MAX_ERROR: usize = 8192;
 /// Time after which a client that does not send the rest of its packet loses its dial permit to the next one.
 const CLIENT_TIMEOUT: Duration = Duration::from_millis(250);
 /// Time that a client has for each step of a login. TLS and SCRAM cost its machine CPU time, and a machine with many
@@ -33,41 +30,10 @@ const LOGIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// slow. It is long enough that clients do not all ask a busy leader at once. It also bounds the rest of a login as a
 /// whole.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// A request for encryption, declined.
-pub(super) const NO: u8 = b'N';
-/// A request for TLS, accepted.
-const YES: u8 = b'S';
 /// SQLSTATE cannot_connect_now.
 const CANNOT_CONNECT_NOW: &[u8] = b"57P03";
 /// SQLSTATE too_many_connections.
 const TOO_MANY_CONNECTIONS: &[u8] = b"53300";
-
-// Request codes and versions (PostgreSQL's pqcomm.h): the major number is in the upper half.
-const CANCEL_REQUEST: u32 = 1234 << 16 | 5678;
-pub(crate) const SSL_REQUEST: u32 = 1234 << 16 | 5679;
-const GSSENC_REQUEST: u32 = 1234 << 16 | 5680;
-
-/// The packets that a client may send before a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Packet {
-    /// A start-up packet.
-    Session,
-    /// SSLRequest or GSSENCRequest: encryption first.
-    Encryption,
-    /// CancelRequest: its sender never reads an answer.
-    Cancel,
-}
-
-/// The meaning of the bytes received from a client so far.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Parsed {
-    /// The beginning of a packet.
-    Incomplete,
-    /// A packet of this length, perhaps with more bytes after it.
-    Complete(Packet, usize),
-    /// No packet of PostgreSQL's protocol.
-    NotPostgres,
-}
 
 /// The purpose of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,37 +70,6 @@ pub(super) struct Opening {
     pub(super) waited: bool,
     /// A leader without a free connection is asked again, instead of its error being passed on.
     pub(super) insists: bool,
-}
-
-/// Parses the first bytes from a client.
-pub(super) fn parse(bytes: &[u8]) -> Parsed {
-    let number = |at: usize| {
-        let four = bytes.get(at..at + 4)?;
-        Some(u32::from_be_bytes(four.try_into().ok()?))
-    };
-    // The length of the longest packet begins with two zero bytes: anything else need not be waited for.
-    if bytes.iter().take(2).any(|byte| *byte != 0) {
-        return Parsed::NotPostgres;
-    }
-    let Some(length) = number(0) else {
-        return Parsed::Incomplete;
-    };
-    let length = length as usize;
-    if !(8..=MAX_PACKET).contains(&length) {
-        return Parsed::NotPostgres;
-    }
-    let packet = match number(4) {
-        None => return Parsed::Incomplete,
-        Some(CANCEL_REQUEST) => Packet::Cancel,
-        Some(SSL_REQUEST | GSSENC_REQUEST) if length == 8 => Packet::Encryption,
-        // Protocol 3, any minor version; PostgreSQL has not spoken version 2 since release 14.
-        Some(version) if version >> 16 == 3 => Packet::Session,
-        Some(_) => return Parsed::NotPostgres,
-    };
-    if bytes.len() < length {
-        return Parsed::Incomplete;
-    }
-    Parsed::Complete(packet, length)
 }
 
 impl Opening {
@@ -357,65 +292,5 @@ async fn complete(mut answer: Vec<u8>, leader: &Socket, insists: bool) -> Result
                 };
             }
         }
-    }
-}
-
-/// Returns the fields of an ErrorResponse, once they are complete; `None` if it is another message (PostgreSQL's
-/// manual, "Message Formats").
-fn error_message(answer: &[u8]) -> Option<Option<&[u8]>> {
-    if answer.first() != Some(&b'E') {
-        return None;
-    }
-    let Some(length) = answer.get(1..5) else {
-        return Some(None);
-    };
-    let length = u32::from_be_bytes(length.try_into().ok()?) as usize;
-    if !(4..=MAX_ERROR).contains(&length) {
-        return None;
-    }
-    Some(answer.get(5..=length))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn packet(code: u32, length: u32) -> Vec<u8> {
-        let mut bytes = [length.to_be_bytes(), code.to_be_bytes()].concat();
-        bytes.resize(length as usize, b'x');
-        bytes
-    }
-
-    #[test]
-    fn first_packets_are_told_apart() {
-        for (bytes, what) in [
-            (packet(3 << 16, 40), Parsed::Complete(Packet::Session, 40)),
-            (packet(3 << 16 | 2, 9), Parsed::Complete(Packet::Session, 9)),
-            (packet(SSL_REQUEST, 8), Parsed::Complete(Packet::Encryption, 8)),
-            (packet(GSSENC_REQUEST, 8), Parsed::Complete(Packet::Encryption, 8)),
-            (packet(CANCEL_REQUEST, 16), Parsed::Complete(Packet::Cancel, 16)),
-            (packet(3 << 16, 40)[..39].to_vec(), Parsed::Incomplete),
-            (packet(3 << 16, 40)[..5].to_vec(), Parsed::Incomplete),
-            (Vec::new(), Parsed::Incomplete),
-            (packet(SSL_REQUEST, 9), Parsed::NotPostgres),
-            (packet(2 << 16, 40), Parsed::NotPostgres),
-            (b"GET / HTTP/1.1\r\n".to_vec(), Parsed::NotPostgres),
-            (b"?".to_vec(), Parsed::NotPostgres),
-        ] {
-            assert_eq!(parse(&bytes), what, "{bytes:?}");
-        }
-    }
-
-    #[test]
-    fn an_error_is_read_only_when_it_is_whole() {
-        let whole = b"E\0\0\0\x0fC57P03\0Mx\0\0";
-        assert_eq!(whole.len(), 16);
-        assert_eq!(error_message(whole), Some(Some(&whole[5..])));
-        for end in 1..whole.len() {
-            assert_eq!(error_message(&whole[..end]), Some(None), "{end}");
-        }
-        assert_eq!(error_message(b"R\0\0\0\x08\0\0\0\0"), None);
-        assert_eq!(error_message(b"Ecould not fork new process"), None);
-        assert_eq!(error_message(b""), None);
     }
 }

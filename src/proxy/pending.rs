@@ -16,9 +16,10 @@ use tracing::debug;
 
 use super::Shared;
 use super::forward::{Executor, Socket};
+use super::forwarded::{Admission, Forwarded};
 use super::opening::{Opening, Purpose};
 use super::refuse::{SqlState, refuse, send_error};
-use super::session::{Admission, Forwarded, Session};
+use super::session::Session;
 use crate::ending::Ending;
 use crate::metrics::Metrics;
 

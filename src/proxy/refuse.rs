@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::forward::Socket;
-use super::opening::{NO, Packet, Parsed, SSL_REQUEST, parse};
+use super::packets::{NO, Packet, Parsed, SSL_REQUEST, YES, parse};
 use tls::Encrypted;
 pub use tls::RefusalTls;
 
@@ -24,8 +24,6 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 const MAX_PACKETS: usize = 3;
 /// Bytes that are read and dropped while the client takes its error.
 const MAX_DISCARDED: usize = 64 * 1024;
-/// A request for TLS, accepted.
-const YES: u8 = b'S';
 /// First byte of a TLS handshake: PostgreSQL 17's sslnegotiation=direct begins with it.
 const TLS_HANDSHAKE: u8 = 0x16;
 

@@ -8,21 +8,19 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
-use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{debug, warn};
 
 use super::buffers::Share;
 use super::connect::{DialError, connect};
-use super::forward::{Executor, Finish, Finished, Owner, SessionCount, Side, Socket, Transferred};
+use super::forward::{Executor, Socket};
+use super::forwarded::{Admission, Forwarded, report_failure};
 use super::hold::{self, CROWD_TIMEOUT, DialPermit};
 use super::opening::{Opening, OpeningError};
-use super::pending::ConnectionPermit;
 use super::record::Record;
 use super::refuse::{SqlState, refuse};
-use super::socket;
-use super::{Context, Settings, Shared};
+use super::{Settings, Shared};
 use crate::ending::Ending;
-use crate::leader::{Leader, LeaderFailure};
+use crate::leader::Leader;
 use crate::slot::Target;
 
 /// First pause between two dials of a leader that cannot be reached, and the longest: it doubles each time. It ends
@@ -58,29 +56,6 @@ struct Reached {
     share: Share,
 }
 
-/// The state of a session while it is forwarded. The fields are dropped in this order: observers that wait for the
-/// last target or token read the counters then.
-#[derive(Debug)]
-pub(super) struct Forwarded {
-    record: Record,
-    /// Bytes of the opening.
-    opening: Transferred,
-    target: Target,
-    _share: Share,
-    _session_permit: OwnedSemaphorePermit,
-    _admission: Admission,
-    _tracked: TaskTrackerToken,
-}
-
-/// The permits of a connected client.
-#[derive(Debug)]
-pub(super) struct Admission {
-    /// Its permit among all connections.
-    pub(super) connection: ConnectionPermit,
-    /// Its entry in the count of its worker's sessions.
-    pub(super) _count: SessionCount,
-}
-
 /// Reasons why a leader did not take the client. The text ends a sentence that begins with the leader's name.
 #[derive(Debug, Error)]
 enum Failure {
@@ -107,15 +82,6 @@ struct Attempts {
 struct NoLeader {
     ending: Ending,
     last_failure: Option<String>,
-}
-
-/// The way in which a socket is closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Close {
-    /// Sent bytes are delivered, then the peer reads an end.
-    Fin,
-    /// At once; the peer gets an error.
-    Reset,
 }
 
 impl Session {
@@ -392,76 +358,4 @@ impl Shared {
         )
         .await
     }
-}
-
-impl Owner for Forwarded {
-    fn is_over(&self) -> bool {
-        self.target.ending().is_some() || self.record.context.drain.is_forced()
-    }
-
-    fn finished(self, pair: Finished) {
-        let (ending, client_close, leader_close) = self.close_plan(&pair);
-        match &pair.finish {
-            Finish::Lost(Side::Leader, error) if ending == Ending::LeaderLost => {
-                let broke = format!("a session broke: {error}");
-                report_failure(&self.record.context, &self.target.leader, broke);
-            }
-            Finish::Failed(error) => debug!(peer = %self.record.peer, %error, "forwarding failed"),
-            _ => {}
-        }
-        close(pair.leader, leader_close);
-        close(pair.client, client_close);
-        let mut transferred = self.opening;
-        transferred += pair.transferred;
-        self.record.end(ending, transferred);
-    }
-}
-
-impl Forwarded {
-    /// Returns the ending of the session, and how the client's and the leader's sockets are closed.
-    fn close_plan(&self, pair: &Finished) -> (Ending, Close, Close) {
-        match pair.finish {
-            // The old leader's side is reset, so that no backend lingers over an answer. The client reads an end at
-            // once, after the bytes delivered to it before: a reset could destroy, for example, the confirmation of a
-            // commit that the old leader did give. But an end amid undelivered bytes would look whole, so the client
-            // gets a reset then. (If the client is still sending, Linux makes it a reset.)
-            Finish::Stopped => {
-                let ending = self.target.ending().unwrap_or(Ending::Shutdown);
-                let client_close = if pair.owes_client { Close::Reset } else { Close::Fin };
-                (ending, client_close, Close::Reset)
-            }
-            Finish::Closed(side) => (closed_by(side), Close::Fin, Close::Fin),
-            // The session was over when the first side closed. PostgreSQL ends every TLS session with a reset,
-            // because it never reads the client's last record; and a client that closed early resets later bytes. The
-            // other side gets the reset that it would have got without pgnorth.
-            Finish::Lost(..) if let Some(side) = pair.closed_first => (closed_by(side), Close::Reset, Close::Reset),
-            Finish::Lost(Side::Client, _) => (Ending::ClientLost, Close::Reset, Close::Reset),
-            Finish::Lost(Side::Leader, _) => (Ending::LeaderLost, Close::Reset, Close::Reset),
-            Finish::Failed(_) => (Ending::Failed, Close::Reset, Close::Reset),
-        }
-    }
-}
-
-/// Reports a failure of a leader to discovery.
-fn report_failure(context: &Context, leader: &Leader, what: String) {
-    let complaint = LeaderFailure {
-        member: leader.member.clone(),
-        what,
-    };
-    // If the channel is full, discovery has enough reports of the same.
-    let _full_is_fine = context.leader_failures.try_send(complaint);
-}
-
-fn closed_by(side: Side) -> Ending {
-    match side {
-        Side::Client => Ending::ClientClosed,
-        Side::Leader => Ending::LeaderClosed,
-    }
-}
-
-fn close(stream: std::net::TcpStream, how: Close) {
-    if how == Close::Reset {
-        socket::reset_on_close(&stream);
-    }
-    drop(stream);
 }

@@ -82,7 +82,7 @@ async fn a_leader_that_nobody_reaches_is_one_line_and_so_are_the_clients_refused
     };
     assert_eq!(unreached["level"], "WARN");
     assert_eq!(unreached["fields"]["leader"], format!("a at {closed}"));
-    let refused = lines(&product, "a client was refused");
+    let refused = lines(&product, "refused a client");
     assert_eq!(refused.len(), 1, "{refused:?}");
     let (_, metrics) = product.page("/metrics").await;
     assert!(metrics.contains("ending=\"hold_expired\"} 20"), "{metrics}");

@@ -92,8 +92,8 @@ impl PipeFds {
     }
 }
 
-/// Makes a pipe of `LARGE` bytes if that is wanted and allowed, or else of the default size; `None` if that is less than
-/// a copy's buffer, as Linux makes them once a user has too many, or if no file can be opened.
+/// Makes a pipe of `LARGE` bytes if that is wanted and allowed, or else of the default size; `None` if that is less
+/// than a copy's buffer, as Linux makes them once a user has too many, or if no file can be opened.
 pub(crate) fn make(large: bool) -> Option<PipeFds> {
     let (output, input) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
     if large {

@@ -1,0 +1,120 @@
+//! A session that is being forwarded: when it is over, how both sockets are closed, and its ending.
+
+use std::net::TcpStream;
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::debug;
+
+use super::buffers::Share;
+use super::forward::{Finish, Finished, Owner, SessionCount, Side, Transferred};
+use super::pending::ConnectionPermit;
+use super::record::Record;
+use super::{Context, socket};
+use crate::ending::Ending;
+use crate::leader::{Leader, LeaderFailure};
+use crate::slot::Target;
+
+/// The state of a session while it is forwarded. The fields are dropped in this order: observers that wait for the
+/// last target or token read the counters then.
+#[derive(Debug)]
+pub(super) struct Forwarded {
+    pub(super) record: Record,
+    /// Bytes of the opening.
+    pub(super) opening: Transferred,
+    pub(super) target: Target,
+    pub(super) _share: Share,
+    pub(super) _session_permit: OwnedSemaphorePermit,
+    pub(super) _admission: Admission,
+    pub(super) _tracked: TaskTrackerToken,
+}
+
+/// The permits of a connected client.
+#[derive(Debug)]
+pub(super) struct Admission {
+    /// Its permit among all connections.
+    pub(super) connection: ConnectionPermit,
+    /// Its entry in the count of its worker's sessions.
+    pub(super) _count: SessionCount,
+}
+
+/// The way in which a socket is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Close {
+    /// Sent bytes are delivered, then the peer reads an end.
+    Fin,
+    /// At once; the peer gets an error.
+    Reset,
+}
+
+impl Owner for Forwarded {
+    fn is_over(&self) -> bool {
+        self.target.ending().is_some() || self.record.context.drain.is_forced()
+    }
+
+    fn finished(self, pair: Finished) {
+        let (ending, client_close, leader_close) = self.close_plan(&pair);
+        match &pair.finish {
+            Finish::Lost(Side::Leader, error) if ending == Ending::LeaderLost => {
+                let broke = format!("a session broke: {error}");
+                report_failure(&self.record.context, &self.target.leader, broke);
+            }
+            Finish::Failed(error) => debug!(peer = %self.record.peer, %error, "forwarding failed"),
+            _ => {}
+        }
+        close(pair.leader, leader_close);
+        close(pair.client, client_close);
+        let mut transferred = self.opening;
+        transferred += pair.transferred;
+        self.record.end(ending, transferred);
+    }
+}
+
+impl Forwarded {
+    /// Returns the ending of the session, and how the client's and the leader's sockets are closed.
+    fn close_plan(&self, pair: &Finished) -> (Ending, Close, Close) {
+        match pair.finish {
+            // The old leader's side is reset, so that no backend lingers over an answer. The client reads an end at
+            // once, after the bytes delivered to it before: a reset could destroy, for example, the confirmation of a
+            // commit that the old leader did give. But an end amid undelivered bytes would look whole, so the client
+            // gets a reset then. (If the client is still sending, Linux makes it a reset.)
+            Finish::Stopped => {
+                let ending = self.target.ending().unwrap_or(Ending::Shutdown);
+                let client_close = if pair.owes_client { Close::Reset } else { Close::Fin };
+                (ending, client_close, Close::Reset)
+            }
+            Finish::Closed(side) => (closed_by(side), Close::Fin, Close::Fin),
+            // The session was over when the first side closed. PostgreSQL ends every TLS session with a reset,
+            // because it never reads the client's last record; and a client that closed early resets later bytes. The
+            // other side gets the reset that it would have got without pgnorth.
+            Finish::Lost(..) if let Some(side) = pair.closed_first => (closed_by(side), Close::Reset, Close::Reset),
+            Finish::Lost(Side::Client, _) => (Ending::ClientLost, Close::Reset, Close::Reset),
+            Finish::Lost(Side::Leader, _) => (Ending::LeaderLost, Close::Reset, Close::Reset),
+            Finish::Failed(_) => (Ending::Failed, Close::Reset, Close::Reset),
+        }
+    }
+}
+
+/// Reports a failure of a leader to discovery.
+pub(super) fn report_failure(context: &Context, leader: &Leader, what: String) {
+    let failure = LeaderFailure {
+        member: leader.member.clone(),
+        what,
+    };
+    // If the channel is full, discovery has enough reports of the same.
+    let _full_is_fine = context.leader_failures.try_send(failure);
+}
+
+fn closed_by(side: Side) -> Ending {
+    match side {
+        Side::Client => Ending::ClientClosed,
+        Side::Leader => Ending::LeaderClosed,
+    }
+}
+
+fn close(stream: TcpStream, how: Close) {
+    if how == Close::Reset {
+        socket::reset_on_close(&stream);
+    }
+    drop(stream);
+}

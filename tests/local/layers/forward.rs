@@ -120,6 +120,7 @@ fn a_made_up_import_against_the_order_is_found() {
         ),
         ("proxy/forward/relay.rs", "pub(crate) use timers::{Timer, Timers};"),
         ("proxy/forward.rs", "use executor::Workers;\nuse relay::Relay;"),
+        ("proxy/forwarded.rs", "use super::session::Session;"),
         (
             "proxy/forward/reactor/epoll.rs",
             "// super::Reactor\n#[cfg(test)]\nmod tests { use super::super::Reactor; }",
@@ -131,9 +132,12 @@ fn a_made_up_import_against_the_order_is_found() {
 
 /// The file's name in [`ORDER`], if it is one of forward's and no test.
 fn name(source: &Source) -> Option<&str> {
-    let name = source.path.strip_prefix("proxy/forward")?.strip_suffix(".rs")?;
-    let is_test = name.split('/').any(|part| part == "tests");
-    (!is_test).then(|| name.trim_start_matches('/'))
+    let inside = source.path.strip_suffix(".rs")?.strip_prefix("proxy/")?;
+    let mut parts = inside.split('/');
+    if parts.next() != Some("forward") || parts.any(|part| part == "tests") {
+        return None;
+    }
+    Some(inside.trim_start_matches("forward").trim_start_matches('/'))
 }
 
 /// Names that a file uses of files that do not come before it.

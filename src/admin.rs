@@ -2,13 +2,13 @@
 //!
 //! It runs on a thread of its own, where nothing blocks; every connection is bounded in time and size.
 
+mod collect;
 mod history;
 mod host;
 mod live;
 mod operators;
 mod pages;
 pub mod status;
-mod survey;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 pub use self::host::Hosts;
-use self::live::{Live, Pulse};
+use self::live::{Activity, Live};
 pub use self::operators::Operators;
 pub use self::operators::token::read as read_token;
 use crate::leader::view::View;
@@ -203,7 +203,7 @@ impl Connections {
     /// Waits for one connection to end; for ever, if there is none. Cancel-safe.
     async fn reap(&mut self) {
         match self.tasks.join_next().await {
-            Some(result) => tell_of_panic(result),
+            Some(result) => log_panic(result),
             None => std::future::pending().await,
         }
     }
@@ -211,7 +211,7 @@ impl Connections {
     /// Each has been told to stop, and bounds its own end.
     async fn finish(mut self) {
         while let Some(result) = self.tasks.join_next().await {
-            tell_of_panic(result);
+            log_panic(result);
         }
     }
 }
@@ -251,10 +251,10 @@ async fn rest_after(error: &io::Error, log_limiter: &LogLimiter, stop: &Cancella
 }
 
 async fn serve(stream: TcpStream, peer: SocketAddr, live: Arc<Live>, limits: Limits, stop: CancellationToken) {
-    let pulse = watch::Sender::new(Pulse::Answering);
+    let activity = watch::Sender::new(Activity::Answering);
     let service = service_fn(|request| {
-        let (live, pulse, stop) = (&live, &pulse, &stop);
-        async move { Ok::<_, Infallible>(pages::answer(&request, peer, live, pulse, stop).await) }
+        let (live, activity, stop) = (&live, &activity, &stop);
+        async move { Ok::<_, Infallible>(pages::answer(&request, peer, live, activity, stop).await) }
     });
     let mut connection = pin!(
         http1::Builder::new()
@@ -268,7 +268,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, live: Arc<Live>, limits: Lim
     let over = async {
         tokio::select! {
             () = stop.cancelled() => {}
-            () = lapse(&limits, pulse.subscribe()) => {}
+            () = lapse(&limits, activity.subscribe()) => {}
         }
     };
     let result = tokio::select! {
@@ -284,14 +284,14 @@ async fn serve(stream: TcpStream, peer: SocketAddr, live: Arc<Live>, limits: Lim
 }
 
 /// Completes when the connection's time is over: after its lifetime, or for a stream once its client has not read for too long.
-async fn lapse(limits: &Limits, mut pulse: watch::Receiver<Pulse>) {
+async fn lapse(limits: &Limits, mut activity: watch::Receiver<Activity>) {
     sleep(limits.lifetime).await;
     loop {
-        let now = *pulse.borrow_and_update();
+        let now = *activity.borrow_and_update();
         let waited = match now {
-            Pulse::Answering => return,
-            Pulse::Waiting => pulse.changed().await,
-            Pulse::Given(at) => match timeout_at((at + limits.stall).into(), pulse.changed()).await {
+            Activity::Answering => return,
+            Activity::Waiting => activity.changed().await,
+            Activity::Given(at) => match timeout_at((at + limits.stall).into(), activity.changed()).await {
                 Ok(changed) => changed,
                 Err(_) => return,
             },
@@ -302,7 +302,7 @@ async fn lapse(limits: &Limits, mut pulse: watch::Receiver<Pulse>) {
     }
 }
 
-fn tell_of_panic(ended: Result<(), JoinError>) {
+fn log_panic(ended: Result<(), JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
     {

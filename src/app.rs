@@ -81,7 +81,7 @@ pub fn run(settings: Settings, metrics: Arc<Metrics>) -> Result<ExitCode> {
 
 impl AppState {
     fn new(metrics: Arc<Metrics>) -> Self {
-        metrics.build_is(VERSION, COMMIT);
+        metrics.set_build(VERSION, COMMIT);
         Self {
             recorder: Arc::new(Recorder::new(metrics.clone())),
             slot: Arc::new(LeaderSlot::new(STARTING)),

@@ -18,7 +18,7 @@ use tracing::{Level, debug, info, warn};
 use crate::command_queue::PendingCommand;
 use crate::discovery::clusters::Clusters;
 use crate::discovery::patroni::{Plan, Question, Target, sleep_until};
-use crate::events::{Events, Happening};
+use crate::events::{EventKind, Events};
 use crate::leader::decide::{Decision, Policy, decide};
 use crate::leader::observation::{Claim, Observation};
 use crate::leader::probing::{Urgency, asked_and_answering, plan};
@@ -293,7 +293,7 @@ impl Discovery {
                 if from.is_some() {
                     self.metrics.fences.increment(1);
                     let note = format!("every session ends, new clients wait: {reason}");
-                    self.events.tell(Happening::Fenced, note);
+                    self.events.send(EventKind::Fenced, note);
                 }
                 match (&decision.reason, from) {
                     (Reason::SplitBrain(_), _) => warn!(%reason, "fencing: every session ends, new clients wait"),
@@ -306,7 +306,7 @@ impl Discovery {
 
     fn announce_change(&self, from: &Leader, to: &Leader, held: &str, reason: &str) {
         let note = format!("leader changed from {from} to {to}; {held}: {reason}");
-        self.events.tell(Happening::LeaderChanged, note);
+        self.events.send(EventKind::LeaderChanged, note);
     }
 
     fn replan(&self, view: &View, told: &Told, now: Instant) {
@@ -349,28 +349,28 @@ impl Discovery {
     fn measure(&self, view: &View, told: &Told, now: Instant) {
         let state = &told.decision.state;
         let leader = state.leader().map(|leader| &leader.member);
-        self.metrics.routes(state.open_to().is_some());
-        self.metrics.operator_holds(told.decision.held.is_some());
+        self.metrics.set_routing(state.open_to().is_some());
+        self.metrics.set_held_by_operator(told.decision.held.is_some());
         self.metrics.set_routing_state(state, &told.decision.reason);
-        self.metrics.leader_is(leader.map(MemberName::as_str));
+        self.metrics.set_leader(leader.map(MemberName::as_str));
         let primaries = view.primaries(now, self.policy.report_life);
-        self.metrics.foreign_answers_are(view.strangers().count());
-        self.metrics.primaries_are(primaries);
-        self.metrics.ttl_is(view.ttl());
+        self.metrics.set_foreign_answers(view.strangers().count());
+        self.metrics.set_primaries(primaries);
+        self.metrics.set_ttl(view.ttl());
         let holder = view.lock().and_then(|lock| lock.lock.holder.as_ref());
         if let Some(seen) = leader.or(holder).and_then(|member| view.renewal_seen(member)) {
             self.metrics.set_lock_age(seen);
         }
         if view.api_answered() || view.api_silence().is_some() {
-            self.metrics.source_is_up("kubernetes", view.api_silence().is_none());
+            self.metrics.set_source_up("kubernetes", view.api_silence().is_none());
         }
         match asked_and_answering(view, state, now) {
             // While the lock has no holder nobody may be asked: what was known of the source stays.
             (0, _) if view.rest_answered() => {}
-            (_, answering) => self.metrics.source_is_up("patroni", answering > 0),
+            (_, answering) => self.metrics.set_source_up("patroni", answering > 0),
         }
         if let Some(scope) = view.scope().filter(|_| self.citus_group.is_none()) {
-            self.metrics.cluster_is(scope);
+            self.metrics.set_cluster(scope);
         }
     }
 }

@@ -1,7 +1,7 @@
-//! `pgnorth doctor`: asks once everything that the proxy will ask, in the same way and with the same settings, and says what is wrong and what to do.
+//! `pgnorth doctor`: asks once everything that the proxy will ask, in the same way and with the same settings, and reports what is wrong and the fix.
 //!
-//! `ask` collects facts, each before a deadline, whatever became of the others; `judge` makes lines of them, without I/O. It logs in nowhere and writes nothing;
-//! an SSLRequest is all that it says to PostgreSQL.
+//! `ask` collects facts, each within a deadline and independently; `judge` turns them into lines, without I/O. The doctor writes nothing and logs in
+//! nowhere: it sends PostgreSQL an SSLRequest only.
 
 mod ask;
 mod check;
@@ -9,16 +9,16 @@ mod facts;
 mod judge;
 
 pub use check::{Check, Level, Report};
-pub use facts::Room;
+pub use facts::Capacity;
 
 use crate::config::Doctor;
 use crate::discovery::patroni::{Client, TlsError};
 
-/// Looks at everything. `room` is what the limit of open files leaves here.
+/// Examines everything. `capacity` is the number of sessions that the limits of this host allow.
 ///
-/// It takes as long as the lock's next renewal: Patroni's loop_wait and some seconds, a minute or so at most.
-pub async fn examine(settings: &Doctor, client: Result<Client, TlsError>, room: Room) -> Report {
-    let facts = Box::pin(ask::everything(settings, client, room)).await;
+/// Takes until the lock's next renewal: Patroni's loop_wait and some seconds, about a minute at most.
+pub async fn examine(settings: &Doctor, client: Result<Client, TlsError>, capacity: Capacity) -> Report {
+    let facts = Box::pin(ask::everything(settings, client, capacity)).await;
     Report {
         checks: judge::everything(settings, &facts),
     }

@@ -1,6 +1,7 @@
-//! Kubernetes Events about pgnorth's own pod: `kubectl describe pod` then tells of changes of leader and of fences.
+//! Kubernetes Events about pgnorth's own pod, so that `kubectl describe pod` shows changes of leader and fences.
 //!
-//! They are a courtesy. Whoever tells of something never waits for it: the queue is short, what does not fit is dropped, and what cannot be written is given up.
+//! Nothing depends on them, and nothing waits for them: the queue is short, an Event that does not fit is dropped, and one that cannot be written in
+//! five minutes is given up.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -20,72 +21,72 @@ use crate::config::Pod;
 use crate::kubernetes::{Access, Connection, why};
 
 /// Events that may wait while the API does not answer.
-const WAITING: usize = 32;
-/// One request.
+const CAPACITY: usize = 32;
+/// Deadline of one request.
 const DEADLINE: Duration = Duration::from_secs(2);
-/// Between two tries: a fence comes when the API is often out of reach.
+/// Pause between two attempts: during a fence the API is often unreachable.
 const RETRY: Duration = Duration::from_secs(5);
-/// Tries for one event, five minutes in all. Later nobody looks for it there.
-const TRIES: usize = 60;
-/// What the API takes of a note, in bytes.
+/// Attempts for one Event, five minutes in all. An older Event is of no use.
+const ATTEMPTS: usize = 60;
+/// The API's limit for a note, in bytes.
 const LONGEST_NOTE: usize = 1024;
 
-/// What happened.
+/// The kinds of Event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Happening {
-    /// Sessions go to another leader than before.
+pub enum EventKind {
+    /// Sessions go to a new leader.
     LeaderChanged,
-    /// Every session was ended, because the lock may have expired.
+    /// pgnorth ended every session, because the lock may have expired.
     Fenced,
 }
 
-/// What is to be written, and when it happened.
+/// An Event to write.
 #[derive(Debug)]
 struct Event {
-    what: Happening,
+    kind: EventKind,
     note: String,
     at: SystemTime,
 }
 
-/// Where happenings are told. The default is nowhere.
+/// The sending end of the queue of Events. The default discards them.
 #[derive(Clone, Debug, Default)]
 pub struct Events(Option<mpsc::Sender<Event>>);
 
-/// Writes what was told.
+/// Writes the queued Events.
 #[derive(Debug)]
 pub struct Writer {
     pod: Pod,
-    told: mpsc::Receiver<Event>,
+    queue: mpsc::Receiver<Event>,
     is_forbidden: bool,
 }
 
 impl Events {
-    /// About this pod, and who writes them.
+    /// Returns a queue of Events about this pod, and its writer.
     pub fn of(pod: Pod) -> (Self, Writer) {
-        let (tell, told) = mpsc::channel(WAITING);
+        let (sender, queue) = mpsc::channel(CAPACITY);
         let writer = Writer {
             pod,
-            told,
+            queue,
             is_forbidden: false,
         };
-        (Self(Some(tell)), writer)
+        (Self(Some(sender)), writer)
     }
 
-    /// Tells of something, in words for people. Never waits.
-    pub fn tell(&self, what: Happening, note: String) {
+    /// Queues an Event with a note for people. Never waits.
+    pub fn send(&self, kind: EventKind, note: String) {
         let Some(queue) = &self.0 else { return };
         let at = SystemTime::now();
-        if let Err(error) = queue.try_send(Event { what, note, at }) {
-            debug!(%error, "a Kubernetes Event is dropped");
+        if let Err(error) = queue.try_send(Event { kind, note, at }) {
+            debug!(%error, "dropped a Kubernetes Event: its queue is full");
         }
     }
 }
 
 impl Writer {
-    /// Until nobody is left to tell.
+    /// Writes Events until every sending end is dropped.
     pub async fn run(mut self, access: Arc<Access>) {
         let connection = access.connection().await.clone();
-        while let Some(event) = self.told.recv().await {
+        while let Some(event) = self.queue.recv().await {
             self.write(&connection, &event).await;
         }
     }
@@ -93,39 +94,39 @@ impl Writer {
     async fn write(&mut self, connection: &Connection, event: &Event) {
         let events: Api<Object> = Api::namespaced(connection.client.clone(), &connection.namespace);
         let object = object(&self.pod, &connection.namespace, event);
-        for _ in 0..TRIES {
+        for _ in 0..ATTEMPTS {
             match timeout(DEADLINE, events.create(&PostParams::default(), &object)).await {
                 // 409: it was written, and the answer was lost.
                 Ok(Ok(_)) => return self.is_forbidden = false,
                 Ok(Err(kube::Error::Api(status))) if status.code == 409 => return,
-                Ok(Err(error @ kube::Error::Api(_))) if is_final(&error) => return self.refused(&error),
+                Ok(Err(error @ kube::Error::Api(_))) if is_final(&error) => return self.log_rejected(&error),
                 Ok(Err(error)) => debug!("a Kubernetes Event cannot be written yet: {}", why(&error)),
                 Err(_) => debug!("a Kubernetes Event cannot be written yet: no answer within 2 s"),
             }
             tokio::time::sleep(jittered(RETRY)).await;
         }
-        debug!("a Kubernetes Event is given up");
+        debug!("gave up writing a Kubernetes Event");
     }
 
-    /// That it is forbidden is most likely meant so: it is told once. The next event is tried all the same.
-    fn refused(&mut self, error: &kube::Error) {
+    /// Logs a rejection once: a missing right is probably intended. The next Event is attempted all the same.
+    fn log_rejected(&mut self, error: &kube::Error) {
         if std::mem::replace(&mut self.is_forbidden, true) {
-            debug!("no Kubernetes Events still: {}", why(error));
+            debug!("the API still rejects Kubernetes Events: {}", why(error));
             return;
         }
         info!(
-            "no Kubernetes Events tell of changes of leader; where they are wanted, the service account needs create on events of events.k8s.io: {}",
+            "pgnorth writes no Kubernetes Events for changes of leader: the API rejects them; to enable them, grant the service account create on events in events.k8s.io: {}",
             why(error)
         );
     }
 }
 
-/// The API understood, and will say the same again.
+/// Returns true if the API would reject the same request again.
 fn is_final(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code) && !matches!(status.code, 408 | 429))
 }
 
-impl Happening {
+impl EventKind {
     const fn reason(self) -> &'static str {
         match self {
             Self::LeaderChanged => "LeaderChanged",
@@ -140,7 +141,7 @@ impl Happening {
         }
     }
 
-    const fn kind(self) -> &'static str {
+    const fn type_(self) -> &'static str {
         match self {
             Self::LeaderChanged => "Normal",
             Self::Fenced => "Warning",
@@ -148,12 +149,12 @@ impl Happening {
     }
 }
 
-/// As events.k8s.io/v1 wants it, which is there since Kubernetes 1.19.
+/// Returns the object for events.k8s.io/v1, which Kubernetes has since 1.19.
 fn object(pod: &Pod, namespace: &str, event: &Event) -> Object {
     let at = Timestamp::try_from(event.at).unwrap_or_default();
     Object {
         metadata: ObjectMeta {
-            // As everybody names them, so that two are told apart.
+            // The usual form of these names, which makes each unique.
             name: Some(format!("{}.{:x}", pod.name, at.as_nanosecond())),
             namespace: Some(namespace.to_owned()),
             ..ObjectMeta::default()
@@ -167,9 +168,9 @@ fn object(pod: &Pod, namespace: &str, event: &Event) -> Object {
             uid: pod.uid.clone(),
             ..ObjectReference::default()
         }),
-        reason: Some(event.what.reason().to_owned()),
-        action: Some(event.what.action().to_owned()),
-        type_: Some(event.what.kind().to_owned()),
+        reason: Some(event.kind.reason().to_owned()),
+        action: Some(event.kind.action().to_owned()),
+        type_: Some(event.kind.type_().to_owned()),
         note: Some(shortened(&event.note)),
         reporting_controller: Some("pgnorth".to_owned()),
         reporting_instance: Some(pod.name.clone()),
@@ -199,17 +200,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_tells_never_waits() {
+    async fn sending_never_waits() {
         let pod = Pod {
             name: "pgnorth-0".into(),
             uid: None,
         };
         let (events, mut writer) = Events::of(pod);
-        for number in 0..2 * WAITING {
-            events.tell(Happening::Fenced, number.to_string());
+        for number in 0..2 * CAPACITY {
+            events.send(EventKind::Fenced, number.to_string());
         }
-        assert_eq!(writer.told.recv().await.unwrap().note, "0");
-        assert_eq!(writer.told.len(), WAITING - 1, "those that came too many are dropped");
-        Events::default().tell(Happening::Fenced, String::new());
+        assert_eq!(writer.queue.recv().await.unwrap().note, "0");
+        assert_eq!(writer.queue.len(), CAPACITY - 1, "those that do not fit are dropped");
+        Events::default().send(EventKind::Fenced, String::new());
     }
 }

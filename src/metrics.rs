@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
-pub use self::labels::{FailoverPhase, Outcome, Published, SessionState};
+pub use self::labels::{FailoverPhase, Outcome, PublishResult, SessionState};
 pub use self::register::{Count, Level};
 use self::register::{ReadBack, counter, describe_all, gauge, histogram};
 use self::table as row;
@@ -57,7 +57,7 @@ pub struct Metrics {
     foreign_answers: Gauge,
     held_by_operator: Gauge,
     lock_age_seconds: Gauge,
-    set_lock_age: Mutex<Option<Instant>>,
+    lock_seen: Mutex<Option<Instant>>,
     lock_ttl_seconds: Gauge,
     probes: [Counter; 3],
     failover_seconds: [Histogram; 5],
@@ -125,18 +125,18 @@ impl Metrics {
             foreign_answers: now(&row::FOREIGN_ANSWERS),
             held_by_operator: now(&row::HELD_BY_OPERATOR),
             lock_age_seconds: now(&row::LOCK_AGE_SECONDS),
-            set_lock_age: Mutex::new(None),
+            lock_seen: Mutex::new(None),
             lock_ttl_seconds: now(&row::LOCK_TTL_SECONDS),
             probes: Outcome::ALL.map(|outcome| of(&row::PROBES, outcome.as_str())),
             failover_seconds: FailoverPhase::ALL.map(|phase| seconds(&row::FAILOVER_SECONDS, phase.as_str())),
-            publishes: Published::ALL.map(|result| of(&row::PUBLISHES, result.as_str())),
+            publishes: PublishResult::ALL.map(|result| of(&row::PUBLISHES, result.as_str())),
             publish_seconds: histogram(all, &row::PUBLISH_SECONDS, &[]),
             publish_behind: now(&row::PUBLISH_BEHIND),
             infos: Mutex::default(),
             read_back,
             recorder,
         };
-        metrics.cluster_is("");
+        metrics.set_cluster("");
         metrics
     }
 
@@ -171,62 +171,62 @@ impl Metrics {
     }
 
     /// Notes which member's sessions may live; `None` for none.
-    pub fn leader_is(&self, member: Option<&str>) {
+    pub fn set_leader(&self, member: Option<&str>) {
         let series = member.map(|member| gauge(&self.recorder, &row::LEADER_INFO, &[member]));
-        moves(&mut self.infos().leader, series);
+        switch_to(&mut self.infos().leader, series);
     }
 
     /// Notes what is done with clients, and why.
     pub fn set_routing_state(&self, state: &RoutingState, reason: &Reason) {
         let labels = [state.as_str(), reason.as_str()];
         let series = gauge(&self.recorder, &row::ROUTING_STATE_INFO, &labels);
-        moves(&mut self.infos().state, Some(series));
+        switch_to(&mut self.infos().state, Some(series));
     }
 
     /// Notes which cluster is followed: Patroni's scope.
-    pub fn cluster_is(&self, scope: &str) {
+    pub fn set_cluster(&self, scope: &str) {
         let series = gauge(&self.recorder, &row::CLUSTER_INFO, &[scope]);
-        moves(&mut self.infos().cluster, Some(series));
+        switch_to(&mut self.infos().cluster, Some(series));
     }
 
     /// Notes whether new clients are sent to a leader.
-    pub fn routes(&self, routes: bool) {
+    pub fn set_routing(&self, routes: bool) {
         self.routing.set(f64::from(u8::from(routes)));
     }
 
     /// Notes whether an operator holds new clients.
-    pub fn operator_holds(&self, holds: bool) {
+    pub fn set_held_by_operator(&self, holds: bool) {
         self.held_by_operator.set(f64::from(u8::from(holds)));
     }
 
     /// Notes how many members report to be a running primary.
-    pub fn primaries_are(&self, count: usize) {
+    pub fn set_primaries(&self, count: usize) {
         self.primaries.set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
     }
 
     /// Notes at how many places another cluster answers.
-    pub fn foreign_answers_are(&self, count: usize) {
+    pub fn set_foreign_answers(&self, count: usize) {
         self.foreign_answers
             .set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
     }
 
     /// Notes Patroni's ttl.
-    pub fn ttl_is(&self, ttl: Duration) {
+    pub fn set_ttl(&self, ttl: Duration) {
         self.lock_ttl_seconds.set(ttl);
     }
 
     /// Notes how long the longest-held client has waited.
-    pub fn oldest_wait_is(&self, wait: Duration) {
+    pub fn set_oldest_wait(&self, wait: Duration) {
         self.oldest_wait_seconds.set(wait);
     }
 
     /// Notes when the leader's lock was last seen renewed; the gauge counts from there at each scrape.
     pub fn set_lock_age(&self, at: Instant) {
-        *self.set_lock_age.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+        *self.lock_seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
     }
 
     /// Notes whether a source answers.
-    pub fn source_is_up(&self, source: &str, up: bool) {
+    pub fn set_source_up(&self, source: &str, up: bool) {
         gauge(&self.recorder, &row::SOURCE_UP, &[source]).set(f64::from(u8::from(up)));
     }
 
@@ -236,17 +236,17 @@ impl Metrics {
     }
 
     /// Counts what became of bringing a Service up to date.
-    pub fn published(&self, result: Published) {
+    pub fn count_publish(&self, result: PublishResult) {
         self.publishes[result as usize].increment(1);
     }
 
     /// Notes whether the Service differs from what was decided.
-    pub fn publisher_is_behind(&self, behind: bool) {
+    pub fn set_publish_behind(&self, behind: bool) {
         self.publish_behind.set(f64::from(u8::from(behind)));
     }
 
     /// Notes which build this is.
-    pub fn build_is(&self, version: &str, commit: &str) {
+    pub fn set_build(&self, version: &str, commit: &str) {
         gauge(&self.recorder, &row::BUILD_INFO, &[version, commit]).set(1.0);
     }
 
@@ -258,7 +258,7 @@ impl Metrics {
 
     /// Returns everything in Prometheus' text format 0.0.4.
     pub fn render(&self) -> String {
-        if let Some(at) = *self.set_lock_age.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(at) = *self.lock_seen.lock().unwrap_or_else(PoisonError::into_inner) {
             self.lock_age_seconds.set(at.elapsed());
         }
         self.read_back.export();
@@ -283,7 +283,7 @@ impl std::fmt::Debug for Metrics {
 }
 
 /// The former series becomes 0, and the new one 1: a series that vanished would read as a target that is down.
-fn moves(series: &mut Option<Gauge>, to: Option<Gauge>) {
+fn switch_to(series: &mut Option<Gauge>, to: Option<Gauge>) {
     if let Some(former) = series.take() {
         former.set(0.0);
     }

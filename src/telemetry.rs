@@ -51,13 +51,13 @@ impl Log {
             .with(layer(format, colour, queue.clone()))
             .try_init()?;
         let panicked = queue.clone();
-        panic::set_hook(Box::new(move |panic| tell_of_panic(panic, &panicked)));
+        panic::set_hook(Box::new(move |panic| log_panic(panic, &panicked)));
         Ok(Self(queue))
     }
 
     /// Logs why the process ends: in the log's own format, so that a reader of JSON is not given a stray line; but never lost to a filter.
     pub fn ends(&self, reason: &dyn Display) {
-        tell_or_push(&self.0, "pgnorth ends", reason, None);
+        log_or_push(&self.0, "pgnorth ends", reason, None);
     }
 }
 
@@ -68,7 +68,7 @@ impl Drop for Log {
 }
 
 /// The standard library's own hook writes to stderr, and waits for whoever reads it.
-fn tell_of_panic(panic: &PanicHookInfo<'_>, queue: &Queue) {
+fn log_panic(panic: &PanicHookInfo<'_>, queue: &Queue) {
     let current = thread::current();
     let thread = current.name().unwrap_or("unnamed");
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -76,10 +76,10 @@ fn tell_of_panic(panic: &PanicHookInfo<'_>, queue: &Queue) {
     let backtrace = Backtrace::capture();
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then_some(backtrace);
     let reason = format_args!("thread {thread} at {place}: {what}").to_string();
-    tell_or_push(queue, "a panic; this is a defect in pgnorth", &reason, backtrace);
+    log_or_push(queue, "a panic; this is a defect in pgnorth", &reason, backtrace);
 }
 
-fn tell_or_push(queue: &Queue, message: &str, reason: &dyn Display, backtrace: Option<Backtrace>) {
+fn log_or_push(queue: &Queue, message: &str, reason: &dyn Display, backtrace: Option<Backtrace>) {
     if enabled!(target: "pgnorth", Level::ERROR) {
         error!(target: "pgnorth", %reason, backtrace = backtrace.map(display), "{message}");
     } else {
@@ -99,8 +99,8 @@ pub fn announce(settings: &Settings) {
     }
 }
 
-/// How the leader is found, as fields of the line.
-struct Found<'a> {
+/// The settings of discovery, as fields of the line.
+struct DiscoveryFields<'a> {
     scope: Option<&'a str>,
     namespace: Option<&'a str>,
     selector: Option<&'a str>,
@@ -112,7 +112,7 @@ struct Found<'a> {
     key: Option<String>,
 }
 
-impl<'a> Found<'a> {
+impl<'a> DiscoveryFields<'a> {
     fn new(finding: &'a Finding) -> Self {
         let kubernetes = finding.kubernetes.as_ref();
         let file = |path: &std::path::PathBuf| path.display().to_string();
@@ -135,7 +135,7 @@ impl<'a> Found<'a> {
 }
 
 fn announce_proxy(settings: &Settings, proxy: &Proxy) {
-    let found = Found::new(&proxy.finding);
+    let discovery = DiscoveryFields::new(&proxy.finding);
     let human = |duration| display(humantime::format_duration(duration));
     info!(
         target: "pgnorth",
@@ -145,14 +145,14 @@ fn announce_proxy(settings: &Settings, proxy: &Proxy) {
         admin = %proxy.admin,
         admin_host = (!proxy.admin_hosts.is_empty()).then(|| proxy.admin_hosts.join(",")),
         admin_token_file = proxy.admin_token_file.as_ref().map(|file| display(file.display())),
-        scope = found.scope.map(display),
-        citus_group = found.citus_group,
-        namespace = found.namespace.map(display),
-        selector = found.selector.map(display),
-        patroni = found.patroni.map(display),
-        patroni_ca = found.ca.map(display),
-        patroni_cert = found.cert.map(display),
-        patroni_key = found.key.map(display),
+        scope = discovery.scope.map(display),
+        citus_group = discovery.citus_group,
+        namespace = discovery.namespace.map(display),
+        selector = discovery.selector.map(display),
+        patroni = discovery.patroni.map(display),
+        patroni_ca = discovery.ca.map(display),
+        patroni_cert = discovery.cert.map(display),
+        patroni_key = discovery.key.map(display),
         hold = human(proxy.hold),
         switchover_hold = human(proxy.switchover_hold),
         failover_drain = human(proxy.failover_drain),
@@ -164,7 +164,7 @@ fn announce_proxy(settings: &Settings, proxy: &Proxy) {
         max_sessions = proxy.max_sessions,
         refusal_cert = proxy.refusal.as_ref().map(|identity| display(identity.cert.display())),
         refusal_key = proxy.refusal.as_ref().map(|identity| display(identity.key.display())),
-        pod_name = found.pod.map(display),
+        pod_name = discovery.pod.map(display),
         lame_duck = human(proxy.lame_duck),
         drain = human(proxy.drain),
         log = %settings.log,
@@ -174,7 +174,7 @@ fn announce_proxy(settings: &Settings, proxy: &Proxy) {
 }
 
 fn announce_publisher(settings: &Settings, publish: &Publish) {
-    let found = Found::new(&publish.finding);
+    let discovery = DiscoveryFields::new(&publish.finding);
     info!(
         target: "pgnorth",
         version = VERSION,
@@ -184,14 +184,14 @@ fn announce_publisher(settings: &Settings, publish: &Publish) {
         lease = publish.lease.as_ref().map(display),
         admin = %publish.admin,
         admin_host = (!publish.admin_hosts.is_empty()).then(|| publish.admin_hosts.join(",")),
-        scope = found.scope.map(display),
-        citus_group = found.citus_group,
+        scope = discovery.scope.map(display),
+        citus_group = discovery.citus_group,
         namespace = publish.namespace.as_ref().map(display),
-        selector = found.selector.map(display),
-        patroni = found.patroni.map(display),
-        patroni_ca = found.ca.map(display),
-        patroni_cert = found.cert.map(display),
-        patroni_key = found.key.map(display),
+        selector = discovery.selector.map(display),
+        patroni = discovery.patroni.map(display),
+        patroni_ca = discovery.ca.map(display),
+        patroni_cert = discovery.cert.map(display),
+        patroni_key = discovery.key.map(display),
         log = %settings.log,
         log_format = %settings.log_format,
         "pgnorth publish starts"

@@ -11,9 +11,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::collect::collect;
 use super::history::History;
 use super::status::Status;
-use super::survey::survey;
 use super::{Facts, Limits};
 use crate::liveness;
 
@@ -30,14 +30,14 @@ pub(super) struct Live {
     history: Mutex<History>,
     /// The newest event. Who reads slowly gets the newest next, not all those in between.
     events: watch::Sender<Bytes>,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     /// The shortest time between two events.
     pace: Duration,
 }
 
 /// What a connection is doing, for whoever bounds its life.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Pulse {
+pub(super) enum Activity {
     /// Ordinary answers.
     Answering,
     /// A stream that waits for the next event.
@@ -50,10 +50,10 @@ pub(super) enum Pulse {
 struct Viewer {
     live: Arc<Live>,
     events: watch::Receiver<Bytes>,
-    pulse: watch::Sender<Pulse>,
+    activity: watch::Sender<Activity>,
     stop: CancellationToken,
     begins: bool,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Live {
@@ -63,7 +63,7 @@ impl Live {
             begun,
             history: Mutex::new(History::new(&facts.metrics, begun)),
             events: watch::Sender::new(Bytes::new()),
-            places: Arc::new(Semaphore::new(limits.viewers)),
+            permits: Arc::new(Semaphore::new(limits.viewers)),
             pace: limits.pace,
             facts,
         }
@@ -72,7 +72,7 @@ impl Live {
     /// The document as of now.
     pub(super) fn status(&self) -> Status {
         let history = self.history.lock().unwrap_or_else(PoisonError::into_inner).series();
-        survey(&self.facts, history, self.begun, Instant::now())
+        collect(&self.facts, history, self.begun, Instant::now())
     }
 
     fn event(&self) -> Bytes {
@@ -109,14 +109,14 @@ impl Live {
     /// A stream for one more who looks, the present first; `None` if there are too many already. It ends at `stop`.
     pub(super) fn watch(
         self: &Arc<Self>,
-        pulse: watch::Sender<Pulse>,
+        activity: watch::Sender<Activity>,
         stop: CancellationToken,
     ) -> Option<impl Stream<Item = Result<Frame<Bytes>, Infallible>> + use<>> {
         let viewer = Viewer {
-            _place: self.places.clone().try_acquire_owned().ok()?,
+            _permit: self.permits.clone().try_acquire_owned().ok()?,
             events: self.events.subscribe(),
             live: self.clone(),
-            pulse,
+            activity,
             stop,
             begins: true,
         };
@@ -130,7 +130,7 @@ impl Live {
 impl Viewer {
     /// Asked for only when there is room for it: hyper buffers little, then waits for the client.
     async fn next(&mut self) -> Option<Bytes> {
-        self.pulse.send_replace(Pulse::Waiting);
+        self.activity.send_replace(Activity::Waiting);
         let event = if std::mem::take(&mut self.begins) {
             self.live.event()
         } else {
@@ -141,13 +141,13 @@ impl Viewer {
             }
             self.events.borrow_and_update().clone()
         };
-        self.pulse.send_replace(Pulse::Given(Instant::now()));
+        self.activity.send_replace(Activity::Given(Instant::now()));
         Some(event)
     }
 }
 
 impl Drop for Viewer {
     fn drop(&mut self) {
-        self.pulse.send_replace(Pulse::Answering);
+        self.activity.send_replace(Activity::Answering);
     }
 }

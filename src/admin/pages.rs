@@ -19,8 +19,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::live::{Live, Pulse};
-use super::{Facts, host, operators, survey};
+use super::live::{Activity, Live};
+use super::{Facts, collect, host, operators};
 use crate::leader::RoutingState;
 use crate::leader::observation::OperatorHold;
 use crate::leader::view::View;
@@ -37,7 +37,7 @@ const EVENTS: &str = "/status/events";
 /// One file, style and script included: it works without a network.
 const PAGE: &str = include_str!("page.html");
 /// The hashes are those of the page's style and script; a test computes them, and says what they should be.
-const POLICY: &str = "default-src 'none'; style-src 'sha256-Xa7XR4nV5yynlU3fNRuxhwWk6ng8pZJclOhrZkPla8I='; script-src 'sha256-c43Z8wTvHZvfJiDbo59ZCASc7gSx7+s4rVTGLcaY1W0='; \
+const POLICY: &str = "default-src 'none'; style-src 'sha256-sQOoR2a4+d7tqd8TKvwpOowJ3Bi3CVfb7OKa8LXswS0='; script-src 'sha256-YuHfOw21F14vQPZ33Gv9jZ99CsZsdP3uXjMYFGIu15Q='; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The paths there are, and what they are for.
@@ -76,12 +76,12 @@ pub(super) async fn answer<B>(
     request: &Request<B>,
     peer: SocketAddr,
     live: &Arc<Live>,
-    pulse: &watch::Sender<Pulse>,
+    activity: &watch::Sender<Activity>,
     stop: &CancellationToken,
 ) -> Answer {
     // Probes tell nothing worth a check, and must never fail for one.
     if !matches!(request.uri().path(), "/livez" | "/readyz")
-        && let Some(host) = stranger(request, &live.facts)
+        && let Some(host) = unknown_host(request, &live.facts)
     {
         return misdirected(host, &live.facts);
     }
@@ -92,7 +92,7 @@ pub(super) async fn answer<B>(
         "/leader" => |live| leader(&live.facts.slot.snapshot()),
         "/status" => |live| respond(StatusCode::OK, JSON, json(&live.status())),
         // A stream has no end that a HEAD could leave out.
-        EVENTS if request.method() == Method::GET => return events(live, pulse.clone(), stop.clone()),
+        EVENTS if request.method() == Method::GET => return events(live, activity.clone(), stop.clone()),
         EVENTS => |_| respond(StatusCode::OK, STREAM, ""),
         "/failovers" => |live| respond(StatusCode::OK, JSON, json(&live.facts.recorder.failovers())),
         "/metrics" => |live| respond(StatusCode::OK, METRICS, metrics(&live.facts)),
@@ -121,8 +121,8 @@ fn page() -> Answer {
     page
 }
 
-fn events(live: &Arc<Live>, pulse: watch::Sender<Pulse>, stop: CancellationToken) -> Answer {
-    match live.watch(pulse, stop) {
+fn events(live: &Arc<Live>, activity: watch::Sender<Activity>, stop: CancellationToken) -> Answer {
+    match live.watch(activity, stop) {
         Some(stream) => answered(StatusCode::OK, STREAM, StreamBody::new(stream).boxed_unsync()),
         None => plain(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -132,7 +132,7 @@ fn events(live: &Arc<Live>, pulse: watch::Sender<Pulse>, stop: CancellationToken
 }
 
 /// A host in the request that is not known; none for a request that names no host.
-fn stranger<'request, B>(request: &'request Request<B>, facts: &Facts) -> Option<&'request str> {
+fn unknown_host<'request, B>(request: &'request Request<B>, facts: &Facts) -> Option<&'request str> {
     let named = request.headers().get_all(HOST).iter();
     let named = named.map(|host| host.to_str().unwrap_or("a name that is no text"));
     let mut all = named.chain(request.uri().authority().map(Authority::as_str));
@@ -176,7 +176,7 @@ fn readyz(readiness: &Readiness, hold: Option<&OperatorHold>) -> Answer {
         Readiness::Starting(_) | Readiness::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
     };
     let held = hold.map_or(String::new(), |hold| format!("; new clients are {hold}"));
-    plain(status, format!("{}{held}\n", survey::readiness(readiness)))
+    plain(status, format!("{}{held}\n", collect::readiness(readiness)))
 }
 
 fn leader(snapshot: &Snapshot) -> Answer {
@@ -200,7 +200,7 @@ fn leader(snapshot: &Snapshot) -> Answer {
 
 fn metrics(facts: &Facts) -> String {
     let oldest = facts.wait_queue.oldest(Instant::now()).unwrap_or_default();
-    facts.metrics.oldest_wait_is(oldest);
+    facts.metrics.set_oldest_wait(oldest);
     facts.metrics.render()
 }
 

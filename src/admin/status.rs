@@ -1,5 +1,5 @@
 //! The status document: `/status`, the same as an event, and what `pgnorth status` reads. Field names are an interface; how the fields are filled stands
-//! in `admin/survey.rs`.
+//! in `admin/collect.rs`.
 //!
 //! Ages are given, not times: a reader needs no clock that agrees with this one.
 
@@ -21,13 +21,13 @@ pub struct Status {
     /// As `/readyz` says: `ready`, `starting: …`, `shutting down`.
     pub readiness: String,
     /// What is done with clients.
-    pub state: StateWord,
+    pub state: StateName,
     /// For how long.
     pub state_seconds: f64,
     /// Why, as a sentence.
     pub reason: String,
     /// The member whose sessions may live.
-    pub leader: Option<LeaderNow>,
+    pub leader: Option<LeaderStatus>,
     /// When its time began, or that without a leader; RFC 3339.
     pub since: Option<String>,
     /// The same as an age.
@@ -37,17 +37,17 @@ pub struct Status {
     /// A switchover that is announced.
     pub switchover: Option<Switchover>,
     /// The leader's right to lead.
-    pub lock: Option<LockNow>,
+    pub lock: Option<LockStatus>,
     /// Every member known, by name.
     pub members: Vec<Member>,
     /// Where the news comes from.
     pub sources: Vec<Source>,
     /// The cluster that is followed, as far as it is known.
     #[serde(default)]
-    pub cluster: ClusterNow,
+    pub cluster: ClusterStatus,
     /// Members, and URLs of `--patroni`, where another cluster answers. What it says counts for nothing.
     #[serde(default)]
-    pub foreign: Vec<Foreign>,
+    pub foreign: Vec<ForeignAnswer>,
     /// The proxy's sessions; none for a publisher.
     pub sessions: Option<Sessions>,
     /// The last ten minutes.
@@ -61,7 +61,7 @@ pub struct Status {
 /// The state, as `/leader` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum StateWord {
+pub enum StateName {
     /// New clients go to the leader.
     Route,
     /// New clients wait.
@@ -72,7 +72,7 @@ pub enum StateWord {
 
 /// Whom sessions go to.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct LeaderNow {
+pub struct LeaderStatus {
     /// Patroni's member name.
     pub member: String,
     /// Where its PostgreSQL listens.
@@ -94,7 +94,7 @@ pub struct Switchover {
 
 /// How long the leader may lead without a renewal.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct LockNow {
+pub struct LockStatus {
     /// Who has it.
     pub member: String,
     /// Since the lock was last seen renewed, or the member's last word, whichever is later.
@@ -123,7 +123,7 @@ pub struct Member {
     /// How far it is behind the leader, in bytes of WAL. As old as the members' own words: Patroni writes them every `loop_wait`.
     pub lag_bytes: Option<u64>,
     /// Who said role and state.
-    pub heard_from: Option<Word>,
+    pub heard_from: Option<ReportSource>,
     /// How old that is. A watched pod's status is as old as its last change, and still true.
     pub heard_seconds: Option<f64>,
     /// Why its REST API does not answer, where it was asked and did not.
@@ -133,7 +133,7 @@ pub struct Member {
 /// Who told of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Word {
+pub enum ReportSource {
     /// Its own REST API.
     Rest,
     /// The status annotation of its pod, which is watched.
@@ -155,7 +155,7 @@ pub struct Source {
 
 /// A cluster, as its members tell it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct ClusterNow {
+pub struct ClusterStatus {
     /// Patroni's scope.
     pub scope: Option<String>,
     /// PostgreSQL's system identifier.
@@ -164,11 +164,11 @@ pub struct ClusterNow {
 
 /// An answer of another cluster.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Foreign {
+pub struct ForeignAnswer {
     /// The member, or the URL.
     pub at: String,
     /// The cluster that answers there.
-    pub cluster: ClusterNow,
+    pub cluster: ClusterStatus,
     /// How old its last answer is.
     pub heard_seconds: f64,
 }

@@ -51,7 +51,7 @@ pub(super) fn start(
     let (plan, planned) = watch::channel(Plan::default());
     let objects = finding.kubernetes.as_ref().map(config::Kubernetes::objects);
     if let Some(name) = objects.as_ref().or(finding.scope.as_ref()) {
-        state.metrics.cluster_is(name);
+        state.metrics.set_cluster(name);
     }
     let events = match finding.kubernetes.as_ref().zip(access) {
         Some((settings, access)) => start_kubernetes(settings, access, claims.clone(), state, tasks),

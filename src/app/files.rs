@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{info, warn};
 
-use crate::doctor::Room;
+use crate::doctor::Capacity;
 use crate::proxy::files_needed;
 
 /// Files that are not the proxy's: watches, probes, admin connections, epoll, the log.
@@ -52,9 +52,9 @@ fn ports_in(text: &str) -> Option<usize> {
 }
 
 /// What would fit below the hard limit of open files here, that limit, and the local ports. Nothing is changed.
-pub fn room(workers: usize, sources: &[IpAddr]) -> Room {
+pub fn room(workers: usize, sources: &[IpAddr]) -> Capacity {
     let files = count(getrlimit(Resource::Nofile).maximum);
-    Room {
+    Capacity {
         sessions: sessions_below(files, workers),
         files,
         ports: local_ports(sources),

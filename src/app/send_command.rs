@@ -28,7 +28,7 @@ pub(super) async fn run(settings: &config::SendCommand) -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok((false, answer)) => fail(&answer.trim_end(), REJECTED),
-        Err(lost) => fail(&lost, NO_CONTACT),
+        Err(error) => fail(&error, NO_CONTACT),
     }
 }
 

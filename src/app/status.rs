@@ -7,8 +7,8 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use self::client::{Lost, get, watch};
-use crate::admin::status::{StateWord, Status};
+use self::client::{ContactError, get, watch};
+use crate::admin::status::{StateName, Status};
 use crate::config::{self, Format};
 
 /// Between two tries to get in touch again.
@@ -21,7 +21,7 @@ const HOLDING: u8 = 1;
 const NO_CONTACT: u8 = 2;
 
 /// Where the status goes, and how it is written there.
-struct Screen {
+struct Output {
     format: Format,
     /// It is redrawn in place.
     redraws: bool,
@@ -34,14 +34,14 @@ struct Closed;
 /// Shows the status once, or until interrupted or nobody reads any more. The exit code is that of the state shown last.
 pub(super) async fn run(settings: &config::Status) -> ExitCode {
     let terminal = io::stdout().is_terminal();
-    let screen = Screen {
+    let output = Output {
         format: settings.format,
         redraws: terminal && settings.watch && settings.format == Format::Text,
         colour: terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
     };
     let mut code = NO_CONTACT;
     if settings.watch {
-        while follow(settings, &screen, &mut code).await.is_ok() {
+        while follow(settings, &output, &mut code).await.is_ok() {
             code = NO_CONTACT;
             tokio::time::sleep(RETRY).await;
         }
@@ -49,41 +49,41 @@ pub(super) async fn run(settings: &config::Status) -> ExitCode {
     }
     match get(settings.admin).await {
         Ok(status) => {
-            let _unheard = screen.show(&status);
-            ExitCode::from(code_of(&status))
+            let _unread = output.show(&status);
+            ExitCode::from(exit_status(&status))
         }
-        Err(lost) => {
-            let _unheard = screen.show_loss(&lost);
+        Err(error) => {
+            let _unread = output.show_error(&error);
             ExitCode::from(NO_CONTACT)
         }
     }
 }
 
-/// Shows one event after the other until contact is lost, and says so.
-async fn follow(settings: &config::Status, screen: &Screen, code: &mut u8) -> Result<(), Closed> {
-    let lost = match watch(settings.admin).await {
-        Ok(mut watched) => loop {
-            match watched.next().await {
+/// Shows one event after the other until contact is lost, and shows the reason.
+async fn follow(settings: &config::Status, output: &Output, code: &mut u8) -> Result<(), Closed> {
+    let error = match watch(settings.admin).await {
+        Ok(mut stream) => loop {
+            match stream.next().await {
                 Ok(status) => {
-                    *code = code_of(&status);
-                    screen.show(&status).map_err(|_| Closed)?;
+                    *code = exit_status(&status);
+                    output.show(&status).map_err(|_| Closed)?;
                 }
-                Err(lost) => break lost,
+                Err(error) => break error,
             }
         },
-        Err(lost) => lost,
+        Err(error) => error,
     };
-    screen.show_loss(&lost).map_err(|_| Closed)
+    output.show_error(&error).map_err(|_| Closed)
 }
 
-fn code_of(status: &Status) -> u8 {
+fn exit_status(status: &Status) -> u8 {
     match status.state {
-        StateWord::Route => ROUTING,
-        StateWord::Hold | StateWord::Fence => HOLDING,
+        StateName::Route => ROUTING,
+        StateName::Hold | StateName::Fence => HOLDING,
     }
 }
 
-impl Screen {
+impl Output {
     fn show(&self, status: &Status) -> io::Result<()> {
         let shown = match self.format {
             Format::Text => text::page(status, self.colour),
@@ -92,9 +92,9 @@ impl Screen {
         self.write(&shown)
     }
 
-    /// On a screen that is redrawn it takes the place of what is no longer known; else it goes to stderr, away from what is to be read.
-    fn show_loss(&self, lost: &Lost) -> io::Result<()> {
-        let shown = text::no_contact(lost, self.colour && self.redraws);
+    /// Shows an error in place of the outdated status if the output is redrawn, else on stderr.
+    fn show_error(&self, error: &ContactError) -> io::Result<()> {
+        let shown = text::no_contact(error, self.colour && self.redraws);
         match self.redraws {
             true => self.write(&shown),
             false => io::stderr().write_all(shown.as_bytes()),

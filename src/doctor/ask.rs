@@ -1,4 +1,4 @@
-//! Asks everything, all that is independent at once. One thing that fails costs nothing but its own answer.
+//! Asks everything; independent questions go out at once, and one that fails costs only its own answer.
 
 mod kubernetes;
 mod members;
@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use tracing::info;
 
-use super::Room;
-use super::facts::{Facts, Told};
+use super::Capacity;
+use super::facts::{Answer, Facts};
 use crate::admin::read_token;
 use crate::config::Doctor;
 use crate::discovery::patroni::{Client, TlsError};
@@ -18,15 +18,15 @@ use crate::proxy::RefusalTls;
 use kubernetes::Cluster;
 use members::Asker;
 
-/// A member before it is asked itself.
-struct Known {
+/// A member as a pod or `/cluster` lists it, before it is asked itself.
+struct ListedMember {
     name: MemberName,
-    address: Told<Address>,
+    address: Answer<Address>,
     api_url: Option<BaseUrl>,
     malformed: Option<String>,
 }
 
-pub(super) async fn everything(settings: &Doctor, client: Result<Client, TlsError>, room: Room) -> Facts {
+pub(super) async fn everything(settings: &Doctor, client: Result<Client, TlsError>, capacity: Capacity) -> Facts {
     let asker = Asker::new(&settings.proxy, client);
     let cluster = match &settings.proxy.finding.kubernetes {
         Some(kubernetes) => Some(Cluster::reach(kubernetes, settings).await),
@@ -38,13 +38,13 @@ pub(super) async fn everything(settings: &Doctor, client: Result<Client, TlsErro
         known.extend(
             members
                 .into_iter()
-                .map(|member| (member.name.clone(), Known::from(member))),
+                .map(|member| (member.name.clone(), ListedMember::from(member))),
         );
         seeds.push((url, answer));
     }
     let (api, members) = match cluster {
         None => (None, asker.members(known).await),
-        Some(Err(unreached)) => (Some(Err(unreached)), asker.members(known).await),
+        Some(Err(failure)) => (Some(Err(failure)), asker.members(known).await),
         Some(Ok(cluster)) => {
             let (mut api, pods) = Box::pin(cluster.look()).await;
             // A pod's word goes before that of /cluster, as in the proxy.
@@ -69,11 +69,11 @@ pub(super) async fn everything(settings: &Doctor, client: Result<Client, TlsErro
             let loaded = RefusalTls::new(Some((identity.cert, identity.key)));
             loaded.map(drop).map_err(|problem| problem.to_string())
         }),
-        room,
+        capacity,
     }
 }
 
-impl From<ClusterMember> for Known {
+impl From<ClusterMember> for ListedMember {
     fn from(member: ClusterMember) -> Self {
         let address = member.address.ok_or_else(|| "it has told no address yet".to_owned());
         Self {
@@ -85,7 +85,7 @@ impl From<ClusterMember> for Known {
     }
 }
 
-impl Known {
+impl ListedMember {
     fn of_pod(pod: Pod, malformed: Option<String>) -> Self {
         Self {
             name: pod.name,

@@ -8,13 +8,13 @@ use crate::leader::observation::{ClusterSettings, Lock, ObjectKind, Report};
 use crate::leader::{Address, BaseUrl, MemberName};
 
 /// What somebody said, or why it cannot be told: as the end of a sentence that begins with "because".
-pub type Told<T> = Result<T, String>;
+pub type Answer<T> = Result<T, String>;
 
 /// Everything that was found. What was not asked for is none.
 #[derive(Debug)]
 pub struct Facts {
     /// What the Kubernetes API said; an error where it says nothing at all.
-    pub api: Option<Result<Api, Unreached>>,
+    pub api: Option<Result<Api, ApiFailure>>,
     /// What the members named by `--patroni` said to `/cluster`, by their URL.
     pub seeds: Vec<(BaseUrl, Result<Seed, Silent>)>,
     /// Every member that a pod or `/cluster` told of.
@@ -22,16 +22,16 @@ pub struct Facts {
     /// The files for TLS, if they cannot be used.
     pub tls_files: Option<String>,
     /// The file with the operators' token, if there is to be one, and whether it can be used.
-    pub admin_token: Option<Told<()>>,
+    pub admin_token: Option<Answer<()>>,
     /// The certificate for refusals, if one is given, and whether it can be used.
-    pub refusal_certificate: Option<Told<()>>,
+    pub refusal_certificate: Option<Answer<()>>,
     /// Sessions that fit below the hard limit of open files here, and that limit.
-    pub room: Room,
+    pub capacity: Capacity,
 }
 
 /// The way to the API ends here.
 #[derive(Debug)]
-pub enum Unreached {
+pub enum ApiFailure {
     /// No kubeconfig, no service account.
     NoCredentials(String),
     /// It knows neither token nor certificate.
@@ -46,24 +46,24 @@ pub struct Api {
     pub namespace: String,
     pub scope: String,
     pub selector: String,
-    pub version: Told<String>,
+    pub version: Answer<String>,
     /// Each right that pgnorth uses, and whether it is granted.
-    pub rights: Vec<(Right, Told<bool>)>,
+    pub rights: Vec<(Right, Answer<bool>)>,
     /// The leader object of each kind.
-    pub leaders: Vec<(ObjectKind, Told<LeaderObject>)>,
+    pub leaders: Vec<(ObjectKind, Answer<LeaderObject>)>,
     /// Scopes whose leader objects are in this namespace; looked for only where there is no lock.
     pub scopes: Vec<String>,
-    pub config: Told<Option<Config>>,
-    pub renewal: Told<Renewal>,
+    pub config: Answer<Option<Config>>,
+    pub renewal: Answer<Renewal>,
     /// Names of the pods that the selector finds.
-    pub pods: Told<Vec<String>>,
+    pub pods: Answer<Vec<String>>,
     /// Labels of the holder's pod, where the selector does not find it.
     pub holder_labels: Option<BTreeMap<String, String>>,
-    pub services: Told<Vec<Service>>,
+    pub services: Answer<Vec<Service>>,
     /// What `pgnorth publish` would say about its Service.
-    pub published: Option<(String, Told<()>)>,
-    /// By how many seconds the API server's clock is ahead of ours; its header knows whole seconds.
-    pub ahead: Told<f64>,
+    pub published: Option<(String, Answer<()>)>,
+    /// By how many seconds the API server's clock is ahead of ours; its header has whole seconds.
+    pub ahead: Answer<f64>,
 }
 
 /// A verb on a resource.
@@ -127,10 +127,10 @@ pub struct Seed {
 pub struct Member {
     pub name: MemberName,
     /// Where its PostgreSQL should be.
-    pub address: Told<Address>,
+    pub address: Answer<Address>,
     /// What could not be read of what it tells about itself.
     pub malformed: Option<String>,
-    pub postgres: Told<Greeting>,
+    pub postgres: Answer<Greeting>,
     pub rest: Rest,
 }
 
@@ -168,7 +168,7 @@ pub struct Silent {
 
 /// Sessions that fit below the limit of open files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
+pub struct Capacity {
     /// At most so many.
     pub sessions: usize,
     /// The hard limit of open files.

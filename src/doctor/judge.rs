@@ -10,7 +10,7 @@ pub(super) mod rights;
 mod tls;
 
 use super::check::Check;
-use super::facts::{Api, Facts, Unreached};
+use super::facts::{Api, ApiFailure, Facts};
 use crate::config::Doctor;
 
 pub(super) fn everything(settings: &Doctor, facts: &Facts) -> Vec<Check> {
@@ -30,7 +30,7 @@ pub(super) fn everything(settings: &Doctor, facts: &Facts) -> Vec<Check> {
     }
     match &facts.api {
         None => {}
-        Some(Err(unreached)) => checks.extend(unreachable(unreached)),
+        Some(Err(failure)) => checks.extend(unreachable(failure)),
         Some(Ok(api)) => checks.extend(kubernetes(settings, api)),
     }
     let finding = &settings.proxy.finding;
@@ -38,8 +38,8 @@ pub(super) fn everything(settings: &Doctor, facts: &Facts) -> Vec<Check> {
     checks.extend(members::all(facts, finding));
     checks.extend(outage::start(facts, finding));
     checks.push(lock::hold(settings.proxy.hold, ttl(facts)));
-    checks.push(host::room(settings.proxy.max_sessions, facts.room));
-    checks.push(host::ports(settings.proxy.max_sessions, facts.room));
+    checks.push(host::open_files(settings.proxy.max_sessions, facts.capacity));
+    checks.push(host::ports(settings.proxy.max_sessions, facts.capacity));
     checks
 }
 
@@ -56,8 +56,8 @@ fn kubernetes(settings: &Doctor, api: &Api) -> Vec<Check> {
 }
 
 /// Whatever needs the API is named, so that nobody takes silence for good news.
-fn unreachable(unreached: &Unreached) -> Vec<Check> {
-    let (first, because) = host::unreached(unreached);
+fn unreachable(failure: &ApiFailure) -> Vec<Check> {
+    let (first, because) = host::failure(failure);
     let lost = [
         "rights",
         "leader object",

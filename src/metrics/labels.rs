@@ -24,7 +24,7 @@ pub enum Outcome {
 
 /// What became of bringing a Service up to date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Published {
+pub enum PublishResult {
     /// It was changed.
     Written,
     /// It said so already.
@@ -37,7 +37,7 @@ pub enum Published {
     Failed,
 }
 
-impl Published {
+impl PublishResult {
     pub(super) const ALL: [Self; 5] = [
         Self::Written,
         Self::Unchanged,

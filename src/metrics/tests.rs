@@ -6,10 +6,10 @@ use super::*;
 
 fn rendered() -> String {
     let metrics = Metrics::new();
-    metrics.leader_is(Some("pg-0"));
-    metrics.source_is_up("kubernetes", true);
-    metrics.build_is("0", "unknown");
-    metrics.cluster_is("demo");
+    metrics.set_leader(Some("pg-0"));
+    metrics.set_source_up("kubernetes", true);
+    metrics.set_build("0", "unknown");
+    metrics.set_cluster("demo");
     metrics.set_routing_state(&RoutingState::Hold(None), &Reason::Starting);
     metrics.render()
 }
@@ -61,9 +61,9 @@ fn every_series_has_the_labels_of_its_row() {
 #[test]
 fn a_former_leader_state_and_scope_go_to_zero() {
     let metrics = Metrics::new();
-    metrics.leader_is(Some("pg-0"));
-    metrics.leader_is(Some("pg-1"));
-    metrics.cluster_is("demo");
+    metrics.set_leader(Some("pg-0"));
+    metrics.set_leader(Some("pg-1"));
+    metrics.set_cluster("demo");
     metrics.set_routing_state(&RoutingState::Hold(None), &Reason::Starting);
     metrics.set_routing_state(&RoutingState::Hold(None), &Reason::Released);
     let text = metrics.render();
@@ -77,9 +77,9 @@ fn a_former_leader_state_and_scope_go_to_zero() {
     ] {
         assert!(text.lines().any(|told| told == line), "{line} in\n{text}");
     }
-    metrics.leader_is(None);
+    metrics.set_leader(None);
     assert!(metrics.render().contains("pgnorth_leader_info{member=\"pg-1\"} 0\n"));
-    metrics.leader_is(Some("pg-1"));
+    metrics.set_leader(Some("pg-1"));
     assert!(metrics.render().contains("pgnorth_leader_info{member=\"pg-1\"} 1\n"));
 }
 
@@ -87,7 +87,7 @@ fn a_former_leader_state_and_scope_go_to_zero() {
 #[test]
 fn values_from_outside_are_escaped() {
     let metrics = Metrics::new();
-    metrics.cluster_is("a\"b\\c\nd");
+    metrics.set_cluster("a\"b\\c\nd");
     assert!(
         metrics
             .render()

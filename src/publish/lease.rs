@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::target::{Trouble, read};
+use super::destination::{PublishError, read};
 
 /// How long a Lease stands without a renewal.
 const DURATION: Duration = Duration::from_secs(15);
@@ -32,7 +32,7 @@ pub(super) struct Lease {
 
 /// What is known of the Lease.
 #[derive(Default)]
-struct Known {
+struct LeaseState {
     /// Its version, and since when it stands.
     seen: Option<(Option<String>, Instant)>,
     renewed: Option<Instant>,
@@ -44,12 +44,12 @@ struct Known {
 impl Lease {
     /// Tells `holds` whether this publisher writes, until `stop`; then lets go of the Lease, so that another need not wait.
     pub(super) async fn run(self, holds: watch::Sender<bool>, stop: CancellationToken) {
-        let mut known = Known::default();
+        let mut known = LeaseState::default();
         loop {
             let begun = Instant::now();
             match self.step(&mut known).await {
                 Ok(holder) => self.tell(&holds, &mut known, &holder),
-                Err(Trouble::Conflict(_)) => debug!(lease = %self.name, "another publisher was faster"),
+                Err(PublishError::Conflict(_)) => debug!(lease = %self.name, "another publisher was faster"),
                 Err(error) if known.failing => debug!(lease = %self.name, "still: {error}"),
                 Err(error) => {
                     known.failing = true;
@@ -71,7 +71,7 @@ impl Lease {
         }
     }
 
-    fn tell(&self, holds: &watch::Sender<bool>, known: &mut Known, holder: &str) {
+    fn tell(&self, holds: &watch::Sender<bool>, known: &mut LeaseState, holder: &str) {
         known.failing = false;
         let ours = holder == self.identity;
         holds.send_if_modified(|holds| std::mem::replace(holds, ours) != ours);
@@ -87,7 +87,7 @@ impl Lease {
     }
 
     /// Renews the Lease, takes it over where its holder is gone, or looks who holds it; returns who does.
-    async fn step(&self, known: &mut Known) -> Result<String, Trouble> {
+    async fn step(&self, known: &mut LeaseState) -> Result<String, PublishError> {
         let title = format!("leases {}/{}", self.api.namespace().unwrap_or_default(), self.name);
         let found = read(&title, self.api.get_opt(&self.name)).await?;
         let parameters = PostParams::default();
@@ -155,7 +155,7 @@ impl Lease {
                 self.api.replace(&self.name, &PostParams::default(), &found),
             )
             .await?;
-            Ok::<_, Trouble>(())
+            Ok::<_, PublishError>(())
         };
         match released.await {
             Ok(()) => info!(lease = %self.name, "let go of the lease"),
@@ -180,7 +180,7 @@ mod tests {
             identity: "one".into(),
         };
         let (holds, _) = watch::channel(false);
-        let mut known = Known::default();
+        let mut known = LeaseState::default();
         let log = Log::default();
         let _logs_here = log.install();
         let mut holder_is = |holder: &str, version: u32| {

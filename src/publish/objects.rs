@@ -31,7 +31,7 @@ pub(super) enum Kind {
 
 /// What clients shall reach.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct Desired {
     /// The verified writable primary, if there is one.
     pub(super) leader: Option<Primary>,
     /// The timeline of the newest leader that this publisher knew.
@@ -42,7 +42,7 @@ pub(super) struct Wanted {
 
 /// The publisher that decides.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Us<'a> {
+pub(super) struct Writer<'a> {
     pub(super) identity: &'a str,
     /// It holds a Lease, so no other publisher writes.
     pub(super) alone: bool,
@@ -87,11 +87,11 @@ pub(super) enum Step {
 pub(super) struct Dispute {
     /// The other publisher, as far as it is known.
     pub(super) with: Option<String>,
-    pub(super) about: About,
+    pub(super) subject: DisputeSubject,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum About {
+pub(super) enum DisputeSubject {
     /// It knew a leader on a higher timeline than we do.
     Timeline { theirs: u32, ours: u32 },
     /// It says that there is a primary, and we hold.
@@ -128,16 +128,16 @@ pub(super) fn endpoints() -> ApiResource {
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("", "v1", "Endpoints"), "endpoints")
 }
 
-/// Brings one object from what it says to what is wanted.
+/// Brings one object from what it says to what is desired.
 pub(super) fn step(
     kind: Kind,
     resource: &ApiResource,
     found: Option<&DynamicObject>,
-    wanted: &Wanted,
+    desired: &Desired,
     service: &Service,
-    us: Us<'_>,
+    writer: Writer<'_>,
 ) -> Step {
-    let primary = wanted.leader.as_ref();
+    let primary = desired.leader.as_ref();
     let addresses: Vec<String> = primary
         .iter()
         .flat_map(|primary| primary.addresses.iter().filter(|ip| kind.holds(ip)))
@@ -148,51 +148,53 @@ pub(super) fn step(
             return Step::Nothing;
         }
         let mut object = DynamicObject::new(&kind.name(&service.name), resource);
-        dress(&mut object.metadata, kind, wanted, service);
-        annotate(&mut object.metadata, PUBLISHER, us.identity);
+        set_metadata(&mut object.metadata, kind, desired, service);
+        annotate(&mut object.metadata, PUBLISHER, writer.identity);
         object.data = data(kind, &addresses, primary, service);
         return Step::Create(Box::new(object));
     };
     let question = annotation(found, ASKED);
-    if let Some(dispute) = dispute(found, wanted, us)
-        && (question.is_none() || question != us.unanswered)
+    if let Some(dispute) = dispute(found, desired, writer)
+        && (question.is_none() || question != writer.unanswered)
     {
-        return Step::Yield(question.is_none().then(|| ask(found, resource, us)), dispute);
+        return Step::Yield(question.is_none().then(|| ask(found, resource, writer)), dispute);
     }
     let mut object = found.clone();
-    dress(&mut object.metadata, kind, wanted, service);
+    set_metadata(&mut object.metadata, kind, desired, service);
     let same_metadata = object.metadata == found.metadata;
     object.data = data(kind, &addresses, primary, service);
     if same_metadata && shape(&object) == shape(found) {
         return Step::Nothing;
     }
-    annotate(&mut object.metadata, PUBLISHER, us.identity);
+    annotate(&mut object.metadata, PUBLISHER, writer.identity);
     Step::Replace(writable(object, resource))
 }
 
-/// What of `found` contradicts `wanted`, if another publisher wrote it and may know better.
+/// What of `found` contradicts `desired`, if another publisher wrote it and may know better.
 ///
 /// One that holds takes an address away when it has just ceased to route: that must not wait. If the address then comes back, or was there before this publisher
 /// knew any leader, another one verifies a primary all the time, and of the two that one is right.
-fn dispute(found: &DynamicObject, wanted: &Wanted, us: Us<'_>) -> Option<Dispute> {
+fn dispute(found: &DynamicObject, desired: &Desired, writer: Writer<'_>) -> Option<Dispute> {
     let with = annotation(found, PUBLISHER);
-    if with == Some(us.identity) || addresses(found).is_empty() {
+    if with == Some(writer.identity) || addresses(found).is_empty() {
         return None;
     }
-    let about = match (timeline(found), wanted.timeline) {
-        (Some(theirs), Some(ours)) if theirs > ours => About::Timeline { theirs, ours },
-        _ if wanted.leader.is_none() && !wanted.just_ended && !us.alone && with.is_some() => About::Leader,
+    let subject = match (timeline(found), desired.timeline) {
+        (Some(theirs), Some(ours)) if theirs > ours => DisputeSubject::Timeline { theirs, ours },
+        _ if desired.leader.is_none() && !desired.just_ended && !writer.alone && with.is_some() => {
+            DisputeSubject::Leader
+        }
         _ => return None,
     };
     let with = with.map(str::to_owned);
-    Some(Dispute { with, about })
+    Some(Dispute { with, subject })
 }
 
 /// The object as it is, with a question. The version makes it unlike the next one.
-fn ask(found: &DynamicObject, resource: &ApiResource, us: Us<'_>) -> Box<DynamicObject> {
+fn ask(found: &DynamicObject, resource: &ApiResource, writer: Writer<'_>) -> Box<DynamicObject> {
     let version = found.metadata.resource_version.as_deref().unwrap_or_default();
     let mut object = found.clone();
-    annotate(&mut object.metadata, ASKED, &format!("{} {version}", us.identity));
+    annotate(&mut object.metadata, ASKED, &format!("{} {version}", writer.identity));
     writable(object, resource)
 }
 
@@ -246,7 +248,7 @@ fn annotate(metadata: &mut ObjectMeta, name: &str, value: &str) {
 }
 
 /// Labels, annotations and owner; those of others stay.
-fn dress(metadata: &mut ObjectMeta, kind: Kind, wanted: &Wanted, service: &Service) {
+fn set_metadata(metadata: &mut ObjectMeta, kind: Kind, desired: &Desired, service: &Service) {
     let labels = metadata.labels.get_or_insert_default();
     match kind {
         Kind::Slice4 | Kind::Slice6 => {
@@ -262,11 +264,11 @@ fn dress(metadata: &mut ObjectMeta, kind: Kind, wanted: &Wanted, service: &Servi
     let annotations = metadata.annotations.get_or_insert_default();
     // A write answers whatever was asked.
     annotations.remove(ASKED);
-    match &wanted.leader {
+    match &desired.leader {
         Some(primary) => annotations.insert(LEADER.into(), primary.member.clone()),
         None => annotations.remove(LEADER),
     };
-    if let Some(timeline) = wanted.timeline {
+    if let Some(timeline) = desired.timeline {
         annotations.insert(TIMELINE.into(), timeline.to_string());
     }
     // It goes when the Service goes.

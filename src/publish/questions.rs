@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::LOOK;
+use super::READ_INTERVAL;
 use super::objects::Kind;
 
-/// How long another publisher has to answer. Each looks at the objects every `LOOK`, so it has seen the question twice by then.
-pub(super) const ANSWER: Duration = Duration::from_millis(2500 * LOOK.as_secs());
+/// How long another publisher has to answer. Each looks at the objects every `READ_INTERVAL`, so it has seen the question twice by then.
+pub(super) const ANSWER: Duration = Duration::from_millis(2500 * READ_INTERVAL.as_secs());
 
 /// Each question that was seen last, and since when.
 #[derive(Debug, Default)]

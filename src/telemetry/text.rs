@@ -1,4 +1,4 @@
-//! A log line for people: time, level, room, message, then `field=value`, quoted where it would not be one word. Nothing from outside can break the line.
+//! A log line for people: time, level, module, message, then `field=value`, quoted where it would not be one word. Nothing from outside can break the line.
 
 use std::fmt::{self, Debug, Write};
 
@@ -44,9 +44,9 @@ where
             painted(&time, DIM, colour),
             painted(&level, tint(metadata.level()), colour)
         )?;
-        let room = metadata.target().strip_prefix("pgnorth::").unwrap_or(metadata.target());
-        if room != "pgnorth" {
-            write!(out, "{} ", painted(&format!("{room}:"), DIM, colour))?;
+        let module = metadata.target().strip_prefix("pgnorth::").unwrap_or(metadata.target());
+        if module != "pgnorth" {
+            write!(out, "{} ", painted(&format!("{module}:"), DIM, colour))?;
         }
         ctx.format_fields(out.by_ref(), event)?;
         for span in ctx.event_scope().into_iter().flatten() {

@@ -12,27 +12,27 @@ use tracing::warn;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Bytes that may wait to be written. A line has some 200: enough for a burst, and little beside what sessions take.
-const ROOM: usize = 1 << 20;
+const CAPACITY: usize = 1 << 20;
 /// A stderr that somebody else has made non-blocking is tried again after this.
 const RETRY: Duration = Duration::from_millis(20);
 
 /// Where lines are left. Clones share it.
 #[derive(Clone, Debug)]
-pub(super) struct Queue(Arc<Shared>);
+pub(super) struct Queue(Arc<Inner>);
 
 #[derive(Debug)]
-struct Shared {
-    waiting: Mutex<Waiting>,
+struct Inner {
+    buffer: Mutex<Buffer>,
     changed: Condvar,
     /// Every line that was lost.
     lost: Count,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct Buffer {
     lines: Vec<u8>,
     /// Lines lost since that was last told.
-    untold: u64,
+    unreported: u64,
     /// The thread has taken lines, and has not written all of them yet.
     writing: bool,
 }
@@ -49,8 +49,8 @@ impl Queue {
     /// # Errors
     /// When there can be no further thread.
     pub(super) fn start(sink: impl Write + Send + 'static, lost: Count) -> io::Result<Self> {
-        let queue = Self(Arc::new(Shared {
-            waiting: Mutex::default(),
+        let queue = Self(Arc::new(Inner {
+            buffer: Mutex::default(),
             changed: Condvar::new(),
             lost,
         }));
@@ -63,38 +63,38 @@ impl Queue {
 
     /// Leaves a line, its line break included. Never waits for the log's reader.
     pub(super) fn push(&self, line: &[u8]) {
-        let mut waiting = self.lock();
-        if waiting.lines.len() + line.len() > ROOM {
-            waiting.untold += 1;
+        let mut buffer = self.lock();
+        if buffer.lines.len() + line.len() > CAPACITY {
+            buffer.unreported += 1;
             self.0.lost.inc();
             return;
         }
-        waiting.lines.extend_from_slice(line);
-        drop(waiting);
+        buffer.lines.extend_from_slice(line);
+        drop(buffer);
         self.0.changed.notify_all();
     }
 
     /// Waits until everything is written, but not longer than `patience`.
     pub(super) fn flush(&self, patience: Duration) {
         let deadline = Instant::now() + patience;
-        let mut waiting = self.lock();
-        while waiting.writing || !waiting.lines.is_empty() {
+        let mut buffer = self.lock();
+        while buffer.writing || !buffer.lines.is_empty() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
             }
-            let woken = self.0.changed.wait_timeout(waiting, left);
-            waiting = woken.unwrap_or_else(PoisonError::into_inner).0;
+            let woken = self.0.changed.wait_timeout(buffer, left);
+            buffer = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
     fn write_to(&self, mut sink: impl Write) {
         loop {
-            let (lines, untold) = self.take();
-            if untold > 0 {
+            let (lines, unreported) = self.take();
+            if unreported > 0 {
                 // There is room for this line now; it comes after those that fitted.
                 warn!(
-                    lines = untold,
+                    lines = unreported,
                     "log lines were lost, because nobody read standard error"
                 );
             }
@@ -108,17 +108,17 @@ impl Queue {
 
     /// Waits for lines, and takes all of them.
     fn take(&self) -> (Vec<u8>, u64) {
-        let mut waiting = self.lock();
-        while waiting.lines.is_empty() {
-            waiting = self.0.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        let mut buffer = self.lock();
+        while buffer.lines.is_empty() {
+            buffer = self.0.changed.wait(buffer).unwrap_or_else(PoisonError::into_inner);
         }
-        waiting.writing = true;
-        (take(&mut waiting.lines), take(&mut waiting.untold))
+        buffer.writing = true;
+        (take(&mut buffer.lines), take(&mut buffer.unreported))
     }
 
     /// A panic while it is held leaves whole lines behind.
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Buffer> {
+        self.0.buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -202,13 +202,13 @@ mod tests {
         assert_eq!(seen.recv_timeout(HANG).unwrap(), b"first\n");
         // From here on the thread is stuck.
         let line = [&[b'x'; 1023][..], b"\n"].concat();
-        for _ in 0..ROOM / line.len() + 3 {
+        for _ in 0..CAPACITY / line.len() + 3 {
             queue.push(&line);
         }
         assert_eq!(queue.0.lost.get(), 3);
         let_go.send(Ok(())).unwrap();
-        assert_eq!(seen.recv_timeout(HANG).unwrap(), line.repeat(ROOM / line.len()));
-        assert_eq!(queue.lock().untold, 0, "told");
+        assert_eq!(seen.recv_timeout(HANG).unwrap(), line.repeat(CAPACITY / line.len()));
+        assert_eq!(queue.lock().unreported, 0, "told");
         let_go.send(Ok(())).unwrap();
         queue.flush(HANG);
         assert_eq!(queue.0.lost.get(), 3);

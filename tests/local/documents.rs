@@ -270,9 +270,9 @@ pub fn declared_metrics() -> BTreeSet<String> {
 
 pub fn every_series() -> String {
     let metrics = Metrics::new();
-    metrics.leader_is(Some("pg-0"));
-    metrics.source_is_up("kubernetes", true);
-    metrics.build_is("0", "unknown");
+    metrics.set_leader(Some("pg-0"));
+    metrics.set_source_up("kubernetes", true);
+    metrics.set_build("0", "unknown");
     metrics.set_routing_state(&RoutingState::Hold(None), &Reason::Starting);
     metrics.render()
 }

@@ -81,7 +81,7 @@ async fn without_the_right_there_is_one_line_and_no_more() {
             "INFO",
             &[
                 "no Kubernetes Events",
-                "needs create on events",
+                "grant the service account create on events",
                 "cannot create resource",
             ],
         )

@@ -112,8 +112,8 @@ async fn the_document_tells_who_leads_since_when_why_and_of_whom() {
         (sessions.len() > 1 && *sessions.last().unwrap() == 1).then_some(status)
     })
     .await;
-    let fields = "at cluster commit state state_seconds failovers foreign history leader lock members paused readiness reason sessions since since_seconds sources \
-        switchover trouble uptime_seconds version";
+    let fields = "at cluster commit failovers foreign history leader lock members paused readiness reason sessions since since_seconds sources \
+        state state_seconds switchover trouble uptime_seconds version";
     assert_eq!(keys(&status), fields.split_whitespace().collect::<Vec<_>>());
     let leader = json!({"member": "a", "address": cluster.a.postgres.to_string(), "timeline": 1});
     assert_eq!((&status["state"], &status["leader"]), (&json!("route"), &leader));

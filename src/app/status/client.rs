@@ -26,7 +26,7 @@ const LONGEST: usize = 4 * 1024 * 1024;
 
 /// Why there is no status. Each begins with the address that was asked.
 #[derive(Debug, Error)]
-pub(in crate::app) enum Lost {
+pub(in crate::app) enum ContactError {
     /// Nobody listens there, or nobody can be reached.
     #[error("{0}: {1}; is this pgnorth's admin port (--admin or PGNORTH_ADMIN), and does pgnorth run?")]
     Connect(SocketAddr, #[source] io::Error),
@@ -42,7 +42,7 @@ pub(in crate::app) enum Lost {
 }
 
 /// A stream of events.
-pub(super) struct Watched {
+pub(super) struct StatusStream {
     address: SocketAddr,
     body: Incoming,
     unread: Vec<u8>,
@@ -51,23 +51,23 @@ pub(super) struct Watched {
 }
 
 /// The status now.
-pub(super) async fn get(address: SocketAddr) -> Result<Status, Lost> {
+pub(super) async fn get(address: SocketAddr) -> Result<Status, ContactError> {
     let asked = async {
         let (answer, _connection) = ask(address, "/status").await?;
         let body = Limited::new(answer.into_body(), LONGEST).collect().await;
-        let body = body.map_err(|error| Lost::Broken(address, error.to_string()))?;
+        let body = body.map_err(|error| ContactError::Broken(address, error.to_string()))?;
         read(address, &body.to_bytes())
     };
     timeout(DEADLINE, asked)
         .await
-        .unwrap_or(Err(Lost::TimedOut(address, DEADLINE.as_secs())))
+        .unwrap_or(Err(ContactError::TimedOut(address, DEADLINE.as_secs())))
 }
 
 /// The status as it changes.
-pub(super) async fn watch(address: SocketAddr) -> Result<Watched, Lost> {
+pub(super) async fn watch(address: SocketAddr) -> Result<StatusStream, ContactError> {
     let asked = async {
         let (answer, connection) = ask(address, "/status/events").await?;
-        Ok(Watched {
+        Ok(StatusStream {
             address,
             body: answer.into_body(),
             unread: Vec::new(),
@@ -76,11 +76,15 @@ pub(super) async fn watch(address: SocketAddr) -> Result<Watched, Lost> {
     };
     timeout(DEADLINE, asked)
         .await
-        .unwrap_or(Err(Lost::TimedOut(address, DEADLINE.as_secs())))
+        .unwrap_or(Err(ContactError::TimedOut(address, DEADLINE.as_secs())))
 }
 
 /// Sends a command with the token in this header. Returns true if it was applied, and the answer's text.
-pub(in crate::app) async fn post(address: SocketAddr, path: &str, token: HeaderValue) -> Result<(bool, String), Lost> {
+pub(in crate::app) async fn post(
+    address: SocketAddr,
+    path: &str,
+    token: HeaderValue,
+) -> Result<(bool, String), ContactError> {
     let request = Request::post(path)
         .header(HOST, address.to_string())
         .header(AUTHORIZATION, token);
@@ -88,28 +92,28 @@ pub(in crate::app) async fn post(address: SocketAddr, path: &str, token: HeaderV
         let (answer, _connection) = send(address, request).await?;
         let done = answer.status() == StatusCode::OK;
         let body = Limited::new(answer.into_body(), LONGEST).collect().await;
-        let body = body.map_err(|error| Lost::Broken(address, error.to_string()))?;
+        let body = body.map_err(|error| ContactError::Broken(address, error.to_string()))?;
         Ok((done, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
     };
     timeout(COMMAND, asked)
         .await
-        .unwrap_or(Err(Lost::TimedOut(address, COMMAND.as_secs())))
+        .unwrap_or(Err(ContactError::TimedOut(address, COMMAND.as_secs())))
 }
 
-impl Watched {
+impl StatusStream {
     /// The next event's status.
-    pub(super) async fn next(&mut self) -> Result<Status, Lost> {
+    pub(super) async fn next(&mut self) -> Result<Status, ContactError> {
         let address = self.address;
         let event = timeout(DEADLINE, self.event()).await;
         read(
             address,
-            &event.unwrap_or(Err(Lost::TimedOut(address, DEADLINE.as_secs())))?,
+            &event.unwrap_or(Err(ContactError::TimedOut(address, DEADLINE.as_secs())))?,
         )
     }
 
     /// The data of the next event that has any. An event ends with an empty line; ours have one line of data.
-    async fn event(&mut self) -> Result<Vec<u8>, Lost> {
-        let broken = |why: &str| Lost::Broken(self.address, why.to_owned());
+    async fn event(&mut self) -> Result<Vec<u8>, ContactError> {
+        let broken = |why: &str| ContactError::Broken(self.address, why.to_owned());
         loop {
             if let Some(end) = self.unread.windows(2).position(|pair| pair == b"\n\n") {
                 let event: Vec<u8> = self.unread.drain(..end + 2).collect();
@@ -134,21 +138,21 @@ impl Watched {
     }
 }
 
-async fn ask(address: SocketAddr, path: &str) -> Result<(Response<Incoming>, JoinSet<()>), Lost> {
+async fn ask(address: SocketAddr, path: &str) -> Result<(Response<Incoming>, JoinSet<()>), ContactError> {
     let request = Request::get(path)
         .header(HOST, address.to_string())
         .header(ACCEPT, "application/json, text/event-stream");
     let (answer, driver) = send(address, request).await?;
     match answer.status() {
         StatusCode::OK => Ok((answer, driver)),
-        status => Err(Lost::NoStatus(address, format!("{path} answers {status}"))),
+        status => Err(ContactError::NoStatus(address, format!("{path} answers {status}"))),
     }
 }
 
-async fn send(address: SocketAddr, request: Builder) -> Result<(Response<Incoming>, JoinSet<()>), Lost> {
+async fn send(address: SocketAddr, request: Builder) -> Result<(Response<Incoming>, JoinSet<()>), ContactError> {
     let stream = TcpStream::connect(&reachable(address)[..]).await;
-    let stream = stream.map_err(|error| Lost::Connect(address, error))?;
-    let broken = |error: hyper::Error| Lost::Broken(address, error.to_string());
+    let stream = stream.map_err(|error| ContactError::Connect(address, error))?;
+    let broken = |error: hyper::Error| ContactError::Broken(address, error.to_string());
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(broken)?;
@@ -175,6 +179,6 @@ fn reachable(address: SocketAddr) -> Vec<SocketAddr> {
         .collect()
 }
 
-fn read(address: SocketAddr, body: &[u8]) -> Result<Status, Lost> {
-    serde_json::from_slice(body).map_err(|error| Lost::NoStatus(address, error.to_string()))
+fn read(address: SocketAddr, body: &[u8]) -> Result<Status, ContactError> {
+    serde_json::from_slice(body).map_err(|error| ContactError::NoStatus(address, error.to_string()))
 }

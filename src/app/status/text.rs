@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write};
 
-use crate::admin::status::{ClusterNow, LockNow, Member, Series, Sessions, StateWord, Status, Word};
+use crate::admin::status::{ClusterStatus, LockStatus, Member, ReportSource, Series, Sessions, StateName, Status};
 use crate::recorder::{Failover, Trouble};
 
 /// The lock's bar, in characters.
@@ -50,7 +50,7 @@ pub(super) fn no_contact(why: &dyn Display, colour: bool) -> String {
         colour,
     };
     let word = page.painted("NO CONTACT", RED);
-    page.line(&format!("{word}  {}", harmless(&why.to_string())));
+    page.line(&format!("{word}  {}", escaped(&why.to_string())));
     page.text
 }
 
@@ -69,43 +69,43 @@ impl Page {
 
     fn headline(&mut self, status: &Status) {
         let (word, code, what) = match status.state {
-            StateWord::Route => ("ROUTING", GREEN, "new clients go to the leader"),
-            StateWord::Hold => ("HOLDING", YELLOW, "new clients wait"),
-            StateWord::Fence => ("FENCING", RED, "new clients wait, every session was ended"),
+            StateName::Route => ("ROUTING", GREEN, "new clients go to the leader"),
+            StateName::Hold => ("HOLDING", YELLOW, "new clients wait"),
+            StateName::Fence => ("FENCING", RED, "new clients wait, every session was ended"),
         };
         let word = self.painted(word, code);
         self.line(&format!("{word} for {}: {what}", time(status.state_seconds)));
-        self.line(&format!("  because   {}", harmless(&status.reason)));
+        self.line(&format!("  because   {}", escaped(&status.reason)));
         let leader = match &status.leader {
             Some(leader) => {
-                let name = self.painted(&harmless(&leader.member), BOLD);
+                let name = self.painted(&escaped(&leader.member), BOLD);
                 let timeline = leader
                     .timeline
                     .map_or(String::new(), |number| format!(", timeline {number}"));
                 let since = status.since.as_deref().unwrap_or_default();
-                let address = harmless(&leader.address);
+                let address = escaped(&leader.address);
                 format!(
                     "{name} at {address}{timeline}, for {} (since {})",
                     time(status.since_seconds),
-                    harmless(since)
+                    escaped(since)
                 )
             }
             None => format!("none for {}", time(status.since_seconds)),
         };
         self.line(&format!("  leader    {leader}"));
         if status.readiness != "ready" {
-            self.line(&format!("  readiness {}", harmless(&status.readiness)));
+            self.line(&format!("  readiness {}", escaped(&status.readiness)));
         }
         if status.paused {
             self.line("  paused    Patroni promotes nobody by itself");
         }
         if let Some(switchover) = &status.switchover {
-            let name = |member: &Option<String>| harmless(member.as_deref().unwrap_or("any member"));
+            let name = |member: &Option<String>| escaped(member.as_deref().unwrap_or("any member"));
             let when = switchover.scheduled_at.as_deref().unwrap_or("now");
             let (from, to) = (name(&switchover.from), name(&switchover.to));
             self.line(&format!(
                 "  announced a switchover from {from} to {to}: {}",
-                harmless(when)
+                escaped(when)
             ));
         }
         if let Some(trouble) = &status.trouble {
@@ -117,15 +117,15 @@ impl Page {
         let mut line = format!(
             "first sign {} ago: {}",
             time(trouble.for_seconds),
-            harmless(&trouble.first_sign)
+            escaped(&trouble.first_sign)
         );
         if let (Some(member), Some(after)) = (&trouble.lock_moved_to, trouble.lock_moved_after_seconds) {
-            let _infallible = write!(line, "; the lock moved to {} after {}", harmless(member), time(after));
+            let _infallible = write!(line, "; the lock moved to {} after {}", escaped(member), time(after));
         }
         self.line(&format!("  trouble   {line}"));
     }
 
-    fn lock(&mut self, lock: &LockNow) {
+    fn lock(&mut self, lock: &LockStatus) {
         let left = lock.ttl_seconds - lock.age_seconds;
         let part = (left / lock.ttl_seconds).clamp(0.0, 1.0);
         let full = (part * BAR as f64).round() as usize;
@@ -136,7 +136,7 @@ impl Page {
             _ => RED,
         };
         let bar = self.painted(&bar, code);
-        let (ttl, member) = (format!("{:.0} s", lock.ttl_seconds), harmless(&lock.member));
+        let (ttl, member) = (format!("{:.0} s", lock.ttl_seconds), escaped(&lock.member));
         let told = match left > 0.0 {
             true => format!("{} of {ttl} left to {member}", time(left)),
             false => format!("{member}'s ran out {} ago (ttl {ttl})", time(-left)),
@@ -175,20 +175,20 @@ impl Page {
                 true => self.painted("up", GREEN),
                 false => self.painted("DOWN", RED),
             };
-            let (name, detail) = (harmless(&source.name), harmless(&source.detail));
+            let (name, detail) = (escaped(&source.name), escaped(&source.detail));
             self.line(&format!("  source    {name} is {word}: {detail}"));
         }
     }
 
     fn foreign(&mut self, status: &Status) {
-        let name = |told: Option<&String>| harmless(told.map_or("not told", String::as_str));
-        let both = |cluster: &ClusterNow| {
+        let name = |told: Option<&String>| escaped(told.map_or("not told", String::as_str));
+        let both = |cluster: &ClusterStatus| {
             let (scope, system) = (name(cluster.scope.as_ref()), name(cluster.system.as_ref()));
             format!("scope {scope}, system identifier {system}")
         };
         for foreign in &status.foreign {
             let word = self.painted("ANOTHER CLUSTER", RED);
-            let (at, theirs, ours) = (harmless(&foreign.at), both(&foreign.cluster), both(&status.cluster));
+            let (at, theirs, ours) = (escaped(&foreign.at), both(&foreign.cluster), both(&status.cluster));
             self.line(&format!(
                 "  foreign   {word} answers for {at}: {theirs}; followed is {ours}"
             ));
@@ -215,7 +215,7 @@ impl Page {
             };
             self.line(&line);
             if let Some(silent) = number.checked_sub(1).and_then(|at| members[at].silent.as_deref()) {
-                self.line(&format!("     its REST API does not answer: {}", harmless(silent)));
+                self.line(&format!("     its REST API does not answer: {}", escaped(silent)));
             }
         }
     }
@@ -233,8 +233,8 @@ impl Page {
     }
 
     fn failover(&mut self, failover: &Failover) {
-        let began = harmless(failover.began.as_deref().unwrap_or("?"));
-        let (from, to) = (harmless(&failover.from), harmless(&failover.to));
+        let began = escaped(failover.began.as_deref().unwrap_or("?"));
+        let (from, to) = (escaped(&failover.from), escaped(&failover.to));
         let total = time(failover.writable_after_seconds);
         self.line(&format!("{began}  {from} -> {to}, writable after {total}"));
         let mut phases = Vec::new();
@@ -251,22 +251,22 @@ impl Page {
             held => format!("{held} clients waited, at most {}", time(failover.longest_hold_seconds)),
         });
         self.line(&format!("    {}", phases.join(", ")));
-        self.line(&format!("    first sign: {}", harmless(&failover.first_sign)));
+        self.line(&format!("    first sign: {}", escaped(&failover.first_sign)));
     }
 }
 
 fn row(member: &Member) -> [String; 7] {
-    let or_dash = |text: Option<&str>| harmless(text.unwrap_or("-"));
+    let or_dash = |text: Option<&str>| escaped(text.unwrap_or("-"));
     let heard = member.heard_seconds.map(time).unwrap_or_else(|| "-".to_owned());
     let heard = match member.heard_from {
-        Some(Word::Rest) => format!("{heard} ago, from itself"),
-        Some(Word::Pod) => format!("pod status, watched; unchanged for {heard}"),
-        Some(Word::Cluster) => format!("{heard} ago, from /cluster"),
+        Some(ReportSource::Rest) => format!("{heard} ago, from itself"),
+        Some(ReportSource::Pod) => format!("pod status, watched; unchanged for {heard}"),
+        Some(ReportSource::Cluster) => format!("{heard} ago, from /cluster"),
         None => "nothing yet".to_owned(),
     };
     [
         if member.leads { "*" } else { "" }.to_owned(),
-        harmless(&member.name),
+        escaped(&member.name),
         or_dash(member.role.as_deref()),
         or_dash(member.state.as_deref()),
         member.timeline.map_or("-".to_owned(), |timeline| timeline.to_string()),
@@ -303,7 +303,7 @@ fn bytes(count: u64) -> String {
 }
 
 /// Without what a terminal would obey.
-fn harmless(text: &str) -> String {
+fn escaped(text: &str) -> String {
     let safe = |letter: char| match letter.is_control() {
         true => letter.escape_default().to_string(),
         false => letter.to_string(),

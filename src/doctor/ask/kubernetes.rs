@@ -14,10 +14,10 @@ use kube::core::Request;
 use kube::runtime::watcher;
 use kube::{Client, ResourceExt};
 
-use super::Known;
+use super::ListedMember;
 use crate::config::{self, Doctor};
 use crate::discovery::kubernetes::annotations::{self, Annotations};
-use crate::doctor::facts::{Api, Config, LeaderObject, Renewal, Right, Service, Told, Unreached};
+use crate::doctor::facts::{Answer, Api, ApiFailure, Config, LeaderObject, Renewal, Right, Service};
 use crate::doctor::judge::rights;
 use crate::kubernetes::{Access, why};
 use crate::leader::observation::{Lock, ObjectKind};
@@ -35,28 +35,28 @@ const LONGEST: Duration = Duration::from_secs(60);
 pub(super) struct Cluster<'a> {
     client: Client,
     namespace: String,
-    version: Told<String>,
+    version: Answer<String>,
     kubernetes: &'a config::Kubernetes,
     settings: &'a Doctor,
 }
 
 impl<'a> Cluster<'a> {
     /// Finds credentials and uses them once.
-    pub(super) async fn reach(kubernetes: &'a config::Kubernetes, settings: &'a Doctor) -> Result<Self, Unreached> {
+    pub(super) async fn reach(kubernetes: &'a config::Kubernetes, settings: &'a Doctor) -> Result<Self, ApiFailure> {
         let access = Access::new().await;
-        let access = access.map_err(|error| Unreached::NoCredentials(error.to_string()))?;
+        let access = access.map_err(|error| ApiFailure::NoCredentials(error.to_string()))?;
         if let Some(missing) = access.missing() {
-            return Err(Unreached::NoCredentials(missing));
+            return Err(ApiFailure::NoCredentials(missing));
         }
         let connection = access.connection().await;
         let client = connection.client.clone();
         let version = match tokio::time::timeout(DEADLINE, client.apiserver_version()).await {
             Ok(Ok(version)) => Ok(version.git_version),
-            Ok(Err(kube::Error::Api(status))) if status.code == 401 => return Err(Unreached::Unknown(status.message)),
+            Ok(Err(kube::Error::Api(status))) if status.code == 401 => return Err(ApiFailure::Unknown(status.message)),
             // It has answered: that is all that matters here.
             Ok(Err(error @ kube::Error::Api(_))) => Err(why(&error)),
-            Ok(Err(error)) => return Err(Unreached::Silent(why(&error))),
-            Err(_) => return Err(Unreached::Silent(no_answer())),
+            Ok(Err(error)) => return Err(ApiFailure::Silent(why(&error))),
+            Err(_) => return Err(ApiFailure::Silent(no_answer())),
         };
         Ok(Self {
             client,
@@ -71,7 +71,7 @@ impl<'a> Cluster<'a> {
     }
 
     /// Everything but the renewal, and what the pods tell of members.
-    pub(super) async fn look(&self) -> (Api, Vec<Known>) {
+    pub(super) async fn look(&self) -> (Api, Vec<ListedMember>) {
         let (rights, endpoints, config_map, config, pods, services, published, ahead) = tokio::join!(
             self.rights(),
             self.leader(ObjectKind::Endpoints),
@@ -114,7 +114,7 @@ impl<'a> Cluster<'a> {
     }
 
     /// Watches the lock until it is renewed, or overdue.
-    pub(super) async fn wait_for_renewal(&self, api: &Api) -> Told<Renewal> {
+    pub(super) async fn wait_for_renewal(&self, api: &Api) -> Answer<Renewal> {
         let Some((kind, lock)) = api.lock() else {
             return api.renewal.clone();
         };
@@ -134,14 +134,14 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    async fn rights(&self) -> Vec<(Right, Told<bool>)> {
+    async fn rights(&self) -> Vec<(Right, Answer<bool>)> {
         let needed = rights::needed(self.settings);
         let asking = needed.into_iter().map(async |right| (right, self.may(right).await));
         futures_util::future::join_all(asking).await
     }
 
     /// Asks for each object by its name, as a Role may name the objects that it is for; what is to be created has none yet.
-    async fn may(&self, right: Right) -> Told<bool> {
+    async fn may(&self, right: Right) -> Answer<bool> {
         for name in self.names(right) {
             if !self.may_name(right, name).await? {
                 return Ok(false);
@@ -177,7 +177,7 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    async fn may_name(&self, right: Right, name: Option<String>) -> Told<bool> {
+    async fn may_name(&self, right: Right, name: Option<String>) -> Answer<bool> {
         let review = SelfSubjectAccessReview {
             spec: SelfSubjectAccessReviewSpec {
                 resource_attributes: Some(ResourceAttributes {
@@ -197,7 +197,7 @@ impl<'a> Cluster<'a> {
         Ok(answer.status.is_some_and(|status| status.allowed))
     }
 
-    async fn leader(&self, kind: ObjectKind) -> Told<LeaderObject> {
+    async fn leader(&self, kind: ObjectKind) -> Answer<LeaderObject> {
         let found = self.annotations(kind, &self.leader_name(kind)).await?;
         Ok(found.map_or(LeaderObject::Absent, |annotations| {
             let (lock, problem) = annotations::lock(&annotations);
@@ -207,7 +207,7 @@ impl<'a> Cluster<'a> {
         }))
     }
 
-    async fn config(&self) -> Told<Option<Config>> {
+    async fn config(&self) -> Answer<Option<Config>> {
         let name = format!("{}-config", self.kubernetes.objects());
         let mut told = Ok(None);
         for kind in ObjectKind::ALL {
@@ -228,13 +228,13 @@ impl<'a> Cluster<'a> {
         told
     }
 
-    async fn pods(&self) -> Told<Vec<Known>> {
+    async fn pods(&self) -> Answer<Vec<ListedMember>> {
         let pods: Objects<Pod> = Objects::namespaced(self.client.clone(), &self.namespace);
         let found = bounded(pods.list(&ListParams::default().labels(&self.kubernetes.selector))).await?;
         let read = |pod: &Pod| {
             let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref());
             let (read, problem) = annotations::pod(&pod.name_any(), pod.annotations(), ip);
-            Known::of_pod(read, problem.map(|problem| problem.to_string()))
+            ListedMember::of_pod(read, problem.map(|problem| problem.to_string()))
         };
         Ok(found.items.iter().map(read).collect())
     }
@@ -246,7 +246,7 @@ impl<'a> Cluster<'a> {
         found.items.first().map(|pod| pod.labels().clone())
     }
 
-    async fn services(&self) -> Told<Vec<Service>> {
+    async fn services(&self) -> Answer<Vec<Service>> {
         let services: Objects<ServiceObject> = Objects::namespaced(self.client.clone(), &self.namespace);
         let found = bounded(services.list(&ListParams::default())).await?;
         let endpoints = self.all(ObjectKind::Endpoints).await.unwrap_or_default();
@@ -267,7 +267,7 @@ impl<'a> Cluster<'a> {
         Ok(found.items.iter().map(service).collect())
     }
 
-    async fn published(&self) -> Option<(String, Told<()>)> {
+    async fn published(&self) -> Option<(String, Answer<()>)> {
         let service = self.settings.service.clone()?;
         let settings = publish::Settings {
             service: service.clone(),
@@ -297,7 +297,7 @@ impl<'a> Cluster<'a> {
     }
 
     /// The API server's clock against ours, from the header of an answer that needs no right of its own.
-    async fn ahead(&self) -> Told<f64> {
+    async fn ahead(&self) -> Answer<f64> {
         let request = Request::new("/version").list(&ListParams::default());
         let request = request.map_err(|error| error.to_string())?.map(Body::from);
         let asked = SystemTime::now();
@@ -311,13 +311,13 @@ impl<'a> Cluster<'a> {
     }
 
     /// An object's annotations, by a list as a watch begins with one; none where it does not exist.
-    async fn annotations(&self, kind: ObjectKind, name: &str) -> Told<Option<Annotations>> {
+    async fn annotations(&self, kind: ObjectKind, name: &str) -> Answer<Option<Annotations>> {
         let by_name = ListParams::default().fields(&format!("metadata.name={name}"));
         let found = bounded(self.objects(kind).list_metadata(&by_name)).await?;
         Ok(found.items.first().map(|object| object.annotations().clone()))
     }
 
-    async fn all(&self, kind: ObjectKind) -> Told<Vec<(String, Annotations)>> {
+    async fn all(&self, kind: ObjectKind) -> Answer<Vec<(String, Annotations)>> {
         let found = bounded(self.objects(kind).list_metadata(&ListParams::default())).await?;
         let of = |object: &_| (ResourceExt::name_any(object), ResourceExt::annotations(object).clone());
         Ok(found.items.iter().map(of).collect())
@@ -343,7 +343,7 @@ impl<'a> Cluster<'a> {
 async fn next_renewal(
     events: impl futures_util::Stream<Item = Result<Option<DynamicObject>, watcher::Error>>,
     before: &[Option<String>; 3],
-) -> Told<Lock> {
+) -> Answer<Lock> {
     let mut events = pin!(events);
     loop {
         let event = events.next().await.ok_or("its watch ended")?;
@@ -357,7 +357,7 @@ async fn next_renewal(
     }
 }
 
-async fn bounded<T>(request: impl Future<Output = kube::Result<T>>) -> Told<T> {
+async fn bounded<T>(request: impl Future<Output = kube::Result<T>>) -> Answer<T> {
     match tokio::time::timeout(DEADLINE, request).await {
         Ok(answer) => answer.map_err(|error| why(&error)),
         Err(_) => Err(no_answer()),

@@ -8,11 +8,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use url::Url;
 
-use super::Known;
+use super::ListedMember;
 use crate::config::Proxy;
 use crate::discovery::patroni::answers::{read_cluster, read_report, read_ttl};
 use crate::discovery::patroni::{Client, Silence, TlsError};
-use crate::doctor::facts::{Greeting, Member, Rest, Seed, Silent, Told};
+use crate::doctor::facts::{Answer, Greeting, Member, Rest, Seed, Silent};
 use crate::leader::observation::ClusterMember;
 use crate::leader::{Address, BaseUrl, MemberName};
 use crate::metrics::Metrics;
@@ -78,11 +78,11 @@ impl<'a> Asker<'a> {
     }
 
     /// All of them at once, in the order of their names.
-    pub(super) async fn members(&self, known: BTreeMap<MemberName, Known>) -> Vec<Member> {
+    pub(super) async fn members(&self, known: BTreeMap<MemberName, ListedMember>) -> Vec<Member> {
         futures_util::future::join_all(known.into_values().map(|known| self.member(known))).await
     }
 
-    async fn member(&self, known: Known) -> Member {
+    async fn member(&self, known: ListedMember) -> Member {
         let postgres = async {
             match &known.address {
                 Ok(address) => self.greet(address).await,
@@ -100,7 +100,7 @@ impl<'a> Asker<'a> {
     }
 
     /// Dials as a session would, and asks for TLS.
-    async fn greet(&self, address: &Address) -> Told<Greeting> {
+    async fn greet(&self, address: &Address) -> Answer<Greeting> {
         let limit = self.settings.connect_timeout;
         let dial = async |target: SocketAddr| TcpStream::connect(target).await.map_err(proxy::DialError::from);
         let dialled = proxy::dial(address, limit, &self.resolver, &self.metrics, dial).await;
@@ -109,7 +109,7 @@ impl<'a> Asker<'a> {
         Ok(answer.unwrap_or(Greeting::Silent))
     }
 
-    async fn report(&self, known: &Known) -> Rest {
+    async fn report(&self, known: &ListedMember) -> Rest {
         let client = match &self.client {
             Ok(client) => client,
             Err(error) => return Rest::NotAsked(unusable(error)),

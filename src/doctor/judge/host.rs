@@ -1,9 +1,9 @@
 //! This host and its way to the API: credentials, clocks, open files.
 
 use crate::doctor::check::Check;
-use crate::doctor::facts::{Api, Renewal, Room, Told, Unreached};
+use crate::doctor::facts::{Answer, Api, ApiFailure, Capacity, Renewal};
 
-/// NTP keeps clocks within milliseconds; a header tells whole seconds.
+/// NTP keeps clocks within milliseconds; the Date header has whole seconds.
 const SKEW: f64 = 2.0;
 
 pub(super) fn credentials(api: &Api) -> Check {
@@ -18,10 +18,10 @@ pub(super) fn credentials(api: &Api) -> Check {
 }
 
 /// The line, and because of what everything else is not checked.
-pub(super) fn unreached(unreached: &Unreached) -> (Check, &'static str) {
+pub(super) fn failure(failure: &ApiFailure) -> (Check, &'static str) {
     let what = "credentials";
-    match unreached {
-        Unreached::NoCredentials(why) => (
+    match failure {
+        ApiFailure::NoCredentials(why) => (
             Check::fail(
                 what,
                 why,
@@ -29,7 +29,7 @@ pub(super) fn unreached(unreached: &Unreached) -> (Check, &'static str) {
             ),
             "there are no Kubernetes credentials",
         ),
-        Unreached::Unknown(why) => (
+        ApiFailure::Unknown(why) => (
             Check::fail(
                 what,
                 format!("the Kubernetes API does not know them: {why}"),
@@ -37,7 +37,7 @@ pub(super) fn unreached(unreached: &Unreached) -> (Check, &'static str) {
             ),
             "the Kubernetes API does not know the credentials",
         ),
-        Unreached::Silent(why) => (
+        ApiFailure::Silent(why) => (
             Check::fail(
                 what,
                 format!("the Kubernetes API cannot be reached: {why}"),
@@ -80,7 +80,7 @@ fn clock(whose: &str, ahead: f64) -> Check {
 }
 
 /// A missing token harms no session, but would be found only when an operator needs a command.
-pub(super) fn admin_token(token: &Told<()>) -> Check {
+pub(super) fn admin_token(token: &Answer<()>) -> Check {
     let what = "token for operator commands";
     match token {
         Ok(()) => Check::ok(what, "it can be read"),
@@ -92,7 +92,7 @@ pub(super) fn admin_token(token: &Told<()>) -> Check {
     }
 }
 
-pub(super) fn refusal_certificate(certificate: &Told<()>) -> Check {
+pub(super) fn refusal_certificate(certificate: &Answer<()>) -> Check {
     let what = "certificate for refusals";
     match certificate {
         Ok(()) => Check::ok(what, "it can be used"),
@@ -104,30 +104,30 @@ pub(super) fn refusal_certificate(certificate: &Told<()>) -> Check {
     }
 }
 
-pub(super) fn room(wanted: usize, room: Room) -> Check {
+pub(super) fn open_files(wanted: usize, capacity: Capacity) -> Check {
     let what = "open files and --max-sessions";
-    let files = match room.files {
+    let files = match capacity.files {
         usize::MAX => "no limit of open files".to_owned(),
         files => format!("a hard limit of {files} open files"),
     };
-    if room.sessions >= wanted {
+    if capacity.sessions >= wanted {
         Check::ok(what, format!("{files} here; {wanted} sessions fit"))
     } else {
         Check::warn(
             what,
-            format!("{files} here has room for {} sessions, not {wanted}", room.sessions),
+            format!("{files} here has room for {} sessions, not {wanted}", capacity.sessions),
             "where pgnorth runs, raise the hard limit (ulimit -Hn; LimitNOFILE= in systemd; the container runtime's), or lower --max-sessions",
         )
     }
 }
 
-pub(super) fn ports(wanted: usize, room: Room) -> Check {
+pub(super) fn ports(wanted: usize, capacity: Capacity) -> Check {
     let what = "local ports and --max-sessions";
-    let ports = match room.ports {
+    let ports = match capacity.ports {
         usize::MAX => "the range of local ports cannot be read".to_owned(),
         ports => format!("{ports} local ports for connections to one leader"),
     };
-    if room.ports >= wanted {
+    if capacity.ports >= wanted {
         Check::ok(what, format!("{ports} here; {wanted} sessions fit"))
     } else {
         Check::warn(

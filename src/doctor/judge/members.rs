@@ -7,7 +7,7 @@ use crate::doctor::facts::{Api, Facts, Greeting, Member, Rest, Silent};
 use crate::leader::observation::{Report, Role};
 
 /// What is known of the cluster when a member is judged.
-struct Whole<'a> {
+struct ClusterFacts<'a> {
     /// Who holds the lock, by the lock or by `/cluster`.
     leader: Option<&'a str>,
     /// The leader's own report.
@@ -22,7 +22,7 @@ struct Whole<'a> {
 pub(super) fn all(facts: &Facts, finding: &Finding) -> Vec<Check> {
     let leader = leader(facts);
     let of_leader = facts.members.iter().find(|member| Some(member.name.as_str()) == leader);
-    let whole = Whole {
+    let cluster = ClusterFacts {
         leader,
         report: of_leader.and_then(Member::report),
         tls: &finding.patroni_tls,
@@ -35,7 +35,7 @@ pub(super) fn all(facts: &Facts, finding: &Finding) -> Vec<Check> {
     facts
         .members
         .iter()
-        .flat_map(|member| [postgres(member, &whole), rest(member, &whole)])
+        .flat_map(|member| [postgres(member, &cluster), rest(member, &cluster)])
         .collect()
 }
 
@@ -60,7 +60,7 @@ impl Member {
     }
 }
 
-impl Whole<'_> {
+impl ClusterFacts<'_> {
     fn is_leader(&self, member: &Member) -> bool {
         self.leader == Some(member.name.as_str())
     }
@@ -75,7 +75,7 @@ impl Whole<'_> {
     }
 }
 
-fn postgres(member: &Member, whole: &Whole<'_>) -> Check {
+fn postgres(member: &Member, cluster: &ClusterFacts<'_>) -> Check {
     let what = format!("{}, PostgreSQL", member.name);
     let address = match &member.address {
         Ok(address) => address,
@@ -92,7 +92,7 @@ fn postgres(member: &Member, whole: &Whole<'_>) -> Check {
         Err(why) => {
             let found = format!("cannot connect to {address}: {why}");
             let fix = "is PostgreSQL running there? A network policy, firewall or mesh must let pgnorth through to this port (from a laptop, pod addresses are often out of reach: run it in a pod)";
-            return whole.grade(member, what, found, fix);
+            return cluster.grade(member, what, found, fix);
         }
     };
     let found = match greeting {
@@ -106,7 +106,7 @@ fn postgres(member: &Member, whole: &Whole<'_>) -> Check {
             };
             let found = format!("{address} accepts, but {then}");
             let fix = "PostgreSQL is starting, out of connections, or something else has this port: a mesh's sidecar that demands mTLS, or a pooler. See deploy/components/istio";
-            return whole.grade(member, what, found, fix);
+            return cluster.grade(member, what, found, fix);
         }
     };
     match &member.malformed {
@@ -119,19 +119,19 @@ fn postgres(member: &Member, whole: &Whole<'_>) -> Check {
     }
 }
 
-fn rest(member: &Member, whole: &Whole<'_>) -> Check {
+fn rest(member: &Member, cluster: &ClusterFacts<'_>) -> Check {
     let what = format!("{}, REST API", member.name);
     match &member.rest {
         Rest::NotAsked(why) => {
             let fix = "Patroni writes api_url from restapi.connect_address once it runs: see its log on this member";
-            whole.grade(member, what, format!("not checked: because {why}"), fix)
+            cluster.grade(member, what, format!("not checked: because {why}"), fix)
         }
         Rest::Silent {
             url,
             silent: Silent { why, tls: None },
         } => {
             let fix = "is Patroni running there? A network policy, firewall or mesh must let pgnorth through to this port (from a laptop, pod addresses are often out of reach: run it in a pod)";
-            whole.grade(member, what, format!("{url} gives no answer: {why}"), fix)
+            cluster.grade(member, what, format!("{url} gives no answer: {why}"), fix)
         }
         Rest::Silent {
             url,
@@ -140,18 +140,18 @@ fn rest(member: &Member, whole: &Whole<'_>) -> Check {
                 tls: Some(trouble),
             },
         } => {
-            let (found, fix) = tls::explain(trouble, whole.tls);
+            let (found, fix) = tls::explain(trouble, cluster.tls);
             Check::fail(what, format!("{url}: {found} ({why})"), fix)
         }
-        Rest::Answered { url, report } => answered(member, whole, what, url, report),
+        Rest::Answered { url, report } => answered(member, cluster, what, url, report),
     }
 }
 
 /// What the proxy would not count.
-fn another_cluster(whole: &Whole<'_>, what: &str, found: &str, report: &Report) -> Option<Check> {
+fn another_cluster(cluster: &ClusterFacts<'_>, what: &str, found: &str, report: &Report) -> Option<Check> {
     let differ = [
-        ("scope", whole.scope, &report.scope),
-        ("system identifier", whole.system, &report.system),
+        ("scope", cluster.scope, &report.scope),
+        ("system identifier", cluster.system, &report.system),
     ];
     let (name, ours, theirs) = differ.into_iter().find_map(|(name, ours, theirs)| {
         let (ours, theirs) = ours.zip(theirs.as_deref())?;
@@ -164,7 +164,7 @@ fn another_cluster(whole: &Whole<'_>, what: &str, found: &str, report: &Report) 
     ))
 }
 
-fn answered(member: &Member, whole: &Whole<'_>, what: String, url: &str, report: &Report) -> Check {
+fn answered(member: &Member, cluster: &ClusterFacts<'_>, what: String, url: &str, report: &Report) -> Check {
     let timeline = report
         .timeline
         .map_or_else(String::new, |timeline| format!(", timeline {timeline}"));
@@ -174,10 +174,10 @@ fn answered(member: &Member, whole: &Whole<'_>, what: String, url: &str, report:
         Role::Other => "not primary",
     };
     let found = format!("{url} says: {role}, {}{timeline}", report.state);
-    if let Some(check) = another_cluster(whole, &what, &found, report) {
+    if let Some(check) = another_cluster(cluster, &what, &found, report) {
         return check;
     }
-    let leads = whole.is_leader(member);
+    let leads = cluster.is_leader(member);
     if leads && !report.is_writable() {
         let found = format!("{found}, but this member holds the lock: clients are held until it accepts writes");
         return Check::fail(
@@ -187,7 +187,7 @@ fn answered(member: &Member, whole: &Whole<'_>, what: String, url: &str, report:
         );
     }
     if !leads && report.is_writable() {
-        let holder = whole.leader.map_or_else(
+        let holder = cluster.leader.map_or_else(
             || "nobody holds the lock".to_owned(),
             |leader| format!("{leader} holds the lock"),
         );
@@ -198,7 +198,7 @@ fn answered(member: &Member, whole: &Whole<'_>, what: String, url: &str, report:
             "two primaries, or a change of leader under way: run this again; if it stays, somebody promoted this one by hand, or the members are of different clusters (--selector, --scope). Stop the wrong one",
         );
     }
-    if let Some(leader) = whole.report
+    if let Some(leader) = cluster.report
         && let (Some(ours), Some(theirs)) = (&report.system, &leader.system)
         && ours != theirs
     {
@@ -209,7 +209,7 @@ fn answered(member: &Member, whole: &Whole<'_>, what: String, url: &str, report:
             "it belongs to another cluster: --selector takes in too many pods, or its data directory must be made anew (patronictl reinit)",
         );
     }
-    let behind = whole
+    let behind = cluster
         .report
         .and_then(|leader| leader.timeline.zip(report.timeline))
         .filter(|(leader, own)| leader != own);

@@ -34,10 +34,10 @@ const WITH_LEASE: [Right; 3] = [
 ];
 
 /// What a missing right means.
-enum Without {
+enum Impact {
     /// All goes on, and why.
-    Nothing(&'static str),
-    Worse(&'static str),
+    None(&'static str),
+    Degraded(&'static str),
     Broken(&'static str),
 }
 
@@ -108,10 +108,10 @@ fn missing(api: &Api, right: Right) -> Check {
         right.verb,
         qualified(right),
     );
-    match without(right, api.lock().map(|(kind, _)| kind)) {
-        Without::Nothing(why) => Check::ok(what, format!("{subject}, and not needed: {why}")),
-        Without::Worse(then) => Check::warn(what, format!("{subject}: {then}"), fix),
-        Without::Broken(then) => Check::fail(what, format!("{subject}: {then}"), fix),
+    match impact(right, api.lock().map(|(kind, _)| kind)) {
+        Impact::None(why) => Check::ok(what, format!("{subject}, and not needed: {why}")),
+        Impact::Degraded(then) => Check::warn(what, format!("{subject}: {then}"), fix),
+        Impact::Broken(then) => Check::fail(what, format!("{subject}: {then}"), fix),
     }
 }
 
@@ -122,7 +122,7 @@ fn qualified(right: Right) -> String {
     }
 }
 
-fn without(right: Right, lock: Option<ObjectKind>) -> Without {
+fn impact(right: Right, lock: Option<ObjectKind>) -> Impact {
     let kind = match right.resource {
         "endpoints" => Some(ObjectKind::Endpoints),
         "configmaps" => Some(ObjectKind::ConfigMap),
@@ -130,20 +130,20 @@ fn without(right: Right, lock: Option<ObjectKind>) -> Without {
     };
     match (right.verb, right.resource) {
         ("get" | "list" | "watch", _) if kind.is_some() && lock.is_some() && kind != lock => {
-            Without::Nothing("the lock is kept in the other kind")
+            Impact::None("the lock is kept in the other kind")
         }
-        ("create", "events") => Without::Nothing("changes of leader are then not told as Kubernetes Events"),
+        ("create", "events") => Impact::None("changes of leader are then not told as Kubernetes Events"),
         ("get", "endpoints" | "configmaps") => {
-            Without::Broken("an overdue renewal of the lock counts as a silent API, so a fence may come late")
+            Impact::Broken("an overdue renewal of the lock counts as a silent API, so a fence may come late")
         }
-        ("list", "endpoints" | "configmaps") => Without::Broken(
+        ("list", "endpoints" | "configmaps") => Impact::Broken(
             "the lock cannot be seen; only Patroni's REST API tells who leads, and no switchover is seen coming",
         ),
         ("watch", "endpoints" | "configmaps") => {
-            Without::Broken("the lock is only listed twice a second, and each refusal counts as a silent API")
+            Impact::Broken("the lock is only listed twice a second, and each refusal counts as a silent API")
         }
-        ("list", "pods") => Without::Broken("no member's address is known, so every client is held and then refused"),
-        ("watch", "pods") => Without::Worse("pods are listed twice a second instead"),
-        _ => Without::Broken("pgnorth publish cannot keep the Service"),
+        ("list", "pods") => Impact::Broken("no member's address is known, so every client is held and then refused"),
+        ("watch", "pods") => Impact::Degraded("pods are listed twice a second instead"),
+        _ => Impact::Broken("pgnorth publish cannot keep the Service"),
     }
 }

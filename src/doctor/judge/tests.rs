@@ -6,7 +6,7 @@ use super::*;
 use crate::config::{Job, Settings};
 use crate::discovery::patroni::TlsTrouble;
 use crate::doctor::check::Level;
-use crate::doctor::facts::{Config, Greeting, LeaderObject, Member, Renewal, Rest, Room, Seed, Service, Silent};
+use crate::doctor::facts::{Capacity, Config, Greeting, LeaderObject, Member, Renewal, Rest, Seed, Service, Silent};
 use crate::leader::observation::{ClusterSettings, Lock, ObjectKind, Report, Role};
 use crate::leader::{Address, BaseUrl, MemberName};
 
@@ -124,7 +124,7 @@ fn healthy(settings: &Doctor) -> Facts {
         tls_files: None,
         admin_token: Some(Ok(())),
         refusal_certificate: Some(Ok(())),
-        room: Room {
+        capacity: Capacity {
             sessions: 100_000,
             files: 1_000_000,
             ports: 28_232,
@@ -213,8 +213,8 @@ const ROWS: [Row; 51] = [
     ("TLS files", |f| f.tls_files = Some("/ca.crt: no such file".into()), Level::Fail, "TLS files — /ca.crt: no such file"),
     ("no token", |f| f.admin_token = Some(Err("/token: it is empty".into())), Level::Warn, "token for operator commands — /token: it is empty; operator commands are rejected"),
     ("no certificate for refusals", |f| f.refusal_certificate = Some(Err("/tls.crt: No such file".into())), Level::Fail, "certificate for refusals — /tls.crt: No such file; the proxy does not start"),
-    ("open files", |f| f.room = Room { sessions: 400, files: 1024, ports: 28_232 }, Level::Warn, "a hard limit of 1024 open files here has room for 400 sessions, not 10000"),
-    ("local ports", |f| f.room.ports = 5000, Level::Warn, "5000 local ports for connections to one leader here, fewer than 10000 sessions"),
+    ("open files", |f| f.capacity = Capacity { sessions: 400, files: 1024, ports: 28_232 }, Level::Warn, "a hard limit of 1024 open files here has room for 400 sessions, not 10000"),
+    ("local ports", |f| f.capacity.ports = 5000, Level::Warn, "5000 local ports for connections to one leader here, fewer than 10000 sessions"),
     ("the leader out of reach", |f| f.members[0].postgres = Err("no answer within 1s".into()), Level::Fail, "demo-0, PostgreSQL — cannot connect to 10.0.0.7:5432: no answer within 1s; this is the leader"),
     ("a replica out of reach", |f| f.members[1].postgres = Err("connection refused".into()), Level::Warn, "demo-1, PostgreSQL — cannot connect"),
     ("no PostgreSQL there", |f| f.members[0].postgres = Ok(Greeting::Foreign), Level::Fail, "does not answer like PostgreSQL"),
@@ -280,7 +280,7 @@ fn what_is_wrong_is_said_in_one_line_and_the_others_stay_ok() {
         assert!(told.iter().any(fits), "{name}: {told:#?}");
         let not_checked = |check: &Check| check.found.starts_with("not checked: ");
         for check in told.iter().filter(|check| !fits(check)) {
-            // Without a lock nothing can be said of its length, and nobody is its holder.
+            // Impact a lock nothing can be said of its length, and nobody is its holder.
             assert!(
                 not_checked(check) || check.found.contains("nobody holds the lock"),
                 "{name}: {check}"
@@ -435,13 +435,13 @@ fn what_is_wrong_with_tls_is_named() {
 #[test]
 fn without_the_api_everything_else_is_named() {
     let settings = settings("");
-    for unreached in [
-        Unreached::NoCredentials("no file".into()),
-        Unreached::Unknown("Unauthorized".into()),
-        Unreached::Silent("connection refused".into()),
+    for failure in [
+        ApiFailure::NoCredentials("no file".into()),
+        ApiFailure::Unknown("Unauthorized".into()),
+        ApiFailure::Silent("connection refused".into()),
     ] {
         let mut facts = healthy(&settings);
-        facts.api = Some(Err(unreached));
+        facts.api = Some(Err(failure));
         facts.members.clear();
         let checks = everything(&settings, &facts);
         assert_eq!(checks.iter().filter(|check| check.level == Level::Fail).count(), 1);

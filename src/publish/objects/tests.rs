@@ -1,4 +1,4 @@
-//! What is done with each object, as tables; and what several publishers make of one Service.
+//! What is done with each object, as tables; and what simulation publishers make of one Service.
 
 use std::time::{Duration, Instant};
 
@@ -14,13 +14,13 @@ fn service() -> Service {
     }
 }
 
-fn wanted(addresses: &[&str], timeline: Option<u32>) -> Wanted {
+fn desired(addresses: &[&str], timeline: Option<u32>) -> Desired {
     let primary = Primary {
         member: "pg-0".into(),
         addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
         port: 5432,
     };
-    Wanted {
+    Desired {
         leader: (!addresses.is_empty()).then_some(primary),
         timeline,
         just_ended: true,
@@ -28,32 +28,32 @@ fn wanted(addresses: &[&str], timeline: Option<u32>) -> Wanted {
 }
 
 /// One publisher, whose name is `us`.
-const US: Us<'static> = Us {
+const US: Writer<'static> = Writer {
     identity: "us",
     alone: false,
     unanswered: None,
 };
-const THEM: Us<'static> = Us { identity: "them", ..US };
+const THEM: Writer<'static> = Writer { identity: "them", ..US };
 
-fn take(kind: Kind, found: Option<&DynamicObject>, wanted: &Wanted) -> Step {
-    step(kind, &slices("v1"), found, wanted, &service(), US)
+fn take(kind: Kind, found: Option<&DynamicObject>, desired: &Desired) -> Step {
+    step(kind, &slices("v1"), found, desired, &service(), US)
 }
 
-fn take_slice(found: &DynamicObject, wanted: &Wanted, us: Us<'_>) -> Step {
-    step(Kind::Slice4, &slices("v1"), Some(found), wanted, &service(), us)
+fn take_slice(found: &DynamicObject, desired: &Desired, writer: Writer<'_>) -> Step {
+    step(Kind::Slice4, &slices("v1"), Some(found), desired, &service(), writer)
 }
 
 /// A slice that another publisher keeps.
-fn theirs(wanted: &Wanted) -> DynamicObject {
-    match step(Kind::Slice4, &slices("v1"), None, wanted, &service(), THEM) {
+fn theirs(desired: &Desired) -> DynamicObject {
+    match step(Kind::Slice4, &slices("v1"), None, desired, &service(), THEM) {
         Step::Create(object) => *object,
         other => panic!("{other:?}"),
     }
 }
 
 /// As the API would keep it.
-fn after(kind: Kind, wanted: &Wanted) -> DynamicObject {
-    match take(kind, None, wanted) {
+fn after(kind: Kind, desired: &Desired) -> DynamicObject {
+    match take(kind, None, desired) {
         Step::Create(object) => *object,
         other => panic!("{other:?}"),
     }
@@ -61,7 +61,7 @@ fn after(kind: Kind, wanted: &Wanted) -> DynamicObject {
 
 #[test]
 fn each_family_has_a_slice_of_its_own_and_none_is_made_for_nothing() {
-    let both = wanted(&["10.0.0.7", "fd00::7"], Some(1));
+    let both = desired(&["10.0.0.7", "fd00::7"], Some(1));
     for (kind, name, family, address) in [
         (Kind::Slice4, "pg-pgnorth-ipv4", "IPv4", "10.0.0.7"),
         (Kind::Slice6, "pg-pgnorth-ipv6", "IPv6", "fd00::7"),
@@ -73,19 +73,19 @@ fn each_family_has_a_slice_of_its_own_and_none_is_made_for_nothing() {
         assert_eq!(slice.data["ports"][0]["name"], "postgresql");
     }
     assert!(matches!(
-        take(Kind::Slice6, None, &wanted(&["10.0.0.7"], None)),
+        take(Kind::Slice6, None, &desired(&["10.0.0.7"], None)),
         Step::Nothing
     ));
-    assert!(matches!(take(Kind::Slice4, None, &wanted(&[], None)), Step::Nothing));
+    assert!(matches!(take(Kind::Slice4, None, &desired(&[], None)), Step::Nothing));
 }
 
 #[test]
 fn what_says_what_it_should_is_left_alone_even_as_the_api_spells_it() {
     for kind in [Kind::Slice4, Kind::Endpoints] {
-        let wanted_now = wanted(&["10.0.0.7"], Some(1));
+        let wanted_now = desired(&["10.0.0.7"], Some(1));
         let found = after(kind, &wanted_now);
         assert!(matches!(take(kind, Some(&found), &wanted_now), Step::Nothing));
-        let Step::Replace(mut empty) = take(kind, Some(&found), &wanted(&[], Some(1))) else {
+        let Step::Replace(mut empty) = take(kind, Some(&found), &desired(&[], Some(1))) else {
             panic!("{kind:?} is to be emptied")
         };
         assert!(addresses(&empty).is_empty());
@@ -94,47 +94,50 @@ fn what_says_what_it_should_is_left_alone_even_as_the_api_spells_it() {
                 empty.data[list] = Value::Null;
             }
         }
-        assert!(matches!(take(kind, Some(&empty), &wanted(&[], Some(1))), Step::Nothing));
+        assert!(matches!(
+            take(kind, Some(&empty), &desired(&[], Some(1))),
+            Step::Nothing
+        ));
     }
 }
 
 #[test]
 fn another_publisher_s_higher_timeline_is_not_overwritten_before_it_was_asked() {
-    let newer = theirs(&wanted(&["10.0.0.8"], Some(5)));
-    for late in [wanted(&["10.0.0.7"], Some(4)), wanted(&[], Some(4))] {
+    let newer = theirs(&desired(&["10.0.0.8"], Some(5)));
+    for late in [desired(&["10.0.0.7"], Some(4)), desired(&[], Some(4))] {
         let Step::Yield(Some(asked), dispute) = take_slice(&newer, &late, US) else {
             panic!("it asks first")
         };
-        assert_eq!(dispute.about, About::Timeline { theirs: 5, ours: 4 });
+        assert_eq!(dispute.subject, DisputeSubject::Timeline { theirs: 5, ours: 4 });
         assert_eq!(addresses(&asked), ["10.0.0.8"]);
         // The question stands: nothing is written until it is answered, or has stood for too long.
         assert!(matches!(take_slice(&asked, &late, US), Step::Yield(None, _)));
         let unanswered = question(&asked);
         assert!(unanswered.is_some());
-        let Step::Replace(_) = take_slice(&asked, &late, Us { unanswered, ..US }) else {
+        let Step::Replace(_) = take_slice(&asked, &late, Writer { unanswered, ..US }) else {
             panic!("the timeline that nobody knows any more is given up")
         };
     }
     // The same timeline, a newer one, or one that is not known, may write.
     for next in [
-        wanted(&[], Some(5)),
-        wanted(&["10.0.0.9"], Some(6)),
-        wanted(&["10.0.0.9"], None),
+        desired(&[], Some(5)),
+        desired(&["10.0.0.9"], Some(6)),
+        desired(&["10.0.0.9"], None),
     ] {
         assert!(matches!(take_slice(&newer, &next, US), Step::Replace(_)));
     }
     // What it wrote itself it may take back: a cluster restored from a backup begins with a low timeline again.
-    let own = after(Kind::Slice4, &wanted(&["10.0.0.8"], Some(5)));
+    let own = after(Kind::Slice4, &desired(&["10.0.0.8"], Some(5)));
     assert!(matches!(
-        take_slice(&own, &wanted(&["10.0.0.7"], Some(1)), US),
+        take_slice(&own, &desired(&["10.0.0.7"], Some(1)), US),
         Step::Replace(_)
     ));
     // So may everybody where it leads nowhere.
-    let Step::Replace(empty) = take_slice(&newer, &wanted(&[], Some(5)), US) else {
+    let Step::Replace(empty) = take_slice(&newer, &desired(&[], Some(5)), US) else {
         panic!()
     };
     assert!(matches!(
-        take_slice(&empty, &wanted(&["10.0.0.7"], Some(1)), THEM),
+        take_slice(&empty, &desired(&["10.0.0.7"], Some(1)), THEM),
         Step::Replace(_)
     ));
 }
@@ -142,8 +145,8 @@ fn another_publisher_s_higher_timeline_is_not_overwritten_before_it_was_asked() 
 /// (who wrote it, has a lease, has just ceased to route) → what a publisher that holds does with an address.
 #[test]
 fn an_address_is_taken_away_at_once_or_after_a_question() {
-    let mine = || after(Kind::Slice4, &wanted(&["10.0.0.7"], Some(1)));
-    let others = || theirs(&wanted(&["10.0.0.7"], Some(1)));
+    let mine = || after(Kind::Slice4, &desired(&["10.0.0.7"], Some(1)));
+    let others = || theirs(&desired(&["10.0.0.7"], Some(1)));
     let by_hand = || {
         let mut object = mine();
         object.metadata.annotations = None;
@@ -157,16 +160,16 @@ fn an_address_is_taken_away_at_once_or_after_a_question() {
         (others(), true, false, true),
         (others(), false, false, false),
     ] {
-        let holding = Wanted {
+        let holding = Desired {
             just_ended,
-            ..wanted(&[], Some(1))
+            ..desired(&[], Some(1))
         };
-        match take_slice(&found, &holding, Us { alone, ..US }) {
+        match take_slice(&found, &holding, Writer { alone, ..US }) {
             Step::Replace(empty) => assert!(at_once && addresses(&empty).is_empty()),
             Step::Yield(Some(_), dispute) => {
                 assert!(!at_once, "{:?} {alone} {just_ended}", annotation(&found, PUBLISHER));
                 assert_eq!(dispute.with.as_deref(), Some("them"));
-                assert_eq!(dispute.about, About::Leader);
+                assert_eq!(dispute.subject, DisputeSubject::Leader);
             }
             other => panic!("{other:?}"),
         }
@@ -175,11 +178,11 @@ fn an_address_is_taken_away_at_once_or_after_a_question() {
 
 #[test]
 fn whoever_knows_the_answer_removes_the_question_and_nobody_else_writes() {
-    let route = wanted(&["10.0.0.7"], Some(1));
+    let route = desired(&["10.0.0.7"], Some(1));
     let found = theirs(&route);
-    let holding = Wanted {
+    let holding = Desired {
         just_ended: false,
-        ..wanted(&[], Some(1))
+        ..desired(&[], Some(1))
     };
     let Step::Yield(Some(asked), _) = take_slice(&found, &holding, US) else {
         panic!()
@@ -189,7 +192,7 @@ fn whoever_knows_the_answer_removes_the_question_and_nobody_else_writes() {
     };
     assert_eq!((question(&answered), addresses(&answered)), (None, addresses(&found)));
     // A third one that agrees has nothing to add: two that route would else write in turn.
-    let third = Us {
+    let third = Writer {
         identity: "third",
         ..US
     };
@@ -197,7 +200,7 @@ fn whoever_knows_the_answer_removes_the_question_and_nobody_else_writes() {
 }
 
 /// What publishers without a Lease make of one slice. Each looks every 10 s, some seconds after the one before it.
-struct Several {
+struct Simulation {
     slice: DynamicObject,
     publishers: Vec<(String, Questions)>,
     start: Instant,
@@ -206,7 +209,7 @@ struct Several {
     writes: u64,
 }
 
-impl Several {
+impl Simulation {
     fn new(slice: DynamicObject, names: &[&str]) -> Self {
         Self {
             slice,
@@ -222,7 +225,7 @@ impl Several {
     }
 
     /// Everybody looks for so long, and wants what `of` says.
-    fn run(&mut self, seconds: u64, of: impl Fn(&str) -> Wanted) {
+    fn run(&mut self, seconds: u64, of: impl Fn(&str) -> Desired) {
         for _ in 0..seconds {
             let turn = usize::try_from(self.seconds % 10 / 3).unwrap();
             let is_due = (self.seconds % 10).is_multiple_of(3);
@@ -232,12 +235,12 @@ impl Several {
                 continue;
             };
             questions.seen(Kind::Slice4, question(&self.slice), now);
-            let us = Us {
+            let writer = Writer {
                 identity: name,
                 unanswered: questions.unanswered(Kind::Slice4, now),
                 ..US
             };
-            let next = match take_slice(&self.slice, &of(name), us) {
+            let next = match take_slice(&self.slice, &of(name), writer) {
                 Step::Replace(next) | Step::Yield(Some(next), _) => next,
                 _ => continue,
             };
@@ -251,67 +254,67 @@ impl Several {
 
 #[test]
 fn a_publisher_that_holds_does_not_empty_what_two_others_fill_in_turn() {
-    let route = wanted(&["10.0.0.7"], Some(1));
-    let mut several = Several::new(theirs(&route), &["them", "third", "us"]);
+    let route = desired(&["10.0.0.7"], Some(1));
+    let mut simulation = Simulation::new(theirs(&route), &["them", "third", "us"]);
     let of = |name: &str| match name {
-        "us" => Wanted {
+        "us" => Desired {
             just_ended: false,
-            ..wanted(&[], Some(1))
+            ..desired(&[], Some(1))
         },
-        _ => wanted(&["10.0.0.7"], Some(1)),
+        _ => desired(&["10.0.0.7"], Some(1)),
     };
-    several.run(3600, of);
-    assert_eq!(several.emptied, 0, "in an hour, with {} writes", several.writes);
+    simulation.run(3600, of);
+    assert_eq!(simulation.emptied, 0, "in an hour, with {} writes", simulation.writes);
     assert!(
-        several.writes <= 720,
+        simulation.writes <= 720,
         "a question and an answer in 10 s: {}",
-        several.writes
+        simulation.writes
     );
     // Those who knew better are gone: the address is not kept for ever.
-    several.publishers = vec![("us".to_owned(), Questions::default())];
-    several.run(60, of);
+    simulation.publishers = vec![("us".to_owned(), Questions::default())];
+    simulation.run(60, of);
     assert!(
-        addresses(&several.slice).is_empty(),
+        addresses(&simulation.slice).is_empty(),
         "it led to {:?} for a minute",
-        addresses(&several.slice)
+        addresses(&simulation.slice)
     );
 }
 
 #[test]
 fn a_timeline_that_no_longer_exists_is_given_up() {
     // A publisher that is gone led to timeline 7; the cluster was restored from a backup onto timeline 2.
-    let mut several = Several::new(theirs(&wanted(&["10.0.0.9"], Some(7))), &["us", "third"]);
-    several.run(60, |_| wanted(&["10.0.0.7"], Some(2)));
+    let mut simulation = Simulation::new(theirs(&desired(&["10.0.0.9"], Some(7))), &["us", "third"]);
+    simulation.run(60, |_| desired(&["10.0.0.7"], Some(2)));
     assert_eq!(
-        (addresses(&several.slice), timeline(&several.slice)),
+        (addresses(&simulation.slice), timeline(&simulation.slice)),
         (vec!["10.0.0.7".to_owned()], Some(2))
     );
 }
 
 #[test]
 fn a_late_publisher_does_not_lead_back_to_a_lower_timeline() {
-    let newest = wanted(&["10.0.0.9"], Some(7));
-    let mut several = Several::new(theirs(&newest), &["late", "them"]);
-    several.run(3600, |name| match name {
-        "late" => wanted(&["10.0.0.7"], Some(6)),
-        _ => wanted(&["10.0.0.9"], Some(7)),
+    let newest = desired(&["10.0.0.9"], Some(7));
+    let mut simulation = Simulation::new(theirs(&newest), &["late", "them"]);
+    simulation.run(3600, |name| match name {
+        "late" => desired(&["10.0.0.7"], Some(6)),
+        _ => desired(&["10.0.0.9"], Some(7)),
     });
     assert_eq!(
-        (addresses(&several.slice), several.emptied),
+        (addresses(&simulation.slice), simulation.emptied),
         (vec!["10.0.0.9".to_owned()], 0)
     );
 }
 
 #[test]
 fn labels_annotations_and_owners_of_others_stay() {
-    let mut found = after(Kind::Slice4, &wanted(&["10.0.0.7"], Some(1)));
+    let mut found = after(Kind::Slice4, &desired(&["10.0.0.7"], Some(1)));
     found.metadata.resource_version = Some("7".into());
     found
         .metadata
         .labels
         .get_or_insert_default()
         .insert("theirs".into(), "x".into());
-    let Step::Replace(next) = take(Kind::Slice4, Some(&found), &wanted(&["10.0.0.8"], Some(2))) else {
+    let Step::Replace(next) = take(Kind::Slice4, Some(&found), &desired(&["10.0.0.8"], Some(2))) else {
         panic!()
     };
     let labels = next.metadata.labels.unwrap();

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use super::Facts;
 use super::history::open;
 use super::status::{
-    ClusterNow, Foreign, LeaderNow, LockNow, Member, Series, Sessions, Source, StateWord, Status, Switchover, Word,
+    ClusterStatus, ForeignAnswer, LeaderStatus, LockStatus, Member, ReportSource, Series, Sessions, Source, StateName,
+    Status, Switchover,
 };
 use crate::config::{COMMIT, VERSION};
 use crate::leader::identity::Identity;
@@ -22,7 +23,7 @@ const FAILOVERS: usize = 10;
 const FRESH: Duration = Duration::from_secs(5);
 
 /// The document as of `now`.
-pub(super) fn survey(facts: &Facts, history: Series, begun: Instant, now: Instant) -> Status {
+pub(super) fn collect(facts: &Facts, history: Series, begun: Instant, now: Instant) -> Status {
     let snapshot = facts.slot.snapshot();
     let view = facts.view.borrow().clone();
     let leader = snapshot.state.leader();
@@ -36,13 +37,13 @@ pub(super) fn survey(facts: &Facts, history: Series, begun: Instant, now: Instan
         uptime_seconds: age(begun, now),
         readiness: readiness(&facts.readiness.now()),
         state: match snapshot.state {
-            RoutingState::Route(_) => StateWord::Route,
-            RoutingState::Hold(_) => StateWord::Hold,
-            RoutingState::Fence => StateWord::Fence,
+            RoutingState::Route(_) => StateName::Route,
+            RoutingState::Hold(_) => StateName::Hold,
+            RoutingState::Fence => StateName::Fence,
         },
         state_seconds: age(snapshot.state_since, now),
         reason: snapshot.reason.clone(),
-        leader: leader.map(|leader| LeaderNow {
+        leader: leader.map(|leader| LeaderStatus {
             member: leader.member.to_string(),
             address: leader.address.to_string(),
             timeline: leader.timeline,
@@ -78,10 +79,10 @@ pub(super) fn readiness(readiness: &Readiness) -> String {
 }
 
 /// Of the leader; of the lock's holder while there is no leader.
-fn lock(view: &View, leader: Option<&MemberName>, now: Instant) -> Option<LockNow> {
+fn lock(view: &View, leader: Option<&MemberName>, now: Instant) -> Option<LockStatus> {
     let holder = || view.lock().and_then(|lock| lock.lock.holder.as_ref());
     let member = leader.or_else(holder)?;
-    Some(LockNow {
+    Some(LockStatus {
         member: member.to_string(),
         age_seconds: age(view.renewal_seen(member)?, now),
         ttl_seconds: rounded(view.ttl()),
@@ -116,7 +117,7 @@ fn members(view: &View, leader: Option<&MemberName>, now: Instant) -> Vec<Member
             role: heard.as_ref().and_then(|heard| heard.role.clone()),
             state: heard.as_ref().and_then(|heard| heard.state.clone()),
             timeline: heard.as_ref().and_then(|heard| heard.timeline),
-            heard_from: heard.as_ref().map(|heard| heard.word),
+            heard_from: heard.as_ref().map(|heard| heard.source),
             heard_seconds: heard.as_ref().map(|heard| age(heard.at, now)),
         }
     };
@@ -124,8 +125,8 @@ fn members(view: &View, leader: Option<&MemberName>, now: Instant) -> Vec<Member
 }
 
 /// What one of them said of a member, and when.
-struct News {
-    word: Word,
+struct MemberReport {
+    source: ReportSource,
     at: Instant,
     role: Option<String>,
     state: Option<String>,
@@ -133,16 +134,19 @@ struct News {
 }
 
 /// The member's own answer if it is fresh, else the newest word of anyone.
-fn heard(view: &View, name: &MemberName, now: Instant) -> Option<News> {
-    let pod = view.pod(name).filter(|pod| pod.value.state.is_some()).map(|pod| News {
-        word: Word::Pod,
-        at: pod.at,
-        role: pod.value.role.clone(),
-        state: pod.value.state.clone(),
-        timeline: pod.value.timeline,
-    });
-    let row = view.condition(name).map(|(row, at)| News {
-        word: Word::Cluster,
+fn heard(view: &View, name: &MemberName, now: Instant) -> Option<MemberReport> {
+    let pod = view
+        .pod(name)
+        .filter(|pod| pod.value.state.is_some())
+        .map(|pod| MemberReport {
+            source: ReportSource::Pod,
+            at: pod.at,
+            role: pod.value.role.clone(),
+            state: pod.value.state.clone(),
+            timeline: pod.value.timeline,
+        });
+    let row = view.condition(name).map(|(row, at)| MemberReport {
+        source: ReportSource::Cluster,
         at,
         role: row.role.as_deref().map(role_of_row),
         state: row.state.clone(),
@@ -161,7 +165,7 @@ fn heard(view: &View, name: &MemberName, now: Instant) -> Option<News> {
 }
 
 /// A report knows only which roles lead; for the others the word is taken from who wrote it out, unless that says primary still.
-fn of_report(report: &Heard<Report>, known: Option<String>) -> News {
+fn of_report(report: &Heard<Report>, known: Option<String>) -> MemberReport {
     let role = match report.value.role {
         Role::Primary => "primary".to_owned(),
         Role::StandbyLeader => "standby_leader".to_owned(),
@@ -172,8 +176,8 @@ fn of_report(report: &Heard<Report>, known: Option<String>) -> News {
                 _ => "not primary".to_owned(),
             }),
     };
-    News {
-        word: Word::Rest,
+    MemberReport {
+        source: ReportSource::Rest,
         at: report.at,
         role: Some(role),
         state: Some(report.value.state.clone()),
@@ -224,15 +228,15 @@ fn sources(view: &View, state: &RoutingState, now: Instant) -> Vec<Source> {
     kubernetes.into_iter().chain([patroni]).collect()
 }
 
-fn cluster(identity: Identity) -> ClusterNow {
-    ClusterNow {
+fn cluster(identity: Identity) -> ClusterStatus {
+    ClusterStatus {
         scope: identity.scope,
         system: identity.system,
     }
 }
 
-fn foreign((at, stranger): (&Place, &Stranger), now: Instant) -> Foreign {
-    Foreign {
+fn foreign((at, stranger): (&Place, &Stranger), now: Instant) -> ForeignAnswer {
+    ForeignAnswer {
         at: at.to_string(),
         cluster: cluster(stranger.identity.clone()),
         heard_seconds: age(stranger.at, now),

@@ -11,7 +11,7 @@ use kube::{Client, ResourceExt};
 use thiserror::Error;
 use tokio::time::timeout;
 
-use super::objects::{self, About, Dispute, Kind, Service, Step, Us, Wanted};
+use super::objects::{self, Desired, Dispute, DisputeSubject, Kind, Service, Step, Writer};
 use super::questions::{ANSWER, Questions};
 use crate::kubernetes::why;
 
@@ -32,7 +32,7 @@ pub(crate) const PATRONIS_ANNOTATIONS: [&str; 7] = [
 
 /// Why this Service is not written. Only its owner can change that.
 #[derive(Debug, Error, PartialEq, Eq)]
-pub enum Refused {
+pub enum InvalidService {
     /// Kubernetes keeps its endpoints.
     #[error(
         "service {0} has a selector, so Kubernetes keeps its endpoints itself: name a Service without one, or remove it: kubectl patch service {1} --type=json -p '[{{\"op\":\"remove\",\"path\":\"/spec/selector\"}}]'"
@@ -63,9 +63,9 @@ pub enum Refused {
 
 /// Why something could not be read or written now.
 #[derive(Debug, Error)]
-pub(super) enum Trouble {
+pub(super) enum PublishError {
     #[error(transparent)]
-    Refused(#[from] Refused),
+    InvalidService(#[from] InvalidService),
     /// Somebody else has written since it was read.
     #[error("{0} was changed by somebody else")]
     Conflict(String),
@@ -83,7 +83,7 @@ pub(super) struct Written {
 }
 
 /// What became of one object.
-enum One {
+enum ObjectOutcome {
     Same,
     /// Why, and the object with a question if one was asked.
     Yielded(String, Option<Box<DynamicObject>>),
@@ -91,7 +91,7 @@ enum One {
 }
 
 /// The Service to keep.
-pub(super) struct Target {
+pub(super) struct Destination {
     pub(super) client: Client,
     pub(super) namespace: String,
     pub(super) service: String,
@@ -113,14 +113,14 @@ pub(super) struct Seen {
     objects: BTreeMap<Kind, (ApiResource, Option<DynamicObject>)>,
 }
 
-impl Target {
+impl Destination {
     /// For messages: `default/postgres-primary`.
     pub(super) fn title(&self) -> String {
         format!("{}/{}", self.namespace, self.service)
     }
 
     /// Reads everything anew.
-    pub(super) async fn look(&mut self) -> Result<(), Trouble> {
+    pub(super) async fn read(&mut self) -> Result<(), PublishError> {
         self.seen = None;
         let services: Api<ServiceObject> = Api::namespaced(self.client.clone(), &self.namespace);
         let service = format!("service {}", self.title());
@@ -130,7 +130,7 @@ impl Target {
             self.slices(),
         )?;
         let found = found.ok_or_else(|| {
-            Trouble::Failed(format!(
+            PublishError::Failed(format!(
                 "service {} does not exist; create it, without a selector",
                 self.title()
             ))
@@ -156,25 +156,25 @@ impl Target {
         Ok(())
     }
 
-    /// Writes what differs from `wanted`, whatever was read last being the truth; all objects at once.
-    pub(super) async fn write(&mut self, wanted: &Wanted) -> Result<Written, Trouble> {
+    /// Writes what differs from `desired`, whatever was read last being the truth; all objects at once.
+    pub(super) async fn write(&mut self, desired: &Desired) -> Result<Written, PublishError> {
         let mut written = Written::default();
         let Some(mut seen) = self.seen.take() else {
             return Ok(written);
         };
-        let one = |kind| self.write_one(kind, &seen, wanted);
+        let one = |kind| self.write_one(kind, &seen, desired);
         let (four, six, endpoints) = tokio::join!(one(Kind::Slice4), one(Kind::Slice6), one(Kind::Endpoints));
         for (kind, outcome) in [(Kind::Slice4, four), (Kind::Slice6, six), (Kind::Endpoints, endpoints)] {
             match outcome? {
-                One::Same => {}
-                One::Yielded(why, now) => {
+                ObjectOutcome::Same => {}
+                ObjectOutcome::Yielded(why, now) => {
                     written.yielded = Some(why);
                     if let (Some(now), Some((_, found))) = (now, seen.objects.get_mut(&kind)) {
                         self.questions.seen(kind, objects::question(&now), Instant::now());
                         *found = Some(*now);
                     }
                 }
-                One::Written(now) => {
+                ObjectOutcome::Written(now) => {
                     if let Some((_, found)) = seen.objects.get_mut(&kind) {
                         *found = Some(*now);
                     }
@@ -186,32 +186,32 @@ impl Target {
         Ok(written)
     }
 
-    async fn write_one(&self, kind: Kind, seen: &Seen, wanted: &Wanted) -> Result<One, Trouble> {
+    async fn write_one(&self, kind: Kind, seen: &Seen, desired: &Desired) -> Result<ObjectOutcome, PublishError> {
         let Some((resource, found)) = seen.objects.get(&kind) else {
-            return Ok(One::Same);
+            return Ok(ObjectOutcome::Same);
         };
         let name = kind.name(&self.service);
         let title = format!("{} {}/{name}", resource.plural, self.namespace);
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, resource);
         let parameters = PostParams::default();
-        let us = Us {
+        let writer = Writer {
             identity: &self.identity,
             alone: self.alone,
             unanswered: self.questions.unanswered(kind, Instant::now()),
         };
-        let now = match objects::step(kind, resource, found.as_ref(), wanted, &seen.service, us) {
-            Step::Nothing => return Ok(One::Same),
+        let now = match objects::step(kind, resource, found.as_ref(), desired, &seen.service, writer) {
+            Step::Nothing => return Ok(ObjectOutcome::Same),
             Step::Yield(question, dispute) => {
                 let asked = match question {
                     Some(object) => Some(Box::new(read(&title, api.replace(&name, &parameters, &object)).await?)),
                     None => None,
                 };
-                return Ok(One::Yielded(tell(&title, &dispute), asked));
+                return Ok(ObjectOutcome::Yielded(tell(&title, &dispute), asked));
             }
             Step::Create(object) => read(&title, api.create(&parameters, &object)).await?,
             Step::Replace(object) => read(&title, api.replace(&name, &parameters, &object)).await?,
         };
-        Ok(One::Written(Box::new(now)))
+        Ok(ObjectOutcome::Written(Box::new(now)))
     }
 
     /// Where clients are led to, as far as is known.
@@ -226,7 +226,7 @@ impl Target {
         all
     }
 
-    async fn get(&self, kind: Kind, resource: ApiResource) -> Result<Option<DynamicObject>, Trouble> {
+    async fn get(&self, kind: Kind, resource: ApiResource) -> Result<Option<DynamicObject>, PublishError> {
         let name = kind.name(&self.service);
         let title = format!("{} {}/{name}", resource.plural, self.namespace);
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
@@ -234,7 +234,7 @@ impl Target {
     }
 
     /// EndpointSlices in the best version that the API serves.
-    async fn slices(&self) -> Result<Option<ApiResource>, Trouble> {
+    async fn slices(&self) -> Result<Option<ApiResource>, PublishError> {
         let groups = read("the list of API groups", self.client.list_api_groups())
             .await?
             .groups;
@@ -250,28 +250,32 @@ impl Target {
         match best {
             Some(version) => Ok(Some(objects::slices(version))),
             None if self.endpoints => Ok(None),
-            None => Err(Refused::NoSlices.into()),
+            None => Err(InvalidService::NoSlices.into()),
         }
     }
 
-    fn check(&self, found: &ServiceObject, endpoints: Option<&DynamicObject>) -> Result<Service, Refused> {
+    fn check(&self, found: &ServiceObject, endpoints: Option<&DynamicObject>) -> Result<Service, InvalidService> {
         let title = self.title();
         let name = self.service.clone();
         if let Some(scope) = &self.scope
             && PATRONIS.iter().any(|suffix| format!("{scope}{suffix}") == name)
         {
-            return Err(Refused::Patronis(title, format!("the scope is {scope}"), scope.clone()));
+            return Err(InvalidService::Patronis(
+                title,
+                format!("the scope is {scope}"),
+                scope.clone(),
+            ));
         }
         let spec = found.spec.clone().unwrap_or_default();
         if spec.selector.is_some_and(|selector| !selector.is_empty()) {
-            return Err(Refused::Selector(title, name));
+            return Err(InvalidService::Selector(title, name));
         }
         if spec.type_.as_deref() == Some("ExternalName") {
-            return Err(Refused::ExternalName(title));
+            return Err(InvalidService::ExternalName(title));
         }
         let ports = spec.ports.unwrap_or_default();
         let [port] = &ports[..] else {
-            return Err(Refused::Ports(title, ports.len()));
+            return Err(InvalidService::Ports(title, ports.len()));
         };
         if let Some(endpoints) = endpoints {
             let annotations = endpoints.annotations();
@@ -279,7 +283,7 @@ impl Target {
                 .iter()
                 .find(|name| annotations.contains_key(**name))
             {
-                return Err(Refused::Patronis(
+                return Err(InvalidService::Patronis(
                     title,
                     format!("they carry its annotation `{patronis}`"),
                     name,
@@ -290,7 +294,7 @@ impl Target {
                 .get("endpointslice.kubernetes.io/skip-mirror")
                 .is_none_or(|skip| skip != "true");
             if !self.endpoints && mirrored && !objects::addresses(endpoints).is_empty() {
-                return Err(Refused::Foreign(title, name));
+                return Err(InvalidService::Foreign(title, name));
             }
         }
         Ok(Service {
@@ -306,12 +310,12 @@ impl Target {
 fn tell(title: &str, dispute: &Dispute) -> String {
     let with = dispute.with.as_deref().unwrap_or("a publisher that left no name");
     let seconds = ANSWER.as_secs();
-    match &dispute.about {
-        About::Timeline { theirs, ours } => format!(
+    match &dispute.subject {
+        DisputeSubject::Timeline { theirs, ours } => format!(
             "{title} leads to a leader on timeline {theirs}, written by {with}, and this publisher knows timeline {ours}. It is overwritten unless a publisher that \
             still knows timeline {theirs} says so within {seconds} s. While pgnorth_publish_behind stays 1, one does: compare the /leader of both"
         ),
-        About::Leader => format!(
+        DisputeSubject::Leader => format!(
             "{title} leads to a primary, written by {with}, and this publisher knows none. The address is taken away unless a publisher that knows the primary says so \
             within {seconds} s. While pgnorth_publish_behind stays 1, one does, and this one sees less: run `pgnorth doctor` beside it; with --lease only one of them writes"
         ),
@@ -319,11 +323,11 @@ fn tell(title: &str, dispute: &Dispute) -> String {
 }
 
 /// One request, before the deadline.
-pub(super) async fn read<T>(what: &str, request: impl Future<Output = kube::Result<T>>) -> Result<T, Trouble> {
+pub(super) async fn read<T>(what: &str, request: impl Future<Output = kube::Result<T>>) -> Result<T, PublishError> {
     match timeout(DEADLINE, request).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(kube::Error::Api(status))) if status.code == 409 => Err(Trouble::Conflict(what.to_owned())),
-        Ok(Err(error)) => Err(Trouble::Failed(format!("{what}: {}", why(&error)))),
-        Err(_) => Err(Trouble::Failed(format!("{what}: no answer within 1 s"))),
+        Ok(Err(kube::Error::Api(status))) if status.code == 409 => Err(PublishError::Conflict(what.to_owned())),
+        Ok(Err(error)) => Err(PublishError::Failed(format!("{what}: {}", why(&error)))),
+        Err(_) => Err(PublishError::Failed(format!("{what}: no answer within 1 s"))),
     }
 }

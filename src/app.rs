@@ -1,7 +1,8 @@
-//! Binds the ports, starts every long-lived task, and orders the shutdown: of the proxy in `app/proxy.rs`, of the publisher in `app/publish.rs`.
+//! Binds the ports, starts every long-lived task, and orders the shutdown: of the proxy in `app/proxy.rs`, of the
+//! publisher in `app/publish.rs`.
 //!
-//! Control work (discovery, admin) has runtimes of its own, so that traffic cannot delay a change of leader. A long-lived task that ends before a
-//! shutdown was requested ends the process.
+//! Control work (discovery, admin) has runtimes of its own, so that traffic cannot delay a change of leader. A
+//! long-lived task that ends before a shutdown was requested ends the process.
 
 mod admin_thread;
 mod discovery;

@@ -1,4 +1,5 @@
-//! Certificates and keys in PEM files, and what is made of them: made again when a file changes, so that a renewed certificate needs no restart.
+//! Certificates and keys in PEM files, and the values built from them. A changed file rebuilds its value, so that a
+//! renewed certificate needs no restart.
 
 use std::fs;
 use std::io;
@@ -14,30 +15,30 @@ use tracing::{info, warn};
 /// A certificate file that cannot be used.
 #[derive(Debug, Error)]
 pub enum TlsError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("{}: {error}", file.display())]
     Unreadable {
         /// The file.
         file: PathBuf,
-        /// Why not.
+        /// The system's error.
         error: io::Error,
     },
-    /// It holds nothing of the kind.
+    /// The file has no certificate, or no key.
     #[error("{}: {what}", file.display())]
     Malformed {
         /// The file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// The defect.
         what: String,
     },
-    /// Certificate and key do not go together, or cannot be used.
+    /// Certificate and key do not match, or cannot be used.
     #[error("TLS cannot be set up: {0}")]
     Unusable(#[from] rustls::Error),
 }
 
-/// A value made from files; made again once one of them has changed.
+/// A value built from files, and rebuilt when one of them changes.
 pub(crate) struct Reloaded<T> {
-    /// What the files are for, as a log line names them.
+    /// The purpose of the files, for log lines.
     purpose: &'static str,
     files: Vec<PathBuf>,
     make: Box<dyn Fn() -> Result<T, TlsError> + Send + Sync>,
@@ -50,7 +51,7 @@ struct Made<T> {
 }
 
 impl<T: Clone> Reloaded<T> {
-    /// Makes the value for the first time.
+    /// Builds the value for the first time.
     pub(crate) fn new(
         purpose: &'static str,
         files: Vec<PathBuf>,
@@ -68,7 +69,8 @@ impl<T: Clone> Reloaded<T> {
         })
     }
 
-    /// Returns the value, made again if a file changed. While files cannot be used, half written ones for example, the former value stays in force and the log says so.
+    /// Returns the value, rebuilt if a file has changed. If the files cannot be used, for example half written, the
+    /// former value stays in force.
     pub(crate) fn current(&self) -> T {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         let modified = modified(&self.files);
@@ -76,11 +78,11 @@ impl<T: Clone> Reloaded<T> {
             made.modified = modified;
             match (self.make)() {
                 Ok(value) => {
-                    info!("the TLS files for {} changed and were read again", self.purpose);
+                    info!("the TLS files for {} changed; the new ones are in use", self.purpose);
                     made.value = value;
                 }
                 Err(error) => warn!(
-                    "the TLS files for {} changed but cannot be used; the former stay in force: {error}",
+                    "the TLS files for {} changed but cannot be used; the former ones stay in use: {error}",
                     self.purpose
                 ),
             }
@@ -94,7 +96,7 @@ fn modified(files: &[PathBuf]) -> Vec<Option<SystemTime>> {
     files.iter().map(modified).collect()
 }
 
-/// Reads a chain of certificates; at least one.
+/// Reads a chain of at least one certificate.
 pub(crate) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(file)?).collect();
     match found {

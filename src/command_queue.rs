@@ -46,7 +46,8 @@ impl CommandQueue {
         (Self(sender), receiver)
     }
 
-    /// Sends a command and waits for its outcome; `None` if discovery has ended. If this future is dropped, the command may still be applied.
+    /// Sends a command and waits for its outcome; `None` if discovery has ended. If this future is dropped, the
+    /// command may still be applied.
     pub async fn send(&self, command: OperatorCommand, by: SocketAddr) -> Option<Outcome> {
         let (reply, outcome) = oneshot::channel();
         self.0.send(PendingCommand { command, by, reply }).await.ok()?;

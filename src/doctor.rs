@@ -1,7 +1,8 @@
-//! `pgnorth doctor`: asks once everything that the proxy will ask, in the same way and with the same settings, and reports what is wrong and the fix.
+//! `pgnorth doctor`: asks once everything that the proxy will ask, in the same way and with the same settings, and
+//! reports what is wrong and the fix.
 //!
-//! `ask` collects facts, each within a deadline and independently; `judge` turns them into lines, without I/O. The doctor writes nothing and logs in
-//! nowhere: it sends PostgreSQL an SSLRequest only.
+//! `ask` collects facts, each within a deadline and independently; `judge` turns them into lines, without I/O. The
+//! doctor writes nothing and logs in nowhere: it sends PostgreSQL an SSLRequest only.
 
 mod ask;
 mod check;

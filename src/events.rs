@@ -1,7 +1,7 @@
 //! Kubernetes Events about pgnorth's own pod, so that `kubectl describe pod` shows changes of leader and fences.
 //!
-//! Nothing depends on them, and nothing waits for them: the queue is short, an Event that does not fit is dropped, and one that cannot be written in
-//! five minutes is given up.
+//! Nothing depends on them, and nothing waits for them: the queue is short, an Event that does not fit is dropped, and
+//! one that cannot be written in five minutes is given up.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

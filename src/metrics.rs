@@ -1,6 +1,7 @@
-//! Every metric's handle. The rows of `metrics/table.rs` name them; nothing else in the crate names a metric.
+//! The handles of all metrics. Only the rows of `metrics/table.rs` name a metric.
 //!
-//! Base units; label sets are closed. A member's name and the scope are the only label values that come from outside.
+//! Values are in base units. Label sets are closed: a member's name and the scope are the only label values from
+//! outside.
 
 mod labels;
 mod register;
@@ -28,29 +29,29 @@ pub struct Metrics {
     read_back: ReadBack,
     sessions: [Level; 3],
     endings: HashMap<Ending, Count>,
-    /// Clients accepted.
+    /// Accepted clients.
     pub accepted: Count,
-    /// Clients accepted whose first packet is not whole yet.
+    /// Accepted clients whose first packet is not complete.
     pub pending: Level,
-    /// Accepts that failed (out of files, out of memory).
+    /// Accepts that failed for lack of files or memory.
     pub accept_errors: Counter,
-    /// The cap on sessions in force.
+    /// Limit of open sessions in force.
     pub sessions_max: Level,
     /// Local ports for connections to one leader.
     pub local_ports: Level,
-    /// Dials that found no local port.
+    /// Dials that found no free local port.
     pub dials_without_port: Counter,
     /// Bytes from clients to the leader.
     pub bytes_to_leader: Count,
     /// Bytes from the leader to clients.
     pub bytes_to_client: Count,
     oldest_wait_seconds: Gauge,
-    /// Time a client waited for a leader to dial.
+    /// Wait times of clients for a leader.
     pub hold_seconds: Histogram,
     dial_seconds: [Histogram; 3],
     /// Changes from one leader to another.
     pub leader_changes: Counter,
-    /// Times all sessions were ended because the lock may have expired.
+    /// Fences: every session was ended because the lock may have expired.
     pub fences: Counter,
     routing: Gauge,
     primaries: Gauge,
@@ -62,15 +63,15 @@ pub struct Metrics {
     probes: [Counter; 3],
     failover_seconds: [Histogram; 5],
     publishes: [Counter; 5],
-    /// Time from a decision until the Service said so.
+    /// Times from a decision until the Service was updated.
     pub publish_seconds: Histogram,
     publish_behind: Gauge,
-    /// Log lines that were not written, because nobody read stderr.
+    /// Log lines that were lost because nothing read stderr.
     pub log_lines_lost: Count,
     infos: Mutex<Infos>,
 }
 
-/// The series of each `_info` metric that is 1 now.
+/// The series of each `_info` metric that is 1.
 #[derive(Default)]
 struct Infos {
     leader: Option<Gauge>,
@@ -79,7 +80,7 @@ struct Infos {
 }
 
 impl Metrics {
-    /// All metrics, at zero.
+    /// Returns all metrics at zero.
     pub fn new() -> Self {
         let recorder = PrometheusBuilder::new()
             .set_buckets(&SECONDS)
@@ -150,12 +151,12 @@ impl Metrics {
         self.endings[&ending].inc();
     }
 
-    /// Returns how many sessions ended this way.
+    /// Returns the number of sessions that ended this way.
     pub fn endings(&self, ending: Ending) -> u64 {
         self.endings[&ending].get()
     }
 
-    /// Returns how many sessions were ended because their leader is no longer one.
+    /// Returns the number of sessions that were ended because their leader was one no longer.
     pub fn sessions_cut(&self) -> u64 {
         self.endings(Ending::LeaderChanged) + self.endings(Ending::Fenced)
     }
@@ -170,62 +171,62 @@ impl Metrics {
         self.probes[outcome as usize].increment(1);
     }
 
-    /// Notes which member's sessions may live; `None` for none.
+    /// Sets the member that sessions go to; `None` for none.
     pub fn set_leader(&self, member: Option<&str>) {
         let series = member.map(|member| gauge(&self.recorder, &row::LEADER_INFO, &[member]));
         switch_to(&mut self.infos().leader, series);
     }
 
-    /// Notes what is done with clients, and why.
+    /// Sets the routing state and its reason.
     pub fn set_routing_state(&self, state: &RoutingState, reason: &Reason) {
         let labels = [state.as_str(), reason.as_str()];
         let series = gauge(&self.recorder, &row::ROUTING_STATE_INFO, &labels);
         switch_to(&mut self.infos().state, Some(series));
     }
 
-    /// Notes which cluster is followed: Patroni's scope.
+    /// Sets the scope of the followed cluster.
     pub fn set_cluster(&self, scope: &str) {
         let series = gauge(&self.recorder, &row::CLUSTER_INFO, &[scope]);
         switch_to(&mut self.infos().cluster, Some(series));
     }
 
-    /// Notes whether new clients are sent to a leader.
+    /// Sets to 1 while new clients go to a leader.
     pub fn set_routing(&self, routes: bool) {
         self.routing.set(f64::from(u8::from(routes)));
     }
 
-    /// Notes whether an operator holds new clients.
+    /// Sets to 1 while an operator holds new clients.
     pub fn set_held_by_operator(&self, holds: bool) {
         self.held_by_operator.set(f64::from(u8::from(holds)));
     }
 
-    /// Notes how many members report to be a running primary.
+    /// Sets the number of members that report to be a running primary.
     pub fn set_primaries(&self, count: usize) {
         self.primaries.set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
     }
 
-    /// Notes at how many places another cluster answers.
+    /// Sets the number of members and URLs where another cluster answers.
     pub fn set_foreign_answers(&self, count: usize) {
         self.foreign_answers
             .set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
     }
 
-    /// Notes Patroni's ttl.
+    /// Sets Patroni's ttl.
     pub fn set_ttl(&self, ttl: Duration) {
         self.lock_ttl_seconds.set(ttl);
     }
 
-    /// Notes how long the longest-held client has waited.
+    /// Sets the wait time of the longest-held client.
     pub fn set_oldest_wait(&self, wait: Duration) {
         self.oldest_wait_seconds.set(wait);
     }
 
-    /// Notes when the leader's lock was last seen renewed; the gauge counts from there at each scrape.
+    /// Sets the time of the last observed renewal of the lock; each scrape computes the age from it.
     pub fn set_lock_age(&self, at: Instant) {
         *self.lock_seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
     }
 
-    /// Notes whether a source answers.
+    /// Sets to 1 while a source answers.
     pub fn set_source_up(&self, source: &str, up: bool) {
         gauge(&self.recorder, &row::SOURCE_UP, &[source]).set(f64::from(u8::from(up)));
     }
@@ -235,23 +236,23 @@ impl Metrics {
         self.failover_seconds[phase as usize].record(took);
     }
 
-    /// Counts what became of bringing a Service up to date.
+    /// Counts one attempt to update the Service.
     pub fn count_publish(&self, result: PublishResult) {
         self.publishes[result as usize].increment(1);
     }
 
-    /// Notes whether the Service differs from what was decided.
+    /// Sets to 1 while the Service differs from the decision.
     pub fn set_publish_behind(&self, behind: bool) {
         self.publish_behind.set(f64::from(u8::from(behind)));
     }
 
-    /// Notes which build this is.
+    /// Sets version and commit of this build.
     pub fn set_build(&self, version: &str, commit: &str) {
         gauge(&self.recorder, &row::BUILD_INFO, &[version, commit]).set(1.0);
     }
 
-    /// Sorts the histograms' observations into their buckets, which a scrape does, too. Until then each observation is
-    /// kept in memory, so this is called on a clock: nobody may be scraping.
+    /// Sorts the histograms' observations into their buckets, as a scrape does. Until then each observation stays in
+    /// memory, so this is called periodically, in case nothing scrapes.
     pub fn upkeep(&self) {
         self.recorder.handle().run_upkeep();
     }
@@ -282,7 +283,7 @@ impl std::fmt::Debug for Metrics {
     }
 }
 
-/// The former series becomes 0, and the new one 1: a series that vanished would read as a target that is down.
+/// Sets the former series to 0 and the new one to 1. A series that vanished would look like a target that is down.
 fn switch_to(series: &mut Option<Gauge>, to: Option<Gauge>) {
     if let Some(former) = series.take() {
         former.set(0.0);

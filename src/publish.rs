@@ -1,13 +1,16 @@
-//! The publisher: the slot's decisions become the addresses behind a Service without a selector.
+//! The publisher: writes the slot's decisions as the endpoints of a Service without a selector.
 //!
-//! An address is there only while the decision is *route*: it is a promise that a verified primary takes writes there. A hold takes it away as a fence does, since
-//! nobody can be held here: who dials is better refused at once than led to a server that is stopping. Sessions that are open are not touched: kube-proxy leaves
-//! established TCP flows alone when an endpoint goes.
+//! The Service has an endpoint only while the decision is *route*, because an endpoint promises a verified primary
+//! that takes writes. A hold removes it as a fence does: the publisher cannot hold clients, and a refused connection
+//! is better than a server that is stopping. Open sessions are not affected, because kube-proxy leaves established TCP
+//! flows alone when an endpoint is removed.
 
 mod destination;
+mod errors;
 mod lease;
 mod objects;
 mod questions;
+mod report;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,90 +20,94 @@ use kube::Client;
 use kube::api::Api;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::warn;
 
 use crate::backoff::Backoff;
 use crate::kubernetes::Access;
 use crate::leader::{Host, Leader};
 use crate::log_limiter::LogLimiter;
-use crate::metrics::{Metrics, PublishResult};
+use crate::metrics::Metrics;
 use crate::readiness::{Readiness, ReadinessHandle};
 use crate::resolver::Resolver;
 use crate::slot::{LeaderSlot, Snapshot};
-pub use destination::InvalidService;
-use destination::{Destination, PublishError};
+use destination::Destination;
 pub(crate) use destination::{PATRONIS, PATRONIS_ANNOTATIONS};
+pub use errors::InvalidService;
+use errors::PublishError;
 use lease::Lease;
 use objects::{Desired, Primary};
 use questions::Questions;
 
-/// How often the objects are read anew, to put right what others have changed; how often a leader's name is resolved anew, too.
+/// The interval at which the objects are read again, to correct what others have changed.
 const READ_INTERVAL: Duration = Duration::from_secs(10);
+/// The same if the leader has a name in place of an address, which is then resolved again as well.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(3);
-/// A publisher that has just started knows less than the one before it: it takes no address away before it had time to find a leader.
+/// A publisher that has just started knows less than its predecessor: it removes no address before it had this time to
+/// find a leader.
 const SETTLE: Duration = Duration::from_secs(2);
-/// The pauses before a write is tried again.
+/// The pauses between attempts to write.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(2));
-/// How long a leader's name may take to resolve.
+/// Deadline for resolving a leader's name.
 const RESOLVE: Duration = Duration::from_secs(1);
 
-/// What to keep.
+/// The Service to keep, and how.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The Service without a selector.
     pub service: String,
-    /// Its namespace; `None`: the one that the credentials name.
+    /// The Service's namespace; `None` for that of the credentials.
     pub namespace: Option<String>,
-    /// Patroni's scope, where it is known: no Service of this name is written.
+    /// Patroni's scope, if it is known. The publisher refuses a Service of this name, because its Endpoints are
+    /// Patroni's.
     pub scope: Option<String>,
-    /// Whether its Endpoints are kept too.
+    /// True to write Endpoints in addition to EndpointSlices.
     pub endpoints: bool,
-    /// The Lease that its one writer holds.
+    /// The Lease that elects one writer; `None` if every publisher writes.
     pub lease: Option<String>,
-    /// This process, unlike any other.
+    /// A unique name of this process.
     pub identity: String,
 }
 
 /// The publisher.
 pub struct Publisher {
-    /// Who leads.
+    /// The current decision.
     pub slot: Arc<LeaderSlot>,
-    /// Whether any source has answered.
+    /// Ready once a source has answered.
     pub readiness: ReadinessHandle,
     /// Counts writes.
     pub metrics: Arc<Metrics>,
-    /// Asked whether a fault is to be told.
+    /// Limits repeated log lines.
     pub log_limiter: LogLimiter,
-    /// What to keep.
+    /// The Service to keep, and how.
     pub settings: Settings,
 }
 
-/// What is remembered from one round to the next.
+/// The publisher's state between rounds.
 #[derive(Default)]
 struct State {
     resolver: Resolver,
-    /// Since when a source answers.
+    /// The time at which a source first answered.
     settling: Option<Instant>,
-    /// The newest leader that was routed to, and where its name led.
+    /// The last leader that was published, with its addresses.
     last: Option<(Leader, Vec<IpAddr>)>,
-    /// The last round led to a leader.
+    /// True if the last round published a leader.
     routing: bool,
-    /// The decision that the objects agree with.
+    /// The time of the decision that the objects agree with.
     done: Option<Instant>,
     read_at: Option<Instant>,
-    /// Tries that failed in a row, and the pause after the next one.
+    /// Failures in a row, and the pause after the next one.
     failures: u32,
     backoff: Option<Backoff>,
-    /// What was told of last, so that it is told once.
+    /// The problem that was logged last, so that each is logged once.
     last_problem: Option<String>,
 }
 
-/// The EndpointSlice that it keeps for a Service, with IPv4 addresses.
+/// Returns the name of the EndpointSlice for a Service's IPv4 addresses.
 pub(crate) fn slice_name(service: &str) -> String {
     objects::Kind::Slice4.name(service)
 }
 
-/// Whether a publisher would keep this Service; if not, why.
+/// Checks that a publisher would keep this Service; the error says why not.
 pub(crate) async fn check(client: Client, namespace: &str, settings: &Settings) -> Result<(), String> {
     let mut destination = Destination {
         client,
@@ -117,10 +124,10 @@ pub(crate) async fn check(client: Client, namespace: &str, settings: &Settings) 
 }
 
 impl Publisher {
-    /// Keeps the Service until `stop`, at which it stays as it is.
+    /// Keeps the Service up to date until `stop`, which leaves it as it is.
     ///
     /// # Errors
-    /// When the Service is not one to be written.
+    /// Returns the reason if a publisher must not write this Service.
     pub async fn run(self, access: Arc<Access>, stop: CancellationToken) -> Result<(), InvalidService> {
         let connection = tokio::select! {
             connection = access.connection() => connection.clone(),
@@ -171,7 +178,7 @@ impl Publisher {
         }
     }
 
-    /// Another publisher writes; the Service is still read, so that a mistake shows before this one is needed.
+    /// Checks the Service while another publisher writes it, so that a mistake shows before this one is needed.
     async fn stand_by(&self, destination: &mut Destination, state: &mut State) -> Result<Duration, InvalidService> {
         (state.done, state.last, state.read_at, state.routing) = (None, None, None, false);
         self.metrics.set_publish_behind(false);
@@ -182,7 +189,8 @@ impl Publisher {
         }
     }
 
-    /// One round: reads where that is due, and writes what differs. Returns when the next is due, unless there is news before.
+    /// Does one round: reads the objects if that is due, and writes those that differ. Returns the time until the next
+    /// round.
     async fn keep(
         &self,
         snapshot: &Snapshot,
@@ -191,7 +199,7 @@ impl Publisher {
     ) -> Result<Duration, InvalidService> {
         let by_name = matches!(snapshot.state.open_to(), Some(leader) if matches!(leader.address.host, Host::Name(_)));
         let every = if by_name { RESOLVE_INTERVAL } else { READ_INTERVAL };
-        // A fresh decision is written first, upon what was read before.
+        // A new decision is written at once, against the versions that were read before.
         let should_log = state.done != Some(snapshot.at);
         let due = state.read_at.is_none_or(|read_at| read_at.elapsed() >= every);
         if destination.seen.is_none() || due && !should_log {
@@ -205,7 +213,7 @@ impl Publisher {
             Ok(desired) => desired,
             Err(wait) => return Ok(wait),
         };
-        let before = destination.leads_to();
+        let before = destination.endpoints();
         match destination.write(&desired).await {
             Err(PublishError::InvalidService(refused)) => Err(refused),
             Err(error) => Ok(self.on_error(destination, state, &error)),
@@ -225,13 +233,13 @@ impl Publisher {
                 }
                 state.done = Some(snapshot.at);
                 state.routing = desired.leader.is_some();
-                // What others may have done in the meantime is seen by the next look, not at once.
+                // The next round sees what others have changed meanwhile.
                 Ok(every)
             }
         }
     }
 
-    /// What the Service shall lead to; or how long there is nothing to say about it.
+    /// Returns the endpoints that the Service should have; or the time to wait, while this publisher does not know.
     async fn desired(&self, snapshot: &Snapshot, state: &mut State) -> Result<Desired, Duration> {
         if self.readiness.now() != Readiness::Ready {
             return Err(READ_INTERVAL);
@@ -263,7 +271,7 @@ impl Publisher {
         })
     }
 
-    /// A name is resolved anew; where that fails, it leads where it led before, if it is still the same leader.
+    /// Resolves the leader's name. If that fails, returns the addresses that were known before for the same leader.
     async fn addresses(&self, leader: &Leader, state: &State) -> Vec<IpAddr> {
         let name = match &leader.address.host {
             Host::Ip(ip) => return vec![*ip],
@@ -278,86 +286,6 @@ impl Publisher {
                 let known = state.last.as_ref().filter(|(last, _)| last == leader);
                 known.map(|(_, addresses)| addresses.clone()).unwrap_or_default()
             }
-        }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "what happened, in full")]
-    fn log_written(
-        &self,
-        destination: &Destination,
-        snapshot: &Snapshot,
-        desired: &Desired,
-        before: &[String],
-        changed: bool,
-        should_log: bool,
-        state: &mut State,
-    ) {
-        let service = destination.title();
-        if state.last_problem.take().is_some() {
-            info!(%service, "the Service is up to date again");
-        }
-        (state.failures, state.backoff) = (0, None);
-        if !changed {
-            if should_log {
-                self.metrics.count_publish(PublishResult::Unchanged);
-                debug!(%service, leads_to = ?before, "the Service says so already");
-            }
-            return;
-        }
-        let took = snapshot.at.elapsed();
-        self.metrics.count_publish(PublishResult::Written);
-        if !should_log {
-            match &desired.leader {
-                Some(primary) if primary.addresses.iter().all(|ip| before.contains(&ip.to_string())) => {}
-                _ => {
-                    warn!(%service, led_to = ?before, leads_to = ?destination.leads_to(), "the Service did not say who leads, and does again")
-                }
-            }
-            return;
-        }
-        self.metrics.publish_seconds.record(took);
-        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        let reason = &snapshot.reason;
-        match &desired.leader {
-            Some(primary) => {
-                info!(%service, leader = %primary.member, leads_to = ?destination.leads_to(), took_ms, %reason, "the Service leads to the primary")
-            }
-            None => {
-                info!(%service, led_to = ?before, took_ms, %reason, "the Service leads nowhere: new connections are refused")
-            }
-        }
-    }
-
-    /// A conflict is no fault: the objects are read again, and decided upon again.
-    fn on_error(&self, destination: &mut Destination, state: &mut State, error: &PublishError) -> Duration {
-        let service = destination.title();
-        let pause = state.backoff.get_or_insert(RETRY).pause();
-        state.failures += 1;
-        destination.seen = None;
-        if let PublishError::Conflict(_) = error {
-            self.metrics.count_publish(PublishResult::Conflict);
-            debug!(%service, "{error}; reading it again");
-            return pause;
-        }
-        self.metrics.count_publish(PublishResult::Failed);
-        self.metrics.set_publish_behind(true);
-        let why = error.to_string();
-        let leader = self.slot.snapshot().state.open_to().map(ToString::to_string);
-        if state.last_problem.as_ref() != Some(&why) {
-            let leader = leader.as_deref().unwrap_or("nobody");
-            warn!(%service, %leader, "the Service cannot be brought up to date, and may lead to a former primary: {why}");
-            state.last_problem = Some(why);
-        } else {
-            debug!(%service, failures = state.failures, "still: {why}");
-        }
-        pause
-    }
-
-    fn on_dispute(&self, destination: &Destination, state: &mut State, why: String) {
-        self.metrics.count_publish(PublishResult::Yielded);
-        if state.last_problem.as_ref() != Some(&why) {
-            warn!(service = %destination.title(), "left as it is for now, since another publisher says otherwise: {why}");
-            state.last_problem = Some(why);
         }
     }
 }

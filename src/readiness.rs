@@ -1,34 +1,35 @@
-//! Whether the outside should send clients here: starting, ready, or shutting down.
+//! The readiness that `/readyz` reports: starting, ready, or shutting down.
 
 use tokio::sync::watch;
 
-/// What `/readyz` answers.
+/// The readiness of this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Readiness {
-    /// Not yet, and what is missing.
+    /// Not ready yet; the text says what is missing.
     Starting(String),
-    /// The listener is bound and a source has answered. Whether there is a leader does not matter: a client is better held than refused.
+    /// The listener is bound and a source has answered. No leader is needed, because holding a client is better than
+    /// refusing it.
     Ready,
-    /// No longer, because the process is shutting down.
+    /// Not ready any more, because the process is shutting down.
     ShuttingDown,
 }
 
-/// A handle to tell, and to read, the readiness. Clones share it. Shutting down is final.
+/// A handle to set and read the readiness. Clones share it. Shutting down is final.
 #[derive(Clone, Debug)]
 pub struct ReadinessHandle(watch::Sender<Readiness>);
 
 impl ReadinessHandle {
-    /// Starting, for the reason given.
+    /// Returns a handle that is not ready for this reason.
     pub fn starting(missing: impl Into<String>) -> Self {
         Self(watch::Sender::new(Readiness::Starting(missing.into())))
     }
 
-    /// The readiness now.
+    /// Returns the readiness now.
     pub fn now(&self) -> Readiness {
         self.0.borrow().clone()
     }
 
-    /// A source has answered: ready, unless shutting down.
+    /// Becomes ready, unless shutting down.
     pub fn ready(&self) {
         self.0.send_if_modified(|now| {
             let starting = matches!(now, Readiness::Starting(_));
@@ -39,7 +40,7 @@ impl ReadinessHandle {
         });
     }
 
-    /// Says what is still missing, while starting.
+    /// Sets what is missing, while starting.
     pub fn missing(&self, what: impl Into<String>) {
         self.0.send_if_modified(|now| match now {
             Readiness::Starting(missing) => {
@@ -50,7 +51,7 @@ impl ReadinessHandle {
         });
     }
 
-    /// From now on not ready, for good.
+    /// Becomes not ready for good.
     pub fn shutting_down(&self) {
         self.0.send_replace(Readiness::ShuttingDown);
     }

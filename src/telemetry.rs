@@ -1,4 +1,5 @@
-//! The log: one line an event to stderr, as text for people or as JSON. It filters and writes; what is told is for each room to say.
+//! The log: one line per event on stderr, as text for people or as JSON. This module filters and writes the lines of
+//! all others.
 
 mod text;
 mod writer;
@@ -28,24 +29,25 @@ use self::writer::Queue;
 use crate::config::{COMMIT, Finding, Format, Job, LogFilter, Proxy, Publish, Settings, VERSION};
 use crate::metrics::Metrics;
 
-/// How long the process' end may wait for the log to be written. A reader that is there takes microseconds.
+/// Time for writing the rest of the log when the process ends. With a reader this takes microseconds.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// The log of a process. When it is dropped, what was logged is written, if anybody reads it.
+/// The log of a process. Dropped, it writes the remaining lines if stderr has a reader.
 #[derive(Debug)]
 pub struct Log(Queue);
 
 impl Log {
-    /// Starts logging for the whole process, panics included. Text is coloured when stderr is a terminal and NO_COLOR is not set.
+    /// Starts logging for the whole process, panics included. Text has colours if stderr is a terminal and NO_COLOR is
+    /// not set.
     ///
     /// # Errors
-    /// When the process logs already, or can have no further file or thread.
+    /// Returns an error if the process logs already, or cannot open a file or start a thread.
     pub fn start(filter: &LogFilter, format: Format, metrics: &Metrics) -> Result<Self> {
         let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        // Without the lock of `io::stderr`, which a thread that is stuck in a write would keep from all others.
+        // Not `io::stderr`, whose lock a thread that is stuck in a write would hold.
         let stderr = io::stderr().as_fd().try_clone_to_owned();
-        let stderr = File::from(stderr.context("cannot open standard error once more")?);
-        let queue = Queue::start(stderr, metrics.log_lines_lost.clone()).context("cannot start the log's thread")?;
+        let stderr = File::from(stderr.context("cannot duplicate standard error")?);
+        let queue = Queue::start(stderr, metrics.log_lines_lost.clone()).context("cannot start the log thread")?;
         tracing_subscriber::registry()
             .with(env_filter(filter))
             .with(layer(format, colour, queue.clone()))
@@ -55,7 +57,8 @@ impl Log {
         Ok(Self(queue))
     }
 
-    /// Logs why the process ends: in the log's own format, so that a reader of JSON is not given a stray line; but never lost to a filter.
+    /// Logs the error that ends the process: in the log's own format, so that a reader of JSON gets no stray line, and
+    /// despite any filter.
     pub fn ends(&self, reason: &dyn Display) {
         log_or_push(&self.0, "pgnorth ends", reason, None);
     }
@@ -67,12 +70,12 @@ impl Drop for Log {
     }
 }
 
-/// The standard library's own hook writes to stderr, and waits for whoever reads it.
+/// Logs a panic. The standard library's own hook would block on a stderr that has no reader.
 fn log_panic(panic: &PanicHookInfo<'_>, queue: &Queue) {
     let current = thread::current();
     let thread = current.name().unwrap_or("unnamed");
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
-    let what = panic.payload_as_str().unwrap_or("no text");
+    let what = panic.payload_as_str().unwrap_or("no message");
     let backtrace = Backtrace::capture();
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then_some(backtrace);
     let reason = format_args!("thread {thread} at {place}: {what}").to_string();
@@ -87,14 +90,14 @@ fn log_or_push(queue: &Queue, message: &str, reason: &dyn Display, backtrace: Op
     }
 }
 
-/// Logs which build runs with which settings. They hold no secrets: a URL with a password is refused.
+/// Logs the build and the settings. They contain no secrets, because a URL with a password is refused.
 pub fn announce(settings: &Settings) {
     match &settings.job {
         Job::Proxy(proxy) => announce_proxy(settings, proxy),
         Job::Publish(publish) => announce_publisher(settings, publish),
-        // Who only looks, or asks another one, has nothing to announce.
+        // These only ask another pgnorth.
         Job::Status(_) | Job::SendCommand(_) => {}
-        // Its report is what somebody at a terminal wants to read.
+        // The doctor's report must stand alone in a terminal.
         Job::Doctor(_) => {}
     }
 }
@@ -211,7 +214,7 @@ where
         .with_writer(writer)
         .with_ansi(colour)
         .with_timer(Utc)
-        // Its way to complain about a closed stderr is to write to stderr, which panics.
+        // It would report a closed stderr on stderr, which panics.
         .log_internal_errors(false);
     match format {
         Format::Json => layer.json().boxed(),
@@ -219,7 +222,7 @@ where
     }
 }
 
-/// RFC 3339 in UTC with milliseconds.
+/// Formats times as RFC 3339 in UTC with milliseconds.
 struct Utc;
 
 impl FormatTime for Utc {
@@ -229,119 +232,4 @@ impl FormatTime for Utc {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write;
-    use std::sync::{Arc, Mutex};
-
-    use tracing::{debug, warn};
-
-    use super::*;
-    use crate::config::Refused;
-
-    #[derive(Clone, Default)]
-    struct Memory(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Memory {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    fn settings(log: &str) -> Result<Settings, Refused> {
-        Settings::read(["pgnorth", "--scope", "demo", "--log", log].map(Into::into), |_| None)
-    }
-
-    fn logged(log: &str, format: Format, colour: bool, tell: impl FnOnce(&Settings)) -> String {
-        let memory = Memory::default();
-        let settings = settings(log).unwrap();
-        let sink = memory.clone();
-        let subscriber = tracing_subscriber::registry()
-            .with(env_filter(&settings.log))
-            .with(layer(format, colour, move || sink.clone()));
-        tracing::subscriber::with_default(subscriber, || tell(&settings));
-        String::from_utf8(memory.0.lock().unwrap().clone()).unwrap()
-    }
-
-    /// Without the time, which is checked to be one.
-    fn without_time(line: &str) -> &str {
-        let (time, rest) = line.split_once(' ').unwrap();
-        assert_eq!(time.len(), "2026-07-23T07:48:03.123Z".len(), "{time}");
-        time.parse::<jiff::Timestamp>().unwrap();
-        rest
-    }
-
-    #[test]
-    fn a_text_line_reads_well() {
-        let line = logged("info", Format::Text, false, |_| {
-            info!(target: "pgnorth::discovery", from = %"pg-0", to = "pg-1", reason = %"pg-1 holds the lock", waiting = 3, none = None::<u8>, "leader changed");
-        });
-        assert_eq!(
-            without_time(&line),
-            "INFO  discovery: leader changed from=pg-0 to=pg-1 reason=\"pg-1 holds the lock\" waiting=3\n"
-        );
-    }
-
-    #[test]
-    fn values_from_outside_can_forge_no_line() {
-        let line = logged("info", Format::Text, true, |_| {
-            warn!(target: "hyper::client", name = %"a\nb\u{1b}[2J", debug = ?"c\nd", "said {}", "e\nf");
-        });
-        assert_eq!(line.lines().count(), 1, "{line:?}");
-        assert!(
-            !line.contains("\u{1b}[2J") && line.contains(r#""a\nb\u{1b}[2J""#),
-            "{line:?}"
-        );
-        assert!(
-            line.contains("hyper::client") && line.contains(r"said e\nf"),
-            "{line:?}"
-        );
-    }
-
-    #[test]
-    fn json_keeps_fields_apart() {
-        let line = logged("info", Format::Json, false, |_| warn!(member = %"pg-0", "lost"));
-        let event: serde_json::Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(event["level"], "WARN");
-        assert_eq!(event["fields"]["message"], "lost");
-        assert_eq!(event["fields"]["member"], "pg-0");
-        assert!(event["timestamp"].as_str().unwrap().ends_with('Z'), "{line}");
-    }
-
-    #[test]
-    fn other_crates_are_quiet_unless_named() {
-        let tell = |_: &Settings| {
-            debug!(target: "pgnorth::proxy", "ours");
-            debug!(target: "kube", "theirs");
-            warn!(target: "kube", "theirs, urgent");
-        };
-        let count = |log| logged(log, Format::Text, false, tell).lines().count();
-        assert_eq!(
-            (count("info"), count("debug"), count("debug,kube=debug"), count("off")),
-            (1, 2, 3, 0)
-        );
-    }
-
-    #[test]
-    fn spans_follow_the_event() {
-        let line = logged("info", Format::Text, false, |_| {
-            let session = tracing::info_span!(target: "pgnorth", "session", client = %"10.0.0.1:5");
-            session.in_scope(|| info!(target: "pgnorth", "dialled"));
-        });
-        assert_eq!(without_time(&line), "INFO  dialled session{client=10.0.0.1:5}\n");
-    }
-
-    #[test]
-    fn the_settings_in_force_are_one_line() {
-        let line = logged("info", Format::Text, false, announce);
-        assert!(line.contains(" INFO  pgnorth starts version=0.1.0 commit="), "{line}");
-        assert!(
-            line.contains(" listen=[::]:5432 admin=[::]:8080 scope=demo selector=cluster-name=demo hold=1m "),
-            "{line}"
-        );
-        assert_eq!(line.lines().count(), 1);
-    }
-}
+mod tests;

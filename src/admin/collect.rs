@@ -1,4 +1,4 @@
-//! Fills the status document from what the process knows. It reads, and decides nothing.
+//! Collects the status document from the state of the process.
 
 use std::time::{Duration, Instant};
 
@@ -17,12 +17,12 @@ use crate::leader::{MemberName, RoutingState};
 use crate::metrics::SessionState;
 use crate::readiness::Readiness;
 
-/// Changes of leader in the document; `/failovers` has all that are kept.
+/// Number of changes of leader in the document; `/failovers` has more.
 const FAILOVERS: usize = 10;
-/// A member's own answer that is younger than this is shown before all others: it is asked every 2 s, or more often.
+/// Maximum age of a member's own report that takes precedence: the member is asked at least every 2 s.
 const FRESH: Duration = Duration::from_secs(5);
 
-/// The document as of `now`.
+/// Returns the document as of `now`.
 pub(super) fn collect(facts: &Facts, history: Series, begun: Instant, now: Instant) -> Status {
     let snapshot = facts.slot.snapshot();
     let view = facts.view.borrow().clone();
@@ -78,7 +78,7 @@ pub(super) fn readiness(readiness: &Readiness) -> String {
     }
 }
 
-/// Of the leader; of the lock's holder while there is no leader.
+/// Returns the lock of the leader, or of the lock's holder while there is no leader.
 fn lock(view: &View, leader: Option<&MemberName>, now: Instant) -> Option<LockStatus> {
     let holder = || view.lock().and_then(|lock| lock.lock.holder.as_ref());
     let member = leader.or_else(holder)?;
@@ -101,7 +101,7 @@ fn members(view: &View, leader: Option<&MemberName>, now: Instant) -> Vec<Member
             address: view.address(name).ok().map(|address| address.to_string()),
             leads: leader == Some(name),
             holds_lock: holder == Some(name),
-            // What a server that is down once said of itself tells nothing of how far it is behind.
+            // The last position of a server that is down does not tell its lag.
             lag_bytes: heard
                 .as_ref()
                 .filter(|heard| {
@@ -124,7 +124,7 @@ fn members(view: &View, leader: Option<&MemberName>, now: Instant) -> Vec<Member
     names.into_iter().map(member).collect()
 }
 
-/// What one of them said of a member, and when.
+/// The role and state of a member, with their source and time.
 struct MemberReport {
     source: ReportSource,
     at: Instant,
@@ -133,7 +133,7 @@ struct MemberReport {
     timeline: Option<u32>,
 }
 
-/// The member's own answer if it is fresh, else the newest word of anyone.
+/// Returns the member's own report if it is fresh, else the newest one from any source.
 fn heard(view: &View, name: &MemberName, now: Instant) -> Option<MemberReport> {
     let pod = view
         .pod(name)
@@ -164,7 +164,8 @@ fn heard(view: &View, name: &MemberName, now: Instant) -> Option<MemberReport> {
     }
 }
 
-/// A report knows only which roles lead; for the others the word is taken from who wrote it out, unless that says primary still.
+/// Converts a member's own report. It tells only the leading roles apart; other roles come from `known`, unless that
+/// is still a leading one.
 fn of_report(report: &Heard<Report>, known: Option<String>) -> MemberReport {
     let role = match report.value.role {
         Role::Primary => "primary".to_owned(),
@@ -185,7 +186,7 @@ fn of_report(report: &Heard<Report>, known: Option<String>) -> MemberReport {
     }
 }
 
-/// `/cluster` writes `leader` where the others write `primary`.
+/// Translates the role of `/cluster`, which has `leader` in place of `primary`.
 fn role_of_row(role: &str) -> String {
     match role {
         "leader" => "primary".to_owned(),
@@ -193,7 +194,8 @@ fn role_of_row(role: &str) -> String {
     }
 }
 
-/// As `/cluster` says; else by how far both pods say that they have come. Each writes that in its own time, so that it is an estimate, as Patroni's own is.
+/// Returns the lag from `/cluster`, else the difference between both pods' positions: an estimate, as Patroni's own,
+/// because each writes at its own time.
 fn lag(view: &View, name: &MemberName, leader: Option<&MemberName>) -> Option<u64> {
     let leader = leader.filter(|leader| *leader != name)?;
     let told = view.condition(name).and_then(|(Condition { lag, .. }, _)| *lag);
@@ -208,11 +210,11 @@ fn sources(view: &View, state: &RoutingState, now: Instant) -> Vec<Source> {
         up: silence.is_none(),
         detail: match (silence, view.kind()) {
             (Some(why), _) => why.to_owned(),
-            (None, Some(_)) => "the lock and the pods are watched".to_owned(),
-            (None, None) => "it answers, and has no leader object".to_owned(),
+            (None, Some(_)) => "watching the lock and the pods".to_owned(),
+            (None, None) => "answers, but has no leader object".to_owned(),
         },
     });
-    // With a lock to watch, only its holder is asked.
+    // If the lock is watched, pgnorth asks only its holder.
     let (asked, answered) = asked_and_answering(view, state, now);
     let members = if asked == 1 { "member" } else { "members" };
     let up = answered > 0 || asked == 0 && view.rest_answered();
@@ -243,7 +245,7 @@ fn foreign((at, stranger): (&Place, &Stranger), now: Instant) -> ForeignAnswer {
     }
 }
 
-/// None for a publisher: the proxy sets the cap as it begins.
+/// Returns `None` for a publisher; a proxy has set the cap at its start.
 fn sessions(facts: &Facts, now: Instant) -> Option<Sessions> {
     let max = u64::try_from(facts.metrics.sessions_max.get())
         .ok()
@@ -262,7 +264,7 @@ fn age(then: Instant, now: Instant) -> f64 {
     rounded(now.saturating_duration_since(then))
 }
 
-/// Seconds, to the millisecond.
+/// Converts to seconds, rounded to milliseconds.
 fn rounded(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1_000.0).round() / 1_000.0
 }

@@ -1,4 +1,4 @@
-//! The last ten minutes, one sample a second, kept in the process: what the page's charts show.
+//! The last ten minutes in one sample a second, for the charts of the page.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -6,10 +6,10 @@ use std::time::Instant;
 use super::status::Series;
 use crate::metrics::{Metrics, SessionState};
 
-/// Ten minutes of seconds.
+/// Number of samples: ten minutes, one per second.
 const KEPT: usize = 600;
 
-/// The ring.
+/// The samples.
 #[derive(Debug)]
 pub(super) struct History {
     samples: VecDeque<Sample>,
@@ -24,7 +24,7 @@ struct Sample {
     held: u64,
 }
 
-/// The counters at one time.
+/// The counters at one point in time.
 #[derive(Clone, Copy, Debug)]
 struct Counted {
     at: Instant,
@@ -33,7 +33,7 @@ struct Counted {
 }
 
 impl History {
-    /// Counts from now on.
+    /// Starts with no samples.
     pub(super) fn new(metrics: &Metrics, now: Instant) -> Self {
         Self {
             samples: VecDeque::with_capacity(KEPT),
@@ -41,7 +41,7 @@ impl History {
         }
     }
 
-    /// Takes a sample. Called about once a second: rates are by the time that has passed.
+    /// Takes a sample. Callers do so about once a second; rates use the time that has passed.
     pub(super) fn sample(&mut self, metrics: &Metrics, now: Instant) {
         let counted = Counted::read(metrics, now);
         let seconds = now.saturating_duration_since(self.last.at).as_secs_f64().max(0.001);
@@ -58,7 +58,7 @@ impl History {
         self.last = counted;
     }
 
-    /// What was kept, the oldest first.
+    /// Returns all samples, the oldest first.
     pub(super) fn series(&self) -> Series {
         let column = |value: fn(&Sample) -> u64| self.samples.iter().map(value).collect();
         Series {
@@ -72,7 +72,8 @@ impl History {
 
 const ALL: [SessionState; 3] = [SessionState::Held, SessionState::Dialling, SessionState::Forwarding];
 
-/// Sessions in one state. The gauge may be below zero for an instant, between two counts on other threads.
+/// Returns the number of sessions in one state. The gauge may be below zero for an instant, between two updates on
+/// other threads.
 pub(super) fn open(metrics: &Metrics, state: SessionState) -> u64 {
     metrics.sessions(state).get().try_into().unwrap_or(0)
 }

@@ -1,23 +1,26 @@
-//! Which hosts a request may name. A web page of somebody else's can point a name of its own at the admin port (DNS rebinding), and its browser then takes
-//! the answers for that page's own. The request names the page's host all the same, and that is how it is told apart (pure).
+//! The host names that a request may have (pure). A foreign web page can point its own name at the admin port (DNS
+//! rebinding), and the browser then lets that page read the answers. The request still has the page's host name, which
+//! identifies it.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// Ends of names that nobody can register in the public DNS: reserved (RFC 6761, 6762, 8375, ICANN's `.internal`), or Kubernetes' own.
+/// Suffixes that cannot be registered in the public DNS: reserved ones (RFC 6761, 6762, 8375, ICANN's `.internal`),
+/// and those of Kubernetes.
 const PRIVATE: [&str; 6] = ["localhost", "local", "internal", "home.arpa", "svc", "cluster.local"];
 
-/// Names of the operator's own. IP addresses, names without a dot, and names that cannot be public need not be among them.
+/// The allowed host names in addition to IP addresses, names without a dot, and names that cannot be public.
 #[derive(Clone, Debug, Default)]
 pub struct Hosts(Vec<String>);
 
 impl Hosts {
-    /// These, and `machine`, the name of the host that pgnorth runs on.
+    /// Allows these names, and `machine`, the name of the host that pgnorth runs on.
     pub fn new(names: &[String], machine: Option<&str>) -> Self {
         let all = names.iter().map(String::as_str).chain(machine);
         Self(all.map(str::to_ascii_lowercase).collect())
     }
 
-    /// Whether a request for this host (the value of its `Host`, a port included) comes from somebody who means this pgnorth. A request without one does: each browser sends it.
+    /// Returns true if a request with this `Host` (its port included) is meant for this pgnorth. One without a host
+    /// is, because every browser sends it.
     pub(super) fn knows(&self, host: &str) -> bool {
         let name = without_port(host);
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
@@ -29,7 +32,7 @@ impl Hosts {
     }
 }
 
-/// The name alone, as `--admin-host` takes it.
+/// Returns the name without its port, as `--admin-host` takes it.
 pub(super) fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !name.ends_with(':') => name,
@@ -39,7 +42,7 @@ pub(super) fn without_port(host: &str) -> &str {
 
 fn is_address(name: &str) -> bool {
     let v6 = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    // A zone (`[fe80::1%eth0]`) is for the client's own use.
+    // A zone (`[fe80::1%eth0]`) matters only to the client.
     let v6 = v6.map(|inside| inside.split('%').next().unwrap_or(inside));
     name.parse::<Ipv4Addr>().is_ok() || v6.is_some_and(|inside| inside.parse::<Ipv6Addr>().is_ok())
 }

@@ -1,4 +1,5 @@
-//! The status as a stream of events: one document, written once for all who look, at most so often, and given to each as fast as that one reads.
+//! The status as a stream of events: each document is written once for all viewers, at a bounded rate, and each viewer
+//! gets it as fast as it reads.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,36 +18,36 @@ use super::status::Status;
 use super::{Facts, Limits};
 use crate::liveness;
 
-/// One sample of the history, and one event at least; and one tick for the threads that are watched.
+/// Interval of samples and of ticks for the threads' signs of life, and longest interval between events.
 const SECOND: Duration = liveness::EVERY;
-/// How long a browser waits before it connects again, in milliseconds.
+/// Time after which a browser connects again, in milliseconds.
 const RETRY: &str = "retry: 1000\n";
 
-/// What all who look share.
+/// The state that all viewers share.
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) facts: Arc<Facts>,
     begun: Instant,
     history: Mutex<History>,
-    /// The newest event. Who reads slowly gets the newest next, not all those in between.
+    /// The newest event. A viewer that reads slowly skips the events in between.
     events: watch::Sender<Bytes>,
     permits: Arc<Semaphore>,
-    /// The shortest time between two events.
+    /// Shortest time between two events.
     pace: Duration,
 }
 
-/// What a connection is doing, for whoever bounds its life.
+/// The activity of a connection, which determines its lifetime.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Activity {
-    /// Ordinary answers.
+    /// The connection serves ordinary answers.
     Answering,
-    /// A stream that waits for the next event.
+    /// The stream waits for the next event.
     Waiting,
-    /// A stream whose client has not taken the event yet that it was given then.
+    /// The stream's client has not yet taken the event that it was given at this time.
     Given(Instant),
 }
 
-/// One who looks.
+/// One reader of the stream.
 struct Viewer {
     live: Arc<Live>,
     events: watch::Receiver<Bytes>,
@@ -69,7 +70,7 @@ impl Live {
         }
     }
 
-    /// The document as of now.
+    /// Returns the document as of now.
     pub(super) fn status(&self) -> Status {
         let history = self.history.lock().unwrap_or_else(PoisonError::into_inner).series();
         collect(&self.facts, history, self.begun, Instant::now())
@@ -77,11 +78,11 @@ impl Live {
 
     fn event(&self) -> Bytes {
         let status = serde_json::to_string(&self.status()).expect("structs of texts and numbers are always valid JSON");
-        // JSON has no line break: it is one line of data.
+        // The JSON has no line break, so it is one line of data.
         format!("{RETRY}event: status\ndata: {status}\n\n").into()
     }
 
-    /// Samples each second, and tells those who look each second and at each change. Never returns.
+    /// Samples each second, and sends an event each second and at each change. Never returns.
     pub(super) async fn run(&self) {
         let mut second = interval(SECOND);
         second.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -92,7 +93,7 @@ impl Live {
             if self.events.receiver_count() > 0 {
                 self.events.send_replace(self.event());
             }
-            // Changes meanwhile are not lost: both remember.
+            // Changes during this wait are not lost: both futures remember them.
             sleep_until(next).await;
             tokio::select! {
                 () = changed => {}
@@ -106,7 +107,7 @@ impl Live {
         }
     }
 
-    /// A stream for one more who looks, the present first; `None` if there are too many already. It ends at `stop`.
+    /// Returns a stream that begins with the present status; `None` if too many are open. It ends at `stop`.
     pub(super) fn watch(
         self: &Arc<Self>,
         activity: watch::Sender<Activity>,
@@ -128,7 +129,7 @@ impl Live {
 }
 
 impl Viewer {
-    /// Asked for only when there is room for it: hyper buffers little, then waits for the client.
+    /// Returns the next event. hyper asks for it once the client has read the one before, apart from a small buffer.
     async fn next(&mut self) -> Option<Bytes> {
         self.activity.send_replace(Activity::Waiting);
         let event = if std::mem::take(&mut self.begins) {

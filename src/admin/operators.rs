@@ -31,7 +31,8 @@ pub struct Operators {
 }
 
 impl Operators {
-    /// Accepts commands that carry the token in `file`. The file is read again for each command; a file that cannot be used now is logged.
+    /// Accepts commands that carry the token in `file`. The file is read again for each command; a file that cannot be
+    /// used now is logged.
     pub async fn new(file: PathBuf, queue: CommandQueue) -> Self {
         let token = TokenFile::new(file);
         match token.read().await {

@@ -1,4 +1,4 @@
-//! What each path answers: values in, a complete response out.
+//! The answer of each path, as a complete response.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -34,33 +34,33 @@ const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
 const STREAM: &str = "text/event-stream";
 const EVENTS: &str = "/status/events";
-/// One file, style and script included: it works without a network.
+/// One file with its style and script, so that it needs no other request.
 const PAGE: &str = include_str!("page.html");
-/// The hashes are those of the page's style and script; a test computes them, and says what they should be.
-const POLICY: &str = "default-src 'none'; style-src 'sha256-sQOoR2a4+d7tqd8TKvwpOowJ3Bi3CVfb7OKa8LXswS0='; script-src 'sha256-YuHfOw21F14vQPZ33Gv9jZ99CsZsdP3uXjMYFGIu15Q='; \
+/// The hashes of the page's style and script; a test computes them and reports the right ones.
+const POLICY: &str = "default-src 'none'; style-src 'sha256-sQOoR2a4+d7tqd8TKvwpOowJ3Bi3CVfb7OKa8LXswS0='; script-src 'sha256-rEPXVrKRnF+OWtMhkm6MQFfO2Yjg7sf6OQwA4JOk4yw='; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The paths there are, and what they are for.
+/// The list of paths, for people.
 const INDEX: &str = "\
 /               the status page
-/livez          200 while every thread of the process runs, else 503 and which one does not
-/readyz         200 while clients should be sent here, else 503 and why not
-/leader         who leads, since when and why (JSON); 503 while there is none to send clients to
-/status         all that the page shows (JSON)
-/status/events  the same as server-sent events, whenever it changes
+/livez          200 while every thread of the process runs, else 503 and the thread that does not
+/readyz         200 while load balancers should send clients here, else 503 and the reason
+/leader         the leader, since when and the reason (JSON); 503 while pgnorth holds new clients
+/status         everything that the page shows (JSON)
+/status/events  the same as server-sent events, at each change
 /failovers      the last 100 changes of leader, newest first, with their phases (JSON)
-/metrics        for Prometheus
+/metrics        metrics for Prometheus
 
-Orders, by POST and with the token of --admin-token-file:
+Operator commands, by POST with the token of --admin-token-file:
 
-/hold           new clients wait, for a minute or ?for=5m
-/release        they need not any longer
-/sessions/cut   every session ends, or those to ?member=
+/hold           hold new clients for a minute, or for ?for=5m
+/release        end the hold
+/sessions/cut   end every session, or those to ?member=
 ";
 
 pub(super) type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
-/// What `/leader` answers. Field names are an interface: people's scripts read them.
+/// The answer of `/leader`. Field names are an interface: scripts read them.
 #[derive(Debug, Serialize)]
 struct LeaderPage<'snapshot> {
     member: Option<&'snapshot str>,
@@ -71,7 +71,7 @@ struct LeaderPage<'snapshot> {
     reason: &'snapshot str,
 }
 
-/// Answers any request; its body is ignored. For HEAD, hyper leaves out the body that is returned here.
+/// Answers any request and ignores its body. For HEAD, hyper omits the body that is returned here.
 pub(super) async fn answer<B>(
     request: &Request<B>,
     peer: SocketAddr,
@@ -79,7 +79,7 @@ pub(super) async fn answer<B>(
     activity: &watch::Sender<Activity>,
     stop: &CancellationToken,
 ) -> Answer {
-    // Probes tell nothing worth a check, and must never fail for one.
+    // Probes reveal nothing worth protecting, and this check must never make one fail.
     if !matches!(request.uri().path(), "/livez" | "/readyz")
         && let Some(host) = unknown_host(request, &live.facts)
     {
@@ -91,7 +91,7 @@ pub(super) async fn answer<B>(
         "/readyz" => |live| readyz(&live.facts.readiness.now(), view(&live.facts).operator_hold()),
         "/leader" => |live| leader(&live.facts.slot.snapshot()),
         "/status" => |live| respond(StatusCode::OK, JSON, json(&live.status())),
-        // A stream has no end that a HEAD could leave out.
+        // A stream never ends, so HEAD needs an answer of its own.
         EVENTS if request.method() == Method::GET => return events(live, activity.clone(), stop.clone()),
         EVENTS => |_| respond(StatusCode::OK, STREAM, ""),
         "/failovers" => |live| respond(StatusCode::OK, JSON, json(&live.facts.recorder.failovers())),
@@ -99,19 +99,19 @@ pub(super) async fn answer<B>(
         "/hold" | "/release" | "/sessions/cut" => {
             return operators::answer(&live.facts, request.method(), request.uri(), request.headers(), peer).await;
         }
-        _ => return plain(StatusCode::NOT_FOUND, format!("no such path; there are\n\n{INDEX}")),
+        _ => return plain(StatusCode::NOT_FOUND, format!("no such path; the paths are\n\n{INDEX}")),
     };
     if matches!(*request.method(), Method::GET | Method::HEAD) {
         return page(live);
     }
-    let mut refusal = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here\n");
+    let mut refusal = plain(StatusCode::METHOD_NOT_ALLOWED, "this path accepts only GET and HEAD\n");
     refusal
         .headers_mut()
         .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     refusal
 }
 
-/// The status page. It fetches nothing but `/status` and its events, and no other page may frame it.
+/// Returns the status page. It fetches only `/status` and its events, and no other page may frame it.
 fn page() -> Answer {
     let mut page = respond(StatusCode::OK, HTML, PAGE);
     let headers = page.headers_mut();
@@ -126,15 +126,15 @@ fn events(live: &Arc<Live>, activity: watch::Sender<Activity>, stop: Cancellatio
         Some(stream) => answered(StatusCode::OK, STREAM, StreamBody::new(stream).boxed_unsync()),
         None => plain(
             StatusCode::SERVICE_UNAVAILABLE,
-            "too many look already; poll /status instead\n",
+            "too many streams are open; poll /status instead\n",
         ),
     }
 }
 
-/// A host in the request that is not known; none for a request that names no host.
+/// Returns a host name of the request that is not known; `None` for a request without one.
 fn unknown_host<'request, B>(request: &'request Request<B>, facts: &Facts) -> Option<&'request str> {
     let named = request.headers().get_all(HOST).iter();
-    let named = named.map(|host| host.to_str().unwrap_or("a name that is no text"));
+    let named = named.map(|host| host.to_str().unwrap_or("a name that is not text"));
     let mut all = named.chain(request.uri().authority().map(Authority::as_str));
     all.find(|host| !facts.hosts.knows(host))
 }
@@ -143,18 +143,18 @@ fn misdirected(host: &str, facts: &Facts) -> Answer {
     let name = host::without_port(host);
     if facts
         .log_limiter
-        .should_log("the admin port was asked under a name that it does not know")
+        .should_log("the admin port rejected a request for an unknown host name")
     {
-        warn!(host = ?name, "the admin port was asked under a name that it does not know; if it is yours, name it in --admin-host (PGNORTH_ADMIN_HOST)");
+        warn!(host = ?name, "the admin port rejected a request for an unknown host name; if the name is yours, add it to --admin-host (PGNORTH_ADMIN_HOST)");
     }
     let text = format!(
-        "pgnorth's admin port does not know the host {name:?}. It answers to IP addresses, to names without a dot or that cannot be public, and to those\n\
-        of --admin-host, so that no web page can read it under a name of its own. If the name is yours:\n\n  --admin-host {name}   or   PGNORTH_ADMIN_HOST={name}\n"
+        "pgnorth's admin port does not know the host {name:?}. It answers requests for IP addresses, for names that cannot be public, and for the names\n\
+        in --admin-host; otherwise a web page could read it under a name of its own. If this name is yours:\n\n  --admin-host {name}   or   PGNORTH_ADMIN_HOST={name}\n"
     );
     plain(StatusCode::MISDIRECTED_REQUEST, text)
 }
 
-/// Copied, so that discovery never waits for a reader.
+/// Returns a copy, so that discovery never waits for a reader.
 fn view(facts: &Facts) -> Arc<View> {
     facts.view.borrow().clone()
 }
@@ -169,7 +169,7 @@ fn livez(stuck: Option<String>) -> Answer {
     }
 }
 
-/// A client is better held than refused, also when it is an operator who holds it.
+/// Stays 200 during an operator's hold: holding a client is better than refusing it.
 fn readyz(readiness: &Readiness, hold: Option<&OperatorHold>) -> Answer {
     let status = match readiness {
         Readiness::Ready => StatusCode::OK,

@@ -1,64 +1,64 @@
-//! The status document: `/status`, the same as an event, and what `pgnorth status` reads. Field names are an interface; how the fields are filled stands
-//! in `admin/collect.rs`.
+//! The status document of `/status`, its events and `pgnorth status`. Field names are an interface. `admin/collect.rs`
+//! fills the fields.
 //!
-//! Ages are given, not times: a reader needs no clock that agrees with this one.
+//! It gives ages in place of times, so that the reader's clock need not agree with this one.
 
 use serde::{Deserialize, Serialize};
 
 use crate::recorder::{Failover, Trouble};
 
-/// What pgnorth knows and does now.
+/// The state of pgnorth now.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
     /// This build's version.
     pub version: String,
     /// The commit it was made from.
     pub commit: String,
-    /// When this was written, RFC 3339, by the local clock.
+    /// Time of the document by the local clock, RFC 3339.
     pub at: Option<String>,
-    /// Since the process began to serve its admin port.
+    /// Time since the admin port began to serve.
     pub uptime_seconds: f64,
-    /// As `/readyz` says: `ready`, `starting: …`, `shutting down`.
+    /// The text of `/readyz`: `ready`, `starting: …`, `shutting down`.
     pub readiness: String,
-    /// What is done with clients.
+    /// The routing state.
     pub state: StateName,
-    /// For how long.
+    /// Age of the routing state.
     pub state_seconds: f64,
-    /// Why, as a sentence.
+    /// The reason, as a sentence.
     pub reason: String,
-    /// The member whose sessions may live.
+    /// The member that sessions go to.
     pub leader: Option<LeaderStatus>,
-    /// When its time began, or that without a leader; RFC 3339.
+    /// Time since which there is this leader, or none; RFC 3339.
     pub since: Option<String>,
-    /// The same as an age.
+    /// `since` as an age.
     pub since_seconds: f64,
-    /// Nobody is promoted by itself.
+    /// True while Patroni is paused and does no failover.
     pub paused: bool,
-    /// A switchover that is announced.
+    /// The announced switchover.
     pub switchover: Option<Switchover>,
-    /// The leader's right to lead.
+    /// The leader's lock.
     pub lock: Option<LockStatus>,
-    /// Every member known, by name.
+    /// All known members, by name.
     pub members: Vec<Member>,
-    /// Where the news comes from.
+    /// The sources of discovery.
     pub sources: Vec<Source>,
-    /// The cluster that is followed, as far as it is known.
+    /// The followed cluster, as far as it is known.
     #[serde(default)]
     pub cluster: ClusterStatus,
-    /// Members, and URLs of `--patroni`, where another cluster answers. What it says counts for nothing.
+    /// Members, and URLs of `--patroni`, where another cluster answers. Discovery ignores those answers.
     #[serde(default)]
     pub foreign: Vec<ForeignAnswer>,
-    /// The proxy's sessions; none for a publisher.
+    /// The proxy's sessions; `None` for a publisher.
     pub sessions: Option<Sessions>,
-    /// The last ten minutes.
+    /// Samples of the last ten minutes.
     pub history: Series,
-    /// A change of leader that may be under way.
+    /// A change of leader that may have begun.
     pub trouble: Option<Trouble>,
     /// The last changes of leader, the newest first.
     pub failovers: Vec<Failover>,
 }
 
-/// The state, as `/leader` names it.
+/// The routing state, as `/leader` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StateName {
@@ -70,49 +70,49 @@ pub enum StateName {
     Fence,
 }
 
-/// Whom sessions go to.
+/// The leader that sessions go to.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LeaderStatus {
     /// Patroni's member name.
     pub member: String,
-    /// Where its PostgreSQL listens.
+    /// Address of its PostgreSQL.
     pub address: String,
-    /// Its timeline, as it said when it was verified.
+    /// Its timeline when it was verified.
     pub timeline: Option<u32>,
 }
 
 /// An announced switchover.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Switchover {
-    /// To be demoted, if named.
+    /// The member to demote, if named.
     pub from: Option<String>,
-    /// To be promoted, if named.
+    /// The member to promote, if named.
     pub to: Option<String>,
-    /// When, as written; none for at once.
+    /// The scheduled time as Patroni wrote it; `None` for at once.
     pub scheduled_at: Option<String>,
 }
 
-/// How long the leader may lead without a renewal.
+/// The leader lock and its age.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LockStatus {
-    /// Who has it.
+    /// The member that holds it.
     pub member: String,
-    /// Since the lock was last seen renewed, or the member's last word, whichever is later.
+    /// Time since the last observed renewal, or since the member's last report if that is later.
     pub age_seconds: f64,
-    /// Patroni's ttl. An age above it means that the lock has run out.
+    /// Patroni's ttl. The lock has expired if its age is above it.
     pub ttl_seconds: f64,
 }
 
-/// One member. What is not known is null.
+/// One member. A value that is not known is null.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Member {
     /// Patroni's name.
     pub name: String,
-    /// Where its PostgreSQL listens.
+    /// Address of its PostgreSQL.
     pub address: Option<String>,
-    /// Sessions go to it, or may live on it.
+    /// True if sessions go to it, or may stay on it.
     pub leads: bool,
-    /// The lock names it.
+    /// True if it holds the lock.
     pub holds_lock: bool,
     /// `primary`, `replica`, `standby_leader`, … in Patroni's words.
     pub role: Option<String>,
@@ -120,25 +120,25 @@ pub struct Member {
     pub state: Option<String>,
     /// Its timeline.
     pub timeline: Option<u32>,
-    /// How far it is behind the leader, in bytes of WAL. As old as the members' own words: Patroni writes them every `loop_wait`.
+    /// Lag behind the leader in bytes of WAL. Patroni updates it every `loop_wait`.
     pub lag_bytes: Option<u64>,
-    /// Who said role and state.
+    /// The source of role and state.
     pub heard_from: Option<ReportSource>,
-    /// How old that is. A watched pod's status is as old as its last change, and still true.
+    /// Age of role and state. A watched pod's status is as old as its last change, and still true.
     pub heard_seconds: Option<f64>,
-    /// Why its REST API does not answer, where it was asked and did not.
+    /// The error of its REST API, if it was asked and did not answer.
     pub silent: Option<String>,
 }
 
-/// Who told of a member.
+/// The sources of a member's role and state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReportSource {
-    /// Its own REST API.
+    /// The member's own REST API.
     Rest,
-    /// The status annotation of its pod, which is watched.
+    /// The status annotation of its pod, which pgnorth watches.
     Pod,
-    /// Another member, in `/cluster`.
+    /// `/cluster` of another member.
     Cluster,
 }
 
@@ -147,13 +147,13 @@ pub enum ReportSource {
 pub struct Source {
     /// `kubernetes` or `patroni`.
     pub name: String,
-    /// It answers.
+    /// True if it answers.
     pub up: bool,
-    /// What it does, or why it does not answer.
+    /// Its activity, or the error.
     pub detail: String,
 }
 
-/// A cluster, as its members tell it.
+/// A cluster's identity, as its members report it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ClusterStatus {
     /// Patroni's scope.
@@ -169,7 +169,7 @@ pub struct ForeignAnswer {
     pub at: String,
     /// The cluster that answers there.
     pub cluster: ClusterStatus,
-    /// How old its last answer is.
+    /// Age of its last answer.
     pub heard_seconds: f64,
 }
 
@@ -178,13 +178,13 @@ pub struct ForeignAnswer {
 pub struct Sessions {
     /// Clients that wait for a leader.
     pub held: u64,
-    /// The leader is being dialled.
+    /// Sessions that connect to the leader.
     pub dialling: u64,
-    /// Bytes go both ways.
+    /// Sessions that forward bytes.
     pub forwarding: u64,
-    /// The cap.
+    /// The maximum of open sessions.
     pub max: u64,
-    /// How long the client has waited that came first; none while nobody waits.
+    /// Wait time of the longest-held client; `None` if none is held.
     pub oldest_wait_seconds: Option<f64>,
 }
 
@@ -195,8 +195,8 @@ pub struct Series {
     pub to_leader: Vec<u64>,
     /// Bytes per second to clients.
     pub to_client: Vec<u64>,
-    /// Sessions open, waiting ones included.
+    /// Open sessions, including held clients.
     pub sessions: Vec<u64>,
-    /// Clients that wait.
+    /// Held clients.
     pub held: Vec<u64>,
 }

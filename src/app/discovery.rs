@@ -19,21 +19,22 @@ use crate::leader::observation::Observation;
 use crate::leader::{BaseUrl, LeaderFailure};
 use crate::metrics::Metrics;
 
-/// Observations that may wait; a full channel only slows its sources.
+/// Number of observations that may wait; a full channel only slows its sources.
 const OBSERVATIONS: usize = 1024;
-/// Reported failures of the leader that may wait. One that does not fit is dropped: one is as good as many.
+/// Number of reported leader failures that may wait. Further ones are dropped, because one has the same effect as many.
 const LEADER_FAILURES: usize = 16;
-/// Without a lock to watch, pgnorth asks members each second with a deadline of one: an older report went unconfirmed twice.
+/// Maximum age of a report without a lock to watch. Members are asked each second with a deadline of one second, so an
+/// older report was not confirmed twice.
 const REPORT_LIFE: Duration = Duration::from_secs(3);
 /// The interval at which histograms merge their observations.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// How long discovery spares clients and sessions in a planned change.
+/// The times for which discovery spares clients and sessions in a planned change.
 #[derive(Default)]
 pub(super) struct GracePeriods {
-    /// How long an announced switchover may hold new clients.
+    /// Maximum time for which an announced switchover holds new clients.
     pub(super) switchover_hold: Duration,
-    /// How long sessions may go on to a leader that released the lock cleanly.
+    /// Time for which sessions may go on to a leader that released the lock cleanly.
     pub(super) failover_drain: Duration,
 }
 

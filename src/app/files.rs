@@ -1,4 +1,5 @@
-//! What the system allows: open files, raised as far as it goes, and local ports; and the cap on sessions that fits below both.
+//! What the system allows: open files, raised as far as it goes, and local ports; and the cap on sessions that fits
+//! below both.
 
 use std::fs;
 use std::net::IpAddr;
@@ -12,7 +13,8 @@ use crate::proxy::files_needed;
 /// Files that are not the proxy's: watches, probes, admin connections, epoll, the log.
 const RESERVE: usize = 192;
 
-/// Raises the limit of open files to the hard limit, and returns the cap on sessions: `wanted`, or what fits below that and below `ports`.
+/// Raises the limit of open files to the hard limit, and returns the cap on sessions: `wanted`, or what fits below
+/// that and below `ports`.
 pub fn make_room(wanted: usize, workers: usize, ports: usize) -> usize {
     let limit = raise();
     let by_files = sessions_below(limit, workers);

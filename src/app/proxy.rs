@@ -22,7 +22,7 @@ use crate::kubernetes::Access;
 use crate::metrics::Metrics;
 use crate::proxy::{Context, Proxy, RefusalTls, STARTUP, Settings};
 
-/// A proxy that accepts clients. [`Bound::run`] completes its shutdown; dropped before that, it ends every session.
+/// A running proxy. [`Bound::run`] serves until a shutdown; dropped, it ends every session.
 pub struct Bound {
     /// The address for PostgreSQL clients, with the port that was bound.
     pub postgres: SocketAddr,
@@ -41,7 +41,8 @@ pub struct Bound {
 /// The runtime that keeps time for sessions and resolves names for them. Sessions themselves run on workers.
 struct Traffic(Option<Runtime>);
 
-/// Binds the ports and starts the proxy, as `main` does. The calling runtime does the control work and should do nothing else.
+/// Binds the ports and starts the proxy, as `main` does. The calling runtime does the control work and should do
+/// nothing else.
 ///
 /// # Errors
 /// Returns a text that names the setting that cannot be used, or the resource that is missing.
@@ -178,12 +179,14 @@ fn session_settings(settings: &config::Proxy, metrics: &Metrics) -> Settings {
     }
 }
 
-/// Returns a shorter timeout for the kernel, which acts only at the retransmission after it (measured: 10.4 s for 10 s), so that the setting is a bound.
+/// Returns a shorter timeout for the kernel, which acts only at the retransmission after it (measured: 10.4 s for 10
+/// s), so that the setting is a bound.
 fn kernel_timeout(timeout: Duration) -> Duration {
     timeout * 9 / 10
 }
 
-/// Checks that this host has each source address. Otherwise every dial from it would fail, and clients would wait for a healthy leader.
+/// Checks that this host has each source address. Otherwise every dial from it would fail, and clients would wait for
+/// a healthy leader.
 fn check_sources(sources: &[IpAddr]) -> Result<()> {
     for source in sources {
         TcpListener::bind((*source, 0)).with_context(|| {
@@ -195,8 +198,8 @@ fn check_sources(sources: &[IpAddr]) -> Result<()> {
     Ok(())
 }
 
-/// Reports not ready and still accepts while load balancers catch up; then lets sessions finish, while discovery still follows the leader.
-/// Each further request cuts the present phase short.
+/// Reports not ready and still accepts while load balancers catch up; then lets sessions finish, while discovery still
+/// follows the leader. Each further request cuts the present phase short.
 async fn finish(
     state: &AppState,
     drain: &Drain,

@@ -25,7 +25,8 @@ pub(super) async fn run(settings: &config::Publish, metrics: Arc<Metrics>, mut s
     let admin = Admin::bind(settings.admin).context("cannot serve the admin port (--admin)")?;
     let address = admin.local_addr()?;
     let access = Access::new().await?;
-    // A publisher has neither clients to hold nor sessions to spare: it takes no commands and sees no failures of a leader.
+    // A publisher has neither clients to hold nor sessions to spare: it takes no commands and sees no failures of a
+    // leader.
     let (_, commands) = CommandQueue::new();
     let grace = GracePeriods::default();
     let _leader_failures = discovery::start(

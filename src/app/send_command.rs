@@ -1,4 +1,5 @@
-//! `pgnorth hold`, `release` and `cut`: sends a command to a running pgnorth through its admin port, and prints the answer.
+//! `pgnorth hold`, `release` and `cut`: sends a command to a running pgnorth through its admin port, and prints the
+//! answer.
 
 use std::fmt::Display;
 use std::io::{self, Write};

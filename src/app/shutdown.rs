@@ -7,7 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::info;
 
-/// Requests that may wait. Each later one only cuts a phase of the shutdown short.
+/// Number of requests that may wait; a shutdown has fewer phases.
 const CAPACITY: usize = 8;
 
 /// Receives requests to shut down. The first begins the shutdown; each later one cuts its current phase short.
@@ -19,7 +19,7 @@ pub struct Shutdown(mpsc::Receiver<&'static str>);
 pub struct ShutdownTrigger(mpsc::Sender<&'static str>);
 
 impl Shutdown {
-    /// Returns a trigger and the end that [`serve`](super::serve) takes. Without a trigger left, no request can come.
+    /// Returns a trigger, and the receiving end for [`serve`](super::serve).
     pub fn new() -> (ShutdownTrigger, Self) {
         let (sender, receiver) = mpsc::channel(CAPACITY);
         (ShutdownTrigger(sender), Self(receiver))
@@ -40,7 +40,7 @@ impl Shutdown {
         Ok(shutdown)
     }
 
-    /// Waits for the next request and returns what made it. Cancel-safe.
+    /// Waits for the next request and returns its origin. Cancel-safe.
     pub(super) async fn requested(&mut self) -> &'static str {
         match self.0.recv().await {
             Some(by) => by,
@@ -50,7 +50,7 @@ impl Shutdown {
 }
 
 impl ShutdownTrigger {
-    /// Requests a shutdown; the log names `by` as what requested it.
+    /// Requests a shutdown. The log names `by` as its origin.
     pub fn request(&self, by: &'static str) {
         // A full queue holds more requests than a shutdown has phases.
         let _enough_are_queued = self.0.try_send(by);

@@ -1,4 +1,4 @@
-//! `pgnorth status`: a look at a running pgnorth through its admin port. What is shown stands in `status/text.rs`.
+//! `pgnorth status`: shows the status of a running pgnorth through its admin port. `status/text.rs` writes the text.
 
 pub(super) mod client;
 mod text;
@@ -11,27 +11,27 @@ use self::client::{ContactError, get, watch};
 use crate::admin::status::{StateName, Status};
 use crate::config::{self, Format};
 
-/// Between two tries to get in touch again.
+/// Pause between two attempts to connect again.
 const RETRY: Duration = Duration::from_secs(1);
-/// Clears a terminal from its upper left corner on.
+/// Moves the cursor to the upper left corner and clears the terminal.
 const CLEAR: &str = "\x1b[H\x1b[J";
 
 const ROUTING: u8 = 0;
 const HOLDING: u8 = 1;
 const NO_CONTACT: u8 = 2;
 
-/// Where the status goes, and how it is written there.
+/// The format of the status on stdout.
 struct Output {
     format: Format,
-    /// It is redrawn in place.
+    /// True to redraw the status in place.
     redraws: bool,
     colour: bool,
 }
 
-/// The reader has gone: nobody is left to show anything to.
+/// Error: stdout is closed.
 struct Closed;
 
-/// Shows the status once, or until interrupted or nobody reads any more. The exit code is that of the state shown last.
+/// Shows the status once, or until interrupted or stdout is closed. The exit status is that of the state shown last.
 pub(super) async fn run(settings: &config::Status) -> ExitCode {
     let terminal = io::stdout().is_terminal();
     let output = Output {
@@ -59,7 +59,7 @@ pub(super) async fn run(settings: &config::Status) -> ExitCode {
     }
 }
 
-/// Shows one event after the other until contact is lost, and shows the reason.
+/// Shows each event until contact is lost, then the reason.
 async fn follow(settings: &config::Status, output: &Output, code: &mut u8) -> Result<(), Closed> {
     let error = match watch(settings.admin).await {
         Ok(mut stream) => loop {

@@ -1,4 +1,5 @@
-//! The commands that an operator can give to a running pgnorth: one type for the subcommands, their client, the admin port and discovery.
+//! The commands that an operator can give to a running pgnorth: one type for the subcommands, their client, the admin
+//! port and discovery.
 
 use std::time::Duration;
 

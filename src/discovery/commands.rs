@@ -51,7 +51,8 @@ impl Discovery {
         self.take_in(view, Observation { at, claim });
     }
 
-    /// Closes the sessions in question; sessions that open later are unaffected. The reply follows when the last one is closed.
+    /// Closes the sessions in question; sessions that open later are unaffected. The reply follows when the last one
+    /// is closed.
     fn cut(&self, pending: PendingCommand, member: Option<&str>, view: &View, told: &mut Told) {
         let whose = member.unwrap_or("every member");
         if let Some(member) = member
@@ -84,7 +85,8 @@ impl Discovery {
         }));
     }
 
-    /// Takes what ends the sessions to this member, or to every member: those of the leader, and those of a former leader that may finish.
+    /// Takes what ends the sessions to this member, or to every member: those of the leader, and those of a former
+    /// leader that may finish.
     fn cuts_of(&self, member: Option<&str>, told: &mut Told) -> Vec<Cut> {
         let concerns = |other: &str| member.is_none_or(|member| member == other);
         let state = &self.slot.snapshot().state;

@@ -46,8 +46,8 @@ pub(super) async fn everything(settings: &Doctor, client: Result<Client, TlsErro
         None => (None, asker.members(known).await),
         Some(Err(failure)) => (Some(Err(failure)), asker.members(known).await),
         Some(Ok(cluster)) => {
-            let (mut api, pods) = Box::pin(cluster.look()).await;
-            // A pod's word goes before that of /cluster, as in the proxy.
+            let (mut api, pods) = Box::pin(cluster.collect()).await;
+            // A pod's status takes precedence over /cluster, as in the proxy.
             known.extend(pods.into_iter().map(|known| (known.name.clone(), known)));
             info!("waiting for a renewal of the leader lock");
             let (renewal, members) = tokio::join!(cluster.wait_for_renewal(&api), asker.members(known));
@@ -75,7 +75,9 @@ pub(super) async fn everything(settings: &Doctor, client: Result<Client, TlsErro
 
 impl From<ClusterMember> for ListedMember {
     fn from(member: ClusterMember) -> Self {
-        let address = member.address.ok_or_else(|| "it has told no address yet".to_owned());
+        let address = member
+            .address
+            .ok_or_else(|| "it has reported no address yet".to_owned());
         Self {
             name: member.name,
             address,

@@ -1,36 +1,36 @@
-//! One line of the report: what was checked, how it stands, what was found, and what to do. Pure.
+//! One line of the report: the result, the subject, the finding and the fix (pure).
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// How a check came out.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// As it should be.
+    /// No problem.
     Ok,
-    /// It works, or could not be checked; somebody should look.
+    /// A problem that does not stop pgnorth, or a check that could not be done.
     Warn,
-    /// It does not work, or will not when it is needed.
+    /// pgnorth does not work, or will not when it is needed.
     Fail,
 }
 
 /// One line of the report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// How it came out.
+    /// The result.
     pub level: Level,
-    /// What was checked.
+    /// The subject.
     pub what: String,
-    /// What was found.
+    /// The finding.
     pub found: String,
-    /// What to do about it.
+    /// The fix, if one is needed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fix: Option<String>,
 }
 
-/// All of them, in the order in which they are best read: a cause stands before what follows from it.
+/// All checks, with causes before their consequences.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// The lines.
@@ -50,7 +50,7 @@ impl Check {
         Self::new(Level::Fail, what.into(), found.into(), Some(fix.into()))
     }
 
-    /// What could not be looked at is no good news.
+    /// Returns a warning: a check that was not done is no success.
     pub(super) fn not_checked(what: impl Into<String>, because: impl fmt::Display) -> Self {
         Self::new(
             Level::Warn,
@@ -71,12 +71,12 @@ impl Check {
 }
 
 impl Report {
-    /// Whether a script should go on.
+    /// Returns true if any check failed.
     pub fn has_failed(&self) -> bool {
         self.count(Level::Fail) > 0
     }
 
-    /// One JSON object: `checks`, each with `level`, `what`, `found` and, where there is something to do, `fix`.
+    /// Returns one JSON object with `checks`, each with `level`, `what`, `found` and, if one is needed, `fix`.
     pub fn json(&self) -> String {
         serde_json::json!({ "checks": self.checks }).to_string()
     }
@@ -114,7 +114,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// Names and states come from outside: they must not begin a line of their own, nor move the cursor.
+/// Escapes control characters. Names and states come from outside and must neither start a line nor move the cursor.
 fn plain(text: &str) -> String {
     let escape = |letter: char| match letter {
         letter if letter.is_control() => letter.escape_default().to_string(),

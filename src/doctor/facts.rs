@@ -1,4 +1,4 @@
-//! What was found, as values: written by `ask`, read by `judge`. No I/O.
+//! The facts, as values that `ask` collects and `judge` reads (no I/O).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,62 +7,62 @@ use crate::discovery::patroni::TlsTrouble;
 use crate::leader::observation::{ClusterSettings, Lock, ObjectKind, Report};
 use crate::leader::{Address, BaseUrl, MemberName};
 
-/// What somebody said, or why it cannot be told: as the end of a sentence that begins with "because".
+/// A value, or the reason for its absence as the end of a sentence that begins with "because".
 pub type Answer<T> = Result<T, String>;
 
-/// Everything that was found. What was not asked for is none.
+/// All facts; `None` for what these settings do not ask.
 #[derive(Debug)]
 pub struct Facts {
-    /// What the Kubernetes API said; an error where it says nothing at all.
+    /// The facts from the Kubernetes API; an error if it cannot be used.
     pub api: Option<Result<Api, ApiFailure>>,
-    /// What the members named by `--patroni` said to `/cluster`, by their URL.
+    /// The answers to `/cluster` by URL of `--patroni`.
     pub seeds: Vec<(BaseUrl, Result<Seed, Silent>)>,
-    /// Every member that a pod or `/cluster` told of.
+    /// Every member that a pod or `/cluster` lists.
     pub members: Vec<Member>,
-    /// The files for TLS, if they cannot be used.
+    /// The error of the TLS files, if they cannot be used.
     pub tls_files: Option<String>,
-    /// The file with the operators' token, if there is to be one, and whether it can be used.
+    /// The check of the operators' token file, if one is set.
     pub admin_token: Option<Answer<()>>,
-    /// The certificate for refusals, if one is given, and whether it can be used.
+    /// The check of the certificate for refusals, if one is set.
     pub refusal_certificate: Option<Answer<()>>,
-    /// Sessions that fit below the hard limit of open files here, and that limit.
+    /// The number of sessions that this host's limits allow.
     pub capacity: Capacity,
 }
 
-/// The way to the API ends here.
+/// The reasons why the Kubernetes API cannot be used.
 #[derive(Debug)]
 pub enum ApiFailure {
     /// No kubeconfig, no service account.
     NoCredentials(String),
-    /// It knows neither token nor certificate.
+    /// The API rejects token or certificate.
     Unknown(String),
-    /// Nothing answers.
+    /// The API does not answer.
     Silent(String),
 }
 
-/// What the Kubernetes API said.
+/// The facts from the Kubernetes API.
 #[derive(Debug)]
 pub struct Api {
     pub namespace: String,
     pub scope: String,
     pub selector: String,
     pub version: Answer<String>,
-    /// Each right that pgnorth uses, and whether it is granted.
+    /// Each right that pgnorth uses; true if it is granted.
     pub rights: Vec<(Right, Answer<bool>)>,
     /// The leader object of each kind.
     pub leaders: Vec<(ObjectKind, Answer<LeaderObject>)>,
-    /// Scopes whose leader objects are in this namespace; looked for only where there is no lock.
+    /// Scopes with a leader object in this namespace; collected only if there is no lock.
     pub scopes: Vec<String>,
     pub config: Answer<Option<Config>>,
     pub renewal: Answer<Renewal>,
-    /// Names of the pods that the selector finds.
+    /// Names of the pods that the selector matches.
     pub pods: Answer<Vec<String>>,
-    /// Labels of the holder's pod, where the selector does not find it.
+    /// Labels of the holder's pod, if the selector does not match it.
     pub holder_labels: Option<BTreeMap<String, String>>,
     pub services: Answer<Vec<Service>>,
-    /// What `pgnorth publish` would say about its Service.
+    /// The Service of `pgnorth publish`, and the reason why it would reject it.
     pub published: Option<(String, Answer<()>)>,
-    /// By how many seconds the API server's clock is ahead of ours; its header has whole seconds.
+    /// Seconds by which the API server's clock is ahead of the local one; its header has whole seconds.
     pub ahead: Answer<f64>,
 }
 
@@ -74,13 +74,13 @@ pub struct Right {
     pub resource: &'static str,
 }
 
-/// What stands under the leader object's name.
+/// The object with the leader object's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LeaderObject {
     Absent,
-    /// It exists, and nothing on it is Patroni's.
+    /// It exists without Patroni's annotations.
     Foreign,
-    /// The lock, and what could not be read of it.
+    /// The lock, and the problem if a part of it is malformed.
     Lock(Lock, Option<String>),
 }
 
@@ -89,32 +89,33 @@ pub enum LeaderObject {
 pub struct Config {
     pub settings: ClusterSettings,
     pub loop_wait: Option<Duration>,
-    /// The primary stays one while Patroni cannot reach the Kubernetes API.
+    /// True in failsafe mode: the primary stays up while Patroni cannot reach the Kubernetes API.
     pub failsafe: bool,
 }
 
-/// What the watch of the lock brought.
+/// The result of watching the lock.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Renewal {
-    /// It was renewed this long after the watch began; by how many seconds its holder's clock, read from `renewTime`, is ahead of ours.
+    /// The time until the renewal, and the seconds by which its holder's clock (from `renewTime`) is ahead of the
+    /// local one.
     Renewed { after: Duration, ahead: Option<f64> },
-    /// It was not, for so long.
+    /// No renewal within this time.
     Missing(Duration),
 }
 
-/// A Service of the namespace.
+/// A Service in the namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     pub name: String,
     pub has_selector: bool,
-    /// The Endpoints of its name carry Patroni's annotations.
+    /// True if the Endpoints of its name carry Patroni's annotations.
     pub is_patronis: bool,
 }
 
-/// What a member said to `/cluster` and `/config`.
+/// A member's answers to `/cluster` and `/config`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seed {
-    /// The scope that it tells.
+    /// The scope in the answer.
     pub scope: Option<String>,
     pub members: Vec<MemberName>,
     pub leader: Option<MemberName>,
@@ -126,30 +127,30 @@ pub struct Seed {
 #[derive(Debug)]
 pub struct Member {
     pub name: MemberName,
-    /// Where its PostgreSQL should be.
+    /// The address of its PostgreSQL.
     pub address: Answer<Address>,
-    /// What could not be read of what it tells about itself.
+    /// The problem if its own description is malformed.
     pub malformed: Option<String>,
     pub postgres: Answer<Greeting>,
     pub rest: Rest,
 }
 
-/// What came back on an SSLRequest.
+/// PostgreSQL's answer to an SSLRequest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Greeting {
     /// `S`.
     Tls,
     /// `N`.
     Plain,
-    /// Neither: an error, or another protocol.
+    /// Another byte: an error, or another protocol.
     Foreign,
     /// The connection was closed.
     Closed,
-    /// Nothing, before the deadline.
+    /// No answer before the deadline.
     Silent,
 }
 
-/// What the member's REST API said to `/primary`.
+/// The REST API's answer to `/primary`.
 #[derive(Debug)]
 pub enum Rest {
     NotAsked(String),
@@ -157,19 +158,19 @@ pub enum Rest {
     Silent { url: BaseUrl, silent: Silent },
 }
 
-/// Why a REST API gave no usable answer.
+/// The error of a REST API that gave no usable answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Silent {
-    /// In the words of who asked.
+    /// The client's error.
     pub why: String,
-    /// If TLS is what is wrong.
+    /// The TLS failure, if it is one.
     pub tls: Option<TlsTrouble>,
 }
 
-/// Sessions that fit below the limit of open files.
+/// The limits of this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
-    /// At most so many.
+    /// The number of sessions that the open files allow.
     pub sessions: usize,
     /// The hard limit of open files.
     pub files: usize,
@@ -178,7 +179,7 @@ pub struct Capacity {
 }
 
 impl Api {
-    /// The lock that counts: of two, the one renewed last.
+    /// Returns the lock; of two, the one that was renewed last.
     pub fn lock(&self) -> Option<(ObjectKind, &Lock)> {
         let locks = self.leaders.iter().filter_map(|(kind, object)| match object {
             Ok(LeaderObject::Lock(lock, _)) => Some((*kind, lock)),
@@ -187,7 +188,7 @@ impl Api {
         locks.max_by_key(|(_, lock)| lock.written)
     }
 
-    /// Who holds the lock.
+    /// Returns the lock's holder.
     pub fn holder(&self) -> Option<&str> {
         self.lock()?.1.holder.as_deref()
     }

@@ -1,4 +1,4 @@
-//! What the facts mean, line by line. Pure: no I/O and no clock.
+//! Turns the facts into the lines of the report (pure: no I/O, no clock).
 
 mod cluster;
 mod host;
@@ -55,7 +55,7 @@ fn kubernetes(settings: &Doctor, api: &Api) -> Vec<Check> {
     checks
 }
 
-/// Whatever needs the API is named, so that nobody takes silence for good news.
+/// Names every check that needs the API, so that a missing line is not taken for a success.
 fn unreachable(failure: &ApiFailure) -> Vec<Check> {
     let (first, because) = host::failure(failure);
     let lost = [
@@ -70,7 +70,7 @@ fn unreachable(failure: &ApiFailure) -> Vec<Check> {
     [first].into_iter().chain(lost).collect()
 }
 
-/// The lease's length: the lock's, or what a member tells.
+/// Returns the ttl of the lock, or the one that a member reports.
 fn ttl(facts: &Facts) -> Option<std::time::Duration> {
     let api = facts.api.as_ref().and_then(|api| api.as_ref().ok());
     let locks = api.and_then(Api::lock).map(|(_, lock)| lock.ttl);

@@ -1,39 +1,39 @@
-//! The closed sets that label metrics: what may stand in a label, and how it is written.
+//! The closed sets of label values.
 
-/// What a session is doing.
+/// The states of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionState {
     /// The client waits for a leader.
     Held,
-    /// The leader is being dialled, or has not yet answered the client's first packet.
+    /// pgnorth connects to the leader, or waits for its answer to the client's first packet.
     Dialling,
-    /// Bytes go both ways.
+    /// pgnorth forwards bytes in both directions.
     Forwarding,
 }
 
-/// How a request to a member's REST API, or a dial, came out.
+/// The outcome of a request to a member's REST API, or of a dial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// An answer came.
+    /// An answer arrived.
     Ok,
-    /// Refused, reset, or an answer that makes no sense.
+    /// The connection was refused or reset, or the answer was malformed.
     Failed,
-    /// Nothing came before the deadline.
+    /// No answer arrived before the deadline.
     TimedOut,
 }
 
-/// What became of bringing a Service up to date.
+/// The result of an attempt to update the Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PublishResult {
-    /// It was changed.
+    /// The Service was updated.
     Written,
-    /// It said so already.
+    /// The Service was up to date.
     Unchanged,
-    /// Another publisher wrote in between.
+    /// Another publisher wrote first.
     Conflict,
-    /// Another publisher knows a newer leader.
+    /// Another publisher contradicts this one, which defers to it.
     Yielded,
-    /// The API did not do it.
+    /// The API rejected the write, or did not answer.
     Failed,
 }
 
@@ -57,7 +57,7 @@ impl PublishResult {
     }
 }
 
-/// A stretch of a change of leader.
+/// A phase of a change of leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailoverPhase {
     /// From the first sign until the lock named the new leader.
@@ -101,7 +101,7 @@ impl SessionState {
 impl Outcome {
     pub(super) const ALL: [Self; 3] = [Self::Ok, Self::Failed, Self::TimedOut];
 
-    /// The metric's label.
+    /// Returns the value of the label.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",

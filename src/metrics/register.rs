@@ -1,4 +1,4 @@
-//! Registers metrics with the exporter's recorder, and the numbers that pgnorth reads back itself.
+//! Registers metrics with the exporter's recorder, and owns the values that pgnorth reads back itself.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use metrics_exporter_prometheus::PrometheusRecorder;
 
 use super::table::{FAMILIES, Family, Kind};
 
-/// What the facade wants to know of each call site. The exporter ignores it.
+/// The facade's description of a call site. The exporter ignores it.
 const METADATA: Metadata<'static> = Metadata::new("pgnorth", Verbosity::INFO, None);
 
 /// A counter that pgnorth reads back. The exporter gets its value at each scrape.
@@ -42,7 +42,7 @@ impl Level {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Takes one away.
+    /// Subtracts one.
     pub fn dec(&self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -58,7 +58,7 @@ impl Level {
     }
 }
 
-/// What the exporter has to be told at each scrape.
+/// The values that are copied to the exporter at each scrape.
 #[derive(Debug, Default)]
 pub(super) struct ReadBack {
     counts: Vec<(Count, Counter)>,

@@ -81,7 +81,7 @@ macro_rules! families {
 families! {
     ACCEPTED = counter("pgnorth_accepted_total", [], "Client connections accepted.");
     PENDING_CLIENTS = gauge("pgnorth_pending_clients", [], "Connected clients that have not sent a whole first packet yet; they are not sessions.");
-    ACCEPT_ERRORS = counter("pgnorth_accept_errors_total", [], "Calls of accept(2) that failed for want of file descriptors or memory.");
+    ACCEPT_ERRORS = counter("pgnorth_accept_errors_total", [], "Calls of accept(2) that failed for lack of file descriptors or memory.");
     SESSIONS = gauge("pgnorth_sessions", ["state"], "Open sessions by state: held, dialling, forwarding.");
     SESSIONS_MAX = gauge("pgnorth_sessions_max", [], "Limit of open sessions in force.");
     LOCAL_PORTS = gauge("pgnorth_local_ports", [], "Local ports for connections to one leader: net.ipv4.ip_local_port_range, for each address of --source.");
@@ -95,19 +95,19 @@ families! {
     ROUTING_STATE_INFO = gauge("pgnorth_routing_state_info", ["state", "reason"], "1 for the routing state in force (route, hold, fence) and its reason; 0 for former ones. During an operator's hold, the reason that would apply without it.");
     HELD_BY_OPERATOR = gauge("pgnorth_held_by_operator", [], "1 while an operator holds new clients through POST /hold.");
     LEADER_INFO = gauge("pgnorth_leader_info", ["member"], "1 for the member whose sessions may live now; 0 for former ones.");
-    PRIMARIES = gauge("pgnorth_primaries", [], "Members that report to be a running primary: in a fresh answer of their REST API, or, if the lock is watched and they are not asked, in the pod's status written after the lock moved.");
-    FOREIGN_ANSWERS = gauge("pgnorth_foreign_answers", [], "Members and URLs of --patroni whose newest answer came from another cluster; it counts for nothing.");
+    PRIMARIES = gauge("pgnorth_primaries", [], "Members that report to be a running primary: in a fresh answer of their REST API; or, for members that are not asked while the lock is watched, in a pod status written after the lock moved.");
+    FOREIGN_ANSWERS = gauge("pgnorth_foreign_answers", [], "Members and URLs of --patroni whose newest answer came from another cluster; pgnorth ignores such answers.");
     LEADER_CHANGES = counter("pgnorth_leader_changes_total", [], "Changes of the leader that sessions are sent to.");
-    FENCES = counter("pgnorth_fences_total", [], "Times that all sessions were ended because the leader's lease may have expired.");
+    FENCES = counter("pgnorth_fences_total", [], "Times that all sessions were ended because the leader's lock may have expired.");
     FAILOVER_SECONDS = histogram("pgnorth_failover_seconds", ["phase"], "Duration of changes of leader by phase. total: from the first sign until the new leader was verified to accept writes. lock: from the first sign until the lock named it. promotion: from there to the verification. cut: from the decision until the last session to the old leader was closed. first_session: from the verification until a waiting client was through.");
     LOCK_AGE_SECONDS = gauge("pgnorth_lock_age_seconds", [], "Time since the leader's lock was last seen renewed; without a lock to watch, since the leader last answered.");
     LOCK_TTL_SECONDS = gauge("pgnorth_lock_ttl_seconds", [], "Patroni's ttl.");
     SOURCE_UP = gauge("pgnorth_source_up", ["source"], "1 while a source of discovery answers: kubernetes (with --scope), patroni.");
     PROBES = counter("pgnorth_probes_total", ["outcome"], "Requests to members' REST API by outcome: ok, failed, timed_out.");
-    PUBLISHES = counter("pgnorth_publishes_total", ["result"], "pgnorth publish: attempts to bring the Service up to date by result: written, unchanged, conflict (another publisher wrote in between), yielded (another knows a newer leader), failed.");
-    PUBLISH_SECONDS = histogram("pgnorth_publish_seconds", [], "pgnorth publish: time from a decision until the Service said so.");
+    PUBLISHES = counter("pgnorth_publishes_total", ["result"], "pgnorth publish: attempts to update the Service by result: written, unchanged, conflict (another publisher wrote first), yielded (another publisher contradicts this one), failed.");
+    PUBLISH_SECONDS = histogram("pgnorth_publish_seconds", [], "pgnorth publish: time from a decision until the Service was updated.");
     PUBLISH_BEHIND = gauge("pgnorth_publish_behind", [], "pgnorth publish: 1 while the Service differs from what this publisher has decided.");
-    LOG_LINES_LOST = counter("pgnorth_log_lines_lost_total", [], "Log lines that were lost because nobody read standard error.");
+    LOG_LINES_LOST = counter("pgnorth_log_lines_lost_total", [], "Log lines that were lost because nothing read standard error.");
     CLUSTER_INFO = gauge("pgnorth_cluster_info", ["scope"], "1 for the scope of the cluster that is followed, which is empty until it is known; 0 for a former one.");
     BUILD_INFO = gauge("pgnorth_build_info", ["version", "commit"], "1 for this build.");
     // A name that every exporter of Prometheus' own libraries has.

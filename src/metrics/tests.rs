@@ -113,7 +113,8 @@ fn what_is_read_back_is_what_is_exposed() {
     }
 }
 
-/// A day without a scrape, 100 sessions a second, upkeep each five seconds: memory stays what it was after the first minutes.
+/// A day without a scrape, 100 sessions a second, upkeep each five seconds: memory stays what it was after the first
+/// minutes.
 #[test]
 fn a_day_without_a_scrape_costs_no_memory() {
     fn resident_kib() -> u64 {

@@ -1,23 +1,21 @@
-//! The Service and the objects that stand for it: reads them, refuses what is not pgnorth's to write, and writes what differs.
+//! The Service and the objects with its endpoints: reads them, refuses a Service that pgnorth must not write, and
+//! writes the objects that differ.
 //!
-//! A write replaces exactly the version that was read. So of two publishers one is refused (409), reads again, and decides again.
+//! A write replaces exactly the version that was read. The publisher whose write is rejected (409) reads again and
+//! decides again.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use k8s_openapi::api::core::v1::Service as ServiceObject;
 use kube::api::{Api, ApiResource, DynamicObject, PostParams};
 use kube::{Client, ResourceExt};
-use thiserror::Error;
-use tokio::time::timeout;
 
+use super::errors::{InvalidService, PublishError, request};
 use super::objects::{self, Desired, Dispute, DisputeSubject, Kind, Service, Step, Writer};
 use super::questions::{ANSWER, Questions};
-use crate::kubernetes::why;
 
-/// One request.
-const DEADLINE: Duration = Duration::from_secs(1);
-/// What Patroni's objects are called beside the scope itself.
+/// The suffixes of Patroni's objects after the scope.
 pub(crate) const PATRONIS: [&str; 5] = ["", "-leader", "-config", "-failover", "-sync"];
 /// Annotations that only Patroni writes.
 pub(crate) const PATRONIS_ANNOTATIONS: [&str; 7] = [
@@ -30,62 +28,19 @@ pub(crate) const PATRONIS_ANNOTATIONS: [&str; 7] = [
     "history",
 ];
 
-/// Why this Service is not written. Only its owner can change that.
-#[derive(Debug, Error, PartialEq, Eq)]
-pub enum InvalidService {
-    /// Kubernetes keeps its endpoints.
-    #[error(
-        "service {0} has a selector, so Kubernetes keeps its endpoints itself: name a Service without one, or remove it: kubectl patch service {1} --type=json -p '[{{\"op\":\"remove\",\"path\":\"/spec/selector\"}}]'"
-    )]
-    Selector(String, String),
-    /// A name in DNS, and no addresses.
-    #[error(
-        "service {0} is of type ExternalName, which has no endpoints: name one of type ClusterIP without a selector"
-    )]
-    ExternalName(String),
-    /// One port is PostgreSQL's; what of the others?
-    #[error("service {0} has {1} ports, and pgnorth knows the leader's PostgreSQL alone: leave one port")]
-    Ports(String, usize),
-    /// Patroni would write the same object.
-    #[error(
-        "service {0}: the Endpoints of this name are Patroni's own ({1}): choose another name for the Service, such as {2}-primary"
-    )]
-    Patronis(String, String, String),
-    /// Kubernetes copies them into a slice beside ours.
-    #[error(
-        "endpoints {0} has addresses of its own, which Kubernetes adds to what pgnorth publishes: delete it (kubectl delete endpoints {1}), or let pgnorth keep it with --endpoints (PGNORTH_ENDPOINTS=true)"
-    )]
-    Foreign(String, String),
-    /// An old API, and nothing else to write.
-    #[error("this Kubernetes API has no EndpointSlices (discovery.k8s.io): use --endpoints (PGNORTH_ENDPOINTS=true)")]
-    NoSlices,
-}
-
-/// Why something could not be read or written now.
-#[derive(Debug, Error)]
-pub(super) enum PublishError {
-    #[error(transparent)]
-    InvalidService(#[from] InvalidService),
-    /// Somebody else has written since it was read.
-    #[error("{0} was changed by somebody else")]
-    Conflict(String),
-    #[error("{0}")]
-    Failed(String),
-}
-
-/// What a round of writing came to.
+/// The result of one round of writes.
 #[derive(Debug, Default)]
 pub(super) struct Written {
-    /// At least one object was.
+    /// True if at least one object was written.
     pub(super) changed: bool,
-    /// Why one was left alone, if one was.
+    /// The reason if an object was left to another publisher.
     pub(super) yielded: Option<String>,
 }
 
-/// What became of one object.
+/// The result for one object.
 enum ObjectOutcome {
     Same,
-    /// Why, and the object with a question if one was asked.
+    /// The reason, and the object as it is with a question, if one was asked.
     Yielded(String, Option<Box<DynamicObject>>),
     Written(Box<DynamicObject>),
 }
@@ -95,37 +50,37 @@ pub(super) struct Destination {
     pub(super) client: Client,
     pub(super) namespace: String,
     pub(super) service: String,
-    /// Patroni's, where it is known.
+    /// Patroni's scope, if it is known.
     pub(super) scope: Option<String>,
-    /// Whether Endpoints are kept too.
+    /// True to write Endpoints in addition to EndpointSlices.
     pub(super) endpoints: bool,
-    /// This publisher, unlike any other.
+    /// A unique name of this publisher.
     pub(super) identity: String,
-    /// A Lease keeps others from writing.
+    /// True if a Lease keeps others from writing.
     pub(super) alone: bool,
     pub(super) questions: Questions,
     pub(super) seen: Option<Seen>,
 }
 
-/// What was read last, and written since.
+/// The objects as they were read last, with the writes since.
 pub(super) struct Seen {
     service: Service,
     objects: BTreeMap<Kind, (ApiResource, Option<DynamicObject>)>,
 }
 
 impl Destination {
-    /// For messages: `default/postgres-primary`.
+    /// Returns the name for messages, such as `default/postgres-primary`.
     pub(super) fn title(&self) -> String {
         format!("{}/{}", self.namespace, self.service)
     }
 
-    /// Reads everything anew.
+    /// Reads the Service and all its objects.
     pub(super) async fn read(&mut self) -> Result<(), PublishError> {
         self.seen = None;
         let services: Api<ServiceObject> = Api::namespaced(self.client.clone(), &self.namespace);
         let service = format!("service {}", self.title());
         let (found, endpoints, slices) = tokio::try_join!(
-            read(&service, services.get_opt(&self.service)),
+            request(&service, services.get_opt(&self.service)),
             self.get(Kind::Endpoints, objects::endpoints()),
             self.slices(),
         )?;
@@ -156,7 +111,7 @@ impl Destination {
         Ok(())
     }
 
-    /// Writes what differs from `desired`, whatever was read last being the truth; all objects at once.
+    /// Writes the objects that differ from `desired` in the version that was read last, all at once.
     pub(super) async fn write(&mut self, desired: &Desired) -> Result<Written, PublishError> {
         let mut written = Written::default();
         let Some(mut seen) = self.seen.take() else {
@@ -203,19 +158,21 @@ impl Destination {
             Step::Nothing => return Ok(ObjectOutcome::Same),
             Step::Yield(question, dispute) => {
                 let asked = match question {
-                    Some(object) => Some(Box::new(read(&title, api.replace(&name, &parameters, &object)).await?)),
+                    Some(object) => Some(Box::new(
+                        request(&title, api.replace(&name, &parameters, &object)).await?,
+                    )),
                     None => None,
                 };
-                return Ok(ObjectOutcome::Yielded(tell(&title, &dispute), asked));
+                return Ok(ObjectOutcome::Yielded(describe(&title, &dispute), asked));
             }
-            Step::Create(object) => read(&title, api.create(&parameters, &object)).await?,
-            Step::Replace(object) => read(&title, api.replace(&name, &parameters, &object)).await?,
+            Step::Create(object) => request(&title, api.create(&parameters, &object)).await?,
+            Step::Replace(object) => request(&title, api.replace(&name, &parameters, &object)).await?,
         };
         Ok(ObjectOutcome::Written(Box::new(now)))
     }
 
-    /// Where clients are led to, as far as is known.
-    pub(super) fn leads_to(&self) -> Vec<String> {
+    /// Returns the addresses of all objects, as they were read or written last.
+    pub(super) fn endpoints(&self) -> Vec<String> {
         let objects = self.seen.iter().flat_map(|seen| seen.objects.values());
         let mut all: Vec<String> = objects
             .filter_map(|(_, found)| found.as_ref())
@@ -230,12 +187,12 @@ impl Destination {
         let name = kind.name(&self.service);
         let title = format!("{} {}/{name}", resource.plural, self.namespace);
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
-        read(&title, api.get_opt(&name)).await
+        request(&title, api.get_opt(&name)).await
     }
 
-    /// EndpointSlices in the best version that the API serves.
+    /// Returns EndpointSlices in the newest version that the API serves.
     async fn slices(&self) -> Result<Option<ApiResource>, PublishError> {
-        let groups = read("the list of API groups", self.client.list_api_groups())
+        let groups = request("the list of API groups", self.client.list_api_groups())
             .await?
             .groups;
         let group = groups.into_iter().find(|group| group.name == "discovery.k8s.io");
@@ -306,28 +263,18 @@ impl Destination {
     }
 }
 
-/// In words, with what is done about it, and what can be.
-fn tell(title: &str, dispute: &Dispute) -> String {
-    let with = dispute.with.as_deref().unwrap_or("a publisher that left no name");
+/// Describes a dispute, and its resolution.
+fn describe(title: &str, dispute: &Dispute) -> String {
+    let with = dispute.with.as_deref().unwrap_or("an unnamed publisher");
     let seconds = ANSWER.as_secs();
     match &dispute.subject {
         DisputeSubject::Timeline { theirs, ours } => format!(
-            "{title} leads to a leader on timeline {theirs}, written by {with}, and this publisher knows timeline {ours}. It is overwritten unless a publisher that \
-            still knows timeline {theirs} says so within {seconds} s. While pgnorth_publish_behind stays 1, one does: compare the /leader of both"
+            "{with} wrote a leader on timeline {theirs} into {title}, but this publisher knows timeline {ours}. This publisher overwrites it unless one that \
+            still sees timeline {theirs} confirms it within {seconds} s. If pgnorth_publish_behind stays 1, one does: compare /leader of both"
         ),
         DisputeSubject::Leader => format!(
-            "{title} leads to a primary, written by {with}, and this publisher knows none. The address is taken away unless a publisher that knows the primary says so \
-            within {seconds} s. While pgnorth_publish_behind stays 1, one does, and this one sees less: run `pgnorth doctor` beside it; with --lease only one of them writes"
+            "{with} wrote a primary into {title}, but this publisher knows none. It removes the address unless a publisher that knows the primary confirms it \
+            within {seconds} s. If pgnorth_publish_behind stays 1, one does, and this publisher sees less: run `pgnorth doctor` beside it; with --lease only one publisher writes"
         ),
-    }
-}
-
-/// One request, before the deadline.
-pub(super) async fn read<T>(what: &str, request: impl Future<Output = kube::Result<T>>) -> Result<T, PublishError> {
-    match timeout(DEADLINE, request).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(kube::Error::Api(status))) if status.code == 409 => Err(PublishError::Conflict(what.to_owned())),
-        Ok(Err(error)) => Err(PublishError::Failed(format!("{what}: {}", why(&error)))),
-        Err(_) => Err(PublishError::Failed(format!("{what}: no answer within 1 s"))),
     }
 }

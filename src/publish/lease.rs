@@ -1,7 +1,8 @@
-//! Which of several publishers writes: the one that holds a Lease.
+//! Elects the one publisher of several that writes: the holder of a Lease.
 //!
-//! A holder is gone when its Lease has not changed for its duration, by our own clock: remote clocks are never compared with ours. It is a matter of economy,
-//! not of safety: who writes without it is still held to the version that it has read.
+//! A holder counts as gone if its Lease has not changed for its duration by the local clock; remote clocks are never
+//! compared. The election saves writes and is not needed for safety: the API rejects every write against an outdated
+//! version.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,51 +14,56 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::destination::{PublishError, read};
+use super::errors::{PublishError, request};
 
-/// How long a Lease stands without a renewal.
+/// Time for which a Lease is valid without a renewal.
 const DURATION: Duration = Duration::from_secs(15);
-/// From one renewal, or one look, to the next.
+/// Interval between renewals, or between reads.
 const EVERY: Duration = Duration::from_secs(3);
-/// Who could not renew for so long does not write: another may hold it soon.
+/// A publisher that could not renew for this time stops writing: another may hold the Lease soon.
 const GIVE_UP: Duration = Duration::from_secs(10);
 
-/// One publisher's part in it.
+/// One publisher's part in the election.
 pub(super) struct Lease {
     pub(super) api: Api<LeaseObject>,
     pub(super) name: String,
-    /// Of this process, unlike any other's.
+    /// A unique name of this process.
     pub(super) identity: String,
 }
 
-/// What is known of the Lease.
+/// The publisher's knowledge of the Lease.
 #[derive(Default)]
 struct LeaseState {
-    /// Its version, and since when it stands.
+    /// The Lease's version, and when it was first seen.
     seen: Option<(Option<String>, Instant)>,
     renewed: Option<Instant>,
     failing: bool,
-    /// The holder that the log named last.
+    /// The holder that was logged last.
     logged: Option<String>,
 }
 
 impl Lease {
-    /// Tells `holds` whether this publisher writes, until `stop`; then lets go of the Lease, so that another need not wait.
+    /// Keeps `holds` true while this publisher holds the Lease, until `stop`; then releases the Lease, so that another
+    /// need not wait.
     pub(super) async fn run(self, holds: watch::Sender<bool>, stop: CancellationToken) {
         let mut known = LeaseState::default();
         loop {
             let begun = Instant::now();
             match self.step(&mut known).await {
-                Ok(holder) => self.tell(&holds, &mut known, &holder),
-                Err(PublishError::Conflict(_)) => debug!(lease = %self.name, "another publisher was faster"),
-                Err(error) if known.failing => debug!(lease = %self.name, "still: {error}"),
+                Ok(holder) => self.on_holder(&holds, &mut known, &holder),
+                Err(PublishError::Conflict(_)) => {
+                    debug!(lease = %self.name, "another publisher changed the lease first")
+                }
+                Err(error) if known.failing => {
+                    debug!(lease = %self.name, "still cannot read or renew the lease: {error}")
+                }
                 Err(error) => {
                     known.failing = true;
-                    warn!("cannot hold the lease: {error}");
+                    warn!(lease = %self.name, "cannot read or renew the lease: {error}");
                 }
             }
             if known.renewed.is_some_and(|renewed| renewed.elapsed() > GIVE_UP) && *holds.borrow() {
-                warn!(lease = %self.name, "the lease could not be renewed for {} s: this publisher stops writing", GIVE_UP.as_secs());
+                warn!(lease = %self.name, "could not renew the lease for {} s: this publisher stops writing", GIVE_UP.as_secs());
                 holds.send_replace(false);
                 known.logged = None;
             }
@@ -71,25 +77,25 @@ impl Lease {
         }
     }
 
-    fn tell(&self, holds: &watch::Sender<bool>, known: &mut LeaseState, holder: &str) {
+    fn on_holder(&self, holds: &watch::Sender<bool>, known: &mut LeaseState, holder: &str) {
         known.failing = false;
         let ours = holder == self.identity;
         holds.send_if_modified(|holds| std::mem::replace(holds, ours) != ours);
-        // The Lease changes with each renewal by its holder; the log names a holder once.
+        // Each renewal changes the Lease; the log names a holder once.
         if known.logged.as_deref() == Some(holder) {
             return;
         }
         known.logged = Some(holder.to_owned());
         match ours {
-            true => info!(lease = %self.name, "this publisher holds the lease, and writes"),
+            true => info!(lease = %self.name, "this publisher holds the lease and writes the Service"),
             false => info!(lease = %self.name, %holder, "standing by: another publisher holds the lease"),
         }
     }
 
-    /// Renews the Lease, takes it over where its holder is gone, or looks who holds it; returns who does.
+    /// Renews the Lease, or takes it over if its holder is gone. Returns the holder.
     async fn step(&self, known: &mut LeaseState) -> Result<String, PublishError> {
         let title = format!("leases {}/{}", self.api.namespace().unwrap_or_default(), self.name);
-        let found = read(&title, self.api.get_opt(&self.name)).await?;
+        let found = request(&title, self.api.get_opt(&self.name)).await?;
         let parameters = PostParams::default();
         let Some(mut found) = found else {
             let lease = LeaseObject {
@@ -97,9 +103,9 @@ impl Lease {
                     name: Some(self.name.clone()),
                     ..ObjectMeta::default()
                 },
-                spec: Some(self.claim(None)),
+                spec: Some(self.spec(None)),
             };
-            read(&title, self.api.create(&parameters, &lease)).await?;
+            request(&title, self.api.create(&parameters, &lease)).await?;
             known.renewed = Some(Instant::now());
             return Ok(self.identity.clone());
         };
@@ -118,14 +124,14 @@ impl Lease {
         if !holder.is_empty() && holder != self.identity && since.elapsed() < duration {
             return Ok(holder);
         }
-        found.spec = Some(self.claim(Some(spec)));
+        found.spec = Some(self.spec(Some(spec)));
         found.metadata.managed_fields = None;
-        read(&title, self.api.replace(&self.name, &parameters, &found)).await?;
+        request(&title, self.api.replace(&self.name, &parameters, &found)).await?;
         known.renewed = Some(Instant::now());
         Ok(self.identity.clone())
     }
 
-    fn claim(&self, before: Option<LeaseSpec>) -> LeaseSpec {
+    fn spec(&self, before: Option<LeaseSpec>) -> LeaseSpec {
         let before = before.unwrap_or_default();
         let ours = before.holder_identity.as_ref() == Some(&self.identity);
         let now = jiff::Timestamp::try_from(SystemTime::now()).ok().map(MicroTime);
@@ -141,7 +147,7 @@ impl Lease {
 
     async fn release(&self) {
         let released = async {
-            let Some(mut found) = read("the lease", self.api.get_opt(&self.name)).await? else {
+            let Some(mut found) = request("the lease", self.api.get_opt(&self.name)).await? else {
                 return Ok(());
             };
             let spec = found.spec.get_or_insert_default();
@@ -150,7 +156,7 @@ impl Lease {
             }
             spec.holder_identity = Some(String::new());
             found.metadata.managed_fields = None;
-            read(
+            request(
                 "the lease",
                 self.api.replace(&self.name, &PostParams::default(), &found),
             )
@@ -158,9 +164,9 @@ impl Lease {
             Ok::<_, PublishError>(())
         };
         match released.await {
-            Ok(()) => info!(lease = %self.name, "let go of the lease"),
+            Ok(()) => info!(lease = %self.name, "released the lease"),
             Err(error) => {
-                warn!(lease = %self.name, "the lease could not be released, and stands for {} s more: {error}", DURATION.as_secs())
+                warn!(lease = %self.name, "could not release the lease; it stays valid for {} s: {error}", DURATION.as_secs())
             }
         }
     }
@@ -186,7 +192,7 @@ mod tests {
         let mut holder_is = |holder: &str, version: u32| {
             // The holder has just renewed, as it does before each look.
             known.seen = Some((Some(version.to_string()), Instant::now()));
-            lease.tell(&holds, &mut known, holder);
+            lease.on_holder(&holds, &mut known, holder);
             log.lines().len()
         };
         assert_eq!((1..=20).map(|version| holder_is("two", version)).sum::<usize>(), 1);

@@ -1,4 +1,4 @@
-//! What clients of the Service shall reach, and how that looks as EndpointSlice and as Endpoints. Pure.
+//! The endpoints that a Service should have, as EndpointSlices and as Endpoints (pure).
 //!
 //! Version v1 of EndpointSlices and its predecessor v1beta1 agree in every field that is written here.
 
@@ -8,17 +8,18 @@ use kube::api::{ApiResource, DynamicObject};
 use kube::core::{GroupVersionKind, ObjectMeta};
 use serde_json::{Value, json};
 
-/// Which timeline the newest leader was on that any publisher has seen.
+/// The timeline of the newest leader that any publisher has seen.
 const TIMELINE: &str = "pgnorth/timeline";
-/// Which member the addresses are of.
+/// The member that has the addresses.
 const LEADER: &str = "pgnorth/leader";
-/// Which publisher wrote last.
+/// The publisher that wrote last.
 const PUBLISHER: &str = "pgnorth/publisher";
-/// A question to the publisher that wrote last: is this still so? Whoever knows that it is removes it. Unlike any other question.
+/// A question to the publisher that wrote last, whether its write is still right. A publisher that knows so removes
+/// it. Each is unique.
 const ASKED: &str = "pgnorth/asked-by";
 const PGNORTH: &str = "pgnorth";
 
-/// The three objects that can stand for a Service. A slice holds addresses of one family.
+/// The three objects that can hold a Service's endpoints. A slice holds addresses of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     /// EndpointSlice with IPv4 addresses.
@@ -29,14 +30,14 @@ pub(super) enum Kind {
     Endpoints,
 }
 
-/// What clients shall reach.
+/// The endpoints that clients should reach.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Desired {
     /// The verified writable primary, if there is one.
     pub(super) leader: Option<Primary>,
     /// The timeline of the newest leader that this publisher knew.
     pub(super) timeline: Option<u32>,
-    /// Without a leader: this publisher routed until now. It is the first round since.
+    /// True in the first round after this publisher lost its leader.
     pub(super) just_ended: bool,
 }
 
@@ -44,13 +45,13 @@ pub(super) struct Desired {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Writer<'a> {
     pub(super) identity: &'a str,
-    /// It holds a Lease, so no other publisher writes.
+    /// True if it holds a Lease, so that no other publisher writes.
     pub(super) alone: bool,
-    /// The question about this object that nobody has answered in time.
+    /// The question about this object that no publisher has answered in time.
     pub(super) unanswered: Option<&'a str>,
 }
 
-/// Where the primary is.
+/// The primary's addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Primary {
     pub(super) member: String,
@@ -58,7 +59,7 @@ pub(super) struct Primary {
     pub(super) port: u16,
 }
 
-/// What of the Service the objects have to agree with.
+/// The fields of the Service that its objects must match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Service {
     pub(super) name: String,
@@ -68,33 +69,33 @@ pub(super) struct Service {
     pub(super) app_protocol: Option<String>,
 }
 
-/// What is to be done with an object.
+/// The action for one object.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// It says what it should.
+    /// The object is as it should be.
     Nothing,
-    /// Another publisher's word stands against ours, and is left as it is: it is asked (by this write, if it is still the version that was read), or was
-    /// asked before.
+    /// Another publisher contradicts this one, and its object stays: this write asks it a question (if the version is
+    /// still the one that was read), or an earlier write did.
     Yield(Option<Box<DynamicObject>>, Dispute),
-    /// To be created.
+    /// The object must be created.
     Create(Box<DynamicObject>),
-    /// To be replaced, if it is still the version that was read.
+    /// The object must be replaced, if it is still the version that was read.
     Replace(Box<DynamicObject>),
 }
 
-/// In what another publisher contradicts this one.
+/// A contradiction between another publisher and this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Dispute {
-    /// The other publisher, as far as it is known.
+    /// The other publisher, if it is known.
     pub(super) with: Option<String>,
     pub(super) subject: DisputeSubject,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum DisputeSubject {
-    /// It knew a leader on a higher timeline than we do.
+    /// The other publisher knew a leader on a higher timeline.
     Timeline { theirs: u32, ours: u32 },
-    /// It says that there is a primary, and we hold.
+    /// The other publisher wrote a primary, and this one knows none.
     Leader,
 }
 
@@ -116,7 +117,7 @@ impl Kind {
     }
 }
 
-/// EndpointSlices of the version that the API serves.
+/// Returns EndpointSlices of this version.
 pub(super) fn slices(version: &str) -> ApiResource {
     ApiResource::from_gvk_with_plural(
         &GroupVersionKind::gvk("discovery.k8s.io", version, "EndpointSlice"),
@@ -128,7 +129,7 @@ pub(super) fn endpoints() -> ApiResource {
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("", "v1", "Endpoints"), "endpoints")
 }
 
-/// Brings one object from what it says to what is desired.
+/// Returns the action that makes one object match `desired`.
 pub(super) fn step(
     kind: Kind,
     resource: &ApiResource,
@@ -170,10 +171,10 @@ pub(super) fn step(
     Step::Replace(writable(object, resource))
 }
 
-/// What of `found` contradicts `desired`, if another publisher wrote it and may know better.
+/// Returns how `found` contradicts `desired`, if another publisher wrote it and may know better.
 ///
-/// One that holds takes an address away when it has just ceased to route: that must not wait. If the address then comes back, or was there before this publisher
-/// knew any leader, another one verifies a primary all the time, and of the two that one is right.
+/// A publisher that has just stopped routing removes the address at once. If the address then comes back, or was there
+/// before this publisher knew any leader, another publisher verifies a primary all the time, and that one is right.
 fn dispute(found: &DynamicObject, desired: &Desired, writer: Writer<'_>) -> Option<Dispute> {
     let with = annotation(found, PUBLISHER);
     if with == Some(writer.identity) || addresses(found).is_empty() {
@@ -190,7 +191,7 @@ fn dispute(found: &DynamicObject, desired: &Desired, writer: Writer<'_>) -> Opti
     Some(Dispute { with, subject })
 }
 
-/// The object as it is, with a question. The version makes it unlike the next one.
+/// Returns the object with a question, which the version makes unique.
 fn ask(found: &DynamicObject, resource: &ApiResource, writer: Writer<'_>) -> Box<DynamicObject> {
     let version = found.metadata.resource_version.as_deref().unwrap_or_default();
     let mut object = found.clone();
@@ -198,7 +199,7 @@ fn ask(found: &DynamicObject, resource: &ApiResource, writer: Writer<'_>) -> Box
     writable(object, resource)
 }
 
-/// The question that stands about an object.
+/// Returns the unanswered question in an object.
 pub(super) fn question(object: &DynamicObject) -> Option<&str> {
     annotation(object, ASKED)
 }
@@ -208,12 +209,12 @@ fn writable(mut object: DynamicObject, resource: &ApiResource) -> Box<DynamicObj
         api_version: resource.api_version.clone(),
         kind: resource.kind.clone(),
     });
-    // Absent, they stay as they are.
+    // The API keeps managed fields that a write omits.
     object.metadata.managed_fields = None;
     Box::new(object)
 }
 
-/// The addresses that an object of any of the kinds leads to.
+/// Returns the addresses in an object of any kind.
 pub(super) fn addresses(object: &DynamicObject) -> Vec<String> {
     let texts = |list: &Value| -> Vec<String> {
         let items = list.as_array().into_iter().flatten();
@@ -247,7 +248,7 @@ fn annotate(metadata: &mut ObjectMeta, name: &str, value: &str) {
         .insert(name.into(), value.into());
 }
 
-/// Labels, annotations and owner; those of others stay.
+/// Sets labels, annotations and owner, and keeps those of others.
 fn set_metadata(metadata: &mut ObjectMeta, kind: Kind, desired: &Desired, service: &Service) {
     let labels = metadata.labels.get_or_insert_default();
     match kind {
@@ -257,12 +258,12 @@ fn set_metadata(metadata: &mut ObjectMeta, kind: Kind, desired: &Desired, servic
         }
         Kind::Endpoints => {
             labels.insert("app.kubernetes.io/managed-by".into(), PGNORTH.into());
-            // Kubernetes would copy it into a slice of its own, a moment later than ours.
+            // Without this label Kubernetes mirrors it into a slice of its own, a moment later than ours.
             labels.insert("endpointslice.kubernetes.io/skip-mirror".into(), "true".into());
         }
     }
     let annotations = metadata.annotations.get_or_insert_default();
-    // A write answers whatever was asked.
+    // A write answers any question.
     annotations.remove(ASKED);
     match &desired.leader {
         Some(primary) => annotations.insert(LEADER.into(), primary.member.clone()),
@@ -271,7 +272,7 @@ fn set_metadata(metadata: &mut ObjectMeta, kind: Kind, desired: &Desired, servic
     if let Some(timeline) = desired.timeline {
         annotations.insert(TIMELINE.into(), timeline.to_string());
     }
-    // It goes when the Service goes.
+    // Kubernetes deletes the object with the Service.
     let owners = metadata.owner_references.get_or_insert_default();
     if !owners.iter().any(|owner| owner.uid == service.uid) {
         owners.push(k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference {
@@ -314,7 +315,8 @@ fn data(kind: Kind, addresses: &[String], primary: Option<&Primary>, service: &S
     }
 }
 
-/// What clients of an object notice: the API writes an empty list as null, and an absent name as an empty one.
+/// Returns the parts of an object that clients notice. The API writes an empty list as null, and an absent name as an
+/// empty one.
 fn shape(object: &DynamicObject) -> (Vec<String>, Vec<(u64, String, String)>) {
     let mut addresses = addresses(object);
     addresses.sort();
@@ -330,7 +332,7 @@ fn shape(object: &DynamicObject) -> (Vec<String>, Vec<(u64, String, String)>) {
         let number = port["port"].as_u64().unwrap_or_default();
         (number, text(&port["name"]), text(&port["appProtocol"]))
     });
-    // Ports that nothing stands behind say nothing.
+    // Ports without addresses have no effect.
     let ports = if addresses.is_empty() {
         Vec::new()
     } else {

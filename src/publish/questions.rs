@@ -1,4 +1,4 @@
-//! The questions that stand about objects, and for how long. Pure: time is an argument.
+//! The unanswered questions of one publisher to another about an object (pure: time is an argument).
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 use super::READ_INTERVAL;
 use super::objects::Kind;
 
-/// How long another publisher has to answer. Each looks at the objects every `READ_INTERVAL`, so it has seen the question twice by then.
+/// Time for another publisher to answer. Each reads the objects every `READ_INTERVAL`, so it has seen the question
+/// twice by then.
 pub(super) const ANSWER: Duration = Duration::from_millis(2500 * READ_INTERVAL.as_secs());
 
-/// Each question that was seen last, and since when.
+/// The newest question about each kind of object, and when it was first seen.
 #[derive(Debug, Default)]
 pub(super) struct Questions(BTreeMap<Kind, (String, Instant)>);
 
 impl Questions {
-    /// Notes what an object that was read just now asks.
+    /// Records the question in an object that was just read.
     pub(super) fn seen(&mut self, kind: Kind, question: Option<&str>, now: Instant) {
         match question {
             None => _ = self.0.remove(&kind),
@@ -23,7 +24,7 @@ impl Questions {
         }
     }
 
-    /// The question that nobody has answered in time.
+    /// Returns the question if no publisher has answered it in time.
     pub(super) fn unanswered(&self, kind: Kind, now: Instant) -> Option<&str> {
         let (question, since) = self.0.get(&kind)?;
         (now.duration_since(*since) >= ANSWER).then_some(question)

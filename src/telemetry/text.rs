@@ -1,4 +1,5 @@
-//! A log line for people: time, level, module, message, then `field=value`, quoted where it would not be one word. Nothing from outside can break the line.
+//! A log line for people: time, level, module, message, then `field=value`, quoted unless it is one word. Text from
+//! outside cannot break the line.
 
 use std::fmt::{self, Debug, Write};
 
@@ -20,7 +21,7 @@ pub(super) struct Line;
 /// Writes the fields of an event or of a span.
 pub(super) struct Fields;
 
-/// The message and the other fields, apart.
+/// The message and the other fields, kept apart.
 struct Parts {
     message: String,
     fields: String,
@@ -104,14 +105,14 @@ impl Visit for Parts {
     }
 }
 
-/// Also a text that was quoted before, by `?value`.
+/// Returns true for one word, and for text that `?value` has quoted before.
 fn is_one_word(value: &str) -> bool {
     let quoted = value.len() > 1 && value.starts_with('"') && value.ends_with('"');
     let plain = |letter: char| !letter.is_whitespace() && !letter.is_control() && letter != '"';
     !value.is_empty() && (value.chars().all(plain) || (quoted && !value.contains(char::is_control)))
 }
 
-/// The letter itself, or its escape if a terminal would obey it.
+/// Returns the letter, or its escape if a terminal would obey it.
 fn harmless(letter: char) -> impl Iterator<Item = char> {
     let (plain, escaped) = if letter.is_control() {
         (None, Some(letter.escape_default()))

@@ -1,5 +1,5 @@
-//! Writes the log from a thread of its own. Whoever logs leaves a line in memory and goes on: a reader that has stopped costs lines, which are counted, and
-//! nothing else.
+//! Writes the log from a thread of its own. Other threads leave their lines in memory and go on: a stderr that is not
+//! read costs lines, which are counted, and nothing else.
 
 use std::io::{self, Write};
 use std::mem::take;
@@ -11,12 +11,13 @@ use crate::metrics::Count;
 use tracing::warn;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Bytes that may wait to be written. A line has some 200: enough for a burst, and little beside what sessions take.
+/// Bytes that may wait to be written: at some 200 bytes a line enough for a burst, and small beside the memory of
+/// sessions.
 const CAPACITY: usize = 1 << 20;
-/// A stderr that somebody else has made non-blocking is tried again after this.
+/// Pause after a write to a stderr that another process has made non-blocking.
 const RETRY: Duration = Duration::from_millis(20);
 
-/// Where lines are left. Clones share it.
+/// The queue of lines. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct Queue(Arc<Inner>);
 
@@ -24,20 +25,20 @@ pub(super) struct Queue(Arc<Inner>);
 struct Inner {
     buffer: Mutex<Buffer>,
     changed: Condvar,
-    /// Every line that was lost.
+    /// Counts the lost lines.
     lost: Count,
 }
 
 #[derive(Debug, Default)]
 struct Buffer {
     lines: Vec<u8>,
-    /// Lines lost since that was last told.
+    /// Lines lost since the last report in the log.
     unreported: u64,
-    /// The thread has taken lines, and has not written all of them yet.
+    /// True while the thread writes lines that it has taken.
     writing: bool,
 }
 
-/// One line, on its way into the queue. It is left there as a whole, when dropped.
+/// One line that is being formatted. Dropped, it enters the queue as a whole.
 pub(super) struct Line<'queue> {
     queue: &'queue Queue,
     bytes: Vec<u8>,
@@ -47,7 +48,7 @@ impl Queue {
     /// Starts the thread. It lives as long as the process, and may be stuck in a write when that ends.
     ///
     /// # Errors
-    /// When there can be no further thread.
+    /// Returns the system's error if the thread cannot be started.
     pub(super) fn start(sink: impl Write + Send + 'static, lost: Count) -> io::Result<Self> {
         let queue = Self(Arc::new(Inner {
             buffer: Mutex::default(),
@@ -61,7 +62,7 @@ impl Queue {
         Ok(queue)
     }
 
-    /// Leaves a line, its line break included. Never waits for the log's reader.
+    /// Queues a line with its line break. Never waits for the log's reader.
     pub(super) fn push(&self, line: &[u8]) {
         let mut buffer = self.lock();
         if buffer.lines.len() + line.len() > CAPACITY {
@@ -74,7 +75,7 @@ impl Queue {
         self.0.changed.notify_all();
     }
 
-    /// Waits until everything is written, but not longer than `patience`.
+    /// Waits until everything is written, at most for `patience`.
     pub(super) fn flush(&self, patience: Duration) {
         let deadline = Instant::now() + patience;
         let mut buffer = self.lock();
@@ -92,10 +93,10 @@ impl Queue {
         loop {
             let (lines, unreported) = self.take();
             if unreported > 0 {
-                // There is room for this line now; it comes after those that fitted.
+                // The queue is empty now; this line follows those that fitted.
                 warn!(
                     lines = unreported,
-                    "log lines were lost, because nobody read standard error"
+                    "log lines were lost because nothing read standard error"
                 );
             }
             let unwritten = write(&mut sink, &lines);
@@ -106,7 +107,7 @@ impl Queue {
         }
     }
 
-    /// Waits for lines, and takes all of them.
+    /// Waits for lines and takes all of them.
     fn take(&self) -> (Vec<u8>, u64) {
         let mut buffer = self.lock();
         while buffer.lines.is_empty() {
@@ -116,13 +117,13 @@ impl Queue {
         (take(&mut buffer.lines), take(&mut buffer.unreported))
     }
 
-    /// A panic while it is held leaves whole lines behind.
+    /// Locks the buffer. A panic leaves only whole lines in it, so poisoning does not matter.
     fn lock(&self) -> MutexGuard<'_, Buffer> {
         self.0.buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Writes all of it, however long that takes; returns what could not be written since the sink is broken.
+/// Writes all lines, however long that takes. Returns the rest if the sink is broken.
 fn write<'lines>(sink: &mut impl Write, mut lines: &'lines [u8]) -> &'lines [u8] {
     while !lines.is_empty() {
         match sink.write(lines) {

@@ -231,7 +231,7 @@ async fn a_look_ends_with_0_while_it_routes_1_while_it_holds_and_2_without_conta
     for part in [
         "because   a holds the leader lock and says that it is a running primary\n",
         &format!("leader    a at {}, timeline 1, for ", cluster.a.postgres),
-        "left to a\n",
+        "left, held by a\n",
         "sessions  0 forwarding, 0 dialling, 0 held (at most ",
         "source    kubernetes is up: ",
         "\n*  a       primary  running  1         -       ",

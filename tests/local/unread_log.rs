@@ -107,7 +107,7 @@ async fn lines_that_were_lost_are_counted_and_told_once_somebody_reads_again() {
         (lost(&product).await > 0).then_some(())
     })
     .await;
-    let message = "log lines were lost, because nobody read standard error";
+    let message = "log lines were lost because nothing read standard error";
     let told = tokio::task::spawn_blocking(move || log.next(message)).await.unwrap();
     assert_eq!(told["level"], "WARN");
     let lines = told["fields"]["lines"].as_u64().unwrap();

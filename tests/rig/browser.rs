@@ -125,7 +125,7 @@ async fn before(pages: &[Page]) {
             lock.starts_with("Lock of patronidemo-0, renewed ") && lock.contains(" of 20 s left"),
             "{lock}"
         );
-        assert_eq!(page.evaluate("seen('#none')").await, "None since this process began.");
+        assert_eq!(page.evaluate("seen('#none')").await, "None since this process started.");
         let sources = page.evaluate("seen('#sources')").await;
         let sources = sources.as_str().unwrap();
         assert!(

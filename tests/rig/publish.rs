@@ -12,7 +12,7 @@ use crate::support::{Dcs, Member, Publisher, Rig, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);
 const FAILOVER: Duration = Duration::from_secs(60);
-const WROTE: &str = "the Service leads to the primary";
+const WROTE: &str = "the Service points to the primary";
 const SECRETS: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 #[tokio::test]
@@ -43,7 +43,7 @@ async fn it_follows_a_switchover_and_a_crash() {
     old.kill_host();
     let seen = watch(&rig, old).await;
     seen.print("crash", &publisher);
-    let nowhere = publisher.newest("the Service leads nowhere: new connections are refused");
+    let nowhere = publisher.newest("the Service has no endpoints: new connections are refused");
     let reason = nowhere.expect("the address was taken away at the lease's end")["reason"].clone();
     assert!(
         reason
@@ -213,7 +213,7 @@ async fn while_the_api_hangs_the_slice_is_stale_which_is_told_and_then_mended() 
     let publisher = Publisher::start(&rig, &["--service", SERVICE]);
     wait_until_leads_to(&rig, SERVICE, &[rig.member(0).ip().to_string()], SOON).await;
     rig.kubernetes().api_freeze();
-    publisher.wait_for_event("cannot be brought up to date", SOON).await;
+    publisher.wait_for_event("cannot update the Service", SOON).await;
     assert_eq!(publisher.metric(&rig, "pgnorth_publish_behind", &[]).await, Some(1.0));
     rig.kubernetes().api_thaw();
     publisher.wait_for_event("the Service is up to date again", SOON).await;
@@ -325,7 +325,7 @@ async fn of_those_with_a_lease_one_writes_and_another_takes_over() {
     let rig = Rig::start(Dcs::Endpoints).await;
     create_service(&rig, SERVICE, &json!({})).await;
     let arguments = ["--service", SERVICE, "--lease", "pgnorth-publish"];
-    let holds = "this publisher holds the lease, and writes";
+    let holds = "this publisher holds the lease and writes the Service";
     let mut first = Publisher::start(&rig, &arguments);
     first.wait_for_event(holds, SOON).await;
     let mut second = Publisher::start(&rig, &arguments);

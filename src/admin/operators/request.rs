@@ -6,9 +6,9 @@ use url::form_urlencoded;
 
 use crate::config::OperatorCommand;
 
-/// The length of a hold whose request names none.
+/// Length of a hold whose request names none.
 const DEFAULT_HOLD: Duration = Duration::from_secs(60);
-/// A forgotten hold must not keep clients waiting for longer.
+/// Maximum length of a hold, so that a forgotten one ends.
 const LONGEST_HOLD: Duration = Duration::from_secs(3600);
 
 /// Returns the command, or a text that says what is wrong. A parameter that is unknown or repeated is an error:

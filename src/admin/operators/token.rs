@@ -1,4 +1,5 @@
-//! The file with the operators' token. It is read for each command, so that a changed Secret counts at once; its content is never logged or shown.
+//! The file with the operators' token. It is read for each command, so that a changed Secret counts at once; its
+//! content is never logged or shown.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -11,11 +12,11 @@ use thiserror::Error;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-/// Shorter tokens can be guessed.
+/// Minimum length of a token; a shorter one can be guessed.
 const SHORTEST: usize = 16;
-/// Longer tokens do not fit into a request's head.
+/// Maximum length of a token; a longer one does not fit into a request's head.
 const LONGEST: usize = 1024;
-/// A file on a network that hangs must not keep an admin connection.
+/// Deadline for reading the file: storage that hangs must not keep an admin connection.
 const DEADLINE: Duration = Duration::from_secs(1);
 
 /// The path of the token's file.

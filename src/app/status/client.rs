@@ -1,4 +1,4 @@
-//! Asks a pgnorth's admin port: one document, or a stream of them. Every wait has a deadline.
+//! The client of a pgnorth's admin port: for one document, a stream of them, or a command. Every wait has a deadline.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -17,27 +17,27 @@ use tokio::time::timeout;
 
 use crate::admin::status::Status;
 
-/// One answer, connecting included; and the longest time between two events, of which there is one a second.
+/// Deadline for one answer, including the connection, and for the next event; pgnorth sends one each second.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// A command: pgnorth gives up applying it after 10 s.
 const COMMAND: Duration = Duration::from_secs(15);
-/// A status has some tens of KiB.
+/// Size limit of a status, which has some tens of KiB.
 const LONGEST: usize = 4 * 1024 * 1024;
 
-/// Why there is no status. Each begins with the address that was asked.
+/// The reasons for no status. Each text begins with the address.
 #[derive(Debug, Error)]
 pub(in crate::app) enum ContactError {
-    /// Nobody listens there, or nobody can be reached.
-    #[error("{0}: {1}; is this pgnorth's admin port (--admin or PGNORTH_ADMIN), and does pgnorth run?")]
+    /// The connection failed.
+    #[error("{0}: {1}; is this pgnorth's admin port (--admin or PGNORTH_ADMIN), and is pgnorth running?")]
     Connect(SocketAddr, #[source] io::Error),
-    /// Nothing came in time.
+    /// No answer arrived in time.
     #[error("{0}: no answer within {1} s; the process may be stopped, or the network drops packets")]
     TimedOut(SocketAddr, u64),
     /// The connection ended or broke.
     #[error("{0}: the connection ended: {1}")]
     Broken(SocketAddr, String),
-    /// Somebody else listens there, or another version.
-    #[error("{0}: what answers there is no pgnorth that has a status: {1}")]
+    /// Another program listens there, or another version of pgnorth.
+    #[error("{0}: the answer is not a pgnorth status: {1}")]
     NoStatus(SocketAddr, String),
 }
 
@@ -46,11 +46,11 @@ pub(super) struct StatusStream {
     address: SocketAddr,
     body: Incoming,
     unread: Vec<u8>,
-    /// Drives the connection; it ends with this.
+    /// Drives the connection, and ends it when dropped.
     _connection: JoinSet<()>,
 }
 
-/// The status now.
+/// Returns the status now.
 pub(super) async fn get(address: SocketAddr) -> Result<Status, ContactError> {
     let asked = async {
         let (answer, _connection) = ask(address, "/status").await?;
@@ -63,7 +63,7 @@ pub(super) async fn get(address: SocketAddr) -> Result<Status, ContactError> {
         .unwrap_or(Err(ContactError::TimedOut(address, DEADLINE.as_secs())))
 }
 
-/// The status as it changes.
+/// Returns a stream of the status, from now on.
 pub(super) async fn watch(address: SocketAddr) -> Result<StatusStream, ContactError> {
     let asked = async {
         let (answer, connection) = ask(address, "/status/events").await?;
@@ -101,7 +101,7 @@ pub(in crate::app) async fn post(
 }
 
 impl StatusStream {
-    /// The next event's status.
+    /// Returns the status of the next event.
     pub(super) async fn next(&mut self) -> Result<Status, ContactError> {
         let address = self.address;
         let event = timeout(DEADLINE, self.event()).await;
@@ -111,7 +111,7 @@ impl StatusStream {
         )
     }
 
-    /// The data of the next event that has any. An event ends with an empty line; ours have one line of data.
+    /// Returns the data of the next event with data. An event ends with an empty line; pgnorth's have one line of data.
     async fn event(&mut self) -> Result<Vec<u8>, ContactError> {
         let broken = |why: &str| ContactError::Broken(self.address, why.to_owned());
         loop {
@@ -126,12 +126,12 @@ impl StatusStream {
                 }
             }
             if self.unread.len() > LONGEST {
-                return Err(broken("an event has no end"));
+                return Err(broken("an event is too long"));
             }
             let frame = match self.body.frame().await {
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => return Err(broken(&error.to_string())),
-                None => return Err(broken("pgnorth closed it")),
+                None => return Err(broken("pgnorth closed the stream")),
             };
             self.unread.extend(frame.into_data().unwrap_or_default());
         }
@@ -157,7 +157,7 @@ async fn send(address: SocketAddr, request: Builder) -> Result<(Response<Incomin
         .await
         .map_err(broken)?;
     let mut driver = JoinSet::new();
-    // Its error is that of whoever waits for the answer.
+    // The request reports the same error.
     driver.spawn(async { drop(connection.await) });
     let request = request
         .body(Empty::<Bytes>::new())
@@ -165,7 +165,7 @@ async fn send(address: SocketAddr, request: Builder) -> Result<(Response<Incomin
     Ok((sender.send_request(request).await.map_err(broken)?, driver))
 }
 
-/// What listens on every address is asked on this host, by the family that it takes.
+/// Returns the addresses to connect to: for an unspecified one, this host's loopback.
 fn reachable(address: SocketAddr) -> Vec<SocketAddr> {
     let (v4, v6) = (IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST));
     let hosts = match address.ip() {

@@ -1,4 +1,4 @@
-//! The status as text for people, to be read in a terminal. Pure; what comes from outside cannot break a line or command the terminal.
+//! The status as text for a terminal (pure). Text from outside can neither break a line nor control the terminal.
 
 use std::fmt::{Display, Write};
 
@@ -22,7 +22,7 @@ struct Page {
     colour: bool,
 }
 
-/// The whole status; it ends with a line break.
+/// Returns the whole status, with a line break at the end.
 pub(super) fn page(status: &Status, colour: bool) -> String {
     let mut page = Page {
         text: String::new(),
@@ -43,7 +43,7 @@ pub(super) fn page(status: &Status, colour: bool) -> String {
     page.text
 }
 
-/// What is shown where a status cannot be had.
+/// Returns the text for a status that cannot be had.
 pub(super) fn no_contact(why: &dyn Display, colour: bool) -> String {
     let mut page = Page {
         text: String::new(),
@@ -71,7 +71,7 @@ impl Page {
         let (word, code, what) = match status.state {
             StateName::Route => ("ROUTING", GREEN, "new clients go to the leader"),
             StateName::Hold => ("HOLDING", YELLOW, "new clients wait"),
-            StateName::Fence => ("FENCING", RED, "new clients wait, every session was ended"),
+            StateName::Fence => ("FENCING", RED, "new clients wait; every session was ended"),
         };
         let word = self.painted(word, code);
         self.line(&format!("{word} for {}: {what}", time(status.state_seconds)));
@@ -97,7 +97,7 @@ impl Page {
             self.line(&format!("  readiness {}", escaped(&status.readiness)));
         }
         if status.paused {
-            self.line("  paused    Patroni promotes nobody by itself");
+            self.line("  paused    Patroni is paused and does no failover");
         }
         if let Some(switchover) = &status.switchover {
             let name = |member: &Option<String>| escaped(member.as_deref().unwrap_or("any member"));
@@ -138,8 +138,8 @@ impl Page {
         let bar = self.painted(&bar, code);
         let (ttl, member) = (format!("{:.0} s", lock.ttl_seconds), escaped(&lock.member));
         let told = match left > 0.0 {
-            true => format!("{} of {ttl} left to {member}", time(left)),
-            false => format!("{member}'s ran out {} ago (ttl {ttl})", time(-left)),
+            true => format!("{} of {ttl} left, held by {member}", time(left)),
+            false => format!("expired {} ago, held by {member} (ttl {ttl})", time(-left)),
         };
         self.line(&format!("  lock     [{bar}] {told}"));
     }
@@ -181,7 +181,7 @@ impl Page {
     }
 
     fn foreign(&mut self, status: &Status) {
-        let name = |told: Option<&String>| escaped(told.map_or("not told", String::as_str));
+        let name = |known: Option<&String>| escaped(known.map_or("unknown", String::as_str));
         let both = |cluster: &ClusterStatus| {
             let (scope, system) = (name(cluster.scope.as_ref()), name(cluster.system.as_ref()));
             format!("scope {scope}, system identifier {system}")
@@ -190,7 +190,7 @@ impl Page {
             let word = self.painted("ANOTHER CLUSTER", RED);
             let (at, theirs, ours) = (escaped(&foreign.at), both(&foreign.cluster), both(&status.cluster));
             self.line(&format!(
-                "  foreign   {word} answers for {at}: {theirs}; followed is {ours}"
+                "  foreign   {word} answers for {at}: {theirs}; ignored, because pgnorth follows {ours}"
             ));
         }
     }
@@ -199,7 +199,7 @@ impl Page {
         if members.is_empty() {
             return;
         }
-        let mut rows = vec![["", "MEMBER", "ROLE", "STATE", "TIMELINE", "LAG", "HEARD"].map(str::to_owned)];
+        let mut rows = vec![["", "MEMBER", "ROLE", "STATE", "TIMELINE", "LAG", "LAST REPORT"].map(str::to_owned)];
         rows.extend(members.iter().map(row));
         let wide = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..7).map(wide).collect();
@@ -247,7 +247,7 @@ impl Page {
         }
         phases.push(format!("{} sessions cut", failover.sessions_cut));
         phases.push(match failover.clients_held {
-            0 => "nobody waited".to_owned(),
+            0 => "no client waited".to_owned(),
             held => format!("{held} clients waited, at most {}", time(failover.longest_hold_seconds)),
         });
         self.line(&format!("    {}", phases.join(", ")));
@@ -262,7 +262,7 @@ fn row(member: &Member) -> [String; 7] {
         Some(ReportSource::Rest) => format!("{heard} ago, from itself"),
         Some(ReportSource::Pod) => format!("pod status, watched; unchanged for {heard}"),
         Some(ReportSource::Cluster) => format!("{heard} ago, from /cluster"),
-        None => "nothing yet".to_owned(),
+        None => "none yet".to_owned(),
     };
     [
         if member.leads { "*" } else { "" }.to_owned(),
@@ -275,7 +275,7 @@ fn row(member: &Member) -> [String; 7] {
     ]
 }
 
-/// Seconds as one reads them: two units at most.
+/// Formats seconds with at most two units.
 fn time(seconds: f64) -> String {
     let whole = seconds.max(0.0) as u64;
     let (days, hours, minutes) = (whole / 86_400, whole / 3_600 % 24, whole / 60 % 60);
@@ -302,7 +302,7 @@ fn bytes(count: u64) -> String {
     }
 }
 
-/// Without what a terminal would obey.
+/// Escapes control characters, which a terminal would obey.
 fn escaped(text: &str) -> String {
     let safe = |letter: char| match letter.is_control() {
         true => letter.escape_default().to_string(),

@@ -1,4 +1,5 @@
-//! Asks the Kubernetes API, by list and watch as discovery does. Nothing is written but questions: a SelfSubjectAccessReview is not stored.
+//! Asks the Kubernetes API by list and watch, as discovery does. It writes nothing: a SelfSubjectAccessReview is not
+//! stored.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -23,15 +24,16 @@ use crate::kubernetes::{Access, why};
 use crate::leader::observation::{Lock, ObjectKind};
 use crate::publish::{self, PATRONIS, PATRONIS_ANNOTATIONS};
 
-/// One request: a laptop may be far from the API.
+/// Deadline of one request: a laptop may be far from the API.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// Patroni's default, where its configuration cannot be read.
+/// Patroni's default, for a configuration that cannot be read.
 const LOOP_WAIT: Duration = Duration::from_secs(10);
-/// How much later than loop_wait a renewal may be; the longest wait for one.
+/// Time by which a renewal may be later than loop_wait.
 const LATE: Duration = Duration::from_secs(3);
+/// The longest wait for a renewal.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// A way to the API that works.
+/// A connection to the API that has answered.
 pub(super) struct Cluster<'a> {
     client: Client,
     namespace: String,
@@ -53,7 +55,7 @@ impl<'a> Cluster<'a> {
         let version = match tokio::time::timeout(DEADLINE, client.apiserver_version()).await {
             Ok(Ok(version)) => Ok(version.git_version),
             Ok(Err(kube::Error::Api(status))) if status.code == 401 => return Err(ApiFailure::Unknown(status.message)),
-            // It has answered: that is all that matters here.
+            // Any answer proves the connection.
             Ok(Err(error @ kube::Error::Api(_))) => Err(why(&error)),
             Ok(Err(error)) => return Err(ApiFailure::Silent(why(&error))),
             Err(_) => return Err(ApiFailure::Silent(no_answer())),
@@ -70,8 +72,8 @@ impl<'a> Cluster<'a> {
         })
     }
 
-    /// Everything but the renewal, and what the pods tell of members.
-    pub(super) async fn look(&self) -> (Api, Vec<ListedMember>) {
+    /// Collects everything but the renewal, and the members from the pods.
+    pub(super) async fn collect(&self) -> (Api, Vec<ListedMember>) {
         let (rights, endpoints, config_map, config, pods, services, published, ahead) = tokio::join!(
             self.rights(),
             self.leader(ObjectKind::Endpoints),
@@ -140,7 +142,7 @@ impl<'a> Cluster<'a> {
         futures_util::future::join_all(asking).await
     }
 
-    /// Asks for each object by its name, as a Role may name the objects that it is for; what is to be created has none yet.
+    /// Asks for each object by its name, because a Role may be limited to names; an object to create has none yet.
     async fn may(&self, right: Right) -> Answer<bool> {
         for name in self.names(right) {
             if !self.may_name(right, name).await? {
@@ -157,7 +159,7 @@ impl<'a> Cluster<'a> {
             _ => None,
         };
         match (right.resource, right.verb, kind) {
-            // The Service's own Endpoints are looked at, too.
+            // pgnorth publish reads the Service's own Endpoints as well.
             ("endpoints", "get", _) => {
                 let service = self.settings.service.clone().map(Some);
                 [Some(self.leader_name(ObjectKind::Endpoints))]
@@ -281,7 +283,7 @@ impl<'a> Cluster<'a> {
         Some((service, told))
     }
 
-    /// Scopes that have a leader object here. Of Patroni's objects, the leader object alone is renewed.
+    /// Returns the scopes with a leader object here: of Patroni's objects, only that one is renewed.
     async fn scopes(&self) -> Vec<String> {
         let is_renewed = |annotations: &Annotations| annotations.contains_key("renewTime");
         let mut scopes = Vec::new();
@@ -296,7 +298,7 @@ impl<'a> Cluster<'a> {
         scopes
     }
 
-    /// The API server's clock against ours, from the header of an answer that needs no right of its own.
+    /// Returns the difference between the API server's clock and the local one, from an answer that needs no right.
     async fn ahead(&self) -> Answer<f64> {
         let request = Request::new("/version").list(&ListParams::default());
         let request = request.map_err(|error| error.to_string())?.map(Body::from);
@@ -305,12 +307,12 @@ impl<'a> Cluster<'a> {
         let middle = asked + SystemTime::now().duration_since(asked).unwrap_or_default() / 2;
         let date = answer.headers().get("date").and_then(|date| date.to_str().ok());
         let date = date.ok_or("its answers carry no date")?;
-        let date = rfc2822::parse(date).map_err(|_| "the date of its answers is none")?;
-        // The header leaves out the fraction of a second: half of one on average.
+        let date = rfc2822::parse(date).map_err(|_| "its Date header is not a date")?;
+        // The header omits the fraction of a second, which is half a second on average.
         Ok(seconds_after(middle, SystemTime::from(date.timestamp())) + 0.5)
     }
 
-    /// An object's annotations, by a list as a watch begins with one; none where it does not exist.
+    /// Returns an object's annotations, by the list with which a watch begins; `None` if it does not exist.
     async fn annotations(&self, kind: ObjectKind, name: &str) -> Answer<Option<Annotations>> {
         let by_name = ListParams::default().fields(&format!("metadata.name={name}"));
         let found = bounded(self.objects(kind).list_metadata(&by_name)).await?;
@@ -339,7 +341,7 @@ impl<'a> Cluster<'a> {
     }
 }
 
-/// The first lock that was renewed since; an error where the watch brings nothing more.
+/// Returns the first renewed lock; an error if the watch ends.
 async fn next_renewal(
     events: impl futures_util::Stream<Item = Result<Option<DynamicObject>, watcher::Error>>,
     before: &[Option<String>; 3],
@@ -368,7 +370,7 @@ fn no_answer() -> String {
     format!("there was no answer within {}", humantime::format_duration(DEADLINE))
 }
 
-/// How long `later` is after `earlier`; negative if it is before.
+/// Returns the seconds from `earlier` to `later`, negative if it is before.
 fn seconds_after(earlier: SystemTime, later: SystemTime) -> f64 {
     match later.duration_since(earlier) {
         Ok(after) => after.as_secs_f64(),

@@ -1,4 +1,5 @@
-//! Asks members: PostgreSQL whether it speaks TLS, which needs no login, and Patroni's REST API for `/primary`, `/cluster` and `/config`.
+//! Asks members: PostgreSQL for TLS, which needs no login, and Patroni's REST API for `/primary`, `/cluster` and
+//! `/config`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,10 +20,10 @@ use crate::metrics::Metrics;
 use crate::proxy::{self, SSL_REQUEST};
 use crate::resolver::Resolver;
 
-/// How long PostgreSQL may take to answer one byte.
+/// Deadline for PostgreSQL's answer of one byte.
 const GREETING: Duration = Duration::from_secs(2);
 
-/// What is needed to ask them as the proxy does.
+/// Asks members as the proxy does.
 pub(super) struct Asker<'a> {
     settings: &'a Proxy,
     client: Result<Client, TlsError>,
@@ -40,12 +41,12 @@ impl<'a> Asker<'a> {
         }
     }
 
-    /// Why the files for TLS cannot be used.
+    /// Returns the error of the TLS files, if they cannot be used.
     pub(super) fn tls_files(&self) -> Option<String> {
         self.client.as_ref().err().map(TlsError::to_string)
     }
 
-    /// `/cluster` of each, and the members that it tells of.
+    /// Asks each URL for `/cluster`, and returns the members in the answer.
     pub(super) async fn clusters(&self, urls: &[Url]) -> Vec<(BaseUrl, Result<Seed, Silent>, Vec<ClusterMember>)> {
         let asking = urls
             .iter()
@@ -77,7 +78,7 @@ impl<'a> Asker<'a> {
         Ok((seed, cluster.members))
     }
 
-    /// All of them at once, in the order of their names.
+    /// Asks all members at once; returns them in the order of their names.
     pub(super) async fn members(&self, known: BTreeMap<MemberName, ListedMember>) -> Vec<Member> {
         futures_util::future::join_all(known.into_values().map(|known| self.member(known))).await
     }
@@ -99,7 +100,7 @@ impl<'a> Asker<'a> {
         }
     }
 
-    /// Dials as a session would, and asks for TLS.
+    /// Connects as a session would, and asks for TLS.
     async fn greet(&self, address: &Address) -> Answer<Greeting> {
         let limit = self.settings.connect_timeout;
         let dial = async |target: SocketAddr| TcpStream::connect(target).await.map_err(proxy::DialError::from);
@@ -115,7 +116,7 @@ impl<'a> Asker<'a> {
             Err(error) => return Rest::NotAsked(unusable(error)),
         };
         let Some(url) = known.api_url.clone() else {
-            return Rest::NotAsked("it has told no api_url".to_owned());
+            return Rest::NotAsked("it has reported no api_url".to_owned());
         };
         let answer = client.get(&url, "/primary").await;
         match answer.and_then(|answer| read_report(&known.name, &answer)) {
@@ -141,7 +142,7 @@ impl From<&Silence> for Silent {
     }
 }
 
-/// With the innermost cause, where hyper's own words say only "connection error".
+/// Adds the causes, because hyper's own text says only "connection error".
 fn words(silence: &Silence) -> String {
     let mut text = silence.to_string();
     let mut next = std::error::Error::source(silence);

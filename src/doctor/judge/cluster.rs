@@ -1,4 +1,4 @@
-//! Which members there are: by pods, and by `/cluster`.
+//! Checks of the list of members: by pods, and by `/cluster`.
 
 use super::tls;
 use crate::config::{Finding, PatroniTls};
@@ -32,7 +32,7 @@ pub(super) fn pods(api: &Api) -> Option<Check> {
     })
 }
 
-/// The label whose value is the scope is Patroni's scope_label, most likely.
+/// Suggests a selector. A label whose value is the scope is most likely Patroni's scope_label.
 fn selector_for(api: &Api, holder: &str) -> String {
     let Some(labels) = &api.holder_labels else {
         return format!(
@@ -47,10 +47,13 @@ fn selector_for(api: &Api, holder: &str) -> String {
     }
 }
 
-/// One that answers is enough, so a warning is enough where another does.
+/// Checks `/cluster` of each URL. One answer is enough, so a failing URL is a warning if another answers.
 pub(super) fn seeds(seeds: &[(BaseUrl, Result<Seed, Silent>)], finding: &Finding) -> Vec<Check> {
     let files = &finding.patroni_tls;
-    let told: Vec<_> = seeds.iter().filter_map(|(_, told)| told.as_ref().ok()).collect();
+    let answered: Vec<_> = seeds
+        .iter()
+        .filter_map(|(_, answered)| answered.as_ref().ok())
+        .collect();
     let mut checks = Vec::new();
     for (url, answer) in seeds {
         let what = format!("{url}/cluster");
@@ -58,30 +61,30 @@ pub(super) fn seeds(seeds: &[(BaseUrl, Result<Seed, Silent>)], finding: &Finding
             Ok(seed) => foreign(&what, seed, finding.scope.as_deref()).unwrap_or_else(|| cluster(what, seed)),
             Err(silent) => {
                 let (found, fix) = no_cluster(silent, files);
-                let grade = if told.is_empty() { Check::fail } else { Check::warn };
+                let grade = if answered.is_empty() { Check::fail } else { Check::warn };
                 grade(what, found, fix)
             }
         });
     }
-    let mut scopes: Vec<_> = told.iter().filter_map(|seed| seed.scope.as_deref()).collect();
+    let mut scopes: Vec<_> = answered.iter().filter_map(|seed| seed.scope.as_deref()).collect();
     scopes.sort_unstable();
     scopes.dedup();
     if finding.scope.is_none() && scopes.len() > 1 {
         checks.push(Check::fail(
             "/cluster",
             format!("the URLs of --patroni lead to several clusters, with the scopes {}", scopes.join(", ")),
-            "take the wrong one's URLs out of --patroni, and name the right scope: --scope, without Kubernetes together with --kubernetes=false",
+            "remove the wrong cluster's URLs from --patroni, and name the right scope with --scope (without Kubernetes, add --kubernetes=false)",
         ));
     }
-    let leaders: Vec<_> = told.iter().filter_map(|seed| seed.leader.as_ref()).collect();
+    let leaders: Vec<_> = answered.iter().filter_map(|seed| seed.leader.as_ref()).collect();
     if leaders.windows(2).any(|pair| pair[0] != pair[1]) {
         checks.push(Check::fail(
             "/cluster",
-            "members disagree about who leads",
-            "in a change of leader this passes; else the URLs of --patroni belong to different clusters, or a member is cut off from Patroni's DCS",
+            "members disagree about the leader",
+            "during a change of leader this is normal; otherwise the URLs of --patroni belong to different clusters, or a member has lost Patroni's DCS",
         ));
     }
-    if told.iter().any(|seed| seed.paused) {
+    if answered.iter().any(|seed| seed.paused) {
         checks.push(paused());
     }
     checks
@@ -90,19 +93,19 @@ pub(super) fn seeds(seeds: &[(BaseUrl, Result<Seed, Silent>)], finding: &Finding
 pub(super) fn paused() -> Check {
     Check::warn(
         "pause",
-        "Patroni is paused: nobody is promoted if the primary fails",
-        "when the work is done: patronictl resume",
+        "Patroni is paused: it does no failover if the primary fails",
+        "run patronictl resume when the maintenance is over",
     )
 }
 
-/// Its answers count for nothing.
+/// Checks that the URL belongs to the cluster of --scope; discovery ignores it otherwise.
 fn foreign(what: &str, seed: &Seed, scope: Option<&str>) -> Option<Check> {
     let theirs = seed.scope.as_deref()?;
     let ours = scope.filter(|ours| *ours != theirs)?;
     Some(Check::fail(
         what,
         format!("another cluster answers there: its scope is {theirs}, and --scope is {ours}"),
-        "take this URL out of --patroni, or correct --scope: what it says counts for nothing",
+        "remove this URL from --patroni, or correct --scope: pgnorth ignores its answers",
     ))
 }
 
@@ -125,8 +128,8 @@ fn cluster(what: String, seed: &Seed) -> Check {
         Some(leader) => Check::ok(what, format!("{members}; {leader} leads")),
         None => Check::fail(
             what,
-            format!("{members}; nobody leads"),
-            "ask patronictl list, and the members' logs, why none is fit to lead",
+            format!("{members}; no member leads"),
+            "find the reason with patronictl list and in the members' logs",
         ),
     }
 }

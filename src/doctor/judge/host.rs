@@ -1,15 +1,15 @@
-//! This host and its way to the API: credentials, clocks, open files.
+//! Checks of this host and its access to the API: credentials, clocks, open files, ports.
 
 use crate::doctor::check::Check;
 use crate::doctor::facts::{Answer, Api, ApiFailure, Capacity, Renewal};
 
-/// NTP keeps clocks within milliseconds; the Date header has whole seconds.
+/// Allowed difference of clocks: NTP keeps them within milliseconds, but the Date header has whole seconds.
 const SKEW: f64 = 2.0;
 
 pub(super) fn credentials(api: &Api) -> Check {
     let version = match &api.version {
         Ok(version) => format!("version {version}"),
-        Err(_) => "it does not tell its version".to_owned(),
+        Err(_) => "its version is unknown".to_owned(),
     };
     Check::ok(
         "credentials",
@@ -17,7 +17,7 @@ pub(super) fn credentials(api: &Api) -> Check {
     )
 }
 
-/// The line, and because of what everything else is not checked.
+/// Returns the check, and the reason why the others are not done.
 pub(super) fn failure(failure: &ApiFailure) -> (Check, &'static str) {
     let what = "credentials";
     match failure {
@@ -25,30 +25,30 @@ pub(super) fn failure(failure: &ApiFailure) -> (Check, &'static str) {
             Check::fail(
                 what,
                 why,
-                "on a laptop: set KUBECONFIG, and look with kubectl config current-context. In a pod: set serviceAccountName, and let automountServiceAccountToken be true",
+                "on a laptop: set KUBECONFIG, and verify it with kubectl config current-context. In a pod: set serviceAccountName, and let automountServiceAccountToken be true",
             ),
             "there are no Kubernetes credentials",
         ),
         ApiFailure::Unknown(why) => (
             Check::fail(
                 what,
-                format!("the Kubernetes API does not know them: {why}"),
+                format!("the Kubernetes API rejects them: {why}"),
                 "the token or certificate has expired, or belongs to another cluster: log in again, and try kubectl auth whoami",
             ),
-            "the Kubernetes API does not know the credentials",
+            "the Kubernetes API rejects the credentials",
         ),
         ApiFailure::Silent(why) => (
             Check::fail(
                 what,
                 format!("the Kubernetes API cannot be reached: {why}"),
-                "try kubectl version with the same credentials. In a pod, egress to the API server must be allowed (deploy/base/networkpolicy.yaml); on a laptop, think of VPN and proxy",
+                "try kubectl version with the same credentials. In a pod, egress to the API server must be allowed (deploy/base/networkpolicy.yaml); on a laptop, check VPN and proxy",
             ),
             "the Kubernetes API cannot be reached",
         ),
     }
 }
 
-/// For information: the lease is counted by the local clock alone, from when a renewal arrives.
+/// Checks clocks, for information: the lock's age is measured by the local clock alone, from the arrival of a renewal.
 pub(super) fn clocks(api: &Api) -> Vec<Check> {
     let holder = match &api.renewal {
         Ok(Renewal::Renewed { ahead: Some(ahead), .. }) => Some(*ahead),
@@ -72,14 +72,15 @@ fn clock(whose: &str, ahead: f64) -> Check {
     Check::warn(
         what,
         format!(
-            "{:.0} s {than} this host's; leases are not counted by it, but certificates, tokens, scheduled switchovers and the times in logs are",
+            "{:.0} s {than} this host's; pgnorth does not use it for the lock's ttl, but it matters for certificates, tokens, scheduled switchovers and log times",
             ahead.abs()
         ),
-        "set both clocks by NTP",
+        "synchronise both clocks with NTP",
     )
 }
 
-/// A missing token harms no session, but would be found only when an operator needs a command.
+/// Checks the operators' token. A missing one harms no session, but would be found only when an operator needs a
+/// command.
 pub(super) fn admin_token(token: &Answer<()>) -> Check {
     let what = "token for operator commands";
     match token {
@@ -115,7 +116,7 @@ pub(super) fn open_files(wanted: usize, capacity: Capacity) -> Check {
     } else {
         Check::warn(
             what,
-            format!("{files} here has room for {} sessions, not {wanted}", capacity.sessions),
+            format!("{files} here allows {} sessions, not {wanted}", capacity.sessions),
             "where pgnorth runs, raise the hard limit (ulimit -Hn; LimitNOFILE= in systemd; the container runtime's), or lower --max-sessions",
         )
     }

@@ -1,4 +1,4 @@
-//! The leader object, its renewal, and the times that must fit each other.
+//! Checks of the leader object, of its renewal, and of times that depend on each other.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::doctor::check::Check;
 use crate::doctor::facts::{Api, LeaderObject, Renewal};
 use crate::leader::observation::ObjectKind;
 
-/// From the lock to a primary that accepts writes: some seconds, more with much WAL to replay.
+/// Time from the lock to a primary that accepts writes: some seconds, more if there is much WAL to replay.
 const PROMOTION: Duration = Duration::from_secs(5);
 
 pub(super) fn objects(api: &Api) -> Vec<Check> {
@@ -26,7 +26,7 @@ pub(super) fn objects(api: &Api) -> Vec<Check> {
                     checks.push(Check::warn(
                         what,
                         found,
-                        "only Patroni should write it: see who else does",
+                        "only Patroni should write it: find the other writer",
                     ));
                 }
                 let ttl = format_duration(lock.ttl);
@@ -37,8 +37,8 @@ pub(super) fn objects(api: &Api) -> Vec<Check> {
                     )),
                     None => checks.push(Check::fail(
                         what,
-                        format!("{}: nobody holds the lock", title(api, *kind)),
-                        "Patroni has released it and no member has taken it: ask patronictl list, and the members' logs, why none is fit to lead",
+                        format!("{}: no member holds the lock", title(api, *kind)),
+                        "Patroni has released it and no member has taken it: find the reason with patronictl list and in the members' logs",
                     )),
                 }
             }
@@ -102,7 +102,7 @@ fn absent(api: &Api) -> Check {
     Check::fail("leader object", found, fix)
 }
 
-/// Groups of a Citus cluster with this scope that have a leader object here.
+/// Returns the groups of a Citus cluster with this scope that have a leader object here.
 fn citus_groups(api: &Api) -> Vec<&str> {
     let suffixes = api
         .scopes
@@ -122,28 +122,28 @@ pub(super) fn renewal(api: &Api) -> Option<Check> {
         Ok(Renewal::Missing(within)) => Check::fail(
             what,
             format!(
-                "not within {} (Patroni's loop_wait and some seconds)",
+                "no renewal within {} (Patroni's loop_wait and some seconds)",
                 format_duration(*within)
             ),
             match api.holder() {
                 Some(holder) => format!(
-                    "look at Patroni on {holder}: kubectl logs {holder}. Is it running, and does it reach the Kubernetes API? When ttl is over, another member takes the lock"
+                    "check Patroni on {holder} (kubectl logs {holder}): is it running, and does it reach the Kubernetes API? After the ttl another member takes the lock"
                 ),
-                None => "no member holds the lock: look at their logs".to_owned(),
+                None => "no member holds the lock: check the members' logs".to_owned(),
             },
         ),
     })
 }
 
-/// What of Patroni's dynamic configuration keeps clients from a primary.
+/// Checks Patroni's dynamic configuration for settings that keep clients from a primary.
 pub(super) fn config(api: &Api) -> Vec<Check> {
     let config = match &api.config {
         Ok(Some(config)) => config,
         Ok(None) if api.lock().is_none() => return Vec::new(),
         Ok(None) => {
             let (what, scope) = ("Patroni's configuration", &api.scope);
-            let found = format!("there is no object {scope}-config with it; loop_wait is taken for 10 s");
-            return vec![Check::warn(what, found, "Patroni writes it by itself: see its log")];
+            let found = format!("there is no object {scope}-config; this check assumes a loop_wait of 10 s");
+            return vec![Check::warn(what, found, "Patroni writes it by itself: check its log")];
         }
         Err(why) => return vec![Check::not_checked("Patroni's configuration", why)],
     };
@@ -161,7 +161,8 @@ pub(super) fn config(api: &Api) -> Vec<Check> {
     checks
 }
 
-/// A client that comes when the primary crashes has to wait until the lease is over and another member is promoted.
+/// Compares --hold with the ttl: a client that connects during a crash of the primary waits until the lock has expired
+/// and a member is promoted.
 pub(super) fn hold(hold: Duration, ttl: Option<Duration>) -> Check {
     let what = "--hold and Patroni's ttl";
     let Some(ttl) = ttl else {
@@ -195,7 +196,7 @@ pub(super) fn hold(hold: Duration, ttl: Option<Duration>) -> Check {
     }
 }
 
-/// `endpoints default/demo`.
+/// Returns the object's name, such as `endpoints default/demo`.
 fn title(api: &Api, kind: ObjectKind) -> String {
     let (namespace, scope) = (&api.namespace, &api.scope);
     match kind {

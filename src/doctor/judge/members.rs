@@ -1,4 +1,4 @@
-//! Each member: whether PostgreSQL and the REST API are reached, and whether what it says goes with the lock.
+//! Checks of each member: its PostgreSQL, its REST API, and its report against the lock.
 
 use super::tls;
 use crate::config::{Finding, PatroniTls};
@@ -6,14 +6,14 @@ use crate::doctor::check::Check;
 use crate::doctor::facts::{Api, Facts, Greeting, Member, Rest, Silent};
 use crate::leader::observation::{Report, Role};
 
-/// What is known of the cluster when a member is judged.
+/// The facts about the cluster against which each member is checked.
 struct ClusterFacts<'a> {
-    /// Who holds the lock, by the lock or by `/cluster`.
+    /// The lock's holder, from the lock or from `/cluster`.
     leader: Option<&'a str>,
-    /// The leader's own report.
+    /// The leader's report.
     report: Option<&'a Report>,
     tls: &'a PatroniTls,
-    /// The scope that the settings name.
+    /// The scope in the settings.
     scope: Option<&'a str>,
     /// The system identifier of Patroni's config object.
     system: Option<&'a str>,
@@ -65,7 +65,7 @@ impl ClusterFacts<'_> {
         self.leader == Some(member.name.as_str())
     }
 
-    /// What breaks the leader breaks everything; of another member it is a warning.
+    /// Returns a failure for the leader and a warning for any other member.
     fn grade(&self, member: &Member, what: String, found: String, fix: &str) -> Check {
         if self.is_leader(member) {
             Check::fail(what, format!("{found}; this is the leader"), fix)
@@ -113,7 +113,7 @@ fn postgres(member: &Member, cluster: &ClusterFacts<'_>) -> Check {
         Some(problem) => Check::warn(
             what,
             format!("{found}; {problem}"),
-            "Patroni writes this annotation: see its log on this member",
+            "Patroni writes this annotation: check its log on this member",
         ),
         None => Check::ok(what, found),
     }
@@ -123,7 +123,7 @@ fn rest(member: &Member, cluster: &ClusterFacts<'_>) -> Check {
     let what = format!("{}, REST API", member.name);
     match &member.rest {
         Rest::NotAsked(why) => {
-            let fix = "Patroni writes api_url from restapi.connect_address once it runs: see its log on this member";
+            let fix = "Patroni writes api_url from restapi.connect_address once it runs: check its log on this member";
             cluster.grade(member, what, format!("not checked: because {why}"), fix)
         }
         Rest::Silent {
@@ -147,7 +147,7 @@ fn rest(member: &Member, cluster: &ClusterFacts<'_>) -> Check {
     }
 }
 
-/// What the proxy would not count.
+/// Checks that the answer comes from the followed cluster; discovery ignores it otherwise.
 fn another_cluster(cluster: &ClusterFacts<'_>, what: &str, found: &str, report: &Report) -> Option<Check> {
     let differ = [
         ("scope", cluster.scope, &report.scope),
@@ -160,7 +160,7 @@ fn another_cluster(cluster: &ClusterFacts<'_>, what: &str, found: &str, report: 
     Some(Check::fail(
         what,
         format!("{found}, but another cluster answers there: its {name} is {theirs}, and it should be {ours}"),
-        "what it says counts for nothing. Somebody else has the address that this member's api_url names (restapi.connect_address), --selector takes in pods of other clusters, or --scope is another cluster's",
+        "pgnorth ignores its answers. Another process has the address in this member's api_url (restapi.connect_address), --selector matches pods of other clusters, or --scope is another cluster's",
     ))
 }
 
@@ -183,19 +183,19 @@ fn answered(member: &Member, cluster: &ClusterFacts<'_>, what: String, url: &str
         return Check::fail(
             what,
             found,
-            "right after a failover this passes in seconds; else see Patroni's and PostgreSQL's log on this member",
+            "right after a failover this takes some seconds; otherwise check Patroni's and PostgreSQL's log on this member",
         );
     }
     if !leads && report.is_writable() {
         let holder = cluster.leader.map_or_else(
-            || "nobody holds the lock".to_owned(),
+            || "no member holds the lock".to_owned(),
             |leader| format!("{leader} holds the lock"),
         );
         let found = format!("{found}, but {holder}");
         return Check::fail(
             what,
             found,
-            "two primaries, or a change of leader under way: run this again; if it stays, somebody promoted this one by hand, or the members are of different clusters (--selector, --scope). Stop the wrong one",
+            "two primaries, or a change of leader in progress: run the doctor again. If this persists, this member was promoted by hand, or the members belong to different clusters (--selector, --scope). Stop the wrong one",
         );
     }
     if let Some(leader) = cluster.report
@@ -206,7 +206,7 @@ fn answered(member: &Member, cluster: &ClusterFacts<'_>, what: String, url: &str
         return Check::fail(
             what,
             found,
-            "it belongs to another cluster: --selector takes in too many pods, or its data directory must be made anew (patronictl reinit)",
+            "it belongs to another cluster: --selector matches too many pods, or its data directory needs patronictl reinit",
         );
     }
     let behind = cluster
@@ -218,14 +218,14 @@ fn answered(member: &Member, cluster: &ClusterFacts<'_>, what: String, url: &str
         return Check::warn(
             what,
             found,
-            "right after a failover this passes; else the replica does not follow: patronictl list, then patronictl reinit",
+            "right after a failover this is normal; otherwise the replica does not follow: patronictl list, then patronictl reinit",
         );
     }
     if report.state != "running" && report.state != "streaming" {
         return Check::warn(
             what,
             found,
-            "this member cannot take over now: see PostgreSQL's log on it",
+            "this member cannot take over now: check PostgreSQL's log on it",
         );
     }
     Check::ok(what, found)

@@ -1,4 +1,5 @@
-//! Services whose Endpoints are Patroni's: two writers of one object, and sooner or later no lock.
+//! Checks for Services whose Endpoints are Patroni's. Kubernetes and Patroni then write the same object, and the lock
+//! is lost sooner or later.
 
 use crate::config::Doctor;
 use crate::doctor::check::Check;
@@ -51,10 +52,12 @@ fn clash(api: &Api, service: &Service) -> Option<Check> {
     }
     let what = format!("service {namespace}/{name}");
     match api.lock() {
-        // With the lock in ConfigMaps, Patroni has no Endpoints of its own: what it left there before is no reason to take a selector from a Service that works.
+        // With the lock in ConfigMaps, Patroni uses no Endpoints: its old annotations are no reason to remove the
+        // selector of a working Service.
         Some((ObjectKind::ConfigMap, _)) if is_named_so => return leftovers(service, what),
         Some((ObjectKind::Endpoints, _)) if is_named_so => {}
-        // Of another cluster, or while no lock was seen, nothing tells where Patroni keeps its lock: the Service may be in use as it is.
+        // For another cluster, or without a visible lock, the place of Patroni's lock is unknown: the Service may work
+        // as it is.
         _ => {
             return Some(Check::warn(
                 what,
@@ -83,7 +86,7 @@ fn leftovers(service: &Service, what: String) -> Option<Check> {
         Check::warn(
             what,
             "its Endpoints carry annotations of Patroni, which keeps its lock in ConfigMaps now: they are left over from kubernetes.use_endpoints",
-            "leave the Service and its selector as they are: nothing is wrong with them. The annotations harm nobody",
+            "leave the Service and its selector as they are: they work, and the annotations do no harm",
         )
     })
 }

@@ -1,4 +1,4 @@
-//! What a pgnorth that starts while the Kubernetes API is down would find.
+//! Checks that a pgnorth that starts during an outage of the Kubernetes API finds members.
 
 use url::{Host, Url};
 
@@ -6,7 +6,7 @@ use crate::config::Finding;
 use crate::doctor::check::Check;
 use crate::doctor::facts::{Api, Facts, Rest};
 
-/// Asked for with failsafe mode alone: without it such an outage leaves no primary that could be found.
+/// Checks `--patroni` if Patroni's failsafe mode is on; without it, such an outage leaves no primary.
 pub(super) fn start(facts: &Facts, finding: &Finding) -> Option<Check> {
     let api = facts.api.as_ref()?.as_ref().ok()?;
     let failsafe = matches!(&api.config, Ok(Some(config)) if config.failsafe);
@@ -19,7 +19,7 @@ pub(super) fn start(facts: &Facts, finding: &Finding) -> Option<Check> {
     })
 }
 
-/// Names outlive the pods, addresses do not.
+/// Suggests a value. It prefers names, because a pod's address changes with the pod.
 fn value(api: &Api, facts: &Facts) -> String {
     let urls: Vec<_> = facts.members.iter().filter_map(|member| url(&member.rest)).collect();
     let is_name = |url: &Url| matches!(url.host(), Some(Host::Domain(_)));

@@ -1,12 +1,12 @@
-//! The rights that are used, their purpose, and the effect of each that is missing, as measured by removing each:
-//! docs/operating/kubernetes.md, "Rights".
+//! The rights that pgnorth uses, and the effect of each missing one, measured by removing it
+//! (docs/operating/kubernetes.md).
 
 use crate::config::Doctor;
 use crate::doctor::check::Check;
 use crate::doctor::facts::{Api, Right};
 use crate::leader::observation::ObjectKind;
 
-/// As in deploy/base/rbac.yaml.
+/// The rights of deploy/base/rbac.yaml.
 const PROXY: [Right; 9] = [
     core("get", "endpoints"),
     core("list", "endpoints"),
@@ -19,7 +19,7 @@ const PROXY: [Right; 9] = [
     right("create", "events.k8s.io", "events"),
 ];
 
-/// What more deploy/publish/rbac.yaml has.
+/// The additional rights of deploy/publish/rbac.yaml.
 const PUBLISH: [Right; 4] = [
     core("get", "services"),
     right("get", "discovery.k8s.io", "endpointslices"),
@@ -33,9 +33,9 @@ const WITH_LEASE: [Right; 3] = [
     right("update", "coordination.k8s.io", "leases"),
 ];
 
-/// What a missing right means.
+/// The effect of a missing right.
 enum Impact {
-    /// All goes on, and why.
+    /// No effect that matters; the text says why.
     None(&'static str),
     Degraded(&'static str),
     Broken(&'static str),
@@ -49,7 +49,7 @@ const fn right(verb: &'static str, group: &'static str, resource: &'static str) 
     Right { verb, group, resource }
 }
 
-/// The rights that these settings take.
+/// Returns the rights that these settings need.
 pub(in crate::doctor) fn needed(settings: &Doctor) -> Vec<Right> {
     let mut needed = PROXY.to_vec();
     if settings.service.is_some() {
@@ -64,7 +64,7 @@ pub(in crate::doctor) fn needed(settings: &Doctor) -> Vec<Right> {
     needed
 }
 
-/// One line for each resource that is whole, one for each right that is missing.
+/// Returns one check per resource for the granted rights, and one per missing right.
 pub(super) fn all(api: &Api) -> Vec<Check> {
     let mut resources: Vec<&str> = Vec::new();
     for (right, _) in &api.rights {
@@ -132,18 +132,18 @@ fn impact(right: Right, lock: Option<ObjectKind>) -> Impact {
         ("get" | "list" | "watch", _) if kind.is_some() && lock.is_some() && kind != lock => {
             Impact::None("the lock is kept in the other kind")
         }
-        ("create", "events") => Impact::None("changes of leader are then not told as Kubernetes Events"),
+        ("create", "events") => Impact::None("without it no Kubernetes Events show changes of leader"),
         ("get", "endpoints" | "configmaps") => {
             Impact::Broken("an overdue renewal of the lock counts as a silent API, so a fence may come late")
         }
         ("list", "endpoints" | "configmaps") => Impact::Broken(
-            "the lock cannot be seen; only Patroni's REST API tells who leads, and no switchover is seen coming",
+            "pgnorth cannot see the lock: it learns the leader from Patroni's REST API alone, and sees no announced switchover",
         ),
         ("watch", "endpoints" | "configmaps") => {
-            Impact::Broken("the lock is only listed twice a second, and each refusal counts as a silent API")
+            Impact::Broken("pgnorth lists the lock twice a second instead, and each rejection counts as a silent API")
         }
         ("list", "pods") => Impact::Broken("no member's address is known, so every client is held and then refused"),
-        ("watch", "pods") => Impact::Degraded("pods are listed twice a second instead"),
+        ("watch", "pods") => Impact::Degraded("pgnorth lists pods twice a second instead"),
         _ => Impact::Broken("pgnorth publish cannot keep the Service"),
     }
 }

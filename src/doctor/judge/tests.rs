@@ -187,11 +187,11 @@ const ROWS: [Row; 51] = [
     ("no leader object", |f| { api(f).leaders[0].1 = Ok(LeaderObject::Absent); api(f).scopes = vec!["other".into()] }, Level::Fail, "there is neither endpoints db/demo nor configmap db/demo-leader — --scope must be Patroni's scope; in namespace db there is: other"),
     ("no leader object of any scope", |f| api(f).leaders[0].1 = Ok(LeaderObject::Absent), Level::Fail, "use --patroni instead"),
     ("Endpoints that are not Patroni's", |f| api(f).leaders[0].1 = Ok(LeaderObject::Foreign), Level::Fail, "endpoints db/demo exists, but Patroni's annotations are not on it"),
-    ("a released lock", |f| api(f).leaders[0].1 = Ok(lock(None, 5)), Level::Fail, "nobody holds the lock"),
+    ("a released lock", |f| api(f).leaders[0].1 = Ok(lock(None, 5)), Level::Fail, "no member holds the lock"),
     ("both kinds", |f| api(f).leaders[1].1 = Ok(lock(Some("demo-9"), 4)), Level::Warn, "both kinds have a lock"),
     ("one kind forbidden", |f| api(f).leaders[1].1 = Err("it is forbidden".into()), Level::Warn, "leader object, configmap db/demo-leader — not checked: because it is forbidden"),
     ("an odd ttl", |f| if let Ok(LeaderObject::Lock(_, problem)) = &mut api(f).leaders[0].1 { *problem = Some("annotation `ttl` is odd".into()) }, Level::Warn, "annotation `ttl` is odd"),
-    ("no renewal", |f| api(f).renewal = Ok(Renewal::Missing(Duration::from_secs(13))), Level::Fail, "lock is renewed — not within 13s (Patroni's loop_wait and some seconds) — look at Patroni on demo-0"),
+    ("no renewal", |f| api(f).renewal = Ok(Renewal::Missing(Duration::from_secs(13))), Level::Fail, "lock is renewed — no renewal within 13s (Patroni's loop_wait and some seconds) — check Patroni on demo-0"),
     ("no watch", |f| api(f).renewal = Err("its watch failed".into()), Level::Warn, "lock is renewed — not checked: because its watch failed"),
     ("pause", |f| if let Ok(Some(config)) = &mut api(f).config { config.settings.paused = true }, Level::Warn, "patronictl resume"),
     ("a standby cluster", |f| if let Ok(Some(config)) = &mut api(f).config { config.settings.standby_cluster = true }, Level::Fail, "accepts no writes"),
@@ -213,7 +213,7 @@ const ROWS: [Row; 51] = [
     ("TLS files", |f| f.tls_files = Some("/ca.crt: no such file".into()), Level::Fail, "TLS files — /ca.crt: no such file"),
     ("no token", |f| f.admin_token = Some(Err("/token: it is empty".into())), Level::Warn, "token for operator commands — /token: it is empty; operator commands are rejected"),
     ("no certificate for refusals", |f| f.refusal_certificate = Some(Err("/tls.crt: No such file".into())), Level::Fail, "certificate for refusals — /tls.crt: No such file; the proxy does not start"),
-    ("open files", |f| f.capacity = Capacity { sessions: 400, files: 1024, ports: 28_232 }, Level::Warn, "a hard limit of 1024 open files here has room for 400 sessions, not 10000"),
+    ("open files", |f| f.capacity = Capacity { sessions: 400, files: 1024, ports: 28_232 }, Level::Warn, "a hard limit of 1024 open files here allows 400 sessions, not 10000"),
     ("local ports", |f| f.capacity.ports = 5000, Level::Warn, "5000 local ports for connections to one leader here, fewer than 10000 sessions"),
     ("the leader out of reach", |f| f.members[0].postgres = Err("no answer within 1s".into()), Level::Fail, "demo-0, PostgreSQL — cannot connect to 10.0.0.7:5432: no answer within 1s; this is the leader"),
     ("a replica out of reach", |f| f.members[1].postgres = Err("connection refused".into()), Level::Warn, "demo-1, PostgreSQL — cannot connect"),
@@ -229,7 +229,7 @@ const ROWS: [Row; 51] = [
     ("another system", |f| f.members[1].rest = Rest::Answered { url: url("http://u:8008"), report: Report { system: Some("8".into()), ..report(Role::Other, 3) } }, Level::Fail, "system identifier 8 is not the leader's 7"),
     ("a replica that starts", |f| f.members[1].rest = Rest::Answered { url: url("http://u:8008"), report: Report { state: "starting".into(), ..report(Role::Other, 3) } }, Level::Warn, "cannot take over now"),
     ("a silent REST API", |f| f.members[0].rest = silent(None), Level::Fail, "gives no answer: the words of the error; this is the leader"),
-    ("no api_url", |f| f.members[1].rest = Rest::NotAsked("it has told no api_url".into()), Level::Warn, "not checked: because it has told no api_url"),
+    ("no api_url", |f| f.members[1].rest = Rest::NotAsked("it has reported no api_url".into()), Level::Warn, "not checked: because it has reported no api_url"),
 ];
 
 fn failsafe(facts: &mut Facts) {
@@ -280,9 +280,9 @@ fn what_is_wrong_is_said_in_one_line_and_the_others_stay_ok() {
         assert!(told.iter().any(fits), "{name}: {told:#?}");
         let not_checked = |check: &Check| check.found.starts_with("not checked: ");
         for check in told.iter().filter(|check| !fits(check)) {
-            // Impact a lock nothing can be said of its length, and nobody is its holder.
+            // Impact a lock nothing can be said of its length, and no member is its holder.
             assert!(
-                not_checked(check) || check.found.contains("nobody holds the lock"),
+                not_checked(check) || check.found.contains("no member holds the lock"),
                 "{name}: {check}"
             );
         }
@@ -413,7 +413,7 @@ fn what_is_wrong_with_tls_is_named() {
             "refuses",
             "/c must be in date",
         ),
-        ("", TlsTrouble::NoTls, "no TLS is spoken there", "http://"),
+        ("", TlsTrouble::NoTls, "it does not use TLS", "http://"),
         (
             "",
             TlsTrouble::Other("odd".into()),
@@ -492,10 +492,10 @@ fn without_kubernetes_cluster_tells_who_leads() {
     );
     assert_eq!(one_is_down.lines().count(), 1, "{one_is_down}");
     assert!(told(&[("http://b:8008", Err("refused"))]).starts_with("FAIL  http://b:8008/cluster — refused"));
-    assert!(told(&[("http://a:8008", Ok(seed(None)))]).contains("nobody leads"));
+    assert!(told(&[("http://a:8008", Ok(seed(None)))]).contains("no member leads"));
     let split = told(&[
         ("http://a:8008", Ok(seed(Some("demo-0")))),
         ("http://b:8008", Ok(seed(Some("demo-1")))),
     ]);
-    assert!(split.contains("members disagree about who leads"), "{split}");
+    assert!(split.contains("members disagree about the leader"), "{split}");
 }

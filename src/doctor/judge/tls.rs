@@ -1,9 +1,9 @@
-//! What is wrong with TLS, in words that lead to the file to change.
+//! Explains a TLS failure, with the file to change.
 
 use crate::config::PatroniTls;
 use crate::discovery::patroni::TlsTrouble;
 
-/// What was found, and the fix.
+/// Returns the finding and the fix.
 pub(super) fn explain(trouble: &TlsTrouble, files: &PatroniTls) -> (String, String) {
     let ca = match &files.ca {
         Some(file) => format!("--patroni-ca {}", file.display()),
@@ -37,7 +37,7 @@ pub(super) fn explain(trouble: &TlsTrouble, files: &PatroniTls) -> (String, Stri
             },
         ),
         TlsTrouble::NoTls => (
-            "no TLS is spoken there, though its URL begins with https".to_owned(),
+            "it does not use TLS, though its URL begins with https".to_owned(),
             "set restapi.certfile on this member, or write http:// in --patroni".to_owned(),
         ),
         TlsTrouble::Other(why) => (

@@ -1,0 +1,64 @@
+//! The errors of reading and writing a Service's objects, and the deadline of each request.
+
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::time::timeout;
+
+use crate::kubernetes::why;
+
+/// Deadline of one request.
+const DEADLINE: Duration = Duration::from_secs(1);
+
+/// The reasons why a publisher must not write a Service. Only the Service's owner can remove them.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum InvalidService {
+    /// A selector makes Kubernetes write the endpoints.
+    #[error(
+        "service {0} has a selector, so Kubernetes writes its endpoints: name a Service without one, or remove the selector: kubectl patch service {1} --type=json -p '[{{\"op\":\"remove\",\"path\":\"/spec/selector\"}}]'"
+    )]
+    Selector(String, String),
+    /// An ExternalName is a name in DNS and has no endpoints.
+    #[error(
+        "service {0} is of type ExternalName, which has no endpoints: name one of type ClusterIP without a selector"
+    )]
+    ExternalName(String),
+    /// Several ports: pgnorth knows a target for PostgreSQL's only.
+    #[error("service {0} has {1} ports, but pgnorth knows only the leader's PostgreSQL port: keep one port")]
+    Ports(String, usize),
+    /// Patroni writes the same object.
+    #[error(
+        "service {0}: the Endpoints of this name are Patroni's own ({1}): choose another name for the Service, such as {2}-primary"
+    )]
+    Patronis(String, String, String),
+    /// Kubernetes mirrors other Endpoints into a slice of its own.
+    #[error(
+        "endpoints {0} has addresses that pgnorth did not write, and Kubernetes sends clients there as well: delete it (kubectl delete endpoints {1}), or let pgnorth write it with --endpoints (PGNORTH_ENDPOINTS=true)"
+    )]
+    Foreign(String, String),
+    /// An old API without EndpointSlices, and Endpoints are not enabled.
+    #[error("this Kubernetes API has no EndpointSlices (discovery.k8s.io): use --endpoints (PGNORTH_ENDPOINTS=true)")]
+    NoSlices,
+}
+
+/// The reasons why an object cannot be read or written now.
+#[derive(Debug, Error)]
+pub(super) enum PublishError {
+    #[error(transparent)]
+    InvalidService(#[from] InvalidService),
+    /// Another client has written the object since it was read.
+    #[error("{0} was changed by another client")]
+    Conflict(String),
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Awaits one request, within the deadline.
+pub(super) async fn request<T>(what: &str, request: impl Future<Output = kube::Result<T>>) -> Result<T, PublishError> {
+    match timeout(DEADLINE, request).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(kube::Error::Api(status))) if status.code == 409 => Err(PublishError::Conflict(what.to_owned())),
+        Ok(Err(error)) => Err(PublishError::Failed(format!("{what}: {}", why(&error)))),
+        Err(_) => Err(PublishError::Failed(format!("{what}: no answer within 1 s"))),
+    }
+}

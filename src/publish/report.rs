@@ -1,0 +1,100 @@
+//! Logs and counts the rounds of a publisher, each problem once.
+
+use std::time::Duration;
+
+use tracing::{debug, info, warn};
+
+use super::destination::Destination;
+use super::errors::PublishError;
+use super::objects::Desired;
+use super::{Publisher, RETRY, State};
+use crate::metrics::PublishResult;
+use crate::slot::Snapshot;
+
+impl Publisher {
+    /// Logs and counts a round without errors.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one call site, and each is a field of the log line"
+    )]
+    pub(super) fn log_written(
+        &self,
+        destination: &Destination,
+        snapshot: &Snapshot,
+        desired: &Desired,
+        before: &[String],
+        changed: bool,
+        should_log: bool,
+        state: &mut State,
+    ) {
+        let service = destination.title();
+        if state.last_problem.take().is_some() {
+            info!(%service, "the Service is up to date again");
+        }
+        (state.failures, state.backoff) = (0, None);
+        if !changed {
+            if should_log {
+                self.metrics.count_publish(PublishResult::Unchanged);
+                debug!(%service, endpoints = ?before, "the Service is already up to date");
+            }
+            return;
+        }
+        let took = snapshot.at.elapsed();
+        self.metrics.count_publish(PublishResult::Written);
+        if !should_log {
+            match &desired.leader {
+                Some(primary) if primary.addresses.iter().all(|ip| before.contains(&ip.to_string())) => {}
+                _ => {
+                    warn!(%service, endpoints_before = ?before, endpoints = ?destination.endpoints(), "something else had changed the Service's endpoints; they are restored")
+                }
+            }
+            return;
+        }
+        self.metrics.publish_seconds.record(took);
+        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let reason = &snapshot.reason;
+        match &desired.leader {
+            Some(primary) => {
+                info!(%service, leader = %primary.member, endpoints = ?destination.endpoints(), took_ms, %reason, "the Service points to the primary")
+            }
+            None => {
+                info!(%service, endpoints_before = ?before, took_ms, %reason, "the Service has no endpoints: new connections are refused")
+            }
+        }
+    }
+
+    /// Handles a failed round, and returns the pause. A conflict is not a fault: the next round reads the objects
+    /// again.
+    pub(super) fn on_error(&self, destination: &mut Destination, state: &mut State, error: &PublishError) -> Duration {
+        let service = destination.title();
+        let pause = state.backoff.get_or_insert(RETRY).pause();
+        state.failures += 1;
+        destination.seen = None;
+        if let PublishError::Conflict(_) = error {
+            self.metrics.count_publish(PublishResult::Conflict);
+            debug!(%service, "{error}; reading it again");
+            return pause;
+        }
+        self.metrics.count_publish(PublishResult::Failed);
+        self.metrics.set_publish_behind(true);
+        let why = error.to_string();
+        let leader = self.slot.snapshot().state.open_to().map(ToString::to_string);
+        if state.last_problem.as_ref() != Some(&why) {
+            let leader = leader.as_deref().unwrap_or("none");
+            warn!(%service, %leader, "cannot update the Service, which may point to a former primary: {why}");
+            state.last_problem = Some(why);
+        } else {
+            debug!(%service, failures = state.failures, "still cannot update the Service: {why}");
+        }
+        pause
+    }
+
+    /// Logs and counts an object that is left to another publisher.
+    pub(super) fn on_dispute(&self, destination: &Destination, state: &mut State, why: String) {
+        self.metrics.count_publish(PublishResult::Yielded);
+        if state.last_problem.as_ref() != Some(&why) {
+            warn!(service = %destination.title(), "not updated: another publisher contradicts this one: {why}");
+            state.last_problem = Some(why);
+        }
+    }
+}

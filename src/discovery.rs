@@ -89,12 +89,7 @@ impl Discovery {
     pub async fn run(mut self) {
         let mut view = View::of(self.scope.clone(), self.citus_group);
         let mut told = Told {
-            decision: Decision {
-                state: RoutingState::Hold(None),
-                reason: Reason::Starting,
-                held: None,
-                recheck_at: None,
-            },
+            decision: Decision::starting(),
             held_since: Some(Instant::now()),
             leaderless_since: Some(Instant::now()),
             last_leader: None,
@@ -156,7 +151,7 @@ impl Discovery {
     fn record_signs(&self, view: &View, decision: &Decision, told: &Told, now: Instant) {
         let Some(last) = &told.last_leader else { return };
         match decision.primary() {
-            Some(leader) if leader == last && !decision.reason.is_a_sign() => {
+            Some(leader) if leader == last && !decision.reason.is_sign_of_failover() => {
                 self.recorder.all_is_well();
                 return;
             }
@@ -296,7 +291,7 @@ impl Discovery {
                     self.events.send(EventKind::Fenced, note);
                 }
                 match (&decision.reason, from) {
-                    (Reason::SplitBrain(_), _) => warn!(%reason, "fencing: every session ends, new clients wait"),
+                    (Reason::SplitBrain { .. }, _) => warn!(%reason, "fencing: every session ends, new clients wait"),
                     (_, Some(from)) => warn!(from = %from, %reason, "fencing: every session ends, new clients wait"),
                     (_, None) => info!(%reason, "holding new clients"),
                 }
@@ -422,11 +417,10 @@ mod tests {
         let route = |reason| Decision {
             state: RoutingState::Route(leader.clone()),
             reason,
-            held: None,
-            recheck_at: None,
+            ..Decision::starting()
         };
         let mut told = Told {
-            decision: route(Reason::LockAndReport("a".into())),
+            decision: route(Reason::LockAndReport { member: "a".into() }),
             held_since: None,
             leaderless_since: None,
             last_leader: Some(leader.clone()),
@@ -435,8 +429,11 @@ mod tests {
         };
 
         for _ in 0..500 {
-            let silent = Reason::LockAlone("a".into(), "no answer within 1 s".into());
-            for reason in [silent, Reason::LockAndReport("a".into())] {
+            let silent = Reason::LockAlone {
+                member: "a".into(),
+                cause: "no answer within 1 s".into(),
+            };
+            for reason in [silent, Reason::LockAndReport { member: "a".into() }] {
                 discovery.follow(route(reason), &mut told, Instant::now());
             }
         }

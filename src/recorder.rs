@@ -1,6 +1,8 @@
-//! The flight recorder: what each change of leader looked like, from its first sign to the first session on the new leader.
+//! The flight recorder: what each change of leader looked like, from its first sign to the first session on the new
+//! leader.
 //!
-//! Discovery and the proxy tell it what happens; it keeps the last changes, counts their phases and logs them. It decides nothing.
+//! Discovery and the proxy tell it what happens; it keeps the last changes, counts their phases and logs them. It
+//! decides nothing.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,7 +35,8 @@ pub struct Failover {
     pub lock_moved_after_seconds: Option<f64>,
     /// From the first sign until the new leader was verified to accept writes, and got the waiting clients.
     pub writable_after_seconds: f64,
-    /// From the verification to the first session of a client that waited for it; none until there is one, or where nobody waited.
+    /// From the verification to the first session of a client that waited for it; none until there is one, or where
+    /// nobody waited.
     pub first_session_after_seconds: Option<f64>,
     /// Sessions to the former leader that pgnorth ended.
     pub sessions_cut: u64,
@@ -122,8 +125,9 @@ impl Recorder {
         })
     }
 
-    /// Something is amiss with the leader; `holding` tells whether clients are held for it. The first sign since all was well begins a record. Signs that
-    /// held nobody for `patience` are a trouble of their own: what holds clients after that begins anew.
+    /// Something is amiss with the leader; `holding` tells whether clients are held for it. The first sign since all
+    /// was well begins a record. Signs that held nobody for `patience` are a trouble of their own: what holds clients
+    /// after that begins anew.
     pub fn sign(&self, now: Instant, what: &str, holding: bool, patience: Duration) {
         let mut book = self.lock();
         let another_trouble =
@@ -184,8 +188,8 @@ impl Recorder {
         }
     }
 
-    /// Another leader was verified, and gets the waiting clients if they may go `through`: the record is complete but for its first session. Else an operator holds them, and
-    /// what they wait from now on is not this change's.
+    /// Another leader was verified, and gets the waiting clients if they may go `through`: the record is complete but
+    /// for its first session. Else an operator holds them, and what they wait from now on is not this change's.
     pub fn writable(&self, now: Instant, from: &Leader, to: &Leader, through: bool) {
         let mut book = self.lock();
         let Some(open) = book.open.take() else { return };
@@ -230,7 +234,8 @@ impl Recorder {
         let Some(last) = last.map(Arc::make_mut) else {
             return;
         };
-        // A client that came later than the new leader was not held by this change: the queue is through, and later sessions pass by.
+        // A client that came later than the new leader was not held by this change: the queue is through, and later
+        // sessions pass by.
         if waited <= since_writable {
             book.writable_at = None;
             self.attentive.store(book.open.is_some(), Ordering::Relaxed);

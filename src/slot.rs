@@ -1,7 +1,7 @@
 //! The one address: an atomically swapped slot that holds the current [`Snapshot`].
 //!
-//! A snapshot carries its own end signals, so reading who leads, waiting for a leader and noticing a leader's end are one thing, and no registry of
-//! sessions is needed. Who leads is decided elsewhere; this file only publishes it.
+//! A snapshot carries its own end signals, so reading who leads, waiting for a leader and noticing a leader's end are
+//! one thing, and no registry of sessions is needed. Who leads is decided elsewhere; this file only publishes it.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
@@ -95,8 +95,8 @@ impl LeaderSlot {
         self.snapshot.load_full()
     }
 
-    /// Makes `state` the current one. Afterwards new clients see it, and waiting clients are woken. Where the leader is another one, the sessions to the old are
-    /// still to be ended, through what is returned.
+    /// Makes `state` the current one. Afterwards new clients see it, and waiting clients are woken. Where the leader is
+    /// another one, the sessions to the old are still to be ended, through what is returned.
     ///
     /// Only discovery calls this; two callers at once would lose one decision.
     #[must_use = "sessions to the former leader live until they are told to end"]
@@ -126,8 +126,8 @@ impl LeaderSlot {
         (!keeps && old.state.leader().is_some()).then(|| old.epoch.cut())
     }
 
-    /// Begins another epoch of the same leader, under the same decision: what is returned ends the sessions there were, and newcomers are none of them. `None`
-    /// where nobody leads, and so nobody has a session.
+    /// Begins another epoch of the same leader, under the same decision: what is returned ends the sessions there were,
+    /// and newcomers are none of them. `None` where nobody leads, and so nobody has a session.
     ///
     /// Like [`succeed`](Self::succeed), for discovery alone.
     #[must_use = "the sessions live until they are told to end"]
@@ -183,8 +183,8 @@ impl LeaderSlot {
         self.bell.subscribe()
     }
 
-    /// Completes when the slot no longer holds the present snapshot. Meanwhile it holds on to none: who keeps a snapshot keeps its epoch from ending for those who
-    /// wait for the last of its sessions. Cancel-safe.
+    /// Completes when the slot no longer holds the present snapshot. Meanwhile it holds on to none: who keeps a
+    /// snapshot keeps its epoch from ending for those who wait for the last of its sessions. Cancel-safe.
     pub fn changed(&self) -> WaitForCancellationFutureOwned {
         self.snapshot().replaced()
     }

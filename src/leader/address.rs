@@ -54,7 +54,8 @@ pub enum BadBaseUrl {
 }
 
 impl Address {
-    /// From a host as it stands in a URL or in `/cluster`: an IPv4 address, an IPv6 address with or without brackets, or a name.
+    /// From a host as it stands in a URL or in `/cluster`: an IPv4 address, an IPv6 address with or without brackets,
+    /// or a name.
     pub fn new(host: &str, port: u16) -> Result<Self, BadAddress> {
         let bare = host
             .strip_prefix('[')

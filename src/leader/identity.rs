@@ -1,4 +1,5 @@
-//! Tells clusters apart: by Patroni's scope and PostgreSQL's system identifier. Which of them is followed is known to `view::followed`.
+//! Tells clusters apart: by Patroni's scope and PostgreSQL's system identifier. Which of them is followed is known to
+//! `view::followed`.
 
 use std::fmt;
 

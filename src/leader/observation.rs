@@ -1,4 +1,5 @@
-//! What the sources say, parsed: values only. Parsing stands beside each source in `discovery`; what follows from the claims is decided in `decide`.
+//! What the sources say, parsed: values only. Parsing stands beside each source in `discovery`; what follows from the
+//! claims is decided in `decide`.
 
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
@@ -18,7 +19,8 @@ pub struct Observation {
 /// What a source says.
 #[derive(Clone, Debug)]
 pub enum Claim {
-    /// The leader object as it stands; `None` when there is no such object. The API answered, so this also ends its silence.
+    /// The leader object as it stands; `None` when there is no such object. The API answered, so this also ends its
+    /// silence.
     Lock(ObjectKind, Option<Lock>),
     /// The API is asked for the leader object of this kind from now on.
     Asked(ObjectKind),
@@ -40,7 +42,8 @@ pub enum Claim {
     Cluster(Cluster),
     /// Which cluster answers at a base URL of `--patroni`, if any does.
     Seed(BaseUrl, Option<Identity>),
-    /// The members that failsafe mode knows, while no `/cluster` answers: where their PostgreSQL listens is not told there, and taken from their REST API's host.
+    /// The members that failsafe mode knows, while no `/cluster` answers: where their PostgreSQL listens is not told
+    /// there, and taken from their REST API's host.
     Failsafe(Vec<ClusterMember>),
     /// No member answered `GET /cluster`, and why not.
     ClusterSilent(String),
@@ -84,7 +87,8 @@ pub struct Lock {
     pub holder: Option<MemberName>,
     /// The lock's ttl.
     pub ttl: Duration,
-    /// `acquireTime`, `renewTime` and `transitions` as they stand: only compared, as Patroni does (kubernetes.py:904-923), and never with a clock of ours.
+    /// `acquireTime`, `renewTime` and `transitions` as they stand: only compared, as Patroni does
+    /// (kubernetes.py:904-923), and never with a clock of ours.
     pub renewal: [Option<String>; 3],
     /// `renewTime` by its holder's clock, where it can be read: compared with other times of that clock alone.
     pub written: Option<SystemTime>,
@@ -112,7 +116,8 @@ pub struct ClusterSettings {
     pub paused: bool,
     /// The cluster's leader is a standby of another cluster: not a primary.
     pub standby_cluster: bool,
-    /// How long standbys may put the race for the lock off while the former leader's WAL goes on (`primary_race_backoff`); zero for not at all.
+    /// How long standbys may put the race for the lock off while the former leader's WAL goes on
+    /// (`primary_race_backoff`); zero for not at all.
     pub race_backoff: Duration,
     /// The annotation `initialize`: the system identifier of the cluster.
     pub system: Option<String>,

@@ -1,125 +1,137 @@
-//! Why a decision was reached: a closed set, each member of which is a sentence for people.
+//! The reasons for decisions: a closed set. Each prints as a sentence for people.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::leader::MemberName;
+use crate::leader::identity::Identity;
+use crate::leader::view::Place;
 
-/// Why: a closed set, each of which prints as a sentence for people. It holds nothing that changes while the facts stay the same.
+/// The reason for a decision. It holds nothing that changes while the facts stay the same.
+#[allow(missing_docs, reason = "the variants say what their fields are")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// Nothing has been heard yet.
+    /// No source has answered yet.
     Starting,
-    /// The leader object has not been read yet, of one kind at least.
+    /// At least one kind of leader object has not been read yet.
     LockUnread,
-    /// The lock names it, and its REST API says that it is writable.
-    LockAndReport(MemberName),
-    /// The lock names it and was renewed in time; its REST API is silent.
-    LockAlone(MemberName, String),
-    /// The lock names it, its REST API is silent, and its pod's status says that it is writable.
-    LockAndPodStatus(MemberName, String),
-    /// The lock moved to it; its REST API has not said yet that it is writable.
-    Unverified(MemberName, String),
-    /// The lock names it, and its REST API says that it is not writable.
-    NotWritable(MemberName, String),
-    /// The lock names a member whose address is not known.
-    NoAddress(MemberName, String),
-    /// A switchover away from it is about to begin.
-    SwitchoverAnnounced(MemberName, Option<MemberName>),
+    /// The member holds the lock, and its REST API says that it is a running primary.
+    LockAndReport { member: MemberName },
+    /// The member holds a fresh lock; its REST API does not answer, for this cause.
+    LockAlone { member: MemberName, cause: String },
+    /// The member holds the lock, and its pod's status says that it is a running primary; its REST API does not answer.
+    LockAndPodStatus { member: MemberName, cause: String },
+    /// The lock moved to the member, which has not said since that it is a running primary.
+    Unverified { member: MemberName, cause: String },
+    /// The member leads and does not accept writes, for this cause.
+    NotWritable { member: MemberName, cause: String },
+    /// The member leads, and its address is not known, for this cause.
+    NoAddress { member: MemberName, cause: String },
+    /// A switchover between these members is about to begin; `to` is `None` if no candidate is named.
+    SwitchoverAnnounced { from: MemberName, to: Option<MemberName> },
     /// The lock has no holder.
     Released,
-    /// The lock has no holder, but Patroni is paused and this member says that it is primary.
-    ReleasedInPause(MemberName),
-    /// The lock is about to run out.
-    LockExpiring(MemberName),
-    /// The lock was not renewed for its ttl.
-    LockExpired(MemberName, Duration),
-    /// The lock was not renewed for its ttl, but the race for it may be put off for a while.
-    RaceBackoff(MemberName, Duration),
-    /// The lock was not renewed, but Patroni is paused.
-    ExpiredInPause(MemberName),
-    /// The lock was not renewed, but the members vouch for the leader.
-    Failsafe(MemberName),
-    /// The cluster follows another one.
-    StandbyCluster(MemberName),
-    /// There is no lock to go by; this member alone says that it is primary.
-    OnlyPrimary(MemberName, NoLock),
-    /// There is no lock to go by; several say that they are primary, and this one is ahead.
-    NewestPrimary(MemberName, NoLock),
-    /// There is no lock to go by; several say that they are primary and none is ahead: a split brain.
-    SplitBrain(Vec<MemberName>),
-    /// There is no lock to go by, and no member answers; the leader is kept until the lock expires.
-    KeptInSilence(MemberName, NoLock),
-    /// There is no lock to go by, and the leader is silent, but a majority of the members says that it holds the lock.
-    NamedByMembers(MemberName, NoLock),
-    /// There is no lock to go by, and no member answers, but Patroni is paused.
-    SilentInPause(MemberName, NoLock),
-    /// There is no lock to go by, and no member said anything for a whole ttl.
-    SilentTooLong(NoLock),
-    /// There is no lock to go by; members answer, and none is primary.
-    NoPrimary(NoLock),
-    /// No member is known, or none has ever answered.
-    NobodyAnswers(NoLock, String),
-    /// At this member's address, or at this URL, another cluster answers; then the one that is followed.
-    AnotherCluster(String, String, String),
-    /// Several clusters answer, and nothing tells which one to follow.
-    SeveralClusters(Vec<String>, NoLock),
-    /// The scope is that of a Citus cluster with these groups, and the group is not named.
-    CitusGroups(Vec<u32>),
+    /// The lock has no holder, Patroni is paused, and the member says that it is a running primary.
+    ReleasedInPause { member: MemberName },
+    /// The lock is about to expire.
+    LockExpiring { member: MemberName },
+    /// The lock has expired.
+    LockExpired { member: MemberName, ttl: Duration },
+    /// The lock has expired, and the race for it may be put off for as long as `backoff`.
+    RaceBackoff { member: MemberName, backoff: Duration },
+    /// The lock has expired, and Patroni is paused.
+    ExpiredInPause { member: MemberName },
+    /// The lock has expired, and the member leads in failsafe mode.
+    Failsafe { member: MemberName },
+    /// The member leads a standby cluster.
+    StandbyCluster { member: MemberName },
+    /// Without a lock: the member alone says that it is a running primary.
+    OnlyPrimary { member: MemberName, no_lock: NoLock },
+    /// Without a lock: several members say that they are primary, and this one is the foremost.
+    NewestPrimary { member: MemberName, no_lock: NoLock },
+    /// Without a lock: several members say that they are primary, and none is the foremost.
+    SplitBrain { members: Vec<MemberName> },
+    /// Without a lock: the leader does not answer, and is kept until its ttl is over.
+    KeptInSilence { member: MemberName, no_lock: NoLock },
+    /// Without a lock: the leader does not answer, and a majority of the members names it.
+    NamedByMembers { member: MemberName, no_lock: NoLock },
+    /// Without a lock: the leader does not answer, and Patroni is paused.
+    SilentInPause { member: MemberName, no_lock: NoLock },
+    /// Without a lock: for a whole ttl no member said that it is a running primary.
+    SilentTooLong { no_lock: NoLock },
+    /// Without a lock: members answer, and none is a running primary.
+    NoPrimary { no_lock: NoLock },
+    /// Without a lock: no member is known, or none has ever answered.
+    NobodyAnswers { no_lock: NoLock, cause: String },
+    /// Another cluster than the followed one answers at this place.
+    AnotherCluster {
+        place: Place,
+        theirs: Identity,
+        ours: Identity,
+    },
+    /// These clusters answer, and nothing says which one to follow.
+    SeveralClusters { clusters: Vec<Identity>, no_lock: NoLock },
+    /// The scope is that of a Citus cluster with these groups, and the settings name none of them.
+    CitusGroups { groups: Vec<u32> },
 }
 
-/// Why there is no lock to go by.
+/// Why the members' answers decide instead of the lock.
+#[allow(missing_docs, reason = "the variants say what their fields are")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoLock {
     /// pgnorth runs without Kubernetes.
     RestOnly,
-    /// The Kubernetes API does not answer, and why.
-    ApiSilent(String),
+    /// The Kubernetes API does not answer, for this cause.
+    ApiUnreachable { cause: String },
     /// There is no leader object.
     NoObject,
 }
 
 impl Reason {
-    /// Its kind, as a metric's label.
+    /// Returns the reason's kind, as a metric's label.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Starting => "starting",
             Self::LockUnread => "lock_unread",
-            Self::LockAndReport(..) => "lock_and_report",
-            Self::LockAlone(..) => "lock_alone",
-            Self::LockAndPodStatus(..) => "lock_and_pod_status",
-            Self::Unverified(..) => "unverified",
-            Self::NotWritable(..) => "not_writable",
-            Self::NoAddress(..) => "no_address",
-            Self::SwitchoverAnnounced(..) => "switchover_announced",
+            Self::LockAndReport { .. } => "lock_and_report",
+            Self::LockAlone { .. } => "lock_alone",
+            Self::LockAndPodStatus { .. } => "lock_and_pod_status",
+            Self::Unverified { .. } => "unverified",
+            Self::NotWritable { .. } => "not_writable",
+            Self::NoAddress { .. } => "no_address",
+            Self::SwitchoverAnnounced { .. } => "switchover_announced",
             Self::Released => "released",
-            Self::ReleasedInPause(..) => "released_in_pause",
-            Self::LockExpiring(..) => "lock_expiring",
-            Self::LockExpired(..) => "lock_expired",
-            Self::RaceBackoff(..) => "race_backoff",
-            Self::ExpiredInPause(..) => "expired_in_pause",
-            Self::Failsafe(..) => "failsafe",
-            Self::StandbyCluster(..) => "standby_cluster",
-            Self::OnlyPrimary(..) => "only_primary",
-            Self::NewestPrimary(..) => "newest_primary",
-            Self::SplitBrain(..) => "split_brain",
-            Self::KeptInSilence(..) => "kept_in_silence",
-            Self::NamedByMembers(..) => "named_by_members",
-            Self::SilentInPause(..) => "silent_in_pause",
-            Self::SilentTooLong(..) => "silent_too_long",
-            Self::NoPrimary(..) => "no_primary",
-            Self::NobodyAnswers(..) => "nobody_answers",
-            Self::AnotherCluster(..) => "another_cluster",
-            Self::SeveralClusters(..) => "several_clusters",
-            Self::CitusGroups(..) => "citus_groups",
+            Self::ReleasedInPause { .. } => "released_in_pause",
+            Self::LockExpiring { .. } => "lock_expiring",
+            Self::LockExpired { .. } => "lock_expired",
+            Self::RaceBackoff { .. } => "race_backoff",
+            Self::ExpiredInPause { .. } => "expired_in_pause",
+            Self::Failsafe { .. } => "failsafe",
+            Self::StandbyCluster { .. } => "standby_cluster",
+            Self::OnlyPrimary { .. } => "only_primary",
+            Self::NewestPrimary { .. } => "newest_primary",
+            Self::SplitBrain { .. } => "split_brain",
+            Self::KeptInSilence { .. } => "kept_in_silence",
+            Self::NamedByMembers { .. } => "named_by_members",
+            Self::SilentInPause { .. } => "silent_in_pause",
+            Self::SilentTooLong { .. } => "silent_too_long",
+            Self::NoPrimary { .. } => "no_primary",
+            Self::NobodyAnswers { .. } => "nobody_answers",
+            Self::AnotherCluster { .. } => "another_cluster",
+            Self::SeveralClusters { .. } => "several_clusters",
+            Self::CitusGroups { .. } => "citus_groups",
         }
     }
 
-    /// Whether it speaks of trouble with the leader although clients are still sent to it: what is often the first sign of a failover.
-    pub fn is_a_sign(&self) -> bool {
+    /// Returns whether the reason names a fault of the leader although clients are still sent to it: often the first
+    /// sign of a failover.
+    pub fn is_sign_of_failover(&self) -> bool {
         matches!(
             self,
-            Self::LockAlone(..) | Self::KeptInSilence(..) | Self::NamedByMembers(..) | Self::SilentInPause(..)
+            Self::LockAlone { .. }
+                | Self::KeptInSilence { .. }
+                | Self::NamedByMembers { .. }
+                | Self::SilentInPause { .. }
         )
     }
 }
@@ -127,12 +139,12 @@ impl Reason {
 impl fmt::Display for NoLock {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::RestOnly => out.write_str("going by Patroni's REST API"),
-            Self::ApiSilent(why) => write!(
+            Self::RestOnly => out.write_str("decided by Patroni's REST API"),
+            Self::ApiUnreachable { cause } => write!(
                 out,
-                "going by Patroni's REST API alone, since the Kubernetes API does not answer: {why}"
+                "decided by Patroni's REST API alone, because the Kubernetes API does not answer: {cause}"
             ),
-            Self::NoObject => out.write_str("going by Patroni's REST API alone, since there is no leader object"),
+            Self::NoObject => out.write_str("decided by Patroni's REST API alone, because there is no leader object"),
         }
     }
 }
@@ -144,105 +156,121 @@ impl fmt::Display for Reason {
             Self::LockUnread => {
                 out.write_str("the Kubernetes API has not yet said whether there is a leader object of each kind")
             }
-            Self::LockAndReport(member) => write!(
+            Self::LockAndReport { member } => write!(
                 out,
                 "{member} holds the leader lock and says that it is a running primary"
             ),
-            Self::LockAlone(member, why) => write!(
+            Self::LockAlone { member, cause } => write!(
                 out,
-                "{member} holds the leader lock, which has not run out; its REST API does not answer: {why}"
+                "{member} holds the leader lock, which has not expired; its REST API does not answer: {cause}"
             ),
-            Self::LockAndPodStatus(member, why) => write!(
+            Self::LockAndPodStatus { member, cause } => write!(
                 out,
-                "{member} holds the leader lock and its pod's status says running primary; its REST API does not answer: {why}"
+                "{member} holds the leader lock and its pod's status says running primary; its REST API does not \
+                 answer: {cause}"
             ),
-            Self::Unverified(member, why) => write!(
+            Self::Unverified { member, cause } => write!(
                 out,
-                "{member} holds the leader lock, but has not said yet that it is a running primary: {why}"
+                "{member} holds the leader lock, but has not said yet that it is a running primary: {cause}"
             ),
-            Self::NotWritable(member, what) => write!(out, "{member} leads but does not accept writes: {what}"),
-            Self::NoAddress(member, why) => write!(out, "{member} leads, but its address is not known: {why}"),
-            Self::SwitchoverAnnounced(member, Some(candidate)) => {
-                write!(out, "a switchover from {member} to {candidate} was announced")
+            Self::NotWritable { member, cause } => {
+                write!(out, "{member} leads but does not accept writes: {cause}")
             }
-            Self::SwitchoverAnnounced(member, None) => write!(out, "a switchover away from {member} was announced"),
-            Self::Released => out.write_str("the leader lock was released and nobody has taken it yet"),
-            Self::ReleasedInPause(member) => write!(
+            Self::NoAddress { member, cause } => {
+                write!(out, "{member} leads, but its address is not known: {cause}")
+            }
+            Self::SwitchoverAnnounced { from, to: Some(to) } => {
+                write!(out, "a switchover from {from} to {to} was announced")
+            }
+            Self::SwitchoverAnnounced { from, to: None } => write!(out, "a switchover away from {from} was announced"),
+            Self::Released => out.write_str("the leader lock was released and no member has taken it yet"),
+            Self::ReleasedInPause { member } => write!(
                 out,
-                "nobody holds the leader lock, but Patroni is paused and {member} says that it is a running primary"
+                "no member holds the leader lock, but Patroni is paused and {member} says that it is a running primary"
             ),
-            Self::LockExpiring(member) => write!(
+            Self::LockExpiring { member } => write!(
                 out,
-                "{member} has not renewed the leader lock, which is about to run out"
+                "{member} has not renewed the leader lock, which is about to expire"
             ),
-            Self::LockExpired(member, ttl) => write!(
+            Self::LockExpired { member, ttl } => write!(
                 out,
                 "{member} has not renewed the leader lock for {} s (its ttl): another member may be promoted by now",
                 ttl.as_secs()
             ),
-            Self::RaceBackoff(member, backoff) => write!(
+            Self::RaceBackoff { member, backoff } => write!(
                 out,
-                "{member} has not been seen to renew the leader lock for its ttl, but while it writes the standbys put the race for the lock off for up to {} s \
-                 (primary_race_backoff): its sessions stay until then, unless another member takes the lock",
+                "{member} has not been seen to renew the leader lock for its ttl, but while it writes, the other \
+                 members put the race for the lock off for up to {} s (primary_race_backoff): its sessions stay until \
+                 then, unless another member takes the lock",
                 backoff.as_secs()
             ),
-            Self::ExpiredInPause(member) => write!(
+            Self::ExpiredInPause { member } => write!(
                 out,
-                "{member} does not renew the leader lock, but Patroni is paused: nobody else is promoted by itself"
+                "{member} does not renew the leader lock, but Patroni is paused and promotes no other member by itself"
             ),
-            Self::Failsafe(member) => write!(
+            Self::Failsafe { member } => write!(
                 out,
-                "{member} cannot renew the leader lock, but runs in failsafe mode: every member vouches for it"
+                "{member} cannot renew the leader lock, but leads in failsafe mode: every member agrees to it"
             ),
-            Self::StandbyCluster(member) => write!(
+            Self::StandbyCluster { member } => write!(
                 out,
-                "{member} leads a standby cluster: it follows a primary elsewhere and accepts no writes"
+                "{member} leads a standby cluster, which follows another cluster's primary and accepts no writes"
             ),
-            Self::OnlyPrimary(member, no_lock) => {
+            Self::OnlyPrimary { member, no_lock } => {
                 write!(out, "{member} alone says that it is a running primary; {no_lock}")
             }
-            Self::NewestPrimary(member, no_lock) => write!(
+            Self::NewestPrimary { member, no_lock } => write!(
                 out,
-                "several members say that they are primary, and {member} holds the lock on the newest timeline; {no_lock}"
+                "several members say that they are primary, and {member} holds the lock or has the newest timeline; \
+                 {no_lock}"
             ),
-            Self::SplitBrain(members) => write!(
+            Self::SplitBrain { members } => write!(
                 out,
-                "SPLIT BRAIN: {} all say that they are primary, on the same timeline; nobody gets a connection until one of them is stopped",
+                "SPLIT BRAIN: {} all say that they are primary, on the same timeline; no client gets a connection \
+                 until one of them is stopped",
                 members.join(" and ")
             ),
-            Self::KeptInSilence(member, no_lock) => {
-                write!(
-                    out,
-                    "{member} does not answer and nobody else is primary: it is kept until its lock expires; {no_lock}"
-                )
-            }
-            Self::NamedByMembers(member, no_lock) => write!(
+            Self::KeptInSilence { member, no_lock } => write!(
+                out,
+                "{member} does not answer and no other member is primary: it is kept until its lock expires; {no_lock}"
+            ),
+            Self::NamedByMembers { member, no_lock } => write!(
                 out,
                 "{member} does not answer, but a majority of the members says that it holds the leader lock; {no_lock}"
             ),
-            Self::SilentInPause(member, no_lock) => write!(
+            Self::SilentInPause { member, no_lock } => write!(
                 out,
-                "{member} does not answer, but Patroni is paused: nobody else is promoted by itself; {no_lock}"
+                "{member} does not answer, but Patroni is paused and promotes no other member by itself; {no_lock}"
             ),
-            Self::SilentTooLong(no_lock) => {
-                write!(out, "no member said for a whole ttl that it is primary; {no_lock}")
+            Self::SilentTooLong { no_lock } => {
+                write!(out, "no member has said for a whole ttl that it is primary; {no_lock}")
             }
-            Self::NoPrimary(no_lock) => write!(out, "no member says that it is a running primary; {no_lock}"),
-            Self::NobodyAnswers(no_lock, why) => write!(out, "{why}; {no_lock}"),
-            Self::AnotherCluster(place, theirs, ours) => write!(
+            Self::NoPrimary { no_lock } => write!(out, "no member says that it is a running primary; {no_lock}"),
+            Self::NobodyAnswers { no_lock, cause } => write!(out, "{cause}; {no_lock}"),
+            Self::AnotherCluster { place, theirs, ours } => write!(
                 out,
-                "ANOTHER CLUSTER answers for {place}: {theirs}; pgnorth follows {ours}, and sends nobody there. If that is wrong, correct --scope and --patroni"
+                "ANOTHER CLUSTER answers for {place}: {theirs}; pgnorth follows {ours} and sends no client there. If \
+                 that is wrong, correct --scope and --patroni"
             ),
-            Self::SeveralClusters(clusters, no_lock) => write!(
-                out,
-                "SEVERAL CLUSTERS answer, and nothing tells which one to follow: {}; name its scope (--scope, without Kubernetes together with --kubernetes=false), or take the others' URLs out of --patroni; {no_lock}",
-                clusters.join(" and ")
-            ),
-            Self::CitusGroups(groups) => write!(
-                out,
-                "the pods belong to a Citus cluster, whose groups each have a primary: name one of the groups that are seen here with --citus-group: {}",
-                groups.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
-            ),
+            Self::SeveralClusters { clusters, no_lock } => {
+                let clusters: Vec<_> = clusters.iter().map(ToString::to_string).collect();
+                write!(
+                    out,
+                    "SEVERAL CLUSTERS answer, and nothing says which one to follow: {}; name its scope (--scope, \
+                     without Kubernetes together with --kubernetes=false), or remove the others' URLs from --patroni; \
+                     {no_lock}",
+                    clusters.join(" and ")
+                )
+            }
+            Self::CitusGroups { groups } => {
+                let groups: Vec<_> = groups.iter().map(u32::to_string).collect();
+                write!(
+                    out,
+                    "the pods belong to a Citus cluster, in which each group has its own primary: choose one of the \
+                     groups found here with --citus-group: {}",
+                    groups.join(", ")
+                )
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The newest observation of each source, with its local time of arrival.
 //!
-//! A source that fails grows old; it never claims that there is no leader. What follows from all this is decided in `decide`.
+//! A source that fails grows old; it never claims that there is no leader. What follows from all this is decided in
+//! `decide`.
 
 mod evidence;
 mod followed;
@@ -79,7 +80,7 @@ pub struct Answers {
     /// The newest answer. It stays while the member is silent.
     pub last: Option<Heard<Report>>,
     /// When it last said that it leads in failsafe mode.
-    pub vouched: Option<Instant>,
+    pub failsafe_seen: Option<Instant>,
     /// The newest request got no answer: since when this is so, and why.
     pub silent: Option<Heard<String>>,
     /// When the newest request came out, one way or the other.
@@ -214,7 +215,7 @@ impl View {
         self.last_words.insert(member.clone(), at);
         let answers = self.answers.entry(member).or_default();
         if report.failsafe_active && report.is_writable() {
-            answers.vouched = Some(at);
+            answers.failsafe_seen = Some(at);
         }
         answers.last = Some(Heard { value: report, at });
         answers.asked = Some(at);
@@ -304,8 +305,8 @@ impl View {
         self.objects(self.kind()?).settings.as_ref()
     }
 
-    /// How long standbys may put the race for a lost lock off while the leader writes; zero while Patroni would not (its master's ha.py,
-    /// `process_unhealthy_cluster`).
+    /// How long standbys may put the race for a lost lock off while the leader writes; zero while Patroni would not
+    /// (its master's ha.py, `process_unhealthy_cluster`).
     pub fn race_backoff(&self) -> Duration {
         let never = self.is_paused() || self.is_standby_cluster();
         let candidate = self.announcement().is_some_and(|heard| heard.value.candidate.is_some());
@@ -327,7 +328,8 @@ impl View {
         self.cluster.answered || self.answers.values().any(|answers| answers.last.is_some())
     }
 
-    /// Whether a member's REST API has answered the newest request to it, and lately: an old answer of a member that is no longer asked says nothing.
+    /// Whether a member's REST API has answered the newest request to it, and lately: an old answer of a member that is
+    /// no longer asked says nothing.
     pub fn rest_answers(&self, member: &MemberName, now: Instant) -> bool {
         let answers = self.answers.get(member).filter(|answers| answers.silent.is_none());
         let last = answers.and_then(|answers| answers.last.as_ref());
@@ -341,8 +343,8 @@ impl View {
         lock.map(|view| view.renewed).max(self.last_words.get(member).copied())
     }
 
-    /// When the lease of the leader, or of the lock's holder, was last seen renewed: the lock while it is watched, which a leader that answers may fail
-    /// to renew; any evidence where there is none to watch.
+    /// When the lease of the leader, or of the lock's holder, was last seen renewed: the lock while it is watched,
+    /// which a leader that answers may fail to renew; any evidence where there is none to watch.
     pub fn renewal_seen(&self, member: &MemberName) -> Option<Instant> {
         let watched = self.lock().filter(|_| self.api_silence().is_none());
         match watched.filter(|view| view.lock.holder.as_ref() == Some(member)) {

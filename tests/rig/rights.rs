@@ -133,7 +133,7 @@ async fn look(rig: &Rig, row: &Row) -> Seen {
     let then = match (served, row.then) {
         (false, _) => Then::Held,
         (true, Then::ByEither | Then::ByLockUntilOverdue) => row.then,
-        (true, _) if reason.contains("going by Patroni's REST API") => Then::ByRest,
+        (true, _) if reason.contains("decided by Patroni's REST API") => Then::ByRest,
         (true, _) => Then::ByLock,
     };
     let line = format!(

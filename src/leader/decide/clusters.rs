@@ -1,42 +1,36 @@
-//! Where answers of more than one cluster are heard: nobody is sent to a cluster that is not the followed one, or not known to be.
+//! Answers of several clusters: clients are sent only to the cluster that is followed.
 
-use std::fmt;
-
-use super::Case;
-use super::decision::{Decision, decision};
-use crate::leader::RoutingState;
+use super::inputs::Inputs;
 use crate::leader::reason::{NoLock, Reason};
-use crate::leader::view::Stranger;
+use crate::leader::view::{Place, Stranger};
 
-impl Case<'_> {
-    /// Holds while nothing tells which cluster to follow. Nobody has a session then: the first verified leader tells it.
-    pub(super) fn unclear(&self, no_lock: &NoLock) -> Option<Decision> {
+impl Inputs<'_> {
+    /// Returns why it is not known which cluster to follow. There are no sessions then: the first verified leader
+    /// settles it.
+    pub(super) fn unclear(&self, no_lock: &NoLock) -> Option<Reason> {
         let groups = self.view.groups_not_named();
         if self.view.lock().is_none() && self.view.identity().system.is_none() && !groups.is_empty() {
-            return Some(decision(RoutingState::Hold(None), Reason::CitusGroups(groups)));
+            return Some(Reason::CitusGroups { groups });
         }
-        let clusters: Vec<_> = self.view.unclear().iter().map(ToString::to_string).collect();
-        (!clusters.is_empty()).then(|| {
-            decision(
-                RoutingState::Hold(None),
-                Reason::SeveralClusters(clusters, no_lock.clone()),
-            )
+        let clusters = self.view.unclear().to_vec();
+        (!clusters.is_empty()).then(|| Reason::SeveralClusters {
+            clusters,
+            no_lock: no_lock.clone(),
         })
     }
 
-    /// Nobody of this cluster answers, and another one does.
+    /// Returns a reason if no member of the followed cluster answers, and another cluster does.
     pub(super) fn only_another_answers(&self) -> Option<Reason> {
         let (place, stranger) = self.view.strangers().next()?;
-        self.answering()
-            .is_empty()
-            .then(|| self.another_cluster(place, stranger))
+        let nobody_answers = self.answering().is_empty();
+        nobody_answers.then(|| self.another_cluster(place.clone(), stranger))
     }
 
-    pub(super) fn another_cluster(&self, place: impl fmt::Display, stranger: &Stranger) -> Reason {
-        Reason::AnotherCluster(
-            place.to_string(),
-            stranger.identity.to_string(),
-            self.view.identity().to_string(),
-        )
+    pub(super) fn another_cluster(&self, place: Place, stranger: &Stranger) -> Reason {
+        Reason::AnotherCluster {
+            place,
+            theirs: stranger.identity.clone(),
+            ours: self.view.identity(),
+        }
     }
 }

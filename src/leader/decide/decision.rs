@@ -1,4 +1,4 @@
-//! A decision, and what an operator's hold makes of it.
+//! A decision, and the effect of an operator's hold on it.
 
 use std::time::Instant;
 
@@ -6,25 +6,27 @@ use crate::leader::observation::OperatorHold;
 use crate::leader::reason::Reason;
 use crate::leader::{Leader, RoutingState};
 
-/// What to do, why, and when time alone may change it.
+/// The outcome of the rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// What to do.
+    /// Where clients go, and whose sessions live.
     pub state: RoutingState,
-    /// Why; as it would be without an operator's hold.
+    /// The reason, without an operator's hold.
     pub reason: Reason,
+    /// The number of the rule that decided, in docs/concepts/deciding.md; 0 before the first decision.
+    pub rule: usize,
     /// The operator's hold, while there is one.
     pub held: Option<Held>,
-    /// When to decide again although nothing new was heard; `None` where time changes nothing.
+    /// When to decide again although nothing new was heard; `None` if time changes nothing.
     pub recheck_at: Option<Instant>,
 }
 
-/// What an operator's hold makes of a decision.
+/// The effect of an operator's hold on a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
     /// The hold.
     pub hold: OperatorHold,
-    /// Nothing else stands in the way: at its end clients go to the leader.
+    /// The hold is the only obstacle: when it ends, clients go to the leader.
     pub alone: bool,
 }
 
@@ -32,13 +34,19 @@ pub(super) fn decision(state: RoutingState, reason: Reason) -> Decision {
     Decision {
         state,
         reason,
+        rule: 0,
         held: None,
         recheck_at: None,
     }
 }
 
 impl Decision {
-    /// The leader that new clients go to, or would if no operator held them.
+    /// The decision before any source has answered.
+    pub fn starting() -> Self {
+        decision(RoutingState::Hold(None), Reason::Starting)
+    }
+
+    /// Returns the leader that new clients go to, or would go to if no operator held them.
     pub fn primary(&self) -> Option<&Leader> {
         match &self.held {
             Some(held) if held.alone => self.state.leader(),
@@ -46,7 +54,7 @@ impl Decision {
         }
     }
 
-    /// Why, as a sentence for people that tells of an operator's hold too.
+    /// Returns the reason as a sentence for people, with the operator's hold.
     pub fn why(&self) -> String {
         match &self.held {
             None => self.reason.to_string(),
@@ -55,8 +63,8 @@ impl Decision {
         }
     }
 
-    /// An operator's hold keeps new clients from a leader that they could go to, and changes nothing else: who leads, whose sessions live and what is fenced
-    /// is decided as ever.
+    /// Applies an operator's hold: new clients wait. The leader, the sessions that live and a fence do not depend on
+    /// it.
     pub(super) fn held_by(self, hold: Option<&OperatorHold>, now: Instant) -> Self {
         let Some(hold) = hold.filter(|hold| now < hold.ends) else {
             return self;
@@ -69,6 +77,7 @@ impl Decision {
         Self { state, held, ..self }.recheck_by(hold.ends)
     }
 
+    /// Adds an instant at which time alone may change the decision.
     pub(super) fn recheck_by(self, at: Instant) -> Self {
         self.recheck_at(Some(at))
     }

@@ -1,4 +1,5 @@
-//! What members say of themselves as evidence: how old a pod's status is, who says that it is primary, on which timelines leaders were.
+//! What members say of themselves as evidence: how old a pod's status is, who says that it is primary, on which
+//! timelines leaders were.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,8 @@ pub struct PodView {
     pub value: Pod,
     /// When this was first seen.
     pub at: Instant,
-    /// When its status was last seen to change, if only its `xlog_location`. `None` where it stands as it was first seen: nobody knows how old that is.
+    /// When its status was last seen to change, if only its `xlog_location`. `None` where it stands as it was first
+    /// seen: nobody knows how old that is.
     pub written: Option<Instant>,
 }
 
@@ -53,9 +55,10 @@ impl View {
 
     /// As of when a pod's status holds; `None` where nobody knows.
     ///
-    /// It is as old as its last write. Where it says primary, and its member holds the lock and has renewed it for a whole ttl, it is no older than the
-    /// beginning of that ttl: at the end of each loop Patroni compares the status with what it would write now (ha.py, `touch_member`). That it says anything
-    /// else for so long counts for nothing: then it is the watch of pods that is late, and nobody must lose its sessions for that.
+    /// It is as old as its last write. Where it says primary, and its member holds the lock and has renewed it for a
+    /// whole ttl, it is no older than the beginning of that ttl: at the end of each loop Patroni compares the status
+    /// with what it would write now (ha.py, `touch_member`). That it says anything else for so long counts for nothing:
+    /// then it is the watch of pods that is late, and nobody must lose its sessions for that.
     pub fn pod_as_of(&self, member: &MemberName) -> Option<Instant> {
         let pod = self.pods.get(member)?;
         let lock = self.lock().filter(|view| view.lock.holder.as_ref() == Some(member));
@@ -63,7 +66,8 @@ impl View {
         pod.written.max(looked_after.filter(|_| pod.says_primary()))
     }
 
-    /// How many members say of themselves, by an answer younger than `life` or by their pod's `status`, that they are a running primary.
+    /// How many members say of themselves, by an answer younger than `life` or by their pod's `status`, that they are a
+    /// running primary.
     pub fn primaries(&self, now: Instant, life: Duration) -> usize {
         self.members()
             .filter(|member| self.claims_primary(member, now, life))
@@ -78,8 +82,8 @@ impl View {
         if let Some(last) = fresh {
             return last.value.is_writable();
         }
-        // Whoever is not asked (the lock is watched) tells by its pod. The dead do not take their word back: what was written before the lock moved
-        // counts for its holder alone.
+        // Whoever is not asked (the lock is watched) tells by its pod. The dead do not take their word back: what was
+        // written before the lock moved counts for its holder alone.
         let pod = self.pods.get(member).filter(|_| self.stranger(member).is_none());
         let (Some(pod), Some(lock)) = (pod, self.lock()) else {
             return false;
@@ -106,8 +110,8 @@ impl View {
         }
     }
 
-    /// A cluster that was restored goes on on an older timeline. That it has done so is believed of a holder of the lock that has renewed it for a whole ttl
-    /// and says all that time, or at its end, that it is a running primary.
+    /// A cluster that was restored goes on on an older timeline. That it has done so is believed of a holder of the
+    /// lock that has renewed it for a whole ttl and says all that time, or at its end, that it is a running primary.
     pub(super) fn follow_the_lock_to_an_older_timeline(&mut self) {
         if let (Some(older), Some(newest)) = (self.older_timeline_of_the_lock(), &mut self.newest_timeline) {
             newest.before = Some(newest.timeline);
@@ -147,7 +151,8 @@ impl View {
         (system.is_none_or(|system| system == newest.system) && timeline? < newest.timeline).then_some(newest.timeline)
     }
 
-    /// The system identifier that a pod's status, which does not tell it, speaks of: the config object's, else what its member named last.
+    /// The system identifier that a pod's status, which does not tell it, speaks of: the config object's, else what its
+    /// member named last.
     pub fn system_of(&self, member: &MemberName) -> Option<&str> {
         let of_member = || self.answers.get(member)?.last.as_ref()?.value.system.as_deref();
         let of_cluster = self.settings().and_then(|settings| settings.system.as_deref());

@@ -1,8 +1,9 @@
 //! Which cluster is followed. An answer of another one counts for nothing; it is kept only to be named.
 //!
-//! The scope is named by the settings, or told by the first verified leader, which tells the system identifier, too. In Kubernetes Patroni's config object
-//! has that (annotation `initialize`), and its word goes first: an address that another cluster's pod has inherited may answer with our scope and our
-//! member's name, but not with our system identifier.
+//! The scope is named by the settings, or told by the first verified leader, which tells the system identifier, too. In
+//! Kubernetes Patroni's config object has that (annotation `initialize`), and its word goes first: an address that
+//! another cluster's pod has inherited may answer with our scope and our member's name, but not with our system
+//! identifier.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +14,8 @@ use crate::leader::identity::Identity;
 use crate::leader::observation::{Claim, Cluster, Report};
 use crate::leader::{BaseUrl, MemberName};
 
-/// Base URLs other than the one that answers `/cluster` are asked for their identity each minute: two may go unanswered.
+/// Base URLs other than the one that answers `/cluster` are asked for their identity each minute: two may go
+/// unanswered.
 const SEED_LIFE: Duration = Duration::from_secs(150);
 
 /// The cluster that is followed, and what was heard of others.
@@ -59,6 +61,12 @@ pub struct Stranger {
     writable: bool,
     /// The answer said that it holds the lock.
     holds_lock: bool,
+}
+
+impl From<MemberName> for Place {
+    fn from(member: MemberName) -> Self {
+        Self::Member(member)
+    }
 }
 
 impl fmt::Display for Place {
@@ -192,7 +200,8 @@ impl View {
         None
     }
 
-    /// `/cluster`, unless it is another cluster's. Of one that may be ours, initialised anew, the members are asked: their answers decide.
+    /// `/cluster`, unless it is another cluster's. Of one that may be ours, initialised anew, the members are asked:
+    /// their answers decide.
     fn our_cluster(&mut self, cluster: Cluster, at: Instant) -> Option<Cluster> {
         let (ours, theirs) = (self.identity(), cluster.identity());
         if !ours.contradicts(&theirs) {
@@ -227,7 +236,8 @@ impl View {
         self.followed.unclear = self.contradictions(at);
     }
 
-    /// What the lock's holder tells. Another system identifier than before counts once the lock was renewed by the member that reports it.
+    /// What the lock's holder tells. Another system identifier than before counts once the lock was renewed by the
+    /// member that reports it.
     fn by_the_holder(&self, lock: &LockView) -> Option<Identity> {
         let holder = lock.lock.holder.as_ref()?;
         if let Some(stranger) = self.stranger(holder) {
@@ -239,8 +249,8 @@ impl View {
         (since_it_holds && last.value.is_writable()).then(|| last.value.identity())
     }
 
-    /// What the leader tells where no lock is watched. Another system identifier than before counts once nothing of the former was heard for a whole ttl, and most
-    /// members report it.
+    /// What the leader tells where no lock is watched. Another system identifier than before counts once nothing of the
+    /// former was heard for a whole ttl, and most members report it.
     fn by_answers_alone(&self, at: Instant) -> Option<Identity> {
         if self.followed.pinned.system.is_none() {
             if self.lock().is_none() && !self.groups_not_named().is_empty() {
@@ -261,8 +271,8 @@ impl View {
             .then(|| leader.identity.clone())
     }
 
-    /// Nothing of ours was heard for a whole ttl, and most members, or most URLs of `--patroni`, tell this instead. One URL of another cluster, or one host that
-    /// was given to it, is no majority.
+    /// Nothing of ours was heard for a whole ttl, and most members, or most URLs of `--patroni`, tell this instead. One
+    /// URL of another cluster, or one host that was given to it, is no majority.
     fn is_replaced_by(&self, identity: &Identity, at: Instant) -> bool {
         let of_members = self.members().filter_map(|member| self.stranger(member));
         let members = of_members.filter(|stranger| stranger.identity == *identity).count();
@@ -300,7 +310,7 @@ impl View {
                 continue;
             };
             let theirs = last.value.identity();
-            answers.vouched = None;
+            answers.failsafe_seen = None;
             answers.silent = Some(Heard {
                 value: format!("another cluster answered there, {theirs}; this one is {ours}"),
                 at: last.at,

@@ -13,8 +13,8 @@ const RENEW_TIME: usize = 1;
 pub struct LockView {
     /// What the object says.
     pub lock: Lock,
-    /// When it last changed: renewed, moved or released. The lease counts from here: not from when the news came, if that took longer than lately.
-    /// Time in which the API was silent does not count.
+    /// When it last changed: renewed, moved or released. The lease counts from here: not from when the news came, if
+    /// that took longer than lately. Time in which the API was silent does not count.
     pub renewed: Instant,
     /// Since when it names this holder; `None` if it did when it was first seen.
     pub held_since: Option<Instant>,
@@ -22,7 +22,8 @@ pub struct LockView {
     pub(super) changed: Option<Instant>,
     /// It was seen to change while it was there.
     pub(super) seen_to_change: bool,
-    /// Since when it has been seen to change by this holder's hand, again and again, never later than a ttl after the last time.
+    /// Since when it has been seen to change by this holder's hand, again and again, never later than a ttl after the
+    /// last time.
     renewing_since: Option<Instant>,
     /// By this holder.
     renewals: Renewals,
@@ -66,8 +67,8 @@ impl LockView {
         }
     }
 
-    /// Of two that were both seen to change, the one that changed last. Else the renewTime that Patroni wrote tells: both come from the same members' clocks, and
-    /// an object that is left over from before may appear at any time.
+    /// Of two that were both seen to change, the one that changed last. Else the renewTime that Patroni wrote tells:
+    /// both come from the same members' clocks, and an object that is left over from before may appear at any time.
     pub(super) fn is_newer_than(&self, other: &Self) -> bool {
         match (self.seen_to_change, other.seen_to_change) {
             (true, true) => self.changed > other.changed,

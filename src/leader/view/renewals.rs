@@ -1,15 +1,17 @@
-//! How late the news of a renewal is, told without comparing clocks: the time between two renewals by the holder's clock, against the time between their
-//! arrivals by ours.
+//! How late the news of a renewal is, told without comparing clocks: the time between two renewals by the holder's
+//! clock, against the time between their arrivals by ours.
 //!
 //! What every renewal takes on its way cannot be told from the clocks' difference, and is not counted.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime};
 
-/// So many of the newest are compared: enough that one of them came quickly, few enough that a clock that was set back is soon forgotten.
+/// So many of the newest are compared: enough that one of them came quickly, few enough that a clock that was set back
+/// is soon forgotten.
 const COMPARED: usize = 8;
-/// No renewal is counted as later than that: a holder's clock may have been set back a little. Patroni keeps loop_wait + 2 retry_timeout within ttl, and
-/// retry_timeout at 3 s or more, so whoever renews in time leaves 3 s of a lease at least.
+/// No delay counts for more: the holder's clock may have been set back a little. Patroni keeps ttl at or above
+/// loop_wait and two retry_timeouts, and retry_timeout at 3 s or more: a holder that renews in time leaves 3 s of its
+/// ttl at least.
 const MOST: Duration = Duration::from_secs(1);
 /// The same as a part of the lease, for one that is shorter than Patroni allows today (20 s).
 const MOST_OF_TTL: u32 = 20;

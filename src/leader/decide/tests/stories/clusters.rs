@@ -78,6 +78,7 @@ impl Story {
 
 pub(super) const ANOTHER_CLUSTER: &[Row] = &[
     (
+        22,
         "REST alone, a gone for good, the other cluster's primary answers → never routed to",
         || {
             Story::a_leads_by_report()
@@ -94,6 +95,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
         },
     ),
     (
+        16,
         "the same scope and another system identifier → no less another cluster",
         || {
             Story::a_leads_by_report()
@@ -102,13 +104,14 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
                 .because("a alone")
         },
     ),
-    ("a higher timeline of another cluster does not outdate ours", || {
+    (16, "a higher timeline of another cluster does not outdate ours", || {
         Story::a_leads_by_report()
             .leads_in("b", "zz", "8", 7)
             .says("a", Role::Primary, "running", 1)
             .must_route("a")
     }),
     (
+        16,
         "another cluster appears beside the one that was followed first → it counts for nothing",
         || {
             Story::rest_only()
@@ -120,6 +123,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
         },
     ),
     (
+        16,
         "the seeds tell of two clusters before a member is asked → hold, and name both",
         || {
             Story::rest_only()
@@ -135,6 +139,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
         },
     ),
     (
+        16,
         "the scope is named: the other cluster counts for nothing from the start",
         || {
             Story::rest_only()
@@ -148,6 +153,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
         },
     ),
     (
+        13,
         "the scope is named, two system identifiers under it, no lock → hold",
         || {
             Story::rest_only()
@@ -159,6 +165,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
         },
     ),
     (
+        12,
         "the lock's holder answers for another cluster → nobody new is sent to it, its sessions stay",
         || {
             Story::a_leads()
@@ -170,6 +177,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
         },
     ),
     (
+        12,
         "the lock moves to b, whose address another cluster's pod of the same names has → held",
         || {
             Story::a_leads()
@@ -186,6 +194,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
         },
     ),
     (
+        12,
         "initialised anew under our scope, a watched lock is renewed by who reports it → followed",
         || {
             Story::a_leads()
@@ -199,7 +208,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
                 .must_route("b")
         },
     ),
-    ("… a lock that is not renewed proves nothing", || {
+    (10, "… a lock that is not renewed proves nothing", || {
         Story::a_leads()
             .lock("b")
             .leads_in("b", "pg", "8", 1)
@@ -209,6 +218,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
             .must_hold_and_cut()
     }),
     (
+        12,
         "the config object tells a new system identifier → followed, from its lock's holder on",
         || {
             Story::a_leads()
@@ -221,6 +231,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
         },
     ),
     (
+        16,
         "REST alone, initialised anew in place → followed once the former was silent for a lease and most report it",
         || {
             Story::a_leads_by_report()
@@ -238,6 +249,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
         },
     ),
     (
+        16,
         "REST alone, initialised anew at other addresses → followed by what /cluster tells",
         || {
             Story::a_leads_by_report()
@@ -254,6 +266,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
         },
     ),
     (
+        22,
         "REST alone, ours gone, one of two URLs leads to another cluster of the same scope → never followed",
         || {
             Story::a_leads_by_report()
@@ -272,6 +285,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
         },
     ),
     (
+        22,
         "one that was initialised anew, while the others still report ours → not followed",
         || {
             Story::a_leads_by_report()
@@ -283,7 +297,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
                 .must_hold_and_cut()
         },
     ),
-    ("another cluster's /cluster tells no members of ours", || {
+    (16, "another cluster's /cluster tells no members of ours", || {
         Story::a_leads_by_report()
             .cluster_of("zz", "8", &["d"])
             .leads_in("d", "zz", "8", 7)
@@ -291,6 +305,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
             .must_route("a")
     }),
     (
+        16,
         "Patroni before 3.2 names no member: scope and system identifier must be ours",
         || {
             Story::a_leads_by_report()
@@ -308,6 +323,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
         },
     ),
     (
+        13,
         "the bare scope of a Citus cluster → hold, and name the setting",
         || {
             Story::nothing()
@@ -325,6 +341,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
 /// Smaller findings, each named after its symptom.
 pub(super) const BESIDE_THE_RULES: &[Row] = &[
     (
+        22,
         "one kind of lock is forbidden and the other is absent → that is no \"no leader object\"",
         || {
             Story::kubernetes()
@@ -335,6 +352,7 @@ pub(super) const BESIDE_THE_RULES: &[Row] = &[
         },
     ),
     (
+        12,
         "an old object of the other kind appears late → it never outranks the lock that is renewed",
         || {
             Story::kubernetes()
@@ -352,13 +370,14 @@ pub(super) const BESIDE_THE_RULES: &[Row] = &[
                 .must_route("a")
         },
     ),
-    ("REST alone, a standby cluster → it is named", || {
+    (22, "REST alone, a standby cluster → it is named", || {
         Story::rest_only()
             .says("a", Role::StandbyLeader, "running", 1)
             .must_hold_and_cut()
             .because("a leads a standby cluster")
     }),
     (
+        12,
         "REST silent, the pod's status is not that of a primary → the reason says what it says",
         || {
             Story::kubernetes()

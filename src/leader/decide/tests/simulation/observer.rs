@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::rules::policy;
-use super::super::{Decision, Reason, decide, decision};
+use super::super::stories::policy;
+use super::super::{Decision, decide};
 use super::patroni::{EVERYBODY, Ms, NAMES, Who};
 use crate::leader::observation::{Claim, Observation};
 use crate::leader::probing::pacing::Pacer;
@@ -32,7 +32,7 @@ impl Observer {
             begin,
             view: View::default(),
             slot: LeaderSlot::new("starting"),
-            decision: decision(RoutingState::Hold(None), Reason::Starting),
+            decision: Decision::starting(),
             decided: 0,
             sessions: Vec::new(),
             held_since: Some(begin),
@@ -87,7 +87,8 @@ impl Observer {
         decide(&self.view, current.as_ref(), self.instant(now), &policy())
     }
 
-    /// Whom to ask now, and when the next one will be due: `Prober::ask_the_due`. Each interval is as long as it can be.
+    /// Whom to ask now, and when the next one will be due: `Prober::ask_the_due`. Each interval is as long as it can
+    /// be.
     pub(super) fn ask_the_due(&mut self, now: Ms) -> (Vec<Who>, Option<Ms>) {
         let at = self.instant(now);
         let probes = plan(&self.view, &self.decision.state, self.held_since, at);

@@ -13,10 +13,11 @@ fn both_name_a(story: Story) -> Story {
 }
 
 pub(super) const NAMED_BY_OTHERS: &[Row] = &[
-    ("b and c name a → go on, beyond ttl", || {
+    (17, "b and c name a → go on, beyond ttl", || {
         each_second(100, |story| both_name_a(story).must_route("a")).because("a majority of the members says")
     }),
     (
+        19,
         "b and c name a until its key runs out → fence with the first that names nobody",
         || {
             each_second(20, both_name_a)
@@ -26,18 +27,23 @@ pub(super) const NAMED_BY_OTHERS: &[Row] = &[
                 .must_fence()
         },
     ),
-    ("b takes the lock, and says so before it is promoted → fence", || {
-        let b_holds_it = Report {
-            holds_lock: true,
-            ..report(Role::Other, "running", 1)
-        };
-        each_second(20, both_name_a)
-            .must_route("a")
-            .after(0.1)
-            .heard(Claim::Report("b".into(), Ok(b_holds_it)))
-            .must_fence()
-    }),
     (
+        19,
+        "b takes the lock, and says so before it is promoted → fence",
+        || {
+            let b_holds_it = Report {
+                holds_lock: true,
+                ..report(Role::Other, "running", 1)
+            };
+            each_second(20, both_name_a)
+                .must_route("a")
+                .after(0.1)
+                .heard(Claim::Report("b".into(), Ok(b_holds_it)))
+                .must_fence()
+        },
+    ),
+    (
+        19,
         "b and c name a, and fall silent → fence 1.5 s after their last word",
         || {
             each_second(22, both_name_a)
@@ -50,6 +56,7 @@ pub(super) const NAMED_BY_OTHERS: &[Row] = &[
         },
     ),
     (
+        19,
         "frozen: its key is gone before its last word is a ttl old → fence then",
         || {
             let story = each_second(18, both_name_a);
@@ -59,13 +66,14 @@ pub(super) const NAMED_BY_OTHERS: &[Row] = &[
             story.must_route("a").after(0.2).must_fence()
         },
     ),
-    ("b alone names a, c does not answer → fence at ttl", || {
+    (19, "b alone names a, c does not answer → fence at ttl", || {
         each_second(19, |story| story.names("b", Some("a")).silent("c").must_route("a"))
             .after(1.0)
             .names("b", Some("a"))
             .must_fence()
     }),
     (
+        19,
         "b on a cut-off etcd server names a, c names nobody → fence at ttl",
         || {
             each_second(19, |story| story.names("b", Some("a")).names("c", None).must_route("a"))
@@ -74,19 +82,26 @@ pub(super) const NAMED_BY_OTHERS: &[Row] = &[
                 .must_fence()
         },
     ),
-    ("b on a cut-off etcd server names a, c names b → fence at ttl", || {
-        each_second(20, |story| story.names("b", Some("a")).names("c", Some("b"))).must_fence()
-    }),
-    ("c's address leads to b, which names a twice → fence at ttl", || {
-        each_second(20, |story| {
-            story
-                .names("b", Some("a"))
-                .silent("c")
-                .heard(Claim::Named("c".into(), Some("a".into())))
-        })
-        .must_fence()
-    }),
     (
+        19,
+        "b on a cut-off etcd server names a, c names b → fence at ttl",
+        || each_second(20, |story| story.names("b", Some("a")).names("c", Some("b"))).must_fence(),
+    ),
+    (
+        19,
+        "c's address leads to b, which names a twice → fence at ttl",
+        || {
+            each_second(20, |story| {
+                story
+                    .names("b", Some("a"))
+                    .silent("c")
+                    .heard(Claim::Named("c".into(), Some("a".into())))
+            })
+            .must_fence()
+        },
+    ),
+    (
+        19,
         "a said that it stops, then hangs; b and c name it → fence at ttl",
         || {
             let story = Story::a_leads_by_report()
@@ -98,6 +113,7 @@ pub(super) const NAMED_BY_OTHERS: &[Row] = &[
         },
     ),
     (
+        22,
         "a new process does not take b's and c's word: a has not said that it is writable",
         || both_name_a(Story::rest_only().silent("a")).must_hold_and_cut(),
     ),

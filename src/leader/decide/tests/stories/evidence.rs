@@ -34,6 +34,7 @@ fn asked() -> Story {
 
 pub(super) const EVIDENCE: &[Row] = &[
     (
+        12,
         "a says primary, one kind of leader object is unread → hold; then that one names b → still",
         || {
             asked()
@@ -44,6 +45,7 @@ pub(super) const EVIDENCE: &[Row] = &[
         },
     ),
     (
+        16,
         "both kinds are read, and there is no leader object → route by REST",
         || {
             asked()
@@ -52,10 +54,10 @@ pub(super) const EVIDENCE: &[Row] = &[
                 .because("no leader object")
         },
     ),
-    ("one kind is read, the other is an error → route by REST", || {
+    (16, "one kind is read, the other is an error → route by REST", || {
         asked().in_config_maps().api_silent().must_route("a")
     }),
-    ("both kinds are errors → route by REST", || {
+    (16, "both kinds are errors → route by REST", || {
         Story::rest_only()
             .heard(Claim::Asked(ObjectKind::Endpoints))
             .heard(Claim::Asked(ObjectKind::ConfigMap))
@@ -68,6 +70,7 @@ pub(super) const EVIDENCE: &[Row] = &[
             .because("does not answer")
     }),
     (
+        12,
         "REST died, the lock expired, a renews again and writes its pod's status → route",
         || {
             a_fenced_and_unheard()
@@ -83,6 +86,7 @@ pub(super) const EVIDENCE: &[Row] = &[
         },
     ),
     (
+        12,
         "REST died, the lock expired, a renews again and writes nothing, since it idles → route after a ttl of renewals",
         || {
             let story = a_fenced_and_unheard().after(10.0).lock("a").silent("a");
@@ -91,6 +95,7 @@ pub(super) const EVIDENCE: &[Row] = &[
         },
     ),
     (
+        12,
         "REST never reachable, pods are listed before the lock is taken → route after a ttl of renewals",
         || {
             let story = Story::nothing()
@@ -104,6 +109,7 @@ pub(super) const EVIDENCE: &[Row] = &[
         },
     ),
     (
+        12,
         "the pod of a dead leader is listed again, unchanged → that is no evidence",
         || {
             a_fenced_and_unheard()
@@ -116,6 +122,7 @@ pub(super) const EVIDENCE: &[Row] = &[
         },
     ),
     (
+        12,
         "a pod that was not known is as old as nobody knows: listed after the lock moved → not before a ttl of renewals",
         || {
             let story = Story::a_leads()
@@ -129,6 +136,7 @@ pub(super) const EVIDENCE: &[Row] = &[
         },
     ),
     (
+        12,
         "a says that it stops and falls silent; its pod says primary as ever → held until it has renewed for a ttl",
         || {
             let story = Story::nothing()
@@ -144,6 +152,7 @@ pub(super) const EVIDENCE: &[Row] = &[
         },
     ),
     (
+        12,
         "restored onto a lower timeline → held until the lock was renewed for a ttl, then route, in silence of the API too",
         || {
             let restored = |story: Story| story.says("b", Role::Primary, "running", 3);
@@ -169,6 +178,7 @@ pub(super) const EVIDENCE: &[Row] = &[
         },
     ),
     (
+        12,
         "restored onto a lower timeline, REST silent → by its pod, once the lock was renewed for a ttl",
         || {
             let story = Story::kubernetes()
@@ -185,6 +195,7 @@ pub(super) const EVIDENCE: &[Row] = &[
         },
     ),
     (
+        16,
         "a lower timeline without a lock to go by → hold, and say what to do",
         || {
             Story::rest_only()

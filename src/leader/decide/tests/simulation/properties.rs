@@ -3,24 +3,31 @@
 //! `W` is the watch's delay bound, `D` the deadline of a request (1 s), and `A` a member whose sessions live.
 //!
 //! 1. *No session to a former leader.* `A`'s sessions end at the first of
-//!    - **watch**: `W` after another took the lock, or `A` released it, or the watch came back after that. Since a promotion follows the lock, this is before
-//!      the other is writable, unless its promotion takes less than `W`;
-//!    - **reports** (REST-only, or the API is known to be silent): 1.3 s (the round of probes) + `D` after the new primary became writable, or can be heard again;
-//!    - **lease**, once another is writable: ttl after `A`'s last sign of life (a write of the lock, any answer) reached pgnorth. An outage of the API that is
-//!      over is not counted. In pause, where nobody is promoted by itself, `A` is kept until another is heard (rule 4), and after it for as long as its end
-//!      may stay unheard: 13 s, or, with a dead stream, ttl / 2 + `D` + `W` after `A` lost the lock, or ttl + 2 (`D` + `W`) after the end of the pause.
-//!    - **lock**, while the watch is believed, without pause and failsafe mode: ttl after `A`'s last renewal that was heard was begun, plus what the fastest of the
-//!      last ones took (the clocks hide that), or a second less than this one took. An outage of the API is not counted.
-//! 2. *No cut without cause.* While `A` holds the lock, and a renewal begun less than ttl ago has surely arrived, or pause has been heard of, its
-//!    sessions live. If a clock was set, or a write took longer than a second: a renewal of less than ttl - 1 s ago. Where reports decide, they
-//!    live while `A` says each second that it leads.
-//! 3. *No flapping.* Decided anew on the same facts before `recheck_at`, the same comes out; and `recheck_at` is never now.
-//! 4. *Evidence.* New clients are first admitted to a member upon its answer, or its pod's status, that was made while it was the writable primary of the
-//!    newest timeline (or of an older one by Patroni's own doing, if pgnorth heard no leader on a newer one); and not for longer than 2 s (the steady pause)
-//!    + `D` after it stopped being writable, if its REST API can be heard. Left out: a primary without the lock in pause, while nobody is heard to hold it.
+//!    - **watch**: `W` after another took the lock, or `A` released it, or the watch came back after that. Since a
+//!      promotion follows the lock, this is before the other is writable, unless its promotion takes less than `W`;
+//!    - **reports** (REST-only, or the API is known to be silent): 1.3 s (the round of probes) + `D` after the new
+//!      primary became writable, or can be heard again;
+//!    - **lease**, once another is writable: ttl after `A`'s last sign of life (a write of the lock, any answer)
+//!      reached pgnorth. An outage of the API that is over is not counted. In pause, where nobody is promoted by
+//!      itself, `A` is kept until another is heard (rule 4), and after it for as long as its end may stay unheard: 13
+//!      s, or, with a dead stream, ttl / 2 + `D` + `W` after `A` lost the lock, or ttl + 2 (`D` + `W`) after the end of
+//!      the pause.
+//!    - **lock**, while the watch is believed, without pause and failsafe mode: ttl after `A`'s last renewal that was
+//!      heard was begun, plus what the fastest of the last ones took (the clocks hide that), or a second less than this
+//!      one took. An outage of the API is not counted.
+//! 2. *No cut without cause.* While `A` holds the lock, and a renewal begun less than ttl ago has surely arrived, or
+//!    pause has been heard of, its sessions live. If a clock was set, or a write took longer than a second: a renewal
+//!    of less than ttl - 1 s ago. Where reports decide, they live while `A` says each second that it leads.
+//! 3. *No flapping.* Decided anew on the same facts before `recheck_at`, the same comes out; and `recheck_at` is never
+//!    now.
+//! 4. *Evidence.* New clients are first admitted to a member upon its answer, or its pod's status, that was made while
+//!    it was the writable primary of the newest timeline (or of an older one by Patroni's own doing, if pgnorth heard
+//!    no leader on a newer one); and not for longer than 2 s (the steady pause) + `D` after it stopped being writable,
+//!    if its REST API can be heard. Left out: a primary without the lock in pause, while nobody is heard to hold it.
 //! 5. *Liveness.* With one writable holder of the lock and all faults over, it is routed to within [`patience`].
 //!
-//! Two more stand with their tests in `attack`: 6, a hiccup of the REST API alone changes nothing; 7, an outage of the API in failsafe mode cuts nobody.
+//! Two more stand with their tests in `attack`: 6, a hiccup of the REST API alone changes nothing; 7, an outage of the
+//! API in failsafe mode cuts nobody.
 
 use proptest::prelude::*;
 
@@ -30,11 +37,13 @@ use super::watch::{CLOCK_FAULTS, RETRY};
 use super::world::{DEADLINE, Weather, World};
 use crate::leader::Leader;
 
-/// The round of probes. One of 1 s is not possible: 200 pgnorths would ask each member 200 times a second, and for `/cluster` besides.
+/// The round of probes. One of 1 s is not possible: 200 pgnorths would ask each member 200 times a second, and for
+/// `/cluster` besides.
 const ROUND: Ms = 1_300;
 const STEADY: Ms = 2_000;
 const SWITCHOVER_HOLD: Ms = 10_000;
-/// How long after its end a pause may be believed in, where no watch tells: `/cluster` is asked every 10 s, and an answer stands for 3 s.
+/// How long after its end a pause may be believed in, where no watch tells: `/cluster` is asked every 10 s, and an
+/// answer stands for 3 s.
 const PAUSE_IS_TOLD: Ms = 13_000;
 /// The model itself must come to rest within this.
 const LONG: Ms = 600_000;
@@ -58,8 +67,8 @@ pub(super) struct Witness {
     turn: u64,
 }
 
-/// How long after the last fault the leader may take to be routed to: a dead stream is noticed, the API asked again, the lock heard, an announcement that was
-/// never taken back outlived, an answer or two lost.
+/// How long after the last fault the leader may take to be routed to: a dead stream is noticed, the API asked again,
+/// the lock heard, an announcement that was never taken back outlived, an answer or two lost.
 pub(super) fn patience(weather: &Weather) -> Ms {
     weather.rules.ttl / 2 + DEADLINE + RETRY + 2 * weather.watch_delay + SWITCHOVER_HOLD + ROUND + 5 * DEADLINE
 }
@@ -299,7 +308,7 @@ fn check_evidence(world: &World, new: Who) -> Checked {
     }
     let by_answer = matches!(
         world.observer.decision.reason,
-        Reason::LockAndReport(_) | Reason::OnlyPrimary(..) | Reason::NewestPrimary(..)
+        Reason::LockAndReport { .. } | Reason::OnlyPrimary { .. } | Reason::NewestPrimary { .. }
     );
     // A pod's status counts where the REST API is silent.
     let pod = world.heard_pod[new].filter(|_| !by_answer);

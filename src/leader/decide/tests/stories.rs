@@ -1,4 +1,4 @@
-//! The rules as a table: each row is a story, told second by second, and what must come of it.
+//! A table of stories: each row is a sequence of observations, and the decisions that must follow from it.
 
 mod clusters;
 mod evidence;
@@ -36,6 +36,8 @@ pub(super) struct Story {
     renewals: u64,
     written: Option<SystemTime>,
     reason: String,
+    /// The rules that decided so far.
+    pub(super) rules: Vec<usize>,
     kind: ObjectKind,
 }
 
@@ -99,6 +101,7 @@ impl Story {
             renewals: 0,
             written: None,
             reason: String::new(),
+            rules: Vec::new(),
             kind: ObjectKind::Endpoints,
         }
     }
@@ -333,6 +336,7 @@ impl Story {
         );
         self.current = decision.state.leader().cloned();
         self.reason = decision.why();
+        self.rules.push(decision.rule);
         self
     }
 
@@ -397,9 +401,10 @@ fn pod(name: &str, role: &str) -> Pod {
     }
 }
 
-type Row = (&'static str, fn() -> Story);
+/// The number of the rule by which it ends, its name, and the story.
+type Row = (usize, &'static str, fn() -> Story);
 
-fn rows() -> Vec<Row> {
+pub(super) fn rows() -> Vec<Row> {
     [
         WITH_THE_LOCK,
         SWITCHOVERS,
@@ -417,9 +422,10 @@ fn rows() -> Vec<Row> {
 
 #[test]
 fn the_rules() {
-    for (name, story) in rows() {
+    for (rule, name, story) in rows() {
         eprintln!("{name}");
         let story = story();
+        assert_eq!(story.rules.last(), Some(&rule), "{name}: ended by another rule");
         let again = story.decision();
         assert_eq!(
             again.state.leader(),

@@ -1,7 +1,9 @@
-//! A small model of a Patroni cluster in simulated milliseconds: the lock, three members, their HA loops and their PostgreSQL.
+//! A small model of a Patroni cluster in simulated milliseconds: the lock, three members, their HA loops and their
+//! PostgreSQL.
 //!
-//! It follows ha.py and dcs/kubernetes.py of Patroni 4.1, simplified to what an observer can tell apart. Where Patroni's timing varies, chance decides, and
-//! always within what Patroni may do: an observer that is safe here has not relied on luck.
+//! It follows ha.py and dcs/kubernetes.py of Patroni 4.1, simplified to what an observer can tell apart. Where
+//! Patroni's timing varies, chance decides, and always within what Patroni may do: an observer that is safe here has
+//! not relied on luck.
 
 mod ha;
 
@@ -66,7 +68,8 @@ pub(super) struct Member {
     /// It believes that it leads until then: the last write of the lock + ttl (ha.py:294-308).
     leads_until: Ms,
     failsafe_until: Ms,
-    /// The version of the lock that it saw last, and when that was new: expiry is judged from here (kubernetes.py:904-923).
+    /// The version of the lock that it saw last, and when that was new: expiry is judged from here
+    /// (kubernetes.py:904-923).
     seen: (u64, Ms),
     /// It is about to give the lock up after a clean stop.
     releasing: bool,

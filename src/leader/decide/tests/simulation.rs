@@ -1,7 +1,8 @@
-//! `decide` under attack: pgnorth follows a small executable model of Patroni through random faults and random delays, in simulated time.
+//! `decide` under attack: pgnorth follows a small executable model of Patroni through random faults and random delays,
+//! in simulated time.
 //!
-//! `patroni` is the cluster, `watch` and `world` are what lies between it and pgnorth, `observer` drives view, decide, slot and plan as discovery does,
-//! `properties` tells what must never happen, with its bounds.
+//! `patroni` is the cluster, `watch` and `world` are what lies between it and pgnorth, `observer` drives view, decide,
+//! slot and plan as discovery does, `properties` tells what must never happen, with its bounds.
 
 mod dice;
 mod observer;
@@ -147,7 +148,8 @@ proptest! {
     fn an_outage_shorter_than_the_lock_cuts_nobody_although_the_leader_cannot_be_heard(
         weather in weather(Just(true), Just(Rules { ttl: 30_000, loop_wait: 10_000, retry_timeout: 10_000, failsafe: true })),
         after in FOUND..30_000,
-        // Begun up to a loop after the last renewal, and noticed to be over 2.5 s late: still within the lease, less a second for the clocks.
+        // Begun up to a loop after the last renewal, and noticed to be over 2.5 s late: still within the lease, less a
+        // second for the clocks.
         lasts in 1_000..16_500_u64,
     ) {
         let cut = Fault { after: FOUND, lasts: 90_000, kind: Kind::RestCut(Target(0)) };

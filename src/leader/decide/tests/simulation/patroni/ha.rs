@@ -1,4 +1,5 @@
-//! Patroni's HA loop, and what follows from it: the lock renewed, raced for, released; PostgreSQL promoted, stopped, started.
+//! Patroni's HA loop, and what follows from it: the lock renewed, raced for, released; PostgreSQL promoted, stopped,
+//! started.
 
 use super::{Cluster, EVERYBODY, Held, Ms, News, PodStatus, Postgres, Promotion, Timer, Who};
 
@@ -50,7 +51,8 @@ impl Cluster {
         self.write_pod(who);
     }
 
-    /// Looks at the lock. Patroni sees a write at its next look, at the latest; here also at once, the worst case for an observer that is slower.
+    /// Looks at the lock. Patroni sees a write at its next look, at the latest; here also at once, the worst case for
+    /// an observer that is slower.
     pub(super) fn observe(&mut self, who: Who) -> Held {
         if self.members[who].seen.0 != self.lock.version {
             let at_once = self.dice.one_in(2);
@@ -79,7 +81,8 @@ impl Cluster {
         }
         let vouches = |other: Who| self.answers(other) && (other == who || !self.is_writable(other));
         if self.rules.failsafe && EVERYBODY.into_iter().all(vouches) {
-            // Patroni compares no timelines here: a leader that wakes in an outage, after another was promoted and demoted again, leads again.
+            // Patroni compares no timelines here: a leader that wakes in an outage, after another was promoted and
+            // demoted again, leads again.
             self.went_back |= !self.is_up_to_date(who);
             let until = self.now + self.rules.ttl;
             self.members[who].leads_until = until;
@@ -128,7 +131,8 @@ impl Cluster {
         self.write_lock(Some(who));
     }
 
-    /// The lock has no holder, or an expired one. The healthiest asks its peers, then writes its name, unless somebody else was faster.
+    /// The lock has no holder, or an expired one. The healthiest asks its peers, then writes its name, unless somebody
+    /// else was faster.
     pub(super) fn race(&mut self, who: Who) {
         let fit = |other: Who| other != who && self.answers(other) && self.is_up_to_date(other);
         let barred = match (self.members[who].postgres, self.planned) {

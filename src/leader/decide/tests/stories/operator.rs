@@ -4,6 +4,7 @@ use super::*;
 
 pub(super) const HELD_BY_AN_OPERATOR: &[Row] = &[
     (
+        12,
         "an operator holds → hold, keep sessions, say so; released → route",
         || {
             Story::a_leads()
@@ -20,6 +21,7 @@ pub(super) const HELD_BY_AN_OPERATOR: &[Row] = &[
         },
     ),
     (
+        12,
         "nobody releases → route when the hold runs out, and not a moment earlier",
         || {
             Story::a_leads()
@@ -31,6 +33,7 @@ pub(super) const HELD_BY_AN_OPERATOR: &[Row] = &[
         },
     ),
     (
+        12,
         "lock moves to b during the hold → sessions of a end, b verified → still hold; released → route to b",
         || {
             Story::a_leads()
@@ -50,6 +53,7 @@ pub(super) const HELD_BY_AN_OPERATOR: &[Row] = &[
         },
     ),
     (
+        12,
         "lock expires during the hold → fence, and hold on when a is back",
         || {
             Story::a_leads()
@@ -63,6 +67,7 @@ pub(super) const HELD_BY_AN_OPERATOR: &[Row] = &[
         },
     ),
     (
+        12,
         "a stops during the hold → hold for that, until it runs again and is released",
         || {
             Story::a_leads()
@@ -76,7 +81,7 @@ pub(super) const HELD_BY_AN_OPERATOR: &[Row] = &[
                 .must_route("a")
         },
     ),
-    ("held before anybody leads → hold on when a is found", || {
+    (12, "held before anybody leads → hold on when a is found", || {
         Story::kubernetes()
             .held_by_operator(60)
             .must_hold_and_cut()
@@ -87,6 +92,7 @@ pub(super) const HELD_BY_AN_OPERATOR: &[Row] = &[
             .must_route("a")
     }),
     (
+        16,
         "without a lock to go by, b takes over during the hold → sessions of a end",
         || {
             Story::a_leads_by_report()

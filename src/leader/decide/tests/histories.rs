@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use proptest::prelude::*;
 
-use super::rules::{api_url, leader, listing, policy, report};
+use super::stories::{api_url, leader, listing, policy, report};
 use super::*;
 use crate::leader::identity::Identity;
 use crate::leader::observation::{
@@ -124,7 +124,7 @@ impl Run {
             view: View::default(),
             slot: LeaderSlot::new("starting"),
             sessions: Vec::new(),
-            decision: decision(RoutingState::Hold(None), Reason::Starting),
+            decision: Decision::starting(),
             newest: 0,
             system: None,
         };
@@ -202,7 +202,8 @@ impl Run {
         Ok(())
     }
 
-    /// An operator's hold keeps new clients waiting, and changes nothing else: not who leads, whose sessions live, what is fenced, or why.
+    /// An operator's hold keeps new clients waiting, and changes nothing else: not who leads, whose sessions live, what
+    /// is fenced, or why.
     fn check_hold(&self) -> Result<(), TestCaseError> {
         let hold = OperatorHold {
             since: SystemTime::UNIX_EPOCH,
@@ -315,8 +316,8 @@ proptest! {
         }
     }
 
-    /// A run that hears another cluster all the time decides as one that hears it never, once it knows which cluster is ours. (Which of its own members is
-    /// silent may be told in other words.)
+    /// A run that hears another cluster all the time decides as one that hears it never, once it knows which cluster is
+    /// ours. (Which of its own members is silent may be told in other words.)
     #[test]
     fn another_clusters_answers_never_change_the_verdict(
         history in prop::collection::vec((0..3_000_u64, claim(), foreign_claim()), 1..60),

@@ -3,7 +3,7 @@
 use super::*;
 
 pub(super) const API_SILENT: &[Row] = &[
-    ("API silent, a vouches → route", || {
+    (16, "API silent, a vouches → route", || {
         Story::a_leads()
             .after(1.0)
             .api_silent()
@@ -13,6 +13,7 @@ pub(super) const API_SILENT: &[Row] = &[
             .must_route("a")
     }),
     (
+        19,
         "API silent, REST silent → keep for ttl after the last evidence, then fence",
         || {
             Story::a_leads()
@@ -27,6 +28,7 @@ pub(super) const API_SILENT: &[Row] = &[
         },
     ),
     (
+        16,
         "API silent just after the lock moved to b → a's word from before that proves nothing",
         || {
             Story::a_leads()
@@ -45,6 +47,7 @@ pub(super) const API_SILENT: &[Row] = &[
         },
     ),
     (
+        19,
         "paused when the API fell silent, a silent → kept only while a member says that pause goes on",
         || {
             Story::a_leads()
@@ -59,13 +62,13 @@ pub(super) const API_SILENT: &[Row] = &[
                 .must_fence()
         },
     ),
-    ("API silent, a demotes itself → hold", || {
+    (20, "API silent, a demotes itself → hold", || {
         Story::a_leads()
             .api_silent()
             .says("a", Role::Other, "running", 1)
             .must_hold_keeping("a")
     }),
-    ("API silent, b was promoted → route to b", || {
+    (16, "API silent, b was promoted → route to b", || {
         Story::a_leads()
             .api_silent()
             .after(30.0)
@@ -74,6 +77,7 @@ pub(super) const API_SILENT: &[Row] = &[
             .must_route("b")
     }),
     (
+        8,
         "the API returns after a long outage: the lease counts on from where it stood",
         || {
             Story::a_leads()
@@ -92,7 +96,7 @@ pub(super) const API_SILENT: &[Row] = &[
                 .must_fence()
         },
     ),
-    ("lock old, but a vouches in failsafe mode → route", || {
+    (5, "lock old, but a vouches in failsafe mode → route", || {
         Story::a_leads()
             .after(19.0)
             .vouched_in_failsafe("a")
@@ -100,7 +104,7 @@ pub(super) const API_SILENT: &[Row] = &[
             .must_route("a")
             .because("failsafe")
     }),
-    ("verified in the last moment of its lease → not sent to", || {
+    (12, "verified in the last moment of its lease → not sent to", || {
         Story::kubernetes()
             .lock("a")
             .after(19.6)
@@ -110,6 +114,7 @@ pub(super) const API_SILENT: &[Row] = &[
             .must_route("a")
     }),
     (
+        8,
         "a vouched before its last renewal: that does not outlive the lease → last call",
         || {
             Story::a_leads()
@@ -124,6 +129,7 @@ pub(super) const API_SILENT: &[Row] = &[
         },
     ),
     (
+        8,
         "a renewed after failsafe mode and says so before the watch does → route",
         || {
             Story::a_leads()
@@ -138,7 +144,7 @@ pub(super) const API_SILENT: &[Row] = &[
                 .must_fence()
         },
     ),
-    ("a vouched, then lost the lock → fence", || {
+    (8, "a vouched, then lost the lock → fence", || {
         Story::a_leads()
             .after(18.0)
             .vouched_in_failsafe("a")
@@ -146,7 +152,7 @@ pub(super) const API_SILENT: &[Row] = &[
             .says_without_lock("a", 1)
             .must_fence()
     }),
-    ("a vouched once and fell silent for a whole ttl → fence", || {
+    (8, "a vouched once and fell silent for a whole ttl → fence", || {
         Story::a_leads()
             .after(19.0)
             .vouched_in_failsafe("a")
@@ -156,16 +162,17 @@ pub(super) const API_SILENT: &[Row] = &[
 ];
 
 pub(super) const REST_ONLY: &[Row] = &[
-    ("one member says primary → route", || {
+    (16, "one member says primary → route", || {
         Story::a_leads_by_report().because("a alone says")
     }),
-    ("nobody says primary → hold", || {
+    (22, "nobody says primary → hold", || {
         Story::rest_only()
             .says("a", Role::Other, "running", 1)
             .must_hold_and_cut()
             .because("no member says")
     }),
     (
+        19,
         "a falls silent → keep for ttl after its last word, then fence",
         || {
             Story::a_leads_by_report()
@@ -178,25 +185,30 @@ pub(super) const REST_ONLY: &[Row] = &[
                 .must_fence()
         },
     ),
-    ("a silent, and gone from /cluster → fence at the same time", || {
-        let mut story = Story::a_leads_by_report().after(1.0).silent("a");
-        story.hear(Claim::Cluster(Cluster {
-            ttl: Some(Duration::from_secs(TTL)),
-            ..listing(&["b"])
-        }));
-        story
-            .must_route("a")
-            .after(18.9)
-            .must_route("a")
-            .after(0.1)
-            .must_fence()
-    }),
-    ("paused, a silent for long → keep routing", || {
+    (
+        19,
+        "a silent, and gone from /cluster → fence at the same time",
+        || {
+            let mut story = Story::a_leads_by_report().after(1.0).silent("a");
+            story.hear(Claim::Cluster(Cluster {
+                ttl: Some(Duration::from_secs(TTL)),
+                ..listing(&["b"])
+            }));
+            story
+                .must_route("a")
+                .after(18.9)
+                .must_route("a")
+                .after(0.1)
+                .must_fence()
+        },
+    ),
+    (21, "paused, a silent for long → keep routing", || {
         let mut story = Story::a_leads_by_report();
         story.pause();
         story.silent("a").after(60.0).must_route("a").because("paused")
     }),
     (
+        19,
         "paused, a silent, and /cluster names b as leader → fence once a's lock has expired",
         || {
             Story::a_leads_by_report()
@@ -210,6 +222,7 @@ pub(super) const REST_ONLY: &[Row] = &[
         },
     ),
     (
+        21,
         "paused, and a has spoken since /cluster named b → keep routing",
         || {
             Story::a_leads_by_report()
@@ -223,7 +236,7 @@ pub(super) const REST_ONLY: &[Row] = &[
                 .must_route("a")
         },
     ),
-    ("a silent, b says primary → route to b", || {
+    (16, "a silent, b says primary → route to b", || {
         Story::a_leads_by_report()
             .after(1.0)
             .silent("a")
@@ -231,29 +244,35 @@ pub(super) const REST_ONLY: &[Row] = &[
             .says("b", Role::Primary, "running", 2)
             .must_route("b")
     }),
-    ("two say primary → the higher timeline", || {
+    (16, "two say primary → the higher timeline", || {
         Story::a_leads_by_report()
             .says("b", Role::Primary, "running", 2)
             .must_route("b")
             .because("several members")
     }),
-    ("two say primary on one timeline → fence and alarm", || {
+    (14, "two say primary on one timeline → fence and alarm", || {
         Story::a_leads_by_report()
             .says("b", Role::Primary, "running", 1)
             .must_fence()
             .because("SPLIT BRAIN")
     }),
     (
+        16,
         "one promoted by hand, without the lock → the lock's holder stays",
         || Story::a_leads_by_report().says_without_lock("b", 9).must_route("a"),
     ),
-    ("a silent, b promoted by hand without the lock → a is kept", || {
-        Story::a_leads_by_report()
-            .silent("a")
-            .says_without_lock("b", 9)
-            .must_route("a")
-    }),
     (
+        21,
+        "a silent, b promoted by hand without the lock → a is kept",
+        || {
+            Story::a_leads_by_report()
+                .silent("a")
+                .says_without_lock("b", 9)
+                .must_route("a")
+        },
+    ),
+    (
+        16,
         "a wakes without the lock: its sessions stay, nobody new is sent to it",
         || {
             Story::a_leads_by_report()
@@ -270,6 +289,7 @@ pub(super) const REST_ONLY: &[Row] = &[
         },
     ),
     (
+        22,
         "a left behind as a primary in pause, b is being promoted → nobody gets a's clients",
         || {
             Story::rest_only()
@@ -286,6 +306,7 @@ pub(super) const REST_ONLY: &[Row] = &[
         },
     ),
     (
+        19,
         "a stops and falls silent → keep for ttl after its last word, then fence",
         || {
             Story::a_leads_by_report()
@@ -299,12 +320,12 @@ pub(super) const REST_ONLY: &[Row] = &[
                 .must_fence()
         },
     ),
-    ("a stops → hold, keep its sessions", || {
+    (20, "a stops → hold, keep its sessions", || {
         Story::a_leads_by_report()
             .says("a", Role::Primary, "stopping", 1)
             .must_hold_keeping("a")
     }),
-    ("a scheduled switchover holds at its time", || {
+    (15, "a scheduled switchover holds at its time", || {
         let mut story = Story::a_leads_by_report();
         let starts = Some(story.now + Duration::from_secs(1));
         story.cluster(Some(Announcement {

@@ -1,8 +1,9 @@
-//! The watches of the API, as `discovery::kubernetes` keeps them: streams in order and late, dead streams, the check by GET, the resync.
+//! The watches of the API, as `discovery::kubernetes` keeps them: streams in order and late, dead streams, the check by
+//! GET, the resync.
 
 use std::time::{Duration, SystemTime};
 
-use super::super::rules::{api_url, leader};
+use super::super::stories::{api_url, leader};
 use super::patroni::{EVERYBODY, Ms, NAMES, Postgres, Who};
 use super::world::{DEADLINE, Event, Truth, World};
 use crate::leader::MemberName;
@@ -171,8 +172,9 @@ impl World {
         self.check_in(if changed { self.weather.rules.ttl / 2 } else { DEADLINE });
     }
 
-    /// A lease counts from when its renewal was begun, less what the fastest of the newest eight took: nobody can tell that from the clocks' difference.
-    /// The count is off by [`CLOCK_FAULTS`] at most. A clock that was set among them may hide any delay.
+    /// A lease counts from when its renewal was begun, less what the fastest of the newest eight took: nobody can tell
+    /// that from the clocks' difference. The count is off by [`CLOCK_FAULTS`] at most. A clock that was set among them
+    /// may hide any delay.
     fn hear_renewal(&mut self, who: Who, truth: Truth) {
         if self.watch.holder != Some(who) {
             self.watch.renewals.clear();

@@ -3,27 +3,32 @@
 use super::*;
 
 pub(super) const WITH_THE_LOCK: &[Row] = &[
-    ("nothing heard → hold, and say so", || {
+    (22, "nothing heard → hold, and say so", || {
         Story::nothing()
             .must_hold_and_cut()
             .because("no member of the cluster has answered yet")
     }),
-    ("lock names a, a says primary and running → route", || {
+    (12, "lock names a, a says primary and running → route", || {
         Story::a_leads().because("holds the leader lock")
     }),
-    ("lock names a, a has not answered → hold", || {
+    (12, "lock names a, a has not answered → hold", || {
         Story::kubernetes()
             .lock("a")
             .must_hold_and_cut()
             .because("has not said yet")
     }),
-    ("lock names a, a answers 200 but is still in recovery → hold", || {
-        Story::kubernetes()
-            .lock("a")
-            .says("a", Role::Other, "running", 1)
-            .must_hold_and_cut()
-    }),
     (
+        12,
+        "lock names a, a answers 200 but is still in recovery → hold",
+        || {
+            Story::kubernetes()
+                .lock("a")
+                .says("a", Role::Other, "running", 1)
+                .must_hold_and_cut()
+        },
+    ),
+    (
+        12,
         "lock moved to b → sessions of a end at once; b verified → route",
         || {
             Story::a_leads()
@@ -36,14 +41,14 @@ pub(super) const WITH_THE_LOCK: &[Row] = &[
                 .must_route("b")
         },
     ),
-    ("b's word from before it held the lock proves nothing", || {
+    (12, "b's word from before it held the lock proves nothing", || {
         Story::a_leads()
             .says("b", Role::Primary, "running", 2)
             .after(1.0)
             .lock("b")
             .must_hold_and_cut()
     }),
-    ("b on a lower timeline than one already seen → hold", || {
+    (12, "b on a lower timeline than one already seen → hold", || {
         Story::kubernetes()
             .lock("a")
             .says("a", Role::Primary, "running", 5)
@@ -53,7 +58,7 @@ pub(super) const WITH_THE_LOCK: &[Row] = &[
             .must_hold_and_cut()
             .because("timeline 4, and a leader was seen on timeline 5")
     }),
-    ("a's REST hangs while the lock is renewed → keep routing", || {
+    (12, "a's REST hangs while the lock is renewed → keep routing", || {
         Story::a_leads()
             .after(2.0)
             .silent("a")
@@ -64,9 +69,10 @@ pub(super) const WITH_THE_LOCK: &[Row] = &[
             .must_route("a")
             .after(19.0)
             .must_route("a")
-            .because("which has not run out")
+            .because("which has not expired")
     }),
     (
+        12,
         "a stops → hold, keep its sessions, also when it falls silent then",
         || {
             Story::a_leads()
@@ -76,27 +82,32 @@ pub(super) const WITH_THE_LOCK: &[Row] = &[
                 .must_hold_keeping("a")
         },
     ),
-    ("a crashed and recovers in place → hold, then route", || {
+    (12, "a crashed and recovers in place → hold, then route", || {
         Story::a_leads()
             .says("a", Role::Primary, "starting", 1)
             .must_hold_keeping("a")
             .says("a", Role::Primary, "running", 1)
             .must_route("a")
     }),
-    ("lock not renewed for ttl → fence, and not a moment earlier", || {
-        Story::a_leads()
-            .after(19.4)
-            .must_route("a")
-            .after(0.1)
-            .must_hold_keeping("a")
-            .because("about to run out")
-            .after(0.49)
-            .must_hold_keeping("a")
-            .after(0.01)
-            .must_fence()
-            .because("20 s (its ttl)")
-    }),
     (
+        8,
+        "lock not renewed for ttl → fence, and not a moment earlier",
+        || {
+            Story::a_leads()
+                .after(19.4)
+                .must_route("a")
+                .after(0.1)
+                .must_hold_keeping("a")
+                .because("about to expire")
+                .after(0.49)
+                .must_hold_keeping("a")
+                .after(0.01)
+                .must_fence()
+                .because("20 s (its ttl)")
+        },
+    ),
+    (
+        8,
         "a renewal that came 0.6 s late → fence so much earlier: ttl after it was written",
         || {
             Story::a_leads()
@@ -112,20 +123,25 @@ pub(super) const WITH_THE_LOCK: &[Row] = &[
                 .must_fence()
         },
     ),
-    ("a's clock is set back by 2 s → fence a second early, no more", || {
-        Story::a_leads()
-            .after(3.0)
-            .lock_late("a", 2.0)
-            .after(18.9)
-            .must_hold_keeping("a")
-            .after(0.1)
-            .must_fence()
-    }),
-    ("a's clock is set back while it renews → keep routing", || {
+    (
+        8,
+        "a's clock is set back by 2 s → fence a second early, no more",
+        || {
+            Story::a_leads()
+                .after(3.0)
+                .lock_late("a", 2.0)
+                .after(18.9)
+                .must_hold_keeping("a")
+                .after(0.1)
+                .must_fence()
+        },
+    ),
+    (12, "a's clock is set back while it renews → keep routing", || {
         let renews = |story: Story| story.after(18.4).must_route("a").lock_late("a", 17.0).must_route("a");
         (0..20).fold(Story::a_leads(), |story, _| renews(story))
     }),
     (
+        8,
         "a renewal without a time that can be read counts from its arrival",
         || {
             Story::a_leads()
@@ -137,7 +153,7 @@ pub(super) const WITH_THE_LOCK: &[Row] = &[
                 .must_fence()
         },
     ),
-    ("b's clock is 2 s behind a's: that is no delay", || {
+    (8, "b's clock is 2 s behind a's: that is no delay", || {
         Story::a_leads()
             .after(3.0)
             .lock_late("b", 2.0)
@@ -149,6 +165,7 @@ pub(super) const WITH_THE_LOCK: &[Row] = &[
             .must_fence()
     }),
     (
+        19,
         "the API falls silent after a late renewal → that lease, too, counts from when it was written",
         || {
             Story::a_leads()
@@ -162,10 +179,10 @@ pub(super) const WITH_THE_LOCK: &[Row] = &[
                 .must_fence()
         },
     ),
-    ("the API shows the old lock again → that renews nothing", || {
+    (8, "the API shows the old lock again → that renews nothing", || {
         Story::a_leads().after(15.0).same_lock("a").after(5.0).must_fence()
     }),
-    ("a fenced leader that renews must be verified anew", || {
+    (12, "a fenced leader that renews must be verified anew", || {
         Story::a_leads()
             .after(20.0)
             .must_fence()
@@ -175,10 +192,11 @@ pub(super) const WITH_THE_LOCK: &[Row] = &[
             .says("a", Role::Primary, "running", 1)
             .must_route("a")
     }),
-    ("lock released → hold, sessions end", || {
+    (2, "lock released → hold, sessions end", || {
         Story::a_leads().released().must_hold_and_cut().because("released")
     }),
     (
+        2,
         "lock released in pause, a still primary → hold, sessions stay",
         || {
             Story::a_leads()
@@ -187,18 +205,22 @@ pub(super) const WITH_THE_LOCK: &[Row] = &[
                 .must_hold_keeping("a")
         },
     ),
-    ("lock not renewed in pause → keep routing; a stops → hold", || {
-        Story::a_leads()
-            .configured(true, false)
-            .after(60.0)
-            .must_route("a")
-            .says("a", Role::Primary, "stopped", 1)
-            .must_hold_keeping("a")
-    }),
-    ("lock moved in pause → sessions of a end", || {
+    (
+        6,
+        "lock not renewed in pause → keep routing; a stops → hold",
+        || {
+            Story::a_leads()
+                .configured(true, false)
+                .after(60.0)
+                .must_route("a")
+                .says("a", Role::Primary, "stopped", 1)
+                .must_hold_keeping("a")
+        },
+    ),
+    (12, "lock moved in pause → sessions of a end", || {
         Story::a_leads().configured(true, false).lock("b").must_hold_and_cut()
     }),
-    ("a standby cluster's leader is no primary", || {
+    (3, "a standby cluster's leader is no primary", || {
         Story::kubernetes()
             .configured(false, true)
             .lock("a")
@@ -206,22 +228,22 @@ pub(super) const WITH_THE_LOCK: &[Row] = &[
             .must_hold_and_cut()
             .because("standby cluster")
     }),
-    ("a says standby_leader → hold", || {
+    (12, "a says standby_leader → hold", || {
         Story::kubernetes()
             .lock("a")
             .says("a", Role::StandbyLeader, "running", 1)
             .must_hold_and_cut()
     }),
-    ("lock names a pod that is not there → hold, and say so", || {
+    (4, "lock names a pod that is not there → hold, and say so", || {
         Story::nothing()
             .lock("z")
             .must_hold_and_cut()
             .because("no pod and no row of /cluster is named z")
     }),
-    ("a's pod is gone while it renews the lock → keep routing", || {
+    (12, "a's pod is gone while it renews the lock → keep routing", || {
         Story::a_leads().heard(Claim::PodGone("a".into())).must_route("a")
     }),
-    ("a came back at another address → verify it there", || {
+    (12, "a came back at another address → verify it there", || {
         let moved = Pod {
             address: Address::new("10.0.0.9", 5432).map_err(|error| error.to_string()),
             ..pod("a", "primary")
@@ -229,6 +251,7 @@ pub(super) const WITH_THE_LOCK: &[Row] = &[
         Story::a_leads().heard(Claim::Pod(moved)).must_hold_and_cut()
     }),
     (
+        12,
         "b's REST can't be reached, but its pod says primary since it holds the lock → route",
         || {
             Story::a_leads()
@@ -242,7 +265,7 @@ pub(super) const WITH_THE_LOCK: &[Row] = &[
                 .because("pod's status")
         },
     ),
-    ("an old pod status proves nothing", || {
+    (12, "an old pod status proves nothing", || {
         Story::a_leads()
             .pod_status("b", "primary", 2)
             .after(1.0)
@@ -250,7 +273,7 @@ pub(super) const WITH_THE_LOCK: &[Row] = &[
             .silent("b")
             .must_hold_and_cut()
     }),
-    ("both kinds of object: the one renewed last is believed", || {
+    (12, "both kinds of object: the one renewed last is believed", || {
         Story::kubernetes()
             .lock("b")
             .in_config_maps()
@@ -264,7 +287,7 @@ pub(super) const WITH_THE_LOCK: &[Row] = &[
 ];
 
 pub(super) const SWITCHOVERS: &[Row] = &[
-    ("announced → hold, keep sessions; aborted → release", || {
+    (12, "announced → hold, keep sessions; aborted → release", || {
         Story::a_leads()
             .announced(Some("a"), Some("b"), None)
             .must_hold_keeping("a")
@@ -273,16 +296,17 @@ pub(super) const SWITCHOVERS: &[Row] = &[
             .announcement_gone()
             .must_route("a")
     }),
-    ("announced without a name → hold", || {
+    (11, "announced without a name → hold", || {
         Story::a_leads().announced(None, Some("b"), None).must_hold_keeping("a")
     }),
-    ("announced for somebody else → route", || {
+    (12, "announced for somebody else → route", || {
         Story::a_leads().announced(Some("c"), Some("b"), None).must_route("a")
     }),
-    ("the candidate leads already → route", || {
+    (12, "the candidate leads already → route", || {
         Story::a_leads().announced(None, Some("a"), None).must_route("a")
     }),
     (
+        12,
         "announced, and nothing happens for switchover-hold → route until it stops",
         || {
             Story::a_leads()
@@ -296,14 +320,14 @@ pub(super) const SWITCHOVERS: &[Row] = &[
                 .must_hold_keeping("a")
         },
     ),
-    ("scheduled for later → route until then", || {
+    (11, "scheduled for later → route until then", || {
         Story::a_leads()
             .announced(Some("a"), Some("b"), Some(5.0))
             .must_route("a")
             .after(5.0)
             .must_hold_keeping("a")
     }),
-    ("a whole switchover, as measured", || {
+    (12, "a whole switchover, as measured", || {
         Story::a_leads()
             .after(0.24)
             .announced(Some("a"), Some("b"), None)

@@ -1,4 +1,5 @@
-//! `primary_race_backoff`: standbys put the race for a lost lock off while the leader writes. Patroni's master has it, 4.1.5 does not: what it does is told here.
+//! `primary_race_backoff`: standbys put the race for a lost lock off while the leader writes. Patroni's master has it,
+//! 4.1.5 does not: what it does is told here.
 
 use super::*;
 
@@ -9,7 +10,7 @@ fn a_unheard_for_ttl() -> Story {
         .silent("a")
         .after(19.5)
         .must_hold_keeping("a")
-        .because("about to run out")
+        .because("about to expire")
         .after(0.5)
         .must_hold_keeping("a")
         .because("put the race for the lock off for up to 60 s")
@@ -33,26 +34,33 @@ fn a_unheard_by_rest() -> Story {
 }
 
 pub(super) const RACE_BACKOFF: &[Row] = &[
-    ("lease over → hold, keep sessions for the backoff, then fence", || {
-        a_unheard_for_ttl()
-            .after(59.9)
-            .must_hold_keeping("a")
-            .after(0.1)
-            .must_fence()
-    }),
-    ("a renews in the meantime → route, and nobody lost anything", || {
-        a_unheard_for_ttl().after(30.0).lock("a").must_route("a")
-    }),
-    ("b takes the lock in the meantime → sessions of a end", || {
+    (
+        8,
+        "lease over → hold, keep sessions for the backoff, then fence",
+        || {
+            a_unheard_for_ttl()
+                .after(59.9)
+                .must_hold_keeping("a")
+                .after(0.1)
+                .must_fence()
+        },
+    ),
+    (
+        12,
+        "a renews in the meantime → route, and nobody lost anything",
+        || a_unheard_for_ttl().after(30.0).lock("a").must_route("a"),
+    ),
+    (12, "b takes the lock in the meantime → sessions of a end", || {
         a_unheard_for_ttl().after(30.0).lock("b").must_hold_and_cut()
     }),
-    ("a says in the meantime that it is no primary → fence", || {
+    (8, "a says in the meantime that it is no primary → fence", || {
         a_unheard_for_ttl()
             .after(30.0)
             .says("a", Role::Other, "running", 1)
             .must_fence()
     }),
     (
+        8,
         "a failover to b is asked for: that is not put off → fence at ttl",
         || {
             Story::a_leads()
@@ -63,10 +71,10 @@ pub(super) const RACE_BACKOFF: &[Row] = &[
                 .must_fence()
         },
     ),
-    ("whoever was not routed to before is not let in", || {
+    (8, "whoever was not routed to before is not let in", || {
         Story::kubernetes().race_backoff(60).lock("a").after(20.0).must_fence()
     }),
-    ("the API is silent, too → sessions stay as long", || {
+    (19, "the API is silent, too → sessions stay as long", || {
         a_unheard_for_ttl()
             .api_silent()
             .after(59.9)
@@ -75,6 +83,7 @@ pub(super) const RACE_BACKOFF: &[Row] = &[
             .must_fence()
     }),
     (
+        16,
         "the API is silent, too, and b alone says that it is primary → route to b",
         || {
             a_unheard_for_ttl()
@@ -84,21 +93,25 @@ pub(super) const RACE_BACKOFF: &[Row] = &[
                 .must_route("b")
         },
     ),
-    ("REST alone: a silent → the same", || {
+    (19, "REST alone: a silent → the same", || {
         a_unheard_by_rest()
             .after(59.9)
             .must_hold_keeping("a")
             .after(0.1)
             .must_fence()
     }),
-    ("REST alone: b holds the lock, before it is promoted → fence", || {
-        let b_holds_it = Report {
-            holds_lock: true,
-            ..report(Role::Other, "running", 1)
-        };
-        a_unheard_by_rest()
-            .after(10.0)
-            .heard(Claim::Report("b".into(), Ok(b_holds_it)))
-            .must_fence()
-    }),
+    (
+        19,
+        "REST alone: b holds the lock, before it is promoted → fence",
+        || {
+            let b_holds_it = Report {
+                holds_lock: true,
+                ..report(Role::Other, "running", 1)
+            };
+            a_unheard_by_rest()
+                .after(10.0)
+                .heard(Claim::Report("b".into(), Ok(b_holds_it)))
+                .must_fence()
+        },
+    ),
 ];

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::super::rules::listing;
+use super::super::stories::listing;
 use super::dice::Dice;
 use super::observer::Observer;
 use super::patroni::{Cluster, EVERYBODY, Ms, NAMES, News, Postgres, Rules, Timer, Who};

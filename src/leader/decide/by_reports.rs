@@ -1,0 +1,202 @@
+//! Rules 13 to 22: no lock is watched. The members' answers decide; the last good evidence keeps the leader for a ttl.
+
+use std::time::Instant;
+
+use super::decision::{Decision, decision};
+use super::inputs::Inputs;
+use super::member_state::MemberState;
+use crate::leader::observation::Report;
+use crate::leader::reason::{NoLock, Reason};
+use crate::leader::{Leader, RoutingState};
+
+/// The cause if a primary says that it does not hold the lock.
+const LACKS_THE_LOCK: &str = "it says that it does not hold the lock";
+
+impl Inputs<'_> {
+    /// Rule 13: the cluster to follow is not known.
+    pub(super) fn cluster_unknown(&self) -> Option<Decision> {
+        let reason = self.unclear(self.no_lock()?)?;
+        Some(decision(RoutingState::Hold(None), reason))
+    }
+
+    /// Rule 14: several members are equally primary. A client could reach either: fence.
+    pub(super) fn split_brain(&self) -> Option<Decision> {
+        self.no_lock()?;
+        let rank = |report: &Report| (report.holds_lock, report.timeline);
+        match self.primaries().as_slice() {
+            primaries @ [(_, first, _), (_, second, _), ..] if rank(first) == rank(second) => {
+                let members = primaries.iter().map(|(member, ..)| (*member).clone()).collect();
+                Some(decision(RoutingState::Fence, Reason::SplitBrain { members }))
+            }
+            _ => None,
+        }
+    }
+
+    /// Rule 15: a switchover is announced while rule 16 would route.
+    pub(super) fn switchover_of_the_primary(&self) -> Option<Decision> {
+        match self.reported_primary()?.state {
+            RoutingState::Route(leader) => self.hold_for_switchover(leader),
+            RoutingState::Hold(_) | RoutingState::Fence => None,
+        }
+    }
+
+    /// Rule 16: a member says that it is a running primary. Of several, the one that holds the lock counts, then the
+    /// one on the higher timeline.
+    pub(super) fn reported_primary(&self) -> Option<Decision> {
+        let no_lock = self.no_lock()?.clone();
+        let primaries = self.primaries();
+        let (member, report, heard) = *primaries.first()?;
+        let member = member.clone();
+        if let Some(cause) = self.lower_timeline(&member, report.timeline, report.system.as_deref()) {
+            return Some(decision(
+                RoutingState::Hold(None),
+                Reason::NotWritable { member, cause },
+            ));
+        }
+        let leader = match self.at_its_address(&member) {
+            Ok(leader) => Leader {
+                timeline: report.timeline,
+                ..leader
+            },
+            Err(cause) => return Some(decision(RoutingState::Hold(None), Reason::NoAddress { member, cause })),
+        };
+        if self.lacks_the_lock(report) {
+            return Some(hold_without_lock(leader));
+        }
+        let reason = match primaries.len() {
+            1 => Reason::OnlyPrimary { member, no_lock },
+            _ => Reason::NewestPrimary { member, no_lock },
+        };
+        Some(decision(RoutingState::Route(leader), reason).recheck_by(heard + self.policy.report_life))
+    }
+
+    /// Rule 17: the ttl is over, and a majority names X. The members read this from the DCS, in which a leader that
+    /// does not renew its key stands for its ttl and no longer.
+    pub(super) fn named_by_majority(&self) -> Option<Decision> {
+        let (current, no_lock) = self.unheard_leader()?;
+        let until = self
+            .view
+            .named_until(&current.member, self.now, self.policy.report_life)?;
+        let state = self.member_state(&current.member, None);
+        let speaks_against_itself = self.says_it_lacks_the_lock(current)
+            || matches!(state, MemberState::NotWritable { .. } | MemberState::StandbyLeader);
+        (!speaks_against_itself).then(|| {
+            let (member, no_lock) = (current.member.clone(), no_lock.clone());
+            let reason = Reason::NamedByMembers { member, no_lock };
+            decision(RoutingState::Route(current.clone()), reason).recheck_by(until)
+        })
+    }
+
+    /// Rule 18: the ttl is over, and the members put the race for the lock off.
+    pub(super) fn unheard_before_the_race(&self) -> Option<Decision> {
+        let (current, _) = self.unheard_leader()?;
+        let answering = self.answering();
+        let another_holds_it = answering
+            .iter()
+            .any(|(other, report, _)| **other != current.member && report.holds_lock);
+        let another_leads = self.view.is_succeeded(&current.member) || another_holds_it;
+        match another_leads || self.says_it_lacks_the_lock(current) {
+            true => None,
+            false => self.hold_before_the_race(current, self.last_expiry(current)),
+        }
+    }
+
+    /// Rule 19: the ttl is over: nothing has shown for a ttl that X leads, and another member may be promoted by now.
+    pub(super) fn unheard_for_ttl(&self) -> Option<Decision> {
+        let (_, no_lock) = self.unheard_leader()?;
+        let no_lock = no_lock.clone();
+        Some(decision(RoutingState::Fence, Reason::SilentTooLong { no_lock }))
+    }
+
+    /// Rule 20: X says that it does not accept writes, or that it does not hold the lock. PostgreSQL ends its sessions.
+    pub(super) fn leader_not_writable(&self) -> Option<Decision> {
+        self.no_lock()?;
+        let current = self.current?;
+        let member = current.member.clone();
+        let decided = match self.member_state(&member, None) {
+            MemberState::NotWritable { cause } => decision(
+                RoutingState::Hold(Some(current.clone())),
+                Reason::NotWritable { member, cause },
+            ),
+            MemberState::StandbyLeader => {
+                return Some(decision(RoutingState::Hold(None), Reason::StandbyCluster { member }));
+            }
+            _ if self.says_it_lacks_the_lock(current) => hold_without_lock(current.clone()),
+            MemberState::Writable { .. } | MemberState::WritableByPod { .. } | MemberState::Unreachable { .. } => {
+                return None;
+            }
+        };
+        Some(decided.recheck_at(self.leader_expiry()))
+    }
+
+    /// Rule 21: X does not answer. It is kept until the ttl after the last evidence is over; in pause, for longer.
+    pub(super) fn leader_unreachable(&self) -> Option<Decision> {
+        let no_lock = self.no_lock()?.clone();
+        let current = self.current?;
+        let member = current.member.clone();
+        let route = |reason| decision(RoutingState::Route(current.clone()), reason);
+        Some(match self.leader_expiry() {
+            Some(expiry) => route(Reason::KeptInSilence { member, no_lock }).recheck_by(expiry),
+            None => route(Reason::SilentInPause { member, no_lock }),
+        })
+    }
+
+    /// Rule 22: there is no leader.
+    pub(super) fn no_leader(&self) -> Decision {
+        let no_lock = self.no_lock().unwrap_or(&NoLock::RestOnly).clone();
+        let unanswered = || {
+            let cause = self.view.cluster_silence();
+            let cause = cause.unwrap_or("no member of the cluster has answered yet").to_owned();
+            Reason::NobodyAnswers {
+                no_lock: no_lock.clone(),
+                cause,
+            }
+        };
+        let reason = match (self.only_another_answers(), self.standby_leader()) {
+            (Some(another), _) => another,
+            (None, Some(member)) => Reason::StandbyCluster { member },
+            (None, None) if self.view.rest_answered() => Reason::NoPrimary {
+                no_lock: no_lock.clone(),
+            },
+            (None, None) => unanswered(),
+        };
+        decision(RoutingState::Hold(None), reason)
+    }
+
+    /// Returns the leader whose sessions live, if no lock is watched and its ttl is over.
+    fn unheard_leader(&self) -> Option<(&Leader, &NoLock)> {
+        let (current, no_lock) = (self.current?, self.no_lock()?);
+        let is_over = self.leader_expiry().is_some_and(|expiry| expiry <= self.now);
+        is_over.then_some((current, no_lock))
+    }
+
+    /// Returns when the leader's ttl is over; `None` in pause, where no member is promoted by itself, but by an
+    /// operator: that the leader does not answer proves nothing then.
+    fn leader_expiry(&self) -> Option<Instant> {
+        let current = self.current?;
+        let is_excused = self.is_known_to_be_paused(self.no_lock()?) && !self.view.is_succeeded(&current.member);
+        (!is_excused).then(|| self.last_expiry(current))
+    }
+
+    /// A ttl after the last evidence that a member leads. Without any, the ttl is over.
+    fn last_expiry(&self, leader: &Leader) -> Instant {
+        let evidence = self.view.last_evidence(Some(&leader.member));
+        evidence.map_or(self.now, |evidence| evidence + self.view.ttl())
+    }
+
+    fn says_it_lacks_the_lock(&self, leader: &Leader) -> bool {
+        let last = self
+            .view
+            .answers(&leader.member)
+            .and_then(|answers| answers.last.as_ref());
+        last.is_some_and(|last| self.lacks_the_lock(&last.value))
+    }
+}
+
+fn hold_without_lock(leader: Leader) -> Decision {
+    let reason = Reason::NotWritable {
+        member: leader.member.clone(),
+        cause: LACKS_THE_LOCK.to_owned(),
+    };
+    decision(RoutingState::Hold(Some(leader)), reason)
+}

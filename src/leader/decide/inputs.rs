@@ -1,0 +1,177 @@
+//! The facts that the rules read, and the questions that several rules ask about them.
+
+use std::time::{Duration, Instant};
+
+use super::Policy;
+use super::decision::{Decision, decision};
+use super::member_state::MemberState;
+use crate::leader::reason::{NoLock, Reason};
+use crate::leader::view::{LockView, View};
+use crate::leader::{Leader, MemberName, RoutingState};
+
+/// From this long before the lock expires, new clients wait: a client that logs in now would be cut in the middle of
+/// its login. A lock that is renewed in time never comes this close to its expiry.
+const EXPIRY_MARGIN: Duration = Duration::from_millis(500);
+
+/// The arguments of one decision, and the source that tells who leads.
+pub(super) struct Inputs<'a> {
+    pub(super) view: &'a View,
+    /// The leader whose sessions live now.
+    pub(super) current: Option<&'a Leader>,
+    pub(super) now: Instant,
+    pub(super) policy: &'a Policy,
+    source: Source<'a>,
+}
+
+/// The source that tells who leads.
+enum Source<'a> {
+    /// The leader object has not been read yet.
+    Unread,
+    /// The leader object, which the Kubernetes API answers for.
+    Lock(&'a LockView),
+    /// The members' answers, and why there is no lock.
+    Reports(NoLock),
+}
+
+impl<'a> Inputs<'a> {
+    pub(super) fn new(view: &'a View, current: Option<&'a Leader>, now: Instant, policy: &'a Policy) -> Self {
+        let source = match (view.lock(), view.api_silence()) {
+            (Some(lock), None) => Source::Lock(lock),
+            (None, _) if view.awaits_a_leader_object() => Source::Unread,
+            (_, Some(cause)) => Source::Reports(NoLock::ApiUnreachable {
+                cause: cause.to_owned(),
+            }),
+            (None, None) if view.api_answered() => Source::Reports(NoLock::NoObject),
+            (None, None) => Source::Reports(NoLock::RestOnly),
+        };
+        Self {
+            view,
+            current,
+            now,
+            policy,
+            source,
+        }
+    }
+
+    /// Rule 1: a leader object has not been read yet.
+    pub(super) fn lock_unread(&self) -> Option<Decision> {
+        let current = || self.current.cloned();
+        matches!(self.source, Source::Unread).then(|| decision(RoutingState::Hold(current()), Reason::LockUnread))
+    }
+
+    /// Returns the lock, if it is watched.
+    pub(super) fn lock(&self) -> Option<&'a LockView> {
+        match self.source {
+            Source::Lock(lock) => Some(lock),
+            Source::Unread | Source::Reports(_) => None,
+        }
+    }
+
+    /// Returns why no lock is watched; `None` if one is, or is yet to be read.
+    pub(super) fn no_lock(&self) -> Option<&NoLock> {
+        match &self.source {
+            Source::Reports(no_lock) => Some(no_lock),
+            Source::Unread | Source::Lock(_) => None,
+        }
+    }
+
+    /// Returns the watched lock and its holder, at the holder's address.
+    pub(super) fn holder(&self) -> Option<(&'a LockView, Leader)> {
+        let lock = self.lock()?;
+        let holder = self.at_its_address(lock.lock.holder.as_ref()?).ok()?;
+        Some((lock, holder))
+    }
+
+    /// As [`holder`](Self::holder), while the lock has not expired.
+    pub(super) fn holder_of_fresh_lock(&self) -> Option<(&'a LockView, Leader)> {
+        self.holder().filter(|(lock, _)| self.now < lock.lock_expiry())
+    }
+
+    /// As [`holder`](Self::holder), once the lock has expired.
+    pub(super) fn holder_of_expired_lock(&self) -> Option<(&'a LockView, Leader)> {
+        self.holder().filter(|(lock, _)| lock.lock_expiry() <= self.now)
+    }
+
+    /// Returns the member as a leader, or why its address is not known.
+    pub(super) fn at_its_address(&self, member: &MemberName) -> Result<Leader, String> {
+        let current = self.current.filter(|current| current.member == *member);
+        match (self.view.address(member), current) {
+            (Ok(address), Some(current)) if current.address == address => Ok(current.clone()),
+            (Ok(address), _) => Ok(Leader {
+                member: member.clone(),
+                address,
+                timeline: None,
+            }),
+            // Its pod or row is gone while the lock stands: nothing says that the server is.
+            (Err(_), Some(current)) => Ok(current.clone()),
+            (Err(cause), None) => Err(cause),
+        }
+    }
+
+    pub(super) fn is_current(&self, leader: &Leader) -> bool {
+        self.current == Some(leader)
+    }
+
+    /// Returns a hold that keeps the sessions of `leader`, if it is the leader whose sessions live.
+    pub(super) fn hold_keeping(&self, leader: Leader) -> RoutingState {
+        RoutingState::Hold(self.is_current(&leader).then_some(leader))
+    }
+
+    /// When the margin before the lock's expiry begins.
+    pub(super) fn margin_start(lock: &LockView) -> Instant {
+        lock.lock_expiry() - EXPIRY_MARGIN
+    }
+
+    /// Holds new clients for a while, if a switchover away from `leader` is due.
+    pub(super) fn hold_for_switchover(&self, leader: Leader) -> Option<Decision> {
+        let heard = self.view.announcement()?;
+        let begins = heard.value.starts.map_or(heard.at, |starts| starts.max(heard.at));
+        let until = begins + self.policy.switchover_hold;
+        let concerns = heard.value.leader.as_ref().is_none_or(|from| *from == leader.member)
+            && heard.value.candidate.as_ref() != Some(&leader.member);
+        (concerns && begins <= self.now && self.now < until).then(|| {
+            let reason = Reason::SwitchoverAnnounced {
+                from: leader.member.clone(),
+                to: heard.value.candidate.clone(),
+            };
+            decision(RoutingState::Hold(Some(leader)), reason).recheck_by(until)
+        })
+    }
+
+    /// Holds new clients while the members put the race for an expired lock off (`primary_race_backoff`), as long as
+    /// the leader's WAL grows: a fence would stop it, and so cause the failover that is being avoided. A leader that
+    /// says that it is not a primary writes nothing.
+    pub(super) fn hold_before_the_race(&self, leader: &Leader, lock_expiry: Instant) -> Option<Decision> {
+        let backoff = self.view.race_backoff();
+        let end = lock_expiry + backoff;
+        let is_no_primary = matches!(
+            self.member_state(&leader.member, None),
+            MemberState::NotWritable { .. } | MemberState::StandbyLeader
+        );
+        (self.now < end && !is_no_primary).then(|| {
+            let member = leader.member.clone();
+            decision(
+                RoutingState::Hold(Some(leader.clone())),
+                Reason::RaceBackoff { member, backoff },
+            )
+            .recheck_by(end)
+        })
+    }
+
+    /// Returns the next instant at which time alone may make another rule apply, apart from those that the rules name.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let of_lock = self.holder_of_fresh_lock();
+        let of_lock = of_lock.map(|(lock, _)| [Self::margin_start(lock), lock.lock_expiry()]);
+        let of_reports = self.no_lock().and_then(|_| self.next_report_to_age());
+        let switchover = self.view.announcement().and_then(|heard| heard.value.starts);
+        let deadlines = of_lock.into_iter().flatten().chain(of_reports).chain(switchover);
+        deadlines.filter(|at| self.now < *at).min()
+    }
+
+    fn next_report_to_age(&self) -> Option<Instant> {
+        let members = self.view.members();
+        let ends =
+            members.filter_map(|member| Some(self.view.answers(member)?.last.as_ref()?.at + self.policy.report_life));
+        ends.filter(|end| self.now < *end).min()
+    }
+}

@@ -1,0 +1,144 @@
+//! The state of a member, by the newest evidence of it.
+
+use std::time::Instant;
+
+use super::inputs::Inputs;
+use crate::leader::MemberName;
+use crate::leader::observation::{Pod, Report, Role};
+use crate::leader::view::Heard;
+
+/// The state of a member.
+pub(super) enum MemberState {
+    /// Its REST API says that it is a running primary, on this timeline.
+    Writable { timeline: Option<u32> },
+    /// Its pod's status says so. Its REST API does not answer, for this cause.
+    WritableByPod { timeline: Option<u32>, cause: String },
+    /// It does not accept writes, or must not get any, for this cause.
+    NotWritable { cause: String },
+    /// It leads a standby cluster.
+    StandbyLeader,
+    /// Nothing that still counts says how it is, for this cause.
+    Unreachable { cause: String },
+}
+
+/// The newest statement about a member.
+enum Evidence<'a> {
+    /// The last answer of its REST API, which answers now.
+    Answer(&'a Heard<Report>),
+    /// The last answer of its REST API, which does not answer any more.
+    FormerAnswer(&'a Heard<Report>),
+    /// Its pod's annotation `status`.
+    PodStatus(&'a Pod),
+}
+
+impl MemberState {
+    pub(super) fn is_writable(&self) -> bool {
+        matches!(self, Self::Writable { .. } | Self::WritableByPod { .. })
+    }
+}
+
+impl Inputs<'_> {
+    /// Returns the state of a member. `since` is when the lock moved to it: that it is writable counts only if it was
+    /// said since then, that it is not counts always.
+    pub(super) fn member_state(&self, member: &MemberName, since: Option<Instant>) -> MemberState {
+        use Evidence::{Answer, FormerAnswer, PodStatus};
+        if let Some(stranger) = self.view.stranger(member) {
+            return MemberState::NotWritable {
+                cause: format!("another cluster answers there, {}", stranger.identity),
+            };
+        }
+        let last = self.view.answers(member).and_then(|answers| answers.last.as_ref());
+        let no_answer = self.no_answer(member, since);
+        let cause = no_answer.unwrap_or("it has not answered yet").to_owned();
+        let status_at = self.view.pod_as_of(member);
+        let status = self.view.pod(member).map(|pod| &pod.value);
+        let status = status.filter(|status| status.role.is_some());
+        let status_is_newer = last.is_none_or(|last| Some(last.at) < status_at);
+        // Its REST API, its last answer, its pod's status if that is newer. Patroni writes the status about a second
+        // late.
+        let evidence = match (no_answer, last, status.filter(|_| status_is_newer)) {
+            (None, Some(last), _) => Answer(last),
+            (Some(_), _, Some(status)) => PodStatus(status),
+            (Some(_), Some(last), None) => FormerAnswer(last),
+            (_, None, _) => return MemberState::Unreachable { cause },
+        };
+        let (state, said_at) = match &evidence {
+            Answer(last) | FormerAnswer(last) => (self.state_by_report(member, &last.value), Some(last.at)),
+            PodStatus(status) => (self.state_by_pod(status, &cause), status_at),
+        };
+        let is_too_old = since.is_some_and(|since| said_at < Some(since));
+        // What is said, by which evidence, before the lock moved: what speaks for a member ages, what speaks against it
+        // stays.
+        match (state.is_writable(), evidence, is_too_old) {
+            (true, FormerAnswer(_), _) | (true, _, true) => MemberState::Unreachable { cause },
+            (true, Answer(_) | PodStatus(_), false) | (false, ..) => state,
+        }
+    }
+
+    /// Returns why the member's REST API does not answer. A failure from before `since` is as old as an answer from
+    /// before it, and does not count.
+    fn no_answer(&self, member: &MemberName, since: Option<Instant>) -> Option<&str> {
+        let answers = self.view.answers(member)?;
+        let asked_since = since.is_none_or(|since| answers.asked.is_some_and(|asked| since <= asked));
+        let failure = answers.silent.as_ref().filter(|_| asked_since)?;
+        Some(&failure.value)
+    }
+
+    fn state_by_report(&self, member: &MemberName, report: &Report) -> MemberState {
+        let lower_timeline = || self.lower_timeline(member, report.timeline, report.system.as_deref());
+        let timeline = report.timeline;
+        match report.role {
+            Role::StandbyLeader => MemberState::StandbyLeader,
+            Role::Other => MemberState::NotWritable {
+                cause: format!("it is still in recovery (state {:?})", report.state),
+            },
+            Role::Primary if !report.is_writable() => MemberState::NotWritable {
+                cause: format!("its state is {:?}", report.state),
+            },
+            Role::Primary => lower_timeline().map_or(MemberState::Writable { timeline }, |cause| {
+                MemberState::NotWritable { cause }
+            }),
+        }
+    }
+
+    /// `no_answer` is why its REST API does not answer.
+    fn state_by_pod(&self, pod: &Pod, no_answer: &str) -> MemberState {
+        let role = pod.role.as_deref().map_or(Role::Other, Role::from_patroni);
+        let is_running = pod.state.as_deref() == Some("running");
+        let lower_timeline = self.lower_timeline(&pod.name, pod.timeline, self.view.system_of(&pod.name));
+        match (role, is_running, lower_timeline) {
+            (Role::StandbyLeader, ..) => MemberState::StandbyLeader,
+            (Role::Primary, true, None) => MemberState::WritableByPod {
+                timeline: pod.timeline,
+                cause: no_answer.to_owned(),
+            },
+            (Role::Primary, true, Some(cause)) => MemberState::NotWritable { cause },
+            (Role::Primary, false, _) | (Role::Other, ..) => {
+                let role = pod.role.as_deref().unwrap_or("unknown");
+                let state = pod.state.as_deref().unwrap_or("unknown");
+                let cause = format!(
+                    "its pod's status says role {role}, state {state}; its REST API does not answer: {no_answer}"
+                );
+                MemberState::NotWritable { cause }
+            }
+        }
+    }
+
+    /// Returns why a member's timeline forbids routing to it, and what ends that.
+    pub(super) fn lower_timeline(
+        &self,
+        member: &MemberName,
+        timeline: Option<u32>,
+        system: Option<&str>,
+    ) -> Option<String> {
+        let newest = self.view.newer_timeline_than(timeline, system)?;
+        let timeline = timeline.unwrap_or_default();
+        let then = match self.view.lock() {
+            Some(_) => format!("clients go to it once {member} has renewed the leader lock for its whole ttl"),
+            None => format!("if the cluster was restored onto timeline {timeline} on purpose, restart pgnorth"),
+        };
+        Some(format!(
+            "it is on timeline {timeline}, and a leader was seen on timeline {newest}; {then}"
+        ))
+    }
+}

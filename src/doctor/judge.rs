@@ -6,6 +6,7 @@ mod lock;
 mod members;
 mod names;
 mod outage;
+mod reports;
 pub(super) mod rights;
 mod tls;
 

@@ -133,7 +133,7 @@ async fn one_check_that_fails_keeps_no_other_from_being_tried() {
     )
     .await;
     assert_eq!(outcome.code, Some(1));
-    outcome.tells("fail", &["lock is renewed", "not within 4s"]);
+    outcome.tells("fail", &["lock is renewed", "no renewal within 4s"]);
     outcome.tells(
         "fail",
         &[

@@ -278,7 +278,7 @@ async fn a_look_at_something_else_is_no_contact() {
     let cluster = FakeCluster::start(20).await;
     let (code, text, said) = look(&cluster.a.rest.to_string(), &[]).await;
     assert_eq!((code, text.as_str()), (Some(2), ""));
-    assert!(said.contains("no pgnorth that has a status"), "{said}");
+    assert!(said.contains("the answer is not a pgnorth status"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

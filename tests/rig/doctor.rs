@@ -86,7 +86,7 @@ async fn a_healthy_cluster_and_seven_broken_ones() {
 
     rig.leader().await.freeze_patroni();
     ask("Patroni hangs", User::Admin, "")
-        .fails_among(&["lock is renewed — not within 6s", "kubectl logs patronidemo-0"]);
+        .fails_among(&["lock is renewed — no renewal within 6s", "kubectl logs patronidemo-0"]);
     rig.member(0).thaw_patroni();
 
     // Last, since the API server deletes the lock with such a Service.

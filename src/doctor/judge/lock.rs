@@ -7,62 +7,65 @@ use humantime::format_duration;
 use super::cluster::paused;
 use crate::doctor::check::Check;
 use crate::doctor::facts::{Api, LeaderObject, Renewal};
-use crate::leader::observation::ObjectKind;
+use crate::leader::observation::{Lock, ObjectKind};
 
 /// Time from the lock to a primary that accepts writes: some seconds, more if there is much WAL to replay.
 const PROMOTION: Duration = Duration::from_secs(5);
+/// Subject of the checks of the leader object.
+const OBJECT: &str = "leader object";
 
+/// Checks that exactly one kind of leader object has a lock, and that a member holds it.
 pub(super) fn objects(api: &Api) -> Vec<Check> {
-    let what = "leader object";
     let mut checks = Vec::new();
     let mut locks = Vec::new();
     let mut unknown = false;
-    for (kind, told) in &api.leaders {
-        match told {
+    for (kind, answer) in &api.leaders {
+        match answer {
             Ok(LeaderObject::Lock(lock, problem)) => {
                 locks.push(*kind);
-                if let Some(problem) = problem {
-                    let found = format!("{}: {problem}", title(api, *kind));
-                    checks.push(Check::warn(
-                        what,
-                        found,
-                        "only Patroni should write it: find the other writer",
-                    ));
-                }
-                let ttl = format_duration(lock.ttl);
-                match &lock.holder {
-                    Some(holder) => checks.push(Check::ok(
-                        what,
-                        format!("{}: {holder} holds the lock, ttl {ttl}", title(api, *kind)),
-                    )),
-                    None => checks.push(Check::fail(
-                        what,
-                        format!("{}: no member holds the lock", title(api, *kind)),
-                        "Patroni has released it and no member has taken it: find the reason with patronictl list and in the members' logs",
-                    )),
-                }
+                checks.extend(found_lock(&title(api, *kind), lock, problem.as_deref()));
             }
             Ok(LeaderObject::Absent | LeaderObject::Foreign) => {}
             Err(why) => {
                 unknown = true;
-                checks.push(Check::not_checked(format!("{what}, {}", title(api, *kind)), why));
+                checks.push(Check::not_checked(format!("{OBJECT}, {}", title(api, *kind)), why));
             }
         }
     }
-    match locks.len() {
-        0 if !unknown => checks.push(absent(api)),
-        2 => checks.push(Check::warn(
-            what,
+    match locks[..] {
+        [] if !unknown => checks.push(absent(api)),
+        [one, other] => checks.push(Check::warn(
+            OBJECT,
             format!(
                 "both kinds have a lock, {} and {}; the one renewed last counts",
-                title(api, locks[0]),
-                title(api, locks[1])
+                title(api, one),
+                title(api, other)
             ),
             "one is left over from a change of kubernetes.use_endpoints: delete the one that Patroni no longer renews",
         )),
         _ => {}
     }
     checks
+}
+
+/// Checks one lock: its fields, and that a member holds it.
+fn found_lock(title: &str, lock: &Lock, problem: Option<&str>) -> Vec<Check> {
+    let malformed = problem.map(|problem| {
+        let found = format!("{title}: {problem}");
+        Check::warn(OBJECT, found, "only Patroni should write it: find the other writer")
+    });
+    let held = match &lock.holder {
+        Some(holder) => Check::ok(
+            OBJECT,
+            format!("{title}: {holder} holds the lock, ttl {}", format_duration(lock.ttl)),
+        ),
+        None => Check::fail(
+            OBJECT,
+            format!("{title}: no member holds the lock"),
+            "Patroni has released it and no member has taken it: find the reason with patronictl list and in the members' logs",
+        ),
+    };
+    malformed.into_iter().chain([held]).collect()
 }
 
 fn absent(api: &Api) -> Check {
@@ -99,7 +102,7 @@ fn absent(api: &Api) -> Check {
             scopes.join(", ")
         )
     };
-    Check::fail("leader object", found, fix)
+    Check::fail(OBJECT, found, fix)
 }
 
 /// Returns the groups of a Citus cluster with this scope that have a leader object here.

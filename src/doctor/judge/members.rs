@@ -1,22 +1,22 @@
 //! Checks of each member: its PostgreSQL, its REST API, and its report against the lock.
 
-use super::tls;
+use super::{reports, tls};
 use crate::config::{Finding, PatroniTls};
 use crate::doctor::check::Check;
 use crate::doctor::facts::{Api, Facts, Greeting, Member, Rest, Silent};
-use crate::leader::observation::{Report, Role};
+use crate::leader::observation::Report;
 
 /// The facts about the cluster against which each member is checked.
-struct ClusterFacts<'a> {
+pub(super) struct ClusterFacts<'a> {
     /// The lock's holder, from the lock or from `/cluster`.
-    leader: Option<&'a str>,
+    pub(super) leader: Option<&'a str>,
     /// The leader's report.
-    report: Option<&'a Report>,
+    pub(super) report: Option<&'a Report>,
     tls: &'a PatroniTls,
     /// The scope in the settings.
-    scope: Option<&'a str>,
+    pub(super) scope: Option<&'a str>,
     /// The system identifier of Patroni's config object.
-    system: Option<&'a str>,
+    pub(super) system: Option<&'a str>,
 }
 
 pub(super) fn all(facts: &Facts, finding: &Finding) -> Vec<Check> {
@@ -61,7 +61,7 @@ impl Member {
 }
 
 impl ClusterFacts<'_> {
-    fn is_leader(&self, member: &Member) -> bool {
+    pub(super) fn is_leader(&self, member: &Member) -> bool {
         self.leader == Some(member.name.as_str())
     }
 
@@ -143,90 +143,6 @@ fn rest(member: &Member, cluster: &ClusterFacts<'_>) -> Check {
             let (found, fix) = tls::explain(trouble, cluster.tls);
             Check::fail(what, format!("{url}: {found} ({why})"), fix)
         }
-        Rest::Answered { url, report } => answered(member, cluster, what, url, report),
+        Rest::Answered { url, report } => reports::check(member, cluster, what, url, report),
     }
-}
-
-/// Checks that the answer comes from the followed cluster; discovery ignores it otherwise.
-fn another_cluster(cluster: &ClusterFacts<'_>, what: &str, found: &str, report: &Report) -> Option<Check> {
-    let differ = [
-        ("scope", cluster.scope, &report.scope),
-        ("system identifier", cluster.system, &report.system),
-    ];
-    let (name, ours, theirs) = differ.into_iter().find_map(|(name, ours, theirs)| {
-        let (ours, theirs) = ours.zip(theirs.as_deref())?;
-        (ours != theirs).then_some((name, ours, theirs))
-    })?;
-    Some(Check::fail(
-        what,
-        format!("{found}, but another cluster answers there: its {name} is {theirs}, and it should be {ours}"),
-        "pgnorth ignores its answers. Another process has the address in this member's api_url (restapi.connect_address), --selector matches pods of other clusters, or --scope is another cluster's",
-    ))
-}
-
-fn answered(member: &Member, cluster: &ClusterFacts<'_>, what: String, url: &str, report: &Report) -> Check {
-    let timeline = report
-        .timeline
-        .map_or_else(String::new, |timeline| format!(", timeline {timeline}"));
-    let role = match report.role {
-        Role::Primary => "primary",
-        Role::StandbyLeader => "standby_leader",
-        Role::Other => "not primary",
-    };
-    let found = format!("{url} says: {role}, {}{timeline}", report.state);
-    if let Some(check) = another_cluster(cluster, &what, &found, report) {
-        return check;
-    }
-    let leads = cluster.is_leader(member);
-    if leads && !report.is_writable() {
-        let found = format!("{found}, but this member holds the lock: clients are held until it accepts writes");
-        return Check::fail(
-            what,
-            found,
-            "right after a failover this takes some seconds; otherwise check Patroni's and PostgreSQL's log on this member",
-        );
-    }
-    if !leads && report.is_writable() {
-        let holder = cluster.leader.map_or_else(
-            || "no member holds the lock".to_owned(),
-            |leader| format!("{leader} holds the lock"),
-        );
-        let found = format!("{found}, but {holder}");
-        return Check::fail(
-            what,
-            found,
-            "two primaries, or a change of leader in progress: run the doctor again. If this persists, this member was promoted by hand, or the members belong to different clusters (--selector, --scope). Stop the wrong one",
-        );
-    }
-    if let Some(leader) = cluster.report
-        && let (Some(ours), Some(theirs)) = (&report.system, &leader.system)
-        && ours != theirs
-    {
-        let found = format!("{found}, but its system identifier {ours} is not the leader's {theirs}");
-        return Check::fail(
-            what,
-            found,
-            "it belongs to another cluster: --selector matches too many pods, or its data directory needs patronictl reinit",
-        );
-    }
-    let behind = cluster
-        .report
-        .and_then(|leader| leader.timeline.zip(report.timeline))
-        .filter(|(leader, own)| leader != own);
-    if let Some((leader, _)) = behind {
-        let found = format!("{found}, but the leader is on timeline {leader}");
-        return Check::warn(
-            what,
-            found,
-            "right after a failover this is normal; otherwise the replica does not follow: patronictl list, then patronictl reinit",
-        );
-    }
-    if report.state != "running" && report.state != "streaming" {
-        return Check::warn(
-            what,
-            found,
-            "this member cannot take over now: check PostgreSQL's log on it",
-        );
-    }
-    Check::ok(what, found)
 }

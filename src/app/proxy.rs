@@ -22,7 +22,9 @@ use crate::kubernetes::Access;
 use crate::metrics::Metrics;
 use crate::proxy::{Context, Proxy, RefusalTls, STARTUP, Settings};
 
-/// A running proxy. [`Bound::run`] serves until a shutdown; dropped, it ends every session.
+/// A running proxy. Only [`Bound::run`] ends it in order: dropped without a shutdown, it leaves threads that serve open
+/// sessions and the admin port.
+#[must_use = "await `run`, which orders the shutdown"]
 pub struct Bound {
     /// The address for PostgreSQL clients, with the port that was bound.
     pub postgres: SocketAddr,

@@ -3,7 +3,7 @@
 # Where install.sh keeps what does not come from Debian's archive: the test rig and cargo-deny are looked for there.
 cache = $(shell tests/support/install.sh where)
 
-.PHONY: help run switchover test test-integrity test-memory test-random test-manifests test-drivers pictures image-test bench-failover bench-forward check advisories sbom build clean
+.PHONY: help run switchover test test-integrity test-memory test-random test-manifests test-drivers pictures docs image-test bench-failover bench-forward check advisories sbom build clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo 'make test-integrity  ten thousand random sessions, every byte compared, and as many as that with faults put in; some minutes (SESSIONS=, SEED=)'
 	@echo 'make test-memory  a thousand clients that do not read, and a pgnorth with 512 MiB; a minute. Root (READERS=, BUFFERS=)'
 	@echo 'make test-random  random faults in a row on one cluster; 50 take about half an hour (FAULTS=, SEED= to repeat a run)'
+	@echo 'make docs         writes the generated parts of docs/reference from the tables in the code; a test fails if they differ'
 	@echo 'make pictures     the pictures of docs/operating/monitoring.md, from a real run of some minutes (FOLDER=target/pictures)'
 	@echo 'make test-manifests  checks what deploy/ renders to against the published schemas of Kubernetes, Istio and the Prometheus operator'
 	@echo 'make test-drivers  what real drivers make of a refusal, by sslmode: psql, psycopg, asyncpg, JDBC, Go, node-postgres (WAYS=ways, WAYS=silence)'
@@ -57,6 +58,9 @@ test-random:
 	cargo test --locked --no-run --test rig
 	PGNORTH_CACHE='$(cache)' PGNORTH_RANDOM_FAULTS='$(or $(FAULTS),50)' $(if $(SEED),PGNORTH_SEED='$(SEED)') \
 		tests/support/inside.sh cargo test --locked --offline --test rig -- --ignored --exact --nocapture repeated::random_faults
+
+docs:
+	PGNORTH_WRITE_DOCS=yes cargo test --locked --test local -- --exact documents::reference::generated_parts_are_what_the_code_says
 
 # What docs/operating/monitoring.md shows, from one real run of about eight minutes: pictures, and the texts beside them.
 pictures:

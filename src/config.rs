@@ -1,13 +1,15 @@
-//! The settings: flags and environment variables, read once, typed, all mistakes reported together.
+//! The settings: flags and environment variables, read once, typed, with all invalid ones reported together.
 //!
-//! No I/O here: arguments and environment are given, files are only named. Defaults, help and names stand in `config/table.rs`, one row a setting.
+//! No I/O here: the caller passes arguments and environment, and no file is opened. A new setting has a row in `config/table.rs`, its place in the help in
+//! `config/commands.rs`, and a field here with the line that reads it. Everything else follows from the row.
 
 mod commands;
-mod mistake;
+mod invalid;
 mod operator;
 mod parse;
 mod reader;
 mod table;
+mod values;
 
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
@@ -17,36 +19,38 @@ use std::time::Duration;
 use thiserror::Error;
 use url::Url;
 
-pub use mistake::{Mistake, Mistakes};
+pub use commands::{COMMANDS, CommandRow, command_line};
+pub use invalid::{InvalidSetting, InvalidSettings};
 pub use operator::OperatorCommand;
 pub use parse::LogFilter;
+pub use table::Setting;
+pub use values::Values;
 
 use reader::Reader;
 
-const HOUR: Duration = Duration::from_secs(3600);
-/// More sessions than a process may have files.
-const SESSIONS: usize = 1_000_000;
-/// More threads than a host has cores.
-const WORKERS: usize = 1024;
+/// The default of `--max-sessions`, if open files and local ports suffice.
+pub const DEFAULT_SESSIONS: usize = 10_000;
 
 /// This build's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The commit this build was made from; "unknown" where there was no telling.
+/// The commit of this build; "unknown" if neither git nor PGNORTH_COMMIT names one.
 pub const COMMIT: &str = env!("PGNORTH_COMMIT");
 
-/// Everything that can be set. No value holds a secret.
+/// All settings of one start. No value holds a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// What this process does.
+    /// The command, with its own settings.
     pub job: Job,
-    /// What is logged.
+    /// Filter of the log.
     pub log: LogFilter,
-    /// How it is logged.
+    /// Format of the log.
     pub log_format: Format,
+    /// The values in force, defaults included, as flags.
+    pub in_force: String,
 }
 
-/// What pgnorth was started as, each with its own settings. Another subcommand is another arm here, and a row in `config/commands.rs`.
+/// The command that pgnorth was started with. A new subcommand is an arm here and a row in `config/commands.rs`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Job {
     /// No subcommand: the proxy.
@@ -64,130 +68,130 @@ pub enum Job {
 /// The settings of the proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy {
-    /// Where PostgreSQL clients connect.
+    /// Address for PostgreSQL clients.
     pub listen: SocketAddr,
-    /// Where probes, metrics and the status are served.
+    /// Address of the admin port: probes, metrics, status.
     pub admin: SocketAddr,
-    /// Public names by which the admin port is reached.
+    /// Public host names of the admin port.
     pub admin_hosts: Vec<String>,
-    /// Holds the token for operators' orders; `None`: nobody can give any.
+    /// File of the token for operator commands; none accepts no command.
     pub admin_token_file: Option<PathBuf>,
-    /// How the leader is found.
-    pub finding: Finding,
-    /// How long a client waits for a leader. Zero: not at all.
+    /// Sources of discovery.
+    pub discovery: DiscoverySettings,
+    /// Longest wait of a client for a leader; zero refuses at once.
     pub hold: Duration,
-    /// How long an announced switchover may hold new clients. Zero: not at all.
+    /// Longest time that an announced switchover holds new clients; zero does not hold them.
     pub switchover_hold: Duration,
-    /// How long sessions may go on to a leader that gave the lock up cleanly. Zero: they end at once.
+    /// Time that sessions may go on to a leader that released the lock cleanly; zero ends them at once.
     pub failover_drain: Duration,
     /// Deadline of one dial to the leader.
     pub connect_timeout: Duration,
-    /// How long the leader's host may be silent.
+    /// Time without any answer of the leader's host after which a session ends.
     pub tcp_user_timeout: Duration,
-    /// What TLS clients see that are refused; `None`: a certificate made at start.
+    /// Certificate for TLS clients that are refused; none makes one at start.
     pub refusal: Option<Identity>,
-    /// How long a client's host may be silent.
+    /// Time without any answer of a client's host after which its session ends.
     pub client_tcp_user_timeout: Duration,
-    /// The budget in bytes for what the kernel queues for slow clients. Zero: as the system has it.
+    /// Memory in bytes for the kernel's socket buffers of slow clients; zero leaves them to Linux.
     pub socket_buffers: usize,
-    /// This host's addresses to dial leaders from; empty: the system chooses.
+    /// Local addresses to dial leaders from; empty leaves the choice to the system.
     pub sources: Vec<IpAddr>,
-    /// How long sessions may finish at shutdown.
+    /// Time that sessions have to finish at shutdown.
     pub drain: Duration,
-    /// How long accepting goes on at shutdown, before the drain.
+    /// Time that clients are still accepted at shutdown, before the drain.
     pub lame_duck: Duration,
-    /// The cap on open sessions; at least 1.
-    pub max_sessions: usize,
-    /// Threads that serve sessions, at least 1; `None`: one a core.
+    /// Limit of open sessions, at least 1; none derives it from open files and local ports.
+    pub max_sessions: Option<usize>,
+    /// Threads that serve sessions, at least 1; none starts one per core.
     pub workers: Option<usize>,
 }
 
 /// The settings of the publisher.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publish {
-    /// Where probes, metrics and the status are served.
+    /// Address of the admin port: probes, metrics, status.
     pub admin: SocketAddr,
-    /// Public names by which the admin port is reached.
+    /// Public host names of the admin port.
     pub admin_hosts: Vec<String>,
-    /// How the leader is found.
-    pub finding: Finding,
-    /// The namespace of the Service; `None`: the pod's own, or the kubeconfig's.
+    /// Sources of discovery.
+    pub discovery: DiscoverySettings,
+    /// Namespace of the Service; none means the pod's own, or the kubeconfig's.
     pub namespace: Option<String>,
-    /// The Service that shall lead to the primary.
+    /// Service that points at the primary.
     pub service: String,
-    /// Whether its Endpoints are kept too.
+    /// Writes its Endpoints too.
     pub endpoints: bool,
-    /// The Lease that its one writer holds; `None`: everyone writes.
+    /// Lease that elects the writer; none makes every publisher write.
     pub lease: Option<String>,
 }
 
-/// The settings of the look at a running pgnorth.
+/// The settings of `pgnorth status`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// Its admin port, as its own setting says: an unspecified address means this host.
+    /// Admin port of the running pgnorth; an unspecified address means this host.
     pub admin: SocketAddr,
-    /// Go on until interrupted.
+    /// Refreshes until interrupted.
     pub watch: bool,
-    /// How it is written.
+    /// Format of the report.
     pub format: Format,
 }
 
 /// The settings of `pgnorth hold`, `release` and `cut`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SendCommand {
-    /// Its admin port, as its own setting says: an unspecified address means this host.
+    /// Admin port of the running pgnorth; an unspecified address means this host.
     pub admin: SocketAddr,
-    /// The file of the token that it wants.
+    /// File of its token.
     pub token_file: PathBuf,
     /// The command.
     pub command: OperatorCommand,
 }
 
-/// The settings of the doctor: those of the proxy, or of the publisher, that is to be looked at.
+/// The settings of `pgnorth doctor`: those of the proxy or publisher that it checks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Doctor {
-    /// As the proxy would be started. The publisher's are among them.
+    /// Settings of the proxy, which include those of the publisher.
     pub proxy: Proxy,
-    /// The Service that a publisher is to keep, if one is.
+    /// Service of the publisher to check, if there is one.
     pub service: Option<String>,
-    /// Whether it is to keep its Endpoints, too.
+    /// The publisher writes Endpoints too.
     pub endpoints: bool,
-    /// The Lease that it is to hold.
+    /// Lease of the publisher.
     pub lease: Option<String>,
-    /// How the report is written.
+    /// Format of the report.
     pub format: Format,
 }
 
-/// How the leader is found: at least one of `kubernetes` and `patroni` is there.
+/// Sources of discovery: `kubernetes`, `patroni` or both.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// The scope that answers must tell, to count; `None`: that of the first verified leader.
+pub struct DiscoverySettings {
+    /// Scope that members must report for their answers to count; none takes that of the first verified leader.
     pub scope: Option<String>,
-    /// The cluster's objects in Kubernetes, if it is to be asked.
+    /// The cluster's objects in Kubernetes; none does not use its API.
     pub kubernetes: Option<Kubernetes>,
     /// Base URLs of members' REST API: http or https, with a host, without user, password, path, query or fragment, each once.
     pub patroni: Vec<Url>,
-    /// How to speak https with members.
+    /// TLS files for members' REST API.
     pub patroni_tls: PatroniTls,
 }
 
-/// Where Patroni keeps its objects in Kubernetes.
+/// Patroni's objects in Kubernetes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kubernetes {
-    /// Patroni's scope: the cluster's name, and the stem of its objects' names.
+    /// Patroni's scope: the cluster's name and the prefix of its objects' names.
     pub scope: String,
-    /// The group of a Citus cluster, which has objects of its own.
+    /// Group of a Citus cluster; each group has its own objects.
     pub citus_group: Option<u32>,
-    /// `None`: the pod's own, or the kubeconfig's.
+    /// Namespace of the objects; none means the pod's own, or the kubeconfig's.
     pub namespace: Option<String>,
     /// Label selector of the members' pods.
     pub selector: String,
-    /// pgnorth's own pod, if it is one that Events are to be about.
+    /// pgnorth's own pod, which Events are about; none writes no Events.
     pub pod: Option<Pod>,
 }
 
 impl Kubernetes {
-    /// The stem of the objects' names: the scope, with the group of a Citus cluster (Patroni, kubernetes.py, `_cluster_from_nodes`).
+    /// Returns the prefix of the objects' names: the scope, with the group of a Citus cluster (Patroni, kubernetes.py, `_cluster_from_nodes`).
     pub fn objects(&self) -> String {
         match self.citus_group {
             Some(group) => format!("{}-{group}", self.scope),
@@ -195,8 +199,8 @@ impl Kubernetes {
         }
     }
 
-    /// The scope that members tell. Whoever follows a Citus group by the name of its objects, `<scope>-<group>`, cannot know it: `None`.
-    fn told_scope(&self) -> Option<String> {
+    /// Returns the scope that members report; none if `scope` may be the prefix of a Citus group, `<scope>-<group>`, which members do not report.
+    fn reported_scope(&self) -> Option<String> {
         let last = self.scope.rsplit_once('-').map(|(_, last)| last);
         let may_be_a_group =
             last.is_some_and(|last| !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit()));
@@ -213,12 +217,12 @@ pub struct Pod {
     pub uid: Option<String>,
 }
 
-/// Files in PEM, read when a connection needs them. Nobody has looked yet whether they exist.
+/// PEM files, opened when a connection needs them; they may not exist.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PatroniTls {
-    /// Certificates that members' certificates are checked against; `None`: the system's.
+    /// Certificates that members' certificates are checked against; none means the system's.
     pub ca: Option<PathBuf>,
-    /// What pgnorth shows to members that ask for a client certificate.
+    /// Client certificate for members that require one.
     pub identity: Option<Identity>,
 }
 
@@ -231,62 +235,63 @@ pub struct Identity {
     pub key: PathBuf,
 }
 
-/// How something is written.
+/// An output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// For people.
     Text,
-    /// One object a line.
+    /// One object per line.
     Json,
 }
 
-/// Why there are no settings.
+/// The error of [`Settings::read`].
 #[derive(Debug, Error)]
-pub enum Refused {
-    /// clap's answer: help, version, an unknown flag, a flag without its value. It knows its stream and its exit code.
+pub enum SettingsError {
+    /// clap's output: help, version, an unknown flag, a flag without its value. It has its own stream and exit status.
     #[error(transparent)]
     Usage(#[from] clap::Error),
-    /// Every value that can't be used.
+    /// All invalid settings.
     #[error(transparent)]
-    Mistakes(#[from] Mistakes),
+    Invalid(#[from] InvalidSettings),
 }
 
 impl Settings {
-    /// Reads the arguments (the program's name first), and for what they do not set `env`, which is asked by the variable's name. A flag wins over its
-    /// variable, a variable over the default; an empty variable counts as unset.
+    /// Reads the arguments, which begin with the program's name, and the variables through `env`. A flag wins over its variable, a variable over the
+    /// default; an empty variable counts as unset.
     ///
     /// # Errors
-    /// [`Refused::Usage`] when there is something for clap to say, else all mistakes at once.
-    pub fn read<A, E>(arguments: A, env: E) -> Result<Self, Refused>
+    /// [`SettingsError::Usage`] for help, version and an unusable command line; otherwise all invalid settings at once.
+    pub fn read<A, E>(arguments: A, env: E) -> Result<Self, SettingsError>
     where
         A: IntoIterator<Item = OsString>,
         E: Fn(&str) -> Option<OsString>,
     {
-        let matches = commands::command().try_get_matches_from(arguments)?;
+        let matches = command_line().try_get_matches_from(arguments)?;
         let (row, flags) = commands::chosen(&matches);
         let mut reader = Reader::new(flags, &env);
-        let settings = Self {
-            job: match row.name {
-                Some("publish") => Job::Publish(publish(&mut reader)),
-                Some("status") => Job::Status(status(&mut reader)),
-                Some("hold") => {
-                    let longest = parse::duration(Duration::from_secs(1), HOUR);
-                    let length = reader.value(&table::FOR, longest);
-                    Job::SendCommand(send_command(&mut reader, OperatorCommand::Hold(length)))
-                }
-                Some("release") => Job::SendCommand(send_command(&mut reader, OperatorCommand::Release)),
-                Some("cut") => {
-                    let member = reader.option(&table::MEMBER, parse::member);
-                    Job::SendCommand(send_command(&mut reader, OperatorCommand::Cut(member)))
-                }
-                Some("doctor") => Job::Doctor(doctor(&mut reader)),
-                _ => Job::Proxy(proxy(&mut reader)),
-            },
-            log: reader.value(&table::LOG, LogFilter::parse),
-            log_format: reader.value(&table::LOG_FORMAT, parse::format),
+        let job = match row.name {
+            Some("publish") => Job::Publish(publish(&mut reader)),
+            Some("status") => Job::Status(status(&mut reader)),
+            Some("hold") => {
+                let length = reader.duration(&table::FOR);
+                Job::SendCommand(send_command(&mut reader, OperatorCommand::Hold(length)))
+            }
+            Some("release") => Job::SendCommand(send_command(&mut reader, OperatorCommand::Release)),
+            Some("cut") => {
+                let member = reader.option(&table::MEMBER, parse::member);
+                Job::SendCommand(send_command(&mut reader, OperatorCommand::Cut(member)))
+            }
+            Some("doctor") => Job::Doctor(doctor(&mut reader)),
+            _ => Job::Proxy(proxy(&mut reader)),
         };
-        reader.finish(&row.typed())?;
-        Ok(settings)
+        let log = reader.value(&table::LOG, LogFilter::parse);
+        let log_format = reader.value(&table::LOG_FORMAT, parse::format);
+        Ok(Self {
+            job,
+            log,
+            log_format,
+            in_force: reader.finish(&row.typed())?,
+        })
     }
 }
 
@@ -297,34 +302,25 @@ fn proxy(reader: &mut Reader<'_>) -> Proxy {
         admin: reader.value(&table::ADMIN, parse::listener),
         admin_hosts: reader.option(&table::ADMIN_HOST, parse::hosts).unwrap_or_default(),
         admin_token_file: reader.option(&table::ADMIN_TOKEN_FILE, parse::file),
-        finding: finding(reader, namespace, &[&table::NAMESPACE, &table::SELECTOR]),
-        hold: reader.value(&table::HOLD, parse::duration(Duration::ZERO, HOUR)),
-        switchover_hold: reader.value(&table::SWITCHOVER_HOLD, parse::duration(Duration::ZERO, HOUR)),
-        failover_drain: reader.value(&table::FAILOVER_DRAIN, parse::duration(Duration::ZERO, HOUR)),
-        connect_timeout: reader.value(
-            &table::CONNECT_TIMEOUT,
-            parse::duration(Duration::from_millis(10), Duration::from_secs(60)),
-        ),
-        tcp_user_timeout: reader.value(
-            &table::TCP_USER_TIMEOUT,
-            parse::duration(Duration::from_millis(100), HOUR),
-        ),
+        discovery: discovery(reader, namespace, &[&table::NAMESPACE, &table::SELECTOR]),
+        hold: reader.duration(&table::HOLD),
+        switchover_hold: reader.duration(&table::SWITCHOVER_HOLD),
+        failover_drain: reader.duration(&table::FAILOVER_DRAIN),
+        connect_timeout: reader.duration(&table::CONNECT_TIMEOUT),
+        tcp_user_timeout: reader.duration(&table::TCP_USER_TIMEOUT),
         refusal: identity(reader, &table::REFUSAL_CERT, &table::REFUSAL_KEY),
-        client_tcp_user_timeout: reader.value(
-            &table::CLIENT_TCP_USER_TIMEOUT,
-            parse::duration(Duration::from_millis(100), HOUR),
-        ),
-        socket_buffers: reader.value(&table::SOCKET_BUFFERS, parse::size),
+        client_tcp_user_timeout: reader.duration(&table::CLIENT_TCP_USER_TIMEOUT),
+        socket_buffers: reader.size(&table::SOCKET_BUFFERS),
         sources: reader.option(&table::SOURCE, parse::addresses).unwrap_or_default(),
-        drain: reader.value(&table::DRAIN, parse::duration(Duration::ZERO, 24 * HOUR)),
-        lame_duck: reader.value(&table::LAME_DUCK, parse::duration(Duration::ZERO, HOUR)),
-        max_sessions: reader.value(&table::MAX_SESSIONS, parse::count(SESSIONS)),
-        workers: reader.option(&table::WORKERS, parse::count(WORKERS)),
+        drain: reader.duration(&table::DRAIN),
+        lame_duck: reader.duration(&table::LAME_DUCK),
+        max_sessions: reader.count(&table::MAX_SESSIONS),
+        workers: reader.count(&table::WORKERS),
     };
     let both_read = !reader.has_refused(&table::LISTEN) && !reader.has_refused(&table::ADMIN);
     if both_read && parse::collide(proxy.listen, proxy.admin) {
-        let problem = format!("--listen ({}) takes the same port", table::LISTEN.env());
-        reader.refuse(Mistake::of(
+        let problem = format!("--listen ({}) uses the same port", table::LISTEN.env());
+        reader.refuse(InvalidSetting::of(
             &table::ADMIN,
             reader.given(&table::ADMIN).as_ref(),
             problem,
@@ -334,15 +330,15 @@ fn proxy(reader: &mut Reader<'_>) -> Proxy {
 }
 
 fn publish(reader: &mut Reader<'_>) -> Publish {
-    let why = "name the Service that clients connect to; it must have no selector";
+    let why = "name the Service that clients connect to; it must not have a selector";
     let namespace = reader.option(&table::NAMESPACE, parse::namespace);
     Publish {
         admin: reader.value(&table::ADMIN, parse::listener),
         admin_hosts: reader.option(&table::ADMIN_HOST, parse::hosts).unwrap_or_default(),
-        // The Service has a namespace, whoever tells who leads.
-        finding: finding(reader, namespace.clone(), &[&table::SELECTOR]),
+        // The Service has a namespace even if Kubernetes is no source of discovery.
+        discovery: discovery(reader, namespace.clone(), &[&table::SELECTOR]),
         namespace,
-        service: reader.needed(&table::SERVICE, why, parse::service),
+        service: reader.required(&table::SERVICE, why, parse::service),
         endpoints: reader.value(&table::ENDPOINTS, parse::switch),
         lease: reader.option(&table::LEASE, parse::scope),
     }
@@ -357,10 +353,10 @@ fn status(reader: &mut Reader<'_>) -> Status {
 }
 
 fn send_command(reader: &mut Reader<'_>, command: OperatorCommand) -> SendCommand {
-    let why = "name the file with the token that the running pgnorth was given";
+    let why = "name the token file of the running pgnorth";
     SendCommand {
         admin: reader.value(&table::ADMIN, parse::listener),
-        token_file: reader.needed(&table::ADMIN_TOKEN_FILE, why, parse::file),
+        token_file: reader.required(&table::ADMIN_TOKEN_FILE, why, parse::file),
         command,
     }
 }
@@ -375,40 +371,47 @@ fn doctor(reader: &mut Reader<'_>) -> Doctor {
     }
 }
 
-/// `only_with_scope` are settings that mean nothing without it.
-fn finding(reader: &mut Reader<'_>, namespace: Option<String>, only_with_scope: &[&'static table::Setting]) -> Finding {
+/// Reads the sources; `only_with_scope` are settings without effect if there is no scope.
+fn discovery(
+    reader: &mut Reader<'_>,
+    namespace: Option<String>,
+    only_with_scope: &[&'static Setting],
+) -> DiscoverySettings {
     let wanted = reader.option(&table::KUBERNETES, parse::switch);
     let (scope, kubernetes) = match wanted {
-        Some(false) => (without_kubernetes(reader, only_with_scope), None),
+        Some(false) => (scope_without_kubernetes(reader, only_with_scope), None),
         _ => {
             let kubernetes = kubernetes(reader, namespace, only_with_scope);
-            (kubernetes.as_ref().and_then(Kubernetes::told_scope), kubernetes)
+            (kubernetes.as_ref().and_then(Kubernetes::reported_scope), kubernetes)
         }
     };
     if wanted == Some(true) && !reader.is_set(&table::SCOPE) {
-        let problem = format!("needs --scope ({}): the cluster to follow there", table::SCOPE.env());
+        let problem = format!("requires --scope ({}), the cluster to follow", table::SCOPE.env());
         reader.refuse_if_set(&table::KUBERNETES, problem);
     }
-    let finding = Finding {
+    let discovery = DiscoverySettings {
         scope,
         kubernetes,
         patroni: reader.option(&table::PATRONI, parse::urls).unwrap_or_default(),
         patroni_tls: patroni_tls(reader),
     };
     if !reader.is_set(&table::SCOPE) && !reader.is_set(&table::PATRONI) {
-        reader.refuse(Mistake::nowhere_to_ask());
+        reader.refuse(InvalidSetting::no_cluster());
     }
-    finding
+    discovery
 }
 
-/// The scope alone, which tells whose answers count.
-fn without_kubernetes(reader: &mut Reader<'_>, only_with_scope: &[&'static table::Setting]) -> Option<String> {
+/// Reads the scope without Kubernetes: it only says which answers count.
+fn scope_without_kubernetes(reader: &mut Reader<'_>, only_with_scope: &[&'static Setting]) -> Option<String> {
     if !reader.is_set(&table::PATRONI) && reader.is_set(&table::SCOPE) {
-        let problem = format!("leaves nobody to ask: set --patroni ({}) too", table::PATRONI.env());
+        let problem = format!(
+            "leaves no source of discovery; set --patroni ({}) too",
+            table::PATRONI.env()
+        );
         reader.refuse_if_set(&table::KUBERNETES, problem);
     }
     for setting in only_with_scope.iter().chain([&&table::CITUS_GROUP]) {
-        reader.refuse_if_set(setting, "means nothing with --kubernetes=false".to_owned());
+        reader.refuse_if_set(setting, "has no effect with --kubernetes=false".to_owned());
     }
     reader.option(&table::SCOPE, parse::any_scope)
 }
@@ -416,14 +419,14 @@ fn without_kubernetes(reader: &mut Reader<'_>, only_with_scope: &[&'static table
 fn kubernetes(
     reader: &mut Reader<'_>,
     namespace: Option<String>,
-    only_with_scope: &[&'static table::Setting],
+    only_with_scope: &[&'static Setting],
 ) -> Option<Kubernetes> {
     let scope = reader.option(&table::SCOPE, parse::scope);
     let selector = reader.option(&table::SELECTOR, parse::selector);
     if !reader.is_set(&table::SCOPE) && reader.is_set(&table::PATRONI) {
         for setting in only_with_scope.iter().chain([&&table::CITUS_GROUP]) {
             let problem = format!(
-                "means nothing without --scope ({}), which makes pgnorth ask Kubernetes",
+                "has no effect without --scope ({}), which makes pgnorth read from Kubernetes",
                 table::SCOPE.env()
             );
             reader.refuse_if_set(setting, problem);
@@ -438,9 +441,14 @@ fn kubernetes(
     let pod = reader
         .option(&table::POD_NAME, parse::scope)
         .map(|name| Pod { name, uid });
-    scope.map(|scope| Kubernetes {
+    let selector = selector.or_else(|| {
+        let default = labels(scope.as_deref()?);
+        reader.is_in_force(&table::SELECTOR, &default);
+        Some(default)
+    });
+    scope.zip(selector).map(|(scope, selector)| Kubernetes {
         pod,
-        selector: selector.unwrap_or_else(|| labels(&scope)),
+        selector,
         citus_group,
         namespace,
         scope,
@@ -454,10 +462,10 @@ fn patroni_tls(reader: &mut Reader<'_>) -> PatroniTls {
     }
 }
 
-fn identity(reader: &mut Reader<'_>, cert: &'static table::Setting, key: &'static table::Setting) -> Option<Identity> {
+fn identity(reader: &mut Reader<'_>, cert: &'static Setting, key: &'static Setting) -> Option<Identity> {
     for (one, other) in [(cert, key), (key, cert)] {
         if !reader.is_set(other) {
-            let problem = format!("set --{} ({}) too: the two go together", other.flag, other.env());
+            let problem = format!("set --{} ({}) too; each requires the other", other.flag, other.env());
             reader.refuse_if_set(one, problem);
         }
     }

@@ -1,90 +1,55 @@
-//! Why a session ended: a closed set, used as a log field and as a metric's label.
+//! Endings: the reason why a session ended, as a closed set that is a log field and a metric's label.
 
 use std::fmt;
 
-/// Why a client's connection ended. Each that was accepted has exactly one, whether it became a session or not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Ending {
-    /// Both sides finished; the client's side closed first.
-    ClientClosed,
-    /// Both sides finished; the leader's side closed first.
-    LeaderClosed,
-    /// The client's side was reset, or vanished (keepalive or TCP_USER_TIMEOUT ran out).
-    ClientLost,
-    /// The leader's side was reset, or vanished.
-    LeaderLost,
-    /// The client left while it waited for a leader.
-    ClientLeft,
-    /// The client closed before its first packet was whole: a health check by TCP connect, a port scan.
-    NoStartup,
-    /// The client's first packet was not whole in time, or its connection was needed for another client.
-    StartupExpired,
-    /// The leader changed: the session's server is no longer the primary.
-    LeaderChanged,
-    /// The leader's lock may have expired: another member may be promoted by now.
-    Fenced,
-    /// An operator asked for it, through the admin port.
-    CutByOperator,
-    /// No leader could be reached before the hold deadline.
-    HoldExpired,
-    /// There was a leader, but the client's turn to be connected did not come in time.
-    QueueExpired,
-    /// A cancel request was sent to the leader.
-    CancelSent,
-    /// A cancel request could be sent to no leader.
-    CancelDropped,
-    /// `--max-sessions` were open already.
-    Full,
-    /// The drain deadline passed, or a second signal came.
-    Shutdown,
-    /// pgnorth itself could not go on (out of files, out of memory).
-    Failed,
+/// Declares each ending once: its variant, its label and its meaning.
+macro_rules! endings {
+    ($($variant:ident = $label:literal, $meaning:literal;)+) => {
+        /// The reason why a client's connection ended. Each accepted connection has exactly one, whether it became a session or not.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Ending {
+            $(#[doc = $meaning] $variant),+
+        }
+
+        impl Ending {
+            /// Every ending, in the order of the reference.
+            pub const ALL: [Self; [$($label),+].len()] = [$(Self::$variant),+];
+
+            /// Returns the metric's label and the log field's value.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $label),+
+                }
+            }
+
+            /// Returns the meaning, for the reference.
+            pub const fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $meaning),+
+                }
+            }
+        }
+    };
 }
 
-impl Ending {
-    /// Every ending, so that each has its series from the start.
-    pub const ALL: [Self; 17] = [
-        Self::ClientClosed,
-        Self::LeaderClosed,
-        Self::ClientLost,
-        Self::LeaderLost,
-        Self::ClientLeft,
-        Self::NoStartup,
-        Self::StartupExpired,
-        Self::LeaderChanged,
-        Self::Fenced,
-        Self::CutByOperator,
-        Self::HoldExpired,
-        Self::QueueExpired,
-        Self::CancelSent,
-        Self::CancelDropped,
-        Self::Full,
-        Self::Shutdown,
-        Self::Failed,
-    ];
-
-    /// The metric's label and the log field's value.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::ClientClosed => "client_closed",
-            Self::LeaderClosed => "leader_closed",
-            Self::ClientLost => "client_lost",
-            Self::LeaderLost => "leader_lost",
-            Self::ClientLeft => "client_left",
-            Self::NoStartup => "no_startup",
-            Self::StartupExpired => "startup_expired",
-            Self::LeaderChanged => "leader_changed",
-            Self::Fenced => "fenced",
-            Self::CutByOperator => "cut_by_operator",
-            Self::HoldExpired => "hold_expired",
-            Self::QueueExpired => "queue_expired",
-            Self::CancelSent => "cancel_sent",
-            Self::CancelDropped => "cancel_dropped",
-            Self::Full => "full",
-            Self::Shutdown => "shutdown",
-            Self::Failed => "failed",
-        }
-    }
+endings! {
+    ClientClosed = "client_closed", "both sides finished; the client's side closed first";
+    LeaderClosed = "leader_closed", "both sides finished; the leader's side closed first";
+    ClientLost = "client_lost", "the client's side was reset, or vanished (keepalive or TCP_USER_TIMEOUT ran out)";
+    LeaderLost = "leader_lost", "the leader's side was reset, or vanished";
+    ClientLeft = "client_left", "the client left while it waited for a leader";
+    NoStartup = "no_startup", "the client closed before its first packet was complete: a TCP health check, a port scan; no session, and no connection to the leader";
+    StartupExpired = "startup_expired", "the client sent no complete first packet within 60 s, or pgnorth needed its connection for another client; the client gets 08P01";
+    LeaderChanged = "leader_changed", "the session's server is no longer the primary";
+    Fenced = "fenced", "the leader's lock may have expired: another member may be promoted by now";
+    CutByOperator = "cut_by_operator", "an operator ended it through POST /sessions/cut";
+    HoldExpired = "hold_expired", "no leader could be reached within --hold";
+    QueueExpired = "queue_expired", "there was a leader, but the client did not get its turn within 10 s: pgnorth connects 64 clients at a time";
+    CancelSent = "cancel_sent", "no session: a cancel request that was sent to the leader";
+    CancelDropped = "cancel_dropped", "no session: a cancel request without a leader whose sessions stay, or one that could not be reached";
+    Full = "full", "--max-sessions were open already";
+    Shutdown = "shutdown", "the drain expired, or a second signal came";
+    Failed = "failed", "pgnorth itself could not go on: out of files or memory";
 }
 
 impl fmt::Display for Ending {

@@ -1,12 +1,12 @@
-//! pgnorth's binary: settings, then the log, then the app; its outcome is the exit code.
+//! The binary: reads the settings, starts the log, runs the app.
 //!
-//! 0: ended as asked. 1: something failed while it ran. 2: it was started wrongly.
+//! Exit status: 0 after SIGTERM or SIGINT, 1 on a runtime failure, 2 if the settings are invalid. `config/commands.rs` has those of the subcommands.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use pgnorth::config::{Refused, Settings};
+use pgnorth::config::{Settings, SettingsError};
 use pgnorth::metrics::Metrics;
 use pgnorth::telemetry::Log;
 use pgnorth::{app, telemetry};
@@ -14,13 +14,13 @@ use pgnorth::{app, telemetry};
 fn main() -> ExitCode {
     let settings = match Settings::read(std::env::args_os(), |name| std::env::var_os(name)) {
         Ok(settings) => settings,
-        Err(refused) => return refuse(&refused),
+        Err(error) => return refuse(&error),
     };
     let metrics = Arc::new(Metrics::new());
     let log = match Log::start(&settings.log, settings.log_format, &metrics) {
         Ok(log) => log,
         Err(error) => {
-            complain(&format_args!("{error:#}"));
+            print_error(&format_args!("{error:#}"));
             return ExitCode::FAILURE;
         }
     };
@@ -31,21 +31,21 @@ fn main() -> ExitCode {
     })
 }
 
-fn refuse(refused: &Refused) -> ExitCode {
-    match refused {
-        Refused::Usage(usage) => {
-            // Nobody is left to tell when the stream is closed.
-            let _unheard = usage.print();
+fn refuse(error: &SettingsError) -> ExitCode {
+    match error {
+        SettingsError::Usage(usage) => {
+            // A closed stream has no reader.
+            let _closed = usage.print();
             u8::try_from(usage.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
         }
-        Refused::Mistakes(mistakes) => {
-            complain(mistakes);
+        SettingsError::Invalid(settings) => {
+            print_error(settings);
             ExitCode::from(2)
         }
     }
 }
 
-/// Before there is a log. Unlike `eprintln!`, it survives a closed stderr.
-fn complain(what: &dyn std::fmt::Display) {
-    let _unheard = writeln!(io::stderr(), "pgnorth: {what}");
+/// Prints an error without the log. Unlike `eprintln!`, it survives a closed stderr.
+fn print_error(what: &dyn std::fmt::Display) {
+    let _closed = writeln!(io::stderr(), "pgnorth: {what}");
 }

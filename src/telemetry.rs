@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use tracing::field::display;
 use tracing::{Level, Subscriber, enabled, error, info};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Writer;
@@ -26,7 +25,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use self::writer::Queue;
-use crate::config::{COMMIT, Finding, Format, Job, LogFilter, Proxy, Publish, Settings, VERSION};
+use crate::config::{COMMIT, Format, Job, LogFilter, Settings, VERSION};
 use crate::metrics::Metrics;
 
 /// Time for writing the rest of the log when the process ends. With a reader this takes microseconds.
@@ -84,121 +83,21 @@ fn log_panic(panic: &PanicHookInfo<'_>, queue: &Queue) {
 
 fn log_or_push(queue: &Queue, message: &str, reason: &dyn Display, backtrace: Option<Backtrace>) {
     if enabled!(target: "pgnorth", Level::ERROR) {
-        error!(target: "pgnorth", %reason, backtrace = backtrace.map(display), "{message}");
+        error!(target: "pgnorth", %reason, backtrace = backtrace.map(tracing::field::display), "{message}");
     } else {
         queue.push(format!("pgnorth: {message}: {reason:#}\n").as_bytes());
     }
 }
 
-/// Logs the build and the settings. They contain no secrets, because a URL with a password is refused.
+/// Logs the build and the settings in force. They hold no secrets: a URL with a password is invalid.
 pub fn announce(settings: &Settings) {
-    match &settings.job {
-        Job::Proxy(proxy) => announce_proxy(settings, proxy),
-        Job::Publish(publish) => announce_publisher(settings, publish),
-        // These only ask another pgnorth.
-        Job::Status(_) | Job::SendCommand(_) => {}
-        // The doctor's report must stand alone in a terminal.
-        Job::Doctor(_) => {}
-    }
-}
-
-/// The settings of discovery, as fields of the line.
-struct DiscoveryFields<'a> {
-    scope: Option<&'a str>,
-    namespace: Option<&'a str>,
-    selector: Option<&'a str>,
-    pod: Option<&'a str>,
-    citus_group: Option<u32>,
-    patroni: Option<String>,
-    ca: Option<String>,
-    cert: Option<String>,
-    key: Option<String>,
-}
-
-impl<'a> DiscoveryFields<'a> {
-    fn new(finding: &'a Finding) -> Self {
-        let kubernetes = finding.kubernetes.as_ref();
-        let file = |path: &std::path::PathBuf| path.display().to_string();
-        let tls = &finding.patroni_tls;
-        let urls: Vec<_> = finding.patroni.iter().map(|url| url.as_str()).collect();
-        Self {
-            scope: kubernetes
-                .map(|kubernetes| kubernetes.scope.as_str())
-                .or(finding.scope.as_deref()),
-            citus_group: kubernetes.and_then(|kubernetes| kubernetes.citus_group),
-            namespace: kubernetes.and_then(|kubernetes| kubernetes.namespace.as_deref()),
-            selector: kubernetes.map(|kubernetes| kubernetes.selector.as_str()),
-            pod: kubernetes.and_then(|kubernetes| Some(kubernetes.pod.as_ref()?.name.as_str())),
-            patroni: (!urls.is_empty()).then(|| urls.join(",")),
-            ca: tls.ca.as_ref().map(file),
-            cert: tls.identity.as_ref().map(|identity| file(&identity.cert)),
-            key: tls.identity.as_ref().map(|identity| file(&identity.key)),
-        }
-    }
-}
-
-fn announce_proxy(settings: &Settings, proxy: &Proxy) {
-    let discovery = DiscoveryFields::new(&proxy.finding);
-    let human = |duration| display(humantime::format_duration(duration));
-    info!(
-        target: "pgnorth",
-        version = VERSION,
-        commit = COMMIT,
-        listen = %proxy.listen,
-        admin = %proxy.admin,
-        admin_host = (!proxy.admin_hosts.is_empty()).then(|| proxy.admin_hosts.join(",")),
-        admin_token_file = proxy.admin_token_file.as_ref().map(|file| display(file.display())),
-        scope = discovery.scope.map(display),
-        citus_group = discovery.citus_group,
-        namespace = discovery.namespace.map(display),
-        selector = discovery.selector.map(display),
-        patroni = discovery.patroni.map(display),
-        patroni_ca = discovery.ca.map(display),
-        patroni_cert = discovery.cert.map(display),
-        patroni_key = discovery.key.map(display),
-        hold = human(proxy.hold),
-        switchover_hold = human(proxy.switchover_hold),
-        failover_drain = human(proxy.failover_drain),
-        connect_timeout = human(proxy.connect_timeout),
-        tcp_user_timeout = human(proxy.tcp_user_timeout),
-        client_tcp_user_timeout = human(proxy.client_tcp_user_timeout),
-        socket_buffers = proxy.socket_buffers,
-        sources = proxy.sources.len(),
-        max_sessions = proxy.max_sessions,
-        refusal_cert = proxy.refusal.as_ref().map(|identity| display(identity.cert.display())),
-        refusal_key = proxy.refusal.as_ref().map(|identity| display(identity.key.display())),
-        pod_name = discovery.pod.map(display),
-        lame_duck = human(proxy.lame_duck),
-        drain = human(proxy.drain),
-        log = %settings.log,
-        log_format = %settings.log_format,
-        "pgnorth starts"
-    );
-}
-
-fn announce_publisher(settings: &Settings, publish: &Publish) {
-    let discovery = DiscoveryFields::new(&publish.finding);
-    info!(
-        target: "pgnorth",
-        version = VERSION,
-        commit = COMMIT,
-        service = %publish.service,
-        endpoints = publish.endpoints,
-        lease = publish.lease.as_ref().map(display),
-        admin = %publish.admin,
-        admin_host = (!publish.admin_hosts.is_empty()).then(|| publish.admin_hosts.join(",")),
-        scope = discovery.scope.map(display),
-        citus_group = discovery.citus_group,
-        namespace = publish.namespace.as_ref().map(display),
-        selector = discovery.selector.map(display),
-        patroni = discovery.patroni.map(display),
-        patroni_ca = discovery.ca.map(display),
-        patroni_cert = discovery.cert.map(display),
-        patroni_key = discovery.key.map(display),
-        log = %settings.log,
-        log_format = %settings.log_format,
-        "pgnorth publish starts"
-    );
+    let what = match &settings.job {
+        Job::Proxy(_) => "pgnorth starts",
+        Job::Publish(_) => "pgnorth publish starts",
+        // Their output is a report or one line.
+        Job::Status(_) | Job::SendCommand(_) | Job::Doctor(_) => return,
+    };
+    info!(target: "pgnorth", version = VERSION, commit = COMMIT, settings = settings.in_force, "{what}");
 }
 
 fn env_filter(filter: &LogFilter) -> EnvFilter {

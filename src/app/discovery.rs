@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{AppState, Tasks, no_error};
 use crate::command_queue::PendingCommand;
-use crate::config::{self, Finding, PatroniTls};
+use crate::config::{self, DiscoverySettings, PatroniTls};
 use crate::discovery::Discovery;
 use crate::discovery::kubernetes::Kubernetes;
 use crate::discovery::patroni::{Client, ClusterPoller, Plan, Prober, TlsError, TlsFiles};
@@ -40,7 +40,7 @@ pub(super) struct GracePeriods {
 
 /// Starts the sources and the loop that they feed. Returns where the proxy reports failures of the leader.
 pub(super) fn start(
-    finding: &Finding,
+    discovery: &DiscoverySettings,
     access: Option<Arc<Access>>,
     grace: GracePeriods,
     commands: mpsc::Receiver<PendingCommand>,
@@ -50,15 +50,15 @@ pub(super) fn start(
     let (claims, observations) = mpsc::channel(OBSERVATIONS);
     let (failures, leader_failures) = mpsc::channel(LEADER_FAILURES);
     let (plan, planned) = watch::channel(Plan::default());
-    let objects = finding.kubernetes.as_ref().map(config::Kubernetes::objects);
-    if let Some(name) = objects.as_ref().or(finding.scope.as_ref()) {
+    let objects = discovery.kubernetes.as_ref().map(config::Kubernetes::objects);
+    if let Some(name) = objects.as_ref().or(discovery.scope.as_ref()) {
         state.metrics.set_cluster(name);
     }
-    let events = match finding.kubernetes.as_ref().zip(access) {
+    let events = match discovery.kubernetes.as_ref().zip(access) {
         Some((settings, access)) => start_kubernetes(settings, access, claims.clone(), state, tasks),
         None => Events::default(),
     };
-    start_patroni(finding, planned, claims, state, tasks)?;
+    start_patroni(discovery, planned, claims, state, tasks)?;
     let discovery = Discovery {
         slot: state.slot.clone(),
         metrics: state.metrics.clone(),
@@ -71,8 +71,8 @@ pub(super) fn start(
             report_life: REPORT_LIFE,
         },
         failover_drain: grace.failover_drain,
-        scope: finding.scope.clone(),
-        citus_group: finding.kubernetes.as_ref().and_then(|settings| settings.citus_group),
+        scope: discovery.scope.clone(),
+        citus_group: discovery.kubernetes.as_ref().and_then(|settings| settings.citus_group),
         observations,
         leader_failures,
         commands,
@@ -116,16 +116,20 @@ fn start_kubernetes(
 
 /// Starts the tasks that ask Patroni's REST API: the prober, and the poller of `/cluster` if members are named.
 fn start_patroni(
-    finding: &Finding,
+    discovery: &DiscoverySettings,
     plan: watch::Receiver<Plan>,
     claims: mpsc::Sender<Observation>,
     state: &AppState,
     tasks: &mut Tasks,
 ) -> Result<()> {
-    let client = patroni_client(&finding.patroni_tls, state.metrics.clone())
+    let client = patroni_client(&discovery.patroni_tls, state.metrics.clone())
         .context("cannot use the TLS files for Patroni's REST API (--patroni-ca, --patroni-cert, --patroni-key)")?;
-    if !finding.patroni.is_empty() {
-        let seeds: Result<Vec<_>, _> = finding.patroni.iter().map(|url| BaseUrl::parse(url.as_str())).collect();
+    if !discovery.patroni.is_empty() {
+        let seeds: Result<Vec<_>, _> = discovery
+            .patroni
+            .iter()
+            .map(|url| BaseUrl::parse(url.as_str()))
+            .collect();
         let seeds = seeds.map_err(|why| anyhow!("a URL of --patroni {why}"))?;
         let (client, plan, limiter) = (client.clone(), plan.clone(), state.log_limiter.clone());
         let poller = ClusterPoller::new(client, seeds, plan, limiter, claims.clone());

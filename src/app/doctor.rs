@@ -15,7 +15,7 @@ use crate::metrics::Metrics;
 /// Examines, prints, and returns the exit status.
 pub(super) async fn run(settings: &config::Doctor) -> Result<ExitCode> {
     let room = files::room(workers(&settings.proxy), &settings.proxy.sources);
-    let client = patroni_client(&settings.proxy.finding.patroni_tls, Arc::new(Metrics::new()));
+    let client = patroni_client(&settings.proxy.discovery.patroni_tls, Arc::new(Metrics::new()));
     let report = doctor::examine(settings, client, room).await;
     let text = match settings.format {
         Format::Text => report.to_string(),

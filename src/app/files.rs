@@ -1,5 +1,4 @@
-//! What the system allows: open files, raised as far as it goes, and local ports; and the cap on sessions that fits
-//! below both.
+//! Limits of the system: raises the limit of open files, counts local ports, and derives the limit of sessions from both.
 
 use std::fs;
 use std::net::IpAddr;
@@ -7,53 +6,63 @@ use std::net::IpAddr;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{info, warn};
 
+use crate::config::DEFAULT_SESSIONS;
 use crate::doctor::Capacity;
 use crate::proxy::files_needed;
 
-/// Files that are not the proxy's: watches, probes, admin connections, epoll, the log.
+/// Open files outside the proxy: watches, probes, admin connections, epoll, the log.
 const RESERVE: usize = 192;
 
-/// Raises the limit of open files to the hard limit, and returns the cap on sessions: `wanted`, or what fits below
-/// that and below `ports`.
-pub fn make_room(wanted: usize, workers: usize, ports: usize) -> usize {
-    let limit = raise();
-    let by_files = sessions_below(limit, workers);
-    let cap = wanted.min(by_files).min(ports);
-    if cap < wanted && ports < by_files {
-        warn!(
-            max_sessions = cap,
+/// Raises the limit of open files to the hard limit, and returns the limit of sessions: `wanted`, or the default, lowered to what fits below open files and
+/// `ports`. Only a wanted limit that does not fit is worth a warning.
+pub fn session_limit(wanted: Option<usize>, workers: usize, ports: usize) -> usize {
+    let open_files = raise();
+    let by_files = sessions_below(open_files, workers);
+    let target = wanted.unwrap_or(DEFAULT_SESSIONS);
+    let max_sessions = target.min(by_files).min(ports);
+    if max_sessions == target {
+        return max_sessions;
+    }
+    match wanted {
+        None => info!(
+            max_sessions,
+            open_files,
+            local_ports = ports,
+            "the limit of sessions follows from open files and local ports"
+        ),
+        Some(wanted) if ports < by_files => warn!(
+            max_sessions,
             wanted,
             local_ports = ports,
-            "fewer sessions than --max-sessions are possible: each takes a local port of net.ipv4.ip_local_port_range; widen it, or give more addresses with --source"
-        );
-    } else if cap < wanted {
-        warn!(
-            max_sessions = cap,
+            "--max-sessions is lowered: each session needs a local port of net.ipv4.ip_local_port_range; widen it, or add addresses with --source"
+        ),
+        Some(wanted) => warn!(
+            max_sessions,
             wanted,
-            open_files = limit,
-            "fewer sessions than --max-sessions are possible: the hard limit of open files is too low (ulimit -Hn)"
-        );
+            open_files,
+            "--max-sessions is lowered: each session needs two open files; raise the hard limit of open files (ulimit -Hn)"
+        ),
     }
-    cap
+    max_sessions
 }
 
-/// How many local ports there are for connections to one leader: a range for each source.
+/// Returns the number of local ports for connections to one leader: one range for each source.
 pub fn local_ports(sources: &[IpAddr]) -> usize {
     const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
     let text = fs::read_to_string(RANGE);
     let range = text.ok().and_then(|text| ports_in(&text));
-    // Where it cannot be read, there is nothing to be said.
+    // An unreadable range sets no limit.
     range.map_or(usize::MAX, |range| range * sources.len().max(1))
 }
 
-/// The file has the lowest and the highest port, both included.
+/// Parses the lowest and the highest port, both included, and returns their count.
 fn ports_in(text: &str) -> Option<usize> {
     let mut bounds = text.split_whitespace().map(|bound| bound.parse::<usize>().ok());
     let (low, high) = (bounds.next()??, bounds.next()??);
     high.checked_sub(low).map(|difference| difference + 1)
 }
 
-/// What would fit below the hard limit of open files here, that limit, and the local ports. Nothing is changed.
+/// Returns the sessions that fit below the hard limit of open files, that limit, and the local ports. Changes nothing.
 pub fn room(workers: usize, sources: &[IpAddr]) -> Capacity {
     let files = count(getrlimit(Resource::Nofile).maximum);
     Capacity {
@@ -78,14 +87,14 @@ fn raise() -> usize {
     let in_force = match setrlimit(Resource::Nofile, raised) {
         Ok(()) => raised.current,
         Err(error) => {
-            info!(%error, "the limit of open files stays as it is");
+            info!(%error, "the limit of open files cannot be raised");
             now.current
         }
     };
     count(in_force)
 }
 
-/// `None` is the kernel's "unlimited".
+/// Returns the largest number for none, the kernel's "unlimited".
 fn count(limit: Option<u64>) -> usize {
     limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
@@ -102,8 +111,8 @@ mod tests {
     }
 
     #[test]
-    fn the_cap_on_sessions_is_below_the_local_ports() {
-        assert_eq!(make_room(10_000, 2, 100), 100);
+    fn the_limit_of_sessions_is_not_above_the_local_ports() {
+        assert_eq!(session_limit(Some(10_000), 2, 100), 100);
     }
 
     #[test]

@@ -79,7 +79,7 @@ impl Bound {
             switchover_hold: settings.switchover_hold,
             failover_drain: settings.failover_drain,
         };
-        let access = match &settings.finding.kubernetes {
+        let access = match &settings.discovery.kubernetes {
             Some(_) => Some(Access::new().await?),
             None => None,
         };
@@ -92,7 +92,7 @@ impl Bound {
             None => None,
         };
         let (state, tasks) = (&self.state, &mut self.tasks);
-        let leader_failures = discovery::start(&settings.finding, access, grace, commands, state, tasks)?;
+        let leader_failures = discovery::start(&settings.discovery, access, grace, commands, state, tasks)?;
         let context = Arc::new(Context {
             slot: state.slot.clone(),
             drain: self.drain.clone(),
@@ -176,7 +176,7 @@ fn session_settings(settings: &config::Proxy, metrics: &Metrics) -> Settings {
         client_tcp_user_timeout: kernel_timeout(settings.client_tcp_user_timeout),
         socket_buffers: settings.socket_buffers,
         sources: settings.sources.clone(),
-        max_sessions: files::make_room(settings.max_sessions, workers, ports),
+        max_sessions: files::session_limit(settings.max_sessions, workers, ports),
         workers,
     }
 }

@@ -30,7 +30,7 @@ pub(super) async fn run(settings: &config::Publish, metrics: Arc<Metrics>, mut s
     let (_, commands) = CommandQueue::new();
     let grace = GracePeriods::default();
     let _leader_failures = discovery::start(
-        &settings.finding,
+        &settings.discovery,
         Some(access.clone()),
         grace,
         commands,
@@ -67,7 +67,7 @@ fn publisher(settings: &config::Publish, state: &AppState) -> Publisher {
         settings: Settings {
             service: settings.service.clone(),
             namespace: settings.namespace.clone(),
-            scope: settings.finding.kubernetes.as_ref().map(config::Kubernetes::objects),
+            scope: settings.discovery.kubernetes.as_ref().map(config::Kubernetes::objects),
             endpoints: settings.endpoints,
             lease: settings.lease.clone(),
             identity: identity(),

@@ -1,18 +1,22 @@
-//! The commands: one row each with its help and its settings, and how clap is told of them. Without a subcommand pgnorth is the proxy.
+//! One row per command: help, settings, exit statuses and examples; and the command line made of the rows. Without a subcommand pgnorth is the proxy.
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::table::*;
 
-/// What pgnorth can be started as.
+/// One command as users see it.
 #[derive(Debug)]
-pub(super) struct Row {
-    /// The subcommand; none is the proxy.
-    pub(super) name: Option<&'static str>,
-    about: &'static str,
+pub struct CommandRow {
+    /// The subcommand; none for the proxy.
+    pub name: Option<&'static str>,
+    /// One phrase.
+    pub about: &'static str,
     /// In the order of the help.
     groups: &'static [Group],
-    examples: &'static str,
+    /// The exit statuses, and when each is returned.
+    pub exit_statuses: &'static [(u8, &'static str)],
+    /// Command lines, each followed by an indented explanation.
+    pub examples: &'static str,
 }
 
 /// Settings that belong together.
@@ -50,140 +54,176 @@ const SERVICE_TO_WRITE: Group = &[&SERVICE, &ENDPOINTS, &LEASE];
 const POD: Group = &[&POD_NAME, &POD_UID];
 const LOGGING: Group = &[&LOG, &LOG_FORMAT];
 
-pub(super) const PROXY: Row = Row {
+const ENDED: &str = "after SIGTERM or SIGINT";
+const FAILED: &str = "on a runtime failure, which the log names";
+const INVALID: &str = "if the settings are invalid";
+const DONE: &str = "once the command is carried out";
+const REFUSED: &str = "if the command is refused, or its token file cannot be read";
+const NO_CONTACT: &str = "without contact, or if the settings are invalid";
+
+/// Without a subcommand.
+pub(super) const PROXY: CommandRow = CommandRow {
     name: None,
-    about: "Keeps one address pointing at the PostgreSQL primary of a Patroni cluster.",
+    about: "Keeps one address pointing at the PostgreSQL primary of a Patroni cluster",
     groups: &[PORTS, FINDING, SESSIONS, POD, LOGGING],
+    exit_statuses: &[(0, ENDED), (1, FAILED), (2, INVALID)],
     examples: "\
   pgnorth --scope demo
       in Kubernetes: follow the Patroni cluster `demo` in the pod's namespace
   pgnorth --patroni http://10.0.0.1:8008,http://10.0.0.2:8008
-      anywhere else: ask the members themselves
+      elsewhere: ask the members themselves
   pgnorth --scope demo --kubernetes=false --patroni http://10.0.0.1:8008,http://10.0.0.2:8008
-      the same, and only answers of the cluster `demo` count
+      the same, but only answers of the cluster `demo` count
   pgnorth publish --help
       the settings of a subcommand",
 };
 
-pub(super) const PUBLISH: Row = Row {
+pub(super) const PUBLISH: CommandRow = CommandRow {
     name: Some("publish"),
-    about: "Keeps a Kubernetes Service pointing at the primary, without a hop of its own",
+    about: "Keeps a Kubernetes Service pointing at the primary, without a proxy in between",
     groups: &[SERVICE_TO_WRITE, &[&ADMIN, &ADMIN_HOST], FINDING, LOGGING],
+    exit_statuses: &[(0, ENDED), (1, FAILED), (2, INVALID)],
     examples: "\
   pgnorth publish --scope demo --service postgres-primary
-      beside each Patroni: follow the cluster `demo`, and write who leads it into the EndpointSlice of `postgres-primary`
+      beside each Patroni: follow the cluster `demo`, and write its leader into the EndpointSlice of `postgres-primary`
   pgnorth publish --scope demo --service postgres-primary --lease pgnorth-publish
-      as a Deployment of two: one writes, the other takes over",
+      as a Deployment with two replicas: one writes, the other takes over",
 };
 
-pub(super) const STATUS: Row = Row {
+pub(super) const STATUS: CommandRow = CommandRow {
     name: Some("status"),
-    about: "Shows what a running pgnorth knows and does; ends with 0 while it routes, 1 while it holds, 2 without contact",
+    about: "Prints the state of a running pgnorth: routing, leader, lock, members, sessions",
     groups: &[&[&ADMIN, &WATCH, &FORMAT]],
+    exit_statuses: &[(0, "while it routes"), (1, "while it holds or fences"), (2, NO_CONTACT)],
     examples: "\
   pgnorth status
-      of the pgnorth beside which it is started: same host, same pod, same PGNORTH_ADMIN
+      of the pgnorth on the same host or in the same pod, with the same PGNORTH_ADMIN
   pgnorth status --admin 10.0.0.7:8080 --watch
       of another one, until interrupted",
 };
 
-pub(super) const DOCTOR: Row = Row {
+pub(super) const DOCTOR: CommandRow = CommandRow {
     name: Some("doctor"),
-    about: "Checks credentials, rights, the lock, the members and the settings, and says what to fix",
+    about: "Checks credentials, permissions, the lock, the members and the settings, and says what to fix",
     groups: &[&[&FORMAT], PORTS, FINDING, SESSIONS, SERVICE_TO_WRITE, POD, LOGGING],
+    exit_statuses: &[
+        (0, "if no check failed; warnings are not failures"),
+        (1, "if a check failed"),
+        (2, INVALID),
+    ],
     examples: "\
   pgnorth doctor --scope demo
-      from a laptop, or in the pod: the settings of the proxy, and `doctor` before them
+      from a workstation or in the pod, with the settings of the proxy
   pgnorth doctor --scope demo --service postgres-primary
-      what `pgnorth publish` needs, too
+      also what `pgnorth publish` needs
   pgnorth doctor --scope demo --format json
-      for scripts; the exit code is 0 if nothing failed, and 1 if something did",
+      for scripts",
 };
 
-pub(super) const HOLD_CLIENTS: Row = Row {
+pub(super) const HOLD_CLIENTS: CommandRow = CommandRow {
     name: Some("hold"),
-    about: "Makes a running pgnorth hold new clients for a while; open sessions go on",
+    about: "Makes a running pgnorth hold new clients; open sessions continue",
     groups: &[&[&FOR, &ADMIN, &ADMIN_TOKEN_FILE]],
+    exit_statuses: &[(0, DONE), (1, REFUSED), (2, NO_CONTACT)],
     examples: "\
   pgnorth hold --for 5m
-      of the pgnorth beside which it is started: same host, same pod, same variables",
+      the pgnorth on the same host or in the same pod, with the same variables",
 };
 
-pub(super) const RELEASE: Row = Row {
+pub(super) const RELEASE: CommandRow = CommandRow {
     name: Some("release"),
-    about: "Ends the hold: who waits goes to the leader",
+    about: "Ends the hold: waiting clients go to the leader",
     groups: &[&[&ADMIN, &ADMIN_TOKEN_FILE]],
+    exit_statuses: &[(0, DONE), (1, REFUSED), (2, NO_CONTACT)],
     examples: "\
   pgnorth release
-      of the pgnorth beside which it is started",
+      the pgnorth on the same host or in the same pod",
 };
 
-pub(super) const CUT: Row = Row {
+pub(super) const CUT: CommandRow = CommandRow {
     name: Some("cut"),
     about: "Makes a running pgnorth end sessions: all, or those to one member",
     groups: &[&[&MEMBER, &ADMIN, &ADMIN_TOKEN_FILE]],
+    exit_statuses: &[(0, DONE), (1, REFUSED), (2, NO_CONTACT)],
     examples: "\
   pgnorth cut --member demo-0
-      sessions to demo-0 end; their clients may come again at once, unless they are held",
+      sessions to demo-0 end; their clients may reconnect at once, unless they are held",
 };
 
 /// Every subcommand.
-pub(super) const SUBCOMMANDS: [&Row; 6] = [&PUBLISH, &STATUS, &HOLD_CLIENTS, &RELEASE, &CUT, &DOCTOR];
+const SUBCOMMANDS: &[&CommandRow] = COMMANDS.split_at(1).1;
 
-/// The rules that hold for all settings.
+/// Every command, the proxy first.
+pub const COMMANDS: [&CommandRow; 7] = [&PROXY, &PUBLISH, &STATUS, &HOLD_CLIENTS, &RELEASE, &CUT, &DOCTOR];
+
+/// The rules that apply to all settings.
 const RULES: &str = "\
 A flag wins over its environment variable; an empty variable counts as unset.
 Durations have units: 500ms, 30s, 1m30s.";
 
-/// The command line.
-pub(super) fn command() -> Command {
+/// Returns the command line: the one definition behind parsing, `--help`, man pages and completions.
+pub fn command_line() -> Command {
     PROXY
-        .dress(Command::new("pgnorth"))
+        .complete(Command::new("pgnorth"))
         .version(concat!(
             env!("CARGO_PKG_VERSION"),
             " (commit ",
             env!("PGNORTH_COMMIT"),
             ")"
         ))
-        // clap's own two stand first, under a heading of theirs.
+        // clap lists its own help and version flags first, under another heading.
         .disable_version_flag(true)
-        .arg(about("version", 'V', ArgAction::Version, "Print version and commit"))
+        .arg(about("version", 'V', ArgAction::Version, "Prints version and commit"))
         .subcommand_help_heading("Instead of the proxy")
         .disable_help_subcommand(true)
-        // Flags before a subcommand would be the proxy's, and be lost in silence.
+        // A flag before the subcommand is a setting of the proxy, which the subcommand would ignore silently.
         .args_conflicts_with_subcommands(true)
-        .subcommands(SUBCOMMANDS.map(|row| row.dress(Command::new(row.name.unwrap_or_default()))))
+        .subcommands(
+            SUBCOMMANDS
+                .iter()
+                .map(|row| row.complete(Command::new(row.name.unwrap_or_default()))),
+        )
 }
 
-/// Which row the arguments chose, and what was given for it.
-pub(super) fn chosen(matches: &ArgMatches) -> (&'static Row, &ArgMatches) {
+/// Returns the row that the arguments select, and the arguments for it.
+pub(super) fn chosen(matches: &ArgMatches) -> (&'static CommandRow, &ArgMatches) {
     let chosen = matches.subcommand().and_then(|(name, given)| {
-        let row = SUBCOMMANDS.into_iter().find(|row| row.name == Some(name))?;
+        let row = SUBCOMMANDS.iter().copied().find(|row| row.name == Some(name))?;
         Some((row, given))
     });
     chosen.unwrap_or((&PROXY, matches))
 }
 
-impl Row {
-    /// As it is typed: `pgnorth publish`.
-    pub(super) fn typed(&self) -> String {
+impl CommandRow {
+    /// Returns the command as it is typed: `pgnorth publish`.
+    pub fn typed(&self) -> String {
         match self.name {
             Some(name) => format!("pgnorth {name}"),
             None => "pgnorth".to_owned(),
         }
     }
 
-    pub(super) fn settings(&self) -> impl Iterator<Item = &'static Setting> {
+    /// Returns its settings in the order of the help.
+    pub fn settings(&self) -> impl Iterator<Item = &'static Setting> {
         self.groups.iter().copied().flatten().copied()
     }
 
-    fn dress(&self, command: Command) -> Command {
+    fn complete(&self, command: Command) -> Command {
+        let statuses: String = (self.exit_statuses.iter())
+            .map(|(status, when)| format!("  {status}  {when}\n"))
+            .collect();
+        let examples = self.examples;
         command
             .about(self.about)
             .args(self.settings().map(Setting::argument))
             .disable_help_flag(true)
-            .arg(about("help", 'h', ArgAction::Help, "Print this"))
-            .after_help(format!("Examples:\n{}\n\n{RULES}", self.examples))
+            .arg(about(
+                "help",
+                'h',
+                ArgAction::Help,
+                "Prints this; -h prints a shorter one",
+            ))
+            .after_help(format!("Examples:\n  {examples}\n\nExit status:\n{statuses}\n{RULES}"))
             .max_term_width(120)
     }
 }

@@ -1,11 +1,14 @@
-//! Takes each setting from where it was given, and collects what is wrong with them.
+//! Takes each setting from its flag or variable, collects every invalid one, and writes down which values are in force.
 
 use std::ffi::OsString;
+use std::time::Duration;
 
 use clap::ArgMatches;
 
-use super::mistake::{Mistake, Mistakes};
+use super::invalid::{InvalidSetting, InvalidSettings};
+use super::parse;
 use super::table::Setting;
+use super::values::Values;
 
 /// A value as it was written, and where.
 #[derive(Clone, Debug)]
@@ -21,11 +24,12 @@ pub(super) enum Origin {
     Env,
 }
 
-/// Reads settings; what it returns after a mistake is only a stand-in, and [`Reader::finish`] keeps it from being used.
+/// Reads settings. After an invalid value it returns a placeholder, which [`Reader::finish`] keeps from being used.
 pub(super) struct Reader<'a> {
     flags: &'a ArgMatches,
     env: &'a dyn Fn(&str) -> Option<OsString>,
-    mistakes: Vec<Mistake>,
+    invalid: Vec<InvalidSetting>,
+    in_force: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
@@ -33,13 +37,14 @@ impl<'a> Reader<'a> {
         Self {
             flags,
             env,
-            mistakes: Vec::new(),
+            invalid: Vec::new(),
+            in_force: Vec::new(),
         }
     }
 
-    /// What was given. A variable that is not UTF-8 is shown with replacement characters, which no parser takes for valid.
+    /// Returns what was given. A variable that is not UTF-8 has replacement characters, which `option` refuses.
     pub(super) fn given(&self, setting: &Setting) -> Option<Given> {
-        // What the command does not have is not given to it, by its variable neither.
+        // A command ignores the variables of settings that it does not have.
         if let Some(text) = self.flags.try_get_one::<String>(setting.flag).ok()? {
             return Some(Given {
                 text: text.clone(),
@@ -57,61 +62,108 @@ impl<'a> Reader<'a> {
         self.given(setting).is_some()
     }
 
-    /// A setting that may be left out. `parse` says what is wrong as a phrase that does not repeat the value.
+    /// Reads a setting that may be left out. `parse` describes what is wrong as a phrase that does not repeat the value.
     pub(super) fn option<T>(
         &mut self,
         setting: &'static Setting,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Option<T> {
         let given = self.given(setting)?;
-        let parsed = if given.text.contains(char::REPLACEMENT_CHARACTER) {
+        let text = given.text.trim();
+        let parsed = if text.contains(char::REPLACEMENT_CHARACTER) {
             Err("not UTF-8 text".to_owned())
         } else {
-            parse(given.text.trim())
+            parse(text)
         };
-        parsed
-            .map_err(|problem| self.mistakes.push(Mistake::of(setting, Some(&given), problem)))
-            .ok()
+        match parsed {
+            Ok(value) => {
+                self.is_in_force(setting, text);
+                Some(value)
+            }
+            Err(problem) => {
+                self.refuse(InvalidSetting::of(setting, Some(&given), problem));
+                None
+            }
+        }
     }
 
-    /// A setting with a default.
+    /// Reads a setting with a default.
     pub(super) fn value<T>(&mut self, setting: &'static Setting, parse: impl Fn(&str) -> Result<T, String>) -> T {
+        let is_given = self.is_set(setting);
         self.option(setting, &parse).unwrap_or_else(|| {
             let default = setting.default().expect("a setting read by `value` has a default");
-            parse(default).expect("every default is valid: a test reads them all")
+            if !is_given {
+                self.is_in_force(setting, default);
+            }
+            parse(default).expect("every default is valid: a test parses all of them")
         })
     }
 
-    /// A setting that has to be there; `why` says what for.
-    pub(super) fn needed<T: Default>(
+    /// Reads a duration within the bounds of its row.
+    pub(super) fn duration(&mut self, setting: &'static Setting) -> Duration {
+        let Values::Duration(least, most) = setting.values else {
+            unreachable!(
+                "--{} is declared as a duration: a test reads every setting",
+                setting.flag
+            );
+        };
+        self.value(setting, parse::duration(least, most))
+    }
+
+    /// Reads a count within the bound of its row, which may be left out.
+    pub(super) fn count(&mut self, setting: &'static Setting) -> Option<usize> {
+        let Values::Count(most) = setting.values else {
+            unreachable!("--{} is declared as a count: a test reads every setting", setting.flag);
+        };
+        self.option(setting, parse::count(most))
+    }
+
+    /// Reads a size within the bounds of its row.
+    pub(super) fn size(&mut self, setting: &'static Setting) -> usize {
+        let Values::Size(least, most) = setting.values else {
+            unreachable!("--{} is declared as a size: a test reads every setting", setting.flag);
+        };
+        self.value(setting, parse::size(least, most))
+    }
+
+    /// Reads a required setting; `why` says what it is for.
+    pub(super) fn required<T: Default>(
         &mut self,
         setting: &'static Setting,
         why: &str,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> T {
         if !self.is_set(setting) {
-            self.refuse(Mistake::missing(setting, why));
+            self.refuse(InvalidSetting::missing(setting, why));
         }
         self.option(setting, parse).unwrap_or_default()
     }
 
-    /// Whether something was found wrong with this setting.
-    pub(super) fn has_refused(&self, setting: &Setting) -> bool {
-        self.mistakes.iter().any(|mistake| mistake.flag == Some(setting.flag))
+    /// Notes a value that applies without having been read, such as a default that depends on another setting.
+    pub(super) fn is_in_force(&mut self, setting: &Setting, text: &str) {
+        let quoted = text.is_empty() || text.contains(|letter: char| letter.is_whitespace() || letter.is_control());
+        let text = if quoted { format!("{text:?}") } else { text.to_owned() };
+        self.in_force.push(format!("--{} {text}", setting.flag));
     }
 
-    pub(super) fn refuse(&mut self, mistake: Mistake) {
-        self.mistakes.push(mistake);
+    /// Returns whether this setting was found invalid.
+    pub(super) fn has_refused(&self, setting: &Setting) -> bool {
+        self.invalid.iter().any(|invalid| invalid.flag == Some(setting.flag))
+    }
+
+    pub(super) fn refuse(&mut self, invalid: InvalidSetting) {
+        self.invalid.push(invalid);
     }
 
     pub(super) fn refuse_if_set(&mut self, setting: &'static Setting, problem: String) {
         if let Some(given) = self.given(setting) {
-            self.refuse(Mistake::of(setting, Some(&given), problem));
+            self.refuse(InvalidSetting::of(setting, Some(&given), problem));
         }
     }
 
-    /// All mistakes, if there were any; `command` is what explains its settings with `--help`.
-    pub(super) fn finish(self, command: &str) -> Result<(), Mistakes> {
-        Mistakes::unless_none(self.mistakes, command)
+    /// Returns the values in force, as flags, or every invalid setting; `command` is the one whose `--help` explains them.
+    pub(super) fn finish(self, command: &str) -> Result<String, InvalidSettings> {
+        InvalidSettings::unless_none(self.invalid, command)?;
+        Ok(self.in_force.join(" "))
     }
 }

@@ -1,417 +1,521 @@
-//! One row a setting: its flag, default, help and an example. The environment variable follows from the flag. Which command has which settings stands in
-//! `commands.rs`.
+//! One row per setting: flag, group, values, help, default and example. The variable follows from the flag; `--help`, man page, completions, reference
+//! and error messages follow from the row. `commands.rs` says which command has which settings.
 
-use clap::{Arg, ArgAction};
+use std::time::Duration;
 
-/// One setting as people see it.
+use clap::{Arg, ArgAction, ValueHint};
+
+use super::values::Values;
+
+/// One setting as users see it.
 #[derive(Debug)]
-pub(super) struct Setting {
+pub struct Setting {
     /// The flag without its hyphens.
-    pub(super) flag: &'static str,
+    pub flag: &'static str,
+    /// Heading in the help.
     group: &'static str,
-    /// What stands for the value in the help.
-    value: &'static str,
-    help: &'static str,
+    /// The values that it takes.
+    pub values: Values,
+    /// One phrase, as `-h` prints it.
+    pub help: &'static str,
+    /// Further sentences for `--help`, the man page and the reference; empty if the phrase says it all.
+    pub more: &'static str,
+    /// The page of `docs/` that explains it; empty if none does.
+    pub see: &'static str,
     unset: Unset,
-    /// A value to copy from an error message.
-    pub(super) good: &'static str,
+    /// A valid value, offered in error messages.
+    pub example: &'static str,
 }
 
-/// What holds when nothing is given.
+/// What applies if nothing is given.
 #[derive(Debug)]
 enum Unset {
-    /// This value, read like a given one. It is valid: a test reads them all.
+    /// This value, parsed like a given one. A test parses all of them.
     Value(&'static str),
-    /// Something found out later, told in words.
+    /// A value that is known only at run time, described in words.
     Found(&'static str),
     Nothing,
 }
 
-/// The value of a setting that is on or off; its flag alone turns it on.
-const SWITCH: &str = "true|false";
+/// The optional parts of a row.
+const ROW: Setting = Setting {
+    flag: "",
+    group: "",
+    values: NAME,
+    help: "",
+    more: "",
+    see: "",
+    unset: Unset::Nothing,
+    example: "",
+};
 
 const LISTENING: &str = "Listening";
 const PUBLISHING: &str = "Publishing";
-const ORDER: &str = "The order";
+const OPERATORS: &str = "Operator command";
 const REPORT: &str = "Report";
 const FINDING: &str = "Finding the leader";
 const SESSIONS: &str = "Sessions";
 const SHUTDOWN: &str = "Shutdown";
 const LOGS: &str = "Logs";
 
+const NAME: Values = Values::Text("NAME", "name");
+const FILE: Values = Values::File;
+const ADDRESS: Values = Values::Text("ADDRESS", "IP address and port");
+const HOUR: Duration = Duration::from_secs(3600);
+const UP_TO_AN_HOUR: Values = Values::Duration(Duration::ZERO, HOUR);
+const HOST_TIMEOUT: Values = Values::Duration(Duration::from_millis(100), HOUR);
+
 pub(super) const LISTEN: Setting = Setting {
     flag: "listen",
     group: LISTENING,
-    value: "ADDRESS",
+    values: ADDRESS,
     help: "IP address and port for PostgreSQL clients; [::] takes IPv4 too",
     unset: Unset::Value("[::]:5432"),
-    good: "[::]:5432",
+    example: "[::]:5432",
+    ..ROW
 };
 
 pub(super) const ADMIN: Setting = Setting {
     flag: "admin",
     group: LISTENING,
-    value: "ADDRESS",
+    values: ADDRESS,
     help: "IP address and port for probes, metrics and status over HTTP",
+    more: "It has no password except for operator commands: keep it inside your network.",
+    see: "reference/admin-port.md",
     unset: Unset::Value("[::]:8080"),
-    good: "[::]:8080",
+    example: "[::]:8080",
 };
 
 pub(super) const ADMIN_TOKEN_FILE: Setting = Setting {
     flag: "admin-token-file",
     group: LISTENING,
-    value: "FILE",
-    help: "Holds the token that operators' orders need: hold, release, cut. Without it nobody can give any",
-    unset: Unset::Nothing,
-    good: "/etc/pgnorth/admin/token",
+    values: FILE,
+    help: "File of the token that the operator commands hold, release and cut require",
+    more: "pgnorth reads it at each command. Without it, no operator command is accepted.",
+    see: "operating/maintenance.md",
+    example: "/etc/pgnorth/admin/token",
+    ..ROW
 };
 
 pub(super) const ADMIN_HOST: Setting = Setting {
     flag: "admin-host",
     group: LISTENING,
-    value: "NAMES",
-    help: "Public host names, comma-separated, by which the admin port is reached; others are refused. IP addresses and private names always work",
-    unset: Unset::Nothing,
-    good: "pgnorth.example.com",
+    values: Values::Text("NAMES", "host names, comma-separated"),
+    help: "Public host names of the admin port, comma-separated",
+    more: "Requests under other public names are refused with 421. IP addresses and private names are always accepted.",
+    see: "reference/admin-port.md#host-names",
+    example: "pgnorth.example.com",
+    ..ROW
 };
 
 pub(super) const SCOPE: Setting = Setting {
     flag: "scope",
     group: FINDING,
-    value: "NAME",
+    values: NAME,
     help: "Patroni's scope: the cluster to follow, through the Kubernetes API unless --kubernetes=false",
-    unset: Unset::Nothing,
-    good: "demo",
+    example: "demo",
+    ..ROW
 };
 
 pub(super) const KUBERNETES: Setting = Setting {
     flag: "kubernetes",
     group: FINDING,
-    value: SWITCH,
-    help: "Follow the scope's objects in the Kubernetes API; false: --scope only tells which cluster's answers to --patroni count",
+    values: Values::Switch,
+    help: "Follow the scope's objects in the Kubernetes API",
+    more: "With false, --scope only says which cluster's answers to --patroni count.",
+    see: "concepts/deciding.md#which-cluster-is-followed",
     unset: Unset::Found("true with --scope"),
-    good: "false",
+    example: "false",
 };
 
 pub(super) const CITUS_GROUP: Setting = Setting {
     flag: "citus-group",
     group: FINDING,
-    value: "NUMBER",
-    help: "The group to follow, where the scope is a Citus cluster's; 0 is the coordinator",
-    unset: Unset::Nothing,
-    good: "0",
+    values: Values::Text("NUMBER", "group number"),
+    help: "Group to follow if the scope is a Citus cluster; 0 is the coordinator",
+    more: "Only with --scope, in Kubernetes.",
+    example: "0",
+    ..ROW
 };
 
 pub(super) const NAMESPACE: Setting = Setting {
     flag: "namespace",
     group: FINDING,
-    value: "NAME",
-    help: "The cluster's namespace",
+    values: NAME,
+    help: "Namespace of the cluster",
+    more: "Only with --scope.",
     unset: Unset::Found("the pod's or kubeconfig's own"),
-    good: "databases",
+    example: "databases",
+    ..ROW
 };
 
 pub(super) const SELECTOR: Setting = Setting {
     flag: "selector",
     group: FINDING,
-    value: "LABELS",
+    values: Values::Text("LABELS", "label selector"),
     help: "Label selector of the members' pods",
+    more: "Only with --scope.",
     unset: Unset::Found("cluster-name=<scope>[,citus-group=<group>]"),
-    good: "application=patroni,cluster-name=demo",
+    example: "application=patroni,cluster-name=demo",
+    ..ROW
 };
 
 pub(super) const PATRONI: Setting = Setting {
     flag: "patroni",
     group: FINDING,
-    value: "URLS",
+    values: Values::Text("URLS", "URLs, comma-separated"),
     help: "Base URLs of members' REST API, comma-separated; needs no Kubernetes",
-    unset: Unset::Nothing,
-    good: "http://10.0.0.1:8008,http://10.0.0.2:8008",
+    more: "Scheme, host and port. One member that answers is enough: it names the others.",
+    example: "http://10.0.0.1:8008,http://10.0.0.2:8008",
+    ..ROW
 };
 
 pub(super) const PATRONI_CA: Setting = Setting {
     flag: "patroni-ca",
     group: FINDING,
-    value: "FILE",
-    help: "CA certificates (PEM) to check members' https certificates against",
+    values: FILE,
+    help: "CA certificates (PEM) that members' https certificates are checked against",
+    more: "The file is read again when it changes.",
     unset: Unset::Found("the system's"),
-    good: "/etc/pgnorth/ca.crt",
+    example: "/etc/pgnorth/ca.crt",
+    ..ROW
 };
 
 pub(super) const PATRONI_CERT: Setting = Setting {
     flag: "patroni-cert",
     group: FINDING,
-    value: "FILE",
+    values: FILE,
     help: "Client certificate (PEM) to show to members; needs --patroni-key",
-    unset: Unset::Nothing,
-    good: "/etc/pgnorth/tls.crt",
+    more: "The file is read again when it changes.",
+    example: "/etc/pgnorth/tls.crt",
+    ..ROW
 };
 
 pub(super) const PATRONI_KEY: Setting = Setting {
     flag: "patroni-key",
     group: FINDING,
-    value: "FILE",
+    values: FILE,
     help: "Private key (PEM) of the client certificate",
-    unset: Unset::Nothing,
-    good: "/etc/pgnorth/tls.key",
+    more: "The file is read again when it changes.",
+    example: "/etc/pgnorth/tls.key",
+    ..ROW
 };
 
 pub(super) const SERVICE: Setting = Setting {
     flag: "service",
     group: PUBLISHING,
-    value: "NAME",
-    help: "The Service without a selector that shall lead to the primary",
-    unset: Unset::Nothing,
-    good: "postgres-primary",
+    values: NAME,
+    help: "Service without a selector that pgnorth points at the primary",
+    more: "It has exactly one port.",
+    see: "operating/publish.md",
+    example: "postgres-primary",
+    ..ROW
 };
 
 pub(super) const ENDPOINTS: Setting = Setting {
     flag: "endpoints",
     group: PUBLISHING,
-    value: SWITCH,
-    help: "Keep the Service's Endpoints too, for clusters whose kube-proxy reads no EndpointSlices",
+    values: Values::Switch,
+    help: "Write the Service's Endpoints too",
+    more: "For clusters whose kube-proxy reads no EndpointSlices (before Kubernetes 1.19).",
     unset: Unset::Value("false"),
-    good: "true",
+    example: "true",
+    ..ROW
 };
 
 pub(super) const LEASE: Setting = Setting {
     flag: "lease",
     group: PUBLISHING,
-    value: "NAME",
-    help: "Of several publishers, let only the one write that holds this Lease",
-    unset: Unset::Nothing,
-    good: "pgnorth-publish",
+    values: NAME,
+    help: "Lease that elects one writer among several publishers",
+    more: "Without it, all publishers write, and write the same.",
+    example: "pgnorth-publish",
+    ..ROW
 };
 
 pub(super) const WATCH: Setting = Setting {
     flag: "watch",
     group: REPORT,
-    value: SWITCH,
-    help: "Go on showing it, at each change and each second, until interrupted",
+    values: Values::Switch,
+    help: "Refresh the report until interrupted",
+    more: "pgnorth status then refreshes at each change, four times a second at most, and every second; it reconnects when contact is lost.",
     unset: Unset::Value("false"),
-    good: "true",
+    example: "true",
+    ..ROW
 };
 
 pub(super) const FORMAT: Setting = Setting {
     flag: "format",
     group: REPORT,
-    value: "FORMAT",
-    help: "text (for people) or json (an object); always to stdout",
+    values: Values::Format,
+    help: "Format of the report on standard output: text or json",
+    more: "json is one object per line.",
     unset: Unset::Value("text"),
-    good: "json",
+    example: "json",
+    ..ROW
 };
 
 pub(super) const FOR: Setting = Setting {
     flag: "for",
-    group: ORDER,
-    value: "DURATION",
-    help: "How long new clients wait, unless they are released before: 1s to 1h",
+    group: OPERATORS,
+    values: Values::Duration(Duration::from_secs(1), HOUR),
+    help: "Longest time that new clients wait, unless released earlier",
     unset: Unset::Value("60s"),
-    good: "5m",
+    example: "5m",
+    ..ROW
 };
 
 pub(super) const MEMBER: Setting = Setting {
     flag: "member",
-    group: ORDER,
-    value: "NAME",
-    help: "Whose sessions end; by default every member's",
-    unset: Unset::Nothing,
-    good: "demo-0",
+    group: OPERATORS,
+    values: NAME,
+    help: "Member whose sessions end; by default, all sessions end",
+    example: "demo-0",
+    ..ROW
 };
 
 pub(super) const HOLD: Setting = Setting {
     flag: "hold",
     group: SESSIONS,
-    value: "DURATION",
-    help: "How long a new client waits for a leader before it is refused",
+    values: UP_TO_AN_HOUR,
+    help: "Longest time that a new client waits for a leader before it is refused",
+    more: "Choose more than a failover takes (Patroni's ttl and some seconds) if clients wait that long.",
+    see: "operating/choosing-hold.md",
     unset: Unset::Value("60s"),
-    good: "60s",
+    example: "60s",
 };
 
 pub(super) const FAILOVER_DRAIN: Setting = Setting {
     flag: "failover-drain",
     group: SESSIONS,
-    value: "DURATION",
-    help: "How long sessions may go on to a leader that gave the lock up cleanly; a fence never waits",
+    values: UP_TO_AN_HOUR,
+    help: "Time that sessions may go on to a leader that released the lock cleanly",
+    more: "A fence never waits.",
     unset: Unset::Value("0s"),
-    good: "5s",
+    example: "5s",
+    ..ROW
 };
 
 pub(super) const SWITCHOVER_HOLD: Setting = Setting {
     flag: "switchover-hold",
     group: SESSIONS,
-    value: "DURATION",
-    help: "How long an announced switchover may hold new clients before the old leader is used again",
+    values: UP_TO_AN_HOUR,
+    help: "Longest time that an announced switchover holds new clients",
+    more: "After it, they go to the old leader again.",
     unset: Unset::Value("10s"),
-    good: "10s",
+    example: "10s",
+    ..ROW
 };
 
 pub(super) const CONNECT_TIMEOUT: Setting = Setting {
     flag: "connect-timeout",
     group: SESSIONS,
-    value: "DURATION",
+    values: Values::Duration(Duration::from_millis(10), Duration::from_secs(60)),
     help: "Deadline of one attempt to connect to the leader",
+    more: "It includes the name look-up.",
     unset: Unset::Value("1s"),
-    good: "1s",
+    example: "1s",
+    ..ROW
 };
 
 pub(super) const TCP_USER_TIMEOUT: Setting = Setting {
     flag: "tcp-user-timeout",
     group: SESSIONS,
-    value: "DURATION",
-    help: "How long the leader's host may be silent before a session to it ends",
+    values: HOST_TIMEOUT,
+    help: "Time without any answer of the leader's host after which a session ends",
+    more: "It bounds unacknowledged data (TCP_USER_TIMEOUT) and idle connections (keepalive).",
+    see: "operating/silent-peers.md",
     unset: Unset::Value("30s"),
-    good: "30s",
+    example: "30s",
 };
 
 pub(super) const CLIENT_TCP_USER_TIMEOUT: Setting = Setting {
     flag: "client-tcp-user-timeout",
     group: SESSIONS,
-    value: "DURATION",
-    help: "How long a client's host may be silent before its session ends",
+    values: HOST_TIMEOUT,
+    help: "Time without any answer of the client's host after which its session ends",
+    see: "operating/silent-peers.md",
     unset: Unset::Value("1m"),
-    good: "1m",
+    example: "1m",
+    ..ROW
 };
 
 pub(super) const SOCKET_BUFFERS: Setting = Setting {
     flag: "socket-buffers",
     group: SESSIONS,
-    value: "SIZE",
-    help: "Memory for the kernel's socket buffers of slow clients: of N sessions, the last gets an N-th of it; 0 leaves them to Linux",
+    values: Values::Size(1 << 20, 64 << 30),
+    help: "Memory for the kernel's socket buffers of slow clients; 0 leaves them to Linux",
+    more: "The N-th open session gets an N-th of it, at least 192 KiB. Linux alone may take megabytes per session.",
+    see: "operating/memory-and-ports.md",
     unset: Unset::Value("40MiB"),
-    good: "40MiB",
+    example: "40MiB",
 };
 
 pub(super) const SOURCE: Setting = Setting {
     flag: "source",
     group: SESSIONS,
-    value: "ADDRESSES",
-    help: "This host's IP addresses to reach leaders from, comma-separated; each has local ports of its own",
+    values: Values::Text("ADDRESSES", "IP addresses, comma-separated"),
+    help: "Local IP addresses to connect to leaders from, in turn, comma-separated",
+    more: "Each has local ports of its own.",
+    see: "operating/memory-and-ports.md",
     unset: Unset::Found("the system's choice"),
-    good: "10.0.0.5,10.0.0.6",
+    example: "10.0.0.5,10.0.0.6",
 };
 
 pub(super) const MAX_SESSIONS: Setting = Setting {
     flag: "max-sessions",
     group: SESSIONS,
-    value: "COUNT",
-    help: "Sessions open at once; further clients are refused",
-    unset: Unset::Value("10000"),
-    good: "10000",
+    values: Values::Count(1_000_000),
+    help: "Limit of open sessions, held clients included; further clients are refused with 53300",
+    more: "Each session takes two open files and one local port. A given value that does not fit is lowered at start, with a warning.",
+    unset: Unset::Found("10000, or what fits below open files and local ports"),
+    example: "10000",
+    ..ROW
 };
 
 pub(super) const WORKERS: Setting = Setting {
     flag: "workers",
     group: SESSIONS,
-    value: "COUNT",
-    help: "Threads that serve sessions; a session stays on one",
-    unset: Unset::Found("one a core"),
-    good: "2",
+    values: Values::Count(1024),
+    help: "Threads that serve sessions",
+    more: "A session stays on the thread that had the fewest sessions when it began.",
+    unset: Unset::Found("one per core"),
+    example: "2",
+    ..ROW
 };
 
 pub(super) const REFUSAL_CERT: Setting = Setting {
     flag: "refusal-cert",
     group: SESSIONS,
-    value: "FILE",
-    help: "Certificate chain (PEM) that TLS clients see when they are refused",
+    values: FILE,
+    help: "Certificate chain (PEM) for TLS clients that are refused; needs --refusal-key",
+    more: "It is shown for refusals only. The file is read again when it changes.",
+    see: "reference/drivers.md",
     unset: Unset::Found("self-signed, made at start"),
-    good: "/etc/pgnorth/refusals/tls.crt",
+    example: "/etc/pgnorth/refusals/tls.crt",
 };
 
 pub(super) const REFUSAL_KEY: Setting = Setting {
     flag: "refusal-key",
     group: SESSIONS,
-    value: "FILE",
+    values: FILE,
     help: "Private key (PEM) of that certificate",
-    unset: Unset::Nothing,
-    good: "/etc/pgnorth/refusals/tls.key",
+    more: "The file is read again when it changes.",
+    example: "/etc/pgnorth/refusals/tls.key",
+    ..ROW
 };
 
 pub(super) const LAME_DUCK: Setting = Setting {
     flag: "lame-duck",
     group: SHUTDOWN,
-    value: "DURATION",
-    help: "How long clients are accepted after SIGTERM, until load balancers know",
+    values: UP_TO_AN_HOUR,
+    help: "Time after SIGTERM during which clients are still accepted",
+    more: "Load balancers need it to notice that pgnorth is no longer ready.",
     unset: Unset::Value("5s"),
-    good: "5s",
+    example: "5s",
+    ..ROW
 };
 
 pub(super) const DRAIN: Setting = Setting {
     flag: "drain",
     group: SHUTDOWN,
-    value: "DURATION",
-    help: "How long sessions may then finish before they are closed",
+    values: Values::Duration(Duration::ZERO, Duration::from_secs(24 * 3600)),
+    help: "Time that sessions then have to finish before they are closed",
+    more: "On Kubernetes, terminationGracePeriodSeconds must exceed --lame-duck and --drain together.",
     unset: Unset::Value("30s"),
-    good: "30s",
+    example: "30s",
+    ..ROW
 };
 
 pub(super) const POD_NAME: Setting = Setting {
     flag: "pod-name",
     group: LOGS,
-    value: "NAME",
-    help: "This pod: changes of leader and fences become Kubernetes Events about it",
-    unset: Unset::Nothing,
-    good: "pgnorth-6c9f7d-x2v4q",
+    values: NAME,
+    help: "Name of this pod; leader changes and fences become Kubernetes Events of it",
+    more: "deploy/base sets it.",
+    see: "reference/events.md",
+    example: "pgnorth-6c9f7d-x2v4q",
+    ..ROW
 };
 
 pub(super) const POD_UID: Setting = Setting {
     flag: "pod-uid",
     group: LOGS,
-    value: "UID",
-    help: "Its uid, by which kubectl describe finds them; only with --pod-name",
-    unset: Unset::Nothing,
-    good: "0b1c0a4e-6f5b-4b7a-9a55-2f3f6f0c1d7e",
+    values: Values::Text("UID", "uid"),
+    help: "Uid of this pod, by which kubectl describe finds its Events; only with --pod-name",
+    more: "deploy/base sets it.",
+    example: "0b1c0a4e-6f5b-4b7a-9a55-2f3f6f0c1d7e",
+    ..ROW
 };
 
 pub(super) const LOG: Setting = Setting {
     flag: "log",
     group: LOGS,
-    value: "FILTER",
-    help: "Level: off, error, warn, info, debug or trace; also of single modules, such as debug,kube=info",
+    values: Values::Text("FILTER", "level, or module=level, comma-separated"),
+    help: "Log level: off, error, warn, info, debug or trace; also per module",
+    more: "info,pgnorth::proxy=debug logs each session.",
+    see: "reference/log.md",
     unset: Unset::Value("info"),
-    good: "info,pgnorth::proxy=debug",
+    example: "info,pgnorth::proxy=debug",
 };
 
 pub(super) const LOG_FORMAT: Setting = Setting {
     flag: "log-format",
     group: LOGS,
-    value: "FORMAT",
-    help: "text (for people) or json (an object a line); always to stderr",
+    values: Values::Format,
+    help: "Format of the log on standard error: text or json",
+    more: "json is one object per line.",
     unset: Unset::Value("text"),
-    good: "json",
+    example: "json",
+    ..ROW
 };
 
 impl Setting {
-    /// The environment variable: `--max-sessions` is PGNORTH_MAX_SESSIONS.
-    pub(super) fn env(&self) -> String {
+    /// Returns the environment variable: `--max-sessions` is PGNORTH_MAX_SESSIONS.
+    pub fn env(&self) -> String {
         format!("PGNORTH_{}", self.flag.to_ascii_uppercase().replace('-', "_"))
     }
 
-    /// The default, for a setting that has a fixed one.
-    pub(super) fn default(&self) -> Option<&'static str> {
+    /// Returns the default of a setting that has a fixed one.
+    pub fn default(&self) -> Option<&'static str> {
         match self.unset {
             Unset::Value(value) => Some(value),
             Unset::Found(_) | Unset::Nothing => None,
         }
     }
 
-    /// clap's own `env` and `default_value` are not used: it would read the process's environment by itself, and take an empty variable for a value.
+    /// Returns the default in words, if what applies is known only at run time.
+    pub fn default_in_words(&self) -> Option<&'static str> {
+        match self.unset {
+            Unset::Found(text) => Some(text),
+            Unset::Value(_) | Unset::Nothing => None,
+        }
+    }
+
+    /// Returns clap's argument. Its own `env` and `default_value` are not used: clap would read the process's environment by itself, and take an empty
+    /// variable for a value.
     pub(super) fn argument(&self) -> Arg {
-        let default = match self.unset {
-            Unset::Value(text) | Unset::Found(text) => format!(" [default: {text}]"),
-            Unset::Nothing => String::new(),
+        let default = self.default().or(self.default_in_words());
+        let default = default.map_or(String::new(), |text| format!(" [default: {text}]"));
+        let (env, help, more) = (self.env(), self.help, self.more);
+        let rest = if more.is_empty() {
+            String::new()
+        } else {
+            format!(". {more}")
         };
         let argument = Arg::new(self.flag)
             .long(self.flag)
-            .value_name(self.value)
-            .help(format!("{}\n[env: {}]{default}", self.help, self.env()))
+            .value_name(self.values.placeholder())
+            .help(format!("{help}\n[env: {env}]{default}"))
+            .long_help(format!("{help}{rest}\n[env: {env}]{default} [values: {}]", self.values))
             .help_heading(self.group)
             .action(ArgAction::Set);
-        match self.value {
-            SWITCH => argument
+        match self.values {
+            Values::Switch => argument
                 .num_args(0..=1)
                 .require_equals(true)
                 .default_missing_value("true"),
+            Values::File => argument.value_hint(ValueHint::FilePath),
             _ => argument,
         }
     }

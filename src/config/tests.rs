@@ -3,7 +3,7 @@
 use super::*;
 
 /// Reads a command line such as `PGNORTH_HOLD=1s PGNORTH_LISTEN=… --scope demo`: variables first, as in a shell.
-fn read(line: &str) -> Result<Settings, Refused> {
+fn read(line: &str) -> Result<Settings, SettingsError> {
     let (variables, flags): (Vec<_>, Vec<_>) = line
         .split(' ')
         .filter(|word| !word.is_empty())
@@ -36,52 +36,53 @@ fn publisher(line: &str) -> Publish {
     }
 }
 
-fn mistakes(line: &str) -> String {
+fn invalid(line: &str) -> String {
     match read(line) {
-        Err(Refused::Mistakes(mistakes)) => mistakes.to_string(),
+        Err(SettingsError::Invalid(settings)) => settings.to_string(),
         other => panic!("{line}: {other:?}"),
     }
 }
 
 #[test]
 fn the_command_line_is_sound() {
-    commands::command().debug_assert();
+    command_line().debug_assert();
 }
 
 #[test]
 fn defaults_are_valid_and_as_documented() {
     let seconds = Duration::from_secs;
     assert_eq!(
-        settings("--scope demo"),
-        Settings {
-            job: Job::Proxy(Proxy {
-                listen: "[::]:5432".parse().unwrap(),
-                admin: "[::]:8080".parse().unwrap(),
-                admin_hosts: Vec::new(),
-                admin_token_file: None,
-                finding: demo(),
-                hold: seconds(60),
-                switchover_hold: seconds(10),
-                failover_drain: seconds(0),
-                connect_timeout: seconds(1),
-                tcp_user_timeout: seconds(30),
-                client_tcp_user_timeout: seconds(60),
-                socket_buffers: 40 << 20,
-                sources: vec![],
-                drain: seconds(30),
-                lame_duck: seconds(5),
-                max_sessions: 10_000,
-                workers: None,
-                refusal: None,
-            }),
-            log: LogFilter::parse("info").unwrap(),
-            log_format: Format::Text,
+        good("--scope demo"),
+        Proxy {
+            listen: "[::]:5432".parse().unwrap(),
+            admin: "[::]:8080".parse().unwrap(),
+            admin_hosts: Vec::new(),
+            admin_token_file: None,
+            discovery: demo(),
+            hold: seconds(60),
+            switchover_hold: seconds(10),
+            failover_drain: seconds(0),
+            connect_timeout: seconds(1),
+            tcp_user_timeout: seconds(30),
+            client_tcp_user_timeout: seconds(60),
+            socket_buffers: 40 << 20,
+            sources: vec![],
+            drain: seconds(30),
+            lame_duck: seconds(5),
+            max_sessions: None,
+            workers: None,
+            refusal: None,
         }
     );
+    let settings = settings("--scope demo");
+    assert_eq!(settings.log, LogFilter::parse("info").unwrap());
+    assert_eq!(settings.log_format, Format::Text);
+    let words = table::MAX_SESSIONS.default_in_words().unwrap();
+    assert!(words.starts_with(&DEFAULT_SESSIONS.to_string()), "{words}");
 }
 
-fn demo() -> Finding {
-    Finding {
+fn demo() -> DiscoverySettings {
+    DiscoverySettings {
         scope: Some("demo".into()),
         kubernetes: Some(Kubernetes {
             scope: "demo".into(),
@@ -96,6 +97,25 @@ fn demo() -> Finding {
             identity: None,
         },
     }
+}
+
+/// The line at the start showed neither `--workers` nor `--pod-uid`, and had room for one more setting.
+#[test]
+fn every_setting_that_is_given_is_in_force() {
+    let line = "PGNORTH_WORKERS=2 --scope demo --max-sessions 7 --pod-name p --pod-uid u --patroni-ca=/a\u{a0}b";
+    let in_force = settings(line).in_force;
+    for part in [
+        "--workers 2",
+        "--max-sessions 7",
+        "--pod-uid u",
+        "--hold 60s",
+        "--selector cluster-name=demo",
+        "--patroni-ca \"/a\\u{a0}b\"",
+        "--log info",
+    ] {
+        assert!(in_force.contains(part), "{part:?} in {in_force}");
+    }
+    assert_eq!(in_force.matches("--hold").count(), 1, "{in_force}");
 }
 
 #[test]
@@ -124,9 +144,9 @@ fn a_scope_is_named_with_and_without_kubernetes() {
         ("--kubernetes=false --patroni http://h:1", None, None, ""),
         ("--patroni http://h:1", None, None, ""),
     ] {
-        let finding = good(line).finding;
-        assert_eq!(finding.scope.as_deref(), scope, "{line}");
-        let kubernetes = finding.kubernetes.as_ref();
+        let discovery = good(line).discovery;
+        assert_eq!(discovery.scope.as_deref(), scope, "{line}");
+        let kubernetes = discovery.kubernetes.as_ref();
         assert_eq!(kubernetes.map(Kubernetes::objects).as_deref(), objects, "{line}");
         assert_eq!(
             kubernetes.map_or("", |kubernetes| &kubernetes.selector),
@@ -135,20 +155,20 @@ fn a_scope_is_named_with_and_without_kubernetes() {
         );
     }
     for (line, part) in [
-        ("--kubernetes --patroni http://h:1", "needs --scope (PGNORTH_SCOPE)"),
+        ("--kubernetes --patroni http://h:1", "requires --scope (PGNORTH_SCOPE)"),
         (
             "--kubernetes=false --scope demo",
-            "leaves nobody to ask: set --patroni (PGNORTH_PATRONI) too",
+            "leaves no source of discovery; set --patroni (PGNORTH_PATRONI) too",
         ),
         ("--kubernetes=false", "neither --scope nor --patroni"),
         (
             "--kubernetes=false --scope d --patroni http://h:1 --citus-group 0",
-            "means nothing with --kubernetes=false",
+            "has no effect with --kubernetes=false",
         ),
-        ("--patroni http://h:1 --citus-group 0", "means nothing without --scope"),
-        ("--scope demo --citus-group x", "good: --citus-group 0"),
+        ("--patroni http://h:1 --citus-group 0", "has no effect without --scope"),
+        ("--scope demo --citus-group x", "example: --citus-group 0"),
     ] {
-        assert!(mistakes(line).contains(part), "{part:?} in\n{}", mistakes(line));
+        assert!(invalid(line).contains(part), "{part:?} in\n{}", invalid(line));
     }
 }
 
@@ -160,7 +180,7 @@ fn the_publisher_has_settings_of_its_own_and_shares_the_rest() {
         Publish {
             admin: "[::]:8080".parse().unwrap(),
             admin_hosts: Vec::new(),
-            finding: demo(),
+            discovery: demo(),
             namespace: None,
             service: "pg".into(),
             endpoints: false,
@@ -173,7 +193,10 @@ fn the_publisher_has_settings_of_its_own_and_shares_the_rest() {
         (publish.namespace.as_deref(), publish.lease.as_deref()),
         (Some("db"), Some("l"))
     );
-    assert_eq!(publish.finding.kubernetes, None, "Patroni may keep its lock elsewhere");
+    assert_eq!(
+        publish.discovery.kubernetes, None,
+        "Patroni may keep its lock elsewhere"
+    );
     for on in ["--endpoints", "--endpoints=true"] {
         assert!(
             publisher(&format!("publish {on} --scope demo --service pg")).endpoints,
@@ -185,21 +208,21 @@ fn the_publisher_has_settings_of_its_own_and_shares_the_rest() {
 }
 
 #[test]
-fn the_publishers_mistakes_are_told_like_the_proxys() {
-    let text = mistakes("publish --lease A_B --endpoints=perhaps --selector x --patroni http://h:1");
+fn invalid_settings_of_the_publisher_are_reported_like_the_proxys() {
+    let text = invalid("publish --lease A_B --endpoints=perhaps --selector x --patroni http://h:1");
     for part in [
-        "4 mistakes",
+        "4 invalid settings",
         "no --service (PGNORTH_SERVICE)",
-        "good: --service postgres-primary   or   PGNORTH_SERVICE=postgres-primary",
+        "example: --service postgres-primary   or   PGNORTH_SERVICE=postgres-primary",
         "--lease A_B",
         "must be true or false",
-        "means nothing without --scope",
+        "has no effect without --scope",
         "`pgnorth publish --help` explains every setting",
     ] {
         assert!(text.contains(part), "{part:?} in\n{text}");
     }
-    assert!(mistakes("publish --scope demo --service 0pg").contains("with a letter first"));
-    assert!(mistakes("--hold 1 --scope demo").ends_with("`pgnorth --help` explains every setting"));
+    assert!(invalid("publish --scope demo --service 0pg").contains("with a letter first"));
+    assert!(invalid("--hold 1 --scope demo").ends_with("`pgnorth --help` explains every setting"));
 }
 
 #[test]
@@ -217,9 +240,9 @@ fn a_look_needs_no_cluster_and_minds_no_settings_of_others() {
     let set = look("PGNORTH_ADMIN=10.0.0.7:8080 status --watch --format json");
     assert_eq!((set.admin.to_string().as_str(), set.watch), ("10.0.0.7:8080", true));
     assert_eq!(set.format, Format::Json);
-    let text = mistakes("PGNORTH_FORMAT=yaml status --admin pg:8080");
+    let text = invalid("PGNORTH_FORMAT=yaml status --admin pg:8080");
     for part in [
-        "2 mistakes",
+        "2 invalid settings",
         "must be text or json",
         "not an IP address and a port",
         "pgnorth status --help",
@@ -254,18 +277,20 @@ fn a_command_needs_a_token_and_no_cluster() {
     );
     for (line, problem) in [
         ("hold", "no --admin-token-file (PGNORTH_ADMIN_TOKEN_FILE)"),
-        ("hold --admin-token-file /t --for 2h", "too long; the most is 1h"),
-        ("cut --admin-token-file /t --member=", "names no member"),
+        ("hold --admin-token-file /t --for 2h", "too long; the maximum is 1h"),
+        ("cut --admin-token-file /t --member=", "empty; leave the setting out"),
     ] {
-        let text = mistakes(line);
+        let text = invalid(line);
         assert!(text.contains(problem), "{problem:?} in\n{text}");
     }
 }
 
 #[test]
 fn every_example_is_valid_as_flag_and_as_variable() {
-    let rows = std::iter::once(&commands::PROXY).chain(commands::SUBCOMMANDS);
-    for (row, setting) in rows.flat_map(|row| row.settings().map(move |setting| (row, setting))) {
+    for (row, setting) in COMMANDS
+        .into_iter()
+        .flat_map(|row| row.settings().map(move |setting| (row, setting)))
+    {
         let flag = setting.flag;
         let mut needed = row.name.unwrap_or_default().to_owned();
         for (other, value) in [("scope", "demo"), ("service", "pg"), ("admin-token-file", "/t")] {
@@ -281,8 +306,8 @@ fn every_example_is_valid_as_flag_and_as_variable() {
             "refusal-key" => needed += " --refusal-cert /c",
             _ => {}
         }
-        let by_flag = settings(&format!("{needed} --{flag}={}", setting.good));
-        let by_variable = settings(&format!("{}={} {needed}", setting.env(), setting.good));
+        let by_flag = settings(&format!("{needed} --{flag}={}", setting.example));
+        let by_variable = settings(&format!("{}={} {needed}", setting.env(), setting.example));
         assert_eq!(by_flag, by_variable, "{} --{flag}", row.typed());
     }
 }
@@ -307,7 +332,7 @@ fn a_flag_wins_over_its_variable_and_a_variable_over_the_default() {
 
 #[test]
 fn urls_are_normalized_and_each_kept_once() {
-    let urls = |list: &str| good(&format!("--patroni {list}")).finding.patroni;
+    let urls = |list: &str| good(&format!("--patroni {list}")).discovery.patroni;
     let seen = |list: &str| {
         urls(list)
             .iter()
@@ -320,70 +345,84 @@ fn urls_are_normalized_and_each_kept_once() {
 
 #[test]
 fn both_ways_of_finding_the_leader_go_together() {
-    let finding = good("--scope demo --namespace db --selector app=x --patroni http://h:8008").finding;
-    let kubernetes = finding.kubernetes.unwrap();
+    let discovery = good("--scope demo --namespace db --selector app=x --patroni http://h:8008").discovery;
+    let kubernetes = discovery.kubernetes.unwrap();
     assert_eq!(
         (kubernetes.namespace.as_deref(), kubernetes.selector.as_str()),
         (Some("db"), "app=x")
     );
-    assert_eq!(finding.patroni.len(), 1);
+    assert_eq!(discovery.patroni.len(), 1);
 }
 
 #[test]
-fn each_mistake_says_where_what_and_what_would_be_good() {
+fn each_invalid_setting_is_reported_with_its_place_the_problem_and_an_example() {
     for (line, said) in [
         ("--hold 30", &["--hold 30\n", "write 30s", "PGNORTH_HOLD=60s"][..]),
         ("PGNORTH_HOLD=30", &["PGNORTH_HOLD=30\n", "write 30s", "--hold 60s"]),
         ("--hold 1.5", &["write 1.5s"]),
         ("--hold soon", &["--hold soon\n", "not a duration"]),
-        ("--hold 2h", &["too long; the most is 1h"]),
+        ("--hold 2h", &["too long; the maximum is 1h"]),
         (
             "--connect-timeout 0s",
-            &["too short; the least is 10ms", "PGNORTH_CONNECT_TIMEOUT=1s"],
+            &["too short; the minimum is 10ms", "PGNORTH_CONNECT_TIMEOUT=1s"],
         ),
-        ("--tcp-user-timeout 1ms", &["too short; the least is 100ms"]),
-        ("--client-tcp-user-timeout 1ms", &["too short; the least is 100ms"]),
+        ("--tcp-user-timeout 1ms", &["too short; the minimum is 100ms"]),
+        ("--client-tcp-user-timeout 1ms", &["too short; the minimum is 100ms"]),
         ("--socket-buffers 1", &["not a size", "PGNORTH_SOCKET_BUFFERS=40MiB"]),
-        ("--socket-buffers 1KiB", &["out of bounds; 1MiB to 64GiB"]),
+        ("--socket-buffers 1KiB", &["out of bounds: 1MiB to 64GiB"]),
         (
             "--source 10.0.0.5,db",
-            &["not a list of IP addresses", "PGNORTH_SOURCE=10.0.0.5,10.0.0.6"],
+            &[
+                "not a comma-separated list of IP addresses",
+                "PGNORTH_SOURCE=10.0.0.5,10.0.0.6",
+            ],
         ),
-        ("--source ::", &["not a list of IP addresses"]),
+        ("--source ::", &["not a comma-separated list of IP addresses"]),
         (
             "--listen 5432",
-            &["a port alone", "--listen '[::]:5432'", "PGNORTH_LISTEN=[::]:5432"],
+            &[
+                "a port without an address",
+                "--listen '[::]:5432'",
+                "PGNORTH_LISTEN=[::]:5432",
+            ],
         ),
-        ("PGNORTH_LISTEN=:5432", &["PGNORTH_LISTEN=:5432\n", "a port alone"]),
+        (
+            "PGNORTH_LISTEN=:5432",
+            &["PGNORTH_LISTEN=:5432\n", "a port without an address"],
+        ),
         ("--listen localhost:5432", &["not an IP address and a port"]),
-        ("--listen ::1:99999", &["IPv6 stands in brackets"]),
+        ("--listen ::1:99999", &["IPv6 addresses need brackets"]),
         (
             "--admin [::]:5432",
-            &["--admin [::]:5432\n", "--listen (PGNORTH_LISTEN) takes the same port"],
+            &["--admin [::]:5432\n", "--listen (PGNORTH_LISTEN) uses the same port"],
         ),
         ("--listen 127.0.0.1:8080", &["--admin (its default)\n", "the same port"]),
         (
             "--scope My_DB",
-            &["--scope My_DB\n", "can't name Kubernetes objects", "PGNORTH_SCOPE=demo"],
+            &[
+                "--scope My_DB\n",
+                "not a name of a Kubernetes object",
+                "PGNORTH_SCOPE=demo",
+            ],
         ),
         ("--scope= --patroni http://h:1", &["--scope \"\"\n"]),
         ("--namespace a.b", &["not a namespace"]),
         ("--selector a=b,,c=d", &["not a label selector"]),
         ("--max-sessions 0", &["from 1 to 1000000", "PGNORTH_MAX_SESSIONS=10000"]),
-        ("--max-sessions 10k", &["in digits alone"]),
-        ("--log debg", &["\"debg\" is no level", "PGNORTH_LOG="]),
+        ("--max-sessions 10k", &["write digits only"]),
+        ("--log debg", &["\"debg\" is not a level", "PGNORTH_LOG="]),
         ("--log info,kube=loud", &["\"kube=loud\" is not a directive"]),
         ("--log-format xml", &["must be text or json", "PGNORTH_LOG_FORMAT=json"]),
         (
             "--patroni 10.0.0.1:8008",
-            &["starts with http://", "good: --patroni http://10.0.0.1:8008"],
+            &["must start with http://", "example: --patroni http://10.0.0.1:8008"],
         ),
-        ("--patroni http://h:1,ftp://h", &["entry 2 of 2: only http and https"]),
-        ("--patroni http://h:1,", &["entry 2 of 2: is empty"]),
-        ("--patroni http://h:99999", &["no URL: invalid port"]),
+        ("--patroni http://h:1,ftp://h", &["entry 2 of 2: not http or https"]),
+        ("--patroni http://h:1,", &["entry 2 of 2: empty"]),
+        ("--patroni http://h:99999", &["not a URL: invalid port"]),
         (
             "--patroni http://h:1/?a=b",
-            &["--patroni http://h:1/?***\n", "only the base URL"],
+            &["--patroni http://h:1/?***\n", "write the base URL only"],
         ),
         (
             "--patroni-cert /c",
@@ -397,11 +436,11 @@ fn each_mistake_says_where_what_and_what_would_be_good() {
             "--refusal-cert /c",
             &["--refusal-cert /c\n", "--refusal-key (PGNORTH_REFUSAL_KEY) too"],
         ),
-        ("--patroni-ca=", &["--patroni-ca \"\"\n", "names no file"]),
+        ("--patroni-ca=", &["--patroni-ca \"\"\n", "empty; name a file"]),
     ] {
         let scope = if line.contains("-scope") { "" } else { "--scope demo" };
-        let text = mistakes(&format!("{line} {scope}"));
-        for part in said.iter().chain(&["a mistake in the settings", "    good: --"]) {
+        let text = invalid(&format!("{line} {scope}"));
+        for part in said.iter().chain(&[" invalid setting", "    example: --"]) {
             assert!(text.contains(part), "{line}: no {part:?} in\n{text}");
         }
     }
@@ -409,24 +448,24 @@ fn each_mistake_says_where_what_and_what_would_be_good() {
 
 #[test]
 fn without_a_way_to_find_the_leader_both_are_explained() {
-    let text = mistakes("");
+    let text = invalid("");
     for part in [
         "in Kubernetes",
         "--scope demo",
         "PGNORTH_SCOPE=demo",
-        "anywhere else",
+        "elsewhere",
         "--patroni http://",
         "PGNORTH_PATRONI=",
     ] {
         assert!(text.contains(part), "{part:?} in\n{text}");
     }
-    assert!(mistakes("--patroni http://h:1 --namespace db").contains("means nothing without --scope (PGNORTH_SCOPE)"));
+    assert!(invalid("--patroni http://h:1 --namespace db").contains("has no effect without --scope (PGNORTH_SCOPE)"));
 }
 
 #[test]
-fn all_mistakes_are_reported_at_once() {
-    let text = mistakes("PGNORTH_HOLD=x PGNORTH_DRAIN=y --listen z --max-sessions many --patroni h --patroni-key /k");
-    assert!(text.starts_with("6 mistakes in the settings"), "{text}");
+fn all_invalid_settings_are_reported_at_once() {
+    let text = invalid("PGNORTH_HOLD=x PGNORTH_DRAIN=y --listen z --max-sessions many --patroni h --patroni-key /k");
+    assert!(text.starts_with("6 invalid settings"), "{text}");
     for name in [
         "PGNORTH_HOLD=x",
         "PGNORTH_DRAIN=y",
@@ -447,13 +486,13 @@ fn a_password_is_refused_and_not_repeated() {
         "http://a:1,http://me:sec,secret@h:x",
         "me:secret@h",
     ] {
-        let text = mistakes(&format!("PGNORTH_PATRONI={url}"));
+        let text = invalid(&format!("PGNORTH_PATRONI={url}"));
         assert!(!text.contains("sec") && text.contains("***@h"), "{text}");
     }
 }
 
 #[test]
-fn text_that_is_not_utf8_is_a_mistake() {
+fn text_that_is_not_utf8_is_invalid() {
     use std::os::unix::ffi::OsStringExt;
     let lookup = |name: &str| (name == "PGNORTH_SCOPE").then(|| OsString::from_vec(vec![b'a', 0xff]));
     let refused = Settings::read(["pgnorth".into()], lookup).unwrap_err();
@@ -485,8 +524,7 @@ fn a_bare_level_is_for_pgnorth_and_others_are_named() {
 
 #[test]
 fn no_variable_is_one_that_kubernetes_sets_for_a_service() {
-    let rows = std::iter::once(&commands::PROXY).chain(commands::SUBCOMMANDS);
-    for setting in rows.flat_map(|row| row.settings()) {
+    for setting in COMMANDS.into_iter().flat_map(|row| row.settings()) {
         let name = setting.env();
         assert!(
             !name.ends_with("_PORT") && !name.ends_with("_SERVICE_HOST") && !name.contains("_PORT_"),
@@ -509,7 +547,7 @@ fn help_and_version_are_for_clap_to_say() {
         ("--hold", 2),
     ] {
         match read(line) {
-            Err(Refused::Usage(error)) => assert_eq!(error.exit_code(), code, "{line}"),
+            Err(SettingsError::Usage(error)) => assert_eq!(error.exit_code(), code, "{line}"),
             other => panic!("{line}: {other:?}"),
         }
     }

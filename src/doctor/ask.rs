@@ -28,13 +28,13 @@ struct ListedMember {
 
 pub(super) async fn everything(settings: &Doctor, client: Result<Client, TlsError>, capacity: Capacity) -> Facts {
     let asker = Asker::new(&settings.proxy, client);
-    let cluster = match &settings.proxy.finding.kubernetes {
+    let cluster = match &settings.proxy.discovery.kubernetes {
         Some(kubernetes) => Some(Cluster::reach(kubernetes, settings).await),
         None => None,
     };
     let mut known = BTreeMap::new();
     let mut seeds = Vec::new();
-    for (url, answer, members) in asker.clusters(&settings.proxy.finding.patroni).await {
+    for (url, answer, members) in asker.clusters(&settings.proxy.discovery.patroni).await {
         known.extend(
             members
                 .into_iter()

@@ -34,10 +34,10 @@ pub(super) fn everything(settings: &Doctor, facts: &Facts) -> Vec<Check> {
         Some(Err(failure)) => checks.extend(unreachable(failure)),
         Some(Ok(api)) => checks.extend(kubernetes(settings, api)),
     }
-    let finding = &settings.proxy.finding;
-    checks.extend(cluster::seeds(&facts.seeds, finding));
-    checks.extend(members::all(facts, finding));
-    checks.extend(outage::start(facts, finding));
+    let discovery = &settings.proxy.discovery;
+    checks.extend(cluster::seeds(&facts.seeds, discovery));
+    checks.extend(members::all(facts, discovery));
+    checks.extend(outage::start(facts, discovery));
     checks.push(lock::hold(settings.proxy.hold, ttl(facts)));
     checks.push(host::open_files(settings.proxy.max_sessions, facts.capacity));
     checks.push(host::ports(settings.proxy.max_sessions, facts.capacity));

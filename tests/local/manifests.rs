@@ -20,7 +20,7 @@ fn every_example_gives_settings_that_can_be_read() {
         let env = settings_of(&objects);
         let settings = read(&env).unwrap_or_else(|error| panic!("{name}: {error}"));
         let kubernetes = settings
-            .finding
+            .discovery
             .kubernetes
             .unwrap_or_else(|| panic!("{name}: no PGNORTH_SCOPE"));
         let service = one(&objects, "Service");
@@ -38,7 +38,7 @@ fn every_example_gives_settings_that_can_be_read() {
 fn the_base_alone_lacks_nothing_but_the_scope() {
     let error = read(&settings_of(&base())).unwrap_err();
     assert!(
-        error.contains("--scope") && error.contains("a mistake in the settings"),
+        error.contains("--scope") && error.contains("1 invalid setting"),
         "{error}"
     );
 }
@@ -302,16 +302,16 @@ fn policies_leave_open_what_istio_needs() {
 #[test]
 fn a_start_without_the_kubernetes_api_has_members_to_ask() {
     for (name, objects) in examples() {
-        let finding = read(&settings_of(&objects)).unwrap().finding;
-        let kubernetes = finding.kubernetes.unwrap();
-        assert!(!finding.patroni.is_empty(), "{name}: PGNORTH_PATRONI is not set");
-        for url in finding.patroni {
+        let discovery = read(&settings_of(&objects)).unwrap().discovery;
+        let kubernetes = discovery.kubernetes.unwrap();
+        assert!(!discovery.patroni.is_empty(), "{name}: PGNORTH_PATRONI is not set");
+        for url in discovery.patroni {
             let (host, port) = (url.host_str().unwrap(), url.port().unwrap());
             let is_open = |rule: &Value| items(&rule["ports"]).any(|open| open["port"] == port);
             let policy = &one(&objects, "NetworkPolicy")["spec"]["egress"];
             assert!(items(policy).any(is_open), "{name}: the NetworkPolicy stops {url}");
             // A certificate holds the members' names, and not the Service's.
-            let tls = finding.patroni_tls.ca.is_some();
+            let tls = discovery.patroni_tls.ca.is_some();
             assert_eq!(url.scheme(), if tls { "https" } else { "http" }, "{name}: {url}");
             if tls {
                 let pods = format!(".{}-pods", kubernetes.scope.strip_suffix("-ha").unwrap());

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
 
 const FLAGS: [&str; 26] = [
@@ -107,7 +108,7 @@ fn a_mistake_in_every_setting_is_reported_at_once() {
     let said = text(&output.stderr);
     for flag in FLAGS {
         assert!(
-            said.contains(&format!("good: --{flag} ")) || flag == "patroni-key",
+            said.contains(&format!("example: --{flag} ")) || flag == "patroni-key",
             "{flag} in\n{said}"
         );
         assert!(said.contains(&variable(flag)), "{flag} in\n{said}");
@@ -147,4 +148,43 @@ fn a_closed_stderr_is_no_reason_to_crash() {
         .status()
         .unwrap();
     assert_eq!(status.code(), Some(2));
+}
+
+/// With the defaults and a hard limit of 20,000 files, "fewer sessions than --max-sessions are possible" was the first line of every log.
+#[test]
+fn a_default_limit_of_sessions_is_lowered_without_a_warning() {
+    let started = |flags: &str| {
+        let mut pgnorth = Command::new("sh")
+            .args([
+                "-c",
+                &format!("ulimit -n 2000 && exec \"$0\" {flags}"),
+                env!("CARGO_BIN_EXE_pgnorth"),
+            ])
+            .env_clear()
+            .env("PGNORTH_PATRONI", "http://127.0.0.1:9")
+            .env("PGNORTH_LISTEN", "127.0.0.1:0")
+            .env("PGNORTH_ADMIN", "127.0.0.1:0")
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(pgnorth.stderr.take().unwrap()).lines();
+        let said: Vec<_> = lines
+            .map(Result::unwrap)
+            .take_while(|line| !line.contains("listening"))
+            .collect();
+        pgnorth.kill().unwrap();
+        pgnorth.wait().unwrap();
+        said.join("\n")
+    };
+    let by_default = started("");
+    assert!(
+        by_default.contains("INFO ") && by_default.contains(" max_sessions="),
+        "{by_default}"
+    );
+    assert!(!by_default.contains("WARN "), "{by_default}");
+    let given = started("--max-sessions 10000");
+    assert!(
+        given.contains("WARN ") && given.contains("--max-sessions is lowered"),
+        "{given}"
+    );
 }

@@ -1,7 +1,7 @@
 //! Checks of the list of members: by pods, and by `/cluster`.
 
 use super::tls;
-use crate::config::{Finding, PatroniTls};
+use crate::config::{DiscoverySettings, PatroniTls};
 use crate::doctor::check::Check;
 use crate::doctor::facts::{Api, Seed, Silent};
 use crate::leader::BaseUrl;
@@ -48,8 +48,8 @@ fn selector_for(api: &Api, holder: &str) -> String {
 }
 
 /// Checks `/cluster` of each URL. One answer is enough, so a failing URL is a warning if another answers.
-pub(super) fn seeds(seeds: &[(BaseUrl, Result<Seed, Silent>)], finding: &Finding) -> Vec<Check> {
-    let files = &finding.patroni_tls;
+pub(super) fn seeds(seeds: &[(BaseUrl, Result<Seed, Silent>)], discovery: &DiscoverySettings) -> Vec<Check> {
+    let files = &discovery.patroni_tls;
     let answered: Vec<_> = seeds
         .iter()
         .filter_map(|(_, answered)| answered.as_ref().ok())
@@ -58,7 +58,7 @@ pub(super) fn seeds(seeds: &[(BaseUrl, Result<Seed, Silent>)], finding: &Finding
     for (url, answer) in seeds {
         let what = format!("{url}/cluster");
         checks.push(match answer {
-            Ok(seed) => foreign(&what, seed, finding.scope.as_deref()).unwrap_or_else(|| cluster(what, seed)),
+            Ok(seed) => foreign(&what, seed, discovery.scope.as_deref()).unwrap_or_else(|| cluster(what, seed)),
             Err(silent) => {
                 let (found, fix) = no_cluster(silent, files);
                 let grade = if answered.is_empty() { Check::fail } else { Check::warn };
@@ -69,7 +69,7 @@ pub(super) fn seeds(seeds: &[(BaseUrl, Result<Seed, Silent>)], finding: &Finding
     let mut scopes: Vec<_> = answered.iter().filter_map(|seed| seed.scope.as_deref()).collect();
     scopes.sort_unstable();
     scopes.dedup();
-    if finding.scope.is_none() && scopes.len() > 1 {
+    if discovery.scope.is_none() && scopes.len() > 1 {
         checks.push(Check::fail(
             "/cluster",
             format!("the URLs of --patroni lead to several clusters, with the scopes {}", scopes.join(", ")),

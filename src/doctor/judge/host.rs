@@ -1,5 +1,6 @@
 //! Checks of this host and its access to the API: credentials, clocks, open files, ports.
 
+use crate::config::DEFAULT_SESSIONS;
 use crate::doctor::check::Check;
 use crate::doctor::facts::{Answer, Api, ApiFailure, Capacity, Renewal};
 
@@ -105,12 +106,14 @@ pub(super) fn refusal_certificate(certificate: &Answer<()>) -> Check {
     }
 }
 
-pub(super) fn open_files(wanted: usize, capacity: Capacity) -> Check {
+/// A limit that was not given is lowered to what fits, without a warning.
+pub(super) fn open_files(wanted: Option<usize>, capacity: Capacity) -> Check {
     let what = "open files and --max-sessions";
     let files = match capacity.files {
         usize::MAX => "no limit of open files".to_owned(),
         files => format!("a hard limit of {files} open files"),
     };
+    let wanted = wanted.unwrap_or(DEFAULT_SESSIONS.min(capacity.sessions));
     if capacity.sessions >= wanted {
         Check::ok(what, format!("{files} here; {wanted} sessions fit"))
     } else {
@@ -122,12 +125,13 @@ pub(super) fn open_files(wanted: usize, capacity: Capacity) -> Check {
     }
 }
 
-pub(super) fn ports(wanted: usize, capacity: Capacity) -> Check {
+pub(super) fn ports(wanted: Option<usize>, capacity: Capacity) -> Check {
     let what = "local ports and --max-sessions";
     let ports = match capacity.ports {
         usize::MAX => "the range of local ports cannot be read".to_owned(),
         ports => format!("{ports} local ports for connections to one leader"),
     };
+    let wanted = wanted.unwrap_or(DEFAULT_SESSIONS.min(capacity.ports));
     if capacity.ports >= wanted {
         Check::ok(what, format!("{ports} here; {wanted} sessions fit"))
     } else {

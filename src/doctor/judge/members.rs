@@ -1,7 +1,7 @@
 //! Checks of each member: its PostgreSQL, its REST API, and its report against the lock.
 
 use super::{reports, tls};
-use crate::config::{Finding, PatroniTls};
+use crate::config::{DiscoverySettings, PatroniTls};
 use crate::doctor::check::Check;
 use crate::doctor::facts::{Api, Facts, Greeting, Member, Rest, Silent};
 use crate::leader::observation::Report;
@@ -19,14 +19,14 @@ pub(super) struct ClusterFacts<'a> {
     pub(super) system: Option<&'a str>,
 }
 
-pub(super) fn all(facts: &Facts, finding: &Finding) -> Vec<Check> {
+pub(super) fn all(facts: &Facts, discovery: &DiscoverySettings) -> Vec<Check> {
     let leader = leader(facts);
     let of_leader = facts.members.iter().find(|member| Some(member.name.as_str()) == leader);
     let cluster = ClusterFacts {
         leader,
         report: of_leader.and_then(Member::report),
-        tls: &finding.patroni_tls,
-        scope: finding.scope.as_deref(),
+        tls: &discovery.patroni_tls,
+        scope: discovery.scope.as_deref(),
         system: system(facts),
     };
     if facts.members.is_empty() {

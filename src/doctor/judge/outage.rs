@@ -2,15 +2,15 @@
 
 use url::{Host, Url};
 
-use crate::config::Finding;
+use crate::config::DiscoverySettings;
 use crate::doctor::check::Check;
 use crate::doctor::facts::{Api, Facts, Rest};
 
 /// Checks `--patroni` if Patroni's failsafe mode is on; without it, such an outage leaves no primary.
-pub(super) fn start(facts: &Facts, finding: &Finding) -> Option<Check> {
+pub(super) fn start(facts: &Facts, discovery: &DiscoverySettings) -> Option<Check> {
     let api = facts.api.as_ref()?.as_ref().ok()?;
     let failsafe = matches!(&api.config, Ok(Some(config)) if config.failsafe);
-    (failsafe && finding.patroni.is_empty()).then(|| {
+    (failsafe && discovery.patroni.is_empty()).then(|| {
         Check::warn(
             "--patroni",
             "not set, and Patroni's failsafe mode is on: in an outage of the Kubernetes API it keeps the primary up, but a pgnorth that starts meanwhile knows no member to ask",

@@ -178,7 +178,7 @@ type Row = (&'static str, fn(&mut Facts), Level, &'static str);
 
 /// Name, what is broken, and words that stand in the one line which is not ok.
 #[rustfmt::skip]
-const ROWS: [Row; 51] = [
+const ROWS: [Row; 49] = [
     ("a right of the lock's kind: get", |f| take(f, "get endpoints"), Level::Fail, "right to get endpoints — not granted in namespace db: an overdue renewal of the lock counts as a silent API, so a fence may come late"),
     ("a right of the lock's kind: list", |f| take(f, "list endpoints"), Level::Fail, "grant verb list on endpoints"),
     ("list of pods", |f| take(f, "list pods"), Level::Fail, "every client is held"),
@@ -213,8 +213,6 @@ const ROWS: [Row; 51] = [
     ("TLS files", |f| f.tls_files = Some("/ca.crt: no such file".into()), Level::Fail, "TLS files — /ca.crt: no such file"),
     ("no token", |f| f.admin_token = Some(Err("/token: it is empty".into())), Level::Warn, "token for operator commands — /token: it is empty; operator commands are rejected"),
     ("no certificate for refusals", |f| f.refusal_certificate = Some(Err("/tls.crt: No such file".into())), Level::Fail, "certificate for refusals — /tls.crt: No such file; the proxy does not start"),
-    ("open files", |f| f.capacity = Capacity { sessions: 400, files: 1024, ports: 28_232 }, Level::Warn, "a hard limit of 1024 open files here allows 400 sessions, not 10000"),
-    ("local ports", |f| f.capacity.ports = 5000, Level::Warn, "5000 local ports for connections to one leader here, fewer than 10000 sessions"),
     ("the leader out of reach", |f| f.members[0].postgres = Err("no answer within 1s".into()), Level::Fail, "demo-0, PostgreSQL — cannot connect to 10.0.0.7:5432: no answer within 1s; this is the leader"),
     ("a replica out of reach", |f| f.members[1].postgres = Err("connection refused".into()), Level::Warn, "demo-1, PostgreSQL — cannot connect"),
     ("no PostgreSQL there", |f| f.members[0].postgres = Ok(Greeting::Foreign), Level::Fail, "does not answer like PostgreSQL"),
@@ -231,6 +229,30 @@ const ROWS: [Row; 51] = [
     ("a silent REST API", |f| f.members[0].rest = silent(None), Level::Fail, "gives no answer: the words of the error; this is the leader"),
     ("no api_url", |f| f.members[1].rest = Rest::NotAsked("it has reported no api_url".into()), Level::Warn, "not checked: because it has reported no api_url"),
 ];
+
+#[test]
+fn a_limit_of_sessions_that_was_given_and_does_not_fit_is_a_warning() {
+    let settings = settings("--max-sessions 10000");
+    let mut facts = healthy(&settings);
+    facts.capacity = Capacity {
+        sessions: 400,
+        files: 1024,
+        ports: 5000,
+    };
+    let checks = everything(&settings, &facts);
+    for part in [
+        "a hard limit of 1024 open files here allows 400 sessions, not 10000",
+        "5000 local ports for connections to one leader here, fewer than 10000 sessions",
+    ] {
+        let check = checks.iter().find(|check| check.to_string().contains(part));
+        assert_eq!(check.map(|check| check.level), Some(Level::Warn), "{part}");
+    }
+    let default = everything(&self::settings(""), &facts);
+    for part in ["1024 open files here; 400 sessions fit", "; 5000 sessions fit"] {
+        let check = default.iter().find(|check| check.to_string().contains(part));
+        assert_eq!(check.map(|check| check.level), Some(Level::Ok), "{part}");
+    }
+}
 
 fn failsafe(facts: &mut Facts) {
     if let Ok(Some(config)) = &mut api(facts).config {

@@ -3,7 +3,7 @@
 use crate::config::PatroniTls;
 use crate::discovery::patroni::TlsTrouble;
 
-/// Returns the finding and the fix.
+/// Returns the discovery and the fix.
 pub(super) fn explain(trouble: &TlsTrouble, files: &PatroniTls) -> (String, String) {
     let ca = match &files.ca {
         Some(file) => format!("--patroni-ca {}", file.display()),

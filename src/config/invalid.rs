@@ -1,4 +1,4 @@
-//! What is said about values that can't be used: what was written and where, what is wrong, and what would be right. Passwords are masked.
+//! The message about invalid settings: what was written and where, what is wrong, and a valid example. Passwords are masked.
 
 use std::error::Error;
 use std::fmt;
@@ -6,29 +6,29 @@ use std::fmt;
 use super::reader::{Given, Origin};
 use super::table::{PATRONI, SCOPE, Setting};
 
-/// Longer values are cut in messages.
+/// Longest value in a message, in characters; the rest is cut.
 const SHOWN: usize = 100;
 
-/// One setting that can't be used as it is.
+/// One invalid setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mistake {
-    /// The setting it is about, unless it is about several.
+pub struct InvalidSetting {
+    /// The setting; none if the problem concerns several.
     pub(super) flag: Option<&'static str>,
-    /// What was written, masked, as a flag or as a variable.
+    /// The flag or variable as it was written, masked.
     wrote: String,
-    /// What is wrong, each with values that would do, ready to be copied.
+    /// Each problem, with a valid example to copy.
     problems: Vec<(String, String)>,
 }
 
-/// Every mistake of one start; never empty.
+/// Every invalid setting of one start; never empty.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Mistakes {
-    all: Vec<Mistake>,
-    /// Whose `--help` explains them.
+pub struct InvalidSettings {
+    all: Vec<InvalidSetting>,
+    /// The command whose `--help` explains them.
     command: String,
 }
 
-impl Mistake {
+impl InvalidSetting {
     pub(super) fn of(setting: &Setting, given: Option<&Given>, problem: String) -> Self {
         let (flag, env) = (setting.flag, setting.env());
         Self {
@@ -56,17 +56,17 @@ impl Mistake {
         }
     }
 
-    pub(super) fn nowhere_to_ask() -> Self {
+    pub(super) fn no_cluster() -> Self {
         Self {
             flag: None,
-            wrote: "neither --scope nor --patroni: which cluster is to be followed?".to_owned(),
+            wrote: "neither --scope nor --patroni: no cluster to follow".to_owned(),
             problems: vec![
                 (
-                    "in Kubernetes, name it: the API of Kubernetes tells who leads".to_owned(),
+                    "in Kubernetes, name the cluster; pgnorth reads its leader lock from the Kubernetes API".to_owned(),
                     both_ways(&SCOPE),
                 ),
                 (
-                    "anywhere else, list the REST API of its members; both together work too".to_owned(),
+                    "elsewhere, list the REST API URLs of its members; both settings together work too".to_owned(),
                     both_ways(&PATRONI),
                 ),
             ],
@@ -74,8 +74,8 @@ impl Mistake {
     }
 }
 
-impl Mistakes {
-    pub(super) fn unless_none(all: Vec<Mistake>, command: &str) -> Result<(), Self> {
+impl InvalidSettings {
+    pub(super) fn unless_none(all: Vec<InvalidSetting>, command: &str) -> Result<(), Self> {
         if all.is_empty() {
             return Ok(());
         }
@@ -86,40 +86,40 @@ impl Mistakes {
     }
 }
 
-impl fmt::Display for Mistake {
+impl fmt::Display for InvalidSetting {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "  {}", self.wrote)?;
         self.problems
             .iter()
-            .try_for_each(|(problem, good)| write!(out, "\n    {problem}\n    good: {good}"))
+            .try_for_each(|(problem, example)| write!(out, "\n    {problem}\n    example: {example}"))
     }
 }
 
-impl fmt::Display for Mistakes {
+impl fmt::Display for InvalidSettings {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.all.len() {
-            1 => writeln!(out, "a mistake in the settings\n")?,
-            count => writeln!(out, "{count} mistakes in the settings\n")?,
+            1 => writeln!(out, "1 invalid setting\n")?,
+            count => writeln!(out, "{count} invalid settings\n")?,
         }
-        for mistake in &self.all {
-            writeln!(out, "{mistake}\n")?;
+        for invalid in &self.all {
+            writeln!(out, "{invalid}\n")?;
         }
         write!(out, "`{} --help` explains every setting", self.command)
     }
 }
 
-impl Error for Mistakes {}
+impl Error for InvalidSettings {}
 
 fn both_ways(setting: &Setting) -> String {
-    let (flag, env, good) = (setting.flag, setting.env(), setting.good);
-    // A shell would take brackets for a pattern.
-    let quote = if good.contains(['[', '*']) { "'" } else { "" };
-    format!("--{flag} {quote}{good}{quote}   or   {env}={good}")
+    let (flag, env, example) = (setting.flag, setting.env(), setting.example);
+    // Unquoted, a shell expands brackets as a pattern.
+    let quote = if example.contains(['[', '*']) { "'" } else { "" };
+    format!("--{flag} {quote}{example}{quote}   or   {env}={example}")
 }
 
-/// A value as it may be shown: no password or query of a URL, no control characters, not too long.
+/// Returns a value without a URL's password or query, without control characters, and cut to its longest.
 ///
-/// The mask covers all from the first `://` to the last `@`: a password may hold commas and slashes, and too much hidden does no harm.
+/// The mask covers everything from the first `://` to the last `@`: a password may contain commas and slashes, and masking too much does no harm.
 fn shown(text: &str) -> String {
     let mut text = text.to_owned();
     if let Some(at) = text.rfind('@') {
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_shown_holds_no_secret() {
+    fn a_shown_value_holds_no_secret() {
         for (written, seen) in [
             ("http://u:p@h:8008", "http://***@h:8008"),
             ("http://u:p,q@h:8008", "http://***@h:8008"),

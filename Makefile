@@ -1,30 +1,32 @@
-# Short names for what this repository can do. `make` lists them.
+# The commands of this repository. `make` lists them.
 
-# Where install.sh keeps what does not come from Debian's archive: the test rig and cargo-deny are looked for there.
+# The cache folder of install.sh: programs that do not come from Debian's archive.
 cache = $(shell tests/support/install.sh where)
 
-.PHONY: help run switchover test test-integrity test-memory test-random test-manifests test-drivers pictures docs image-test bench-failover bench-forward check advisories sbom build clean
+.PHONY: help run switchover test test-integrity test-memory test-random test-manifests test-drivers pictures docs man image image-test bench-failover bench-forward check advisories sbom build clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo 'make run          a Patroni cluster on this machine with pgnorth in front; Ctrl-C removes it (PORT=, ADMIN_PORT=)'
-	@echo 'make switchover   in another terminal: moves the leader of that cluster, and pgnorth follows (PORT=)'
-	@echo 'make test         all tests, with a real PostgreSQL, Patroni and Kubernetes API'
-	@echo 'make test-integrity  ten thousand random sessions, every byte compared, and as many as that with faults put in; some minutes (SESSIONS=, SEED=)'
-	@echo 'make test-memory  a thousand clients that do not read, and a pgnorth with 512 MiB; a minute. Root (READERS=, BUFFERS=)'
-	@echo 'make test-random  random faults in a row on one cluster; 50 take about half an hour (FAULTS=, SEED= to repeat a run)'
-	@echo 'make docs         writes the generated parts of docs/reference from the tables in the code; a test fails if they differ'
-	@echo 'make pictures     the pictures of docs/operating/monitoring.md, from a real run of some minutes (FOLDER=target/pictures)'
-	@echo 'make test-manifests  checks what deploy/ renders to against the published schemas of Kubernetes, Istio and the Prometheus operator'
-	@echo 'make test-drivers  what real drivers make of a refusal, by sslmode: psql, psycopg, asyncpg, JDBC, Go, node-postgres (WAYS=ways, WAYS=silence)'
-	@echo 'make image-test   builds the image without any container registry, starts it as Kubernetes would, and shows what it is'
-	@echo 'make bench-failover  what faults cost clients of pgnorth and of HAProxy; about 8 minutes (ARGS=--quick, or --help for more)'
-	@echo 'make bench-forward   what it costs to go through pgnorth and through others; about 11 minutes (ARGS=--quick for 3, or --help for more)'
-	@echo 'make check        format, lints, docs, dependency audit; advisories too, where the RustSec database can be fetched'
-	@echo 'make advisories   the advisories alone; fails where the database cannot be fetched'
-	@echo 'make sbom         target/pgnorth.cdx.json: what the binary is made of, as CycloneDX'
-	@echo 'make build        the release binary'
-	@echo 'make clean        removes what cargo built'
+	@echo 'make run             starts a Patroni cluster on this machine with pgnorth in front of it; Ctrl-C removes it (PORT=, ADMIN_PORT=)'
+	@echo 'make switchover      moves the leader of that cluster, from another terminal (PORT=)'
+	@echo 'make test            runs all tests, with real PostgreSQL, Patroni and Kubernetes API. Root'
+	@echo 'make test-integrity  compares every byte of ten thousand random sessions, then of as many with faults injected; some minutes (SESSIONS=, SEED=)'
+	@echo 'make test-memory     runs a thousand clients that do not read against a pgnorth with 512 MiB; a minute. Root (READERS=, BUFFERS=)'
+	@echo 'make test-random     injects random faults into one cluster; half an hour for 50 (FAULTS=, SEED= repeats a run)'
+	@echo 'make test-manifests  checks the rendered deploy/ against the schemas of Kubernetes, Istio and the Prometheus operator'
+	@echo 'make test-drivers    tries how real drivers present a refusal, by sslmode (WAYS=ways, WAYS=silence)'
+	@echo 'make pictures        makes the pictures of docs/operating/monitoring.md from a real run of some minutes. Root (FOLDER=target/pictures)'
+	@echo 'make docs            writes the generated parts of docs/reference from the tables in the code; a test fails if they differ'
+	@echo 'make man             writes man pages and shell completions into target/man and target/completions'
+	@echo 'make image           builds the image into target/pgnorth-image.tar, for docker load, podman load or ctr images import; needs no registry. Root'
+	@echo 'make image-test      builds the image without a registry, starts it as Kubernetes would, and lists its contents. Root'
+	@echo 'make bench-failover  measures what faults cost clients of pgnorth and of HAProxy; about 8 minutes. Root (ARGS=--quick, ARGS=--help)'
+	@echo 'make bench-forward   measures the cost of a connection through pgnorth and others; about 11 minutes. Root (ARGS=--quick, ARGS=--help)'
+	@echo 'make check           checks format, lints, docs, dependencies and the commits of this branch; advisories, too, if the RustSec database can be fetched'
+	@echo 'make advisories      checks the advisories alone; fails if the database cannot be fetched'
+	@echo 'make sbom            writes target/pgnorth.cdx.json, a CycloneDX list of the crates in the binary'
+	@echo 'make build           builds the release binary'
+	@echo 'make clean           removes what cargo built'
 
 run:
 	@tests/support/install.sh demo
@@ -33,8 +35,8 @@ run:
 switchover:
 	@PORT='$(PORT)' exec deploy/demo/switchover.sh
 
-# The rig needs namespaces of its own, where no registry can be reached: its build comes first, outside. Most of its time is waiting
-# (for Patroni's ttl, above all), so that three clusters at a time suit even two cores.
+# The rig runs in namespaces without a network, so it is built first, outside of them. It mostly waits for Patroni's ttl: three clusters at a time suit
+# even two cores.
 test:
 	tests/support/install.sh test
 	cargo test --locked --lib --bins
@@ -47,7 +49,7 @@ test-integrity:
 	PGNORTH_SESSIONS='$(or $(SESSIONS),10000)' $(if $(SEED),PGNORTH_SEED='$(SEED)') \
 		cargo test --locked --release --lib -- --nocapture --test-threads=1 proxy::forward::tests::integrity
 
-# In a memory cgroup, so it needs root.
+# Root, for a memory cgroup.
 test-memory:
 	$(if $(READERS),PGNORTH_READERS='$(READERS)') $(if $(BUFFERS),PGNORTH_BUFFERS='$(BUFFERS)') \
 		cargo test --locked --test local -- --ignored --exact --nocapture \
@@ -62,35 +64,43 @@ test-random:
 docs:
 	PGNORTH_WRITE_DOCS=yes cargo test --locked --test local -- --exact documents::reference::generated_parts_are_what_the_code_says
 
-# What docs/operating/monitoring.md shows, from one real run of about eight minutes: pictures, and the texts beside them.
+man:
+	PGNORTH_WRITE_MAN='$(CURDIR)/target' cargo test --locked --test local -- documents::man
+	@echo target/man target/completions
+
+# One real run of about eight minutes.
 pictures:
 	tests/support/install.sh test
 	cargo test --locked --no-run --test rig
 	PGNORTH_CACHE='$(cache)' PGNORTH_PICTURES='$(or $(FOLDER),target/pictures)' \
 		tests/support/inside.sh cargo test --locked --offline --test rig -- --ignored --exact --nocapture pictures::pictures
 
-# npm brings the schemas: kubectl 1.21 or newer, node and npm have to be there.
+# Requires kubectl 1.21 or newer, node and npm, which downloads the schemas.
 test-manifests:
 	PGNORTH_CACHE='$(cache)' tests/schemas/run.sh
 
-# pip and npm bring drivers, with hashes; the others are Debian's. node and npm have to be there.
+# pip and npm download drivers, checked by hash; the others are Debian's. Requires node and npm.
 test-drivers:
 	tests/support/install.sh drivers
 	cargo build --locked
 	PGNORTH_CACHE='$(cache)' PGNORTH='$(CURDIR)/target/debug/pgnorth' tests/drivers/run.sh '$(or $(WAYS),pgnorth)'
 
-# Some minutes of compiling the first time; then only what changed.
+# The first build takes some minutes; later ones compile what changed.
+image:
+	tests/support/install.sh image
+	PGNORTH_CACHE='$(cache)' tests/image/run.sh '$(CURDIR)/target/pgnorth-image.tar'
+
 image-test:
 	tests/support/install.sh image
 	PGNORTH_CACHE='$(cache)' tests/image/run.sh
 
-# A table for people on standard output, and target/failover.json. For figures to keep, nothing else should run on the machine.
+# Prints a table and writes target/failover.json. Keep figures only from an otherwise idle machine.
 bench-failover:
 	tests/support/install.sh test
 	cargo bench --locked --no-run --bench failover
 	PGNORTH_CACHE='$(cache)' tests/support/inside.sh cargo bench --locked --offline --bench failover -- --json target/failover.json $(ARGS)
 
-# The same for bytes, round trips, connections and memory; and target/forward.json.
+# Prints a table and writes target/forward.json.
 bench-forward:
 	tests/support/install.sh bench
 	cargo bench --locked --no-run --bench forward
@@ -103,12 +113,13 @@ check:
 	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --document-private-items --locked
 	PATH='$(cache)/bin':"$$PATH" cargo deny check bans licenses sources
 	PATH='$(cache)/bin':"$$PATH" tests/support/advisories.sh
+	tests/support/commits.sh
 
 advisories:
 	tests/support/install.sh check
 	PATH='$(cache)/bin':"$$PATH" tests/support/advisories.sh required
 
-# CycloneDX 1.5: the crates that the binary is linked from, with versions, licences and hashes.
+# CycloneDX 1.5: the crates in the binary, with versions, licences and hashes.
 sbom:
 	tests/support/install.sh sbom
 	PATH='$(cache)/bin':"$$PATH" cargo cyclonedx --format json --spec-version 1.5 --describe binaries --no-build-deps \

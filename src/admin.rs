@@ -4,6 +4,7 @@
 
 mod collect;
 mod connections;
+mod endpoints;
 mod history;
 mod host;
 mod live;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use self::connections::{Connections, serve};
+pub use self::endpoints::{ENDPOINTS, Endpoint};
 pub use self::host::Hosts;
 use self::live::Live;
 pub use self::operators::Operators;

@@ -127,24 +127,38 @@ fn is_final(error: &kube::Error) -> bool {
 }
 
 impl EventKind {
-    const fn reason(self) -> &'static str {
+    /// Every kind of Event.
+    pub const ALL: [Self; 2] = [Self::LeaderChanged, Self::Fenced];
+
+    /// Returns the Event's reason.
+    pub const fn reason(self) -> &'static str {
         match self {
             Self::LeaderChanged => "LeaderChanged",
             Self::Fenced => "Fenced",
         }
     }
 
-    const fn action(self) -> &'static str {
+    /// Returns the Event's action.
+    pub const fn action(self) -> &'static str {
         match self {
             Self::LeaderChanged => "Route",
             Self::Fenced => "Fence",
         }
     }
 
-    const fn type_(self) -> &'static str {
+    /// Returns the Event's type.
+    pub const fn type_(self) -> &'static str {
         match self {
             Self::LeaderChanged => "Normal",
             Self::Fenced => "Warning",
+        }
+    }
+
+    /// Returns the meaning, for the reference.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::LeaderChanged => "sessions go to another leader than before",
+            Self::Fenced => "every session was ended, because the lock may have expired",
         }
     }
 }

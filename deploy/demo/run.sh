@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# A Patroni cluster of three members on loopback with pgnorth in front of it, until Ctrl-C. `make run` calls this.
+# Runs a Patroni cluster of three members on loopback with pgnorth in front of it, until Ctrl-C. `make run` calls this.
 #
-# Other users of this machine get nothing: PostgreSQL, etcd and Patroni's REST API (all but reading it) want a password that is made
-# for this run, and stands in files that only their owner may read.
+# Other users of this machine have no access: PostgreSQL, etcd and Patroni's REST API (except for reading) require a password, which is generated for this
+# run and kept in files that only their owner can read.
 #
-# All it writes lies in one temporary folder. All it starts carries that folder's name in its environment (DEMO_DIR), so
-# that whatever happens it can find its own processes again, and no others.
+# It writes to one temporary folder only. Every process that it starts has that folder's name in its environment (DEMO_DIR), so that the cleanup finds these
+# processes and no others.
 #
-#   PORT, ADMIN_PORT   pgnorth's ports; if they are not given, 5432 and 8080, or the next that are free
-#   PGNORTH_BIN        a pgnorth to run instead of building one
+#   PORT, ADMIN_PORT   pgnorth's ports; by default 5432 and 8080, or the next free ones
+#   PGNORTH_BIN        a pgnorth to run; by default this script builds one
 # shellcheck disable=SC2317 # cleanup and on_signal are called by traps
 set -euo pipefail
 
@@ -30,7 +30,7 @@ die() {
     printf 'demo: error: %s\n' "$*" >&2
     exit 1
 }
-failed() { # COMPONENT MESSAGE: with the end of its log, which goes where the folder goes
+failed() { # COMPONENT MESSAGE: shows the end of its log, and keeps the log, because the folder is removed
     local keep
     keep=$(mktemp "${TMPDIR:-/tmp}/pgnorth-demo-$1.XXXXXX.log")
     cp "$dir/$1.log" "$keep"
@@ -40,7 +40,7 @@ failed() { # COMPONENT MESSAGE: with the end of its log, which goes where the fo
 
 # ---- Ports
 
-free_ports() { # COUNT: below the range that the kernel gives to outgoing connections, so that none is taken meanwhile
+free_ports() { # COUNT: below the range of outgoing connections, so that none is taken before it is used
     "$venv/bin/python" - "$1" <<'PYTHON'
 import random, socket, sys
 sockets = []
@@ -58,7 +58,7 @@ print(*[s.getsockname()[1] for s in sockets])
 PYTHON
 }
 
-bindable() { # PORT: silent if pgnorth can listen there, else the reason
+bindable() { # PORT: prints why pgnorth cannot listen there; nothing if it can
     "$venv/bin/python" - "$1" <<'PYTHON'
 import os, socket, sys
 s = socket.socket()
@@ -71,12 +71,12 @@ except (OSError, OverflowError) as e:
 PYTHON
 }
 
-holder() { # PORT: who listens there, as far as we may know
+holder() { # PORT: prints the process that listens there, if it is visible
     command -v ss >/dev/null || return 0
     ss -Hltnp "sport = :$1" | sed -nE 's/.*users:\(\("([^"]*)",pid=([0-9]+).*/: \1 (pid \2) listens there/p' | head -n 1
 }
 
-choose_port() { # NAME WISH DEFAULT OTHER: sets $NAME; a wish is granted or refused, a default gives way
+choose_port() { # NAME REQUESTED DEFAULT OTHER: sets $NAME; fails if the requested port is busy, moves on if the default is
     local name=$1 port=$2 default=$3 other=$4 why
     if [ -n "$port" ]; then
         if ! [[ $port =~ ^[0-9]{1,5}$ ]] || [ "$port" = 0 ] || [ "$port" -gt 65535 ]; then die "$name=$port is not a port"; fi
@@ -96,19 +96,19 @@ choose_port() { # NAME WISH DEFAULT OTHER: sets $NAME; a wish is granted or refu
 
 # ---- Processes
 
-# As root, PostgreSQL would refuse to run. The death signal stops the members even if this script is killed with -9.
+# PostgreSQL refuses to run as root. The death signal stops the members even if this script gets SIGKILL.
 as_user=(setpriv --pdeathsig TERM)
 [ "$(id -u)" != 0 ] || as_user+=(--reuid postgres --regid postgres --clear-groups)
 
-start() { # NAME COMMAND...: in a session of its own, so that the terminal's Ctrl-C reaches this script alone
+start() { # NAME COMMAND...: in a session of its own, so that the terminal's Ctrl-C reaches only this script
     local name=$1
     shift
-    # A clean environment: PATRONI_*, ETCD_*, PG* and proxies of the user's would change what we start. And a folder that
-    # the postgres user can enter: this checkout may lie below a home that it cannot.
+    # A clean environment, because the user's PATRONI_*, ETCD_*, PG* and proxy variables would change these programs; and a folder that the postgres user can
+    # enter, which this checkout may not be.
     env -i -C "$dir" DEMO_DIR="$dir" HOME="$dir" PATH="$pg_bin:/usr/bin:/bin" LANG=C.UTF-8 \
         setsid "${as_user[@]}" "$@" </dev/null >"$dir/$name.log" 2>&1 &
     pids[$name]=$!
-    disown # or bash reports each one that ends
+    disown # otherwise bash reports each one that ends
 }
 
 all_alive() {
@@ -118,20 +118,20 @@ all_alive() {
     done
 }
 
-ours() { # every process that we started, and every process that those started
+ours() { # prints every process of this run
     { grep -lzsxF -- "DEMO_DIR=$dir" /proc/[0-9]*/environ || true; } | cut -d / -f 3
 }
 
 cleanup() {
     local status=$? pid signal try mine
-    # A few seconds at most, and it must not be cut short; nor may a terminal that went away end it.
+    # It takes a few seconds and must not be interrupted, not even by a terminal that closes.
     trap '' INT TERM HUP PIPE
     set +e
     exec 2>/dev/null
     [ -z "$cargo" ] || { kill -TERM -- "-$cargo" && wait "$cargo"; }
     if [ -n "$dir" ]; then
-        # The data is thrown away, so nothing waits for an orderly stop. Only the postmaster is asked, rather than killed:
-        # it then releases its shared memory.
+        # The data is thrown away, so nothing waits for an orderly stop. Only the postmaster gets a signal that it can handle: it then releases its shared
+        # memory.
         for try in {1..100}; do
             mine=$(ours)
             [ -n "$mine" ] || break
@@ -149,7 +149,7 @@ cleanup() {
 }
 
 on_signal() {
-    # pgnorth gets each signal: the first lets sessions finish, a second ends it at once.
+    # pgnorth gets each signal: the first starts the drain, the second ends it at once.
     if [ -n "$proxy" ] && kill -TERM "$proxy" 2>/dev/null; then
         [ -n "$stopping" ] || say "stopping"
         stopping=yes
@@ -160,17 +160,17 @@ on_signal() {
 
 trap cleanup EXIT
 trap on_signal INT TERM
-trap 'exit 129' HUP # the terminal is gone: nobody waits for sessions to finish
+trap 'exit 129' HUP # the terminal is gone: no drain
 trap 'exit 141' PIPE
 
 # ---- The cluster
 
 make_folder() {
     local parent=${TMPDIR:-/tmp} old pid
-    # PostgreSQL runs as postgres, which may not be able to enter root's own TMPDIR.
+    # PostgreSQL runs as postgres, which may not have access to root's TMPDIR.
     "${as_user[@]}" test -x "$parent" || parent=/tmp
     for old in "$parent/pgnorth-demo-$UID".??????/; do
-        # A run that was killed with -9 could not remove its folder.
+        # A run that got SIGKILL could not remove its folder.
         if [ -O "$old" ] && read -r pid 2>/dev/null <"$old/pid" && ! grep -qs run.sh "/proc/$pid/cmdline"; then
             say "removing ${old%/}, left by a run that was killed"
             rm -rf "$old"
@@ -235,7 +235,7 @@ postgresql:
 YAML
 }
 
-# Whoever may write there may have PostgreSQL run commands. The password goes through a pipe, since arguments can be seen.
+# A client that can write to etcd can make PostgreSQL run commands. The password goes through a pipe, because arguments are visible.
 close_etcd() {
     local etcdctl=(env ETCDCTL_API=3 etcdctl --endpoints "http://127.0.0.1:$etcd_port" --command-timeout 10s)
     "${etcdctl[@]}" user add root --interactive=false <<<"$password" &&
@@ -265,7 +265,7 @@ start_cluster() {
         [ "$SECONDS" -lt "$deadline" ] || failed etcd "etcd did not become healthy within 20 s"
         sleep 0.2
     done
-    close_etcd >>"$dir/etcd.log" 2>&1 || failed etcd "etcd could not be given a password"
+    close_etcd >>"$dir/etcd.log" 2>&1 || failed etcd "setting etcd's password failed"
     for i in 0 1 2; do
         member_config "$i" >"$dir/demo-$i.yml"
         start "demo-$i" "$venv/bin/patroni" "$dir/demo-$i.yml"
@@ -298,25 +298,46 @@ wait_for_cluster() {
 
 # ---- pgnorth
 
+# Unoptimised: an optimised build takes minutes, and the demo would show the same. `cargo test` builds with the same profile.
 build() {
-    say "building pgnorth meanwhile (the first time takes some minutes)"
-    # In the background, since bash runs a trap only once its foreground command has ended.
-    setsid setpriv --pdeathsig TERM cargo build --release --locked --bin pgnorth \
-        --message-format json-render-diagnostics </dev/null >"$dir/cargo.json" &
-    cargo=$!
-    wait "$cargo" || die "the build failed, see above"
-    cargo=
+    local total count said=$SECONDS began=$SECONDS
+    say "downloading and compiling pgnorth meanwhile (once, about a minute on two idle cores)"
+    in_background cargo fetch --locked --quiet
+    total=$(cargo tree --locked --offline --edges normal,build --prefix none --no-dedupe | sort -u | wc -l)
+    begin_in_background cargo build --locked --quiet --bin pgnorth --message-format json-render-diagnostics
+    while kill -0 "$cargo" 2>/dev/null; do
+        if [ $((SECONDS - said)) -ge 5 ]; then
+            said=$SECONDS
+            count=$(grep -o '"package_id":"[^"]*"' "$dir/cargo.json" | sort -u | wc -l)
+            say "compiling pgnorth: $count of $total crates, $((SECONDS - began)) s"
+        fi
+        sleep 0.2 || true
+    done
+    end_in_background
     PGNORTH_BIN=$(sed -nE 's/.*"executable":"([^"]+)".*/\1/p' "$dir/cargo.json" | tail -n 1)
 }
 
+# In the background, since bash runs a trap only once its foreground command has ended.
+begin_in_background() {
+    setsid setpriv --pdeathsig TERM "$@" </dev/null >"$dir/cargo.json" &
+    cargo=$!
+}
+
+end_in_background() {
+    wait "$cargo" || die "the build failed, see above"
+    cargo=
+}
+
+in_background() { begin_in_background "$@" && end_in_background; }
+
 start_proxy() {
     local deadline=$((SECONDS + 30)) patroni
-    # Chosen only now, since another demo may have taken them meanwhile, and locked until pgnorth has them: two demos that
-    # start together would both find them free, and each take the other's answer for its own.
+    # Chosen only now, because another demo may have taken them during the build, and locked until pgnorth listens: two demos that start together would both
+    # find them free, and each would take the other's answer for its own.
     exec 9<"$venv"
     flock 9
-    choose_port PORT "$wished_port" 5432 ''
-    choose_port ADMIN_PORT "$wished_admin_port" 8080 "$PORT"
+    choose_port PORT "$requested_port" 5432 ''
+    choose_port ADMIN_PORT "$requested_admin_port" 8080 "$PORT"
     patroni=$(printf ',http://127.0.0.1:%s' "${rest[@]}")
     DEMO_DIR=$dir setsid setpriv --pdeathsig TERM "$PGNORTH_BIN" \
         --listen "127.0.0.1:$PORT" --admin "127.0.0.1:$ADMIN_PORT" --patroni "${patroni#,}" \
@@ -355,10 +376,10 @@ wait_for_proxy() {
             : "${deadline:=$((SECONDS + 10))}"
             [ "$SECONDS" -lt "$deadline" ] || break
         fi
-        # Under `ssh -t host make run`, a connection that breaks is a signal for make alone, and make waits for us.
+        # Under `ssh -t host make run`, a broken connection signals only make, which waits for this script.
         [ -z "$terminal" ] || [ -t 0 ] || exit 129
-        sleep 0.2 || true # the terminal's Ctrl-C ends it, too
-    done 2>/dev/null # where bash would report how pgnorth ended
+        sleep 0.2 || true # the terminal's Ctrl-C ends sleep, too
+    done 2>/dev/null # bash reports there how pgnorth ended
     [ -z "$stopping" ] || {
         ! kill -0 "$proxy" 2>/dev/null || die "pgnorth did not end within 10 s"
         exit 0
@@ -378,10 +399,10 @@ else
     [ -x "$PGNORTH_BIN" ] || die "PGNORTH_BIN=$PGNORTH_BIN is not a program"
 fi
 PORT=${PORT:-} ADMIN_PORT=${ADMIN_PORT:-}
-wished_port=$PORT wished_admin_port=$ADMIN_PORT
-# Refused now rather than after the build.
-[ -z "$wished_port" ] || choose_port PORT "$wished_port" '' ''
-[ -z "$wished_admin_port" ] || choose_port ADMIN_PORT "$wished_admin_port" '' "$wished_port"
+requested_port=$PORT requested_admin_port=$ADMIN_PORT
+# Checked before the build.
+[ -z "$requested_port" ] || choose_port PORT "$requested_port" '' ''
+[ -z "$requested_admin_port" ] || choose_port ADMIN_PORT "$requested_admin_port" '' "$requested_port"
 
 make_folder
 start_cluster

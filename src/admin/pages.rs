@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::endpoints::{Endpoint, Page};
 use super::live::{Activity, Live};
 use super::{Facts, collect, host, operators};
 use crate::leader::RoutingState;
@@ -33,41 +34,28 @@ pub(super) const JSON: &str = "application/json";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
 const STREAM: &str = "text/event-stream";
-const EVENTS: &str = "/status/events";
 /// One file with its style and script, so that it needs no other request.
 const PAGE: &str = include_str!("page.html");
 /// The hashes of the page's style and script; a test computes them and reports the right ones.
 const POLICY: &str = "default-src 'none'; style-src 'sha256-sQOoR2a4+d7tqd8TKvwpOowJ3Bi3CVfb7OKa8LXswS0='; script-src 'sha256-KZOdAA6kDvtUtWtn6YXz9fbQSoVO44yosrBXNLFX7Ow='; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The list of paths, for people.
-const INDEX: &str = "\
-/               the status page
-/livez          200 while every thread of the process runs, else 503 and the thread that does not
-/readyz         200 while load balancers should send clients here, else 503 and the reason
-/leader         the leader, since when and the reason (JSON); 503 while pgnorth holds new clients
-/status         everything that the page shows (JSON)
-/status/events  the same as server-sent events, at each change
-/failovers      the last 100 changes of leader, newest first, with their phases (JSON)
-/metrics        metrics for Prometheus
-
-Operator commands, by POST with the token of --admin-token-file:
-
-/hold           hold new clients for a minute, or for ?for=5m
-/release        end the hold
-/sessions/cut   end every session, or those to ?member=
-";
-
 pub(super) type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
-/// The answer of `/leader`. Field names are an interface: scripts read them.
+/// The document of `/leader`. Field names are an interface: scripts read them.
 #[derive(Debug, Serialize)]
 struct LeaderPage<'snapshot> {
+    /// The member whose sessions may live.
     member: Option<&'snapshot str>,
+    /// Address of its PostgreSQL.
     address: Option<String>,
+    /// Its timeline.
     timeline: Option<u32>,
+    /// Begin of the routing state, RFC 3339.
     since: Option<String>,
+    /// Routing state: `route`, `hold` or `fence`.
     state: &'static str,
+    /// Reason of the routing state, as a sentence.
     reason: &'snapshot str,
 }
 
@@ -85,21 +73,24 @@ pub(super) async fn answer<B>(
     {
         return misdirected(host, &live.facts);
     }
-    let page: fn(&Live) -> Answer = match request.uri().path() {
-        "/" => |_| page(),
-        "/livez" => |live| livez(live.facts.liveness.stuck()),
-        "/readyz" => |live| readyz(&live.facts.readiness.now(), view(&live.facts).operator_hold()),
-        "/leader" => |live| leader(&live.facts.slot.snapshot()),
-        "/status" => |live| respond(StatusCode::OK, JSON, json(&live.status())),
+    let Some(page) = Endpoint::page_of(request.uri().path()) else {
+        let text = format!("no such path; the paths are\n\n{}", Endpoint::list());
+        return plain(StatusCode::NOT_FOUND, text);
+    };
+    let page: fn(&Live) -> Answer = match page {
+        Page::Root => |_| status_page(),
+        Page::Livez => |live| livez(live.facts.liveness.stuck()),
+        Page::Readyz => |live| readyz(&live.facts.readiness.now(), view(&live.facts).operator_hold()),
+        Page::Leader => |live| leader(&live.facts.slot.snapshot()),
+        Page::Status => |live| respond(StatusCode::OK, JSON, json(&live.status())),
         // A stream never ends, so HEAD needs an answer of its own.
-        EVENTS if request.method() == Method::GET => return events(live, activity.clone(), stop.clone()),
-        EVENTS => |_| respond(StatusCode::OK, STREAM, ""),
-        "/failovers" => |live| respond(StatusCode::OK, JSON, json(&live.facts.recorder.failovers())),
-        "/metrics" => |live| respond(StatusCode::OK, METRICS, metrics(&live.facts)),
-        "/hold" | "/release" | "/sessions/cut" => {
+        Page::StatusEvents if request.method() == Method::GET => return events(live, activity.clone(), stop.clone()),
+        Page::StatusEvents => |_| respond(StatusCode::OK, STREAM, ""),
+        Page::Failovers => |live| respond(StatusCode::OK, JSON, json(&live.facts.recorder.failovers())),
+        Page::Metrics => |live| respond(StatusCode::OK, METRICS, metrics(&live.facts)),
+        Page::Command => {
             return operators::answer(&live.facts, request.method(), request.uri(), request.headers(), peer).await;
         }
-        _ => return plain(StatusCode::NOT_FOUND, format!("no such path; the paths are\n\n{INDEX}")),
     };
     if matches!(*request.method(), Method::GET | Method::HEAD) {
         return page(live);
@@ -111,8 +102,8 @@ pub(super) async fn answer<B>(
     refusal
 }
 
-/// Returns the status page. It fetches only `/status` and its events, and no other page may frame it.
-fn page() -> Answer {
+/// The status page. It fetches nothing but `/status` and its events, and no other page may frame it.
+fn status_page() -> Answer {
     let mut page = respond(StatusCode::OK, HTML, PAGE);
     let headers = page.headers_mut();
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));

@@ -1,5 +1,9 @@
 #!/usr/bin/env bash
-# Builds the image of the Dockerfile without any container registry, starts it as Kubernetes would, asks it, and shows what it is.
+# Builds the image of the Dockerfile without any container registry. Then starts it as Kubernetes would, checks it and lists its contents; or, with the name
+# of an archive, writes it there for `docker load`, `podman load` and `ctr images import`. `make image-test` and `make image` call this.
+#
+#   run.sh [ARCHIVE]
+#
 # The builder image is a Debian made by debootstrap, with this machine's Rust toolchain and its downloaded crates.
 # Everything is kept below $PGNORTH_CACHE/image: the machine's own images and containers are not touched.
 set -euo pipefail
@@ -69,6 +73,14 @@ b build --isolation chroot --layers --pull-never \
     tail -n 30 "$storage/build.log" >&2
     die "the build failed; all of its output is in $storage/build.log"
 }
+
+if [ -n "${1:-}" ]; then
+    mkdir -p "$(dirname "$1")"
+    rm -f "$1"
+    b push --quiet "$image" "docker-archive:$1:pgnorth:$version"
+    say "$1: pgnorth:$version, commit $commit"
+    exit
+fi
 
 # ---- What it is
 

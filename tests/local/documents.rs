@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod man;
 mod reference;
+mod rust;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -41,6 +43,31 @@ fn every_link_in_a_document_leads_somewhere() {
     assert!(dead.is_empty(), "{dead:#?}");
 }
 
+/// `make image` stood in a manifest and did not exist.
+#[test]
+fn every_make_target_that_a_file_names_exists() {
+    let makefile = read("Makefile");
+    let targets = makefile.lines().find_map(|line| line.strip_prefix(".PHONY: ")).unwrap();
+    let targets: BTreeSet<_> = targets.split(' ').collect();
+    let mut named = 0;
+    for file in tracked(&["*.md", "*.yaml", "*.sh", "*.rs", "Dockerfile", ".ci/run"]) {
+        let text = read(&file);
+        let spans = text
+            .split("`make ")
+            .skip(1)
+            .chain(text.lines().filter_map(|line| line.strip_prefix("make ")));
+        for span in spans {
+            let target = span
+                .split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-')
+                .next()
+                .unwrap();
+            named += 1;
+            assert!(target.is_empty() || targets.contains(target), "{file}: make {target}");
+        }
+    }
+    assert!(named > 20, "{named}");
+}
+
 /// They are in every clone for ever.
 #[test]
 fn pictures_are_small_and_shown() {
@@ -57,11 +84,16 @@ fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every Markdown file that git knows, or would.
+/// Returns every Markdown file that git knows, or would add.
 fn documents() -> Vec<String> {
-    let list = ["ls-files", "--cached", "--others", "--exclude-standard", "*.md"];
+    tracked(&["*.md"])
+}
+
+fn tracked(patterns: &[&str]) -> Vec<String> {
+    let list = ["ls-files", "--cached", "--others", "--exclude-standard", "--"];
     let output = Command::new("git")
         .args(list)
+        .args(patterns)
         .current_dir(repository())
         .output()
         .unwrap();

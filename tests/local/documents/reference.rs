@@ -4,10 +4,13 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
 
+use pgnorth::admin::ENDPOINTS;
 use pgnorth::config::{COMMANDS, CommandRow, Setting};
 use pgnorth::ending::Ending;
+use pgnorth::events::EventKind;
 use pgnorth::metrics::FAMILIES;
 
+use super::rust::Types;
 use super::{anchor, documents, read, repository};
 
 /// Set by `make docs`.
@@ -23,6 +26,11 @@ const PARTS: &[Part] = &[
     ("exit status", exit_statuses),
     ("metrics", metrics),
     ("endings", endings),
+    ("endpoints", endpoints),
+    ("leader document", || document("LeaderPage", "")),
+    ("status document", || document("Status", "")),
+    ("failovers document", || document("Failover", "[].")),
+    ("events", events),
 ];
 
 #[test]
@@ -198,5 +206,52 @@ fn endings() -> String {
     table(
         ["ending", "meaning"],
         Ending::ALL.map(|ending| [code(ending.as_str()), markdown(ending.meaning())]),
+    )
+}
+
+fn endpoints() -> String {
+    table(
+        ["path", "methods", "answer"],
+        ENDPOINTS.iter().map(|endpoint| {
+            let answer = sentence(&markdown(endpoint.answer));
+            let more = if endpoint.more.is_empty() {
+                String::new()
+            } else {
+                format!(" {}", endpoint.more)
+            };
+            [
+                code(endpoint.path),
+                endpoint.methods().to_owned(),
+                format!("{answer}{more}"),
+            ]
+        }),
+    )
+}
+
+/// The JSON document that this type is served as; `path` stands before its fields.
+fn document(name: &str, path: &str) -> String {
+    let types = Types::read(&[
+        include_str!("../../../src/admin/status.rs"),
+        include_str!("../../../src/admin/pages.rs"),
+        include_str!("../../../src/recorder.rs"),
+    ]);
+    let rows = types.json(name, path).into_iter();
+    table(
+        ["field", "type", "meaning"],
+        rows.map(|[path, kind, doc]| [code(&path), kind, doc]),
+    )
+}
+
+fn events() -> String {
+    table(
+        ["reason", "type", "action", "meaning"],
+        EventKind::ALL.map(|event| {
+            [
+                code(event.reason()),
+                event.type_().to_owned(),
+                code(event.action()),
+                event.meaning().to_owned(),
+            ]
+        }),
     )
 }

@@ -1,0 +1,89 @@
+//! The endpoints of the admin port: one table for the router, for the list that an unknown path gets, and for the reference.
+
+/// One endpoint.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Its path.
+    pub path: &'static str,
+    /// What the router calls.
+    pub(super) page: Page,
+    /// The answer, as one phrase.
+    pub answer: &'static str,
+    /// Further sentences for the reference; empty if the phrase says it all.
+    pub more: &'static str,
+}
+
+/// The pages, of which the router answers each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Page {
+    Root,
+    Livez,
+    Readyz,
+    Leader,
+    Status,
+    StatusEvents,
+    Failovers,
+    Metrics,
+    Command,
+}
+
+const fn endpoint(path: &'static str, page: Page, answer: &'static str, more: &'static str) -> Endpoint {
+    Endpoint {
+        path,
+        page,
+        answer,
+        more,
+    }
+}
+
+/// Every endpoint, in the order of the reference.
+#[rustfmt::skip]
+pub const ENDPOINTS: [Endpoint; 11] = [
+    endpoint("/", Page::Root, "the status page, for a browser", ""),
+    endpoint("/livez", Page::Livez, "200 while every thread of the process runs, otherwise 503 and the thread that does not",
+        "A thread counts as stuck after 10 s."),
+    endpoint("/readyz", Page::Readyz, "200 while clients should be sent here, otherwise 503 and the reason",
+        "It is ready once a source has answered, with or without a leader, and during an operator's hold: clients are better held than refused. It is not ready while pgnorth starts or shuts down."),
+    endpoint("/leader", Page::Leader, "the leader, its routing state and the reason (JSON); 503 while clients are held",
+        "The fields are the same with 200 and 503."),
+    endpoint("/status", Page::Status, "everything that the status page and `pgnorth status` show (JSON)", "Always 200. It includes the last ten minutes, one value per second."),
+    endpoint("/status/events", Page::StatusEvents, "the same as server-sent events (`event: status`)",
+        "One at once, one at each change, four per second at most, and one every second. 16 readers at the same time; further ones get 503. A reader that leaves an event unread for 10 s is closed."),
+    endpoint("/failovers", Page::Failovers, "the last 100 changes of leader with their phases, newest first (JSON)", ""),
+    endpoint("/metrics", Page::Metrics, "metrics in Prometheus' text format 0.0.4", ""),
+    endpoint("/hold", Page::Command, "new clients wait, for a minute or for `?for=5m`", ""),
+    endpoint("/release", Page::Command, "waiting clients go to the leader", ""),
+    endpoint("/sessions/cut", Page::Command, "all sessions end, or those to `?member=`", ""),
+];
+
+impl Endpoint {
+    /// Returns the methods that it answers.
+    pub const fn methods(&self) -> &'static str {
+        match self.page {
+            Page::Command => "POST",
+            _ => "GET, HEAD",
+        }
+    }
+
+    /// Returns the page of this path.
+    pub(super) fn page_of(path: &str) -> Option<Page> {
+        ENDPOINTS
+            .iter()
+            .find(|endpoint| endpoint.path == path)
+            .map(|endpoint| endpoint.page)
+    }
+
+    /// Returns the list for a client that asked for an unknown path.
+    pub(super) fn list() -> String {
+        let width = ENDPOINTS
+            .iter()
+            .map(|endpoint| endpoint.path.len())
+            .max()
+            .unwrap_or_default();
+        let line = |endpoint: &Self| format!("{:<width$}  {}\n", endpoint.path, endpoint.answer);
+        let (commands, pages): (Vec<_>, Vec<_>) = ENDPOINTS.iter().partition(|endpoint| endpoint.page == Page::Command);
+        let pages: String = pages.into_iter().map(line).collect();
+        let commands: String = commands.into_iter().map(line).collect();
+        format!("{pages}\nOperator commands, by POST and with the token of --admin-token-file:\n\n{commands}")
+    }
+}

@@ -45,8 +45,8 @@ impl Observer {
     }
 
     pub(super) fn millis(&self, at: Instant) -> Ms {
-        // Rounded up: a moment early would be a wake-up for nothing.
-        at.saturating_duration_since(self.begin).as_micros().div_ceil(1000) as Ms
+        // Rounded up: just before the instant nothing is due yet, and the same wake-up would be planned for ever.
+        at.saturating_duration_since(self.begin).as_nanos().div_ceil(1_000_000) as Ms
     }
 
     /// The leader whose sessions may live.

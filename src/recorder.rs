@@ -94,7 +94,7 @@ struct Open {
 }
 
 impl Recorder {
-    /// An empty book.
+    /// Returns a recorder without records.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self {
             metrics,
@@ -103,14 +103,14 @@ impl Recorder {
         }
     }
 
-    /// The changes kept, the newest first.
+    /// Returns the changes that are kept, the newest first.
     pub fn failovers(&self) -> Vec<Failover> {
         // Discovery must not wait for a reader that copies a hundred of them.
         let past: Vec<_> = self.lock().past.iter().rev().cloned().collect();
         past.iter().map(|change| Failover::clone(change)).collect()
     }
 
-    /// What is amiss with the leader, if anything is.
+    /// Returns the change of leader that may be under way, if there is one.
     pub fn trouble(&self, now: Instant) -> Option<Trouble> {
         let book = self.lock();
         let open = book.open.as_ref()?;
@@ -125,7 +125,7 @@ impl Recorder {
         })
     }
 
-    /// Something is amiss with the leader; `holding` tells whether clients are held for it. The first sign since all
+    /// Notes a fault of the leader; `holding` tells whether clients are held for it. The first sign since all
     /// was well begins a record. Signs that held nobody for `patience` are a trouble of their own: what holds clients
     /// after that begins anew.
     pub fn sign(&self, now: Instant, what: &str, holding: bool, patience: Duration) {
@@ -148,7 +148,7 @@ impl Recorder {
         }
     }
 
-    /// The same leader leads on: nothing to keep.
+    /// Notes that the same leader continues: there is nothing to keep.
     pub fn all_is_well(&self) {
         let mut book = self.lock();
         book.open = None;

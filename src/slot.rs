@@ -16,15 +16,15 @@ use crate::leader::{Leader, RoutingState};
 /// One unbroken stretch under one decision.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// What is done with clients and sessions.
+    /// Where clients go, and whose sessions live.
     pub state: RoutingState,
-    /// Why, as a sentence for people.
+    /// The reason, as a sentence for people.
     pub reason: String,
     /// When the leader whose sessions may live (or its absence) began; a hold in between does not move it.
     pub since: SystemTime,
     /// When this decision was published.
     pub at: Instant,
-    /// Since when the state is this one, whatever the reasons for it were.
+    /// When the state became this one, for whatever reason.
     pub state_since: Instant,
     open_to: Option<Arc<Leader>>,
     epoch: Arc<Epoch>,
@@ -39,7 +39,7 @@ struct Epoch {
     alive: watch::Sender<()>,
 }
 
-/// How a epoch ends: once, for one reason. Clones are handles on the same end.
+/// The end of an epoch: it comes once, for one reason. Clones share it.
 #[derive(Clone, Debug)]
 pub struct End {
     ended: CancellationToken,
@@ -47,7 +47,7 @@ pub struct End {
     bell: watch::Sender<()>,
 }
 
-/// A epoch that was succeeded by another: its sessions are to end.
+/// An epoch that another one has replaced: its sessions have to end.
 #[derive(Clone, Debug)]
 pub struct Cut {
     /// Ends them.
@@ -58,7 +58,7 @@ pub struct Cut {
 /// A leader to dial, and the signal that ends every session to it. Read together, so there is no race between them.
 #[derive(Debug)]
 pub struct Target {
-    /// Whom to dial.
+    /// The leader to dial.
     pub leader: Arc<Leader>,
     epoch: Arc<Epoch>,
 }
@@ -67,12 +67,12 @@ pub struct Target {
 #[derive(Debug)]
 pub struct LeaderSlot {
     snapshot: ArcSwap<Snapshot>,
-    /// Rung by every end of a epoch.
+    /// Changes at each end of an epoch.
     bell: watch::Sender<()>,
 }
 
 impl LeaderSlot {
-    /// A slot with no leader, for the reason given.
+    /// Returns a slot without a leader, for the reason given.
     pub fn new(reason: impl Into<String>) -> Self {
         let bell = watch::Sender::new(());
         Self {
@@ -90,7 +90,7 @@ impl LeaderSlot {
         }
     }
 
-    /// The current snapshot.
+    /// Returns the current snapshot.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
     }
@@ -126,8 +126,8 @@ impl LeaderSlot {
         (!keeps && old.state.leader().is_some()).then(|| old.epoch.cut())
     }
 
-    /// Begins another epoch of the same leader, under the same decision: what is returned ends the sessions there were,
-    /// and newcomers are none of them. `None` where nobody leads, and so nobody has a session.
+    /// Begins another epoch of the same leader, under the same decision. The returned handle ends all existing
+    /// sessions; later ones are unaffected. `None` if there is no leader, and so no session.
     ///
     /// Like [`succeed`](Self::succeed), for discovery alone.
     #[must_use = "the sessions live until they are told to end"]
@@ -195,7 +195,7 @@ impl LeaderSlot {
     }
 }
 
-/// Why sessions end that a state does not keep.
+/// Returns the ending of the sessions that a state does not keep.
 pub fn ending(state: &RoutingState) -> Ending {
     match state {
         RoutingState::Fence => Ending::Fenced,
@@ -209,7 +209,7 @@ impl Snapshot {
         self.superseded.clone().cancelled_owned()
     }
 
-    /// The leader whose sessions may live now, new clients held or not.
+    /// Returns the leader whose sessions may live now, even while new clients are held.
     pub fn kept(&self) -> Option<Target> {
         let leader = Arc::new(self.state.leader()?.clone());
         Some(Target {
@@ -218,7 +218,7 @@ impl Snapshot {
         })
     }
 
-    /// The leader to dial, if new clients may go to one now.
+    /// Returns the leader to dial, if new clients may go to one now.
     pub fn target(&self) -> Option<Target> {
         self.open_to.as_ref().map(|leader| Target {
             leader: leader.clone(),
@@ -235,7 +235,7 @@ impl Target {
         self.epoch.end.ended.child_token().cancelled_owned()
     }
 
-    /// Why sessions must end; `None` while they need not.
+    /// Returns why sessions must end; `None` while they may live.
     pub fn ending(&self) -> Option<Ending> {
         self.epoch.end.why.get().copied()
     }

@@ -21,11 +21,11 @@ pub(crate) type Task = Pin<Box<dyn Future<Output = ()>>>;
 pub(crate) struct Executor<O> {
     number: usize,
     reactor: Reactor,
-    new: Rc<New<O>>,
+    incoming: Rc<Incoming<O>>,
 }
 
 /// The tasks and pairs that the worker has not taken in yet.
-struct New<O> {
+struct Incoming<O> {
     tasks: RefCell<Vec<Task>>,
     pairs: RefCell<Vec<Pair<O>>>,
 }
@@ -35,21 +35,21 @@ impl<O> Clone for Executor<O> {
         Self {
             number: self.number,
             reactor: self.reactor.clone(),
-            new: self.new.clone(),
+            incoming: self.incoming.clone(),
         }
     }
 }
 
 impl<O> Executor<O> {
     pub(crate) fn new(number: usize, reactor: Reactor) -> Self {
-        let new = New {
+        let incoming = Incoming {
             tasks: RefCell::default(),
             pairs: RefCell::default(),
         };
         Self {
             number,
             reactor,
-            new: Rc::new(new),
+            incoming: Rc::new(incoming),
         }
     }
 
@@ -61,12 +61,12 @@ impl<O> Executor<O> {
     /// Starts a task on this worker. One that panics is dropped, and the worker goes on.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         let task = AssertUnwindSafe(task).catch_unwind();
-        self.new.tasks.borrow_mut().push(Box::pin(task.map(drop)));
+        self.incoming.tasks.borrow_mut().push(Box::pin(task.map(drop)));
     }
 
     /// Forwards between these two sockets from now on, until one side ends it or `owner` does.
     pub(crate) fn forward(&self, client: Socket, leader: Socket, owner: O) {
-        self.new.pairs.borrow_mut().push(Pair::new(client, leader, owner));
+        self.incoming.pairs.borrow_mut().push(Pair::new(client, leader, owner));
     }
 
     /// Takes a client's stream, connected and non-blocking.
@@ -81,11 +81,11 @@ impl<O> Executor<O> {
 
     /// Returns the tasks that were started since the last call.
     pub(crate) fn take_tasks(&self) -> Vec<Task> {
-        self.new.tasks.take()
+        self.incoming.tasks.take()
     }
 
     /// Returns the pairs that were handed over since the last call.
     pub(crate) fn take_pairs(&self) -> Vec<Pair<O>> {
-        self.new.pairs.take()
+        self.incoming.pairs.take()
     }
 }

@@ -1,10 +1,11 @@
-//! Pauses between tries: they grow from failure to failure, and differ from process to process. It waits for nothing itself.
+//! Computes pauses between attempts: they grow from failure to failure, and differ from process to process.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
-/// Pauses with decorrelated jitter: each is between the first and three times the last one. Processes that failed together do not try again together.
+/// Pauses with decorrelated jitter: each is between the first and three times the last one. Processes that fail
+/// together do not retry together.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     first: Duration,
@@ -13,7 +14,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Pauses from `first` to `longest`; the first is up to three times `first`.
+    /// Returns pauses from `first` to `longest`. The first one is up to three times `first`.
     pub const fn new(first: Duration, longest: Duration) -> Self {
         Self {
             first,
@@ -22,32 +23,32 @@ impl Backoff {
         }
     }
 
-    /// The next pause.
+    /// Returns the next pause.
     pub fn pause(&mut self) -> Duration {
         self.pause_by(random())
     }
 
-    /// The next pause, by a random number from 0 to 1.
+    /// Returns the next pause for a random number from 0 to 1.
     pub fn pause_by(&mut self, random: f64) -> Duration {
         let most = (3 * self.last).min(self.longest).max(self.first);
         self.last = self.first + (most - self.first).mul_f64(random);
         self.last
     }
 
-    /// A try succeeded: the next failure begins with short pauses again.
+    /// Records a success: the pauses begin with short ones again.
     pub const fn reset(&mut self) {
         self.last = self.first;
     }
 }
 
-/// A random number from 0 to 1, for jitter and nothing else: each `RandomState` has keys of its own.
+/// Returns a random number from 0 to 1, for jitter only: each `RandomState` has its own keys.
 pub fn random() -> f64 {
     const BITS: u32 = 32;
     let bits = RandomState::new().build_hasher().finish() >> (u64::BITS - BITS);
     bits as f64 / 2_f64.powi(BITS.cast_signed())
 }
 
-/// `pause`, up to a quarter shorter or longer.
+/// Returns `pause`, shortened or lengthened by up to a quarter.
 pub fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(0.75 + random() / 2.0)
 }

@@ -1,7 +1,8 @@
-//! The loop that keeps the slot true: observations go into the view, the view is decided upon, the decision is published.
+//! The discovery loop: it records observations in the view, decides on the view, and publishes the decision in the
+//! slot.
 //!
-//! This file owns the order of things and their telling in log and metrics. What the facts mean is decided in `leader::decide`; where they come from is
-//! the business of the sources below.
+//! This file owns the order of these steps, and their log lines and metrics. `leader::decide` decides what the
+//! facts mean; the sources below deliver them.
 
 mod clusters;
 mod commands;
@@ -33,62 +34,62 @@ use crate::slot::{Cut, LeaderSlot, ending};
 
 /// The discovery loop.
 pub struct Discovery {
-    /// Where decisions are published.
+    /// Slot in which decisions are published.
     pub slot: Arc<LeaderSlot>,
-    /// Where they are counted.
+    /// Metrics of decisions.
     pub metrics: Arc<Metrics>,
-    /// Keeps each change of leader.
+    /// Flight recorder: keeps each change of leader.
     pub recorder: Arc<Recorder>,
-    /// Tells Kubernetes of them.
+    /// Sender of Kubernetes Events about changes of leader.
     pub events: Events,
-    /// Keeps lines that repeat out of the log.
+    /// Limiter of repeated log lines.
     pub log_limiter: LogLimiter,
-    /// Told once a source has answered.
+    /// Readiness, set once a source has answered.
     pub readiness: ReadinessHandle,
-    /// What the operator chose.
+    /// Times from the settings on which decisions depend.
     pub policy: Policy,
-    /// How long sessions may go on to a leader that gave the lock up cleanly.
+    /// Time for which sessions to a leader that released the lock cleanly may continue.
     pub failover_drain: Duration,
-    /// The scope that answers must tell, where the settings name it.
+    /// Scope that answers must have, if the settings name one.
     pub scope: Option<String>,
-    /// The Citus group, where the settings name it.
+    /// Citus group, if the settings name one.
     pub citus_group: Option<u32>,
-    /// From the sources.
+    /// Observations from the sources.
     pub observations: mpsc::Receiver<Observation>,
-    /// From the proxy.
+    /// Leader failures from the proxy.
     pub leader_failures: mpsc::Receiver<LeaderFailure>,
     /// Commands from operators.
     pub commands: mpsc::Receiver<PendingCommand>,
-    /// To the sources that ask Patroni.
+    /// Plan for the sources that ask Patroni.
     pub plan: watch::Sender<Plan>,
-    /// What is known, for people: written after each decision, read by nobody here.
+    /// Newest view, for the status page and `/status`; written after each decision.
     pub seen: watch::Sender<Arc<View>>,
 }
 
-/// What was told last, and what began when.
-struct Told {
+/// The decision that was published last, and the times and tasks that depend on it.
+struct Published {
     decision: Decision,
-    /// New clients wait, for whatever reason.
+    /// Start of the time for which new clients have been held, for any reason.
     held_since: Option<Instant>,
-    /// They have no leader to go to: an operator's hold alone does not count.
+    /// Start of the time without a leader for new clients. An operator's hold alone does not count.
     leaderless_since: Option<Instant>,
     last_leader: Option<Leader>,
     draining: Option<Draining>,
-    /// An operator's cut, until its last session is closed.
+    /// Task of an operator's cut, until its last session is closed.
     cutting: Option<JoinHandle<()>>,
 }
 
-/// A former leader's sessions that may go on for a while.
+/// Sessions to a former leader that may continue for `failover_drain`.
 struct Draining {
     member: MemberName,
     cut: Cut,
 }
 
 impl Discovery {
-    /// Follows the leader until every source is gone. Nothing in here waits for traffic.
+    /// Runs the loop until every source is gone. Nothing in it waits for sessions.
     pub async fn run(mut self) {
         let mut view = View::of(self.scope.clone(), self.citus_group);
-        let mut told = Told {
+        let mut published = Published {
             decision: Decision::starting(),
             held_since: Some(Instant::now()),
             leaderless_since: Some(Instant::now()),
@@ -98,20 +99,20 @@ impl Discovery {
         };
         let mut clusters = Clusters::default();
         loop {
-            let recheck_at = told.decision.recheck_at;
+            let recheck_at = published.decision.recheck_at;
             tokio::select! {
-                // News before the clock: a renewal that has arrived must win over the lock's expiry.
+                // Observations before the clock: a renewal that has arrived must win over the lock's expiry.
                 biased;
                 observation = self.observations.recv() => match observation {
                     Some(observation) => self.take_in(&mut view, observation),
                     None => return,
                 },
-                Some(complaint) = self.leader_failures.recv() => {
-                    debug!(member = %complaint.member, "the leader was complained about: {}", complaint.what);
-                    let claim = Claim::LeaderFailure(complaint.member);
+                Some(failure) = self.leader_failures.recv() => {
+                    debug!(member = %failure.member, "the proxy reports that the leader failed: {}", failure.what);
+                    let claim = Claim::LeaderFailure(failure.member);
                     self.take_in(&mut view, Observation { at: Instant::now(), claim });
                 }
-                Some(command) = self.commands.recv() => self.apply_command(command, &mut view, &mut told),
+                Some(command) = self.commands.recv() => self.apply_command(command, &mut view, &mut published),
                 () = sleep_until(recheck_at) => {}
             }
             while let Ok(observation) = self.observations.try_recv() {
@@ -121,11 +122,11 @@ impl Discovery {
             self.end_expired_hold(&mut view, now);
             let current = self.slot.snapshot().state.leader().cloned();
             let decision = decide(&view, current.as_ref(), now, &self.policy);
-            clusters.tell(&view, &self.log_limiter);
-            self.record_signs(&view, &decision, &told, now);
-            self.follow(decision, &mut told, now);
-            self.replan(&view, &told, now);
-            self.measure(&view, &told, now);
+            clusters.log_changes(&view, &self.log_limiter);
+            self.record_signs(&view, &decision, &published, now);
+            self.publish(decision, &mut published, now);
+            self.replan(&view, &published, now);
+            self.update_metrics(&view, &published, now);
             self.seen.send_replace(Arc::new(view.clone()));
         }
     }
@@ -138,8 +139,9 @@ impl Discovery {
             let leader = view.lock().and_then(|lock| lock.lock.holder.as_deref());
             warn!(
                 leader,
-                "the cluster has gone back from timeline {from} to timeline {to}: the leader has renewed its lock for a whole ttl and says that it is a \
-                 running primary on {to}. If nobody has restored the cluster, what was written on timeline {from} is lost: look into it"
+                "the cluster has gone back from timeline {from} to timeline {to}: the leader has renewed its lock for \
+                 a whole ttl and reports that it is a running primary on timeline {to}. If the cluster was not restored \
+                 on purpose, writes on timeline {from} may be lost: check the cluster"
             );
         }
         if view.api_answered() || view.rest_answered() {
@@ -147,9 +149,9 @@ impl Discovery {
         }
     }
 
-    /// Tells the recorder what announces, or makes, a change of leader.
-    fn record_signs(&self, view: &View, decision: &Decision, told: &Told, now: Instant) {
-        let Some(last) = &told.last_leader else { return };
+    /// Passes the signs of a change of leader to the flight recorder.
+    fn record_signs(&self, view: &View, decision: &Decision, published: &Published, now: Instant) {
+        let Some(last) = &published.last_leader else { return };
         match decision.primary() {
             Some(leader) if leader == last && !decision.reason.is_sign_of_failover() => {
                 self.recorder.all_is_well();
@@ -165,40 +167,41 @@ impl Discovery {
         }
     }
 
-    /// Publishes the decision and tells of it, if it differs from the last one.
-    fn follow(&self, decision: Decision, told: &mut Told, now: Instant) {
+    /// Publishes and logs the decision if it differs from the last one.
+    fn publish(&self, decision: Decision, published: &mut Published, now: Instant) {
         let primary = decision.primary();
-        told.leaderless_since = match primary {
+        published.leaderless_since = match primary {
             Some(_) => None,
-            None => told.leaderless_since.or(Some(now)),
+            None => published.leaderless_since.or(Some(now)),
         };
-        let changed = decision.state != told.decision.state || primary != told.decision.primary();
-        if !changed && decision.reason == told.decision.reason && decision.held == told.decision.held {
-            told.decision = decision;
+        let changed = decision.state != published.decision.state || primary != published.decision.primary();
+        if !changed && decision.reason == published.decision.reason && decision.held == published.decision.held {
+            published.decision = decision;
             return;
         }
         let reason = decision.why();
         self.readiness.missing(decision.reason.to_string());
-        self.publish(&decision, &reason, told);
+        self.change_state(&decision, &reason, published);
         if changed {
-            self.tell_change(&decision, &reason, told, now);
-        } else if self.is_another_kind(&decision, &told.decision) {
+            self.log_change(&decision, &reason, published, now);
+        } else if self.is_another_kind(&decision, &published.decision) {
             info!(%reason, "{}", still(&decision.state));
         } else {
             debug!(%reason, "{}", still(&decision.state));
         }
-        told.decision = decision;
+        published.decision = decision;
     }
 
-    /// Whether the reason is of another kind than before. Kinds that alternate are told once, then counted.
+    /// Returns true if the reason is of another kind than before. Kinds that alternate are logged once, then counted.
     fn is_another_kind(&self, decision: &Decision, before: &Decision) -> bool {
         let kind = |decision: &Decision| format!("{}: {}", still(&decision.state), decision.reason.as_str());
         decision.reason.as_str() != before.reason.as_str()
             && self.log_limiter.should_log_at(Level::INFO, &kind(decision))
     }
 
-    /// Sessions that must end are told so at once, before anything else; only a lock that was given up cleanly leaves them `failover_drain`.
-    fn publish(&self, decision: &Decision, reason: &str, told: &mut Told) {
+    /// Publishes the new state and ends the sessions that must end, before anything is logged. If the lock was released
+    /// cleanly, they get `failover_drain`.
+    fn change_state(&self, decision: &Decision, reason: &str, published: &mut Published) {
         let why = ending(&decision.state);
         let before = self.metrics.sessions_cut();
         let cut = self.slot.succeed(decision.state.clone(), reason.to_owned());
@@ -212,14 +215,14 @@ impl Discovery {
             cut.end.now(why);
         }
         if decision.state == RoutingState::Fence
-            && let Some(draining) = told.draining.take()
+            && let Some(draining) = published.draining.take()
         {
             draining.cut.end.now(why);
         }
         let Some(cut) = cut else { return };
-        let former = told.decision.state.leader();
+        let former = published.decision.state.leader();
         if let Some(former) = former.filter(|_| !drain.is_zero()) {
-            told.draining = Some(Draining {
+            published.draining = Some(Draining {
                 member: former.member.clone(),
                 cut: cut.clone(),
             });
@@ -237,13 +240,16 @@ impl Discovery {
         });
     }
 
-    fn tell_change(&self, decision: &Decision, reason: &str, told: &mut Told, now: Instant) {
-        let from = told.decision.state.leader();
+    fn log_change(&self, decision: &Decision, reason: &str, published: &mut Published, now: Instant) {
+        let from = published.decision.state.leader();
         match &decision.state {
             RoutingState::Route(leader) => {
-                let held = told.held_since.take().map(|since| now.saturating_duration_since(since));
+                let held = published
+                    .held_since
+                    .take()
+                    .map(|since| now.saturating_duration_since(since));
                 let held_ms = held.map_or(0, |held| held.as_millis() as u64);
-                match &told.last_leader {
+                match &published.last_leader {
                     Some(last) if last == leader => {
                         info!(leader = %leader, held_ms, %reason, "routing to the same leader again")
                     }
@@ -256,14 +262,14 @@ impl Discovery {
                     }
                     None => info!(leader = %leader, timeline = leader.timeline, %reason, "leader found"),
                 }
-                told.last_leader = Some(leader.clone());
+                published.last_leader = Some(leader.clone());
             }
-            // The change is over, and what clients wait for from now on is the operator.
+            // The change is over. From now on clients wait for the operator.
             RoutingState::Hold(Some(leader))
-                if decision.primary().is_some() && told.last_leader.as_ref() != Some(leader) =>
+                if decision.primary().is_some() && published.last_leader.as_ref() != Some(leader) =>
             {
-                told.held_since.get_or_insert(now);
-                if let Some(last) = &told.last_leader {
+                published.held_since.get_or_insert(now);
+                if let Some(last) = &published.last_leader {
                     self.metrics.leader_changes.increment(1);
                     self.recorder.writable(now, last, leader, false);
                     info!(from = %last, to = %leader, timeline = leader.timeline, %reason, "leader changed; new clients stay held");
@@ -271,10 +277,10 @@ impl Discovery {
                 } else {
                     info!(leader = %leader, timeline = leader.timeline, %reason, "leader found; new clients stay held");
                 }
-                told.last_leader = Some(leader.clone());
+                published.last_leader = Some(leader.clone());
             }
             RoutingState::Hold(kept) => {
-                told.held_since.get_or_insert(now);
+                published.held_since.get_or_insert(now);
                 match (from, kept) {
                     (_, Some(kept)) => info!(leader = %kept, %reason, "holding new clients; sessions stay"),
                     (Some(from), None) => {
@@ -284,7 +290,7 @@ impl Discovery {
                 }
             }
             RoutingState::Fence => {
-                told.held_since.get_or_insert(now);
+                published.held_since.get_or_insert(now);
                 if from.is_some() {
                     self.metrics.fences.increment(1);
                     let note = format!("every session ends, new clients wait: {reason}");
@@ -304,8 +310,8 @@ impl Discovery {
         self.events.send(EventKind::LeaderChanged, note);
     }
 
-    fn replan(&self, view: &View, told: &Told, now: Instant) {
-        let state = &told.decision.state;
+    fn replan(&self, view: &View, published: &Published, now: Instant) {
+        let state = &published.decision.state;
         let target = |member: &MemberName, question, urgency| {
             Some(Target {
                 url: view.api_url(member)?.clone(),
@@ -314,7 +320,7 @@ impl Discovery {
                 urgency,
             })
         };
-        let probes = plan(view, state, told.leaderless_since, now);
+        let probes = plan(view, state, published.leaderless_since, now);
         let probes = probes
             .iter()
             .filter_map(|probe| target(&probe.member, Question::Primary, probe.urgency));
@@ -329,7 +335,7 @@ impl Discovery {
                 .filter_map(|member| view.api_url(member))
                 .cloned()
                 .collect(),
-            alert: told.leaderless_since.is_some(),
+            alert: published.leaderless_since.is_some(),
             followed: view.identity(),
         };
         self.plan.send_if_modified(|plan| {
@@ -341,12 +347,12 @@ impl Discovery {
         });
     }
 
-    fn measure(&self, view: &View, told: &Told, now: Instant) {
-        let state = &told.decision.state;
+    fn update_metrics(&self, view: &View, published: &Published, now: Instant) {
+        let state = &published.decision.state;
         let leader = state.leader().map(|leader| &leader.member);
         self.metrics.set_routing(state.open_to().is_some());
-        self.metrics.set_held_by_operator(told.decision.held.is_some());
-        self.metrics.set_routing_state(state, &told.decision.reason);
+        self.metrics.set_held_by_operator(published.decision.held.is_some());
+        self.metrics.set_routing_state(state, &published.decision.reason);
         self.metrics.set_leader(leader.map(MemberName::as_str));
         let primaries = view.primaries(now, self.policy.report_life);
         self.metrics.set_foreign_answers(view.strangers().count());
@@ -360,7 +366,7 @@ impl Discovery {
             self.metrics.set_source_up("kubernetes", view.api_silence().is_none());
         }
         match asked_and_answering(view, state, now) {
-            // While the lock has no holder nobody may be asked: what was known of the source stays.
+            // While the lock has no holder, it may be that no member is asked: the source keeps its last state.
             (0, _) if view.rest_answered() => {}
             (_, answering) => self.metrics.set_source_up("patroni", answering > 0),
         }
@@ -419,7 +425,7 @@ mod tests {
             reason,
             ..Decision::starting()
         };
-        let mut told = Told {
+        let mut published = Published {
             decision: route(Reason::LockAndReport { member: "a".into() }),
             held_since: None,
             leaderless_since: None,
@@ -434,7 +440,7 @@ mod tests {
                 cause: "no answer within 1 s".into(),
             };
             for reason in [silent, Reason::LockAndReport { member: "a".into() }] {
-                discovery.follow(route(reason), &mut told, Instant::now());
+                discovery.publish(route(reason), &mut published, Instant::now());
             }
         }
         assert_eq!(log.lines().len(), 2, "each kind of reason once");

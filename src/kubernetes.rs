@@ -1,7 +1,8 @@
-//! How the Kubernetes API is reached: credentials and deadlines. What is asked of it stands in `discovery::kubernetes` and in `publish`.
+//! Connects to the Kubernetes API: credentials and deadlines. `discovery::kubernetes` and `publish` make the requests.
 //!
-//! A pod's token may appear after its containers have started. So inside a pod, missing credentials are waited for; anywhere else they are a mistake. That a
-//! token was replaced is noticed by kube, which reads its file anew once a minute.
+//! A pod's token may appear after its containers have started. In a pod, pgnorth therefore waits for missing
+//! credentials; elsewhere they are a mistake. kube reads the token's file again once a minute, so a replaced token
+//! is used.
 
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,20 +14,23 @@ use tokio::sync::OnceCell;
 use tracing::{info, warn};
 
 use crate::backoff::Backoff;
+use crate::root_cause::root_cause;
 
-/// How long one connection to the API may take.
+/// Time for one connection to the API to be established.
 const DEADLINE: Duration = Duration::from_secs(1);
-/// How long a connection may be quiet: a list that is never answered, or a watch that the server should have ended long ago.
+/// Longest silence on a connection: a list that is never answered, or a watch that the server should have ended
+/// long ago.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(90);
-/// How long the API server is asked to keep a watch open: a different time for each, so that not all are opened anew together. kube waits 5 s longer, then
-/// takes the stream for dead and opens another: before the connection is given up, which would look like an API that does not answer.
+/// Time for which the API server is asked to keep a watch open. It differs for each watch, so that they are not all
+/// opened again together. kube waits 5 s longer, then takes the stream for dead and opens another one. This must be
+/// before `READ_TIMEOUT`, which looks like an API that does not answer.
 pub const WATCH_SECONDS: RangeInclusive<u32> = 60..=80;
-/// The pauses before missing credentials are looked for again.
+/// Pauses between attempts to find missing credentials.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
-/// Kubernetes sets it in every pod.
+/// Environment variable that Kubernetes sets in every pod.
 const IN_A_POD: &str = "KUBERNETES_SERVICE_HOST";
 
-/// The way to the API: there, or waited for. All who share it connect once, and tell once.
+/// Access to the API, or the wait for its credentials. All users share one connection and its log lines.
 pub struct Access {
     connection: OnceCell<Connection>,
     missing: Mutex<Option<String>>,
@@ -35,21 +39,21 @@ pub struct Access {
 /// A client of the API, and the namespace that its credentials name.
 #[derive(Clone)]
 pub struct Connection {
-    /// Clones share its connections.
+    /// Client of the API. Clones share its connections.
     pub client: Client,
-    /// The pod's own, or the kubeconfig's.
+    /// Namespace of the pod, or of the kubeconfig's context.
     pub namespace: String,
 }
 
-/// There is no way to reach the API.
+/// An error of the credentials.
 #[derive(Debug, Error)]
 pub enum ConnectError {
-    /// Neither in a pod nor with a kubeconfig.
+    /// There is neither a service account nor a kubeconfig.
     #[error(
         "no Kubernetes credentials: neither a pod's service account nor a kubeconfig (KUBECONFIG or ~/.kube/config): {0}"
     )]
     NoCredentials(#[source] kube::config::InferConfigError),
-    /// The file is there before its content.
+    /// The token's file exists without its content.
     #[error("the service account's token is empty: {0}")]
     EmptyToken(String),
     /// The credentials cannot be used.
@@ -58,10 +62,10 @@ pub enum ConnectError {
 }
 
 impl Access {
-    /// Looks for credentials: a kubeconfig, or the pod's own. Nothing is asked of the API yet.
+    /// Looks for credentials: a kubeconfig, or the pod's own. Makes no request.
     ///
     /// # Errors
-    /// When there are none and none will come, because this is no pod.
+    /// Fails if there are none and this is not a pod, in which they may still appear.
     pub async fn new() -> Result<Arc<Self>, ConnectError> {
         let mut access = Self {
             connection: OnceCell::new(),
@@ -79,12 +83,12 @@ impl Access {
         Ok(Arc::new(access))
     }
 
-    /// Why there are no credentials yet.
+    /// Returns the reason for missing credentials, while pgnorth waits for them.
     pub fn missing(&self) -> Option<String> {
         self.missing.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The connection, as soon as there are credentials. Cancel-safe: another who waits goes on.
+    /// Returns the connection, as soon as there are credentials. Cancel-safe: other waiting tasks continue.
     pub async fn connection(&self) -> &Connection {
         self.connection.get_or_init(|| self.wait()).await
     }
@@ -94,7 +98,7 @@ impl Access {
         loop {
             tokio::time::sleep(backoff.pause()).await;
             if let Ok(connection) = connect().await {
-                info!("this pod's credentials are there");
+                info!("this pod's credentials are now available");
                 *self.missing.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 return connection;
             }
@@ -118,18 +122,11 @@ async fn connect() -> Result<Connection, ConnectError> {
     Ok(Connection { client, namespace })
 }
 
-/// What a person can act on: the API's own words, which name verb and resource where it forbids; else the innermost error, such as "connection refused".
+/// Returns the API's own message, which names verb and resource if it forbids a request; otherwise the root cause,
+/// such as "connection refused".
 pub fn why(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
-        other => innermost(other),
-    }
-}
-
-/// The innermost error: what a person can act on.
-pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => innermost(source),
-        None => error.to_string(),
+        other => root_cause(other),
     }
 }

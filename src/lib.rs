@@ -10,7 +10,7 @@
 //! | 4 | [`discovery`], [`proxy`], [`publish`], [`admin`] (never each other) |
 //! | 3 | [`recorder`], [`events`] |
 //! | 2 | [`slot`], [`drain`], [`metrics`], [`liveness`], [`readiness`], [`resolver`], [`kubernetes`], [`wait_queue`], [`command_queue`], [`log_limiter`], [`certificates`] |
-//! | 1 | [`leader`], [`ending`], [`config`], [`backoff`] (no I/O, no clock, no tokio) |
+//! | 1 | [`leader`], [`ending`], [`config`], [`backoff`], [`root_cause`] (no I/O, no clock, no tokio) |
 //!
 //! ARCHITECTURE.md walks one session and one change of leader through these modules.
 
@@ -35,6 +35,7 @@ pub mod publish;
 pub mod readiness;
 pub mod recorder;
 pub mod resolver;
+pub mod root_cause;
 pub mod slot;
 pub mod telemetry;
 pub mod wait_queue;

@@ -1,22 +1,23 @@
-//! Whether each thread that matters still runs: threads show it by beats, and one that has shown nothing for ten ticks of another thread is stuck.
+//! Detects stuck threads: each watched thread beats, and one without a beat for ten ticks of another thread is stuck.
 //!
-//! Ticks and not a clock: a process that was stopped as a whole (SIGSTOP, a debugger, a frozen machine) has lost ticks as well as beats, and is well again as
-//! soon as it goes on.
+//! Ticks are used instead of a clock: a process that was stopped as a whole (SIGSTOP, a debugger, a frozen machine)
+//! has missed ticks as well as beats, and is not stuck when it continues.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Between two beats, and between two ticks.
+/// Interval of beats and of ticks.
 pub const EVERY: Duration = Duration::from_secs(1);
-/// Ticks without a beat. No loop of pgnorth holds its thread for more than some milliseconds.
+/// Number of ticks without a beat after which a thread is stuck. No loop of pgnorth occupies its thread for more
+/// than some milliseconds.
 const STUCK: u32 = 10;
 
-/// The threads that are watched. Clones share them.
+/// The watched threads. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Liveness(Arc<Mutex<Vec<Watched>>>);
 
-/// By which one thread shows that it runs. Clones are the same.
+/// The beats of one thread. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Beat(Arc<Count>);
 
@@ -35,7 +36,7 @@ struct Watched {
 }
 
 impl Liveness {
-    /// Watches one more thread.
+    /// Watches another thread. The returned value is for its beats.
     pub fn watch(&self, thread: impl Into<String>) -> Beat {
         let beat = Beat::default();
         let mut threads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -48,7 +49,7 @@ impl Liveness {
         beat
     }
 
-    /// To be called each [`EVERY`], from a thread that is not watched.
+    /// Counts one tick. Must be called once per [`EVERY`], from a thread that is not watched.
     pub fn tick(&self) {
         for watched in &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             let beats = watched.beat.0.beats.load(Ordering::Relaxed);
@@ -60,7 +61,7 @@ impl Liveness {
         }
     }
 
-    /// The first thread that is stuck, in the order in which they were registered.
+    /// Returns the name of the first stuck thread, in the order of registration.
     pub fn stuck(&self) -> Option<String> {
         let threads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let stuck = threads.iter().find(|watched| watched.ticks_since >= STUCK);
@@ -69,18 +70,19 @@ impl Liveness {
 }
 
 impl Beat {
-    /// The thread runs. Costs one atomic addition.
+    /// Records a beat. Costs one atomic addition.
     pub fn beat(&self) {
         self.0.beats.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// For threads that have to be asked: whether to ask now. While a request is unanswered there is no other, so that none pile up.
+    /// Returns true if a thread that beats only on request should be asked now. While a request is unanswered it
+    /// returns false, so that requests do not pile up.
     pub fn ask(&self) -> bool {
         let beats = self.0.beats.load(Ordering::Relaxed);
         self.0.asked.swap(beats + 1, Ordering::Relaxed) <= beats
     }
 
-    /// Beats each [`EVERY`], for a thread that runs tasks. Never returns.
+    /// Beats once per [`EVERY`], for a thread that runs tasks. Never returns.
     pub async fn keep_beating(self) {
         loop {
             self.beat();

@@ -1,4 +1,5 @@
-//! Faults that repeat: the first is told at once, and of those that follow how many there were. For every room whose faults the outside can multiply.
+//! Limits repeated log lines: the first is logged at once, the later ones are counted. For every fault that clients
+//! or servers can repeat at will.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,23 +7,24 @@ use std::time::Duration;
 
 use tracing::{Level, info, warn};
 
-/// From a line to the one that counts what came after it.
+/// Time from a line to the next one, which has the count.
 const QUIET: Duration = Duration::from_secs(30);
 
-/// What was told lately, and how many more there were since. Clones share it.
+/// The recently logged faults, and how often each has occurred since. Clones share them.
 ///
-/// Whoever asks makes the texts from a closed set of faults and the names of members, so there are few.
+/// Callers build the texts from a closed set of faults and the names of members, so there are few.
 #[derive(Clone, Debug, Default)]
 pub struct LogLimiter(Arc<Mutex<HashMap<String, u64>>>);
 
 impl LogLimiter {
-    /// Whether this fault is to be told in full, because none like it came lately. Those that are not are counted: a line tells how many, 30 s after the first, and
-    /// each 30 s for as long as they go on. To be called on a runtime.
+    /// Returns true if the caller should log this fault in full: the same one was not logged recently. Otherwise
+    /// counts it. A line has the count 30 s after the first, and again every 30 s while the fault recurs. Must be
+    /// called on a tokio runtime.
     pub fn should_log(&self, fault: &str) -> bool {
         self.should_log_at(Level::WARN, fault)
     }
 
-    /// The same for what is no fault: the line that counts is of this level, info or warn.
+    /// Does the same with another level, info or warn, for the line with the count.
     pub fn should_log_at(&self, level: Level, fault: &str) -> bool {
         if let Some(more) = self.lock().get_mut(fault) {
             *more += 1;
@@ -33,7 +35,7 @@ impl LogLimiter {
         true
     }
 
-    /// Until a stretch was quiet.
+    /// Logs the counts until the fault has not recurred for [`QUIET`].
     async fn count(self, level: Level, fault: String) {
         loop {
             tokio::time::sleep(QUIET).await;
@@ -51,7 +53,7 @@ impl LogLimiter {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, u64>> {
-        // Nothing in here can panic half-way, and it is only told of.
+        // The counts are only logged, so a panic of another holder does no harm.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -78,7 +80,7 @@ pub(crate) mod capture {
     }
 
     impl Log {
-        /// From now on this thread logs here: messages and fields, until the guard is dropped.
+        /// Redirects this thread's log, messages and fields, to this value until the guard is dropped.
         pub(crate) fn install(&self) -> tracing::subscriber::DefaultGuard {
             let writer = self.clone();
             let subscriber = tracing_subscriber::fmt()
@@ -91,7 +93,7 @@ pub(crate) mod capture {
             tracing::subscriber::set_default(subscriber)
         }
 
-        /// The lines since the last call.
+        /// Returns the lines since the last call.
         pub(crate) fn lines(&self) -> Vec<String> {
             let text = String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap();
             text.lines().map(|line| line.trim().to_owned()).collect()

@@ -1,33 +1,33 @@
-//! What a run costs: requests a second, and how late the new leader is found.
+//! The figures of one run: requests per second, and the time until the new leader is found.
 
 use std::time::Duration;
 
-/// More than this for longer than [`TOLERATED`] costs a member too much.
+/// Most requests per second to one member that are allowed for longer than [`TOLERATED`].
 pub const BOUND: u64 = 200;
 pub const TOLERATED: Duration = Duration::from_secs(5);
 
 /// Requests to one server.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Load {
-    /// Requests a second, over all of the run after its first sign.
+    /// Requests per second, over the whole scenario.
     pub mean: f64,
-    /// Requests a second in the worst five seconds.
+    /// Requests per second in the worst five seconds.
     pub worst: f64,
-    /// The longest time with more than [`BOUND`] in each second.
+    /// Longest time with more than [`BOUND`] requests in each second.
     pub above: Duration,
 }
 
-/// The outcome of one run.
+/// The figures of one run.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
     pub members: Vec<Load>,
     pub api: Load,
-    /// From the moment at which the new leader accepted writes until it was routed to, by each pgnorth that did.
+    /// Time from the new leader's first writable moment until it is routed to, for each pgnorth that does.
     pub added: Vec<Duration>,
 }
 
 impl Load {
-    /// Of requests that came in from `from` to `to`.
+    /// Counts the requests that arrived from `from` to `to`.
     pub fn of(requests: &[Duration], from: Duration, to: Duration) -> Self {
         let mut seconds = vec![0_u64; (to - from).as_secs() as usize + 1];
         let counted = requests.iter().filter(|at| (from..to).contains(*at));
@@ -49,7 +49,7 @@ impl Load {
 }
 
 impl Figures {
-    /// The mean and the longest of the added times.
+    /// Returns the mean and the longest of the added times.
     pub fn added(&self) -> Option<(Duration, Duration)> {
         let longest = self.added.iter().max()?;
         Some((self.added.iter().sum::<Duration>() / self.added.len() as u32, *longest))

@@ -1,6 +1,5 @@
-//! What 1, 10 and 200 pgnorths cost a cluster's members and the Kubernetes API, and how late they find a new leader: `cargo bench --bench crowd`.
-//!
-//! A simulation: see `simulation.rs`.
+//! Prints what 1, 10 and 200 pgnorths cost a cluster's members and the Kubernetes API, and how long they take to find
+//! a new leader, as `simulation.rs` simulates it: `cargo bench --bench crowd`.
 #![allow(clippy::print_stdout)]
 
 mod simulation;
@@ -8,33 +7,33 @@ mod simulation;
 use std::time::Duration;
 
 use simulation::figures::{Figures, Load};
-use simulation::{Run, Story, simulate};
+use simulation::{Run, Scenario, simulate};
 
 const SEEDS: u64 = 5;
 
 fn main() {
     println!(
-        "requests a second to the member asked most: mean / in the worst 5 s / seconds above 200; to the API: mean / worst 5 s; added: mean / longest"
+        "requests per second to the busiest member: mean / in the worst 5 s / seconds above 200; to the API: mean / worst 5 s; added: mean / longest"
     );
     println!("| state | source | pgnorths | member | API | added |\n|--|--|--|--|--|--|");
-    for (name, story, lasts) in [
-        ("quiet", Story::Quiet, 300),
-        ("switchover", Story::Switchover, 60),
-        ("20 s failover", Story::Failover, 60),
-        ("the next leader is never promoted", Story::NeverPromoted, 300),
-        ("an hour without a leader", Story::NoLeader, 3_600),
-        ("API outage, failsafe mode", Story::ApiOutage, 300),
-        ("the leader's REST API hangs", Story::RestHangs, 300),
+    for (name, scenario, lasts) in [
+        ("quiet", Scenario::Quiet, 300),
+        ("switchover", Scenario::Switchover, 60),
+        ("20 s failover", Scenario::Failover, 60),
+        ("the next leader is never promoted", Scenario::NeverPromoted, 300),
+        ("an hour without a leader", Scenario::NoLeader, 3_600),
+        ("API outage, failsafe mode", Scenario::ApiOutage, 300),
+        ("the leader's REST API hangs", Scenario::RestHangs, 300),
     ] {
         for kubernetes in [true, false] {
-            if story == Story::ApiOutage && !kubernetes {
+            if scenario == Scenario::ApiOutage && !kubernetes {
                 continue;
             }
             for pgnorths in [1, 10, 200] {
                 let run = |seed| {
                     simulate(Run {
                         pgnorths,
-                        story,
+                        scenario,
                         kubernetes,
                         lasts: Duration::from_secs(lasts),
                         seed,

@@ -1,6 +1,7 @@
-//! Plays Patroni's members, in simulated time: what they answer, and how long that takes when many ask.
+//! Simulated Patroni members: their answers, and the time of each when many pgnorths ask.
 //!
-//! The REST server is as Patroni's: one thread accepts, with a backlog of 5, and 5 threads answer, one request each (api.py, `RestApiServer`).
+//! The REST server is as Patroni's: one thread accepts, with a backlog of 5, and 5 threads answer, one request each
+//! (api.py, `RestApiServer`).
 
 use std::time::Duration;
 
@@ -16,13 +17,13 @@ const NAMES: [&str; MEMBERS] = ["a", "b", "c"];
 const THREADS: usize = 5;
 const BACKLOG: u32 = 5;
 const ACCEPT: Duration = Duration::from_micros(100);
-/// What one answer takes a thread, from and to.
+/// Shortest and longest time that an answer occupies a thread.
 const SERVICE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(5));
 
 /// One member.
 pub struct Member {
     pub who: usize,
-    /// Its host is gone: nothing answers.
+    /// Its host is down.
     pub gone: bool,
     /// Its REST API does not answer.
     pub hangs: bool,
@@ -33,12 +34,12 @@ pub struct Member {
     pub failsafe: bool,
     accepts_at: Duration,
     threads: [Duration; THREADS],
-    /// When each request came in.
+    /// Time of each request.
     pub requests: Vec<Duration>,
 }
 
 impl Member {
-    /// The first one leads.
+    /// Returns a member. The first one is the leader.
     pub fn new(who: usize) -> Self {
         Self {
             who,
@@ -59,11 +60,11 @@ impl Member {
         NAMES[self.who]
     }
 
-    /// A request comes in; returns when it will be answered, if ever.
+    /// Accepts a request. Returns the time of the answer, if there will be one.
     pub fn request(&mut self, now: Duration, chance: &mut Chance) -> Option<Duration> {
         self.requests.push(now);
         let ahead = self.accepts_at.saturating_sub(now);
-        // The kernel drops the SYN, and it is sent again after a second: too late.
+        // The kernel drops the SYN. The client sends it again after a second, which is too late.
         if self.gone || self.hangs || ACCEPT * (BACKLOG + 1) < ahead {
             return None;
         }
@@ -74,7 +75,7 @@ impl Member {
         Some(*thread)
     }
 
-    /// What it says now, as pgnorth reads it.
+    /// Returns its present answer to `/primary`, as pgnorth parses it.
     pub fn report(&self) -> Report {
         let body = format!(
             r#"{{"state":"{}","role":"{}","timeline":{},"failsafe_mode_is_active":{},"database_system_identifier":"1","patroni":{{"scope":"pg","name":"{}"}}}}"#,

@@ -1,4 +1,5 @@
-//! One pgnorth in the simulation: the real view, decision, plan and pacing, driven as `discovery` and its sources drive them.
+//! One pgnorth in the simulation: the real view, decision, plan and pacing, driven as `discovery` and its sources
+//! drive them.
 
 use std::time::{Duration, Instant};
 
@@ -14,11 +15,11 @@ use pgnorth::leader::view::View;
 
 use super::Chance;
 
-/// When it wakes next for one purpose.
+/// Time of the next wake-up for one purpose.
 #[derive(Clone, Copy, Default)]
 pub struct Wake(Option<Duration>);
 
-/// One of them.
+/// One simulated pgnorth.
 pub struct Pgnorth {
     pub view: View,
     pub state: RoutingState,
@@ -28,7 +29,7 @@ pub struct Pgnorth {
     pub ask: Wake,
     pacer: Pacer,
     pub checks: Checks,
-    /// The newest check, or try, of the lock: older ones are void.
+    /// Number of the newest check, or attempt, of the lock. Older ones are void.
     pub check: u64,
     pub opened: Instant,
     pub retry: Backoff,
@@ -38,7 +39,7 @@ pub struct Pgnorth {
 }
 
 impl Wake {
-    /// Whether it must be woken at `at`, since it is not woken until then anyway.
+    /// Returns true if a wake-up at `at` must be added, because there is none before.
     pub fn wakes(&mut self, at: Duration, now: Duration) -> bool {
         let sooner = self.0.is_some_and(|known| now < known && known <= at);
         if !sooner {
@@ -91,7 +92,7 @@ impl Pgnorth {
         self.held_since.is_some()
     }
 
-    /// The members to be asked now, each for `/primary` or for its `/cluster`, and when the next one will be.
+    /// Returns the members to ask now, each for `/primary` or for `/cluster` (true), and the time of the next request.
     pub fn due(&mut self, now: Instant, chance: &mut Chance) -> (Vec<(String, bool)>, Option<Instant>) {
         let probes = plan(&self.view, &self.state, self.held_since, now);
         let leader = self.state.leader().map(|leader| &leader.member);
@@ -112,7 +113,7 @@ impl Pgnorth {
         (due.into_iter().map(asked).collect(), next)
     }
 
-    /// Whether the answer still counts.
+    /// Records the end of a request. Returns true if its answer still counts.
     pub fn answered(&mut self, member: &str, answered: bool, now: Instant) -> bool {
         self.pacer.ended(member, answered, now)
     }

@@ -1,6 +1,7 @@
-//! A crowd of pgnorths and one cluster, in simulated time: the decisions, the plan and the pacing are the real ones, the members and the API are played.
+//! A crowd of pgnorths and one cluster, in simulated time: the decisions, the plan and the pacing are the real
+//! ones, the members and the API are played.
 //!
-//! Deterministic by its seed. `cargo bench --bench crowd` prints the table; a local test holds the bound.
+//! Each seed gives the same run. `cargo bench --bench crowd` prints the table; a local test checks the bound.
 
 #[path = "figures.rs"]
 pub mod figures;
@@ -24,31 +25,31 @@ use pgnorth::Pgnorth;
 
 const TTL: Duration = Duration::from_secs(20);
 const LOOP_WAIT: Duration = Duration::from_secs(3);
-/// A request to a member, and to the API.
+/// Time for one request to a member, and to the API.
 const DEADLINE: Duration = Duration::from_secs(1);
-/// An event of a watch is on its way so long, and so is an answer.
+/// Shortest and longest time in the network: of an event of a watch, and of an answer.
 const WATCH: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(20));
 const NETWORK: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(1));
-/// From the lock to the promotion.
+/// Time from taking the lock to the promotion.
 const PROMOTION: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(300));
-/// The watches of one pgnorth; and how long the server keeps one open.
+/// Number of watches of one pgnorth, and the time for which the server keeps one open.
 const WATCHES: u64 = 7;
 const WATCH_ENDS: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(80));
-/// A client that is sent to a leader that refuses it, of each pgnorth.
+/// Interval of the failures that each proxy reports while the leader refuses its clients.
 const COMPLAINT: Duration = Duration::from_millis(300);
-/// When the story begins: all have settled.
+/// Begin of the scenario. Every pgnorth has found the leader by then.
 const BEGIN: Duration = Duration::from_secs(30);
 
-/// What happens to the cluster.
+/// The event that the cluster goes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Story {
+pub enum Scenario {
     Quiet,
     Switchover,
-    /// The leader's host is gone, and the next one takes the lock when it has run out.
+    /// The leader's host fails, and the next leader takes the lock when it has expired.
     Failover,
-    /// The same, but the next one is never promoted: it replays, or a script hangs.
+    /// The same, but the next leader is never promoted: it replays WAL, or a script hangs.
     NeverPromoted,
-    /// The leader's host is gone, and nobody follows.
+    /// The leader's host fails, and no member takes the lock.
     NoLeader,
     /// The Kubernetes API is down, and failsafe mode keeps the leader.
     ApiOutage,
@@ -60,14 +61,14 @@ pub enum Story {
 #[derive(Clone, Copy, Debug)]
 pub struct Run {
     pub pgnorths: usize,
-    pub story: Story,
-    /// With Kubernetes, or by REST alone.
+    pub scenario: Scenario,
+    /// The lock is watched in Kubernetes; otherwise REST is the only source.
     pub kubernetes: bool,
     pub lasts: Duration,
     pub seed: u64,
 }
 
-/// SplitMix64: chance that is the same each time.
+/// SplitMix64: the same random numbers for the same seed.
 pub struct Chance(u64);
 
 enum Event {
@@ -91,7 +92,7 @@ struct World {
     events: u64,
     members: Vec<Member>,
     pgnorths: Vec<Pgnorth>,
-    /// The member that the lock names, and how often it was written.
+    /// The holder of the lock, and the number of its writes.
     lock: (Option<usize>, u64),
     api_up: bool,
     api: Vec<Duration>,
@@ -100,7 +101,7 @@ struct World {
     chance: Chance,
 }
 
-/// Runs it.
+/// Runs the simulation and returns its figures.
 pub fn simulate(run: Run) -> Figures {
     let mut world = World::new(run);
     let end = BEGIN + run.lasts;
@@ -141,7 +142,7 @@ impl World {
         world.push(BEGIN, Event::Step(0));
         world.push(Duration::ZERO, Event::Renew);
         for who in 0..run.pgnorths {
-            // They were started one after the other.
+            // The pgnorths are started one after the other.
             let at = world.chance.between(Duration::ZERO, BEGIN / 3);
             world.push(at, Event::Listing(who));
             world.push(at, Event::Ask(who));
@@ -185,24 +186,24 @@ impl World {
         }
     }
 
-    /// The story. Its steps follow each other.
+    /// Performs one step of the scenario and schedules the next one.
     fn step(&mut self, step: u32) {
         let after = Duration::from_millis;
-        let next = match (self.run.story, step) {
-            (Story::Switchover, 0) => {
+        let next = match (self.run.scenario, step) {
+            (Scenario::Switchover, 0) => {
                 self.announce();
                 after(200)
             }
-            (Story::Switchover, 1) => {
+            (Scenario::Switchover, 1) => {
                 self.members[0].state = "stopping";
                 after(2_000)
             }
-            (Story::Switchover, 2) => {
+            (Scenario::Switchover, 2) => {
                 (self.members[0].role, self.members[0].holds_lock) = ("demoted", false);
                 self.write_lock(None);
                 after(60)
             }
-            (Story::Failover | Story::NeverPromoted | Story::NoLeader, 0) => {
+            (Scenario::Failover | Scenario::NeverPromoted | Scenario::NoLeader, 0) => {
                 self.members[0].gone = true;
                 for who in 0..self.run.pgnorths {
                     let at = self.now + self.chance.between(Duration::ZERO, COMPLAINT);
@@ -210,22 +211,22 @@ impl World {
                 }
                 TTL - LOOP_WAIT / 2
             }
-            (Story::NoLeader, 1) => {
-                // The annotation stays; a key of etcd is gone after ttl.
+            (Scenario::NoLeader, 1) => {
+                // The annotation stays; a key in etcd is deleted after ttl.
                 self.lock.0 = self.lock.0.filter(|_| self.run.kubernetes);
                 return;
             }
-            (Story::Switchover, 3) | (Story::Failover | Story::NeverPromoted, 1) => {
+            (Scenario::Switchover, 3) | (Scenario::Failover | Scenario::NeverPromoted, 1) => {
                 self.members[1].holds_lock = true;
                 self.write_lock(Some(1));
                 self.chance.between(PROMOTION.0, PROMOTION.1)
             }
-            (Story::Switchover, 4) | (Story::Failover, 2) => {
+            (Scenario::Switchover, 4) | (Scenario::Failover, 2) => {
                 (self.members[1].role, self.members[1].timeline) = ("primary", 2);
                 self.writable_at = Some(self.now);
                 return;
             }
-            (Story::ApiOutage, 0) => {
+            (Scenario::ApiOutage, 0) => {
                 self.api_up = false;
                 self.members.iter_mut().for_each(|member| member.failsafe = true);
                 for who in 0..self.run.pgnorths {
@@ -240,7 +241,7 @@ impl World {
                 }
                 return;
             }
-            (Story::RestHangs, 0) => return self.members[0].hangs = true,
+            (Scenario::RestHangs, 0) => return self.members[0].hangs = true,
             _ => return,
         };
         self.push(self.now + next, Event::Step(step + 1));
@@ -278,7 +279,7 @@ impl World {
         }
     }
 
-    /// By a watch.
+    /// Sends a claim to a pgnorth with the delay of a watch.
     fn tell(&mut self, who: usize, claim: Claim) {
         let at = self.now + self.chance.between(WATCH.0, WATCH.1);
         self.push(at, Event::Hear(who, Box::new(claim)));
@@ -298,7 +299,7 @@ impl World {
         self.follow(who);
     }
 
-    /// What follows from a decision.
+    /// Schedules what follows from a decision.
     fn follow(&mut self, who: usize) {
         let pgnorth = &mut self.pgnorths[who];
         let recheck = pgnorth
@@ -359,7 +360,7 @@ impl World {
         self.follow(who);
     }
 
-    /// The proxy dials the leader and is refused, again and again.
+    /// Reports that the leader refuses clients, and schedules the next report.
     fn complain(&mut self, who: usize) {
         if self.pgnorths[who]
             .state
@@ -374,7 +375,7 @@ impl World {
         }
     }
 
-    /// The lock was quiet for long, or the API did not answer for it.
+    /// Checks a lock that has been quiet for long, or for which the API did not answer.
     fn check(&mut self, who: usize, check: u64) {
         let pgnorth = &mut self.pgnorths[who];
         if check != pgnorth.check && check != u64::MAX {
@@ -388,7 +389,7 @@ impl World {
                 let claim = self.read_lock();
                 let Claim::Lock(_, lock) = &claim else { return };
                 let pgnorth = &mut self.pgnorths[who];
-                if pgnorth.checks.doubt(lock.as_ref(), pgnorth.opened, now) {
+                if pgnorth.checks.should_restart(lock.as_ref(), pgnorth.opened, now) {
                     pgnorth.opened = now;
                     self.api.extend([self.now; WATCHES as usize]);
                 }
@@ -399,26 +400,26 @@ impl World {
         self.push(self.now + pause, Event::Check(who, check));
     }
 
-    /// The server ended a watch, or it failed.
+    /// Opens a watch again that the server has ended, or that has failed.
     fn reopen(&mut self, who: usize, failed: bool) {
         self.api.push(self.now);
         let pause = match (self.api_up, failed) {
             (true, _) => self.chance.between(WATCH_ENDS.0, WATCH_ENDS.1),
             (false, true) => {
-                // Where the pauses have come to: their mean is what counts.
+                // The mean of the longest pauses.
                 let mut backoff = OTHER_RETRY;
                 (0..8)
                     .map(|_| backoff.pause_by(self.chance.unit()))
                     .last()
                     .unwrap_or_default()
             }
-            // It was counted when the outage began.
+            // This request was counted when the outage began.
             (false, false) => return,
         };
         self.push(self.now + pause, Event::Reopen(who, failed));
     }
 
-    /// The members are told by `/cluster`, and with Kubernetes by the pods, once.
+    /// Delivers the list of members: with Kubernetes once, from the pods; otherwise from `/cluster`, again and again.
     fn listing(&mut self, who: usize) {
         let row = |member: &Member| {
             let (name, who) = (member.name(), member.who);
@@ -453,7 +454,7 @@ impl World {
             .iter_mut()
             .filter(|member| !member.gone && !member.hangs)
             .collect();
-        // Each stays with the one that answered first.
+        // Each pgnorth stays with the member that answered first.
         let place = who % answering.len();
         let asked = &mut answering[place];
         asked.request(self.now, &mut self.chance);
@@ -490,12 +491,12 @@ impl Chance {
         mixed ^ (mixed >> 31)
     }
 
-    /// From 0 to 1.
+    /// Returns a number from 0 to 1.
     pub fn unit(&mut self) -> f64 {
         (self.roll() >> 32) as f64 / f64::from(u32::MAX)
     }
 
-    /// From `low` to `high`.
+    /// Returns a time from `low` to `high`.
     pub fn between(&mut self, low: Duration, high: Duration) -> Duration {
         low + (high - low).mul_f64(self.unit())
     }

@@ -1,4 +1,4 @@
-//! Tells of other clusters that answer where members of this one should, and of another system identifier that took the place of a former one.
+//! Logs answers of other clusters at addresses of this one, and a system identifier that has replaced a former one.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use crate::leader::identity::Identity;
 use crate::leader::view::{Place, View};
 use crate::log_limiter::LogLimiter;
 
-/// What was told of clusters.
+/// State of the clusters that was logged last.
 #[derive(Default)]
 pub(super) struct Clusters {
     strangers: BTreeSet<(Place, Identity)>,
@@ -16,8 +16,9 @@ pub(super) struct Clusters {
 }
 
 impl Clusters {
-    /// Tells each change once; where two clusters answer in turn, as behind one address, how often is told every 30 s.
-    pub(super) fn tell(&mut self, view: &View, log_limiter: &LogLimiter) {
+    /// Logs each change once. If two clusters answer in turn, for example behind one address, a count is logged
+    /// every 30 s.
+    pub(super) fn log_changes(&mut self, view: &View, log_limiter: &LogLimiter) {
         let ours = view.identity();
         let strangers = view.strangers();
         let found: BTreeSet<_> = strangers
@@ -25,23 +26,21 @@ impl Clusters {
             .collect();
         for (place, theirs) in found.difference(&self.strangers) {
             if log_limiter.should_log(&format!("another cluster answers for {place}")) {
-                warn!(
-                    "another cluster answers for {place}: {theirs}; pgnorth follows {ours}, and this answer counts for nothing"
-                );
+                warn!("another cluster answers for {place}: {theirs}; pgnorth follows {ours} and ignores this answer");
             }
         }
         if found.is_empty()
             && !self.strangers.is_empty()
-            && log_limiter.should_log_at(Level::INFO, "no other cluster answers any more")
+            && log_limiter.should_log_at(Level::INFO, "no other cluster answers now")
         {
-            info!("no other cluster answers any more; pgnorth follows {ours}");
+            info!("no other cluster answers now; pgnorth follows {ours}");
         }
         self.strangers = found;
         if let (Some(former), Some(system)) = (view.former_system(), &ours.system)
             && self.system.as_ref() != Some(system)
         {
             warn!(
-                "the cluster was initialised anew: its system identifier was {former:?} and is {system:?} now; pgnorth follows it"
+                "the cluster was initialised again: its system identifier was {former:?} and is now {system:?}; pgnorth follows it"
             );
         }
         self.system = ours.system;

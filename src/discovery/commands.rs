@@ -4,7 +4,7 @@ use std::time::{Instant, SystemTime};
 
 use tracing::info;
 
-use super::{Discovery, Told};
+use super::{Discovery, Published};
 use crate::command_queue::{Outcome, PendingCommand};
 use crate::config::OperatorCommand;
 use crate::ending::Ending;
@@ -15,7 +15,7 @@ use crate::slot::Cut;
 
 impl Discovery {
     /// Applies one command. A hold and its release are observations like any other: the decision follows from them.
-    pub(super) fn apply_command(&self, pending: PendingCommand, view: &mut View, told: &mut Told) {
+    pub(super) fn apply_command(&self, pending: PendingCommand, view: &mut View, published: &mut Published) {
         match pending.command.clone() {
             OperatorCommand::Hold(length) => {
                 let (now, wall) = (Instant::now(), SystemTime::now());
@@ -34,7 +34,7 @@ impl Discovery {
                 self.set_hold(view, None);
                 pending.reply(Outcome::Released(held));
             }
-            OperatorCommand::Cut(member) => self.cut(pending, member.as_deref(), view, told),
+            OperatorCommand::Cut(member) => self.cut(pending, member.as_deref(), view, published),
         }
     }
 
@@ -53,7 +53,7 @@ impl Discovery {
 
     /// Closes the sessions in question; sessions that open later are unaffected. The reply follows when the last one
     /// is closed.
-    fn cut(&self, pending: PendingCommand, member: Option<&str>, view: &View, told: &mut Told) {
+    fn cut(&self, pending: PendingCommand, member: Option<&str>, view: &View, published: &mut Published) {
         let whose = member.unwrap_or("every member");
         if let Some(member) = member
             && !view.members().any(|known| known == member)
@@ -62,20 +62,20 @@ impl Discovery {
             let members = view.members().map(MemberName::to_string).collect();
             return pending.reply(Outcome::NoSuchMember(members));
         }
-        // Two cuts at once share one counter, and their sessions could not be told apart.
-        if told.cutting.as_ref().is_some_and(|cutting| !cutting.is_finished()) {
+        // Two cuts at once share one counter, and their sessions could not be published apart.
+        if published.cutting.as_ref().is_some_and(|cutting| !cutting.is_finished()) {
             info!(by = %pending.by, member = whose, "operator command: cut sessions; rejected: another cut is not finished");
             return pending.reply(Outcome::CutUnderWay);
         }
         info!(by = %pending.by, member = whose, "operator command: cut sessions");
         let metrics = self.metrics.clone();
         let (before, begun) = (metrics.endings(Ending::CutByOperator), Instant::now());
-        let cuts = self.cuts_of(member, told);
+        let cuts = self.cuts_of(member, published);
         for cut in &cuts {
             cut.end.now(Ending::CutByOperator);
         }
         let member = whose.to_owned();
-        told.cutting = Some(tokio::spawn(async move {
+        published.cutting = Some(tokio::spawn(async move {
             for cut in cuts {
                 cut.done().await;
             }
@@ -87,12 +87,12 @@ impl Discovery {
 
     /// Takes what ends the sessions to this member, or to every member: those of the leader, and those of a former
     /// leader that may finish.
-    fn cuts_of(&self, member: Option<&str>, told: &mut Told) -> Vec<Cut> {
+    fn cuts_of(&self, member: Option<&str>, published: &mut Published) -> Vec<Cut> {
         let concerns = |other: &str| member.is_none_or(|member| member == other);
         let state = &self.slot.snapshot().state;
         let leader = state.leader().filter(|leader| concerns(&leader.member));
         let current = leader.and_then(|_| self.slot.renew());
-        let former = told.draining.take_if(|draining| concerns(&draining.member));
+        let former = published.draining.take_if(|draining| concerns(&draining.member));
         current.into_iter().chain(former.map(|former| former.cut)).collect()
     }
 }

@@ -1,7 +1,7 @@
 //! The watches: leader object, failover object and config object of both kinds, and the pods of the scope.
 //!
-//! Each watch is kube's (list, watch, 410 and relist). The lock's is followed more closely than the others, in `lock`. What the objects mean is read in
-//! `annotations`.
+//! Each watch is kube's (list, watch, list again after 410). The watch of the lock has more checks than the others
+//! (`lock`). `annotations` parses the objects.
 
 pub mod annotations;
 pub mod checks;
@@ -33,11 +33,11 @@ use crate::kubernetes::{Access, Connection, WATCH_SECONDS};
 use crate::leader::observation::{Claim, ObjectKind, Observation};
 use crate::log_limiter::LogLimiter;
 
-/// What reading and watching one object by its name takes.
+/// Verbs for reading and watching one object by its name.
 const OBJECT_RIGHTS: &str = "get, list and watch";
 /// Patroni's label on the pods of a Citus cluster (postgresql/mpp/citus.py).
 const CITUS_GROUP: &str = "citus-group";
-/// How long one request to the API may take before it counts as silent.
+/// Time for one request to the API. After it the API counts as unreachable.
 const DEADLINE: Duration = Duration::from_secs(1);
 
 /// The Kubernetes source.
@@ -49,18 +49,19 @@ pub struct Kubernetes {
     log_limiter: LogLimiter,
 }
 
-/// What every watch needs.
+/// The receiver of all watches' claims, and the state that the watches share.
 #[derive(Clone)]
-struct Feed {
+struct ClaimSink {
     observations: mpsc::Sender<Observation>,
-    /// Bumped when a stream was found dead, or may be: all others were opened through the same network, so all start anew.
+    /// Incremented when a stream is, or may be, dead. All streams use the same network, so all watches are then
+    /// restarted.
     restart: watch::Sender<u64>,
-    /// The kind of leader object that was seen to change last.
+    /// Kind of the leader object that changed last.
     in_use: watch::Sender<Option<ObjectKind>>,
 }
 
 impl Kubernetes {
-    /// A source that asks nothing yet.
+    /// Returns a source that has not sent any request yet.
     pub fn new(
         access: Arc<Access>,
         scope: &str,
@@ -77,21 +78,22 @@ impl Kubernetes {
         }
     }
 
-    /// Watches until the receiver of observations is gone. Where the pod's credentials are not there yet, it says so and waits for them.
+    /// Watches until the receiver of observations is gone. If the pod has no credentials yet, reports that and
+    /// waits for them.
     pub async fn run(self, observations: mpsc::Sender<Observation>) {
-        let feed = Feed {
+        let sink = ClaimSink {
             observations,
             restart: watch::Sender::new(0),
             in_use: watch::Sender::default(),
         };
         for kind in ObjectKind::ALL {
-            if !feed.say(Claim::Asked(kind)).await {
+            if !sink.send(Claim::Watching(kind)).await {
                 return;
             }
         }
         if let Some(why) = self.access.missing() {
             for kind in ObjectKind::ALL {
-                if !feed.say(Claim::ApiSilent(kind, why.clone())).await {
+                if !sink.send(Claim::ApiSilent(kind, why.clone())).await {
                     return;
                 }
             }
@@ -101,14 +103,14 @@ impl Kubernetes {
         info!(%namespace, scope = %self.scope, selector = %self.selector, "watching Patroni's objects in Kubernetes");
         let mut watches = JoinSet::new();
         let endpoints: Api<Endpoints> = Api::namespaced(client.clone(), namespace);
-        self.spawn_objects(&endpoints, ObjectKind::Endpoints, &self.scope, &feed, &mut watches);
+        self.spawn_objects(&endpoints, ObjectKind::Endpoints, &self.scope, &sink, &mut watches);
         let config_maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
         let leader = format!("{}-leader", self.scope);
-        self.spawn_objects(&config_maps, ObjectKind::ConfigMap, &leader, &feed, &mut watches);
+        self.spawn_objects(&config_maps, ObjectKind::ConfigMap, &leader, &sink, &mut watches);
         self.spawn_pods(
             Api::namespaced(client.clone(), namespace),
             namespace,
-            feed,
+            sink,
             &mut watches,
         );
         watches.join_next().await;
@@ -119,22 +121,21 @@ impl Kubernetes {
         api: &Api<K>,
         kind: ObjectKind,
         leader: &str,
-        feed: &Feed,
+        sink: &ClaimSink,
         watches: &mut JoinSet<()>,
     ) {
-        let leader = Named::new(api, leader.to_owned());
-        watches.spawn(follow_lock(api.clone(), kind, leader, feed.clone()));
+        let leader = ObjectName::new(api, leader.to_owned());
+        watches.spawn(follow_lock(api.clone(), kind, leader, sink.clone()));
         let mut spawn = |name: String, read: fn(ObjectKind, Option<&Annotations>) -> (Claim, Option<Malformed>)| {
-            let (api, object) = (api.clone(), Named::new(api, name));
-            let title = object.title.clone();
-            let open = move || watch_object(api.clone(), &object.name);
-            let told = title.clone();
+            let (api, ObjectName { name, title }) = (api.clone(), ObjectName::new(api, name));
+            let open = move || watch_object(api.clone(), &name);
+            let object = title.clone();
             let read = move |found: Option<K>, problems: &mut Problems| {
                 let (claim, problem) = read(kind, found.as_ref().map(ResourceExt::annotations));
-                problems.tell(&told, problem);
+                problems.log(&object, problem);
                 Some(claim)
             };
-            watches.spawn(follow(title, OBJECT_RIGHTS, feed.clone(), open, read));
+            watches.spawn(follow(title, OBJECT_RIGHTS, sink.clone(), open, read));
         };
         spawn(format!("{}-failover", self.scope), |kind, annotations| {
             let (news, problem) = annotations.map_or((None, None), |annotations| {
@@ -148,14 +149,14 @@ impl Kubernetes {
         });
     }
 
-    fn spawn_pods(&self, api: Api<Pod>, namespace: &str, feed: Feed, watches: &mut JoinSet<()>) {
+    fn spawn_pods(&self, api: Api<Pod>, namespace: &str, sink: ClaimSink, watches: &mut JoinSet<()>) {
         let selector = self.selector.clone();
         let title = format!("pods {namespace} with labels {}", self.selector);
         let open = move || watcher::watcher(api.clone(), watching().labels(&selector));
         watches.spawn(follow(
             title.clone(),
             "list and watch",
-            feed,
+            sink,
             open,
             read_pods(title, self.log_limiter.clone()),
         ));
@@ -179,15 +180,15 @@ impl<K> Object for K where
 {
 }
 
-/// An object by its exact name: three of Patroni's objects carry an annotation `leader`, and only the name tells them apart.
+/// An object by its exact name: three of Patroni's objects have an annotation `leader`, and only their names differ.
 #[derive(Clone, Debug)]
-struct Named {
+struct ObjectName {
     name: String,
-    /// For messages: `endpoints default/pg-failover`.
+    /// Kind, namespace and name for messages: `endpoints default/pg-failover`.
     title: String,
 }
 
-impl Named {
+impl ObjectName {
     fn new<K: Object>(api: &Api<K>, name: String) -> Self {
         let namespace = api.namespace().unwrap_or_default();
         Self {
@@ -197,9 +198,9 @@ impl Named {
     }
 }
 
-impl Feed {
-    /// Hands one claim on; `false` once nobody listens.
-    async fn say(&self, claim: Claim) -> bool {
+impl ClaimSink {
+    /// Sends one claim. Returns false if the receiver is gone.
+    async fn send(&self, claim: Claim) -> bool {
         let observation = Observation {
             at: Instant::now(),
             claim,
@@ -212,16 +213,18 @@ impl Feed {
     }
 }
 
-/// The API server ends each watch, and kube goes on from where it stood, by a new request: so a quiet stream is told from a dead one. A bookmark would not do,
-/// as the server sends none for a quiet kind of object until its version passes the watch's own.
+/// Returns a configuration with which the API server ends each watch, and kube continues it with a new request.
+/// This tells a quiet stream from a dead one. Bookmarks do not: the server sends none for a quiet kind of object
+/// until its version passes the watch's own.
 fn watching() -> watcher::Config {
     let range = WATCH_SECONDS.end() - WATCH_SECONDS.start();
-    // Rounded down: the end of the range is a bound.
+    // Rounded down, because the end of the range is a bound.
     let more = (f64::from(range) * random()) as u32;
     watcher::Config::default().timeout(WATCH_SECONDS.start() + more)
 }
 
-/// Watches one object by its name, as kube's `watch_object`, which takes no configuration: `None` while there is no such object.
+/// Watches one object by its name; `None` while there is no such object. kube's own `watch_object` takes no
+/// configuration.
 fn watch_object<K: Object>(
     api: Api<K>,
     name: &str,
@@ -247,19 +250,19 @@ fn watch_object<K: Object>(
     })
 }
 
-/// Follows what is no lock. Its faults are only told: the lock's watch speaks for the API.
+/// Follows a watch other than the lock's. Its faults are only logged: the lock's watch reports the state of the API.
 ///
-/// `rights` are the verbs that it takes, for the message when one is refused.
+/// `rights` are the verbs that it needs, for the message if one is refused.
 async fn follow<E, S>(
     title: String,
     rights: &'static str,
-    feed: Feed,
+    sink: ClaimSink,
     open: impl Fn() -> S,
     mut read: impl FnMut(E, &mut Problems) -> Option<Claim>,
 ) where
     S: Stream<Item = Result<E, watcher::Error>>,
 {
-    let mut restart = feed.restart.subscribe();
+    let mut restart = sink.restart.subscribe();
     let mut faults = Faults::new(&title, rights, OTHER_RETRY);
     let mut problems = Problems::default();
     loop {
@@ -271,13 +274,13 @@ async fn follow<E, S>(
                     Ok(event) => event,
                     Err(ended) => break ended,
                 },
-                () = faults.are_over() => continue,
+                () = faults.recovered() => continue,
             };
             let Some(claim) = read(event, &mut problems) else {
                 continue;
             };
             faults.answered();
-            if !feed.say(claim).await {
+            if !sink.send(claim).await {
                 return;
             }
         };
@@ -285,24 +288,24 @@ async fn follow<E, S>(
     }
 }
 
-/// What a stream brings next, or why it brings nothing more. Cancel-safe.
+/// Returns the next event of a stream, or the reason for its end. Cancel-safe.
 async fn next<E, S>(events: &mut S, restart: &mut watch::Receiver<u64>) -> Result<E, Ended>
 where
     S: Stream<Item = Result<E, watcher::Error>> + Unpin,
 {
     tokio::select! {
         biased;
-        _ = restart.changed() => Err(Ended::Anew),
+        _ = restart.changed() => Err(Ended::Restarted),
         event = events.next() => match event {
             Some(Ok(event)) => Ok(event),
             Some(Err(error)) if is_gone(&error) => Err(Ended::HistoryLost),
             Some(Err(error)) => Err(Ended::Failed(error)),
-            None => Err(Ended::Anew),
+            None => Err(Ended::Restarted),
         },
     }
 }
 
-/// Reads the events of a watch on pods: a list first, then what changes.
+/// Returns a reader of the events of a watch on pods: a list first, then changes.
 fn read_pods(title: String, log_limiter: LogLimiter) -> impl FnMut(Event<Pod>, &mut Problems) -> Option<Claim> {
     let mut listed = Vec::new();
     move |event, problems| match event {
@@ -315,15 +318,15 @@ fn read_pods(title: String, log_limiter: LogLimiter) -> impl FnMut(Event<Pod>, &
             None
         }
         Event::InitDone => {
-            // Where pods may not be watched, they are listed twice a second.
-            if listed.is_empty() && log_limiter.should_log(&format!("{title}: there are none")) {
-                warn!(%title, "there are no such pods: no member is known; check --selector and --namespace");
+            // Without the right to watch, pods are listed twice a second.
+            if listed.is_empty() && log_limiter.should_log(&format!("{title}: none exist")) {
+                warn!(%title, "no pod matches the selector, so no member is known: check --selector and --namespace");
             }
             Some(Claim::Pods(std::mem::take(&mut listed)))
         }
         Event::Apply(pod) => Some(Claim::Pod(read_pod(&pod, problems))),
         Event::Delete(pod) => {
-            problems.tell(&format!("pod {}", pod.name_any()), None);
+            problems.log(&format!("pod {}", pod.name_any()), None);
             Some(Claim::PodGone(pod.name_any().into()))
         }
     }
@@ -334,6 +337,6 @@ fn read_pod(pod: &Pod, problems: &mut Problems) -> crate::leader::observation::P
     let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref());
     let (mut read, problem) = annotations::pod(&name, pod.annotations(), ip);
     read.citus_group = pod.labels().get(CITUS_GROUP).and_then(|group| group.parse().ok());
-    problems.tell(&format!("pod {name}"), problem);
+    problems.log(&format!("pod {name}"), problem);
     read
 }

@@ -1,12 +1,13 @@
-//! Patroni's REST API as a source: members are asked as the plan says, and `/cluster` tells which members there are.
+//! Patroni's REST API as a source: members are asked according to the plan, and `/cluster` lists the members.
 //!
-//! Every request has a deadline, a connection of its own (Patroni speaks HTTP/1.0) and a bounded answer. What the answers mean is read in `answers`.
+//! Every request has a deadline, a connection of its own (Patroni speaks HTTP/1.0) and a bounded answer. `answers`
+//! parses the answers.
 
 pub mod answers;
 mod client;
 mod tls;
 
-pub use client::{Answer, Client, Silence};
+pub use client::{Answer, Client, Unreachable};
 pub use tls::{TlsError, TlsFiles, TlsTrouble};
 
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use tracing::{debug, warn};
 
 use crate::backoff::{Backoff, jittered, random};
 use crate::discovery::patroni::answers::{
-    Row, read_cluster, read_failsafe, read_identity, read_leader, read_race_backoff, read_report, read_ttl,
+    UnusableRow, read_cluster, read_failsafe, read_identity, read_leader, read_race_backoff, read_report, read_ttl,
 };
 use crate::leader::identity::Identity;
 use crate::leader::observation::{Claim, Observation};
@@ -27,26 +28,27 @@ use crate::leader::probing::pacing::Pacer;
 use crate::leader::{BaseUrl, MemberName};
 use crate::log_limiter::LogLimiter;
 
-/// How often `/cluster` is asked: membership changes seldom.
+/// Interval of requests for `/cluster`: membership changes seldom.
 pub const CLUSTER_EVERY: Duration = Duration::from_secs(10);
-/// How often while new clients are held: less and less often for as long as that lasts.
+/// Intervals of them while new clients are held; they grow for as long as that lasts.
 pub const CLUSTER_ON_ALERT: Backoff = Backoff::new(Duration::from_secs(3), CLUSTER_EVERY);
-/// How often while nobody answers it, as when Patroni has yet to start.
+/// Intervals of them while no member answers, for example before Patroni has started.
 const CLUSTER_UNANSWERED: Backoff = Backoff::new(Duration::from_millis(500), CLUSTER_EVERY);
-/// How often `/config` is asked for the lock's ttl.
+/// Interval of requests for `/config`, which has the lock's ttl.
 pub const CONFIG_EVERY: Duration = Duration::from_secs(20);
 
-/// How often the base URLs of `--patroni` are asked which cluster is there, while all is well: it costs each of them an SQL query.
+/// Interval of requests for the identity of the cluster at each base URL of `--patroni`, while all is well. Each
+/// costs an SQL query there.
 pub const SEEDS_EVERY: Duration = Duration::from_secs(60);
-/// How often while nobody answers `/cluster`, or new clients are held.
+/// Interval of them while no member answers `/cluster`, or new clients are held.
 pub const SEEDS_ON_ALERT: Duration = Duration::from_secs(30);
 
-/// What a member is asked.
+/// The path for which a member is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
-    /// `/primary`: how it stands itself.
+    /// `/primary`: its own role and state.
     Primary,
-    /// `/cluster`: whom it takes for the leader.
+    /// `/cluster`: the leader that it reads from the DCS.
     Leader,
 }
 
@@ -62,66 +64,72 @@ impl Question {
 /// A member to ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Its name: the answer to `/primary` must come from a member of this name.
+    /// Name of the member. The answer to `/primary` must come from a member of this name.
     pub member: MemberName,
-    /// What it is asked.
+    /// The question.
     pub question: Question,
-    /// The base URL of its REST API.
+    /// Base URL of its REST API.
     pub url: BaseUrl,
     /// How much depends on its answer.
     pub urgency: Urgency,
 }
 
 impl Target {
-    /// Tells a member from the one that had its name, or its address, before; and one question from the other.
+    /// Returns a key that differs for another member, for the same member at another address, and for another question.
     fn key(&self) -> String {
         format!("{} {}{}", self.member, self.url, self.question.path())
     }
 
-    /// Whether there was an answer, and what it claims.
-    async fn ask(&self, client: &Client) -> (bool, Option<Claim>) {
+    /// Sends the request and returns the reply.
+    async fn ask(self, client: &Client) -> Reply {
         let answer = client.get(&self.url, self.question.path()).await;
-        let member = self.member.clone();
-        match self.question {
+        let (key, member) = (self.key(), self.member);
+        let (answered, claim) = match self.question {
             Question::Primary => {
-                let report = answer.and_then(|answer| read_report(&self.member, &answer));
+                let report = answer.and_then(|answer| read_report(&member, &answer));
                 let answered = report.is_ok();
-                let report = report.map_err(|silence| silence.to_string());
+                let report = report.map_err(|unreachable| unreachable.to_string());
                 (answered, Some(Claim::Report(member, report)))
             }
             Question::Leader => match answer.and_then(|answer| read_leader(&answer)) {
                 Ok(leader) => (true, Some(Claim::Named(member, leader))),
                 Err(_) => (false, None),
             },
-        }
+        };
+        Reply { key, answered, claim }
     }
 }
 
-/// Whom to ask: discovery writes it, the sources read it.
+/// The requests to make: discovery writes the plan, the sources read it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// The members to ask, and what.
+    /// The members to ask, and the question to each.
     pub targets: Vec<Target>,
     /// Base URLs of every known member, for `/cluster`.
     pub urls: Vec<BaseUrl>,
     /// New clients are held.
     pub alert: bool,
-    /// The cluster that is followed: who tells another one does not tell its members.
+    /// The cluster that pgnorth follows. Answers of another one add no members.
     pub followed: Identity,
 }
 
-/// Asks members what is planned.
+/// Asks members according to the plan.
 pub struct Prober {
     client: Client,
     plan: watch::Receiver<Plan>,
     observations: mpsc::Sender<Observation>,
 }
 
-/// What was asked, whether there was an answer, and what it claims: nothing where there is none to `/cluster`.
-type Answered = (Target, bool, Option<Claim>);
+/// The end of one request.
+struct Reply {
+    key: String,
+    answered: bool,
+    /// The claim for discovery; `None` if `/cluster` was not answered.
+    claim: Option<Claim>,
+}
 
 impl Prober {
-    /// A prober that asks nobody until the plan says so.
+    /// Returns a prober. It asks no member until the plan has one.
     pub fn new(client: Client, plan: watch::Receiver<Plan>, observations: mpsc::Sender<Observation>) -> Self {
         Self {
             client,
@@ -130,20 +138,20 @@ impl Prober {
         }
     }
 
-    /// Asks until the plan's writer or the observations' reader is gone. One request at a time is under way for each question to each
-    /// member.
+    /// Asks until the plan's writer or the observations' reader is gone. One request at a time is under way for
+    /// each question to each member.
     pub async fn run(mut self) {
         let mut pacer = Pacer::default();
-        let mut requests: JoinSet<Answered> = JoinSet::new();
+        let mut requests: JoinSet<Reply> = JoinSet::new();
         loop {
             let next = self.ask_the_due(&mut pacer, &mut requests);
             tokio::select! {
                 changed = self.plan.changed() => if changed.is_err() { return },
-                Some(answer) = requests.join_next() => {
-                    // A request that panicked is a fault of ours: the end of this task ends the process, loudly.
-                    let Ok((target, answered, claim)) = answer else { return };
-                    // An answer from where the member no longer is says nothing about it.
-                    if !pacer.ended(&target.key(), answered, Instant::now()) {
+                Some(reply) = requests.join_next() => {
+                    // A request that panicked is a bug in pgnorth. The end of this task ends the process with an error.
+                    let Ok(Reply { key, answered, claim }) = reply else { return };
+                    // An answer from an address that the member no longer has says nothing about it.
+                    if !pacer.ended(&key, answered, Instant::now()) {
                         continue;
                     }
                     let Some(claim) = claim else { continue };
@@ -157,8 +165,8 @@ impl Prober {
         }
     }
 
-    /// Starts the requests that are due; returns when the next one will be.
-    fn ask_the_due(&mut self, pacer: &mut Pacer, requests: &mut JoinSet<Answered>) -> Option<Instant> {
+    /// Starts the requests that are due, and returns the time of the next one.
+    fn ask_the_due(&mut self, pacer: &mut Pacer, requests: &mut JoinSet<Reply>) -> Option<Instant> {
         let targets = self.plan.borrow_and_update().targets.clone();
         let keys: Vec<_> = targets.iter().map(Target::key).collect();
         let plan = keys
@@ -168,30 +176,27 @@ impl Prober {
         let (due, next) = pacer.due(plan, Instant::now(), random);
         for place in due {
             let (client, target) = (self.client.clone(), targets[place].clone());
-            requests.spawn(async move {
-                let (answered, claim) = target.ask(&client).await;
-                (target, answered, claim)
-            });
+            requests.spawn(async move { target.ask(&client).await });
         }
         next
     }
 }
 
-/// What came of asking for `/cluster`.
-struct Told {
-    /// Who answered for the cluster that is followed.
-    ours: Option<LastAnswer>,
+/// The result of one round of requests for `/cluster`.
+struct ClusterRound {
+    /// The member that answered for the followed cluster.
+    responder: Option<Responder>,
     claims: Vec<Claim>,
 }
 
-/// Who answered `/cluster` last.
-struct LastAnswer {
+/// A member that answered `/cluster`.
+struct Responder {
     url: BaseUrl,
-    /// The system identifier of the member there, as it told it lately.
+    /// Its system identifier, from its newest answer that had one.
     system: Option<String>,
 }
 
-/// Asks any member for `/cluster`, and for the lock's ttl.
+/// Asks one member at a time for `/cluster`, and for the lock's ttl.
 pub struct ClusterPoller {
     client: Client,
     seeds: Vec<BaseUrl>,
@@ -201,7 +206,7 @@ pub struct ClusterPoller {
 }
 
 impl ClusterPoller {
-    /// A poller that begins with the base URLs given and goes on with what members tell.
+    /// Returns a poller that begins with the given base URLs and continues with those of the members that it learns of.
     pub fn new(
         client: Client,
         seeds: Vec<BaseUrl>,
@@ -220,18 +225,18 @@ impl ClusterPoller {
 
     /// Asks until the plan's writer or the observations' reader is gone.
     pub async fn run(mut self) {
-        let mut answered: Option<LastAnswer> = None;
+        let mut responder: Option<Responder> = None;
         let mut identified: Option<Instant> = None;
         let mut config_at: Option<Instant> = None;
         let (mut on_alert, mut unanswered) = (CLUSTER_ON_ALERT, CLUSTER_UNANSWERED);
         loop {
-            let alert = answered.is_none() || self.plan.borrow().alert;
+            let alert = responder.is_none() || self.plan.borrow().alert;
             let every = if alert { SEEDS_ON_ALERT } else { SEEDS_EVERY };
             let due = identified.is_none_or(|at| every <= at.elapsed());
             let with_config = config_at.is_none_or(|at| CONFIG_EVERY <= at.elapsed());
-            // All of them before the first is followed: two clusters among them must be noticed first.
+            // All seeds are asked before a cluster is followed: two clusters among them must be noticed first.
             let (cluster, seeds) = tokio::join!(
-                Box::pin(self.ask_any(answered.as_ref(), due, with_config)),
+                Box::pin(self.ask_any(responder.as_ref(), due, with_config)),
                 Box::pin(self.identities(due))
             );
             if due {
@@ -244,14 +249,14 @@ impl ClusterPoller {
             {
                 config_at = Some(Instant::now());
             }
-            answered = cluster.ours;
+            responder = cluster.responder;
             for claim in seeds.into_iter().chain(cluster.claims) {
                 let at = Instant::now();
                 if self.observations.send(Observation { at, claim }).await.is_err() {
                     return;
                 }
             }
-            if answered.is_none() {
+            if responder.is_none() {
                 tokio::time::sleep(unanswered.pause()).await;
                 continue;
             }
@@ -262,7 +267,8 @@ impl ClusterPoller {
         }
     }
 
-    /// Which cluster is at each seed: all of them at once, each before its deadline.
+    /// Asks all seeds at once for their cluster's identity, each before its deadline. Returns nothing if that is
+    /// not due.
     async fn identities(&self, due: bool) -> Vec<Claim> {
         if !due {
             return Vec::new();
@@ -274,13 +280,13 @@ impl ClusterPoller {
         join_all(asking).await
     }
 
-    /// The cluster that answers there, if any does.
+    /// Returns the identity of the cluster that answers at this URL, if any does.
     async fn identity(&self, url: &BaseUrl) -> Option<Identity> {
         let answer = self.client.get(url, "/patroni").await.ok()?;
         read_identity(&answer).ok()
     }
 
-    /// Waits until `/cluster` is to be asked again; an alert that begins meanwhile shortens the wait.
+    /// Waits until the next request for `/cluster` is due. An alert that begins meanwhile shortens the wait.
     async fn pause(&mut self, backoff: &mut Backoff) -> Result<(), watch::error::RecvError> {
         let asked = tokio::time::Instant::now();
         let urgent = |plan: &Plan| plan.alert;
@@ -300,10 +306,11 @@ impl ClusterPoller {
         Ok(())
     }
 
-    /// The one that answered last time first, then the others, one after the other, until one tells of the cluster that is followed.
-    async fn ask_any(&self, last: Option<&LastAnswer>, due: bool, with_config: bool) -> Told {
+    /// Asks the last responder, then the other members, one after the other, until one answers for the followed
+    /// cluster.
+    async fn ask_any(&self, last: Option<&Responder>, due: bool, with_config: bool) -> ClusterRound {
         let mut known = self.plan.borrow().urls.clone();
-        // So that not every pgnorth asks the same member.
+        // A random first member: pgnorths share the load among the members.
         let begin = (known.len() as f64 * random()) as usize;
         known.rotate_left(begin);
         let nobody_is_known = known.is_empty();
@@ -319,16 +326,16 @@ impl ClusterPoller {
             let answer = self.client.get(&url, "/cluster").await;
             match answer.and_then(|answer| read_cluster(&url, &answer)) {
                 Ok((mut cluster, problems)) => {
-                    for Row { member, problem } in problems {
-                        // It comes with every answer.
+                    for UnusableRow { member, problem } in problems {
+                        // The row is in every answer.
                         if self
                             .log_limiter
-                            .should_log(&format!("the row of {member} in /cluster is of no use"))
+                            .should_log(&format!("/cluster: the row of {member} cannot be used"))
                         {
-                            warn!(%url, %member, "a row of /cluster is of no use: {problem}");
+                            warn!(%url, %member, "/cluster: the row of this member cannot be used: {problem}");
                         }
                     }
-                    // An SQL query more, so not each time.
+                    // Asking for the identity costs another SQL query, so it is not done each time.
                     let known = last
                         .filter(|last| !due && last.url == url)
                         .map(|last| last.system.clone());
@@ -341,31 +348,34 @@ impl ClusterPoller {
                     });
                     let system = cluster.system.clone();
                     let identity = cluster.identity();
-                    // The view names it.
+                    // The view reports an answer of another cluster.
                     claims.push(Claim::Cluster(cluster));
                     if !followed.contradicts(&identity) {
-                        return Told {
-                            ours: Some(LastAnswer { url, system }),
+                        return ClusterRound {
+                            responder: Some(Responder { url, system }),
                             claims,
                         };
                     }
-                    why.push(format!("{url}: another cluster answers there, {identity}"));
+                    why.push(format!("{url}: another cluster answers, {identity}"));
                 }
-                Err(silence) => {
-                    debug!(%url, %silence, "/cluster has no answer");
-                    why.push(format!("{url}: {silence}"));
+                Err(unreachable) => {
+                    debug!(%url, %unreachable, "no usable answer to /cluster");
+                    why.push(format!("{url}: {unreachable}"));
                 }
             }
         }
-        let silent = format!("no member answers /cluster ({})", why.join("; "));
+        let unanswered = format!("no member answers /cluster ({})", why.join("; "));
         if nobody_is_known {
             claims.extend(self.failsafe_members(&urls).await);
         }
-        claims.push(Claim::ClusterSilent(silent));
-        Told { ours: None, claims }
+        claims.push(Claim::ClusterSilent(unanswered));
+        ClusterRound {
+            responder: None,
+            claims,
+        }
     }
 
-    /// A start while the DCS is down: members answer `/cluster` no more, but failsafe mode knows them.
+    /// Returns the members from `/failsafe`, for a start while the DCS is down: members then do not answer `/cluster`.
     async fn failsafe_members(&self, urls: &[BaseUrl]) -> Option<Claim> {
         for url in urls {
             let answer = self.client.get(url, "/failsafe").await;
@@ -376,7 +386,8 @@ impl ClusterPoller {
         None
     }
 
-    /// The lock's ttl, and how long a race for it may be put off. What was told last stands where they are not wanted.
+    /// Returns the lock's ttl and `primary_race_backoff`. Returns neither unless `wanted`: the last values remain
+    /// in force.
     async fn config(&self, url: &BaseUrl, wanted: bool) -> (Option<Duration>, Option<Duration>) {
         if !wanted {
             return (None, None);
@@ -388,7 +399,7 @@ impl ClusterPoller {
     }
 }
 
-/// Sleeps until then; for ever if there is no such time.
+/// Sleeps until that time, or for ever if it is `None`.
 pub(crate) async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,

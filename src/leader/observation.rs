@@ -22,8 +22,8 @@ pub enum Claim {
     /// The leader object as it stands; `None` when there is no such object. The API answered, so this also ends its
     /// silence.
     Lock(ObjectKind, Option<Lock>),
-    /// The API is asked for the leader object of this kind from now on.
-    Asked(ObjectKind),
+    /// pgnorth has begun to watch the leader object of this kind.
+    Watching(ObjectKind),
     /// The API does not answer for the leader object of this kind, and why.
     ApiSilent(ObjectKind, String),
     /// The `<scope>-failover` object; `None` when it is absent or empty.

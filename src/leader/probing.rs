@@ -1,7 +1,8 @@
-//! The members to ask next, and how urgent each answer is. Pure, like `decide`; `pacing` computes the time of each request.
+//! The members to ask next, and how urgent each answer is. Pure, like `decide`; `pacing` computes the time of each
+//! request.
 //!
-//! Patroni's REST API runs one SQL query for each request, so a quiet cluster gets few requests: while the lock is watched, only its leader is
-//! asked. On suspicion the candidate is asked often, for a bounded time.
+//! Patroni's REST API runs one SQL query for each request, so a quiet cluster gets few requests: while the lock is
+//! watched, only its leader is asked. On suspicion the candidate is asked often, for a bounded time.
 
 pub mod pacing;
 
@@ -45,8 +46,8 @@ pub struct Suspicion {
     pub longest: Duration,
 }
 
-/// Returns the members to ask and the urgency of each, given the view, the routing state, and since when new clients have been held (`None` if they
-/// are not held).
+/// Returns the members to ask and the urgency of each, given the view, the routing state, and since when new
+/// clients have been held (`None` if they are not held).
 pub fn plan(view: &View, state: &RoutingState, held_since: Option<Instant>, now: Instant) -> Vec<Probe> {
     let Some(lock) = view.lock().filter(|_| view.api_silence().is_none()) else {
         return every_member(view, state, held_since, now);
@@ -68,7 +69,8 @@ pub fn plan(view: &View, state: &RoutingState, held_since: Option<Instant>, now:
     }
 }
 
-/// Returns the number of members that are asked now, and how many of these answer. A member that was asked only before the lock moved does not count.
+/// Returns the number of members that are asked now, and how many of these answer. A member that was asked only
+/// before the lock moved does not count.
 pub fn asked_and_answering(view: &View, state: &RoutingState, now: Instant) -> (usize, usize) {
     let probes = plan(view, state, None, now);
     let answering = probes.iter().filter(|probe| view.rest_answers(&probe.member, now));
@@ -92,7 +94,8 @@ fn the_holder(view: &View, lock: &LockView, holder: &MemberName, held_since: Opt
     }
 }
 
-/// Members' answers are all that is known. While sessions live, they end upon these answers alone, so no interval grows beyond the usual one.
+/// Members' answers are all that is known. While sessions live, they end upon these answers alone, so no interval
+/// grows beyond the usual one.
 fn every_member(view: &View, state: &RoutingState, held_since: Option<Instant>, now: Instant) -> Vec<Probe> {
     let leader = state.leader().map(|leader| &leader.member);
     let longest = if leader.is_some() { ROUND } else { STEADY };

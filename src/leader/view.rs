@@ -19,7 +19,7 @@ use crate::leader::observation::{
     Report,
 };
 use crate::leader::view::evidence::{NewestTimeline, PodView};
-use crate::leader::view::followed::Followed;
+use crate::leader::view::followed::FollowedCluster;
 pub use crate::leader::view::followed::{Place, Stranger};
 pub use crate::leader::view::lock::LockView;
 use crate::leader::view::naming::Named;
@@ -51,7 +51,7 @@ pub struct View {
     last_words: BTreeMap<MemberName, Instant>,
     named: Named,
     operator_hold: Option<OperatorHold>,
-    followed: Followed,
+    followed: FollowedCluster,
 }
 
 /// A value and when it last changed here.
@@ -116,7 +116,7 @@ impl View {
     fn take_in(&mut self, claim: Claim, at: Instant) {
         match claim {
             Claim::Lock(kind, lock) => self.objects_mut(kind).record_lock(lock, at),
-            Claim::Asked(kind) => self.objects_mut(kind).asked = true,
+            Claim::Watching(kind) => self.objects_mut(kind).asked = true,
             Claim::ApiSilent(kind, why) => {
                 self.objects_mut(kind).silent = Some(first(&self.objects(kind).silent, why, at))
             }

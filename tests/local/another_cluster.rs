@@ -73,7 +73,7 @@ async fn the_other_cluster_is_named_in_log_status_and_metric() {
         .decides("hold", Some("a"), "ANOTHER CLUSTER answers for a")
         .await;
     session.lives().await;
-    let words = ["another cluster answers for a", THEIRS, "counts for nothing"];
+    let words = ["another cluster answers for a", THEIRS, "ignores this answer"];
     product.tells("WARN", &words).await;
     let status: Value = serde_json::from_str(&product.page("/status").await.1).unwrap();
     assert_eq!(status["cluster"]["system"], OURS);
@@ -86,11 +86,11 @@ async fn the_other_cluster_is_named_in_log_status_and_metric() {
             .1
             .contains("\npgnorth_foreign_answers 1\n")
     );
-    assert_eq!(product.log().matches("counts for nothing").count(), 1);
+    assert_eq!(product.log().matches("ignores this answer").count(), 1);
 
     cluster.a.is_primary(1);
     product.decides("route", Some("a"), "").await;
-    product.tells("INFO", &["no other cluster answers any more"]).await;
+    product.tells("INFO", &["no other cluster answers now"]).await;
     session.lives().await;
 }
 

@@ -1,5 +1,5 @@
-//! What many pgnorths cost a cluster's members: the bound, held over a simulation with the real decisions, plan and pacing. `cargo bench --bench crowd` prints
-//! the figures.
+//! The load of many pgnorths on a cluster's members stays below a bound, in a simulation with the real decisions, plan
+//! and pacing. `cargo bench --bench crowd` prints the figures.
 
 #[path = "../../benches/crowd/simulation.rs"]
 mod simulation;
@@ -7,22 +7,22 @@ mod simulation;
 use std::time::Duration;
 
 use simulation::figures::{Figures, TOLERATED};
-use simulation::{Run, Story, simulate};
+use simulation::{Run, Scenario, simulate};
 
-const STORIES: [Story; 7] = [
-    Story::Quiet,
-    Story::Switchover,
-    Story::Failover,
-    Story::NeverPromoted,
-    Story::NoLeader,
-    Story::ApiOutage,
-    Story::RestHangs,
+const SCENARIOS: [Scenario; 7] = [
+    Scenario::Quiet,
+    Scenario::Switchover,
+    Scenario::Failover,
+    Scenario::NeverPromoted,
+    Scenario::NoLeader,
+    Scenario::ApiOutage,
+    Scenario::RestHangs,
 ];
 
-fn run(pgnorths: usize, story: Story, kubernetes: bool, seed: u64) -> Figures {
+fn run(pgnorths: usize, scenario: Scenario, kubernetes: bool, seed: u64) -> Figures {
     simulate(Run {
         pgnorths,
-        story,
+        scenario,
         kubernetes,
         lasts: Duration::from_secs(80),
         seed,
@@ -31,41 +31,42 @@ fn run(pgnorths: usize, story: Story, kubernetes: bool, seed: u64) -> Figures {
 
 #[test]
 fn two_hundred_pgnorths_ask_no_member_more_than_200_times_a_second_for_longer_than_5_s() {
-    for story in STORIES {
+    for scenario in SCENARIOS {
         for (kubernetes, seed) in [(true, 1), (false, 2)] {
-            let figures = run(200, story, kubernetes, seed);
-            // The one exception: without a lock, while the leader's REST API alone hangs, each other member is asked for its `/cluster` as often as for `/primary`.
-            // A majority of these answers, none older than 1.5 s, keeps a healthy leader's sessions.
-            let excepted = story == Story::RestHangs && !kubernetes;
+            let figures = run(200, scenario, kubernetes, seed);
+            // The one exception: without a lock, while the leader's REST API alone hangs, each other member is
+            // asked for its `/cluster` as often as for `/primary`. A majority of these answers, none older than 1.5
+            // s, keeps a healthy leader's sessions.
+            let excepted = scenario == Scenario::RestHangs && !kubernetes;
             for load in &figures.members {
                 let bounded = if excepted {
                     load.mean < 400.0
                 } else {
                     load.above <= TOLERATED
                 };
-                assert!(bounded, "{story:?}, kubernetes: {kubernetes}: {load:?}");
-                // What its threads can answer, by far.
-                assert!(load.worst < 1_000.0, "{story:?}, kubernetes: {kubernetes}: {load:?}");
+                assert!(bounded, "{scenario:?}, kubernetes: {kubernetes}: {load:?}");
+                // Far below what its threads can answer.
+                assert!(load.worst < 1_000.0, "{scenario:?}, kubernetes: {kubernetes}: {load:?}");
             }
             let api = figures.api;
             let bounded = api.mean < 800.0 && api.worst < 1_200.0;
-            assert!(bounded, "{story:?}, kubernetes: {kubernetes}: the API: {api:?}");
+            assert!(bounded, "{scenario:?}, kubernetes: {kubernetes}: the API: {api:?}");
         }
     }
 }
 
 #[test]
 fn ten_pgnorths_find_the_new_leader_as_soon_as_one_does() {
-    for story in [Story::Switchover, Story::Failover] {
+    for scenario in [Scenario::Switchover, Scenario::Failover] {
         for (kubernetes, pgnorths, seed) in [(true, 1, 1), (true, 10, 2), (false, 1, 3), (false, 10, 4)] {
-            let figures = run(pgnorths, story, kubernetes, seed);
+            let figures = run(pgnorths, scenario, kubernetes, seed);
             let (mean, longest) = figures.added().expect("it is found");
-            assert_eq!(figures.added.len(), pgnorths, "{story:?}");
-            // Of the interval of 25 ms, half on average, and the answer's time.
+            assert_eq!(figures.added.len(), pgnorths, "{scenario:?}");
+            // On average half of the interval of 25 ms, and the time of the answer.
             let quick = mean <= Duration::from_millis(30) && longest <= Duration::from_millis(110);
             assert!(
                 quick,
-                "{story:?}, kubernetes: {kubernetes}, {pgnorths}: {mean:?}, {longest:?} at most"
+                "{scenario:?}, kubernetes: {kubernetes}, {pgnorths}: {mean:?}, {longest:?} at most"
             );
         }
     }

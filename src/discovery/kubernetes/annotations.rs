@@ -1,5 +1,5 @@
-//! What Patroni writes into annotations, parsed into values. Pure; every complaint names object, annotation and what is wrong, and never quotes a
-//! connection string, which may carry a password.
+//! Parses Patroni's annotations into values. Pure. Every error names object, annotation and problem, and never
+//! quotes a connection string, which may contain a password.
 //!
 //! Source of the formats: Patroni 4.1, patroni/dcs/kubernetes.py and ha.py.
 
@@ -15,17 +15,17 @@ use url::Url;
 use crate::leader::observation::{Announcement, ClusterSettings, Lock, Pod};
 use crate::leader::{Address, BaseUrl, MemberName};
 
-/// PostgreSQL's own port, where `conn_url` names none.
+/// PostgreSQL's default port, for a `conn_url` without a port.
 const POSTGRESQL_PORT: u16 = 5432;
-/// Patroni's default; used where the annotation cannot be read.
+/// Patroni's default ttl, used if the annotation cannot be parsed.
 const DEFAULT_TTL: Duration = Duration::from_secs(30);
-/// No lease is longer: a larger number is a mistake.
+/// Largest ttl, in seconds. A larger number is a mistake.
 const MAX_TTL: u64 = 24 * 60 * 60;
 
 /// An object's annotations.
 pub type Annotations = BTreeMap<String, String>;
 
-/// Something in an annotation that cannot be understood.
+/// An annotation that cannot be parsed.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("annotation `{annotation}` {what}")]
 pub struct Malformed {
@@ -33,10 +33,10 @@ pub struct Malformed {
     what: String,
 }
 
-/// A value that was read as well as possible, and what could not be read.
+/// A value, as far as it could be parsed, and the problem if there is one.
 pub type Read<T> = (T, Option<Malformed>);
 
-/// The lock on a leader object; `None` where nothing on it is Patroni's (a Service's own Endpoints, say).
+/// Parses the lock on a leader object; `None` if no annotation is Patroni's (for example on a Service's own Endpoints).
 pub fn lock(annotations: &Annotations) -> Read<Option<Lock>> {
     let get = |name: &str| annotations.get(name).cloned();
     let holder = get("leader").filter(|holder| !holder.is_empty());
@@ -66,7 +66,7 @@ pub fn lock(annotations: &Annotations) -> Read<Option<Lock>> {
     (Some(lock), malformed)
 }
 
-/// The switchover that a failover object announces; `None` where it announces nothing.
+/// Parses the switchover that a failover object announces, if it announces one.
 pub fn announcement(annotations: &Annotations, now: Instant, wall: SystemTime) -> Read<Option<Announcement>> {
     let get = |name: &str| annotations.get(name).filter(|value| !value.is_empty()).cloned();
     let (leader, candidate) = (get("leader"), get("member"));
@@ -78,7 +78,7 @@ pub fn announcement(annotations: &Annotations, now: Instant, wall: SystemTime) -
         None => (None, None),
         Some(text) => match instant_of(&text, now, wall) {
             Some(starts) => (Some(starts), None),
-            // Not knowing when, nobody is held: better late than for no reason.
+            // Without a time, clients are not held: a late hold is better than one without a reason.
             None => {
                 return (
                     None,
@@ -98,7 +98,7 @@ pub fn announcement(annotations: &Annotations, now: Instant, wall: SystemTime) -
     )
 }
 
-/// The local instant of a time written as ISO 8601; one in the past is `now`. `None` for what is no time.
+/// Parses an ISO 8601 time into a local instant; a time in the past is `now`. `None` if it is not a time.
 pub fn instant_of(text: &str, now: Instant, wall: SystemTime) -> Option<Instant> {
     now.checked_add(time(text)?.duration_since(wall).unwrap_or_default())
 }
@@ -107,7 +107,8 @@ fn time(text: &str) -> Option<SystemTime> {
     text.parse::<Timestamp>().ok().map(SystemTime::from)
 }
 
-/// Patroni's dynamic configuration and system identifier, from the annotations `config` and `initialize` of the config object.
+/// Parses Patroni's dynamic configuration and system identifier from the annotations `config` and `initialize` of
+/// the config object.
 pub fn settings(annotations: &Annotations) -> Read<Option<ClusterSettings>> {
     #[derive(Deserialize)]
     struct Config {
@@ -115,7 +116,8 @@ pub fn settings(annotations: &Annotations) -> Read<Option<ClusterSettings>> {
         standby_cluster: Option<Value>,
         primary_race_backoff: Option<Value>,
     }
-    // Patroni takes nothing but digits for one (ha.py, `sysid_valid`): it is empty while the cluster is being initialised.
+    // Patroni takes nothing but digits for one (ha.py, `sysid_valid`): it is empty while the cluster is being
+    // initialised.
     let is_valid = |system: &&String| !system.is_empty() && system.bytes().all(|byte| byte.is_ascii_digit());
     let system = annotations.get("initialize").filter(is_valid).cloned();
     let of_system = |system: Option<String>| {
@@ -154,7 +156,7 @@ pub fn race_backoff(value: &Value) -> Duration {
     Duration::from_secs_f64(seconds.round().clamp(0.0, MAX_TTL as f64))
 }
 
-/// Python's `str(value).lower()` is one of Patroni's words for true (utils.py, `parse_bool`).
+/// Returns true if Python's `str(value).lower()` is one of Patroni's words for true (utils.py, `parse_bool`).
 fn is_on(value: &Value) -> bool {
     match value {
         Value::Bool(on) => *on,
@@ -164,7 +166,8 @@ fn is_on(value: &Value) -> bool {
     }
 }
 
-/// A dictionary in which one of these three is true, as Python takes it (global_config.py, `is_standby_cluster`).
+/// Returns true for a dictionary in which one of three values is true in Python's sense (global_config.py,
+/// `is_standby_cluster`).
 fn is_standby_cluster(value: &Value) -> bool {
     let is_true = |value: &Value| match value {
         Value::Null => false,
@@ -180,7 +183,8 @@ fn is_standby_cluster(value: &Value) -> bool {
             .any(|key| is_true(&value[key]))
 }
 
-/// How often Patroni's leader renews the lock, from the same annotation; `None` where it does not say, or nothing sensible.
+/// Parses `loop_wait`, the interval of the lock's renewals, from the annotation `config`; `None` if it is missing
+/// or out of range.
 pub fn loop_wait(annotations: &Annotations) -> Option<Duration> {
     let config: Value = serde_json::from_str(annotations.get("config")?).ok()?;
     let seconds = config["loop_wait"]
@@ -189,7 +193,7 @@ pub fn loop_wait(annotations: &Annotations) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-/// `failsafe_mode`, from the annotation `config` of the config object.
+/// Parses `failsafe_mode` from the annotation `config` of the config object.
 pub fn failsafe_mode(annotations: &Annotations) -> bool {
     let config = annotations
         .get("config")
@@ -197,7 +201,7 @@ pub fn failsafe_mode(annotations: &Annotations) -> bool {
     config.is_some_and(|config| config.is_ok_and(|config| is_on(&config["failsafe_mode"])))
 }
 
-/// A pod of the scope. `ip` is its address in Kubernetes' status: the fallback where `conn_url` is missing.
+/// Parses a pod of the scope. `ip` is its address in Kubernetes' status, used if `conn_url` is missing.
 pub fn pod(name: &str, annotations: &Annotations, ip: Option<&str>) -> Read<Pod> {
     #[derive(Default, Deserialize)]
     struct Status {
@@ -251,7 +255,7 @@ pub fn pod(name: &str, annotations: &Annotations, ip: Option<&str>) -> Read<Pod>
     (pod, problem)
 }
 
-/// Host and port of a `conn_url`: `postgres://[user[:password]@]host[:port][/database]`.
+/// Parses host and port of a `conn_url`: `postgres://[user[:password]@]host[:port][/database]`.
 fn address_of(conn_url: &str) -> Result<Address, &'static str> {
     let url = Url::parse(conn_url).map_err(|_| "is not a URL")?;
     if !matches!(url.scheme(), "postgres" | "postgresql") {
@@ -261,10 +265,10 @@ fn address_of(conn_url: &str) -> Result<Address, &'static str> {
     Address::new(host, url.port().unwrap_or(POSTGRESQL_PORT)).map_err(|_| "names no valid host and port")
 }
 
-/// By place alone: serde's own words quote the value, which may be a secret.
+/// Returns the place of a syntax error only: serde's own message quotes the value, which may be a secret.
 fn not_json(error: &serde_json::Error) -> String {
     format!(
-        "is not Patroni's JSON (line {}, column {})",
+        "is not the JSON that Patroni writes (line {}, column {})",
         error.line(),
         error.column()
     )

@@ -1,66 +1,71 @@
-//! When the API is asked again: after a failure, for a leader object that is quiet, and when that is a reason to open all watches anew. Pure.
+//! Computes when the API is asked again: after a failure, and for a quiet leader object; and when that is a reason
+//! to restart all watches. Pure.
 
 use std::time::{Duration, Instant};
 
 use crate::backoff::Backoff;
 use crate::leader::observation::Lock;
 
-/// Pauses between two tries while the API does not answer, for the lock, which tells whether the API is back.
+/// Pauses between attempts for the lock while the API does not answer. The lock's watch reports whether the API is
+/// back.
 pub const LOCK_RETRY: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
-/// The same for any other object: it waits no longer than until the lock's watch has recovered.
+/// Pauses between attempts for any other object. They end when the lock's watch has recovered.
 pub const OTHER_RETRY: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
 
-/// How long a leader object that does not exist, or is not Patroni's, may be quiet before its watch is checked.
+/// Time after which the watch of a quiet leader object is checked, if the object does not exist or is not Patroni's.
 const QUIET_WITHOUT_LOCK: Duration = Duration::from_secs(30);
-/// An overdue renewal is asked for at such intervals.
+/// Intervals of the checks while a renewal is overdue.
 const OVERDUE: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
-/// Watches are opened anew for an overdue lock once; the API server ends each watch within some 80 s anyway.
-const DOUBTS: Duration = Duration::from_secs(300);
+/// Shortest time between two restarts of all watches for one overdue lock. The API server ends each watch within 80
+/// s anyway.
+const RESTART_EVERY: Duration = Duration::from_secs(300);
 
 /// The checks of one leader object.
 #[derive(Debug)]
 pub struct Checks {
     overdue: Backoff,
-    doubted: Option<Instant>,
+    restarted: Option<Instant>,
 }
 
 impl Default for Checks {
     fn default() -> Self {
         Self {
             overdue: OVERDUE,
-            doubted: None,
+            restarted: None,
         }
     }
 }
 
 impl Checks {
-    /// How long the object may be quiet before it is asked for. It has `changed`, or is as it was. Patroni renews every loop_wait, well within half of ttl.
+    /// Returns the time after which the object is checked if the watch stays quiet. `changed`: the object has
+    /// changed since the last call. Patroni renews the lock every loop_wait, well within half of the ttl.
     pub fn quiet(&mut self, lock: Option<&Lock>, changed: bool, random: f64) -> Duration {
         let Some(lock) = lock else {
             return QUIET_WITHOUT_LOCK.mul_f64(0.75 + random / 2.0);
         };
         if changed {
             self.overdue.reset();
-            // Every pgnorth heard of the last renewal at the same time.
+            // All pgnorths received the last renewal at the same time.
             return (lock.ttl / 2).mul_f64(1.0 + random / 4.0);
         }
         self.overdue.pause_by(random)
     }
 
-    /// Whether the streams may be dead, after a check that found the object as it was. An overdue lock tells nothing of its stream, dead or alive. A stream that is
-    /// younger than the lease was opened for that very reason.
-    pub fn doubt(&mut self, lock: Option<&Lock>, opened: Instant, now: Instant) -> bool {
+    /// Returns true if all watches should be restarted after a check that found the object unchanged: an overdue
+    /// lock cannot prove its stream alive. A stream that is younger than the ttl was opened for that reason
+    /// already.
+    pub fn should_restart(&mut self, lock: Option<&Lock>, opened: Instant, now: Instant) -> bool {
         let old = lock.is_some_and(|lock| lock.ttl <= now.saturating_duration_since(opened));
-        let doubts = old && self.doubted.is_none_or(|doubted| doubted + DOUBTS <= now);
-        if doubts {
-            self.doubted = Some(now);
+        let restart = old && self.restarted.is_none_or(|restarted| restarted + RESTART_EVERY <= now);
+        if restart {
+            self.restarted = Some(now);
         }
-        doubts
+        restart
     }
 
-    /// The lock is renewed again: the next time that it is overdue is another one.
+    /// Records a renewal: watches may be restarted when the lock is overdue the next time.
     pub const fn renewed(&mut self) {
-        self.doubted = None;
+        self.restarted = None;
     }
 }
 
@@ -82,15 +87,18 @@ mod tests {
         let (begin, lock) = (Instant::now(), lock());
         let mut checks = Checks::default();
         let (mut at, mut opened) = (begin + checks.quiet(Some(&lock), true, 0.5), begin);
-        let (mut gets, mut doubts) = (0, 0);
+        let (mut gets, mut restarts) = (0, 0);
         while at < begin + Duration::from_secs(3_600) {
             gets += 1;
-            if checks.doubt(Some(&lock), opened, at) {
-                (doubts, opened) = (doubts + 1, at);
+            if checks.should_restart(Some(&lock), opened, at) {
+                (restarts, opened) = (restarts + 1, at);
             }
             at += checks.quiet(Some(&lock), false, 0.5);
         }
         assert!(gets < 3_600 / 5, "{gets} requests an hour");
-        assert!((1..=12).contains(&doubts), "all watches {doubts} times an hour");
+        assert!(
+            (1..=12).contains(&restarts),
+            "all watches restarted {restarts} times an hour"
+        );
     }
 }

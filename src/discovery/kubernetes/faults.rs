@@ -1,4 +1,4 @@
-//! What goes wrong with a watch: how long to pause, and what to tell, once.
+//! Faults of a watch: the pause after each, and one log line for many.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,20 +12,23 @@ use super::annotations::Malformed;
 #[cfg(test)]
 use super::checks::LOCK_RETRY;
 use crate::backoff::{Backoff, jittered};
+use crate::root_cause::root_cause;
 
-/// Faults that recur within this are one row: a list that succeeds before each watch that fails is no recovery.
+/// A fault within this time of an answer continues the row of faults: a list that succeeds before each watch that
+/// fails is no recovery.
 const RECOVERED_AFTER: Duration = Duration::from_secs(5);
-/// Pause between two tries while the API has never answered but to forbid it: that changes only by an operator's hand.
+/// Pause between attempts if the API has forbidden every one so far: only an operator can change that.
 const FORBIDDEN_RETRY: Duration = Duration::from_secs(10);
-/// An API server that has just started forbids everything until it has loaded its roles. What is forbidden for longer is no longer allowed.
+/// Time for which an API server may forbid everything after its start, until it has loaded its roles. After that, a
+/// right is missing.
 const ROLES_LOAD: Duration = Duration::from_secs(30);
 
-/// What is wrong with objects: told once, and again when it changes.
+/// The problems of objects. Each is logged once, and again if it changes.
 #[derive(Default)]
 pub(super) struct Problems(HashMap<String, Malformed>);
 
 impl Problems {
-    pub(super) fn tell(&mut self, object: &str, problem: Option<Malformed>) {
+    pub(super) fn log(&mut self, object: &str, problem: Option<Malformed>) {
         match problem {
             Some(problem) if self.0.get(object) == Some(&problem) => {}
             Some(problem) => {
@@ -39,39 +42,40 @@ impl Problems {
     }
 }
 
-/// Why a stream brings nothing more.
+/// Reason for the end of a stream.
 pub(super) enum Ended {
-    /// To be opened anew at once.
-    Anew,
-    /// 410 Gone is an answer, no silence: a list tells at once what the watch could not.
+    /// The watch is restarted at once.
+    Restarted,
+    /// 410 Gone. This is an answer: a new list replaces the missed changes.
     HistoryLost,
     Failed(watcher::Error),
 }
 
-/// Repeated faults of one watch: the first is told, then the recovery with a count.
+/// Repeated faults of one watch. The first is logged, then the recovery with their number.
 pub(super) struct Faults {
     title: String,
     needs: &'static str,
     backoff: Backoff,
     count: u64,
-    /// An answer came before: what was allowed once is most likely allowed again in a moment.
+    /// There was an answer before: rights that existed once most likely exist again in a moment.
     answered: bool,
-    /// The first answer since the last fault.
+    /// Time of the first answer since the last fault.
     heard: Option<Instant>,
-    /// Since when everything is forbidden that was allowed before, and whether the log says that it lasts.
+    /// Time since which requests are forbidden that were allowed before; true once the warning is logged.
     forbidden: Option<(Instant, bool)>,
-    /// When the API last said that history is lost.
+    /// Time of the last 410 Gone.
     lost: Option<Instant>,
 }
 
-/// What to do about a fault.
+/// The pause after a fault, and its description.
 pub(super) struct Fault {
     pub(super) pause: Duration,
     pub(super) why: String,
 }
 
 impl Faults {
-    /// `needs`: the verbs to name where one is forbidden; `backoff`: the pauses between two tries.
+    /// Returns a value without faults. `needs` are the verbs to name if one is forbidden; `backoff` has the pauses
+    /// between attempts.
     pub(super) fn new(title: &str, needs: &'static str, backoff: Backoff) -> Self {
         Self {
             title: title.to_owned(),
@@ -85,23 +89,27 @@ impl Faults {
         }
     }
 
-    /// Waits until the stream may be opened anew; no longer than until all are.
+    /// Waits until the stream may be opened again, or until all watches are restarted.
     pub(super) async fn pause_after(&mut self, ended: Ended, restart: &mut watch::Receiver<u64>) {
         let pause = match ended {
-            Ended::Anew => return,
+            Ended::Restarted => return,
             Ended::HistoryLost => self.history_lost(),
-            Ended::Failed(error) => self.happened(&error).pause,
+            Ended::Failed(error) => self.record(&error).pause,
         };
         tokio::select! {
             () = sleep(pause) => {}
-            // The source that bumps it is gone: so is everything that this stream serves.
+            // An error here means that the sender is gone, and with it the receiver of this stream's claims.
             _ = restart.changed() => {}
         }
     }
 
-    /// The pause is for an API that says so again and again.
+    /// Returns the pause after 410 Gone: none for the first, so that an API that answers it again and again is not
+    /// asked without a pause.
     fn history_lost(&mut self) -> Duration {
-        debug!("the history of {} is lost: listing anew", self.title);
+        debug!(
+            "{}: the API no longer has the changes since the last version (410 Gone); listing again",
+            self.title
+        );
         let again = self.lost.is_some_and(|lost| lost.elapsed() < 2 * RECOVERED_AFTER);
         self.lost = Some(Instant::now());
         match again {
@@ -110,14 +118,15 @@ impl Faults {
         }
     }
 
-    pub(super) fn happened(&mut self, error: &watcher::Error) -> Fault {
+    /// Records and logs a fault.
+    pub(super) fn record(&mut self, error: &watcher::Error) -> Fault {
         self.count += 1;
         self.heard = None;
         if is_forbidden(error) {
-            return self.is_refused(error);
+            return self.record_forbidden(error);
         }
         self.forbidden = None;
-        let why = format!("{}: {}", self.title, root(error));
+        let why = format!("{}: {}", self.title, root_cause(error));
         match self.count {
             1 => warn!("the Kubernetes API does not answer: {why}"),
             _ => debug!(count = self.count, "the Kubernetes API still does not answer: {why}"),
@@ -126,11 +135,11 @@ impl Faults {
         Fault { pause, why }
     }
 
-    fn is_refused(&mut self, error: &watcher::Error) -> Fault {
+    fn record_forbidden(&mut self, error: &watcher::Error) -> Fault {
         let (title, needs) = (&self.title, self.needs);
         let lacks = format!(
             "{title}: forbidden; the service account needs {needs} on it: {}",
-            root(error)
+            root_cause(error)
         );
         if !self.answered {
             match self.count {
@@ -144,9 +153,9 @@ impl Faults {
         let (since, logged) = self.forbidden.get_or_insert((Instant::now(), false));
         if since.elapsed() < ROLES_LOAD {
             let why = format!(
-                "{title}: forbidden, perhaps for the moment: {} (requests were allowed before, and an API server that has just started forbids \
+                "{title}: forbidden, perhaps for the moment: {} (requests were allowed before; an API server that has just started forbids \
                  everything until it has loaded its roles)",
-                root(error)
+                root_cause(error)
             );
             match self.count {
                 1 => info!("{why}"),
@@ -160,14 +169,15 @@ impl Faults {
         Fault { pause, why: lacks }
     }
 
-    /// An answer came.
+    /// Records an answer.
     pub(super) fn answered(&mut self) {
         self.answered = true;
         self.heard.get_or_insert_with(Instant::now);
     }
 
-    /// Waits until a row of faults is over, because no other came for a while since the answer; for ever if there is no such row. Cancel-safe.
-    pub(super) async fn are_over(&mut self) {
+    /// Waits until a row of faults has ended: no fault for some seconds after an answer. Waits for ever if there is
+    /// none. Cancel-safe.
+    pub(super) async fn recovered(&mut self) {
         match self.heard.filter(|_| self.count > 0) {
             Some(heard) => sleep_until(heard + RECOVERED_AFTER).await,
             None => std::future::pending().await,
@@ -187,7 +197,7 @@ pub(super) fn is_gone(error: &watcher::Error) -> bool {
     status_of(error) == Some(410)
 }
 
-/// The HTTP status that the API refused with, whether as an answer or as an event.
+/// Returns the HTTP status of the API's refusal, which is an answer or an event.
 pub(super) fn status_of(error: &watcher::Error) -> Option<u16> {
     use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
     match error {
@@ -196,14 +206,6 @@ pub(super) fn status_of(error: &watcher::Error) -> Option<u16> {
         | WatchFailed(kube::Error::Api(status))
         | WatchError(status) => Some(status.code),
         InitialListFailed(_) | WatchStartFailed(_) | WatchFailed(_) | NoResourceVersion => None,
-    }
-}
-
-/// The innermost error: what a person can act on ("connection refused"), without the layers it came through.
-pub(super) fn root(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => root(source),
-        None => error.to_string(),
     }
 }
 
@@ -238,14 +240,14 @@ mod tests {
         let mut faults = faults();
         faults.answered();
         for _ in 0..3 {
-            let Fault { pause, why } = faults.happened(&forbidden());
+            let Fault { pause, why } = faults.record(&forbidden());
             assert!(why.contains("for the moment") && !why.contains("needs"), "{why}");
             // The API's own words name verb and resource.
-            assert!(why.contains(&root(&forbidden())), "{why}");
+            assert!(why.contains(&root_cause(&forbidden())), "{why}");
             sleep(pause).await;
         }
         faults.answered();
-        faults.are_over().await;
+        faults.recovered().await;
         let lines = log.lines();
         assert!(!lines.concat().contains("needs"), "{lines:#?}");
         assert_eq!(lines.len(), 2, "{lines:#?}");
@@ -258,7 +260,7 @@ mod tests {
         let mut faults = faults();
         faults.answered();
         for _ in 0..100 {
-            sleep(faults.happened(&forbidden()).pause).await;
+            sleep(faults.record(&forbidden()).pause).await;
         }
         let lines = log.lines();
         assert_eq!(lines.len(), 2, "{lines:#?}");
@@ -276,7 +278,7 @@ mod tests {
             let mut at = Duration::ZERO;
             while at < Duration::from_secs(3_600) {
                 tries[at.as_millis() as usize / 100] += 1;
-                at += faults.happened(&refused()).pause;
+                at += faults.record(&refused()).pause;
             }
         }
         let most = tries.iter().skip(100).max().unwrap();

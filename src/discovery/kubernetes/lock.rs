@@ -1,7 +1,7 @@
-//! The watch of the leader object. It alone tells whether the API answers.
+//! The watch of the leader object. It alone reports whether the API answers.
 //!
-//! When it has been quiet for too long it is checked by a GET: so a dead stream is told from a lock that nobody renews. While the lock is overdue, the streams
-//! of all watches are doubted, too.
+//! If the watch has been quiet for too long, a GET checks the object. This tells a dead stream from a lock that is
+//! not renewed. While the lock is overdue, the streams of all watches may be dead, too.
 
 use kube::ResourceExt;
 use kube::api::Api;
@@ -13,12 +13,12 @@ use crate::backoff::random;
 use crate::discovery::kubernetes::annotations::{self, Annotations};
 use crate::discovery::kubernetes::checks::{Checks, LOCK_RETRY};
 use crate::discovery::kubernetes::faults::{Ended, Fault, Faults, Problems};
-use crate::discovery::kubernetes::{DEADLINE, Feed, Named, OBJECT_RIGHTS, Object, next, watch_object};
+use crate::discovery::kubernetes::{ClaimSink, DEADLINE, OBJECT_RIGHTS, Object, ObjectName, next, watch_object};
 use crate::leader::observation::{Claim, ObjectKind};
 
 /// Follows the leader object.
-pub(super) async fn follow_lock<K: Object>(api: Api<K>, kind: ObjectKind, object: Named, feed: Feed) {
-    let mut restart = feed.restart.subscribe();
+pub(super) async fn follow_lock<K: Object>(api: Api<K>, kind: ObjectKind, object: ObjectName, sink: ClaimSink) {
+    let mut restart = sink.restart.subscribe();
     let mut faults = Faults::new(&object.title, OBJECT_RIGHTS, LOCK_RETRY);
     let mut problems = Problems::default();
     let mut known: Option<Annotations> = None;
@@ -26,7 +26,7 @@ pub(super) async fn follow_lock<K: Object>(api: Api<K>, kind: ObjectKind, object
     loop {
         let mut events = Box::pin(watch_object(api.clone(), &object.name));
         let opened = Instant::now();
-        // It begins with the object as it stands: without delay.
+        // A healthy stream begins with the object at once.
         let mut check_at = opened + DEADLINE;
         let ended = loop {
             let (found, checked) = tokio::select! {
@@ -39,53 +39,54 @@ pub(super) async fn follow_lock<K: Object>(api: Api<K>, kind: ObjectKind, object
                     Ok(found) => (found, true),
                     Err(error) => break Ended::Failed(error),
                 },
-                () = faults.are_over() => {
-                    if feed.in_use.borrow().is_some_and(|in_use| in_use != kind) {
+                () = faults.recovered() => {
+                    if sink.in_use.borrow().is_some_and(|in_use| in_use != kind) {
                         continue;
                     }
-                    debug!(object = %object.title, "all watches start anew: they need not wait out their pauses");
-                    feed.restart_all();
+                    debug!(object = %object.title, "all watches are restarted: the API answers again");
+                    sink.restart_all();
                     continue;
                 }
             };
             let found = found.map(|found| found.annotations().clone());
             let (lock, problem) = found.as_ref().map_or((None, None), annotations::lock);
-            problems.tell(&object.title, problem);
+            problems.log(&object.title, problem);
             let changed = found != known;
             if changed && known.is_some() {
                 checks.renewed();
-                feed.in_use.send_replace(Some(kind));
+                sink.in_use.send_replace(Some(kind));
             }
-            // A lock of the other kind that nobody renews, as a migration leaves behind, is no reason to doubt anything.
-            let doubted = checked
+            // A lock of the other kind that is not renewed may be left from a migration: it says nothing about the
+            // streams.
+            let restart_all = checked
                 && known.is_some()
-                && feed.in_use.borrow().is_none_or(|in_use| in_use == kind)
-                && (changed || checks.doubt(lock.as_ref(), opened.into(), Instant::now().into()));
+                && sink.in_use.borrow().is_none_or(|in_use| in_use == kind)
+                && (changed || checks.should_restart(lock.as_ref(), opened.into(), Instant::now().into()));
             check_at = Instant::now() + checks.quiet(lock.as_ref(), changed, random());
             known = found;
-            if !feed.say(Claim::Lock(kind, lock)).await {
+            if !sink.send(Claim::Lock(kind, lock)).await {
                 return;
             }
             faults.answered();
-            if doubted {
-                debug!(object = %object.title, "all watches start anew: their streams may be dead");
-                feed.restart_all();
+            if restart_all {
+                debug!(object = %object.title, "all watches are restarted: their streams may be dead");
+                sink.restart_all();
             }
         };
         match ended {
             Ended::Failed(error) => {
-                let Fault { pause, why } = faults.happened(&error);
-                if !feed.say(Claim::ApiSilent(kind, why)).await {
+                let Fault { pause, why } = faults.record(&error);
+                if !sink.send(Claim::ApiSilent(kind, why)).await {
                     return;
                 }
                 tokio::time::sleep(pause).await;
             }
-            Ended::Anew | Ended::HistoryLost => faults.pause_after(ended, &mut restart).await,
+            Ended::Restarted | Ended::HistoryLost => faults.pause_after(ended, &mut restart).await,
         }
     }
 }
 
-/// Asks for the object, before a deadline.
+/// Gets the object before a deadline.
 async fn check<K: Object>(api: &Api<K>, name: &str) -> Result<Option<K>, watcher::Error> {
     let answer = tokio::time::timeout(DEADLINE, api.get_opt(name)).await;
     let answer = answer.unwrap_or_else(|_| Err(kube::Error::Service("no answer within 1 s".into())));

@@ -1,4 +1,4 @@
-//! What members answer, parsed into values. Pure.
+//! Parses members' answers into values. Pure.
 //!
 //! Source of the formats: Patroni 4.1, patroni/api.py and patroni/utils.py (`cluster_as_json`).
 
@@ -7,34 +7,53 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::Deserialize;
 use serde_json::Value;
+use thiserror::Error;
 use url::Url;
 
 use crate::discovery::kubernetes::annotations::race_backoff;
-use crate::discovery::patroni::client::{Answer, Silence};
+use crate::discovery::patroni::client::{Answer, Unreachable};
 use crate::leader::identity::Identity;
 use crate::leader::observation::{Announcement, Cluster, ClusterMember, Condition, Report, Role};
-use crate::leader::{Address, BaseUrl, MemberName};
+use crate::leader::{Address, BadAddress, BadBaseUrl, BaseUrl, MemberName};
 
-/// PostgreSQL's own port, where nothing tells another.
+/// PostgreSQL's default port, for answers without a port.
 const POSTGRESQL_PORT: u16 = 5432;
-/// No lease is longer: a larger number is a mistake.
+/// Largest ttl, in seconds. A larger number is a mistake.
 const MAX_TTL: u64 = 24 * 60 * 60;
 
-/// A row of `/cluster` that is of no use, and why.
+/// A row of `/cluster` that cannot be used.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Row {
-    /// The member's name, or its place in the list.
+pub struct UnusableRow {
+    /// Name of the member, or its place in the list.
     pub member: String,
-    /// What is wrong.
-    pub problem: String,
+    /// The reason.
+    pub problem: RowError,
 }
 
-/// The body of `GET /primary`: the evidence, whatever the status.
+/// The reason for which a row of `/cluster` cannot be used.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum RowError {
+    /// The row has no `name`.
+    #[error("it has no name")]
+    NoName,
+    /// `port` is not a TCP port.
+    #[error("port {0} is too large")]
+    Port(u64),
+    /// `host` is not an address.
+    #[error(transparent)]
+    Address(#[from] BadAddress),
+    /// `api_url` is not usable.
+    #[error("its api_url {0}")]
+    ApiUrl(#[from] BadBaseUrl),
+}
+
+/// Parses the body of `GET /primary`, which is evidence whatever the status is.
 ///
-/// A body that names another member comes from whoever has the address now: it is no answer. Patroni names it since 3.2; where it does not, scope and system
-/// identifier must be the followed cluster's (`leader/view/followed.rs`), and another member of the same cluster that has inherited the address is not noticed.
-/// Neither is one of `state: unknown` an answer: then Patroni's own query failed, and `role` is only remembered (api.py:1462-1467).
-pub fn read_report(member: &MemberName, answer: &Answer) -> Result<Report, Silence> {
+/// A body that names another member is no answer: that member has the address now. Patroni names the member since
+/// 3.2. Before that, scope and system identifier must be the followed cluster's (`leader/view/followed.rs`), and
+/// another member of the same cluster that has inherited the address is not noticed. A body with `state: unknown`
+/// is no answer either: Patroni's own query failed, and `role` is a remembered one (api.py:1462-1467).
+pub fn read_report(member: &MemberName, answer: &Answer) -> Result<Report, Unreachable> {
     #[derive(Deserialize)]
     struct Body {
         state: String,
@@ -58,12 +77,12 @@ pub fn read_report(member: &MemberName, answer: &Answer) -> Result<Report, Silen
         .map_or((None, None), |patroni| (patroni.name, patroni.scope));
     let names_member = name.is_some();
     if let Some(other) = name.filter(|name| *member != **name) {
-        return Err(Silence::NotPatroni(format!(
-            "the answer comes from member {other:?}: the address is no longer {member}'s"
+        return Err(Unreachable::NotPatroni(format!(
+            "member {other:?} answers at this address, which is no longer {member}'s"
         )));
     }
     if body.state == "unknown" {
-        return Err(Silence::NotPatroni(
+        return Err(Unreachable::NotPatroni(
             "Patroni cannot query PostgreSQL (state unknown)".into(),
         ));
     }
@@ -80,8 +99,8 @@ pub fn read_report(member: &MemberName, answer: &Answer) -> Result<Report, Silen
     })
 }
 
-/// The cluster of the member that answers, by the body of `GET /patroni`, as far as it tells.
-pub fn read_identity(answer: &Answer) -> Result<Identity, Silence> {
+/// Parses the identity of the answering member's cluster from the body of `GET /patroni`, as far as it is there.
+pub fn read_identity(answer: &Answer) -> Result<Identity, Unreachable> {
     let body: Value = json(answer, "/patroni")?;
     Ok(Identity {
         scope: body["patroni"]["scope"].as_str().map(str::to_owned),
@@ -89,7 +108,7 @@ pub fn read_identity(answer: &Answer) -> Result<Identity, Silence> {
     })
 }
 
-/// A system identifier is written as a text; it is empty until there is one.
+/// Parses a system identifier. Patroni writes it as a string, which is empty until PostgreSQL is initialised.
 fn system(value: &Value) -> Option<String> {
     match value {
         Value::String(text) if !text.is_empty() => Some(text.clone()),
@@ -98,8 +117,8 @@ fn system(value: &Value) -> Option<String> {
     }
 }
 
-/// The body of `GET /cluster` from this URL, and the rows of it that are of no use.
-pub fn read_cluster(from: &BaseUrl, answer: &Answer) -> Result<(Cluster, Vec<Row>), Silence> {
+/// Parses the body of `GET /cluster` from this URL. Returns the rows that cannot be used, too.
+pub fn read_cluster(from: &BaseUrl, answer: &Answer) -> Result<(Cluster, Vec<UnusableRow>), Unreachable> {
     #[derive(Deserialize)]
     struct Body {
         scope: Option<String>,
@@ -115,7 +134,7 @@ pub fn read_cluster(from: &BaseUrl, answer: &Answer) -> Result<(Cluster, Vec<Row
         to: Option<String>,
     }
     if !answer.status.is_success() {
-        return Err(Silence::NotPatroni(format!("/cluster answers {}", answer.status)));
+        return Err(Unreachable::NotPatroni(format!("/cluster answers {}", answer.status)));
     }
     let body: Body = json(answer, "/cluster")?;
     let mut problems = Vec::new();
@@ -123,7 +142,7 @@ pub fn read_cluster(from: &BaseUrl, answer: &Answer) -> Result<(Cluster, Vec<Row
     for (place, row) in body.members.iter().enumerate() {
         match read_member(row) {
             Ok(member) => members.push(member),
-            Err(problem) => problems.push(Row {
+            Err(problem) => problems.push(UnusableRow {
                 member: row["name"]
                     .as_str()
                     .map_or_else(|| format!("number {}", place + 1), str::to_owned),
@@ -156,23 +175,24 @@ pub fn read_cluster(from: &BaseUrl, answer: &Answer) -> Result<(Cluster, Vec<Row
     Ok((cluster, problems))
 }
 
-/// Whom `/cluster` names as the leader; `None` for nobody.
-pub fn read_leader(answer: &Answer) -> Result<Option<MemberName>, Silence> {
+/// Parses the leader's name from the body of `GET /cluster`; `None` if no member is the leader.
+pub fn read_leader(answer: &Answer) -> Result<Option<MemberName>, Unreachable> {
     #[derive(Deserialize)]
     struct Body {
         members: Vec<Value>,
     }
     if !answer.status.is_success() {
-        return Err(Silence::NotPatroni(format!("/cluster answers {}", answer.status)));
+        return Err(Unreachable::NotPatroni(format!("/cluster answers {}", answer.status)));
     }
     let body: Body = json(answer, "/cluster")?;
     Ok(leader_among(&body.members))
 }
 
-/// The body of `GET /failsafe`: names and base URLs. Patroni answers it from memory while its DCS is down, as it does not `/cluster`.
-pub fn read_failsafe(answer: &Answer) -> Result<Vec<ClusterMember>, Silence> {
+/// Parses the body of `GET /failsafe`: names and base URLs. Unlike `/cluster`, Patroni answers it from memory while
+/// its DCS is down.
+pub fn read_failsafe(answer: &Answer) -> Result<Vec<ClusterMember>, Unreachable> {
     if !answer.status.is_success() {
-        return Err(Silence::NotPatroni(format!("/failsafe answers {}", answer.status)));
+        return Err(Unreachable::NotPatroni(format!("/failsafe answers {}", answer.status)));
     }
     let body: BTreeMap<String, String> = json(answer, "/failsafe")?;
     let member = |(name, url): (String, String)| {
@@ -194,18 +214,19 @@ fn leader_among(members: &[Value]) -> Option<MemberName> {
     leader["name"].as_str().map(MemberName::from)
 }
 
-fn read_member(row: &Value) -> Result<ClusterMember, String> {
-    let name = row["name"].as_str().ok_or("it has no name")?;
+fn read_member(row: &Value) -> Result<ClusterMember, RowError> {
+    let name = row["name"].as_str().ok_or(RowError::NoName)?;
     // A member that is still being created has no address yet.
     let address = match (row["host"].as_str(), row["port"].as_u64()) {
         (Some(host), port) => {
-            let port = u16::try_from(port.unwrap_or(5432)).map_err(|_| format!("port {} is too large", row["port"]))?;
-            Some(Address::new(host, port).map_err(|error| error.to_string())?)
+            let port = port.unwrap_or(POSTGRESQL_PORT.into());
+            let port = u16::try_from(port).map_err(|_| RowError::Port(port))?;
+            Some(Address::new(host, port)?)
         }
         (None, _) => None,
     };
     let api_url = match row["api_url"].as_str() {
-        Some(url) => Some(BaseUrl::parse(url).map_err(|why| format!("its api_url {why}"))?),
+        Some(url) => Some(BaseUrl::parse(url)?),
         None => None,
     };
     Ok(ClusterMember {
@@ -216,7 +237,7 @@ fn read_member(row: &Value) -> Result<ClusterMember, String> {
     })
 }
 
-/// Whatever of it can be read: a lag that is not known is the word "unknown".
+/// Parses the fields that can be parsed. An unknown lag is the word "unknown".
 fn read_condition(row: &Value) -> Condition {
     let text = |field: &str| row[field].as_str().map(str::to_owned);
     Condition {
@@ -227,14 +248,14 @@ fn read_condition(row: &Value) -> Condition {
     }
 }
 
-/// `ttl` in the answer to `GET /config`.
+/// Parses `ttl` from the answer to `GET /config`.
 pub fn read_ttl(answer: &Answer) -> Option<Duration> {
     let config: Value = serde_json::from_slice(&answer.body).ok()?;
     let ttl = config["ttl"].as_u64().filter(|ttl| (1..=MAX_TTL).contains(ttl))?;
     Some(Duration::from_secs(ttl))
 }
 
-/// `primary_race_backoff` in the answer to `GET /config`; zero where it is not set.
+/// Parses `primary_race_backoff` from the answer to `GET /config`; zero if it is not set.
 pub fn read_race_backoff(answer: &Answer) -> Option<Duration> {
     let config: Value = serde_json::from_slice(&answer.body).ok()?;
     answer
@@ -243,9 +264,12 @@ pub fn read_race_backoff(answer: &Answer) -> Option<Duration> {
         .then(|| race_backoff(&config["primary_race_backoff"]))
 }
 
-fn json<'answer, T: Deserialize<'answer>>(answer: &'answer Answer, path: &str) -> Result<T, Silence> {
-    serde_json::from_slice(&answer.body)
-        .map_err(|error| Silence::NotPatroni(format!("the answer to {path} is not Patroni's JSON: {error}")))
+fn json<'answer, T: Deserialize<'answer>>(answer: &'answer Answer, path: &str) -> Result<T, Unreachable> {
+    serde_json::from_slice(&answer.body).map_err(|error| {
+        Unreachable::NotPatroni(format!(
+            "the answer to {path} is not the JSON that Patroni sends: {error}"
+        ))
+    })
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! One GET before a deadline, over TCP or TLS.
+//! Sends one GET before a deadline, over TCP or TLS.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -20,9 +20,9 @@ use crate::discovery::patroni::tls::{Tls, TlsError, TlsFiles, TlsTrouble};
 use crate::metrics::{Metrics, Outcome};
 use crate::resolver::{Resolver, Unresolved};
 
-/// One request, connecting included. A stopped Patroni accepts and never answers.
+/// Time for one request, connecting included. A stopped Patroni accepts the connection and never answers.
 const DEADLINE: Duration = Duration::from_secs(1);
-/// `/cluster` of a large cluster has a few KiB; nothing sensible is longer than this.
+/// Longest answer. `/cluster` of a large cluster has a few KiB.
 const MAX_BODY: usize = 1024 * 1024;
 
 /// A client of Patroni's REST API. Clones share its TLS settings.
@@ -36,43 +36,44 @@ pub struct Client {
 /// An answer, whatever its status.
 #[derive(Debug)]
 pub struct Answer {
-    /// The status.
+    /// HTTP status.
     pub status: StatusCode,
-    /// The body, whole.
+    /// Whole body.
     pub body: Bytes,
 }
 
-/// Why there is no usable answer. It says nothing about who leads.
+/// The reason for which there is no usable answer. It is no evidence about the leader.
 #[derive(Debug, Error)]
-pub enum Silence {
-    /// The URL cannot be asked.
-    #[error("{0:?} is not a URL that can be asked (good: http://10.0.0.7:8008)")]
+pub enum Unreachable {
+    /// The URL is not http or https with a host.
+    #[error("{0:?} is not a usable URL (example: http://10.0.0.7:8008)")]
     BadUrl(String),
     /// Refused or unreachable.
     #[error("{0}")]
     Connect(#[source] std::io::Error),
-    /// The name does not resolve, and never has.
+    /// The name does not resolve, and never has since pgnorth started.
     #[error(transparent)]
     Unresolved(#[from] Unresolved),
-    /// TLS is not to be had with these files.
+    /// The TLS files cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// The TLS handshake failed.
     #[error("TLS: {0}")]
     Handshake(#[source] std::io::Error),
-    /// The connection broke, or what came is not HTTP, or it is too long.
+    /// The connection broke, or the answer is not HTTP, or it is too long.
     #[error("no valid HTTP answer: {0}")]
     Http(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Nothing came in time.
+    /// The deadline passed.
     #[error("no answer within 1 s")]
     TimedOut,
-    /// An answer that is not Patroni's, or not this member's.
+    /// The answer is not Patroni's, or not this member's.
     #[error("{0}")]
     NotPatroni(String),
 }
 
-impl Silence {
-    /// What is wrong with TLS, if that is what is wrong. A server that wants a client certificate says so only once the handshake is over.
+impl Unreachable {
+    /// Returns the TLS problem in this error's chain, if there is one. A server that requires a client certificate
+    /// reports that only after the handshake, so it may be behind any variant.
     pub fn tls_trouble(&self) -> Option<TlsTrouble> {
         let mut next: Option<&(dyn std::error::Error + 'static)> = Some(self);
         while let Some(error) = next {
@@ -95,41 +96,42 @@ impl Client {
         })
     }
 
-    /// GET of `path` below `base`, before the deadline. Cancel-safe: the connection goes with it.
-    pub async fn get(&self, base: &str, path: &str) -> Result<Answer, Silence> {
+    /// Sends GET `path` to `base` and waits for the answer until the deadline. Cancel-safe: the connection is closed.
+    pub async fn get(&self, base: &str, path: &str) -> Result<Answer, Unreachable> {
         let answer = tokio::time::timeout(DEADLINE, self.attempt(base, path)).await;
-        let answer = answer.unwrap_or(Err(Silence::TimedOut));
+        let answer = answer.unwrap_or(Err(Unreachable::TimedOut));
         self.metrics.probed(match answer {
             Ok(_) => Outcome::Ok,
-            Err(Silence::TimedOut) => Outcome::TimedOut,
+            Err(Unreachable::TimedOut) => Outcome::TimedOut,
             Err(_) => Outcome::Failed,
         });
         answer
     }
 
-    async fn attempt(&self, base: &str, path: &str) -> Result<Answer, Silence> {
-        let bad = || Silence::BadUrl(base.to_owned());
+    async fn attempt(&self, base: &str, path: &str) -> Result<Answer, Unreachable> {
+        let bad = || Unreachable::BadUrl(base.to_owned());
         let url = Url::parse(base).map_err(|_| bad())?;
         let host = url.host_str().ok_or_else(bad)?;
         let port = url.port_or_known_default().ok_or_else(bad)?;
         let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let authority = format!("{host}:{port}");
         let targets = self.targets(&bare, port, path == "/primary").await?;
-        let tcp = TcpStream::connect(&targets[..]).await.map_err(Silence::Connect)?;
+        let tcp = TcpStream::connect(&targets[..]).await.map_err(Unreachable::Connect)?;
         match url.scheme() {
             "http" => exchange(tcp, &authority, path).await,
             "https" => {
                 let name = ServerName::try_from(bare).map_err(|_| bad())?;
                 let tls = TlsConnector::from(self.tls.config());
-                let stream = tls.connect(name, tcp).await.map_err(Silence::Handshake)?;
+                let stream = tls.connect(name, tcp).await.map_err(Unreachable::Handshake)?;
                 exchange(stream, &authority, path).await
             }
             _ => Err(bad()),
         }
     }
 
-    /// An answer that `names_its_member` may come from where the name led last: a name server that fails does not make members silent.
-    async fn targets(&self, host: &str, port: u16, names_its_member: bool) -> Result<Vec<SocketAddr>, Silence> {
+    /// Resolves the host. If the answer names its member, the last known address will do: a failing name server
+    /// does not make members unreachable.
+    async fn targets(&self, host: &str, port: u16, names_its_member: bool) -> Result<Vec<SocketAddr>, Unreachable> {
         if let Ok(ip) = host.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(ip, port)]);
         }
@@ -141,23 +143,23 @@ impl Client {
     }
 }
 
-async fn exchange<S>(stream: S, authority: &str, path: &str) -> Result<Answer, Silence>
+async fn exchange<S>(stream: S, authority: &str, path: &str) -> Result<Answer, Unreachable>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let broken = |error: hyper::Error| Silence::Http(error.into());
+    let broken = |error: hyper::Error| Unreachable::Http(error.into());
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(broken)?;
     let request = Request::get(path)
         .header(HOST, authority)
         .body(Empty::<Bytes>::new())
-        .map_err(|error| Silence::Http(error.into()))?;
+        .map_err(|error| Unreachable::Http(error.into()))?;
     let answer = async {
         let response = sender.send_request(request).await.map_err(broken)?;
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_BODY).collect().await;
-        let body = body.map_err(Silence::Http)?.to_bytes();
+        let body = body.map_err(Unreachable::Http)?.to_bytes();
         Ok(Answer { status, body })
     };
     tokio::pin!(answer);

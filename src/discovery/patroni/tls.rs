@@ -9,36 +9,36 @@ use rustls::{ClientConfig, RootCertStore};
 pub use crate::certificates::TlsError;
 use crate::certificates::{Reloaded, certificates, private_key};
 
-/// Where the certificates are.
+/// Paths of the certificate files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// PEM: the authorities that sign members' certificates; the system's own where none is given.
+    /// PEM file of the authorities that sign members' certificates; the system's authorities if `None`.
     pub ca: Option<PathBuf>,
-    /// PEM: the client's certificate chain, and its key.
+    /// PEM files of the client's certificate chain and of its key.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// What is wrong between a member's TLS and ours, told apart by what somebody can do about it.
+/// A problem of TLS with a member. Problems that need different fixes are different variants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TlsTrouble {
-    /// No authority that we know has signed the member's certificate.
+    /// No known authority has signed the member's certificate.
     UnknownAuthority,
-    /// It is out of date, or not valid yet.
+    /// The certificate has expired, or is not valid yet.
     Expired,
-    /// It is for other names or addresses than the one that was asked.
+    /// The certificate is for other names or addresses than the requested one.
     WrongName,
-    /// The member wants a client certificate, and got none.
+    /// The member requires a client certificate, and got none.
     CertificateRequired,
-    /// The member does not take the client certificate.
+    /// The member rejects the client certificate.
     CertificateRefused,
-    /// What answers does not speak TLS.
+    /// The server does not speak TLS.
     NoTls,
-    /// Anything else, in rustls' words.
+    /// Any other problem, as rustls words it.
     Other(String),
 }
 
 impl TlsTrouble {
-    /// From one link of an error's chain: rustls' own error hides in an `io::Error`.
+    /// Converts one link of an error's chain, if it is an error of rustls, which may be inside an `io::Error`.
     pub(super) fn of(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
         let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         let found = error.downcast_ref().or(inner.and_then(|inner| inner.downcast_ref()));
@@ -86,7 +86,8 @@ impl Tls {
         Reloaded::new("Patroni's REST API", read, move || load(&files)).map(Self)
     }
 
-    /// The settings, read again if a file changed. Files that are half written keep the former settings in force, and say so.
+    /// Returns the settings, which are read again if a file has changed. If that fails, the former settings stay in
+    /// force, and the failure is logged.
     pub(crate) fn config(&self) -> Arc<ClientConfig> {
         self.0.current()
     }
@@ -104,7 +105,7 @@ fn load(files: &TlsFiles) -> Result<Arc<ClientConfig>, TlsError> {
             }
         }
         None => {
-            // Some system stores hold certificates that rustls refuses; the others serve.
+            // Some system stores contain certificates that rustls rejects; the others are used.
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         }
     }

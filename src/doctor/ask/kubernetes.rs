@@ -23,6 +23,7 @@ use crate::doctor::judge::rights;
 use crate::kubernetes::{Access, why};
 use crate::leader::observation::{Lock, ObjectKind};
 use crate::publish::{self, PATRONIS, PATRONIS_ANNOTATIONS};
+use crate::root_cause::root_cause;
 
 /// Deadline of one request: a laptop may be far from the API.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -349,7 +350,7 @@ async fn next_renewal(
     let mut events = pin!(events);
     loop {
         let event = events.next().await.ok_or("its watch ended")?;
-        let found = event.map_err(|error| format!("its watch failed: {}", crate::kubernetes::innermost(&error)))?;
+        let found = event.map_err(|error| format!("its watch failed: {}", root_cause(&error)))?;
         let lock = found.and_then(|object| annotations::lock(object.annotations()).0);
         if let Some(lock) = lock
             && lock.renewal != *before

@@ -12,7 +12,7 @@ use url::Url;
 use super::ListedMember;
 use crate::config::Proxy;
 use crate::discovery::patroni::answers::{read_cluster, read_report, read_ttl};
-use crate::discovery::patroni::{Client, Silence, TlsError};
+use crate::discovery::patroni::{Client, TlsError, Unreachable};
 use crate::doctor::facts::{Answer, Greeting, Member, Rest, Seed, Silent};
 use crate::leader::observation::ClusterMember;
 use crate::leader::{Address, BaseUrl, MemberName};
@@ -66,7 +66,7 @@ impl<'a> Asker<'a> {
         let answer = client.get(url, "/cluster").await;
         let (cluster, _) = answer
             .and_then(|answer| read_cluster(url, &answer))
-            .map_err(|silence| Silent::from(&silence))?;
+            .map_err(|unreachable| Silent::from(&unreachable))?;
         let config = client.get(url, "/config").await.ok();
         let seed = Seed {
             scope: cluster.scope,
@@ -121,8 +121,8 @@ impl<'a> Asker<'a> {
         let answer = client.get(&url, "/primary").await;
         match answer.and_then(|answer| read_report(&known.name, &answer)) {
             Ok(report) => Rest::Answered { url, report },
-            Err(silence) => Rest::Silent {
-                silent: Silent::from(&silence),
+            Err(unreachable) => Rest::Silent {
+                silent: Silent::from(&unreachable),
                 url,
             },
         }
@@ -133,19 +133,19 @@ fn unusable(error: &TlsError) -> String {
     format!("the files for TLS cannot be used: {error}")
 }
 
-impl From<&Silence> for Silent {
-    fn from(silence: &Silence) -> Self {
+impl From<&Unreachable> for Silent {
+    fn from(unreachable: &Unreachable) -> Self {
         Self {
-            why: words(silence),
-            tls: silence.tls_trouble(),
+            why: words(unreachable),
+            tls: unreachable.tls_trouble(),
         }
     }
 }
 
 /// Adds the causes, because hyper's own text says only "connection error".
-fn words(silence: &Silence) -> String {
-    let mut text = silence.to_string();
-    let mut next = std::error::Error::source(silence);
+fn words(unreachable: &Unreachable) -> String {
+    let mut text = unreachable.to_string();
+    let mut next = std::error::Error::source(unreachable);
     while let Some(error) = next {
         let more = error.to_string();
         if !text.contains(&more) {

@@ -1,7 +1,9 @@
-//! The time of each request to a member, by the urgency of the plan and by how the member answers. Pure: time and chance enter as arguments.
+//! The time of each request to a member, by the urgency of the plan and by how the member answers. Pure: time and
+//! chance enter as arguments.
 //!
-//! A pgnorth does not know how many others there are. Their number shows only in the answers: if 200 of them ask a candidate every 25 ms, its few
-//! threads cannot keep up, and an answer takes many times as long as usual. A pgnorth that sees this asks less and less often.
+//! A pgnorth does not know how many others there are. Their number shows only in the answers: if 200 of them ask a
+//! candidate every 25 ms, its few threads cannot keep up, and an answer takes many times as long as usual. A
+//! pgnorth that sees this asks less and less often.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -9,13 +11,16 @@ use std::time::{Duration, Instant};
 use super::{Suspicion, Urgency};
 use crate::leader::view::WORD_STANDS_FOR;
 
-/// Interval for the leader while all is well and the lock is watched, and the longest of all intervals. 200 pgnorths make 105 requests a second of it.
+/// Interval for the leader while all is well and the lock is watched, and the longest of all intervals. 200
+/// pgnorths make 105 requests a second of it.
 pub const STEADY: Duration = Duration::from_secs(2);
 /// Time that a request and its answer take at most in a healthy network.
 const ROUND_TRIP: Duration = Duration::from_millis(200);
-/// Longest interval while sessions depend on members' answers, for `/primary` and for `/cluster` alike: the next answer arrives before the last one
-/// expires. What a member says of a silent leader expires first, and must do so before the 2 s are over for which members wait until they promote
-/// another (see `WORD_STANDS_FOR`). 200 pgnorths make 162 requests a second of it, and 20 more for membership and settings; an interval of 1 s would make more than 200.
+/// Longest interval while sessions depend on members' answers, for `/primary` and for `/cluster` alike: the next
+/// answer arrives before the last one expires. What a member says of a silent leader expires first, and must do so
+/// before the 2 s are over for which members wait until they promote another (see `WORD_STANDS_FOR`). 200 pgnorths
+/// make 162 requests a second of it, and 20 more for membership and settings; an interval of 1 s would make more
+/// than 200.
 pub const ROUND: Duration = WORD_STANDS_FOR.saturating_sub(ROUND_TRIP);
 /// Shortest interval for the candidate.
 const BURST: Duration = Duration::from_millis(25);
@@ -27,7 +32,8 @@ const MUSTER: Duration = Duration::from_millis(500);
 const ALERT: Duration = Duration::from_millis(100);
 /// Longest time with that interval.
 const ALERT_FOR: Duration = Duration::from_secs(60);
-/// Divisor for many pgnorths: the interval is the square of the time since the suspicion began, divided by this. 250 ms after 1 s, and 1 s after 2 s.
+/// Divisor for many pgnorths: the interval is the square of the time since the suspicion began, divided by this.
+/// 250 ms after 1 s, and 1 s after 2 s.
 const CROWD: f64 = 4.0;
 /// A suspicion that begins sooner than this after another one does not begin another burst.
 const NEXT_BURST: Duration = Duration::from_secs(15);
@@ -39,7 +45,8 @@ const QUEUED: (u32, Duration) = (4, Duration::from_millis(20));
 const FORGET: f64 = 1.01;
 /// Time for which the pace of a member outside the plan is remembered.
 const KEPT: Duration = Duration::from_secs(60);
-/// Intervals are shortened by up to this part, at random: pgnorths that heard of a change together do not ask together. They are never lengthened.
+/// Intervals are shortened by up to this part, at random: pgnorths that heard of a change together do not ask
+/// together. They are never lengthened.
 const JITTER: f64 = 0.1;
 
 /// Computes when each member is asked. The keys tell members apart: a member at another address is another one.
@@ -70,8 +77,8 @@ struct Pace {
 }
 
 impl Pacer {
-    /// Returns the places in the plan of the members to ask now, which count as asked, and the time of the next request. `random` returns a number from 0
-    /// to 1.
+    /// Returns the places in the plan of the members to ask now, which count as asked, and the time of the next
+    /// request. `random` returns a number from 0 to 1.
     pub fn due<'plan>(
         &mut self,
         plan: impl IntoIterator<Item = (&'plan str, Urgency)>,
@@ -147,7 +154,8 @@ impl Pace {
         }
         match self.asked {
             Some(asked) => asked + self.interval(urgency, asked),
-            // All pgnorths hear of a candidate within some milliseconds, more than its listen queue holds; its promotion takes longer than this.
+            // All pgnorths hear of a candidate within some milliseconds, more than its listen queue holds; its
+            // promotion takes longer than this.
             None if matches!(urgency, Urgency::Candidate(_)) => self.since + BURST.mul_f64(self.random),
             None => now,
         }

@@ -20,7 +20,7 @@ const SEED_LIFE: Duration = Duration::from_secs(150);
 
 /// The cluster that is followed, and what was heard of others.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Followed {
+pub(super) struct FollowedCluster {
     /// The scope that the settings name.
     scope: Option<String>,
     /// The Citus group that the settings name.
@@ -78,7 +78,7 @@ impl fmt::Display for Place {
     }
 }
 
-impl Followed {
+impl FollowedCluster {
     fn identity(&self) -> Identity {
         Identity {
             scope: self.scope.clone().or_else(|| self.pinned.scope.clone()),

@@ -23,8 +23,8 @@ fn a_fenced_and_unheard() -> Story {
 /// The API is asked, and the members answer first.
 fn asked() -> Story {
     Story::rest_only()
-        .heard(Claim::Asked(ObjectKind::Endpoints))
-        .heard(Claim::Asked(ObjectKind::ConfigMap))
+        .heard(Claim::Watching(ObjectKind::Endpoints))
+        .heard(Claim::Watching(ObjectKind::ConfigMap))
         .says("a", Role::Primary, "running", 1)
         .must_hold_and_cut()
         .because("has not yet said")
@@ -59,8 +59,8 @@ pub(super) const EVIDENCE: &[Row] = &[
     }),
     (16, "both kinds are errors → route by REST", || {
         Story::rest_only()
-            .heard(Claim::Asked(ObjectKind::Endpoints))
-            .heard(Claim::Asked(ObjectKind::ConfigMap))
+            .heard(Claim::Watching(ObjectKind::Endpoints))
+            .heard(Claim::Watching(ObjectKind::ConfigMap))
             .says("a", Role::Primary, "running", 1)
             .api_silent()
             .must_hold_and_cut()

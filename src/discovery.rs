@@ -140,8 +140,8 @@ impl Discovery {
             warn!(
                 leader,
                 "the cluster has gone back from timeline {from} to timeline {to}: the leader has renewed its lock for \
-                 a whole ttl and reports that it is a running primary on timeline {to}. If the cluster was not restored \
-                 on purpose, writes on timeline {from} may be lost: check the cluster"
+                 a whole ttl and reports that it is a running primary on timeline {to}. If the cluster was not \
+                 restored on purpose, writes on timeline {from} may be lost: check the cluster"
             );
         }
         if view.api_answered() || view.rest_answered() {
@@ -256,7 +256,10 @@ impl Discovery {
                     Some(last) => {
                         self.metrics.leader_changes.increment(1);
                         self.recorder.writable(now, last, leader, true);
-                        info!(from = %last, to = %leader, timeline = leader.timeline, held_ms, %reason, "leader changed");
+                        info!(
+                            from = %last, to = %leader, timeline = leader.timeline, held_ms, %reason,
+                            "leader changed"
+                        );
                         let held = format!("clients were held for {held_ms} ms");
                         self.announce_change(last, leader, &held, reason);
                     }
@@ -272,7 +275,8 @@ impl Discovery {
                 if let Some(last) = &published.last_leader {
                     self.metrics.leader_changes.increment(1);
                     self.recorder.writable(now, last, leader, false);
-                    info!(from = %last, to = %leader, timeline = leader.timeline, %reason, "leader changed; new clients stay held");
+                    let timeline = leader.timeline;
+                    info!(from = %last, to = %leader, timeline, %reason, "leader changed; new clients stay held");
                     self.announce_change(last, leader, "new clients stay held", reason);
                 } else {
                     info!(leader = %leader, timeline = leader.timeline, %reason, "leader found; new clients stay held");
@@ -366,7 +370,7 @@ impl Discovery {
             self.metrics.set_source_up("kubernetes", view.api_silence().is_none());
         }
         match asked_and_answering(view, state, now) {
-            // While the lock has no holder, it may be that no member is asked: the source keeps its last state.
+            // While the lock has no holder, there may be no member to ask: the source keeps its last state.
             (0, _) if view.rest_answered() => {}
             (_, answering) => self.metrics.set_source_up("patroni", answering > 0),
         }

@@ -18,12 +18,12 @@ use crate::root_cause::root_cause;
 
 /// Time for one connection to the API to be established.
 const DEADLINE: Duration = Duration::from_secs(1);
-/// Longest silence on a connection: a list that is never answered, or a watch that the server should have ended
-/// long ago.
+/// Longest silence on a connection. It ends a list that is never answered, and a watch that the server should have
+/// ended long ago.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(90);
 /// Time for which the API server is asked to keep a watch open. It differs for each watch, so that they are not all
-/// opened again together. kube waits 5 s longer, then takes the stream for dead and opens another one. This must be
-/// before `READ_TIMEOUT`, which looks like an API that does not answer.
+/// opened again together. kube waits 5 s longer, then assumes that the stream is dead and opens another one. This must
+/// happen before `READ_TIMEOUT` ends the connection, because that looks like an API that does not answer.
 pub const WATCH_SECONDS: RangeInclusive<u32> = 60..=80;
 /// Pauses between attempts to find missing credentials.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
@@ -45,7 +45,7 @@ pub struct Connection {
     pub namespace: String,
 }
 
-/// An error of the credentials.
+/// A problem with the credentials.
 #[derive(Debug, Error)]
 pub enum ConnectError {
     /// There is neither a service account nor a kubeconfig.
@@ -62,7 +62,7 @@ pub enum ConnectError {
 }
 
 impl Access {
-    /// Looks for credentials: a kubeconfig, or the pod's own. Makes no request.
+    /// Looks for credentials: a kubeconfig, or the pod's service account. Makes no request.
     ///
     /// # Errors
     /// Fails if there are none and this is not a pod, in which they may still appear.

@@ -1,5 +1,5 @@
-//! Limits repeated log lines: the first is logged at once, the later ones are counted. For every fault that clients
-//! or servers can repeat at will.
+//! Limits repeated log lines: the first is logged at once, the later ones are counted. Used for every fault that
+//! clients or servers can repeat at will.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -107,26 +107,26 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_first_is_news_the_others_are_counted_and_after_a_quiet_stretch_it_is_news_again() {
+    async fn a_fault_is_logged_once_then_counted_and_logged_again_after_a_quiet_time() {
         let log = Log::default();
         let _logs_here = log.install();
         let log_limiter = LogLimiter::default();
         let after = async |seconds| tokio::time::sleep(Duration::from_secs(seconds)).await;
 
-        let told = (0..342).filter(|_| log_limiter.should_log("a is gone")).count();
-        assert_eq!(told, 1);
-        assert!(log_limiter.should_log("b is gone"), "another one");
+        let logged = (0..342).filter(|_| log_limiter.should_log("a is gone")).count();
+        assert_eq!(logged, 1);
+        assert!(log_limiter.should_log("b is gone"), "another fault");
         after(29).await;
         assert_eq!(log.lines(), Vec::<String>::new());
         after(2).await;
         assert_eq!(log.lines(), ["… and 341 more like it in the last 30 s: a is gone"]);
-        assert!(!log_limiter.should_log("a is gone"), "it goes on");
+        assert!(!log_limiter.should_log("a is gone"), "it has recurred within 30 s");
         assert!(log_limiter.should_log("b is gone"), "it was quiet for 30 s");
         after(30).await;
         assert_eq!(log.lines(), ["… and 1 more like it in the last 30 s: a is gone"]);
         after(30).await;
         assert_eq!(log.lines(), Vec::<String>::new());
         assert!(log_limiter.should_log("a is gone"));
-        assert_eq!(log_limiter.lock().len(), 1, "what is quiet is forgotten");
+        assert_eq!(log_limiter.lock().len(), 1, "a fault that does not recur is forgotten");
     }
 }

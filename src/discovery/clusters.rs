@@ -40,7 +40,8 @@ impl Clusters {
             && self.system.as_ref() != Some(system)
         {
             warn!(
-                "the cluster was initialised again: its system identifier was {former:?} and is now {system:?}; pgnorth follows it"
+                "the cluster was initialised again: its system identifier was {former:?} and is now {system:?}; \
+                 pgnorth follows it"
             );
         }
         self.system = ours.system;

@@ -24,7 +24,10 @@ impl Discovery {
                     until: wall + length,
                     ends: now + length,
                 };
-                info!(by = %pending.by, r#for = %humantime::format_duration(length), "operator command: hold new clients");
+                info!(
+                    by = %pending.by, r#for = %humantime::format_duration(length),
+                    "operator command: hold new clients"
+                );
                 self.set_hold(view, Some(hold));
                 pending.reply(Outcome::Held(hold.until));
             }
@@ -51,8 +54,8 @@ impl Discovery {
         self.take_in(view, Observation { at, claim });
     }
 
-    /// Closes the sessions in question; sessions that open later are unaffected. The reply follows when the last one
-    /// is closed.
+    /// Closes the sessions to the member, or all sessions; sessions that open later are unaffected. Replies when the
+    /// last one is closed.
     fn cut(&self, pending: PendingCommand, member: Option<&str>, view: &View, published: &mut Published) {
         let whose = member.unwrap_or("every member");
         if let Some(member) = member
@@ -62,9 +65,12 @@ impl Discovery {
             let members = view.members().map(MemberName::to_string).collect();
             return pending.reply(Outcome::NoSuchMember(members));
         }
-        // Two cuts at once share one counter, and their sessions could not be published apart.
+        // Two cuts at the same time would share one counter, so neither could report its own number of sessions.
         if published.cutting.as_ref().is_some_and(|cutting| !cutting.is_finished()) {
-            info!(by = %pending.by, member = whose, "operator command: cut sessions; rejected: another cut is not finished");
+            info!(
+                by = %pending.by, member = whose,
+                "operator command: cut sessions; rejected: another cut is not finished"
+            );
             return pending.reply(Outcome::CutUnderWay);
         }
         info!(by = %pending.by, member = whose, "operator command: cut sessions");
@@ -80,13 +86,16 @@ impl Discovery {
                 cut.done().await;
             }
             let (sessions, took) = (metrics.endings(Ending::CutByOperator) - before, begun.elapsed());
-            info!(by = %pending.by, member, sessions, took_ms = took.as_millis() as u64, "operator command: the sessions are closed");
+            info!(
+                by = %pending.by, member, sessions, took_ms = took.as_millis() as u64,
+                "operator command: the sessions are closed"
+            );
             pending.reply(Outcome::Cut(sessions, took));
         }));
     }
 
-    /// Takes what ends the sessions to this member, or to every member: those of the leader, and those of a former
-    /// leader that may finish.
+    /// Returns the handles that end the sessions to this member, or to every member: to the leader, and to a former
+    /// leader whose sessions are draining.
     fn cuts_of(&self, member: Option<&str>, published: &mut Published) -> Vec<Cut> {
         let concerns = |other: &str| member.is_none_or(|member| member == other);
         let state = &self.slot.snapshot().state;

@@ -138,10 +138,10 @@ impl Kubernetes {
             watches.spawn(follow(title, OBJECT_RIGHTS, sink.clone(), open, read));
         };
         spawn(format!("{}-failover", self.scope), |kind, annotations| {
-            let (news, problem) = annotations.map_or((None, None), |annotations| {
+            let (announcement, problem) = annotations.map_or((None, None), |annotations| {
                 annotations::announcement(annotations, Instant::now(), SystemTime::now())
             });
-            (Claim::Announcement(kind, news), problem)
+            (Claim::Announcement(kind, announcement), problem)
         });
         spawn(format!("{}-config", self.scope), |kind, annotations| {
             let (settings, problem) = annotations.map_or((None, None), annotations::settings);
@@ -163,7 +163,7 @@ impl Kubernetes {
     }
 }
 
-/// Endpoints and ConfigMaps.
+/// A kind of object that can hold Patroni's annotations: Endpoints or ConfigMap.
 trait Object:
     Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + Sync + 'static
 {
@@ -214,8 +214,8 @@ impl ClaimSink {
 }
 
 /// Returns a configuration with which the API server ends each watch, and kube continues it with a new request.
-/// This tells a quiet stream from a dead one. Bookmarks do not: the server sends none for a quiet kind of object
-/// until its version passes the watch's own.
+/// A quiet stream thus differs from a dead one. Bookmarks are not enough: for a quiet kind of object the server sends
+/// none until the kind's version passes that of the watch.
 fn watching() -> watcher::Config {
     let range = WATCH_SECONDS.end() - WATCH_SECONDS.start();
     // Rounded down, because the end of the range is a bound.

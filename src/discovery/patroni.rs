@@ -30,9 +30,9 @@ use crate::log_limiter::LogLimiter;
 
 /// Interval of requests for `/cluster`: membership changes seldom.
 pub const CLUSTER_EVERY: Duration = Duration::from_secs(10);
-/// Intervals of them while new clients are held; they grow for as long as that lasts.
+/// Intervals of requests for `/cluster` while new clients are held; they grow for as long as that lasts.
 pub const CLUSTER_ON_ALERT: Backoff = Backoff::new(Duration::from_secs(3), CLUSTER_EVERY);
-/// Intervals of them while no member answers, for example before Patroni has started.
+/// Intervals of requests for `/cluster` while no member answers, for example before Patroni has started.
 const CLUSTER_UNANSWERED: Backoff = Backoff::new(Duration::from_millis(500), CLUSTER_EVERY);
 /// Interval of requests for `/config`, which has the lock's ttl.
 pub const CONFIG_EVERY: Duration = Duration::from_secs(20);
@@ -40,15 +40,15 @@ pub const CONFIG_EVERY: Duration = Duration::from_secs(20);
 /// Interval of requests for the identity of the cluster at each base URL of `--patroni`, while all is well. Each
 /// costs an SQL query there.
 pub const SEEDS_EVERY: Duration = Duration::from_secs(60);
-/// Interval of them while no member answers `/cluster`, or new clients are held.
+/// Interval of these requests while no member answers `/cluster`, or new clients are held.
 pub const SEEDS_ON_ALERT: Duration = Duration::from_secs(30);
 
-/// The path for which a member is asked.
+/// The path that a member is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
-    /// `/primary`: its own role and state.
+    /// `/primary`: the member's own role and state.
     Primary,
-    /// `/cluster`: the leader that it reads from the DCS.
+    /// `/cluster`: the leader that the member reads from the DCS.
     Leader,
 }
 
@@ -66,11 +66,11 @@ impl Question {
 pub struct Target {
     /// Name of the member. The answer to `/primary` must come from a member of this name.
     pub member: MemberName,
-    /// The question.
+    /// Question to the member.
     pub question: Question,
     /// Base URL of its REST API.
     pub url: BaseUrl,
-    /// How much depends on its answer.
+    /// Urgency of the answer.
     pub urgency: Urgency,
 }
 
@@ -100,16 +100,16 @@ impl Target {
     }
 }
 
-/// The requests to make: discovery writes the plan, the sources read it.
+/// The requests to make. Discovery writes the plan, and the sources read it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// The members to ask, and the question to each.
+    /// Members to ask, and the question to each.
     pub targets: Vec<Target>,
     /// Base URLs of every known member, for `/cluster`.
     pub urls: Vec<BaseUrl>,
-    /// New clients are held.
+    /// True while new clients are held.
     pub alert: bool,
-    /// The cluster that pgnorth follows. Answers of another one add no members.
+    /// Cluster that pgnorth follows. Answers of another one add no members.
     pub followed: Identity,
 }
 
@@ -120,11 +120,11 @@ pub struct Prober {
     observations: mpsc::Sender<Observation>,
 }
 
-/// The end of one request.
+/// The result of one request.
 struct Reply {
     key: String,
     answered: bool,
-    /// The claim for discovery; `None` if `/cluster` was not answered.
+    /// Claim for discovery; `None` if `/cluster` was not answered.
     claim: Option<Claim>,
 }
 
@@ -184,7 +184,7 @@ impl Prober {
 
 /// The result of one round of requests for `/cluster`.
 struct ClusterRound {
-    /// The member that answered for the followed cluster.
+    /// Member that answered for the followed cluster.
     responder: Option<Responder>,
     claims: Vec<Claim>,
 }
@@ -310,10 +310,10 @@ impl ClusterPoller {
     /// cluster.
     async fn ask_any(&self, last: Option<&Responder>, due: bool, with_config: bool) -> ClusterRound {
         let mut known = self.plan.borrow().urls.clone();
-        // A random first member: pgnorths share the load among the members.
+        // Begins with a random member, so that many pgnorths share the load among the members.
         let begin = (known.len() as f64 * random()) as usize;
         known.rotate_left(begin);
-        let nobody_is_known = known.is_empty();
+        let no_member_is_known = known.is_empty();
         let mut urls: Vec<BaseUrl> = last.map(|last| last.url.clone()).into_iter().collect();
         for url in known.into_iter().chain(self.seeds.iter().cloned()) {
             if !urls.contains(&url) {
@@ -327,7 +327,7 @@ impl ClusterPoller {
             match answer.and_then(|answer| read_cluster(&url, &answer)) {
                 Ok((mut cluster, problems)) => {
                     for UnusableRow { member, problem } in problems {
-                        // The row is in every answer.
+                        // Every answer has this row, so it is not logged each time.
                         if self
                             .log_limiter
                             .should_log(&format!("/cluster: the row of {member} cannot be used"))
@@ -348,7 +348,7 @@ impl ClusterPoller {
                     });
                     let system = cluster.system.clone();
                     let identity = cluster.identity();
-                    // The view reports an answer of another cluster.
+                    // The view decides which cluster is followed, so it gets the other cluster's answer, too.
                     claims.push(Claim::Cluster(cluster));
                     if !followed.contradicts(&identity) {
                         return ClusterRound {
@@ -365,7 +365,7 @@ impl ClusterPoller {
             }
         }
         let unanswered = format!("no member answers /cluster ({})", why.join("; "));
-        if nobody_is_known {
+        if no_member_is_known {
             claims.extend(self.failsafe_members(&urls).await);
         }
         claims.push(Claim::ClusterSilent(unanswered));

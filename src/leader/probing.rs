@@ -12,15 +12,15 @@ use crate::leader::probing::pacing::{ROUND, STEADY};
 use crate::leader::view::{LockView, View};
 use crate::leader::{MemberName, RoutingState};
 
-/// How long a failure that the proxy reported keeps the leader under suspicion.
+/// Time for which a failure that the proxy reported keeps the leader under suspicion.
 const SUSPECT_FOR: Duration = Duration::from_secs(3);
 
 /// A member to ask for `/primary`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
-    /// Its name.
+    /// Name of the member.
     pub member: MemberName,
-    /// How much depends on its answer.
+    /// Urgency of the answer.
     pub urgency: Urgency,
 }
 
@@ -42,12 +42,12 @@ pub enum Urgency {
 pub struct Suspicion {
     /// Time of the newest event that caused it.
     pub since: Instant,
-    /// The longest interval between two requests, however long the suspicion lasts and however slow the answers are.
+    /// Longest interval between two requests, even if the suspicion lasts long and answers are slow.
     pub longest: Duration,
 }
 
-/// Returns the members to ask and the urgency of each, given the view, the routing state, and since when new
-/// clients have been held (`None` if they are not held).
+/// Returns the members to ask and the urgency of each. `held_since` is the start of the hold of new clients; `None` if
+/// they are not held.
 pub fn plan(view: &View, state: &RoutingState, held_since: Option<Instant>, now: Instant) -> Vec<Probe> {
     let Some(lock) = view.lock().filter(|_| view.api_silence().is_none()) else {
         return every_member(view, state, held_since, now);
@@ -57,7 +57,7 @@ pub fn plan(view: &View, state: &RoutingState, held_since: Option<Instant>, now:
             member: holder.clone(),
             urgency: the_holder(view, lock, holder, held_since, now),
         }],
-        // Nobody holds the lock: the former leader alone may still have something to report (in pause).
+        // The lock has no holder: only the former leader may still be a primary (in pause).
         None => state
             .leader()
             .map(|leader| Probe {
@@ -83,7 +83,7 @@ fn the_holder(view: &View, lock: &LockView, holder: &MemberName, held_since: Opt
         last.is_some_and(|last| last.value.is_writable() && lock.held_since.is_none_or(|since| since <= last.at));
     let suspicion = |since| Suspicion { since, longest: STEADY };
     match (held_since, recent_failure(view, holder, now)) {
-        // Still writable: a switchover was announced, and its answer is needed only to notice that it stops.
+        // The holder is still writable: a switchover was announced, and the answer shows when the holder stops.
         (Some(held), None) if verified => Urgency::Alert(suspicion(held)),
         (Some(held), failed) => {
             let newest = lock.held_since.max(failed);
@@ -94,8 +94,8 @@ fn the_holder(view: &View, lock: &LockView, holder: &MemberName, held_since: Opt
     }
 }
 
-/// Members' answers are all that is known. While sessions live, they end upon these answers alone, so no interval
-/// grows beyond the usual one.
+/// Plans requests to every member, because no lock is watched. While there are sessions, these answers alone decide
+/// about them, so no interval grows beyond `ROUND`.
 fn every_member(view: &View, state: &RoutingState, held_since: Option<Instant>, now: Instant) -> Vec<Probe> {
     let leader = state.leader().map(|leader| &leader.member);
     let longest = if leader.is_some() { ROUND } else { STEADY };

@@ -116,8 +116,7 @@ pub fn settings(annotations: &Annotations) -> Read<Option<ClusterSettings>> {
         standby_cluster: Option<Value>,
         primary_race_backoff: Option<Value>,
     }
-    // Patroni takes nothing but digits for one (ha.py, `sysid_valid`): it is empty while the cluster is being
-    // initialised.
+    // Patroni accepts only digits (ha.py, `sysid_valid`): the value is empty while the cluster is being initialised.
     let is_valid = |system: &&String| !system.is_empty() && system.bytes().all(|byte| byte.is_ascii_digit());
     let system = annotations.get("initialize").filter(is_valid).cloned();
     let of_system = |system: Option<String>| {
@@ -146,7 +145,7 @@ pub fn settings(annotations: &Annotations) -> Read<Option<ClusterSettings>> {
     }
 }
 
-/// Whole seconds, as a number or in a string (global_config.py, `get_int`); zero for what is neither.
+/// Returns whole seconds, given as a number or in a string (global_config.py, `get_int`); zero for any other value.
 pub fn race_backoff(value: &Value) -> Duration {
     let seconds = match value {
         Value::String(text) => text.trim().parse().ok(),
@@ -156,7 +155,8 @@ pub fn race_backoff(value: &Value) -> Duration {
     Duration::from_secs_f64(seconds.round().clamp(0.0, MAX_TTL as f64))
 }
 
-/// Returns true if Python's `str(value).lower()` is one of Patroni's words for true (utils.py, `parse_bool`).
+/// Returns true if Patroni reads the value as true: it compares Python's `str(value).lower()` with a list (utils.py,
+/// `parse_bool`).
 fn is_on(value: &Value) -> bool {
     match value {
         Value::Bool(on) => *on,
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lock_as_patroni_writes_it() {
+    fn a_lock_in_patronis_format_is_parsed() {
         let (lock, problem) = lock(&annotations(&[
             ("leader", "patronidemo-0"),
             ("ttl", "20"),
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renew_time_that_is_no_time_is_a_renewal_all_the_same() {
+    fn an_unparsable_renew_time_still_counts_as_a_renewal() {
         for text in [
             "",
             "x",
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_released_lock_has_no_holder_and_a_services_endpoints_are_no_lock() {
+    fn a_released_lock_has_no_holder_and_a_services_endpoints_are_not_a_lock() {
         let (released, _) = lock(&annotations(&[("ttl", "30"), ("renewTime", "x"), ("transitions", "3")]));
         assert_eq!(released.unwrap().holder, None);
         let (foreign, _) = lock(&annotations(&[(
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn members_addresses_from_conn_url() {
+    fn addresses_are_parsed_from_conn_url() {
         for (conn_url, address) in [
             ("postgres://10.244.0.10:5432/postgres", "10.244.0.10:5432"),
             ("postgres://10.244.0.10/postgres", "10.244.0.10:5432"),
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_conn_url_is_said_without_quoting_it() {
+    fn an_error_about_a_conn_url_does_not_quote_it() {
         for conn_url in [
             "",
             "10.0.0.7",
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_as_patroni_annotates_it() {
+    fn a_pod_with_patronis_annotations_is_parsed() {
         let status = r#"{"conn_url":"postgres://10.244.0.10:5432/postgres","api_url":"http://10.244.0.10:8008/patroni","state":"running","role":"primary","version":"4.1.5","xlog_location":67108960,"timeline":1}"#;
         let (pod, problem) = pod("patronidemo-0", &annotations(&[("status", status)]), None);
         assert_eq!(problem, None);
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_that_is_no_json_is_named() {
+    fn an_error_names_a_status_that_is_not_json() {
         for text in ["", "{", "[]", "null", r#"{"timeline":-1}"#, r#"{"conn_url":7}"#] {
             let (_, problem) = pod("pg-0", &annotations(&[("status", text)]), None);
             assert!(problem.unwrap().to_string().contains("`status`"), "{text}");
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn a_switchover_now_later_and_at_no_time() {
+    fn a_switchover_is_announced_now_later_or_without_a_valid_time() {
         let (now, wall) = (Instant::now(), SystemTime::UNIX_EPOCH);
         let read = |pairs: &[(&str, &str)]| announcement(&annotations(pairs), now, wall);
         let (soon, _) = read(&[("leader", "pg-0"), ("member", "pg-1")]);
@@ -431,9 +431,9 @@ mod tests {
     }
 
     #[test]
-    fn pause_and_standby_cluster_mean_what_patroni_makes_of_them() {
+    fn pause_and_standby_cluster_are_read_as_patroni_reads_them() {
         let read = |text: &str| settings(&annotations(&[("config", text)])).0.unwrap();
-        // Each as patroni.global_config of Patroni 4.1.5 takes it.
+        // The expected values are those that patroni.global_config of Patroni 4.1.5 returns.
         for (pause, is_paused) in [
             ("true", true),
             ("1", true),
@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn the_system_identifier_from_the_config_object() {
+    fn the_system_identifier_is_parsed_from_the_config_object() {
         let read = |pairs: &[(&str, &str)]| settings(&annotations(pairs)).0.and_then(|settings| settings.system);
         assert_eq!(read(&[("initialize", "7"), ("config", "{}")]).as_deref(), Some("7"));
         assert_eq!(read(&[("initialize", "7"), ("config", "{")]).as_deref(), Some("7"));
@@ -491,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn primary_race_backoff_from_the_config() {
+    fn primary_race_backoff_is_parsed_from_the_config() {
         let read = |text: &str| settings(&annotations(&[("config", text)])).0.unwrap().race_backoff;
         assert_eq!(read(r#"{"primary_race_backoff":60}"#), Duration::from_secs(60));
         assert_eq!(read(r#"{"primary_race_backoff":"60"}"#), Duration::from_secs(60));
@@ -506,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn loop_wait_from_the_config() {
+    fn loop_wait_is_parsed_from_the_config() {
         let read = |text: &str| loop_wait(&annotations(&[("config", text)]));
         assert_eq!(read(r#"{"loop_wait":3}"#), Some(Duration::from_secs(3)));
         for text in [
@@ -523,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn a_config_that_is_no_json_is_named_without_quoting_it() {
+    fn an_error_names_a_config_that_is_not_json_without_quoting_it() {
         for text in ["", "{", "7", "\"secret\"", "[\"secret\"]"] {
             let problem = settings(&annotations(&[("config", text)])).1.unwrap().to_string();
             assert!(problem.contains("`config`") && !problem.contains("secret"), "{problem}");

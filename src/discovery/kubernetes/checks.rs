@@ -16,8 +16,8 @@ pub const OTHER_RETRY: Backoff = Backoff::new(Duration::from_millis(250), Durati
 const QUIET_WITHOUT_LOCK: Duration = Duration::from_secs(30);
 /// Intervals of the checks while a renewal is overdue.
 const OVERDUE: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
-/// Shortest time between two restarts of all watches for one overdue lock. The API server ends each watch within 80
-/// s anyway.
+/// Shortest time between two restarts of all watches for one overdue lock. The API server ends each watch within
+/// 80 s anyway.
 const RESTART_EVERY: Duration = Duration::from_secs(300);
 
 /// The checks of one leader object.
@@ -38,7 +38,7 @@ impl Default for Checks {
 
 impl Checks {
     /// Returns the time after which the object is checked if the watch stays quiet. `changed`: the object has
-    /// changed since the last call. Patroni renews the lock every loop_wait, well within half of the ttl.
+    /// changed since the last call. Patroni renews the lock every loop_wait, which is well below half of the ttl.
     pub fn quiet(&mut self, lock: Option<&Lock>, changed: bool, random: f64) -> Duration {
         let Some(lock) = lock else {
             return QUIET_WITHOUT_LOCK.mul_f64(0.75 + random / 2.0);
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_that_nobody_renews_costs_less_and_less() {
+    fn a_lock_that_is_never_renewed_is_checked_less_and_less_often() {
         let (begin, lock) = (Instant::now(), lock());
         let mut checks = Checks::default();
         let (mut at, mut opened) = (begin + checks.quiet(Some(&lock), true, 0.5), begin);

@@ -14,8 +14,8 @@ use super::checks::LOCK_RETRY;
 use crate::backoff::{Backoff, jittered};
 use crate::root_cause::root_cause;
 
-/// A fault within this time of an answer continues the row of faults: a list that succeeds before each watch that
-/// fails is no recovery.
+/// Time without a fault after an answer that counts as a recovery. A shorter time does not: a list may succeed before
+/// each watch that fails.
 const RECOVERED_AFTER: Duration = Duration::from_secs(5);
 /// Pause between attempts if the API has forbidden every one so far: only an operator can change that.
 const FORBIDDEN_RETRY: Duration = Duration::from_secs(10);
@@ -57,11 +57,11 @@ pub(super) struct Faults {
     needs: &'static str,
     backoff: Backoff,
     count: u64,
-    /// There was an answer before: rights that existed once most likely exist again in a moment.
+    /// True once the API has answered: rights that existed once will most likely exist again in a moment.
     answered: bool,
     /// Time of the first answer since the last fault.
     heard: Option<Instant>,
-    /// Time since which requests are forbidden that were allowed before; true once the warning is logged.
+    /// Time of the first refusal of a request that was allowed before; true once the warning is logged.
     forbidden: Option<(Instant, bool)>,
     /// Time of the last 410 Gone.
     lost: Option<Instant>,
@@ -153,8 +153,8 @@ impl Faults {
         let (since, logged) = self.forbidden.get_or_insert((Instant::now(), false));
         if since.elapsed() < ROLES_LOAD {
             let why = format!(
-                "{title}: forbidden, perhaps for the moment: {} (requests were allowed before; an API server that has just started forbids \
-                 everything until it has loaded its roles)",
+                "{title}: forbidden, perhaps for the moment: {} (requests were allowed before; an API server that has \
+                 just started forbids everything until it has loaded its roles)",
                 root_cause(error)
             );
             match self.count {
@@ -175,8 +175,8 @@ impl Faults {
         self.heard.get_or_insert_with(Instant::now);
     }
 
-    /// Waits until a row of faults has ended: no fault for some seconds after an answer. Waits for ever if there is
-    /// none. Cancel-safe.
+    /// Waits for the recovery: no fault for [`RECOVERED_AFTER`] after an answer. Waits for ever if there was no fault.
+    /// Cancel-safe.
     pub(super) async fn recovered(&mut self) {
         match self.heard.filter(|_| self.count > 0) {
             Some(heard) => sleep_until(heard + RECOVERED_AFTER).await,
@@ -242,7 +242,7 @@ mod tests {
         for _ in 0..3 {
             let Fault { pause, why } = faults.record(&forbidden());
             assert!(why.contains("for the moment") && !why.contains("needs"), "{why}");
-            // The API's own words name verb and resource.
+            // The API's own message names verb and resource.
             assert!(why.contains(&root_cause(&forbidden())), "{why}");
             sleep(pause).await;
         }

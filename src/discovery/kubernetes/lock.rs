@@ -1,7 +1,7 @@
 //! The watch of the leader object. It alone reports whether the API answers.
 //!
-//! If the watch has been quiet for too long, a GET checks the object. This tells a dead stream from a lock that is
-//! not renewed. While the lock is overdue, the streams of all watches may be dead, too.
+//! If the watch has been quiet for too long, a GET checks the object: either the stream is dead, or the lock is not
+//! renewed. While the lock is overdue, the streams of all watches may be dead, too.
 
 use kube::ResourceExt;
 use kube::api::Api;

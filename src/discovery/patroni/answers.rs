@@ -47,12 +47,12 @@ pub enum RowError {
     ApiUrl(#[from] BadBaseUrl),
 }
 
-/// Parses the body of `GET /primary`, which is evidence whatever the status is.
+/// Parses the body of `GET /primary`, which is evidence at any HTTP status.
 ///
-/// A body that names another member is no answer: that member has the address now. Patroni names the member since
-/// 3.2. Before that, scope and system identifier must be the followed cluster's (`leader/view/followed.rs`), and
-/// another member of the same cluster that has inherited the address is not noticed. A body with `state: unknown`
-/// is no answer either: Patroni's own query failed, and `role` is a remembered one (api.py:1462-1467).
+/// A body that names another member is an error: that member has the address now. Patroni names the member since 3.2.
+/// With an older Patroni, scope and system identifier must be the followed cluster's (`leader/view/followed.rs`), and
+/// another member of the same cluster that has inherited the address is not noticed. A body with `state: unknown` is
+/// an error, too: Patroni's own query failed, and `role` is the last known one (api.py:1462-1467).
 pub fn read_report(member: &MemberName, answer: &Answer) -> Result<Report, Unreachable> {
     #[derive(Deserialize)]
     struct Body {
@@ -237,7 +237,7 @@ fn read_member(row: &Value) -> Result<ClusterMember, RowError> {
     })
 }
 
-/// Parses the fields that can be parsed. An unknown lag is the word "unknown".
+/// Parses the fields that can be parsed. Patroni writes "unknown" for an unknown lag.
 fn read_condition(row: &Value) -> Condition {
     let text = |field: &str| row[field].as_str().map(str::to_owned);
     Condition {
@@ -286,7 +286,7 @@ mod tests {
     const PRIMARY: &str = r#"{"state":"running","postmaster_start_time":"2026-11-20 06:07:33.1+00:00","role":"primary","server_version":150010,"xlog":{"location":67108960},"timeline":2,"dcs_last_seen":1795000000,"database_system_identifier":"7440000000000000000","patroni":{"version":"4.1.5","scope":"demo","name":"demo-0"}}"#;
 
     #[test]
-    fn a_primary_that_holds_the_lock() {
+    fn a_report_of_a_primary_that_holds_the_lock_is_parsed() {
         let report = read_report(&"demo-0".into(), &answer(200, PRIMARY)).unwrap();
         assert!(report.is_writable() && report.holds_lock);
         assert_eq!(report.timeline, Some(2));
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_of_this_member_is_silence() {
+    fn an_answer_that_is_not_this_members_is_an_error() {
         for body in [
             "",
             "[]",
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_with_a_row_of_no_use() {
+    fn an_unusable_row_of_cluster_is_returned_apart() {
         let body = r#"{"members":[
             {"name":"demo-0","role":"leader","state":"running","api_url":"http://10.244.0.10:8008/patroni","host":"10.244.0.10","port":5432,"timeline":1},
             {"name":"demo-1","role":"replica","state":"creating replica"},
@@ -356,22 +356,22 @@ mod tests {
     }
 
     #[test]
-    fn whom_a_member_takes_for_the_leader() {
+    fn the_leaders_name_is_parsed_from_cluster() {
         let named = |status: u16, body: &str| read_leader(&answer(status, body));
         let leads = r#"{"members":[{"name":"demo-1","role":"sync_standby"},{"name":"demo-0","role":"leader"}]}"#;
         assert_eq!(named(200, leads).unwrap().as_deref(), Some("demo-0"));
-        let nobody = r#"{"members":[{"name":"demo-0","role":"replica"}]}"#;
-        assert_eq!(named(200, nobody).unwrap(), None);
-        // Patroni cannot read its DCS: that is no word about the leader.
-        assert!(named(500, nobody).is_err() && named(200, "{}").is_err());
+        let leaderless = r#"{"members":[{"name":"demo-0","role":"replica"}]}"#;
+        assert_eq!(named(200, leaderless).unwrap(), None);
+        // Patroni cannot read its DCS: the answer says nothing about the leader.
+        assert!(named(500, leaderless).is_err() && named(200, "{}").is_err());
     }
 
     #[test]
-    fn the_members_that_failsafe_mode_knows() {
+    fn the_members_are_parsed_from_failsafe() {
         let body =
             r#"{"demo-0":"http://10.244.0.10:8008/patroni","demo-1":"https://[fd00::7]:8008/patroni","demo-2":"-"}"#;
         let members = read_failsafe(&answer(200, body)).unwrap();
-        let told = |place: usize| {
+        let member = |place: usize| {
             let member: &ClusterMember = &members[place];
             (
                 member.name.as_str(),
@@ -380,16 +380,16 @@ mod tests {
             )
         };
         assert_eq!(
-            told(0),
+            member(0),
             ("demo-0", "10.244.0.10:5432".into(), "http://10.244.0.10:8008")
         );
-        assert_eq!(told(1), ("demo-1", "[fd00::7]:5432".into(), "https://[fd00::7]:8008"));
-        assert_eq!(members.len(), 2, "a row of no use is left out");
+        assert_eq!(member(1), ("demo-1", "[fd00::7]:5432".into(), "https://[fd00::7]:8008"));
+        assert_eq!(members.len(), 2, "an unusable row is left out");
         assert!(read_failsafe(&answer(502, "Failsafe mode is not enabled")).is_err());
     }
 
     #[test]
-    fn the_ttl_from_the_config() {
+    fn the_ttl_is_parsed_from_the_config() {
         let read = |body: &str| read_ttl(&answer(200, body));
         assert_eq!(read(r#"{"ttl":20}"#), Some(Duration::from_secs(20)));
         assert_eq!(read(r#"{"ttl":"x"}"#), None);

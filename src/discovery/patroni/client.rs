@@ -33,7 +33,7 @@ pub struct Client {
     resolver: Resolver,
 }
 
-/// An answer, whatever its status.
+/// An answer with any HTTP status.
 #[derive(Debug)]
 pub struct Answer {
     /// HTTP status.
@@ -129,8 +129,8 @@ impl Client {
         }
     }
 
-    /// Resolves the host. If the answer names its member, the last known address will do: a failing name server
-    /// does not make members unreachable.
+    /// Resolves the host. If answers name their member, the last known address is used when the name server fails,
+    /// so that members stay reachable.
     async fn targets(&self, host: &str, port: u16, names_its_member: bool) -> Result<Vec<SocketAddr>, Unreachable> {
         if let Ok(ip) = host.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(ip, port)]);
@@ -163,7 +163,7 @@ where
         Ok(Answer { status, body })
     };
     tokio::pin!(answer);
-    // The connection is driven here, so nothing of it outlives the request.
+    // The connection is driven in this function, so it ends with the request.
     tokio::select! {
         answer = &mut answer => answer,
         result = connection => match result {

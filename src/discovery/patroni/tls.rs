@@ -33,7 +33,7 @@ pub enum TlsTrouble {
     CertificateRefused,
     /// The server does not speak TLS.
     NoTls,
-    /// Any other problem, as rustls words it.
+    /// Any other problem, with the message of rustls.
     Other(String),
 }
 
@@ -126,13 +126,13 @@ mod tests {
 
     use super::*;
 
-    /// As the handshake wraps it.
-    fn told(error: Error) -> Option<TlsTrouble> {
+    /// Wraps the error as the handshake does.
+    fn converted(error: Error) -> Option<TlsTrouble> {
         TlsTrouble::of(&io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
     #[test]
-    fn troubles_are_told_apart_by_what_mends_them() {
+    fn problems_that_need_different_fixes_differ() {
         for (error, trouble) in [
             (
                 Error::InvalidCertificate(CertificateError::UnknownIssuer),
@@ -163,9 +163,9 @@ mod tests {
                 TlsTrouble::NoTls,
             ),
         ] {
-            assert_eq!(told(error), Some(trouble));
+            assert_eq!(converted(error), Some(trouble));
         }
-        let other = told(Error::InvalidCertificate(CertificateError::Revoked));
+        let other = converted(Error::InvalidCertificate(CertificateError::Revoked));
         assert!(matches!(other, Some(TlsTrouble::Other(_))), "{other:?}");
         assert_eq!(TlsTrouble::of(&io::Error::from(io::ErrorKind::ConnectionRefused)), None);
     }

@@ -1,9 +1,9 @@
-//! The time of each request to a member, by the urgency of the plan and by how the member answers. Pure: time and
-//! chance enter as arguments.
+//! Computes the time of each request to a member, from the urgency in the plan and from the member's answers so far.
+//! Pure: time and random numbers are arguments.
 //!
 //! A pgnorth does not know how many others there are. Their number shows only in the answers: if 200 of them ask a
-//! candidate every 25 ms, its few threads cannot keep up, and an answer takes many times as long as usual. A
-//! pgnorth that sees this asks less and less often.
+//! candidate every 25 ms, its few threads cannot keep up, and an answer takes many times as long as usual. A pgnorth
+//! that measures this asks less and less often.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,26 +11,26 @@ use std::time::{Duration, Instant};
 use super::{Suspicion, Urgency};
 use crate::leader::view::WORD_STANDS_FOR;
 
-/// Interval for the leader while all is well and the lock is watched, and the longest of all intervals. 200
-/// pgnorths make 105 requests a second of it.
+/// Interval for the leader while all is well and the lock is watched, and the longest of all intervals. 200 pgnorths
+/// with this interval send 105 requests a second.
 pub const STEADY: Duration = Duration::from_secs(2);
 /// Time that a request and its answer take at most in a healthy network.
 const ROUND_TRIP: Duration = Duration::from_millis(200);
 /// Longest interval while sessions depend on members' answers, for `/primary` and for `/cluster` alike: the next
-/// answer arrives before the last one expires. What a member says of a silent leader expires first, and must do so
-/// before the 2 s are over for which members wait until they promote another (see `WORD_STANDS_FOR`). 200 pgnorths
-/// make 162 requests a second of it, and 20 more for membership and settings; an interval of 1 s would make more
-/// than 200.
+/// answer arrives before the last one expires. A member's answer about a silent leader expires first. It must expire
+/// within the 2 s for which members wait before they promote another (see `WORD_STANDS_FOR`). 200 pgnorths with this
+/// interval send 162 requests a second, and 20 more for membership and settings; with 1 s they would send more than
+/// 200.
 pub const ROUND: Duration = WORD_STANDS_FOR.saturating_sub(ROUND_TRIP);
 /// Shortest interval for the candidate.
 const BURST: Duration = Duration::from_millis(25);
-/// Longest time with that interval.
+/// Longest time with the interval `BURST`.
 const BURST_FOR: Duration = Duration::from_secs(5);
 /// Time for which any other suspicious member is asked as often: many pgnorths see each other at once.
 const MUSTER: Duration = Duration::from_millis(500);
-/// Interval after that.
+/// Interval after `MUSTER`.
 const ALERT: Duration = Duration::from_millis(100);
-/// Longest time with that interval.
+/// Longest time with the interval `ALERT`.
 const ALERT_FOR: Duration = Duration::from_secs(60);
 /// Divisor for many pgnorths: the interval is the square of the time since the suspicion began, divided by this.
 /// 250 ms after 1 s, and 1 s after 2 s.
@@ -39,7 +39,7 @@ const CROWD: f64 = 4.0;
 const NEXT_BURST: Duration = Duration::from_secs(15);
 /// Shortest interval, as a multiple of the time that the last request took.
 const BREATHER: u32 = 2;
-/// A request had to queue if it took more than so many times the quickest one, and more than this time.
+/// A request had to queue if it took longer than this multiple of the quickest one and longer than this time.
 const QUEUED: (u32, Duration) = (4, Duration::from_millis(20));
 /// Factor by which the quickest time grows with each later answer, so that an old one is forgotten.
 const FORGET: f64 = 1.01;
@@ -49,7 +49,7 @@ const KEPT: Duration = Duration::from_secs(60);
 /// together. They are never lengthened.
 const JITTER: f64 = 0.1;
 
-/// Computes when each member is asked. The keys tell members apart: a member at another address is another one.
+/// Computes when each member is asked. Each has a key; a member at another address has another key.
 #[derive(Debug, Default)]
 pub struct Pacer {
     members: BTreeMap<String, Pace>,
@@ -64,15 +64,15 @@ struct Pace {
     asked: Option<Instant>,
     under_way: bool,
     took: Duration,
-    /// From 0 to 1, for the interval after the newest request.
+    /// Random number from 0 to 1, for the interval after the newest request.
     random: f64,
-    /// Begin of the newest burst.
+    /// Start of the newest burst.
     burst: Option<Instant>,
     /// Time of the newest answer that had to queue.
     queued: Option<Instant>,
-    /// Time at which it entered the plan first.
+    /// Time at which the member first entered the plan.
     since: Instant,
-    /// Time at which it was in the plan last.
+    /// Time at which the member was last in the plan.
     wanted: Instant,
 }
 
@@ -154,8 +154,8 @@ impl Pace {
         }
         match self.asked {
             Some(asked) => asked + self.interval(urgency, asked),
-            // All pgnorths hear of a candidate within some milliseconds, more than its listen queue holds; its
-            // promotion takes longer than this.
+            // All pgnorths learn of a candidate within some milliseconds. Their requests would exceed its listen
+            // queue, and its promotion takes longer than this.
             None if matches!(urgency, Urgency::Candidate(_)) => self.since + BURST.mul_f64(self.random),
             None => now,
         }
@@ -251,13 +251,13 @@ mod tests {
     }
 
     #[test]
-    fn news_again_and_again_is_no_burst_for_ever() {
+    fn repeated_failures_do_not_make_the_burst_endless() {
         let begin = Instant::now();
         let (mut pacer, mut at, mut times) = (Pacer::default(), begin, Vec::new());
         while at < begin + Duration::from_secs(600) {
-            // A complaint every 300 ms.
-            let news = begin + Duration::from_millis(at.duration_since(begin).as_millis() as u64 / 300 * 300);
-            let (due, next) = pacer.due([("a", candidate(news))], at, || 0.0);
+            // The proxy reports a failure every 300 ms.
+            let failed = begin + Duration::from_millis(at.duration_since(begin).as_millis() as u64 / 300 * 300);
+            let (due, next) = pacer.due([("a", candidate(failed))], at, || 0.0);
             match next {
                 Some(next) => at = next,
                 None => {
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_out_of_one_member_changes_nothing_for_the_others() {
+    fn a_timeout_of_one_member_changes_nothing_for_the_others() {
         let begin = Instant::now();
         let mut pacer = Pacer::default();
         let plan = [("a", Urgency::Round), ("b", Urgency::Round)];
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_members_say_of_a_silent_leader_never_expires_while_they_answer() {
+    fn members_answers_about_a_silent_leader_never_expire_while_they_answer() {
         let (begin, mut random) = (Instant::now(), 0.0);
         let (mut pacer, mut view, mut now) = (Pacer::default(), View::default(), begin);
         // Many pgnorths ask: after quick answers at first, each one has to queue.

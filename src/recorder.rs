@@ -1,8 +1,7 @@
-//! The flight recorder: what each change of leader looked like, from its first sign to the first session on the new
-//! leader.
+//! The flight recorder: a record of each change of leader, from its first sign to the first session on the new leader.
 //!
-//! Discovery and the proxy tell it what happens; it keeps the last changes, counts their phases and logs them. It
-//! decides nothing.
+//! Discovery and the proxy report events to it. It keeps the last changes, measures their phases and logs them. It
+//! makes no decisions.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,10 +14,10 @@ use tracing::info;
 use crate::leader::{Leader, MemberName};
 use crate::metrics::{FailoverPhase, Metrics};
 
-/// How many changes are kept.
+/// Number of changes that are kept.
 const KEPT: usize = 100;
 
-/// One change of leader. Times are in seconds; field names are an interface, as people's scripts read them.
+/// A change of leader. Times are in seconds. Field names are an interface that scripts read.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Failover {
     /// The member that led before.
@@ -31,16 +30,16 @@ pub struct Failover {
     pub began: Option<String>,
     /// What was seen first.
     pub first_sign: String,
-    /// From the first sign until the lock named the new leader; none where there is no lock to watch.
+    /// From the first sign until the lock named the new leader; none if no lock is watched.
     pub lock_moved_after_seconds: Option<f64>,
     /// From the first sign until the new leader was verified to accept writes, and got the waiting clients.
     pub writable_after_seconds: f64,
-    /// From the verification to the first session of a client that waited for it; none until there is one, or where
-    /// nobody waited.
+    /// From the verification to the first session of a client that waited for it; none until there is one, or if
+    /// no client waited.
     pub first_session_after_seconds: Option<f64>,
     /// Sessions to the former leader that pgnorth ended.
     pub sessions_cut: u64,
-    /// From the decision until the last of them was closed; none while some are open, or where there was none.
+    /// From the decision until the last of them was closed; none while some are open, or if there was none.
     pub sessions_cut_in_seconds: Option<f64>,
     /// Clients that waited for the new leader.
     pub clients_held: u64,
@@ -51,15 +50,15 @@ pub struct Failover {
 /// A change of leader that may be under way. Times are in seconds; field names are an interface.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Trouble {
-    /// Since the first sign.
+    /// Time since the first sign.
     pub for_seconds: f64,
     /// What was seen first.
     pub first_sign: String,
-    /// Clients are held for it.
+    /// True if clients are held for it.
     pub holding: bool,
-    /// The member that the lock names since.
+    /// The member that the lock names now, if it has moved.
     pub lock_moved_to: Option<MemberName>,
-    /// From the first sign until it did.
+    /// From the first sign until the lock moved.
     pub lock_moved_after_seconds: Option<f64>,
     /// Sessions that pgnorth ended for it so far.
     pub sessions_cut: u64,
@@ -69,21 +68,21 @@ pub struct Trouble {
 #[derive(Debug)]
 pub struct Recorder {
     metrics: Arc<Metrics>,
-    book: Mutex<Book>,
-    /// A change is under way, or waits for its first session: lets sessions of a quiet day pass by the lock.
+    records: Mutex<Records>,
+    /// A change is under way, or waits for its first session. While this is false, a session takes no lock.
     attentive: AtomicBool,
 }
 
 #[derive(Debug, Default)]
-struct Book {
-    open: Option<Open>,
+struct Records {
+    open: Option<OpenRecord>,
     past: VecDeque<Arc<Failover>>,
     writable_at: Option<Instant>,
 }
 
 /// A change under way.
 #[derive(Debug)]
-struct Open {
+struct OpenRecord {
     began: Instant,
     wall: SystemTime,
     sign: String,
@@ -98,22 +97,22 @@ impl Recorder {
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self {
             metrics,
-            book: Mutex::default(),
+            records: Mutex::default(),
             attentive: AtomicBool::new(false),
         }
     }
 
     /// Returns the changes that are kept, the newest first.
     pub fn failovers(&self) -> Vec<Failover> {
-        // Discovery must not wait for a reader that copies a hundred of them.
+        // The copies are made without the lock, so that discovery does not wait for a reader.
         let past: Vec<_> = self.lock().past.iter().rev().cloned().collect();
         past.iter().map(|change| Failover::clone(change)).collect()
     }
 
     /// Returns the change of leader that may be under way, if there is one.
     pub fn trouble(&self, now: Instant) -> Option<Trouble> {
-        let book = self.lock();
-        let open = book.open.as_ref()?;
+        let records = self.lock();
+        let open = records.open.as_ref()?;
         let moved = open.lock_moved.as_ref();
         Some(Trouble {
             for_seconds: now.saturating_duration_since(open.began).as_secs_f64(),
@@ -125,15 +124,15 @@ impl Recorder {
         })
     }
 
-    /// Notes a fault of the leader; `holding` tells whether clients are held for it. The first sign since all
-    /// was well begins a record. Signs that held nobody for `patience` are a trouble of their own: what holds clients
-    /// after that begins anew.
+    /// Records a sign of trouble with the leader; `holding` is true if clients are held for it. The first sign after
+    /// a time without trouble begins a record. If no client was held within `patience` of that sign, the next sign
+    /// that holds clients is another trouble, and begins a new record.
     pub fn sign(&self, now: Instant, what: &str, holding: bool, patience: Duration) {
-        let mut book = self.lock();
+        let mut records = self.lock();
         let another_trouble =
-            |open: &Open| holding && !open.holding && patience < now.saturating_duration_since(open.began);
-        if book.open.as_ref().is_none_or(another_trouble) {
-            book.open = Some(Open {
+            |open: &OpenRecord| holding && !open.holding && patience < now.saturating_duration_since(open.began);
+        if records.open.as_ref().is_none_or(another_trouble) {
+            records.open = Some(OpenRecord {
                 began: now,
                 wall: SystemTime::now(),
                 sign: what.to_owned(),
@@ -143,29 +142,29 @@ impl Recorder {
             });
             self.attentive.store(true, Ordering::Relaxed);
         }
-        if let Some(open) = &mut book.open {
+        if let Some(open) = &mut records.open {
             open.holding |= holding;
         }
     }
 
-    /// Notes that the same leader continues: there is nothing to keep.
+    /// Drops the record that is under way: the same leader continues.
     pub fn all_is_well(&self) {
-        let mut book = self.lock();
-        book.open = None;
-        self.attentive.store(book.writable_at.is_some(), Ordering::Relaxed);
+        let mut records = self.lock();
+        records.open = None;
+        self.attentive.store(records.writable_at.is_some(), Ordering::Relaxed);
     }
 
-    /// The lock names another member than the one that led.
+    /// Records that the lock names another member than the former leader.
     pub fn lock_moved(&self, now: Instant, to: &MemberName) {
-        let mut book = self.lock();
-        if let Some(open) = &mut book.open
+        let mut records = self.lock();
+        if let Some(open) = &mut records.open
             && open.lock_moved.as_ref().is_none_or(|(_, known)| known != to)
         {
             open.lock_moved = Some((now, to.clone()));
         }
     }
 
-    /// Sessions to the former leader are all closed: how many were ended, and how long that took.
+    /// Records that all sessions to the former leader are closed, with their number and the time that it took.
     pub fn sessions_cut(&self, sessions: u64, took: Duration) {
         if sessions == 0 {
             return;
@@ -176,11 +175,11 @@ impl Recorder {
             took_ms = millis(took),
             "every session to the former leader is closed"
         );
-        let mut book = self.lock();
-        match &mut book.open {
+        let mut records = self.lock();
+        match &mut records.open {
             Some(open) => open.cut = (open.cut.0 + sessions, Some(took)),
             None => {
-                if let Some(last) = book.past.back_mut().map(Arc::make_mut) {
+                if let Some(last) = records.past.back_mut().map(Arc::make_mut) {
                     last.sessions_cut += sessions;
                     last.sessions_cut_in_seconds = Some(took.as_secs_f64());
                 }
@@ -188,11 +187,12 @@ impl Recorder {
         }
     }
 
-    /// Another leader was verified, and gets the waiting clients if they may go `through`: the record is complete but
-    /// for its first session. Else an operator holds them, and what they wait from now on is not this change's.
+    /// Records that another leader was verified. If `through` is true, the waiting clients are sent to it, and the
+    /// record lacks only its first session. Otherwise an operator holds them, and their further wait does not belong
+    /// to this change.
     pub fn writable(&self, now: Instant, from: &Leader, to: &Leader, through: bool) {
-        let mut book = self.lock();
-        let Some(open) = book.open.take() else { return };
+        let mut records = self.lock();
+        let Some(open) = records.open.take() else { return };
         let took = now.saturating_duration_since(open.began);
         let moved = open.lock_moved.as_ref().filter(|(_, member)| *member == to.member);
         let lock_moved = moved.map(|(at, _)| at.saturating_duration_since(open.began));
@@ -202,10 +202,10 @@ impl Recorder {
             self.metrics
                 .failover_phase(FailoverPhase::Promotion, took.saturating_sub(lock_moved));
         }
-        if book.past.len() == KEPT {
-            book.past.pop_front();
+        if records.past.len() == KEPT {
+            records.past.pop_front();
         }
-        book.past.push_back(Arc::new(Failover {
+        records.past.push_back(Arc::new(Failover {
             from: from.member.clone(),
             to: to.member.clone(),
             timeline: to.timeline,
@@ -219,26 +219,26 @@ impl Recorder {
             clients_held: 0,
             longest_hold_seconds: 0.0,
         }));
-        book.writable_at = through.then_some(now);
+        records.writable_at = through.then_some(now);
     }
 
-    /// A client was sent to `leader`, after it had waited.
+    /// Records that a client was sent to `leader` after it had waited.
     pub fn session(&self, leader: &Leader, waited: Duration) {
         if !self.attentive.load(Ordering::Relaxed) {
             return;
         }
-        let mut book = self.lock();
-        let Some(writable_at) = book.writable_at else { return };
+        let mut records = self.lock();
+        let Some(writable_at) = records.writable_at else { return };
         let since_writable = writable_at.elapsed();
-        let last = book.past.back_mut().filter(|last| last.to == leader.member);
+        let last = records.past.back_mut().filter(|last| last.to == leader.member);
         let Some(last) = last.map(Arc::make_mut) else {
             return;
         };
-        // A client that came later than the new leader was not held by this change: the queue is through, and later
-        // sessions pass by.
+        // This client arrived after the new leader was verified, so this change did not hold it: all clients that
+        // were held have been sent, and later sessions need no record.
         if waited <= since_writable {
-            book.writable_at = None;
-            self.attentive.store(book.open.is_some(), Ordering::Relaxed);
+            records.writable_at = None;
+            self.attentive.store(records.open.is_some(), Ordering::Relaxed);
             return;
         }
         if last.first_session_after_seconds.is_none() {
@@ -250,9 +250,9 @@ impl Recorder {
         last.longest_hold_seconds = last.longest_hold_seconds.max(waited.as_secs_f64());
     }
 
-    fn lock(&self) -> MutexGuard<'_, Book> {
-        // A record is only told of, never acted upon: a half-written one does no harm.
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Records> {
+        // No decision depends on a record, so an incomplete one after a panic does no harm.
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_an_operator_is_not_counted_as_held_by_the_change() {
+    fn a_client_that_an_operator_holds_is_not_counted_as_held_by_the_change() {
         let recorder = Recorder::new(Arc::new(Metrics::new()));
         recorder.sign(Instant::now(), "the lock moved", true, TTL);
         recorder.writable(Instant::now(), &leader("a"), &leader("b"), false);
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_long_after_a_change_that_held_nobody_is_not_its_first_session() {
+    fn a_later_session_is_not_the_first_session_of_a_change_that_held_no_client() {
         let recorder = Recorder::new(Arc::new(Metrics::new()));
         recorder.sign(Instant::now(), "the lock moved", true, TTL);
         recorder.writable(Instant::now(), &leader("a"), &leader("b"), true);
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hiccup_leaves_no_record() {
+    fn a_short_fault_of_the_same_leader_leaves_no_record() {
         let recorder = Recorder::new(Arc::new(Metrics::new()));
         recorder.sign(Instant::now(), "a does not answer", false, TTL);
         recorder.all_is_well();
@@ -338,10 +338,10 @@ mod tests {
     }
 
     #[test]
-    fn a_long_silence_before_is_not_the_first_sign() {
+    fn an_earlier_fault_that_held_no_client_is_not_the_first_sign() {
         let recorder = Recorder::new(Arc::new(Metrics::new()));
         let now = Instant::now();
-        recorder.sign(now, "its REST API is silent", false, TTL);
+        recorder.sign(now, "its REST API is unreachable", false, TTL);
         recorder.sign(now + 100 * TTL, "a stops", true, TTL);
         recorder.writable(now + 101 * TTL, &leader("a"), &leader("b"), true);
         let record = &recorder.failovers()[0];

@@ -1,7 +1,7 @@
-//! The one address: an atomically swapped slot that holds the current [`Snapshot`].
+//! The leader's address: an atomically swapped slot that holds the current [`Snapshot`].
 //!
-//! A snapshot carries its own end signals, so reading who leads, waiting for a leader and noticing a leader's end are
-//! one thing, and no registry of sessions is needed. Who leads is decided elsewhere; this file only publishes it.
+//! A snapshot contains its own end signals: a session reads the leader, waits for one and notices its end through the
+//! same value, and no registry of sessions is needed. The leader is decided elsewhere; this file only publishes it.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
@@ -13,18 +13,19 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use crate::ending::Ending;
 use crate::leader::{Leader, RoutingState};
 
-/// One unbroken stretch under one decision.
+/// A decision, from its publication until the next one.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// Where clients go, and whose sessions live.
+    /// The treatment of clients and sessions.
     pub state: RoutingState,
     /// The reason, as a sentence for people.
     pub reason: String,
-    /// When the leader whose sessions may live (or its absence) began; a hold in between does not move it.
+    /// Time since which sessions of this leader may live, or since which there is none; a hold in between does not
+    /// change it.
     pub since: SystemTime,
-    /// When this decision was published.
+    /// Time of this decision's publication.
     pub at: Instant,
-    /// When the state became this one, for whatever reason.
+    /// Time since which the state is this one; a new reason does not change it.
     pub state_since: Instant,
     open_to: Option<Arc<Leader>>,
     epoch: Arc<Epoch>,
@@ -35,22 +36,22 @@ pub struct Snapshot {
 #[derive(Debug)]
 struct Epoch {
     end: End,
-    /// Dropped with the last target of this epoch.
+    /// Closed when the last target of this epoch is dropped.
     alive: watch::Sender<()>,
 }
 
-/// The end of an epoch: it comes once, for one reason. Clones share it.
+/// The end signal of an epoch. It is sent once, for one reason. Clones share it.
 #[derive(Clone, Debug)]
 pub struct End {
     ended: CancellationToken,
     why: Arc<OnceLock<Ending>>,
-    bell: watch::Sender<()>,
+    epoch_ended: watch::Sender<()>,
 }
 
 /// An epoch that another one has replaced: its sessions have to end.
 #[derive(Clone, Debug)]
 pub struct Cut {
-    /// Ends them.
+    /// The signal that ends them.
     pub end: End,
     alive: watch::Receiver<()>,
 }
@@ -68,13 +69,13 @@ pub struct Target {
 pub struct LeaderSlot {
     snapshot: ArcSwap<Snapshot>,
     /// Changes at each end of an epoch.
-    bell: watch::Sender<()>,
+    epoch_ended: watch::Sender<()>,
 }
 
 impl LeaderSlot {
     /// Returns a slot without a leader, for the reason given.
     pub fn new(reason: impl Into<String>) -> Self {
-        let bell = watch::Sender::new(());
+        let epoch_ended = watch::Sender::new(());
         Self {
             snapshot: ArcSwap::from_pointee(Snapshot {
                 state: RoutingState::Hold(None),
@@ -83,10 +84,10 @@ impl LeaderSlot {
                 at: Instant::now(),
                 state_since: Instant::now(),
                 open_to: None,
-                epoch: Epoch::begin(&bell),
+                epoch: Epoch::begin(&epoch_ended),
                 superseded: CancellationToken::new(),
             }),
-            bell,
+            epoch_ended,
         }
     }
 
@@ -95,8 +96,8 @@ impl LeaderSlot {
         self.snapshot.load_full()
     }
 
-    /// Makes `state` the current one. Afterwards new clients see it, and waiting clients are woken. Where the leader is
-    /// another one, the sessions to the old are still to be ended, through what is returned.
+    /// Makes `state` the current one. Afterwards new clients see it, and waiting clients are woken. If the
+    /// leader is another one, the caller has to end the sessions to the former leader through the returned [`Cut`].
     ///
     /// Only discovery calls this; two callers at once would lose one decision.
     #[must_use = "sessions to the former leader live until they are told to end"]
@@ -117,19 +118,19 @@ impl LeaderSlot {
             epoch: if keeps {
                 old.epoch.clone()
             } else {
-                Epoch::begin(&self.bell)
+                Epoch::begin(&self.epoch_ended)
             },
             superseded: CancellationToken::new(),
         }));
         old.superseded.cancel();
-        // Nobody got a target where there was no leader.
+        // Without a leader no session has got a target.
         (!keeps && old.state.leader().is_some()).then(|| old.epoch.cut())
     }
 
     /// Begins another epoch of the same leader, under the same decision. The returned handle ends all existing
     /// sessions; later ones are unaffected. `None` if there is no leader, and so no session.
     ///
-    /// Like [`succeed`](Self::succeed), for discovery alone.
+    /// Only discovery calls this, as for [`succeed`](Self::succeed).
     #[must_use = "the sessions live until they are told to end"]
     pub fn renew(&self) -> Option<Cut> {
         let old = self.snapshot();
@@ -141,14 +142,14 @@ impl LeaderSlot {
             at: old.at,
             state_since: old.state_since,
             open_to: old.open_to.clone(),
-            epoch: Epoch::begin(&self.bell),
+            epoch: Epoch::begin(&self.epoch_ended),
             superseded: CancellationToken::new(),
         }));
         old.superseded.cancel();
         Some(old.epoch.cut())
     }
 
-    /// [`succeed`](Self::succeed), and every session to the former leader, if it is another one, has been told to end.
+    /// Calls [`succeed`](Self::succeed), and ends every session to the former leader if the leader is another one.
     pub fn publish(&self, state: RoutingState, reason: String) -> Option<Cut> {
         let why = ending(&state);
         let cut = self.succeed(state, reason)?;
@@ -178,13 +179,13 @@ impl LeaderSlot {
         }
     }
 
-    /// Changes after each [`End::now`]: targets may have ended that nobody awaits one by one.
+    /// Returns a channel that changes after each [`End::now`], for callers that do not await each target's end.
     pub fn endings(&self) -> watch::Receiver<()> {
-        self.bell.subscribe()
+        self.epoch_ended.subscribe()
     }
 
-    /// Completes when the slot no longer holds the present snapshot. Meanwhile it holds on to none: who keeps a
-    /// snapshot keeps its epoch from ending for those who wait for the last of its sessions. Cancel-safe.
+    /// Completes when the slot no longer holds the present snapshot. The future itself keeps no snapshot: a snapshot
+    /// that is kept delays [`Cut::done`], as a session does. Cancel-safe.
     pub fn changed(&self) -> WaitForCancellationFutureOwned {
         self.snapshot().replaced()
     }
@@ -204,7 +205,7 @@ pub fn ending(state: &RoutingState) -> Ending {
 }
 
 impl Snapshot {
-    /// Completes when the slot no longer holds this snapshot, and meanwhile does not hold on to it. Cancel-safe.
+    /// Completes when the slot no longer holds this snapshot. The future does not keep the snapshot. Cancel-safe.
     pub fn replaced(&self) -> WaitForCancellationFutureOwned {
         self.superseded.clone().cancelled_owned()
     }
@@ -249,21 +250,21 @@ impl Cut {
 }
 
 impl End {
-    /// Tells every session of the epoch to end. The first reason stands.
+    /// Ends every session of the epoch. If this is called again, the first reason stays.
     pub fn now(&self, why: Ending) {
         let _already_ended = self.why.set(why);
         self.ended.cancel();
-        self.bell.send_replace(());
+        self.epoch_ended.send_replace(());
     }
 }
 
 impl Epoch {
-    fn begin(bell: &watch::Sender<()>) -> Arc<Self> {
+    fn begin(epoch_ended: &watch::Sender<()>) -> Arc<Self> {
         Arc::new(Self {
             end: End {
                 ended: CancellationToken::new(),
                 why: Arc::default(),
-                bell: bell.clone(),
+                epoch_ended: epoch_ended.clone(),
             },
             alive: watch::Sender::new(()),
         })
@@ -297,7 +298,7 @@ mod tests {
         let target = slot.leader().await;
         slot.publish(RoutingState::Hold(Some(leader("a"))), "switchover".into());
         assert_eq!(target.ending(), None);
-        assert!(slot.snapshot().target().is_none(), "a hold admits nobody");
+        assert!(slot.snapshot().target().is_none(), "a hold admits no client");
         slot.publish(RoutingState::Route(leader("a")), "a leads".into());
         assert_eq!(target.ending(), None);
         slot.publish(RoutingState::Route(leader("b")), "b leads".into());
@@ -310,7 +311,7 @@ mod tests {
         let slot = Arc::new(LeaderSlot::new("starting"));
         slot.publish(RoutingState::Route(leader("a")), "a leads".into());
         let target = slot.leader().await;
-        slot.publish(RoutingState::Fence, "the target ran out".into());
+        slot.publish(RoutingState::Fence, "the lock has expired".into());
         target.ended().await;
         assert_eq!(target.ending(), Some(Ending::Fenced));
         let waiting = tokio::spawn({
@@ -322,19 +323,22 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_to_be_cut_where_nobody_led() {
+    fn without_a_former_leader_there_is_nothing_to_cut() {
         let slot = LeaderSlot::new("starting");
         let cut = slot.publish(RoutingState::Route(leader("a")), "a leads".into());
         assert!(cut.is_none(), "{cut:?}");
-        assert!(slot.publish(RoutingState::Fence, "the target ran out".into()).is_some());
+        assert!(
+            slot.publish(RoutingState::Fence, "the lock has expired".into())
+                .is_some()
+        );
         let cut = slot.publish(RoutingState::Route(leader("b")), "b leads".into());
         assert!(cut.is_none(), "{cut:?}");
     }
 
     #[test]
-    fn a_reign_that_is_renewed_ends_who_was_there_and_takes_newcomers() {
+    fn a_new_epoch_of_the_same_leader_ends_earlier_sessions_alone() {
         let slot = LeaderSlot::new("starting");
-        assert!(slot.renew().is_none(), "nobody leads");
+        assert!(slot.renew().is_none(), "there is no leader");
         slot.publish(RoutingState::Route(leader("a")), "a leads".into());
         let (before, then) = (slot.snapshot().target().unwrap(), slot.snapshot());
         let cut = slot.renew().unwrap();
@@ -350,11 +354,11 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_that_returns_after_a_fence_rules_anew() {
+    fn a_leader_that_returns_after_a_fence_begins_a_new_epoch() {
         let slot = LeaderSlot::new("starting");
         slot.publish(RoutingState::Route(leader("a")), "a leads".into());
         let before = slot.snapshot().target().unwrap();
-        slot.publish(RoutingState::Fence, "the target ran out".into());
+        slot.publish(RoutingState::Fence, "the lock has expired".into());
         slot.publish(RoutingState::Route(leader("a")), "a leads".into());
         let after = slot.snapshot().target().unwrap();
         assert_eq!(before.ending(), Some(Ending::Fenced));

@@ -366,8 +366,9 @@ impl Discovery {
         if let Some(seen) = leader.or(holder).and_then(|member| view.renewal_seen(member)) {
             self.metrics.set_lock_age(seen);
         }
-        if view.api_answered() || view.api_silence().is_some() {
-            self.metrics.set_source_up("kubernetes", view.api_silence().is_none());
+        if view.api_answered() || view.api_unreachable().is_some() {
+            self.metrics
+                .set_source_up("kubernetes", view.api_unreachable().is_none());
         }
         match asked_and_answering(view, state, now) {
             // While the lock has no holder, there may be no member to ask: the source keeps its last state.

@@ -1,6 +1,6 @@
 //! The values that all other modules share: the members, their addresses, the leader, and the routing state.
 //!
-//! No I/O and no clock here: times enter as arguments.
+//! This module does no I/O and reads no clock: times are arguments.
 
 pub mod decide;
 pub mod identity;
@@ -19,14 +19,14 @@ pub use member::MemberName;
 
 /// The member that the lock names, at the address where its PostgreSQL listens.
 ///
-/// Two leaders are equal when member and address are: that alone decides whether anything changed. The timeline tells one promotion from another.
+/// Two leaders are equal if member and address are equal: a new timeline alone is no change of leader.
 #[derive(Clone, Debug)]
 pub struct Leader {
     /// The member's name.
     pub member: MemberName,
-    /// Where sessions are forwarded to.
+    /// The address that sessions are forwarded to.
     pub address: Address,
-    /// The timeline that its REST API reported, when it was verified that way.
+    /// The timeline that its REST API reported, if it was verified that way.
     pub timeline: Option<u32>,
 }
 
@@ -44,7 +44,7 @@ impl fmt::Display for Leader {
     }
 }
 
-/// What is to be done with clients and sessions now.
+/// The present treatment of clients and sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RoutingState {
     /// New clients go to this leader; sessions to any other end.
@@ -56,7 +56,7 @@ pub enum RoutingState {
 }
 
 impl RoutingState {
-    /// Its word, in JSON and as a metric's label.
+    /// Returns the state's name in JSON and in a metric's label.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Route(_) => "route",
@@ -65,7 +65,7 @@ impl RoutingState {
         }
     }
 
-    /// The leader whose sessions may live.
+    /// Returns the leader whose sessions may live.
     pub fn leader(&self) -> Option<&Leader> {
         match self {
             Self::Route(leader) => Some(leader),
@@ -74,7 +74,7 @@ impl RoutingState {
         }
     }
 
-    /// The leader that new clients may go to.
+    /// Returns the leader that new clients may go to.
     pub fn open_to(&self) -> Option<&Leader> {
         match self {
             Self::Route(leader) => Some(leader),
@@ -83,12 +83,12 @@ impl RoutingState {
     }
 }
 
-/// What the proxy tells discovery: a leader that it was sent to does not behave like one.
+/// A report from the proxy to discovery: a server does not behave like a leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaderFailure {
     /// The leader's member name.
     pub member: MemberName,
-    /// What happened, as a sentence's end: "connection refused".
+    /// The failure, as the end of a sentence: "connection refused".
     pub what: String,
 }
 

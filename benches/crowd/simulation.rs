@@ -233,7 +233,7 @@ impl World {
                     for kind in ObjectKind::ALL {
                         self.push(
                             self.now,
-                            Event::Hear(who, Box::new(Claim::ApiSilent(kind, "connection refused".into()))),
+                            Event::Hear(who, Box::new(Claim::ApiUnreachable(kind, "connection refused".into()))),
                         );
                     }
                     self.push(self.now, Event::Check(who, u64::MAX));

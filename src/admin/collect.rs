@@ -112,7 +112,7 @@ fn members(view: &View, leader: Option<&MemberName>, now: Instant) -> Vec<Member
                 })
                 .and_then(|_| lag(view, name, leader.or(holder))),
             silent: answers
-                .and_then(|answers| answers.silent.as_ref())
+                .and_then(|answers| answers.unreachable.as_ref())
                 .map(|silent| silent.value.clone()),
             role: heard.as_ref().and_then(|heard| heard.role.clone()),
             state: heard.as_ref().and_then(|heard| heard.state.clone()),
@@ -204,7 +204,7 @@ fn lag(view: &View, name: &MemberName, leader: Option<&MemberName>) -> Option<u6
 }
 
 fn sources(view: &View, state: &RoutingState, now: Instant) -> Vec<Source> {
-    let silence = view.api_silence();
+    let silence = view.api_unreachable();
     let kubernetes = (view.api_answered() || silence.is_some()).then(|| Source {
         name: "kubernetes".to_owned(),
         up: silence.is_none(),
@@ -221,7 +221,7 @@ fn sources(view: &View, state: &RoutingState, now: Instant) -> Vec<Source> {
     let patroni = Source {
         name: "patroni".to_owned(),
         up,
-        detail: match (up, view.cluster_silence()) {
+        detail: match (up, view.cluster_unreachable()) {
             (true, _) => format!("{asked} {members} asked over REST, {answered} answered"),
             (false, Some(why)) => why.to_owned(),
             (false, None) => "no member's REST API answers".to_owned(),

@@ -93,7 +93,7 @@ impl Kubernetes {
         }
         if let Some(why) = self.access.missing() {
             for kind in ObjectKind::ALL {
-                if !sink.send(Claim::ApiSilent(kind, why.clone())).await {
+                if !sink.send(Claim::ApiUnreachable(kind, why.clone())).await {
                     return;
                 }
             }

@@ -368,7 +368,7 @@ impl ClusterPoller {
         if no_member_is_known {
             claims.extend(self.failsafe_members(&urls).await);
         }
-        claims.push(Claim::ClusterSilent(unanswered));
+        claims.push(Claim::ClusterUnreachable(unanswered));
         ClusterRound {
             responder: None,
             claims,

@@ -1,4 +1,4 @@
-//! Where members are reached: PostgreSQL's address and the REST API's base URL, parsed.
+//! The parsed addresses of a member: PostgreSQL's address and the REST API's base URL.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,30 +9,30 @@ use std::sync::Arc;
 use thiserror::Error;
 use url::Url;
 
-/// Where a member's PostgreSQL listens. A host name stays a name: it is resolved at each dial and never remembered.
+/// The address of a member's PostgreSQL. A host name stays a name: it is resolved at each dial and never cached.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address {
     /// An IP address, or a DNS name.
     pub host: Host,
-    /// TCP port.
+    /// The TCP port.
     pub port: u16,
 }
 
 /// An IP address or a DNS name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Host {
-    /// Dialled as it is.
+    /// An IP address, which is dialled as it is.
     Ip(IpAddr),
-    /// Resolved at each dial.
+    /// A DNS name, which is resolved at each dial.
     Name(String),
 }
 
 /// A text that is no address of a PostgreSQL server.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("not a host and port: {0:?} (good: 10.0.0.7:5432, [fd00::7]:5432, pg-0.pg:5432)")]
+#[error("not a host and port: {0:?} (examples: 10.0.0.7:5432, [fd00::7]:5432, pg-0.pg:5432)")]
 pub struct BadAddress(pub String);
 
-/// Scheme, host and port of a member's REST API, without path and credentials: `http://10.0.0.7:8008`.
+/// The scheme, host and port of a member's REST API, without path and credentials: `http://10.0.0.7:8008`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BaseUrl(Arc<str>);
 
@@ -54,8 +54,8 @@ pub enum BadBaseUrl {
 }
 
 impl Address {
-    /// From a host as it stands in a URL or in `/cluster`: an IPv4 address, an IPv6 address with or without brackets,
-    /// or a name.
+    /// Parses a host as it is written in a URL or in `/cluster`: an IPv4 address, an IPv6 address with or without
+    /// brackets, or a name.
     pub fn new(host: &str, port: u16) -> Result<Self, BadAddress> {
         let bare = host
             .strip_prefix('[')
@@ -106,7 +106,8 @@ impl fmt::Debug for BaseUrl {
     }
 }
 
-/// Letters, digits, hyphens, underscores (seen in the field) and dots; RFC 1123's lengths.
+/// Returns true for letters, digits, hyphens, underscores (which occur in practice) and dots, in the lengths of RFC
+/// 1123.
 fn is_dns_name(text: &str) -> bool {
     let label = |label: &str| {
         !label.is_empty()
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_host_is_refused() {
+    fn an_invalid_host_is_refused() {
         for host in ["", "a b", "a..b", "[fd00::7", "user@host", &"x".repeat(64)] {
             assert!(Address::new(host, 5432).is_err(), "{host:?}");
         }

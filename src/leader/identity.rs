@@ -1,9 +1,9 @@
-//! Tells clusters apart: by Patroni's scope and PostgreSQL's system identifier. Which of them is followed is known to
-//! `view::followed`.
+//! The identity of a cluster: Patroni's scope and PostgreSQL's system identifier. `view::followed` determines which
+//! cluster is followed.
 
 use std::fmt;
 
-/// The cluster that an answer comes from, as far as the answer tells.
+/// The identity of a cluster, as far as an answer contains it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Identity {
     /// Patroni's scope.
@@ -13,20 +13,20 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Returns whether the two cannot be one cluster. What either of them does not tell contradicts nothing.
+    /// Returns true if the two cannot be the same cluster. A part that either of them lacks is no contradiction.
     pub fn contradicts(&self, other: &Self) -> bool {
         self.has_another_scope_than(other) || differ(self.system.as_ref(), other.system.as_ref())
     }
 
-    /// Returns whether the scopes tell the two apart.
+    /// Returns true if both scopes are known and differ.
     pub fn has_another_scope_than(&self, other: &Self) -> bool {
         differ(self.scope.as_ref(), other.scope.as_ref())
     }
 
-    /// Returns whether `other` tells all that is known here, and the same.
+    /// Returns true if `other` has each part that is known here, with the same value.
     pub fn is_confirmed_by(&self, other: &Self) -> bool {
-        let told = |ours: &Option<String>, theirs: &Option<String>| ours.is_none() || theirs.is_some();
-        told(&self.scope, &other.scope) && told(&self.system, &other.system) && !self.contradicts(other)
+        let has_it = |ours: &Option<String>, theirs: &Option<String>| ours.is_none() || theirs.is_some();
+        has_it(&self.scope, &other.scope) && has_it(&self.system, &other.system) && !self.contradicts(other)
     }
 }
 
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_told_contradicts_nothing_and_confirms_nothing() {
+    fn a_missing_part_is_neither_contradiction_nor_confirmation() {
         let ours = identity(Some("pg"), Some("7"));
         for (scope, system, contradicts, confirms) in [
             (Some("pg"), Some("7"), false, true),

@@ -1,4 +1,4 @@
-//! The name of a member, as a type of its own: it is not mistaken for a URL, a scope or a sentence.
+//! The name of a member, as a type of its own, so that it is not mistaken for a URL, a scope or a sentence.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub struct MemberName(Arc<str>);
 
 impl MemberName {
-    /// The name as a text.
+    /// Returns the name as a text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

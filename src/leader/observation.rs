@@ -1,5 +1,5 @@
-//! What the sources say, parsed: values only. Parsing stands beside each source in `discovery`; what follows from the
-//! claims is decided in `decide`.
+//! The parsed statements of the sources, as values only. Each source in `discovery` has its own parsing; `decide`
+//! draws the conclusions.
 
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
@@ -7,128 +7,127 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::leader::identity::Identity;
 use crate::leader::{Address, BaseUrl, MemberName};
 
-/// One piece of news, with its local time of arrival. Remote clocks are never compared with ours.
+/// One claim with its local time of arrival. Remote clocks are never compared with the local one.
 #[derive(Clone, Debug)]
 pub struct Observation {
-    /// When it arrived here.
+    /// Local time of arrival.
     pub at: Instant,
-    /// What it says.
+    /// The claim.
     pub claim: Claim,
 }
 
-/// What a source says.
+/// A statement of a source.
 #[derive(Clone, Debug)]
 pub enum Claim {
-    /// The leader object as it stands; `None` when there is no such object. The API answered, so this also ends its
-    /// silence.
+    /// The leader object; `None` if there is no such object. The API has answered, so it is reachable again.
     Lock(ObjectKind, Option<Lock>),
     /// pgnorth has begun to watch the leader object of this kind.
     Watching(ObjectKind),
-    /// The API does not answer for the leader object of this kind, and why.
-    ApiSilent(ObjectKind, String),
-    /// The `<scope>-failover` object; `None` when it is absent or empty.
+    /// The API does not answer for the leader object of this kind: the error.
+    ApiUnreachable(ObjectKind, String),
+    /// The `<scope>-failover` object; `None` if it is absent or empty.
     Announcement(ObjectKind, Option<Announcement>),
-    /// The `<scope>-config` object; `None` when it is absent.
+    /// The `<scope>-config` object; `None` if it is absent.
     Settings(ObjectKind, Option<ClusterSettings>),
-    /// All pods of the scope: others are gone.
+    /// All pods of the scope: no others exist any more.
     Pods(Vec<Pod>),
     /// One pod, new or changed.
     Pod(Pod),
     /// A pod was deleted.
     PodGone(MemberName),
-    /// A member's REST API answered `GET /primary`, or did not, and why not.
+    /// A member's answer to `GET /primary`, or the error.
     Report(MemberName, Result<Report, String>),
-    /// Some member's REST API answered `GET /cluster`.
+    /// A member's answer to `GET /cluster`.
     Cluster(Cluster),
-    /// Which cluster answers at a base URL of `--patroni`, if any does.
+    /// The cluster that answers at a base URL of `--patroni`, if one does.
     Seed(BaseUrl, Option<Identity>),
-    /// The members that failsafe mode knows, while no `/cluster` answers: where their PostgreSQL listens is not told
-    /// there, and taken from their REST API's host.
+    /// The members that failsafe mode knows, while no `/cluster` answers. The list has no addresses of PostgreSQL;
+    /// they are taken from the host of each REST API.
     Failsafe(Vec<ClusterMember>),
-    /// No member answered `GET /cluster`, and why not.
-    ClusterSilent(String),
-    /// This member's own `GET /cluster` names that leader, or none.
+    /// No member answered `GET /cluster`: the errors.
+    ClusterUnreachable(String),
+    /// The leader that this member's own answer to `GET /cluster` names, if it names one.
     Named(MemberName, Option<MemberName>),
-    /// The proxy says that this member does not behave like a leader.
+    /// The proxy reports that this member does not behave like a leader.
     LeaderFailure(MemberName),
-    /// An operator wants new clients held; `None`: no longer.
+    /// An operator's hold of new clients; `None` if it was withdrawn.
     Held(Option<OperatorHold>),
 }
 
-/// An operator's wish that new clients wait, for maintenance. Prints as the beginning of a reason.
+/// An operator's request to hold new clients, for maintenance. Prints as the beginning of a reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OperatorHold {
-    /// When it was first asked for, for people.
+    /// Time of the first request, for people.
     pub since: SystemTime,
-    /// When it ends by itself, for people.
+    /// Time at which it ends by itself, for people.
     pub until: SystemTime,
-    /// The same by the clock that decides.
+    /// The same time by the clock that `decide` uses.
     pub ends: Instant,
 }
 
-/// The two kinds of object that Patroni can keep its lock in.
+/// The kinds of object in which Patroni can keep its lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ObjectKind {
-    /// `<scope>`, with `use_endpoints`.
+    /// The Endpoints `<scope>`, with `use_endpoints`.
     Endpoints,
-    /// `<scope>-leader`.
+    /// The ConfigMap `<scope>-leader`.
     ConfigMap,
 }
 
 impl ObjectKind {
-    /// Both.
+    /// Both kinds.
     pub const ALL: [Self; 2] = [Self::Endpoints, Self::ConfigMap];
 }
 
 /// The annotations of the leader object that make up the lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lock {
-    /// The member that holds it; `None` once it was released.
+    /// The member that holds it; `None` after a release.
     pub holder: Option<MemberName>,
     /// The lock's ttl.
     pub ttl: Duration,
-    /// `acquireTime`, `renewTime` and `transitions` as they stand: only compared, as Patroni does
-    /// (kubernetes.py:904-923), and never with a clock of ours.
+    /// `acquireTime`, `renewTime` and `transitions` as written. They are only compared with each other, as Patroni does
+    /// (kubernetes.py:904-923), and never with the local clock.
     pub renewal: [Option<String>; 3],
-    /// `renewTime` by its holder's clock, where it can be read: compared with other times of that clock alone.
+    /// `renewTime` by its holder's clock, if it can be parsed. It is compared with other times of that clock alone.
     pub written: Option<SystemTime>,
 }
 
-/// A planned switchover, or a failover asked for by hand.
+/// A planned switchover, or a failover that an operator requested.
 ///
-/// Two are equal when their texts are: `starts` is computed anew at each reading.
+/// Two are equal if their texts are equal: `starts` is computed again each time the object is read.
 #[derive(Clone, Debug, Eq)]
 pub struct Announcement {
-    /// The member to be demoted, if named.
+    /// The member to demote, if it is named.
     pub leader: Option<MemberName>,
-    /// The member to be promoted, if named.
+    /// The member to promote, if it is named.
     pub candidate: Option<MemberName>,
-    /// When it is to begin, as written; `None` for at once.
+    /// Scheduled start, as written; `None` for immediately.
     pub scheduled_at: Option<String>,
-    /// When it is to begin, by the local clock; `None` for at once.
+    /// Scheduled start by the local clock; `None` for immediately.
     pub starts: Option<Instant>,
 }
 
-/// What of Patroni's config object matters here.
+/// The settings in Patroni's config object that matter here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterSettings {
-    /// Nobody is promoted by itself while this holds.
+    /// Patroni is paused: no member is promoted automatically.
     pub paused: bool,
-    /// The cluster's leader is a standby of another cluster: not a primary.
+    /// The cluster's leader is a standby of another cluster, and no primary.
     pub standby_cluster: bool,
-    /// How long standbys may put the race for the lock off while the former leader's WAL goes on
-    /// (`primary_race_backoff`); zero for not at all.
+    /// Time for which standbys may postpone the race for the lock while the former leader's WAL advances
+    /// (`primary_race_backoff`); zero if they may not.
     pub race_backoff: Duration,
     /// The annotation `initialize`: the system identifier of the cluster.
     pub system: Option<String>,
 }
 
-/// A pod of the scope, as its `status` annotation tells.
+/// A pod of the scope, with the content of its `status` annotation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
     /// The pod's name, which is Patroni's member name.
     pub name: MemberName,
-    /// From `conn_url`; the pod's IP and 5432 as fallback. The error names what is wrong with them.
+    /// PostgreSQL's address from `conn_url`, else the pod's IP and port 5432; or what is wrong with them.
     pub address: Result<Address, String>,
     /// The base URL of its REST API, from `api_url`.
     pub api_url: Option<BaseUrl>,
@@ -138,7 +137,7 @@ pub struct Pod {
     pub state: Option<String>,
     /// `timeline`.
     pub timeline: Option<u32>,
-    /// `xlog_location`: how far it has come, in bytes of WAL. For people; nothing is decided by it.
+    /// `xlog_location`: the position in the WAL, in bytes. For people; no decision depends on it.
     pub xlog_location: Option<u64>,
     /// The label `citus-group`.
     pub citus_group: Option<u32>,
@@ -147,23 +146,23 @@ pub struct Pod {
 /// The body of `GET /primary`, and whether its status was 200.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// The status was 200: the member believes that it holds the lock. It does not mean writable.
+    /// The status was 200: the member believes that it holds the lock. This does not mean that it is writable.
     pub holds_lock: bool,
-    /// PostgreSQL's role, as Patroni sees it.
+    /// PostgreSQL's role according to Patroni.
     pub role: Role,
     /// `state`, as written: `running`, `stopping`, `starting`, …
     pub state: String,
-    /// The timeline, when Patroni knows it.
+    /// The timeline, if Patroni knows it.
     pub timeline: Option<u32>,
-    /// `database_system_identifier`: timelines compare only within one system.
+    /// `database_system_identifier`: only timelines of the same system can be compared.
     pub system: Option<String>,
     /// `patroni.scope`.
     pub scope: Option<String>,
-    /// It names the member that answers, and it is the one that was asked. Patroni does so since 3.2.
+    /// The answer has the name of the member that was asked. Patroni sends the name since 3.2.
     pub names_member: bool,
     /// Patroni is paused.
     pub paused: bool,
-    /// The DCS is down and every member vouches for the leader.
+    /// Failsafe mode is active: the DCS is down, and every member has confirmed the leader.
     pub failsafe_active: bool,
 }
 
@@ -172,32 +171,32 @@ pub struct Report {
 pub enum Role {
     /// `primary`, or `master` before Patroni 4.0.
     Primary,
-    /// `standby_leader`: leads a cluster that follows another one.
+    /// `standby_leader`: the leader of a standby cluster.
     StandbyLeader,
-    /// Anything else: `replica`, `promoted`, `demoted`, `uninitialized`, …
+    /// Any other role: `replica`, `promoted`, `demoted`, `uninitialized`, …
     Other,
 }
 
 /// The answer to `GET /cluster`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
-    /// The base URL that it comes from.
+    /// The base URL that answered.
     pub from: BaseUrl,
-    /// The system identifier of the member that answers there, where it tells.
+    /// The system identifier of the member that answered, if it is known.
     pub system: Option<String>,
-    /// Patroni's scope, if the answer tells it.
+    /// Patroni's scope, if the answer has it.
     pub scope: Option<String>,
-    /// The members that the DCS knows.
+    /// The members in the DCS.
     pub members: Vec<ClusterMember>,
-    /// The one that holds the lock.
+    /// The member that holds the lock.
     pub leader: Option<MemberName>,
     /// Patroni is paused.
     pub paused: bool,
-    /// A switchover that is scheduled.
+    /// The scheduled switchover.
     pub switchover: Option<Announcement>,
-    /// The lock's ttl, from `GET /config`, where that answered.
+    /// The lock's ttl from `GET /config`, if that was answered.
     pub ttl: Option<Duration>,
-    /// `primary_race_backoff`, from there.
+    /// `primary_race_backoff` from `GET /config`.
     pub race_backoff: Option<Duration>,
 }
 
@@ -206,15 +205,15 @@ pub struct Cluster {
 pub struct ClusterMember {
     /// Patroni's member name.
     pub name: MemberName,
-    /// Where its PostgreSQL listens; `None` while it has not said so.
+    /// The address of its PostgreSQL; `None` while the member has not published it.
     pub address: Option<Address>,
     /// The base URL of its REST API.
     pub api_url: Option<BaseUrl>,
-    /// What else the row says.
+    /// The rest of the row.
     pub condition: Condition,
 }
 
-/// What a row of `GET /cluster` says of a member's condition. For people; nothing is decided by it.
+/// A member's condition in its row of `GET /cluster`. For people; no decision depends on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Condition {
     /// `role`, as written: `leader`, `replica`, `sync_standby`, …
@@ -236,7 +235,7 @@ impl PartialEq for Announcement {
 
 impl fmt::Display for OperatorHold {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A time that no calendar has is a clock that was never set.
+        // A time outside of the calendar comes from a clock that was never set.
         let wall = |at| jiff::Timestamp::try_from(at).unwrap_or_default();
         write!(
             out,
@@ -248,9 +247,9 @@ impl fmt::Display for OperatorHold {
 }
 
 impl Role {
-    /// From the word in Patroni's JSON.
-    pub fn from_patroni(word: &str) -> Self {
-        match word {
+    /// Returns the role with this name in Patroni's JSON.
+    pub fn from_patroni(name: &str) -> Self {
+        match name {
             "primary" | "master" => Self::Primary,
             "standby_leader" => Self::StandbyLeader,
             _ => Self::Other,
@@ -259,7 +258,7 @@ impl Role {
 }
 
 impl Cluster {
-    /// The cluster that it is the answer of.
+    /// Returns the identity of the cluster that sent this answer.
     pub fn identity(&self) -> Identity {
         Identity {
             scope: self.scope.clone(),
@@ -269,7 +268,7 @@ impl Cluster {
 }
 
 impl Report {
-    /// The cluster that it is the answer of.
+    /// Returns the identity of the cluster that sent this answer.
     pub fn identity(&self) -> Identity {
         Identity {
             scope: self.scope.clone(),
@@ -277,7 +276,7 @@ impl Report {
         }
     }
 
-    /// Role primary, state running: PostgreSQL accepts writes.
+    /// Returns true for role primary and state running: PostgreSQL accepts writes.
     pub fn is_writable(&self) -> bool {
         self.role == Role::Primary && self.state == "running"
     }

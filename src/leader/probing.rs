@@ -49,7 +49,7 @@ pub struct Suspicion {
 /// Returns the members to ask and the urgency of each. `held_since` is the start of the hold of new clients; `None` if
 /// they are not held.
 pub fn plan(view: &View, state: &RoutingState, held_since: Option<Instant>, now: Instant) -> Vec<Probe> {
-    let Some(lock) = view.lock().filter(|_| view.api_silence().is_none()) else {
+    let Some(lock) = view.lock().filter(|_| view.api_unreachable().is_none()) else {
         return every_member(view, state, held_since, now);
     };
     match lock.lock.holder.as_ref() {
@@ -121,5 +121,5 @@ fn took_the_lock(view: &View, member: &MemberName) -> bool {
 }
 
 fn recent_failure(view: &View, member: &MemberName, now: Instant) -> Option<Instant> {
-    view.complaint(member).filter(|at| now < *at + SUSPECT_FOR)
+    view.leader_failure(member).filter(|at| now < *at + SUSPECT_FOR)
 }

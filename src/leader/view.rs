@@ -1,7 +1,7 @@
 //! The newest observation of each source, with its local time of arrival.
 //!
-//! A source that fails grows old; it never claims that there is no leader. What follows from all this is decided in
-//! `decide`.
+//! The observation of a source that fails becomes older; a failure is no evidence that there is no leader. `decide`
+//! draws the conclusions.
 
 mod evidence;
 mod followed;
@@ -22,21 +22,21 @@ use crate::leader::view::evidence::{NewestTimeline, PodView};
 use crate::leader::view::followed::FollowedCluster;
 pub use crate::leader::view::followed::{Place, Stranger};
 pub use crate::leader::view::lock::LockView;
+pub use crate::leader::view::naming::NAMING_LIFE;
 use crate::leader::view::naming::Named;
-pub use crate::leader::view::naming::WORD_STANDS_FOR;
 use crate::leader::{Address, BaseUrl, MemberName};
 
-/// Patroni's default, until the cluster has told its own.
+/// Patroni's default ttl, used until the cluster's own is known.
 const DEFAULT_TTL: Duration = Duration::from_secs(30);
 
-/// Whoever is asked at all is asked more often.
-const LATELY: Duration = Duration::from_secs(10);
-/// Nobody can be asked without an address: the pod's status has to serve.
+/// Age below which an answer is recent. Members are asked more often than this, if they are asked at all.
+const RECENT: Duration = Duration::from_secs(10);
+/// Error of a member whose REST API has no known URL. Its pod's status is the only evidence.
 const NO_API_URL: &str = "its pod's status names no usable api_url";
-/// Words older than any lease need not be kept.
+/// Longest time for which a member's last answer is kept: longer than any ttl.
 const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Everything that is known now.
+/// All observations that count now.
 #[derive(Clone, Debug, Default)]
 pub struct View {
     endpoints: Objects,
@@ -45,84 +45,85 @@ pub struct View {
     listed: BTreeMap<MemberName, ClusterMember>,
     answers: BTreeMap<MemberName, Answers>,
     leader_failures: BTreeMap<MemberName, Instant>,
-    cluster: ClusterNews,
+    cluster: ClusterAnswer,
     newest_timeline: Option<NewestTimeline>,
-    /// When each member last answered. It outlives the member's pod and row: forgetting it would start a lease anew.
-    last_words: BTreeMap<MemberName, Instant>,
+    /// Time of each member's last answer. It outlives the member's pod and its row in `/cluster`: without it, the ttl
+    /// of a member that disappears and returns would start again.
+    last_answers: BTreeMap<MemberName, Instant>,
     named: Named,
     operator_hold: Option<OperatorHold>,
     followed: FollowedCluster,
 }
 
-/// A value and when it last changed here.
+/// A value and the local time of its last change.
 #[derive(Clone, Debug)]
 pub struct Heard<T> {
     /// The value.
     pub value: T,
-    /// When this value was first seen.
+    /// Local time at which this value was first seen.
     pub at: Instant,
 }
 
-/// Patroni's objects of one kind.
+/// The newest state of Patroni's objects of one kind.
 #[derive(Clone, Debug, Default)]
 struct Objects {
     lock: Option<LockView>,
     asked: bool,
     answered: bool,
-    silent: Option<Heard<String>>,
+    unreachable: Option<Heard<String>>,
     announcement: Option<Heard<Announcement>>,
     settings: Option<ClusterSettings>,
 }
 
-/// What a member's REST API said.
+/// The answers of a member's REST API.
 #[derive(Clone, Debug, Default)]
 pub struct Answers {
-    /// The newest answer. It stays while the member is silent.
+    /// The newest answer. It is kept while the member is unreachable.
     pub last: Option<Heard<Report>>,
-    /// When it last said that it leads in failsafe mode.
+    /// Time of its last answer as a leader in failsafe mode.
     pub failsafe_seen: Option<Instant>,
-    /// The newest request got no answer: since when this is so, and why.
-    pub silent: Option<Heard<String>>,
-    /// When the newest request came out, one way or the other.
+    /// The error of the newest request and the time of the first failure; `None` if the newest request was answered.
+    pub unreachable: Option<Heard<String>>,
+    /// Time at which the newest request was answered or failed.
     pub asked: Option<Instant>,
 }
 
-/// What `/cluster` said beside the members.
+/// The newest answer to `/cluster`, without the members.
 #[derive(Clone, Debug, Default)]
-struct ClusterNews {
+struct ClusterAnswer {
     answered: bool,
     scope: Option<String>,
-    /// When the newest answer came.
+    /// Arrival of the newest answer.
     at: Option<Instant>,
     paused: bool,
     switchover: Option<Heard<Announcement>>,
     ttl: Option<Duration>,
     race_backoff: Option<Duration>,
-    /// Who was named as leader last, and when that was said last.
+    /// The leader that the newest answer names, and the time of that answer.
     leader: Option<Heard<MemberName>>,
-    silent: Option<String>,
+    unreachable: Option<String>,
 }
 
 impl View {
-    /// Takes in one observation.
+    /// Records one observation.
     pub fn record(&mut self, observation: Observation) {
         let Observation { at, claim } = observation;
         if let Some(claim) = self.only_ours(claim, at) {
-            self.take_in(claim, at);
+            self.apply(claim, at);
         }
         self.identify(at);
     }
 
-    fn take_in(&mut self, claim: Claim, at: Instant) {
+    fn apply(&mut self, claim: Claim, at: Instant) {
         match claim {
             Claim::Lock(kind, lock) => self.objects_mut(kind).record_lock(lock, at),
             Claim::Watching(kind) => self.objects_mut(kind).asked = true,
-            Claim::ApiSilent(kind, why) => {
-                self.objects_mut(kind).silent = Some(first(&self.objects(kind).silent, why, at))
+            Claim::ApiUnreachable(kind, why) => {
+                self.objects_mut(kind).unreachable = Some(since_first_failure(&self.objects(kind).unreachable, why, at))
             }
-            Claim::Announcement(kind, news) => {
+            Claim::Announcement(kind, newest) => {
                 let known = &mut self.objects_mut(kind).announcement;
-                *known = news.map(|news| unchanged_or_new(known.take(), news, at));
+                *known = newest.map(|newest| unchanged_or_new(known.take(), newest, at));
             }
             Claim::Settings(kind, settings) => self.objects_mut(kind).settings = settings,
             Claim::Pods(pods) => {
@@ -130,47 +131,48 @@ impl View {
                 for pod in pods {
                     self.record_pod(pod, at);
                 }
-                self.forget_the_gone();
+                self.forget_former_members();
             }
             Claim::Pod(pod) => self.record_pod(pod, at),
             Claim::PodGone(name) => {
                 self.pods.remove(&name);
-                self.forget_the_gone();
+                self.forget_former_members();
             }
             Claim::Report(member, Ok(report)) => self.record_report(member, report, at),
             Claim::Report(member, Err(why)) => {
                 let answers = self.answers.entry(member).or_default();
-                answers.silent = Some(first(&answers.silent, why, at));
+                answers.unreachable = Some(since_first_failure(&answers.unreachable, why, at));
                 answers.asked = Some(at);
             }
             Claim::Cluster(cluster) => {
-                let news = &mut self.cluster;
-                news.answered = true;
-                news.at = Some(at);
-                news.silent = None;
-                news.scope = cluster.scope.or(news.scope.take());
-                news.paused = cluster.paused;
-                news.ttl = cluster.ttl.or(news.ttl);
-                news.race_backoff = cluster.race_backoff.or(news.race_backoff);
-                news.leader = cluster.leader.map(|value| Heard { value, at });
-                let known = news.switchover.take();
-                news.switchover = cluster.switchover.map(|new| unchanged_or_new(known, new, at));
+                let newest = &mut self.cluster;
+                newest.answered = true;
+                newest.at = Some(at);
+                newest.unreachable = None;
+                newest.scope = cluster.scope.or(newest.scope.take());
+                newest.paused = cluster.paused;
+                newest.ttl = cluster.ttl.or(newest.ttl);
+                newest.race_backoff = cluster.race_backoff.or(newest.race_backoff);
+                newest.leader = cluster.leader.map(|value| Heard { value, at });
+                let former = newest.switchover.take();
+                newest.switchover = cluster.switchover.map(|new| unchanged_or_new(former, new, at));
                 self.record_members(cluster.members);
             }
-            // A pod's host is its own; on any other, another PostgreSQL may have the default port.
+            // A pod has its IP address for itself. On any other host another PostgreSQL server may use the default
+            // port, so these members count only if every member is expected in a pod.
             Claim::Failsafe(members) => {
                 let in_pods = ObjectKind::ALL.iter().any(|kind| self.objects(*kind).asked);
                 if in_pods && self.pods.is_empty() && self.listed.is_empty() {
                     self.record_members(members);
                 }
             }
-            Claim::ClusterSilent(why) => self.cluster.silent = Some(why),
+            Claim::ClusterUnreachable(why) => self.cluster.unreachable = Some(why),
             Claim::Named(member, leader) => _ = self.named.insert(member, Heard { value: leader, at }),
             Claim::LeaderFailure(member) => {
                 self.leader_failures.insert(member, at);
             }
             Claim::Held(hold) => self.operator_hold = hold,
-            // Of interest to `only_ours` alone.
+            // `only_ours` has already used it.
             Claim::Seed(..) => {}
         }
         self.follow_the_lock_to_an_older_timeline();
@@ -182,12 +184,12 @@ impl View {
             .as_ref()
             .is_some_and(|known| known.value.address != pod.address || known.value.api_url != pod.api_url);
         if moved {
-            // The same name at another place is another process: what the former one said is no evidence.
+            // The same name at another address is another process: the answers of the former one are no evidence.
             self.answers.remove(&pod.name);
         }
         if pod.api_url.is_none() {
             let answers = self.answers.entry(pod.name.clone()).or_default();
-            answers.silent = Some(first(&answers.silent, NO_API_URL.to_owned(), at));
+            answers.unreachable = Some(since_first_failure(&answers.unreachable, NO_API_URL.to_owned(), at));
             answers.asked = Some(at);
         }
         let pod = PodView::new(known, pod, at);
@@ -205,24 +207,24 @@ impl View {
             .into_iter()
             .map(|member| (member.name.clone(), member))
             .collect();
-        self.forget_the_gone();
+        self.forget_former_members();
     }
 
     fn record_report(&mut self, member: MemberName, report: Report, at: Instant) {
         self.note_timeline(&report);
-        self.last_words
+        self.last_answers
             .retain(|_, heard| at.saturating_duration_since(*heard) < MAX_TTL);
-        self.last_words.insert(member.clone(), at);
+        self.last_answers.insert(member.clone(), at);
         let answers = self.answers.entry(member).or_default();
         if report.failsafe_active && report.is_writable() {
             answers.failsafe_seen = Some(at);
         }
         answers.last = Some(Heard { value: report, at });
         answers.asked = Some(at);
-        answers.silent = None;
+        answers.unreachable = None;
     }
 
-    fn forget_the_gone(&mut self) {
+    fn forget_former_members(&mut self) {
         let (pods, listed) = (&self.pods, &self.listed);
         let known = |name: &MemberName| pods.contains_key(name) || listed.contains_key(name);
         self.answers.retain(|name, _| known(name));
@@ -244,7 +246,8 @@ impl View {
         }
     }
 
-    /// The kind of object that Patroni keeps its lock in: where both exist, during a migration, the one renewed last.
+    /// Returns the kind of object in which Patroni keeps its lock. If both kinds exist (during a migration), it is
+    /// the one that was renewed last.
     pub fn kind(&self) -> Option<ObjectKind> {
         let with_lock = |kind: &ObjectKind| self.objects(*kind).lock.is_some();
         let mut kinds = ObjectKind::ALL.into_iter().filter(with_lock);
@@ -257,33 +260,40 @@ impl View {
         }))
     }
 
-    /// The lock in use.
+    /// Returns the lock in use.
     pub fn lock(&self) -> Option<&LockView> {
         self.objects(self.kind()?).lock.as_ref()
     }
 
-    /// Why the Kubernetes API cannot be believed now; `None` while it answers for the lock in use.
-    pub fn api_silence(&self) -> Option<&str> {
-        let silence = |kind: ObjectKind| self.objects(kind).silent.as_ref().map(|heard| heard.value.as_str());
+    /// Returns why the Kubernetes API is unreachable; `None` while it answers for the lock in use.
+    pub fn api_unreachable(&self) -> Option<&str> {
+        let error = |kind: ObjectKind| {
+            self.objects(kind)
+                .unreachable
+                .as_ref()
+                .map(|heard| heard.value.as_str())
+        };
         match self.kind() {
-            Some(kind) => silence(kind),
-            // No lock seen: it may be of the kind that does not answer, or that may not be read.
-            None => ObjectKind::ALL.into_iter().find_map(silence),
+            Some(kind) => error(kind),
+            // No lock has been seen: it may be of the kind that could not be read, because of an error or of a
+            // missing right.
+            None => ObjectKind::ALL.into_iter().find_map(error),
         }
     }
 
-    /// A leader object is asked for, and nothing was heard of it yet, no error either: it may be the lock.
+    /// Returns true if a leader object was requested, and neither an answer nor an error has arrived: it may be the
+    /// lock.
     pub fn awaits_a_leader_object(&self) -> bool {
-        let unheard = |objects: &Objects| objects.asked && !objects.answered && objects.silent.is_none();
+        let unheard = |objects: &Objects| objects.asked && !objects.answered && objects.unreachable.is_none();
         ObjectKind::ALL.iter().any(|kind| unheard(self.objects(*kind)))
     }
 
-    /// Whether the Kubernetes API has answered for a leader object, ever.
+    /// Returns true if the Kubernetes API has ever answered for a leader object.
     pub fn api_answered(&self) -> bool {
         ObjectKind::ALL.iter().any(|kind| self.objects(*kind).answered)
     }
 
-    /// The announced switchover, and since when it is known.
+    /// Returns the announced switchover, and the time at which it was first seen.
     pub fn announcement(&self) -> Option<&Heard<Announcement>> {
         match self.kind() {
             Some(kind) => self.objects(kind).announcement.as_ref(),
@@ -291,12 +301,12 @@ impl View {
         }
     }
 
-    /// Nobody is promoted by itself now.
+    /// Returns true if Patroni is paused: no member is promoted automatically.
     pub fn is_paused(&self) -> bool {
         self.settings().map_or(self.cluster.paused, |settings| settings.paused)
     }
 
-    /// The cluster follows another one: its leader is no primary.
+    /// Returns true if this is a standby cluster: its leader replicates from another cluster and is no primary.
     pub fn is_standby_cluster(&self) -> bool {
         self.settings().is_some_and(|settings| settings.standby_cluster)
     }
@@ -305,8 +315,8 @@ impl View {
         self.objects(self.kind()?).settings.as_ref()
     }
 
-    /// How long standbys may put the race for a lost lock off while the leader writes; zero while Patroni would not
-    /// (its master's ha.py, `process_unhealthy_cluster`).
+    /// Returns how long standbys may postpone the race for a lost lock while the leader still writes; zero if Patroni
+    /// would not postpone it (its master's ha.py, `process_unhealthy_cluster`).
     pub fn race_backoff(&self) -> Duration {
         let never = self.is_paused() || self.is_standby_cluster();
         let candidate = self.announcement().is_some_and(|heard| heard.value.candidate.is_some());
@@ -317,65 +327,68 @@ impl View {
         }
     }
 
-    /// The lock's ttl.
+    /// Returns the lock's ttl.
     pub fn ttl(&self) -> Duration {
         let of_lock = self.lock().map(|view| view.lock.ttl);
         of_lock.or(self.cluster.ttl).unwrap_or(DEFAULT_TTL)
     }
 
-    /// Whether any member's REST API has answered, ever.
+    /// Returns true if any member's REST API has ever answered.
     pub fn rest_answered(&self) -> bool {
         self.cluster.answered || self.answers.values().any(|answers| answers.last.is_some())
     }
 
-    /// Whether a member's REST API has answered the newest request to it, and lately: an old answer of a member that is
-    /// no longer asked says nothing.
+    /// Returns true if a member's REST API has answered the newest request to it, and recently: the old answer of a
+    /// member that is no longer asked proves nothing.
     pub fn rest_answers(&self, member: &MemberName, now: Instant) -> bool {
-        let answers = self.answers.get(member).filter(|answers| answers.silent.is_none());
+        let answers = self.answers.get(member).filter(|answers| answers.unreachable.is_none());
         let last = answers.and_then(|answers| answers.last.as_ref());
-        last.is_some_and(|last| now < last.at + LATELY)
+        last.is_some_and(|last| now < last.at + RECENT)
     }
 
-    /// When a leader's right to be one was last seen: its lock renewed, or its report. `None` if never.
+    /// Returns the time of the last evidence that a member leads, the newer one of its lock's renewal and its last
+    /// answer; `None` if there was none.
     pub fn last_evidence(&self, member: Option<&MemberName>) -> Option<Instant> {
         let member = member?;
         let lock = self.lock().filter(|view| view.lock.holder.as_ref() == Some(member));
-        lock.map(|view| view.renewed).max(self.last_words.get(member).copied())
+        lock.map(|view| view.renewed)
+            .max(self.last_answers.get(member).copied())
     }
 
-    /// When the lease of the leader, or of the lock's holder, was last seen renewed: the lock while it is watched,
-    /// which a leader that answers may fail to renew; any evidence where there is none to watch.
+    /// Returns the time from which the ttl of the leader, or of the lock's holder, counts. While the lock is watched,
+    /// this is its last renewal, because a leader that answers may fail to renew the lock; otherwise it is the last
+    /// evidence.
     pub fn renewal_seen(&self, member: &MemberName) -> Option<Instant> {
-        let watched = self.lock().filter(|_| self.api_silence().is_none());
+        let watched = self.lock().filter(|_| self.api_unreachable().is_none());
         match watched.filter(|view| view.lock.holder.as_ref() == Some(member)) {
             Some(view) => Some(view.renewed),
             None => self.last_evidence(Some(member)),
         }
     }
 
-    /// Patroni's scope, as members tell it.
+    /// Returns Patroni's scope as the members report it.
     pub fn scope(&self) -> Option<&str> {
         self.cluster.scope.as_deref()
     }
 
-    /// Since a member's last word `/cluster` has named another one as leader.
+    /// Returns true if `/cluster` has named another leader since the member's last answer.
     pub fn is_succeeded(&self, member: &MemberName) -> bool {
         let named = self.cluster.leader.as_ref().filter(|named| named.value != *member);
-        named.is_some_and(|named| self.last_words.get(member).is_none_or(|heard| *heard < named.at))
+        named.is_some_and(|named| self.last_answers.get(member).is_none_or(|heard| *heard < named.at))
     }
 
-    /// Why no member answers `/cluster`, if none does.
-    pub fn cluster_silence(&self) -> Option<&str> {
-        self.cluster.silent.as_deref()
+    /// Returns why no member answers `/cluster`; `None` if one does.
+    pub fn cluster_unreachable(&self) -> Option<&str> {
+        self.cluster.unreachable.as_deref()
     }
 
-    /// The members' names, from pods and `/cluster`.
+    /// Returns the members' names, from pods and `/cluster`.
     pub fn members(&self) -> impl Iterator<Item = &MemberName> {
         let only_listed = self.listed.keys().filter(|name| !self.pods.contains_key(*name));
         self.pods.keys().chain(only_listed)
     }
 
-    /// Where a member's PostgreSQL listens, or what stands in the way of knowing.
+    /// Returns the address of a member's PostgreSQL, or why it is not known.
     pub fn address(&self, member: &MemberName) -> Result<Address, String> {
         match (self.pods.get(member), self.listed.get(member)) {
             (Some(pod), listed) => pod
@@ -391,29 +404,30 @@ impl View {
         }
     }
 
-    /// The base URL of a member's REST API.
+    /// Returns the base URL of a member's REST API.
     pub fn api_url(&self, member: &MemberName) -> Option<&BaseUrl> {
         let of_pod = self.pods.get(member).and_then(|pod| pod.value.api_url.as_ref());
         of_pod.or_else(|| self.listed.get(member).and_then(|listed| listed.api_url.as_ref()))
     }
 
-    /// What the newest answer to `/cluster` says of a member, and when it came.
+    /// Returns a member's condition in the newest answer to `/cluster`, and the arrival of that answer.
     pub fn condition(&self, member: &MemberName) -> Option<(&Condition, Instant)> {
         Some((&self.listed.get(member)?.condition, self.cluster.at?))
     }
 
-    /// What a member's REST API said.
+    /// Returns the answers of a member's REST API.
     pub fn answers(&self, member: &MemberName) -> Option<&Answers> {
         self.answers.get(member)
     }
 
-    /// The hold that an operator asked for. Once it has ended it holds nobody, and stays until it is taken back.
+    /// Returns the hold that an operator requested. After its end it holds no client any more, but is returned until
+    /// it is withdrawn.
     pub fn operator_hold(&self) -> Option<&OperatorHold> {
         self.operator_hold.as_ref()
     }
 
-    /// When the proxy last complained about a member.
-    pub fn complaint(&self, member: &MemberName) -> Option<Instant> {
+    /// Returns the time at which the proxy last reported a failure of a member.
+    pub fn leader_failure(&self, member: &MemberName) -> Option<Instant> {
         self.leader_failures.get(member).copied()
     }
 }
@@ -421,11 +435,14 @@ impl View {
 impl Objects {
     fn record_lock(&mut self, lock: Option<Lock>, at: Instant) {
         let first_answer = !std::mem::replace(&mut self.answered, true);
-        let silent_for = self.silent.take().map(|silent| at.saturating_duration_since(silent.at));
+        let outage = self
+            .unreachable
+            .take()
+            .map(|failure| at.saturating_duration_since(failure.at));
         let known = self
             .lock
             .take()
-            .map(|known| known.after_silence(silent_for.unwrap_or_default()));
+            .map(|known| known.after_outage(outage.unwrap_or_default()));
         self.lock = match (lock, known) {
             (None, _) => None,
             (Some(lock), Some(known)) if known.lock == lock => Some(known),
@@ -444,14 +461,15 @@ impl Objects {
     }
 }
 
-/// Keeps the time at which a silence began.
-fn first(known: &Option<Heard<String>>, why: String, at: Instant) -> Heard<String> {
+/// Returns the new error with the time of the first of the failures in a row.
+fn since_first_failure(known: &Option<Heard<String>>, why: String, at: Instant) -> Heard<String> {
     Heard {
         value: why,
         at: known.as_ref().map_or(at, |known| known.at),
     }
 }
 
+/// Keeps the time at which a value was first seen, if it is the same.
 fn unchanged_or_new<T: PartialEq>(known: Option<Heard<T>>, new: T, at: Instant) -> Heard<T> {
     match known {
         Some(known) if known.value == new => known,

@@ -76,7 +76,7 @@ pub(super) async fn follow_lock<K: Object>(api: Api<K>, kind: ObjectKind, object
         match ended {
             Ended::Failed(error) => {
                 let Fault { pause, why } = faults.record(&error);
-                if !sink.send(Claim::ApiSilent(kind, why)).await {
+                if !sink.send(Claim::ApiUnreachable(kind, why)).await {
                     return;
                 }
                 tokio::time::sleep(pause).await;

@@ -145,7 +145,7 @@ impl Inputs<'_> {
     pub(super) fn no_leader(&self) -> Decision {
         let no_lock = self.no_lock().unwrap_or(&NoLock::RestOnly).clone();
         let unanswered = || {
-            let cause = self.view.cluster_silence();
+            let cause = self.view.cluster_unreachable();
             let cause = cause.unwrap_or("no member of the cluster has answered yet").to_owned();
             Reason::NobodyAnswers {
                 no_lock: no_lock.clone(),

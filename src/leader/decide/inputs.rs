@@ -35,7 +35,7 @@ enum Source<'a> {
 
 impl<'a> Inputs<'a> {
     pub(super) fn new(view: &'a View, current: Option<&'a Leader>, now: Instant, policy: &'a Policy) -> Self {
-        let source = match (view.lock(), view.api_silence()) {
+        let source = match (view.lock(), view.api_unreachable()) {
             (Some(lock), None) => Source::Lock(lock),
             (None, _) if view.awaits_a_leader_object() => Source::Unread,
             (_, Some(cause)) => Source::Reports(NoLock::ApiUnreachable {

@@ -80,7 +80,7 @@ impl Inputs<'_> {
     fn no_answer(&self, member: &MemberName, since: Option<Instant>) -> Option<&str> {
         let answers = self.view.answers(member)?;
         let asked_since = since.is_none_or(|since| answers.asked.is_some_and(|asked| since <= asked));
-        let failure = answers.silent.as_ref().filter(|_| asked_since)?;
+        let failure = answers.unreachable.as_ref().filter(|_| asked_since)?;
         Some(&failure.value)
     }
 

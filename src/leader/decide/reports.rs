@@ -18,7 +18,7 @@ impl Inputs<'_> {
             .filter_map(|member| {
                 let answers = self.view.answers(member)?;
                 let last = answers.last.as_ref()?;
-                let counts = answers.silent.is_none()
+                let counts = answers.unreachable.is_none()
                     && self.now < last.at + self.policy.report_life
                     && since.is_none_or(|since| since <= last.at);
                 counts.then_some((member, &last.value, last.at))
@@ -61,7 +61,7 @@ impl Inputs<'_> {
     pub(super) fn is_known_to_be_paused(&self, no_lock: &NoLock) -> bool {
         let is_confirmed = match no_lock {
             NoLock::ApiUnreachable { .. } => self.answering().iter().any(|(_, report, _)| report.paused),
-            NoLock::RestOnly | NoLock::NoObject => self.view.cluster_silence().is_none(),
+            NoLock::RestOnly | NoLock::NoObject => self.view.cluster_unreachable().is_none(),
         };
         is_confirmed && self.view.is_paused()
     }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::{Suspicion, Urgency};
-use crate::leader::view::WORD_STANDS_FOR;
+use crate::leader::view::NAMING_LIFE;
 
 /// Interval for the leader while all is well and the lock is watched, and the longest of all intervals. 200 pgnorths
 /// with this interval send 105 requests a second.
@@ -18,10 +18,10 @@ pub const STEADY: Duration = Duration::from_secs(2);
 const ROUND_TRIP: Duration = Duration::from_millis(200);
 /// Longest interval while sessions depend on members' answers, for `/primary` and for `/cluster` alike: the next
 /// answer arrives before the last one expires. A member's answer about a silent leader expires first. It must expire
-/// within the 2 s for which members wait before they promote another (see `WORD_STANDS_FOR`). 200 pgnorths with this
+/// within the 2 s for which members wait before they promote another (see `NAMING_LIFE`). 200 pgnorths with this
 /// interval send 162 requests a second, and 20 more for membership and settings; with 1 s they would send more than
 /// 200.
-pub const ROUND: Duration = WORD_STANDS_FOR.saturating_sub(ROUND_TRIP);
+pub const ROUND: Duration = NAMING_LIFE.saturating_sub(ROUND_TRIP);
 /// Shortest interval for the candidate.
 const BURST: Duration = Duration::from_millis(25);
 /// Longest time with the interval `BURST`.

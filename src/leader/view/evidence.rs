@@ -1,5 +1,5 @@
-//! What members say of themselves as evidence: how old a pod's status is, who says that it is primary, on which
-//! timelines leaders were.
+//! The members' own statements as evidence: the age of a pod's status, the members that say that they are primary,
+//! and the timelines of leaders.
 
 use std::time::{Duration, Instant};
 
@@ -7,29 +7,29 @@ use crate::leader::MemberName;
 use crate::leader::observation::{Pod, Report, Role};
 use crate::leader::view::{Answers, View};
 
-/// A pod, and how old its status is.
+/// A pod and the age of its status.
 #[derive(Clone, Debug)]
 pub struct PodView {
-    /// The newest that was heard.
+    /// The pod as it was last reported.
     pub value: Pod,
-    /// When this was first seen.
+    /// Local time at which this value was first seen.
     pub at: Instant,
-    /// When its status was last seen to change, if only its `xlog_location`. `None` where it stands as it was first
-    /// seen: nobody knows how old that is.
+    /// Time of the last observed change of its status, even if only `xlog_location` changed. `None` if it has not
+    /// changed since it was first seen: then its age is unknown.
     pub written: Option<Instant>,
 }
 
-/// The newest timeline that a leader was seen writable on, and in which system.
+/// The newest timeline on which a leader was seen writable, and the system identifier that it belongs to.
 #[derive(Clone, Debug)]
 pub(super) struct NewestTimeline {
     pub(super) system: String,
     timeline: u32,
-    /// The newer one that leaders were on before the cluster went back to this one.
+    /// The newer timeline that leaders had before the cluster went back to this one.
     before: Option<u32>,
 }
 
 impl PodView {
-    /// To be listed again, unchanged, makes nothing newer.
+    /// Keeps the known times if the pod is listed again unchanged.
     pub(super) fn new(known: Option<Self>, value: Pod, at: Instant) -> Self {
         match known {
             Some(known) if known.value == value => known,
@@ -48,17 +48,18 @@ impl PodView {
 }
 
 impl View {
-    /// The pod of a member.
+    /// Returns the pod of a member.
     pub fn pod(&self, member: &MemberName) -> Option<&PodView> {
         self.pods.get(member)
     }
 
-    /// As of when a pod's status holds; `None` where nobody knows.
+    /// Returns the time at which a pod's status was certainly true; `None` if that is unknown.
     ///
-    /// It is as old as its last write. Where it says primary, and its member holds the lock and has renewed it for a
-    /// whole ttl, it is no older than the beginning of that ttl: at the end of each loop Patroni compares the status
-    /// with what it would write now (ha.py, `touch_member`). That it says anything else for so long counts for nothing:
-    /// then it is the watch of pods that is late, and nobody must lose its sessions for that.
+    /// A status is as old as its last write, with one exception. If it says primary, and its member holds the lock
+    /// and has renewed it for a whole ttl, the status is no older than the beginning of that ttl: at the end of each
+    /// loop Patroni compares the status with what it would write now (ha.py, `touch_member`). The exception does not
+    /// cover a status that says anything else: then the watch of pods is late, and no session must end because of
+    /// that.
     pub fn pod_as_of(&self, member: &MemberName) -> Option<Instant> {
         let pod = self.pods.get(member)?;
         let lock = self.lock().filter(|view| view.lock.holder.as_ref() == Some(member));
@@ -66,8 +67,8 @@ impl View {
         pod.written.max(looked_after.filter(|_| pod.says_primary()))
     }
 
-    /// How many members say of themselves, by an answer younger than `life` or by their pod's `status`, that they are a
-    /// running primary.
+    /// Counts the members that say that they are a running primary, in an answer younger than `life` or in their pod's
+    /// `status`.
     pub fn primaries(&self, now: Instant, life: Duration) -> usize {
         self.members()
             .filter(|member| self.claims_primary(member, now, life))
@@ -75,15 +76,15 @@ impl View {
     }
 
     fn claims_primary(&self, member: &MemberName, now: Instant, life: Duration) -> bool {
-        let answers = self.answers.get(member).filter(|answers| answers.silent.is_none());
+        let answers = self.answers.get(member).filter(|answers| answers.unreachable.is_none());
         let fresh = answers
             .and_then(|answers| answers.last.as_ref())
             .filter(|last| now < last.at + life);
         if let Some(last) = fresh {
             return last.value.is_writable();
         }
-        // Whoever is not asked (the lock is watched) tells by its pod. The dead do not take their word back: what was
-        // written before the lock moved counts for its holder alone.
+        // A member that is not asked (because the lock is watched) reports through its pod's status. A member that died
+        // does not correct its status: what was written before the lock moved counts for the lock's holder alone.
         let pod = self.pods.get(member).filter(|_| self.stranger(member).is_none());
         let (Some(pod), Some(lock)) = (pod, self.lock()) else {
             return false;
@@ -110,8 +111,8 @@ impl View {
         }
     }
 
-    /// A cluster that was restored goes on on an older timeline. That it has done so is believed of a holder of the
-    /// lock that has renewed it for a whole ttl and says all that time, or at its end, that it is a running primary.
+    /// Accepts an older timeline, on which a restored cluster continues. The evidence is a holder of the lock that has
+    /// renewed it for a whole ttl and says, throughout or at the end of that time, that it is a running primary.
     pub(super) fn follow_the_lock_to_an_older_timeline(&mut self) {
         if let (Some(older), Some(newest)) = (self.older_timeline_of_the_lock(), &mut self.newest_timeline) {
             newest.before = Some(newest.timeline);
@@ -120,10 +121,10 @@ impl View {
     }
 
     fn older_timeline_of_the_lock(&self) -> Option<u32> {
-        let lock = self.lock().filter(|_| self.api_silence().is_none())?;
+        let lock = self.lock().filter(|_| self.api_unreachable().is_none())?;
         let (holder, since) = (lock.lock.holder.as_ref()?, lock.renewed_throughout()?);
         let answers = self.answers.get(holder)?;
-        let (timeline, system) = match &answers.silent {
+        let (timeline, system) = match &answers.unreachable {
             None => answered_since(answers, since).map(|report| (report.timeline, report.system.as_deref()))?,
             Some(_) => {
                 let said_since = |pod: &&PodView| pod.says_primary() && self.pod_as_of(holder) >= Some(since);
@@ -134,25 +135,25 @@ impl View {
         self.newer_timeline_than(timeline, system).and(timeline)
     }
 
-    /// The newest timeline that a leader was seen writable on.
+    /// Returns the newest timeline on which a leader was seen writable.
     pub fn newest_timeline(&self) -> Option<u32> {
         self.newest_timeline.as_ref().map(|newest| newest.timeline)
     }
 
-    /// The cluster has gone back to an older timeline, and on since: from which one to which.
+    /// Returns the former and the present timeline, if the cluster has gone back to an older one.
     pub fn gone_back(&self) -> Option<(u32, u32)> {
         let newest = self.newest_timeline.as_ref()?;
         Some((newest.before?, newest.timeline))
     }
 
-    /// The newest timeline that a leader was seen writable on, if a report on `system` is older than that.
+    /// Returns the newest timeline on which a leader was seen writable, if `timeline` of `system` is older.
     pub fn newer_timeline_than(&self, timeline: Option<u32>, system: Option<&str>) -> Option<u32> {
         let newest = self.newest_timeline.as_ref()?;
         (system.is_none_or(|system| system == newest.system) && timeline? < newest.timeline).then_some(newest.timeline)
     }
 
-    /// The system identifier that a pod's status, which does not tell it, speaks of: the config object's, else what its
-    /// member named last.
+    /// Returns the system identifier that belongs to a pod's status, which does not contain it: that of the config
+    /// object, else that of the member's last answer.
     pub fn system_of(&self, member: &MemberName) -> Option<&str> {
         let of_member = || self.answers.get(member)?.last.as_ref()?.value.system.as_deref();
         let of_cluster = self.settings().and_then(|settings| settings.system.as_deref());
@@ -160,7 +161,7 @@ impl View {
     }
 }
 
-/// An answer that it is a running primary.
+/// Returns the newest answer, if it came at `since` or later and says running primary.
 fn answered_since(answers: &Answers, since: Instant) -> Option<&Report> {
     let last = answers.last.as_ref().filter(|last| since <= last.at)?;
     last.value.is_writable().then_some(&last.value)

@@ -1,9 +1,9 @@
-//! Which cluster is followed. An answer of another one counts for nothing; it is kept only to be named.
+//! The cluster that is followed. Answers of other clusters never count; they are kept only to be reported.
 //!
-//! The scope is named by the settings, or told by the first verified leader, which tells the system identifier, too. In
-//! Kubernetes Patroni's config object has that (annotation `initialize`), and its word goes first: an address that
-//! another cluster's pod has inherited may answer with our scope and our member's name, but not with our system
-//! identifier.
+//! The scope comes from the settings or from the first verified leader, which reports the system identifier, too. In
+//! Kubernetes, Patroni's config object (annotation `initialize`) has precedence for the system identifier: if another
+//! cluster's pod has got a member's former address, it may answer with our scope and our member's name, but not with
+//! our system identifier.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,32 +14,32 @@ use crate::leader::identity::Identity;
 use crate::leader::observation::{Claim, Cluster, Report};
 use crate::leader::{BaseUrl, MemberName};
 
-/// Base URLs other than the one that answers `/cluster` are asked for their identity each minute: two may go
-/// unanswered.
+/// Time for which the identity at a base URL counts. Base URLs other than the one that answers `/cluster` are asked
+/// for their identity each minute: two of these requests may fail.
 const SEED_LIFE: Duration = Duration::from_secs(150);
 
-/// The cluster that is followed, and what was heard of others.
+/// The cluster that is followed, and the others that answered.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FollowedCluster {
-    /// The scope that the settings name.
+    /// The scope in the settings.
     scope: Option<String>,
-    /// The Citus group that the settings name.
+    /// The Citus group in the settings.
     group: Option<u32>,
-    /// What the first verified leader told, or the config object.
+    /// The identity that the first verified leader reported, or the config object.
     pinned: Identity,
-    /// The system identifier that was followed before.
+    /// The system identifier that was followed before this one.
     former: Option<String>,
-    /// When an answer of this cluster was last heard.
+    /// Time of the last answer of this cluster.
     heard: Option<Instant>,
-    /// What the base URLs of `--patroni` tell; none of one that does not answer.
+    /// The identities at the base URLs of `--patroni`; `None` for one that does not answer.
     seeds: BTreeMap<BaseUrl, Heard<Option<Identity>>>,
-    /// Members, and URLs, whose newest answer came from another cluster.
+    /// Members and URLs whose newest answer came from another cluster.
     strangers: BTreeMap<Place, Stranger>,
-    /// The clusters that answer, while nothing tells which of them to follow.
+    /// The clusters that answer, while it is not known which of them to follow.
     unclear: Vec<Identity>,
 }
 
-/// Where an answer comes from: a member's REST API, or a base URL that no member is known for.
+/// The origin of an answer: a member's REST API, or a base URL without a known member.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     /// The REST API of the member.
@@ -53,13 +53,13 @@ pub enum Place {
 pub struct Stranger {
     /// The cluster that answers there.
     pub identity: Identity,
-    /// Since when.
+    /// Time of its first answer there.
     pub since: Instant,
-    /// When it last did.
+    /// Time of its last answer there.
     pub at: Instant,
-    /// The answer said: a running primary.
+    /// The answer says that it is a running primary.
     writable: bool,
-    /// The answer said that it holds the lock.
+    /// The answer says that it holds the lock.
     holds_lock: bool,
 }
 
@@ -86,7 +86,7 @@ impl FollowedCluster {
         }
     }
 
-    fn is_stranger(&mut self, place: Place, identity: Identity, report: Option<&Report>, at: Instant) {
+    fn record_stranger(&mut self, place: Place, identity: Identity, report: Option<&Report>, at: Instant) {
         let known = self.strangers.remove(&place).filter(|known| known.identity == identity);
         let since = known.map_or(at, |known| known.since);
         let stranger = Stranger {
@@ -99,22 +99,23 @@ impl FollowedCluster {
         self.strangers.insert(place, stranger);
     }
 
-    fn is_ours(&mut self, place: &Place, theirs: &Identity, at: Instant) {
+    fn record_ours(&mut self, place: &Place, theirs: &Identity, at: Instant) {
         self.strangers.remove(place);
-        // One that is only being initialised, under our scope, may still become another.
+        // An answer without the system identifier may come from a member that is being initialised, which may become a
+        // member of another cluster.
         if self.identity().is_confirmed_by(theirs) {
             self.heard = Some(at);
         }
     }
 
-    /// Nothing of it was heard for a whole ttl.
+    /// Returns true if this cluster has not answered for a whole ttl.
     fn is_gone(&self, at: Instant, ttl: Duration) -> bool {
         self.heard.is_none_or(|heard| heard + ttl <= at)
     }
 }
 
 impl View {
-    /// A view of the cluster with this scope, and of this Citus group, where the settings name them.
+    /// Returns a view of the cluster with this scope and this Citus group, if the settings have them.
     pub fn of(scope: Option<String>, citus_group: Option<u32>) -> Self {
         let mut view = Self::default();
         view.followed.scope = scope;
@@ -122,32 +123,32 @@ impl View {
         view
     }
 
-    /// The cluster that is followed, as far as it is known.
+    /// Returns the identity of the cluster that is followed, as far as it is known.
     pub fn identity(&self) -> Identity {
         self.followed.identity()
     }
 
-    /// The system identifier that was followed before this one took its place under the same scope.
+    /// Returns the system identifier that this one has replaced under the same scope.
     pub fn former_system(&self) -> Option<&str> {
         self.followed.former.as_deref()
     }
 
-    /// Members, and URLs of `--patroni`, where another cluster answers.
+    /// Returns the members and the URLs of `--patroni` at which another cluster answers.
     pub fn strangers(&self) -> impl Iterator<Item = (&Place, &Stranger)> {
         self.followed.strangers.iter()
     }
 
-    /// The other cluster that answers where this member should.
+    /// Returns the other cluster that answers in this member's place.
     pub fn stranger(&self, member: &MemberName) -> Option<&Stranger> {
         self.followed.strangers.get(&Place::Member(member.clone()))
     }
 
-    /// The clusters that answer, while nothing tells which of them to follow.
+    /// Returns the clusters that answer, while it is not known which of them to follow.
     pub fn unclear(&self) -> &[Identity] {
         &self.followed.unclear
     }
 
-    /// Citus groups that pods belong to, though the settings do not name the group.
+    /// Returns the Citus groups of pods that are not the group in the settings.
     pub fn groups_not_named(&self) -> Vec<u32> {
         let groups = self.pods.values().filter_map(|pod| pod.value.citus_group);
         let mut groups: Vec<_> = groups.filter(|group| Some(*group) != self.followed.group).collect();
@@ -156,7 +157,7 @@ impl View {
         groups
     }
 
-    /// Takes away what another cluster says: of its answer remains that this member does not answer.
+    /// Drops claims of other clusters. Another cluster's answer for a member becomes an error of that member.
     pub(super) fn only_ours(&mut self, claim: Claim, at: Instant) -> Option<Claim> {
         match claim {
             Claim::Report(member, Ok(report)) => Some(match self.not_ours(&member, &report, at) {
@@ -164,13 +165,13 @@ impl View {
                 None => Claim::Report(member, Ok(report)),
             }),
             Claim::Cluster(cluster) => self.our_cluster(cluster, at).map(Claim::Cluster),
-            // Whom another cluster takes for its leader is nothing here.
+            // Another cluster's leader does not matter here.
             Claim::Named(member, _) if self.stranger(&member).is_some() => None,
             Claim::Seed(url, identity) => {
                 match &identity {
                     Some(theirs) if self.identity().contradicts(theirs) => {
                         self.followed
-                            .is_stranger(Place::Url(url.clone()), theirs.clone(), None, at)
+                            .record_stranger(Place::Url(url.clone()), theirs.clone(), None, at)
                     }
                     Some(_) => _ = self.followed.strangers.remove(&Place::Url(url.clone())),
                     None => {}
@@ -182,47 +183,48 @@ impl View {
         }
     }
 
-    /// Why a member's answer is none of this cluster's.
+    /// Returns why a member's answer does not count as this cluster's; `None` if it does.
     fn not_ours(&mut self, member: &MemberName, report: &Report, at: Instant) -> Option<String> {
         let (ours, theirs) = (self.identity(), report.identity());
         if ours.contradicts(&theirs) {
             let why = format!("another cluster answers there, {theirs}; this one is {ours}");
             self.followed
-                .is_stranger(Place::Member(member.clone()), theirs, Some(report), at);
+                .record_stranger(Place::Member(member.clone()), theirs, Some(report), at);
             return Some(why);
         }
         if !report.names_member && !ours.is_confirmed_by(&theirs) {
             return Some(format!(
-                "its answer tells no member's name (Patroni before 3.2), and only {theirs}, which does not show that it is of {ours}"
+                "its answer has no member name (Patroni before 3.2) and only {theirs}, which is no proof of {ours}"
             ));
         }
-        self.followed.is_ours(&Place::Member(member.clone()), &theirs, at);
+        self.followed.record_ours(&Place::Member(member.clone()), &theirs, at);
         None
     }
 
-    /// `/cluster`, unless it is another cluster's. Of one that may be ours, initialised anew, the members are asked:
-    /// their answers decide.
+    /// Returns the answer to `/cluster`, unless it is another cluster's. If that cluster may be this one after a new
+    /// initialisation, its members are recorded, so that they are asked: their answers decide.
     fn our_cluster(&mut self, cluster: Cluster, at: Instant) -> Option<Cluster> {
         let (ours, theirs) = (self.identity(), cluster.identity());
         if !ours.contradicts(&theirs) {
-            self.followed.is_ours(&Place::Url(cluster.from.clone()), &theirs, at);
+            self.followed
+                .record_ours(&Place::Url(cluster.from.clone()), &theirs, at);
             return Some(cluster);
         }
-        let may_be_ours_anew = !ours.has_another_scope_than(&theirs) && self.is_replaced_by(&theirs, at);
+        let may_be_reinitialized = !ours.has_another_scope_than(&theirs) && self.is_replaced_by(&theirs, at);
         self.followed
-            .is_stranger(Place::Url(cluster.from.clone()), theirs, None, at);
-        if may_be_ours_anew {
+            .record_stranger(Place::Url(cluster.from.clone()), theirs, None, at);
+        if may_be_reinitialized {
             self.record_members(cluster.members);
         }
         None
     }
 
-    /// Settles which cluster is followed, after each observation.
+    /// Determines which cluster is followed, after each observation.
     pub(super) fn identify(&mut self, at: Instant) {
         self.forget_strangers(at);
-        let told = self.settings().and_then(|settings| settings.system.clone());
-        let watched = self.lock().filter(|_| self.api_silence().is_none());
-        let found = match (told, watched) {
+        let configured = self.settings().and_then(|settings| settings.system.clone());
+        let watched = self.lock().filter(|_| self.api_unreachable().is_none());
+        let found = match (configured, watched) {
             (Some(system), _) => Some(Identity {
                 scope: None,
                 system: Some(system),
@@ -236,8 +238,8 @@ impl View {
         self.followed.unclear = self.contradictions(at);
     }
 
-    /// What the lock's holder tells. Another system identifier than before counts once the lock was renewed by the
-    /// member that reports it.
+    /// Returns the identity that the lock's holder reports. A new system identifier counts once the member that
+    /// reports it has renewed the lock.
     fn by_the_holder(&self, lock: &LockView) -> Option<Identity> {
         let holder = lock.lock.holder.as_ref()?;
         if let Some(stranger) = self.stranger(holder) {
@@ -249,18 +251,18 @@ impl View {
         (since_it_holds && last.value.is_writable()).then(|| last.value.identity())
     }
 
-    /// What the leader tells where no lock is watched. Another system identifier than before counts once nothing of the
-    /// former was heard for a whole ttl, and most members report it.
+    /// Returns the identity that the leader reports, if no lock is watched. A new system identifier counts once the
+    /// former one has not been reported for a whole ttl, and most members report the new one.
     fn by_answers_alone(&self, at: Instant) -> Option<Identity> {
         if self.followed.pinned.system.is_none() {
             if self.lock().is_none() && !self.groups_not_named().is_empty() {
                 return None;
             }
-            let answers = self.answers.values().filter(|answers| answers.silent.is_none());
-            let mut lately = answers
+            let answers = self.answers.values().filter(|answers| answers.unreachable.is_none());
+            let mut recent = answers
                 .filter_map(|answers| answers.last.as_ref())
                 .filter(|last| at < last.at + self.ttl());
-            let leader = lately.find(|last| last.value.holds_lock && last.value.is_writable());
+            let leader = recent.find(|last| last.value.holds_lock && last.value.is_writable());
             return leader
                 .filter(|_| self.contradictions(at).is_empty())
                 .map(|leader| leader.value.identity());
@@ -271,8 +273,8 @@ impl View {
             .then(|| leader.identity.clone())
     }
 
-    /// Nothing of ours was heard for a whole ttl, and most members, or most URLs of `--patroni`, tell this instead. One
-    /// URL of another cluster, or one host that was given to it, is no majority.
+    /// Returns true if this cluster has not answered for a whole ttl, and most members, or most URLs of `--patroni`,
+    /// report `identity` instead. One URL of another cluster, or one host that was given to it, is no majority.
     fn is_replaced_by(&self, identity: &Identity, at: Instant) -> bool {
         let of_members = self.members().filter_map(|member| self.stranger(member));
         let members = of_members.filter(|stranger| stranger.identity == *identity).count();
@@ -299,11 +301,11 @@ impl View {
             self.followed.former = pinned.system.take();
         }
         self.followed.pinned = Identity { scope, system };
-        self.drop_strangers_words(at);
+        self.drop_foreign_answers(at);
     }
 
-    /// What another cluster said before it was known to be one.
-    fn drop_strangers_words(&mut self, at: Instant) {
+    /// Drops the answers that were recorded before they were known to be another cluster's.
+    fn drop_foreign_answers(&mut self, at: Instant) {
         let ours = self.identity();
         for (member, answers) in &mut self.answers {
             let Some(last) = answers.last.take_if(|last| ours.contradicts(&last.value.identity())) else {
@@ -311,19 +313,19 @@ impl View {
             };
             let theirs = last.value.identity();
             answers.failsafe_seen = None;
-            answers.silent = Some(Heard {
+            answers.unreachable = Some(Heard {
                 value: format!("another cluster answered there, {theirs}; this one is {ours}"),
                 at: last.at,
             });
-            self.last_words.remove(member);
+            self.last_answers.remove(member);
             self.followed
-                .is_stranger(Place::Member(member.clone()), theirs, Some(&last.value), at);
+                .record_stranger(Place::Member(member.clone()), theirs, Some(&last.value), at);
         }
         let seeds = self.followed.seeds.clone();
         for (url, seed) in seeds {
             if let Some(theirs) = seed.value.filter(|theirs| ours.contradicts(theirs)) {
                 self.followed
-                    .is_stranger(Place::Url(url.clone()), theirs, None, seed.at);
+                    .record_stranger(Place::Url(url.clone()), theirs, None, seed.at);
             }
         }
         self.followed
@@ -333,7 +335,7 @@ impl View {
         self.newest_timeline = timeline.filter(|newest| ours.system.as_ref().is_none_or(|ours| *ours == newest.system));
     }
 
-    /// Those that were not heard lately, and members that are gone or live elsewhere by now.
+    /// Forgets clusters that have not answered recently, and those at members that are gone or have moved.
     fn forget_strangers(&mut self, at: Instant) {
         let ttl = self.ttl();
         let answers = &self.answers;
@@ -347,16 +349,19 @@ impl View {
         });
     }
 
-    /// Clusters that answer and could each be the one to follow, if there are several.
+    /// Returns the clusters that answer and that could each be the one to follow, if they contradict each other.
     fn contradictions(&self, at: Instant) -> Vec<Identity> {
         if self.followed.pinned.system.is_some() {
             return Vec::new();
         }
         let (ours, ttl) = (self.identity(), self.ttl());
         let last = self.answers.values().filter_map(|answers| answers.last.as_ref());
-        let told = last.filter(|last| at < last.at + ttl).map(|last| last.value.identity());
+        let reported = last.filter(|last| at < last.at + ttl).map(|last| last.value.identity());
         let seeds = self.followed.seeds.values().filter_map(|seed| seed.value.clone());
-        let mut heard: Vec<_> = told.chain(seeds).filter(|theirs| !ours.contradicts(theirs)).collect();
+        let mut heard: Vec<_> = reported
+            .chain(seeds)
+            .filter(|theirs| !ours.contradicts(theirs))
+            .collect();
         heard.sort();
         heard.dedup();
         let is_contradicted = |one: &Identity| heard.iter().any(|other| one.contradicts(other));

@@ -1,31 +1,30 @@
-//! The lock as it was seen to change: whose it is, since when, and until when its lease lasts.
+//! The lock and its observed changes: its holder, since when it holds the lock, and when the lock expires.
 
 use std::time::{Duration, Instant};
 
 use crate::leader::observation::Lock;
 use crate::leader::view::renewals::Renewals;
 
-/// The place of `renewTime` in [`Lock::renewal`].
+/// Index of `renewTime` in [`Lock::renewal`].
 const RENEW_TIME: usize = 1;
 
-/// The lock, and the local times that matter about it.
+/// The lock, and the local times of its changes.
 #[derive(Clone, Debug)]
 pub struct LockView {
-    /// What the object says.
+    /// The lock as the object has it.
     pub lock: Lock,
-    /// When it last changed: renewed, moved or released. The lease counts from here: not from when the news came, if
-    /// that took longer than lately. Time in which the API was silent does not count.
+    /// Time of its last change: a renewal, another holder or a release. The ttl counts from here. If a change arrived
+    /// later than usual, this is earlier than its arrival. Time in which the API was unreachable is added.
     pub renewed: Instant,
-    /// Since when it names this holder; `None` if it did when it was first seen.
+    /// Time at which it changed to this holder; `None` if it had this holder when it was first seen.
     pub held_since: Option<Instant>,
-    /// When it was last seen to change, or to appear; `None` while it stands as it was first heard of.
+    /// Time of the last observed change or appearance; `None` while it is as it was first seen.
     pub(super) changed: Option<Instant>,
-    /// It was seen to change while it was there.
+    /// An existing lock was seen to change.
     pub(super) seen_to_change: bool,
-    /// Since when it has been seen to change by this holder's hand, again and again, never later than a ttl after the
-    /// last time.
+    /// Start of this holder's observed renewals, with no gap of a ttl or longer between them.
     renewing_since: Option<Instant>,
-    /// By this holder.
+    /// The newest renewals by this holder.
     renewals: Renewals,
 }
 
@@ -46,13 +45,13 @@ impl LockView {
         }
     }
 
-    /// Nobody could renew while the API was silent: that time does not count.
-    pub(super) fn after_silence(mut self, silent_for: Duration) -> Self {
-        self.renewed += silent_for;
+    /// Moves the expiry by an outage of the API, in which no member could renew the lock.
+    pub(super) fn after_outage(mut self, outage: Duration) -> Self {
+        self.renewed += outage;
         self
     }
 
-    /// By the same holder.
+    /// Records a renewal by the same holder.
     pub(super) fn renewed_by(mut self, lock: Lock, at: Instant, changed: Option<Instant>) -> Self {
         let delay = lock
             .written
@@ -67,8 +66,9 @@ impl LockView {
         }
     }
 
-    /// Of two that were both seen to change, the one that changed last. Else the renewTime that Patroni wrote tells:
-    /// both come from the same members' clocks, and an object that is left over from before may appear at any time.
+    /// Returns true if this lock is newer than the other one: if both were seen to change, by the time of the change,
+    /// else by the `renewTime` that Patroni wrote. Both of these come from the same members' clocks, and an object
+    /// that is left over from before may appear at any time.
     pub(super) fn is_newer_than(&self, other: &Self) -> bool {
         match (self.seen_to_change, other.seen_to_change) {
             (true, true) => self.changed > other.changed,
@@ -76,12 +76,13 @@ impl LockView {
         }
     }
 
-    /// When the lock expires.
+    /// Returns the time at which the lock expires.
     pub fn lock_expiry(&self) -> Instant {
         self.renewed + self.lock.ttl
     }
 
-    /// Where its holder has been seen to renew it for a whole ttl without a gap: when that ttl began, the newest one.
+    /// Returns the start of the newest ttl throughout which the holder has renewed the lock without a gap, if there
+    /// is one.
     pub fn renewed_throughout(&self) -> Option<Instant> {
         let begin = self.changed?.checked_sub(self.lock.ttl)?;
         self.renewing_since.is_some_and(|since| since <= begin).then_some(begin)

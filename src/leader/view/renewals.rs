@@ -1,20 +1,20 @@
-//! How late the news of a renewal is, told without comparing clocks: the time between two renewals by the holder's
-//! clock, against the time between their arrivals by ours.
+//! The delay with which a renewal arrives, estimated without comparing clocks: the time between two renewals by the
+//! holder's clock is compared with the time between their arrivals by the local clock.
 //!
-//! What every renewal takes on its way cannot be told from the clocks' difference, and is not counted.
+//! The delay that every renewal has cannot be told from the difference of the clocks, and is not counted.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime};
 
-/// So many of the newest are compared: enough that one of them came quickly, few enough that a clock that was set back
-/// is soon forgotten.
+/// Number of the newest renewals that are compared: enough that one of them arrived quickly, and few enough that a
+/// clock that was set back does not matter for long.
 const COMPARED: usize = 8;
-/// No delay counts for more: the holder's clock may have been set back a little. Patroni keeps ttl at or above
-/// loop_wait and two retry_timeouts, and retry_timeout at 3 s or more: a holder that renews in time leaves 3 s of its
-/// ttl at least.
-const MOST: Duration = Duration::from_secs(1);
-/// The same as a part of the lease, for one that is shorter than Patroni allows today (20 s).
-const MOST_OF_TTL: u32 = 20;
+/// Longest delay that counts: the holder's clock may have been set back a little. Patroni keeps ttl at or above
+/// loop_wait and two retry_timeouts, and retry_timeout at 3 s or more: a holder that renews in time leaves at least 3
+/// s of its ttl.
+const MAX_DELAY: Duration = Duration::from_secs(1);
+/// Divisor of the ttl for the longest delay of a lock whose ttl is shorter than Patroni allows today (20 s).
+const MAX_DELAY_OF_TTL: u32 = 20;
 
 /// The newest renewals by one holder, the oldest first.
 #[derive(Clone, Debug, Default)]
@@ -22,17 +22,17 @@ pub(super) struct Renewals(VecDeque<Renewal>);
 
 #[derive(Clone, Copy, Debug)]
 struct Renewal {
-    /// By the holder's clock.
+    /// Time of the renewal by the holder's clock.
     written: SystemTime,
-    /// By ours.
+    /// Time of its arrival by the local clock.
     seen: Instant,
 }
 
 impl Renewals {
-    /// Takes in a renewal; returns how much longer it was on its way than the fastest one lately.
+    /// Records a renewal, and returns how much longer it took to arrive than the fastest of the newest ones.
     pub(super) fn delay_of(&mut self, written: SystemTime, seen: Instant, ttl: Duration) -> Duration {
         if self.0.back().is_some_and(|newest| written < newest.written) {
-            // The holder's clock was set back: what it said before compares with nothing.
+            // The holder's clock was set back: its earlier times can no longer be compared.
             self.0.clear();
         }
         if self.0.len() == COMPARED {
@@ -45,7 +45,7 @@ impl Renewals {
             seen_after.saturating_sub(written_after)
         };
         let delay = self.0.iter().map(later_than).max().unwrap_or_default();
-        delay.min(MOST).min(ttl / MOST_OF_TTL)
+        delay.min(MAX_DELAY).min(ttl / MAX_DELAY_OF_TTL)
     }
 }
 
@@ -55,7 +55,8 @@ mod tests {
 
     const TTL: Duration = Duration::from_secs(20);
 
-    /// The delays found for renewals: when each was written by the holder's clock and seen by ours, in milliseconds.
+    /// Returns the delays of renewals. Each renewal has its time by the holder's and by the local clock, in
+    /// milliseconds.
     fn delays(ttl: Duration, renewals: &[(u64, u64)]) -> Vec<u128> {
         let (clock, begin) = (SystemTime::UNIX_EPOCH, Instant::now());
         let mut known = Renewals::default();

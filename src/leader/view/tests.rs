@@ -1,4 +1,4 @@
-//! What the view tells of leases and of members that say that they are primary.
+//! Tests of the view: the age of the lock, and the members that say that they are primary.
 
 use super::*;
 use crate::leader::observation::Role;
@@ -7,7 +7,7 @@ use crate::leader::{RoutingState, probing};
 const LIFE: Duration = Duration::from_secs(3);
 const TTL: Duration = Duration::from_secs(30);
 
-/// Makes up what the sources say, at times of its own.
+/// A view whose claims and times the test sets.
 struct World {
     view: View,
     now: Instant,
@@ -73,7 +73,7 @@ impl World {
         self.hear(Claim::Report(member.into(), Ok(report)))
     }
 
-    fn silent(self, member: &str) -> Self {
+    fn unreachable(self, member: &str) -> Self {
         self.hear(Claim::Report(member.into(), Err("no answer".into())))
     }
 
@@ -92,18 +92,18 @@ fn one_leader_is_one_primary() {
     assert_eq!(world.primaries(), 1, "by its pod");
     let world = world.answer("a", Role::Primary);
     assert_eq!(world.primaries(), 1, "by its answer");
-    assert_eq!(world.silent("a").primaries(), 1, "by its pod again");
+    assert_eq!(world.unreachable("a").primaries(), 1, "by its pod again");
 }
 
 #[test]
-fn a_dead_leader_s_pod_is_no_second_primary() {
+fn the_pod_of_a_dead_leader_is_no_second_primary() {
     let world = two_members().lock("a").answer("a", Role::Primary);
-    let world = world.after(40).silent("a").lock("b").pod("b", "primary");
+    let world = world.after(40).unreachable("a").lock("b").pod("b", "primary");
     assert_eq!(world.answer("b", Role::Primary).primaries(), 1);
 }
 
 #[test]
-fn who_says_primary_after_the_lock_moved_is_a_second_one() {
+fn a_member_that_says_primary_after_the_lock_moved_is_a_second_one() {
     let world = two_members().lock("a").after(10).lock("b").answer("b", Role::Primary);
     let world = world.after(1).pod("b", "primary").pod("a", "replica");
     assert_eq!(world.primaries(), 1);
@@ -116,16 +116,16 @@ fn without_a_lock_fresh_answers_alone_count() {
     assert_eq!(world.primaries(), 2);
     let world = world.after(2).answer("b", Role::Primary).after(1);
     assert_eq!(world.primaries(), 1, "a's answer is too old");
-    assert_eq!(world.silent("b").primaries(), 0);
+    assert_eq!(world.unreachable("b").primaries(), 0);
 }
 
 #[test]
-fn an_old_answer_of_the_former_leader_does_not_speak_for_the_rest_api() {
+fn an_old_answer_of_the_former_leader_does_not_mean_that_its_rest_api_answers() {
     let asked_and_answering =
         |world: &World| probing::asked_and_answering(&world.view, &RoutingState::Hold(None), world.now);
     let world = two_members().lock("a").answer("a", Role::Primary);
     assert_eq!(asked_and_answering(&world), (1, 1));
-    let world = world.after(1).lock("b").silent("b");
+    let world = world.after(1).lock("b").unreachable("b");
     assert_eq!(asked_and_answering(&world), (1, 0), "b alone is asked");
     let world = world.answer("b", Role::Primary).after(60).lock("a");
     assert_eq!(
@@ -144,9 +144,9 @@ fn a_leader_that_answers_and_does_not_renew_has_an_old_lock() {
 }
 
 #[test]
-fn while_the_api_is_silent_the_answer_counts_for_the_lock() {
+fn while_the_api_is_unreachable_the_answer_counts_for_the_lock() {
     let world = two_members().lock("a").after(20).answer("a", Role::Primary).after(1);
-    let world = world.hear(Claim::ApiSilent(ObjectKind::Endpoints, "refused".into()));
+    let world = world.hear(Claim::ApiUnreachable(ObjectKind::Endpoints, "refused".into()));
     assert_eq!(
         world.now - world.view.renewal_seen(&"a".into()).unwrap(),
         Duration::from_secs(1)

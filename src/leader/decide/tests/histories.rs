@@ -83,7 +83,7 @@ fn claim() -> impl Strategy<Value = Claim> {
     let silence = || "no answer".to_owned();
     prop_oneof![
         6 => (kind(), lock()).prop_map(|(kind, lock)| Claim::Lock(kind, lock)),
-        2 => kind().prop_map(move |kind| Claim::ApiSilent(kind, silence())),
+        2 => kind().prop_map(move |kind| Claim::ApiUnreachable(kind, silence())),
         2 => (kind(), announcement()).prop_map(|(kind, news)| Claim::Announcement(kind, news)),
         1 => (kind(), any::<bool>(), prop::bool::weighted(0.1)).prop_map(|(kind, paused, standby_cluster)| {
             let settings = ClusterSettings { paused, standby_cluster, ..ClusterSettings::default() };
@@ -94,7 +94,7 @@ fn claim() -> impl Strategy<Value = Claim> {
         2 => pod().prop_map(Claim::Pod),
         1 => member().prop_map(|member| Claim::PodGone(member.into())),
         1 => member().prop_map(|member| Claim::LeaderFailure(member.into())),
-        1 => Just(Claim::ClusterSilent(silence())),
+        1 => Just(Claim::ClusterUnreachable(silence())),
     ]
 }
 

@@ -186,7 +186,7 @@ impl Story {
     }
 
     fn api_silent(self) -> Self {
-        let claim = Claim::ApiSilent(self.kind, "connection refused".into());
+        let claim = Claim::ApiUnreachable(self.kind, "connection refused".into());
         self.heard(claim)
     }
 

@@ -298,7 +298,7 @@ fn check_evidence(world: &World, new: Who) -> Checked {
         answers[who]?
             .last
             .as_ref()
-            .filter(|_| answers[who].is_some_and(|answers| answers.silent.is_none()))
+            .filter(|_| answers[who].is_some_and(|answers| answers.unreachable.is_none()))
     };
     let holder_heard = EVERYBODY
         .into_iter()

@@ -243,7 +243,10 @@ impl World {
         self.watch.good_since = None;
         self.watch.generation += 1;
         self.watch.silent_since.get_or_insert(self.now);
-        self.hear(Claim::ApiSilent(ObjectKind::Endpoints, "connection refused".into()));
+        self.hear(Claim::ApiUnreachable(
+            ObjectKind::Endpoints,
+            "connection refused".into(),
+        ));
         self.push(self.now + RETRY, Event::Retry(self.watch.generation));
     }
 

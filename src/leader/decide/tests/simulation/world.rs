@@ -319,7 +319,7 @@ impl World {
                 race_backoff: None,
                 ..listing(&NAMES)
             }),
-            false => Claim::ClusterSilent("nobody answers".into()),
+            false => Claim::ClusterUnreachable("nobody answers".into()),
         };
         if answered {
             self.heard_named = self.cluster.lock.holder.map(|who| (who, self.now));

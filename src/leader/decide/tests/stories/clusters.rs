@@ -346,7 +346,10 @@ pub(super) const BESIDE_THE_RULES: &[Row] = &[
         || {
             Story::kubernetes()
                 .heard(Claim::Lock(ObjectKind::ConfigMap, None))
-                .heard(Claim::ApiSilent(ObjectKind::Endpoints, "endpoints: forbidden".into()))
+                .heard(Claim::ApiUnreachable(
+                    ObjectKind::Endpoints,
+                    "endpoints: forbidden".into(),
+                ))
                 .must_hold_and_cut()
                 .because("endpoints: forbidden")
         },

@@ -22,7 +22,7 @@ pub struct Load {
 pub struct Figures {
     pub members: Vec<Load>,
     pub api: Load,
-    /// Time from the new leader's first writable moment until it is routed to, for each pgnorth that does.
+    /// Time from the moment at which the new leader is writable until a pgnorth routes to it; one for each that does.
     pub added: Vec<Duration>,
 }
 

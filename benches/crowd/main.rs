@@ -1,5 +1,5 @@
-//! Prints what 1, 10 and 200 pgnorths cost a cluster's members and the Kubernetes API, and how long they take to find
-//! a new leader, as `simulation.rs` simulates it: `cargo bench --bench crowd`.
+//! Prints the load of 1, 10 and 200 pgnorths on a cluster's members and on the Kubernetes API, and the time until they
+//! find a new leader, from the simulation in `simulation.rs`. Run it with `cargo bench --bench crowd`.
 #![allow(clippy::print_stdout)]
 
 mod simulation;

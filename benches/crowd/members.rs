@@ -1,4 +1,4 @@
-//! Simulated Patroni members: their answers, and the time of each when many pgnorths ask.
+//! Simulated Patroni members: their answers, and the time that each answer takes when many pgnorths ask.
 //!
 //! The REST server is as Patroni's: one thread accepts, with a backlog of 5, and 5 threads answer, one request each
 //! (api.py, `RestApiServer`).
@@ -11,7 +11,7 @@ use pgnorth::leader::observation::Report;
 
 use super::Chance;
 
-/// Members of the cluster.
+/// Number of members of the cluster.
 pub const MEMBERS: usize = 3;
 const NAMES: [&str; MEMBERS] = ["a", "b", "c"];
 const THREADS: usize = 5;
@@ -23,9 +23,9 @@ const SERVICE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_
 /// One member.
 pub struct Member {
     pub who: usize,
-    /// Its host is down.
+    /// True while the member's host is down.
     pub gone: bool,
-    /// Its REST API does not answer.
+    /// True while its REST API does not answer.
     pub hangs: bool,
     pub holds_lock: bool,
     pub role: &'static str,

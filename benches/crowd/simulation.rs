@@ -1,5 +1,5 @@
-//! A crowd of pgnorths and one cluster, in simulated time: the decisions, the plan and the pacing are the real
-//! ones, the members and the API are played.
+//! Many pgnorths and one cluster, in simulated time: the decisions, the plan and the pacing are the product's own code;
+//! the members and the API are simulated.
 //!
 //! Each seed gives the same run. `cargo bench --bench crowd` prints the table; a local test checks the bound.
 
@@ -37,7 +37,7 @@ const WATCHES: u64 = 7;
 const WATCH_ENDS: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(80));
 /// Interval of the failures that each proxy reports while the leader refuses its clients.
 const COMPLAINT: Duration = Duration::from_millis(300);
-/// Begin of the scenario. Every pgnorth has found the leader by then.
+/// Start of the scenario. Every pgnorth has found the leader by then.
 const BEGIN: Duration = Duration::from_secs(30);
 
 /// The event that the cluster goes through.
@@ -47,7 +47,8 @@ pub enum Scenario {
     Switchover,
     /// The leader's host fails, and the next leader takes the lock when it has expired.
     Failover,
-    /// The same, but the next leader is never promoted: it replays WAL, or a script hangs.
+    /// The leader's host fails, and the next leader takes the lock but is never promoted: it replays WAL, or a script
+    /// hangs.
     NeverPromoted,
     /// The leader's host fails, and no member takes the lock.
     NoLeader,
@@ -57,18 +58,18 @@ pub enum Scenario {
     RestHangs,
 }
 
-/// One run's conditions.
+/// The conditions of one run.
 #[derive(Clone, Copy, Debug)]
 pub struct Run {
     pub pgnorths: usize,
     pub scenario: Scenario,
-    /// The lock is watched in Kubernetes; otherwise REST is the only source.
+    /// True if the lock is watched in Kubernetes; otherwise REST is the only source.
     pub kubernetes: bool,
     pub lasts: Duration,
     pub seed: u64,
 }
 
-/// SplitMix64: the same random numbers for the same seed.
+/// A SplitMix64 generator: the same seed gives the same random numbers.
 pub struct Chance(u64);
 
 enum Event {
@@ -92,7 +93,7 @@ struct World {
     events: u64,
     members: Vec<Member>,
     pgnorths: Vec<Pgnorth>,
-    /// The holder of the lock, and the number of its writes.
+    /// Holder of the lock, and the number of writes to it.
     lock: (Option<usize>, u64),
     api_up: bool,
     api: Vec<Duration>,

@@ -35,8 +35,8 @@ fn two_hundred_pgnorths_ask_no_member_more_than_200_times_a_second_for_longer_th
         for (kubernetes, seed) in [(true, 1), (false, 2)] {
             let figures = run(200, scenario, kubernetes, seed);
             // The one exception: without a lock, while the leader's REST API alone hangs, each other member is
-            // asked for its `/cluster` as often as for `/primary`. A majority of these answers, none older than 1.5
-            // s, keeps a healthy leader's sessions.
+            // asked for its `/cluster` as often as for `/primary`. A majority of these answers, none older than
+            // 1.5 s, keeps a healthy leader's sessions.
             let excepted = scenario == Scenario::RestHangs && !kubernetes;
             for load in &figures.members {
                 let bounded = if excepted {
@@ -45,7 +45,7 @@ fn two_hundred_pgnorths_ask_no_member_more_than_200_times_a_second_for_longer_th
                     load.above <= TOLERATED
                 };
                 assert!(bounded, "{scenario:?}, kubernetes: {kubernetes}: {load:?}");
-                // Far below what its threads can answer.
+                // The member's threads can answer far more.
                 assert!(load.worst < 1_000.0, "{scenario:?}, kubernetes: {kubernetes}: {load:?}");
             }
             let api = figures.api;

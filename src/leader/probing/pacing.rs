@@ -26,7 +26,8 @@ pub const ROUND: Duration = NAMING_LIFE.saturating_sub(ROUND_TRIP);
 const BURST: Duration = Duration::from_millis(25);
 /// Longest time with the interval `BURST`.
 const BURST_FOR: Duration = Duration::from_secs(5);
-/// Time for which any other suspicious member is asked as often: many pgnorths see each other at once.
+/// Time for which any other suspicious member is asked at intervals of `BURST`. In this time slow answers show whether
+/// many pgnorths ask.
 const MUSTER: Duration = Duration::from_millis(500);
 /// Interval after `MUSTER`.
 const ALERT: Duration = Duration::from_millis(100);

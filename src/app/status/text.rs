@@ -141,7 +141,7 @@ impl Page {
             true => format!("{} of {ttl} left, held by {member}", time(left)),
             false => format!("expired {} ago, held by {member} (ttl {ttl})", time(-left)),
         };
-        self.line(&format!("  lock     [{bar}] {told}"));
+        self.line(&format!("  lock      [{bar}] {told}"));
     }
 
     fn sessions(&mut self, sessions: &Sessions, history: &Series) {

@@ -13,7 +13,7 @@ use crate::leader::{Leader, MemberName, RoutingState};
 /// its login. A lock that is renewed in time never comes this close to its expiry.
 const EXPIRY_MARGIN: Duration = Duration::from_millis(500);
 
-/// The arguments of one decision, and the source that tells who leads.
+/// The arguments of one decision, and the source that determines the leader.
 pub(super) struct Inputs<'a> {
     pub(super) view: &'a View,
     /// The leader whose sessions live now.
@@ -23,7 +23,7 @@ pub(super) struct Inputs<'a> {
     source: Source<'a>,
 }
 
-/// The source that tells who leads.
+/// The source that determines the leader.
 enum Source<'a> {
     /// The leader object has not been read yet.
     Unread,

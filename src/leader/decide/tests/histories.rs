@@ -1,4 +1,4 @@
-//! Random histories: whatever the sources say, in whatever order, some things never happen.
+//! Random histories: some things never happen, whatever the sources say, and in any order.
 
 use std::time::{Duration, Instant, SystemTime};
 

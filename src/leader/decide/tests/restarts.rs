@@ -1,5 +1,5 @@
-//! A restart is never a cure: whatever was heard before, a process that has run for long comes to route wherever one
-//! would that begins now and lists everything anew.
+//! A restart never helps: whatever was observed before, a process that has run for a long time routes wherever a new
+//! process would, which lists everything again.
 
 use proptest::prelude::*;
 

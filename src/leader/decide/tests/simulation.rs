@@ -2,7 +2,7 @@
 //! in simulated time.
 //!
 //! `patroni` is the cluster, `watch` and `world` are what lies between it and pgnorth, `observer` drives view, decide,
-//! slot and plan as discovery does, `properties` tells what must never happen, with its bounds.
+//! slot and plan as discovery does, `properties` states what must never happen, with its bounds.
 
 mod dice;
 mod observer;

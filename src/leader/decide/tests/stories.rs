@@ -185,7 +185,7 @@ impl Story {
         )
     }
 
-    fn api_silent(self) -> Self {
+    fn api_unreachable(self) -> Self {
         let claim = Claim::ApiUnreachable(self.kind, "connection refused".into());
         self.heard(claim)
     }
@@ -219,7 +219,7 @@ impl Story {
         self.heard(Claim::Report(member.into(), Ok(report)))
     }
 
-    fn silent(self, member: &str) -> Self {
+    fn unreachable(self, member: &str) -> Self {
         self.heard(Claim::Report(member.into(), Err("no answer within 1 s".into())))
     }
 

@@ -1,4 +1,4 @@
-//! Where answers of more than one cluster are heard. Ours is scope "pg" with system identifier 7.
+//! Answers of more than one cluster. Ours is scope "pg" with system identifier 7.
 
 use super::*;
 use crate::leader::identity::Identity;
@@ -82,7 +82,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
         "REST alone, a gone for good, the other cluster's primary answers → never routed to",
         || {
             Story::a_leads_by_report()
-                .silent("a")
+                .unreachable("a")
                 .leads_in("b", "zz", "8", 7)
                 .must_route("a")
                 .after(20.0)
@@ -124,7 +124,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
     ),
     (
         16,
-        "the seeds tell of two clusters before a member is asked → hold, and name both",
+        "the seeds report two clusters before a member is asked → hold, and name both",
         || {
             Story::rest_only()
                 .seed("a", "pg", "7")
@@ -166,7 +166,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
     ),
     (
         12,
-        "the lock's holder answers for another cluster → nobody new is sent to it, its sessions stay",
+        "the lock's holder answers for another cluster → no new client is sent to it, its sessions stay",
         || {
             Story::a_leads()
                 .leads_in("a", "zz", "8", 1)
@@ -195,7 +195,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
     ),
     (
         12,
-        "initialised anew under our scope, a watched lock is renewed by who reports it → followed",
+        "initialised again under our scope, and the member that reports it renews the watched lock → followed",
         || {
             Story::a_leads()
                 .lock("b")
@@ -219,7 +219,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
     }),
     (
         12,
-        "the config object tells a new system identifier → followed, from its lock's holder on",
+        "the config object has a new system identifier → followed, from its lock's holder on",
         || {
             Story::a_leads()
                 .initialized("7")
@@ -232,7 +232,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
     ),
     (
         16,
-        "REST alone, initialised anew in place → followed once the former was silent for a lease and most report it",
+        "REST alone, initialised again in place → followed once the former has not answered for a ttl and most report it",
         || {
             Story::a_leads_by_report()
                 .leads_in("a", "pg", "8", 1)
@@ -250,10 +250,10 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
     ),
     (
         16,
-        "REST alone, initialised anew at other addresses → followed by what /cluster tells",
+        "REST alone, initialised again at other addresses → followed through /cluster",
         || {
             Story::a_leads_by_report()
-                .silent("a")
+                .unreachable("a")
                 .after(21.0)
                 .must_fence()
                 .seed("s", "pg", "8")
@@ -272,7 +272,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
             Story::a_leads_by_report()
                 .seed("a", "pg", "7")
                 .seed("z", "pg", "8")
-                .silent("a")
+                .unreachable("a")
                 .after(21.0)
                 .must_fence()
                 .heard(Claim::Seed(api_url("a"), None))
@@ -286,10 +286,10 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
     ),
     (
         22,
-        "one that was initialised anew, while the others still report ours → not followed",
+        "one member initialised again, while the others still report ours → not followed",
         || {
             Story::a_leads_by_report()
-                .silent("a")
+                .unreachable("a")
                 .after(21.0)
                 .must_fence()
                 .leads_in("b", "pg", "8", 1)
@@ -297,7 +297,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
                 .must_hold_and_cut()
         },
     ),
-    (16, "another cluster's /cluster tells no members of ours", || {
+    (16, "another cluster's /cluster adds no members to ours", || {
         Story::a_leads_by_report()
             .cluster_of("zz", "8", &["d"])
             .leads_in("d", "zz", "8", 7)
@@ -309,7 +309,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
         "Patroni before 3.2 names no member: scope and system identifier must be ours",
         || {
             Story::a_leads_by_report()
-                .silent("a")
+                .unreachable("a")
                 .leads_nameless("b", Some("zz"), Some("8"))
                 .must_route("a")
                 .leads_nameless("b", Some("pg"), Some("8"))
@@ -381,12 +381,12 @@ pub(super) const BESIDE_THE_RULES: &[Row] = &[
     }),
     (
         12,
-        "REST silent, the pod's status is not that of a primary → the reason says what it says",
+        "REST unreachable, the pod's status is not that of a primary → the reason quotes the status",
         || {
             Story::kubernetes()
                 .lock("b")
                 .lock("a")
-                .silent("a")
+                .unreachable("a")
                 .after(1.0)
                 .pod_status("a", "promoted", 1)
                 .must_hold_and_cut()

@@ -1,4 +1,4 @@
-//! Where a member's REST API is silent for good: how old its pod's status is; and timelines that went back.
+//! The age of a pod's status while its REST API stays unreachable, and clusters that went back to an older timeline.
 
 use super::*;
 
@@ -15,7 +15,7 @@ fn a_fenced_and_unheard() -> Story {
         .says("a", Role::Primary, "running", 1)
         .must_route("a")
         .after(1.0)
-        .silent("a")
+        .unreachable("a")
         .after(20.0)
         .must_fence()
 }
@@ -55,17 +55,17 @@ pub(super) const EVIDENCE: &[Row] = &[
         },
     ),
     (16, "one kind is read, the other is an error → route by REST", || {
-        asked().in_config_maps().api_silent().must_route("a")
+        asked().in_config_maps().api_unreachable().must_route("a")
     }),
     (16, "both kinds are errors → route by REST", || {
         Story::rest_only()
             .heard(Claim::Watching(ObjectKind::Endpoints))
             .heard(Claim::Watching(ObjectKind::ConfigMap))
             .says("a", Role::Primary, "running", 1)
-            .api_silent()
+            .api_unreachable()
             .must_hold_and_cut()
             .in_config_maps()
-            .api_silent()
+            .api_unreachable()
             .must_route("a")
             .because("does not answer")
     }),
@@ -76,7 +76,7 @@ pub(super) const EVIDENCE: &[Row] = &[
             a_fenced_and_unheard()
                 .after(10.0)
                 .lock("a")
-                .silent("a")
+                .unreachable("a")
                 .must_hold_and_cut()
                 .because("has not said yet")
                 .after(0.1)
@@ -89,8 +89,8 @@ pub(super) const EVIDENCE: &[Row] = &[
         12,
         "REST died, the lock expired, a renews again and writes nothing, since it idles → route after a ttl of renewals",
         || {
-            let story = a_fenced_and_unheard().after(10.0).lock("a").silent("a");
-            let story = renewing(story, "a", 18, |story| story.silent("a").must_hold_and_cut());
+            let story = a_fenced_and_unheard().after(10.0).lock("a").unreachable("a");
+            let story = renewing(story, "a", 18, |story| story.unreachable("a").must_hold_and_cut());
             renewing(story, "a", 3, |story| story.must_route("a"))
         },
     ),
@@ -103,9 +103,9 @@ pub(super) const EVIDENCE: &[Row] = &[
                 .heard(Claim::Pods(vec![pod("a", "primary"), pod("b", "replica")]))
                 .after(1.0)
                 .lock("a")
-                .silent("a")
+                .unreachable("a")
                 .must_hold_and_cut();
-            renewing(story, "a", 21, |story| story.silent("a")).must_route("a")
+            renewing(story, "a", 21, |story| story.unreachable("a")).must_route("a")
         },
     ),
     (
@@ -123,21 +123,21 @@ pub(super) const EVIDENCE: &[Row] = &[
     ),
     (
         12,
-        "a pod that was not known is as old as nobody knows: listed after the lock moved → not before a ttl of renewals",
+        "a new pod has an unknown age: listed after the lock moved → not before a ttl of renewals",
         || {
             let story = Story::a_leads()
                 .heard(Claim::PodGone("b".into()))
                 .lock("b")
-                .silent("b")
+                .unreachable("b")
                 .after(1.0)
                 .pod_status("b", "primary", 2)
                 .must_hold_and_cut();
-            renewing(story, "b", 24, |story| story.silent("b")).must_route("b")
+            renewing(story, "b", 24, |story| story.unreachable("b")).must_route("b")
         },
     ),
     (
         12,
-        "a says that it stops and falls silent; its pod says primary as ever → held until it has renewed for a ttl",
+        "a says that it stops and becomes unreachable; its pod still says primary → held until it has renewed for a ttl",
         || {
             let story = Story::nothing()
                 .heard(Claim::Pods(vec![pod("a", "primary"), pod("b", "replica")]))
@@ -145,7 +145,7 @@ pub(super) const EVIDENCE: &[Row] = &[
                 .says("a", Role::Primary, "running", 1)
                 .must_route("a")
                 .says("a", Role::Primary, "stopping", 1)
-                .silent("a")
+                .unreachable("a")
                 .must_hold_keeping("a");
             let story = renewing(story, "a", 21, |story| story.must_hold_keeping("a"));
             renewing(story, "a", 3, |story| story.must_route("a"))
@@ -153,7 +153,7 @@ pub(super) const EVIDENCE: &[Row] = &[
     ),
     (
         12,
-        "restored onto a lower timeline → held until the lock was renewed for a ttl, then route, in silence of the API too",
+        "restored onto a lower timeline → held until the lock was renewed for a ttl, then route, also without the API",
         || {
             let restored = |story: Story| story.says("b", Role::Primary, "running", 3);
             let story = Story::kubernetes()
@@ -168,7 +168,7 @@ pub(super) const EVIDENCE: &[Row] = &[
                 .because("once b has renewed the leader lock for its whole ttl");
             let story = renewing(story, "b", 18, |story| restored(story).must_hold_and_cut());
             renewing(story, "b", 3, |story| restored(story).must_route("b"))
-                .api_silent()
+                .api_unreachable()
                 .after(1.0)
                 .says("b", Role::Primary, "running", 3)
                 .must_route("b")
@@ -179,7 +179,7 @@ pub(super) const EVIDENCE: &[Row] = &[
     ),
     (
         12,
-        "restored onto a lower timeline, REST silent → by its pod, once the lock was renewed for a ttl",
+        "restored onto a lower timeline, REST unreachable → by its pod, once the lock was renewed for a ttl",
         || {
             let story = Story::kubernetes()
                 .lock("a")
@@ -187,11 +187,11 @@ pub(super) const EVIDENCE: &[Row] = &[
                 .must_route("a")
                 .after(1.0)
                 .lock("b")
-                .silent("b")
+                .unreachable("b")
                 .pod_status("b", "primary", 3)
                 .must_hold_and_cut()
                 .because("timeline 3, and a leader was seen on timeline 5");
-            renewing(story, "b", 21, |story| story.silent("b")).must_route("b")
+            renewing(story, "b", 21, |story| story.unreachable("b")).must_route("b")
         },
     ),
     (

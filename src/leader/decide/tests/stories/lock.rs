@@ -1,4 +1,4 @@
-//! Where the lock is watched; and announced switchovers.
+//! Decisions with a watched lock, and announced switchovers.
 
 use super::*;
 
@@ -61,11 +61,11 @@ pub(super) const WITH_THE_LOCK: &[Row] = &[
     (12, "a's REST hangs while the lock is renewed → keep routing", || {
         Story::a_leads()
             .after(2.0)
-            .silent("a")
+            .unreachable("a")
             .must_route("a")
             .after(8.0)
             .lock("a")
-            .silent("a")
+            .unreachable("a")
             .must_route("a")
             .after(19.0)
             .must_route("a")
@@ -73,12 +73,12 @@ pub(super) const WITH_THE_LOCK: &[Row] = &[
     }),
     (
         12,
-        "a stops → hold, keep its sessions, also when it falls silent then",
+        "a stops → hold, keep its sessions, also if it becomes unreachable then",
         || {
             Story::a_leads()
                 .says("a", Role::Primary, "stopping", 1)
                 .must_hold_keeping("a")
-                .silent("a")
+                .unreachable("a")
                 .must_hold_keeping("a")
         },
     ),
@@ -166,13 +166,13 @@ pub(super) const WITH_THE_LOCK: &[Row] = &[
     }),
     (
         19,
-        "the API falls silent after a late renewal → that lease, too, counts from when it was written",
+        "the API becomes unreachable after a late renewal → that ttl, too, counts from when it was written",
         || {
             Story::a_leads()
                 .after(3.6)
                 .lock_late("a", 0.6)
-                .api_silent()
-                .silent("a")
+                .api_unreachable()
+                .unreachable("a")
                 .after(19.3)
                 .must_route("a")
                 .after(0.1)
@@ -182,12 +182,12 @@ pub(super) const WITH_THE_LOCK: &[Row] = &[
     (8, "the API shows the old lock again → that renews nothing", || {
         Story::a_leads().after(15.0).same_lock("a").after(5.0).must_fence()
     }),
-    (12, "a fenced leader that renews must be verified anew", || {
+    (12, "a fenced leader that renews must be verified again", || {
         Story::a_leads()
             .after(20.0)
             .must_fence()
             .lock("a")
-            .silent("a")
+            .unreachable("a")
             .must_hold_and_cut()
             .says("a", Role::Primary, "running", 1)
             .must_route("a")
@@ -257,7 +257,7 @@ pub(super) const WITH_THE_LOCK: &[Row] = &[
             Story::a_leads()
                 .after(1.0)
                 .lock("b")
-                .silent("b")
+                .unreachable("b")
                 .must_hold_and_cut()
                 .after(1.0)
                 .pod_status("b", "primary", 2)
@@ -270,7 +270,7 @@ pub(super) const WITH_THE_LOCK: &[Row] = &[
             .pod_status("b", "primary", 2)
             .after(1.0)
             .lock("b")
-            .silent("b")
+            .unreachable("b")
             .must_hold_and_cut()
     }),
     (12, "both kinds of object: the one renewed last is believed", || {

@@ -1,10 +1,10 @@
-//! Where there is no lock to go by, a's REST API hangs, and the others say whom they take for the leader.
+//! No watched lock, a's REST API hangs, and the other members name the leader.
 
 use super::*;
 
 /// Each second, until so many seconds after a's last word.
 fn each_second(until: u64, then: impl Fn(Story) -> Story) -> Story {
-    let story = Story::a_leads_by_report().silent("a");
+    let story = Story::a_leads_by_report().unreachable("a");
     (0..until).fold(story, |story, _| then(story.after(1.0)))
 }
 
@@ -18,7 +18,7 @@ pub(super) const NAMED_BY_OTHERS: &[Row] = &[
     }),
     (
         19,
-        "b and c name a until its key runs out → fence with the first that names nobody",
+        "b and c name a until its key expires → fence with the first that names none",
         || {
             each_second(20, both_name_a)
                 .must_route("a")
@@ -44,11 +44,11 @@ pub(super) const NAMED_BY_OTHERS: &[Row] = &[
     ),
     (
         19,
-        "b and c name a, and fall silent → fence 1.5 s after their last word",
+        "b and c name a, and become unreachable → fence 1.5 s after their last answer",
         || {
             each_second(22, both_name_a)
-                .silent("b")
-                .silent("c")
+                .unreachable("b")
+                .unreachable("c")
                 .after(1.4)
                 .must_route("a")
                 .after(0.1)
@@ -57,7 +57,7 @@ pub(super) const NAMED_BY_OTHERS: &[Row] = &[
     ),
     (
         19,
-        "frozen: its key is gone before its last word is a ttl old → fence then",
+        "frozen: its key is gone before its last answer is a ttl old → fence then",
         || {
             let story = each_second(18, both_name_a);
             let story = (0..2).fold(story, |story, _| {
@@ -67,14 +67,14 @@ pub(super) const NAMED_BY_OTHERS: &[Row] = &[
         },
     ),
     (19, "b alone names a, c does not answer → fence at ttl", || {
-        each_second(19, |story| story.names("b", Some("a")).silent("c").must_route("a"))
+        each_second(19, |story| story.names("b", Some("a")).unreachable("c").must_route("a"))
             .after(1.0)
             .names("b", Some("a"))
             .must_fence()
     }),
     (
         19,
-        "b on a cut-off etcd server names a, c names nobody → fence at ttl",
+        "b on a cut-off etcd server names a, c names none → fence at ttl",
         || {
             each_second(19, |story| story.names("b", Some("a")).names("c", None).must_route("a"))
                 .after(1.0)
@@ -94,7 +94,7 @@ pub(super) const NAMED_BY_OTHERS: &[Row] = &[
             each_second(20, |story| {
                 story
                     .names("b", Some("a"))
-                    .silent("c")
+                    .unreachable("c")
                     .heard(Claim::Named("c".into(), Some("a".into())))
             })
             .must_fence()
@@ -106,7 +106,7 @@ pub(super) const NAMED_BY_OTHERS: &[Row] = &[
         || {
             let story = Story::a_leads_by_report()
                 .says("a", Role::Primary, "stopping", 1)
-                .silent("a");
+                .unreachable("a");
             (0..20)
                 .fold(story, |story, _| both_name_a(story.after(1.0)))
                 .must_fence()
@@ -115,6 +115,6 @@ pub(super) const NAMED_BY_OTHERS: &[Row] = &[
     (
         22,
         "a new process does not take b's and c's word: a has not said that it is writable",
-        || both_name_a(Story::rest_only().silent("a")).must_hold_and_cut(),
+        || both_name_a(Story::rest_only().unreachable("a")).must_hold_and_cut(),
     ),
 ];

@@ -20,18 +20,14 @@ pub(super) const HELD_BY_AN_OPERATOR: &[Row] = &[
             .must_route("a")
         },
     ),
-    (
-        12,
-        "nobody releases → route when the hold runs out, and not a moment earlier",
-        || {
-            Story::a_leads()
-                .held_by_operator(10)
-                .after(9.9)
-                .must_hold_keeping("a")
-                .after(0.2)
-                .must_route("a")
-        },
-    ),
+    (12, "no release → route when the hold ends, and not earlier", || {
+        Story::a_leads()
+            .held_by_operator(10)
+            .after(9.9)
+            .must_hold_keeping("a")
+            .after(0.2)
+            .must_route("a")
+    }),
     (
         12,
         "lock moves to b during the hold → sessions of a end, b verified → still hold; released → route to b",
@@ -46,7 +42,7 @@ pub(super) const HELD_BY_AN_OPERATOR: &[Row] = &[
                 .must_hold_keeping("b")
                 .after(5.0)
                 .lock("b")
-                .silent("b")
+                .unreachable("b")
                 .must_hold_keeping("b")
                 .released_by_operator()
                 .must_route("b")

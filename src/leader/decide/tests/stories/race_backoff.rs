@@ -1,5 +1,5 @@
 //! `primary_race_backoff`: standbys put the race for a lost lock off while the leader writes. Patroni's master has it,
-//! 4.1.5 does not: what it does is told here.
+//! 4.1.5 does not: these stories describe its behaviour.
 
 use super::*;
 
@@ -7,7 +7,7 @@ use super::*;
 fn a_unheard_for_ttl() -> Story {
     Story::a_leads()
         .race_backoff(60)
-        .silent("a")
+        .unreachable("a")
         .after(19.5)
         .must_hold_keeping("a")
         .because("about to expire")
@@ -25,7 +25,7 @@ fn a_unheard_by_rest() -> Story {
     };
     Story::a_leads_by_report()
         .heard(Claim::Cluster(cluster))
-        .silent("a")
+        .unreachable("a")
         .after(19.9)
         .must_route("a")
         .after(0.1)
@@ -36,7 +36,7 @@ fn a_unheard_by_rest() -> Story {
 pub(super) const RACE_BACKOFF: &[Row] = &[
     (
         8,
-        "lease over → hold, keep sessions for the backoff, then fence",
+        "ttl over → hold, keep sessions for the backoff, then fence",
         || {
             a_unheard_for_ttl()
                 .after(59.9)
@@ -45,11 +45,9 @@ pub(super) const RACE_BACKOFF: &[Row] = &[
                 .must_fence()
         },
     ),
-    (
-        12,
-        "a renews in the meantime → route, and nobody lost anything",
-        || a_unheard_for_ttl().after(30.0).lock("a").must_route("a"),
-    ),
+    (12, "a renews in the meantime → route, and no session ended", || {
+        a_unheard_for_ttl().after(30.0).lock("a").must_route("a")
+    }),
     (12, "b takes the lock in the meantime → sessions of a end", || {
         a_unheard_for_ttl().after(30.0).lock("b").must_hold_and_cut()
     }),
@@ -71,12 +69,12 @@ pub(super) const RACE_BACKOFF: &[Row] = &[
                 .must_fence()
         },
     ),
-    (8, "whoever was not routed to before is not let in", || {
+    (8, "a member that was not routed to before gets no client", || {
         Story::kubernetes().race_backoff(60).lock("a").after(20.0).must_fence()
     }),
-    (19, "the API is silent, too → sessions stay as long", || {
+    (19, "the API is unreachable, too → sessions stay as long", || {
         a_unheard_for_ttl()
-            .api_silent()
+            .api_unreachable()
             .after(59.9)
             .must_hold_keeping("a")
             .after(0.1)
@@ -84,16 +82,16 @@ pub(super) const RACE_BACKOFF: &[Row] = &[
     }),
     (
         16,
-        "the API is silent, too, and b alone says that it is primary → route to b",
+        "the API is unreachable, too, and b alone says that it is primary → route to b",
         || {
             a_unheard_for_ttl()
-                .api_silent()
+                .api_unreachable()
                 .after(30.0)
                 .says("b", Role::Primary, "running", 2)
                 .must_route("b")
         },
     ),
-    (19, "REST alone: a silent → the same", || {
+    (19, "REST alone: a unreachable → the same", || {
         a_unheard_by_rest()
             .after(59.9)
             .must_hold_keeping("a")

@@ -1,12 +1,12 @@
-//! Where the API is silent, or there is none.
+//! Decisions without a lock: the API is unreachable, or there is none.
 
 use super::*;
 
 pub(super) const API_SILENT: &[Row] = &[
-    (16, "API silent, a vouches → route", || {
+    (16, "API unreachable, a vouches → route", || {
         Story::a_leads()
             .after(1.0)
-            .api_silent()
+            .api_unreachable()
             .must_route("a")
             .after(60.0)
             .vouched_in_failsafe("a")
@@ -14,12 +14,12 @@ pub(super) const API_SILENT: &[Row] = &[
     }),
     (
         19,
-        "API silent, REST silent → keep for ttl after the last evidence, then fence",
+        "API unreachable, REST unreachable → keep for ttl after the last evidence, then fence",
         || {
             Story::a_leads()
-                .api_silent()
+                .api_unreachable()
                 .after(1.0)
-                .silent("a")
+                .unreachable("a")
                 .must_route("a")
                 .after(18.9)
                 .must_route("a")
@@ -29,7 +29,7 @@ pub(super) const API_SILENT: &[Row] = &[
     ),
     (
         16,
-        "API silent just after the lock moved to b → a's word from before that proves nothing",
+        "API unreachable just after the lock moved to b → a's earlier answer proves nothing",
         || {
             Story::a_leads()
                 .lock("b")
@@ -40,7 +40,7 @@ pub(super) const API_SILENT: &[Row] = &[
                 .after(0.5)
                 .released()
                 .after(0.5)
-                .api_silent()
+                .api_unreachable()
                 .must_hold_and_cut()
                 .says("b", Role::Primary, "running", 2)
                 .must_route("b")
@@ -48,12 +48,12 @@ pub(super) const API_SILENT: &[Row] = &[
     ),
     (
         19,
-        "paused when the API fell silent, a silent → kept only while a member says that pause goes on",
+        "paused when the API became unreachable, a unreachable → kept only while a member says that pause goes on",
         || {
             Story::a_leads()
                 .configured(true, false)
-                .api_silent()
-                .silent("a")
+                .api_unreachable()
+                .unreachable("a")
                 .after(30.0)
                 .says_in_pause("b", Role::Other, false)
                 .must_route("a")
@@ -62,27 +62,27 @@ pub(super) const API_SILENT: &[Row] = &[
                 .must_fence()
         },
     ),
-    (20, "API silent, a demotes itself → hold", || {
+    (20, "API unreachable, a demotes itself → hold", || {
         Story::a_leads()
-            .api_silent()
+            .api_unreachable()
             .says("a", Role::Other, "running", 1)
             .must_hold_keeping("a")
     }),
-    (16, "API silent, b was promoted → route to b", || {
+    (16, "API unreachable, b was promoted → route to b", || {
         Story::a_leads()
-            .api_silent()
+            .api_unreachable()
             .after(30.0)
-            .silent("a")
+            .unreachable("a")
             .says("b", Role::Primary, "running", 2)
             .must_route("b")
     }),
     (
         8,
-        "the API returns after a long outage: the lease counts on from where it stood",
+        "the API returns after a long outage: the ttl continues from where it stood",
         || {
             Story::a_leads()
                 .after(3.0)
-                .api_silent()
+                .api_unreachable()
                 .after(60.0)
                 .vouched_in_failsafe("a")
                 .must_route("a")
@@ -104,7 +104,7 @@ pub(super) const API_SILENT: &[Row] = &[
             .must_route("a")
             .because("failsafe")
     }),
-    (12, "verified in the last moment of its lease → not sent to", || {
+    (12, "verified in the last moment of its ttl → gets no client", || {
         Story::kubernetes()
             .lock("a")
             .after(19.6)
@@ -115,13 +115,13 @@ pub(super) const API_SILENT: &[Row] = &[
     }),
     (
         8,
-        "a vouched before its last renewal: that does not outlive the lease → last call",
+        "a vouched before its last renewal: that does not outlive the lock → margin before expiry",
         || {
             Story::a_leads()
                 .vouched_in_failsafe("a")
                 .after(0.3)
                 .lock("a")
-                .silent("a")
+                .unreachable("a")
                 .after(19.6)
                 .must_hold_keeping("a")
                 .after(0.4)
@@ -152,20 +152,24 @@ pub(super) const API_SILENT: &[Row] = &[
             .says_without_lock("a", 1)
             .must_fence()
     }),
-    (8, "a vouched once and fell silent for a whole ttl → fence", || {
-        Story::a_leads()
-            .after(19.0)
-            .vouched_in_failsafe("a")
-            .after(20.0)
-            .must_fence()
-    }),
+    (
+        8,
+        "a vouched once and became unreachable for a whole ttl → fence",
+        || {
+            Story::a_leads()
+                .after(19.0)
+                .vouched_in_failsafe("a")
+                .after(20.0)
+                .must_fence()
+        },
+    ),
 ];
 
 pub(super) const REST_ONLY: &[Row] = &[
     (16, "one member says primary → route", || {
         Story::a_leads_by_report().because("a alone says")
     }),
-    (22, "nobody says primary → hold", || {
+    (22, "no member says primary → hold", || {
         Story::rest_only()
             .says("a", Role::Other, "running", 1)
             .must_hold_and_cut()
@@ -173,11 +177,11 @@ pub(super) const REST_ONLY: &[Row] = &[
     }),
     (
         19,
-        "a falls silent → keep for ttl after its last word, then fence",
+        "a becomes unreachable → keep for ttl after its last answer, then fence",
         || {
             Story::a_leads_by_report()
                 .after(1.0)
-                .silent("a")
+                .unreachable("a")
                 .must_route("a")
                 .after(18.9)
                 .must_route("a")
@@ -187,9 +191,9 @@ pub(super) const REST_ONLY: &[Row] = &[
     ),
     (
         19,
-        "a silent, and gone from /cluster → fence at the same time",
+        "a unreachable, and gone from /cluster → fence at the same time",
         || {
-            let mut story = Story::a_leads_by_report().after(1.0).silent("a");
+            let mut story = Story::a_leads_by_report().after(1.0).unreachable("a");
             story.hear(Claim::Cluster(Cluster {
                 ttl: Some(Duration::from_secs(TTL)),
                 ..listing(&["b"])
@@ -202,18 +206,18 @@ pub(super) const REST_ONLY: &[Row] = &[
                 .must_fence()
         },
     ),
-    (21, "paused, a silent for long → keep routing", || {
+    (21, "paused, a unreachable for long → keep routing", || {
         let mut story = Story::a_leads_by_report();
         story.pause();
-        story.silent("a").after(60.0).must_route("a").because("paused")
+        story.unreachable("a").after(60.0).must_route("a").because("paused")
     }),
     (
         19,
-        "paused, a silent, and /cluster names b as leader → fence once a's lock has expired",
+        "paused, a unreachable, and /cluster names b as leader → fence once a's lock has expired",
         || {
             Story::a_leads_by_report()
                 .paused_and_led_by("a")
-                .silent("a")
+                .unreachable("a")
                 .after(19.0)
                 .paused_and_led_by("b")
                 .must_route("a")
@@ -229,17 +233,17 @@ pub(super) const REST_ONLY: &[Row] = &[
                 .paused_and_led_by("b")
                 .after(1.0)
                 .says_in_pause("a", Role::Primary, true)
-                .silent("a")
+                .unreachable("a")
                 .after(60.0)
                 .must_route("a")
                 .paused_and_led_by("a")
                 .must_route("a")
         },
     ),
-    (16, "a silent, b says primary → route to b", || {
+    (16, "a unreachable, b says primary → route to b", || {
         Story::a_leads_by_report()
             .after(1.0)
-            .silent("a")
+            .unreachable("a")
             .after(2.0)
             .says("b", Role::Primary, "running", 2)
             .must_route("b")
@@ -263,26 +267,26 @@ pub(super) const REST_ONLY: &[Row] = &[
     ),
     (
         21,
-        "a silent, b promoted by hand without the lock → a is kept",
+        "a unreachable, b promoted by hand without the lock → a is kept",
         || {
             Story::a_leads_by_report()
-                .silent("a")
+                .unreachable("a")
                 .says_without_lock("b", 9)
                 .must_route("a")
         },
     ),
     (
         16,
-        "a wakes without the lock: its sessions stay, nobody new is sent to it",
+        "a wakes without the lock: its sessions stay, no new client is sent to it",
         || {
             Story::a_leads_by_report()
-                .silent("a")
+                .unreachable("a")
                 .after(15.0)
                 .must_route("a")
                 .says_without_lock("a", 1)
                 .must_hold_keeping("a")
                 .because("does not hold the lock")
-                .silent("a")
+                .unreachable("a")
                 .must_hold_keeping("a")
                 .says("a", Role::Primary, "running", 1)
                 .must_route("a")
@@ -290,13 +294,13 @@ pub(super) const REST_ONLY: &[Row] = &[
     ),
     (
         22,
-        "a left behind as a primary in pause, b is being promoted → nobody gets a's clients",
+        "a left behind as a primary in pause, b is being promoted → no member gets a's clients",
         || {
             Story::rest_only()
                 .says_in_pause("a", Role::Primary, false)
                 .must_route("a")
                 .after(1.0)
-                .silent("a")
+                .unreachable("a")
                 .after(20.0)
                 .must_fence()
                 .says_in_pause("b", Role::Other, true)
@@ -307,12 +311,12 @@ pub(super) const REST_ONLY: &[Row] = &[
     ),
     (
         19,
-        "a stops and falls silent → keep for ttl after its last word, then fence",
+        "a stops and becomes unreachable → keep for ttl after its last answer, then fence",
         || {
             Story::a_leads_by_report()
                 .says("a", Role::Primary, "stopping", 1)
                 .after(1.0)
-                .silent("a")
+                .unreachable("a")
                 .must_hold_keeping("a")
                 .after(18.9)
                 .must_hold_keeping("a")

@@ -1,6 +1,6 @@
 //! Decides which member is the leader now, and why: one pure, total function without I/O and without a clock.
 //!
-//! The rules stand in [`RULES`], in the order, with the numbers and the titles of docs/concepts/deciding.md. The first
+//! The rules stand in `RULES`, in the order, with the numbers and the titles of docs/concepts/deciding.md. The first
 //! rule that applies decides. Each rule is one function; `member_state` holds the table of evidence that they use.
 
 mod by_lock;

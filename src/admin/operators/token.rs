@@ -88,7 +88,7 @@ impl Token {
 /// Reads the token in this file. Blocks while the storage does.
 ///
 /// # Errors
-/// Returns a [`Problem`] if the file cannot be read, or its content is not a usable token.
+/// Returns a `Problem` if the file cannot be read, or its content is not a usable token.
 pub fn read(file: &Path) -> Result<Token, Problem> {
     let unreadable = |error| Problem::Unreadable {
         file: file.to_owned(),

@@ -183,7 +183,9 @@ async fn two_publishers_agree_and_put_right_what_others_change() {
 async fn one_that_knows_no_primary_empties_nothing_while_they_live(rig: &Rig, others: [Publisher; 2]) {
     let leader = [rig.member(2).ip().to_string()];
     let blind = Publisher::start(rig, &["--service", SERVICE, "--selector", "app=nobody"]);
-    let told = blind.wait_for_event("left as it is for now", SOON).await;
+    let told = blind
+        .wait_for_event("not updated: another publisher contradicts this one", SOON)
+        .await;
     println!("{}", told["message"]);
     // It asks, is answered, and asks again.
     let asked = async |before: Option<Value>| {

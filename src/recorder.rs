@@ -28,7 +28,7 @@ pub struct Failover {
     pub timeline: Option<u32>,
     /// When the first sign was seen, RFC 3339.
     pub began: Option<String>,
-    /// What was seen first.
+    /// The first sign of the change.
     pub first_sign: String,
     /// From the first sign until the lock named the new leader; none if no lock is watched.
     pub lock_moved_after_seconds: Option<f64>,
@@ -52,7 +52,7 @@ pub struct Failover {
 pub struct Trouble {
     /// Time since the first sign.
     pub for_seconds: f64,
-    /// What was seen first.
+    /// The first sign of the change.
     pub first_sign: String,
     /// True if clients are held for it.
     pub holding: bool,

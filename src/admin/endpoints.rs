@@ -5,7 +5,7 @@
 pub struct Endpoint {
     /// Its path.
     pub path: &'static str,
-    /// What the router calls.
+    /// The function that the router calls.
     pub(super) page: Page,
     /// The answer, as one phrase.
     pub answer: &'static str,

@@ -27,7 +27,7 @@ pub struct Setting {
     pub example: &'static str,
 }
 
-/// What applies if nothing is given.
+/// The value that applies if none is given.
 #[derive(Debug)]
 enum Unset {
     /// This value, parsed like a given one. A test parses all of them.

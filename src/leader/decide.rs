@@ -24,9 +24,9 @@ use crate::leader::view::View;
 /// The settings that decisions depend on.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// How long an announced switchover holds new clients while the leader still runs.
+    /// Longest time that an announced switchover holds new clients while the leader still runs.
     pub switchover_hold: Duration,
-    /// Without a watched lock: how long an answer of a member's REST API counts.
+    /// Time for which an answer of a member's REST API counts, if no lock is watched.
     pub report_life: Duration,
 }
 

@@ -24,7 +24,7 @@ pub struct Probe {
     pub urgency: Urgency,
 }
 
-/// How much depends on a member's next answer.
+/// The urgency of a member's next answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
     /// The answer of the leader while all is well and the lock is watched.

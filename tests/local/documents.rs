@@ -89,7 +89,8 @@ fn documents() -> Vec<String> {
     tracked(&["*.md"])
 }
 
-fn tracked(patterns: &[&str]) -> Vec<String> {
+/// Returns the files that git tracks, or would, and that match the patterns.
+pub(crate) fn tracked(patterns: &[&str]) -> Vec<String> {
     let list = ["ls-files", "--cached", "--others", "--exclude-standard", "--"];
     let output = Command::new("git")
         .args(list)

@@ -7,7 +7,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+
+use crate::documents::tracked;
 
 /// Columns that prose may have; tables and code may have more.
 const WIDTH: usize = 120;
@@ -24,7 +25,7 @@ fn every_page_is_in_the_table_of_contents_once() {
         .collect();
     let listed: BTreeSet<_> = links.iter().copied().collect();
     assert_eq!(listed.len(), links.len(), "a page is listed twice");
-    let pages = documents();
+    let pages = tracked(&["*.md"]);
     let pages: BTreeSet<_> = pages.iter().filter_map(|page| page.strip_prefix("docs/")).collect();
     let missing: Vec<_> = pages
         .difference(&listed)
@@ -43,7 +44,7 @@ fn every_page_is_in_the_table_of_contents_once() {
 fn every_source_file_that_a_document_names_exists() {
     let mut missing = Vec::new();
     let mut named = 0;
-    for document in documents() {
+    for document in tracked(&["*.md"]) {
         for span in code_spans(&read(&document)) {
             let is_path = span.ends_with(".rs") && !span.contains([' ', '*']);
             named += usize::from(is_path);
@@ -58,7 +59,7 @@ fn every_source_file_that_a_document_names_exists() {
 
 #[test]
 fn prose_is_wrapped() {
-    let prose = documents()
+    let prose = tracked(&["*.md"])
         .into_iter()
         .filter(|document| !LISTS.iter().any(|list| document.starts_with(list)));
     let long: Vec<_> = prose
@@ -99,20 +100,6 @@ fn every_reason_is_explained() {
         explained, names,
         "reasons in docs/reference/reasons.md, and in src/leader/reason.rs"
     );
-}
-
-/// Every Markdown file that git knows, or would.
-fn documents() -> Vec<String> {
-    let list = ["ls-files", "--cached", "--others", "--exclude-standard", "*.md"];
-    let output = Command::new("git")
-        .args(list)
-        .current_dir(repository())
-        .output()
-        .unwrap();
-    assert!(output.status.success());
-    let list = String::from_utf8(output.stdout).unwrap();
-    let here = list.lines().filter(|file| repository().join(file).exists());
-    here.map(str::to_owned).collect()
 }
 
 /// Below the repository, `src`, `tests/local`, or a folder of `src` where a page walks through one.

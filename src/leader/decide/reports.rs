@@ -1,4 +1,4 @@
-//! What the members' answers say while no lock is watched.
+//! Evaluates the members' answers while no lock is watched.
 
 use std::cmp::Reverse;
 use std::time::Instant;

@@ -281,7 +281,7 @@ mod tests {
 
     /// Measures a handshake on this machine: `cargo test --release --lib -- --ignored --nocapture handshakes_cost`.
     #[test]
-    #[ignore = "a measurement"]
+    #[ignore = "a measurement, run by hand"]
     #[allow(clippy::print_stdout)]
     fn handshakes_cost() {
         let tls = RefusalTls::new(None).unwrap();

@@ -23,8 +23,8 @@ pub(crate) struct PolledStream {
     write_interest: WriteInterest,
 }
 
-/// Whether epoll reports that the socket has become writable. Most sockets never block in send(2), and the report would
-/// only wake their worker once for nothing.
+/// The registration for reports that the socket has become writable. Most sockets never block in send(2), and the
+/// report would only wake their worker once for nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WriteInterest {
     None,

@@ -1,4 +1,4 @@
-//! How a pair closes: which side was first, when the client's FIN goes on, and how long a session outlives its leader.
+//! Closes a pair: which side was first, when the client's FIN goes on, and how long a session outlives its leader.
 
 use std::time::Duration;
 

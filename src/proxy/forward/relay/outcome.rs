@@ -17,7 +17,7 @@ pub(crate) enum Next {
     Finish(Finish),
 }
 
-/// How forwarding finished.
+/// The way in which forwarding finished.
 #[derive(Debug)]
 pub(crate) enum Finish {
     /// Both sides sent a FIN and got every byte; this one closed first.

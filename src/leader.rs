@@ -14,7 +14,7 @@ mod member;
 
 use std::fmt;
 
-pub use address::{Address, BadAddress, BadBaseUrl, BaseUrl, Host};
+pub use address::{Address, BadAddress, BadBaseUrl, BadConnUrl, BaseUrl, Host, UnknownAddress};
 pub use member::MemberName;
 
 /// The member that the lock names, at the address where its PostgreSQL listens.

@@ -33,7 +33,7 @@ use crate::slot::{LeaderSlot, Snapshot};
 use destination::Destination;
 pub(crate) use destination::{PATRONIS, PATRONIS_ANNOTATIONS};
 pub use errors::InvalidService;
-use errors::PublishError;
+pub(crate) use errors::PublishError;
 use lease::Lease;
 use objects::{Desired, Primary};
 use questions::Questions;
@@ -108,7 +108,7 @@ pub(crate) fn slice_name(service: &str) -> String {
 }
 
 /// Checks that a publisher would keep this Service; the error says why not.
-pub(crate) async fn check(client: Client, namespace: &str, settings: &Settings) -> Result<(), String> {
+pub(crate) async fn check(client: Client, namespace: &str, settings: &Settings) -> Result<(), PublishError> {
     let mut destination = Destination {
         client,
         namespace: namespace.to_owned(),
@@ -120,7 +120,7 @@ pub(crate) async fn check(client: Client, namespace: &str, settings: &Settings) 
         questions: Questions::default(),
         seen: None,
     };
-    destination.read().await.map_err(|error| error.to_string())
+    destination.read().await
 }
 
 impl Publisher {

@@ -18,7 +18,7 @@ use ::pgnorth::discovery::kubernetes::checks::OTHER_RETRY;
 use ::pgnorth::discovery::patroni::answers::read_cluster;
 use ::pgnorth::discovery::patroni::{Answer, CLUSTER_EVERY, CONFIG_EVERY, SEEDS_EVERY, SEEDS_ON_ALERT};
 use ::pgnorth::leader::BaseUrl;
-use ::pgnorth::leader::observation::{Claim, ObjectKind};
+use ::pgnorth::leader::observation::{Claim, NoReport, ObjectKind};
 use figures::{Figures, Load};
 use members::{MEMBERS, Member};
 use pgnorth::Pgnorth;
@@ -355,7 +355,7 @@ impl World {
         }
         let report = match answered {
             true => Ok(self.members[member].report()),
-            false => Err("no answer within 1 s".to_owned()),
+            false => Err(NoReport::Unreachable("no answer within 1 s".to_owned())),
         };
         self.pgnorths[who].hear(Claim::Report(name.into(), report), now);
         self.follow(who);

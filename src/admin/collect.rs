@@ -113,7 +113,7 @@ fn members(view: &View, leader: Option<&MemberName>, now: Instant) -> Vec<Member
                 .and_then(|_| lag(view, name, leader.or(holder))),
             silent: answers
                 .and_then(|answers| answers.unreachable.as_ref())
-                .map(|silent| silent.value.clone()),
+                .map(|silent| silent.value.to_string()),
             role: heard.as_ref().and_then(|heard| heard.role.clone()),
             state: heard.as_ref().and_then(|heard| heard.state.clone()),
             timeline: heard.as_ref().and_then(|heard| heard.timeline),

@@ -22,7 +22,7 @@ use crate::discovery::patroni::answers::{
     UnusableRow, read_cluster, read_failsafe, read_identity, read_leader, read_race_backoff, read_report, read_ttl,
 };
 use crate::leader::identity::Identity;
-use crate::leader::observation::{Claim, Observation};
+use crate::leader::observation::{Claim, NoReport, Observation};
 use crate::leader::probing::Urgency;
 use crate::leader::probing::pacing::Pacer;
 use crate::leader::{BaseUrl, MemberName};
@@ -88,7 +88,7 @@ impl Target {
             Question::Primary => {
                 let report = answer.and_then(|answer| read_report(&member, &answer));
                 let answered = report.is_ok();
-                let report = report.map_err(|unreachable| unreachable.to_string());
+                let report = report.map_err(|unreachable| NoReport::Unreachable(unreachable.to_string()));
                 (answered, Some(Claim::Report(member, report)))
             }
             Question::Leader => match answer.and_then(|answer| read_leader(&answer)) {

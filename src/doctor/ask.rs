@@ -91,7 +91,7 @@ impl ListedMember {
     fn of_pod(pod: Pod, malformed: Option<String>) -> Self {
         Self {
             name: pod.name,
-            address: pod.address,
+            address: pod.address.map_err(|error| error.to_string()),
             api_url: pod.api_url,
             malformed,
         }

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use thiserror::Error;
 use url::Url;
 
+use crate::leader::MemberName;
+
 /// The address of a member's PostgreSQL. A host name stays a name: it is resolved at each dial and never cached.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address {
@@ -28,9 +30,47 @@ pub enum Host {
 }
 
 /// A text that is no address of a PostgreSQL server.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("not a host and port: {0:?} (examples: 10.0.0.7:5432, [fd00::7]:5432, pg-0.pg:5432)")]
 pub struct BadAddress(pub String);
+
+/// The reason for which a `conn_url` is not usable. Prints as the end of a sentence about it, and never quotes it: it
+/// may contain a password.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum BadConnUrl {
+    /// It cannot be parsed.
+    #[error("is not a URL")]
+    Malformed,
+    /// Its scheme is neither `postgres` nor `postgresql`.
+    #[error("is not of the form postgres://host:port/database")]
+    Scheme,
+    /// It has no host.
+    #[error("names no host")]
+    NoHost,
+    /// Its host or port is invalid.
+    #[error("names no valid host and port")]
+    BadAddress,
+}
+
+/// The reason for which the address of a member's PostgreSQL is not known.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum UnknownAddress {
+    /// The pod's `conn_url` is not usable.
+    #[error("pod {0}: annotation `status` has a conn_url that {1}")]
+    ConnUrl(MemberName, BadConnUrl),
+    /// The pod has no `conn_url`, and its IP address is not usable.
+    #[error("pod {0}: {1}")]
+    PodIp(MemberName, BadAddress),
+    /// The pod has neither a `conn_url` nor an IP address.
+    #[error("pod {0} has no annotation `status` with a conn_url, and no IP yet")]
+    NotInPod(MemberName),
+    /// The member has no pod, and its row of `/cluster` has no address.
+    #[error("/cluster gives no host and port for member {0}")]
+    NotInCluster(MemberName),
+    /// Neither a pod nor a row of `/cluster` has this name.
+    #[error("no pod and no row of /cluster is named {0}")]
+    NoSuchMember(MemberName),
+}
 
 /// The scheme, host and port of a member's REST API, without path and credentials: `http://10.0.0.7:8008`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -4,8 +4,10 @@
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
+use thiserror::Error;
+
 use crate::leader::identity::Identity;
-use crate::leader::{Address, BaseUrl, MemberName};
+use crate::leader::{Address, BaseUrl, MemberName, UnknownAddress};
 
 /// One claim with its local time of arrival. Remote clocks are never compared with the local one.
 #[derive(Clone, Debug)]
@@ -35,8 +37,8 @@ pub enum Claim {
     Pod(Pod),
     /// A pod was deleted.
     PodGone(MemberName),
-    /// A member's answer to `GET /primary`, or the error.
-    Report(MemberName, Result<Report, String>),
+    /// A member's answer to `GET /primary`, or the reason for which there is none.
+    Report(MemberName, Result<Report, NoReport>),
     /// A member's answer to `GET /cluster`.
     Cluster(Cluster),
     /// The cluster that answers at a base URL of `--patroni`, if one does.
@@ -127,8 +129,8 @@ pub struct ClusterSettings {
 pub struct Pod {
     /// The pod's name, which is Patroni's member name.
     pub name: MemberName,
-    /// PostgreSQL's address from `conn_url`, else the pod's IP and port 5432; or what is wrong with them.
-    pub address: Result<Address, String>,
+    /// PostgreSQL's address from `conn_url`, else the pod's IP and port 5432.
+    pub address: Result<Address, UnknownAddress>,
     /// The base URL of its REST API, from `api_url`.
     pub api_url: Option<BaseUrl>,
     /// `role`, as written.
@@ -164,6 +166,33 @@ pub struct Report {
     pub paused: bool,
     /// Failsafe mode is active: the DCS is down, and every member has confirmed the leader.
     pub failsafe_active: bool,
+}
+
+/// The reason for which a member has given no answer to `GET /primary` that counts.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum NoReport {
+    /// Its REST API has no known URL. Its pod's status is the only evidence.
+    #[error("its pod's status names no usable api_url")]
+    NoUrl,
+    /// The request failed: the client's error.
+    #[error("{0}")]
+    Unreachable(String),
+    /// Another cluster answers.
+    #[error("another cluster answers there, {theirs}; this one is {ours}")]
+    OtherCluster {
+        /// The identity of the cluster that answers.
+        theirs: Identity,
+        /// The identity of the cluster that is followed.
+        ours: Identity,
+    },
+    /// The answer proves neither its member nor its cluster.
+    #[error("its answer has no member name (Patroni before 3.2) and only {theirs}, which is no proof of {ours}")]
+    Unproven {
+        /// The identity in the answer.
+        theirs: Identity,
+        /// The identity of the cluster that is followed.
+        ours: Identity,
+    },
 }
 
 /// PostgreSQL's role in Patroni's words.

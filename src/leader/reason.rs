@@ -3,9 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::leader::MemberName;
 use crate::leader::identity::Identity;
 use crate::leader::view::Place;
+use crate::leader::{MemberName, UnknownAddress};
 
 /// The reason for a decision. It holds nothing that changes while the facts stay the same.
 #[allow(missing_docs, reason = "the variants say what their fields are")]
@@ -26,7 +26,7 @@ pub enum Reason {
     /// The member leads and does not accept writes, for this cause.
     NotWritable { member: MemberName, cause: String },
     /// The member leads, and its address is not known, for this cause.
-    NoAddress { member: MemberName, cause: String },
+    NoAddress { member: MemberName, cause: UnknownAddress },
     /// A switchover between these members is about to begin; `to` is `None` if no candidate is named.
     SwitchoverAnnounced { from: MemberName, to: Option<MemberName> },
     /// The lock has no holder.

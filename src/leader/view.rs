@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::leader::observation::{
-    Announcement, Claim, ClusterMember, ClusterSettings, Condition, Lock, ObjectKind, Observation, OperatorHold, Pod,
-    Report,
+    Announcement, Claim, ClusterMember, ClusterSettings, Condition, Lock, NoReport, ObjectKind, Observation,
+    OperatorHold, Pod, Report,
 };
 use crate::leader::view::evidence::{NewestTimeline, PodView};
 use crate::leader::view::followed::FollowedCluster;
@@ -24,15 +24,13 @@ pub use crate::leader::view::followed::{Place, Stranger};
 pub use crate::leader::view::lock::LockView;
 pub use crate::leader::view::naming::NAMING_LIFE;
 use crate::leader::view::naming::Named;
-use crate::leader::{Address, BaseUrl, MemberName};
+use crate::leader::{Address, BaseUrl, MemberName, UnknownAddress};
 
 /// Patroni's default ttl, used until the cluster's own is known.
 const DEFAULT_TTL: Duration = Duration::from_secs(30);
 
 /// Age below which an answer is recent. Members are asked more often than this, if they are asked at all.
 const RECENT: Duration = Duration::from_secs(10);
-/// Error of a member whose REST API has no known URL. Its pod's status is the only evidence.
-const NO_API_URL: &str = "its pod's status names no usable api_url";
 /// Longest time for which a member's last answer is kept: longer than any ttl.
 const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -83,7 +81,7 @@ pub struct Answers {
     /// Time of its last answer as a leader in failsafe mode.
     pub failsafe_seen: Option<Instant>,
     /// The error of the newest request and the time of the first failure; `None` if the newest request was answered.
-    pub unreachable: Option<Heard<String>>,
+    pub unreachable: Option<Heard<NoReport>>,
     /// Time at which the newest request was answered or failed.
     pub asked: Option<Instant>,
 }
@@ -189,7 +187,7 @@ impl View {
         }
         if pod.api_url.is_none() {
             let answers = self.answers.entry(pod.name.clone()).or_default();
-            answers.unreachable = Some(since_first_failure(&answers.unreachable, NO_API_URL.to_owned(), at));
+            answers.unreachable = Some(since_first_failure(&answers.unreachable, NoReport::NoUrl, at));
             answers.asked = Some(at);
         }
         let pod = PodView::new(known, pod, at);
@@ -389,7 +387,7 @@ impl View {
     }
 
     /// Returns the address of a member's PostgreSQL, or why it is not known.
-    pub fn address(&self, member: &MemberName) -> Result<Address, String> {
+    pub fn address(&self, member: &MemberName) -> Result<Address, UnknownAddress> {
         match (self.pods.get(member), self.listed.get(member)) {
             (Some(pod), listed) => pod
                 .value
@@ -399,8 +397,8 @@ impl View {
             (None, Some(listed)) => listed
                 .address
                 .clone()
-                .ok_or_else(|| format!("/cluster gives no host and port for member {member}")),
-            (None, None) => Err(format!("no pod and no row of /cluster is named {member}")),
+                .ok_or_else(|| UnknownAddress::NotInCluster(member.clone())),
+            (None, None) => Err(UnknownAddress::NoSuchMember(member.clone())),
         }
     }
 
@@ -462,9 +460,9 @@ impl Objects {
 }
 
 /// Returns the new error with the time of the first of the failures in a row.
-fn since_first_failure(known: &Option<Heard<String>>, why: String, at: Instant) -> Heard<String> {
+fn since_first_failure<E>(known: &Option<Heard<E>>, error: E, at: Instant) -> Heard<E> {
     Heard {
-        value: why,
+        value: error,
         at: known.as_ref().map_or(at, |known| known.at),
     }
 }

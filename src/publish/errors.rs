@@ -43,7 +43,7 @@ pub enum InvalidService {
 
 /// The reasons why an object cannot be read or written now.
 #[derive(Debug, Error)]
-pub(super) enum PublishError {
+pub(crate) enum PublishError {
     #[error(transparent)]
     InvalidService(#[from] InvalidService),
     /// Another client has written the object since it was read.

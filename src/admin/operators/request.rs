@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use thiserror::Error;
 use url::form_urlencoded;
 
 use crate::config::OperatorCommand;
@@ -11,9 +12,27 @@ const DEFAULT_HOLD: Duration = Duration::from_secs(60);
 /// Maximum length of a hold, so that a forgotten one ends.
 const LONGEST_HOLD: Duration = Duration::from_secs(3600);
 
-/// Returns the command, or a text that says what is wrong. A parameter that is unknown or repeated is an error:
+/// The reason for which a request is not a command.
+#[derive(Debug, Error)]
+pub(super) enum BadCommand {
+    #[error("unknown parameter; {0} accepts none")]
+    NoParameters(String),
+    /// The path, and its only parameter.
+    #[error("unknown parameter; {0} accepts only ?{1}=")]
+    UnknownParameter(String, &'static str),
+    #[error("the parameter {0} is given twice")]
+    Repeated(&'static str),
+    #[error("the parameter member is empty; name a member, or omit it to cut every session")]
+    NoMember,
+    #[error("the parameter for must be a duration with its unit, such as 90s or 5m")]
+    NoDuration,
+    #[error("the parameter for must be between 1s and 1h; to hold for longer, repeat the command in time")]
+    OutOfRange,
+}
+
+/// Reads the command in a request. A parameter that is unknown or repeated is an error:
 /// `?memeber=pg-0` must not cut every session.
-pub(super) fn command(path: &str, query: &str) -> Result<OperatorCommand, String> {
+pub(super) fn command(path: &str, query: &str) -> Result<OperatorCommand, BadCommand> {
     let parameter = match path {
         "/hold" => Some("for"),
         "/sessions/cut" => Some("member"),
@@ -23,10 +42,10 @@ pub(super) fn command(path: &str, query: &str) -> Result<OperatorCommand, String
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         match parameter {
             Some(parameter) if name != parameter => {
-                return Err(format!("unknown parameter; {path} accepts only ?{parameter}="));
+                return Err(BadCommand::UnknownParameter(path.to_owned(), parameter));
             }
-            None => return Err(format!("unknown parameter; {path} accepts none")),
-            Some(parameter) if given.is_some() => return Err(format!("the parameter {parameter} is given twice")),
+            None => return Err(BadCommand::NoParameters(path.to_owned())),
+            Some(parameter) if given.is_some() => return Err(BadCommand::Repeated(parameter)),
             Some(_) => given = Some(value),
         }
     }
@@ -35,20 +54,17 @@ pub(super) fn command(path: &str, query: &str) -> Result<OperatorCommand, String
             given.map_or(Ok(DEFAULT_HOLD), |text| length(&text))?,
         )),
         "/release" => Ok(OperatorCommand::Release),
-        _ if given.as_deref() == Some("") => {
-            Err("the parameter member is empty; name a member, or omit it to cut every session".to_owned())
-        }
+        _ if given.as_deref() == Some("") => Err(BadCommand::NoMember),
         _ => Ok(OperatorCommand::Cut(given.map(std::borrow::Cow::into_owned))),
     }
 }
 
-fn length(text: &str) -> Result<Duration, String> {
-    let length = humantime::parse_duration(text)
-        .map_err(|_| "the parameter for must be a duration with its unit, such as 90s or 5m".to_owned())?;
+fn length(text: &str) -> Result<Duration, BadCommand> {
+    let length = humantime::parse_duration(text).map_err(|_| BadCommand::NoDuration)?;
     if (Duration::from_secs(1)..=LONGEST_HOLD).contains(&length) {
         Ok(length)
     } else {
-        Err("the parameter for must be between 1s and 1h; to hold for longer, repeat the command in time".to_owned())
+        Err(BadCommand::OutOfRange)
     }
 }
 
@@ -82,7 +98,7 @@ mod tests {
         ] {
             match (command(path, query), read) {
                 (Ok(found), Ok(read)) => assert_eq!(found, read, "{path}?{query}"),
-                (Err(problem), Err(words)) => assert!(problem.contains(words), "{path}?{query}: {problem}"),
+                (Err(problem), Err(words)) => assert!(problem.to_string().contains(words), "{path}?{query}: {problem}"),
                 (found, read) => panic!("{path}?{query}: {found:?}, not {read:?}"),
             }
         }

@@ -13,7 +13,7 @@ use thiserror::Error;
 use url::Url;
 
 use crate::leader::observation::{Announcement, ClusterSettings, Lock, Pod};
-use crate::leader::{Address, BaseUrl, MemberName};
+use crate::leader::{Address, BadConnUrl, BaseUrl, MemberName, UnknownAddress};
 
 /// PostgreSQL's default port, for a `conn_url` without a port.
 const POSTGRESQL_PORT: u16 = 5432;
@@ -224,15 +224,13 @@ pub fn pod(name: &str, annotations: &Annotations, ip: Option<&str>) -> Read<Pod>
     let address = match (conn_address, ip) {
         (Some(Ok(address)), _) => Ok(address),
         (Some(Err(why)), _) => {
-            let why = malformed("status", format!("has a conn_url that {why}"));
-            let text = format!("pod {name}: {why}");
-            problem = problem.or(Some(why));
-            Err(text)
+            problem = problem.or(Some(malformed("status", format!("has a conn_url that {why}"))));
+            Err(UnknownAddress::ConnUrl(name.into(), why))
         }
-        (None, Some(ip)) => Address::new(ip, POSTGRESQL_PORT).map_err(|error| format!("pod {name}: {error}")),
-        (None, None) => Err(format!(
-            "pod {name} has no annotation `status` with a conn_url, and no IP yet"
-        )),
+        (None, Some(ip)) => {
+            Address::new(ip, POSTGRESQL_PORT).map_err(|error| UnknownAddress::PodIp(name.into(), error))
+        }
+        (None, None) => Err(UnknownAddress::NotInPod(name.into())),
     };
     let api_url = match status.api_url.as_deref().map(BaseUrl::parse) {
         Some(Ok(url)) => Some(url),
@@ -256,13 +254,14 @@ pub fn pod(name: &str, annotations: &Annotations, ip: Option<&str>) -> Read<Pod>
 }
 
 /// Parses host and port of a `conn_url`: `postgres://[user[:password]@]host[:port][/database]`.
-fn address_of(conn_url: &str) -> Result<Address, &'static str> {
-    let url = Url::parse(conn_url).map_err(|_| "is not a URL")?;
+fn address_of(conn_url: &str) -> Result<Address, BadConnUrl> {
+    let url = Url::parse(conn_url).map_err(|_| BadConnUrl::Malformed)?;
     if !matches!(url.scheme(), "postgres" | "postgresql") {
-        return Err("is not of the form postgres://host:port/database");
+        return Err(BadConnUrl::Scheme);
     }
-    let host = url.host_str().filter(|host| !host.is_empty()).ok_or("names no host")?;
-    Address::new(host, url.port().unwrap_or(POSTGRESQL_PORT)).map_err(|_| "names no valid host and port")
+    let host = url.host_str().filter(|host| !host.is_empty());
+    let host = host.ok_or(BadConnUrl::NoHost)?;
+    Address::new(host, url.port().unwrap_or(POSTGRESQL_PORT)).map_err(|_| BadConnUrl::BadAddress)
 }
 
 /// Returns the place of a syntax error only: serde's own message quotes the value, which may be a secret.
@@ -379,7 +378,7 @@ mod tests {
         ] {
             let status = serde_json::json!({ "conn_url": conn_url }).to_string();
             let (pod, problem) = pod("pg-0", &annotations(&[("status", &status)]), Some("10.0.0.7"));
-            let why = pod.address.unwrap_err();
+            let why = pod.address.unwrap_err().to_string();
             assert!(
                 why.contains("pod pg-0") && why.contains("conn_url"),
                 "{conn_url}: {why}"
@@ -405,7 +404,7 @@ mod tests {
         let (with_ip, _) = pod("pg-0", &Annotations::new(), Some("fd00::7"));
         assert_eq!(with_ip.address.unwrap().to_string(), "[fd00::7]:5432");
         let (without, _) = pod("pg-0", &Annotations::new(), None);
-        assert!(without.address.unwrap_err().contains("pg-0"));
+        assert!(without.address.unwrap_err().to_string().contains("pg-0"));
     }
 
     #[test]

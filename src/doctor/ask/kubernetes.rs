@@ -280,8 +280,8 @@ impl<'a> Cluster<'a> {
             lease: None,
             identity: String::new(),
         };
-        let told = publish::check(self.client.clone(), &self.namespace, &settings).await;
-        Some((service, told))
+        let checked = publish::check(self.client.clone(), &self.namespace, &settings).await;
+        Some((service, checked.map_err(|error| error.to_string())))
     }
 
     /// Returns the scopes with a leader object here: of Patroni's objects, only that one is renewed.

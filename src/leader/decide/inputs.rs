@@ -7,7 +7,7 @@ use super::decision::{Decision, decision};
 use super::member_state::MemberState;
 use crate::leader::reason::{NoLock, Reason};
 use crate::leader::view::{LockView, View};
-use crate::leader::{Leader, MemberName, RoutingState};
+use crate::leader::{Leader, MemberName, RoutingState, UnknownAddress};
 
 /// From this long before the lock expires, new clients wait: a client that logs in now would be cut in the middle of
 /// its login. A lock that is renewed in time never comes this close to its expiry.
@@ -93,7 +93,7 @@ impl<'a> Inputs<'a> {
     }
 
     /// Returns the member as a leader, or why its address is not known.
-    pub(super) fn at_its_address(&self, member: &MemberName) -> Result<Leader, String> {
+    pub(super) fn at_its_address(&self, member: &MemberName) -> Result<Leader, UnknownAddress> {
         let current = self.current.filter(|current| current.member == *member);
         match (self.view.address(member), current) {
             (Ok(address), Some(current)) if current.address == address => Ok(current.clone()),

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::inputs::Inputs;
 use crate::leader::MemberName;
-use crate::leader::observation::{Pod, Report, Role};
+use crate::leader::observation::{NoReport, Pod, Report, Role};
 use crate::leader::view::Heard;
 
 /// The state of a member.
@@ -49,7 +49,7 @@ impl Inputs<'_> {
         }
         let last = self.view.answers(member).and_then(|answers| answers.last.as_ref());
         let no_answer = self.no_answer(member, since);
-        let cause = no_answer.unwrap_or("it has not answered yet").to_owned();
+        let cause = no_answer.map_or_else(|| "it has not answered yet".to_owned(), NoReport::to_string);
         let status_at = self.view.pod_as_of(member);
         let status = self.view.pod(member).map(|pod| &pod.value);
         let status = status.filter(|status| status.role.is_some());
@@ -77,7 +77,7 @@ impl Inputs<'_> {
 
     /// Returns why the member's REST API does not answer. A failure from before `since` is as old as an answer from
     /// before it, and does not count.
-    fn no_answer(&self, member: &MemberName, since: Option<Instant>) -> Option<&str> {
+    fn no_answer(&self, member: &MemberName, since: Option<Instant>) -> Option<&NoReport> {
         let answers = self.view.answers(member)?;
         let asked_since = since.is_none_or(|since| answers.asked.is_some_and(|asked| since <= asked));
         let failure = answers.unreachable.as_ref().filter(|_| asked_since)?;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::{Heard, LockView, View};
 use crate::leader::identity::Identity;
-use crate::leader::observation::{Claim, Cluster, Report};
+use crate::leader::observation::{Claim, Cluster, NoReport, Report};
 use crate::leader::{BaseUrl, MemberName};
 
 /// Time for which the identity at a base URL counts. Base URLs other than the one that answers `/cluster` are asked
@@ -184,18 +184,19 @@ impl View {
     }
 
     /// Returns why a member's answer does not count as this cluster's; `None` if it does.
-    fn not_ours(&mut self, member: &MemberName, report: &Report, at: Instant) -> Option<String> {
+    fn not_ours(&mut self, member: &MemberName, report: &Report, at: Instant) -> Option<NoReport> {
         let (ours, theirs) = (self.identity(), report.identity());
         if ours.contradicts(&theirs) {
-            let why = format!("another cluster answers there, {theirs}; this one is {ours}");
+            let no_report = NoReport::OtherCluster {
+                theirs: theirs.clone(),
+                ours,
+            };
             self.followed
                 .record_stranger(Place::Member(member.clone()), theirs, Some(report), at);
-            return Some(why);
+            return Some(no_report);
         }
         if !report.names_member && !ours.is_confirmed_by(&theirs) {
-            return Some(format!(
-                "its answer has no member name (Patroni before 3.2) and only {theirs}, which is no proof of {ours}"
-            ));
+            return Some(NoReport::Unproven { theirs, ours });
         }
         self.followed.record_ours(&Place::Member(member.clone()), &theirs, at);
         None
@@ -314,7 +315,10 @@ impl View {
             let theirs = last.value.identity();
             answers.failsafe_seen = None;
             answers.unreachable = Some(Heard {
-                value: format!("another cluster answered there, {theirs}; this one is {ours}"),
+                value: NoReport::OtherCluster {
+                    theirs: theirs.clone(),
+                    ours: ours.clone(),
+                },
                 at: last.at,
             });
             self.last_answers.remove(member);

@@ -1,7 +1,7 @@
 //! Tests of the view: the age of the lock, and the members that say that they are primary.
 
 use super::*;
-use crate::leader::observation::Role;
+use crate::leader::observation::{NoReport, Role};
 use crate::leader::{RoutingState, probing};
 
 const LIFE: Duration = Duration::from_secs(3);
@@ -47,7 +47,7 @@ impl World {
     fn pod(self, name: &str, role: &str) -> Self {
         let pod = Pod {
             name: name.into(),
-            address: Address::new("10.0.0.1", 5432).map_err(|error| error.to_string()),
+            address: Ok(Address::new("10.0.0.1", 5432).unwrap()),
             api_url: BaseUrl::parse(&format!("http://{name}:8008")).ok(),
             role: Some(role.into()),
             state: Some("running".into()),
@@ -74,7 +74,10 @@ impl World {
     }
 
     fn unreachable(self, member: &str) -> Self {
-        self.hear(Claim::Report(member.into(), Err("no answer".into())))
+        self.hear(Claim::Report(
+            member.into(),
+            Err(NoReport::Unreachable("no answer".into())),
+        ))
     }
 
     fn primaries(&self) -> usize {

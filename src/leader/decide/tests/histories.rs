@@ -8,7 +8,7 @@ use super::stories::{api_url, leader, listing, policy, report};
 use super::*;
 use crate::leader::identity::Identity;
 use crate::leader::observation::{
-    Announcement, Claim, Cluster, ClusterSettings, Lock, ObjectKind, Observation, OperatorHold, Pod,
+    Announcement, Claim, Cluster, ClusterSettings, Lock, NoReport, ObjectKind, Observation, OperatorHold, Pod,
 };
 use crate::slot::{LeaderSlot, Target};
 
@@ -90,7 +90,7 @@ fn claim() -> impl Strategy<Value = Claim> {
             Claim::Settings(kind, Some(settings))
         }),
         8 => (member(), any_report()).prop_map(|(member, report)| Claim::Report(member.into(), Ok(report))),
-        3 => member().prop_map(move |member| Claim::Report(member.into(), Err(silence()))),
+        3 => member().prop_map(move |member| Claim::Report(member.into(), Err(NoReport::Unreachable(silence())))),
         2 => pod().prop_map(Claim::Pod),
         1 => member().prop_map(|member| Claim::PodGone(member.into())),
         1 => member().prop_map(|member| Claim::LeaderFailure(member.into())),
@@ -373,7 +373,7 @@ proptest! {
         prop_assert_eq!(&run.decision.state, &routed);
         for (renewal, (pause, member, written)) in silences.into_iter().enumerate() {
             run.now += Duration::from_millis(pause);
-            run.hear(Claim::Report(member.into(), Err("no answer".into())));
+            run.hear(Claim::Report(member.into(), Err(NoReport::Unreachable("no answer".into()))));
             prop_assert_eq!(&run.decision.state, &routed);
             run.hear(lock(renewal + 1, written));
             prop_assert_eq!(&run.decision.state, &routed);

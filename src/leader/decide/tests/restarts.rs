@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::histories::{Run, TTL, any_report, history, member, pod};
 use super::*;
-use crate::leader::observation::{Claim, ClusterSettings, Lock, ObjectKind};
+use crate::leader::observation::{Claim, ClusterSettings, Lock, NoReport, ObjectKind};
 
 /// Patroni's loop_wait.
 const LOOP: Duration = Duration::from_secs(3);
@@ -14,7 +14,7 @@ const LOOP: Duration = Duration::from_secs(3);
 #[derive(Clone, Debug)]
 struct Facts {
     holder: &'static str,
-    answer: Result<Report, String>,
+    answer: Result<Report, NoReport>,
     pods: Vec<Pod>,
     paused: bool,
 }
@@ -28,7 +28,7 @@ fn facts() -> impl Strategy<Value = Facts> {
         },
         false => report,
     });
-    let answer = prop_oneof![3 => Just(Err("no answer".to_owned())), 2 => report.prop_map(Ok)];
+    let answer = prop_oneof![3 => Just(Err(NoReport::Unreachable("no answer".into()))), 2 => report.prop_map(Ok)];
     (
         member(),
         answer,

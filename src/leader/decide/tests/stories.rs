@@ -20,7 +20,8 @@ use reports::{API_SILENT, REST_ONLY};
 
 use super::*;
 use crate::leader::observation::{
-    Announcement, Claim, Cluster, ClusterMember, ClusterSettings, Lock, ObjectKind, Observation, OperatorHold, Pod,
+    Announcement, Claim, Cluster, ClusterMember, ClusterSettings, Lock, NoReport, ObjectKind, Observation,
+    OperatorHold, Pod,
 };
 use crate::leader::{Address, BaseUrl};
 
@@ -220,7 +221,10 @@ impl Story {
     }
 
     fn unreachable(self, member: &str) -> Self {
-        self.heard(Claim::Report(member.into(), Err("no answer within 1 s".into())))
+        self.heard(Claim::Report(
+            member.into(),
+            Err(NoReport::Unreachable("no answer within 1 s".into())),
+        ))
     }
 
     /// Its own `/cluster` names that leader; it answers `/primary` as a replica.

@@ -8,7 +8,7 @@ use super::dice::Dice;
 use super::observer::Observer;
 use super::patroni::{Cluster, EVERYBODY, Ms, NAMES, News, Postgres, Rules, Timer, Who};
 use super::watch::{Manner, Object, Watch};
-use crate::leader::observation::{Claim, Cluster as Listing, Report};
+use crate::leader::observation::{Claim, Cluster as Listing, NoReport, Report};
 
 /// A request to a member may take that long.
 pub(super) const DEADLINE: Ms = 1_000;
@@ -282,7 +282,7 @@ impl World {
             }
             None => {
                 self.lost[who] = self.now;
-                Err("no answer within 1 s".into())
+                Err(NoReport::Unreachable("no answer within 1 s".into()))
             }
         };
         let twice = self.dice.one_in(16);

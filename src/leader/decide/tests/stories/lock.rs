@@ -245,7 +245,7 @@ pub(super) const WITH_THE_LOCK: &[Row] = &[
     }),
     (12, "a came back at another address → verify it there", || {
         let moved = Pod {
-            address: Address::new("10.0.0.9", 5432).map_err(|error| error.to_string()),
+            address: Ok(Address::new("10.0.0.9", 5432).unwrap()),
             ..pod("a", "primary")
         };
         Story::a_leads().heard(Claim::Pod(moved)).must_hold_and_cut()

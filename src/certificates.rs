@@ -37,49 +37,49 @@ pub enum TlsError {
 }
 
 /// A value built from files, and rebuilt when one of them changes.
-pub(crate) struct Reloaded<T> {
+pub(crate) struct FileBacked<T> {
     /// The purpose of the files, for log lines.
     purpose: &'static str,
     files: Vec<PathBuf>,
-    make: Box<dyn Fn() -> Result<T, TlsError> + Send + Sync>,
-    made: Mutex<Made<T>>,
+    build: Box<dyn Fn() -> Result<T, TlsError> + Send + Sync>,
+    built: Mutex<Built<T>>,
 }
 
-struct Made<T> {
+struct Built<T> {
     value: T,
     modified: Vec<Option<SystemTime>>,
 }
 
-impl<T: Clone> Reloaded<T> {
+impl<T: Clone> FileBacked<T> {
     /// Builds the value for the first time.
     pub(crate) fn new(
         purpose: &'static str,
         files: Vec<PathBuf>,
-        make: impl Fn() -> Result<T, TlsError> + Send + Sync + 'static,
+        build: impl Fn() -> Result<T, TlsError> + Send + Sync + 'static,
     ) -> Result<Self, TlsError> {
-        let made = Made {
+        let built = Built {
             modified: modified(&files),
-            value: make()?,
+            value: build()?,
         };
         Ok(Self {
             purpose,
             files,
-            make: Box::new(make),
-            made: Mutex::new(made),
+            build: Box::new(build),
+            built: Mutex::new(built),
         })
     }
 
     /// Returns the value, rebuilt if a file has changed. If the files cannot be used, for example half written, the
     /// former value stays in force.
     pub(crate) fn current(&self) -> T {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
         let modified = modified(&self.files);
-        if modified != made.modified {
-            made.modified = modified;
-            match (self.make)() {
+        if modified != built.modified {
+            built.modified = modified;
+            match (self.build)() {
                 Ok(value) => {
                     info!("the TLS files for {} changed; the new ones are in use", self.purpose);
-                    made.value = value;
+                    built.value = value;
                 }
                 Err(error) => warn!(
                     "the TLS files for {} changed but cannot be used; the former ones stay in use: {error}",
@@ -87,7 +87,7 @@ impl<T: Clone> Reloaded<T> {
                 ),
             }
         }
-        made.value.clone()
+        built.value.clone()
     }
 }
 

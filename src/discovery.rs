@@ -359,7 +359,7 @@ impl Discovery {
         self.metrics.set_routing_state(state, &published.decision.reason);
         self.metrics.set_leader(leader.map(MemberName::as_str));
         let primaries = view.primaries(now, self.policy.report_life);
-        self.metrics.set_foreign_answers(view.strangers().count());
+        self.metrics.set_foreign_answers(view.foreign_clusters().count());
         self.metrics.set_primaries(primaries);
         self.metrics.set_ttl(view.ttl());
         let holder = view.lock().and_then(|lock| lock.lock.holder.as_ref());

@@ -18,7 +18,7 @@ use tracing::{debug, info};
 
 use crate::backoff::jittered;
 use crate::config::Pod;
-use crate::kubernetes::{Access, Connection, why};
+use crate::kubernetes::{Access, Connection, error_message};
 
 /// Events that may wait while the API does not answer.
 const CAPACITY: usize = 32;
@@ -100,7 +100,7 @@ impl Writer {
                 Ok(Ok(_)) => return self.is_forbidden = false,
                 Ok(Err(kube::Error::Api(status))) if status.code == 409 => return,
                 Ok(Err(error @ kube::Error::Api(_))) if is_final(&error) => return self.log_rejected(&error),
-                Ok(Err(error)) => debug!("a Kubernetes Event cannot be written yet: {}", why(&error)),
+                Ok(Err(error)) => debug!("a Kubernetes Event cannot be written yet: {}", error_message(&error)),
                 Err(_) => debug!("a Kubernetes Event cannot be written yet: no answer within 2 s"),
             }
             tokio::time::sleep(jittered(RETRY)).await;
@@ -111,12 +111,12 @@ impl Writer {
     /// Logs a rejection once: a missing right is probably intended. The next Event is attempted all the same.
     fn log_rejected(&mut self, error: &kube::Error) {
         if std::mem::replace(&mut self.is_forbidden, true) {
-            debug!("the API still rejects Kubernetes Events: {}", why(error));
+            debug!("the API still rejects Kubernetes Events: {}", error_message(error));
             return;
         }
         info!(
             "pgnorth writes no Kubernetes Events for changes of leader: the API rejects them; to enable them, grant the service account create on events in events.k8s.io: {}",
-            why(error)
+            error_message(error)
         );
     }
 }

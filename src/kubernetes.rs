@@ -124,7 +124,7 @@ async fn connect() -> Result<Connection, ConnectError> {
 
 /// Returns the API's own message, which names verb and resource if it forbids a request; otherwise the root cause,
 /// such as "connection refused".
-pub fn why(error: &kube::Error) -> String {
+pub fn error_message(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
         other => root_cause(other),

@@ -15,20 +15,20 @@ const STUCK: u32 = 10;
 
 /// The watched threads. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct Liveness(Arc<Mutex<Vec<Watched>>>);
+pub struct Liveness(Arc<Mutex<Vec<WatchedThread>>>);
 
 /// The beats of one thread. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct Beat(Arc<Count>);
+pub struct Beat(Arc<BeatCount>);
 
 #[derive(Debug, Default)]
-struct Count {
+struct BeatCount {
     beats: AtomicU64,
     asked: AtomicU64,
 }
 
 #[derive(Debug)]
-struct Watched {
+struct WatchedThread {
     thread: String,
     beat: Beat,
     seen: u64,
@@ -40,7 +40,7 @@ impl Liveness {
     pub fn watch(&self, thread: impl Into<String>) -> Beat {
         let beat = Beat::default();
         let mut threads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        threads.push(Watched {
+        threads.push(WatchedThread {
             thread: thread.into(),
             beat: beat.clone(),
             seen: 0,

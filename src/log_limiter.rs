@@ -1,5 +1,6 @@
-//! Limits repeated log lines: the first is logged at once, the later ones are counted. Used for every fault that
-//! clients or servers can repeat at will.
+//! Limits repeated log lines. [`LogLimiter`] is for faults that clients or servers can repeat at will: the first is
+//! logged at once, the later ones are counted. [`CurrentProblems`] is for objects that are read again and again: a
+//! problem is logged when it begins or changes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -58,6 +59,27 @@ impl LogLimiter {
     }
 }
 
+/// The problem that each object has now, so that it is logged when it begins or changes, and not at each reading of the
+/// object.
+#[derive(Debug, Default)]
+pub struct CurrentProblems(HashMap<String, String>);
+
+impl CurrentProblems {
+    /// Records an object's problem. Returns true if the caller should log it: the object had none, or another one.
+    pub fn is_new(&mut self, object: &str, problem: &str) -> bool {
+        if self.0.get(object).is_some_and(|known| known == problem) {
+            return false;
+        }
+        self.0.insert(object.to_owned(), problem.to_owned());
+        true
+    }
+
+    /// Records that an object has no problem. Returns true if it had one.
+    pub fn solved(&mut self, object: &str) -> bool {
+        self.0.remove(object).is_some()
+    }
+}
+
 /// A log that tests can read.
 #[cfg(test)]
 pub(crate) mod capture {
@@ -105,6 +127,18 @@ pub(crate) mod capture {
 mod tests {
     use super::capture::Log;
     use super::*;
+
+    #[test]
+    fn a_problem_is_new_when_it_begins_or_changes_and_after_it_was_solved() {
+        let mut problems = CurrentProblems::default();
+        assert!(problems.is_new("pod a", "no address"));
+        assert!(!problems.is_new("pod a", "no address"));
+        assert!(problems.is_new("pod b", "no address"), "another object");
+        assert!(problems.is_new("pod a", "no port"), "another problem");
+        assert!(problems.solved("pod a"));
+        assert!(!problems.solved("pod a"), "it had none");
+        assert!(problems.is_new("pod a", "no port"), "it has begun again");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_fault_is_logged_once_then_counted_and_logged_again_after_a_quiet_time() {

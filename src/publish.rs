@@ -25,7 +25,7 @@ use tracing::warn;
 use crate::backoff::Backoff;
 use crate::kubernetes::Access;
 use crate::leader::{Host, Leader};
-use crate::log_limiter::LogLimiter;
+use crate::log_limiter::{CurrentProblems, LogLimiter};
 use crate::metrics::Metrics;
 use crate::readiness::{Readiness, ReadinessHandle};
 use crate::resolver::Resolver;
@@ -98,8 +98,7 @@ struct State {
     /// Failures in a row, and the pause after the next one.
     failures: u32,
     backoff: Option<Backoff>,
-    /// The problem that was logged last, so that each is logged once.
-    last_problem: Option<String>,
+    problems: CurrentProblems,
 }
 
 /// Returns the name of the EndpointSlice for a Service's IPv4 addresses.
@@ -220,7 +219,7 @@ impl Publisher {
             Ok(written) => {
                 self.metrics.set_publish_behind(written.yielded.is_some());
                 match written.yielded {
-                    Some(why) => self.on_dispute(destination, state, why),
+                    Some(why) => self.on_dispute(destination, state, &why),
                     None => self.log_written(
                         destination,
                         snapshot,

@@ -49,7 +49,7 @@ pub struct Failover {
 
 /// A change of leader that may be under way. Times are in seconds; field names are an interface.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Trouble {
+pub struct OngoingChange {
     /// Time since the first sign.
     pub for_seconds: f64,
     /// The first sign of the change.
@@ -110,11 +110,11 @@ impl Recorder {
     }
 
     /// Returns the change of leader that may be under way, if there is one.
-    pub fn trouble(&self, now: Instant) -> Option<Trouble> {
+    pub fn trouble(&self, now: Instant) -> Option<OngoingChange> {
         let records = self.lock();
         let open = records.open.as_ref()?;
         let moved = open.lock_moved.as_ref();
-        Some(Trouble {
+        Some(OngoingChange {
             for_seconds: now.saturating_duration_since(open.began).as_secs_f64(),
             first_sign: open.sign.clone(),
             holding: open.holding,

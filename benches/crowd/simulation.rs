@@ -350,7 +350,7 @@ impl World {
         }
         if witness {
             let named = self.lock.0.map(|holder| self.members[holder].name().into());
-            self.pgnorths[who].hear(Claim::Named(name.into(), named), now);
+            self.pgnorths[who].hear(Claim::NamedLeader(name.into(), named), now);
             return self.follow(who);
         }
         let report = match answered {

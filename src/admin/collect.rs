@@ -12,7 +12,7 @@ use crate::config::{COMMIT, VERSION};
 use crate::leader::identity::Identity;
 use crate::leader::observation::{Condition, Report, Role};
 use crate::leader::probing::asked_and_answering;
-use crate::leader::view::{Heard, Place, Stranger, View};
+use crate::leader::view::{AnswerOrigin, ForeignCluster, Timestamped, View};
 use crate::leader::{MemberName, RoutingState};
 use crate::metrics::SessionState;
 use crate::readiness::Readiness;
@@ -62,7 +62,10 @@ pub(super) fn collect(facts: &Facts, history: Series, begun: Instant, now: Insta
         members: members(&view, member, now),
         sources: sources(&view, &snapshot.state, now),
         cluster: cluster(view.identity()),
-        foreign: view.strangers().map(|stranger| foreign(stranger, now)).collect(),
+        foreign: view
+            .foreign_clusters()
+            .map(|foreign_cluster| foreign(foreign_cluster, now))
+            .collect(),
         sessions: sessions(facts, now),
         history,
         trouble: facts.recorder.trouble(now),
@@ -166,7 +169,7 @@ fn heard(view: &View, name: &MemberName, now: Instant) -> Option<MemberReport> {
 
 /// Converts a member's own report. It tells only the leading roles apart; other roles come from `known`, unless that
 /// is still a leading one.
-fn of_report(report: &Heard<Report>, known: Option<String>) -> MemberReport {
+fn of_report(report: &Timestamped<Report>, known: Option<String>) -> MemberReport {
     let role = match report.value.role {
         Role::Primary => "primary".to_owned(),
         Role::StandbyLeader => "standby_leader".to_owned(),
@@ -237,11 +240,11 @@ fn cluster(identity: Identity) -> ClusterStatus {
     }
 }
 
-fn foreign((at, stranger): (&Place, &Stranger), now: Instant) -> ForeignAnswer {
+fn foreign((at, foreign_cluster): (&AnswerOrigin, &ForeignCluster), now: Instant) -> ForeignAnswer {
     ForeignAnswer {
         at: at.to_string(),
-        cluster: cluster(stranger.identity.clone()),
-        heard_seconds: age(stranger.at, now),
+        cluster: cluster(foreign_cluster.identity.clone()),
+        heard_seconds: age(foreign_cluster.at, now),
     }
 }
 

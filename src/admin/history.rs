@@ -13,7 +13,7 @@ const KEPT: usize = 600;
 #[derive(Debug)]
 pub(super) struct History {
     samples: VecDeque<Sample>,
-    last: Counted,
+    last: CounterValues,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +26,7 @@ struct Sample {
 
 /// The counters at one point in time.
 #[derive(Clone, Copy, Debug)]
-struct Counted {
+struct CounterValues {
     at: Instant,
     to_leader: u64,
     to_client: u64,
@@ -37,13 +37,13 @@ impl History {
     pub(super) fn new(metrics: &Metrics, now: Instant) -> Self {
         Self {
             samples: VecDeque::with_capacity(KEPT),
-            last: Counted::read(metrics, now),
+            last: CounterValues::read(metrics, now),
         }
     }
 
     /// Takes a sample. Callers do so about once a second; rates use the time that has passed.
     pub(super) fn sample(&mut self, metrics: &Metrics, now: Instant) {
-        let counted = Counted::read(metrics, now);
+        let counted = CounterValues::read(metrics, now);
         let seconds = now.saturating_duration_since(self.last.at).as_secs_f64().max(0.001);
         let rate = |now: u64, before: u64| (now.saturating_sub(before) as f64 / seconds).round() as u64;
         if self.samples.len() == KEPT {
@@ -78,7 +78,7 @@ pub(super) fn open(metrics: &Metrics, state: SessionState) -> u64 {
     metrics.sessions(state).get().try_into().unwrap_or(0)
 }
 
-impl Counted {
+impl CounterValues {
     fn read(metrics: &Metrics, at: Instant) -> Self {
         Self {
             at,

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::recorder::{Failover, Trouble};
+use crate::recorder::{Failover, OngoingChange};
 
 /// The state of pgnorth now.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -53,7 +53,7 @@ pub struct Status {
     /// Samples of the last ten minutes.
     pub history: Series,
     /// A change of leader that may have begun.
-    pub trouble: Option<Trouble>,
+    pub trouble: Option<OngoingChange>,
     /// The last changes of leader, the newest first.
     pub failovers: Vec<Failover>,
 }

@@ -14,9 +14,9 @@ use crate::metrics::Metrics;
 
 /// Examines, prints, and returns the exit status.
 pub(super) async fn run(settings: &config::Doctor) -> Result<ExitCode> {
-    let room = files::room(workers(&settings.proxy), &settings.proxy.sources);
+    let capacity = files::capacity(workers(&settings.proxy), &settings.proxy.sources);
     let client = patroni_client(&settings.proxy.discovery.patroni_tls, Arc::new(Metrics::new()));
-    let report = doctor::examine(settings, client, room).await;
+    let report = doctor::examine(settings, client, capacity).await;
     let text = match settings.format {
         Format::Text => report.to_string(),
         Format::Json => report.json(),

@@ -63,7 +63,7 @@ fn ports_in(text: &str) -> Option<usize> {
 }
 
 /// Returns the sessions that fit below the hard limit of open files, that limit, and the local ports. Changes nothing.
-pub fn room(workers: usize, sources: &[IpAddr]) -> Capacity {
+pub fn capacity(workers: usize, sources: &[IpAddr]) -> Capacity {
     let files = count(getrlimit(Resource::Nofile).maximum);
     Capacity {
         sessions: sessions_below(files, workers),

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-use super::reader::{Given, Origin};
+use super::reader::{Origin, RawValue};
 use super::table::{PATRONI, SCOPE, Setting};
 
 /// Longest value in a message, in characters; the rest is cut.
@@ -29,16 +29,16 @@ pub struct InvalidSettings {
 }
 
 impl InvalidSetting {
-    pub(super) fn of(setting: &Setting, given: Option<&Given>, problem: String) -> Self {
+    pub(super) fn of(setting: &Setting, given: Option<&RawValue>, problem: String) -> Self {
         let (flag, env) = (setting.flag, setting.env());
         Self {
             flag: Some(flag),
             wrote: match given {
-                Some(Given {
+                Some(RawValue {
                     text,
                     origin: Origin::Flag,
                 }) => format!("--{flag} {}", shown(text)),
-                Some(Given {
+                Some(RawValue {
                     text,
                     origin: Origin::Env,
                 }) => format!("{env}={}", shown(text)),

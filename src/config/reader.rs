@@ -12,7 +12,7 @@ use super::values::Values;
 
 /// A value as it was written, and where.
 #[derive(Clone, Debug)]
-pub(super) struct Given {
+pub(super) struct RawValue {
     pub(super) text: String,
     pub(super) origin: Origin,
 }
@@ -43,16 +43,16 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns what was given. A variable that is not UTF-8 has replacement characters, which `option` refuses.
-    pub(super) fn given(&self, setting: &Setting) -> Option<Given> {
+    pub(super) fn given(&self, setting: &Setting) -> Option<RawValue> {
         // A command ignores the variables of settings that it does not have.
         if let Some(text) = self.flags.try_get_one::<String>(setting.flag).ok()? {
-            return Some(Given {
+            return Some(RawValue {
                 text: text.clone(),
                 origin: Origin::Flag,
             });
         }
         let text = (self.env)(&setting.env()).filter(|text| !text.is_empty())?;
-        Some(Given {
+        Some(RawValue {
             text: text.to_string_lossy().into_owned(),
             origin: Origin::Env,
         })

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use tracing::{Level, info, warn};
 
 use crate::leader::identity::Identity;
-use crate::leader::view::{Place, View};
+use crate::leader::view::{AnswerOrigin, View};
 use crate::log_limiter::LogLimiter;
 
 /// State of the clusters that was logged last.
 #[derive(Default)]
 pub(super) struct Clusters {
-    strangers: BTreeSet<(Place, Identity)>,
+    foreign_clusters: BTreeSet<(AnswerOrigin, Identity)>,
     system: Option<String>,
 }
 
@@ -20,22 +20,22 @@ impl Clusters {
     /// every 30 s.
     pub(super) fn log_changes(&mut self, view: &View, log_limiter: &LogLimiter) {
         let ours = view.identity();
-        let strangers = view.strangers();
-        let found: BTreeSet<_> = strangers
-            .map(|(place, stranger)| (place.clone(), stranger.identity.clone()))
+        let foreign_clusters = view.foreign_clusters();
+        let found: BTreeSet<_> = foreign_clusters
+            .map(|(origin, foreign_cluster)| (origin.clone(), foreign_cluster.identity.clone()))
             .collect();
-        for (place, theirs) in found.difference(&self.strangers) {
-            if log_limiter.should_log(&format!("another cluster answers for {place}")) {
-                warn!("another cluster answers for {place}: {theirs}; pgnorth follows {ours} and ignores this answer");
+        for (origin, theirs) in found.difference(&self.foreign_clusters) {
+            if log_limiter.should_log(&format!("another cluster answers for {origin}")) {
+                warn!("another cluster answers for {origin}: {theirs}; pgnorth follows {ours} and ignores this answer");
             }
         }
         if found.is_empty()
-            && !self.strangers.is_empty()
+            && !self.foreign_clusters.is_empty()
             && log_limiter.should_log_at(Level::INFO, "no other cluster answers now")
         {
             info!("no other cluster answers now; pgnorth follows {ours}");
         }
-        self.strangers = found;
+        self.foreign_clusters = found;
         if let (Some(former), Some(system)) = (view.former_system(), &ours.system)
             && self.system.as_ref() != Some(system)
         {

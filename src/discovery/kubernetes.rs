@@ -27,7 +27,7 @@ use tracing::{info, warn};
 use crate::backoff::random;
 use crate::discovery::kubernetes::annotations::{Annotations, Malformed};
 use crate::discovery::kubernetes::checks::OTHER_RETRY;
-use crate::discovery::kubernetes::faults::{Ended, Faults, Problems, is_gone};
+use crate::discovery::kubernetes::faults::{Faults, Problems, StreamEnd, is_gone};
 use crate::discovery::kubernetes::lock::follow_lock;
 use crate::kubernetes::{Access, Connection, WATCH_SECONDS};
 use crate::leader::observation::{Claim, ObjectKind, Observation};
@@ -289,18 +289,18 @@ async fn follow<E, S>(
 }
 
 /// Returns the next event of a stream, or the reason for its end. Cancel-safe.
-async fn next<E, S>(events: &mut S, restart: &mut watch::Receiver<u64>) -> Result<E, Ended>
+async fn next<E, S>(events: &mut S, restart: &mut watch::Receiver<u64>) -> Result<E, StreamEnd>
 where
     S: Stream<Item = Result<E, watcher::Error>> + Unpin,
 {
     tokio::select! {
         biased;
-        _ = restart.changed() => Err(Ended::Restarted),
+        _ = restart.changed() => Err(StreamEnd::Restarted),
         event = events.next() => match event {
             Some(Ok(event)) => Ok(event),
-            Some(Err(error)) if is_gone(&error) => Err(Ended::HistoryLost),
-            Some(Err(error)) => Err(Ended::Failed(error)),
-            None => Err(Ended::Restarted),
+            Some(Err(error)) if is_gone(&error) => Err(StreamEnd::HistoryLost),
+            Some(Err(error)) => Err(StreamEnd::Failed(error)),
+            None => Err(StreamEnd::Restarted),
         },
     }
 }

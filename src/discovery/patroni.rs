@@ -8,7 +8,7 @@ mod client;
 mod tls;
 
 pub use client::{Answer, Client, Unreachable};
-pub use tls::{TlsError, TlsFiles, TlsTrouble};
+pub use tls::{TlsError, TlsFiles, TlsProblem};
 
 use std::time::{Duration, Instant};
 
@@ -92,7 +92,7 @@ impl Target {
                 (answered, Some(Claim::Report(member, report)))
             }
             Question::Leader => match answer.and_then(|answer| read_leader(&answer)) {
-                Ok(leader) => (true, Some(Claim::Named(member, leader))),
+                Ok(leader) => (true, Some(Claim::NamedLeader(member, leader))),
                 Err(_) => (false, None),
             },
         };

@@ -16,7 +16,7 @@ use crate::leader::observation::{ClusterMember, Pod};
 use crate::leader::{Address, BaseUrl, MemberName};
 use crate::proxy::RefusalTls;
 use kubernetes::Cluster;
-use members::Asker;
+use members::MemberClient;
 
 /// A member as a pod or `/cluster` lists it, before it is asked itself.
 struct ListedMember {
@@ -27,14 +27,14 @@ struct ListedMember {
 }
 
 pub(super) async fn everything(settings: &Doctor, client: Result<Client, TlsError>, capacity: Capacity) -> Facts {
-    let asker = Asker::new(&settings.proxy, client);
+    let client_of_members = MemberClient::new(&settings.proxy, client);
     let cluster = match &settings.proxy.discovery.kubernetes {
         Some(kubernetes) => Some(Cluster::reach(kubernetes, settings).await),
         None => None,
     };
     let mut known = BTreeMap::new();
     let mut seeds = Vec::new();
-    for (url, answer, members) in asker.clusters(&settings.proxy.discovery.patroni).await {
+    for (url, answer, members) in client_of_members.clusters(&settings.proxy.discovery.patroni).await {
         known.extend(
             members
                 .into_iter()
@@ -43,14 +43,14 @@ pub(super) async fn everything(settings: &Doctor, client: Result<Client, TlsErro
         seeds.push((url, answer));
     }
     let (api, members) = match cluster {
-        None => (None, asker.members(known).await),
-        Some(Err(failure)) => (Some(Err(failure)), asker.members(known).await),
+        None => (None, client_of_members.members(known).await),
+        Some(Err(failure)) => (Some(Err(failure)), client_of_members.members(known).await),
         Some(Ok(cluster)) => {
             let (mut api, pods) = Box::pin(cluster.collect()).await;
             // A pod's status takes precedence over /cluster, as in the proxy.
             known.extend(pods.into_iter().map(|known| (known.name.clone(), known)));
             info!("waiting for a renewal of the leader lock");
-            let (renewal, members) = tokio::join!(cluster.wait_for_renewal(&api), asker.members(known));
+            let (renewal, members) = tokio::join!(cluster.wait_for_renewal(&api), client_of_members.members(known));
             api.renewal = renewal;
             (Some(Ok(api)), members)
         }
@@ -59,7 +59,7 @@ pub(super) async fn everything(settings: &Doctor, client: Result<Client, TlsErro
         api,
         seeds,
         members,
-        tls_files: asker.tls_files(),
+        tls_files: client_of_members.tls_files(),
         admin_token: settings
             .proxy
             .admin_token_file

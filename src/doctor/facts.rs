@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::discovery::patroni::TlsTrouble;
+use crate::discovery::patroni::TlsProblem;
 use crate::leader::observation::{ClusterSettings, Lock, ObjectKind, Report};
 use crate::leader::{Address, BaseUrl, MemberName};
 
@@ -16,7 +16,7 @@ pub struct Facts {
     /// The facts from the Kubernetes API; an error if it cannot be used.
     pub api: Option<Result<Api, ApiFailure>>,
     /// The answers to `/cluster` by URL of `--patroni`.
-    pub seeds: Vec<(BaseUrl, Result<Seed, Silent>)>,
+    pub seeds: Vec<(BaseUrl, Result<Seed, RestFailure>)>,
     /// Every member that a pod or `/cluster` lists.
     pub members: Vec<Member>,
     /// The error of the TLS files, if they cannot be used.
@@ -35,9 +35,9 @@ pub enum ApiFailure {
     /// No kubeconfig, no service account.
     NoCredentials(String),
     /// The API rejects token or certificate.
-    Unknown(String),
+    Unauthorized(String),
     /// The API does not answer.
-    Silent(String),
+    Unreachable(String),
 }
 
 /// The facts from the Kubernetes API.
@@ -147,7 +147,7 @@ pub enum Greeting {
     /// The connection was closed.
     Closed,
     /// No answer before the deadline.
-    Silent,
+    TimedOut,
 }
 
 /// The REST API's answer to `/primary`.
@@ -155,16 +155,16 @@ pub enum Greeting {
 pub enum Rest {
     NotAsked(String),
     Answered { url: BaseUrl, report: Report },
-    Silent { url: BaseUrl, silent: Silent },
+    Failed { url: BaseUrl, failure: RestFailure },
 }
 
 /// The error of a REST API that gave no usable answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Silent {
+pub struct RestFailure {
     /// The client's error.
     pub why: String,
     /// The TLS failure, if it is one.
-    pub tls: Option<TlsTrouble>,
+    pub tls: Option<TlsProblem>,
 }
 
 /// The limits of this host.

@@ -15,7 +15,7 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
-pub use decision::{Decision, Held};
+pub use decision::{Decision, HoldEffect};
 use inputs::Inputs;
 
 use crate::leader::Leader;

@@ -49,7 +49,7 @@ pub enum Claim {
     /// No member answered `GET /cluster`: the errors.
     ClusterUnreachable(String),
     /// The leader that this member's own answer to `GET /cluster` names, if it names one.
-    Named(MemberName, Option<MemberName>),
+    NamedLeader(MemberName, Option<MemberName>),
     /// The proxy reports that this member does not behave like a leader.
     LeaderFailure(MemberName),
     /// An operator's hold of new clients; `None` if it was withdrawn.

@@ -55,7 +55,7 @@ pub fn plan(view: &View, state: &RoutingState, held_since: Option<Instant>, now:
     match lock.lock.holder.as_ref() {
         Some(holder) => vec![Probe {
             member: holder.clone(),
-            urgency: the_holder(view, lock, holder, held_since, now),
+            urgency: urgency_of_holder(view, lock, holder, held_since, now),
         }],
         // The lock has no holder: only the former leader may still be a primary (in pause).
         None => state
@@ -77,7 +77,13 @@ pub fn asked_and_answering(view: &View, state: &RoutingState, now: Instant) -> (
     (probes.len(), answering.count())
 }
 
-fn the_holder(view: &View, lock: &LockView, holder: &MemberName, held_since: Option<Instant>, now: Instant) -> Urgency {
+fn urgency_of_holder(
+    view: &View,
+    lock: &LockView,
+    holder: &MemberName,
+    held_since: Option<Instant>,
+    now: Instant,
+) -> Urgency {
     let last = view.answers(holder).and_then(|answers| answers.last.as_ref());
     let verified =
         last.is_some_and(|last| last.value.is_writable() && lock.held_since.is_none_or(|since| since <= last.at));

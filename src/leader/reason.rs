@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::leader::identity::Identity;
-use crate::leader::view::Place;
+use crate::leader::view::AnswerOrigin;
 use crate::leader::{MemberName, UnknownAddress};
 
 /// The reason for a decision. It holds nothing that changes while the facts stay the same.
@@ -63,9 +63,9 @@ pub enum Reason {
     NoPrimary { no_lock: NoLock },
     /// Without a lock: no member is known, or none has ever answered.
     NobodyAnswers { no_lock: NoLock, cause: String },
-    /// Another cluster than the followed one answers at this place.
+    /// Another cluster than the followed one answers here.
     AnotherCluster {
-        place: Place,
+        origin: AnswerOrigin,
         theirs: Identity,
         ours: Identity,
     },
@@ -247,9 +247,9 @@ impl fmt::Display for Reason {
             }
             Self::NoPrimary { no_lock } => write!(out, "no member says that it is a running primary; {no_lock}"),
             Self::NobodyAnswers { no_lock, cause } => write!(out, "{cause}; {no_lock}"),
-            Self::AnotherCluster { place, theirs, ours } => write!(
+            Self::AnotherCluster { origin, theirs, ours } => write!(
                 out,
-                "ANOTHER CLUSTER answers for {place}: {theirs}; pgnorth follows {ours} and sends no client there. If \
+                "ANOTHER CLUSTER answers for {origin}: {theirs}; pgnorth follows {ours} and sends no client there. If \
                  that is wrong, correct --scope and --patroni"
             ),
             Self::SeveralClusters { clusters, no_lock } => {

@@ -20,10 +20,10 @@ use crate::leader::observation::{
 };
 use crate::leader::view::evidence::{NewestTimeline, PodView};
 use crate::leader::view::followed::FollowedCluster;
-pub use crate::leader::view::followed::{Place, Stranger};
+pub use crate::leader::view::followed::{AnswerOrigin, ForeignCluster};
 pub use crate::leader::view::lock::LockView;
 pub use crate::leader::view::naming::NAMING_LIFE;
-use crate::leader::view::naming::Named;
+use crate::leader::view::naming::NamedLeaders;
 use crate::leader::{Address, BaseUrl, MemberName, UnknownAddress};
 
 /// Patroni's default ttl, used until the cluster's own is known.
@@ -48,14 +48,14 @@ pub struct View {
     /// Time of each member's last answer. It outlives the member's pod and its row in `/cluster`: without it, the ttl
     /// of a member that disappears and returns would start again.
     last_answers: BTreeMap<MemberName, Instant>,
-    named: Named,
+    named: NamedLeaders,
     operator_hold: Option<OperatorHold>,
     followed: FollowedCluster,
 }
 
 /// A value and the local time of its last change.
 #[derive(Clone, Debug)]
-pub struct Heard<T> {
+pub struct Timestamped<T> {
     /// The value.
     pub value: T,
     /// Local time at which this value was first seen.
@@ -68,8 +68,8 @@ struct Objects {
     lock: Option<LockView>,
     asked: bool,
     answered: bool,
-    unreachable: Option<Heard<String>>,
-    announcement: Option<Heard<Announcement>>,
+    unreachable: Option<Timestamped<String>>,
+    announcement: Option<Timestamped<Announcement>>,
     settings: Option<ClusterSettings>,
 }
 
@@ -77,11 +77,11 @@ struct Objects {
 #[derive(Clone, Debug, Default)]
 pub struct Answers {
     /// The newest answer. It is kept while the member is unreachable.
-    pub last: Option<Heard<Report>>,
+    pub last: Option<Timestamped<Report>>,
     /// Time of its last answer as a leader in failsafe mode.
     pub failsafe_seen: Option<Instant>,
     /// The error of the newest request and the time of the first failure; `None` if the newest request was answered.
-    pub unreachable: Option<Heard<NoReport>>,
+    pub unreachable: Option<Timestamped<NoReport>>,
     /// Time at which the newest request was answered or failed.
     pub asked: Option<Instant>,
 }
@@ -94,11 +94,11 @@ struct ClusterAnswer {
     /// Arrival of the newest answer.
     at: Option<Instant>,
     paused: bool,
-    switchover: Option<Heard<Announcement>>,
+    switchover: Option<Timestamped<Announcement>>,
     ttl: Option<Duration>,
     race_backoff: Option<Duration>,
     /// The leader that the newest answer names, and the time of that answer.
-    leader: Option<Heard<MemberName>>,
+    leader: Option<Timestamped<MemberName>>,
     unreachable: Option<String>,
 }
 
@@ -151,7 +151,7 @@ impl View {
                 newest.paused = cluster.paused;
                 newest.ttl = cluster.ttl.or(newest.ttl);
                 newest.race_backoff = cluster.race_backoff.or(newest.race_backoff);
-                newest.leader = cluster.leader.map(|value| Heard { value, at });
+                newest.leader = cluster.leader.map(|value| Timestamped { value, at });
                 let former = newest.switchover.take();
                 newest.switchover = cluster.switchover.map(|new| unchanged_or_new(former, new, at));
                 self.record_members(cluster.members);
@@ -165,7 +165,7 @@ impl View {
                 }
             }
             Claim::ClusterUnreachable(why) => self.cluster.unreachable = Some(why),
-            Claim::Named(member, leader) => _ = self.named.insert(member, Heard { value: leader, at }),
+            Claim::NamedLeader(member, leader) => _ = self.named.insert(member, Timestamped { value: leader, at }),
             Claim::LeaderFailure(member) => {
                 self.leader_failures.insert(member, at);
             }
@@ -217,7 +217,7 @@ impl View {
         if report.failsafe_active && report.is_writable() {
             answers.failsafe_seen = Some(at);
         }
-        answers.last = Some(Heard { value: report, at });
+        answers.last = Some(Timestamped { value: report, at });
         answers.asked = Some(at);
         answers.unreachable = None;
     }
@@ -292,7 +292,7 @@ impl View {
     }
 
     /// Returns the announced switchover, and the time at which it was first seen.
-    pub fn announcement(&self) -> Option<&Heard<Announcement>> {
+    pub fn announcement(&self) -> Option<&Timestamped<Announcement>> {
         match self.kind() {
             Some(kind) => self.objects(kind).announcement.as_ref(),
             None => self.cluster.switchover.as_ref(),
@@ -460,17 +460,17 @@ impl Objects {
 }
 
 /// Returns the new error with the time of the first of the failures in a row.
-fn since_first_failure<E>(known: &Option<Heard<E>>, error: E, at: Instant) -> Heard<E> {
-    Heard {
+fn since_first_failure<E>(known: &Option<Timestamped<E>>, error: E, at: Instant) -> Timestamped<E> {
+    Timestamped {
         value: error,
         at: known.as_ref().map_or(at, |known| known.at),
     }
 }
 
 /// Keeps the time at which a value was first seen, if it is the same.
-fn unchanged_or_new<T: PartialEq>(known: Option<Heard<T>>, new: T, at: Instant) -> Heard<T> {
+fn unchanged_or_new<T: PartialEq>(known: Option<Timestamped<T>>, new: T, at: Instant) -> Timestamped<T> {
     match known {
         Some(known) if known.value == new => known,
-        _ => Heard { value: new, at },
+        _ => Timestamped { value: new, at },
     }
 }

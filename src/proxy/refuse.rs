@@ -70,7 +70,7 @@ enum Request {
 /// Takes at most [`TIMEOUT`].
 pub(super) async fn refuse(client: Socket, received: Vec<u8>, tls: &RefusalTls, state: SqlState, text: &str) {
     // The connection is closed in either case.
-    let _in_time = timeout(TIMEOUT, tell(&client, received, tls, state, text)).await;
+    let _in_time = timeout(TIMEOUT, send_refusal(&client, received, tls, state, text)).await;
 }
 
 /// Tells the reason to a client that has sent no whole packet; it is to be closed next, without a wait for its own
@@ -79,7 +79,13 @@ pub(super) async fn send_error(client: &Socket, state: SqlState, text: &str) {
     let _in_time = timeout(TIMEOUT, client.send(&error_response(state, text))).await;
 }
 
-async fn tell(client: &Socket, mut received: Vec<u8>, tls: &RefusalTls, state: SqlState, text: &str) -> io::Result<()> {
+async fn send_refusal(
+    client: &Socket,
+    mut received: Vec<u8>,
+    tls: &RefusalTls,
+    state: SqlState,
+    text: &str,
+) -> io::Result<()> {
     let mut channel = Channel::Plain(client);
     for _ in 0..MAX_PACKETS {
         match (next_request(&mut channel, &mut received).await?, &channel) {

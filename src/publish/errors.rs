@@ -5,7 +5,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::time::timeout;
 
-use crate::kubernetes::why;
+use crate::kubernetes::error_message;
 
 /// Deadline of one request.
 const DEADLINE: Duration = Duration::from_secs(1);
@@ -58,7 +58,7 @@ pub(super) async fn request<T>(what: &str, request: impl Future<Output = kube::R
     match timeout(DEADLINE, request).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(kube::Error::Api(status))) if status.code == 409 => Err(PublishError::Conflict(what.to_owned())),
-        Ok(Err(error)) => Err(PublishError::Failed(format!("{what}: {}", why(&error)))),
+        Ok(Err(error)) => Err(PublishError::Failed(format!("{what}: {}", error_message(&error)))),
         Err(_) => Err(PublishError::Failed(format!("{what}: no answer within 1 s"))),
     }
 }

@@ -28,7 +28,7 @@ impl Publisher {
         state: &mut State,
     ) {
         let service = destination.title();
-        if state.last_problem.take().is_some() {
+        if state.problems.solved(&service) {
             info!(%service, "the Service is up to date again");
         }
         (state.failures, state.backoff) = (0, None);
@@ -79,10 +79,9 @@ impl Publisher {
         self.metrics.set_publish_behind(true);
         let why = error.to_string();
         let leader = self.slot.snapshot().state.open_to().map(ToString::to_string);
-        if state.last_problem.as_ref() != Some(&why) {
+        if state.problems.is_new(&service, &why) {
             let leader = leader.as_deref().unwrap_or("none");
             warn!(%service, %leader, "cannot update the Service, which may point to a former primary: {why}");
-            state.last_problem = Some(why);
         } else {
             debug!(%service, failures = state.failures, "still cannot update the Service: {why}");
         }
@@ -90,11 +89,11 @@ impl Publisher {
     }
 
     /// Logs and counts an object that is left to another publisher.
-    pub(super) fn on_dispute(&self, destination: &Destination, state: &mut State, why: String) {
+    pub(super) fn on_dispute(&self, destination: &Destination, state: &mut State, why: &str) {
         self.metrics.count_publish(PublishResult::Yielded);
-        if state.last_problem.as_ref() != Some(&why) {
-            warn!(service = %destination.title(), "not updated: another publisher contradicts this one: {why}");
-            state.last_problem = Some(why);
+        let service = destination.title();
+        if state.problems.is_new(&service, why) {
+            warn!(%service, "not updated: another publisher contradicts this one: {why}");
         }
     }
 }

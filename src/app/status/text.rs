@@ -3,7 +3,7 @@
 use std::fmt::{Display, Write};
 
 use crate::admin::status::{ClusterStatus, LockStatus, Member, ReportSource, Series, Sessions, StateName, Status};
-use crate::recorder::{Failover, Trouble};
+use crate::recorder::{Failover, OngoingChange};
 
 /// The lock's bar, in characters.
 const BAR: usize = 20;
@@ -113,7 +113,7 @@ impl Page {
         }
     }
 
-    fn trouble(&mut self, trouble: &Trouble) {
+    fn trouble(&mut self, trouble: &OngoingChange) {
         let mut line = format!(
             "first sign {} ago: {}",
             time(trouble.for_seconds),

@@ -1,6 +1,5 @@
 //! Faults of a watch: the pause after each, and one log line for many.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use kube::runtime::watcher;
@@ -12,6 +11,7 @@ use super::annotations::Malformed;
 #[cfg(test)]
 use super::checks::LOCK_RETRY;
 use crate::backoff::{Backoff, jittered};
+use crate::log_limiter::CurrentProblems;
 use crate::root_cause::root_cause;
 
 /// Time without a fault after an answer that counts as a recovery. A shorter time does not: a list may succeed before
@@ -23,27 +23,23 @@ const FORBIDDEN_RETRY: Duration = Duration::from_secs(10);
 /// right is missing.
 const ROLES_LOAD: Duration = Duration::from_secs(30);
 
-/// The problems of objects. Each is logged once, and again if it changes.
+/// The malformed objects of one watch.
 #[derive(Default)]
-pub(super) struct Problems(HashMap<String, Malformed>);
+pub(super) struct Problems(CurrentProblems);
 
 impl Problems {
+    /// Logs the problem of an object that was read, unless it was logged before.
     pub(super) fn log(&mut self, object: &str, problem: Option<Malformed>) {
-        match problem {
-            Some(problem) if self.0.get(object) == Some(&problem) => {}
-            Some(problem) => {
-                warn!("{object}: {problem}");
-                self.0.insert(object.to_owned(), problem);
-            }
-            None => {
-                self.0.remove(object);
-            }
+        match problem.map(|problem| problem.to_string()) {
+            Some(problem) if self.0.is_new(object, &problem) => warn!("{object}: {problem}"),
+            Some(_) => {}
+            None => _ = self.0.solved(object),
         }
     }
 }
 
 /// Reason for the end of a stream.
-pub(super) enum Ended {
+pub(super) enum StreamEnd {
     /// The watch is restarted at once.
     Restarted,
     /// 410 Gone. This is an answer: a new list replaces the missed changes.
@@ -90,11 +86,11 @@ impl Faults {
     }
 
     /// Waits until the stream may be opened again, or until all watches are restarted.
-    pub(super) async fn pause_after(&mut self, ended: Ended, restart: &mut watch::Receiver<u64>) {
+    pub(super) async fn pause_after(&mut self, ended: StreamEnd, restart: &mut watch::Receiver<u64>) {
         let pause = match ended {
-            Ended::Restarted => return,
-            Ended::HistoryLost => self.history_lost(),
-            Ended::Failed(error) => self.record(&error).pause,
+            StreamEnd::Restarted => return,
+            StreamEnd::HistoryLost => self.history_lost(),
+            StreamEnd::Failed(error) => self.record(&error).pause,
         };
         tokio::select! {
             () = sleep(pause) => {}

@@ -12,7 +12,7 @@ use tracing::debug;
 use crate::backoff::random;
 use crate::discovery::kubernetes::annotations::{self, Annotations};
 use crate::discovery::kubernetes::checks::{Checks, LOCK_RETRY};
-use crate::discovery::kubernetes::faults::{Ended, Fault, Faults, Problems};
+use crate::discovery::kubernetes::faults::{Fault, Faults, Problems, StreamEnd};
 use crate::discovery::kubernetes::{ClaimSink, DEADLINE, OBJECT_RIGHTS, Object, ObjectName, next, watch_object};
 use crate::leader::observation::{Claim, ObjectKind};
 
@@ -37,7 +37,7 @@ pub(super) async fn follow_lock<K: Object>(api: Api<K>, kind: ObjectKind, object
                 },
                 () = tokio::time::sleep_until(check_at) => match check(&api, &object.name).await {
                     Ok(found) => (found, true),
-                    Err(error) => break Ended::Failed(error),
+                    Err(error) => break StreamEnd::Failed(error),
                 },
                 () = faults.recovered() => {
                     if sink.in_use.borrow().is_some_and(|in_use| in_use != kind) {
@@ -74,14 +74,14 @@ pub(super) async fn follow_lock<K: Object>(api: Api<K>, kind: ObjectKind, object
             }
         };
         match ended {
-            Ended::Failed(error) => {
+            StreamEnd::Failed(error) => {
                 let Fault { pause, why } = faults.record(&error);
                 if !sink.send(Claim::ApiUnreachable(kind, why)).await {
                     return;
                 }
                 tokio::time::sleep(pause).await;
             }
-            Ended::Restarted | Ended::HistoryLost => faults.pause_after(ended, &mut restart).await,
+            StreamEnd::Restarted | StreamEnd::HistoryLost => faults.pause_after(ended, &mut restart).await,
         }
     }
 }

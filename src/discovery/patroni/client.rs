@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use url::Url;
 
-use crate::discovery::patroni::tls::{Tls, TlsError, TlsFiles, TlsTrouble};
+use crate::discovery::patroni::tls::{Tls, TlsError, TlsFiles, TlsProblem};
 use crate::metrics::{Metrics, Outcome};
 use crate::resolver::{Resolver, Unresolved};
 
@@ -74,10 +74,10 @@ pub enum Unreachable {
 impl Unreachable {
     /// Returns the TLS problem in this error's chain, if there is one. A server that requires a client certificate
     /// reports that only after the handshake, so it may be behind any variant.
-    pub fn tls_trouble(&self) -> Option<TlsTrouble> {
+    pub fn tls_problem(&self) -> Option<TlsProblem> {
         let mut next: Option<&(dyn std::error::Error + 'static)> = Some(self);
         while let Some(error) = next {
-            if let Some(trouble) = TlsTrouble::of(error) {
+            if let Some(trouble) = TlsProblem::of(error) {
                 return Some(trouble);
             }
             next = error.source();

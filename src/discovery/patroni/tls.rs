@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustls::{ClientConfig, RootCertStore};
 
 pub use crate::certificates::TlsError;
-use crate::certificates::{Reloaded, certificates, private_key};
+use crate::certificates::{FileBacked, certificates, private_key};
 
 /// Paths of the certificate files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub struct TlsFiles {
 
 /// A problem of TLS with a member. Problems that need different fixes are different variants.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TlsTrouble {
+pub enum TlsProblem {
     /// No known authority has signed the member's certificate.
     UnknownAuthority,
     /// The certificate has expired, or is not valid yet.
@@ -37,7 +37,7 @@ pub enum TlsTrouble {
     Other(String),
 }
 
-impl TlsTrouble {
+impl TlsProblem {
     /// Converts one link of an error's chain, if it is an error of rustls, which may be inside an `io::Error`.
     pub(super) fn of(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
         let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
@@ -77,13 +77,13 @@ impl TlsTrouble {
 }
 
 /// The TLS settings in force.
-pub(crate) struct Tls(Reloaded<Arc<ClientConfig>>);
+pub(crate) struct Tls(FileBacked<Arc<ClientConfig>>);
 
 impl Tls {
     pub(crate) fn new(files: TlsFiles) -> Result<Self, TlsError> {
         let identity = files.identity.iter().flat_map(|(cert, key)| [cert, key]);
         let read = files.ca.iter().chain(identity).cloned().collect();
-        Reloaded::new("Patroni's REST API", read, move || load(&files)).map(Self)
+        FileBacked::new("Patroni's REST API", read, move || load(&files)).map(Self)
     }
 
     /// Returns the settings, which are read again if a file has changed. If that fails, the former settings stay in
@@ -127,8 +127,8 @@ mod tests {
     use super::*;
 
     /// Wraps the error as the handshake does.
-    fn converted(error: Error) -> Option<TlsTrouble> {
-        TlsTrouble::of(&io::Error::new(io::ErrorKind::InvalidData, error))
+    fn converted(error: Error) -> Option<TlsProblem> {
+        TlsProblem::of(&io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
     #[test]
@@ -136,37 +136,37 @@ mod tests {
         for (error, trouble) in [
             (
                 Error::InvalidCertificate(CertificateError::UnknownIssuer),
-                TlsTrouble::UnknownAuthority,
+                TlsProblem::UnknownAuthority,
             ),
             (
                 Error::InvalidCertificate(CertificateError::Expired),
-                TlsTrouble::Expired,
+                TlsProblem::Expired,
             ),
             (
                 Error::InvalidCertificate(CertificateError::NotValidYet),
-                TlsTrouble::Expired,
+                TlsProblem::Expired,
             ),
             (
                 Error::InvalidCertificate(CertificateError::NotValidForName),
-                TlsTrouble::WrongName,
+                TlsProblem::WrongName,
             ),
             (
                 Error::AlertReceived(AlertDescription::CertificateRequired),
-                TlsTrouble::CertificateRequired,
+                TlsProblem::CertificateRequired,
             ),
             (
                 Error::AlertReceived(AlertDescription::UnknownCA),
-                TlsTrouble::CertificateRefused,
+                TlsProblem::CertificateRefused,
             ),
             (
                 Error::InvalidMessage(InvalidMessage::InvalidContentType),
-                TlsTrouble::NoTls,
+                TlsProblem::NoTls,
             ),
         ] {
             assert_eq!(converted(error), Some(trouble));
         }
         let other = converted(Error::InvalidCertificate(CertificateError::Revoked));
-        assert!(matches!(other, Some(TlsTrouble::Other(_))), "{other:?}");
-        assert_eq!(TlsTrouble::of(&io::Error::from(io::ErrorKind::ConnectionRefused)), None);
+        assert!(matches!(other, Some(TlsProblem::Other(_))), "{other:?}");
+        assert_eq!(TlsProblem::of(&io::Error::from(io::ErrorKind::ConnectionRefused)), None);
     }
 }

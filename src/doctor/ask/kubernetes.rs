@@ -20,7 +20,7 @@ use crate::config::{self, Doctor};
 use crate::discovery::kubernetes::annotations::{self, Annotations};
 use crate::doctor::facts::{Answer, Api, ApiFailure, Config, LeaderObject, Renewal, Right, Service};
 use crate::doctor::judge::rights;
-use crate::kubernetes::{Access, why};
+use crate::kubernetes::{Access, error_message};
 use crate::leader::observation::{Lock, ObjectKind};
 use crate::publish::{self, PATRONIS, PATRONIS_ANNOTATIONS};
 use crate::root_cause::root_cause;
@@ -55,11 +55,13 @@ impl<'a> Cluster<'a> {
         let client = connection.client.clone();
         let version = match tokio::time::timeout(DEADLINE, client.apiserver_version()).await {
             Ok(Ok(version)) => Ok(version.git_version),
-            Ok(Err(kube::Error::Api(status))) if status.code == 401 => return Err(ApiFailure::Unknown(status.message)),
+            Ok(Err(kube::Error::Api(status))) if status.code == 401 => {
+                return Err(ApiFailure::Unauthorized(status.message));
+            }
             // Any answer proves the connection.
-            Ok(Err(error @ kube::Error::Api(_))) => Err(why(&error)),
-            Ok(Err(error)) => return Err(ApiFailure::Silent(why(&error))),
-            Err(_) => return Err(ApiFailure::Silent(no_answer())),
+            Ok(Err(error @ kube::Error::Api(_))) => Err(error_message(&error)),
+            Ok(Err(error)) => return Err(ApiFailure::Unreachable(error_message(&error))),
+            Err(_) => return Err(ApiFailure::Unreachable(no_answer())),
         };
         Ok(Self {
             client,
@@ -362,7 +364,7 @@ async fn next_renewal(
 
 async fn bounded<T>(request: impl Future<Output = kube::Result<T>>) -> Answer<T> {
     match tokio::time::timeout(DEADLINE, request).await {
-        Ok(answer) => answer.map_err(|error| why(&error)),
+        Ok(answer) => answer.map_err(|error| error_message(&error)),
         Err(_) => Err(no_answer()),
     }
 }

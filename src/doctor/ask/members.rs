@@ -13,25 +13,26 @@ use super::ListedMember;
 use crate::config::Proxy;
 use crate::discovery::patroni::answers::{read_cluster, read_report, read_ttl};
 use crate::discovery::patroni::{Client, TlsError, Unreachable};
-use crate::doctor::facts::{Answer, Greeting, Member, Rest, Seed, Silent};
+use crate::doctor::facts::{Answer, Greeting, Member, Rest, RestFailure, Seed};
 use crate::leader::observation::ClusterMember;
 use crate::leader::{Address, BaseUrl, MemberName};
 use crate::metrics::Metrics;
 use crate::proxy::{self, SSL_REQUEST};
 use crate::resolver::Resolver;
+use crate::root_cause::with_causes;
 
 /// Deadline for PostgreSQL's answer of one byte.
 const GREETING: Duration = Duration::from_secs(2);
 
 /// Asks members as the proxy does.
-pub(super) struct Asker<'a> {
+pub(super) struct MemberClient<'a> {
     settings: &'a Proxy,
     client: Result<Client, TlsError>,
     resolver: Resolver,
     metrics: Metrics,
 }
 
-impl<'a> Asker<'a> {
+impl<'a> MemberClient<'a> {
     pub(super) fn new(settings: &'a Proxy, client: Result<Client, TlsError>) -> Self {
         Self {
             settings,
@@ -47,7 +48,7 @@ impl<'a> Asker<'a> {
     }
 
     /// Asks each URL for `/cluster`, and returns the members in the answer.
-    pub(super) async fn clusters(&self, urls: &[Url]) -> Vec<(BaseUrl, Result<Seed, Silent>, Vec<ClusterMember>)> {
+    pub(super) async fn clusters(&self, urls: &[Url]) -> Vec<(BaseUrl, Result<Seed, RestFailure>, Vec<ClusterMember>)> {
         let asking = urls
             .iter()
             .filter_map(|url| BaseUrl::parse(url.as_str()).ok())
@@ -58,15 +59,15 @@ impl<'a> Asker<'a> {
         futures_util::future::join_all(asking).await
     }
 
-    async fn cluster(&self, url: &BaseUrl) -> Result<(Seed, Vec<ClusterMember>), Silent> {
-        let client = self.client.as_ref().map_err(|error| Silent {
+    async fn cluster(&self, url: &BaseUrl) -> Result<(Seed, Vec<ClusterMember>), RestFailure> {
+        let client = self.client.as_ref().map_err(|error| RestFailure {
             why: unusable(error),
             tls: None,
         })?;
         let answer = client.get(url, "/cluster").await;
         let (cluster, _) = answer
             .and_then(|answer| read_cluster(url, &answer))
-            .map_err(|unreachable| Silent::from(&unreachable))?;
+            .map_err(|unreachable| RestFailure::from(&unreachable))?;
         let config = client.get(url, "/config").await.ok();
         let seed = Seed {
             scope: cluster.scope,
@@ -107,7 +108,7 @@ impl<'a> Asker<'a> {
         let dialled = proxy::dial(address, limit, &self.resolver, &self.metrics, dial).await;
         let stream = dialled.map_err(|error| error.to_string())?;
         let answer = tokio::time::timeout(GREETING, ask_for_tls(stream)).await;
-        Ok(answer.unwrap_or(Greeting::Silent))
+        Ok(answer.unwrap_or(Greeting::TimedOut))
     }
 
     async fn report(&self, known: &ListedMember) -> Rest {
@@ -121,8 +122,8 @@ impl<'a> Asker<'a> {
         let answer = client.get(&url, "/primary").await;
         match answer.and_then(|answer| read_report(&known.name, &answer)) {
             Ok(report) => Rest::Answered { url, report },
-            Err(unreachable) => Rest::Silent {
-                silent: Silent::from(&unreachable),
+            Err(unreachable) => Rest::Failed {
+                failure: RestFailure::from(&unreachable),
                 url,
             },
         }
@@ -133,27 +134,13 @@ fn unusable(error: &TlsError) -> String {
     format!("the files for TLS cannot be used: {error}")
 }
 
-impl From<&Unreachable> for Silent {
+impl From<&Unreachable> for RestFailure {
     fn from(unreachable: &Unreachable) -> Self {
         Self {
-            why: words(unreachable),
-            tls: unreachable.tls_trouble(),
+            why: with_causes(unreachable),
+            tls: unreachable.tls_problem(),
         }
     }
-}
-
-/// Adds the causes, because hyper's own text says only "connection error".
-fn words(unreachable: &Unreachable) -> String {
-    let mut text = unreachable.to_string();
-    let mut next = std::error::Error::source(unreachable);
-    while let Some(error) = next {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        next = error.source();
-    }
-    text
 }
 
 async fn ask_for_tls(mut stream: TcpStream) -> Greeting {

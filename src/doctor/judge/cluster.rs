@@ -3,7 +3,7 @@
 use super::tls;
 use crate::config::{DiscoverySettings, PatroniTls};
 use crate::doctor::check::Check;
-use crate::doctor::facts::{Api, Seed, Silent};
+use crate::doctor::facts::{Api, RestFailure, Seed};
 use crate::leader::BaseUrl;
 
 pub(super) fn pods(api: &Api) -> Option<Check> {
@@ -48,7 +48,7 @@ fn selector_for(api: &Api, holder: &str) -> String {
 }
 
 /// Checks `/cluster` of each URL. One answer is enough, so a failing URL is a warning if another answers.
-pub(super) fn seeds(seeds: &[(BaseUrl, Result<Seed, Silent>)], discovery: &DiscoverySettings) -> Vec<Check> {
+pub(super) fn seeds(seeds: &[(BaseUrl, Result<Seed, RestFailure>)], discovery: &DiscoverySettings) -> Vec<Check> {
     let files = &discovery.patroni_tls;
     let answered: Vec<_> = seeds
         .iter()
@@ -59,8 +59,8 @@ pub(super) fn seeds(seeds: &[(BaseUrl, Result<Seed, Silent>)], discovery: &Disco
         let what = format!("{url}/cluster");
         checks.push(match answer {
             Ok(seed) => foreign(&what, seed, discovery.scope.as_deref()).unwrap_or_else(|| cluster(what, seed)),
-            Err(silent) => {
-                let (found, fix) = no_cluster(silent, files);
+            Err(failure) => {
+                let (found, fix) = no_cluster(failure, files);
                 let grade = if answered.is_empty() { Check::fail } else { Check::warn };
                 grade(what, found, fix)
             }
@@ -109,14 +109,14 @@ fn foreign(what: &str, seed: &Seed, scope: Option<&str>) -> Option<Check> {
     ))
 }
 
-fn no_cluster(silent: &Silent, files: &PatroniTls) -> (String, String) {
-    match &silent.tls {
+fn no_cluster(failure: &RestFailure, files: &PatroniTls) -> (String, String) {
+    match &failure.tls {
         Some(trouble) => {
             let (found, fix) = tls::explain(trouble, files);
-            (format!("{found} ({})", silent.why), fix)
+            (format!("{found} ({})", failure.why), fix)
         }
         None => (
-            silent.why.clone(),
+            failure.why.clone(),
             "is Patroni running there? --patroni takes the host and port of restapi.connect_address; a firewall or network policy must let this host through".to_owned(),
         ),
     }

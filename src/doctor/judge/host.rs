@@ -30,7 +30,7 @@ pub(super) fn failure(failure: &ApiFailure) -> (Check, &'static str) {
             ),
             "there are no Kubernetes credentials",
         ),
-        ApiFailure::Unknown(why) => (
+        ApiFailure::Unauthorized(why) => (
             Check::fail(
                 what,
                 format!("the Kubernetes API rejects them: {why}"),
@@ -38,7 +38,7 @@ pub(super) fn failure(failure: &ApiFailure) -> (Check, &'static str) {
             ),
             "the Kubernetes API rejects the credentials",
         ),
-        ApiFailure::Silent(why) => (
+        ApiFailure::Unreachable(why) => (
             Check::fail(
                 what,
                 format!("the Kubernetes API cannot be reached: {why}"),

@@ -3,7 +3,7 @@
 use super::{reports, tls};
 use crate::config::{DiscoverySettings, PatroniTls};
 use crate::doctor::check::Check;
-use crate::doctor::facts::{Api, Facts, Greeting, Member, Rest, Silent};
+use crate::doctor::facts::{Api, Facts, Greeting, Member, Rest, RestFailure};
 use crate::leader::observation::Report;
 
 /// The facts about the cluster against which each member is checked.
@@ -55,7 +55,7 @@ impl Member {
     fn report(&self) -> Option<&Report> {
         match &self.rest {
             Rest::Answered { report, .. } => Some(report),
-            Rest::NotAsked(_) | Rest::Silent { .. } => None,
+            Rest::NotAsked(_) | Rest::Failed { .. } => None,
         }
     }
 }
@@ -98,9 +98,9 @@ fn postgres(member: &Member, cluster: &ClusterFacts<'_>) -> Check {
     let found = match greeting {
         Greeting::Tls => format!("{address} answers; TLS is on"),
         Greeting::Plain => format!("{address} answers; TLS is off"),
-        Greeting::Silent | Greeting::Closed | Greeting::Foreign => {
+        Greeting::TimedOut | Greeting::Closed | Greeting::Foreign => {
             let then = match greeting {
-                Greeting::Silent => "says nothing to an SSLRequest",
+                Greeting::TimedOut => "says nothing to an SSLRequest",
                 Greeting::Closed => "closes the connection",
                 _ => "does not answer like PostgreSQL",
             };
@@ -126,16 +126,16 @@ fn rest(member: &Member, cluster: &ClusterFacts<'_>) -> Check {
             let fix = "Patroni writes api_url from restapi.connect_address once it runs: check its log on this member";
             cluster.grade(member, what, format!("not checked: because {why}"), fix)
         }
-        Rest::Silent {
+        Rest::Failed {
             url,
-            silent: Silent { why, tls: None },
+            failure: RestFailure { why, tls: None },
         } => {
             let fix = "is Patroni running there? A network policy, firewall or mesh must let pgnorth through to this port (from a laptop, pod addresses are often out of reach: run it in a pod)";
             cluster.grade(member, what, format!("{url} gives no answer: {why}"), fix)
         }
-        Rest::Silent {
+        Rest::Failed {
             url,
-            silent: Silent {
+            failure: RestFailure {
                 why,
                 tls: Some(trouble),
             },

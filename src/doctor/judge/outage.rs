@@ -42,7 +42,7 @@ fn value(api: &Api, facts: &Facts) -> String {
 
 fn url(rest: &Rest) -> Option<Url> {
     match rest {
-        Rest::Answered { url, .. } | Rest::Silent { url, .. } => url.parse().ok(),
+        Rest::Answered { url, .. } | Rest::Failed { url, .. } => url.parse().ok(),
         Rest::NotAsked(_) => None,
     }
 }

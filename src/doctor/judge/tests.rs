@@ -4,9 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use super::*;
 use crate::config::{Job, Settings};
-use crate::discovery::patroni::TlsTrouble;
+use crate::discovery::patroni::TlsProblem;
 use crate::doctor::check::Level;
-use crate::doctor::facts::{Capacity, Config, Greeting, LeaderObject, Member, Renewal, Rest, Seed, Service, Silent};
+use crate::doctor::facts::{
+    Capacity, Config, Greeting, LeaderObject, Member, Renewal, Rest, RestFailure, Seed, Service,
+};
 use crate::leader::observation::{ClusterSettings, Lock, ObjectKind, Report, Role};
 use crate::leader::{Address, BaseUrl, MemberName};
 
@@ -62,10 +64,10 @@ fn member(name: &str, role: Role) -> Member {
     }
 }
 
-fn silent(tls: Option<TlsTrouble>) -> Rest {
-    Rest::Silent {
+fn silent(tls: Option<TlsProblem>) -> Rest {
+    Rest::Failed {
         url: url("https://demo-0:8008"),
-        silent: Silent {
+        failure: RestFailure {
             why: "the words of the error".into(),
             tls,
         },
@@ -408,37 +410,37 @@ fn hold_against_ttl() {
 #[test]
 fn what_is_wrong_with_tls_is_named() {
     for (flags, trouble, found, fix) in [
-        ("", TlsTrouble::UnknownAuthority, "unknown CA", "set --patroni-ca"),
+        ("", TlsProblem::UnknownAuthority, "unknown CA", "set --patroni-ca"),
         (
             "--patroni-ca /ca.crt",
-            TlsTrouble::UnknownAuthority,
+            TlsProblem::UnknownAuthority,
             "none of --patroni-ca /ca.crt",
             "authority that signed",
         ),
-        ("", TlsTrouble::Expired, "has expired", "renew"),
-        ("", TlsTrouble::WrongName, "for other names", "subjectAltName"),
+        ("", TlsProblem::Expired, "has expired", "renew"),
+        ("", TlsProblem::WrongName, "for other names", "subjectAltName"),
         (
             "",
-            TlsTrouble::CertificateRequired,
+            TlsProblem::CertificateRequired,
             "demands a client certificate",
             "set --patroni-cert and --patroni-key",
         ),
         (
             "",
-            TlsTrouble::CertificateRefused,
+            TlsProblem::CertificateRefused,
             "refuses our client certificate",
             "set --patroni-cert",
         ),
         (
             "--patroni-cert /c --patroni-key /k",
-            TlsTrouble::CertificateRefused,
+            TlsProblem::CertificateRefused,
             "refuses",
             "/c must be in date",
         ),
-        ("", TlsTrouble::NoTls, "it does not use TLS", "http://"),
+        ("", TlsProblem::NoTls, "it does not use TLS", "http://"),
         (
             "",
-            TlsTrouble::Other("odd".into()),
+            TlsProblem::Other("odd".into()),
             "TLS fails: odd",
             "openssl s_client",
         ),
@@ -459,8 +461,8 @@ fn without_the_api_everything_else_is_named() {
     let settings = settings("");
     for failure in [
         ApiFailure::NoCredentials("no file".into()),
-        ApiFailure::Unknown("Unauthorized".into()),
-        ApiFailure::Silent("connection refused".into()),
+        ApiFailure::Unauthorized("Unauthorized".into()),
+        ApiFailure::Unreachable("connection refused".into()),
     ] {
         let mut facts = healthy(&settings);
         facts.api = Some(Err(failure));
@@ -492,7 +494,7 @@ fn without_kubernetes_cluster_tells_who_leads() {
             .map(|(at, told)| {
                 (
                     url(at),
-                    told.clone().map_err(|why| Silent {
+                    told.clone().map_err(|why| RestFailure {
                         why: why.to_owned(),
                         tls: None,
                     }),

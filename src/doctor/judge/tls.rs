@@ -1,32 +1,32 @@
 //! Explains a TLS failure, with the file to change.
 
 use crate::config::PatroniTls;
-use crate::discovery::patroni::TlsTrouble;
+use crate::discovery::patroni::TlsProblem;
 
 /// Returns the discovery and the fix.
-pub(super) fn explain(trouble: &TlsTrouble, files: &PatroniTls) -> (String, String) {
+pub(super) fn explain(trouble: &TlsProblem, files: &PatroniTls) -> (String, String) {
     let ca = match &files.ca {
         Some(file) => format!("--patroni-ca {}", file.display()),
         None => "the system's authorities (--patroni-ca is not set)".to_owned(),
     };
     let (found, fix) = match trouble {
-        TlsTrouble::UnknownAuthority => (
+        TlsProblem::UnknownAuthority => (
             format!("unknown CA: its certificate is signed by none of {ca}"),
             "set --patroni-ca to the PEM file of the authority that signed restapi.certfile (on Crunchy: ca.crt of the Secret <cluster>-cluster-cert)".to_owned(),
         ),
-        TlsTrouble::Expired => (
+        TlsProblem::Expired => (
             "its certificate has expired, or is not valid yet".to_owned(),
             "renew restapi.certfile on this member and reload Patroni; check both clocks".to_owned(),
         ),
-        TlsTrouble::WrongName => (
+        TlsProblem::WrongName => (
             "its certificate is for other names than the host in its api_url".to_owned(),
             "put this host into the certificate's subjectAltName, or set restapi.connect_address to a name that is in it".to_owned(),
         ),
-        TlsTrouble::CertificateRequired => (
+        TlsProblem::CertificateRequired => (
             "it demands a client certificate (restapi.verify_client: required)".to_owned(),
             "set --patroni-cert and --patroni-key to a certificate that its restapi.cafile has signed".to_owned(),
         ),
-        TlsTrouble::CertificateRefused => (
+        TlsProblem::CertificateRefused => (
             "it refuses our client certificate".to_owned(),
             match &files.identity {
                 Some(identity) => format!(
@@ -36,11 +36,11 @@ pub(super) fn explain(trouble: &TlsTrouble, files: &PatroniTls) -> (String, Stri
                 None => "it wants a client certificate: set --patroni-cert and --patroni-key".to_owned(),
             },
         ),
-        TlsTrouble::NoTls => (
+        TlsProblem::NoTls => (
             "it does not use TLS, though its URL begins with https".to_owned(),
             "set restapi.certfile on this member, or write http:// in --patroni".to_owned(),
         ),
-        TlsTrouble::Other(why) => (
+        TlsProblem::Other(why) => (
             format!("TLS fails: {why}"),
             "look at restapi.certfile of this member: openssl s_client -connect <host:port> shows it".to_owned(),
         ),

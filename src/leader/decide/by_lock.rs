@@ -51,7 +51,7 @@ impl Inputs<'_> {
         // Patroni drops the flag once it has renewed the lock: the answer that says so may arrive before the watch's
         // event.
         let leads = (report.failsafe_active || report.holds_lock) && report.is_writable();
-        let is_ours = self.view.stranger(&leader.member).is_none();
+        let is_ours = self.view.foreign_cluster(&leader.member).is_none();
         let lower_timeline = self.lower_timeline(&leader.member, report.timeline, report.system.as_deref());
         (leads && is_ours && lower_timeline.is_none() && self.now < until).then(|| {
             let member = leader.member.clone();
@@ -113,8 +113,8 @@ impl Inputs<'_> {
     /// Rule 10: another cluster answers at X's address.
     pub(super) fn another_cluster_at_the_holder(&self) -> Option<Decision> {
         let (_, leader) = self.holder_of_fresh_lock()?;
-        let stranger = self.view.stranger(&leader.member)?;
-        let reason = self.another_cluster(leader.member.clone().into(), stranger);
+        let foreign_cluster = self.view.foreign_cluster(&leader.member)?;
+        let reason = self.another_cluster(leader.member.clone().into(), foreign_cluster);
         Some(decision(self.hold_keeping(leader), reason))
     }
 

@@ -2,7 +2,7 @@
 
 use super::inputs::Inputs;
 use crate::leader::reason::{NoLock, Reason};
-use crate::leader::view::{Place, Stranger};
+use crate::leader::view::{AnswerOrigin, ForeignCluster};
 
 impl Inputs<'_> {
     /// Returns why it is not known which cluster to follow. There are no sessions then: the first verified leader
@@ -21,15 +21,15 @@ impl Inputs<'_> {
 
     /// Returns a reason if no member of the followed cluster answers, and another cluster does.
     pub(super) fn only_another_answers(&self) -> Option<Reason> {
-        let (place, stranger) = self.view.strangers().next()?;
+        let (origin, foreign_cluster) = self.view.foreign_clusters().next()?;
         let nobody_answers = self.answering().is_empty();
-        nobody_answers.then(|| self.another_cluster(place.clone(), stranger))
+        nobody_answers.then(|| self.another_cluster(origin.clone(), foreign_cluster))
     }
 
-    pub(super) fn another_cluster(&self, place: Place, stranger: &Stranger) -> Reason {
+    pub(super) fn another_cluster(&self, origin: AnswerOrigin, foreign_cluster: &ForeignCluster) -> Reason {
         Reason::AnotherCluster {
-            place,
-            theirs: stranger.identity.clone(),
+            origin,
+            theirs: foreign_cluster.identity.clone(),
             ours: self.view.identity(),
         }
     }

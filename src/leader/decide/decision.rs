@@ -16,14 +16,14 @@ pub struct Decision {
     /// The number of the rule that decided, in docs/concepts/deciding.md; 0 before the first decision.
     pub rule: usize,
     /// The operator's hold, while there is one.
-    pub held: Option<Held>,
+    pub held: Option<HoldEffect>,
     /// When to decide again although nothing new was heard; `None` if time changes nothing.
     pub recheck_at: Option<Instant>,
 }
 
 /// The effect of an operator's hold on a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct HoldEffect {
     /// The hold.
     pub hold: OperatorHold,
     /// The hold is the only obstacle: when it ends, clients go to the leader.
@@ -58,8 +58,8 @@ impl Decision {
     pub fn why(&self) -> String {
         match &self.held {
             None => self.reason.to_string(),
-            Some(Held { hold, alone: true }) => format!("{hold}; {}", self.reason),
-            Some(Held { hold, alone: false }) => format!("{}; also {hold}", self.reason),
+            Some(HoldEffect { hold, alone: true }) => format!("{hold}; {}", self.reason),
+            Some(HoldEffect { hold, alone: false }) => format!("{}; also {hold}", self.reason),
         }
     }
 
@@ -73,7 +73,7 @@ impl Decision {
             RoutingState::Route(leader) => (RoutingState::Hold(Some(leader)), true),
             state => (state, false),
         };
-        let held = Some(Held { hold: *hold, alone });
+        let held = Some(HoldEffect { hold: *hold, alone });
         Self { state, held, ..self }.recheck_by(hold.ends)
     }
 

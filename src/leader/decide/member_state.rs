@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::inputs::Inputs;
 use crate::leader::MemberName;
 use crate::leader::observation::{NoReport, Pod, Report, Role};
-use crate::leader::view::Heard;
+use crate::leader::view::Timestamped;
 
 /// The state of a member.
 pub(super) enum MemberState {
@@ -24,9 +24,9 @@ pub(super) enum MemberState {
 /// The newest statement about a member.
 enum Evidence<'a> {
     /// The last answer of its REST API, which answers now.
-    Answer(&'a Heard<Report>),
+    Answer(&'a Timestamped<Report>),
     /// The last answer of its REST API, which does not answer any more.
-    FormerAnswer(&'a Heard<Report>),
+    FormerAnswer(&'a Timestamped<Report>),
     /// Its pod's annotation `status`.
     PodStatus(&'a Pod),
 }
@@ -42,9 +42,9 @@ impl Inputs<'_> {
     /// said since then, that it is not counts always.
     pub(super) fn member_state(&self, member: &MemberName, since: Option<Instant>) -> MemberState {
         use Evidence::{Answer, FormerAnswer, PodStatus};
-        if let Some(stranger) = self.view.stranger(member) {
+        if let Some(foreign_cluster) = self.view.foreign_cluster(member) {
             return MemberState::NotWritable {
-                cause: format!("another cluster answers there, {}", stranger.identity),
+                cause: format!("another cluster answers there, {}", foreign_cluster.identity),
             };
         }
         let last = self.view.answers(member).and_then(|answers| answers.last.as_ref());

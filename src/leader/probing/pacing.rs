@@ -338,7 +338,7 @@ mod tests {
             assert!(heard < plan.len() || stands, "expired after {:?}", now - begin);
             pacer.ended(key, true, now);
             let claim = match key.split_once(' ') {
-                Some((member, _)) => Claim::Named(member.into(), Some("a".into())),
+                Some((member, _)) => Claim::NamedLeader(member.into(), Some("a".into())),
                 None => Claim::Report(key.into(), Ok(a_replica())),
             };
             view.record(Observation { at: now, claim });

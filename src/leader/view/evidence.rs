@@ -85,7 +85,7 @@ impl View {
         }
         // A member that is not asked (because the lock is watched) reports through its pod's status. A member that died
         // does not correct its status: what was written before the lock moved counts for the lock's holder alone.
-        let pod = self.pods.get(member).filter(|_| self.stranger(member).is_none());
+        let pod = self.pods.get(member).filter(|_| self.foreign_cluster(member).is_none());
         let (Some(pod), Some(lock)) = (pod, self.lock()) else {
             return false;
         };

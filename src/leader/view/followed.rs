@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::{Heard, LockView, View};
+use super::{LockView, Timestamped, View};
 use crate::leader::identity::Identity;
 use crate::leader::observation::{Claim, Cluster, NoReport, Report};
 use crate::leader::{BaseUrl, MemberName};
@@ -32,25 +32,25 @@ pub(super) struct FollowedCluster {
     /// Time of the last answer of this cluster.
     heard: Option<Instant>,
     /// The identities at the base URLs of `--patroni`; `None` for one that does not answer.
-    seeds: BTreeMap<BaseUrl, Heard<Option<Identity>>>,
+    seeds: BTreeMap<BaseUrl, Timestamped<Option<Identity>>>,
     /// Members and URLs whose newest answer came from another cluster.
-    strangers: BTreeMap<Place, Stranger>,
+    foreign_clusters: BTreeMap<AnswerOrigin, ForeignCluster>,
     /// The clusters that answer, while it is not known which of them to follow.
     unclear: Vec<Identity>,
 }
 
 /// The origin of an answer: a member's REST API, or a base URL without a known member.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub enum AnswerOrigin {
     /// The REST API of the member.
     Member(MemberName),
     /// A base URL of `--patroni`, or the one that answered `/cluster`.
     Url(BaseUrl),
 }
 
-/// Another cluster that answers at a [`Place`].
+/// Another cluster that answers at a [`AnswerOrigin`].
 #[derive(Clone, Debug)]
-pub struct Stranger {
+pub struct ForeignCluster {
     /// The cluster that answers there.
     pub identity: Identity,
     /// Time of its first answer there.
@@ -63,13 +63,13 @@ pub struct Stranger {
     holds_lock: bool,
 }
 
-impl From<MemberName> for Place {
+impl From<MemberName> for AnswerOrigin {
     fn from(member: MemberName) -> Self {
         Self::Member(member)
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for AnswerOrigin {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Member(member) => member.fmt(out),
@@ -86,21 +86,24 @@ impl FollowedCluster {
         }
     }
 
-    fn record_stranger(&mut self, place: Place, identity: Identity, report: Option<&Report>, at: Instant) {
-        let known = self.strangers.remove(&place).filter(|known| known.identity == identity);
+    fn record_foreign(&mut self, origin: AnswerOrigin, identity: Identity, report: Option<&Report>, at: Instant) {
+        let known = self
+            .foreign_clusters
+            .remove(&origin)
+            .filter(|known| known.identity == identity);
         let since = known.map_or(at, |known| known.since);
-        let stranger = Stranger {
+        let foreign_cluster = ForeignCluster {
             identity,
             since,
             at,
             writable: report.is_some_and(Report::is_writable),
             holds_lock: report.is_some_and(|report| report.holds_lock),
         };
-        self.strangers.insert(place, stranger);
+        self.foreign_clusters.insert(origin, foreign_cluster);
     }
 
-    fn record_ours(&mut self, place: &Place, theirs: &Identity, at: Instant) {
-        self.strangers.remove(place);
+    fn record_ours(&mut self, origin: &AnswerOrigin, theirs: &Identity, at: Instant) {
+        self.foreign_clusters.remove(origin);
         // An answer without the system identifier may come from a member that is being initialised, which may become a
         // member of another cluster.
         if self.identity().is_confirmed_by(theirs) {
@@ -134,13 +137,15 @@ impl View {
     }
 
     /// Returns the members and the URLs of `--patroni` at which another cluster answers.
-    pub fn strangers(&self) -> impl Iterator<Item = (&Place, &Stranger)> {
-        self.followed.strangers.iter()
+    pub fn foreign_clusters(&self) -> impl Iterator<Item = (&AnswerOrigin, &ForeignCluster)> {
+        self.followed.foreign_clusters.iter()
     }
 
-    /// Returns the other cluster that answers in this member's place.
-    pub fn stranger(&self, member: &MemberName) -> Option<&Stranger> {
-        self.followed.strangers.get(&Place::Member(member.clone()))
+    /// Returns the other cluster that answers at this member's address.
+    pub fn foreign_cluster(&self, member: &MemberName) -> Option<&ForeignCluster> {
+        self.followed
+            .foreign_clusters
+            .get(&AnswerOrigin::Member(member.clone()))
     }
 
     /// Returns the clusters that answer, while it is not known which of them to follow.
@@ -166,17 +171,17 @@ impl View {
             }),
             Claim::Cluster(cluster) => self.our_cluster(cluster, at).map(Claim::Cluster),
             // Another cluster's leader does not matter here.
-            Claim::Named(member, _) if self.stranger(&member).is_some() => None,
+            Claim::NamedLeader(member, _) if self.foreign_cluster(&member).is_some() => None,
             Claim::Seed(url, identity) => {
                 match &identity {
                     Some(theirs) if self.identity().contradicts(theirs) => {
                         self.followed
-                            .record_stranger(Place::Url(url.clone()), theirs.clone(), None, at)
+                            .record_foreign(AnswerOrigin::Url(url.clone()), theirs.clone(), None, at)
                     }
-                    Some(_) => _ = self.followed.strangers.remove(&Place::Url(url.clone())),
+                    Some(_) => _ = self.followed.foreign_clusters.remove(&AnswerOrigin::Url(url.clone())),
                     None => {}
                 }
-                self.followed.seeds.insert(url, Heard { value: identity, at });
+                self.followed.seeds.insert(url, Timestamped { value: identity, at });
                 None
             }
             claim => Some(claim),
@@ -192,13 +197,14 @@ impl View {
                 ours,
             };
             self.followed
-                .record_stranger(Place::Member(member.clone()), theirs, Some(report), at);
+                .record_foreign(AnswerOrigin::Member(member.clone()), theirs, Some(report), at);
             return Some(no_report);
         }
         if !report.names_member && !ours.is_confirmed_by(&theirs) {
             return Some(NoReport::Unproven { theirs, ours });
         }
-        self.followed.record_ours(&Place::Member(member.clone()), &theirs, at);
+        self.followed
+            .record_ours(&AnswerOrigin::Member(member.clone()), &theirs, at);
         None
     }
 
@@ -208,12 +214,12 @@ impl View {
         let (ours, theirs) = (self.identity(), cluster.identity());
         if !ours.contradicts(&theirs) {
             self.followed
-                .record_ours(&Place::Url(cluster.from.clone()), &theirs, at);
+                .record_ours(&AnswerOrigin::Url(cluster.from.clone()), &theirs, at);
             return Some(cluster);
         }
         let may_be_reinitialized = !ours.has_another_scope_than(&theirs) && self.is_replaced_by(&theirs, at);
         self.followed
-            .record_stranger(Place::Url(cluster.from.clone()), theirs, None, at);
+            .record_foreign(AnswerOrigin::Url(cluster.from.clone()), theirs, None, at);
         if may_be_reinitialized {
             self.record_members(cluster.members);
         }
@@ -222,7 +228,7 @@ impl View {
 
     /// Determines which cluster is followed, after each observation.
     pub(super) fn identify(&mut self, at: Instant) {
-        self.forget_strangers(at);
+        self.forget_foreign_clusters(at);
         let configured = self.settings().and_then(|settings| settings.system.clone());
         let watched = self.lock().filter(|_| self.api_unreachable().is_none());
         let found = match (configured, watched) {
@@ -243,9 +249,9 @@ impl View {
     /// reports it has renewed the lock.
     fn by_the_holder(&self, lock: &LockView) -> Option<Identity> {
         let holder = lock.lock.holder.as_ref()?;
-        if let Some(stranger) = self.stranger(holder) {
-            let renewed_since = lock.changed.is_some_and(|changed| stranger.since < changed);
-            return (renewed_since && self.may_take_over(stranger)).then(|| stranger.identity.clone());
+        if let Some(foreign_cluster) = self.foreign_cluster(holder) {
+            let renewed_since = lock.changed.is_some_and(|changed| foreign_cluster.since < changed);
+            return (renewed_since && self.may_take_over(foreign_cluster)).then(|| foreign_cluster.identity.clone());
         }
         let last = self.answers.get(holder)?.last.as_ref()?;
         let since_it_holds = lock.held_since.is_none_or(|since| since <= last.at);
@@ -268,8 +274,9 @@ impl View {
                 .filter(|_| self.contradictions(at).is_empty())
                 .map(|leader| leader.value.identity());
         }
-        let mut of_members = self.members().filter_map(|member| self.stranger(member));
-        let leader = of_members.find(|stranger| stranger.holds_lock && self.may_take_over(stranger))?;
+        let mut of_members = self.members().filter_map(|member| self.foreign_cluster(member));
+        let leader =
+            of_members.find(|foreign_cluster| foreign_cluster.holds_lock && self.may_take_over(foreign_cluster))?;
         self.is_replaced_by(&leader.identity, at)
             .then(|| leader.identity.clone())
     }
@@ -277,18 +284,20 @@ impl View {
     /// Returns true if this cluster has not answered for a whole ttl, and most members, or most URLs of `--patroni`,
     /// report `identity` instead. One URL of another cluster, or one host that was given to it, is no majority.
     fn is_replaced_by(&self, identity: &Identity, at: Instant) -> bool {
-        let of_members = self.members().filter_map(|member| self.stranger(member));
-        let members = of_members.filter(|stranger| stranger.identity == *identity).count();
+        let of_members = self.members().filter_map(|member| self.foreign_cluster(member));
+        let members = of_members
+            .filter(|foreign_cluster| foreign_cluster.identity == *identity)
+            .count();
         let seeds = self.followed.seeds.values();
         let seeds = seeds.filter(|seed| seed.value.as_ref() == Some(identity)).count();
         let most = self.members().count() < 2 * members || self.followed.seeds.len() < 2 * seeds;
         most && self.followed.is_gone(at, self.ttl())
     }
 
-    fn may_take_over(&self, stranger: &Stranger) -> bool {
-        stranger.writable
-            && stranger.identity.system.is_some()
-            && !self.identity().has_another_scope_than(&stranger.identity)
+    fn may_take_over(&self, foreign_cluster: &ForeignCluster) -> bool {
+        foreign_cluster.writable
+            && foreign_cluster.identity.system.is_some()
+            && !self.identity().has_another_scope_than(&foreign_cluster.identity)
     }
 
     fn follow(&mut self, found: Identity, at: Instant) {
@@ -314,7 +323,7 @@ impl View {
             };
             let theirs = last.value.identity();
             answers.failsafe_seen = None;
-            answers.unreachable = Some(Heard {
+            answers.unreachable = Some(Timestamped {
                 value: NoReport::OtherCluster {
                     theirs: theirs.clone(),
                     ours: ours.clone(),
@@ -323,33 +332,33 @@ impl View {
             });
             self.last_answers.remove(member);
             self.followed
-                .record_stranger(Place::Member(member.clone()), theirs, Some(&last.value), at);
+                .record_foreign(AnswerOrigin::Member(member.clone()), theirs, Some(&last.value), at);
         }
         let seeds = self.followed.seeds.clone();
         for (url, seed) in seeds {
             if let Some(theirs) = seed.value.filter(|theirs| ours.contradicts(theirs)) {
                 self.followed
-                    .record_stranger(Place::Url(url.clone()), theirs, None, seed.at);
+                    .record_foreign(AnswerOrigin::Url(url.clone()), theirs, None, seed.at);
             }
         }
         self.followed
-            .strangers
-            .retain(|_, stranger| ours.contradicts(&stranger.identity));
+            .foreign_clusters
+            .retain(|_, foreign_cluster| ours.contradicts(&foreign_cluster.identity));
         let timeline = self.newest_timeline.take();
         self.newest_timeline = timeline.filter(|newest| ours.system.as_ref().is_none_or(|ours| *ours == newest.system));
     }
 
     /// Forgets clusters that have not answered recently, and those at members that are gone or have moved.
-    fn forget_strangers(&mut self, at: Instant) {
+    fn forget_foreign_clusters(&mut self, at: Instant) {
         let ttl = self.ttl();
         let answers = &self.answers;
         self.followed.seeds.retain(|_, seed| at < seed.at + SEED_LIFE);
-        self.followed.strangers.retain(|place, stranger| {
-            let (life, is_known) = match place {
-                Place::Url(_) => (SEED_LIFE, true),
-                Place::Member(member) => (ttl, answers.contains_key(member)),
+        self.followed.foreign_clusters.retain(|origin, foreign_cluster| {
+            let (life, is_known) = match origin {
+                AnswerOrigin::Url(_) => (SEED_LIFE, true),
+                AnswerOrigin::Member(member) => (ttl, answers.contains_key(member)),
             };
-            is_known && at < stranger.at + life
+            is_known && at < foreign_cluster.at + life
         });
     }
 

@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::leader::MemberName;
-use crate::leader::view::{Heard, View};
+use crate::leader::view::{Timestamped, View};
 
 /// The leader that each member named last, and when; `None` if it named none.
-pub(super) type Named = BTreeMap<MemberName, Heard<Option<MemberName>>>;
+pub(super) type NamedLeaders = BTreeMap<MemberName, Timestamped<Option<MemberName>>>;
 
 /// Time for which a member's answer about the leader counts. The member is asked again before that
 /// (`probing::pacing::ROUND`). Once the leader's key has expired and the leader's Patroni is frozen, the members need

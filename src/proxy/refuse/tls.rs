@@ -10,7 +10,7 @@ use rustls::server::NoServerSessionStorage;
 use rustls::{ServerConfig, ServerConnection};
 
 use super::certificate::self_signed;
-use crate::certificates::{Reloaded, TlsError, certificates, private_key};
+use crate::certificates::{FileBacked, TlsError, certificates, private_key};
 use crate::proxy::forward::Socket;
 
 /// Handshakes begun in one second; further TLS clients are closed without an answer. They cost CPU time that sessions
@@ -21,7 +21,7 @@ const PROTOCOL: &[u8] = b"postgresql";
 
 /// The certificate for TLS clients that are refused, and the limit of handshakes.
 pub struct RefusalTls {
-    config: Reloaded<Arc<ServerConfig>>,
+    config: FileBacked<Arc<ServerConfig>>,
     begun: Mutex<(Instant, u32)>,
 }
 
@@ -51,7 +51,7 @@ impl RefusalTls {
             }
         };
         Ok(Self {
-            config: Reloaded::new("refusals (--refusal-cert)", read, make)?,
+            config: FileBacked::new("refusals (--refusal-cert)", read, make)?,
             begun: Mutex::new((Instant::now(), 0)),
         })
     }
@@ -66,7 +66,7 @@ impl RefusalTls {
             client,
             tls: Box::new(tls),
         };
-        encrypted.take_in(received).await?;
+        encrypted.process(received).await?;
         while encrypted.tls.is_handshaking() {
             encrypted.flush().await?;
             if !encrypted.read_more().await? {
@@ -132,11 +132,11 @@ impl Encrypted<'_> {
     /// Reads from the client. Returns whether bytes came.
     async fn read_more(&mut self) -> io::Result<bool> {
         let bytes = self.client.receive().await?;
-        self.take_in(&bytes).await?;
+        self.process(&bytes).await?;
         Ok(!bytes.is_empty())
     }
 
-    async fn take_in(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    async fn process(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             self.tls.read_tls(&mut bytes)?;
             if let Err(error) = self.tls.process_new_packets() {

@@ -230,7 +230,7 @@ impl Story {
     /// Its own `/cluster` names that leader; it answers `/primary` as a replica.
     fn names(self, member: &str, leader: Option<&str>) -> Self {
         self.says(member, Role::Other, "running", 1)
-            .heard(Claim::Named(member.into(), leader.map(MemberName::from)))
+            .heard(Claim::NamedLeader(member.into(), leader.map(MemberName::from)))
     }
 
     fn pod_status(self, member: &str, role: &str, timeline: u32) -> Self {

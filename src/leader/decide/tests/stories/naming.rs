@@ -95,7 +95,7 @@ pub(super) const NAMED_BY_OTHERS: &[Row] = &[
                 story
                     .names("b", Some("a"))
                     .unreachable("c")
-                    .heard(Claim::Named("c".into(), Some("a".into())))
+                    .heard(Claim::NamedLeader("c".into(), Some("a".into())))
             })
             .must_fence()
         },

@@ -262,7 +262,7 @@ fn failsafe(facts: &mut Facts) {
     }
 }
 
-/// The primary stayed up through an outage of the API, and a pgnorth that was started in it found nobody.
+/// The primary stayed up through an outage of the API, and a pgnorth that was started during it found no leader.
 #[test]
 fn failsafe_mode_asks_for_patroni_by_names_that_outlive_a_pod() {
     let told = |flags: &str, host: &str| {

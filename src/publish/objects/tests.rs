@@ -1,4 +1,4 @@
-//! What is done with each object, as tables; and what simulation publishers make of one Service.
+//! Tables of the step that a publisher takes for each object, and a simulation of publishers that share one Service.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ fn desired(addresses: &[&str], timeline: Option<u32>) -> Desired {
     }
 }
 
-/// One publisher, whose name is `us`.
+/// A publisher whose name is `us`.
 const US: Writer<'static> = Writer {
     identity: "us",
     alone: false,
@@ -43,7 +43,7 @@ fn take_slice(found: &DynamicObject, desired: &Desired, writer: Writer<'_>) -> S
     step(Kind::Slice4, &slices("v1"), Some(found), desired, &service(), writer)
 }
 
-/// A slice that another publisher keeps.
+/// Returns a slice that another publisher keeps.
 fn theirs(desired: &Desired) -> DynamicObject {
     match step(Kind::Slice4, &slices("v1"), None, desired, &service(), THEM) {
         Step::Create(object) => *object,
@@ -51,7 +51,7 @@ fn theirs(desired: &Desired) -> DynamicObject {
     }
 }
 
-/// As the API would keep it.
+/// Returns the object as the API would store it.
 fn after(kind: Kind, desired: &Desired) -> DynamicObject {
     match take(kind, None, desired) {
         Step::Create(object) => *object,
@@ -110,15 +110,15 @@ fn another_publisher_s_higher_timeline_is_not_overwritten_before_it_was_asked() 
         };
         assert_eq!(dispute.subject, DisputeSubject::Timeline { theirs: 5, ours: 4 });
         assert_eq!(addresses(&asked), ["10.0.0.8"]);
-        // The question stands: nothing is written until it is answered, or has stood for too long.
+        // The question is unanswered: nothing is written until it is answered, or until the time for an answer is over.
         assert!(matches!(take_slice(&asked, &late, US), Step::Yield(None, _)));
         let unanswered = question(&asked);
         assert!(unanswered.is_some());
         let Step::Replace(_) = take_slice(&asked, &late, Writer { unanswered, ..US }) else {
-            panic!("the timeline that nobody knows any more is given up")
+            panic!("a timeline that no publisher knows any more is dropped")
         };
     }
-    // The same timeline, a newer one, or one that is not known, may write.
+    // A publisher that knows the same timeline, a newer one, or none, may write.
     for next in [
         desired(&[], Some(5)),
         desired(&["10.0.0.9"], Some(6)),
@@ -126,13 +126,14 @@ fn another_publisher_s_higher_timeline_is_not_overwritten_before_it_was_asked() 
     ] {
         assert!(matches!(take_slice(&newer, &next, US), Step::Replace(_)));
     }
-    // What it wrote itself it may take back: a cluster restored from a backup begins with a low timeline again.
+    // A publisher may withdraw what it wrote itself: a cluster that was restored from a backup begins with a low
+    // timeline again.
     let own = after(Kind::Slice4, &desired(&["10.0.0.8"], Some(5)));
     assert!(matches!(
         take_slice(&own, &desired(&["10.0.0.7"], Some(1)), US),
         Step::Replace(_)
     ));
-    // So may everybody where it leads nowhere.
+    // Every publisher may write a Service without endpoints.
     let Step::Replace(empty) = take_slice(&newer, &desired(&[], Some(5)), US) else {
         panic!()
     };
@@ -142,7 +143,8 @@ fn another_publisher_s_higher_timeline_is_not_overwritten_before_it_was_asked() 
     ));
 }
 
-/// (who wrote it, has a lease, has just ceased to route) → what a publisher that holds does with an address.
+/// The rows are (the writer of the object, has a Lease, has just ceased to route) → the step of a publisher that holds,
+/// for an object with an address.
 #[test]
 fn an_address_is_taken_away_at_once_or_after_a_question() {
     let mine = || after(Kind::Slice4, &desired(&["10.0.0.7"], Some(1)));
@@ -177,7 +179,7 @@ fn an_address_is_taken_away_at_once_or_after_a_question() {
 }
 
 #[test]
-fn whoever_knows_the_answer_removes_the_question_and_nobody_else_writes() {
+fn a_publisher_that_knows_the_answer_removes_the_question_and_no_other_one_writes() {
     let route = desired(&["10.0.0.7"], Some(1));
     let found = theirs(&route);
     let holding = Desired {
@@ -191,7 +193,7 @@ fn whoever_knows_the_answer_removes_the_question_and_nobody_else_writes() {
         panic!("it answers")
     };
     assert_eq!((question(&answered), addresses(&answered)), (None, addresses(&found)));
-    // A third one that agrees has nothing to add: two that route would else write in turn.
+    // A third publisher that agrees adds nothing: otherwise two that route would write in turn.
     let third = Writer {
         identity: "third",
         ..US
@@ -199,7 +201,8 @@ fn whoever_knows_the_answer_removes_the_question_and_nobody_else_writes() {
     assert!(matches!(take_slice(&answered, &route, third), Step::Nothing));
 }
 
-/// What publishers without a Lease make of one slice. Each looks every 10 s, some seconds after the one before it.
+/// A simulation of publishers without a Lease that share one slice. Each reads it every 10 s, some seconds after the
+/// one before it.
 struct Simulation {
     slice: DynamicObject,
     publishers: Vec<(String, Questions)>,
@@ -224,7 +227,7 @@ impl Simulation {
         }
     }
 
-    /// Everybody looks for so long, and wants what `of` says.
+    /// Lets every publisher read the slice for this number of seconds, and want what `of` returns.
     fn run(&mut self, seconds: u64, of: impl Fn(&str) -> Desired) {
         for _ in 0..seconds {
             let turn = usize::try_from(self.seconds % 10 / 3).unwrap();
@@ -270,7 +273,7 @@ fn a_publisher_that_holds_does_not_empty_what_two_others_fill_in_turn() {
         "a question and an answer in 10 s: {}",
         simulation.writes
     );
-    // Those who knew better are gone: the address is not kept for ever.
+    // The publishers with newer knowledge are gone: the address does not stay for ever.
     simulation.publishers = vec![("us".to_owned(), Questions::default())];
     simulation.run(60, of);
     assert!(
@@ -282,7 +285,7 @@ fn a_publisher_that_holds_does_not_empty_what_two_others_fill_in_turn() {
 
 #[test]
 fn a_timeline_that_no_longer_exists_is_given_up() {
-    // A publisher that is gone led to timeline 7; the cluster was restored from a backup onto timeline 2.
+    // A publisher that is gone wrote timeline 7; the cluster was restored from a backup, on timeline 2.
     let mut simulation = Simulation::new(theirs(&desired(&["10.0.0.9"], Some(7))), &["us", "third"]);
     simulation.run(60, |_| desired(&["10.0.0.7"], Some(2)));
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Random histories: some things never happen, whatever the sources say, and in any order.
+//! Random histories of observations. The properties hold for every content and every order of them.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -23,7 +23,7 @@ fn kind() -> impl Strategy<Value = ObjectKind> {
     prop_oneof![9 => Just(ObjectKind::Endpoints), 1 => Just(ObjectKind::ConfigMap)]
 }
 
-/// Whatever a clock that is set again and again may say; or nothing that can be read.
+/// A `renewTime` by a clock that is set again and again, or one that cannot be parsed.
 fn written() -> impl Strategy<Value = Option<SystemTime>> {
     let at = prop_oneof![4 => 3_600_000..3_700_000_u64, 1 => 0..10_000_000_000_u64];
     prop::option::weighted(
@@ -152,7 +152,7 @@ impl Run {
         {
             self.newest = self.newest.max(timeline.unwrap_or_default());
         }
-        // Whoever renews the lock for a whole ttl may lead the cluster on on an older timeline.
+        // A member that renews the lock for a whole ttl may lead the cluster on an older timeline.
         if self.view.lock().is_some_and(|lock| lock.renewed_throughout().is_some()) {
             self.newest = self.newest.min(self.view.newest_timeline().unwrap_or_default());
         }
@@ -202,8 +202,8 @@ impl Run {
         Ok(())
     }
 
-    /// An operator's hold keeps new clients waiting, and changes nothing else: not who leads, whose sessions live, what
-    /// is fenced, or why.
+    /// Checks that an operator's hold keeps new clients waiting and changes nothing else: leader, sessions, fence and
+    /// reason stay.
     fn check_hold(&self) -> Result<(), TestCaseError> {
         let hold = OperatorHold {
             since: SystemTime::UNIX_EPOCH,
@@ -227,11 +227,11 @@ impl Run {
         Ok(())
     }
 
-    /// Time alone changes the decision only at `recheck_at`.
+    /// Checks that time alone changes the decision only at `recheck_at`.
     fn check_time(&self, wait: Duration) -> Result<(), TestCaseError> {
         let later = decide(&self.view, self.current().as_ref(), self.now + wait, &policy());
         let rechecked = self.decision.recheck_at.is_some_and(|at| at <= self.now + wait);
-        // Fencing when nobody leads is the same as holding.
+        // A fence without a leader is the same as a hold.
         let effect = |state: &RoutingState| (state.leader().cloned(), state.open_to().cloned());
         prop_assert!(
             effect(&later.state) == effect(&self.decision.state) || rechecked,
@@ -246,7 +246,8 @@ impl Run {
     }
 }
 
-/// What another cluster says: to `/primary` in a member's place, to `/cluster`, or at a URL of `--patroni`.
+/// A claim of another cluster: its answer to `/primary` at a member's address, to `/cluster`, or at a URL of
+/// `--patroni`.
 fn foreign_claim() -> impl Strategy<Value = Claim> {
     let other = Identity {
         scope: Some("zz".into()),
@@ -291,7 +292,7 @@ proptest! {
         }
     }
 
-    /// Whatever else is heard of a member: whose address answers for another cluster gets no new client.
+    /// A member at whose address another cluster answers gets no new client, whatever else is observed of it.
     #[test]
     fn where_another_cluster_answers_nobody_is_sent(
         history in prop::collection::vec((0..3_000_u64, claim(), prop::option::of((member(), any_report()))), 1..60),
@@ -316,8 +317,8 @@ proptest! {
         }
     }
 
-    /// A run that hears another cluster all the time decides as one that hears it never, once it knows which cluster is
-    /// ours. (Which of its own members is silent may be told in other words.)
+    /// Once it is known which cluster is followed, a run that observes another cluster all the time decides as a run
+    /// that never observes it. The texts may differ in which of its own members is unreachable.
     #[test]
     fn another_clusters_answers_never_change_the_verdict(
         history in prop::collection::vec((0..3_000_u64, claim(), foreign_claim()), 1..60),
@@ -333,10 +334,11 @@ proptest! {
                 run.now += Duration::from_millis(pause);
                 run.hear(claim.clone());
             }
-            // To decide twice may tell more than once: who was fenced is no current leader any more.
+            // A second decision on the same facts may have another reason: a leader that was fenced is not the current
+            // leader any more.
             run.decide();
             beside.hear(foreign);
-            // Fencing when nobody leads is the same as holding.
+            // A fence without a leader is the same as a hold.
             let effect = |run: &Run| (run.current(), run.decision.state.open_to().cloned());
             prop_assert_eq!(effect(&run), effect(&beside));
             prop_assert!(run.view.members().eq(beside.view.members()));
@@ -350,7 +352,7 @@ proptest! {
     fn silence_alone_with_the_lock_renewed_never_changes_the_leader(
         history in history(),
         first in written(),
-        // A lease that runs out half a second of last call, and a second of the clock's faults, later.
+        // The lock expires half a second of margin, and a second for the clock's faults, later.
         silences in prop::collection::vec((0..18_500_u64, member(), written()), 1..30),
     ) {
         let mut run = Run::new();

@@ -1,5 +1,5 @@
-//! A restart never helps: whatever was observed before, a process that has run for a long time routes wherever a new
-//! process would, which lists everything again.
+//! A restart never helps: whatever it observed before, a long-running process routes to the same leader as a new
+//! process, which lists everything again.
 
 use proptest::prelude::*;
 
@@ -10,7 +10,7 @@ use crate::leader::observation::{Claim, ClusterSettings, Lock, NoReport, ObjectK
 /// Patroni's loop_wait.
 const LOOP: Duration = Duration::from_secs(3);
 
-/// What holds from now on: who holds the lock, what its REST API answers, what the pods say.
+/// The facts from now on: the lock's holder, the answer of its REST API, the pods, and whether Patroni is paused.
 #[derive(Clone, Debug)]
 struct Facts {
     holder: &'static str,
@@ -20,7 +20,7 @@ struct Facts {
 }
 
 fn facts() -> impl Strategy<Value = Facts> {
-    // The cluster may have been initialised anew meanwhile.
+    // The cluster may have been initialised again meanwhile.
     let report = (any_report(), prop::bool::weighted(0.3)).prop_map(|(report, anew)| match anew {
         true => Report {
             system: Some("8".into()),
@@ -36,7 +36,7 @@ fn facts() -> impl Strategy<Value = Facts> {
         prop::bool::weighted(0.2),
     )
         .prop_map(|(holder, answer, pods, paused)| {
-            // The last of each name.
+            // Keeps the last pod of each name.
             let by_name: std::collections::BTreeMap<_, _> =
                 pods.into_iter().map(|pod| (pod.name.clone(), pod)).collect();
             Facts {
@@ -49,7 +49,7 @@ fn facts() -> impl Strategy<Value = Facts> {
 }
 
 impl Facts {
-    /// What a list of everything brings.
+    /// Returns the claims of a complete list.
     fn listed(&self, renewal: usize) -> Vec<Claim> {
         let settings = ClusterSettings {
             paused: self.paused,
@@ -103,7 +103,7 @@ proptest! {
             old.hear(listed[place].clone());
             fresh.hear(listed[place].clone());
         }
-        // So many renewals that a whole ttl lies between the first and the last.
+        // Enough renewals for a whole ttl between the first and the last.
         for renewal in 1..=TTL.as_secs().div_ceil(LOOP.as_secs()) + 1 {
             for run in [&mut old, &mut fresh] {
                 run.now += LOOP;

@@ -19,7 +19,7 @@ fn titles() -> Vec<String> {
         .collect()
 }
 
-/// The lines `N. **Title**…` of the document.
+/// Returns the titles of the lines `N. **Title**…` in the document.
 fn titles_in_the_document() -> Vec<String> {
     let rules = DOCUMENT.lines().filter_map(|line| line.split_once(". **"));
     let numbered = rules.filter(|(number, _)| number.parse::<usize>().is_ok());

@@ -1,8 +1,8 @@
-//! `decide` under attack: pgnorth follows a small executable model of Patroni through random faults and random delays,
-//! in simulated time.
+//! Runs `decide` against faults: pgnorth follows a small executable model of Patroni through random faults and random
+//! delays, in simulated time.
 //!
-//! `patroni` is the cluster, `watch` and `world` are what lies between it and pgnorth, `observer` drives view, decide,
-//! slot and plan as discovery does, `properties` states what must never happen, with its bounds.
+//! `patroni` is the cluster. `watch` and `world` are the network between the cluster and pgnorth. `observer` drives
+//! view, decide, slot and plan as discovery does. `properties` states what must never happen, with its bounds.
 
 mod dice;
 mod observer;
@@ -14,13 +14,13 @@ mod world;
 use proptest::prelude::*;
 
 use patroni::{Ms, Rules};
-use properties::{run, told};
-use watch::Manner;
-use world::{Fault, Kind, Target, Weather, World};
+use properties::{run, state_of};
+use watch::PathFailure;
+use world::{Conditions, Fault, Kind, Target, World};
 
 const TTL: Ms = 20_000;
 const LOOP_WAIT: Ms = 3_000;
-/// By then the leader has been found, whatever the delays.
+/// Time by which the leader has been found, whatever the delays.
 const FOUND: Ms = 5_000;
 
 fn rules(failsafe: impl Strategy<Value = bool>) -> impl Strategy<Value = Rules> {
@@ -37,13 +37,13 @@ fn rules(failsafe: impl Strategy<Value = bool>) -> impl Strategy<Value = Rules> 
     })
 }
 
-fn weather(
+fn conditions(
     kubernetes: impl Strategy<Value = bool>,
     rules: impl Strategy<Value = Rules>,
-) -> impl Strategy<Value = Weather> {
+) -> impl Strategy<Value = Conditions> {
     let losses = prop_oneof![2 => Just(0), 1 => 3..50_u64];
     (rules, kubernetes, 0..900_u64, 0..=1_000_u64, losses, any::<u64>()).prop_map(
-        |(rules, kubernetes, watch_delay, rest_delay, losses, seed)| Weather {
+        |(rules, kubernetes, watch_delay, rest_delay, losses, seed)| Conditions {
             rules,
             kubernetes,
             watch_delay,
@@ -58,8 +58,12 @@ fn target() -> impl Strategy<Value = Target> {
     prop_oneof![3 => Just(0), 1 => Just(1), 1 => Just(2)].prop_map(Target)
 }
 
-fn manner() -> impl Strategy<Value = Manner> {
-    prop_oneof![Just(Manner::Reset), Just(Manner::Dead), Just(Manner::Stalled)]
+fn path_failure() -> impl Strategy<Value = PathFailure> {
+    prop_oneof![
+        Just(PathFailure::Reset),
+        Just(PathFailure::Dead),
+        Just(PathFailure::Stalled)
+    ]
 }
 
 fn any_kind() -> impl Strategy<Value = Kind> {
@@ -69,8 +73,8 @@ fn any_kind() -> impl Strategy<Value = Kind> {
         1 => target().prop_map(Kind::RestFreeze),
         2 => target().prop_map(Kind::RestCut),
         1 => Just(Kind::Crash),
-        2 => manner().prop_map(Kind::ApiDown),
-        3 => manner().prop_map(Kind::CutOff),
+        2 => path_failure().prop_map(Kind::ApiDown),
+        3 => path_failure().prop_map(Kind::CutOff),
         3 => (prop::option::of(target()), prop::bool::weighted(0.2)).prop_map(|(to, aborted)| Kind::Switchover(to, aborted)),
         1 => Just(Kind::Pause),
         2 => (target(), -4_000..4_000_i64).prop_map(|(target, by)| Kind::ClockSet(target, by)),
@@ -87,9 +91,9 @@ fn lasts() -> impl Strategy<Value = Ms> {
     prop_oneof![2 => 100..5_000_u64, 4 => 5_000..60_000_u64]
 }
 
-/// For long, nobody but the leader can be heard: what is left is the lease.
+/// Returns runs in which only the leader can be reached for a long time: the only evidence left is the lock's ttl.
 fn alone_with_the_leader(faults: impl Strategy<Value = Vec<Fault>>) -> impl Strategy<Value = Vec<Fault>> {
-    (manner(), faults).prop_map(|(manner, faults)| {
+    (path_failure(), faults).prop_map(|(path_failure, faults)| {
         let long = |after: Ms, kind: Kind| Fault {
             after,
             lasts: 150_000,
@@ -97,18 +101,18 @@ fn alone_with_the_leader(faults: impl Strategy<Value = Vec<Fault>>) -> impl Stra
         };
         let mut all = vec![long(FOUND, Kind::RestCut(Target(1))), long(0, Kind::RestCut(Target(2)))];
         all.extend(faults);
-        all.insert(3, long(0, Kind::CutOff(manner)));
+        all.insert(3, long(0, Kind::CutOff(path_failure)));
         all
     })
 }
 
-/// The first fault comes once the leader has been found.
+/// Delays the first fault until the leader has been found.
 fn once_found(mut faults: Vec<Fault>) -> Vec<Fault> {
     faults[0].after += FOUND;
     faults
 }
 
-/// PROPTEST_CASES, or proptest's own number, so many times over.
+/// Returns `times` as many cases as PROPTEST_CASES, or proptest's own default, demands.
 fn cases(times: u32) -> ProptestConfig {
     let usual = ProptestConfig::default();
     ProptestConfig {
@@ -123,10 +127,10 @@ proptest! {
 
     #[test]
     fn whatever_fails_one_primary_gets_the_clients(
-        weather in weather(prop::bool::weighted(0.8), rules(any::<bool>())),
+        conditions in conditions(prop::bool::weighted(0.8), rules(any::<bool>())),
         faults in prop_oneof![3 => faults(any_kind(), lasts()), 1 => alone_with_the_leader(faults(any_kind(), lasts()))],
     ) {
-        run(World::new(weather, &faults), |_| Ok(()))?;
+        run(World::new(conditions, &faults), |_| Ok(()))?;
     }
 }
 
@@ -134,42 +138,42 @@ proptest! {
     #![proptest_config(cases(1))]
 
     #[test]
-    fn a_hiccup_of_the_rest_api_alone_changes_nothing(
-        weather in weather(Just(true), Just(Rules { ttl: TTL, loop_wait: LOOP_WAIT, retry_timeout: 3_000, failsafe: false })),
+    fn a_short_fault_of_the_rest_api_alone_changes_nothing(
+        conditions in conditions(Just(true), Just(Rules { ttl: TTL, loop_wait: LOOP_WAIT, retry_timeout: 3_000, failsafe: false })),
         faults in faults(target().prop_map(Kind::RestFreeze), 100..TTL - LOOP_WAIT),
     ) {
-        run(World::new(weather, &once_found(faults)), |world| {
-            prop_assert!(world.now < FOUND || world.observer.open_to() == Some(0), "6: {}", told(world));
+        run(World::new(conditions, &once_found(faults)), |world| {
+            prop_assert!(world.now < FOUND || world.observer.open_to() == Some(0), "6: {}", state_of(world));
             Ok(())
         })?;
     }
 
     #[test]
-    fn an_outage_shorter_than_the_lock_cuts_nobody_although_the_leader_cannot_be_heard(
-        weather in weather(Just(true), Just(Rules { ttl: 30_000, loop_wait: 10_000, retry_timeout: 10_000, failsafe: true })),
+    fn an_outage_shorter_than_the_lock_ends_no_session_although_the_leader_cannot_be_reached(
+        conditions in conditions(Just(true), Just(Rules { ttl: 30_000, loop_wait: 10_000, retry_timeout: 10_000, failsafe: true })),
         after in FOUND..30_000,
-        // Begun up to a loop after the last renewal, and noticed to be over 2.5 s late: still within the lease, less a
-        // second for the clocks.
+        // The outage began up to a loop after the last renewal, and pgnorth noticed its end 2.5 s late: this is still
+        // within the ttl, less a second for the clocks.
         lasts in 1_000..16_500_u64,
     ) {
         let cut = Fault { after: FOUND, lasts: 90_000, kind: Kind::RestCut(Target(0)) };
-        let outage = Fault { after, lasts, kind: Kind::ApiDown(Manner::Reset) };
-        run(World::new(weather, &[cut, outage]), |world| {
-            prop_assert!(world.now < FOUND || world.observer.leader() == Some(0), "7: {}", told(world));
+        let outage = Fault { after, lasts, kind: Kind::ApiDown(PathFailure::Reset) };
+        run(World::new(conditions, &[cut, outage]), |world| {
+            prop_assert!(world.now < FOUND || world.observer.leader() == Some(0), "7: {}", state_of(world));
             Ok(())
         })?;
     }
 
     #[test]
-    fn an_outage_of_the_api_in_failsafe_mode_cuts_nobody(
-        weather in weather(Just(true), rules(Just(true))),
+    fn an_outage_of_the_api_in_failsafe_mode_ends_no_session(
+        conditions in conditions(Just(true), rules(Just(true))),
         faults in faults(
-            prop_oneof![2 => manner().prop_map(Kind::ApiDown), 1 => manner().prop_map(Kind::CutOff)],
+            prop_oneof![2 => path_failure().prop_map(Kind::ApiDown), 1 => path_failure().prop_map(Kind::CutOff)],
             lasts(),
         ),
     ) {
-        run(World::new(weather, &once_found(faults)), |world| {
-            prop_assert!(world.now < FOUND || world.observer.leader() == Some(0), "7: {}", told(world));
+        run(World::new(conditions, &once_found(faults)), |world| {
+            prop_assert!(world.now < FOUND || world.observer.leader() == Some(0), "7: {}", state_of(world));
             Ok(())
         })?;
     }

@@ -37,7 +37,7 @@ pub(super) struct Story {
     renewals: u64,
     written: Option<SystemTime>,
     reason: String,
-    /// The rules that decided so far.
+    /// The numbers of the rules that have decided so far.
     pub(super) rules: Vec<usize>,
     kind: ObjectKind,
 }
@@ -77,7 +77,7 @@ pub(super) fn report(role: Role, state: &str, timeline: u32) -> Report {
 }
 
 impl Story {
-    /// Three pods are known; nothing else is.
+    /// Returns a story in which only three pods are known.
     fn kubernetes() -> Self {
         let mut story = Self::nothing();
         let pods = ["a", "b", "c"].map(|name| pod(name, "replica")).to_vec();
@@ -85,7 +85,7 @@ impl Story {
         story
     }
 
-    /// Three rows of `/cluster` are known; Kubernetes is not asked.
+    /// Returns a story in which only three rows of `/cluster` are known. Kubernetes is not used.
     fn rest_only() -> Self {
         let mut story = Self::nothing();
         story.cluster(None);
@@ -107,7 +107,7 @@ impl Story {
         }
     }
 
-    /// a leads on timeline 1, for ten seconds already.
+    /// Returns a story in which a has led on timeline 1 for ten seconds.
     fn a_leads() -> Self {
         Self::kubernetes()
             .lock("a")
@@ -115,7 +115,7 @@ impl Story {
             .must_route("a")
     }
 
-    /// a leads on timeline 1, by its report alone.
+    /// Returns a story in which a leads on timeline 1, by its report alone.
     fn a_leads_by_report() -> Self {
         Self::rest_only()
             .says("a", Role::Primary, "running", 1)
@@ -127,7 +127,7 @@ impl Story {
         self.view.record(Observation { at: self.now, claim });
     }
 
-    fn heard(mut self, claim: Claim) -> Self {
+    fn observe(mut self, claim: Claim) -> Self {
         self.hear(claim);
         self
     }
@@ -146,31 +146,31 @@ impl Story {
         self.lock_late(holder, 0.0)
     }
 
-    /// The lock was written some seconds ago.
+    /// Records a lock that was written some seconds ago.
     fn lock_late(self, holder: &str, seconds: f64) -> Self {
         let since_begin = self.now - self.begin;
         let written = SystemTime::UNIX_EPOCH + HOUR + since_begin - Duration::from_secs_f64(seconds);
         self.lock_written(holder, Some(written))
     }
 
-    /// The lock bears any time, or none that can be read.
+    /// Records a lock with any `renewTime`, or with one that cannot be parsed.
     fn lock_written(mut self, holder: &str, written: Option<SystemTime>) -> Self {
         self.renewals += 1;
         self.written = written;
         let lock = self.lock_now(Some(holder));
-        self.heard(lock)
+        self.observe(lock)
     }
 
     fn released(mut self) -> Self {
         self.renewals += 1;
         let lock = self.lock_now(None);
-        self.heard(lock)
+        self.observe(lock)
     }
 
-    /// The API shows the same lock again, not renewed.
+    /// Records the same lock again, not renewed.
     fn same_lock(self, holder: &str) -> Self {
         let lock = self.lock_now(Some(holder));
-        self.heard(lock)
+        self.observe(lock)
     }
 
     fn lock_now(&self, holder: Option<&str>) -> Claim {
@@ -188,11 +188,11 @@ impl Story {
 
     fn api_unreachable(self) -> Self {
         let claim = Claim::ApiUnreachable(self.kind, "connection refused".into());
-        self.heard(claim)
+        self.observe(claim)
     }
 
     fn says(self, member: &str, role: Role, state: &str, timeline: u32) -> Self {
-        self.heard(Claim::Report(member.into(), Ok(report(role, state, timeline))))
+        self.observe(Claim::Report(member.into(), Ok(report(role, state, timeline))))
     }
 
     fn says_without_lock(self, member: &str, timeline: u32) -> Self {
@@ -200,7 +200,7 @@ impl Story {
             holds_lock: false,
             ..report(Role::Primary, "running", timeline)
         };
-        self.heard(Claim::Report(member.into(), Ok(report)))
+        self.observe(Claim::Report(member.into(), Ok(report)))
     }
 
     fn says_in_pause(self, member: &str, role: Role, holds_lock: bool) -> Self {
@@ -209,7 +209,7 @@ impl Story {
             paused: true,
             ..report(role, "running", 1)
         };
-        self.heard(Claim::Report(member.into(), Ok(report)))
+        self.observe(Claim::Report(member.into(), Ok(report)))
     }
 
     fn vouched_in_failsafe(self, member: &str) -> Self {
@@ -217,32 +217,32 @@ impl Story {
             failsafe_active: true,
             ..report(Role::Primary, "running", 1)
         };
-        self.heard(Claim::Report(member.into(), Ok(report)))
+        self.observe(Claim::Report(member.into(), Ok(report)))
     }
 
     fn unreachable(self, member: &str) -> Self {
-        self.heard(Claim::Report(
+        self.observe(Claim::Report(
             member.into(),
             Err(NoReport::Unreachable("no answer within 1 s".into())),
         ))
     }
 
-    /// Its own `/cluster` names that leader; it answers `/primary` as a replica.
+    /// Records that the member's own `/cluster` names that leader, while it answers `/primary` as a replica.
     fn names(self, member: &str, leader: Option<&str>) -> Self {
         self.says(member, Role::Other, "running", 1)
-            .heard(Claim::NamedLeader(member.into(), leader.map(MemberName::from)))
+            .observe(Claim::NamedLeader(member.into(), leader.map(MemberName::from)))
     }
 
     fn pod_status(self, member: &str, role: &str, timeline: u32) -> Self {
-        self.heard(Claim::Pod(Pod {
+        self.observe(Claim::Pod(Pod {
             timeline: Some(timeline),
             ..pod(member, role)
         }))
     }
 
-    /// Its pod's status says how far it has come by now.
+    /// Records the position in the WAL that the pod's status reports now.
     fn wrote_wal(self, member: &str, role: &str) -> Self {
-        self.heard(Claim::Pod(Pod {
+        self.observe(Claim::Pod(Pod {
             xlog_location: Some(67_108_960),
             ..pod(member, role)
         }))
@@ -257,12 +257,12 @@ impl Story {
             starts,
         };
         let claim = Claim::Announcement(self.kind, Some(announcement));
-        self.heard(claim)
+        self.observe(claim)
     }
 
     fn announcement_gone(self) -> Self {
         let claim = Claim::Announcement(self.kind, None);
-        self.heard(claim)
+        self.observe(claim)
     }
 
     fn configured(self, paused: bool, standby_cluster: bool) -> Self {
@@ -272,7 +272,7 @@ impl Story {
             ..ClusterSettings::default()
         };
         let claim = Claim::Settings(self.kind, Some(settings));
-        self.heard(claim)
+        self.observe(claim)
     }
 
     fn race_backoff(self, seconds: u64) -> Self {
@@ -281,7 +281,7 @@ impl Story {
             ..ClusterSettings::default()
         };
         let claim = Claim::Settings(self.kind, Some(settings));
-        self.heard(claim)
+        self.observe(claim)
     }
 
     fn held_by_operator(self, seconds: u64) -> Self {
@@ -291,14 +291,14 @@ impl Story {
             until: wall + Duration::from_secs(seconds),
             ends: self.now + Duration::from_secs(seconds),
         };
-        self.heard(Claim::Held(Some(hold)))
+        self.observe(Claim::Held(Some(hold)))
     }
 
     fn released_by_operator(self) -> Self {
-        self.heard(Claim::Held(None))
+        self.observe(Claim::Held(None))
     }
 
-    /// As in [`Story::pause`], and `/cluster` names the lock's holder.
+    /// Does as [`Story::pause`], and `/cluster` names the lock's holder.
     fn paused_and_led_by(mut self, leader: &str) -> Self {
         self.pause_with(Some(leader.into()));
         self
@@ -366,12 +366,12 @@ impl Story {
     }
 }
 
-/// The base URL of a member's REST API.
+/// Returns the base URL of a member's REST API.
 pub(super) fn api_url(name: &str) -> BaseUrl {
     BaseUrl::parse(&format!("http://{name}:8008")).unwrap()
 }
 
-/// The answer to `/cluster` that names these members, and nothing else.
+/// Returns an answer to `/cluster` that names these members and nothing else.
 pub(super) fn listing(members: &[&str]) -> Cluster {
     let row = |name: &&str| ClusterMember {
         name: (*name).into(),
@@ -405,7 +405,7 @@ fn pod(name: &str, role: &str) -> Pod {
     }
 }
 
-/// The number of the rule by which it ends, its name, and the story.
+/// The number of the rule that decides last, the title, and the story.
 type Row = (usize, &'static str, fn() -> Story);
 
 pub(super) fn rows() -> Vec<Row> {

@@ -1,8 +1,8 @@
-//! Chance that is the same each time: everything random in a run comes from one seed.
+//! Reproducible chance: everything random in a run comes from one seed.
 
 use super::patroni::Ms;
 
-/// SplitMix64.
+/// A SplitMix64 generator.
 pub(super) struct Dice(u64);
 
 impl Dice {
@@ -18,7 +18,8 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
-    /// From `low` to `high`, both included; the two ends come up often, since that is where mistakes live.
+    /// Returns a number from `low` to `high`, both included. The two ends are frequent, because mistakes are most
+    /// likely there.
     pub(super) fn between(&mut self, low: Ms, high: Ms) -> Ms {
         match self.roll() % 8 {
             0 => low,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::super::stories::policy;
 use super::super::{Decision, decide};
-use super::patroni::{EVERYBODY, Ms, NAMES, Who};
+use super::patroni::{EVERYBODY, MemberIndex, Ms, NAMES};
 use crate::leader::observation::{Claim, Observation};
 use crate::leader::probing::pacing::Pacer;
 use crate::leader::probing::plan;
@@ -17,9 +17,9 @@ pub(super) struct Observer {
     pub(super) view: View,
     pub(super) slot: LeaderSlot,
     pub(super) decision: Decision,
-    /// When that was decided.
+    /// Time of the decision.
     pub(super) decided: Ms,
-    /// One session is opened in each snapshot that admits clients.
+    /// One session for each snapshot that admits clients.
     pub(super) sessions: Vec<Target>,
     held_since: Option<Instant>,
     pacer: Pacer,
@@ -45,17 +45,18 @@ impl Observer {
     }
 
     pub(super) fn millis(&self, at: Instant) -> Ms {
-        // Rounded up: just before the instant nothing is due yet, and the same wake-up would be planned for ever.
+        // Rounded up: just before the instant nothing is due yet, and the same wake-up would be planned again and
+        // again.
         at.saturating_duration_since(self.begin).as_nanos().div_ceil(1_000_000) as Ms
     }
 
-    /// The leader whose sessions may live.
-    pub(super) fn leader(&self) -> Option<Who> {
+    /// Returns the leader whose sessions may live.
+    pub(super) fn leader(&self) -> Option<MemberIndex> {
         self.slot.snapshot().state.leader().map(place)
     }
 
-    /// The leader that new clients may go to.
-    pub(super) fn open_to(&self) -> Option<Who> {
+    /// Returns the leader that new clients may go to.
+    pub(super) fn open_to(&self) -> Option<MemberIndex> {
         self.slot.snapshot().state.open_to().map(place)
     }
 
@@ -81,15 +82,15 @@ impl Observer {
         self.decision = decision;
     }
 
-    /// What would be decided then if nothing more were heard.
+    /// Returns the decision at that time if no claim arrives until then.
     pub(super) fn decision_at(&self, now: Ms) -> Decision {
         let current = self.slot.snapshot().state.leader().cloned();
         decide(&self.view, current.as_ref(), self.instant(now), &policy())
     }
 
-    /// Whom to ask now, and when the next one will be due: `Prober::ask_the_due`. Each interval is as long as it can
-    /// be.
-    pub(super) fn ask_the_due(&mut self, now: Ms) -> (Vec<Who>, Option<Ms>) {
+    /// Returns the members to ask now, and the time of the next request, as `Prober::ask_the_due` does. Each interval
+    /// is the longest that is possible.
+    pub(super) fn ask_the_due(&mut self, now: Ms) -> (Vec<MemberIndex>, Option<Ms>) {
         let at = self.instant(now);
         let probes = plan(&self.view, &self.decision.state, self.held_since, at);
         let keys = probes.iter().map(|probe| (probe.member.as_str(), probe.urgency));
@@ -101,14 +102,15 @@ impl Observer {
         )
     }
 
-    /// An answer came, or none before the deadline; `false` if nobody waits for it any more.
-    pub(super) fn answered(&mut self, who: Who, answered: bool, now: Ms) -> bool {
+    /// Records an answer, or a request that was not answered before the deadline. Returns false if the answer no longer
+    /// counts.
+    pub(super) fn answered(&mut self, who: MemberIndex, answered: bool, now: Ms) -> bool {
         let now = self.instant(now);
         self.pacer.ended(NAMES[who], answered, now)
     }
 }
 
-pub(super) fn place(leader: &Leader) -> Who {
+pub(super) fn place(leader: &Leader) -> MemberIndex {
     EVERYBODY
         .into_iter()
         .find(|who| leader.member == NAMES[*who])

@@ -1,9 +1,8 @@
 //! A small model of a Patroni cluster in simulated milliseconds: the lock, three members, their HA loops and their
 //! PostgreSQL.
 //!
-//! It follows ha.py and dcs/kubernetes.py of Patroni 4.1, simplified to what an observer can tell apart. Where
-//! Patroni's timing varies, chance decides, and always within what Patroni may do: an observer that is safe here has
-//! not relied on luck.
+//! It follows ha.py and dcs/kubernetes.py of Patroni 4.1, reduced to what an observer can see. If Patroni's timing
+//! varies, the timing here is random within Patroni's bounds: an observer that is safe here does not depend on luck.
 
 mod ha;
 
@@ -11,12 +10,12 @@ use super::dice::Dice;
 use crate::leader::observation::{Report, Role};
 
 pub(super) type Ms = u64;
-/// A member, by its place.
-pub(super) type Who = usize;
+/// The index of a member.
+pub(super) type MemberIndex = usize;
 
 pub(super) const NAMES: [&str; 3] = ["a", "b", "c"];
 const DAY: Ms = 24 * 3_600_000;
-pub(super) const EVERYBODY: [Who; 3] = [0, 1, 2];
+pub(super) const EVERYBODY: [MemberIndex; 3] = [0, 1, 2];
 
 /// Patroni's dynamic configuration, in milliseconds.
 #[derive(Clone, Copy, Debug)]
@@ -27,21 +26,21 @@ pub(super) struct Rules {
     pub(super) failsafe: bool,
 }
 
-/// The leader object. It has no time to live on the server.
+/// The leader object. The server does not delete it after a ttl.
 pub(super) struct LockObject {
-    pub(super) holder: Option<Who>,
-    /// Bumped by every write: the resource version.
+    pub(super) holder: Option<MemberIndex>,
+    /// The resource version. Every write increments it.
     pub(super) version: u64,
-    /// When the two last writes were made, the newer first.
+    /// Times of the last two writes, the newer first.
     pub(super) written: [Ms; 2],
-    /// When the last write was begun, which is when its writer looked at its clock.
+    /// Time at which the last write began, when its writer read its clock.
     pub(super) begun: Ms,
-    /// What the clock said then, if that can be read: `renewTime`.
+    /// The writer's clock at that time, if `renewTime` can be parsed.
     pub(super) renew_time: Option<Ms>,
-    /// Since when its holder holds it.
+    /// Time since which its holder holds it.
     pub(super) taken: Ms,
-    /// Since when each member does not hold it.
-    pub(super) let_go: [Ms; 3],
+    /// Time since which each member does not hold it.
+    pub(super) not_held_since: [Ms; 3],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +50,7 @@ pub(super) enum Postgres {
     Replica,
     Promoting,
     Primary,
-    /// Crash recovery in place, as a primary.
+    /// Crash recovery as a primary.
     Recovering,
     Stopping,
     Stopped,
@@ -59,29 +58,29 @@ pub(super) enum Postgres {
 
 pub(super) struct Member {
     pub(super) alive: bool,
-    /// Patroni is stopped (SIGSTOP); PostgreSQL is not.
+    /// Patroni is stopped (SIGSTOP); PostgreSQL runs.
     pub(super) frozen: bool,
-    /// The REST API hangs; the HA loop does not.
+    /// The REST API hangs; the HA loop runs.
     pub(super) rest_frozen: bool,
     pub(super) postgres: Postgres,
     pub(super) timeline: u32,
-    /// It believes that it leads until then: the last write of the lock + ttl (ha.py:294-308).
+    /// End of the time for which it believes that it leads: the last write of the lock + ttl (ha.py:294-308).
     leads_until: Ms,
     failsafe_until: Ms,
-    /// The version of the lock that it saw last, and when that was new: expiry is judged from here
-    /// (kubernetes.py:904-923).
+    /// The version of the lock that it saw last, and the time at which that version was new to it. Patroni counts the
+    /// ttl from this time (kubernetes.py:904-923).
     seen: (u64, Ms),
-    /// It is about to give the lock up after a clean stop.
+    /// It will release the lock after a clean stop.
     releasing: bool,
     crashed: Ms,
     pub(super) pod: PodStatus,
-    /// Patroni's timers of an older era are void: it was frozen or killed since.
-    era: u64,
+    /// Number of times that Patroni was frozen or killed. Timers that were set before are void.
+    incarnation: u64,
     loop_era: u64,
     postgres_era: u64,
 }
 
-/// The pod's annotation `status`, which outlives its writer.
+/// The pod's annotation `status`. It remains when the member is gone.
 #[derive(Clone, Copy)]
 pub(super) struct PodStatus {
     pub(super) postgres: Postgres,
@@ -92,41 +91,41 @@ pub(super) struct PodStatus {
 /// A planned switchover.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Planned {
-    pub(super) from: Who,
-    pub(super) candidate: Option<Who>,
+    pub(super) from: MemberIndex,
+    pub(super) candidate: Option<MemberIndex>,
     pub(super) aborted: bool,
 }
 
-/// The newest promotion: whoever it made writable is the one place to write to.
+/// The newest promotion. Only the member that it made writable may get writes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Promotion {
-    pub(super) member: Who,
+    pub(super) member: MemberIndex,
     pub(super) at: Ms,
     pub(super) timeline: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Timer {
-    Loop(Who, u64),
-    Expiry(Who, u64),
-    Take(Who, u64, u64),
+    Loop(MemberIndex, u64),
+    Expiry(MemberIndex, u64),
+    Take(MemberIndex, u64, u64),
     Unannounce,
-    GiveUp(Who, u64),
-    Checkpointed(Who, u64),
-    Stopped(Who, u64),
-    Release(Who, u64),
-    Started(Who, u64),
-    Promoted(Who, u64),
-    Recovered(Who, u64),
+    GiveUp(MemberIndex, u64),
+    Checkpointed(MemberIndex, u64),
+    Stopped(MemberIndex, u64),
+    Release(MemberIndex, u64),
+    Started(MemberIndex, u64),
+    Promoted(MemberIndex, u64),
+    Recovered(MemberIndex, u64),
 }
 
-/// What watchers of the API are told.
+/// An event for the watchers of the API.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum News {
+pub(super) enum ApiEvent {
     Lock,
     Announcement,
     Settings,
-    Pod(Who),
+    Pod(MemberIndex),
 }
 
 pub(super) struct Cluster {
@@ -137,33 +136,34 @@ pub(super) struct Cluster {
     pub(super) lock: LockObject,
     pub(super) planned: Option<Planned>,
     pub(super) members: [Member; 3],
-    /// Each member's clock, which says some other time than ours.
+    /// The difference between each member's clock and the observer's.
     clocks: [Ms; 3],
-    /// When it was last set.
+    /// Time at which each clock was last set.
     pub(super) clock_set: [Option<Ms>; 3],
     pub(super) newest: Promotion,
-    /// A leader on an older timeline leads again, by Patroni's own doing: who can tell it from the newest?
+    /// Patroni itself let a leader on an older timeline lead again. No observer can tell that leader from the newest
+    /// one.
     pub(super) went_back: bool,
-    /// To be started by the world.
+    /// Timers that the world has to start.
     pub(super) timers: Vec<(Ms, Timer)>,
-    /// To be told by the world.
-    pub(super) news: Vec<News>,
+    /// Events that the world has to deliver.
+    pub(super) api_events: Vec<ApiEvent>,
     dice: Dice,
 }
 
-/// Who holds the lock, in one member's eyes.
+/// The holder of the lock, from one member's point of view.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Held {
+enum LockHolder {
     Mine,
     Other,
     Nobody,
 }
 
 impl Cluster {
-    /// `a` leads on timeline 1, the others follow.
+    /// Returns a cluster in which `a` leads on timeline 1 and the others follow it.
     pub(super) fn new(rules: Rules, seed: u64) -> Self {
-        let role = |who: Who| if who == 0 { Postgres::Primary } else { Postgres::Replica };
-        let member = |who: Who| Member {
+        let role = |who: MemberIndex| if who == 0 { Postgres::Primary } else { Postgres::Replica };
+        let member = |who: MemberIndex| Member {
             alive: true,
             frozen: false,
             rest_frozen: false,
@@ -179,7 +179,7 @@ impl Cluster {
                 timeline: 1,
                 written: 0,
             },
-            era: 0,
+            incarnation: 0,
             loop_era: 0,
             postgres_era: 0,
         };
@@ -197,7 +197,7 @@ impl Cluster {
                 begun: 0,
                 renew_time: Some(clocks[0]),
                 taken: 0,
-                let_go: [0; 3],
+                not_held_since: [0; 3],
             },
             planned: None,
             members: EVERYBODY.map(member),
@@ -210,7 +210,7 @@ impl Cluster {
             },
             went_back: false,
             timers: Vec::new(),
-            news: Vec::new(),
+            api_events: Vec::new(),
             dice,
         };
         for who in EVERYBODY {
@@ -220,29 +220,29 @@ impl Cluster {
         cluster
     }
 
-    /// PostgreSQL accepts writes.
-    pub(super) fn is_writable(&self, who: Who) -> bool {
+    /// Returns true if PostgreSQL accepts writes.
+    pub(super) fn is_writable(&self, who: MemberIndex) -> bool {
         self.members[who].postgres == Postgres::Primary
     }
 
-    /// It has followed the newest promotion.
-    fn is_up_to_date(&self, who: Who) -> bool {
+    /// Returns true if it has followed the newest promotion.
+    fn is_up_to_date(&self, who: MemberIndex) -> bool {
         self.members[who].timeline == self.newest.timeline
     }
 
-    /// Its Patroni believes that it leads.
-    pub(super) fn believes(&self, who: Who) -> bool {
+    /// Returns true if its Patroni believes that it leads.
+    pub(super) fn believes_it_leads(&self, who: MemberIndex) -> bool {
         self.now < self.members[who].leads_until
     }
 
-    /// Its REST API answers.
-    pub(super) fn answers(&self, who: Who) -> bool {
+    /// Returns true if its REST API answers.
+    pub(super) fn answers(&self, who: MemberIndex) -> bool {
         let member = &self.members[who];
         member.alive && !member.frozen && !member.rest_frozen
     }
 
-    /// The answer to `GET /primary`, made now; `None` while Patroni cannot query PostgreSQL.
-    pub(super) fn report(&self, who: Who) -> Option<Report> {
+    /// Returns its present answer to `GET /primary`; `None` while Patroni cannot query PostgreSQL.
+    pub(super) fn report(&self, who: MemberIndex) -> Option<Report> {
         let member = &self.members[who];
         if member.postgres == Postgres::Recovering && self.now < member.crashed + 300 {
             return None;
@@ -256,7 +256,7 @@ impl Cluster {
             Postgres::Stopped | Postgres::Down => (Role::Other, "stopped"),
         };
         Some(Report {
-            holds_lock: self.believes(who),
+            holds_lock: self.believes_it_leads(who),
             role,
             state: state.into(),
             timeline: Some(member.timeline),
@@ -270,22 +270,28 @@ impl Cluster {
 
     pub(super) fn fire(&mut self, timer: Timer) {
         match timer {
-            Timer::Loop(who, era) if era == self.members[who].loop_era => self.ha_loop(who),
-            Timer::Expiry(who, era) if era == self.members[who].era => self.cycle(who),
-            Timer::Take(who, era, version) if era == self.members[who].era => self.take(who, version),
-            Timer::GiveUp(who, era) if era == self.members[who].era && !self.api_up && self.is_writable(who) => {
+            Timer::Loop(who, incarnation) if incarnation == self.members[who].loop_era => self.ha_loop(who),
+            Timer::Expiry(who, incarnation) if incarnation == self.members[who].incarnation => self.cycle(who),
+            Timer::Take(who, incarnation, version) if incarnation == self.members[who].incarnation => {
+                self.take(who, version)
+            }
+            Timer::GiveUp(who, incarnation)
+                if incarnation == self.members[who].incarnation && !self.api_up && self.is_writable(who) =>
+            {
                 self.stop(who)
             }
-            Timer::Checkpointed(who, era) if era == self.members[who].era && self.is_writable(who) => {
+            Timer::Checkpointed(who, incarnation)
+                if incarnation == self.members[who].incarnation && self.is_writable(who) =>
+            {
                 self.members[who].releasing = true;
                 self.stop(who);
             }
-            Timer::Release(who, era) if era == self.members[who].era => self.release(who),
+            Timer::Release(who, incarnation) if incarnation == self.members[who].incarnation => self.release(who),
             Timer::Unannounce => self.unannounce(),
-            Timer::Stopped(who, era) if era == self.members[who].postgres_era => self.stopped(who),
-            Timer::Started(who, era) if era == self.members[who].postgres_era => self.started(who),
-            Timer::Promoted(who, era) if era == self.members[who].postgres_era => self.promoted(who),
-            Timer::Recovered(who, era) if era == self.members[who].postgres_era => {
+            Timer::Stopped(who, incarnation) if incarnation == self.members[who].postgres_era => self.stopped(who),
+            Timer::Started(who, incarnation) if incarnation == self.members[who].postgres_era => self.started(who),
+            Timer::Promoted(who, incarnation) if incarnation == self.members[who].postgres_era => self.promoted(who),
+            Timer::Recovered(who, incarnation) if incarnation == self.members[who].postgres_era => {
                 self.members[who].postgres = Postgres::Primary;
             }
             _void => {}
@@ -296,8 +302,8 @@ impl Cluster {
         self.timers.push((self.now + wait, timer));
     }
 
-    /// A timer of PostgreSQL's: it goes on while Patroni is frozen.
-    fn postgres_after(&mut self, wait: Ms, who: Who, becomes: Postgres, timer: fn(Who, u64) -> Timer) {
+    /// Starts a timer of PostgreSQL. It runs on while Patroni is frozen.
+    fn postgres_after(&mut self, wait: Ms, who: MemberIndex, becomes: Postgres, timer: fn(MemberIndex, u64) -> Timer) {
         let member = &mut self.members[who];
         member.postgres = becomes;
         member.postgres_era += 1;
@@ -305,7 +311,7 @@ impl Cluster {
         self.after(wait, timer);
     }
 
-    pub(super) fn kill(&mut self, who: Who) {
+    pub(super) fn kill(&mut self, who: MemberIndex) {
         let member = &mut self.members[who];
         *member = Member {
             alive: false,
@@ -314,44 +320,44 @@ impl Cluster {
             leads_until: 0,
             failsafe_until: 0,
             releasing: false,
-            era: member.era + 1,
+            incarnation: member.incarnation + 1,
             loop_era: member.loop_era + 1,
             postgres_era: member.postgres_era + 1,
             ..*member
         };
     }
 
-    pub(super) fn revive(&mut self, who: Who) {
+    pub(super) fn revive(&mut self, who: MemberIndex) {
         self.members[who].alive = true;
         self.members[who].seen = (0, 0);
         self.wake(who, 3_000);
     }
 
-    pub(super) fn freeze(&mut self, who: Who) {
+    pub(super) fn freeze(&mut self, who: MemberIndex) {
         let member = &mut self.members[who];
         member.frozen = true;
         member.releasing = false;
-        member.era += 1;
+        member.incarnation += 1;
         member.loop_era += 1;
     }
 
-    pub(super) fn thaw(&mut self, who: Who) {
+    pub(super) fn thaw(&mut self, who: MemberIndex) {
         if self.members[who].frozen {
             self.members[who].frozen = false;
-            // Its first cycle may wait for the API.
+            // The first cycle may wait for the API.
             self.wake(who, self.rules.retry_timeout);
         }
     }
 
-    /// A backend was killed: PostgreSQL recovers in place.
-    pub(super) fn crash(&mut self, who: Who, takes: Ms) {
+    /// Kills a backend: PostgreSQL restarts with crash recovery.
+    pub(super) fn crash(&mut self, who: MemberIndex, takes: Ms) {
         if self.is_writable(who) {
             self.members[who].crashed = self.now;
             self.postgres_after(takes, who, Postgres::Recovering, Timer::Recovered);
         }
     }
 
-    pub(super) fn plan(&mut self, candidate: Option<Who>, aborted: bool) {
+    pub(super) fn plan(&mut self, candidate: Option<MemberIndex>, aborted: bool) {
         let holder = self.lock.holder.filter(|holder| self.is_writable(*holder));
         if let (true, None, Some(from)) = (self.api_up, self.planned, holder) {
             self.planned = Some(Planned {
@@ -359,17 +365,17 @@ impl Cluster {
                 candidate,
                 aborted,
             });
-            self.news.push(News::Announcement);
+            self.api_events.push(ApiEvent::Announcement);
         }
     }
 
-    pub(super) fn set_clock(&mut self, who: Who, by: i64) {
+    pub(super) fn set_clock(&mut self, who: MemberIndex, by: i64) {
         self.clocks[who] = self.clocks[who].saturating_add_signed(by);
         self.clock_set[who] = Some(self.now);
     }
 
     pub(super) fn pause(&mut self, paused: bool) {
         self.paused = paused;
-        self.news.push(News::Settings);
+        self.api_events.push(ApiEvent::Settings);
     }
 }

@@ -1,63 +1,65 @@
-//! What must hold at every instant of a run, judged from the truth of the model and from what reached pgnorth.
+//! The properties that hold at every instant of a run, checked against the true state of the model and against the
+//! observations that reached pgnorth.
 //!
-//! `W` is the watch's delay bound, `D` the deadline of a request (1 s), and `A` a member whose sessions live.
+//! `W` is the bound of the watch's delay, `D` the deadline of a request (1 s), and `A` a member whose sessions live.
 //!
-//! 1. *No session to a former leader.* `A`'s sessions end at the first of
-//!    - **watch**: `W` after another took the lock, or `A` released it, or the watch came back after that. Since a
-//!      promotion follows the lock, this is before the other is writable, unless its promotion takes less than `W`;
-//!    - **reports** (REST-only, or the API is known to be silent): 1.3 s (the round of probes) + `D` after the new
-//!      primary became writable, or can be heard again;
-//!    - **lease**, once another is writable: ttl after `A`'s last sign of life (a write of the lock, any answer)
-//!      reached pgnorth. An outage of the API that is over is not counted. In pause, where nobody is promoted by
-//!      itself, `A` is kept until another is heard (rule 4), and after it for as long as its end may stay unheard: 13
-//!      s, or, with a dead stream, ttl / 2 + `D` + `W` after `A` lost the lock, or ttl + 2 (`D` + `W`) after the end of
-//!      the pause.
-//!    - **lock**, while the watch is believed, without pause and failsafe mode: ttl after `A`'s last renewal that was
-//!      heard was begun, plus what the fastest of the last ones took (the clocks hide that), or a second less than this
-//!      one took. An outage of the API is not counted.
-//! 2. *No cut without cause.* While `A` holds the lock, and a renewal begun less than ttl ago has surely arrived, or
-//!    pause has been heard of, its sessions live. If a clock was set, or a write took longer than a second: a renewal
-//!    of less than ttl - 1 s ago. Where reports decide, they live while `A` says each second that it leads.
-//! 3. *No flapping.* Decided anew on the same facts before `recheck_at`, the same comes out; and `recheck_at` is never
-//!    now.
-//! 4. *Evidence.* New clients are first admitted to a member upon its answer, or its pod's status, that was made while
-//!    it was the writable primary of the newest timeline (or of an older one by Patroni's own doing, if pgnorth heard
-//!    no leader on a newer one); and not for longer than 2 s (the steady pause) + `D` after it stopped being writable,
-//!    if its REST API can be heard. Left out: a primary without the lock in pause, while nobody is heard to hold it.
-//! 5. *Liveness.* With one writable holder of the lock and all faults over, it is routed to within [`patience`].
+//! 1. *No session to a former leader.* `A`'s sessions end at the first of these times:
+//!    - **watch**: `W` after another member took the lock, `A` released it, or the watch worked again after that. A
+//!      promotion follows the lock, so the other member is not writable yet, unless its promotion takes less than `W`.
+//!    - **reports** (REST alone, or the API is known to be unreachable): 1.3 s (the round of probes) + `D` after the
+//!      new primary became writable, or could be reached again.
+//!    - **lease**, if another member is writable: a ttl after the last evidence of `A` (a write of the lock, or any
+//!      answer) reached pgnorth. An outage of the API that is over is not counted. In pause, in which Patroni promotes
+//!      no member by itself, `A`'s sessions live until pgnorth observes another leader (rule 4). After the pause they
+//!      live for as long as its end may remain unnoticed: 13 s; or, with a dead stream, ttl / 2 + `D` + `W` after `A`
+//!      lost the lock, or ttl + 2 (`D` + `W`) after the end of the pause.
+//!    - **lock**, while pgnorth believes the watch, without pause and failsafe mode: a ttl after `A` began its last
+//!      renewal that reached pgnorth, plus the delay of the fastest of the last renewals (the clocks hide that delay),
+//!      or a second less than the delay of this one. An outage of the API is not counted.
+//! 2. *No cut without cause.* `A`'s sessions live while `A` holds the lock and a renewal that began less than a ttl ago
+//!    has surely arrived, or pgnorth knows of a pause. If a clock was set, or a write took longer than a second, the
+//!    renewal must have begun less than ttl - 1 s ago. If reports decide, the sessions live while `A` reports each
+//!    second that it leads.
+//! 3. *No flapping.* A decision on unchanged facts before `recheck_at` is the same, and `recheck_at` is never now.
+//! 4. *Evidence.* A member gets its first new clients because of an answer, or a pod's status, from a time at which it
+//!    was the writable primary of the newest timeline (or of an older one, if Patroni itself went back to it and
+//!    pgnorth observed no leader on a newer one). They end no later than 2 s (the steady pause) + `D` after it stopped
+//!    being writable, if its REST API can be reached. Not checked: a primary without the lock in pause, while pgnorth
+//!    knows of no holder.
+//! 5. *Liveness.* If one writable member holds the lock and all faults are over, it is routed to within [`patience`].
 //!
-//! Two more stand with their tests in `attack`: 6, a hiccup of the REST API alone changes nothing; 7, an outage of the
-//! API in failsafe mode cuts nobody.
+//! Two more properties stand with their tests in `simulation.rs`: 6, a short fault of the REST API alone changes
+//! nothing; 7, an outage of the API in failsafe mode ends no session.
 
 use proptest::prelude::*;
 
 use super::super::{Decision, Reason, RoutingState};
-use super::patroni::{EVERYBODY, Ms, NAMES, Who};
+use super::patroni::{EVERYBODY, MemberIndex, Ms, NAMES};
 use super::watch::{CLOCK_FAULTS, RETRY};
-use super::world::{DEADLINE, Weather, World};
+use super::world::{Conditions, DEADLINE, World};
 use crate::leader::Leader;
 
-/// The round of probes. One of 1 s is not possible: 200 pgnorths would ask each member 200 times a second, and for
-/// `/cluster` besides.
+/// Longest time of a round of probes. A second is not possible: 200 pgnorths would ask each member 200 times a second,
+/// and for `/cluster` as well.
 const ROUND: Ms = 1_300;
 const STEADY: Ms = 2_000;
 const SWITCHOVER_HOLD: Ms = 10_000;
-/// How long after its end a pause may be believed in, where no watch tells: `/cluster` is asked every 10 s, and an
-/// answer stands for 3 s.
+/// Longest time for which pgnorth may still believe in a pause that is over, if no watch reports its end: it asks for
+/// `/cluster` every 10 s, and an answer counts for 3 s.
 const PAUSE_IS_TOLD: Ms = 13_000;
-/// The model itself must come to rest within this.
+/// Time within which the model itself must come to rest.
 const LONG: Ms = 600_000;
 
 type Checked = Result<(), TestCaseError>;
 
-/// Remembers since when things are so.
+/// The time since which each condition holds.
 #[derive(Default)]
-pub(super) struct Witness {
-    leader: Option<Who>,
-    open_to: Option<Who>,
-    /// Its REST API can be heard by pgnorth.
+pub(super) struct Checker {
+    leader: Option<MemberIndex>,
+    open_to: Option<MemberIndex>,
+    /// Its REST API can be reached by pgnorth.
     heard: [Option<Ms>; 3],
-    /// It is the writable primary of the newest timeline and believes that it leads.
+    /// It is the writable primary of the newest timeline, and believes that it leads.
     leading: [Option<Ms>; 3],
     /// PostgreSQL accepts no writes.
     unwritable: [Option<Ms>; 3],
@@ -67,47 +69,48 @@ pub(super) struct Witness {
     turn: u64,
 }
 
-/// How long after the last fault the leader may take to be routed to: a dead stream is noticed, the API asked again,
-/// the lock heard, an announcement that was never taken back outlived, an answer or two lost.
-pub(super) fn patience(weather: &Weather) -> Ms {
-    weather.rules.ttl / 2 + DEADLINE + RETRY + 2 * weather.watch_delay + SWITCHOVER_HOLD + ROUND + 5 * DEADLINE
+/// Returns the longest time that may pass between the last fault and routing to the leader: pgnorth notices a dead
+/// stream, asks the API again, reads the lock, waits for the end of an announced switchover that never came, and may
+/// lose an answer or two.
+pub(super) fn patience(conditions: &Conditions) -> Ms {
+    conditions.rules.ttl / 2 + DEADLINE + RETRY + 2 * conditions.watch_delay + SWITCHOVER_HOLD + ROUND + 5 * DEADLINE
 }
 
-/// Runs a world until all is calm and pgnorth has had its time; whatever happens, `also` must hold after each step.
+/// Runs a world until all faults are over and pgnorth has had time to react; `also` must hold after each step.
 pub(super) fn run(mut world: World, also: impl Fn(&World) -> Checked) -> Checked {
-    let mut witness = Witness::default();
-    witness.look(&world);
+    let mut checker = Checker::default();
+    checker.look(&world);
     loop {
-        // What is so until the next instant, then what comes of it.
-        witness.check_bounds(&world, world.next())?;
+        // Checks the state until the next instant, then the effects of that instant.
+        checker.check_bounds(&world, world.next())?;
         world.step();
-        witness.check_changes(&world)?;
-        witness.look(&world);
-        witness.check_unchanged_facts(&world)?;
+        checker.check_changes(&world)?;
+        checker.look(&world);
+        checker.check_unchanged_facts(&world)?;
         also(&world)?;
-        match witness.calm {
-            Some(since) if since + patience(&world.weather) < world.now => {
+        match checker.calm {
+            Some(since) if since + patience(&world.conditions) < world.now => {
                 prop_assert_eq!(
                     world.observer.open_to(),
                     Some(world.cluster.newest.member),
                     "5, liveness: {}",
-                    told(&world)
+                    state_of(&world)
                 );
                 return Ok(());
             }
-            _ => prop_assert!(world.now < LONG, "the model never comes to rest: {}", told(&world)),
+            _ => prop_assert!(world.now < LONG, "the model never comes to rest: {}", state_of(&world)),
         }
     }
 }
 
-impl Witness {
+impl Checker {
     fn look(&mut self, world: &World) {
         let (now, cluster) = (world.now, &world.cluster);
         self.leader = world.observer.leader();
         self.open_to = world.observer.open_to();
         let newest = cluster.newest.member;
         for who in EVERYBODY {
-            let leads = who == newest && cluster.is_writable(who) && cluster.believes(who);
+            let leads = who == newest && cluster.is_writable(who) && cluster.believes_it_leads(who);
             since(&mut self.heard[who], cluster.answers(who) && !world.rest_cut[who], now);
             since(&mut self.leading[who], leads, now);
             since(&mut self.unwritable[who], !cluster.is_writable(who), now);
@@ -123,14 +126,14 @@ impl Witness {
         );
     }
 
-    /// Since when a member's answers reach pgnorth, none lost.
-    fn heard_since(&self, world: &World, who: Who) -> Option<Ms> {
+    /// Returns the time since which every answer of the member has reached pgnorth.
+    fn heard_since(&self, world: &World, who: MemberIndex) -> Option<Ms> {
         self.heard[who].map(|since| since.max(world.lost[who]))
     }
 
-    /// Since when reports alone decide, as pgnorth knows.
+    /// Returns the time since which pgnorth knows that it has to decide by reports alone.
     fn by_reports_since(&self, world: &World) -> Option<Ms> {
-        if world.weather.kubernetes {
+        if world.conditions.kubernetes {
             world.watch.silent_since
         } else {
             Some(0)
@@ -150,22 +153,26 @@ impl Witness {
             && let (Some(unwritable), Some(heard)) = (self.unwritable[leader], self.heard_since(world, leader))
         {
             let end = unwritable.max(heard) + STEADY + DEADLINE;
-            prop_assert!(until <= end, "4, evidence: clients still go to {}", told(world));
+            prop_assert!(until <= end, "4, evidence: clients still go to {}", state_of(world));
         }
         Ok(())
     }
 
-    fn check_watch_bound(&self, world: &World, leader: Who, until: Ms) -> Checked {
+    fn check_watch_bound(&self, world: &World, leader: MemberIndex, until: Ms) -> Checked {
         let lock = &world.cluster.lock;
-        // In pause a released lock ends nothing, by rule 3: only another holder does.
+        // In pause a released lock ends no session, by rule 3; only another holder does.
         let paused = world.observer.view.is_paused();
         if let Some(good) = world.watch.good_since
             && lock.holder != Some(leader)
             && (lock.holder.is_some() || !paused)
         {
-            let gone = if paused { lock.taken } else { lock.let_go[leader] };
-            let end = good.max(gone) + world.weather.watch_delay;
-            prop_assert!(until <= end, "1, watch: {}", told(world));
+            let gone = if paused {
+                lock.taken
+            } else {
+                lock.not_held_since[leader]
+            };
+            let end = good.max(gone) + world.conditions.watch_delay;
+            prop_assert!(until <= end, "1, watch: {}", state_of(world));
         }
         Ok(())
     }
@@ -178,22 +185,25 @@ impl Witness {
             self.leading[newest],
         ) {
             let end = by_reports.max(heard).max(leading) + ROUND + DEADLINE;
-            prop_assert!(until <= end, "1, reports: {}", told(world));
+            prop_assert!(until <= end, "1, reports: {}", state_of(world));
         }
         Ok(())
     }
 
-    fn check_lock_expiry_bound(&self, world: &World, leader: Who, until: Ms) -> Checked {
-        let lock_expiry = world.heard_alive[leader] + world.weather.rules.ttl + world.watch.silence[leader];
-        // A dead stream is noticed when the check of the lock shows that it moved, or that nobody renews it.
-        let checked =
-            world.cluster.lock.let_go[leader] + world.weather.rules.ttl / 2 + DEADLINE + world.weather.watch_delay;
-        let anew = |over: Ms| over + world.weather.rules.ttl + 2 * DEADLINE + 2 * world.weather.watch_delay;
+    fn check_lock_expiry_bound(&self, world: &World, leader: MemberIndex, until: Ms) -> Checked {
+        let lock_expiry = world.heard_alive[leader] + world.conditions.rules.ttl + world.watch.silence[leader];
+        // pgnorth notices a dead stream when the check of the lock shows that the lock has moved, or that nobody renews
+        // it.
+        let checked = world.cluster.lock.not_held_since[leader]
+            + world.conditions.rules.ttl / 2
+            + DEADLINE
+            + world.conditions.watch_delay;
+        let anew = |over: Ms| over + world.conditions.rules.ttl + 2 * DEADLINE + 2 * world.conditions.watch_delay;
         let end = match (world.observer.view.is_paused(), self.unpaused) {
-            // Still paused: kept until another is heard of, by rule 4.
+            // Patroni is still paused: by rule 4, sessions stay until pgnorth observes another leader.
             (true, None) => match world
                 .heard_named
-                .filter(|(named, _)| !world.weather.kubernetes && *named != leader)
+                .filter(|(named, _)| !world.conditions.kubernetes && *named != leader)
             {
                 Some((_, at)) if world.heard_alive[leader] < at => lock_expiry.max(at),
                 _ => return Ok(()),
@@ -201,7 +211,11 @@ impl Witness {
             (true, Some(over)) => lock_expiry.max(checked.min(anew(over))).max(over + PAUSE_IS_TOLD),
             (false, _) => lock_expiry,
         };
-        prop_assert!(until <= end.max(world.cluster.newest.at), "1, lease: {}", told(world));
+        prop_assert!(
+            until <= end.max(world.cluster.newest.at),
+            "1, lease: {}",
+            state_of(world)
+        );
         Ok(())
     }
 
@@ -220,12 +234,12 @@ impl Witness {
         }
     }
 
-    fn check_cut(&self, world: &World, former: Who) -> Checked {
+    fn check_cut(&self, world: &World, former: MemberIndex) -> Checked {
         let (now, lock) = (world.now, &world.cluster.lock);
         if let Some(good) = world.watch.good_since
             && lock.holder == Some(former)
         {
-            let delay = world.weather.watch_delay;
+            let delay = world.conditions.watch_delay;
             let set = world.cluster.clock_set[former].is_some();
             let kept_from = |written: Ms| match written == lock.written[0] && !set {
                 true => lock.begun.max(written.saturating_sub(CLOCK_FAULTS)),
@@ -234,41 +248,41 @@ impl Witness {
             let arrived = |written: Ms| {
                 written >= good.max(lock.taken)
                     && written + delay <= now
-                    && now < kept_from(written) + world.weather.rules.ttl
+                    && now < kept_from(written) + world.conditions.rules.ttl
             };
             let paused = self.paused.is_some_and(|since| since.max(good) + delay < now);
             prop_assert!(
                 !paused && !lock.written.into_iter().any(arrived),
-                "2: {} lost its sessions although it renewed, or in pause: {}",
+                "2: the sessions of {} ended although it renewed the lock, or in pause: {}",
                 NAMES[former],
-                told(world)
+                state_of(world)
             );
         }
         let a_while = |since: Option<Ms>| since.is_some_and(|since| since + 3 * ROUND < now);
         let (heard, reports) = (self.heard_since(world, former), self.by_reports_since(world));
         prop_assert!(
             !(a_while(self.leading[former]) && a_while(heard) && a_while(reports)),
-            "2: {} lost its sessions although it says that it leads: {}",
+            "2: the sessions of {} ended although it reports that it leads: {}",
             NAMES[former],
-            told(world)
+            state_of(world)
         );
         Ok(())
     }
 
-    /// The facts are decided upon anew, now and just before the announced recheck.
+    /// Checks the decision on unchanged facts, now and just before the announced recheck.
     fn check_unchanged_facts(&mut self, world: &World) -> Checked {
         let observer = &world.observer;
         let recheck = observer.decision.recheck_at.map(|at| observer.millis(at));
         prop_assert!(
             recheck.is_none_or(|at| observer.decided < at),
-            "3: to be decided again at once, for ever: {}",
-            told(world)
+            "3: the recheck is due at once, again and again: {}",
+            state_of(world)
         );
         self.turn += 1;
         if !self.turn.is_multiple_of(4) {
             return Ok(());
         }
-        // A recheck that is due in this very instant is still to come.
+        // A recheck that is due at this instant has not happened yet.
         let late = recheck.map_or(world.now + LONG, |at| at - 1).max(observer.decided);
         for when in [observer.decided, late] {
             let again = observer.decision_at(when);
@@ -276,25 +290,25 @@ impl Witness {
                 effect(&again) == effect(&observer.decision),
                 "3: {:?} became {again:?} at {when}: {}",
                 observer.decision,
-                told(world)
+                state_of(world)
             );
         }
         Ok(())
     }
 }
 
-fn check_lock_bound(world: &World, leader: Who, until: Ms) -> Checked {
-    let believed = world.watch.silent_since.is_none() && !world.weather.rules.failsafe;
+fn check_lock_bound(world: &World, leader: MemberIndex, until: Ms) -> Checked {
+    let believed = world.watch.silent_since.is_none() && !world.conditions.rules.failsafe;
     if believed && world.watch.holder == Some(leader) && !world.observer.view.is_paused() {
-        let end = world.watch.lock_valid_from + world.watch.silence[leader] + world.weather.rules.ttl;
-        prop_assert!(until <= end, "1, lock: kept after {end} ms: {}", told(world));
+        let end = world.watch.lock_valid_from + world.watch.silence[leader] + world.conditions.rules.ttl;
+        prop_assert!(until <= end, "1, lock: kept after {end} ms: {}", state_of(world));
     }
     Ok(())
 }
 
-fn check_evidence(world: &World, new: Who) -> Checked {
+fn check_evidence(world: &World, new: MemberIndex) -> Checked {
     let answers = EVERYBODY.map(|who| world.observer.view.answers(&NAMES[who].into()));
-    let heard = |who: Who| {
+    let heard = |who: MemberIndex| {
         answers[who]?
             .last
             .as_ref()
@@ -310,7 +324,7 @@ fn check_evidence(world: &World, new: Who) -> Checked {
         world.observer.decision.reason,
         Reason::LockAndReport { .. } | Reason::OnlyPrimary { .. } | Reason::NewestPrimary { .. }
     );
-    // A pod's status counts where the REST API is silent.
+    // A pod's status counts if the REST API does not answer.
     let pod = world.heard_pod[new].filter(|_| !by_answer);
     let heard = [world.heard_answer[new], pod].into_iter().flatten();
     let evidence = heard
@@ -320,19 +334,20 @@ fn check_evidence(world: &World, new: Who) -> Checked {
         evidence.is_some(),
         "4, evidence: {} was not writable: {}",
         NAMES[new],
-        told(world)
+        state_of(world)
     );
     let age = evidence.map_or(0, |truth| world.now - truth.at);
     prop_assert!(
         !by_answer || age <= STEADY + 2 * DEADLINE,
         "4, evidence: {} was writable {age} ms ago: {}",
         NAMES[new],
-        told(world)
+        state_of(world)
     );
     Ok(())
 }
 
-/// Whose sessions live, and who gets new ones: fencing when nobody leads is the same as holding.
+/// Returns the leader whose sessions live and the leader of new clients. A fence without a leader is the same as a
+/// hold.
 fn effect(decision: &Decision) -> (Option<&Leader>, Option<&Leader>) {
     let state: &RoutingState = &decision.state;
     (state.leader(), state.open_to())
@@ -342,7 +357,7 @@ fn since(known: &mut Option<Ms>, is_so: bool, now: Ms) {
     *known = is_so.then(|| known.unwrap_or(now));
 }
 
-pub(super) fn told(world: &World) -> String {
+pub(super) fn state_of(world: &World) -> String {
     let cluster = &world.cluster;
     let members: Vec<_> = EVERYBODY
         .into_iter()

@@ -1,37 +1,37 @@
-//! The watches of the API, as `discovery::kubernetes` keeps them: streams in order and late, dead streams, the check by
-//! GET, the resync.
+//! The watches of the API, as `discovery::kubernetes` keeps them: ordered and delayed streams, dead streams, the check
+//! of the lock by GET, and the new list after a failure.
 
 use std::time::{Duration, SystemTime};
 
 use super::super::stories::{api_url, leader};
-use super::patroni::{EVERYBODY, Ms, NAMES, Postgres, Who};
-use super::world::{DEADLINE, Event, Truth, World};
+use super::patroni::{EVERYBODY, MemberIndex, Ms, NAMES, Postgres};
+use super::world::{DEADLINE, Event, TrueState, World};
 use crate::leader::MemberName;
 use crate::leader::observation::{Announcement, Claim, ClusterSettings, Lock, ObjectKind, Pod};
 
-/// The pause between two tries while the API does not answer.
+/// Pause between two attempts while the API does not answer.
 pub(super) const RETRY: Ms = 500;
-/// A lease may end so much early or late for what a clock says wrongly.
+/// Longest time by which a wrong clock may make a lock expire early or late.
 pub(super) const CLOCK_FAULTS: Ms = 1_000;
 
-/// How a path breaks.
+/// The ways in which a path fails.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Manner {
-    /// The connection is reset: noticed at once.
+pub(super) enum PathFailure {
+    /// The connection is reset, which is noticed at once.
     Reset,
-    /// The stream is dead and looks alive; it stays dead.
+    /// The stream is dead but looks alive, and stays dead.
     Dead,
-    /// The stream stalls, and goes on where it stood.
+    /// The stream stalls, and later continues with the event at which it stopped.
     Stalled,
 }
 
-/// What is watched. Each object's events keep their order; those of different ones need not.
+/// The watched objects. The events of one object keep their order; those of different objects need not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Object {
     Lock,
     Announcement,
     Settings,
-    Pod(Who),
+    Pod(MemberIndex),
 }
 
 const OBJECTS: [Object; 6] = [
@@ -45,30 +45,30 @@ const OBJECTS: [Object; 6] = [
 
 pub(super) struct Watch {
     pub(super) cut_off: bool,
-    /// pgnorth believes that its streams live.
+    /// True while pgnorth believes that its streams live.
     live: bool,
     deaf: bool,
     stalled: bool,
-    /// What a stalled stream will still bring.
-    backlog: Vec<(Object, Claim, Truth)>,
-    /// Streams of an older generation bring nothing more.
+    /// Events that a stalled stream will still deliver.
+    backlog: Vec<(Object, Claim, TrueState)>,
+    /// The generation of streams. Streams of an older one deliver nothing more.
     generation: u64,
-    /// When they were opened.
+    /// Time at which they were opened.
     opened: Ms,
     check: u64,
     known: u64,
     arrives: [Ms; 6],
-    /// Since when every write of the lock arrives within the watch's delay.
+    /// Time since which every write of the lock arrives within the watch's delay.
     pub(super) good_since: Option<Ms>,
-    /// Since when pgnorth knows that the API is silent.
+    /// Time since which pgnorth knows that the API does not answer.
     pub(super) silent_since: Option<Ms>,
-    /// How long it was silent since each member last wrote the lock, as far as heard.
+    /// Length of the API's outages since each member last wrote the lock, as far as pgnorth knows.
     pub(super) silence: [Ms; 3],
-    /// Who holds the lock, as far as heard.
-    pub(super) holder: Option<Who>,
-    /// Since when its lease counts.
+    /// The lock's holder, as far as pgnorth knows.
+    pub(super) holder: Option<MemberIndex>,
+    /// Time from which the holder's ttl counts.
     pub(super) lock_valid_from: Ms,
-    /// Its renewals that were heard: when each was begun, and when it was heard.
+    /// The renewals that pgnorth knows: the time at which each began, and the time at which it arrived.
     renewals: Vec<(Ms, Ms)>,
 }
 
@@ -100,8 +100,8 @@ impl World {
         self.cluster.api_up && !self.watch.cut_off
     }
 
-    /// An object was written.
-    pub(super) fn tell_object(&mut self, object: Object) {
+    /// Sends an event about an object that was written.
+    pub(super) fn send_object_event(&mut self, object: Object) {
         let (claim, truth) = self.read(object);
         match (self.watch.live && !self.watch.deaf, self.watch.stalled) {
             (true, false) if self.path_is_up() => self.send(object, claim, truth),
@@ -110,8 +110,8 @@ impl World {
         }
     }
 
-    fn send(&mut self, object: Object, claim: Claim, truth: Truth) {
-        let takes = self.dice.between(0, self.weather.watch_delay);
+    fn send(&mut self, object: Object, claim: Claim, truth: TrueState) {
+        let takes = self.dice.between(0, self.conditions.watch_delay);
         let arrives = &mut self.watch.arrives[place(object)];
         *arrives = (self.now + takes).max(*arrives);
         let (at, generation) = (*arrives, self.watch.generation);
@@ -121,8 +121,8 @@ impl World {
         }
     }
 
-    /// Streams are opened anew: each begins with the object as it stands.
-    pub(super) fn list_anew(&mut self) {
+    /// Opens all streams again: each begins with the present object.
+    pub(super) fn reopen_streams(&mut self) {
         self.watch.generation += 1;
         self.watch.opened = self.now;
         self.watch.live = true;
@@ -138,7 +138,7 @@ impl World {
         self.check_in(DEADLINE);
     }
 
-    pub(super) fn watched(&mut self, generation: u64, object: Object, claim: Claim, truth: Truth) {
+    pub(super) fn watched(&mut self, generation: u64, object: Object, claim: Claim, truth: TrueState) {
         if generation != self.watch.generation {
             return;
         }
@@ -151,7 +151,7 @@ impl World {
         self.hear(claim);
     }
 
-    fn hear_lock(&mut self, claim: Claim, truth: Truth) {
+    fn hear_lock(&mut self, claim: Claim, truth: TrueState) {
         let changed = truth.version != self.watch.known;
         if let Some(since) = self.watch.silent_since.take() {
             self.watch.silence = self.watch.silence.map(|silence| silence + self.now - since);
@@ -169,13 +169,17 @@ impl World {
         }
         self.watch.known = truth.version;
         self.hear(claim);
-        self.check_in(if changed { self.weather.rules.ttl / 2 } else { DEADLINE });
+        self.check_in(if changed {
+            self.conditions.rules.ttl / 2
+        } else {
+            DEADLINE
+        });
     }
 
-    /// A lease counts from when its renewal was begun, less what the fastest of the newest eight took: nobody can tell
-    /// that from the clocks' difference. The count is off by [`CLOCK_FAULTS`] at most. A clock that was set among them
-    /// may hide any delay.
-    fn hear_renewal(&mut self, who: Who, truth: Truth) {
+    /// Records a renewal. Its ttl counts from the time at which the renewal began, less the fastest delay of the newest
+    /// eight renewals: the difference between the clocks hides that delay. The result is wrong by [`CLOCK_FAULTS`] at
+    /// most. If a clock was set among them, it may hide any delay.
+    fn hear_renewal(&mut self, who: MemberIndex, truth: TrueState) {
         if self.watch.holder != Some(who) {
             self.watch.renewals.clear();
         }
@@ -209,7 +213,7 @@ impl World {
             return;
         }
         if self.path_is_up() {
-            let takes = self.dice.between(0, self.weather.watch_delay);
+            let takes = self.dice.between(0, self.conditions.watch_delay);
             let (claim, truth) = self.read(Object::Lock);
             self.push(self.now + takes, Event::Checked(generation, claim, truth));
         } else {
@@ -217,16 +221,16 @@ impl World {
         }
     }
 
-    pub(super) fn checked(&mut self, generation: u64, claim: Claim, truth: Truth) {
+    pub(super) fn checked(&mut self, generation: u64, claim: Claim, truth: TrueState) {
         if generation != self.watch.generation || truth.version < self.watch.known {
             return;
         }
         let missed = truth.version != self.watch.known;
         self.hear_lock(claim, truth);
-        if missed || self.watch.opened + self.weather.rules.ttl <= self.now {
-            // The stream kept something back, or may do so: all are opened anew.
+        if missed || self.watch.opened + self.conditions.rules.ttl <= self.now {
+            // The stream has withheld events, or may have: all streams are opened again.
             if self.path_is_up() {
-                self.list_anew();
+                self.reopen_streams();
             } else {
                 self.push(self.now + DEADLINE, Event::Silent(generation));
             }
@@ -255,26 +259,26 @@ impl World {
             return;
         }
         if self.path_is_up() {
-            self.list_anew();
+            self.reopen_streams();
         } else {
             let takes = self.dice.between(0, DEADLINE);
             self.push(self.now + takes, Event::Silent(generation));
         }
     }
 
-    pub(super) fn path_breaks(&mut self, manner: Manner) {
+    pub(super) fn path_breaks(&mut self, path_failure: PathFailure) {
         self.watch.good_since = None;
-        if !self.weather.kubernetes || !self.watch.live {
+        if !self.conditions.kubernetes || !self.watch.live {
             return;
         }
-        match manner {
-            Manner::Reset => {
-                let takes = self.dice.between(0, self.weather.watch_delay);
+        match path_failure {
+            PathFailure::Reset => {
+                let takes = self.dice.between(0, self.conditions.watch_delay);
                 self.push(self.now + takes, Event::Silent(self.watch.generation));
                 self.watch.deaf = true;
             }
-            Manner::Dead => self.watch.deaf = true,
-            Manner::Stalled => self.watch.stalled = true,
+            PathFailure::Dead => self.watch.deaf = true,
+            PathFailure::Stalled => self.watch.stalled = true,
         }
     }
 
@@ -291,10 +295,10 @@ impl World {
         }
     }
 
-    /// An object as it stands now.
-    fn read(&self, object: Object) -> (Claim, Truth) {
+    /// Returns an object's present state.
+    fn read(&self, object: Object) -> (Claim, TrueState) {
         let kind = ObjectKind::Endpoints;
-        let name = |who: Who| MemberName::from(NAMES[who]);
+        let name = |who: MemberIndex| MemberName::from(NAMES[who]);
         let cluster = &self.cluster;
         let ttl = Duration::from_millis(cluster.rules.ttl);
         let claim = match object {
@@ -311,13 +315,13 @@ impl World {
                 Claim::Lock(kind, Some(lock))
             }
             Object::Announcement => {
-                let news = cluster.planned.map(|planned| Announcement {
+                let api_events = cluster.planned.map(|planned| Announcement {
                     leader: Some(name(planned.from)),
                     candidate: planned.candidate.map(name),
                     scheduled_at: None,
                     starts: None,
                 });
-                Claim::Announcement(kind, news)
+                Claim::Announcement(kind, api_events)
             }
             Object::Settings => Claim::Settings(
                 kind,
@@ -347,7 +351,7 @@ impl World {
             }
         };
         let truth = match object {
-            Object::Pod(who) => Truth {
+            Object::Pod(who) => TrueState {
                 at: cluster.members[who].pod.written,
                 writable: cluster.members[who].pod.postgres == Postgres::Primary,
                 timeline: cluster.members[who].pod.timeline,

@@ -1,4 +1,5 @@
-//! Everything between Patroni and pgnorth, in simulated time: the queue of events, the faults, the requests to members.
+//! The network between Patroni and pgnorth in simulated time: the queue of events, the faults, and the requests to
+//! members.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,58 +7,58 @@ use std::time::Duration;
 use super::super::stories::listing;
 use super::dice::Dice;
 use super::observer::Observer;
-use super::patroni::{Cluster, EVERYBODY, Ms, NAMES, News, Postgres, Rules, Timer, Who};
-use super::watch::{Manner, Object, Watch};
+use super::patroni::{ApiEvent, Cluster, EVERYBODY, MemberIndex, Ms, NAMES, Postgres, Rules, Timer};
+use super::watch::{Object, PathFailure, Watch};
 use crate::leader::observation::{Claim, Cluster as Listing, NoReport, Report};
 
-/// A request to a member may take that long.
+/// Longest time of a request to a member.
 pub(super) const DEADLINE: Ms = 1_000;
 
-/// What stays the same in one run.
+/// The conditions that stay the same in one run.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Weather {
+pub(super) struct Conditions {
     pub(super) rules: Rules,
-    /// Or REST alone.
+    /// True with Kubernetes, false with REST alone.
     pub(super) kubernetes: bool,
-    /// An event of the watch arrives after that, at the latest.
+    /// Longest delay of an event of the watch.
     pub(super) watch_delay: Ms,
-    /// So does an answer of the REST API.
+    /// Longest delay of an answer of the REST API.
     pub(super) rest_delay: Ms,
-    /// One answer in so many is lost; 0 for none.
+    /// One answer in this number is lost; 0 for none.
     pub(super) losses: u64,
     pub(super) seed: u64,
 }
 
-/// Whom a fault hits: the leader of the moment, or one of the others.
+/// The member that a fault concerns: the present leader, or one of the others.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Target(pub(super) Who);
+pub(super) struct Target(pub(super) MemberIndex);
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
-    /// The host is gone, with all on it.
+    /// The host and everything on it is gone.
     Kill(Target),
-    /// Patroni stands still; its PostgreSQL goes on accepting writes.
+    /// Patroni is stopped; its PostgreSQL still accepts writes.
     Freeze(Target),
-    /// The REST API hangs, the lock is renewed.
+    /// The REST API hangs; the lock is renewed.
     RestFreeze(Target),
-    /// pgnorth alone cannot reach a member's REST API.
+    /// Only pgnorth cannot reach a member's REST API.
     RestCut(Target),
-    /// A backend is killed: PostgreSQL recovers in place.
+    /// A backend is killed: PostgreSQL restarts with crash recovery.
     Crash,
-    /// The API is down for everyone.
-    ApiDown(Manner),
-    /// pgnorth alone is cut off from the API.
-    CutOff(Manner),
-    /// A planned switchover; an aborted one is only announced.
+    /// The API is down for every client.
+    ApiDown(PathFailure),
+    /// Only pgnorth is cut off from the API.
+    CutOff(PathFailure),
+    /// A planned switchover. An aborted one is announced and does not happen.
     Switchover(Option<Target>, bool),
     Pause,
-    /// A member's clock is set, by so much.
+    /// A member's clock is set by this difference.
     ClockSet(Target, i64),
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fault {
-    /// Since the fault before.
+    /// Time since the fault before.
     pub(super) after: Ms,
     pub(super) lasts: Ms,
     pub(super) kind: Kind,
@@ -67,66 +68,66 @@ pub(super) struct Fault {
 pub(super) enum Event {
     Patroni(Timer),
     Begins(Kind, Ms),
-    Ends(Kind, [Who; 3]),
-    /// News of the API reaches pgnorth, if it came by the stream of this generation.
-    Watched(u64, Object, Claim, Truth),
-    /// The lock's watch was quiet for long: it is asked for.
+    Ends(Kind, [MemberIndex; 3]),
+    /// An event of the API reaches pgnorth, if its stream has this generation.
+    Watched(u64, Object, Claim, TrueState),
+    /// The lock's watch was quiet for a long time: pgnorth reads the lock.
     Check(u64),
-    Checked(u64, Claim, Truth),
+    Checked(u64, Claim, TrueState),
     Silent(u64),
     Retry(u64),
-    Answered(Who, Option<Report>, Truth),
-    LeaderFailure(Who),
+    Answered(MemberIndex, Option<Report>, TrueState),
+    LeaderFailure(MemberIndex),
     Listing,
     Ask,
     Recheck,
 }
 
-/// What was so when a piece of evidence was made.
+/// The true state of the cluster when a piece of evidence was made.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Truth {
+pub(super) struct TrueState {
     pub(super) at: Ms,
-    /// It came from the one member that accepted writes on the newest timeline.
+    /// It came from the only member that accepted writes on the newest timeline.
     pub(super) writable: bool,
     pub(super) timeline: u32,
-    /// The lock's version, and when the write of it was begun, if that can be read off it.
+    /// The lock's version, and the time at which its write began, if it can be parsed.
     pub(super) version: u64,
     pub(super) begun: Option<Ms>,
 }
 
 pub(super) struct World {
     pub(super) now: Ms,
-    pub(super) weather: Weather,
+    pub(super) conditions: Conditions,
     pub(super) cluster: Cluster,
     pub(super) observer: Observer,
     pub(super) watch: Watch,
     pub(super) rest_cut: [bool; 3],
-    /// When the newest answer of each member was lost.
+    /// Time at which the newest answer of each member was lost.
     pub(super) lost: [Ms; 3],
-    /// What stood behind the newest answer, and the newest pod status, that pgnorth heard of each.
-    pub(super) heard_answer: [Option<Truth>; 3],
-    pub(super) heard_pod: [Option<Truth>; 3],
-    /// When pgnorth last heard a sign of life of each: its writing the lock, or any answer.
+    /// The true state behind each member's newest answer and newest pod status that reached pgnorth.
+    pub(super) heard_answer: [Option<TrueState>; 3],
+    pub(super) heard_pod: [Option<TrueState>; 3],
+    /// Time at which pgnorth last received evidence of each member: its write of the lock, or any answer.
     pub(super) heard_alive: [Ms; 3],
-    /// Whom `/cluster` named as leader last, and when that was.
-    pub(super) heard_named: Option<(Who, Ms)>,
-    /// The newest timeline that pgnorth heard a leader say it is writable on.
+    /// The leader that `/cluster` named last, and the time of that answer.
+    pub(super) heard_named: Option<(MemberIndex, Ms)>,
+    /// The newest timeline on which a leader has reported to pgnorth that it is writable.
     pub(super) heard_timeline: u32,
     pub(super) faults_under_way: u64,
     queue: BTreeMap<(Ms, u64), Event>,
     events: u64,
     recheck: Option<Ms>,
     ask: Option<Ms>,
-    complained: Ms,
+    failure_reported: Ms,
     pub(super) dice: Dice,
 }
 
 impl World {
-    pub(super) fn new(weather: Weather, faults: &[Fault]) -> Self {
+    pub(super) fn new(conditions: Conditions, faults: &[Fault]) -> Self {
         let mut world = Self {
             now: 0,
-            weather,
-            cluster: Cluster::new(weather.rules, weather.seed),
+            conditions,
+            cluster: Cluster::new(conditions.rules, conditions.seed),
             observer: Observer::new(),
             watch: Watch::new(),
             rest_cut: [false; 3],
@@ -141,8 +142,8 @@ impl World {
             events: 0,
             recheck: None,
             ask: None,
-            complained: 0,
-            dice: Dice::new(!weather.seed),
+            failure_reported: 0,
+            dice: Dice::new(!conditions.seed),
         };
         let mut at = 0;
         for fault in faults {
@@ -150,27 +151,28 @@ impl World {
             world.push(at, Event::Begins(fault.kind, fault.lasts));
         }
         world.push(0, Event::Listing);
-        if weather.kubernetes {
-            world.list_anew();
+        if conditions.kubernetes {
+            world.reopen_streams();
         }
         world.settle();
         world
     }
 
     pub(super) fn push(&mut self, at: Ms, event: Event) {
-        // News before the clock: what has arrived by then wins over a deadline, as in discovery's biased select.
+        // Events come before the clock: what has arrived by then has precedence over a deadline, as in discovery's
+        // biased select.
         let last = matches!(event, Event::Recheck | Event::Ask);
         self.events += 1;
         let rank = if last { u64::MAX / 2 + self.events } else { self.events };
         self.queue.insert((at, rank), event);
     }
 
-    /// When the next event happens.
+    /// Returns the time of the next event.
     pub(super) fn next(&self) -> Ms {
         self.queue.keys().next().map_or(self.now, |(at, _)| *at)
     }
 
-    /// One event and all that follows from it in the same instant.
+    /// Performs one event and everything that follows from it at the same instant.
     pub(super) fn step(&mut self) {
         let Some(((now, _), event)) = self.queue.pop_first() else {
             return;
@@ -206,13 +208,13 @@ impl World {
         for (at, timer) in std::mem::take(&mut self.cluster.timers) {
             self.push(at, Event::Patroni(timer));
         }
-        for news in std::mem::take(&mut self.cluster.news) {
-            if self.weather.kubernetes {
-                self.tell(news);
+        for api_events in std::mem::take(&mut self.cluster.api_events) {
+            if self.conditions.kubernetes {
+                self.tell(api_events);
             }
         }
         self.ask_the_due();
-        self.complain();
+        self.report_failure();
         let wanted = self
             .observer
             .decision
@@ -228,9 +230,9 @@ impl World {
         self.observer.hear(claim, self.now);
     }
 
-    pub(super) fn truth(&self, who: Who) -> Truth {
+    pub(super) fn truth(&self, who: MemberIndex) -> TrueState {
         let newest = self.cluster.newest.member == who;
-        Truth {
+        TrueState {
             at: self.now,
             writable: (newest || self.cluster.went_back) && self.cluster.is_writable(who),
             timeline: self.cluster.members[who].timeline,
@@ -250,10 +252,11 @@ impl World {
         }
     }
 
-    /// The answer is made at once and arrives late: the worst case, evidence as old as can be.
-    fn ask(&mut self, who: Who) {
-        let takes = self.dice.between(0, self.weather.rest_delay);
-        let lost = self.weather.losses > 0 && self.dice.one_in(self.weather.losses);
+    /// Sends a request to a member. The answer is made at once and arrives late, which is the worst case: the evidence
+    /// is as old as possible.
+    fn ask(&mut self, who: MemberIndex) {
+        let takes = self.dice.between(0, self.conditions.rest_delay);
+        let lost = self.conditions.losses > 0 && self.dice.one_in(self.conditions.losses);
         let refused = !self.cluster.members[who].alive && self.dice.one_in(2);
         let at = match self.cluster.answers(who) && !self.rest_cut[who] && !lost {
             true => self.now + takes,
@@ -267,7 +270,7 @@ impl World {
         self.push(at, Event::Answered(who, report, truth));
     }
 
-    fn answered(&mut self, who: Who, report: Option<Report>, truth: Truth) {
+    fn answered(&mut self, who: MemberIndex, report: Option<Report>, truth: TrueState) {
         if !self.observer.answered(who, report.is_some(), self.now) {
             return;
         }
@@ -291,41 +294,41 @@ impl World {
         }
     }
 
-    /// The proxy dials the leader and is refused.
-    fn complain(&mut self) {
-        let refused = |who: &Who| {
+    /// Reports a leader failure: the proxy dials the leader and is refused.
+    fn report_failure(&mut self) {
+        let refused = |who: &MemberIndex| {
             !matches!(
                 self.cluster.members[*who].postgres,
                 Postgres::Primary | Postgres::Replica
             )
         };
         if let Some(who) = self.observer.open_to().filter(refused)
-            && self.complained + 300 <= self.now
+            && self.failure_reported + 300 <= self.now
         {
-            self.complained = self.now;
+            self.failure_reported = self.now;
             let takes = self.dice.between(0, DEADLINE);
             self.push(self.now + takes, Event::LeaderFailure(who));
         }
     }
 
-    /// `/cluster` tells who the members are: once with Kubernetes, which tells it by pods, and again and again without.
+    /// Delivers the list of members: once with Kubernetes, from the pods; again and again without it, from `/cluster`.
     fn listing(&mut self) {
         let answered = EVERYBODY.into_iter().any(|who| self.cluster.answers(who)) && self.cluster.api_up;
         let claim = match answered {
             true => Claim::Cluster(Listing {
                 leader: self.cluster.lock.holder.map(|who| NAMES[who].into()),
                 paused: self.cluster.paused,
-                ttl: Some(Duration::from_millis(self.weather.rules.ttl)),
+                ttl: Some(Duration::from_millis(self.conditions.rules.ttl)),
                 race_backoff: None,
                 ..listing(&NAMES)
             }),
-            false => Claim::ClusterUnreachable("nobody answers".into()),
+            false => Claim::ClusterUnreachable("no member answers".into()),
         };
         if answered {
             self.heard_named = self.cluster.lock.holder.map(|who| (who, self.now));
         }
         self.hear(claim);
-        if !self.weather.kubernetes {
+        if !self.conditions.kubernetes {
             self.push(self.now + 10_000, Event::Listing);
         }
     }
@@ -345,13 +348,13 @@ impl World {
             Kind::RestFreeze(target) => self.cluster.members[named(target)].rest_frozen = true,
             Kind::RestCut(target) => self.rest_cut[named(target)] = true,
             Kind::Crash => self.cluster.crash(leader, lasts.clamp(200, 4_000)),
-            Kind::ApiDown(manner) => {
+            Kind::ApiDown(path_failure) => {
                 self.cluster.api_up = false;
-                self.path_breaks(manner);
+                self.path_breaks(path_failure);
             }
-            Kind::CutOff(manner) => {
+            Kind::CutOff(path_failure) => {
                 self.watch.cut_off = true;
-                self.path_breaks(manner);
+                self.path_breaks(path_failure);
             }
             Kind::Switchover(candidate, aborted) => self.cluster.plan(candidate.map(named), aborted),
             Kind::Pause => self.cluster.pause(true),
@@ -360,8 +363,8 @@ impl World {
         self.push(until, Event::Ends(kind, others));
     }
 
-    /// Faults of one kind that overlap end together, with the first.
-    fn end(&mut self, kind: Kind, others: [Who; 3]) {
+    /// Ends a fault. Faults of one kind that overlap end together, with the first of them.
+    fn end(&mut self, kind: Kind, others: [MemberIndex; 3]) {
         let named = |target: Target| others[target.0];
         self.faults_under_way -= 1;
         match kind {
@@ -382,12 +385,12 @@ impl World {
         }
     }
 
-    fn tell(&mut self, news: News) {
-        match news {
-            News::Lock => self.tell_object(Object::Lock),
-            News::Announcement => self.tell_object(Object::Announcement),
-            News::Settings => self.tell_object(Object::Settings),
-            News::Pod(who) => self.tell_object(Object::Pod(who)),
+    fn tell(&mut self, api_events: ApiEvent) {
+        match api_events {
+            ApiEvent::Lock => self.send_object_event(Object::Lock),
+            ApiEvent::Announcement => self.send_object_event(Object::Announcement),
+            ApiEvent::Settings => self.send_object_event(Object::Settings),
+            ApiEvent::Pod(who) => self.send_object_event(Object::Pod(who)),
         }
     }
 }

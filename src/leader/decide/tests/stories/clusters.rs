@@ -4,14 +4,15 @@ use super::*;
 use crate::leader::identity::Identity;
 
 impl Story {
-    /// As [`Story::kubernetes`], and the settings name the scope.
+    /// Does as [`Story::kubernetes`], with the scope in the settings.
     fn scope_named(mut self) -> Self {
         let known = std::mem::replace(&mut self.view, View::of(Some("pg".into()), None));
         let pods = known.members().map(|name| pod(name, "replica")).collect();
-        self.heard(Claim::Pods(pods))
+        self.observe(Claim::Pods(pods))
     }
 
-    /// A running primary that holds the lock of the cluster with this scope and system identifier.
+    /// Records the report of a running primary that holds the lock of the cluster with this scope and system
+    /// identifier.
     fn leads_in(self, member: &str, scope: &str, system: &str, timeline: u32) -> Self {
         self.answers_in(member, scope, system, report(Role::Primary, "running", timeline))
     }
@@ -22,10 +23,10 @@ impl Story {
             system: Some(system.into()),
             ..report
         };
-        self.heard(Claim::Report(member.into(), Ok(report)))
+        self.observe(Claim::Report(member.into(), Ok(report)))
     }
 
-    /// The same of a Patroni before 3.2, which does not name the member.
+    /// Records the same report from a Patroni before 3.2, which does not name the member.
     fn leads_nameless(self, member: &str, scope: Option<&str>, system: Option<&str>) -> Self {
         let report = Report {
             scope: scope.map(str::to_owned),
@@ -33,7 +34,7 @@ impl Story {
             names_member: false,
             ..report(Role::Primary, "running", 9)
         };
-        self.heard(Claim::Report(member.into(), Ok(report)))
+        self.observe(Claim::Report(member.into(), Ok(report)))
     }
 
     fn initialized(self, system: &str) -> Self {
@@ -42,7 +43,7 @@ impl Story {
             ..ClusterSettings::default()
         };
         let claim = Claim::Settings(self.kind, Some(settings));
-        self.heard(claim)
+        self.observe(claim)
     }
 
     fn seed(self, host: &str, scope: &str, system: &str) -> Self {
@@ -50,11 +51,11 @@ impl Story {
             scope: Some(scope.into()),
             system: Some(system.into()),
         };
-        self.heard(Claim::Seed(api_url(host), Some(identity)))
+        self.observe(Claim::Seed(api_url(host), Some(identity)))
     }
 
     fn cluster_of(self, scope: &str, system: &str, members: &[&str]) -> Self {
-        self.heard(Claim::Cluster(Cluster {
+        self.observe(Claim::Cluster(Cluster {
             from: api_url(scope),
             scope: Some(scope.into()),
             system: Some(system.into()),
@@ -64,7 +65,7 @@ impl Story {
     }
 
     fn pod_of_group(self, member: &str, group: u32) -> Self {
-        self.heard(Claim::Pod(Pod {
+        self.observe(Claim::Pod(Pod {
             citus_group: Some(group),
             ..pod(member, "primary")
         }))
@@ -275,7 +276,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
                 .unreachable("a")
                 .after(21.0)
                 .must_fence()
-                .heard(Claim::Seed(api_url("a"), None))
+                .observe(Claim::Seed(api_url("a"), None))
                 .seed("z", "pg", "8")
                 .cluster_of("pg", "8", &["d", "e"])
                 .leads_in("d", "pg", "8", 9)
@@ -327,8 +328,8 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
         "the bare scope of a Citus cluster → hold, and name the setting",
         || {
             Story::nothing()
-                .heard(Claim::Lock(ObjectKind::Endpoints, None))
-                .heard(Claim::Lock(ObjectKind::ConfigMap, None))
+                .observe(Claim::Lock(ObjectKind::Endpoints, None))
+                .observe(Claim::Lock(ObjectKind::ConfigMap, None))
                 .pod_of_group("a", 0)
                 .pod_of_group("b", 1)
                 .leads_in("b", "pg", "8", 7)
@@ -338,15 +339,15 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
     ),
 ];
 
-/// Smaller findings, each named after its symptom.
+/// Stories that belong to no rule, each named after its symptom.
 pub(super) const BESIDE_THE_RULES: &[Row] = &[
     (
         22,
         "one kind of lock is forbidden and the other is absent → that is no \"no leader object\"",
         || {
             Story::kubernetes()
-                .heard(Claim::Lock(ObjectKind::ConfigMap, None))
-                .heard(Claim::ApiUnreachable(
+                .observe(Claim::Lock(ObjectKind::ConfigMap, None))
+                .observe(Claim::ApiUnreachable(
                     ObjectKind::Endpoints,
                     "endpoints: forbidden".into(),
                 ))
@@ -359,14 +360,14 @@ pub(super) const BESIDE_THE_RULES: &[Row] = &[
         "an old object of the other kind appears late → it never outranks the lock that is renewed",
         || {
             Story::kubernetes()
-                .heard(Claim::Lock(ObjectKind::ConfigMap, None))
+                .observe(Claim::Lock(ObjectKind::ConfigMap, None))
                 .lock("b")
                 .lock("a")
                 .says("a", Role::Primary, "running", 1)
                 .must_route("a")
                 .after(1.0)
                 .in_config_maps()
-                .heard_old_lock("b")
+                .observe_old_lock("b")
                 .must_route("a")
                 .in_endpoints()
                 .lock("a")
@@ -396,8 +397,8 @@ pub(super) const BESIDE_THE_RULES: &[Row] = &[
 ];
 
 impl Story {
-    /// A lock whose renewTime is older than any other.
-    fn heard_old_lock(self, holder: &str) -> Self {
+    /// Records a lock whose renewTime is older than any other.
+    fn observe_old_lock(self, holder: &str) -> Self {
         let lock = Lock {
             holder: Some(holder.into()),
             ttl: Duration::from_secs(TTL),
@@ -405,6 +406,6 @@ impl Story {
             written: None,
         };
         let claim = Claim::Lock(self.kind, Some(lock));
-        self.heard(claim)
+        self.observe(claim)
     }
 }

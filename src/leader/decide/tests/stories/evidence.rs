@@ -2,15 +2,15 @@
 
 use super::*;
 
-/// Patroni renews every three seconds; `also` happens after each renewal.
+/// Renews the lock every three seconds as Patroni does; `also` happens after each renewal.
 fn renewing(story: Story, holder: &str, seconds: u64, also: impl Fn(Story) -> Story) -> Story {
     (0..seconds.div_ceil(3)).fold(story, |story, _| also(story.after(3.0).lock(holder)))
 }
 
-/// a's REST API has died, and the lock expired in an outage of the API.
-fn a_fenced_and_unheard() -> Story {
+/// Returns a story in which a's REST API has failed, and the lock expired during an outage of the API.
+fn a_fenced_and_unreachable() -> Story {
     Story::nothing()
-        .heard(Claim::Pods(vec![pod("a", "primary"), pod("b", "replica")]))
+        .observe(Claim::Pods(vec![pod("a", "primary"), pod("b", "replica")]))
         .lock("a")
         .says("a", Role::Primary, "running", 1)
         .must_route("a")
@@ -20,15 +20,15 @@ fn a_fenced_and_unheard() -> Story {
         .must_fence()
 }
 
-/// The API is asked, and the members answer first.
+/// Returns a story in which the API has been asked, and the members answer first.
 fn asked() -> Story {
     Story::rest_only()
-        .heard(Claim::Watching(ObjectKind::Endpoints))
-        .heard(Claim::Watching(ObjectKind::ConfigMap))
+        .observe(Claim::Watching(ObjectKind::Endpoints))
+        .observe(Claim::Watching(ObjectKind::ConfigMap))
         .says("a", Role::Primary, "running", 1)
         .must_hold_and_cut()
         .because("has not yet said")
-        .heard(Claim::Lock(ObjectKind::Endpoints, None))
+        .observe(Claim::Lock(ObjectKind::Endpoints, None))
         .must_hold_and_cut()
 }
 
@@ -49,7 +49,7 @@ pub(super) const EVIDENCE: &[Row] = &[
         "both kinds are read, and there is no leader object → route by REST",
         || {
             asked()
-                .heard(Claim::Lock(ObjectKind::ConfigMap, None))
+                .observe(Claim::Lock(ObjectKind::ConfigMap, None))
                 .must_route("a")
                 .because("no leader object")
         },
@@ -59,8 +59,8 @@ pub(super) const EVIDENCE: &[Row] = &[
     }),
     (16, "both kinds are errors → route by REST", || {
         Story::rest_only()
-            .heard(Claim::Watching(ObjectKind::Endpoints))
-            .heard(Claim::Watching(ObjectKind::ConfigMap))
+            .observe(Claim::Watching(ObjectKind::Endpoints))
+            .observe(Claim::Watching(ObjectKind::ConfigMap))
             .says("a", Role::Primary, "running", 1)
             .api_unreachable()
             .must_hold_and_cut()
@@ -73,7 +73,7 @@ pub(super) const EVIDENCE: &[Row] = &[
         12,
         "REST died, the lock expired, a renews again and writes its pod's status → route",
         || {
-            a_fenced_and_unheard()
+            a_fenced_and_unreachable()
                 .after(10.0)
                 .lock("a")
                 .unreachable("a")
@@ -89,7 +89,7 @@ pub(super) const EVIDENCE: &[Row] = &[
         12,
         "REST died, the lock expired, a renews again and writes nothing, since it idles → route after a ttl of renewals",
         || {
-            let story = a_fenced_and_unheard().after(10.0).lock("a").unreachable("a");
+            let story = a_fenced_and_unreachable().after(10.0).lock("a").unreachable("a");
             let story = renewing(story, "a", 18, |story| story.unreachable("a").must_hold_and_cut());
             renewing(story, "a", 3, |story| story.must_route("a"))
         },
@@ -99,8 +99,8 @@ pub(super) const EVIDENCE: &[Row] = &[
         "REST never reachable, pods are listed before the lock is taken → route after a ttl of renewals",
         || {
             let story = Story::nothing()
-                .heard(Claim::Lock(ObjectKind::Endpoints, None))
-                .heard(Claim::Pods(vec![pod("a", "primary"), pod("b", "replica")]))
+                .observe(Claim::Lock(ObjectKind::Endpoints, None))
+                .observe(Claim::Pods(vec![pod("a", "primary"), pod("b", "replica")]))
                 .after(1.0)
                 .lock("a")
                 .unreachable("a")
@@ -112,9 +112,9 @@ pub(super) const EVIDENCE: &[Row] = &[
         12,
         "the pod of a dead leader is listed again, unchanged → that is no evidence",
         || {
-            a_fenced_and_unheard()
+            a_fenced_and_unreachable()
                 .after(1.0)
-                .heard(Claim::Pods(vec![pod("a", "primary"), pod("b", "replica")]))
+                .observe(Claim::Pods(vec![pod("a", "primary"), pod("b", "replica")]))
                 .same_lock("a")
                 .must_fence()
                 .lock("a")
@@ -126,7 +126,7 @@ pub(super) const EVIDENCE: &[Row] = &[
         "a new pod has an unknown age: listed after the lock moved → not before a ttl of renewals",
         || {
             let story = Story::a_leads()
-                .heard(Claim::PodGone("b".into()))
+                .observe(Claim::PodGone("b".into()))
                 .lock("b")
                 .unreachable("b")
                 .after(1.0)
@@ -140,7 +140,7 @@ pub(super) const EVIDENCE: &[Row] = &[
         "a says that it stops and becomes unreachable; its pod still says primary → held until it has renewed for a ttl",
         || {
             let story = Story::nothing()
-                .heard(Claim::Pods(vec![pod("a", "primary"), pod("b", "replica")]))
+                .observe(Claim::Pods(vec![pod("a", "primary"), pod("b", "replica")]))
                 .lock("a")
                 .says("a", Role::Primary, "running", 1)
                 .must_route("a")

@@ -3,7 +3,7 @@
 use super::*;
 
 pub(super) const WITH_THE_LOCK: &[Row] = &[
-    (22, "nothing heard → hold, and say so", || {
+    (22, "no observation → hold, with this reason", || {
         Story::nothing()
             .must_hold_and_cut()
             .because("no member of the cluster has answered yet")
@@ -241,14 +241,14 @@ pub(super) const WITH_THE_LOCK: &[Row] = &[
             .because("no pod and no row of /cluster is named z")
     }),
     (12, "a's pod is gone while it renews the lock → keep routing", || {
-        Story::a_leads().heard(Claim::PodGone("a".into())).must_route("a")
+        Story::a_leads().observe(Claim::PodGone("a".into())).must_route("a")
     }),
     (12, "a came back at another address → verify it there", || {
         let moved = Pod {
             address: Ok(Address::new("10.0.0.9", 5432).unwrap()),
             ..pod("a", "primary")
         };
-        Story::a_leads().heard(Claim::Pod(moved)).must_hold_and_cut()
+        Story::a_leads().observe(Claim::Pod(moved)).must_hold_and_cut()
     }),
     (
         12,
@@ -299,7 +299,7 @@ pub(super) const SWITCHOVERS: &[Row] = &[
     (11, "announced without a name → hold", || {
         Story::a_leads().announced(None, Some("b"), None).must_hold_keeping("a")
     }),
-    (12, "announced for somebody else → route", || {
+    (12, "announced for another member → route", || {
         Story::a_leads().announced(Some("c"), Some("b"), None).must_route("a")
     }),
     (12, "the candidate leads already → route", || {

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Each second, until so many seconds after a's last word.
+/// Repeats `then` each second until this number of seconds after a's last answer.
 fn each_second(until: u64, then: impl Fn(Story) -> Story) -> Story {
     let story = Story::a_leads_by_report().unreachable("a");
     (0..until).fold(story, |story, _| then(story.after(1.0)))
@@ -38,7 +38,7 @@ pub(super) const NAMED_BY_OTHERS: &[Row] = &[
             each_second(20, both_name_a)
                 .must_route("a")
                 .after(0.1)
-                .heard(Claim::Report("b".into(), Ok(b_holds_it)))
+                .observe(Claim::Report("b".into(), Ok(b_holds_it)))
                 .must_fence()
         },
     ),
@@ -95,7 +95,7 @@ pub(super) const NAMED_BY_OTHERS: &[Row] = &[
                 story
                     .names("b", Some("a"))
                     .unreachable("c")
-                    .heard(Claim::NamedLeader("c".into(), Some("a".into())))
+                    .observe(Claim::NamedLeader("c".into(), Some("a".into())))
             })
             .must_fence()
         },

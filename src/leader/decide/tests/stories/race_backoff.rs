@@ -1,9 +1,9 @@
-//! `primary_race_backoff`: standbys put the race for a lost lock off while the leader writes. Patroni's master has it,
-//! 4.1.5 does not: these stories describe its behaviour.
+//! `primary_race_backoff`: standbys postpone the race for a lost lock while the leader writes. Patroni's master has it
+//! and 4.1.5 does not; these stories follow master.
 
 use super::*;
 
-/// Nothing is heard of a for its whole ttl of 20 s, and the race may be put off for a minute.
+/// Returns a story in which a has not answered for its whole ttl of 20 s, and the race may be postponed for a minute.
 fn a_unheard_for_ttl() -> Story {
     Story::a_leads()
         .race_backoff(60)
@@ -16,7 +16,7 @@ fn a_unheard_for_ttl() -> Story {
         .because("put the race for the lock off for up to 60 s")
 }
 
-/// The same, without Kubernetes.
+/// Returns the same story without Kubernetes.
 fn a_unheard_by_rest() -> Story {
     let cluster = Cluster {
         ttl: Some(Duration::from_secs(TTL)),
@@ -24,7 +24,7 @@ fn a_unheard_by_rest() -> Story {
         ..listing(&["a", "b", "c"])
     };
     Story::a_leads_by_report()
-        .heard(Claim::Cluster(cluster))
+        .observe(Claim::Cluster(cluster))
         .unreachable("a")
         .after(19.9)
         .must_route("a")
@@ -108,7 +108,7 @@ pub(super) const RACE_BACKOFF: &[Row] = &[
             };
             a_unheard_by_rest()
                 .after(10.0)
-                .heard(Claim::Report("b".into(), Ok(b_holds_it)))
+                .observe(Claim::Report("b".into(), Ok(b_holds_it)))
                 .must_fence()
         },
     ),

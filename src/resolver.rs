@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failure_waits_for_who_may_do_better() {
+    async fn a_failed_look_up_waits_for_one_that_is_under_way() {
         let resolver = Resolver::default();
         resolver.hang("pg-0.test", 2, Duration::ZERO);
         let failed = || Err(Arc::new(io::Error::from(io::ErrorKind::TimedOut)));

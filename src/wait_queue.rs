@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_of_those_who_still_wait() {
+    fn the_oldest_of_the_clients_that_still_wait() {
         let wait_queue = WaitQueue::default();
         let now = Instant::now();
         let at = |seconds| now + Duration::from_secs(seconds);

@@ -97,7 +97,7 @@ fn values_from_outside_are_escaped() {
 }
 
 #[test]
-fn what_is_read_back_is_what_is_exposed() {
+fn values_that_are_read_back_equal_the_exposed_ones() {
     let metrics = Metrics::new();
     metrics.ended(Ending::Full);
     metrics.bytes_to_client.inc_by(7);

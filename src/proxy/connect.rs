@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refused_dial_says_so_and_is_counted() {
+    async fn a_refused_dial_is_reported_and_counted() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         drop(listener);
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_leads_nowhere_is_the_leaders_failure() {
+    async fn a_name_that_does_not_resolve_is_a_leader_failure() {
         // RFC 6761: .invalid never resolves.
         let address = Address::new("pg-0.invalid", 5432).unwrap();
         let (resolver, metrics) = (Resolver::default(), Metrics::new());

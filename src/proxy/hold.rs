@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn beside_a_leader_nobody_is_held_and_the_queue_has_its_own_deadline() {
+    async fn with_a_leader_no_client_is_held_and_the_queue_has_its_own_deadline() {
         let slot = LeaderSlot::new("starting");
         slot.publish(routes(), "a leads".into());
         let now = Instant::now();

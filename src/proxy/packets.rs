@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn first_packets_are_told_apart() {
+    fn first_packets_are_distinguished() {
         for (bytes, what) in [
             (packet(3 << 16, 40), Parsed::Complete(Packet::Session, 40)),
             (packet(3 << 16 | 2, 9), Parsed::Complete(Packet::Session, 9)),

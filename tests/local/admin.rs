@@ -1,4 +1,4 @@
-//! The admin listener, spoken to in raw bytes: what each path answers, and what clients that misbehave get.
+//! The admin listener on the level of raw bytes: the answer of each path, and the treatment of clients that misbehave.
 
 #![allow(clippy::unwrap_used)]
 
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::status::Events;
 
-/// Longer than anything here should take; a test that reaches it has failed.
+/// Deadline that only a failing test reaches.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 struct Served {
@@ -107,7 +107,7 @@ impl Answer {
     }
 }
 
-/// What was read before the other side closed, or reset.
+/// Returns the bytes that arrive until the other side closes or resets.
 async fn until_closed(stream: &mut TcpStream) -> String {
     let mut read = Vec::new();
     let end = timeout(DEADLINE, stream.read_to_end(&mut read)).await;
@@ -125,7 +125,7 @@ fn leader(member: &str, timeline: Option<u32>) -> Leader {
     }
 }
 
-/// The page's own clock once held the snapshot, and with it the epoch, for a quarter of a second.
+/// A regression test: the page's clock once kept the snapshot, and with it the epoch, for a quarter of a second.
 #[tokio::test]
 async fn the_page_does_not_make_the_last_session_of_a_reign_seem_to_close_late() {
     let limits = Limits {
@@ -138,7 +138,7 @@ async fn the_page_does_not_make_the_last_session_of_a_reign_seem_to_close_late()
         slot.publish(RoutingState::Route(leader("pg-0", None)), String::new())
             .is_none()
     );
-    // It has begun to wait for the next change.
+    // It waits for the next change now.
     assert_eq!(served.get("/livez").await.status, 200);
     let cut = slot.publish(RoutingState::Fence, String::new()).unwrap();
     let done = timeout(DEADLINE, cut.done()).await;
@@ -174,7 +174,7 @@ async fn livez_fails_while_a_thread_is_stuck() {
     assert_eq!(livez().await.0, 200);
 }
 
-/// DNS rebinding: a page of evil.example points a name of its own at the admin port, and its script reads what it likes.
+/// DNS rebinding: evil.example has a name that points to the admin port, and the page's script could read the answers.
 #[tokio::test]
 async fn a_web_page_reads_nothing_under_a_name_of_its_own() {
     let served = Served::start(Limits::default());
@@ -221,13 +221,13 @@ async fn a_web_page_reads_nothing_under_a_name_of_its_own() {
     assert_eq!(Answer::parse(&served.say(absolute.as_bytes()).await).status, 421);
     let two = "GET /status HTTP/1.1\r\nHost: x\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
     assert_ne!(Answer::parse(&served.say(two.as_bytes()).await).status, 200);
-    // Before HTTP/1.1 a request need not name any; each browser does.
+    // Before HTTP/1.1 a request need not name a host; every browser does.
     let none = "GET /leader HTTP/1.0\r\n\r\n";
     assert_eq!(Answer::parse(&served.say(none.as_bytes()).await).status, 503);
 }
 
 #[tokio::test]
-async fn readyz_says_what_is_missing_and_when_it_is_over() {
+async fn readyz_has_the_status_and_the_reason_of_each_readiness() {
     let served = Served::start(Limits::default());
     let readyz = async || {
         let answer = served.get("/readyz").await;
@@ -241,7 +241,7 @@ async fn readyz_says_what_is_missing_and_when_it_is_over() {
 }
 
 #[tokio::test]
-async fn leader_tells_whom_since_when_and_why() {
+async fn the_leader_page_has_member_time_and_reason() {
     let served = Served::start(Limits::default());
     let slot = &served.facts.slot;
     let asked = async || {
@@ -360,9 +360,10 @@ async fn a_client_that_closed_its_side_still_gets_its_answer() {
 }
 
 #[tokio::test]
-async fn garbage_is_answered_400_or_closed_and_harms_nobody() {
+async fn garbage_is_answered_400_or_closed_and_harms_no_other_client() {
     let served = Served::start(Limits::default());
-    // What a PostgreSQL client sends first (SSLRequest), a TLS hello, noise, a request followed by noise, a version nobody speaks.
+    // The first bytes of a PostgreSQL client (SSLRequest), a TLS hello, noise, a request followed by noise, an unknown
+    // version.
     for garbage in [
         &b"\x00\x00\x00\x08\x04\xd2\x16\x2f\r\n\r\n"[..],
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
@@ -468,7 +469,7 @@ async fn a_client_that_reads_nothing_is_cut_off_after_its_lifetime() {
 
 #[tokio::test]
 async fn a_crowd_of_idle_connections_keeps_no_probe_out() {
-    // Only the cap can close them in time.
+    // Only the limit can close them in time.
     let limits = Limits {
         connections: 8,
         head_time: Duration::from_secs(3600),
@@ -480,7 +481,7 @@ async fn a_crowd_of_idle_connections_keeps_no_probe_out() {
     for _ in 0..108 {
         crowd.push(served.connect().await);
     }
-    // Accepted after all the others.
+    // It is accepted after all the others.
     assert_eq!(served.get("/livez").await.status, 200);
     for early in &mut crowd[..100] {
         assert_eq!(until_closed(early).await, "", "the oldest were closed");
@@ -529,7 +530,7 @@ fn an_address_that_is_taken_is_named_with_the_way_out() {
     }
 }
 
-/// The parts of the page between this tag and its end.
+/// Returns the parts of the page between this tag and its end.
 fn inside(page: &str, tag: &str) -> String {
     let (_, rest) = page.split_once(tag).unwrap_or_else(|| panic!("the page has {tag}"));
     let end = format!("</{}>", tag[1..].split([' ', '>']).next().unwrap());
@@ -537,7 +538,7 @@ fn inside(page: &str, tag: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_page_is_whole_fetches_nothing_from_elsewhere_and_runs_nothing_but_its_own_script() {
+async fn the_page_is_complete_fetches_nothing_from_elsewhere_and_runs_only_its_own_script() {
     use base64::Engine as _;
     use sha2::Digest as _;
     let served = Served::start(Limits::default());
@@ -558,7 +559,7 @@ async fn the_page_is_whole_fetches_nothing_from_elsewhere_and_runs_nothing_but_i
     ] {
         assert!(!body.contains(foreign), "{foreign} in the page");
     }
-    // All that it links to, loads and listens to is relative: it works behind a proxy that adds a path, too.
+    // Every link, source and stream is relative, so that the page also works behind a proxy that adds a path.
     let quoted = |before: &str| -> Vec<String> {
         let parts = body.split(before).skip(1);
         parts
@@ -601,7 +602,7 @@ async fn the_page_is_whole_fetches_nothing_from_elsewhere_and_runs_nothing_but_i
     );
 }
 
-/// A reason as long as this, once for each event, fills what the kernel takes in for a client that does not read.
+/// Returns a reason so long that one event each fills the kernel's buffers for a client that does not read.
 fn long_reason(n: usize) -> String {
     format!("{n} {}", "because ".repeat(25_000))
 }
@@ -644,7 +645,7 @@ async fn a_viewer_that_reads_outlives_what_other_connections_may() {
     };
     let served = Served::start(limits);
     let mut events = Events::open(served.address).await.unwrap();
-    // At least one each second, so that all this takes many times a lifetime.
+    // At least one event each second, for many times a connection's lifetime.
     for _ in 0..4 {
         let event = events.next().await.expect("the stream goes on");
         assert_eq!(event["state"], "hold");

@@ -1,4 +1,4 @@
-//! The admin port has a thread of its own: its readers take no time from the one that follows the leader.
+//! The admin port has a thread of its own: its readers take no time from the thread that follows the leader.
 
 use std::collections::HashMap;
 use std::fs;
@@ -8,11 +8,12 @@ use tokio::task::JoinSet;
 use crate::fake_cluster::{FakeCluster, Product};
 use crate::status::Events;
 
-/// As many as may be connected at once.
+/// Limit of connected readers.
 const READERS: usize = 64;
 const REQUESTS: usize = 30;
 
-/// CPU time of each thread by its name, in nanoseconds. The first thread is the control thread, and bears the program's name.
+/// Returns the CPU time of each thread by its name, in nanoseconds. The first thread is the control thread, and has the
+/// program's name.
 fn cpu_times(process: u32) -> HashMap<String, u64> {
     let threads = fs::read_dir(format!("/proc/{process}/task")).unwrap();
     let read = |path: &std::path::Path, file: &str| fs::read_to_string(path.join(file)).unwrap();
@@ -51,7 +52,7 @@ async fn sixty_four_busy_readers_take_no_time_from_discovery() {
         control / 1_000_000,
         admin / 1_000_000
     );
-    // What the control thread does meanwhile is to follow the fake cluster.
+    // Meanwhile the control thread follows the fake cluster.
     assert!(
         4 * control < admin,
         "control thread {control} ns, admin thread {admin} ns"

@@ -1,5 +1,5 @@
-//! The alert rules in deploy/monitoring: they are tried by promtool, speak of metrics and labels that exist, are the operator's rules too, and each has its entry in
-//! the runbook.
+//! The alert rules in deploy/monitoring: promtool tests them, they use metrics and labels that exist, the operator's
+//! copy has the same rules, and each has an entry in the runbook.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,7 +13,7 @@ use super::manifests::{deploy, items, one, text, with_components, yaml};
 use super::promtool::promtool;
 
 const MAKE: &str = "the PrometheusRule is not alerts.yaml: run deploy/monitoring/prometheusrule.sh";
-/// Labels that the scrape gives, and those that Prometheus itself knows.
+/// Labels that the scrape adds, and labels of Prometheus itself.
 const FROM_OUTSIDE: [&str; 4] = ["job", "instance", "namespace", "le"];
 
 #[tokio::test]
@@ -25,7 +25,7 @@ async fn promtool_finds_every_rule_to_fire_and_to_stay_silent_as_its_tests_say()
     }
 }
 
-/// promtool is content with a rule that nobody tests.
+/// promtool accepts a rule without a test.
 #[test]
 fn every_alert_is_tested_before_while_and_after_it_fires() {
     let tests = read("alerts.test.yaml");
@@ -93,7 +93,7 @@ fn every_alert_has_an_entry_in_the_runbook_and_every_entry_an_alert() {
         assert!(page.contains(&row), "docs/reference/alerts.md has no row{row}");
     }
     assert_eq!(page.matches("\n| [`Pgnorth").count(), alerts.len());
-    // Links between entries lead somewhere.
+    // Every link between entries has a target.
     for link in runbook.split("](#").skip(1).map(|rest| rest.split(')').next().unwrap()) {
         assert!(names.iter().any(|name| name.to_lowercase() == link), "#{link}");
     }
@@ -149,7 +149,8 @@ fn rules_speak_of_metrics_labels_and_values_that_exist() {
     assert!(seen.len() > 10, "expressions were read: {seen:?}");
 }
 
-/// Series that are there from the start tell the values; kinds of reason stand in the source.
+/// Returns true if this label value exists. Series that exist from the start show their values; the kinds of reason are
+/// read from the source.
 fn exists(rendered: &str, metric: &str, label: &str, value: &str) -> bool {
     match (metric, label) {
         ("pgnorth_routing_state_info", "reason") => {
@@ -157,7 +158,7 @@ fn exists(rendered: &str, metric: &str, label: &str, value: &str) -> bool {
             source.contains(&format!("=> \"{value}\","))
         }
         (_, "ending") => Ending::ALL.iter().any(|ending| ending.as_str() == value),
-        // Templates are filled in later.
+        // Templates are filled in by Prometheus.
         (_, _) if value.starts_with('%') => true,
         _ => rendered
             .lines()
@@ -165,7 +166,7 @@ fn exists(rendered: &str, metric: &str, label: &str, value: &str) -> bool {
     }
 }
 
-/// Each metric that an expression names, with its labels and their values.
+/// Returns each metric in an expression, with its labels and their values.
 fn metrics(expression: &str) -> Vec<(String, Vec<(String, String)>)> {
     let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
     let mut found = Vec::new();

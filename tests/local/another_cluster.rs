@@ -1,4 +1,5 @@
-//! Answers of another cluster count for nothing: not when it is the only one that answers, and not beside our own.
+//! Answers of another cluster never count: neither if no other cluster answers, nor beside the answers of the followed
+//! one.
 
 use serde_json::Value;
 
@@ -8,7 +9,7 @@ use crate::fake_patroni::{Answer, FakeMember};
 const OURS: &str = "7440000000000000000";
 const THEIRS: &str = "7550000000000000000";
 
-/// One primary of each of two clusters.
+/// Returns a primary of each of two clusters.
 async fn two_clusters(scope: &'static str) -> (FakeMember, FakeMember) {
     let ours = FakeMember::of("a", "pg", OURS).await;
     let theirs = FakeMember::of("z", scope, THEIRS).await;
@@ -20,7 +21,7 @@ async fn two_clusters(scope: &'static str) -> (FakeMember, FakeMember) {
 }
 
 #[tokio::test]
-async fn once_our_rest_api_has_gone_nobody_is_sent_to_the_other_cluster() {
+async fn without_our_rest_api_no_client_is_sent_to_the_other_cluster() {
     for scope in ["zz", "pg"] {
         let (ours, theirs) = two_clusters(scope).await;
         theirs.answers(Answer::Reset);

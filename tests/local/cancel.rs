@@ -11,7 +11,8 @@ use super::support::{Backend, Rig, read_exactly, read_to_end, reset, settings, u
 
 const CANCEL: [u8; 16] = [0, 0, 0, 16, 4, 210, 22, 46, 0, 0, 0, 1, 0, 0, 0, 2];
 
-/// Sends a CancelRequest, and expects that the leader gets it now. libpq waits for the end of the connection, which is the leader's.
+/// Sends a CancelRequest, and checks that the leader gets it now. libpq waits for the end of the connection, which the
+/// leader closes.
 async fn is_delivered(rig: &Rig, backend: &Backend) {
     let mut client = rig.connect().await;
     client.write_all(&CANCEL).await.unwrap();
@@ -66,7 +67,7 @@ async fn a_full_pgnorth_cancels_and_takes_no_turn_for_it() {
     let backend = Backend::start("pg-0").await;
     rig.route(&backend);
     let _session = rig.session(&backend).await;
-    // The other 64 have taken every turn, and the leader does not answer them.
+    // The other 64 have every dial permit, and the leader does not answer them.
     let mut clients = Vec::new();
     let mut leaders = Vec::new();
     for _ in 0..64 {
@@ -109,6 +110,6 @@ async fn a_cancel_request_does_not_outlive_its_leaders_time() {
             .await
             .unwrap(),
     );
-    // The reset one may never be accepted.
+    // The connection that was reset may never be accepted.
     until("the cancellation ends", || rig.metrics.endings(Ending::CancelSent) == 1).await;
 }

@@ -1,4 +1,4 @@
-//! No more sessions than the cap; who comes beyond it is told so.
+//! The limit of sessions: further clients are refused with the reason.
 
 use pgnorth::ending::Ending;
 use pgnorth::metrics::SessionState;
@@ -28,7 +28,7 @@ async fn beyond_the_cap_clients_get_53300_until_a_session_ends() {
     assert_eq!(rig.metrics.endings(Ending::Full), 3);
     drop(first);
     rig.reaches(SessionState::Forwarding, 1).await;
-    // The place is free a moment after the gauge says so.
+    // The session's place is free a moment after the gauge has changed.
     let third = loop {
         let mut client = rig.connect().await;
         let opening = startup();

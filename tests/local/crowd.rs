@@ -45,7 +45,7 @@ fn two_hundred_pgnorths_ask_no_member_more_than_200_times_a_second_for_longer_th
                     load.above <= TOLERATED
                 };
                 assert!(bounded, "{scenario:?}, kubernetes: {kubernetes}: {load:?}");
-                // The member's threads can answer far more.
+                // The member's threads can answer many more.
                 assert!(load.worst < 1_000.0, "{scenario:?}, kubernetes: {kubernetes}: {load:?}");
             }
             let api = figures.api;

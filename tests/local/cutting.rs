@@ -1,4 +1,4 @@
-//! The end of a leader's time ends its sessions at once: the client reads an end, the old leader a reset.
+//! The end of a leader's epoch ends its sessions at once: the client reads an end, and the former leader a reset.
 
 use pgnorth::ending::Ending;
 use pgnorth::leader::RoutingState;
@@ -44,7 +44,7 @@ async fn a_client_in_the_middle_of_a_stream_sees_a_reset_and_not_an_end() {
     let (rig, old) = Rig::routed().await;
     let new = Backend::start("pg-1").await;
     let (mut client, mut leader) = rig.session(&old).await;
-    // The client reads a little and then nothing, so that the stream backs up into the proxy.
+    // The client reads a little and then nothing, so that the stream fills the proxy's buffers.
     let flood = tokio::spawn(async move {
         let bytes = vec![7; 1 << 20];
         while leader.write_all(&bytes).await.is_ok() {}

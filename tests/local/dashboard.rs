@@ -1,4 +1,5 @@
-//! deploy/monitoring/dashboard.json: each query names metrics and labels that the real binary has, and a real Prometheus answers it with data.
+//! deploy/monitoring/dashboard.json: each query uses metrics and labels of the real binary, and a real Prometheus
+//! answers it with data.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,14 +15,14 @@ use super::prometheus::Prometheus;
 /// Labels that the scrape adds: the PodMonitor's, and Prometheus' own.
 const TARGET: [&str; 4] = ["namespace", "pod", "job", "instance"];
 
-/// Patroni's, short: a fence takes that long.
+/// Patroni's ttl in seconds, short because a fence takes that long.
 const TTL: u32 = 4;
 
-/// Longer than the test, and as often as it scrapes.
+/// Time span of the queries: longer than the test, at the interval of the scrapes.
 const PAST: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_secs(1);
 
-/// A query, and where it stands.
+/// A query, and its position in the dashboard.
 #[derive(Debug)]
 struct Query {
     place: String,
@@ -29,7 +30,7 @@ struct Query {
     legend: String,
 }
 
-/// By metric, each label and its values.
+/// By metric, the values of each label.
 type Series = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 
 fn dashboard() -> Value {
@@ -37,7 +38,8 @@ fn dashboard() -> Value {
     serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap()
 }
 
-/// Of panels, those in rows too; of annotations; and of variables, whose `label_values(metric, label)` becomes a query.
+/// Returns the queries of panels, those in rows included; of annotations; and of variables, whose `label_values(metric,
+/// label)` becomes a query.
 fn queries(dashboard: &Value) -> Vec<Query> {
     let mut queries = Vec::new();
     let mut panels: Vec<&Value> = items(&dashboard["panels"]).collect();
@@ -81,7 +83,8 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("no text: {value}")).to_owned()
 }
 
-/// Two pods route, lose their leader, hold a client each, route to another leader, and fence. What `/metrics` of the first had at each of these times.
+/// Lets two pods route, lose their leader, hold a client each, route to another leader, and fence. Returns the series
+/// of the first pod's `/metrics` at each of these times.
 async fn a_failover_and_a_fence(cluster: &FakeCluster, pods: &[Product; 2], prometheus: &Prometheus) -> Series {
     let mut seen = Series::new();
     for pod in pods {
@@ -117,7 +120,7 @@ async fn a_failover_and_a_fence(cluster: &FakeCluster, pods: &[Product; 2], prom
     look(seen, &pods[0]).await
 }
 
-/// What was seen already, and what is to be seen now.
+/// Adds the series that a pod has now.
 async fn look(mut seen: Series, pod: &Product) -> Series {
     for (metric, labels) in series(&pod.page("/metrics").await.1) {
         let known = seen.entry(metric).or_default();
@@ -144,7 +147,7 @@ fn series(metrics: &str) -> Series {
     series
 }
 
-/// Of `a="b",c=~"d"`: names with what they are compared with.
+/// Parses `a="b",c=~"d"` into names and the values that they are compared with.
 fn pairs(labels: &str) -> Vec<(String, String)> {
     let pairs = labels.split("\",").filter(|pair| !pair.is_empty());
     pairs
@@ -156,7 +159,7 @@ fn pairs(labels: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Every metric that is named, with its matchers.
+/// Returns every metric in an expression, with its matchers.
 fn selectors(expr: &str) -> Vec<(String, Vec<(String, String)>)> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let mut found = Vec::new();
@@ -178,7 +181,7 @@ fn selectors(expr: &str) -> Vec<(String, Vec<(String, String)>)> {
     found
 }
 
-/// What stands in `by (…)` and `on (…)`, and what the legend shows.
+/// Returns the labels in `by (…)` and `on (…)`, and those in the legend.
 fn grouped_by(query: &Query) -> BTreeSet<String> {
     let lists = [" by (", " on ("]
         .iter()
@@ -187,13 +190,13 @@ fn grouped_by(query: &Query) -> BTreeSet<String> {
     labels.map(str::to_owned).chain(shown(&query.legend)).collect()
 }
 
-/// The `{{…}}` of a legend.
+/// Returns the labels in the `{{…}}` of a legend.
 fn shown(legend: &str) -> impl Iterator<Item = String> {
     let labels = legend.split("{{").skip(1);
     labels.map(|rest| rest.split("}}").next().unwrap().to_owned())
 }
 
-/// What is wrong with a query, as `/metrics` has it.
+/// Returns the differences between a query and the series of `/metrics`.
 fn mistakes(query: &Query, series: &Series) -> Vec<String> {
     let selectors = selectors(&query.expr);
     let mut mistakes = Vec::new();
@@ -224,7 +227,7 @@ fn mistakes(query: &Query, series: &Series) -> Vec<String> {
     mistakes
 }
 
-/// As Grafana does it, with everything chosen.
+/// Fills in the variables as Grafana does if all values are selected.
 fn filled_in(expr: &str) -> String {
     let variables = [
         ("$__rate_interval", "10s"),
@@ -241,11 +244,11 @@ fn filled_in(expr: &str) -> String {
     filled
 }
 
-/// Numbers came, and every series has the labels of the legend.
+/// Waits until the query returns numbers, and every series has the labels of the legend.
 async fn answered(query: &Query, prometheus: &Prometheus) -> Result<(), String> {
     let result = prometheus.range(&filled_in(&query.expr), PAST, STEP).await?;
     let number = |point: &Value| text(&point[1]).parse::<f64>().unwrap();
-    // Proxies publish nothing, and a quantile of nothing is no number.
+    // Proxies publish nothing, and a quantile of nothing is not a number.
     let any = query.expr.contains("pgnorth_publish_seconds");
     let mut points = result.iter().flat_map(|series| items(&series["values"]));
     if !points.any(|point| any || number(point).is_finite()) {
@@ -280,7 +283,7 @@ async fn every_query_names_what_there_is_and_a_real_prometheus_answers_it_with_d
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
-/// Checks that find nothing would pass the above.
+/// Checks that find nothing would pass the tests above.
 #[test]
 fn a_mistake_in_a_query_is_found() {
     let seen = series("pgnorth_dial_seconds_count{outcome=\"ok\"} 1\npgnorth_routing 1\n");

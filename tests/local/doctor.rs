@@ -1,4 +1,5 @@
-//! `pgnorth doctor`, the real binary: what is wrong is said with its fix, everything else is looked at all the same, secrets are not shown.
+//! `pgnorth doctor`, the real binary: every problem is reported with its fix, a problem does not stop the other checks,
+//! and secrets are not shown.
 
 use std::net::SocketAddr;
 
@@ -13,11 +14,11 @@ use crate::support::within;
 struct Outcome {
     code: Option<i32>,
     checks: Vec<Value>,
-    /// All that it printed, its log included.
+    /// The whole output, the log included.
     text: String,
 }
 
-/// Runs it to its end. `api` is where its kubeconfig leads to.
+/// Runs the doctor until it ends. `api` is the address in its kubeconfig.
 async fn examine(api: Option<SocketAddr>, flags: &[&str]) -> Outcome {
     let folder = TempDir::new().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgnorth"));
@@ -52,7 +53,7 @@ impl Outcome {
         self.checks.iter().filter(|check| check["level"] == level).collect()
     }
 
-    /// One line of this level has these words.
+    /// Checks that one line of this level has these words.
     fn tells(&self, level: &str, words: &[&str]) {
         let fits = |check: &&Value| words.iter().all(|word| check.to_string().contains(word));
         assert!(
@@ -62,7 +63,7 @@ impl Outcome {
         );
     }
 
-    /// Nothing failed but what has these words.
+    /// Checks that nothing fails but the check with these words.
     fn fails_alone(&self, words: &[&str]) {
         self.tells("fail", words);
         assert_eq!(self.of_level("fail").len(), 1, "{:#?}", self.checks);
@@ -70,7 +71,7 @@ impl Outcome {
     }
 }
 
-/// It is renewed every half second, which nobody has to wait 13 s for.
+/// Returns a cluster whose lock is renewed every half second, so that the test need not wait for 13 s.
 async fn cluster() -> FakeCluster {
     let cluster = FakeCluster::start(20).await;
     let config = json!({"loop_wait": 1, "ttl": 20}).to_string();
@@ -150,7 +151,7 @@ async fn one_check_that_fails_keeps_no_other_from_being_tried() {
 }
 
 #[tokio::test]
-async fn what_is_forbidden_is_named_and_what_hangs_on_it_is_not_checked() {
+async fn a_forbidden_read_is_named_and_its_dependent_checks_are_left_out() {
     let cluster = cluster().await;
     cluster.api.forbid("pods");
     cluster.api.forbid("services");
@@ -164,7 +165,7 @@ async fn what_is_forbidden_is_named_and_what_hangs_on_it_is_not_checked() {
 }
 
 #[tokio::test]
-async fn an_api_that_hangs_fails_and_members_are_asked_all_the_same() {
+async fn an_api_that_hangs_fails_and_members_are_still_asked() {
     let cluster = cluster().await;
     cluster.api.hang();
     let url = format!("http://{}", cluster.a.rest);

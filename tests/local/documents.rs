@@ -1,4 +1,5 @@
-//! The documents agree with the product: their reference is generated, no link is dead, and every command they name exists.
+//! The documents agree with the product: their reference is generated, no link is broken, and every command in them
+//! exists.
 
 #![allow(clippy::unwrap_used)]
 
@@ -15,7 +16,7 @@ use pgnorth::leader::RoutingState;
 use pgnorth::leader::reason::Reason;
 use pgnorth::metrics::{FAMILIES, Metrics};
 
-/// Files, headings in them, and pictures.
+/// Links to files, to headings in them, and to pictures.
 #[test]
 fn every_link_in_a_document_leads_somewhere() {
     let documents = documents();
@@ -43,7 +44,7 @@ fn every_link_in_a_document_leads_somewhere() {
     assert!(dead.is_empty(), "{dead:#?}");
 }
 
-/// `make image` stood in a manifest and did not exist.
+/// A manifest once named `make image`, which did not exist.
 #[test]
 fn every_make_target_that_a_file_names_exists() {
     let makefile = read("Makefile");
@@ -68,7 +69,7 @@ fn every_make_target_that_a_file_names_exists() {
     assert!(named > 20, "{named}");
 }
 
-/// They are in every clone for ever.
+/// Large files stay in every clone for ever.
 #[test]
 fn pictures_are_small_and_shown() {
     let shown = links_in(&read("docs/operating/monitoring.md"));
@@ -104,7 +105,7 @@ pub(crate) fn tracked(patterns: &[&str]) -> Vec<String> {
     here.map(str::to_owned).collect()
 }
 
-/// Of `[text](link)` and `<img src="link"`, outside of code.
+/// Returns the links in `[text](link)` and `<img src="link"`, outside of code.
 fn links_in(text: &str) -> BTreeSet<String> {
     let prose: Vec<_> = text.split("\n```").step_by(2).collect();
     let links = |begin, end| {

@@ -1,4 +1,5 @@
-//! A leader that gives its lock up cleanly may keep its sessions for a while, if the operator wants that; a fence never waits.
+//! A leader that released its lock may keep its sessions for a while, if the operator configures that; a fence never
+//! waits.
 
 use crate::fake_cluster::{FakeCluster, Product};
 

@@ -1,14 +1,15 @@
-//! Kubernetes Events about pgnorth's own pod: what they say, that a missing right is one line, and that nobody waits for them.
+//! Kubernetes Events about pgnorth's own pod: their texts, one line for a missing right, and no delay for anything
+//! else.
 
 use serde_json::{Value, json};
 
 use super::fake_cluster::{FakeCluster, Product, eventually};
 use super::fake_patroni::FakeMember;
 
-/// Few sessions, so that nothing is said of the limit of open files.
+/// Few sessions, so that the limit of open files suffices and no line is logged about it.
 const POD: [&str; 3] = ["--pod-name=pgnorth-0", "--pod-uid=0b1c", "--max-sessions=100"];
 
-/// The lock moves to a member, which is promoted to this timeline; afterwards clients go there.
+/// Moves the lock to a member and promotes it to this timeline; returns when clients go to it.
 async fn move_to(member: &FakeMember, timeline: u32, cluster: &FakeCluster, product: &Product) {
     member.is_primary(timeline);
     cluster.lock_moves_to(member.name);
@@ -116,7 +117,7 @@ async fn an_api_that_takes_no_events_delays_no_change_of_leader() {
     product.decides("route", Some("a"), "").await;
     move_to(&cluster.b, 2, &cluster, &product).await;
     events(&cluster, 1).await;
-    // The first is still under way.
+    // The first request has no answer yet.
     for timeline in [3, 5, 7] {
         move_to(&cluster.a, timeline, &cluster, &product).await;
         move_to(&cluster.b, timeline + 1, &cluster, &product).await;

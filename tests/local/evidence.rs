@@ -1,4 +1,4 @@
-//! What stood in the way once does not stand in it for ever: no restart is needed.
+//! Former evidence against a member does not count for ever: no restart is needed.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ async fn a_lock_that_expired_after_rest_had_died_is_no_outage_for_ever() {
         .await;
     cluster.freeze();
     product.decides("fence", None, "has not renewed the leader lock").await;
-    // Patroni is back. It writes nothing new into its pod, since the database is idle.
+    // Patroni runs again. It does not write its pod's status, because the database is idle.
     let waiting = product.client().await;
     let renewing = async {
         for renewal in 0.. {

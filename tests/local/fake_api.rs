@@ -1,5 +1,6 @@
-//! Plays kube-apiserver, for the faults that the real one cannot produce on demand: list, watch and get of three kinds of object, over plain HTTP.
-//! It is honest about resource versions: a watch gets every event since the version it names, or 410 Gone.
+//! A fake kube-apiserver, for the faults that the real one cannot produce on demand: list, watch and get of three kinds
+//! of object, over plain HTTP. It keeps resource versions as the real one does: a watch gets every event since the
+//! version in its request, or 410 Gone.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use url::Url;
 
-/// The API server; it ends with the test's runtime.
+/// The API server. It ends with the test's runtime.
 #[derive(Clone)]
 pub struct FakeApi {
     pub address: SocketAddr,
@@ -37,16 +38,16 @@ struct State {
     watches_mute: bool,
     hangs: bool,
     forbidden: Vec<String>,
-    /// Of kind Event: what was asked to be created, also where that is forbidden.
+    /// The Events in requests to create one, rejected requests included.
     written: Vec<Value>,
     /// Requests to create an Event are not answered.
     writes_hang: bool,
     gets: u32,
-    /// For how many seconds each watch was asked to be kept open.
+    /// The timeouts that watches asked for, in seconds.
     watches: Vec<u64>,
 }
 
-/// How 410 Gone is told.
+/// The form of the answer 410 Gone.
 #[derive(Clone, Copy, Debug)]
 pub enum Gone {
     /// Open watches end, and the next request to watch is answered with this status.
@@ -91,7 +92,8 @@ impl FakeApi {
         api
     }
 
-    /// Creates or replaces an object: `kind` is `endpoints`, `configmaps`, `pods` or `services`; a Service has a selector.
+    /// Creates or replaces an object: `kind` is `endpoints`, `configmaps`, `pods` or `services`; a Service has a
+    /// selector.
     pub fn put(&self, kind: &str, name: &str, annotations: &Value) {
         let mut state = self.state();
         state.revision += 1;
@@ -104,7 +106,7 @@ impl FakeApi {
             },
         });
         if kind == "pods" {
-            // Nothing listens there: who falls back to it reaches nobody.
+            // Nothing listens there: a client that falls back to this address reaches nothing.
             object["status"] = json!({"podIP": "127.0.0.99"});
         }
         if kind == "services" {
@@ -118,7 +120,7 @@ impl FakeApi {
         self.tell();
     }
 
-    /// The next change is not told to any watch, because its history is lost. `change` makes that change.
+    /// Makes `change` without an event for any watch, because the history is lost.
     pub fn lose_history(&self, how: Gone, change: impl FnOnce()) {
         self.state().watches_mute = true;
         change();
@@ -132,7 +134,7 @@ impl FakeApi {
         self.tell();
     }
 
-    /// From now on every request to watch is answered with 410, and open watches end.
+    /// Ends open watches and answers every further request to watch with 410.
     pub fn keep_no_history(&self) {
         let mut state = self.state();
         state.oldest = u64::MAX;
@@ -142,44 +144,44 @@ impl FakeApi {
         self.tell();
     }
 
-    /// How often 410 was told.
+    /// Returns the number of answers with 410.
     pub fn gone_told(&self) -> u32 {
         self.state().gone_told
     }
 
-    /// From now on no watch, old or new, is told anything; it stays open.
+    /// Keeps every watch, old or new, open without events from now on.
     pub fn mute_watches(&self) {
         self.state().watches_mute = true;
     }
 
-    /// From now on no request is answered, while connections are accepted.
+    /// Accepts connections, but answers no request from now on.
     pub fn hang(&self) {
         let mut state = self.state();
         state.watches_mute = true;
         state.hangs = true;
     }
 
-    /// Requests for this kind of object are answered with 403.
+    /// Answers requests for this kind of object with 403 from now on.
     pub fn forbid(&self, kind: &str) {
         self.state().forbidden.push(kind.into());
     }
 
-    /// Requests to create an Event are accepted, and never answered.
+    /// Accepts requests to create an Event, and never answers them.
     pub fn hang_writes(&self) {
         self.state().writes_hang = true;
     }
 
-    /// The Events that somebody wanted to create.
+    /// Returns the Events that clients asked to create.
     pub fn written(&self) -> Vec<Value> {
         self.state().written.clone()
     }
 
-    /// How many single objects were asked for.
+    /// Returns the number of requests for a single object.
     pub fn gets(&self) -> u32 {
         self.state().gets
     }
 
-    /// For how many seconds each watch so far was asked to be kept open.
+    /// Returns the timeouts that watches have asked for so far, in seconds.
     pub fn watches(&self) -> Vec<u64> {
         self.state().watches.clone()
     }
@@ -215,7 +217,7 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) -> Option<()> {
         return answer(stream, 200, &version).await;
     }
     let (query, get) = parse(target)?;
-    // Not in one expression with what follows: the lock must not be held across an await.
+    // Two statements: the lock must not be held across an await.
     let (reply, generation) = {
         let mut state = shared.state.lock().unwrap();
         (state.reply(&query, get), state.generation)
@@ -245,7 +247,7 @@ async fn body(stream: &mut TcpStream, head: &str) -> Option<Value> {
     serde_json::from_slice(&body).ok()
 }
 
-/// An Event to be created.
+/// Answers a request to create an Event.
 async fn write(stream: TcpStream, event: Value, shared: &Shared) -> Option<()> {
     let (hangs, forbidden) = {
         let mut state = shared.state.lock().unwrap();
@@ -262,7 +264,7 @@ async fn write(stream: TcpStream, event: Value, shared: &Shared) -> Option<()> {
     answer(stream, 201, &event).await
 }
 
-/// A SelfSubjectAccessReview: what is forbidden is not allowed.
+/// Answers a SelfSubjectAccessReview: rights that are forbidden are not granted.
 async fn review(stream: TcpStream, mut review: Value, shared: &Shared) -> Option<()> {
     let kind = review["spec"]["resourceAttributes"]["resource"].as_str()?.to_owned();
     let allowed = !shared.state.lock().unwrap().forbidden.contains(&kind);
@@ -288,7 +290,7 @@ async fn tell_events(mut stream: TcpStream, shared: &Shared, query: &Query, gene
     }
 }
 
-/// `/api/v1/namespaces/default/<kind>[/<name>]?…`, and whether it is a GET of one object.
+/// Parses `/api/v1/namespaces/default/<kind>[/<name>]?…`; true for a GET of one object.
 fn parse(target: &str) -> Option<(Query, bool)> {
     let url = Url::parse(&format!("http://api{target}")).ok()?;
     let mut path = url.path().trim_matches('/').split('/').skip(4);
@@ -355,7 +357,7 @@ impl State {
         }
     }
 
-    /// What a watch is told now, and whether it ends.
+    /// Returns the events for a watch now, and whether it ends.
     fn news(&mut self, query: &Query, seen: &mut u64, generation: u64) -> (String, bool) {
         if self.watches_mute {
             return (String::new(), false);

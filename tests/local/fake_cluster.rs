@@ -1,4 +1,5 @@
-//! The real binary in front of a fake cluster: members a and b behind a fake API server, and what can be seen of pgnorth from outside.
+//! The real binary in front of a fake cluster, with members a and b behind a fake API server, and its outputs: log,
+//! admin pages and sessions.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -19,10 +20,10 @@ use crate::fake_api::FakeApi;
 use crate::fake_patroni::FakeMember;
 use crate::support::{HANG, within};
 
-/// Patroni renews well within half of a ttl.
+/// Interval of renewals, well within half of a ttl.
 const RENEWAL: Duration = Duration::from_millis(500);
 
-/// Member a leads; the lock is kept in Endpoints and renewed all the time.
+/// A cluster that member a leads. The lock is kept in Endpoints and renewed all the time.
 pub struct FakeCluster {
     pub api: FakeApi,
     pub a: FakeMember,
@@ -31,7 +32,7 @@ pub struct FakeCluster {
     frozen: Arc<AtomicBool>,
 }
 
-/// A running pgnorth; dropping it kills it, and shows its log when a test is failing.
+/// A running pgnorth. Its drop kills it, and shows its log if the test has failed.
 pub struct Product {
     child: Child,
     folder: TempDir,
@@ -39,7 +40,7 @@ pub struct Product {
     pub admin: SocketAddr,
 }
 
-/// A client that got through.
+/// A client with a session.
 pub struct Session {
     stream: TcpStream,
     pub member: String,
@@ -75,7 +76,7 @@ impl FakeCluster {
         cluster
     }
 
-    /// Changes one annotation of the leader object, at once.
+    /// Changes one annotation of the leader object at once.
     pub fn annotate(&self, annotation: &str, value: &str) {
         let annotations = {
             let mut lock = self.lock.lock().unwrap();
@@ -85,30 +86,30 @@ impl FakeCluster {
         self.api.put("endpoints", "pg", &annotations);
     }
 
-    /// From now on nobody renews the lock.
+    /// Stops the renewals of the lock.
     pub fn freeze(&self) {
         self.frozen.store(true, Ordering::Relaxed);
     }
 
-    /// Patroni's dynamic configuration.
+    /// Sets `pause` in Patroni's dynamic configuration.
     pub fn pause(&self, paused: bool) {
         let config = json!({"ttl": 20, "pause": paused}).to_string();
         self.api.put("endpoints", "pg-config", &json!({"config": config}));
     }
 
-    /// The lock names another member.
+    /// Moves the lock to another member.
     pub fn lock_moves_to(&self, member: &str) {
         self.annotate("leader", member);
     }
 }
 
 impl Product {
-    /// Starts the binary; afterwards it listens. It need not know a leader yet.
+    /// Starts the binary and waits until it listens. It need not know a leader yet.
     pub async fn start(cluster: &FakeCluster, flags: &[&str]) -> Self {
         Self::spawn(cluster, flags, None).once_it_listens().await
     }
 
-    /// The same without Kubernetes: it asks members alone.
+    /// Starts the binary without Kubernetes: it asks members alone.
     pub async fn start_by_rest(members: &[&FakeMember], flags: &[&str]) -> Self {
         let urls: Vec<_> = members.iter().map(|member| format!("http://{}", member.rest)).collect();
         let folder = TempDir::new().unwrap();
@@ -123,7 +124,7 @@ impl Product {
         self.listens(&line)
     }
 
-    /// Starts the binary. Its log goes to `stderr`; to a file of its own, if there is none.
+    /// Starts the binary. Its log goes to `stderr`, or to a file of its own if that is `None`.
     pub fn spawn(cluster: &FakeCluster, flags: &[&str], stderr: Option<Stdio>) -> Self {
         let folder = TempDir::new().unwrap();
         let kubeconfig = write_kubeconfig(folder.path(), cluster.api.address);
@@ -160,19 +161,19 @@ impl Product {
         }
     }
 
-    /// Learns the ports from the log's line.
+    /// Reads the ports from the log's line.
     pub fn listens(mut self, line: &Value) -> Self {
         let address = |field: &str| line["fields"][field].as_str().unwrap().parse().unwrap();
         (self.address, self.admin) = (address("postgres"), address("admin"));
         self
     }
 
-    /// The log as it was written.
+    /// Returns the log as it was written.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 
-    /// Every log line so far.
+    /// Returns every log line so far.
     pub fn events(&self) -> Vec<Value> {
         let log = self.log();
         log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
@@ -186,7 +187,7 @@ impl Product {
         .await
     }
 
-    /// Waits for a log line of this level that holds every one of these words.
+    /// Waits for a log line of this level that has all of these words.
     pub async fn tells(&self, level: &str, words: &[&str]) {
         self.logs(&format!("{level} {words:?}"), |event| {
             let message = event["fields"]["message"].as_str().unwrap_or_default();
@@ -195,12 +196,12 @@ impl Product {
         .await;
     }
 
-    /// Status and body of an admin page.
+    /// Returns status and body of an admin page.
     pub async fn page(&self, path: &str) -> (u16, String) {
         self.request("GET", path, "").await
     }
 
-    /// The same for any method, with more lines in the request's head.
+    /// Does the same for any method, with more header lines.
     pub async fn request(&self, method: &str, path: &str, more: &str) -> (u16, String) {
         let mut stream = within("the admin port accepts", TcpStream::connect(self.admin))
             .await
@@ -216,7 +217,7 @@ impl Product {
         (status, body.to_owned())
     }
 
-    /// `/leader`.
+    /// Returns `/leader`.
     pub async fn leader(&self) -> Value {
         serde_json::from_str(&self.page("/leader").await.1).unwrap()
     }
@@ -243,7 +244,7 @@ impl Product {
         }
     }
 
-    /// A client that has connected and said something; who answers will show.
+    /// Returns a client that has connected and sent a byte; the answer shows its leader.
     pub async fn client(&self) -> TcpStream {
         let mut stream = within("a client connects", TcpStream::connect(self.address))
             .await
@@ -252,30 +253,30 @@ impl Product {
         stream
     }
 
-    /// A client that waits until it gets through.
+    /// Returns a client once it has a session.
     pub async fn session(&self) -> Session {
         Session::of(self.client().await).await
     }
 
-    /// Fails if the secret can be seen anywhere.
+    /// Fails if the secret is visible anywhere.
     pub async fn keeps_secret(&self, secret: &str) {
         for text in [self.log(), self.page("/leader").await.1, self.page("/metrics").await.1] {
             assert!(!text.contains(secret), "{secret} shows in\n{text}");
         }
     }
 
-    /// Ends it as a crash would.
+    /// Kills it, as a crash would.
     pub fn ends(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Its process.
+    /// Returns its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// SIGTERM.
+    /// Sends SIGTERM.
     pub fn is_asked_to_end(&self) {
         self.gets(Signal::TERM);
     }
@@ -285,7 +286,7 @@ impl Product {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Waits until the process has ended; returns its exit code.
+    /// Waits until the process has ended; returns its exit status.
     pub async fn ended(&mut self) -> Option<i32> {
         eventually("the process ends", async || self.child.try_wait().unwrap())
             .await
@@ -317,12 +318,12 @@ impl Session {
         Self { stream, member }
     }
 
-    /// The client's own address.
+    /// Returns the client's own address.
     pub fn address(&self) -> SocketAddr {
         self.stream.local_addr().unwrap()
     }
 
-    /// Fails unless a byte comes back.
+    /// Fails unless a byte returns.
     pub async fn lives(&mut self) {
         self.stream.write_all(b"x").await.unwrap();
         let mut byte = [0];
@@ -339,7 +340,7 @@ impl Session {
     }
 }
 
-/// A kubeconfig that leads to this API.
+/// Writes a kubeconfig with this API's address.
 pub fn write_kubeconfig(folder: &Path, api: SocketAddr) -> PathBuf {
     let kubeconfig = folder.join("kubeconfig");
     let config = json!({
@@ -352,7 +353,7 @@ pub fn write_kubeconfig(folder: &Path, api: SocketAddr) -> PathBuf {
     kubeconfig
 }
 
-/// Looks until there is an answer; the deadline only guards against hanging.
+/// Repeats `look` until it returns a value. The deadline only guards against hanging.
 pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     within(what, async {
         loop {

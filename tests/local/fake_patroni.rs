@@ -1,4 +1,5 @@
-//! Plays a member: a REST API with scripted answers, and a PostgreSQL that tells its name to whoever says something, and then echoes. An SSLRequest is declined.
+//! A fake member: a REST API with scripted answers, and a PostgreSQL that sends its name to every client that sends
+//! something, and then echoes. It declines an SSLRequest.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,11 +11,11 @@ use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// The cluster that most tests are about.
+/// The cluster of most tests.
 const SCOPE: &str = "pg";
 const SYSTEM: &str = "7440000000000000000";
 
-/// One member; it ends with the test's runtime.
+/// One member. It ends with the test's runtime.
 pub struct FakeMember {
     pub name: &'static str,
     pub rest: SocketAddr,
@@ -27,28 +28,28 @@ pub struct FakeMember {
     visitors: Arc<Mutex<Vec<SocketAddr>>>,
 }
 
-/// What the REST API does with a request.
+/// The REST API's reaction to a request.
 #[derive(Clone, Debug)]
 pub enum Answer {
     /// Status and body, as Patroni answers.
     Json(u16, Value),
-    /// 200 with this body, which is no JSON of Patroni's.
+    /// 200 with this body, which is not Patroni's JSON.
     Body(String),
-    /// The promised length is longer than what comes, and then the connection stays open.
+    /// The body is shorter than its announced length, and the connection stays open.
     HalfBody(String),
-    /// The connection stays open and nothing comes.
+    /// The connection stays open without an answer.
     Nothing,
     /// The connection is reset.
     Reset,
 }
 
 impl FakeMember {
-    /// A running replica on timeline 1, of the cluster `pg`.
+    /// Starts a running replica on timeline 1 of the cluster `pg`.
     pub async fn start(name: &'static str) -> Self {
         Self::of(name, SCOPE, SYSTEM).await
     }
 
-    /// A running replica on timeline 1, of this scope and system identifier.
+    /// Starts a running replica on timeline 1 of this scope and system identifier.
     pub async fn of(name: &'static str, scope: &'static str, system: &'static str) -> Self {
         let rest = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let postgres = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -83,22 +84,22 @@ impl FakeMember {
         member
     }
 
-    /// The REST API answers so from now on.
+    /// Sets the REST API's answer from now on.
     pub fn answers(&self, answer: Answer) {
         *self.script.lock().unwrap() = answer;
     }
 
-    /// It holds the lock and accepts writes.
+    /// Makes it hold the lock and accept writes.
     pub fn is_primary(&self, timeline: u32) {
         self.answers(self.report(200, "primary", timeline));
     }
 
-    /// It does not hold the lock.
+    /// Makes it a replica without the lock.
     pub fn is_replica(&self, timeline: u32) {
         self.answers(self.report(503, "replica", timeline));
     }
 
-    /// It holds the lock and is not promoted yet.
+    /// Makes it hold the lock without being promoted yet.
     pub fn is_being_promoted(&self) {
         self.answers(self.report(200, "replica", 1));
     }
@@ -107,7 +108,7 @@ impl FakeMember {
         report_of(self.scope, self.system, self.name, status, role, timeline)
     }
 
-    /// From now on `/cluster` names these members, and this one leads; `/config` tells a ttl of 4 s.
+    /// Makes `/cluster` list these members, with this one as the leader; `/config` has a ttl of 4 s.
     pub fn lists(&self, members: &[&Self]) {
         let row = |member: &&Self| {
             json!({
@@ -120,22 +121,22 @@ impl FakeMember {
         *self.listing.lock().unwrap() = Some(json!({"members": rows, "scope": self.scope, "ttl": 4}));
     }
 
-    /// How many requests the REST API was asked, whole ones.
+    /// Returns the number of complete requests to the REST API.
     pub fn asked(&self) -> u32 {
         self.asked.load(Ordering::SeqCst)
     }
 
-    /// How many connections PostgreSQL got.
+    /// Returns the number of connections to PostgreSQL.
     pub fn visits(&self) -> u32 {
         u32::try_from(self.visitors().len()).unwrap()
     }
 
-    /// From where: what PostgreSQL would show as client_addr and client_port.
+    /// Returns the clients' addresses, as PostgreSQL's client_addr and client_port would show them.
     pub fn visitors(&self) -> Vec<SocketAddr> {
         self.visitors.lock().unwrap().clone()
     }
 
-    /// The annotations of its pod.
+    /// Returns the annotations of its pod.
     pub fn pod(&self, role: &str) -> Value {
         self.pod_with_conn_url(role, &format!("postgres://{}/postgres", self.postgres))
     }
@@ -152,12 +153,12 @@ impl FakeMember {
     }
 }
 
-/// The answer to `GET /primary`.
+/// Returns the answer to `GET /primary`.
 pub fn report(name: &str, status: u16, role: &str, timeline: u32) -> Answer {
     report_of(SCOPE, SYSTEM, name, status, role, timeline)
 }
 
-/// The same of a member of this cluster.
+/// Does the same for a member of this cluster.
 pub fn report_of(scope: &str, system: &str, name: &str, status: u16, role: &str, timeline: u32) -> Answer {
     let body = json!({
         "state": "running", "role": role, "timeline": timeline, "database_system_identifier": system,
@@ -204,7 +205,7 @@ async fn talk(mut stream: TcpStream, name: &str) -> std::io::Result<()> {
     let mut byte = [0];
     stream.read_exact(&mut byte).await?;
     if byte == [0] {
-        // Only an SSLRequest begins with a length's first byte here: clients of these tests say a letter.
+        // Of these first bytes only an SSLRequest's is a length: the clients of these tests send a letter.
         let mut rest = [0; 7];
         stream.read_exact(&mut rest).await?;
         return stream.write_all(b"N").await;

@@ -1,11 +1,12 @@
-//! A REST API that does not answer as Patroni does says nothing: current sessions stay while the lock is renewed, and a new leader is not verified by it.
+//! A REST API that does not answer as Patroni does is no evidence: current sessions stay while the lock is renewed, and
+//! a new leader is not verified by it.
 
 use tokio::task::LocalSet;
 
 use crate::fake_cluster::{FakeCluster, Product, Session, eventually};
 use crate::fake_patroni::{Answer, report};
 
-/// Makes the false answer of the member named.
+/// Makes the false answer of the member with this name.
 type FalseAnswer = fn(&str) -> Answer;
 
 async fn proves_nothing(answer: FalseAnswer) {
@@ -52,7 +53,7 @@ async fn proves_nothing(answer: FalseAnswer) {
 }
 
 #[tokio::test]
-async fn what_is_no_answer_of_this_member_proves_nothing() {
+async fn an_invalid_answer_proves_nothing() {
     let kinds: [(&str, FalseAnswer); 6] = [
         ("accepted, and no answer", |_| Answer::Nothing),
         ("half a body", |name| Answer::HalfBody(primary(name))),
@@ -61,7 +62,7 @@ async fn what_is_no_answer_of_this_member_proves_nothing() {
         ("another member's answer", |_| report("c", 200, "primary", 2)),
         ("a reset", |_| Answer::Reset),
     ];
-    // All at once, for each one mostly waits for the next request.
+    // All at once, because each mostly waits for the next request.
     let together = LocalSet::new();
     let cases = kinds.map(|(kind, answer)| (kind, together.spawn_local(proves_nothing(answer))));
     together
@@ -73,7 +74,7 @@ async fn what_is_no_answer_of_this_member_proves_nothing() {
         .await;
 }
 
-/// The body of a member that leads and accepts writes.
+/// Returns the body of a member that leads and accepts writes.
 fn primary(name: &str) -> String {
     match report(name, 200, "primary", 2) {
         Answer::Json(_, body) => body.to_string(),

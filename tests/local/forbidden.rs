@@ -1,4 +1,5 @@
-//! What RBAC forbids: one kind of object is done without; everything forbidden is said, by verb and resource.
+//! Missing rights: pgnorth works with one kind of leader object, and reports every right that is missing by verb and
+//! resource.
 
 use crate::fake_cluster::{FakeCluster, Product};
 
@@ -16,7 +17,7 @@ async fn forbidden_configmaps_are_done_without() {
     assert_eq!(product.page("/readyz").await.0, 200);
     product.decides("route", Some("a"), "a holds the leader lock").await;
     let told = product.events();
-    // Of the watches: discovery may have repeated the reason, if it heard of this before it heard of the Endpoints.
+    // The watches' lines: discovery may repeat the reason, if it gets this error before the answer about the Endpoints.
     let of_configmaps = |event: &&serde_json::Value| {
         let message = event["fields"]["message"].as_str().unwrap_or_default();
         message.contains("configmaps")
@@ -27,7 +28,7 @@ async fn forbidden_configmaps_are_done_without() {
 }
 
 #[tokio::test]
-async fn everything_forbidden_is_not_ready_and_says_why() {
+async fn without_any_right_pgnorth_is_not_ready_and_logs_why() {
     let cluster = FakeCluster::start(4).await;
     for kind in ["endpoints", "configmaps", "pods"] {
         cluster.api.forbid(kind);

@@ -1,4 +1,5 @@
-//! Annotations of every wrong kind: told by object and annotation, never a crash, never a route to a wrong server, never a secret shown.
+//! Malformed annotations of every kind: they are reported by object and annotation; there is never a crash, a route to
+//! a wrong server, or a visible secret.
 
 use serde_json::{Value, json};
 
@@ -74,7 +75,7 @@ async fn of_three_objects_with_a_leader_only_the_exact_name_counts() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_told_once_not_at_every_renewal() {
+async fn a_malformed_annotation_is_logged_once_and_not_at_every_renewal() {
     let cluster = FakeCluster::start(4).await;
     let product = Product::start(&cluster, &[]).await;
     product.decides("route", Some("a"), "a holds the leader lock").await;
@@ -85,7 +86,7 @@ async fn what_is_wrong_is_told_once_not_at_every_renewal() {
             .api
             .put("pods", "b", &json!({"status": "{    x", "written": written}));
     }
-    // Events of one watch are read in their order: when the next problem is told, all before it have been read.
+    // The events of one watch are read in their order: when a problem is reported, all before it have been read.
     cluster.annotate("ttl", "y");
     cluster.api.put("pods", "b", &json!({"status": "{"}));
     product.tells("WARN", &["endpoints default/pg", "\"y\""]).await;
@@ -95,8 +96,9 @@ async fn what_is_wrong_is_told_once_not_at_every_renewal() {
     assert_eq!(log.matches("pod b: annotation `status`").count(), 2, "{log}");
 }
 
-/// The lock moves to a holder that cannot be reached: whoever is written there, nobody gets in, until the lock names a leader that can.
-async fn nobody_gets_in(spoil: impl FnOnce(&FakeCluster), reason: &str) {
+/// Moves the lock to a holder that cannot be reached: no client gets a session until the lock names a leader that can
+/// be.
+async fn no_client_gets_a_session(spoil: impl FnOnce(&FakeCluster), reason: &str) {
     let cluster = FakeCluster::start(4).await;
     let mut product = Product::start(&cluster, &["--log", "debug"]).await;
     let session = product.session().await;
@@ -116,26 +118,26 @@ async fn nobody_gets_in(spoil: impl FnOnce(&FakeCluster), reason: &str) {
 }
 
 #[tokio::test]
-async fn a_leader_that_is_no_pod_gets_nobody() {
-    nobody_gets_in(|cluster| cluster.lock_moves_to("ghost"), "named ghost").await;
+async fn a_leader_that_is_no_pod_gets_no_client() {
+    no_client_gets_a_session(|cluster| cluster.lock_moves_to("ghost"), "named ghost").await;
 }
 
 #[tokio::test]
-async fn an_empty_leader_gets_nobody() {
-    nobody_gets_in(|cluster| cluster.lock_moves_to(""), "released").await;
+async fn an_empty_leader_gets_no_client() {
+    no_client_gets_a_session(|cluster| cluster.lock_moves_to(""), "released").await;
 }
 
 #[tokio::test]
-async fn a_leader_whose_status_is_no_json_gets_nobody() {
+async fn a_leader_whose_status_is_no_json_gets_no_client() {
     let spoil = |cluster: &FakeCluster| {
         cluster.api.put("pods", "b", &json!({"status": "hunter2"}));
         cluster.lock_moves_to("b");
     };
-    nobody_gets_in(spoil, "b holds the leader lock, but has not said yet").await;
+    no_client_gets_a_session(spoil, "b holds the leader lock, but has not said yet").await;
 }
 
 #[tokio::test]
-async fn a_leader_whose_conn_url_names_no_host_gets_nobody() {
+async fn a_leader_whose_conn_url_names_no_host_gets_no_client() {
     let spoil = |cluster: &FakeCluster| {
         let pod: Value = cluster
             .b
@@ -143,7 +145,7 @@ async fn a_leader_whose_conn_url_names_no_host_gets_nobody() {
         cluster.api.put("pods", "b", &pod);
         cluster.lock_moves_to("b");
     };
-    nobody_gets_in(spoil, "pod b: annotation `status` has a conn_url").await;
+    no_client_gets_a_session(spoil, "pod b: annotation `status` has a conn_url").await;
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! A FIN one way ends that way only, after everything before it was delivered.
+//! A FIN ends one direction only, after everything before it was delivered.
 
 use std::time::Duration;
 
@@ -42,7 +42,8 @@ async fn a_client_goes_on_sending_after_the_leaders_shutdown() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_whose_leader_has_closed_ends_although_its_client_stays() {
-    // An idle pool, after pg_terminate_backend or a crash: it notices at the next use of the connection, which may be hours away.
+    // An idle pool after pg_terminate_backend or a crash: it notices at the next use of the connection, which may be
+    // hours later.
     let (rig, backend) = Rig::routed().await;
     let (mut client, mut leader) = rig.session(&backend).await;
     leader.write_all(b"FATAL: terminating connection").await.unwrap();
@@ -54,10 +55,10 @@ async fn a_session_whose_leader_has_closed_ends_although_its_client_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_had_more_to_say_still_reads_what_the_leader_said_before_it_closed() {
+async fn a_client_that_still_sends_reads_the_leaders_last_bytes_before_the_close() {
     let (rig, backend) = Rig::routed().await;
     let (mut client, mut leader) = rig.session(&backend).await;
-    // More than the sockets and the proxy can hold: some of it lies unread when the session is closed.
+    // More than the sockets and the proxy can hold: a part is unread when the session is closed.
     let mut sent = tokio::io::BufWriter::new(&mut client);
     let _full = timeout(Duration::from_millis(500), sent.write_all(&vec![0; 128 << 20])).await;
     leader
@@ -77,7 +78,7 @@ async fn a_slow_reader_gets_everything_although_its_leader_has_closed() {
     let reply = Random(3).bytes(24 << 20);
     let expected = reply.clone();
     let sent = tokio::spawn(async move { leader.write_all(&reply).await });
-    // Not a wait for something: for so long the client reads nothing, and the leader may have closed.
+    // Not a wait for an event: the client reads nothing for this time, and the leader may have closed.
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(read_to_end(&mut client).await == expected, "the reply differs");
     within("the leader's send", sent).await.unwrap().unwrap();
@@ -85,8 +86,8 @@ async fn a_slow_reader_gets_everything_although_its_leader_has_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_client_sends_before_it_closes_reaches_the_leader() {
-    // A CancelRequest, as drivers send it: 16 bytes and a FIN, at once, often before the leader is dialled.
+async fn bytes_that_a_client_sends_before_it_closes_reach_the_leader() {
+    // A CancelRequest as drivers send it: 16 bytes and a FIN, at once, often before the leader is dialled.
     let (rig, backend) = Rig::routed().await;
     for _ in 0..50 {
         let mut client = rig.connect().await;

@@ -1,4 +1,4 @@
-//! 410 Gone: what happened since is lost, so pgnorth lists anew and follows the leader that it finds.
+//! 410 Gone: the events since the last version are lost, so pgnorth lists again and follows the leader that it finds.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use crate::fake_api::Gone;
 use crate::fake_cluster::{FakeCluster, Product, eventually};
 
 async fn follows_after(how: Gone) {
-    // The check of an overdue renewal comes after half a ttl: far too late to be what helps here.
+    // The check of an overdue renewal comes after half a ttl, which is too late to explain the recovery.
     let cluster = FakeCluster::start(1800).await;
     let product = Product::start(&cluster, &[]).await;
     let session = product.session().await;
@@ -20,19 +20,19 @@ async fn follows_after(how: Gone) {
     product.decides("route", Some("b"), "b holds the leader lock").await;
     assert_eq!(product.session().await.member, "b");
     assert!(cluster.api.gone_told() > 0, "410 was told");
-    // It was an answer: nobody is to be woken for it, nor is the lock to be doubted.
+    // It was an answer: no alert is due, and the lock remains valid.
     let log = product.log();
     assert!(!log.contains("does not answer"), "{log}");
     assert_eq!(cluster.a.visits(), 1);
 }
 
 #[tokio::test]
-async fn a_watch_refused_with_410_is_listed_anew() {
+async fn a_watch_that_is_refused_with_410_lists_again() {
     follows_after(Gone::Status).await;
 }
 
 #[tokio::test]
-async fn a_watch_that_tells_410_is_listed_anew() {
+async fn a_watch_with_a_410_event_lists_again() {
     follows_after(Gone::Event).await;
 }
 

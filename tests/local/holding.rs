@@ -1,4 +1,4 @@
-//! Clients wait for a leader, and only as long as they are there.
+//! Clients wait for a leader, and only while they are connected.
 
 use std::time::Duration;
 
@@ -71,7 +71,7 @@ async fn a_waiting_client_that_leaves_is_forgotten_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_with_unread_bytes_costs_no_cpu() {
     const CLIENTS: usize = 100;
-    // A process of its own, so that its workers are told from those of other tests.
+    // A process of its own, so that its workers are not confused with those of other tests.
     let replica = FakeMember::start("a").await;
     let product = Product::start_by_rest(&[&replica], &[]).await;
     let mut clients = Vec::new();
@@ -87,7 +87,7 @@ async fn waiting_with_unread_bytes_costs_no_cpu() {
     })
     .await;
     let before = worker_ticks(product.id());
-    // The scheduler gives a worker that spins about as much as this thread, however busy the machine is.
+    // The scheduler gives a worker that spins about as much time as this thread, on a busy machine too.
     let spin = tokio::task::spawn_blocking(|| {
         let cpu_time = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap();
         let begun = cpu_time();
@@ -101,7 +101,7 @@ async fn waiting_with_unread_bytes_costs_no_cpu() {
     );
 }
 
-/// CPU time that all workers of a process have used, in ticks of 10 ms (proc(5)).
+/// Returns the CPU time that all workers of a process have used, in ticks of 10 ms (proc(5)).
 fn worker_ticks(process: u32) -> u64 {
     let mut workers = 0;
     let mut ticks = 0;
@@ -111,7 +111,7 @@ fn worker_ticks(process: u32) -> u64 {
             continue;
         };
         if name.contains("(worker-") {
-            // Behind the name: the state is field 3, user and system time are 14 and 15.
+            // After the name: the state is field 3; user and system time are 14 and 15.
             let times = fields.split(' ').skip(11).take(2);
             ticks += times.map(|field| field.parse::<u64>().unwrap()).sum::<u64>();
             workers += 1;
@@ -138,7 +138,7 @@ async fn a_refused_dial_goes_back_to_hold_and_is_served_when_the_leader_returns(
         assert_eq!(failure.member, "pg-0");
         assert!(failure.what.contains("refused"), "{}", failure.what);
     }
-    // It returns at the same address: nothing is published, the dials find out.
+    // It returns at the same address: nothing is published, and the dials find it.
     let listener = TcpListener::bind(address).await.unwrap();
     let mut leader = within("the leader is dialled", listener.accept()).await.unwrap().0;
     assert_eq!(read_exactly(&mut leader, 7).await, b"startup");
@@ -163,7 +163,7 @@ async fn failed_dials_do_not_move_the_hold_deadline() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dial_that_hangs_is_given_up_when_its_leaders_time_ends() {
-    // A listener whose backlog is full answers no SYN, like a host that vanished. The dial deadline is beyond HANG.
+    // A listener whose backlog is full answers no SYN, like a host that is gone. The dial deadline is longer than HANG.
     let rig = Rig::with(pgnorth::proxy::Settings {
         connect_timeout: 10 * HANG,
         ..super::support::settings()
@@ -197,14 +197,14 @@ async fn a_dial_that_hangs_is_given_up_when_its_leaders_time_ends() {
 async fn a_leader_named_by_dns_is_reached() {
     let rig = Rig::start().await;
     let backend = Backend::start("pg-0").await;
-    // localhost may have an IPv6 address too, where nobody listens: then the second one must be tried.
+    // localhost may have an IPv6 address too, on which nothing listens: then the second address must be tried.
     let named = leader("pg-0", "localhost", backend.leader.address.port);
     rig.slot.publish(RoutingState::Route(named), "pg-0 leads".into());
     rig.session(&backend).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_hold_nobody_is_refused_while_the_leader_is_well() {
+async fn without_a_hold_no_client_is_refused_while_the_leader_answers() {
     let rig = Rig::with(pgnorth::proxy::Settings {
         hold: Duration::ZERO,
         ..super::support::settings()
@@ -213,7 +213,7 @@ async fn without_a_hold_nobody_is_refused_while_the_leader_is_well() {
     let backend = Backend::start("pg-0").await;
     rig.route(&backend);
     let startup = super::refusal::startup();
-    // As many as may be connected at a time; the leader takes its time to answer them.
+    // As many as may be connected at a time; the leader answers them late.
     let mut others = Vec::new();
     for _ in 0..64 {
         let mut client = rig.connect().await;

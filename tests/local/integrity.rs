@@ -1,4 +1,4 @@
-//! Every byte arrives, once and in order, whatever the sizes, pauses and half-closes.
+//! Every byte arrives once and in order, whatever the sizes, pauses and half-closes.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use super::support::{Random, Rig, within};
 
-/// What one side sends: so many bytes of a stream that the seed defines, in random pieces with random pauses.
+/// The stream that one side sends: this number of bytes from the seed, in random pieces with random pauses.
 #[derive(Clone, Copy)]
 struct Plan {
     seed: u64,
@@ -21,7 +21,8 @@ async fn send(mut to: impl AsyncWrite + Unpin, plan: Plan) {
     let mut habits = Random(plan.seed ^ 0xFACE);
     let mut left = plan.bytes;
     while left > 0 {
-        // From a few bytes, which are copied, to pieces that fill buffers and are spliced; whole words, so that the receiver can follow.
+        // From a few bytes, which are copied, to pieces that fill buffers and are spliced; whole words, so that the
+        // receiver can check them.
         let most = 8 << habits.below(15);
         let piece = left.min(8 + habits.below(most) / 8 * 8);
         to.write_all(&content.bytes(piece as usize)).await.unwrap();

@@ -12,7 +12,7 @@ mod reading;
 
 use reading::{Layers, Source, layers, module, modules_used, shipped, sources, without_tests, words};
 
-/// Outside crates that only these files may name, by the beginning of their path below src/.
+/// Outside crates that only these files may use, by the beginning of their path below src/.
 const KEPT: [(&str, &[&str]); 8] = [
     (
         "kube",
@@ -38,7 +38,7 @@ const KEPT: [(&str, &[&str]); 8] = [
 
 /// The layer without I/O and clock.
 const PURE: u8 = 1;
-/// Names that a pure module has no use for: runtimes, sockets, files, processes.
+/// Names that a pure module must not use: runtimes, sockets, files, processes.
 const IMPURE: [&str; 12] = [
     "tokio",
     "tokio_util",
@@ -90,7 +90,7 @@ fn every_module_has_a_layer_and_every_layer_its_modules() {
     assert_eq!(found, listed, "modules in src/, and modules in the table of src/lib.rs");
 }
 
-/// A checker that finds nothing wrong with anything would pass all of the above.
+/// A checker that never finds a mistake would pass all tests above.
 #[test]
 fn a_made_up_violation_is_found() {
     let layers = Layers::from([
@@ -160,7 +160,7 @@ fn assert_none(violations: impl Iterator<Item = String>) {
 
 // ---- The rules
 
-/// Paths into modules on the same layer or a higher one. `main` stands above all, telemetry included.
+/// Returns the paths into modules of the same layer or a higher one. `main` is above all others, telemetry included.
 fn upward(source: &Source, layers: &Layers) -> Vec<String> {
     let from = module(&source.path);
     let Some(layer) = layers.get(from) else {
@@ -181,7 +181,7 @@ fn upward(source: &Source, layers: &Layers) -> Vec<String> {
     modules_used(source).iter().filter_map(wrong).collect()
 }
 
-/// What a pure module does that it must not, outside of its tests.
+/// Returns the impure names in a pure module, outside of its tests.
 fn impure(source: &Source) -> Vec<String> {
     let words = without_tests(words(&source.text));
     let mut found = Vec::new();
@@ -194,7 +194,7 @@ fn impure(source: &Source) -> Vec<String> {
     found
 }
 
-/// Outside crates that are named where they do not belong.
+/// Returns the outside crates that a file uses and must not.
 fn strayed(source: &Source) -> Vec<String> {
     let words = words(&source.text);
     let named = |name: &str| {

@@ -1,4 +1,4 @@
-//! After everything a session may go through, no file is left open.
+//! A session that goes through every phase leaves no file open.
 
 use std::process::Command;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::support::{Backend, Rig, read_all, reset, settings, until};
 
-/// Files are counted for the whole process, so the counting runs in one of its own.
+/// Files are counted for a whole process, so the count runs in a process of its own.
 #[test]
 fn no_session_leaves_a_file_open() {
     let output = Command::new(std::env::current_exe().unwrap())
@@ -37,14 +37,15 @@ async fn counted_in_a_process_of_its_own() {
         ..settings()
     })
     .await;
-    // The first round opens what stays: the runtime's own.
+    // The first round opens the files that stay: the runtime's own.
     everything(&rig).await;
     let (before, _) = open_files();
     for _ in 0..5 {
         everything(&rig).await;
     }
     until("as many files are open as before", || open_files().0 <= before).await;
-    // The pool keeps what was ever needed at once: sessions stream one after the other here, and each of the two workers may still be ending one.
+    // The pool keeps the pipes that were needed at once: sessions stream one after the other here, and each of the two
+    // workers may still be ending one.
     let (_, pipes) = open_files();
     assert!(pipes <= 4 * PIPE, "{pipes} ends of pipes");
 }
@@ -78,7 +79,7 @@ async fn everything(rig: &Rig) {
     }
 }
 
-/// How many files are open that are no pipes, and how many ends of pipes.
+/// Returns the number of open files without pipes, and the number of ends of pipes.
 fn open_files() -> (usize, usize) {
     let files = std::fs::read_dir("/proc/self/fd").unwrap();
     let links = files.filter_map(|file| std::fs::read_link(file.unwrap().path()).ok());

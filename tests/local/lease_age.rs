@@ -1,8 +1,8 @@
-//! A leader that answers and does not renew its lock: its lease is seen to grow old, until it is fenced.
+//! A leader that answers and does not renew its lock: the age of the lock is visible until the fence.
 
 use crate::fake_cluster::{FakeCluster, Product, eventually};
 
-/// It is asked every 2 s: an age that is longer is none since its last answer.
+/// The leader is asked every 2 s: an age above that is not the time since its last answer.
 #[tokio::test]
 async fn a_lock_grows_old_though_the_leader_answers() {
     let cluster = FakeCluster::start(6).await;

@@ -1,6 +1,7 @@
-//! The documents hang together: every page of docs/ is in the table of contents, the files that they name exist, and prose is wrapped.
+//! The documents hang together: every page of docs/ is in the table of contents, the files that they name exist, and
+//! prose is wrapped.
 //!
-//! That links and headings exist is checked in documents.rs, as is the agreement of the reference with the product.
+//! documents.rs checks that links and headings exist, and that the reference agrees with the product.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,9 +11,9 @@ use std::path::Path;
 
 use crate::documents::tracked;
 
-/// Columns that prose may have; tables and code may have more.
+/// Most columns of prose; tables and code may have more.
 const WIDTH: usize = 120;
-/// A list of links, which mdBook reads line by line; and pages that are generated.
+/// A list of links, which mdBook reads line by line; and generated pages.
 const LISTS: [&str; 2] = ["docs/SUMMARY.md", "docs/reference/"];
 
 #[test]
@@ -39,7 +40,7 @@ fn every_page_is_in_the_table_of_contents_once() {
     );
 }
 
-/// A file that was renamed is renamed in the documents, too.
+/// A file that is renamed must be renamed in the documents, too.
 #[test]
 fn every_source_file_that_a_document_names_exists() {
     let mut missing = Vec::new();
@@ -85,7 +86,7 @@ fn every_make_target_is_explained_to_contributors() {
     assert!(missing.is_empty(), "CONTRIBUTING.md lacks {missing:?}");
 }
 
-/// Their names are labels of a metric and fields of JSON documents.
+/// The names are labels of a metric and fields of JSON documents.
 #[test]
 fn every_reason_is_explained() {
     let source = read("src/leader/reason.rs");
@@ -102,7 +103,7 @@ fn every_reason_is_explained() {
     );
 }
 
-/// Below the repository, `src`, `tests/local`, or a folder of `src` where a page walks through one.
+/// Returns true for a path below the repository, `src`, `tests/local`, or the folder of `src` that a page describes.
 fn exists(path: &str) -> bool {
     let folders = ["", "src", "src/proxy", "tests/local", "tests/rig"];
     folders
@@ -110,7 +111,7 @@ fn exists(path: &str) -> bool {
         .any(|folder| repository().join(folder).join(path).exists())
 }
 
-/// What stands in backticks, outside of blocks of code.
+/// Returns the texts in backticks, outside of blocks of code.
 fn code_spans(text: &str) -> Vec<String> {
     let prose = text.split("\n```").step_by(2);
     let spans = prose.flat_map(|part| part.split('`').skip(1).step_by(2));
@@ -119,7 +120,7 @@ fn code_spans(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// The numbers of lines of prose that are too long; tables, pictures and code are none.
+/// Returns the numbers of lines of prose that are too long; tables, pictures and code are not counted.
 fn long_lines(text: &str) -> impl Iterator<Item = usize> {
     let mut code = false;
     let numbered = text.lines().enumerate().map(|(number, line)| (number + 1, line));
@@ -127,7 +128,7 @@ fn long_lines(text: &str) -> impl Iterator<Item = usize> {
         let fence = line.trim_start().starts_with("```");
         code ^= fence;
         let prose = !code && !fence && !line.starts_with(['|', '!', '<', '#']);
-        // A link can't be broken.
+        // A link cannot be wrapped.
         prose && line.chars().count() > WIDTH && line.split_whitespace().count() > 2
     });
     long.map(|(number, _)| number)

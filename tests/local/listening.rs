@@ -1,4 +1,4 @@
-//! pgnorth in the process of a test, by the function that `main` calls; and one listener for IPv6 and IPv4.
+//! pgnorth in the process of a test, through the function that `main` calls; and one listener for IPv6 and IPv4.
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -48,7 +48,7 @@ async fn the_address_for_all_takes_clients_of_both_families() {
     let running = tokio::spawn(bound.run());
     for target in targets {
         let mut client = within("a client connects", TcpStream::connect(target)).await.unwrap();
-        // A client that says nothing is not dialled for.
+        // No leader is dialled for a client that sends nothing.
         client.write_all(b"?").await.unwrap();
         assert_eq!(Session::of(client).await.member, "a", "{target}");
     }
@@ -57,7 +57,7 @@ async fn the_address_for_all_takes_clients_of_both_families() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pgnorth_in_another_process_drains_when_its_trigger_says_so() {
+async fn an_embedded_pgnorth_drains_when_its_shutdown_is_triggered() {
     let (_member, bound, trigger) = serve_in_process("127.0.0.1:0").await;
     let address = bound.postgres;
     let running = tokio::spawn(bound.run());
@@ -75,7 +75,7 @@ async fn pgnorth_in_another_process_drains_when_its_trigger_says_so() {
 async fn a_leader_with_an_ipv6_address_is_reached() {
     let rig = Rig::start().await;
     let Ok(listener) = tokio::net::TcpListener::bind("[::1]:0").await else {
-        // Not a pass in disguise: such a host cannot have such a leader.
+        // The test may pass without IPv6: such a host cannot have such a leader.
         println!("this host has no IPv6");
         return;
     };

@@ -1,5 +1,5 @@
-//! Tests that need nothing but this machine: the library's rooms and the real binary, over real sockets on loopback. One behaviour a file; every wait has
-//! a deadline, which only guards against hanging.
+//! Tests that need only this machine: the library's modules and the real binary, over real sockets on loopback. One
+//! behaviour a file; every wait has a deadline, which only guards against hanging.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,5 +1,6 @@
-//! The manifests in deploy/ agree with the product: settings exist and can be read, ports and grace fit, selectors meet labels, nothing asks for a privilege.
-//! What kubectl renders is read, so that overlays and components are checked as they are applied. (Schemas: `make test-manifests`. The real API server: `tests/rig`.)
+//! The manifests in deploy/ agree with the product: settings exist and are valid, ports and grace periods fit,
+//! selectors match labels, and no privilege is requested. The checks read kubectl's output, so overlays and components
+//! are checked as they are applied. (Schemas: `make test-manifests`. The real API server: `tests/rig`.)
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use pgnorth::config::{Job, Proxy, Settings};
 use serde_json::{Value, json};
 
-/// Kubernetes needs a moment for SIGTERM and for what comes after.
+/// Time that Kubernetes needs for SIGTERM and for the steps after it.
 const MARGIN: Duration = Duration::from_secs(5);
 
 #[test]
@@ -108,7 +109,8 @@ fn selectors_meet_the_pods_labels() {
     }
 }
 
-/// The scheduler counts pods of the old ReplicaSet unless it is told not to, and a constraint on a label that no node has is void for all of them.
+/// The scheduler counts pods of the old ReplicaSet unless it is configured not to, and a constraint on a label that no
+/// node has is void for all nodes.
 #[test]
 fn a_rollout_leaves_the_new_pods_on_different_nodes() {
     for (name, objects) in examples().into_iter().chain([("publish".to_owned(), publish())]) {
@@ -131,7 +133,8 @@ fn a_rollout_leaves_the_new_pods_on_different_nodes() {
     }
 }
 
-/// What is watched by name is granted by name. Only pods, which are selected by labels, and what is to be created have none.
+/// Objects that are watched by name are granted by name. Only pods, which are selected by labels, and objects to be
+/// created have no name.
 #[test]
 fn rights_are_granted_by_name() {
     for (name, objects) in examples().into_iter().chain([("publish".to_owned(), publish())]) {
@@ -174,7 +177,7 @@ fn rights_are_granted_by_name() {
     }
 }
 
-/// `kubectl apply` of a Service without a selector takes away the selector that another folder has given the same name.
+/// `kubectl apply` of a Service without a selector removes the selector that another folder has set for the same name.
 #[test]
 fn proxy_and_publisher_have_services_of_different_names() {
     let proxy = one(&base(), "Service")["metadata"]["name"].clone();
@@ -225,7 +228,7 @@ fn the_publisher_is_deployed_with_what_the_proxy_has() {
         assert_eq!(container[same], pod(&proxy)["spec"]["containers"][0][same], "{same}");
     }
     let mut proxys = pod(&proxy)["spec"]["securityContext"].clone();
-    // The publisher opens no connection for a client, so the ports that it has suffice.
+    // The publisher opens no connection for a client, so its ports suffice.
     assert!(proxys.as_object_mut().unwrap().remove("sysctls").is_some());
     assert_eq!(pod(&objects)["spec"]["securityContext"], proxys);
     for amount in ["/requests/cpu", "/requests/memory", "/limits/memory"] {
@@ -244,7 +247,7 @@ fn the_publisher_is_deployed_with_what_the_proxy_has() {
     );
 }
 
-/// A first probe that comes before the Kubernetes API has answered leaves a Warning event at each start.
+/// A first probe before the Kubernetes API has answered would leave a Warning event at each start.
 #[test]
 fn the_first_probe_waits_until_a_start_is_over() {
     for (name, objects) in examples().into_iter().chain([("publish".to_owned(), publish())]) {
@@ -258,7 +261,7 @@ fn the_first_probe_waits_until_a_start_is_over() {
     }
 }
 
-/// The members' own policy may be narrower than pgnorth's; what comes from pgnorth passes it.
+/// The members' own policy may be narrower than pgnorth's, and must admit pgnorth's connections.
 #[test]
 fn clients_of_other_namespaces_are_let_in_on_purpose() {
     let clients = |objects: &[Value]| -> Vec<Value> {
@@ -298,7 +301,8 @@ fn policies_leave_open_what_istio_needs() {
     assert!(items(&ambient["ingress"]).any(|rule| *rule == probes), "{ambient}");
 }
 
-/// `PGNORTH_PATRONI` leads to the members whatever the API says: by a headless Service over just these pods, or by the names that PGO's certificates hold.
+/// `PGNORTH_PATRONI` names the members without the help of the API: by a headless Service of these pods only, or by the
+/// names in PGO's certificates.
 #[test]
 fn a_start_without_the_kubernetes_api_has_members_to_ask() {
     for (name, objects) in examples() {
@@ -310,7 +314,7 @@ fn a_start_without_the_kubernetes_api_has_members_to_ask() {
             let is_open = |rule: &Value| items(&rule["ports"]).any(|open| open["port"] == port);
             let policy = &one(&objects, "NetworkPolicy")["spec"]["egress"];
             assert!(items(policy).any(is_open), "{name}: the NetworkPolicy stops {url}");
-            // A certificate holds the members' names, and not the Service's.
+            // A certificate has the members' names, and not the Service's.
             let tls = discovery.patroni_tls.ca.is_some();
             assert_eq!(url.scheme(), if tls { "https" } else { "http" }, "{name}: {url}");
             if tls {
@@ -347,7 +351,7 @@ fn stackgres_members_listen_elsewhere() {
     );
 }
 
-/// What the Pod Security Standard "restricted" asks for, and a read-only root.
+/// The requirements of the Pod Security Standard "restricted", and a read-only root.
 #[test]
 fn nothing_asks_for_a_privilege() {
     for (name, objects) in examples() {
@@ -520,7 +524,7 @@ fn publish() -> Vec<Value> {
     render(&deploy().join("publish"))
 }
 
-/// The sidecar's component on a StatefulSet of the name that it patches.
+/// Returns the sidecar's component on a StatefulSet of the name that it patches.
 fn sidecar() -> Vec<Value> {
     let stateful_set = json!({
         "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "patronidemo"},
@@ -544,7 +548,7 @@ fn folders(parent: &Path) -> Vec<(String, PathBuf)> {
     folders
 }
 
-/// The plain example with components.
+/// Returns the plain example with components.
 pub fn with_components(name: &str, components: &[&str]) -> Vec<Value> {
     let components: Vec<_> = components
         .iter()
@@ -557,7 +561,7 @@ pub fn with_components(name: &str, components: &[&str]) -> Vec<Value> {
     )
 }
 
-/// kustomize takes relative paths alone, so the whole of deploy/ is copied beside the kustomization.
+/// Renders with a copy of deploy/ beside the kustomization, because kustomize takes relative paths only.
 fn render_beside_deploy(name: &str, files: &[(&str, Value)], kustomization: &Value) -> Vec<Value> {
     let folder = tempfile::Builder::new()
         .prefix(name)
@@ -594,7 +598,7 @@ pub fn yaml(text: &str) -> Vec<Value> {
     serde_saphyr::from_multiple(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
-/// The headless Service of the members is for pgnorth alone, and no other Service.
+/// Returns the only object of this kind. The headless Service of the members is for pgnorth alone and is not counted.
 pub fn one<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
     let is_for_clients = |object: &&Value| object["spec"]["clusterIP"] != "None";
     let mut found = objects
@@ -633,7 +637,7 @@ fn humantime_of(value: &Value) -> Duration {
     humantime::parse_duration(text(value)).unwrap()
 }
 
-/// What the container's environment is made of: the ConfigMap that it names, and what components add.
+/// Returns the container's environment: the ConfigMap that it names, and the additions of components.
 fn settings_of(objects: &[Value]) -> BTreeMap<String, String> {
     let map = one(objects, "ConfigMap");
     let expected = json!([{"configMapRef": {"name": map["metadata"]["name"]}}]);
@@ -647,7 +651,7 @@ fn settings_of(objects: &[Value]) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// What the kubelet fills in for a field of the pod is made up here.
+/// Returns the value of an entry; the fields that the kubelet would fill in have made-up values.
 fn value_of(entry: &Value) -> &str {
     match entry["valueFrom"]["fieldRef"]["fieldPath"].as_str() {
         None => text(&entry["value"]),
@@ -666,7 +670,7 @@ fn read(env: &BTreeMap<String, String>) -> Result<Proxy, String> {
     }
 }
 
-/// Every variable that `--help` names.
+/// Returns every variable in `--help`.
 fn variables() -> Vec<String> {
     let output = Command::new(env!("CARGO_BIN_EXE_pgnorth"))
         .arg("--help")
@@ -682,7 +686,7 @@ fn variables() -> Vec<String> {
     variables
 }
 
-/// Every file that a Secret puts into the container.
+/// Returns every file that a Secret puts into the container.
 fn mounted(objects: &[Value]) -> Vec<String> {
     let mut files = Vec::new();
     for volume in items(&pod(objects)["spec"]["volumes"]) {

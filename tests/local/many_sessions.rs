@@ -1,4 +1,4 @@
-//! Many sessions end together when their leader does.
+//! Many sessions end together with their leader's epoch.
 
 use crate::fake_cluster::{FakeCluster, Product};
 use crate::support::MANY_FILES;

@@ -1,4 +1,4 @@
-//! A leader that cannot take a client yet is not the client's trouble: its first packet goes to the next one that can.
+//! A leader that cannot take a client yet does not fail the client: its first packet goes to the next leader that can.
 
 use pgnorth::ending::Ending;
 use pgnorth::metrics::SessionState;
@@ -11,7 +11,7 @@ use super::support::{Backend, Rig, read_exactly, read_to_end, settings, within};
 const SSL_REQUEST: &[u8] = &[0, 0, 0, 8, 4, 210, 22, 47];
 const WELCOME: &[u8] = b"R\0\0\0\x08\0\0\0\0";
 
-/// StartupMessage of protocol 3.
+/// Returns a StartupMessage of protocol 3.
 fn startup() -> Vec<u8> {
     let parameters = b"user\0postgres\0\0";
     let length = u32::try_from(8 + parameters.len()).unwrap();
@@ -24,7 +24,7 @@ fn error(code: &str) -> Vec<u8> {
     [b"E", &length.to_be_bytes()[..], fields.as_bytes()].concat()
 }
 
-/// The leader reads a start-up, answers, and closes if that is an error.
+/// Reads a start-up as the leader, answers it, and closes if the answer is an error.
 async fn answer(backend: &Backend, text: &[u8]) -> TcpStream {
     let mut leader = backend.accept().await;
     assert_eq!(read_exactly(&mut leader, startup().len()).await, startup());
@@ -33,7 +33,7 @@ async fn answer(backend: &Backend, text: &[u8]) -> TcpStream {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_told_not_yet_waits_and_is_served_when_the_leader_can() {
+async fn a_client_that_gets_57p03_waits_and_is_served_when_the_leader_can() {
     let (rig, backend) = Rig::routed().await;
     let mut client = rig.connect().await;
     client.write_all(&startup()).await.unwrap();
@@ -49,7 +49,7 @@ async fn who_is_told_not_yet_waits_and_is_served_when_the_leader_can() {
     assert_eq!(read_to_end(&mut leader).await, b"");
     drop(leader);
     rig.ends(Ending::ClientClosed, 1).await;
-    // To the byte: what the leaders that did not take the client got does not count.
+    // Exact to the byte: bytes that went to leaders that did not take the client do not count.
     assert_eq!(rig.metrics.bytes_to_leader.get(), startup().len() as u64 + 5);
     assert_eq!(rig.metrics.bytes_to_client.get(), WELCOME.len() as u64);
 }
@@ -67,7 +67,7 @@ async fn a_leader_that_breaks_before_it_answers_is_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_encryption_was_declined_the_plain_startup_is_sent_anew() {
+async fn after_encryption_was_declined_the_plain_startup_is_sent_again() {
     let (rig, backend) = Rig::routed().await;
     let mut client = rig.connect().await;
     client.write_all(SSL_REQUEST).await.unwrap();
@@ -96,7 +96,7 @@ async fn a_client_without_an_answer_yet_moves_on_with_the_leader() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_errors_and_what_is_not_postgresql_are_passed_on() {
+async fn other_errors_and_bytes_of_other_protocols_are_passed_on() {
     let (rig, backend) = Rig::routed().await;
     let refusal = error("28P01");
     let mut client = rig.connect().await;
@@ -110,7 +110,7 @@ async fn other_errors_and_what_is_not_postgresql_are_passed_on() {
     assert_eq!(read_exactly(&mut leader, SSL_REQUEST.len()).await, SSL_REQUEST);
     leader.write_all(b"S").await.unwrap();
     assert_eq!(read_exactly(&mut client, 1).await, b"S");
-    // From here on it may be anything, an error that only looks like one included.
+    // From here on any bytes may follow, even some that look like an error.
     leader.write_all(&error("57P03")).await.unwrap();
     assert_eq!(read_exactly(&mut client, error("57P03").len()).await, error("57P03"));
 
@@ -135,7 +135,7 @@ async fn a_start_up_that_kills_its_backend_is_not_sent_a_third_time() {
     drop(answer(&backend, b"").await);
     assert_eq!(read_to_end(&mut client).await, b"");
     rig.ends(Ending::LeaderLost, 1).await;
-    // The next that the leader sees is another client.
+    // The next connection at the leader is another client's.
     let other = [&startup()[..startup().len() - 1], b"database\0shop\0\0"].concat();
     let other = [&u32::try_from(other.len()).unwrap().to_be_bytes()[..], &other[4..]].concat();
     let mut client = rig.connect().await;
@@ -156,7 +156,7 @@ async fn a_client_that_breaks_one_leader_is_served_by_the_next() {
     assert_eq!(read_exactly(&mut client, WELCOME.len()).await, WELCOME);
 }
 
-/// A client that had to wait, and the leader that it is let go to now.
+/// Returns a client that had to wait, and the leader that it is released to.
 async fn held(rig: &Rig, first_packet: &[u8]) -> (TcpStream, Backend) {
     let mut client = rig.connect().await;
     client.write_all(first_packet).await.unwrap();
@@ -167,7 +167,7 @@ async fn held(rig: &Rig, first_packet: &[u8]) -> (TcpStream, Backend) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_was_held_waits_for_a_free_connection_and_who_was_not_is_told_at_once() {
+async fn a_held_client_waits_for_a_free_connection_and_another_gets_53300_at_once() {
     let mut rig = Rig::start().await;
     let (mut client, backend) = held(&rig, &startup()).await;
     for _ in 0..2 {
@@ -184,7 +184,7 @@ async fn who_was_held_waits_for_a_free_connection_and_who_was_not_is_told_at_onc
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_finds_no_free_connection_in_time_gets_the_leaders_own_error() {
+async fn a_client_that_finds_no_free_connection_in_time_gets_the_leaders_own_error() {
     let rig = Rig::with(Settings {
         hold: std::time::Duration::from_secs(2),
         ..settings()
@@ -204,7 +204,7 @@ async fn who_finds_no_free_connection_in_time_gets_the_leaders_own_error() {
     rig.ends(Ending::LeaderClosed, 1).await;
 }
 
-/// A record of TLS.
+/// Returns a TLS record.
 fn record(kind: u8, length: u16) -> Vec<u8> {
     let [high, low] = length.to_be_bytes();
     let mut record = vec![kind, 3, 3, high, low];
@@ -232,7 +232,8 @@ async fn a_held_client_keeps_its_turn_until_its_login_is_over() {
         (&[b'p'; 109], &[b'R'; 463]),
     ];
     let direct = &tls[1..];
-    // A client or a leader that takes longer than 1 and 5 s loses it, as it should; on a busy machine these may.
+    // A client or a leader that takes longer than 1 and 5 s loses its dial permit, as intended; on a busy machine these
+    // may take as long.
     for (name, conversation) in [("TLS", tls), ("plaintext", plain), ("TLS without a request", direct)] {
         within(&format!("a login with the turn kept, {name}"), async {
             while !keeps_its_turn(conversation).await {}
@@ -241,7 +242,8 @@ async fn a_held_client_keeps_its_turn_until_its_login_is_over() {
     }
 }
 
-/// Whether a held client that says this, and is answered like this, has its turn until just before the last answer; it must not have it afterwards.
+/// Checks that a held client with this conversation keeps its dial permit until just before the last answer, and not
+/// after it.
 async fn keeps_its_turn(conversation: &[(&[u8], &[u8])]) -> bool {
     let rig = Rig::start().await;
     let (mut client, backend) = held(&rig, conversation[0].0).await;

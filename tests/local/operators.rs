@@ -59,7 +59,7 @@ impl Setup {
     }
 }
 
-/// The command: exit code, stdout, stderr.
+/// Runs the command; returns exit status, stdout and stderr.
 async fn run(arguments: &[&str], admin: &str, token_file: &str) -> (Option<i32>, String, String) {
     let run = Command::new(env!("CARGO_BIN_EXE_pgnorth"))
         .env_clear()
@@ -79,7 +79,7 @@ async fn command(product: &Product, method: &str, path: &str, authorization: Opt
     product.request(method, path, &more).await
 }
 
-/// Fails if a member answers; a moment later it is still so.
+/// Fails if a member answers, now or a moment later.
 async fn still_waits(client: &mut TcpStream) {
     let mut byte = [0];
     let answer = tokio::time::timeout(Duration::from_millis(200), client.read(&mut byte)).await;
@@ -117,7 +117,7 @@ async fn only_the_tokens_holder_may_send_commands() {
         .tells("WARN", &["operator command rejected: the request has a wrong token"])
         .await;
 
-    // A Secret that was changed counts at once.
+    // A changed Secret counts at once.
     std::fs::write(&setup.file, "another-horse-battery-staple").unwrap();
     assert_eq!(setup.command("/hold").await.0, 401);
     std::fs::write(&setup.file, "short").unwrap();
@@ -179,7 +179,7 @@ async fn a_hold_keeps_sessions_and_holds_clients_until_it_is_released() {
     session.lives().await;
     setup.metric("pgnorth_held_by_operator 0").await;
     assert_eq!(setup.product.page("/readyz").await.1, "ready\n");
-    // It was no change of leader, and nothing was amiss.
+    // There was no change of leader and no fault.
     assert_eq!(setup.product.page("/failovers").await.1, "[]\n");
     setup.metric("pgnorth_leader_changes_total 0").await;
     setup.metric("pgnorth_failover_seconds_count{phase=\"total\"} 0").await;
@@ -203,7 +203,7 @@ async fn a_hold_keeps_sessions_and_holds_clients_until_it_is_released() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hold_that_nobody_releases_runs_out() {
+async fn a_hold_without_a_release_expires() {
     let setup = Setup::start(&[]).await;
     setup.applied("/hold?for=1s").await;
     let client = setup.product.client().await;
@@ -219,7 +219,7 @@ async fn a_hold_that_nobody_releases_runs_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_held_client_is_refused_after_the_usual_time_and_told_why() {
+async fn a_held_client_is_refused_at_its_deadline_with_the_reason() {
     let setup = Setup::start(&["--hold", "1s"]).await;
     setup.applied("/hold").await;
     let mut client = TcpStream::connect(setup.product.address).await.unwrap();
@@ -235,7 +235,7 @@ async fn a_held_client_is_refused_after_the_usual_time_and_told_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_lock_moves_during_a_hold_and_nobody_stays_with_the_old_primary() {
+async fn the_lock_moves_during_a_hold_and_no_session_stays_with_the_old_primary() {
     let setup = Setup::start(&[]).await;
     let session = setup.product.session().await;
     setup.applied("/hold?for=5m").await;
@@ -249,7 +249,7 @@ async fn the_lock_moves_during_a_hold_and_nobody_stays_with_the_old_primary() {
     setup.product.decides("hold", Some("b"), "held by an operator").await;
     still_waits(&mut client).await;
     assert_eq!((setup.cluster.a.visits(), setup.cluster.b.visits()), (1, 0));
-    // The change is told when it happens, not when the operator lets clients through.
+    // The change is reported when it happens, not when the operator releases the clients.
     setup.metric("pgnorth_leader_changes_total 1").await;
     setup
         .product
@@ -285,7 +285,7 @@ async fn a_lock_that_expires_during_a_hold_is_fenced() {
 async fn a_cut_ends_the_sessions_there_are_and_newcomers_get_through() {
     let setup = Setup::start(&["--log", "info,pgnorth::proxy=debug"]).await;
     let sessions = [setup.product.session().await, setup.product.session().await];
-    // Of a member that nobody has a session with.
+    // A member without sessions.
     let nobody = setup.applied("/sessions/cut?member=b").await;
     assert_eq!((&nobody["sessions"], &nobody["member"]), (&json!(0), &json!("b")));
     for (path, words) in [

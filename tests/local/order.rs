@@ -1,4 +1,4 @@
-//! First come, first served; and all are served.
+//! Clients are served in the order of their arrival, and all are served.
 
 use std::time::Duration;
 
@@ -11,9 +11,10 @@ use super::support::{Backend, MANY_FILES, Rig, read_exactly, within};
 #[tokio::test(flavor = "multi_thread")]
 async fn two_thousand_waiting_clients_are_all_served_and_none_is_overtaken_by_many() {
     const CLIENTS: u16 = 2000;
-    // As many as may dial at once can change places among themselves, and as many again while turns are handed on.
+    // The clients that may dial at once can change places among themselves, and as many again while permits are handed
+    // on.
     const OVERTAKEN: u16 = 2 * 64;
-    // On a busy machine a thread may be left waiting with the few clients that it has in hand; nobody waits for half of the others.
+    // On a busy machine a thread may be delayed with its few clients; no client is delayed behind half of the others.
     const FEW: usize = CLIENTS as usize / 20;
     const MANY: u16 = CLIENTS / 2;
     let _alone = MANY_FILES.lock().await;
@@ -75,7 +76,8 @@ async fn clients_that_fall_silent_do_not_keep_others_from_the_leader() {
     client.write_all(b"hello").await.unwrap();
     let serving = tokio::spawn(async move {
         loop {
-            // The silent ones are told to go on without encryption, and do not. Which connection is whose is not told by the order of accepts.
+            // The silent clients are told to continue without encryption, and do not. The order of accepts does not
+            // identify a connection's client.
             let mut leader = backend.accept().await;
             tokio::spawn(async move {
                 let mut greeting = [0; 5];

@@ -1,4 +1,5 @@
-//! The lock moves before the promotion ends: sessions to the former leader end at the move, and clients wait until the new one says that it accepts writes.
+//! The lock moves before the promotion ends: sessions to the former leader end with the move, and clients wait until
+//! the new leader reports that it accepts writes.
 
 use crate::fake_cluster::{FakeCluster, Product, Session, eventually};
 
@@ -10,7 +11,7 @@ async fn clients_wait_from_the_lock_to_the_promotion() {
     assert_eq!(session.member, "a");
     session.lives().await;
 
-    // a does not know yet: it still says that it leads.
+    // a does not know yet, and still reports that it leads.
     cluster.b.is_being_promoted();
     cluster.lock_moves_to("b");
     session.ends().await;

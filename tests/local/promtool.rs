@@ -1,4 +1,4 @@
-//! `promtool`, Prometheus' own tool, on what the real binary serves.
+//! `promtool`, Prometheus' own tool, reads the output of the real binary.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -11,7 +11,7 @@ use super::fake_cluster::{FakeCluster, Product, Session, eventually};
 use super::fake_patroni::Answer;
 use super::support::within;
 
-/// Its exit code, and all that it says. It runs in deploy/monitoring.
+/// Returns its exit status and its whole output. It runs in deploy/monitoring.
 pub async fn promtool(arguments: &[&str], input: &str) -> (Option<i32>, String) {
     let mut tool = Command::new("promtool")
         .args(arguments)
@@ -22,7 +22,7 @@ pub async fn promtool(arguments: &[&str], input: &str) -> (Option<i32>, String) 
         .kill_on_drop(true)
         .spawn()
         .unwrap_or_else(|error| panic!("promtool: {error}; `tests/support/install.sh test` installs it"));
-    // One that complains early need not read all.
+    // If it stops early, it need not read everything.
     let _ = tool.stdin.take().unwrap().write_all(input.as_bytes()).await;
     let output = within("promtool ends", tool.wait_with_output()).await.unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -58,7 +58,8 @@ async fn metrics_of_sessions_errors_and_a_failover_are_as_promtool_wants_them() 
     shows(&product, &before).await;
     let session = product.session().await;
 
-    // Errors: a lock that moves to one who is not promoted, so that a client waits in vain; one client more than there may be; a REST API that hangs up.
+    // Errors: the lock moves to a member that is not promoted, so that a client waits in vain; a client above the
+    // limit; a REST API that closes the connection.
     cluster.lock_moves_to("b");
     session.ends().await;
     product
@@ -93,7 +94,7 @@ async fn metrics_of_sessions_errors_and_a_failover_are_as_promtool_wants_them() 
     assert_eq!((code, said.as_str()), (Some(0), ""));
 }
 
-/// A tool that complains of nothing would pass the above.
+/// A tool that accepts everything would pass the test above.
 #[tokio::test]
 async fn promtool_finds_a_metric_without_help_and_unit() {
     let (code, said) = promtool(&["check", "metrics"], "pgnorth_lock_age_ms 3\n").await;

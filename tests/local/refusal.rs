@@ -1,4 +1,4 @@
-//! A client that cannot be served is told so in PostgreSQL's own words.
+//! A client that cannot be served gets a PostgreSQL error with the reason.
 
 use std::time::Duration;
 
@@ -19,13 +19,13 @@ pub fn startup() -> Vec<u8> {
     packet
 }
 
-/// Sends `opening`, and returns the error that comes back as `SQLSTATE text`.
+/// Sends `opening`, and returns the error in the answer as `SQLSTATE text`.
 pub async fn error_after(client: &mut TcpStream, opening: &[u8]) -> String {
     client.write_all(opening).await.unwrap();
     error_in(&read_to_end(client).await)
 }
 
-/// The one message that an answer consists of.
+/// Returns the one message of an answer.
 pub fn error_in(answer: &[u8]) -> String {
     assert_eq!(answer.first(), Some(&b'E'), "{answer:?}");
     let length = u32::from_be_bytes(answer[1..5].try_into().unwrap()) as usize;
@@ -48,9 +48,9 @@ async fn without_hold() -> Rig {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn at_the_hold_deadline_the_reason_is_told_to_whoever_speaks_postgresql() {
+async fn at_the_hold_deadline_a_postgresql_client_gets_the_reason() {
     let rig = without_hold().await;
-    // As libpq does it with sslmode=disable, without and with a Kerberos ticket at hand. Of TLS, see refusal_tls.rs.
+    // As libpq does with sslmode=disable, without and with a Kerberos ticket. refusal_tls.rs has the cases with TLS.
     for requests in [&[][..], &[GSSENC_REQUEST]] {
         let mut client = rig.connect().await;
         for request in requests {
@@ -78,7 +78,7 @@ async fn an_opening_that_arrives_in_pieces_is_understood() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_opening_is_closed_without_an_answer() {
+async fn bytes_that_are_no_opening_are_closed_without_an_answer() {
     let rig = without_hold().await;
     let huge = [&0x7fff_ffff_u32.to_be_bytes()[..], b"\0\x03\0\0"].concat();
     let tiny = [&4_u32.to_be_bytes()[..], b"\0\x03\0\0"].concat();
@@ -86,7 +86,7 @@ async fn what_is_no_opening_is_closed_without_an_answer() {
     for opening in [b"GET / HTTP/1.1\r\n\r\n".to_vec(), huge, tiny, version_2] {
         let mut client = rig.connect().await;
         client.write_all(&opening).await.unwrap();
-        // A reset is as good as an end: what was not read makes it one.
+        // A reset counts as an end: unread bytes turn the end into a reset.
         assert_eq!(read_all(&mut client).await.0, b"", "{opening:?}");
     }
     rig.ends(Ending::HoldExpired, 4).await;

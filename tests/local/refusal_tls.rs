@@ -1,4 +1,4 @@
-//! A TLS client that cannot be served reads the reason, too: inside TLS.
+//! A TLS client that cannot be served gets the reason, too: inside TLS.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,7 +69,7 @@ async fn encrypt(client: TcpStream, protocol: &str) -> std::io::Result<TlsStream
     within("the handshake", connecting).await
 }
 
-/// The error that comes inside TLS, after which TLS is closed in order.
+/// Returns the error inside TLS, after which TLS is closed in order.
 async fn error_inside(client: TcpStream) -> String {
     let mut client = encrypt(client, "postgresql").await.expect("a handshake");
     client.write_all(&startup()).await.unwrap();
@@ -128,7 +128,7 @@ async fn beyond_the_cap_tls_clients_get_53300() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_postgresql_inside_tls_is_closed() {
+async fn bytes_that_are_not_postgresqls_inside_tls_are_closed() {
     let rig = without_hold().await;
     let error = encrypt(rig.connect().await, "h2").await.unwrap_err().to_string();
     assert!(error.contains("NoApplicationProtocol"), "{error}");
@@ -146,7 +146,8 @@ async fn what_is_no_postgresql_inside_tls_is_closed() {
     rig.ends(Ending::HoldExpired, 5).await;
 }
 
-/// sslnegotiation=direct of PostgreSQL 17: what does not begin as PostgreSQL's packets do is the leader's to judge.
+/// sslnegotiation=direct of PostgreSQL 17: pgnorth passes on a beginning that is not PostgreSQL's, and the leader
+/// judges it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_begins_with_tls_reaches_a_leader_that_is_there() {
     let (rig, backend) = Rig::routed().await;

@@ -1,4 +1,4 @@
-//! A reset on one side is a reset on the other, after what was sent before it.
+//! A reset on one side becomes a reset on the other, after the bytes that were sent before it.
 
 use pgnorth::ending::Ending;
 use tokio::io::AsyncWriteExt;
@@ -26,13 +26,13 @@ async fn a_leaders_reset_reaches_the_client_and_discovery() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_leaders_last_words_before_a_reset_reach_the_client() {
-    // PostgreSQL that ends a session with unread bytes in its socket: first its error message, then a reset.
+async fn the_leaders_last_bytes_before_a_reset_reach_the_client() {
+    // A PostgreSQL that ends a session with unread bytes in its socket: first its error message, then a reset.
     let (rig, backend) = Rig::routed().await;
     for _ in 0..20 {
         let (mut client, mut leader) = rig.session(&backend).await;
         client.write_all(b"a query that nobody will read").await.unwrap();
-        // Arrived, and left unread.
+        // Arrived and unread.
         assert_eq!(within("the query", leader.peek(&mut [0])).await.unwrap(), 1);
         leader.write_all(b"FATAL: terminating connection").await.unwrap();
         drop(leader);
@@ -45,7 +45,7 @@ async fn the_leaders_last_words_before_a_reset_reach_the_client() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_that_answers_a_close_is_no_loss() {
-    // What PostgreSQL does at the end of every TLS session: it never reads the client's last record.
+    // The end of every TLS session: PostgreSQL never reads the client's last record.
     let (mut rig, backend) = Rig::routed().await;
     let (mut client, leader) = rig.session(&backend).await;
     client.write_all(b"terminate, close_notify").await.unwrap();
@@ -61,7 +61,7 @@ async fn a_reset_that_answers_a_close_is_no_loss() {
 async fn a_client_that_is_reset_while_the_leader_reads_nothing_is_noticed() {
     let (rig, backend) = Rig::with_user_timeout(std::time::Duration::from_secs(2)).await;
     let (client, mut leader) = rig.session(&backend).await;
-    // Fill everything between the two, so that the proxy no longer reads the client.
+    // Fills all buffers between the two, so that the proxy no longer reads the client.
     let chunk = vec![0; 1 << 20];
     let mut stalled = 0;
     while stalled < 50 {

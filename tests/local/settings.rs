@@ -1,4 +1,4 @@
-//! The real binary's command line: help, version, mistakes, exit codes.
+//! The real binary's command line: help, version, mistakes, exit statuses.
 
 #![allow(clippy::unwrap_used)]
 
@@ -78,7 +78,7 @@ fn help_names_every_setting_and_its_variable() {
 }
 
 #[test]
-fn version_tells_the_commit() {
+fn version_has_the_commit() {
     let output = pgnorth(&[], &["--version"]);
     assert_eq!(output.status.code(), Some(0));
     let version = text(&output.stdout);
@@ -90,7 +90,7 @@ fn version_tells_the_commit() {
 
 #[test]
 fn a_mistake_in_every_setting_is_reported_at_once() {
-    // Each half by the other way of giving it; cert without key is a mistake of its own.
+    // Each half by a different way; a certificate without a key is another mistake.
     let bad = |flag: &str| match flag {
         "admin-token-file" | "patroni-ca" | "patroni-cert" | "patroni-key" => "",
         "patroni" => "ftp://h",
@@ -150,7 +150,8 @@ fn a_closed_stderr_is_no_reason_to_crash() {
     assert_eq!(status.code(), Some(2));
 }
 
-/// With the defaults and a hard limit of 20,000 files, "fewer sessions than --max-sessions are possible" was the first line of every log.
+/// With the defaults and a hard limit of 20,000 files, "fewer sessions than --max-sessions are possible" was the first
+/// line of every log.
 #[test]
 fn a_default_limit_of_sessions_is_lowered_without_a_warning() {
     let started = |flags: &str| {

@@ -1,4 +1,4 @@
-//! Draining: no new clients, time for the others, then an end.
+//! Draining: no new clients, time for the present ones, then the end.
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::support::{Backend, HANG, Rig, assert_reset, read_all, read_exactly, r
 
 async fn stop_accepting(rig: &Rig) {
     rig.drain.stop_accepting();
-    // Asked for without connecting, which would make a session.
+    // Read from the log, because a connection would be a session.
     until("nobody listens any more", || TcpListener::bind(rig.address).is_ok()).await;
 }
 
@@ -40,7 +40,7 @@ async fn a_draining_proxy_still_follows_the_leader() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_left_is_ended_by_force_and_a_waiting_client_is_told_why() {
+async fn remaining_sessions_are_ended_and_a_waiting_client_gets_the_reason() {
     let (rig, backend) = Rig::routed().await;
     let (mut client, mut leader) = rig.session(&backend).await;
     rig.slot.publish(

@@ -1,4 +1,5 @@
-//! What signals mean: SIGTERM and SIGINT ask for the end; those that elsewhere mean "reload" or "reopen the log" mean nothing.
+//! Signals: SIGTERM and SIGINT request a shutdown; signals that elsewhere mean "reload" or "reopen the log" have no
+//! effect.
 
 use rustix::process::Signal;
 

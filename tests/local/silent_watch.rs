@@ -1,4 +1,5 @@
-//! A watch that stays open and tells nothing: an overdue renewal is asked for, and when that has no answer either, members' REST API decides.
+//! A watch that stays open without events: pgnorth reads an overdue lock, and if the API does not answer that either,
+//! the members' REST API decides.
 
 use std::time::Duration;
 
@@ -22,7 +23,8 @@ async fn a_silent_watch_is_noticed_and_the_new_leader_followed() {
     cluster.b.is_primary(2);
     cluster.lock_moves_to("b");
 
-    // The lock is fresh and moves while nothing is told of it: it must not come to a fence, which would mean that only the clock was listened to.
+    // The lock is fresh and moves while the watch delivers nothing. There must be no fence, which would come from the
+    // clock alone.
     product.decides("route", Some("b"), "b holds the leader lock").await;
     session.ends().await;
     assert_eq!(product.session().await.member, "b");
@@ -31,9 +33,9 @@ async fn a_silent_watch_is_noticed_and_the_new_leader_followed() {
     assert!(!log.contains("fencing"), "no fence");
 }
 
-/// In pause a lock that nobody renews ends nothing, so all depends on hearing that the pause is over.
+/// In pause a lock that nobody renews ends no session, so everything depends on noticing the end of the pause.
 #[tokio::test]
-async fn the_end_of_a_pause_is_heard_although_every_watch_is_dead_and_the_leader_frozen() {
+async fn the_end_of_a_pause_is_noticed_although_every_watch_is_dead_and_the_leader_frozen() {
     let cluster = FakeCluster::start(TTL).await;
     cluster.pause(true);
     let product = Product::start(&cluster, &[]).await;
@@ -46,7 +48,7 @@ async fn the_end_of_a_pause_is_heard_although_every_watch_is_dead_and_the_leader
     session.lives().await;
     cluster.pause(false);
 
-    // Well before a connection that brings nothing is given up for that alone.
+    // Well before a connection without bytes is closed for that reason alone.
     let soon = Duration::from_secs(u64::from(3 * TTL));
     let fenced = product.decides("fence", None, "has not renewed");
     tokio::time::timeout(soon, fenced)
@@ -65,7 +67,7 @@ async fn an_api_that_hangs_costs_no_session_and_rest_names_the_next_leader() {
     product
         .decides("route", Some("a"), "the Kubernetes API does not answer")
         .await;
-    // Longer than the lease, which nobody can be seen to renew now.
+    // Longer than the ttl, in which no renewal can be observed.
     tokio::time::sleep(Duration::from_secs(u64::from(TTL) + 1)).await;
     product
         .decides("route", Some("a"), "the Kubernetes API does not answer")
@@ -85,8 +87,8 @@ async fn an_api_that_hangs_costs_no_session_and_rest_names_the_next_leader() {
     assert_eq!(cluster.a.visits(), 1);
 }
 
-/// A watch of a quiet object brings nothing, not even bookmarks: the server must end it before its connection is given up, which would look like an API that
-/// does not answer.
+/// The watch of a quiet object delivers nothing, not even bookmarks: the server must end it before the connection is
+/// closed as dead, which would look like an API that does not answer.
 #[tokio::test]
 async fn a_quiet_api_is_no_api_that_does_not_answer() {
     const WATCHES: usize = 7;
@@ -97,7 +99,7 @@ async fn a_quiet_api_is_no_api_that_does_not_answer() {
         (watches.len() >= WATCHES).then_some(watches)
     })
     .await;
-    // kube waits so much longer for the end than the server was asked for.
+    // kube waits for the end that much longer than the server was asked for.
     let longest = *watches.iter().max().unwrap() + 5;
     assert!(longest < READ_TIMEOUT.as_secs(), "{watches:?}");
     assert!(

@@ -1,4 +1,4 @@
-//! A side that does not read stops the other, and is left in peace for as long as it is alive.
+//! A side that does not read stops the other side, and its session lives as long as the side itself.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ async fn a_reader_that_stops_stops_the_writer_and_gets_every_byte_later() {
     let (mut client, mut leader) = rig.session(&backend).await;
     let bytes = Random(5).bytes(ALL);
     let mut sent = 0;
-    // Stalled is what takes nothing for a second: under any load a moving stream takes something.
+    // A stream is stalled if it takes nothing for a second: under any load a moving stream takes something.
     while let Ok(wrote) = timeout(Duration::from_secs(1), leader.write(&bytes[sent..])).await {
         sent += wrote.unwrap();
         assert!(sent < BOUND, "the writer is not stopped: {sent} bytes on their way");
@@ -46,7 +46,7 @@ async fn a_living_peer_that_reads_nothing_for_longer_than_the_user_timeout_survi
             client.shutdown().await.unwrap();
             client
         });
-        // Not a wait for something: this is the silence that the test is about.
+        // Not a wait for an event: this is the silence that the test is about.
         tokio::time::sleep(4 * user_timeout).await;
         assert!(
             read_to_end(&mut leader).await == expected,

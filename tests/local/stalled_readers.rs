@@ -19,16 +19,17 @@ use crate::support::{MANY_FILES, Random};
 
 /// The limit in deploy/base.
 const LIMIT: u64 = 512 << 20;
-/// What each client asks for: more than all that is between it and the leader.
+/// Size of each client's result: more than all buffers between it and the leader.
 const RESULT: usize = 8 << 20;
-/// What it reads before it stops.
+/// Bytes that a client reads before it stops.
 const READ_FIRST: usize = 64 << 10;
-/// The test's own sockets have small buffers: the whole machine's memory for TCP (net.ipv4.tcp_mem) is not what this is about.
+/// Size of the test's own socket buffers, small because the machine's memory for TCP (net.ipv4.tcp_mem) is not tested.
 const NARROW: u32 = 64 << 10;
-/// All results together are 8 GB.
+/// Deadline; all results together are 8 GB.
 const HANG: Duration = Duration::from_secs(300);
 
-/// A memory cgroup with a limit, and one process in it; removed when dropped, which has to be after the process has ended.
+/// A memory cgroup with a limit, and one process in it. It is removed when dropped, which must be after the process has
+/// ended.
 struct Cgroup(PathBuf);
 
 impl Cgroup {
@@ -42,7 +43,7 @@ impl Cgroup {
         let cgroup = Self(root.join(format!("pgnorth-test-{process}")));
         fs::create_dir(&cgroup.0).expect("root may make a memory cgroup");
         let limits: &[&str] = if version_1.is_dir() {
-            // Version 1 counts a cgroup's sockets from when they have a limit.
+            // Version 1 counts a cgroup's sockets only once they have a limit.
             &["memory.limit_in_bytes", "memory.kmem.tcp.limit_in_bytes"]
         } else {
             &["memory.max"]
@@ -54,7 +55,7 @@ impl Cgroup {
         cgroup
     }
 
-    /// Bytes in use, and those of them that are socket buffers. Version 1 counts these apart.
+    /// Returns the bytes in use, and those of them that are socket buffers. Version 1 counts these apart.
     fn usage(&self) -> (u64, u64) {
         let read = |file: &str| fs::read_to_string(self.0.join(file)).ok();
         let number = |text: String| text.trim().parse::<u64>().unwrap();
@@ -74,7 +75,7 @@ impl Drop for Cgroup {
     }
 }
 
-/// A leader that sends a result to whoever asks; `sent` counts all of it.
+/// Sends a result to every client, as the leader; `sent` counts all of it.
 async fn lead(listener: TcpListener, result: Arc<Vec<u8>>, sent: Arc<AtomicUsize>) {
     while let Ok((mut stream, _)) = listener.accept().await {
         let (result, sent) = (result.clone(), sent.clone());
@@ -90,7 +91,7 @@ async fn lead(listener: TcpListener, result: Arc<Vec<u8>>, sent: Arc<AtomicUsize
     }
 }
 
-/// A client that has read the beginning of its result.
+/// Returns a client that has read the beginning of its result.
 async fn stalled(product: &Product, result: &[u8]) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(NARROW).unwrap();
@@ -138,7 +139,7 @@ async fn a_thousand_stalled_readers_fit_into_the_memory_of_a_pod() {
         let client = timeout(HANG, stalled(&product, &result)).await;
         clients.push(client.expect("a client gets the beginning of its result"));
     }
-    // Stalled is what sends nothing for a second; the window is not closed in one go.
+    // Stalled clients send nothing for a second; the window closes in several steps.
     let mut before = usize::MAX;
     while before != sent.load(Ordering::Relaxed) {
         before = sent.load(Ordering::Relaxed);

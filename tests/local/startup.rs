@@ -1,4 +1,5 @@
-//! Clients that connect and say nothing keep nobody out: they get no backend, and give way to others; and each connection has its ending.
+//! Clients that connect and send nothing keep no client out: they get no backend, and are closed in favour of others;
+//! and each connection has its ending.
 
 use std::time::Duration;
 
@@ -15,12 +16,12 @@ use super::support::{Backend, HANG, Random, Rig, read_all, read_exactly, reset, 
 
 const WELCOME: &[u8] = b"R\0\0\0\x08\0\0\0\0";
 
-/// What the error says, without anything said by the client.
+/// Returns the error that arrives although the client sends nothing.
 async fn error(client: &mut TcpStream) -> String {
     error_after(client, b"").await
 }
 
-/// A leader that has taken a start-up, and said so.
+/// Accepts a start-up as the leader, and answers it.
 async fn welcome(backend: &Backend) -> TcpStream {
     let mut leader = backend.accept().await;
     assert_eq!(read_exactly(&mut leader, startup().len()).await, startup());
@@ -43,7 +44,7 @@ async fn logins_beside_four_hundred_silent_clients_a_second_all_succeed() {
     for _ in 0..20 {
         let mut client = rig.connect().await;
         client.write_all(&startup()).await.unwrap();
-        // The next that the leader gets is this one, and none of the silent.
+        // The leader's next connection is this client's, and none of the silent ones'.
         let _leader = welcome(&backend).await;
         assert_eq!(read_exactly(&mut client, WELCOME.len()).await, WELCOME);
     }
@@ -67,7 +68,7 @@ async fn silent_clients_give_way_when_connections_run_out_the_oldest_first() {
     .await;
     let backend = Backend::start("pg-0").await;
     rig.route(&backend);
-    // As many as there are connections: the cap, and the reserve.
+    // All connections that are allowed: the limit of sessions, and the reserve.
     let mut silent = Vec::new();
     for _ in 0..10 + 256 {
         silent.push(rig.connect().await);
@@ -154,7 +155,7 @@ async fn a_client_whose_first_packet_is_on_its_way_at_shutdown_is_served_and_a_s
     assert_eq!(within("draining", drain.finish(HANG)).await, 0, "ended by force");
 }
 
-/// What clients do in the storm: each of these at random, held or not.
+/// Does one of the things that clients do in the storm, chosen at random, held or not.
 async fn a_client_of_the_storm(address: std::net::SocketAddr, mut random: Random) {
     let Ok(mut client) = TcpStream::connect(address).await else {
         return;
@@ -189,7 +190,7 @@ async fn every_connection_of_a_storm_has_exactly_one_ending() {
     .await;
     let backend = Backend::start("pg-0").await;
     let leader = backend.leader.clone();
-    // A leader that answers, breaks, or says that it has no connection free.
+    // A leader that answers, breaks the connection, or has no connection free.
     let serving = tokio::spawn(async move {
         let mut random = Random(7);
         loop {
@@ -231,7 +232,7 @@ async fn every_connection_of_a_storm_has_exactly_one_ending() {
             }
         }
     }
-    // Shutdown comes in the middle of what is left.
+    // The shutdown begins while some are still open.
     rig.drain.stop_accepting();
     let drain = rig.drain.clone();
     within("draining", drain.finish(Duration::from_millis(50))).await;

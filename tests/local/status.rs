@@ -1,4 +1,5 @@
-//! What people look at: `/status`, its events, the page and `pgnorth status`, of a real binary in front of fake members and a fake API server.
+//! The status for people: `/status`, its events, the page and `pgnorth status`, of a real binary in front of fake
+//! members and a fake API server.
 
 use std::process::Stdio;
 
@@ -15,12 +16,12 @@ use super::support::within;
 pub struct Events(BufReader<TcpStream>);
 
 impl Events {
-    /// Asks; the head is read when the status was 200.
+    /// Opens a stream of events; its head is read if the status is 200.
     pub async fn open(admin: std::net::SocketAddr) -> Result<Self, u16> {
         let mut stream = within("the admin port accepts", TcpStream::connect(admin))
             .await
             .unwrap();
-        // Little room, so that one who stops reading is noticed early.
+        // A small buffer, so that a client that stops reading is noticed early.
         SockRef::from(&stream).set_recv_buffer_size(4096).unwrap();
         let request = b"GET /status/events HTTP/1.1\r\nHost: admin\r\n\r\n";
         stream.write_all(request).await.unwrap();
@@ -42,14 +43,14 @@ impl Events {
         Ok(events)
     }
 
-    /// A line without its end; `None` when the stream is over.
+    /// Returns a line without its end; `None` at the end of the stream.
     async fn line(&mut self) -> Option<String> {
         let mut line = String::new();
         let read = within("a line comes", self.0.read_line(&mut line)).await.unwrap_or(0);
         (read > 0).then(|| line.trim_end().to_owned())
     }
 
-    /// The next event's document; `None` when the stream is over.
+    /// Returns the next event's document; `None` at the end of the stream.
     pub async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some(data) = self.line().await?.strip_prefix("data: ") {
@@ -58,7 +59,7 @@ impl Events {
         }
     }
 
-    /// Reads on until an event is such.
+    /// Reads until an event fulfils the condition.
     pub async fn until(&mut self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
         within(what, async {
             loop {
@@ -78,7 +79,7 @@ async fn status(product: &Product) -> Value {
     serde_json::from_str(&body).unwrap()
 }
 
-/// `pgnorth status` beside it: exit code, stdout, stderr.
+/// Runs `pgnorth status`; returns exit status, stdout and stderr.
 async fn look(admin: &str, flags: &[&str]) -> (Option<i32>, String, String) {
     let run = Command::new(env!("CARGO_BIN_EXE_pgnorth"))
         .env_clear()
@@ -99,7 +100,7 @@ fn keys(value: &Value) -> Vec<&str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_document_tells_who_leads_since_when_why_and_of_whom() {
+async fn the_document_has_these_fields_the_leader_and_the_reason() {
     let cluster = FakeCluster::start(20).await;
     let product = Product::start(&cluster, &[]).await;
     product.decides("route", Some("a"), "").await;
@@ -165,7 +166,7 @@ async fn the_document_tells_who_leads_since_when_why_and_of_whom() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_of_leader_is_told_to_who_looks_with_what_was_amiss_and_who_waited() {
+async fn a_change_of_leader_is_on_the_status_with_its_first_sign_and_the_held_clients() {
     let cluster = FakeCluster::start(20).await;
     let product = Product::start(&cluster, &[]).await;
     product.decides("route", Some("a"), "").await;
@@ -175,7 +176,7 @@ async fn a_change_of_leader_is_told_to_who_looks_with_what_was_amiss_and_who_wai
 
     cluster.b.is_being_promoted();
     cluster.lock_moves_to("b");
-    // One that came before would still get a session with a.
+    // An earlier client would still get a session with a.
     product
         .decides("hold", None, "b leads but does not accept writes")
         .await;
@@ -203,7 +204,7 @@ async fn a_change_of_leader_is_told_to_who_looks_with_what_was_amiss_and_who_wai
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_that_falls_silent_is_told_so() {
+async fn a_member_that_stops_answering_is_shown_as_unreachable() {
     let cluster = FakeCluster::start(20).await;
     let product = Product::start(&cluster, &[]).await;
     product.decides("route", Some("a"), "").await;
@@ -282,7 +283,7 @@ async fn a_look_at_something_else_is_no_contact() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lasting_look_tells_of_changes_outlives_a_loss_of_contact_and_ends_with_its_reader() {
+async fn status_with_watch_shows_changes_reconnects_and_ends_with_its_reader() {
     let cluster = FakeCluster::start(20).await;
     let mut product = Product::start(&cluster, &[]).await;
     product.decides("route", Some("a"), "").await;
@@ -318,7 +319,7 @@ async fn a_lasting_look_tells_of_changes_outlives_a_loss_of_contact_and_ends_wit
     let mut stderr = BufReader::new(looking.stderr.take().unwrap());
     within("it says so", stderr.read_line(&mut said)).await.unwrap();
     assert!(said.starts_with("NO CONTACT"), "{said}");
-    // It goes on trying, and says so each time.
+    // It retries, and reports each attempt.
     said.clear();
     within("it tries again", stderr.read_line(&mut said)).await.unwrap();
     assert!(said.starts_with("NO CONTACT"), "{said}");
@@ -327,9 +328,9 @@ async fn a_lasting_look_tells_of_changes_outlives_a_loss_of_contact_and_ends_wit
     assert_eq!(ended.code(), Some(2), "the state shown last");
 }
 
-/// What is open when the process is asked to end does not keep it.
+/// Open streams do not delay a shutdown.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_looks_does_not_delay_the_end() {
+async fn open_status_streams_do_not_delay_the_shutdown() {
     let cluster = FakeCluster::start(20).await;
     let mut product = Product::start(&cluster, &["--lame-duck", "0s", "--drain", "0s"]).await;
     product.decides("route", Some("a"), "").await;

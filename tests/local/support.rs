@@ -1,4 +1,5 @@
-//! Starts a proxy in-process, as the product does, with a slot that the test publishes to; and plain-socket leaders.
+//! Starts a proxy in-process, as the product does, with a slot that the test publishes to; and leaders on plain
+//! sockets.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -18,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-/// What takes longer than this hangs.
+/// Deadline that guards against hanging.
 pub const HANG: Duration = Duration::from_secs(60);
 
 /// A proxy on a port of its own.
@@ -36,10 +37,10 @@ pub struct Backend {
     pub leader: Leader,
 }
 
-/// Generous in everything, so that a test narrows only what it is about.
-/// Tests that open thousands of files take turns: together they would reach the process's limit.
+/// A lock for tests that open thousands of files: together they would reach the process's limit.
 pub static MANY_FILES: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
+/// Returns generous settings: a test narrows only what it is about.
 pub fn settings() -> Settings {
     Settings {
         startup: Duration::from_secs(3600),
@@ -87,7 +88,7 @@ impl Rig {
         }
     }
 
-    /// A proxy and the leader it routes to.
+    /// Returns a proxy and the leader that it routes to.
     pub async fn routed() -> (Self, Backend) {
         let rig = Self::start().await;
         let backend = Backend::start("pg-0").await;
@@ -95,7 +96,7 @@ impl Rig {
         (rig, backend)
     }
 
-    /// The same, with this TCP_USER_TIMEOUT.
+    /// Returns the same with this TCP_USER_TIMEOUT.
     pub async fn with_user_timeout(tcp_user_timeout: Duration) -> (Self, Backend) {
         let rig = Self::with(Settings {
             tcp_user_timeout,
@@ -121,10 +122,10 @@ impl Rig {
             .unwrap()
     }
 
-    /// A session, open from end to end: the client's socket and the leader's.
+    /// Returns an open session: the client's socket and the leader's.
     pub async fn session(&self, backend: &Backend) -> (TcpStream, TcpStream) {
         let mut client = self.connect().await;
-        // A byte each way shows that it is this client that the leader got.
+        // A byte each way shows that this is the client that the leader got.
         client.write_all(b"?").await.unwrap();
         let mut leader = backend.accept().await;
         assert_eq!(read_exactly(&mut leader, 1).await, b"?");
@@ -137,7 +138,7 @@ impl Rig {
         self.metrics.sessions(state).get()
     }
 
-    /// Waits until so many sessions are in this state.
+    /// Waits until this number of sessions is in this state.
     pub async fn reaches(&self, state: SessionState, count: i64) {
         until(&format!("{count} sessions are {state:?}"), || {
             self.sessions(state) == count
@@ -145,7 +146,8 @@ impl Rig {
         .await;
     }
 
-    /// Waits until so many sessions ended this way, and checks that none is left in the gauges and none ended otherwise.
+    /// Waits until this number of sessions has this ending, and checks that none is left in the gauges and none has
+    /// another ending.
     pub async fn ends(&self, ending: Ending, count: u64) {
         let all = || {
             Ending::ALL
@@ -184,7 +186,7 @@ pub fn leader(member: &str, host: &str, port: u16) -> Leader {
     }
 }
 
-/// Fails the test, instead of hanging, when `future` does not complete.
+/// Fails the test, instead of hanging, if `future` does not complete.
 pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
     match timeout(HANG, future).await {
         Ok(output) => output,
@@ -192,7 +194,7 @@ pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
     }
 }
 
-/// Waits for a state that nothing announces.
+/// Waits for a state that no event announces.
 pub async fn until(what: &str, condition: impl Fn() -> bool) {
     within(what, async {
         while !condition() {
@@ -208,14 +210,14 @@ pub async fn read_exactly(stream: &mut TcpStream, count: usize) -> Vec<u8> {
     bytes
 }
 
-/// What arrives until the peer's FIN; panics on a reset.
+/// Returns the bytes until the peer's FIN; panics on a reset.
 pub async fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
     let (bytes, end) = read_all(stream).await;
     end.expect("an end, not a reset");
     bytes
 }
 
-/// What arrives, and whether a FIN (`Ok`) or an error ended it.
+/// Returns the bytes, and `Ok` if a FIN ended them, or the error that did.
 pub async fn read_all(stream: &mut TcpStream) -> (Vec<u8>, std::io::Result<()>) {
     let mut bytes = Vec::new();
     let end = within("the stream ends", stream.read_to_end(&mut bytes)).await;

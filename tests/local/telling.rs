@@ -1,4 +1,4 @@
-//! What the log tells: faults that repeat once, and who is behind a row of pg_stat_activity.
+//! The log's lines about faults that repeat, and about the client behind a row of pg_stat_activity.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use super::fake_cluster::{FakeCluster, Product, Session, eventually};
 use super::support::within;
 
-/// The lines with these words in their message.
+/// Returns the lines with these words in their message.
 fn lines(product: &Product, words: &str) -> Vec<Value> {
     let all = product.events().into_iter();
     all.filter(|event| {
@@ -29,7 +29,7 @@ async fn a_session_s_lines_name_the_addresses_that_client_and_postgresql_see() {
     let client = session.address();
     let both = |line: &Value| (line["fields"]["peer"].clone(), line["fields"]["leader_side"].clone());
     let expected = (json!(client.to_string()), json!(seen.to_string()));
-    // While it lives: that is when somebody looks into pg_stat_activity.
+    // While the session lives: an operator reads pg_stat_activity then.
     let begun = eventually("the session has begun", async || {
         lines(&product, "session begins").into_iter().next()
     })
@@ -59,7 +59,7 @@ async fn at_info_sessions_leave_no_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_nobody_reaches_is_one_line_and_so_are_the_clients_refused_for_it() {
+async fn an_unreachable_leader_is_one_line_and_so_are_the_clients_refused_for_it() {
     let cluster = FakeCluster::start(20).await;
     // A port that was free a moment ago: nothing listens there.
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();

@@ -1,4 +1,5 @@
-//! A log that nobody reads: standard error is a full pipe. It costs log lines, which are counted and told later, and nothing else.
+//! A log that is not read: standard error is a full pipe. It costs log lines, which are counted and reported later, and
+//! nothing else.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, PipeReader, Read, Write};
@@ -11,14 +12,14 @@ use serde_json::Value;
 
 use crate::fake_cluster::{FakeCluster, Product, eventually};
 
-/// What pgnorth wrote to a pipe.
+/// The lines that pgnorth wrote to a pipe.
 struct Log {
     pipe: PipeReader,
     unparsed: Vec<u8>,
 }
 
 impl Log {
-    /// A pgnorth whose log is read until it listens, and from then on is stuck.
+    /// Returns a pgnorth whose log is read until it listens, and not after that.
     async fn stuck(cluster: &FakeCluster, flags: &[&str]) -> (Product, Self) {
         let (pipe, writer) = std::io::pipe().unwrap();
         fcntl_setpipe_size(&writer, 4096).unwrap();
@@ -32,7 +33,8 @@ impl Log {
         (product.listens(&line), log)
     }
 
-    /// Fills the pipe to the last byte. Another open file of the same pipe is used: to make pgnorth's own non-blocking would change what is tested.
+    /// Fills the pipe to the last byte. Another open file of the same pipe is used, because a non-blocking stderr of
+    /// pgnorth would change the subject of the test.
     fn stick(&self) {
         let path = format!("/proc/self/fd/{}", self.pipe.as_raw_fd());
         let mut options = OpenOptions::new();
@@ -47,7 +49,7 @@ impl Log {
         }
     }
 
-    /// Reads on to the next line that has this message.
+    /// Reads until a line has this message.
     fn next(&mut self, message: &str) -> Value {
         loop {
             while let Some(end) = self.unparsed.iter().position(|byte| *byte == b'\n') {
@@ -65,7 +67,7 @@ impl Log {
     }
 }
 
-/// Lines lost so far, as the metric tells.
+/// Returns the number of lost lines, from the metric.
 async fn lost(product: &Product) -> u64 {
     let (_, metrics) = product.page("/metrics").await;
     let value = metrics
@@ -75,7 +77,7 @@ async fn lost(product: &Product) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_nobody_reads_stops_neither_sessions_nor_probes_nor_a_failover() {
+async fn an_unread_log_stops_neither_sessions_nor_probes_nor_a_failover() {
     let cluster = FakeCluster::start(20).await;
     let (product, mut log) = Log::stuck(&cluster, &["--log", "info,pgnorth::proxy=debug"]).await;
     let first = product.session().await;
@@ -87,7 +89,7 @@ async fn a_log_that_nobody_reads_stops_neither_sessions_nor_probes_nor_a_failove
     first.ends().await;
     assert_eq!(product.session().await.member, "b");
     assert_eq!(product.page("/livez").await.0, 200);
-    // What fitted is not lost.
+    // The lines that fitted are not lost.
     assert_eq!(lost(&product).await, 0);
     let changed = tokio::task::spawn_blocking(move || log.next("leader changed"));
     assert_eq!(
@@ -97,7 +99,7 @@ async fn a_log_that_nobody_reads_stops_neither_sessions_nor_probes_nor_a_failove
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lines_that_were_lost_are_counted_and_told_once_somebody_reads_again() {
+async fn lost_lines_are_counted_and_reported_once_the_log_is_read_again() {
     let cluster = FakeCluster::start(20).await;
     let (product, mut log) = Log::stuck(&cluster, &["--log", "info,pgnorth::proxy=debug"]).await;
     eventually("lines are lost", async || {
@@ -115,7 +117,7 @@ async fn lines_that_were_lost_are_counted_and_told_once_somebody_reads_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_nobody_reads_does_not_keep_the_process_from_ending() {
+async fn an_unread_log_does_not_delay_the_shutdown() {
     let cluster = FakeCluster::start(20).await;
     let (mut product, _log) = Log::stuck(&cluster, &["--lame-duck", "0s", "--drain", "0s"]).await;
     product.is_asked_to_end();

@@ -8,9 +8,9 @@ use tokio::io::AsyncWriteExt;
 use super::support::{Rig, read_exactly};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_follows_urgent_data_is_delivered() {
+async fn bytes_after_urgent_data_are_delivered() {
     let (rig, backend) = Rig::with_user_timeout(Duration::from_secs(1)).await;
-    // recv(2) stops at the mark when all of it has arrived by then: about every second time.
+    // recv(2) stops at the mark if all of it has arrived by then: about every second time.
     for _ in 0..50 {
         let (mut client, mut leader) = rig.session(&backend).await;
         client.write_all(b"before").await.unwrap();

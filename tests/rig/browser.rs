@@ -50,7 +50,7 @@ const fn look(width: u32, dark: bool) -> Look {
 }
 
 #[tokio::test]
-async fn the_page_tells_of_a_switchover_what_happens() {
+async fn the_page_shows_a_switchover_while_it_happens() {
     let rig = Rig::start(Dcs::Endpoints).await;
     let mut product = Product::start(&rig, &[], &[]).await;
     product.wait_until_writable(SOON).await;

@@ -111,7 +111,7 @@ async fn without_kubernetes_members_are_asked_alone() {
 
 /// openssl's own server, since Patroni's certificate of the rig is right.
 #[tokio::test]
-async fn what_is_wrong_with_tls_is_told_apart() {
+async fn tls_failures_are_distinguished() {
     let folder = TempDir::new().unwrap();
     let tls = Tls::make(folder.path(), &[]);
     let mut command = Command::new("openssl");

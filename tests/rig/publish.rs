@@ -145,7 +145,7 @@ async fn a_frozen_patroni_loses_the_address_before_another_gets_it() {
 }
 
 #[tokio::test]
-async fn two_publishers_agree_and_put_right_what_others_change() {
+async fn two_publishers_agree_and_restore_an_object_that_others_changed() {
     let rig = Rig::start(Dcs::Endpoints).await;
     create_service(&rig, SERVICE, &json!({})).await;
     let both = [0, 1].map(|_| Publisher::start(&rig, &["--service", SERVICE]));
@@ -209,7 +209,7 @@ async fn one_that_knows_no_primary_empties_nothing_while_they_live(rig: &Rig, ot
 }
 
 #[tokio::test]
-async fn while_the_api_hangs_the_slice_is_stale_which_is_told_and_then_mended() {
+async fn while_the_api_hangs_the_slice_is_stale_which_is_reported_and_corrected_afterwards() {
     let rig = Rig::start(Dcs::Endpoints).await;
     create_service(&rig, SERVICE, &json!({})).await;
     let publisher = Publisher::start(&rig, &["--service", SERVICE]);
@@ -224,7 +224,7 @@ async fn while_the_api_hangs_the_slice_is_stale_which_is_told_and_then_mended() 
 }
 
 #[tokio::test]
-async fn it_refuses_what_is_not_its_to_write() {
+async fn a_service_that_must_not_be_written_is_refused() {
     let rig = Rig::start(Dcs::Endpoints).await;
     let kubernetes = rig.kubernetes();
     create_service(&rig, "selecting", &json!({"selector": {"role": "primary"}})).await;

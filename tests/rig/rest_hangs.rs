@@ -15,7 +15,7 @@ const SOON: Duration = Duration::from_secs(10);
 const HANGS_FOR: Duration = Duration::from_secs(35);
 
 #[tokio::test]
-async fn a_rest_api_that_hangs_for_longer_than_ttl_costs_nobody_a_session_while_the_others_name_its_member() {
+async fn a_rest_api_that_hangs_for_longer_than_ttl_ends_no_session_while_the_others_name_its_member() {
     let rig = Rig::start(Dcs::Etcd).await;
     let leader = rig.leader().await;
     let product = Product::start(&rig, &[], &[]).await;

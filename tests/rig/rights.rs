@@ -121,7 +121,7 @@ async fn look(rig: &Rig, row: &Row) -> Seen {
     let served = psql(product.address(), "select 1").await.as_deref() == Ok("1");
     let overdue = row.then == Then::ByLockUntilOverdue;
     if overdue {
-        renew_no_more_until_told(rig, &product, row).await;
+        pause_renewals_until_logged(rig, &product, row).await;
     } else {
         wait_until("the log names verb and resource", QUIET, async || {
             complaint(&product, row)
@@ -147,7 +147,7 @@ async fn look(rig: &Rig, row: &Row) -> Seen {
 }
 
 /// Patroni's leader does not renew: the lock is asked for, which is forbidden. Afterwards all is well again.
-async fn renew_no_more_until_told(rig: &Rig, product: &Product, row: &Row) {
+async fn pause_renewals_until_logged(rig: &Rig, product: &Product, row: &Row) {
     let leader = rig.leader().await;
     leader.freeze_patroni();
     wait_until("the log names verb and resource", SOON, async || {

@@ -291,7 +291,7 @@ fn failsafe_mode_asks_for_patroni_by_names_that_outlive_a_pod() {
 }
 
 #[test]
-fn what_is_wrong_is_said_in_one_line_and_the_others_stay_ok() {
+fn a_problem_fails_one_line_and_the_others_stay_ok() {
     let settings = settings("");
     for (name, broken, level, words) in ROWS {
         let mut facts = healthy(&settings);
@@ -408,7 +408,7 @@ fn hold_against_ttl() {
 }
 
 #[test]
-fn what_is_wrong_with_tls_is_named() {
+fn a_tls_failure_is_named() {
     for (flags, trouble, found, fix) in [
         ("", TlsProblem::UnknownAuthority, "unknown CA", "set --patroni-ca"),
         (
@@ -477,7 +477,7 @@ fn without_the_api_everything_else_is_named() {
 }
 
 #[test]
-fn without_kubernetes_cluster_tells_who_leads() {
+fn without_kubernetes_cluster_names_the_leader() {
     let settings = settings("");
     let seed = |leader: Option<&str>| Seed {
         scope: Some("demo".into()),

@@ -71,13 +71,13 @@ mod tests {
     }
 
     #[test]
-    fn a_late_renewal_is_late_by_what_the_fastest_took_less() {
+    fn a_late_renewals_delay_is_relative_to_the_fastest() {
         let written_and_seen = [(90_000, 40), (93_000, 3_010), (96_000, 6_710), (99_000, 9_010)];
         assert_eq!(delays(TTL, &written_and_seen), [0, 0, 700, 0]);
     }
 
     #[test]
-    fn the_first_renewals_by_a_holder_are_compared_with_what_there_is() {
+    fn the_first_renewals_by_a_holder_are_compared_with_those_so_far() {
         assert_eq!(delays(TTL, &[(0, 900), (3_000, 3_000), (6_000, 6_300)]), [0, 0, 300]);
     }
 

@@ -139,7 +139,7 @@ fn connected() -> (TcpStream, TcpStream) {
 }
 
 #[test]
-fn a_worker_that_hangs_is_told_from_the_others() {
+fn a_stuck_worker_is_reported_by_its_name() {
     let fixture = Fixture::start();
     let liveness = Liveness::default();
     let beats = ["worker-0", "worker-1"].map(|thread| liveness.watch(thread));

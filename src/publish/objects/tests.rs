@@ -80,7 +80,7 @@ fn each_family_has_a_slice_of_its_own_and_none_is_made_for_nothing() {
 }
 
 #[test]
-fn what_says_what_it_should_is_left_alone_even_as_the_api_spells_it() {
+fn an_object_with_the_desired_content_is_left_as_it_is_in_the_apis_spelling_too() {
     for kind in [Kind::Slice4, Kind::Endpoints] {
         let wanted_now = desired(&["10.0.0.7"], Some(1));
         let found = after(kind, &wanted_now);

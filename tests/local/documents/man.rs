@@ -1,4 +1,5 @@
-//! Man pages and shell completions from the command line's one definition. `make man` writes them into `target/`; they are not committed.
+//! Man pages and shell completions, from the one definition of the command line. `make man` writes them into `target/`;
+//! they are not committed.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +10,7 @@ use clap_complete::{Shell, generate};
 use clap_mangen::Man;
 use pgnorth::config::{COMMANDS, CommandRow, command_line};
 
-/// Set by `make man`: the folder to write to.
+/// Variable that `make man` sets: the folder to write to.
 const WRITE: &str = "PGNORTH_WRITE_MAN";
 const SHELLS: [(Shell, &str); 3] = [
     (Shell::Bash, "pgnorth.bash"),
@@ -38,7 +39,7 @@ fn every_command_has_a_man_page_with_its_settings_and_exit_statuses() {
     }
 }
 
-/// The script is loaded and asked by a real bash.
+/// A real bash loads the script and asks it for completions.
 #[test]
 fn bash_completes_flags_and_subcommands() {
     for (words, expected) in [
@@ -82,7 +83,7 @@ fn completion(shell: Shell) -> Vec<u8> {
     script
 }
 
-/// The page, whose examples and exit statuses have sections of their own, not the help's last paragraphs.
+/// Returns the page. Its examples and exit statuses are sections of their own, instead of the help's last paragraphs.
 fn man(row: &CommandRow) -> String {
     let mut page = Vec::new();
     let man = Man::new(command(row)).manual("pgnorth");
@@ -132,7 +133,7 @@ fn command(row: &CommandRow) -> Command {
         .after_help("")
 }
 
-/// groff's own warnings, where groff is installed: a Debian without it has no man pages to look at either.
+/// Returns groff's warnings, if groff is installed: on a Debian without it nobody reads man pages.
 fn lint(name: &str, page: &str) {
     let mut groff = Process::new("groff");
     if groff.arg("--version").output().is_err() {

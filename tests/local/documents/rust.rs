@@ -1,4 +1,4 @@
-//! Reads the product's types from their source: the documents that it serves as JSON are documented where their fields are declared.
+//! Reads the product's types from their source: the fields of its JSON documents are documented at their declaration.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ pub struct Documented {
     pub name: String,
     /// The first line of its documentation comment.
     pub doc: String,
-    /// None for a variant.
+    /// The field's type; `None` for a variant.
     kind: Option<Type>,
 }
 
@@ -50,7 +50,8 @@ impl Types {
         self.0.get(name).unwrap_or_else(|| panic!("no type is named {name}"))
     }
 
-    /// One row per field of the document: its path, its type in JSON and its meaning; those of nested objects follow theirs.
+    /// Returns one row for each field of the document: its path, its JSON type and its meaning. The fields of nested
+    /// objects follow theirs.
     pub fn json(&self, name: &str, path: &str) -> Vec<[String; 3]> {
         let mut rows = Vec::new();
         for field in self.of(name) {
@@ -112,7 +113,7 @@ impl Types {
 
 struct Shape {
     text: String,
-    /// The type of the objects, and what stands between its path and theirs.
+    /// The type of the objects, and the separator between its path and theirs.
     nested: Option<(String, &'static str)>,
 }
 
@@ -139,7 +140,7 @@ fn doc(attributes: &[Attribute]) -> String {
     lines.collect::<Vec<_>>().join(" ")
 }
 
-/// As serde's `snake_case` and the metrics' labels have it; one word is the same in `lowercase`.
+/// Converts as serde's `snake_case` does, for labels of metrics; one word is the same in `lowercase`.
 fn snake_case(name: &str) -> String {
     let mut text = String::new();
     for letter in name.chars() {

@@ -1,5 +1,5 @@
-//! The layers inside `proxy/forward`: reactor, relay, executor, from below. Each file imports only from files before
-//! it.
+//! The layers inside `proxy/forward`: reactor, relay, executor, the lowest first. Each file imports only from files
+//! before it.
 
 use super::reading::{Source, is_path_root, shipped, sources, without_tests, words};
 
@@ -130,7 +130,7 @@ fn a_made_up_import_against_the_order_is_found() {
     }
 }
 
-/// The file's name in [`ORDER`], if it is one of forward's and no test.
+/// Returns the file's name in [`ORDER`], if it is one of forward's files and no test.
 fn name(source: &Source) -> Option<&str> {
     let inside = source.path.strip_suffix(".rs")?.strip_prefix("proxy/")?;
     let mut parts = inside.split('/');
@@ -140,7 +140,7 @@ fn name(source: &Source) -> Option<&str> {
     Some(inside.trim_start_matches("forward").trim_start_matches('/'))
 }
 
-/// Names that a file uses of files that do not come before it.
+/// Returns the names in a file that come from files that are not before it.
 fn backward(source: &Source) -> Vec<String> {
     let Some(from) = name(source) else {
         return Vec::new();
@@ -163,7 +163,7 @@ fn backward(source: &Source) -> Vec<String> {
     paths.iter().filter_map(wrong).collect()
 }
 
-/// The file of forward that a path leads to, or the module of proxy outside of it; `None` if it leads elsewhere.
+/// Returns the file of forward that a path refers to, or the module of proxy outside of it; `None` for any other path.
 fn used(from: &str, path: &[String]) -> Option<Result<String, String>> {
     let mut module: Vec<&str> = ["proxy", "forward"].into_iter().chain(from.split('/')).collect();
     module.retain(|part| !part.is_empty());

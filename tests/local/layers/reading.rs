@@ -1,4 +1,4 @@
-//! Reads the sources as words: names, `::` and single signs, without comments and literals.
+//! Reads the sources as words: names, `::` and single characters, without comments and literals.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ pub struct Source {
 /// Layer by module.
 pub type Layers = BTreeMap<String, u8>;
 
-/// Every file below src/.
+/// Returns every file below src/.
 pub fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut folders = vec![root.clone()];
@@ -35,7 +35,7 @@ pub fn sources() -> Vec<Source> {
     sources
 }
 
-/// The table in src/lib.rs: `//! | 3 | [`discovery`], [`proxy`], [`admin`] (…) |`.
+/// Reads the table in src/lib.rs: `//! | 3 | [`discovery`], [`proxy`], [`admin`] (…) |`.
 pub fn layers(sources: &[Source]) -> Layers {
     let map = sources.iter().find(|source| source.path == "lib.rs").unwrap();
     let mut layers = Layers::new();
@@ -57,24 +57,24 @@ pub fn layers(sources: &[Source]) -> Layers {
     layers
 }
 
-/// `proxy/forward/copy.rs` and `proxy.rs` belong to the module `proxy`.
+/// Returns the module of a file: `proxy/forward/copy.rs` and `proxy.rs` belong to `proxy`.
 pub fn module(path: &str) -> &str {
     path.split('/').next().unwrap().trim_end_matches(".rs")
 }
 
-/// Without the files that are modules of tests alone.
+/// Returns the sources without the modules of tests.
 pub fn shipped(sources: &[Source]) -> Vec<&Source> {
     let tests = test_files(sources);
     assert!(!tests.is_empty(), "src/leader/decide.rs has such modules");
     let is_test = |path: &str| {
-        // What lies below a test module is one, too.
+        // A module below a test module is a test module, too.
         let below = |file: &String| path.starts_with(&format!("{}/", file.trim_end_matches(".rs")));
         tests.iter().any(|file| file == path || below(file))
     };
     sources.iter().filter(|source| !is_test(&source.path)).collect()
 }
 
-/// `#[cfg(test)] mod rules;` in `leader/decide.rs` is `leader/decide/rules.rs`.
+/// Returns the files of test modules: `#[cfg(test)] mod rules;` in `leader/decide.rs` is `leader/decide/rules.rs`.
 fn test_files(sources: &[Source]) -> Vec<String> {
     let mut files = Vec::new();
     for source in sources {
@@ -92,10 +92,10 @@ fn test_files(sources: &[Source]) -> Vec<String> {
     files
 }
 
-/// The first name behind each `crate::`, `pgnorth::` and behind each `super::` that reaches the crate's root.
+/// Returns the first name after each `crate::`, `pgnorth::`, and each `super::` that reaches the crate's root.
 pub fn modules_used(source: &Source) -> Vec<String> {
     let words = without_tests(words(&source.text));
-    // The module that a file is lies as deep as its path; inline modules lie deeper.
+    // A file's module is as deep as its path; inline modules are deeper.
     let depth_of_file = match source.path.as_str() {
         "main.rs" | "lib.rs" => 0,
         path => path.split('/').count(),
@@ -133,7 +133,7 @@ pub fn is_path_root(words: &[String], at: usize) -> bool {
     begins && words.get(at + 1).is_some_and(|next| next == "::")
 }
 
-/// The heads of what follows: one name, or each of a group `{a::b, c}`.
+/// Adds the first names of the paths at this position: one name, or each of a group `{a::b, c}`.
 fn heads(words: &[String], at: usize, modules: &mut Vec<String>) {
     match words.get(at).map(String::as_str) {
         Some("{") => {
@@ -169,7 +169,7 @@ pub fn is_test_attribute(words: &[String]) -> bool {
     words.len() >= TEST_ATTRIBUTE.len() && words.iter().zip(TEST_ATTRIBUTE).all(|(word, wanted)| word == wanted)
 }
 
-/// Without what stands behind `#[cfg(test)]`: to the end of its block, or to its semicolon.
+/// Removes the items behind `#[cfg(test)]`, to the end of their block or to their semicolon.
 pub fn without_tests(words: Vec<String>) -> Vec<String> {
     let mut kept = Vec::new();
     let mut at = 0;
@@ -196,7 +196,7 @@ pub fn without_tests(words: Vec<String>) -> Vec<String> {
     kept
 }
 
-/// Names, `::`, and single signs; comments and the insides of literals are left out.
+/// Returns names, `::` and single characters, without comments and without the insides of literals.
 pub fn words(text: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut rest = text;
@@ -206,7 +206,7 @@ pub fn words(text: &str) -> Vec<String> {
             _ if rest.starts_with("/*") => rest.find("*/").map_or(rest.len(), |end| end + 2),
             _ if rest.starts_with("r\"") || rest.starts_with("r#\"") => raw_literal(rest),
             '"' => literal(rest, '"'),
-            // A lifetime has no second quote where a character's stands.
+            // A lifetime has no second quote, unlike a character.
             '\'' if rest[1..].starts_with('\\') => literal(rest, '\''),
             '\'' if rest.chars().nth(2) == Some('\'') => rest.char_indices().nth(3).map_or(rest.len(), |(end, _)| end),
             _ if first.is_alphanumeric() || first == '_' => {
@@ -230,7 +230,7 @@ pub fn words(text: &str) -> Vec<String> {
     words
 }
 
-/// The length of a literal that begins and ends with `quote`.
+/// Returns the length of a literal that begins and ends with `quote`.
 fn literal(text: &str, quote: char) -> usize {
     let mut escaped = false;
     for (at, letter) in text.char_indices().skip(1) {

@@ -294,7 +294,7 @@ proptest! {
 
     /// A member at whose address another cluster answers gets no new client, whatever else is observed of it.
     #[test]
-    fn where_another_cluster_answers_nobody_is_sent(
+    fn no_client_is_sent_to_an_address_where_another_cluster_answers(
         history in prop::collection::vec((0..3_000_u64, claim(), prop::option::of((member(), any_report()))), 1..60),
     ) {
         let mut run = Run::new();
@@ -349,7 +349,7 @@ proptest! {
     }
 
     #[test]
-    fn silence_alone_with_the_lock_renewed_never_changes_the_leader(
+    fn an_unreachable_rest_api_alone_never_changes_the_leader_while_the_lock_is_renewed(
         history in history(),
         first in written(),
         // The lock expires half a second of margin, and a second for the clock's faults, later.

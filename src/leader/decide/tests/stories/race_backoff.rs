@@ -4,7 +4,7 @@
 use super::*;
 
 /// Returns a story in which a has not answered for its whole ttl of 20 s, and the race may be postponed for a minute.
-fn a_unheard_for_ttl() -> Story {
+fn a_unreachable_for_ttl() -> Story {
     Story::a_leads()
         .race_backoff(60)
         .unreachable("a")
@@ -17,7 +17,7 @@ fn a_unheard_for_ttl() -> Story {
 }
 
 /// Returns the same story without Kubernetes.
-fn a_unheard_by_rest() -> Story {
+fn a_unreachable_by_rest() -> Story {
     let cluster = Cluster {
         ttl: Some(Duration::from_secs(TTL)),
         race_backoff: Some(Duration::from_secs(60)),
@@ -38,7 +38,7 @@ pub(super) const RACE_BACKOFF: &[Row] = &[
         8,
         "ttl over → hold, keep sessions for the backoff, then fence",
         || {
-            a_unheard_for_ttl()
+            a_unreachable_for_ttl()
                 .after(59.9)
                 .must_hold_keeping("a")
                 .after(0.1)
@@ -46,13 +46,13 @@ pub(super) const RACE_BACKOFF: &[Row] = &[
         },
     ),
     (12, "a renews in the meantime → route, and no session ended", || {
-        a_unheard_for_ttl().after(30.0).lock("a").must_route("a")
+        a_unreachable_for_ttl().after(30.0).lock("a").must_route("a")
     }),
     (12, "b takes the lock in the meantime → sessions of a end", || {
-        a_unheard_for_ttl().after(30.0).lock("b").must_hold_and_cut()
+        a_unreachable_for_ttl().after(30.0).lock("b").must_hold_and_cut()
     }),
     (8, "a says in the meantime that it is no primary → fence", || {
-        a_unheard_for_ttl()
+        a_unreachable_for_ttl()
             .after(30.0)
             .says("a", Role::Other, "running", 1)
             .must_fence()
@@ -73,7 +73,7 @@ pub(super) const RACE_BACKOFF: &[Row] = &[
         Story::kubernetes().race_backoff(60).lock("a").after(20.0).must_fence()
     }),
     (19, "the API is unreachable, too → sessions stay as long", || {
-        a_unheard_for_ttl()
+        a_unreachable_for_ttl()
             .api_unreachable()
             .after(59.9)
             .must_hold_keeping("a")
@@ -84,7 +84,7 @@ pub(super) const RACE_BACKOFF: &[Row] = &[
         16,
         "the API is unreachable, too, and b alone says that it is primary → route to b",
         || {
-            a_unheard_for_ttl()
+            a_unreachable_for_ttl()
                 .api_unreachable()
                 .after(30.0)
                 .says("b", Role::Primary, "running", 2)
@@ -92,7 +92,7 @@ pub(super) const RACE_BACKOFF: &[Row] = &[
         },
     ),
     (19, "REST alone: a unreachable → the same", || {
-        a_unheard_by_rest()
+        a_unreachable_by_rest()
             .after(59.9)
             .must_hold_keeping("a")
             .after(0.1)
@@ -106,7 +106,7 @@ pub(super) const RACE_BACKOFF: &[Row] = &[
                 holds_lock: true,
                 ..report(Role::Other, "running", 1)
             };
-            a_unheard_by_rest()
+            a_unreachable_by_rest()
                 .after(10.0)
                 .observe(Claim::Report("b".into(), Ok(b_holds_it)))
                 .must_fence()

@@ -51,7 +51,7 @@ fn idle_pipes_are_given_back() {
 }
 
 #[test]
-fn a_process_takes_at_most_a_third_of_what_its_user_is_granted() {
+fn a_process_uses_at_most_a_third_of_its_users_limit() {
     let pipes = Pipes::default();
     let lent: Vec<_> = std::iter::from_fn(|| pipes.take()).take(MAX_PIPES).collect();
     let pages: usize = lent.iter().map(|pipe| pipe.capacity() / 4096).sum();

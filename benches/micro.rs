@@ -1,4 +1,5 @@
-//! `cargo bench --bench micro`: what is done for each event or each session beside moving bytes: deciding who leads, reading what sources say, reading the slot.
+//! `cargo bench --bench micro`: the cost of each event and each session apart from moving bytes: the decision, parsing,
+//! reading the slot.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -29,7 +30,7 @@ fn main() {
 mod deciding {
     use super::*;
 
-    /// The steady state with Kubernetes: the lock is fresh, its holder says primary.
+    /// The steady state with Kubernetes: the lock is fresh, and its holder reports that it is a primary.
     #[divan::bench]
     fn by_the_lock(bencher: Bencher) {
         let now = Instant::now();
@@ -41,14 +42,14 @@ mod deciding {
         routes(bencher, &view, now);
     }
 
-    /// The steady state without: the lock is not seen, three members answer.
+    /// The steady state without Kubernetes: three members answer, and the lock is not watched.
     #[divan::bench]
     fn by_reports_alone(bencher: Bencher) {
         let now = Instant::now();
         routes(bencher, &with_reports(now), now);
     }
 
-    /// An event is taken in; most are renewals of the lock.
+    /// An event of a watch; most are renewals of the lock.
     #[divan::bench]
     fn recording_a_renewal(bencher: Bencher) {
         let now = Instant::now();
@@ -177,21 +178,21 @@ mod parsing {
 mod slot {
     use super::*;
 
-    /// Once for each session: who leads, and what will end the session.
+    /// Once for each session: the leader, and the signal that ends the session.
     #[divan::bench(threads = [1, 2])]
     fn taking_a_lease(bencher: Bencher) {
         let slot = routing();
         bencher.bench(|| slot.snapshot().target());
     }
 
-    /// Reading alone, as the admin pages do.
+    /// Reads the slot only, as the admin pages do.
     #[divan::bench(threads = [1, 2])]
     fn reading_the_term(bencher: Bencher) {
         let slot = routing();
         bencher.bench(|| slot.snapshot());
     }
 
-    /// A change of leader with as many sessions to be told.
+    /// A change of leader with this number of sessions to end.
     #[divan::bench(args = [0, 100, 10_000])]
     fn a_change_of_leader(bencher: Bencher, sessions: usize) {
         let prepare = || {

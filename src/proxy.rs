@@ -70,7 +70,7 @@ pub struct Settings {
     pub hold: Duration,
     /// Time that one dial may take, name resolution included.
     pub connect_timeout: Duration,
-    /// TCP_USER_TIMEOUT towards the leader: a host that is silent for longer counts as vanished. Zero leaves that to
+    /// TCP_USER_TIMEOUT towards the leader: a host that does not answer for longer counts as gone. Zero leaves that to
     /// the system.
     pub tcp_user_timeout: Duration,
     /// TCP_USER_TIMEOUT towards clients, likewise.

@@ -51,7 +51,7 @@ impl ReadinessHandle {
         });
     }
 
-    /// Becomes not ready for good.
+    /// Becomes not ready, finally.
     pub fn shutting_down(&self) {
         self.0.send_replace(Readiness::ShuttingDown);
     }

@@ -26,7 +26,7 @@ pub struct Failover {
     pub to: MemberName,
     /// The new leader's timeline.
     pub timeline: Option<u32>,
-    /// When the first sign was seen, RFC 3339.
+    /// Time of the first sign, RFC 3339.
     pub began: Option<String>,
     /// The first sign of the change.
     pub first_sign: String,

@@ -1,4 +1,4 @@
-//! Clients of one contender, of three kinds, and everything that they saw. What it amounts to is counted in `figures`.
+//! Clients of one contender, of three kinds, and their observations. `figures` counts them.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,19 +12,19 @@ use tokio_util::sync::CancellationToken;
 use crate::session::{Acknowledgement, Session, insert};
 use crate::tls::Tls;
 
-/// How many clients there are of each kind.
+/// Number of clients of each kind.
 pub const OF_EACH_KIND: usize = 3;
 
-/// Between two attempts of one comer. A connection costs PostgreSQL a process, and two cores have to do for everybody.
+/// Pause between two attempts of one comer. A connection costs PostgreSQL a process, and all clients share two cores.
 const COMERS_PAUSE: Duration = Duration::from_millis(40);
 
-/// Between two inserts of one stayer.
+/// Pause between two inserts of one stayer.
 const STAYERS_PAUSE: Duration = Duration::from_millis(20);
 
-/// No attempt takes longer: that is a hang.
+/// Deadline of an attempt, after which it counts as a hang.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// What a client does.
+/// The kinds of clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Connects, inserts one row and closes, all the time.
@@ -33,37 +33,37 @@ pub enum Kind {
     Stayer,
 }
 
-/// One connect and insert of a comer; of a stayer one insert, or one connect that failed.
+/// One connect and insert of a comer; one insert of a stayer, or one of its connects that failed.
 #[derive(Clone, Debug)]
 pub struct Attempt {
     pub kind: Kind,
     pub client: usize,
     pub started: Instant,
-    /// When the session was ready, if it was made for this attempt.
+    /// Time at which the session was ready, if it was opened for this attempt.
     pub connected: Option<Instant>,
     pub ended: Instant,
     pub outcome: Outcome,
 }
 
-/// What came of it.
+/// The result of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Acknowledged(Acknowledgement),
     /// The connection was refused, or broke before it was ready.
     NotConnected(String),
-    /// The session broke while the insert was under way.
+    /// The session broke during the insert.
     Broken(String),
-    /// The server said that it is read-only: the write went astray.
+    /// The server answered that it is read-only: the write was sent to a wrong server.
     ReadOnly,
-    /// It was still under way at the end.
+    /// The attempt was not complete at the end.
     Unfinished,
 }
 
-/// What the clients of one contender have seen.
+/// The observations of the clients of one contender.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
     pub attempts: Vec<Attempt>,
-    /// Each idle session, with the moment at which it was closed, if it was.
+    /// Each idle session, with the time of its end, if it ended.
     pub idle: Vec<Option<Instant>>,
 }
 
@@ -79,7 +79,7 @@ struct One {
     client: usize,
     address: SocketAddr,
     tls: Option<Tls>,
-    /// Makes the ids of its rows unique.
+    /// The beginning of its rows' ids, which makes them unique.
     name: String,
     rows: u64,
     seen: Arc<Mutex<Seen>>,
@@ -87,7 +87,7 @@ struct One {
 }
 
 impl Seen {
-    /// Every row that was acknowledged, by whom and when.
+    /// Returns every acknowledged row, with the server and the time.
     pub fn acknowledged(&self) -> impl Iterator<Item = (&Acknowledgement, Instant)> {
         self.attempts.iter().filter_map(|attempt| match &attempt.outcome {
             Outcome::Acknowledged(by) => Some((by, attempt.ended)),
@@ -97,7 +97,7 @@ impl Seen {
 }
 
 impl Clients {
-    /// Three of each kind go to work at `address`; `name` is theirs alone.
+    /// Starts three clients of each kind at `address`; no others have this `name`.
     pub fn start(name: &str, address: SocketAddr, tls: Option<&Tls>) -> Self {
         let mut clients = Self {
             seen: Arc::default(),
@@ -123,25 +123,25 @@ impl Clients {
         clients
     }
 
-    /// What was seen so far.
+    /// Returns the observations so far.
     pub fn seen(&self) -> Seen {
         lock(&self.seen).clone()
     }
 
-    /// Whether every comer and stayer has had a row acknowledged on a timeline newer than `timeline`.
+    /// Returns true if a timeline newer than `timeline` has acknowledged a row of every comer and stayer.
     pub fn are_all_beyond(&self, timeline: u32) -> bool {
         let seen = lock(&self.seen);
         let is_beyond = |kind, client| {
             let of_one = |attempt: &&Attempt| attempt.kind == kind && attempt.client == client;
             let on_newer =
                 |attempt: &Attempt| matches!(&attempt.outcome, Outcome::Acknowledged(by) if by.timeline > timeline);
-            // The newest rows stand last.
+            // The newest rows are at the end.
             seen.attempts.iter().rev().filter(of_one).any(on_newer)
         };
         (0..OF_EACH_KIND).all(|client| is_beyond(Kind::Comer, client) && is_beyond(Kind::Stayer, client))
     }
 
-    /// Whether all sessions that are to stay idle are open.
+    /// Returns true if all sessions that are to stay idle are open.
     pub fn are_all_idle(&self) -> bool {
         let seen = lock(&self.seen);
         seen.idle.len() == OF_EACH_KIND && seen.idle.iter().all(Option::is_none)
@@ -152,7 +152,7 @@ impl Clients {
         lock(&self.seen).attempts.clear();
     }
 
-    /// Ends the clients; what is under way is left unfinished.
+    /// Ends the clients; attempts under way are unfinished.
     pub async fn finish(mut self) -> Seen {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
@@ -189,7 +189,7 @@ impl One {
         }
     }
 
-    /// Until the session is of no use.
+    /// Inserts rows until the session is unusable.
     async fn insert_all_the_time(&mut self, session: &Session) {
         loop {
             let started = Instant::now();
@@ -228,13 +228,13 @@ impl One {
         session.map_err(|error| Outcome::NotConnected(whole(&error)))
     }
 
-    /// The next row, whose id no other has.
+    /// Returns the insert of the next row, whose id no other row has.
     fn insert(&mut self) -> String {
         self.rows += 1;
         insert(&format!("{} {}", self.name, self.rows))
     }
 
-    /// Until the deadline, or until all is over.
+    /// Waits until the deadline or the end of the round.
     async fn bounded<T>(
         &self,
         doing: impl Future<Output = Result<T, Outcome>>,
@@ -276,7 +276,7 @@ async fn insert_on(session: &Session, insert: &str) -> Result<Acknowledgement, O
     })
 }
 
-/// The error with its causes.
+/// Returns the error with its causes.
 fn whole(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {}", whole(source)),

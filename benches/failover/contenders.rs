@@ -1,4 +1,5 @@
-//! Who is compared: pgnorth with its defaults, and HAProxy in two configurations, all three in front of the same cluster at the same time.
+//! The contenders: pgnorth with its defaults, and HAProxy in two configurations, all three in front of the same cluster
+//! at the same time.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -8,17 +9,17 @@ use std::process::Command;
 use crate::support::process::Process;
 use crate::support::{Member, Product, Rig};
 
-/// One of the three, in the order of the table.
+/// One contender, in the order of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contender {
     /// HAProxy as Patroni's own template has it (`extras/confd/templates/haproxy.tmpl`).
     Template,
-    /// HAProxy as fast as its checks can be.
+    /// HAProxy with checks as fast as possible.
     Tuned,
     Pgnorth,
 }
 
-/// All three, running.
+/// All three contenders, running.
 pub struct Contenders {
     pgnorth: Product,
     _haproxies: [Process; 2],
@@ -35,7 +36,7 @@ impl Contender {
         }
     }
 
-    /// The same as a part of a file's name or a key.
+    /// Returns the contender's name for a file or a key.
     pub fn key(self) -> &'static str {
         match self {
             Self::Template => "haproxy-template",
@@ -46,7 +47,7 @@ impl Contender {
 }
 
 impl Contenders {
-    /// Starts all three with their logs below the rig's folder. They may not know the primary yet.
+    /// Starts all three, with their logs in the rig's folder. They may not know the primary yet.
     pub async fn start(rig: &Rig) -> Self {
         let haproxies = [Contender::Template, Contender::Tuned].map(|contender| start_haproxy(rig, contender));
         Self {
@@ -55,7 +56,7 @@ impl Contenders {
         }
     }
 
-    /// Where clients connect.
+    /// Returns the address for clients.
     pub fn address(&self, contender: Contender) -> SocketAddr {
         match contender {
             Contender::Pgnorth => self.pgnorth.address(),
@@ -63,7 +64,7 @@ impl Contenders {
         }
     }
 
-    /// What a contender has logged so far.
+    /// Returns a contender's log so far.
     pub fn log(&self, rig: &Rig, contender: Contender) -> String {
         match contender {
             Contender::Pgnorth => self.pgnorth.log(),
@@ -85,7 +86,8 @@ fn start_haproxy(rig: &Rig, contender: Contender) -> Process {
     Process::start(contender.key(), command, &file(rig, contender, "log"))
 }
 
-/// The timeouts, the check and its ending of sessions are the template's. Tuned, a check has no more time than the interval.
+/// Returns the configuration. The timeouts, the check and the end of sessions are the template's. In the tuned one, a
+/// check takes no longer than the interval.
 fn render(contender: Contender, members: &[Member]) -> String {
     let (options, times) = match contender {
         Contender::Tuned => ("option splice-auto", "inter 500ms fall 1 rise 1"),

@@ -1,4 +1,4 @@
-//! The faults: how each is done, how long it is watched, and how it is made good.
+//! The faults: the cause of each, the time of observation, and the repair.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use crate::support::rig::Settings;
 use crate::support::{Member, Rig};
 
-/// What goes wrong.
+/// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Fault {
     /// A planned switchover.
@@ -17,21 +17,22 @@ pub enum Fault {
     SwitchoverTls,
     /// Every process on the primary's host is killed with SIGKILL.
     HostKilled,
-    /// The cable of the primary's host is pulled.
+    /// The primary's host is disconnected.
     HostVanished,
-    /// The primary's Patroni is stopped with SIGSTOP for good; PostgreSQL goes on.
+    /// The primary's Patroni is stopped with SIGSTOP for ever; PostgreSQL runs.
     PatroniFrozen,
-    /// The primary's Patroni is stopped for 8 s; its lock stays good.
+    /// The primary's Patroni is stopped for 8 s; its lock does not expire.
     RestHangs,
-    /// One backend of the primary is killed with SIGKILL, so that PostgreSQL recovers in place.
+    /// One backend of the primary is killed with SIGKILL, so that PostgreSQL restarts with crash recovery.
     BackendKilled,
     /// The Kubernetes API is down for 60 s, with failsafe mode on.
     ApiDown,
-    /// The Kubernetes API is cut off from pgnorth alone; 10 s later comes a switchover.
+    /// Only pgnorth is cut off from the Kubernetes API; a switchover follows 10 s later.
     ApiCut,
 }
 
-/// Long enough for pgnorth to notice: Patroni renews its lock every 3 s, and a watch that is silent for longer is looked into.
+/// Long enough for pgnorth to notice: Patroni renews its lock every 3 s, and pgnorth checks a watch without events for
+/// longer.
 const CUT_BEFORE_SWITCHOVER: Duration = Duration::from_secs(10);
 
 impl Fault {
@@ -49,7 +50,7 @@ impl Fault {
         }
     }
 
-    /// The rig that it needs.
+    /// Returns the settings of the rig that it needs.
     pub fn settings(self) -> Settings {
         Settings {
             failsafe: self == Self::ApiDown,
@@ -61,17 +62,17 @@ impl Fault {
         self == Self::SwitchoverTls
     }
 
-    /// Whether another member becomes the primary.
+    /// Returns true if another member becomes the primary.
     pub fn moves_the_primary(self) -> bool {
         !matches!(self, Self::RestHangs | Self::BackendKilled | Self::ApiDown)
     }
 
-    /// How often it is done, unless told otherwise: a switchover often enough for a median.
+    /// Returns the default number of rounds: more for a switchover, for a median.
     pub fn rounds(self) -> u32 {
         if self == Self::Switchover { 3 } else { 1 }
     }
 
-    /// What is in force before the fault itself.
+    /// Prepares the fault.
     pub async fn prepare(self, rig: &Rig) {
         if self == Self::ApiCut {
             rig.kubernetes().cut_off();
@@ -79,7 +80,7 @@ impl Fault {
         }
     }
 
-    /// Does it to the primary; ends when all of it is done, and watched for long enough where the primary stays.
+    /// Applies it to the primary. Returns when all of it is done; if the primary stays, after the time of observation.
     pub async fn strike(self, rig: &Rig, primary: &Member, outage: Duration) {
         match self {
             Self::Switchover | Self::SwitchoverTls | Self::ApiCut => rig.switchover(None).await,
@@ -106,7 +107,7 @@ impl Fault {
         }
     }
 
-    /// Makes the cluster whole again.
+    /// Repairs the cluster.
     pub async fn heal(self, rig: &Rig, struck: &Member) {
         match self {
             Self::HostKilled => struck.start(),

@@ -1,4 +1,4 @@
-//! The figures: what the clients of one contender saw in one round, counted; and what pgnorth must reach.
+//! The figures: the counted observations of one contender's clients in one round, and pgnorth's bounds.
 
 use std::time::Instant;
 
@@ -7,15 +7,15 @@ use crate::faults::Fault;
 use crate::session::Acknowledgement;
 use crate::truth::Sight;
 
-/// One round as the clients of one contender saw it, with the truth beside.
+/// One round as the clients of one contender observed it, with the truth.
 pub struct View {
     pub seen: Seen,
     pub fault_at: Instant,
-    /// Who was the primary before the fault, and on which timeline.
+    /// The primary before the fault, and its timeline.
     pub old_primary: Acknowledgement,
-    /// The first row that anyone at all wrote on a newer timeline: from then on a direct client could write there.
+    /// The first row on a newer timeline, by any client: from then on a direct client could write there.
     pub new_primary: Option<Sight>,
-    /// When the lock's lease ended, where it did.
+    /// Time at which the lock expired, if it did.
     pub lock_expiry: Option<Instant>,
 }
 
@@ -26,15 +26,15 @@ pub struct Figure {
     pub must: Must,
 }
 
-/// How a figure is taken, and its unit.
+/// The way to take a figure, and its unit.
 #[derive(Clone, Copy, Debug)]
 pub enum Measure {
-    /// None: what is waited for never came.
+    /// Seconds; `None` if the awaited event never came.
     Seconds(fn(&View) -> Option<f64>),
     Count(fn(&View) -> usize),
 }
 
-/// What pgnorth must reach, over all rounds.
+/// pgnorth's bound, over all rounds.
 #[derive(Clone, Copy, Debug)]
 pub enum Must {
     Nothing,
@@ -60,7 +60,7 @@ pub fn figures(fault: Fault) -> Vec<Figure> {
         Fault::PatroniFrozen => vec![
             LINGERS,
             AFTER_NEW_PRIMARY.must(Must::AtMost(0.0)),
-            // pgnorth counts the lease from the moment at which it saw the renewal, less the watch's own latency.
+            // pgnorth counts the ttl from the time at which it received the renewal, less the watch's own latency.
             AFTER_EXPIRY.must(Must::AtLeast(-0.2)),
             REFUSED.must(Must::AtMost(0.0)),
             ADDED,
@@ -181,7 +181,7 @@ impl Figure {
 }
 
 impl Must {
-    /// Whether all rounds together reach it; nothing where nothing is asked.
+    /// Returns true if all rounds together meet the bound; `None` if there is no bound.
     pub fn is_met(self, samples: &[Option<f64>]) -> Option<bool> {
         let holds = |test: &dyn Fn(f64) -> bool| samples.iter().all(|sample| sample.is_some_and(test));
         match self {
@@ -195,12 +195,12 @@ impl Must {
     }
 }
 
-/// The middle one, or the lower of the two in the middle; what never came is the longest.
+/// Returns the middle value, or the lower of the two in the middle. An event that never came is the longest time.
 pub fn median(samples: &[Option<f64>]) -> Option<f64> {
     *sorted(samples).get(samples.len().saturating_sub(1) / 2)?
 }
 
-/// The greatest; what never came is greater than all.
+/// Returns the greatest value. An event that never came is greater than all.
 pub fn worst(samples: &[Option<f64>]) -> Option<f64> {
     *sorted(samples).last()?
 }
@@ -216,18 +216,19 @@ fn count_of(view: &View, counts: impl Fn(&Attempt) -> bool) -> usize {
     view.seen.attempts.iter().filter(|attempt| counts(attempt)).count()
 }
 
-/// A stayer meets a read-only server only on a session that was sent there anew, which is the same mistake.
+/// Returns the writes that met a read-only server. A stayer meets one only on a new session that was sent there, which
+/// is the same mistake.
 fn on_read_only(view: &View) -> usize {
     count_of(view, |attempt| attempt.outcome == Outcome::ReadOnly)
 }
 
-/// The end of the idle session that ends last; none while any is open.
+/// Returns the end of the idle session that ends last; `None` while any is open.
 fn last_idle_end(view: &View) -> Option<Instant> {
     let ends: Option<Vec<Instant>> = view.seen.idle.iter().copied().collect();
     ends?.into_iter().max()
 }
 
-/// In seconds, negative when `to` comes first.
+/// Returns seconds, negative if `to` is earlier.
 fn between(from: Instant, to: Instant) -> f64 {
     if to >= from {
         (to - from).as_secs_f64()

@@ -74,7 +74,7 @@ async fn main() -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     for fault in Fault::value_variants() {
         if arguments.only.is_empty() || arguments.only.contains(fault) {
-            // A task of its own: what the rig fails to do costs the rows of one fault, not the whole table.
+            // A task of its own: a failure of the rig costs the rows of one fault, not the whole table.
             let tasks = LocalSet::new();
             let measured = tasks.spawn_local(Box::pin(run(*fault, arguments.clone())));
             match tasks.run_until(measured).await {
@@ -94,7 +94,7 @@ async fn main() -> ExitCode {
     code
 }
 
-/// All rounds of a fault, on a cluster of its own.
+/// Runs all rounds of a fault, on a cluster of its own.
 async fn run(fault: Fault, arguments: Arguments) -> Outcome {
     let rounds = match arguments.quick {
         true => 1,

@@ -26,7 +26,7 @@ const HEAD: [&str; 7] = [
     "met",
 ];
 
-/// The table as Markdown whose columns are aligned.
+/// Returns the table as Markdown with aligned columns.
 pub fn table(outcomes: &[Outcome]) -> String {
     let mut rows = vec![HEAD.map(str::to_owned)];
     for outcome in outcomes {
@@ -49,7 +49,7 @@ pub fn table(outcomes: &[Outcome]) -> String {
     head + &rule + &lines.collect::<String>()
 }
 
-/// What ran where, with which figures.
+/// Returns the settings, the versions and all figures.
 pub fn json(outcomes: &[Outcome]) -> Value {
     json!({
         "date": jiff::Timestamp::now().to_string(),
@@ -60,7 +60,7 @@ pub fn json(outcomes: &[Outcome]) -> Value {
     })
 }
 
-/// The machine and the versions, for people.
+/// Returns the machine and the versions, for people.
 pub fn setting() -> String {
     let facts = json(&[]);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -121,13 +121,13 @@ fn row(outcome: &Outcome, figure: &Figure) -> [String; 7] {
     ]
 }
 
-/// One figure of one contender, round by round.
+/// Returns one figure of one contender, round by round.
 fn samples(outcome: &Outcome, figure: &Figure, contender: usize) -> Vec<Option<f64>> {
     let views = outcome.rounds.iter().map(|round| &round.views[contender]);
     views.map(|view| figure.of(view)).collect()
 }
 
-/// The median, and the worst where they differ.
+/// Returns the median, and the worst value if it differs.
 fn show(samples: &[Option<f64>], measure: Measure) -> String {
     let text = |value: Option<f64>| match (value, measure) {
         (None, _) => "never".to_owned(),
@@ -214,7 +214,7 @@ fn versions() -> Value {
     })
 }
 
-/// What a program says about its version.
+/// Returns the version that a program prints.
 fn first_line(program: &str) -> String {
     let flag = if program == "haproxy" { "-v" } else { "--version" };
     let output = Command::new(program).arg(flag).output();

@@ -1,4 +1,4 @@
-//! One round of one fault: clients go to work, the fault is done, and all is watched until it has settled.
+//! One round of one fault: clients start, the fault happens, and everything is observed until it has settled.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,18 +13,20 @@ use crate::support::{Rig, wait_until};
 use crate::tls::Tls;
 use crate::truth::{Sight, Truth};
 
-/// All contenders lead to the primary long before.
+/// Deadline for all contenders to route to the primary.
 const READY: Duration = Duration::from_secs(60);
-/// Between the last client's arrival and the fault, plus up to one second by chance, so that no round meets all timers at the same phase.
+/// Time from the last client's start to the fault, plus up to one second by chance, so that rounds differ in the phase
+/// of the timers.
 const STEADY: Duration = Duration::from_secs(2);
 /// With ttl 20, the next primary is writable at most 26 s after its predecessor's end.
 const FAILOVER: Duration = Duration::from_secs(60);
-/// HAProxy's last sessions to a host that has vanished end some 15 s after the fault; who takes longer than this never comes.
+/// Time after which an event counts as missing: HAProxy's last sessions to a disconnected host end some 15 s after the
+/// fault.
 const SETTLE: Duration = Duration::from_secs(20);
-/// After the last client has arrived: a late relapse would be seen.
+/// Time of observation after the last client has reached the new primary: a late relapse would be visible.
 const CALM: Duration = Duration::from_secs(3);
 
-/// What came of it, for each contender in the order of `Contender::ALL`.
+/// The result, for each contender in the order of `Contender::ALL`.
 pub struct Round {
     pub views: Vec<View>,
     /// From the fault to the moment at which a direct client could write to the new primary.
@@ -78,7 +80,7 @@ pub async fn run(rig: &Rig, contenders: &Contenders, fault: Fault, outage: Durat
     round
 }
 
-/// Afterwards all clients of all contenders are at work on the primary.
+/// Starts the clients, and waits until all of them work on the primary, for each contender.
 async fn start_clients(rig: &Rig, contenders: &Contenders, fault: Fault, truth: &Truth) -> Vec<Clients> {
     let newest = wait_until("a direct client writes", READY, async || truth.newest_primary()).await;
     for contender in Contender::ALL {
@@ -109,7 +111,8 @@ async fn start_clients(rig: &Rig, contenders: &Contenders, fault: Fault, truth: 
     clients
 }
 
-/// HAProxy deals connections out in turn to every server that it takes for a primary, at first to all of them.
+/// Waits until an address routes to the primary only: HAProxy distributes connections among all servers that it takes
+/// for a primary, at first all of them.
 async fn leads_to_the_primary_alone(address: SocketAddr) -> bool {
     for number in 0..5 {
         let Ok(session) = Session::open(address, None).await else {
@@ -123,7 +126,8 @@ async fn leads_to_the_primary_alone(address: SocketAddr) -> bool {
     true
 }
 
-/// Waits until every client has come to the new primary and every idle session to the old one is closed, or for as long as is worth it.
+/// Waits until every client has reached the new primary and every idle session to the former one is closed, or until
+/// the deadline.
 async fn settled(fault: Fault, truth: &Truth, clients: &[Clients], old_timeline: u32) {
     if !fault.moves_the_primary() {
         return;
@@ -141,7 +145,8 @@ async fn settled(fault: Fault, truth: &Truth, clients: &[Clients], old_timeline:
     tokio::time::sleep(CALM).await;
 }
 
-/// When the lock expires that the last renewal began. The API, Patroni and this process have the same clock.
+/// Returns the time at which the lock of the last renewal expires. The API, Patroni and this process have the same
+/// clock.
 async fn lock_expiry(rig: &Rig) -> Option<Instant> {
     let object = rig.kubernetes().object(&format!("endpoints/{SCOPE}")).await?;
     let annotations = &object["metadata"]["annotations"];
@@ -151,7 +156,7 @@ async fn lock_expiry(rig: &Rig) -> Option<Instant> {
     Some(Instant::now() + ttl - age)
 }
 
-/// On standard error, for whoever wants to know more than the figures: each failure with its moment.
+/// Prints each failure with its time on standard error.
 fn tell(round: &Round, fault_at: Instant) {
     eprintln!("  writable after {:?}", round.writable_after);
     for (contender, view) in Contender::ALL.into_iter().zip(&round.views) {

@@ -1,4 +1,4 @@
-//! One session with PostgreSQL, in plain text or TLS, that inserts rows and is told by whom they are acknowledged.
+//! One session with PostgreSQL, in plaintext or TLS, that inserts rows and learns which server acknowledged them.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -10,20 +10,20 @@ use tokio_postgres::{Client, Error, NoTls, SimpleQueryMessage};
 use crate::support::psql::config;
 use crate::tls::Tls;
 
-/// An open session; dropping it closes it.
+/// An open session. Its drop closes it.
 pub struct Session {
     client: Client,
     end: JoinHandle<Instant>,
 }
 
-/// The server that acknowledged a row, and the timeline that it wrote it on.
+/// The server that acknowledged a row, and the row's timeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acknowledgement {
     pub server: String,
     pub timeline: u32,
 }
 
-/// One row with this id; the answer says which server wrote it, and on which timeline.
+/// Returns the insert of a row with this id. Its answer names the server and the timeline.
 pub fn insert(id: &str) -> String {
     format!(
         "insert into failover values ('{id}') \
@@ -32,7 +32,7 @@ pub fn insert(id: &str) -> String {
 }
 
 impl Session {
-    /// Connects, with TLS or else without. A server does not log its complaints about the session: a replica would log each insert.
+    /// Connects, with or without TLS. The server does not log the session's errors: a replica would log each insert.
     pub async fn open(address: SocketAddr, tls: Option<&Tls>) -> Result<Self, Error> {
         let mut config = config(address);
         config.options("-c log_min_messages=panic");
@@ -57,12 +57,12 @@ impl Session {
         self.client.is_closed()
     }
 
-    /// The moment at which the other side closed it.
+    /// Returns the time at which the other side closed the session.
     pub async fn ended(mut self) -> Instant {
         (&mut self.end).await.expect("the connection's task ends by itself")
     }
 
-    /// Runs what `insert` made.
+    /// Runs a statement of `insert`.
     pub async fn insert(&self, insert: &str) -> Result<Acknowledgement, Error> {
         let messages = self.client.simple_query(insert).await?;
         let row = messages.iter().find_map(|message| match message {

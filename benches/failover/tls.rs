@@ -17,11 +17,11 @@ use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream}
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream as RustlsStream;
 
-/// Makes a session speak TLS; it trusts one authority and no other.
+/// TLS for a session, with one trusted authority.
 #[derive(Clone)]
 pub struct Tls(TlsConnector);
 
-/// The same for one server.
+/// TLS for a session with one server.
 pub struct ToServer(TlsConnector, IpAddr);
 
 /// A session's stream.

@@ -1,4 +1,4 @@
-//! The truth: one direct session a member, past every contender, that tries to write all the time.
+//! The truth: one direct session for each member, without any contender, that tries to write all the time.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,27 +10,27 @@ use tokio::time::{sleep, timeout};
 use crate::session::{Acknowledgement, Session, insert};
 use crate::support::Rig;
 
-/// Between two attempts at one member: how exact the truth is.
+/// Pause between two attempts at one member, which is the accuracy of the truth.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// A direct answer takes a few milliseconds; one that takes this long doesn't come.
+/// Deadline of a direct answer, which takes a few milliseconds.
 const DEADLINE: Duration = Duration::from_secs(1);
 
-/// A row that a member acknowledged, and when.
+/// A row that a member acknowledged, and the time.
 #[derive(Clone, Debug)]
 pub struct Sight {
     pub by: Acknowledgement,
     pub at: Instant,
 }
 
-/// The watch of all members; dropping it ends it.
+/// The watch of all members. Its drop ends it.
 pub struct Truth {
     sights: Arc<Mutex<Vec<Sight>>>,
     _watchers: JoinSet<()>,
 }
 
 impl Truth {
-    /// Makes the table for all rows; afterwards every member is watched.
+    /// Creates the table for all rows, and starts to watch every member.
     pub async fn watch(rig: &Rig) -> Self {
         let table = "create table if not exists failover (id text primary key)";
         rig.leader().await.psql(table).await.expect("make the table");
@@ -45,18 +45,18 @@ impl Truth {
         }
     }
 
-    /// Everything so far, in the order of time.
+    /// Returns all rows so far, in the order of time.
     fn sights(&self) -> Vec<Sight> {
         self.sights.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Who writes on the newest timeline that anyone has written on; none when no one has written yet.
+    /// Returns the server that writes on the newest timeline so far; `None` if no row was written yet.
     pub fn newest_primary(&self) -> Option<Acknowledgement> {
         let newest = self.sights().into_iter().max_by_key(|sight| sight.by.timeline)?;
         Some(newest.by)
     }
 
-    /// The first row on a newer timeline than this one.
+    /// Returns the first row on a newer timeline than this one.
     pub fn first_after(&self, timeline: u32) -> Option<Sight> {
         self.sights().into_iter().find(|sight| sight.by.timeline > timeline)
     }
@@ -77,7 +77,7 @@ async fn watch(address: SocketAddr, sights: Arc<Mutex<Vec<Sight>>>) {
                             .unwrap_or_else(PoisonError::into_inner)
                             .push(Sight { by, at });
                     }
-                    // Read-only, or broken, which shows above.
+                    // Read-only, or broken, which is visible above.
                     Ok(Err(_)) => {}
                     Err(_) => break,
                 }

@@ -1,4 +1,5 @@
-//! The backend: stands for PostgreSQL where PostgreSQL itself would be what is measured. It does as little as can be done, so that the proxies show.
+//! The backend: takes PostgreSQL's place where PostgreSQL itself would determine the figure. It does as little as
+//! possible, so that the proxies' cost is visible.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -16,14 +17,14 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::session::{ANSWER, QUESTION, TERMINATE, Trade, greet, wanted};
 
 const PORT: u16 = 6000;
-/// A storm of connections must not be held up here.
+/// Backlog of the listener, so large that it does not delay a storm of connections.
 const BACKLOG: i32 = 4096;
-/// Sent at once, and taken at once.
+/// Bytes that are sent or taken at once.
 const BULK: usize = 256 * 1024;
-/// The listener's place among the guests.
+/// The listener's key among the guests'.
 const LISTENER: u64 = u64::MAX;
 
-/// It runs until the process ends.
+/// A backend. It runs until the process ends.
 pub struct Backend {
     address: SocketAddr,
     counts: Arc<Counts>,
@@ -38,9 +39,9 @@ struct Counts {
 /// A session on the thread that serves many.
 struct Guest {
     stream: TcpStream,
-    /// The start-up so far; nothing once it was answered.
+    /// The start-up so far; `None` once it was answered.
     start_up: Option<Vec<u8>>,
-    /// Bytes of questions that are not whole yet.
+    /// Bytes of questions that are not complete yet.
     asked: usize,
     _open: Open,
 }
@@ -53,9 +54,9 @@ impl Backend {
         Self::serve_on(TcpListener::bind((Ipv4Addr::LOCALHOST, PORT))?)
     }
 
-    /// On a host of its own, whose network namespace this is.
+    /// Starts a backend on a host of its own, with this network namespace.
     pub fn start_in(namespace: &File, address: SocketAddr) -> io::Result<Self> {
-        // The thread that binds has to be there; the socket stays, wherever it is served from.
+        // The thread that binds must be in the namespace; the socket remains there, whichever thread serves it.
         let bound = thread::scope(|scope| {
             let bind = || {
                 move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
@@ -85,12 +86,12 @@ impl Backend {
         self.address
     }
 
-    /// Bytes that were taken so far, on all sessions.
+    /// Returns the bytes that were taken so far, on all sessions.
     pub fn taken(&self) -> u64 {
         self.counts.taken.load(Ordering::Relaxed)
     }
 
-    /// Waits until no session is open: what one contender leaves behind must not weigh on the next.
+    /// Waits until no session is open, so that the remains of one contender do not affect the next.
     pub fn wait_until_quiet(&self, within: Duration) -> Result<(), String> {
         let start = Instant::now();
         loop {
@@ -120,7 +121,7 @@ impl Drop for Open {
     }
 }
 
-/// Level-triggered: a session costs a wait, a read and a write for each round trip.
+/// Serves many sessions. Level-triggered: a session costs a wait, a read and a write for each round trip.
 fn serve(listener: &TcpListener, counts: &Arc<Counts>) -> io::Result<()> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     let reads = epoll::EventFlags::IN;
@@ -158,7 +159,7 @@ fn serve(listener: &TcpListener, counts: &Arc<Counts>) -> io::Result<()> {
                     epoll::delete(&epoll, &guest.stream)?;
                     guest.move_out(trade)?;
                 }
-                // Closing the socket takes it out of the epoll.
+                // Closing the socket removes it from the epoll.
                 Err(_) => guests[place] = None,
             }
             free.push(place);
@@ -185,7 +186,7 @@ fn accept(listener: &TcpListener, counts: &Arc<Counts>) -> io::Result<Option<Gue
 }
 
 impl Guest {
-    /// Reads once. Tells what the session is for when its start-up was answered just now.
+    /// Reads once. Returns the session's purpose if its start-up was just answered.
     fn turn(&mut self, buffer: &mut [u8]) -> io::Result<Option<Trade>> {
         let length = match self.stream.read(buffer) {
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
@@ -213,7 +214,7 @@ impl Guest {
         Ok(None)
     }
 
-    /// From here on it has a thread of its own.
+    /// Moves the session to a thread of its own.
     fn move_out(self, trade: Trade) -> io::Result<()> {
         self.stream.set_nonblocking(false)?;
         thread::Builder::new().name("backend session".into()).spawn(move || {
@@ -250,7 +251,7 @@ fn take(stream: &TcpStream, taken: &AtomicU64) -> io::Result<()> {
     }
 }
 
-/// Takes bytes off a socket without copying them (tcp(7), MSG_TRUNC): whoever receives is not what is measured.
+/// Takes bytes off a socket without copying them (tcp(7), MSG_TRUNC): the receiver is not measured.
 pub fn forget(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     match recv(stream, buffer, RecvFlags::TRUNC)? {
         (_, 0) => Err(ErrorKind::UnexpectedEof.into()),

@@ -1,24 +1,24 @@
-//! The bars that pgnorth has to clear, most of them as ratios to HAProxy in the same run.
+//! The bounds for pgnorth, most of them as ratios to HAProxy in the same run.
 
 use crate::contenders::Kind;
 use crate::outcomes::Outcome;
 use crate::workloads::Workload;
 
-/// One bar.
+/// One bound.
 pub struct Bar {
     pub workload: Workload,
-    /// Which figure of the workload.
+    /// The index of the workload's figure.
     pub figure: usize,
     pub against: Against,
     pub must: Must,
 }
 
-/// What a figure is held against.
+/// The value with which a figure is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Against {
     Haproxy,
     HaproxySplice,
-    /// Whichever of the two is harder to beat.
+    /// The better one of HAProxy's two configurations.
     BetterHaproxy,
     /// The figure itself.
     Itself,
@@ -33,7 +33,7 @@ pub enum Must {
 use Against::{BetterHaproxy, Haproxy, HaproxySplice, Itself};
 use Must::{AtLeast, AtMost};
 
-/// In the order of the table of workloads.
+/// All bounds, in the order of the table of workloads.
 pub const BARS: &[Bar] = &[
     bar(Workload::BulkUp1, 0, HaproxySplice, AtLeast(1.15)),
     bar(Workload::BulkUp1, 0, Haproxy, AtLeast(2.4)),
@@ -57,7 +57,7 @@ pub const BARS: &[Bar] = &[
 ];
 
 impl Bar {
-    /// What was measured; nothing where one of the two was not.
+    /// Returns the measured value; `None` if one of the two was not measured.
     pub fn measured(&self, outcome: &Outcome) -> Option<f64> {
         let ratio = |to| outcome.ratio(Kind::Pgnorth, to, self.figure);
         match self.against {
@@ -81,7 +81,7 @@ impl Bar {
 }
 
 impl Against {
-    /// What stands after the number.
+    /// Returns the text after the number.
     pub fn name(self) -> &'static str {
         match self {
             Haproxy => " × HAProxy",

@@ -1,4 +1,4 @@
-//! Who is compared, how each is set up, and how it is started in front of a target.
+//! The contenders, their configurations, and their start in front of a target.
 
 mod setup;
 
@@ -20,7 +20,7 @@ use crate::usage;
 use crate::world::folder;
 
 const START: Duration = Duration::from_secs(10);
-/// Room for the sessions of every workload.
+/// Limit of sessions, above that of every workload.
 const MAX_SESSIONS: u32 = 12_000;
 
 /// One way to the target, in the order of the table.
@@ -42,16 +42,16 @@ pub enum Kind {
     Pgnorth,
 }
 
-/// What stands behind all contenders.
+/// The target of all contenders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
     pub address: SocketAddr,
-    /// A user and a database of it.
+    /// Its user and its database.
     pub login: (&'static str, &'static str),
     pub is_postgres: bool,
 }
 
-/// A contender in front of a target; dropping it ends its processes.
+/// A contender in front of a target. Its drop ends its processes.
 pub struct Running {
     pub kind: Kind,
     pub address: SocketAddr,
@@ -60,7 +60,8 @@ pub struct Running {
     _patroni: Option<FakePatroni>,
 }
 
-/// The kernel's redirect is in force until this is dropped. No longer than needed: it makes every connection pass through conntrack.
+/// A guard that keeps the kernel's redirect in force. It is held no longer than needed, because the redirect makes
+/// every connection pass through conntrack.
 pub struct Engaged(bool);
 
 impl Kind {
@@ -76,7 +77,7 @@ impl Kind {
         }
     }
 
-    /// The same as a part of a file's name or a key; what the options take.
+    /// Returns the contender's name for a file or a key, which the options take.
     pub fn key(self) -> String {
         self.to_possible_value()
             .expect("no contender is hidden")
@@ -84,7 +85,7 @@ impl Kind {
             .to_owned()
     }
 
-    /// Whether there is a process to be measured.
+    /// Returns true if there is a process to measure.
     pub fn has_process(self) -> bool {
         !matches!(self, Self::Direct | Self::Dnat)
     }
@@ -93,7 +94,7 @@ impl Kind {
         self != Self::Pgbouncer || target.is_postgres
     }
 
-    /// The program that is needed, and what it is asked for its version.
+    /// Returns the program, and the flag that prints its version.
     pub fn program(self) -> Option<(&'static str, &'static str)> {
         match self {
             Self::Direct => None,
@@ -107,7 +108,7 @@ impl Kind {
 }
 
 impl Running {
-    /// Starts a contender; afterwards the target answers through it. Else tells why not.
+    /// Starts a contender, and waits until the target answers through it. Otherwise returns the reason.
     pub fn start(kind: Kind, target: Target, port: u16, pgnorth_arguments: &[String]) -> Result<Self, String> {
         if let Some((program, flag)) = kind.program()
             && let Err(error) = Command::new(program).arg(flag).output()
@@ -136,13 +137,13 @@ impl Running {
         Ok(contender)
     }
 
-    /// The same once more, with nothing behind it yet, beside the first.
+    /// Starts the same contender again, beside the first and still without sessions.
     pub fn start_afresh(&self, pgnorth_arguments: &[String]) -> Result<Self, String> {
         // The first one listens on a port of its own.
         Self::start(self.kind, self.target, self.address.port() + 50, pgnorth_arguments)
     }
 
-    /// To be held while it is measured.
+    /// Returns a guard to hold during the measurement.
     pub fn engage(&self) -> Engaged {
         if self.kind == Kind::Dnat {
             let rules = self.file("nft");
@@ -152,12 +153,12 @@ impl Running {
         Engaged(self.kind == Kind::Dnat)
     }
 
-    /// CPU time so far; nothing where the kernel does the work.
+    /// Returns the CPU time so far; `None` if the kernel does the work.
     pub fn cpu(&self) -> Option<Duration> {
         self.process.as_ref().map(|process| usage::cpu(process.id()))
     }
 
-    /// The process at the top, where there is one.
+    /// Returns the id of the first process, if there is one.
     pub fn id(&self) -> Option<u32> {
         self.process.as_ref().map(Process::id)
     }
@@ -183,7 +184,7 @@ impl Running {
         }
     }
 
-    /// Its process; none where the kernel does the work.
+    /// Returns the command of its process; `None` if the kernel does the work.
     fn command(&self, pgnorth_arguments: &[String]) -> Option<Command> {
         let config = self.file("conf");
         let write = |text: String| fs::write(&config, text).expect("write a configuration");
@@ -221,7 +222,7 @@ impl Running {
     fn pgnorth(&self, arguments: &[String]) -> Command {
         let patroni = self._patroni.as_ref().expect("pgnorth was given one");
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgnorth"));
-        // What the machine's environment says about pgnorth, or about logs, is not meant for this one.
+        // Variables about pgnorth, or about logs, in this process's environment are not meant for this one.
         command.env_clear();
         command.args(["--listen", &self.address.to_string(), "--admin", "127.0.0.1:0"]);
         command.args(["--patroni", &patroni.url(), "--max-sessions", &MAX_SESSIONS.to_string()]);
@@ -257,7 +258,7 @@ fn command(program: &str, arguments: &[&Path]) -> Command {
     command
 }
 
-/// The first line of what a program says about its version, on whichever stream.
+/// Returns the first line of a program's version, from either stream.
 pub fn version(program: &str, flag: &str) -> io::Result<String> {
     let output = Command::new(program).arg(flag).output()?;
     let text = [output.stdout, output.stderr].concat();

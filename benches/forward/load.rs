@@ -1,4 +1,4 @@
-//! The load: threads that send and receive, and the window in which what they do counts.
+//! The load: threads that send and receive, and the window in which their work is counted.
 
 mod many;
 
@@ -14,17 +14,17 @@ use crate::session::{self, PATIENCE, Trade};
 
 pub use many::ask_on_many;
 
-/// Sent at once by a client that streams, and taken at once.
+/// Bytes that a streaming client sends or takes at once.
 const BULK: usize = 256 * 1024;
 
-/// How long a load runs before it counts, and how long it counts.
+/// Time for which a load runs before it is counted, and for which it is counted.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
     pub warm: Duration,
     pub counted: Duration,
 }
 
-/// What one thread did in the window.
+/// The work of one thread in the window.
 #[derive(Debug, Default)]
 pub struct Tally {
     /// Round trips, or connections.
@@ -33,23 +33,23 @@ pub struct Tally {
     pub failed: u64,
     /// Bytes that were received.
     pub received: u64,
-    /// How long each took, in nanoseconds.
+    /// The time of each, in nanoseconds.
     pub latencies: Vec<u32>,
 }
 
-/// What all threads did in the window.
+/// The work of all threads in the window.
 #[derive(Debug)]
 pub struct Seen {
     pub lasted: Duration,
-    /// CPU time of the contender; nothing if it is the kernel.
+    /// CPU time of the contender; `None` if it is the kernel.
     pub cpu: Option<Duration>,
     /// Bytes that the backend took.
     pub taken: u64,
-    /// In the order of the loads.
+    /// One tally for each load, in their order.
     pub tallies: Vec<Tally>,
 }
 
-/// Where the window stands. It moves on by itself from nowhere else than [`run`].
+/// The present phase of the window. Only [`run`] changes it.
 #[derive(Debug)]
 pub struct Phase(AtomicU8);
 
@@ -57,10 +57,10 @@ const WARM: u8 = 0;
 const COUNTED: u8 = 1;
 const OVER: u8 = 2;
 
-/// Something that goes on until the window is over.
+/// Work that continues until the window is over.
 pub type Load<'a> = Box<dyn FnOnce(&Phase) -> io::Result<Tally> + Send + 'a>;
 
-/// Runs the loads, each on a thread, through one window.
+/// Runs the loads through one window, each on a thread.
 pub fn run(window: Window, contender: &Running, backend: &Backend, loads: Vec<Load<'_>>) -> io::Result<Seen> {
     let phase = Phase(AtomicU8::new(WARM));
     thread::scope(|scope| {
@@ -110,23 +110,23 @@ impl Tally {
 }
 
 impl Seen {
-    /// Of all threads together.
+    /// Returns the sum over all threads.
     pub fn done(&self) -> u64 {
         self.tallies.iter().map(|tally| tally.done).sum()
     }
 
-    /// Round trips or connections a second.
+    /// Returns round trips or connections a second.
     pub fn rate(&self) -> f64 {
         self.done() as f64 / self.lasted.as_secs_f64()
     }
 
-    /// Bytes that arrived at either end.
+    /// Returns the bytes that arrived at either end.
     pub fn bytes(&self) -> u64 {
         self.taken + self.tallies.iter().map(|tally| tally.received).sum::<u64>()
     }
 }
 
-/// Sends for as long as it is taken; the backend counts.
+/// Returns a load that sends as much as is taken; the backend counts.
 pub fn send_bulk<'a>(mut stream: TcpStream) -> Load<'a> {
     Box::new(move |phase| {
         stream.set_write_timeout(Some(PATIENCE))?;
@@ -138,7 +138,7 @@ pub fn send_bulk<'a>(mut stream: TcpStream) -> Load<'a> {
     })
 }
 
-/// Receives what the backend sends.
+/// Returns a load that receives the backend's bytes.
 pub fn receive_bulk<'a>(stream: TcpStream) -> Load<'a> {
     Box::new(move |phase| {
         let mut tally = Tally::default();
@@ -153,7 +153,7 @@ pub fn receive_bulk<'a>(stream: TcpStream) -> Load<'a> {
     })
 }
 
-/// One session, one round trip after the other, with no system calls but the two.
+/// Returns a load of one session, one round trip after the other, with two system calls each.
 pub fn ask_alone<'a>(mut stream: TcpStream) -> Load<'a> {
     Box::new(move |phase| {
         let mut tally = Tally::with_room();
@@ -168,7 +168,7 @@ pub fn ask_alone<'a>(mut stream: TcpStream) -> Load<'a> {
     })
 }
 
-/// Many sessions, one round trip on each after the other.
+/// Returns a load of many sessions, with one round trip on each after the other.
 pub fn ask_in_turn<'a>(streams: &'a mut [TcpStream]) -> Load<'a> {
     Box::new(move |phase| {
         let mut tally = Tally::with_room();
@@ -185,7 +185,7 @@ pub fn ask_in_turn<'a>(streams: &'a mut [TcpStream]) -> Load<'a> {
     })
 }
 
-/// Connects, has its start-up answered, terminates; and again, for as long as the window says, whatever fails.
+/// Returns a load that connects, waits for the answer to its start-up and terminates, again and again, whatever fails.
 pub fn come_and_go_regardless<'a>(address: SocketAddr) -> Load<'a> {
     Box::new(move |phase| {
         let mut tally = Tally::with_room();
@@ -202,7 +202,7 @@ pub fn come_and_go_regardless<'a>(address: SocketAddr) -> Load<'a> {
     })
 }
 
-/// Connects, has its start-up answered, terminates; and again.
+/// Returns a load that connects, waits for the answer to its start-up and terminates, again and again.
 pub fn come_and_go<'a>(address: SocketAddr) -> Load<'a> {
     Box::new(move |phase| {
         let mut tally = Tally::with_room();

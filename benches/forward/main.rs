@@ -63,10 +63,10 @@ const QUICK_WINDOW: Window = Window {
     warm: Duration::from_millis(100),
     counted: Duration::from_millis(300),
 };
-/// How long the sessions of one measurement may linger at the backend before the next begins.
+/// Deadline for the sessions of one measurement to end at the backend, before the next measurement begins.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// What it costs to go through pgnorth and through others: bytes, round trips, connections, memory.
+/// Measures the cost of going through pgnorth and through others: bytes, round trips, connections, memory.
 #[derive(Parser)]
 #[command(name = "cargo bench --bench forward --")]
 struct Arguments {
@@ -158,12 +158,12 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     }
     println!("{}\n", report::setting(&stage, &kinds, rounds));
     println!("{}\n{}", report::table(&outcomes, &shown), report::bars(&outcomes));
-    // Something that did not come to its end is no figure, and must not be overlooked.
+    // A measurement that did not end is not a figure, and must not be overlooked.
     let failed = outcomes.iter().any(|outcome| outcome.failures().next().is_some());
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Each round measures every contender once; who begins changes from round to round.
+/// Runs all rounds. Each measures every contender once; the first one changes from round to round.
 fn all_rounds(workload: Workload, stage: &Stage, rounds: usize, window: Window) -> Outcome {
     let start = Instant::now();
     let about_a_process = workload.is_about_a_process();

@@ -15,16 +15,17 @@ use crate::usage;
 use crate::workloads::Workload;
 use crate::world::{in_time_wait, own_id};
 
-/// One value for each figure of the workload, in their order; nothing where there is nothing to be measured.
+/// One value for each figure of the workload, in their order; `None` if there is nothing to measure.
 pub type Values = Vec<Option<f64>>;
 
 const GIB: f64 = (1 << 30) as f64;
-/// Sessions that ask before memory is read for the first time: what is made once is no session's.
+/// Number of sessions before the memory is read for the first time, so that memory that is allocated once is not
+/// counted for a session.
 const FIRST: usize = 10;
 /// Clients that connect and close at the same time.
 const COMERS: usize = 8;
 
-/// Measures; afterwards every session is closed again.
+/// Measures a workload; returns when every session is closed.
 pub fn measure(workload: Workload, contender: &Running, stage: &Stage, window: Window) -> io::Result<Values> {
     let bench = Bench {
         contender,
@@ -97,7 +98,7 @@ impl Bench<'_> {
         Ok(vec![Some(seen.rate()), micros(cpu(&seen, seen.done() as f64))])
     }
 
-    /// Long enough that every local port would be in TIME_WAIT.
+    /// Measures connections for so long that every local port would be in TIME_WAIT.
     fn connect_far(&self) -> io::Result<Values> {
         let window = Window {
             counted: self.window.counted * 60,
@@ -115,7 +116,7 @@ impl Bench<'_> {
         ])
     }
 
-    /// On a process of its own: one that has served others may have memory left from them.
+    /// Measures idle sessions in a new process: one that has served others may have memory left from them.
     fn idle(&self, sessions: usize) -> io::Result<Values> {
         let fresh = self.contender.start_afresh(&self.stage.pgnorth_arguments);
         let fresh = fresh.map_err(io::Error::other)?;
@@ -150,7 +151,7 @@ impl Bench<'_> {
         Ok(vec![Some(among / alone), Some(alone), Some(among)])
     }
 
-    /// Longer than the intervals at which a proxy looks after all its active sessions.
+    /// Measures for longer than the intervals at which a proxy checks all its active sessions.
     fn in_turn(&self, sessions: usize) -> io::Result<Values> {
         let mut streams = self.open(sessions.min(self.stage.world.most_sessions))?;
         let window = Window {
@@ -177,7 +178,7 @@ impl Bench<'_> {
         Ok(vec![Some(p99 / 1e6), Some(seen.rate())])
     }
 
-    /// On a process of its own, as [`idle`](Self::idle).
+    /// Measures in a new process, as [`idle`](Self::idle) does.
     fn scale(&self) -> io::Result<Values> {
         let fresh = self.contender.start_afresh(&self.stage.pgnorth_arguments);
         let fresh = fresh.map_err(io::Error::other)?;
@@ -199,7 +200,7 @@ impl Bench<'_> {
         Ok(slopes.chain(costs).collect())
     }
 
-    /// Opens sessions; afterwards each has asked once.
+    /// Opens sessions; each has asked once when this returns.
     fn open(&self, sessions: usize) -> io::Result<Vec<TcpStream>> {
         self.open_at(self.contender, sessions)
     }
@@ -233,7 +234,7 @@ fn gigabits(seen: &Seen) -> f64 {
     seen.bytes() as f64 * 8.0 / 1e9 / seen.lasted.as_secs_f64()
 }
 
-/// CPU seconds for each of so many.
+/// Returns CPU seconds for each of `count`.
 fn cpu(seen: &Seen, count: f64) -> Option<f64> {
     seen.cpu.map(|cpu| cpu.as_secs_f64() / count)
 }
@@ -242,7 +243,7 @@ pub fn micros(seconds: Option<f64>) -> Option<f64> {
     seconds.map(|seconds| Duration::from_secs(1).as_micros() as f64 * seconds)
 }
 
-/// The 50th and the 99th, in nanoseconds.
+/// Returns the 50th and the 99th percentile, in nanoseconds.
 fn percentiles(latencies: &[u32]) -> [f64; 2] {
     let mut sorted = latencies.to_vec();
     sorted.sort_unstable();

@@ -1,4 +1,4 @@
-//! What was measured, and what follows from it: medians, spreads, ratios.
+//! The results: medians, spreads and ratios of the measurements.
 
 use crate::contenders::Kind;
 use crate::measure::Values;
@@ -7,12 +7,13 @@ use crate::workloads::Workload;
 /// All rounds of one workload.
 pub struct Outcome {
     pub workload: Workload,
-    /// In the order of the table; round by round.
+    /// The rounds of each contender, in the order of the table.
     pub of: Vec<(Kind, Vec<Result<Values, String>>)>,
 }
 
 impl Outcome {
-    /// One figure of a contender, round by round; nothing for a round that failed, or where there is nothing to be measured.
+    /// Returns one figure of a contender, round by round; `None` for a round that failed, or if there is nothing to
+    /// measure.
     pub fn samples(&self, kind: Kind, figure: usize) -> Vec<Option<f64>> {
         let rounds = self
             .of
@@ -27,14 +28,14 @@ impl Outcome {
         median(&self.samples(kind, figure))
     }
 
-    /// The median of the rounds' ratios: two that were measured in one round had the same machine.
+    /// Returns the median of the rounds' ratios, because two figures of one round were measured on the same machine.
     pub fn ratio(&self, kind: Kind, to: Kind, figure: usize) -> Option<f64> {
         let pairs = self.samples(kind, figure).into_iter().zip(self.samples(to, figure));
         let ratios: Vec<_> = pairs.map(|(one, other)| Some(one? / other?)).collect();
         median(&ratios)
     }
 
-    /// Why rounds of a contender failed.
+    /// Returns the errors of the rounds that failed.
     pub fn failures(&self) -> impl Iterator<Item = (Kind, &str)> {
         let of = self.of.iter();
         of.flat_map(|(kind, rounds)| {
@@ -45,7 +46,7 @@ impl Outcome {
     }
 }
 
-/// Of those that there are; the mean of the two in the middle where there are two.
+/// Returns the median of the values that exist; the mean of the two in the middle if there are two.
 pub fn median(samples: &[Option<f64>]) -> Option<f64> {
     let sorted = sorted(samples);
     let middle = sorted.len() / 2;
@@ -56,7 +57,7 @@ pub fn median(samples: &[Option<f64>]) -> Option<f64> {
     }
 }
 
-/// The least and the most.
+/// Returns the least and the greatest value.
 pub fn spread(samples: &[Option<f64>]) -> Option<(f64, f64)> {
     let sorted = sorted(samples);
     Some((*sorted.first()?, *sorted.last()?))

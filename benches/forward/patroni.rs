@@ -1,4 +1,4 @@
-//! A fake: it plays the REST API of a cluster of one member, which leads. Who leads is not what is measured here.
+//! A fake of the REST API of a cluster of one member, which leads. The choice of a leader is not measured here.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// The longest request that is read; pgnorth's have some hundred bytes.
+/// Longest request that is read; pgnorth's have some hundred bytes.
 const LONGEST: usize = 8192;
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// It answers until the process ends.
+/// A fake Patroni. It answers until the process ends.
 pub struct FakePatroni(SocketAddr);
 
 impl FakePatroni {
-    /// The leader's PostgreSQL is at this address.
+    /// Starts it for a leader whose PostgreSQL is at this address.
     pub fn start(postgres: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;

@@ -19,11 +19,11 @@ pub const PORT: u16 = 6001;
 pub const LOGIN: (&str, &str) = ("postgres", "postgres");
 
 const START: Duration = Duration::from_secs(20);
-/// More than pgbench needs beyond what it is told.
+/// Time that pgbench may need beyond its window.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Rows of pgbench_accounts by the hundred thousand: all of them stay in memory.
+/// Rows of pgbench_accounts in units of 100,000: all of them stay in memory.
 const SCALE: &str = "10";
-/// What matters here is the network: nothing waits for a disk.
+/// Settings without any wait for a disk: only the network is measured.
 const SETTINGS: [&str; 9] = [
     "listen_addresses=127.0.0.1",
     "unix_socket_directories=",
@@ -36,12 +36,12 @@ const SETTINGS: [&str; 9] = [
     "max_wal_size=4GB",
 ];
 
-/// It ends when it is dropped.
+/// A PostgreSQL server. Its drop ends it.
 pub struct Postgres {
     _process: Process,
 }
 
-/// What pgbench did.
+/// The result of pgbench.
 pub struct Done {
     pub transactions: f64,
     /// Transactions a second, without the time of connecting.
@@ -49,7 +49,7 @@ pub struct Done {
 }
 
 impl Postgres {
-    /// Afterwards pgbench's tables are filled.
+    /// Starts the server and fills pgbench's tables.
     pub fn start() -> Result<Self, String> {
         let data = folder().join("postgres");
         make_folder(&data)?;
@@ -123,7 +123,8 @@ fn pgbench(address: SocketAddr) -> Command {
     command
 }
 
-/// PostgreSQL refuses to be root. Debian keeps its server's programs out of PATH.
+/// Returns a command that runs as the user postgres: PostgreSQL refuses to be root. Debian's server programs are not in
+/// PATH.
 fn as_postgres(program: &str) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--reuid", "postgres", "--regid", "postgres", "--clear-groups"]);
@@ -132,7 +133,7 @@ fn as_postgres(program: &str) -> Command {
     command
 }
 
-/// The newest version that is installed.
+/// Returns the newest installed version.
 fn debian(program: &str) -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").ok()?.flatten();
     let version = |path: &Path| path.file_name()?.to_str()?.parse::<u32>().ok();
@@ -149,7 +150,7 @@ fn make_folder(data: &Path) -> Result<(), String> {
     chown(data, Some(id), None).map_err(|error| format!("give {} to postgres: {error}", data.display()))
 }
 
-/// Runs a tool to its end, and returns its output. One that takes too long is killed.
+/// Runs a tool until it ends, and returns its output. Kills it after the deadline.
 fn finish(command: &mut Command, within: Duration) -> io::Result<String> {
     let log = folder().join("tool.log");
     let out = File::create(&log)?;

@@ -1,4 +1,5 @@
-//! The report: the table of all figures, the table of the bars, both in Markdown; and the same with every sample as JSON.
+//! The report: the table of all figures and the table of the bounds, both in Markdown, and the same with every sample
+//! as JSON.
 
 use serde_json::{Value, json};
 
@@ -10,7 +11,7 @@ use crate::workloads::Better;
 
 const NONE: &str = "–";
 
-/// What ran where, for people.
+/// Returns the machine, the versions and the settings, for people.
 pub fn setting(stage: &Stage, kinds: &[Kind], rounds: usize) -> String {
     let facts = facts(stage, kinds, rounds);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -40,7 +41,7 @@ pub fn setting(stage: &Stage, kinds: &[Kind], rounds: usize) -> String {
     lines.join("\n")
 }
 
-/// All figures of all contenders.
+/// Returns all figures of all contenders.
 pub fn table(outcomes: &[Outcome], kinds: &[Kind]) -> String {
     let mut head = vec!["workload".to_owned(), "figure".to_owned()];
     head.extend(kinds.iter().map(|kind| kind.name().to_owned()));
@@ -67,7 +68,7 @@ pub fn table(outcomes: &[Outcome], kinds: &[Kind]) -> String {
     markdown(&rows)
 }
 
-/// Which bars are met. Of workloads that were not run there is no row.
+/// Returns the bounds, and whether they are met. Workloads that were not run have no row.
 pub fn bars(outcomes: &[Outcome]) -> String {
     let head = ["workload", "figure", "pgnorth must", "measured", "met"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
@@ -95,7 +96,7 @@ pub fn bars(outcomes: &[Outcome]) -> String {
     markdown(&rows)
 }
 
-/// Everything, with every sample.
+/// Returns everything, with every sample.
 pub fn json(stage: &Stage, kinds: &[Kind], rounds: usize, outcomes: &[Outcome]) -> Value {
     let mut value = facts(stage, kinds, rounds);
     value["workloads"] = outcomes.iter().map(|outcome| of_workload(outcome, kinds)).collect();
@@ -174,7 +175,7 @@ fn cell(outcome: &Outcome, kind: Kind, figure: usize) -> String {
     }
 }
 
-/// Three digits that count.
+/// Returns a number with three significant digits.
 fn number(value: f64) -> String {
     let digits = match value.abs() {
         large if large >= 100.0 => 0,
@@ -185,7 +186,7 @@ fn number(value: f64) -> String {
     format!("{value:.digits$}")
 }
 
-/// A table whose columns are aligned; the first row is its head.
+/// Returns a table with aligned columns; the first row is its head.
 fn markdown(rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);

@@ -1,33 +1,34 @@
-//! What a session of the load is: PostgreSQL's own start-up, and then what the start-up asked for. Client and backend agree here.
+//! A session of the load: PostgreSQL's own start-up, then the work that the start-up names. Client and backend share
+//! this definition.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// What goes to the backend in a round trip: a prepared query of one row is about as long.
+/// Bytes that go to the backend in a round trip: about as many as a prepared query of one row has.
 pub const QUESTION: usize = 120;
-/// What comes back.
+/// Bytes that return.
 pub const ANSWER: usize = 300;
-/// Nothing here takes this long: a session that waits longer hangs, and its figure fails.
+/// Deadline of a session's waits: a session that waits longer hangs, and its figure fails.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
-/// AuthenticationOk and ReadyForQuery: a server that trusts its clients answers so.
+/// AuthenticationOk and ReadyForQuery: the answer of a server that trusts its clients.
 const READY: [u8; 15] = *b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";
-/// The message Terminate: the server closes when it has read it.
+/// The message Terminate: the server closes after it.
 pub const TERMINATE: [u8; 5] = *b"X\0\0\0\x04";
-/// Of PostgreSQL's protocol, as in its pqcomm.h.
+/// The version of PostgreSQL's protocol, as in its pqcomm.h.
 const PROTOCOL_3: u32 = 3 << 16;
 
-/// What the backend does after the start-up. It travels as the name of the database.
+/// The backend's work after the start-up, which has it as the name of the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trade {
     /// Answers questions, on a thread that serves many sessions.
     Answer,
-    /// Answers questions, on a thread of the session's own: the cheapest way for a lone one.
+    /// Answers questions, on a thread of the session's own: the cheapest way for a single one.
     AnswerAlone,
-    /// Takes bytes and forgets them.
+    /// Takes bytes and discards them.
     Take,
-    /// Sends bytes for as long as they are taken.
+    /// Sends bytes while they are taken.
     Give,
 }
 
@@ -44,7 +45,7 @@ impl Trade {
     }
 }
 
-/// Opens a session; afterwards the backend has answered its start-up.
+/// Opens a session; returns when the backend has answered its start-up.
 pub fn open(address: SocketAddr, trade: Trade) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
@@ -58,12 +59,12 @@ pub fn open(address: SocketAddr, trade: Trade) -> io::Result<TcpStream> {
     }
 }
 
-/// Ends a session as PostgreSQL's clients do: says so, and closes without waiting for the server.
+/// Ends a session as PostgreSQL's clients do: sends Terminate, and closes without waiting for the server.
 pub fn terminate(mut stream: TcpStream) -> io::Result<()> {
     stream.write_all(&TERMINATE)
 }
 
-/// Whether somebody behind this address asks for authentication, or for none.
+/// Returns true if a server behind this address answers a start-up, with or without a request for authentication.
 pub fn is_answered(address: SocketAddr, user: &str, database: &str) -> io::Result<()> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -76,13 +77,13 @@ pub fn is_answered(address: SocketAddr, user: &str, database: &str) -> io::Resul
     }
 }
 
-/// One round trip on a blocking socket.
+/// Makes one round trip on a blocking socket.
 pub fn ask(stream: &mut TcpStream) -> io::Result<()> {
     stream.write_all(&[b'q'; QUESTION])?;
     stream.read_exact(&mut [0; ANSWER])
 }
 
-/// The backend's side of the start-up: nothing until the packet is whole, then what the client wants.
+/// Parses a start-up as the backend; `None` until the packet is complete.
 pub fn wanted(bytes: &[u8]) -> io::Result<Option<Trade>> {
     let Some(length) = bytes.first_chunk().map(|length| u32::from_be_bytes(*length)) else {
         return Ok(None);
@@ -97,7 +98,7 @@ pub fn wanted(bytes: &[u8]) -> io::Result<Option<Trade>> {
     }
 }
 
-/// The backend's answer to a start-up.
+/// Sends the backend's answer to a start-up.
 pub fn greet(stream: &mut TcpStream) -> io::Result<()> {
     stream.write_all(&READY)
 }

@@ -11,18 +11,18 @@ use crate::postgres::Postgres;
 use crate::usage;
 use crate::world::{Neighbour, World};
 
-/// Where the contenders' listeners begin.
+/// First port of the contenders' listeners.
 const PORTS: u16 = 7000;
 
 pub struct Stage {
     pub world: World,
     pub backend: Backend,
     pub contenders: Vec<Running>,
-    /// Who was asked for and is not there, and why.
+    /// The contenders that were requested and are missing, with the reason.
     pub left_out: Vec<(Kind, String)>,
     pub pgnorth_arguments: Vec<String>,
     postgres: Option<Postgres>,
-    /// On the neighbour, one for each contender: what one leaves in TIME_WAIT must not weigh on the next.
+    /// Backends on the neighbour, one for each contender: the ports in TIME_WAIT of one must not affect the next.
     far: Vec<Backend>,
 }
 
@@ -48,7 +48,7 @@ impl Stage {
         Ok(stage)
     }
 
-    /// Starts PostgreSQL, and contenders in front of it in the place of those that are there.
+    /// Starts PostgreSQL, and contenders in front of it instead of the present ones.
     pub fn set_postgres(&mut self, kinds: &[Kind]) -> Result<(), String> {
         let postgres = Postgres::start()?;
         let target = Target {
@@ -62,7 +62,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Starts contenders in front of backends on a host of their own, in the place of those that are there.
+    /// Starts contenders in front of backends on a host of their own, instead of the present ones.
     pub fn set_far(&mut self, kinds: &[Kind]) -> Result<(), String> {
         let neighbour = Neighbour::join()?;
         self.contenders.clear();
@@ -98,7 +98,7 @@ impl Stage {
         }
     }
 
-    /// pgbench through a contender; `row` is the size of the rows that are asked for, else it is -S.
+    /// Runs pgbench through a contender; `row` is the size of the rows to select; without it, pgbench runs with -S.
     pub fn pgbench(&self, contender: &Running, window: Window, clients: u32, row: Option<u32>) -> io::Result<Values> {
         let postgres = self
             .postgres

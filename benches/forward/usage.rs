@@ -1,4 +1,5 @@
-//! What a contender takes of the machine: CPU time, memory and open files of a process and all its descendants. And on which CPUs it may run.
+//! The resources of a contender: CPU time, memory and open files of a process and all its descendants; and the CPUs on
+//! which it may run.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-/// A process and all its descendants.
+/// Returns a process and all its descendants.
 pub fn tree(root: u32) -> Vec<u32> {
     let parents: BTreeMap<u32, u32> = numbers("/proc")
         .into_iter()
@@ -25,7 +26,8 @@ pub fn tree(root: u32) -> Vec<u32> {
     parents.keys().copied().filter(|id| is_in(*id)).collect()
 }
 
-/// CPU time of all their threads: the scheduler's own count, in nanoseconds. (utime and stime in /proc/PID/stat are the same, in hundredths of a second.)
+/// Returns the CPU time of all their threads: the scheduler's own count, in nanoseconds. (utime and stime in
+/// /proc/PID/stat are the same, in hundredths of a second.)
 pub fn cpu(root: u32) -> Duration {
     let threads = tree(root).into_iter().flat_map(threads);
     let on_cpu = threads.filter_map(|thread| {
@@ -35,10 +37,10 @@ pub fn cpu(root: u32) -> Duration {
     on_cpu.sum()
 }
 
-/// Resident memory in KiB.
+/// Returns their resident memory in KiB.
 pub fn resident(root: u32) -> u64 {
     let sizes = tree(root).into_iter().filter_map(|id| {
-        // Exact, where the figure in /proc/PID/statm lags behind.
+        // Exact, unlike the figure in /proc/PID/statm, which lags.
         let text = fs::read_to_string(format!("/proc/{id}/smaps_rollup")).ok()?;
         let line = text.lines().find_map(|line| line.strip_prefix("Rss:"))?;
         line.trim().trim_end_matches(" kB").parse::<u64>().ok()
@@ -46,13 +48,13 @@ pub fn resident(root: u32) -> u64 {
     sizes.sum()
 }
 
-/// Open files.
+/// Returns the number of their open files.
 pub fn files(root: u32) -> usize {
     let folders = tree(root).into_iter().map(|id| format!("/proc/{id}/fd"));
     folders.map(|folder| numbers(&folder).len()).sum()
 }
 
-/// From now on all threads of these processes, and those that they start, run on these CPUs alone.
+/// Restricts all threads of these processes, and those that they start later, to these CPUs.
 pub fn pin(roots: &[u32], cpus: &[usize]) {
     let mut set = CpuSet::new();
     cpus.iter().for_each(|cpu| set.set(*cpu));
@@ -66,14 +68,14 @@ fn threads(process: u32) -> Vec<u32> {
     numbers(&format!("/proc/{process}/task"))
 }
 
-/// The name of the program stands in parentheses, and may hold spaces.
+/// Returns a process's parent. The program's name is in parentheses, and may contain spaces.
 fn parent(process: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     let (_, rest) = stat.rsplit_once(") ")?;
     rest.split(' ').nth(1)?.parse().ok()
 }
 
-/// The entries of a folder that are numbers.
+/// Returns the entries of a folder that are numbers.
 fn numbers(folder: &str) -> Vec<u32> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries

@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-/// In the order of the table.
+/// The workloads, in the order of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Workload {
     /// One stream, client to leader
@@ -31,7 +31,7 @@ pub enum Workload {
     InTurn,
     /// One ping-pong beside 8 clients that connect and close
     Storm,
-    /// What a session costs where there are 10, 100, 1,000 and 10,000; fewer where files are short
+    /// Cost of a session with 10, 100, 1,000 and 10,000 of them; fewer if files are short
     Scale,
     /// pgbench -S -M prepared, one client
     Pgbench1,
@@ -91,7 +91,7 @@ const SCALE: &[Figure] = &[
 const PGBENCH: &[Figure] = &[more("transactions/s"), less("proxy CPU µs per transaction")];
 
 impl Workload {
-    /// What the table calls it.
+    /// Returns the name in the table.
     pub fn title(self) -> &'static str {
         match self {
             Self::BulkUp1 => "bulk up, 1 stream",
@@ -115,7 +115,7 @@ impl Workload {
         }
     }
 
-    /// What the options take.
+    /// Returns the name in the options.
     pub fn key(self) -> String {
         let value = self.to_possible_value().expect("no workload is hidden");
         value.get_name().to_owned()
@@ -138,22 +138,22 @@ impl Workload {
         }
     }
 
-    /// Whether PostgreSQL itself is behind it.
+    /// Returns true if PostgreSQL itself is behind it.
     pub fn needs_postgres(self) -> bool {
         matches!(self, Self::Pgbench1 | Self::Pgbench16 | Self::Rows100k | Self::Rows1m)
     }
 
-    /// Whether the backend is on another host.
+    /// Returns true if the backend is on another host.
     pub fn is_far(self) -> bool {
         self == Self::ConnectFar
     }
 
-    /// Whether it tells of a process, and so nothing where the kernel does the work.
+    /// Returns true if the figure is about a process, so that there is none for the kernel.
     pub fn is_about_a_process(self) -> bool {
         matches!(self, Self::Idle | Self::Scale)
     }
 
-    /// Memory does not wander as times do: fewer rounds serve.
+    /// Returns the number of rounds: memory varies less than times do, so fewer suffice.
     pub fn rounds(self, rounds: usize) -> usize {
         match self {
             Self::Idle => rounds.min(2),

@@ -1,4 +1,4 @@
-//! The private world that everything runs in: made by `tests/support/inside.sh`, set up here.
+//! The private world of the benchmark: made by `tests/support/inside.sh`, configured here.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -9,32 +9,33 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::process::run;
 
-/// HAProxy and nginx are given two threads, so nobody has more CPUs than these.
+/// Number of CPUs of all processes: HAProxy and nginx have two threads.
 const CPUS: usize = 2;
-/// Both ends of every session of the largest workload are open here; a contender may want more for pipes.
+/// Limit of open files. Both ends of every session of the largest workload are open here; a contender may need more for
+/// pipes.
 const FILES: u64 = 100_000;
-/// As the workload's name says; fewer where files are short.
+/// Sessions of the largest workload; fewer if files are short.
 const MOST_SESSIONS: usize = 10_000;
-/// Listeners have the ports below.
+/// Range of local ports. Listeners have the ports below.
 const PORTS: &str = "10000 65535";
 
-/// What the world is like: for the report.
+/// The machine, for the report.
 pub struct World {
-    /// The CPUs that all share.
+    /// The CPUs that all processes share.
     pub cpus: Vec<usize>,
     pub congestion_control: String,
-    /// How many sessions the largest workload may open.
+    /// The number of sessions that the largest workload may open.
     pub most_sessions: usize,
 }
 
-/// Where configurations and logs go. It vanishes with the world.
+/// Returns the folder of configurations and logs. It is removed with the world.
 pub fn folder() -> PathBuf {
     let world = std::env::var_os("PGNORTH_RIG").expect("checked at the start");
     PathBuf::from(world).join("forward")
 }
 
 impl World {
-    /// Sets the world up; tells what stands in the way.
+    /// Configures the world; otherwise returns the obstacle.
     pub fn enter() -> Result<Self, String> {
         if std::env::var_os("PGNORTH_RIG").is_none() {
             return Err("this needs a network of its own: run it with `make bench-forward`".into());
@@ -45,25 +46,26 @@ impl World {
         set("net/ipv4/ip_local_port_range", PORTS)?;
         set("net/ipv4/tcp_tw_reuse", "1")?;
         set("net/core/somaxconn", "4096")?;
-        // The machine's own choice may halve the figures (bbr does); one that the kernel always has.
+        // The machine's own choice may halve the figures (bbr does); this one exists in every kernel.
         set("net/ipv4/tcp_congestion_control", "reno")?;
         Ok(Self {
             cpus: share_cpus()?,
             congestion_control: get("net/ipv4/tcp_congestion_control"),
-            // Two for each session, and half of one for pipes: what HAProxy reckons with.
+            // Two for each session, and half of one for pipes, as HAProxy calculates.
             most_sessions: MOST_SESSIONS.min(files / 8 * 3),
         })
     }
 }
 
-/// A host beside this one, joined by a veth pair. Vanishes with the world.
+/// A host beside this one, joined by a veth pair. It is removed with the world.
 pub struct Neighbour {
     pub namespace: fs::File,
     pub address: Ipv4Addr,
 }
 
 impl Neighbour {
-    /// Makes it. From now on local ports are as the kernel has them by default: in TIME_WAIT they are used again on loopback alone.
+    /// Makes the host. From now on local ports have the kernel's defaults: in TIME_WAIT they are used again on loopback
+    /// only.
     pub fn join() -> Result<Self, String> {
         const NAME: &str = "bench-far";
         let address = Ipv4Addr::new(10, 9, 0, 2);
@@ -89,7 +91,7 @@ impl Neighbour {
     }
 }
 
-/// Connections in TIME_WAIT to this port of the neighbour's, on this side.
+/// Returns the connections in TIME_WAIT to this port of the neighbour, on this side.
 pub fn in_time_wait(port: u16) -> usize {
     const TIME_WAIT: &str = "06";
     let remote = format!(":{port:04X}");
@@ -101,7 +103,7 @@ pub fn in_time_wait(port: u16) -> usize {
     sockets.lines().skip(1).filter(is_one).count()
 }
 
-/// Raises the limit of open files as far as it goes; returns how far.
+/// Raises the limit of open files as far as possible, and returns it.
 fn allow_files() -> Result<usize, String> {
     let limit = |files| Rlimit {
         current: Some(files),
@@ -110,7 +112,7 @@ fn allow_files() -> Result<usize, String> {
     if setrlimit(Resource::Nofile, limit(FILES)).is_ok() {
         return Ok(to_usize(FILES));
     }
-    // Even root may have lost the right to go beyond the hard limit.
+    // Even root may lack the right to exceed the hard limit.
     let hard = getrlimit(Resource::Nofile).maximum.unwrap_or(FILES);
     setrlimit(Resource::Nofile, limit(hard)).map_err(|error| format!("allow {hard} open files: {error}"))?;
     Ok(to_usize(hard))
@@ -120,7 +122,7 @@ fn to_usize(files: u64) -> usize {
     usize::try_from(files).unwrap_or(usize::MAX)
 }
 
-/// Everything that is started from now on runs on the first CPUs that this process may use.
+/// Restricts all processes that are started from now on to the first CPUs of this process.
 fn share_cpus() -> Result<Vec<usize>, String> {
     let allowed = sched_getaffinity(None).map_err(|error| format!("which CPUs there are: {error}"))?;
     let cpus: Vec<usize> = (0..CpuSet::MAX_CPU)
@@ -133,7 +135,7 @@ fn share_cpus() -> Result<Vec<usize>, String> {
     Ok(cpus)
 }
 
-/// This process.
+/// Returns the id of this process.
 pub fn own_id() -> u32 {
     u32::try_from(getpid().as_raw_nonzero().get()).expect("a process id is a positive number")
 }

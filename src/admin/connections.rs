@@ -60,7 +60,7 @@ impl Connections {
         }
     }
 
-    /// Waits for all connections, which have been told to stop and bound their own end.
+    /// Waits for all connections, which have got the signal to stop and end within a bound.
     pub(super) async fn finish(mut self) {
         while let Some(result) = self.tasks.join_next().await {
             log_panic(result);

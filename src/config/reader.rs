@@ -17,7 +17,7 @@ pub(super) struct RawValue {
     pub(super) origin: Origin,
 }
 
-/// Where a value was written.
+/// The origin of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     Flag,

@@ -1,6 +1,6 @@
-//! The status page in a real browser, before, during and after a real switchover: what a person sees there is what happens.
+//! The status page in a real browser, before, during and after a real switchover: it shows what happens.
 //!
-//! `PGNORTH_PICTURES=folder` keeps screenshots of each moment, for people to look at.
+//! `PGNORTH_PICTURES=folder` keeps screenshots of each moment.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,10 +24,10 @@ pub const LOOKS: [(&str, Look); 3] = [
     ("phone", look(390, false)),
 ];
 
-/// Notes in `diary` whatever the page shows, each time that this changes: nothing is missed, however short.
+/// A script that notes in `diary` what the page shows, at each change: nothing is missed, however short.
 pub const DIARY: &str = r#"
 window.diary = [];
-// What is not rendered is not seen.
+// Text that is not rendered is not visible.
 window.words = node => node && node.checkVisibility() ? node.innerText.replace(/\s+/g, ' ').trim() : '';
 window.seen = selector => words(document.querySelector(selector));
 window.now = () => ({
@@ -135,7 +135,7 @@ async fn before(pages: &[Page]) {
     }
 }
 
-/// Waits until each page has shown held clients; the pictures are of that moment.
+/// Waits until each page has shown held clients, and takes the pictures of that moment.
 async fn during(pages: &[Page]) {
     join_all(pages.iter().map(|page| {
         shows(page, "held clients", async || {
@@ -174,7 +174,7 @@ async fn after(pages: &[Page]) {
     }
 }
 
-/// The table has three members; the one that the head names is the primary and marked as the leader.
+/// Checks that the table has three members, and that the member in the head is the primary and marked as the leader.
 async fn whole(page: &Page) -> Option<()> {
     let rows = page
         .evaluate("[...document.querySelectorAll('#members tr')].map(words)")
@@ -194,7 +194,7 @@ fn is_hold(now: &Value) -> bool {
     now["state"] == "‖ Holding: new clients wait" && held > 0 && now["oldest"] != "–"
 }
 
-/// Every sentence with which pgnorth held clients, by its log.
+/// Returns every sentence with which pgnorth held clients, from its log.
 fn reasons(product: &Product) -> BTreeSet<String> {
     let events = product.events().into_iter();
     let holding = events.filter(|event| {
@@ -205,13 +205,13 @@ fn reasons(product: &Product) -> BTreeSet<String> {
     reasons.collect()
 }
 
-/// What the page showed meanwhile: a hold for the log's reasons, with clients that wait, and a change under way.
+/// Checks what the page showed meanwhile: a hold with the log's reasons, clients that wait, and a change under way.
 async fn told_the_switchover(page: &Page, reasons: &BTreeSet<String>) {
     let diary = page.evaluate("diary").await;
     let diary = diary.as_array().unwrap();
     let holds: Vec<_> = diary.iter().filter(|now| is_hold(now)).collect();
     assert!(!holds.is_empty(), "{diary:?}");
-    // The log leaves out a reason that is another only in its details; the page tells each.
+    // The log leaves out a reason that differs from the last one only in its details; the page shows each.
     let logged = |hold: &Value| hold["reason"].as_str().is_some_and(|reason| reasons.contains(reason));
     assert!(holds.iter().any(|hold| logged(hold)), "{holds:?}, none in {reasons:?}");
     for hold in holds {
@@ -228,7 +228,7 @@ async fn told_the_switchover(page: &Page, reasons: &BTreeSet<String>) {
     }
 }
 
-/// Nothing sticks out at the side, and the colours are those that were asked for.
+/// Checks that nothing is wider than the window, and that the page has the requested colours.
 async fn is_well_made(page: &Page, look: Look, name: &str) {
     let width = page.evaluate("document.documentElement.scrollWidth").await;
     assert_eq!(width, look.width, "{name}: it has to be scrolled sideways");
@@ -236,12 +236,12 @@ async fn is_well_made(page: &Page, look: Look, name: &str) {
     assert_eq!(page.evaluate(ground).await, look.dark, "{name}");
 }
 
-/// The page, what it asks for, or an icon that it drew itself.
+/// Returns true for the page, the URLs that it requests, and an icon that it drew itself.
 fn is_own(url: &str, origin: &str) -> bool {
     url.starts_with(origin) || url.starts_with("data:")
 }
 
-/// Waits until the page shows it; panics with all that it shows when it does not.
+/// Waits until the page fulfils the condition; otherwise panics with all that it shows.
 async fn shows(page: &Page, what: &str, is_it: impl AsyncFnMut() -> Option<()>) {
     let result = tokio::time::timeout(SOON, wait_until(what, 2 * SOON, is_it)).await;
     if result.is_err() {

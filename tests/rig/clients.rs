@@ -1,4 +1,4 @@
-//! What PostgreSQL's own clients do must work through pgnorth as it does directly: it never looks into a session.
+//! PostgreSQL's own clients work through pgnorth as they do without it: it never looks into a session.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -11,7 +11,7 @@ use crate::support::psql::{PASSWORD, psql_with, session};
 use crate::support::rig::cache;
 use crate::support::{Dcs, Product, Rig, psql, wait_until};
 
-/// A deadline against hanging; the longest of these, a COPY of 1 GiB, takes some ten seconds.
+/// A deadline against hanging. The longest test, a COPY of 1 GiB, takes some ten seconds.
 const DEADLINE: Duration = Duration::from_secs(180);
 
 #[tokio::test]
@@ -91,7 +91,7 @@ impl Clients {
         assert!(there.trim().ends_with("|200000"), "{there}");
     }
 
-    /// 1 GiB each way; what comes back is what went in, by hash, and pgnorth counted at least that many bytes.
+    /// Copies 1 GiB each way; the two have the same hash, and pgnorth counts at least that many bytes.
     async fn copy_both_ways(&self, product: &Product) {
         const LINES: u32 = 1024 * 1024;
         psql(self.at, "create unlogged table big (line text)")
@@ -138,7 +138,7 @@ impl Clients {
         );
     }
 
-    /// A cancel request comes on a connection of its own, which has to reach the same server.
+    /// Cancels a query. The request comes on a connection of its own, which has to reach the same server.
     async fn cancel(&self) {
         let client = session(self.at).await.expect("a session");
         let cancel = client.cancel_token();
@@ -187,7 +187,7 @@ impl Clients {
         receiver.kill().await.expect("stop pg_receivewal");
     }
 
-    /// Runs a shell line with libpq's environment set to pgnorth; its output, or a panic with what it complained of.
+    /// Runs a shell line with libpq's environment set to pgnorth. Returns its output, or panics with its error.
     async fn shell(&self, line: &str) -> String {
         let output = timeout(DEADLINE, self.command(line).output()).await;
         let output = output.unwrap_or_else(|_| panic!("hung: {line}")).expect("run sh");

@@ -1,4 +1,5 @@
-//! Members by DNS name: resolved at each dial, followed when a pod's address changes, and an outage of DNS costs new dials and nothing else.
+//! Members by DNS name: the name is resolved at each dial, a pod's new address is followed, and an outage of DNS
+//! affects new dials only.
 
 use std::time::{Duration, Instant};
 
@@ -10,13 +11,14 @@ use crate::support::{Dcs, Product, Rig, Settings, psql, session, wait_until};
 
 const SOON: Duration = Duration::from_secs(15);
 
-/// The world has one /etc/resolv.conf.
+/// A lock, because all rigs share one /etc/resolv.conf.
 static RESOLV_CONF: Mutex<()> = Mutex::const_new(());
 
 async fn rig_with_names() -> Rig {
     let settings = Settings {
         names: true,
-        // A busy machine's API server must not look like a DNS outage: without it, Patroni gives up its primary after 5 s.
+        // A busy machine's API server must not look like a DNS outage: without it, Patroni demotes its primary after 5
+        // s.
         failsafe: true,
         ..Settings::default()
     };
@@ -59,7 +61,8 @@ async fn a_name_server_that_hangs_or_fails_costs_a_new_dial_and_nothing_else() {
     let mut dials = tokio::task::JoinSet::new();
     for number in 0..100 {
         let address = product.address();
-        // A hundred TLS handshakes of psql take seconds of CPU: some show that the reason arrives inside TLS, too.
+        // A hundred TLS handshakes of psql take seconds of CPU time: some suffice to show that the reason arrives
+        // inside TLS, too.
         let mode = if number % 25 == 0 { "require" } else { "disable" };
         let environment = [("PGSSLMODE", mode), ("PGCONNECT_TIMEOUT", "30")];
         dials.spawn(async move { psql_with(address, "select 1", &environment).await });

@@ -1,4 +1,5 @@
-//! `pgnorth doctor` on a real cluster, whole and broken in seven ways: each is told in one line that says what to do, and nothing else is called broken.
+//! `pgnorth doctor` on a real cluster, healthy and broken in seven ways: each defect is one line that names the fix,
+//! and no other line fails.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -17,7 +18,7 @@ use crate::support::{Dcs, Rig, Settings, wait_until};
 
 const SOON: Duration = Duration::from_secs(15);
 
-/// What it printed, and how it ended.
+/// The output, and the exit status.
 struct Report {
     name: &'static str,
     text: String,
@@ -38,7 +39,7 @@ async fn a_healthy_cluster_and_seven_broken_ones() {
     };
 
     ask("healthy", User::Admin, "").is_well(0);
-    // Its Role does not let pgnorth see Services, which it does not need.
+    // Its Role does not let pgnorth read Services, which it does not need.
     ask("healthy, pgnorth's own rights", User::Pgnorth, "").is_well(1);
     let json = ask("healthy, JSON", User::Admin, "--format json");
     let lines: Value = serde_json::from_str(json.text.trim()).unwrap();
@@ -89,7 +90,7 @@ async fn a_healthy_cluster_and_seven_broken_ones() {
         .fails_among(&["lock is renewed — no renewal within 6s", "kubectl logs patronidemo-0"]);
     rig.member(0).thaw_patroni();
 
-    // Last, since the API server deletes the lock with such a Service.
+    // Last, because the API server deletes the lock together with such a Service.
     create_service(&rig, SCOPE, &json!({"selector": {"app": "pgnorth"}})).await;
     rig.wait_until_whole(Duration::from_secs(60)).await;
     ask("a Service named like the scope", User::Admin, "").fails(&[
@@ -109,7 +110,7 @@ async fn without_kubernetes_members_are_asked_alone() {
         .fails_among(&["patronidemo-0, REST API", "no answer within 1 s; this is the leader"]);
 }
 
-/// openssl's own server, since Patroni's certificate of the rig is right.
+/// Uses openssl's own server, because Patroni's certificate of the rig is valid.
 #[tokio::test]
 async fn tls_failures_are_distinguished() {
     let folder = TempDir::new().unwrap();
@@ -192,7 +193,7 @@ impl Report {
         self.text.lines().filter(|line| line.starts_with(level)).collect()
     }
 
-    /// Nothing failed, and so many warnings.
+    /// Checks that nothing failed, and the number of warnings.
     fn is_well(&self, warnings: usize) {
         assert_eq!(self.code, Some(0), "{}: {}", self.name, self.text);
         assert_eq!(self.lines("FAIL").len(), 0, "{}: {}", self.name, self.text);
@@ -200,13 +201,13 @@ impl Report {
         assert!(self.lines("ok").len() > 10, "{}: {}", self.name, self.text);
     }
 
-    /// One line fails, and it has all these words.
+    /// Checks that one line fails, and that it has all these words.
     fn fails(&self, words: &[&str]) {
         assert_eq!(self.lines("FAIL").len(), 1, "{}: {}", self.name, self.text);
         self.fails_among(words);
     }
 
-    /// A line that fails has all these words.
+    /// Checks that a line that fails has all these words.
     fn fails_among(&self, words: &[&str]) {
         assert_eq!(self.code, Some(1), "{}: {}", self.name, self.text);
         let fails = self.lines("FAIL");
@@ -221,7 +222,7 @@ fn role() -> String {
     format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}/roles/pgnorth")
 }
 
-/// Takes one right away, and returns the rules as they were once that is in force.
+/// Removes one right, and returns the former rules once that is in force.
 async fn take_away(rig: &Rig, verb: &str, resource: &str) -> Value {
     let answer = rig.kubernetes().ask(User::Admin, "GET", &role(), None).await.unwrap();
     let whole = answer.json()["rules"].clone();
@@ -236,11 +237,11 @@ async fn take_away(rig: &Rig, verb: &str, resource: &str) -> Value {
         }
     }
     assert_eq!(taken, 1, "{whole}");
-    // A rule without verbs is refused.
+    // The API server refuses a rule without verbs.
     let granting = |rule: &Value| rule["verbs"] != json!([]);
     rules.as_array_mut().unwrap().retain(granting);
     set_rules(rig, &rules).await;
-    // The Role names its objects, so the question has to.
+    // The Role names its objects, so the question has to name one.
     let name = match resource {
         "endpoints" => SCOPE.to_owned(),
         "configmaps" => format!("{SCOPE}-leader"),

@@ -1,5 +1,5 @@
-//! The manifests in deploy/, as kubectl renders them, pass the real API server's own checks, without being created.
-//! Kinds of Istio and of the Prometheus operator are not known to it: `make test-manifests` checks these against their published schemas.
+//! The real API server accepts the manifests in deploy/, as kubectl renders them, in a dry run. It does not know the
+//! kinds of Istio and of the Prometheus operator: `make test-manifests` checks these against their published schemas.
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +19,7 @@ async fn the_api_server_takes_the_base_and_every_example() {
         .ask(User::Admin, "POST", "/api/v1/namespaces", Some(&namespace))
         .await;
     assert_eq!(made.unwrap().status, 201);
-    // Debian's API server is older than what the manifests ask for.
+    // Debian's API server is older than the versions that the manifests use.
     let has_v1 = rig
         .kubernetes()
         .ask(User::Admin, "GET", "/apis/policy/v1", None)
@@ -46,7 +46,7 @@ async fn the_api_server_takes_the_base_and_every_example() {
         let objects = rendered.lines().filter(|line| line.starts_with("kind: ")).count();
         assert!(objects >= 8, "{rendered}");
         assert_eq!(told.matches("(server dry run)").count(), objects, "{told}");
-        // That it would not take just anything.
+        // Shows that the server does not accept everything.
         let wrong = rendered.replace(
             "whenUnsatisfiable: ScheduleAnyway",
             "whenUnsatisfiable: ScheduleSomewhere",
@@ -56,8 +56,8 @@ async fn the_api_server_takes_the_base_and_every_example() {
     }
 }
 
-/// docs/operating/kubernetes.md, "Versions": before 1.21 a PodDisruptionBudget has its former version alone, and before 1.31 a field is unknown. Of what is left
-/// every field is checked.
+/// Adapts the manifests as docs/operating/kubernetes.md ("Versions") says: before 1.21 a PodDisruptionBudget has only
+/// its former version, and before 1.31 a field is unknown. The server checks every field that remains.
 fn for_an_older_server(rendered: &str) -> String {
     let rendered = rendered.replace("apiVersion: policy/v1\n", "apiVersion: policy/v1beta1\n");
     let mut of_a_list = false;

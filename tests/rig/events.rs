@@ -1,4 +1,5 @@
-//! Kubernetes Events about pgnorth's own pod, of a real switchover, through the real API server with RBAC: read with kubectl, and done without where they are forbidden.
+//! Kubernetes Events about pgnorth's own pod, of a real switchover, through the real API server with RBAC. kubectl
+//! reads them. Without the right to create them, pgnorth works as before.
 
 use std::process::Command;
 use std::time::Duration;
@@ -52,7 +53,7 @@ async fn a_switchover_is_an_event_that_kubectl_shows_and_without_the_right_one_l
     assert_eq!(listed.lines().count(), 1, "{listed}");
 }
 
-/// It runs nowhere, and is none of Patroni's.
+/// Creates a pod that runs nowhere and does not belong to Patroni.
 async fn create_pod(rig: &Rig) -> String {
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": POD},
@@ -65,7 +66,7 @@ async fn create_pod(rig: &Rig) -> String {
         .to_owned()
 }
 
-/// Who led, and who leads; pgnorth knows it.
+/// Switches over; returns the former leader and the new one, once pgnorth knows it.
 async fn switchover(rig: &Rig, product: &Product) -> (String, String) {
     let count = || changes(product).len();
     let before = count();
@@ -103,7 +104,7 @@ fn complaints(product: &Product) -> Vec<Value> {
     product.events().into_iter().filter(about).collect()
 }
 
-/// Strikes the rule from the Role, and waits until the API server has noticed.
+/// Removes the rule from the Role, and waits until the API server has noticed.
 async fn forbid(rig: &Rig) {
     let role = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}/roles/pgnorth");
     let ask = async |user, method, path: &str, body: Option<&Value>| {

@@ -1,4 +1,5 @@
-//! Makes the pictures for docs/operating/monitoring.md and the texts beside them, from one real run of some minutes: `make pictures`. It checks nothing.
+//! Makes the pictures for docs/operating/monitoring.md and the texts beside them, from one real run of some minutes:
+//! `make pictures`. It checks nothing.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -21,7 +22,7 @@ use crate::support::{Dcs, Product, Rig, Settings, session, wait_until};
 
 /// A deadline against hanging.
 const SOON: Duration = Duration::from_secs(120);
-/// A chart of a quiet time between two events.
+/// Quiet time between two events in a chart.
 const QUIET: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_secs(1);
 
@@ -107,7 +108,7 @@ async fn pictures() {
     }
 }
 
-/// Draws the panels anew from `data.json`, without the run.
+/// Draws the panels again from `data.json`, without the run.
 #[tokio::test]
 #[ignore = "makes pictures again"]
 async fn panels() {
@@ -117,7 +118,7 @@ async fn panels() {
     draw(&Browser::start(profile.path()).await, &folder, &data).await;
 }
 
-/// The tests read JSON; people read this.
+/// Starts a publisher with a text log: tests read JSON, and people read text.
 fn start_with_a_log_for_people(rig: &Rig) -> Process {
     let mut command = Start::new(env!("CARGO_BIN_EXE_pgnorth"));
     command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--scope", SCOPE]);
@@ -125,7 +126,7 @@ fn start_with_a_log_for_people(rig: &Rig) -> Process {
     Process::start("pgnorth", command, &rig.folder().join("people.log"))
 }
 
-/// Sessions that stay, as those of a pool do, until a change of leader ends them.
+/// Opens sessions that stay, as those of a pool do, until a change of leader ends them.
 async fn idle(addresses: &[SocketAddr; 3]) -> Vec<Client> {
     let mut clients = Vec::new();
     for number in 0..24 {
@@ -143,7 +144,7 @@ async fn shows(page: &Page, state: &str) {
     .await;
 }
 
-/// What the pages, `pgnorth status` and `/metrics` look like now.
+/// Keeps the pages, `pgnorth status` and `/metrics` as they are now.
 async fn keep(folder: &Path, moment: &str, pages: &[Page; 3], pod: &Product) {
     let status = Command::new(env!("CARGO_BIN_EXE_pgnorth"))
         .args(["status", "--admin", &pod.admin().to_string()])
@@ -158,7 +159,7 @@ async fn keep(folder: &Path, moment: &str, pages: &[Page; 3], pod: &Product) {
     }
 }
 
-/// What the drawing needs: Prometheus' answer to each query of the dashboard.
+/// Returns the input of the drawing: Prometheus' answer to each query of the dashboard.
 async fn data(prometheus: &Prometheus, past: Duration) -> Value {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/monitoring/dashboard.json");
     let dashboard: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
@@ -206,7 +207,7 @@ async fn data(prometheus: &Prometheus, past: Duration) -> Value {
     json!({"dashboard": dashboard, "from": now - past.as_secs_f64(), "to": now, "step": STEP.as_secs_f64(), "marks": marks, "panels": panels})
 }
 
-/// A series with its name in the legend, without what is no number; none if nothing is left.
+/// Returns a series with its name in the legend, without values that are not numbers; `None` if nothing remains.
 fn line(series: &Value, legend: &str) -> Option<Value> {
     let labels = series["metric"].as_object()?;
     let name = labels.iter().fold(legend.to_owned(), |name, (label, value)| {

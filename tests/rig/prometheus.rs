@@ -1,5 +1,5 @@
-//! A real Prometheus scrapes pgnorth while a leader dies and nobody can follow it, then somebody does: the figures hold the failover, and the rules of
-//! deploy/monitoring fire and resolve.
+//! A real Prometheus scrapes pgnorth while a leader dies, no member can take over, and later one does: the metrics have
+//! the failover, and the rules of deploy/monitoring fire and resolve.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,11 +11,12 @@ use serde_json::{Value, json};
 use crate::support::prometheus::Prometheus;
 use crate::support::{Dcs, Product, Rig, psql, wait_until};
 
-/// Against hanging only.
+/// A deadline against hanging.
 const SOON: Duration = Duration::from_secs(60);
 
-/// What is shortened, since a test does not wait for minutes: how long it must be so, and over how long clients are counted. Whether the real times suit
-/// failovers is tried by promtool, with samples as of hours (deploy/monitoring/alerts.test.yaml). All other rules are as they are.
+/// The times that are shortened, because a test does not wait for minutes: the duration before an alert, and the range
+/// over which clients are counted. promtool tests the real times with samples of hours
+/// (deploy/monitoring/alerts.test.yaml). All other rules are unchanged.
 const SHORTENED: [(&str, &str, &str); 4] = [
     ("PgnorthNoLeader", "for", "1m"),
     ("PgnorthSourceDown", "for", "2m"),
@@ -32,7 +33,7 @@ async fn the_rules_fire_and_resolve_in_a_real_failover() {
     product.wait_until_writable(SOON).await;
     let target = [("pgnorth", product.admin())];
     let prometheus = Prometheus::start(rig.folder(), &target, &rules()).await;
-    // Two samples: only what is known before it grows is seen to grow.
+    // Two samples: Prometheus notices an increase only of a series that exists before it.
     wait_until("two scrapes", SOON, async || {
         let scrapes = prometheus.value("count_over_time(pgnorth_routing[1m])").await?;
         (scrapes >= 2.0).then_some(())
@@ -91,7 +92,7 @@ async fn the_rules_fire_and_resolve_in_a_real_failover() {
         .map(|(labels, _)| labels["alertname"].as_str().unwrap())
         .collect();
     println!("fired in all this: {fired:?}");
-    // Whether it was slow is a matter of the machine.
+    // It depends on the machine whether it was slow.
     let slow = (!quick).then_some("PgnorthFailoverSlow");
     let expected: BTreeSet<_> = SHORTENED.iter().map(|(name, ..)| *name).chain(slow).collect();
     assert_eq!(fired, expected, "no other rule fired");
@@ -121,7 +122,7 @@ async fn the_failover_is_in_the_figures(prometheus: &Prometheus) {
         println!("          {expression} = {value:?}");
         seen.push(value);
     }
-    // The lease alone is 20 s: it is in no bucket below.
+    // The ttl alone is 20 s, above all lower buckets.
     let expected = [1.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0];
     assert_eq!(seen, expected.map(Some));
     let total = prometheus.value("pgnorth_failover_seconds_sum{phase=\"total\"}").await;

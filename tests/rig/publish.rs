@@ -66,7 +66,7 @@ async fn it_follows_a_switchover_and_a_crash() {
     assert_eq!(publisher.metric(&rig, "pgnorth_publish_behind", &[]).await, Some(0.0));
 }
 
-/// What was seen of one change of primary, from outside.
+/// Observations of one change of primary, from outside.
 struct Seen {
     empty: Option<Instant>,
     writable: Instant,
@@ -74,7 +74,8 @@ struct Seen {
     to: String,
 }
 
-/// Asks members and slice all the time, until the slice leads to another member than `old`; at no time may it lead to two.
+/// Reads members and slice all the time, until the slice has the address of another member than `old`; it never has
+/// two.
 async fn watch(rig: &Rig, old: &Member) -> Seen {
     let old_ip = old.ip().to_string();
     let writable = async {
@@ -187,7 +188,7 @@ async fn one_that_knows_no_primary_empties_nothing_while_they_live(rig: &Rig, ot
         .wait_for_event("not updated: another publisher contradicts this one", SOON)
         .await;
     println!("{}", told["message"]);
-    // It asks, is answered, and asks again.
+    // It asks, gets an answer, and asks again.
     let asked = async |before: Option<Value>| {
         wait_until("a question", SOON, async || {
             let question = slice(rig, SERVICE).await?["metadata"]["annotations"]["pgnorth/asked-by"].clone();
@@ -271,10 +272,10 @@ async fn a_service_that_must_not_be_written_is_refused() {
         println!("{last}");
         assert_eq!(slice(&rig, service).await, None, "{service}");
     }
-    // What somebody made by hand may be taken over.
+    // Endpoints that were made by hand may be taken over.
     let _publisher = Publisher::start(&rig, &["--service", "handmade", "--endpoints"]);
     wait_until_leads_to(&rig, "handmade", &[rig.member(0).ip().to_string()], SOON).await;
-    // A Service that does not exist yet is waited for.
+    // The publisher waits for a Service that does not exist yet.
     let late = Publisher::start(&rig, &["--service", "late"]);
     late.wait_for_event("service default/late does not exist; create it", SOON)
         .await;

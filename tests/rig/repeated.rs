@@ -1,5 +1,5 @@
-//! Every fault again and again on one cluster in each mode, and random ones: what each does to sessions and clients, who acknowledged each single
-//! row, and whether it is still there at the end.
+//! Repeats every fault on one cluster in each mode, then random ones. Checks the effect of each on sessions and
+//! clients, the server that acknowledged each row, and whether the row is still there at the end.
 
 mod accounts;
 mod faults;
@@ -47,7 +47,7 @@ async fn every_fault(dcs: Dcs) {
     trial.finish().await;
 }
 
-/// PGNORTH_RANDOM_FAULTS says how many; PGNORTH_SEED repeats the choice of an earlier run.
+/// PGNORTH_RANDOM_FAULTS is the number of faults; PGNORTH_SEED repeats the choice of an earlier run.
 #[tokio::test]
 #[ignore = "takes half an hour: make test-random"]
 async fn random_faults() {
@@ -57,7 +57,8 @@ async fn random_faults() {
     let rig = Rig::start_with(Dcs::Endpoints, settings()).await;
     let mut trial = Trial::start(&rig).await;
     let mut random = Random(seed);
-    // Patroni makes its failover object at the first switchover. While the API is cut off, it can only be changed: to make a new one was refused.
+    // Patroni makes its failover object at the first switchover. While the API is cut off, the object can be changed,
+    // but a new one is rejected.
     endure(&mut trial, &rig, &DEMANDS[0]).await;
     for index in 1..=count {
         eprint!("{index}: ");
@@ -66,7 +67,7 @@ async fn random_faults() {
     trial.finish().await;
 }
 
-/// One fault with all that it demands, and its repair.
+/// Applies one fault, checks everything that it demands, and repairs the cluster.
 async fn endure<'a>(trial: &mut Trial<'a>, rig: &'a Rig, demand: &Demand) {
     let primary = rig.leader().await;
     inserts_arrive(primary).await;
@@ -86,7 +87,8 @@ fn settings() -> Settings {
     }
 }
 
-/// Without one there is nobody whom Patroni may promote, and rows are acknowledged that only the primary has.
+/// Waits for a synchronous standby. Without one, Patroni may promote no member, and acknowledged rows are on the
+/// primary only.
 async fn wait_for_a_synchronous_standby(rig: &Rig) {
     wait_until("a replica is synchronous", WHOLE, async || {
         let cluster = rig.cluster().await?;
@@ -96,7 +98,7 @@ async fn wait_for_a_synchronous_standby(rig: &Rig) {
     .await;
 }
 
-/// Waits for twenty rows more on the primary: a fault without traffic before and after it would show nothing.
+/// Waits for twenty more rows on the primary: a fault without traffic before and after it would show nothing.
 async fn inserts_arrive(leader: &Member) {
     let count = async || leader.psql("select count(*) from load").await.ok()?.parse::<u64>().ok();
     let before = wait_until("the primary counts its rows", SOON, count).await;

@@ -1,4 +1,5 @@
-//! The leader's REST API hangs while its lock is renewed, for much longer than ttl, and pgnorth goes by REST alone.
+//! The leader's REST API hangs for much longer than the ttl while its lock is renewed, and pgnorth has REST as its only
+//! source.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use crate::support::patroni::REST_PORT;
 use crate::support::{Dcs, Member, Product, Rig, session};
 
 const SOON: Duration = Duration::from_secs(10);
-/// ttl is 20 s.
+/// The ttl is 20 s.
 const HANGS_FOR: Duration = Duration::from_secs(35);
 
 #[tokio::test]
@@ -38,7 +39,7 @@ async fn a_rest_api_that_hangs_for_longer_than_ttl_ends_no_session_while_the_oth
     assert_eq!(product.metric("pgnorth_fences_total", &[]).await, Some(0.0));
 }
 
-/// Patroni serves five requests at a time: these connections ask nothing, and never end.
+/// Occupies the REST API: Patroni serves five requests at a time, and these connections send nothing and never end.
 fn occupy(member: &Member) -> JoinSet<()> {
     let address = SocketAddr::from((member.ip(), REST_PORT));
     let mut busy = JoinSet::new();
@@ -46,7 +47,7 @@ fn occupy(member: &Member) -> JoinSet<()> {
         busy.spawn(async move {
             loop {
                 if let Ok(Ok(stream)) = timeout(SOON, TcpStream::connect(address)).await {
-                    // Until Patroni has had enough of it.
+                    // Until Patroni closes them.
                     let _ = stream.readable().await;
                 }
             }

@@ -1,5 +1,6 @@
-//! What the Role in `deploy/base/rbac.yaml` is for: with it pgnorth lacks nothing; each right that is taken away is told by verb, resource and name, and what goes
-//! on without it is what docs/operating/kubernetes.md says. Against the real API server with RBAC, and real Patroni.
+//! The Role in `deploy/base/rbac.yaml`: with it, pgnorth lacks no right. Each right that is removed is reported by
+//! verb, resource and name, and the effect is what docs/operating/kubernetes.md says. Against the real API server with
+//! RBAC, and real Patroni.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -11,30 +12,32 @@ use crate::support::{Dcs, Product, Rig, psql, wait_until};
 
 /// A deadline against hanging.
 const SOON: Duration = Duration::from_secs(15);
-/// A leader object that is not there is asked for after 30 s of quiet.
+/// Interval at which an absent leader object is read: after 30 s without an event.
 const QUIET: Duration = Duration::from_secs(45);
 
-/// A right, and what is left without it.
+/// A right, and the routing without it.
 struct Row {
     verb: &'static str,
     resource: &'static str,
-    /// The object's name, where the Role has one: `patronidemo-failover`.
+    /// The object's name, if the Role has one: `patronidemo-failover`.
     name: Option<&'static str>,
     then: Then,
 }
 
-/// What new clients get.
+/// The routing of new clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Then {
-    /// Routed by the lock, as if nothing were missing.
+    /// Routed by the lock, as with all rights.
     ByLock,
     /// Routed by Patroni's REST API alone, as without Kubernetes.
     ByRest,
-    /// Routed; the lock is seen by lists alone, and each watch that is refused counts as a silent API, so it may be either.
+    /// Routed. Only lists show the lock, and each refused watch counts as an API that does not answer, so it may be
+    /// either.
     ByEither,
-    /// Routed by the lock until a renewal is overdue; then the API counts as silent, so that the lease is not counted down.
+    /// Routed by the lock until a renewal is overdue; then the API counts as unreachable, so that the ttl is not
+    /// counted down.
     ByLockUntilOverdue,
-    /// They wait, and are refused with the reason.
+    /// Clients wait, and are refused with the reason.
     Held,
 }
 
@@ -146,7 +149,8 @@ async fn look(rig: &Rig, row: &Row) -> Seen {
     Seen { then, line }
 }
 
-/// Patroni's leader does not renew: the lock is asked for, which is forbidden. Afterwards all is well again.
+/// Stops Patroni's renewals, so that pgnorth reads the lock, which is forbidden; resumes them when the log names the
+/// right.
 async fn pause_renewals_until_logged(rig: &Rig, product: &Product, row: &Row) {
     let leader = rig.leader().await;
     leader.freeze_patroni();
@@ -165,7 +169,7 @@ async fn pause_renewals_until_logged(rig: &Rig, product: &Product, row: &Row) {
     .await;
 }
 
-/// The first log line that says what is forbidden, by the API's own words.
+/// Returns the first log line with the missing right, in the API's own words.
 fn complaint(product: &Product, row: &Row) -> Option<String> {
     let words = format!("cannot {} resource \"{}\"", row.verb, row.resource);
     let messages = product.events().into_iter().map(|event| {
@@ -182,7 +186,7 @@ fn complaint(product: &Product, row: &Row) -> Option<String> {
 async fn nothing_is_missing(rig: &Rig) {
     let product = Product::start(rig, &[], &[]).await;
     product.wait_until_writable(SOON).await;
-    // The lock is asked for when it is overdue, so all rights are used.
+    // An overdue lock is read, so all rights are used.
     let leader = rig.leader().await;
     leader.freeze_patroni();
     product.wait_for_event("still routing to the leader", SOON).await;
@@ -201,7 +205,7 @@ fn role() -> String {
     format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}/roles/pgnorth")
 }
 
-/// One rule for each verb, resource and name of the Role.
+/// Returns one rule for each verb, resource and name of the Role.
 async fn rules(rig: &Rig) -> Vec<Value> {
     let answer = rig.kubernetes().ask(User::Admin, "GET", &role(), None).await.unwrap();
     assert_eq!(answer.status, 200, "{}", answer.body);
@@ -209,7 +213,7 @@ async fn rules(rig: &Rig) -> Vec<Value> {
     let mut rules = Vec::new();
     for rule in role["rules"].as_array().unwrap() {
         if rule["apiGroups"] == json!(["events.k8s.io"]) {
-            // What it is for, and what is left without it: events.rs.
+            // events.rs checks the purpose of this one, and its absence.
             continue;
         }
         assert_eq!(rule["apiGroups"], json!([""]));
@@ -256,7 +260,7 @@ async fn set_rules(rig: &Rig, rules: &[Value]) {
     assert_eq!(answer.status, 200, "{}", answer.body);
 }
 
-/// The API server takes a moment to notice a changed Role.
+/// Waits until the API server has noticed a changed Role.
 async fn wait_until_in_force(rig: &Rig, row: &Row) {
     wait_until("the API forbids it", SOON, async || {
         let attributes = json!({

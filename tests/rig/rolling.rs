@@ -1,6 +1,8 @@
-//! Two pgnorths behind a balancer in the kernel are restarted in turn, as a Deployment is: nobody fails to connect, and no session that is shorter than the drain breaks.
+//! Two pgnorths behind a balancer in the kernel are restarted in turn, as a Deployment does it: every client connects,
+//! and no session that is shorter than the drain breaks.
 //!
-//! The balancer stands for the Service's ClusterIP: nftables DNAT, as kube-proxy's. Its endpoints change late, as they do on Kubernetes.
+//! The balancer plays the Service's ClusterIP: DNAT by nftables, as kube-proxy does it. Its endpoints change late, as
+//! they do on Kubernetes.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,7 +19,7 @@ const RESTARTS: usize = 20;
 const SOON: Duration = Duration::from_secs(20);
 const LAME_DUCK: &str = "1s";
 const DRAIN: &str = "3s";
-/// How long the sessions last that have to survive: well below the drain.
+/// Number of statements of a session that has to survive: it lasts well below the drain.
 const STATEMENTS: usize = 10;
 const BETWEEN_STATEMENTS: Duration = Duration::from_millis(100);
 
@@ -55,7 +57,7 @@ async fn twenty_rolling_restarts_lose_no_client() {
     );
 }
 
-/// The control: what the test above must be able to see.
+/// The control: the test above must be able to notice a failure.
 #[tokio::test]
 async fn without_a_lame_duck_connections_fail_and_a_session_longer_than_the_drain_ends() {
     let rig = Rig::start(Dcs::Endpoints).await;
@@ -86,7 +88,7 @@ async fn start(rig: &Rig, index: u16, lame_duck: &str) -> Product {
     product
 }
 
-/// As a Deployment does without surge: the old one ends, then a new one comes in its place.
+/// Replaces a pgnorth as a Deployment does without surge: the old one ends, then a new one starts.
 async fn replace(rig: &Rig, product: &mut Product, index: usize, lame_duck: &str) {
     let status = product.terminate(SOON).await;
     assert!(status.success(), "{status}");
@@ -101,7 +103,7 @@ fn acknowledged(attempt: &Attempt) -> bool {
     matches!(attempt.outcome, Outcome::Acknowledged { .. })
 }
 
-/// Clients that stay for about a second, with a statement every tenth of it, all the time.
+/// Clients whose sessions last about a second, with a statement every tenth of it, all the time.
 struct ShortSessions {
     stop: CancellationToken,
     clients: JoinSet<(Vec<String>, usize)>,
@@ -127,7 +129,7 @@ impl ShortSessions {
         Self { stop, clients: all }
     }
 
-    /// How those ended that broke, and how many came to their own end.
+    /// Returns the errors of the sessions that broke, and the number of those that ended by themselves.
     async fn finish(mut self) -> (Vec<String>, usize) {
         self.stop.cancel();
         let (mut broken, mut whole) = (Vec::new(), 0);

@@ -1,4 +1,4 @@
-//! The real binary starts beside each kind of DCS, leads to the primary, and ends well on SIGTERM.
+//! The real binary starts with each kind of DCS, routes to the primary, and ends well on SIGTERM.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ async fn leads_to_the_primary_and_ends(dcs: Dcs, settings: Settings) {
     assert_eq!(product.wait_until_writable(SOON).await, rig.member(0).ip().to_string());
     assert_eq!(product.admin_get("/livez").await.status, 200);
     assert_eq!(product.admin_get("/readyz").await.status, 200);
-    // With the REST API alone it is learnt from the members.
+    // With the REST API alone, the members report it.
     let scope = product.metric("pgnorth_cluster_info", &[("scope", SCOPE)]).await;
     assert_eq!(scope, Some(1.0));
 

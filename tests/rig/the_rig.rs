@@ -1,5 +1,5 @@
-//! The rig itself: what it starts is whole, and each fault does what its name says.
-//! Every other test of this folder trusts these.
+//! The rig itself: the cluster that it starts is whole, and each fault does what its name says. Every other test of
+//! this folder relies on these.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -117,7 +117,7 @@ async fn an_outage_of_the_api_is_one_and_failsafe_mode_outlives_it() {
         ErrorKind::ConnectionRefused
     );
     wait_until("failsafe mode is on", FAILOVER, async || is_failsafe(true).await).await;
-    // One that starts now finds the primary by its members' REST API.
+    // A pgnorth that starts now finds the primary by its members' REST API.
     let product = Product::start(&rig, &["--patroni", &rig.member(2).rest_url()], &[]).await;
     assert_eq!(
         product.wait_until_writable(FAILOVER).await,
@@ -279,7 +279,7 @@ async fn a_patroni_that_is_stopped_hands_over_and_takes_postgresql_with_it() {
     let old = rig.leader().await;
     old.stop_patroni_gracefully().await;
     assert_eq!(old.process_count(), 0);
-    // Far sooner than the ttl: the lock was released, it didn't expire.
+    // Far sooner than the ttl: the lock was released and did not expire.
     rig.wait_for_new_leader(old, Duration::from_secs(10)).await;
     old.start();
     rig.wait_until_whole(REJOIN).await;
@@ -330,7 +330,7 @@ async fn assert_pods_look_as_in_a_real_cluster(rig: &Rig) {
     }
 }
 
-/// The holder of the lock, as the leader object names it.
+/// Returns the holder of the lock, from the leader object.
 async fn lock_holder(rig: &Rig, object: &str) -> String {
     let object = rig.kubernetes().object(object).await.expect("the leader object exists");
     object["metadata"]["annotations"]["leader"]
@@ -345,7 +345,7 @@ async fn timeline(member: &Member) -> u64 {
         .expect("a timeline")
 }
 
-/// Connects, or says how that failed within two seconds.
+/// Connects; returns the kind of failure, within two seconds.
 async fn connect(address: SocketAddr) -> Result<(), ErrorKind> {
     let connected = timeout(Duration::from_secs(2), TcpStream::connect(address)).await;
     connected

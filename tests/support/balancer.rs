@@ -1,5 +1,6 @@
-//! What stands for a Service's ClusterIP: DNAT by nftables to the pgnorths whose /readyz is 200, as kube-proxy does it. Its endpoints change late:
-//! a probe every tenth of a second, and then a while until the rules follow. It is an imitation; no kubelet and no kube-proxy runs.
+//! A fake of a Service's ClusterIP: DNAT by nftables to the pgnorths whose /readyz is 200, as kube-proxy does it. Its
+//! endpoints change late: a probe every tenth of a second, and then a delay until the rules follow. No kubelet and no
+//! kube-proxy runs.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -16,10 +17,10 @@ use super::rig::Rig;
 use super::wait::wait_until;
 
 const PROBE: Duration = Duration::from_millis(100);
-/// From a changed readiness to changed rules.
+/// Time from a changed readiness to changed rules.
 const DELAY: Duration = Duration::from_millis(400);
 
-/// Removed when dropped.
+/// A balancer. Its drop removes the rules.
 pub struct Balancer {
     service: SocketAddr,
     state: Arc<State>,
@@ -33,9 +34,9 @@ struct State {
 }
 
 impl Balancer {
-    /// Starts to balance among `addresses` whose admin address says ready; afterwards all are in.
+    /// Starts to balance among the `addresses` whose admin address is ready; returns when all are in the rules.
     pub async fn start<const N: usize>(rig: &Rig, addresses: [SocketAddr; N], admins: [SocketAddr; N]) -> Self {
-        // A route, so that the kernel gets as far as the rules.
+        // A route, so that packets reach the rules.
         let service = SocketAddr::from((rig.network().service(), 5432));
         let route = format!("{}/32", service.ip());
         run("ip", &["route", "add", &route, "dev", rig.network().bridge()]);
@@ -49,12 +50,12 @@ impl Balancer {
         balancer
     }
 
-    /// Where clients connect.
+    /// Returns the address for clients.
     pub fn service(&self) -> SocketAddr {
         self.service
     }
 
-    /// Waits until so many endpoints are in the rules.
+    /// Waits until the rules have this number of endpoints.
     pub async fn wait_for(&self, endpoints: usize) {
         wait_until("the balancer's endpoints follow", Duration::from_secs(20), async || {
             (self.state.endpoints.load(Ordering::SeqCst) == endpoints).then_some(())
@@ -62,7 +63,7 @@ impl Balancer {
         .await;
     }
 
-    /// How often the rules changed.
+    /// Returns the number of changes of the rules.
     pub fn changes(&self) -> usize {
         self.state.changes.load(Ordering::SeqCst)
     }
@@ -80,7 +81,7 @@ impl Drop for Balancer {
     }
 }
 
-/// Each network's rules have a table of their own.
+/// Returns the name of the table of this network's rules.
 fn table(service: SocketAddr) -> String {
     format!("balancer-{}", service.ip()).replace(['.', ':'], "-")
 }
@@ -116,7 +117,7 @@ async fn follow<const N: usize>(
     }
 }
 
-/// Replaces all rules in one transaction. Connections that were translated before stay where they are.
+/// Replaces all rules in one transaction. Connections that were translated before keep their endpoint.
 fn set(service: SocketAddr, endpoints: &[SocketAddr]) {
     let table = table(service);
     let to_vip = format!("ip daddr {} tcp dport {}", service.ip(), service.port());
@@ -124,7 +125,7 @@ fn set(service: SocketAddr, endpoints: &[SocketAddr]) {
         "table ip {table}\ndelete table ip {table}\ntable ip {table} {{\n chain output {{\n type nat hook output priority -100;\n"
     );
     for (index, endpoint) in endpoints.iter().enumerate() {
-        // Each rule takes its share of what the rules before it have left.
+        // Each rule takes its share of the connections that the rules before it have left.
         let left = endpoints.len() - index;
         let share = if left > 1 {
             format!("numgen random mod {left} 0 ")

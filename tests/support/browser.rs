@@ -16,13 +16,14 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// One answer of the browser, on a busy machine. A deadline against hanging.
+/// Deadline of one answer of the browser, which only guards against hanging.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// The pipes are file descriptors 3 and 4 to Chromium; a shell puts them there.
+/// A shell command that gives Chromium the pipes as file descriptors 3 and 4.
 const PIPES: &str = "exec chromium \"$@\" 3<&0 4>&1 0</dev/null 1>&2";
 
-/// Root needs `--no-sandbox`. The rest keeps it from looking for a graphics card, and for updates in a world without a network.
+/// Root needs `--no-sandbox`. The others keep it from using a graphics card, and from looking for updates without a
+/// network.
 const FLAGS: [&str; 13] = [
     "--headless",
     "--no-sandbox",
@@ -39,13 +40,13 @@ const FLAGS: [&str; 13] = [
     "--remote-debugging-pipe",
 ];
 
-/// A running browser; dropping it kills it.
+/// A running browser. Its drop kills it.
 pub struct Browser {
     link: Arc<Link>,
     _child: Child,
 }
 
-/// How a page is looked at.
+/// The colours and the size of a page.
 #[derive(Clone, Copy, Debug)]
 pub struct Look {
     pub width: u32,
@@ -96,7 +97,7 @@ impl Browser {
         Self { link, _child: child }
     }
 
-    /// Opens a page that looks so; `script` runs in it before its own. Afterwards it is loaded.
+    /// Opens a page with this look and waits until it is loaded; `script` runs before its own.
     pub async fn open(&self, url: &str, look: Look, script: &str) -> Page {
         let blank = json!({"url": "about:blank", "newWindow": true});
         let target = self.link.call(None, "Target.createTarget", blank).await;
@@ -128,7 +129,7 @@ impl Browser {
 }
 
 impl Page {
-    /// The value of an expression in the page. It has to be JSON; a promise is awaited.
+    /// Returns the value of an expression in the page. It has to be JSON; a promise is awaited.
     pub async fn evaluate(&self, expression: &str) -> Value {
         let ask = json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
         let mut answer = self.call("Runtime.evaluate", ask).await;
@@ -136,7 +137,7 @@ impl Page {
         answer["result"]["value"].take()
     }
 
-    /// The whole page as a PNG, beyond the window's edge too.
+    /// Returns the whole page as a PNG, also beyond the window's edge.
     pub async fn picture(&self) -> Vec<u8> {
         let metrics = self.call("Page.getLayoutMetrics", json!({})).await;
         let size = &metrics["cssContentSize"];
@@ -148,7 +149,7 @@ impl Page {
             .expect("base64")
     }
 
-    /// Every URL that the page has asked for.
+    /// Returns every URL that the page has requested.
     pub fn requests(&self) -> Vec<String> {
         let events = self.events("Network.requestWillBeSent");
         let urls = events
@@ -157,7 +158,7 @@ impl Page {
         urls.collect()
     }
 
-    /// What stands in the console: uncaught exceptions, refusals by the page's policy, and whatever was written there.
+    /// Returns the console's lines: uncaught exceptions, refusals by the page's policy, and messages.
     pub fn console(&self) -> Vec<Value> {
         let kinds = ["Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded"];
         kinds.iter().flat_map(|kind| self.events(kind)).collect()
@@ -205,7 +206,7 @@ impl Link {
         answer["result"].take()
     }
 
-    /// Hands answers to who waits, and keeps events, until the browser ends.
+    /// Passes answers to the tasks that wait for them, and keeps events, until the browser ends.
     async fn read(self: Arc<Self>, pipe: ChildStdout) {
         let mut pipe = BufReader::new(pipe);
         let mut bytes = Vec::new();
@@ -214,7 +215,7 @@ impl Link {
             bytes.clear();
             let mut state = self.state();
             match message["id"].as_u64().map(|id| state.waiting.remove(&id)) {
-                // Who no longer waits has panicked already.
+                // A task that no longer waits has panicked already.
                 Some(waiting) => drop(waiting.map(|waiting| waiting.send(message))),
                 None => state.events.push(message),
             }

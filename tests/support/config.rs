@@ -14,7 +14,7 @@ use super::psql::PASSWORD;
 use super::rig::{Dcs, SCOPE, Settings, name};
 use super::tls::Tls;
 
-/// Of the member number `index`.
+/// Returns the configuration of the member number `index`.
 pub fn member(index: u8, network: &Network, folder: &Path, tls: &Tls, dcs: Dcs, settings: &Settings) -> Value {
     let address = network.host(index);
     let (dcs, dcs_config) = match dcs {
@@ -56,7 +56,7 @@ fn kubernetes(address: Ipv4Addr, use_endpoints: bool) -> Value {
     })
 }
 
-/// The dynamic configuration: the shortest times that Patroni allows, so that failovers are quick.
+/// Returns the dynamic configuration: the shortest times that Patroni allows, so that failovers are quick.
 fn dynamic(settings: &Settings) -> Value {
     let mut dynamic = json!({
         "ttl": 20,
@@ -77,7 +77,7 @@ fn postgresql(name: &str, address: Ipv4Addr, folder: &Path, tls: &Tls, settings:
     let mut connect_address = listen.clone();
     if settings.names {
         connect_address = format!("{}:{POSTGRES_PORT}", dns::name_of(name));
-        // A pod's address may change under its name.
+        // A pod's address may change while its name stays.
         listen = format!("0.0.0.0:{POSTGRES_PORT}");
     }
     let login = json!({"username": "postgres", "password": PASSWORD});
@@ -91,7 +91,7 @@ fn postgresql(name: &str, address: Ipv4Addr, folder: &Path, tls: &Tls, settings:
         "pg_hba": [
             "local all all trust",
             format!("host all all {address}/16 scram-sha-256"),
-            // Patroni itself, where PostgreSQL listens on every address.
+            // Patroni itself connects here; PostgreSQL listens on every address.
             "host all all 127.0.0.1/32 scram-sha-256".to_owned(),
             format!("host replication all {address}/16 scram-sha-256"),
         ],
@@ -112,7 +112,7 @@ fn postgresql(name: &str, address: Ipv4Addr, folder: &Path, tls: &Tls, settings:
     })
 }
 
-/// PostgreSQL's programs: of the newest version that Debian's packages have installed.
+/// Returns the folder of PostgreSQL's programs, of the newest version among Debian's packages.
 fn programs() -> PathBuf {
     let versions = std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is installed");
     let versions = versions.filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.parse::<u32>().ok());

@@ -1,5 +1,5 @@
-//! A real DNS server, dnsmasq, that knows the members by the names that a headless Service gives them; and its outages.
-//! The world's /etc/resolv.conf is as in a pod.
+//! A real DNS server, dnsmasq, with the names that a headless Service gives to members; and its outages. The world's
+//! /etc/resolv.conf is as in a pod.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,7 +27,7 @@ pub struct Dns {
     records: Mutex<BTreeMap<String, Ipv4Addr>>,
 }
 
-/// A member's name in DNS.
+/// Returns a member's name in DNS.
 pub fn name_of(member: &str) -> String {
     format!("{member}.{SCOPE}-headless.default.svc.cluster.local")
 }
@@ -51,7 +51,7 @@ impl Dns {
         }
     }
 
-    /// From the next query on, the member's name leads here.
+    /// Sets the address of a member's name, from the next query on.
     pub fn set(&self, member: &str, address: Ipv4Addr) {
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         records.insert(name_of(member), address);
@@ -64,7 +64,7 @@ impl Dns {
         self.server().signal(Signal::HUP);
     }
 
-    /// Queries are refused at once.
+    /// Makes the server refuse queries at once.
     pub fn stop(&self) {
         self.server().kill();
     }
@@ -73,7 +73,7 @@ impl Dns {
         *self.server() = start_server(&self.folder, &self.hosts, self.address);
     }
 
-    /// Queries get no answer.
+    /// Makes the server leave queries unanswered.
     pub fn freeze(&self) {
         self.server().signal(Signal::STOP);
     }
@@ -115,7 +115,7 @@ fn start_server(folder: &Path, hosts: &Path, address: Ipv4Addr) -> Process {
     let log = folder.join("dnsmasq.log");
     let _ = fs::remove_file(&log);
     let process = Process::start("dnsmasq", command, &log);
-    // A signal before it is ready to take one would end it.
+    // A signal before its handler is set would end it.
     let began = Instant::now();
     while !process.log().contains("started, version") {
         assert!(began.elapsed() < START, "dnsmasq does not start: {}", process.log());

@@ -1,4 +1,4 @@
-//! etcd: Patroni's DCS, or the store below kube-apiserver.
+//! etcd: Patroni's DCS, or the store of kube-apiserver.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ pub struct Etcd {
 }
 
 impl Etcd {
-    /// Starts etcd on one address; afterwards it is healthy.
+    /// Starts etcd on one address; returns when it is healthy.
     pub async fn start(folder: &Path, http: &Http, address: Ipv4Addr) -> Self {
         let etcd = Self {
             process: Mutex::new(start(folder, address)),
@@ -32,12 +32,12 @@ impl Etcd {
         etcd
     }
 
-    /// etcd dies: connections to it are refused. Its files stay, so nothing is forgotten.
+    /// Kills etcd: connections to it are refused. Its files stay, so it keeps its data.
     pub fn stop(&self) {
         self.process().kill();
     }
 
-    /// Starts etcd again after `stop`; afterwards it is healthy.
+    /// Starts etcd again after `stop`; returns when it is healthy.
     pub async fn start_again(&self) {
         assert!(self.process().exit_status().is_some(), "etcd runs already");
         *self.process() = start(&self.folder, self.address);
@@ -69,7 +69,7 @@ fn start(folder: &Path, address: Ipv4Addr) -> Process {
     Process::start("etcd", command, &folder.join("etcd.log"))
 }
 
-/// A program of the folder KUBEBUILDER_ASSETS, the convention of Kubernetes' own test environments.
+/// Returns a program of the folder KUBEBUILDER_ASSETS, the convention of Kubernetes' own test environments.
 pub fn program(name: &str) -> Option<PathBuf> {
     let path = Path::new(&std::env::var_os("KUBEBUILDER_ASSETS")?).join(name);
     path.exists().then_some(path)

@@ -1,5 +1,5 @@
-//! HTTP by hand: one HTTP/1.0 request a connection, with a deadline, in plain text or TLS.
-//! Independent of the product's own client, so that one mistake can't hide in both.
+//! A small HTTP client: one HTTP/1.0 request a connection, with a deadline, in plaintext or TLS. It is independent of
+//! the product's own client, so that one mistake cannot hide in both.
 
 use std::io;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use url::Url;
 
-/// A client; it trusts the rig's authority for `https`.
+/// A client. It trusts the rig's authority for `https`.
 #[derive(Clone)]
 pub struct Http {
     tls: TlsConnector,
 }
 
-/// What to ask; `get` and `send` make one, the other fields are set by name.
+/// A request. `get` and `send` make one; the other fields are set by name.
 #[derive(Clone)]
 pub struct Request<'a> {
     pub method: &'a str,
@@ -39,7 +39,7 @@ impl Http {
         Self { tls }
     }
 
-    /// One request; no whole answer before the deadline is an error of the kind `TimedOut`.
+    /// Sends one request. Without a complete answer before the deadline, returns an error of the kind `TimedOut`.
     pub async fn ask(&self, request: &Request<'_>) -> io::Result<Answer> {
         match timeout(request.within, self.exchange(request)).await {
             Ok(result) => result,
@@ -70,7 +70,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// A request with a JSON body of the given content type.
+    /// Returns a request with a JSON body of the given content type.
     pub fn send(method: &'a str, url: &'a str, content_type: &'a str, body: &'a Value) -> Self {
         Self {
             method,
@@ -107,7 +107,7 @@ impl Answer {
         })
     }
 
-    /// The body as JSON, or null when it is none.
+    /// Returns the body as JSON, or null if it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_default()
     }
@@ -120,7 +120,7 @@ where
     stream.write_all(request.render(url).as_bytes()).await?;
     let mut bytes = Vec::new();
     match stream.read_to_end(&mut bytes).await {
-        // Patroni closes TLS connections without saying so; the answer is whole all the same.
+        // Patroni closes TLS connections without a close_notify; the answer is complete nevertheless.
         Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error),
         _ => {}
     }

@@ -18,10 +18,10 @@ use super::rig::{SCOPE, cache};
 use super::tls::{Tls, path};
 use super::wait::wait_until;
 
-/// Every object of the rig lives here.
+/// The namespace of all objects of the rig.
 pub const NAMESPACE: &str = "default";
 
-/// Every Service that a test tells a publisher to keep: the publisher's Role names them.
+/// Every Service that a test gives to a publisher: the publisher's Role names them.
 const SERVICES: [&str; 9] = [
     "postgres-primary",
     "selecting",
@@ -40,10 +40,10 @@ const PORT: u16 = 6443;
 const MERGE_PATCH: &str = "application/merge-patch+json";
 const START: Duration = Duration::from_secs(60);
 
-/// Who asks the API; the name of the user is its kubeconfig's context and its token, too.
+/// A user of the API. Its name is its kubeconfig's context and its token, too.
 #[derive(Clone, Copy, Debug)]
 pub enum User {
-    /// May do everything.
+    /// The administrator, with all rights.
     Admin,
     /// Patroni's service account, with the Role of Patroni's documentation.
     Patroni,
@@ -74,7 +74,7 @@ impl User {
         }
     }
 
-    /// A line of the token file: token, user name, user id, groups.
+    /// Returns a line of the token file: token, user name, user id, groups.
     fn line(self) -> String {
         let name = self.name();
         let account = match self {
@@ -89,7 +89,7 @@ impl User {
 }
 
 impl Kubernetes {
-    /// Starts the API on one address; afterwards it is ready, and the Roles are in force.
+    /// Starts the API on one address; returns when it is ready and the Roles are in force.
     pub async fn start(folder: &Path, tls: &Tls, http: &Http, address: Ipv4Addr) -> Self {
         let etcd = Etcd::start(folder, http, address).await;
         fs::write(folder.join("tokens"), User::ALL.map(User::line).concat()).expect("write the token file");
@@ -109,7 +109,7 @@ impl Kubernetes {
         kubernetes
     }
 
-    /// The kubeconfig file of a user; its current context is that user, in the namespace of the cluster.
+    /// Returns the kubeconfig file of a user. Its current context is that user, in the namespace of the cluster.
     pub fn kubeconfig(&self, user: User) -> PathBuf {
         self.folder.join(format!("kubeconfig-{}", user.name()))
     }
@@ -128,12 +128,12 @@ impl Kubernetes {
         config.to_string()
     }
 
-    /// Asks the API as a user; `path` begins with `/api`. An API that doesn't answer is an error.
+    /// Sends a request as a user; `path` begins with `/api`. An API that does not answer is an error.
     pub async fn ask(&self, user: User, method: &str, path: &str, body: Option<&Value>) -> std::io::Result<Answer> {
         self.ask_with(user.name(), method, path, body).await
     }
 
-    /// The same, with any token.
+    /// Sends a request with any token.
     pub async fn ask_with(
         &self,
         token: &str,
@@ -157,7 +157,7 @@ impl Kubernetes {
         self.http.ask(&request).await
     }
 
-    /// An object of the namespace as JSON, such as `endpoints/patronidemo`; none when it does not exist.
+    /// Returns an object of the namespace as JSON, such as `endpoints/patronidemo`; `None` if it does not exist.
     pub async fn object(&self, name: &str) -> Option<Value> {
         let answer = self
             .ask(User::Admin, "GET", &object(name), None)
@@ -179,7 +179,7 @@ impl Kubernetes {
         assert_eq!(answer.status, 200, "patch {name}: {}", answer.body);
     }
 
-    /// Creates a pod of the Patroni cluster `scope`, and gives it the address and the state that kubelet would.
+    /// Creates a pod of the Patroni cluster `scope`, with the address and the state that kubelet would give it.
     pub async fn create_pod(&self, name: &str, scope: &str, address: Ipv4Addr) {
         let pod = json!({
             "apiVersion": "v1",
@@ -213,7 +213,7 @@ impl Kubernetes {
         assert_eq!(answer.expect("ask the API").status, 200, "delete {name}");
     }
 
-    /// A real token of a service account, which is void once the Secret `bound_to` is gone.
+    /// Returns a real token of a service account, which is void once the Secret `bound_to` is gone.
     pub async fn issue_token(&self, account: &str, bound_to: &str) -> String {
         let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": bound_to}});
         self.create("secrets", &secret).await;
@@ -229,7 +229,7 @@ impl Kubernetes {
         answer["status"]["token"].as_str().expect("a token").to_owned()
     }
 
-    /// Host and port of the API, as every pod is told them.
+    /// Returns host and port of the API, in the variables that every pod has.
     pub fn service_env(&self) -> [(&'static str, String); 2] {
         [
             ("KUBERNETES_SERVICE_HOST", self.address.to_string()),
@@ -237,19 +237,19 @@ impl Kubernetes {
         ]
     }
 
-    /// The API server dies: connections to it are refused. etcd lives on, so nothing is forgotten.
+    /// Kills the API server: connections to it are refused. etcd runs, so no object is lost.
     pub fn api_stop(&self) {
         self.api().kill();
     }
 
-    /// Starts the API server again after `api_stop`; afterwards it is ready.
+    /// Starts the API server again after `api_stop`; returns when it is ready.
     pub async fn api_start(&self) {
         assert!(self.api().exit_status().is_some(), "the API server runs already");
         *self.api() = start_api(&self.folder, &self.tls, self.address);
         self.wait_until_ready().await;
     }
 
-    /// The API server hangs: connections stay, and nothing is answered.
+    /// Stops the API server with SIGSTOP: connections stay open, and no request is answered.
     pub fn api_freeze(&self) {
         self.api().signal(Signal::STOP);
     }
@@ -258,8 +258,8 @@ impl Kubernetes {
         self.api().signal(Signal::CONT);
     }
 
-    /// Cuts the API off from the product alone: what either says to the other is dropped in silence. Only the product (and this rig)
-    /// reaches the API through the loopback device, since Patroni's members have hosts of their own.
+    /// Cuts only the product off from the API: packets between them are dropped. Only the product (and this rig)
+    /// reaches the API through the loopback device, because Patroni's members have hosts of their own.
     pub fn cut_off(&self) {
         let (table, address) = (self.table(), self.address.to_string());
         run("nft", &["add", "table", "inet", &table]);
@@ -271,12 +271,12 @@ impl Kubernetes {
         }
     }
 
-    /// Ends what `cut_off` began.
+    /// Ends the effect of `cut_off`.
     pub fn restore(&self) {
         run("nft", &["delete", "table", "inet", &self.table()]);
     }
 
-    /// One nftables table a rig.
+    /// Returns the name of this rig's nftables table.
     fn table(&self) -> String {
         format!("cut_{}", self.address.octets()[1])
     }
@@ -289,7 +289,8 @@ impl Kubernetes {
         self.api.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ready, with its own Roles and the namespace, which a server makes shortly after its first start.
+    /// Waits until the API is ready, with its own Roles and the namespace, which a server makes shortly after its first
+    /// start.
     async fn wait_until_ready(&self) {
         wait_until("kube-apiserver is ready", START, async || {
             assert_eq!(self.api().exit_status(), None, "kube-apiserver ended");
@@ -302,7 +303,7 @@ impl Kubernetes {
         .await;
     }
 
-    /// The very files that users apply, with the names that kustomize would put in; and Patroni's.
+    /// Applies the same files as users do, with the names that kustomize would insert; and Patroni's.
     fn apply_roles(&self) {
         let proxy = self.folder.join("rbac.yaml");
         let named = with_names(include_str!("../../deploy/base/rbac.yaml"));
@@ -358,14 +359,14 @@ fn start_api(folder: &Path, tls: &Tls, address: Ipv4Addr) -> Process {
     command.arg(format!("--token-auth-file={}", path(&folder.join("tokens"))));
     command.arg("--authorization-mode=RBAC");
     command.arg("--service-cluster-ip-range=10.96.0.0/16");
-    // Nobody uses signed service account tokens here, but the server insists on a key for them.
+    // No test uses signed service account tokens, but the server insists on a key for them.
     command.arg("--service-account-issuer=https://kubernetes.default.svc");
     command.arg(format!(
         "--service-account-signing-key-file={}",
         path(&tls.authority_key)
     ));
     command.arg(format!("--service-account-key-file={}", path(&tls.authority)));
-    // It wants a controller that creates a service account in each namespace before any pod.
+    // This admission plugin wants a controller that creates a service account in each namespace before any pod.
     command.arg("--disable-admission-plugins=ServiceAccount");
     Process::start("kube-apiserver", command, &folder.join("kube-apiserver.log"))
 }

@@ -1,4 +1,4 @@
-//! Clients that connect, insert one row and leave, all the time: what an application sees of a change of leader.
+//! Clients that connect, insert one row and disconnect, all the time: an application's view of a change of leader.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::psql::session;
 
-/// No attempt takes longer: it would be a hang.
+/// Deadline of an attempt, which only guards against hanging.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// Between two attempts of one client.
+/// Pause between two attempts of one client.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Clients at work.
@@ -32,21 +32,21 @@ pub struct Attempt {
     pub outcome: Outcome,
 }
 
-/// What came of it.
+/// The result of an attempt.
 #[derive(Debug)]
 pub enum Outcome {
     /// This server acknowledged the row.
     Acknowledged { server: String },
     /// The connection was refused, or broke before it was ready.
     NotConnected(String),
-    /// The connection broke after it was ready: whether the row is in is not known.
+    /// The connection broke after it was ready: it is not known whether the row was inserted.
     Broken(String),
-    /// The server answered that it is read-only: a write went astray.
+    /// The server answered that it is read-only: pgnorth sent the write to a wrong server.
     ReadOnly(String),
 }
 
 impl Load {
-    /// Makes the table; afterwards `clients` are at work at `address`.
+    /// Creates the table, and starts `clients` clients at `address`.
     pub async fn start(address: SocketAddr, clients: usize) -> Self {
         let first = session(address).await.expect("connect to make the table");
         let table = "create table if not exists load (id text primary key)";
@@ -73,7 +73,7 @@ impl Load {
         load
     }
 
-    /// Ends the clients after their attempts under way, and returns every attempt in the order of their beginnings.
+    /// Ends the clients after their present attempts, and returns every attempt in the order of their beginnings.
     pub async fn finish(mut self) -> Vec<Attempt> {
         self.stop.cancel();
         let mut attempts = Vec::new();
@@ -119,7 +119,7 @@ fn first_value(messages: &[SimpleQueryMessage]) -> Option<String> {
     })
 }
 
-/// The error with its causes.
+/// Returns the error with its causes.
 fn whole(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {}", whole(source)),

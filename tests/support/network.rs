@@ -1,5 +1,6 @@
-//! Hosts: a bridge and one network namespace a host, joined by a veth pair. Each rig of a world has a network of its own: 10.244.0.0/16 is the first's.
-//! Kubernetes refuses loopback addresses in Endpoints, so members need addresses of their own.
+//! Hosts: a bridge, and for each host one network namespace that a veth pair joins to it. Each rig of a world has a
+//! network of its own: 10.244.0.0/16 is the first rig's. Kubernetes refuses loopback addresses in Endpoints, so members
+//! need addresses of their own.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -9,13 +10,13 @@ use rustix::process::Signal;
 
 use super::process::{run, send};
 
-/// The bridge; dropping it removes it.
+/// The bridge. Its drop removes it.
 pub struct Network {
     place: u8,
     bridge: String,
 }
 
-/// One network namespace with an address; dropping it kills what runs in it and removes it.
+/// One network namespace with an address. Its drop kills the processes in it and removes it.
 pub struct Host {
     namespace: String,
     veth: String,
@@ -31,7 +32,7 @@ pub struct HostProcess {
 }
 
 impl Network {
-    /// The network of the rig number `place`.
+    /// Creates the network of the rig number `place`.
     pub fn start(place: u8) -> Self {
         let network = Self {
             place,
@@ -47,22 +48,22 @@ impl Network {
         network
     }
 
-    /// Where etcd and kube-apiserver listen, and where members see the product's connections come from.
+    /// Returns the address on which etcd and kube-apiserver listen, and which members see as the product's.
     pub fn gateway(&self) -> Ipv4Addr {
         self.address(1)
     }
 
-    /// An address that is nobody's: a Service's, which the kernel translates.
+    /// Returns an address without a host: a Service's, which the kernel translates.
     pub fn service(&self) -> Ipv4Addr {
         Ipv4Addr::new(10, 96, self.place, 10)
     }
 
-    /// What leads to other addresses than the hosts'.
+    /// Returns the interface for addresses other than the hosts'.
     pub fn bridge(&self) -> &str {
         &self.bridge
     }
 
-    /// The host number `index`: 10.244.0.10 and up.
+    /// Returns the address of the host number `index`: 10.244.0.10 and up.
     pub fn host(&self, index: u8) -> Ipv4Addr {
         self.address(10 + index)
     }
@@ -79,7 +80,7 @@ impl Drop for Network {
 }
 
 impl Host {
-    /// The host number `index` of a network.
+    /// Creates the host number `index` of a network.
     pub fn start(network: &Network, index: u8) -> Self {
         let (place, bridge, address) = (network.place, network.bridge.as_str(), network.host(index));
         let host = Self {
@@ -111,7 +112,7 @@ impl Host {
         );
         run("ip", &["-netns", name, "link", "set", "lo", "up"]);
         run("ip", &["-netns", name, "link", "set", "eth0", "up"]);
-        // As behind a router: packets to a host that has vanished are lost in silence, and no ARP tells the sender.
+        // As behind a router: packets to a host that is gone are lost without a notice, and no ARP informs the sender.
         let ip = address.to_string();
         run(
             "ip",
@@ -130,7 +131,7 @@ impl Host {
         host
     }
 
-    /// A command that runs on this host as the user postgres.
+    /// Returns a command that runs on this host as the user postgres.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{}", self.namespace));
@@ -146,12 +147,12 @@ impl Host {
         command
     }
 
-    /// Pulls the cable: from now on nothing passes, and no one is told.
+    /// Disconnects the host: packets are lost without a notice.
     pub fn link_down(&self) {
         run("ip", &["link", "set", &self.veth, "down"]);
     }
 
-    /// The host answers at this address, too.
+    /// Adds an address to the host.
     pub fn add_address(&self, address: Ipv4Addr) {
         let address = format!("{address}/16");
         run(
@@ -164,7 +165,7 @@ impl Host {
         run("ip", &["link", "set", &self.veth, "up"]);
     }
 
-    /// Every living process of the host. Zombies hold no namespace, so they don't count.
+    /// Returns every living process of the host. Zombies have no namespace, so they are not counted.
     pub fn processes(&self) -> Vec<HostProcess> {
         let ids = run("ip", &["netns", "pids", &self.namespace]);
         ids.lines()
@@ -186,21 +187,21 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // A host whose start failed half way has no namespace to look into.
+        // A host whose start failed has no namespace.
         if fs::exists(format!("/run/netns/{}", self.namespace)).unwrap_or(false) {
             self.kill_all();
             let _ = Command::new("ip").args(["netns", "delete", &self.namespace]).output();
         }
-        // The kernel frees a namespace some time later; the veth has to be gone at once, for the next rig.
+        // The kernel frees a namespace some time later; the veth must be gone at once, for the next rig.
         let _ = Command::new("ip").args(["link", "delete", &self.veth]).output();
     }
 }
 
 impl HostProcess {
-    /// Reads `/proc/<id>/stat`; a process that has just ended is none.
+    /// Reads `/proc/<id>/stat`; `None` for a process that has just ended.
     fn read(id: u32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-        // "id (program) state parent ...", where the program's name may itself hold spaces and parentheses.
+        // "id (program) state parent ...", where the program's name may contain spaces and parentheses.
         let (program, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
         let parent = rest.split_whitespace().nth(1)?.parse().ok()?;
         Some(Self {

@@ -1,4 +1,4 @@
-//! A member: one host with Patroni and PostgreSQL. Starting it, asking it, and hurting it.
+//! A member: one host with Patroni and PostgreSQL, requests to it, and its faults.
 
 use std::fs;
 use std::io;
@@ -31,7 +31,7 @@ pub struct Member {
     scheme: &'static str,
 }
 
-/// How a member is made: its files lie in `folder`, which is the user postgres' own.
+/// The plan of a member. Its files are in `folder`, which belongs to the user postgres.
 pub struct Plan {
     pub host: Host,
     pub folder: PathBuf,
@@ -42,7 +42,7 @@ pub struct Plan {
 }
 
 impl Member {
-    /// A member that is not started yet.
+    /// Returns a member that is not started yet.
     pub fn new(name: &str, plan: Plan, http: &Http) -> Self {
         // JSON is YAML.
         fs::write(plan.folder.join("patroni.yml"), plan.config.to_string()).expect("write Patroni's configuration");
@@ -65,17 +65,17 @@ impl Member {
         self.host.address
     }
 
-    /// Where PostgreSQL listens.
+    /// Returns PostgreSQL's address.
     pub fn address(&self) -> SocketAddr {
         SocketAddr::new(IpAddr::V4(self.ip()), POSTGRES_PORT)
     }
 
-    /// The REST API's URL, without a path.
+    /// Returns the REST API's URL, without a path.
     pub fn rest_url(&self) -> String {
         format!("{}://{}:{REST_PORT}", self.scheme, self.ip())
     }
 
-    /// Starts Patroni, which starts PostgreSQL; after a fault, too. Doesn't wait for either.
+    /// Starts Patroni, which starts PostgreSQL; also after a fault. Waits for neither.
     pub fn start(&self) {
         let mut patroni = self.patroni();
         let running = patroni.as_mut().is_some_and(|process| process.exit_status().is_none());
@@ -93,21 +93,21 @@ impl Member {
         *patroni = Some(Process::start(&self.name, command, &self.folder.join("patroni.log")));
     }
 
-    /// What Patroni and PostgreSQL have logged so far.
+    /// Returns the log of Patroni and PostgreSQL so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.join("patroni.log")).unwrap_or_default()
     }
 
     // Questions.
 
-    /// GET of the REST API: the path with its query.
+    /// Sends GET to the REST API: the path with its query.
     pub async fn get(&self, path: &str) -> io::Result<Answer> {
         self.http
             .ask(&Request::get(&format!("{}{path}", self.rest_url())))
             .await
     }
 
-    /// POST, PATCH or DELETE of the REST API. A switchover's answer comes at its end.
+    /// Sends POST, PATCH or DELETE to the REST API. The answer to a switchover comes at its end.
     pub async fn send(&self, method: &str, path: &str, body: &Value) -> io::Result<Answer> {
         let url = format!("{}{path}", self.rest_url());
         let within = Duration::from_secs(60);
@@ -119,26 +119,27 @@ impl Member {
             .await
     }
 
-    /// What Patroni says about this member; nothing when it doesn't answer.
+    /// Returns Patroni's status of this member; `None` if it does not answer.
     pub async fn status(&self) -> Option<Value> {
         Some(self.get("/patroni").await.ok()?.json())
     }
 
-    /// A running primary in its own words. Its words alone: a frozen lock holder says nothing, and an old one may lie.
+    /// Returns true if the member itself reports that it is a running primary. A frozen lock holder does not answer,
+    /// and a former one may be wrong.
     pub async fn is_primary(&self) -> bool {
         self.status()
             .await
             .is_some_and(|status| status["role"] == "primary" && status["state"] == "running")
     }
 
-    /// Runs SQL on this very member, past any proxy.
+    /// Runs SQL on this member, without any proxy.
     pub async fn psql(&self, sql: &str) -> Result<String, String> {
         psql(self.address(), sql).await
     }
 
     // Faults.
 
-    /// The host crashes: every process is killed at once.
+    /// Crashes the host: every process is killed at once.
     pub fn kill_host(&self) {
         self.host.kill_all();
         if let Some(patroni) = self.patroni().as_mut() {
@@ -146,12 +147,12 @@ impl Member {
         }
     }
 
-    /// The host vanishes: its cable is pulled, no FIN, no RST, and all in it lives on.
+    /// Disconnects the host: no FIN, no RST, and all its processes run on.
     pub fn link_down(&self) {
         self.host.link_down();
     }
 
-    /// The pod comes back with another address: its servers answer there, too.
+    /// Adds an address: the pod's servers answer there, too, as after a change of its IP.
     pub fn add_address(&self, address: Ipv4Addr) {
         self.host.add_address(address);
     }
@@ -160,9 +161,10 @@ impl Member {
         self.host.link_up();
     }
 
-    /// Patroni hangs, its REST API included; PostgreSQL goes on.
+    /// Stops Patroni and its REST API with SIGSTOP; PostgreSQL runs on.
     ///
-    /// Afterwards each of its threads has stopped: a signal takes a while to arrive on a busy machine, and an answer might slip out meanwhile.
+    /// Returns when each of its threads has stopped: a signal takes a while to arrive on a busy machine, and an answer
+    /// might be sent meanwhile.
     pub fn freeze_patroni(&self) {
         let begun = Instant::now();
         loop {
@@ -184,7 +186,7 @@ impl Member {
         self.signal_patroni(Signal::CONT);
     }
 
-    /// Patroni ends as on SIGTERM, and PostgreSQL with it; afterwards both are gone.
+    /// Ends Patroni with SIGTERM, and PostgreSQL with it; returns when both are gone.
     pub async fn stop_patroni_gracefully(&self) {
         self.patroni()
             .as_mut()
@@ -199,12 +201,12 @@ impl Member {
         .await;
     }
 
-    /// PostgreSQL's postmaster is killed below a living Patroni.
+    /// Kills PostgreSQL's postmaster while Patroni runs.
     pub fn kill_postgres(&self) {
         send(self.postmaster().expect("PostgreSQL runs"), Signal::KILL);
     }
 
-    /// One backend is killed: PostgreSQL ends every session and recovers in place, under the same postmaster.
+    /// Kills one backend: PostgreSQL ends every session and restarts with crash recovery, under the same postmaster.
     pub async fn kill_backend(&self) {
         let victim = session(self.address()).await.expect("open the session to be killed");
         let row = victim
@@ -214,7 +216,7 @@ impl Member {
         send(row.get::<_, i32>(0).unsigned_abs(), Signal::KILL);
     }
 
-    /// The process id of PostgreSQL's first process: the one `postgres` whose parent is none.
+    /// Returns the id of PostgreSQL's first process: the only `postgres` whose parent is not one.
     pub fn postmaster(&self) -> Option<u32> {
         let processes = self.host.processes();
         let postgres: Vec<_> = processes
@@ -225,7 +227,7 @@ impl Member {
         Some(postgres.iter().find(|process| !is_child(process.parent))?.id)
     }
 
-    /// How many processes of this host run, of whatever program.
+    /// Returns the number of processes of this host, of any program.
     pub fn process_count(&self) -> usize {
         self.host.processes().len()
     }
@@ -246,7 +248,8 @@ impl Member {
     }
 }
 
-/// Every thread of the process has stopped, or the process is gone (proc(5), `stat`: the state follows the name in parentheses).
+/// Returns true if every thread of the process has stopped, or the process is gone (proc(5), `stat`: the state follows
+/// the name in parentheses).
 fn is_stopped(id: u32) -> bool {
     let Ok(threads) = fs::read_dir(format!("/proc/{id}/task")) else {
         return true;

@@ -1,4 +1,4 @@
-//! The product: the real binary, on ports of its own choice, pointed at the rig's cluster.
+//! The product: the real binary, on ports of its own choice, in front of the rig's cluster.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use super::wait::wait_until;
 
 const START: Duration = Duration::from_secs(10);
 
-/// A running pgnorth; dropping it kills it, and shows the end of its log when a test is failing.
+/// A running pgnorth. Its drop kills it, and shows the end of its log if the test has failed.
 pub struct Product {
     process: Process,
     address: SocketAddr,
@@ -26,13 +26,13 @@ pub struct Product {
 }
 
 impl Product {
-    /// Starts the binary; afterwards it listens. It need not know a leader yet.
+    /// Starts the binary and waits until it listens. It need not know a leader yet.
     pub async fn start(rig: &Rig, arguments: &[&str], env: &[(&str, &str)]) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         Self::start_with(rig, any, any, arguments, env).await
     }
 
-    /// The same at addresses that a balancer knows.
+    /// Starts it at addresses that a balancer knows.
     pub async fn start_at(rig: &Rig, listen: SocketAddr, admin: SocketAddr, arguments: &[&str]) -> Self {
         Self::start_with(rig, listen, admin, arguments, &[]).await
     }
@@ -82,12 +82,12 @@ impl Product {
         }
     }
 
-    /// Where clients connect.
+    /// Returns the address for clients.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where `/metrics` and the others are.
+    /// Returns the admin address.
     pub fn admin(&self) -> SocketAddr {
         self.admin
     }
@@ -96,7 +96,7 @@ impl Product {
         self.process.id()
     }
 
-    /// GET of the admin address.
+    /// Sends GET to the admin address.
     pub async fn admin_get(&self, path: &str) -> Answer {
         let url = format!("http://{}{path}", self.admin);
         self.http
@@ -105,19 +105,19 @@ impl Product {
             .expect("the admin address answers")
     }
 
-    /// The sum of a metric over every series that has these labels; none when there is no such series.
+    /// Returns the sum of a metric over every series that has these labels; `None` if there is no such series.
     pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let answer = self.admin_get("/metrics").await;
         assert_eq!(answer.status, 200, "/metrics: {}", answer.body);
         sum(&answer.body, name, labels)
     }
 
-    /// Every log line so far, as JSON.
+    /// Returns every log line so far, as JSON.
     pub fn events(&self) -> Vec<Value> {
         events(&self.process)
     }
 
-    /// The log as it was written.
+    /// Returns the log as it was written.
     pub fn log(&self) -> String {
         self.process.log()
     }
@@ -132,7 +132,7 @@ impl Product {
         .await
     }
 
-    /// Waits until psql gets through to a writable server, and returns that server's address.
+    /// Waits until psql reaches a writable server, and returns that server's address.
     pub async fn wait_until_writable(&self, within: Duration) -> String {
         wait_until("pgnorth leads to a writable server", within, async || {
             let sql = "select host(inet_server_addr()) where not pg_is_in_recovery()";
@@ -149,14 +149,14 @@ impl Product {
         self.process.signal(signal);
     }
 
-    /// SIGTERM, and how the process ended; panics when it hasn't ended in time.
+    /// Sends SIGTERM and returns the exit status; panics if the process has not ended in time.
     pub async fn terminate(&mut self, within: Duration) -> ExitStatus {
         self.process.signal(Signal::TERM);
         wait_until("pgnorth has ended", within, async || self.process.exit_status()).await
     }
 }
 
-/// One log file a process, for a rig may run several.
+/// Returns the path of a new log file, because a rig may run several processes.
 pub(super) fn log_file(rig: &Rig) -> PathBuf {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     rig.folder()

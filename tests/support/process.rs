@@ -1,4 +1,4 @@
-//! Children of the rig: started with a log file each, ended when dropped; and short tools that run to their end.
+//! Children of the rig, started with a log file each and ended when dropped; and short tools that run until they end.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Lines of a log that are shown when a test fails.
+/// Number of log lines that are shown when a test fails.
 const TAIL: usize = 60;
 
-/// A running child; dropping it kills it, and shows the end of its log when a test is failing.
+/// A running child. Its drop kills it, and shows the end of its log if the test has failed.
 pub struct Process {
     name: String,
     child: Child,
@@ -41,19 +41,19 @@ impl Process {
         self.child.id()
     }
 
-    /// Sends a signal; a child that has ended already is left alone.
+    /// Sends a signal, unless the child has ended.
     pub fn signal(&mut self, signal: Signal) {
         if self.exit_status().is_none() {
             send(self.id(), signal);
         }
     }
 
-    /// How the child ended, or nothing while it runs.
+    /// Returns the exit status; `None` while the child runs.
     pub fn exit_status(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("wait for a child")
     }
 
-    /// Kills the child with SIGKILL; afterwards it is gone.
+    /// Kills the child with SIGKILL; returns when it is gone.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -76,7 +76,7 @@ impl Drop for Process {
     }
 }
 
-/// Sends a signal to any process of the world; one that is gone already is as good.
+/// Sends a signal to any process of the world, unless it is gone.
 pub fn send(id: u32, signal: Signal) {
     let pid = i32::try_from(id)
         .ok()
@@ -85,7 +85,7 @@ pub fn send(id: u32, signal: Signal) {
     let _ = kill_process(pid, signal);
 }
 
-/// Runs a short tool to its end and returns its output; a failure is the rig's own defect, so it panics.
+/// Runs a short tool until it ends, and returns its output. Panics if it fails, which is the rig's own defect.
 pub fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
     let output = output.unwrap_or_else(|error| panic!("run {program}: {error}"));

@@ -1,4 +1,5 @@
-//! A real Prometheus that scrapes pgnorth each second and evaluates rules as often. It knows nothing of the rig: tests with a fake cluster use it, too.
+//! A real Prometheus that scrapes pgnorth each second and evaluates rules as often. It does not depend on the rig:
+//! tests with a fake cluster use it, too.
 
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
@@ -14,10 +15,10 @@ use url::form_urlencoded::byte_serialize;
 
 /// A deadline against hanging, on a busy machine.
 const SOON: Duration = Duration::from_secs(60);
-/// Between two looks.
+/// Pause between two checks.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// A running Prometheus; dropping it kills it.
+/// A running Prometheus. Its drop kills it.
 pub struct Prometheus {
     child: Child,
     address: SocketAddr,
@@ -25,7 +26,8 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts it with these rules. It scrapes these admin addresses, as pods of these names in the namespace `default`; afterwards each is up. Its files lie in `folder`.
+    /// Starts it with these rules, in `folder`. It scrapes these admin addresses as pods of these names in the
+    /// namespace `default`; returns when each is up.
     pub async fn start(folder: &Path, targets: &[(&str, SocketAddr)], rules: &Value) -> Self {
         let count = targets.len();
         let targets = targets
@@ -47,7 +49,8 @@ impl Prometheus {
         prometheus
     }
 
-    /// It does not choose a port by itself; one that somebody else took meanwhile ends it, and another is tried.
+    /// Starts it on a free port. It does not choose one by itself; if another process takes the port meanwhile, it
+    /// ends, and another port is tried.
     async fn listening(folder: &Path) -> Self {
         let started = Instant::now();
         loop {
@@ -85,13 +88,13 @@ impl Prometheus {
         }
     }
 
-    /// Each series of an expression now, as the API gives it; Prometheus' complaint, if it has one.
+    /// Returns each series of an expression now, as the API gives it, or Prometheus' error.
     pub async fn instant(&self, expression: &str) -> Result<Vec<Value>, String> {
         let query = format!("query={}", encoded(expression));
         list(self.ask(&format!("/api/v1/query?{query}")).await?["result"].take())
     }
 
-    /// The same over the last `past`, in steps of this length.
+    /// Returns each series over the last `past`, in steps of this length.
     pub async fn range(&self, expression: &str, past: Duration, step: Duration) -> Result<Vec<Value>, String> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let (now, step) = (now.expect("a clock that is set").as_secs_f64(), step.as_secs_f64());
@@ -100,7 +103,7 @@ impl Prometheus {
         list(self.ask(&format!("/api/v1/query_range?{query}")).await?["result"].take())
     }
 
-    /// Labels and value of each series of an expression, now.
+    /// Returns labels and value of each series of an expression now.
     pub async fn query(&self, expression: &str) -> Vec<(Value, f64)> {
         let series = self
             .instant(expression)
@@ -111,7 +114,7 @@ impl Prometheus {
         series.iter().map(pair).collect()
     }
 
-    /// The value of an expression of one series; none when there is no such series.
+    /// Returns the value of an expression of one series; `None` if there is no such series.
     pub async fn value(&self, expression: &str) -> Option<f64> {
         let series = self.query(expression).await;
         assert!(series.len() < 2, "{expression}: {series:?}");
@@ -124,7 +127,7 @@ impl Prometheus {
             .await;
     }
 
-    /// Every rule's name, and why its last evaluation failed; empty if it did not.
+    /// Returns every rule's name, and the error of its last evaluation; empty if there was none.
     pub async fn rules(&self) -> Vec<(String, String)> {
         let mut data = self.ask("/api/v1/rules").await.expect("the rules");
         let groups = list(data["groups"].take()).expect("a list");
@@ -137,13 +140,13 @@ impl Prometheus {
             .collect()
     }
 
-    /// Every alert that is pending or firing.
+    /// Returns every alert that is pending or firing.
     pub async fn alerts(&self) -> Vec<Value> {
         let mut data = self.ask("/api/v1/alerts").await.expect("the alerts");
         list(data["alerts"].take()).expect("a list")
     }
 
-    /// Waits until this alert is in this state (`inactive` when it is in none); tells what is seen of it.
+    /// Waits until this alert has this state (`inactive` if it has none); returns the alert.
     pub async fn wait_for(&self, name: &str, state: &str) -> Option<Value> {
         let found = self
             .wait(&format!("{name} is {state}"), async || {
@@ -162,7 +165,7 @@ impl Prometheus {
         found
     }
 
-    /// Since its start.
+    /// Returns the time since its start.
     pub fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
@@ -178,7 +181,7 @@ impl Prometheus {
         }
     }
 
-    /// `data` of an answer of its API.
+    /// Returns `data` of an answer of its API.
     async fn ask(&self, path: &str) -> Result<Value, String> {
         let (_, body) = self.get(path).await.expect("Prometheus answers");
         let mut answer: Value = serde_json::from_str(&body).map_err(|error| format!("{error}: {body}"))?;
@@ -189,7 +192,7 @@ impl Prometheus {
         }
     }
 
-    /// Status and body; none if it does not answer.
+    /// Returns status and body; `None` if it does not answer.
     async fn get(&self, path: &str) -> Option<(u16, String)> {
         let exchange = async {
             let mut stream = TcpStream::connect(self.address).await.ok()?;

@@ -1,4 +1,4 @@
-//! Clients: the real psql for one statement, and tokio-postgres for sessions that stay.
+//! Clients: the real psql for single statements, and tokio-postgres for sessions that stay.
 
 use std::net::SocketAddr;
 
@@ -8,12 +8,12 @@ use tokio_postgres::{Client, Config, NoTls};
 /// The password of the user postgres, who is a superuser.
 pub const PASSWORD: &str = "rig";
 
-/// Runs SQL through the real psql: its unaligned output, or its complaint. Gives up connecting after 5 seconds.
+/// Runs SQL through the real psql. Returns its unaligned output, or its error. It gives up connecting after 5 seconds.
 pub async fn psql(address: SocketAddr, sql: &str) -> Result<String, String> {
     psql_with(address, sql, &[]).await
 }
 
-/// The same with more of libpq's environment, such as `("PGSSLMODE", "require")`.
+/// Does the same with more of libpq's environment, such as `("PGSSLMODE", "require")`.
 pub async fn psql_with(address: SocketAddr, sql: &str, env: &[(&str, &str)]) -> Result<String, String> {
     let output = Command::new("psql")
         .args([
@@ -46,15 +46,15 @@ pub async fn psql_with(address: SocketAddr, sql: &str, env: &[(&str, &str)]) -> 
     }
 }
 
-/// A session that stays until the client is dropped.
+/// Returns a session that stays until the client is dropped.
 pub async fn session(address: SocketAddr) -> Result<Client, tokio_postgres::Error> {
     let (client, connection) = config(address).connect(NoTls).await?;
-    // The connection's end shows in the client, as `is_closed` and in every query.
+    // The client notices the connection's end in `is_closed` and in every query.
     tokio::spawn(connection);
     Ok(client)
 }
 
-/// How to reach the cluster's database at an address.
+/// Returns the settings for the cluster's database at an address.
 pub fn config(address: SocketAddr) -> Config {
     let mut config = Config::new();
     config.host(address.ip().to_string()).port(address.port());

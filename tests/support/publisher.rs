@@ -19,13 +19,13 @@ pub const SERVICE: &str = "postgres-primary";
 
 const START: Duration = Duration::from_secs(20);
 
-/// A running publisher; dropping it kills it.
+/// A running publisher. Its drop kills it.
 pub struct Publisher {
     process: Process,
 }
 
 impl Publisher {
-    /// Starts the binary with the rights of `deploy/publish/rbac.yaml`. Doesn't wait for anything.
+    /// Starts the binary with the rights of `deploy/publish/rbac.yaml`. Waits for nothing.
     pub fn start(rig: &Rig, arguments: &[&str]) -> Self {
         let mut command = command(arguments);
         command.env("KUBECONFIG", rig.kubernetes().kubeconfig(User::Publisher));
@@ -34,7 +34,7 @@ impl Publisher {
         }
     }
 
-    /// Starts it as in a pod, whose credentials lie where kubelet puts them.
+    /// Starts it as in a pod, with its credentials in kubelet's paths.
     pub fn start_in_a_pod(rig: &Rig, arguments: &[&str]) -> Self {
         let mut command = command(arguments);
         command.env_remove("KUBECONFIG").env("HOME", "/nonexistent");
@@ -44,18 +44,18 @@ impl Publisher {
         }
     }
 
-    /// Every log line so far.
+    /// Returns every log line so far.
     pub fn events(&self) -> Vec<Value> {
         events(&self.process)
     }
 
-    /// The fields of the newest log line with this message.
+    /// Returns the fields of the newest log line with this message.
     pub fn newest(&self, message: &str) -> Option<Value> {
         let mut events = self.events().into_iter().rev();
         Some(events.find(|event| event["fields"]["message"] == message)?["fields"].clone())
     }
 
-    /// Waits for a log line whose message holds this text; returns its fields.
+    /// Waits for a log line whose message has this text; returns its fields.
     pub async fn wait_for_event(&self, text: &str, within: Duration) -> Value {
         wait_until(&format!("pgnorth publish logs: {text}"), within, async || {
             let mut events = self.events().into_iter().map(|event| event["fields"].clone());
@@ -79,7 +79,7 @@ impl Publisher {
         self.process.signal(signal);
     }
 
-    /// How it ends by itself, or after a signal.
+    /// Waits until it ends, by itself or after a signal; returns its exit status.
     pub async fn wait_for_end(&mut self, within: Duration) -> ExitStatus {
         wait_until("pgnorth publish has ended", within, async || self.process.exit_status()).await
     }
@@ -100,7 +100,7 @@ fn command(arguments: &[&str]) -> Command {
     command
 }
 
-/// A Service with one port; `spec` adds to it.
+/// Creates a Service with one port; `spec` adds to it.
 pub async fn create_service(rig: &Rig, name: &str, spec: &Value) {
     let mut service = json!({
         "apiVersion": "v1",
@@ -114,12 +114,12 @@ pub async fn create_service(rig: &Rig, name: &str, spec: &Value) {
     rig.kubernetes().create("services", &service).await;
 }
 
-/// The path of a Service's slice. This API server has v1beta1 alone.
+/// Returns the path of a Service's slice. This API server has only v1beta1.
 pub fn slice_path(service: &str) -> String {
     format!("/apis/discovery.k8s.io/v1beta1/namespaces/default/endpointslices/{service}-pgnorth-ipv4")
 }
 
-/// The slice; none while there is none.
+/// Returns the slice; `None` if there is none.
 pub async fn slice(rig: &Rig, service: &str) -> Option<Value> {
     let answer = rig
         .kubernetes()
@@ -129,7 +129,7 @@ pub async fn slice(rig: &Rig, service: &str) -> Option<Value> {
     (answer.status == 200).then(|| answer.json())
 }
 
-/// The addresses that the Service's slice leads to; none while there is no slice.
+/// Returns the addresses in the Service's slice; `None` if there is no slice.
 pub async fn leads_to(rig: &Rig, service: &str) -> Option<Vec<String>> {
     let slice = slice(rig, service).await?;
     let endpoints = slice["endpoints"].as_array().into_iter().flatten();
@@ -141,7 +141,7 @@ pub async fn leads_to(rig: &Rig, service: &str) -> Option<Vec<String>> {
     )
 }
 
-/// Waits until the Service leads to these addresses and no others.
+/// Waits until the Service has exactly these addresses.
 pub async fn wait_until_leads_to(rig: &Rig, service: &str, addresses: &[String], within: Duration) {
     wait_until(&format!("{service} leads to {addresses:?}"), within, async || {
         (leads_to(rig, service).await? == addresses).then_some(())

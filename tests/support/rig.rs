@@ -1,5 +1,5 @@
-//! The rig: starts a Patroni cluster of three members with its DCS, tells the truth about it, and changes it.
-//! What hurts one member is `Member`'s; what hurts the API is `Kubernetes`'.
+//! The rig: starts a Patroni cluster of three members with its DCS, reads its true state, and changes it. `Member` has
+//! the faults of one member; `Kubernetes` has those of the API.
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -18,20 +18,20 @@ use super::process::run;
 use super::tls::{Tls, path};
 use super::wait::wait_until;
 
-/// Patroni's name of the cluster; members are this with `-0`, `-1` and `-2`.
+/// Patroni's name of the cluster. The members' names are this with `-0`, `-1` and `-2`.
 pub const SCOPE: &str = "patronidemo";
 
 const MEMBERS: u8 = 3;
 
-/// Rigs that may run at a time in one world.
+/// Number of rigs that may run at a time in one world.
 const PLACES: u8 = 4;
-/// Longer than all tests together.
+/// Deadline for a free place: longer than all tests together.
 const PLACE: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// A whole start is far below this, even on two busy cores.
+/// Deadline of a start, which takes far less, even on two busy cores.
 const START: Duration = Duration::from_secs(120);
 
-/// Where Patroni keeps its lock.
+/// The DCS in which Patroni keeps its lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dcs {
     Endpoints,
@@ -39,20 +39,20 @@ pub enum Dcs {
     Etcd,
 }
 
-/// What differs from Patroni's defaults; `Settings::default()` has ttl 20, loop_wait 3 and retry_timeout 5.
+/// The differences from Patroni's defaults; `Settings::default()` has ttl 20, loop_wait 3 and retry_timeout 5.
 #[derive(Clone, Default)]
 pub struct Settings {
     pub failsafe: bool,
     pub synchronous: bool,
     /// The REST API speaks TLS.
     pub rest_tls: bool,
-    /// Members tell each other, and the product, names instead of addresses; a DNS server knows them.
+    /// Members give each other, and the product, names instead of addresses; a DNS server knows them.
     pub names: bool,
     /// Any other key of Patroni's dynamic configuration, such as `{"maximum_lag_on_failover": 1000}`.
     pub dynamic: Value,
 }
 
-/// A running cluster. Dropping it ends all of it; the fields' order is the order of the end.
+/// A running cluster. Its drop ends everything, in the order of the fields.
 pub struct Rig {
     members: Vec<Member>,
     kubernetes: Option<Kubernetes>,
@@ -66,7 +66,7 @@ pub struct Rig {
     _place: File,
 }
 
-/// The files of one rig; dropping it removes them.
+/// The files of one rig. Its drop removes them.
 struct Folder(PathBuf);
 
 impl Rig {
@@ -75,8 +75,8 @@ impl Rig {
         Self::start_with(dcs, Settings::default()).await
     }
 
-    /// Starts a cluster; afterwards patronidemo-0 leads and two replicas stream, in Patroni's own view.
-    /// Several rigs of one world run beside each other; when all places are taken, this waits for one.
+    /// Starts a cluster; returns when patronidemo-0 leads and two replicas stream, in Patroni's own view. Several rigs
+    /// run in one world; if all places are taken, this waits for one.
     pub async fn start_with(dcs: Dcs, settings: Settings) -> Self {
         let world = world();
         let (place, lock) = wait_until("a place for the rig", PLACE, async || free_place(&world)).await;
@@ -110,7 +110,7 @@ impl Rig {
         rig
     }
 
-    /// Where its hosts are.
+    /// Returns the network of its hosts.
     pub fn network(&self) -> &Network {
         &self.network
     }
@@ -154,7 +154,7 @@ impl Rig {
         Member::new(&name, plan, &self.http)
     }
 
-    /// The first member makes the cluster, so that it leads; the others clone it.
+    /// Starts the first member, which makes the cluster and leads, then the others, which clone it.
     async fn bootstrap(&self) {
         self.members[0].start();
         wait_until("the first member is primary", START, async || {
@@ -177,17 +177,17 @@ impl Rig {
         &self.members[index]
     }
 
-    /// Every member but this one.
+    /// Returns every member but this one.
     pub fn others<'a>(&'a self, member: &'a Member) -> impl Iterator<Item = &'a Member> {
         self.members.iter().filter(|other| other.name() != member.name())
     }
 
-    /// The Kubernetes API and its outages; panics with `Dcs::Etcd`, where there is none.
+    /// Returns the Kubernetes API and its outages; panics with `Dcs::Etcd`, which has none.
     pub fn kubernetes(&self) -> &Kubernetes {
         self.kubernetes.as_ref().expect("a rig with Kubernetes")
     }
 
-    /// Patroni loses its DCS: the Kubernetes API, or etcd. Nothing is forgotten.
+    /// Stops the DCS: the Kubernetes API, or etcd. It keeps its data.
     pub fn dcs_stop(&self) {
         match &self.etcd {
             Some(etcd) => etcd.stop(),
@@ -195,7 +195,7 @@ impl Rig {
         }
     }
 
-    /// Starts the DCS again after `dcs_stop`; afterwards it is ready.
+    /// Starts the DCS again after `dcs_stop`; returns when it is ready.
     pub async fn dcs_start(&self) {
         match &self.etcd {
             Some(etcd) => etcd.start_again().await,
@@ -203,22 +203,22 @@ impl Rig {
         }
     }
 
-    /// The DNS server; panics without `Settings::names`.
+    /// Returns the DNS server; panics without `Settings::names`.
     pub fn dns(&self) -> &Dns {
         self.dns.as_ref().expect("a rig with names")
     }
 
-    /// The product's kubeconfig; none with `Dcs::Etcd`.
+    /// Returns the product's kubeconfig; `None` with `Dcs::Etcd`.
     pub fn kubeconfig(&self) -> Option<PathBuf> {
         Some(self.kubernetes.as_ref()?.kubeconfig(User::Pgnorth))
     }
 
-    /// The certificate authority of every server of the rig, in PEM.
+    /// Returns the certificate authority of every server of the rig, in PEM.
     pub fn authority(&self) -> &Path {
         &self.tls.authority
     }
 
-    /// Where files of this rig may lie; they are removed with it.
+    /// Returns a folder for files that are removed with the rig.
     pub fn folder(&self) -> &Path {
         &self.folder.0
     }
@@ -227,12 +227,12 @@ impl Rig {
         &self.http
     }
 
-    /// The primary now, asked from the members themselves: of several the one with the newest timeline.
+    /// Returns the present primary, from the members' own answers; of several, the one with the newest timeline.
     pub async fn find_leader(&self) -> Option<&Member> {
         self.newest_primary(None).await
     }
 
-    /// Of several primaries, in their own words, the one with the newest timeline; `except` is not asked.
+    /// Returns the primary with the newest timeline, from the members' own answers; `except` is not asked.
     async fn newest_primary(&self, except: Option<&Member>) -> Option<&Member> {
         let ask = async |index: usize| {
             let member = &self.members[index];
@@ -243,7 +243,7 @@ impl Rig {
             let timeline = status["timeline"].as_u64().unwrap_or(0);
             (status["role"] == "primary" && status["state"] == "running").then_some((timeline, member))
         };
-        // Together, since a frozen member answers only by its deadline.
+        // Together, because a frozen member answers only by its deadline.
         let (first, second, third) = tokio::join!(ask(0), ask(1), ask(2));
         let primaries = [first, second, third].into_iter().flatten();
         primaries
@@ -251,7 +251,7 @@ impl Rig {
             .map(|(_, member)| member)
     }
 
-    /// The primary now; there has to be one.
+    /// Returns the present primary; there must be one.
     pub async fn leader(&self) -> &Member {
         self.find_leader().await.expect("the cluster has a primary")
     }
@@ -261,7 +261,8 @@ impl Rig {
         wait_until("the cluster has a primary", within, async || self.find_leader().await).await
     }
 
-    /// Waits until another member than `old` is the primary. The old one isn't asked: one that is frozen or cut off would only delay it.
+    /// Waits until another member than `old` is the primary. The former one is not asked: if it is frozen or cut off,
+    /// it would only delay the result.
     pub async fn wait_for_new_leader(&self, old: &Member, within: Duration) -> &Member {
         wait_until("the cluster has a new primary", within, async || {
             self.newest_primary(Some(old)).await
@@ -269,7 +270,7 @@ impl Rig {
         .await
     }
 
-    /// Waits until Patroni itself sees one leader and two streaming replicas, which it needs for a switchover.
+    /// Waits until Patroni itself reports one leader and two streaming replicas, which it needs for a switchover.
     pub async fn wait_until_whole(&self, within: Duration) {
         wait_until(
             "the cluster has a leader and two streaming replicas",
@@ -286,12 +287,12 @@ impl Rig {
         .await;
     }
 
-    /// The cluster as Patroni's leader sees it: the body of `/cluster`.
+    /// Returns the body of `/cluster` from Patroni's leader.
     pub async fn cluster(&self) -> Option<Value> {
         Some(self.find_leader().await?.get("/cluster").await.ok()?.json())
     }
 
-    /// A planned change of leader, to a member or to whom Patroni chooses; ends when Patroni says that it is done.
+    /// Switches over, to a member or to Patroni's choice; returns when Patroni reports the end.
     pub async fn switchover(&self, to: Option<&str>) {
         let leader = self.leader().await;
         let order = json!({"leader": leader.name(), "candidate": to});
@@ -302,7 +303,7 @@ impl Rig {
         assert_eq!(answer.status, 200, "switchover: {}", answer.body);
     }
 
-    /// Patroni stops to act; ends when every member that answers knows.
+    /// Pauses Patroni; returns when every member that answers knows.
     pub async fn pause(&self) {
         self.set_pause(true).await;
     }
@@ -348,12 +349,12 @@ impl Drop for Folder {
     }
 }
 
-/// The name of the member number `index`.
+/// Returns the name of the member number `index`.
 pub fn name(index: u8) -> String {
     format!("{SCOPE}-{index}")
 }
 
-/// A number that no other rig of the world has, and the lock that keeps it; none while all are taken.
+/// Returns a number that no other rig of the world has, and the lock that keeps it; `None` while all are taken.
 fn free_place(world: &Path) -> Option<(u8, File)> {
     (0..PLACES).find_map(|place| {
         let lock = File::create(world.join(format!("lock{place}"))).expect("create the lock file");
@@ -365,7 +366,7 @@ fn free_place(world: &Path) -> Option<(u8, File)> {
     })
 }
 
-/// The folder of the private world.
+/// Returns the folder of the private world.
 fn world() -> PathBuf {
     let folder = std::env::var_os("PGNORTH_RIG");
     folder
@@ -373,7 +374,7 @@ fn world() -> PathBuf {
         .into()
 }
 
-/// Where programs lie that no package brings.
+/// Returns the folder of programs that come in no package.
 pub fn cache() -> PathBuf {
     std::env::var_os("PGNORTH_CACHE")
         .unwrap_or("/var/cache/pgnorth".into())

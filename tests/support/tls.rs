@@ -10,7 +10,7 @@ use tokio_rustls::TlsConnector;
 
 use super::process::run;
 
-/// Where certificates and keys lie.
+/// The paths of certificates and keys.
 #[derive(Clone)]
 pub struct Tls {
     pub authority: PathBuf,
@@ -18,12 +18,12 @@ pub struct Tls {
     pub certificate: PathBuf,
     /// Readable by root alone.
     pub key: PathBuf,
-    /// The same key again: PostgreSQL wants to own its key.
+    /// A copy of the key, because PostgreSQL must own its key.
     pub postgres_key: PathBuf,
 }
 
 impl Tls {
-    /// The server's certificate is for localhost and these addresses.
+    /// Makes the authority and a server's certificate for localhost and these addresses.
     pub fn make(folder: &Path, addresses: &[Ipv4Addr]) -> Self {
         let tls = Self {
             authority: folder.join("ca.crt"),
@@ -69,7 +69,7 @@ impl Tls {
         tls
     }
 
-    /// A client side that trusts this authority and no other.
+    /// Returns a client side that trusts this authority only.
     pub fn connector(&self) -> TlsConnector {
         let mut roots = RootCertStore::empty();
         let authority = CertificateDer::from_pem_file(&self.authority).expect("read the authority's certificate");
@@ -81,7 +81,7 @@ impl Tls {
     }
 }
 
-/// A path of the rig as text: all of them are ASCII.
+/// Returns a path of the rig as text: all of them are ASCII.
 pub fn path(path: &Path) -> &str {
     path.to_str().expect("the rig's paths are ASCII")
 }

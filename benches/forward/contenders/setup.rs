@@ -1,14 +1,15 @@
-//! The configurations of the contenders: their defaults, but for what makes them comparable (two threads, room for all sessions, no checks and no logs).
+//! The configurations of the contenders: their defaults, except for what makes them comparable (two threads, enough
+//! sessions, no checks and no logs).
 
 use std::net::SocketAddr;
 use std::path::Path;
 
 use super::Target;
 
-/// Where Debian has nginx' stream module; elsewhere it may be built in.
+/// Path of nginx' stream module on Debian; elsewhere it may be built in.
 const STREAM_MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
-/// Without maxconn HAProxy takes as many sessions as it may open files for.
+/// Returns HAProxy's configuration. Without maxconn it takes as many sessions as it may open files for.
 pub fn haproxy(listen: SocketAddr, target: Target, splice: bool) -> String {
     let splice = match splice {
         true => "option splice-request\n    option splice-response\n    ",
@@ -36,7 +37,7 @@ pub fn nginx(listen: SocketAddr, target: Target, pid: &Path) -> String {
     )
 }
 
-/// With `auth_type = any` clients are not asked for a password, and all are the user that is named here.
+/// Returns PgBouncer's configuration. With `auth_type = any` clients need no password, and all are the user in it.
 pub fn pgbouncer(listen: SocketAddr, target: Target) -> String {
     let (user, database) = target.login;
     format!(
@@ -51,7 +52,7 @@ pub fn pgbouncer(listen: SocketAddr, target: Target) -> String {
     )
 }
 
-/// nftables' rules. Connections from this very machine pass the hook `output` alone.
+/// Returns nftables' rules. Connections from this machine pass only the hook `output`.
 pub fn redirect(listen: SocketAddr, target: Target) -> String {
     format!(
         "table ip bench {{\n chain output {{\n  type nat hook output priority -100;\n  \

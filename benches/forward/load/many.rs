@@ -1,4 +1,4 @@
-//! Many sessions on one thread, as a pooling client has them.
+//! Many sessions on one thread, as a client's pool has them.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -10,14 +10,14 @@ use rustix::event::{Timespec, epoll};
 use super::{Load, Tally};
 use crate::session::{ANSWER, PATIENCE, QUESTION};
 
-/// A session of those that one thread serves.
+/// One session of such a thread.
 struct Asker<'a> {
     stream: &'a TcpStream,
     asked: Instant,
     answered: usize,
 }
 
-/// Many sessions on one thread, each with one question under way at any time.
+/// Returns a load of many sessions on one thread, each with one question under way at any time.
 pub fn ask_on_many(streams: &[TcpStream]) -> Load<'_> {
     Box::new(move |phase| {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
@@ -58,7 +58,7 @@ impl<'a> Asker<'a> {
         })
     }
 
-    /// Reads once. When the answer is whole, asks anew and tells when the last question was put.
+    /// Reads once. When the answer is complete, asks again and returns the time of the last question.
     fn turn(&mut self, buffer: &mut [u8]) -> io::Result<Option<Instant>> {
         match self.stream.read(buffer) {
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),

@@ -9,7 +9,7 @@ use crate::leader::{Leader, RoutingState};
 /// The outcome of the rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// Where clients go, and whose sessions live.
+    /// The routing state: the destination of new clients, and the leader whose sessions live.
     pub state: RoutingState,
     /// The reason, without an operator's hold.
     pub reason: Reason,
@@ -17,7 +17,7 @@ pub struct Decision {
     pub rule: usize,
     /// The operator's hold, while there is one.
     pub held: Option<HoldEffect>,
-    /// When to decide again although nothing new was heard; `None` if time changes nothing.
+    /// Time at which to decide again without a new observation; `None` if time changes nothing.
     pub recheck_at: Option<Instant>,
 }
 

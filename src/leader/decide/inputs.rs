@@ -117,7 +117,7 @@ impl<'a> Inputs<'a> {
         RoutingState::Hold(self.is_current(&leader).then_some(leader))
     }
 
-    /// When the margin before the lock's expiry begins.
+    /// Returns the time at which the margin before the lock's expiry begins.
     pub(super) fn margin_start(lock: &LockView) -> Instant {
         lock.lock_expiry() - EXPIRY_MARGIN
     }

@@ -1,4 +1,4 @@
-//! What came of each insert: every attempt, every row and every primary that was seen are held against each other.
+//! The result of each insert: every attempt, every row and every observed primary are compared with each other.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Instant, SystemTime};
@@ -7,30 +7,30 @@ use super::faults::Fault;
 use crate::support::Member;
 use crate::support::load::{Attempt, Outcome};
 
-/// A fault that was endured, and who may have failed at it.
+/// A fault that is over, and the clients that it may have failed.
 pub struct Endured {
     pub fault: Fault,
     pub began: Instant,
-    /// When an open session was seen to end, if it had to. Sessions that began later had to live.
+    /// Time at which an open session ended, if it had to. Sessions that began later had to live.
     pub ended: Option<Instant>,
-    /// New connections that began later had to succeed; none means all.
+    /// New connections that began later had to succeed; `None` means all.
     pub excused_until: Option<Instant>,
 }
 
-/// A primary that was seen, some time after its promotion.
+/// A primary that was observed, some time after its promotion.
 pub struct Term {
     pub timeline: u32,
     pub server: String,
     pub seen: Instant,
 }
 
-/// A row on the final primary: which server has inserted it, on which timeline.
+/// A row on the final primary: the server that inserted it, and its timeline.
 struct Row {
     server: String,
     timeline: u32,
 }
 
-/// Every row that this member has, by its key.
+/// Returns every row that this member has, by its key.
 async fn rows(member: &Member) -> HashMap<String, Row> {
     let text = member
         .psql("select id, server, timeline from load")
@@ -47,7 +47,8 @@ async fn rows(member: &Member) -> HashMap<String, Row> {
         .collect()
 }
 
-/// No write has met a read-only server, no session was broken that had to live, and nobody has failed to connect but who was excused.
+/// Checks that no write met a read-only server, that no session broke that had to live, and that no client failed to
+/// connect without an excuse.
 pub fn check_failures(attempts: &[Attempt], faults: &[Endured]) {
     let (mut broken, mut excused, mut failed) = (0, Vec::new(), Vec::new());
     for attempt in attempts {
@@ -82,7 +83,8 @@ pub fn check_failures(attempts: &[Attempt], faults: &[Endured]) {
     assert!(failed.is_empty(), "{} failed: {failed:#?}", failed.len());
 }
 
-/// Each acknowledged row is there, and was acknowledged by the primary of the newest timeline of its moment.
+/// Checks that each acknowledged row is there, and that the primary of the newest timeline at that time acknowledged
+/// it.
 pub async fn check_rows(attempts: &[Attempt], primary: &Member, terms: &[Term]) {
     let rows = rows(primary).await;
     let mut acknowledged: Vec<_> = attempts
@@ -130,7 +132,8 @@ pub async fn check_rows(attempts: &[Attempt], primary: &Member, terms: &[Term]) 
     }
 }
 
-/// The row's timeline is its server's, and no newer one had been seen when the row was acknowledged.
+/// Checks that the row's timeline is its server's, and that no newer one had been observed when the row was
+/// acknowledged.
 fn check_term(row: &Row, acknowledged: Instant, terms: &[Term]) {
     for term in terms {
         assert!(
@@ -152,7 +155,7 @@ fn check_term(row: &Row, acknowledged: Instant, terms: &[Term]) {
     }
 }
 
-/// In UTC, as the logs have it.
+/// Returns the time in UTC, as the logs have it.
 fn time_of_day(then: Instant) -> String {
     let since = (SystemTime::now() - then.elapsed()).duration_since(SystemTime::UNIX_EPOCH);
     let since = since.expect("after 1970");

@@ -1,4 +1,4 @@
-//! The faults: what each demands of the cluster and of pgnorth, how it is done, and how it is made good.
+//! The faults: the demands of each on the cluster and on pgnorth, its cause, and its repair.
 
 use std::time::Duration;
 
@@ -8,32 +8,32 @@ use tokio::time::sleep;
 use super::{WHOLE, wait_for_a_synchronous_standby};
 use crate::support::{Dcs, Member, Rig, wait_until};
 
-/// What may happen to the primary, or to the DCS.
+/// A fault of the primary or of the DCS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     Switchover,
     /// Every process on the primary's host is killed with SIGKILL.
     KillHost,
-    /// The cable of the primary's host is pulled.
+    /// The primary's host is disconnected.
     LinkDown,
-    /// The primary's Patroni is stopped with SIGSTOP for 8 s: its REST API hangs, its lock stays good.
+    /// The primary's Patroni is stopped with SIGSTOP for 8 s: its REST API hangs, and its lock does not expire.
     BriefFreeze,
-    /// The same for good, while PostgreSQL goes on: a split brain, as soon as another member is promoted.
+    /// The same for ever, while PostgreSQL runs: a split brain, once another member is promoted.
     LongFreeze,
-    /// One backend is killed, so that PostgreSQL ends every session and recovers in place.
+    /// One backend is killed, so that PostgreSQL ends every session and restarts with crash recovery.
     KillBackend,
-    /// The postmaster is killed below a living Patroni, which starts it again.
+    /// The postmaster is killed while its Patroni runs, which starts it again.
     KillPostgres,
-    /// The Kubernetes API, or etcd where Patroni keeps its lock there, is down for 60 s; failsafe mode is on.
+    /// The Kubernetes API, or etcd if Patroni keeps its lock there, is down for 60 s; failsafe mode is on.
     DcsOutage,
-    /// The Kubernetes API is cut off from pgnorth alone; 10 s later comes a switchover.
+    /// Only pgnorth is cut off from the Kubernetes API; a switchover follows 10 s later.
     ApiCut,
 }
 
-/// What a fault demands.
+/// The demands of a fault.
 pub struct Demand {
     pub fault: Fault,
-    /// How often it comes in one run of CI, in each mode where it makes sense.
+    /// Number of repetitions in one run of CI, in each mode in which it makes sense.
     pub times: usize,
     pub primary: Primary,
     pub sessions: Sessions,
@@ -42,28 +42,29 @@ pub struct Demand {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Primary {
-    /// Another member becomes it.
+    /// Another member becomes the primary.
     Moves,
     Stays,
 }
 
-/// What becomes of sessions that were open before.
+/// The fate of sessions that were open before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sessions {
     Live,
     End,
-    /// They end, and no later than another member is a primary.
+    /// They end, no later than another member becomes a primary.
     EndBeforePromotion,
 }
 
-/// Which new connections may fail. Nobody may be refused by pgnorth, whatever happens. A login that PostgreSQL or its host breaks off after its first answer
-/// can't be begun anew for the client, so that some are lost where nothing announces the fault: an ApiCut hides the switchover's announcement.
+/// The new connections that may fail. pgnorth itself must refuse none. A login that PostgreSQL or its host breaks off
+/// after its first answer cannot be repeated for the client, so some fail if nothing announces the fault: an ApiCut
+/// hides the switchover's announcement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Newcomers {
     None,
-    /// Those in the middle of logging in as it happens.
+    /// Connections that are logging in when the fault happens.
     LoggingInAsItHappens,
-    /// Those in the middle of logging in as the open sessions end.
+    /// Connections that are logging in when the open sessions end.
     LoggingInAsSessionsEnd,
 }
 
@@ -77,7 +78,7 @@ const fn row(fault: Fault, times: usize, primary: Primary, sessions: Sessions, n
     }
 }
 
-/// In this order, again and again. The three modes together see each fault at least 5 times.
+/// The order of the faults in one cycle. The three modes together have each fault at least 5 times.
 #[rustfmt::skip]
 pub const DEMANDS: [Demand; 9] = [
     row(Fault::Switchover,   5, Primary::Moves, Sessions::End,                Newcomers::None),
@@ -92,10 +93,11 @@ pub const DEMANDS: [Demand; 9] = [
 ];
 
 impl Demand {
-    /// The newcomers who may fail, given where Patroni keeps its lock.
+    /// Returns the new connections that may fail, for this DCS.
     pub fn newcomers(&self, dcs: Dcs) -> Newcomers {
         match self.fault {
-            // Only a watch sees a switchover announced; without one, PostgreSQL's shutdown comes as a surprise.
+            // Only a watch delivers the announcement of a switchover; without one, PostgreSQL's shutdown is not
+            // expected.
             Fault::Switchover if dcs == Dcs::Etcd => Newcomers::LoggingInAsSessionsEnd,
             _ => self.newcomers,
         }
@@ -104,25 +106,26 @@ impl Demand {
 
 impl Fault {
     pub fn makes_sense_with(self, dcs: Dcs) -> bool {
-        // pgnorth never talks to etcd, so that there is nothing to cut it off from.
+        // pgnorth never talks to etcd, so it cannot be cut off from it.
         self != Self::ApiCut || dcs != Dcs::Etcd
     }
 
-    /// What is in force before the fault itself.
+    /// Prepares the fault.
     pub async fn prepare(self, rig: &Rig) {
         match self {
-            // A synchronous primary that loses its standby to a promotion blocks by itself, which would hide a split brain.
+            // A synchronous primary that loses its standby to a promotion blocks by itself, which would hide a split
+            // brain.
             Self::LongFreeze => set_synchronous(rig, false).await,
             Self::ApiCut => {
                 rig.kubernetes().cut_off();
-                // Patroni renews its lock every 3 s, so that pgnorth notices the silence.
+                // Patroni renews its lock every 3 s, so pgnorth notices the missing renewals in this time.
                 sleep(Duration::from_secs(10)).await;
             }
             _ => {}
         }
     }
 
-    /// Does it. Where the primary stays, ends only when harm would have shown.
+    /// Applies the fault. If the primary stays, returns only after harm would have been visible.
     pub async fn strike(self, rig: &Rig, primary: &Member) {
         match self {
             Self::Switchover | Self::ApiCut => rig.switchover(None).await,
@@ -132,7 +135,7 @@ impl Fault {
                 primary.freeze_patroni();
                 sleep(Duration::from_secs(8)).await;
                 primary.thaw_patroni();
-                // The lock is renewed again before its ttl; a whole loop_wait later all is as before.
+                // The lock is renewed again before its ttl; a whole loop_wait later the state is as before.
                 sleep(Duration::from_secs(5)).await;
             }
             Self::LongFreeze => primary.freeze_patroni(),
@@ -142,13 +145,13 @@ impl Fault {
                 rig.dcs_stop();
                 sleep(Duration::from_secs(60)).await;
                 rig.dcs_start().await;
-                // Long enough for a lease that was not renewed during the outage to run out, had it gone on counting.
+                // Long enough for a lock that was not renewed during the outage to expire, if its ttl counted on.
                 sleep(Duration::from_secs(25)).await;
             }
         }
     }
 
-    /// Makes it good; afterwards the cluster is whole, with a synchronous standby.
+    /// Repairs the fault; afterwards the cluster is whole, with a synchronous standby.
     pub async fn heal(self, rig: &Rig, struck: &Member) {
         match self {
             Self::KillHost => struck.start(),
@@ -165,7 +168,7 @@ impl Fault {
     }
 }
 
-/// Afterwards the primary's commits wait for a standby, or no longer.
+/// Makes the primary's commits wait for a standby, or no longer.
 async fn set_synchronous(rig: &Rig, synchronous: bool) {
     rig.configure(&json!({"synchronous_mode": synchronous})).await;
     wait_until("Patroni sets the synchronous standbys", WHOLE, async || {

@@ -1,5 +1,5 @@
-//! Clients that insert through pgnorth, an idle session and the primary's own word: what a fault does to them is checked at once.
-//! What came of each insert is checked at the end, in `accounts.rs`.
+//! Clients that insert through pgnorth, an idle session, and the primary's own answers: the effects of a fault on them
+//! are checked at once. `accounts.rs` checks the result of each insert at the end.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use super::{FAILOVER, SOON, WHOLE, wait_for_a_synchronous_standby};
 use crate::support::load::Load;
 use crate::support::{Member, Product, Rig, psql, session, wait_until};
 
-/// Clients that insert through pgnorth while the primary changes, and what was seen of the primaries.
+/// Clients that insert through pgnorth while the primary changes, and the observed primaries.
 pub struct Trial<'a> {
     rig: &'a Rig,
     product: Product,
@@ -22,11 +22,11 @@ pub struct Trial<'a> {
 }
 
 impl<'a> Trial<'a> {
-    /// Afterwards clients are at work.
+    /// Starts the clients.
     pub async fn start(rig: &'a Rig) -> Self {
         wait_for_a_synchronous_standby(rig).await;
         let leader = rig.leader().await;
-        // The server itself writes down its timeline with each row: the first 8 digits of its current WAL file's name.
+        // The server itself stores its timeline with each row: the first 8 digits of its current WAL file's name.
         let table = "create table load (id text primary key, server text default host(inet_server_addr()),
                      timeline text default left(pg_walfile_name(pg_current_wal_lsn()), 8))";
         leader.psql(table).await.expect("make the table");
@@ -44,7 +44,7 @@ impl<'a> Trial<'a> {
         trial
     }
 
-    /// Strikes the primary, and checks what the fault demands; ends when a client is served by the primary afterwards.
+    /// Applies a fault to the primary, and checks its demands; returns when the primary serves a client again.
     pub async fn endure(&mut self, demand: &Demand, old: &'a Member) {
         let idle = session(self.product.address()).await.expect("a session that stays");
         let (changes, cuts) = (self.leader_changes().await, endings(&self.product, cut).await);
@@ -62,7 +62,7 @@ impl<'a> Trial<'a> {
                 "sessions ended {:?} after the promotion",
                 ended - writable
             );
-            // Only pgnorth keeps clients from it.
+            // Only pgnorth keeps clients away from it.
             let recovers = old.psql("select pg_is_in_recovery()").await;
             assert_eq!(
                 recovers.as_deref(),
@@ -99,12 +99,12 @@ impl<'a> Trial<'a> {
         });
     }
 
-    /// The primary after the fault, as soon as it is one.
+    /// Returns the primary after the fault, as soon as there is one.
     async fn primary_after(&self, demand: &Demand, old: &'a Member) -> &'a Member {
         match demand.primary {
             Primary::Moves => self.rig.wait_for_new_leader(old, FAILOVER).await,
             Primary::Stays => {
-                // PostgreSQL itself is asked: for a moment Patroni still says that all is well.
+                // PostgreSQL itself is asked: for a moment Patroni still reports the former state.
                 wait_until("the primary is writable", WHOLE, async || {
                     let recovers = old.psql("select pg_is_in_recovery()").await;
                     (recovers.as_deref() == Ok("f")).then_some(())
@@ -120,7 +120,7 @@ impl<'a> Trial<'a> {
         changes.expect("changes are counted")
     }
 
-    /// Remembers that this member is the primary of its timeline from now on, at the latest.
+    /// Records that this member is the primary of its timeline from now on, at the latest.
     async fn note(&mut self, leader: &Member) {
         let timeline = wait_until("the primary says its timeline", SOON, async || {
             leader.status().await?["timeline"].as_u64()
@@ -133,7 +133,7 @@ impl<'a> Trial<'a> {
         });
     }
 
-    /// Waits until a client of pgnorth is served by this member, as a primary.
+    /// Waits until this member, as a primary, serves a client of pgnorth.
     async fn reaches(&self, leader: &Member) {
         wait_until("a client reaches the primary", SOON, async || {
             let sql = "select host(inet_server_addr()) where not pg_is_in_recovery()";
@@ -146,7 +146,7 @@ impl<'a> Trial<'a> {
     /// Ends the clients and checks every attempt.
     pub async fn finish(self) {
         let attempts = self.load.finish().await;
-        // First what is worst.
+        // The worst failures first.
         accounts::check_rows(&attempts, self.rig.leader().await, &self.terms).await;
         accounts::check_failures(&attempts, &self.faults);
         let clients = endings(&self.product, turned_away).await;
@@ -154,7 +154,7 @@ impl<'a> Trial<'a> {
     }
 }
 
-/// Returns when the open session was seen to end, if it has to.
+/// Returns the time at which the open session ended, if it has to end.
 async fn sessions_end(sessions: Sessions, idle: &Client) -> Option<Instant> {
     if sessions == Sessions::Live {
         return None;
@@ -166,7 +166,7 @@ async fn sessions_end(sessions: Sessions, idle: &Client) -> Option<Instant> {
     Some(Instant::now())
 }
 
-/// How many sessions have ended in one of these ways.
+/// Returns the number of sessions with one of these endings.
 async fn endings(product: &Product, counts: fn(Ending) -> bool) -> f64 {
     let mut sum = 0.0;
     for ending in Ending::ALL.into_iter().filter(|ending| counts(*ending)) {
@@ -178,7 +178,7 @@ async fn endings(product: &Product, counts: fn(Ending) -> bool) -> f64 {
     sum
 }
 
-/// The client got no session, and pgnorth is the one who said so. Each ending is named, so that a new one is not forgotten.
+/// Returns true if pgnorth refused the client a session. Each ending is named, so that a new one is not forgotten.
 fn turned_away(ending: Ending) -> bool {
     use Ending::{
         CancelDropped, CancelSent, ClientClosed, ClientLeft, ClientLost, CutByOperator, Failed, Fenced, Full,
@@ -191,7 +191,7 @@ fn turned_away(ending: Ending) -> bool {
     }
 }
 
-/// pgnorth itself has ended the session.
+/// Returns true if pgnorth itself ended the session.
 fn cut(ending: Ending) -> bool {
     matches!(ending, Ending::LeaderChanged | Ending::Fenced)
 }

@@ -22,7 +22,7 @@ pub(crate) enum Token {
     Timer,
 }
 
-/// The lowest bits tell the kinds apart; the number follows.
+/// Number of the lowest bits, which hold the kind; the number follows.
 const KIND_BITS: u32 = 2;
 const CLIENT: u64 = 0;
 const LEADER: u64 = 1;

@@ -95,7 +95,7 @@ impl AppState {
         }
     }
 
-    /// Returns what the admin port serves. Commands reach discovery through `operators`.
+    /// Returns the values that the admin port shows. Commands reach discovery through `operators`.
     fn admin_facts(&self, operators: Option<Operators>, hosts: &[String]) -> Facts {
         Facts {
             liveness: self.liveness.clone(),

@@ -1,7 +1,8 @@
 //! The settings: flags and environment variables, read once, typed, with all invalid ones reported together.
 //!
-//! No I/O here: the caller passes arguments and environment, and no file is opened. A new setting has a row in `config/table.rs`, its place in the help in
-//! `config/commands.rs`, and a field here with the line that reads it. Everything else follows from the row.
+//! No I/O here: the caller passes arguments and environment, and no file is opened. A new setting has a row in
+//! `config/table.rs`, its place in the help in `config/commands.rs`, and a field here with the line that reads it.
+//! Everything else follows from the row.
 
 mod commands;
 mod invalid;
@@ -169,7 +170,8 @@ pub struct DiscoverySettings {
     pub scope: Option<String>,
     /// The cluster's objects in Kubernetes; none does not use its API.
     pub kubernetes: Option<Kubernetes>,
-    /// Base URLs of members' REST API: http or https, with a host, without user, password, path, query or fragment, each once.
+    /// Base URLs of members' REST API: http or https, with a host, without user, password, path, query or fragment,
+    /// each once.
     pub patroni: Vec<Url>,
     /// TLS files for members' REST API.
     pub patroni_tls: PatroniTls,
@@ -191,7 +193,8 @@ pub struct Kubernetes {
 }
 
 impl Kubernetes {
-    /// Returns the prefix of the objects' names: the scope, with the group of a Citus cluster (Patroni, kubernetes.py, `_cluster_from_nodes`).
+    /// Returns the prefix of the objects' names: the scope, with the group of a Citus cluster (Patroni, kubernetes.py,
+    /// `_cluster_from_nodes`).
     pub fn objects(&self) -> String {
         match self.citus_group {
             Some(group) => format!("{}-{group}", self.scope),
@@ -199,7 +202,8 @@ impl Kubernetes {
         }
     }
 
-    /// Returns the scope that members report; none if `scope` may be the prefix of a Citus group, `<scope>-<group>`, which members do not report.
+    /// Returns the scope that members report; none if `scope` may be the prefix of a Citus group, `<scope>-<group>`,
+    /// which members do not report.
     fn reported_scope(&self) -> Option<String> {
         let last = self.scope.rsplit_once('-').map(|(_, last)| last);
         let may_be_a_group =
@@ -256,8 +260,8 @@ pub enum SettingsError {
 }
 
 impl Settings {
-    /// Reads the arguments, which begin with the program's name, and the variables through `env`. A flag wins over its variable, a variable over the
-    /// default; an empty variable counts as unset.
+    /// Reads the arguments, which begin with the program's name, and the variables through `env`. A flag wins over its
+    /// variable, a variable over the default; an empty variable counts as unset.
     ///
     /// # Errors
     /// [`SettingsError::Usage`] for help, version and an unusable command line; otherwise all invalid settings at once.

@@ -41,7 +41,7 @@ impl Drain {
         self.force.child_token()
     }
 
-    /// Returns whether every session must end now.
+    /// Returns true if every session must end now.
     pub fn is_forced(&self) -> bool {
         self.force.is_cancelled()
     }

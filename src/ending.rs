@@ -5,7 +5,8 @@ use std::fmt;
 /// Declares each ending once: its variant, its label and its meaning.
 macro_rules! endings {
     ($($variant:ident = $label:literal, $meaning:literal;)+) => {
-        /// The reason why a client's connection ended. Each accepted connection has exactly one, whether it became a session or not.
+        /// The reason why a client's connection ended. Each accepted connection has exactly one, whether it became a
+        /// session or not.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Ending {
             $(#[doc = $meaning] $variant),+

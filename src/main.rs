@@ -1,6 +1,7 @@
 //! The binary: reads the settings, starts the log, runs the app.
 //!
-//! Exit status: 0 after SIGTERM or SIGINT, 1 on a runtime failure, 2 if the settings are invalid. `config/commands.rs` has those of the subcommands.
+//! Exit status: 0 after SIGTERM or SIGINT, 1 on a runtime failure, 2 if the settings are invalid. `config/commands.rs`
+//! has those of the subcommands.
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -1,5 +1,6 @@
-//! `cargo bench --bench failover`: what a change of primary, and what should be none, costs the clients of pgnorth and of HAProxy, side by side in one run.
-//! It needs the rig: `make bench-failover`. It reports and asserts nothing: a bound that is missed is marked in the table.
+//! `cargo bench --bench failover`: the cost of a change of primary, and of faults that should cause none, for the
+//! clients of pgnorth and of HAProxy, side by side in one run. It needs the rig: `make bench-failover`. It reports and
+//! asserts nothing: the table marks a bound that is missed.
 //!
 //! ```text
 //! faults      what goes wrong, and how it is made good

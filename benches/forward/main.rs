@@ -1,5 +1,6 @@
-//! `cargo bench --bench forward`: what it costs to go through pgnorth and through others, side by side in one run: bytes, round trips, connections, memory.
-//! It needs a world of its own: `make bench-forward`. It reports and asserts nothing: a bar that is missed is marked in the table.
+//! `cargo bench --bench forward`: the cost of going through pgnorth and through others, side by side in one run: bytes,
+//! round trips, connections, memory. It needs a world of its own: `make bench-forward`. It reports and asserts nothing:
+//! the table marks a bound that is missed.
 //!
 //! ```text
 //! workloads   what is done, and the figures that it yields

@@ -1,4 +1,5 @@
-//! The endpoints of the admin port: one table for the router, for the list that an unknown path gets, and for the reference.
+//! The endpoints of the admin port: one table for the router, for the list that an unknown path gets, and for the
+//! reference.
 
 /// One endpoint.
 #[derive(Debug)]

@@ -1,4 +1,5 @@
-//! Limits of the system: raises the limit of open files, counts local ports, and derives the limit of sessions from both.
+//! Limits of the system: raises the limit of open files, counts local ports, and derives the limit of sessions from
+//! both.
 
 use std::fs;
 use std::net::IpAddr;
@@ -13,8 +14,8 @@ use crate::proxy::files_needed;
 /// Open files outside the proxy: watches, probes, admin connections, epoll, the log.
 const RESERVE: usize = 192;
 
-/// Raises the limit of open files to the hard limit, and returns the limit of sessions: `wanted`, or the default, lowered to what fits below open files and
-/// `ports`. Only a wanted limit that does not fit is worth a warning.
+/// Raises the limit of open files to the hard limit, and returns the limit of sessions: `wanted`, or the default,
+/// lowered to what fits below open files and `ports`. Only a wanted limit that does not fit is worth a warning.
 pub fn session_limit(wanted: Option<usize>, workers: usize, ports: usize) -> usize {
     let open_files = raise();
     let by_files = sessions_below(open_files, workers);

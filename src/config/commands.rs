@@ -1,4 +1,5 @@
-//! One row per command: help, settings, exit statuses and examples; and the command line made of the rows. Without a subcommand pgnorth is the proxy.
+//! One row per command: help, settings, exit statuses and examples; and the command line made of the rows. Without a
+//! subcommand pgnorth is the proxy.
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 

@@ -1,4 +1,5 @@
-//! The message about invalid settings: what was written and where, what is wrong, and a valid example. Passwords are masked.
+//! The message about invalid settings: what was written and where, what is wrong, and a valid example. Passwords are
+//! masked.
 
 use std::error::Error;
 use std::fmt;
@@ -119,7 +120,8 @@ fn both_ways(setting: &Setting) -> String {
 
 /// Returns a value without a URL's password or query, without control characters, and cut to its longest.
 ///
-/// The mask covers everything from the first `://` to the last `@`: a password may contain commas and slashes, and masking too much does no harm.
+/// The mask covers everything from the first `://` to the last `@`: a password may contain commas and slashes, and
+/// masking too much does no harm.
 fn shown(text: &str) -> String {
     let mut text = text.to_owned();
     if let Some(at) = text.rfind('@') {

@@ -14,8 +14,8 @@ use super::values::Values;
 
 /// Directives for [`EnvFilter`], known to be valid.
 ///
-/// A bare level applies to pgnorth's own modules; other crates log warnings only, unless a directive names them. kube's modules are off: while the API is
-/// down they log every failed attempt, which pgnorth logs once.
+/// A bare level applies to pgnorth's own modules; other crates log warnings only, unless a directive names them. kube's
+/// modules are off: while the API is down they log every failed attempt, which pgnorth logs once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogFilter(String);
 
@@ -82,7 +82,7 @@ pub(super) fn listener(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-/// Returns whether both addresses cannot be bound at the same time.
+/// Returns true if both addresses cannot be bound at the same time.
 pub(super) fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     let overlap = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
     overlap && one.port() == other.port() && one.port() != 0
@@ -208,7 +208,7 @@ pub(super) fn service(text: &str) -> Result<String, String> {
     )
 }
 
-/// Returns whether this is a label of RFC 1123 in lower case, as Kubernetes requires.
+/// Returns true if this is a label of RFC 1123 in lower case, as Kubernetes requires.
 fn is_label(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     (1..=63).contains(&text.len())
@@ -217,7 +217,8 @@ fn is_label(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-/// Checks the characters and that no part is empty. The API server checks the grammar, and explains what is wrong with it.
+/// Checks the characters and that no part is empty. The API server checks the grammar, and explains what is wrong with
+/// it.
 pub(super) fn selector(text: &str) -> Result<String, String> {
     let usual = |letter: char| letter.is_ascii_alphanumeric() || "._-/=!,() ".contains(letter);
     if text.chars().all(usual) && text.split(',').all(|part| !part.trim().is_empty()) {

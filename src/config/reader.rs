@@ -1,4 +1,4 @@
-//! Takes each setting from its flag or variable, collects every invalid one, and writes down which values are in force.
+//! Takes each setting from its flag or variable, collects every invalid one, and records the values in force.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -42,7 +42,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Returns what was given. A variable that is not UTF-8 has replacement characters, which `option` refuses.
+    /// Returns the value as it was given. A variable that is not UTF-8 has replacement characters, which `option`
+    /// refuses.
     pub(super) fn given(&self, setting: &Setting) -> Option<RawValue> {
         // A command ignores the variables of settings that it does not have.
         if let Some(text) = self.flags.try_get_one::<String>(setting.flag).ok()? {
@@ -62,7 +63,8 @@ impl<'a> Reader<'a> {
         self.given(setting).is_some()
     }
 
-    /// Reads a setting that may be left out. `parse` describes what is wrong as a phrase that does not repeat the value.
+    /// Reads a setting that may be left out. `parse` describes what is wrong as a phrase that does not repeat the
+    /// value.
     pub(super) fn option<T>(
         &mut self,
         setting: &'static Setting,
@@ -146,7 +148,7 @@ impl<'a> Reader<'a> {
         self.in_force.push(format!("--{} {text}", setting.flag));
     }
 
-    /// Returns whether this setting was found invalid.
+    /// Returns true if this setting was found invalid.
     pub(super) fn has_refused(&self, setting: &Setting) -> bool {
         self.invalid.iter().any(|invalid| invalid.flag == Some(setting.flag))
     }
@@ -161,7 +163,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Returns the values in force, as flags, or every invalid setting; `command` is the one whose `--help` explains them.
+    /// Returns the values in force, as flags, or every invalid setting; `command` is the one whose `--help` explains
+    /// them.
     pub(super) fn finish(self, command: &str) -> Result<String, InvalidSettings> {
         InvalidSettings::unless_none(self.invalid, command)?;
         Ok(self.in_force.join(" "))

@@ -1,5 +1,6 @@
-//! One row per setting: flag, group, values, help, default and example. The variable follows from the flag; `--help`, man page, completions, reference
-//! and error messages follow from the row. `commands.rs` says which command has which settings.
+//! One row per setting: flag, group, values, help, default and example. The variable follows from the flag; `--help`,
+//! man page, completions, reference and error messages follow from the row. `commands.rs` says which command has which
+//! settings.
 
 use std::time::Duration;
 
@@ -492,8 +493,8 @@ impl Setting {
         }
     }
 
-    /// Returns clap's argument. Its own `env` and `default_value` are not used: clap would read the process's environment by itself, and take an empty
-    /// variable for a value.
+    /// Returns clap's argument. Its own `env` and `default_value` are not used: clap would read the process's
+    /// environment by itself, and take an empty variable for a value.
     pub(super) fn argument(&self) -> Arg {
         let default = self.default().or(self.default_in_words());
         let default = default.map_or(String::new(), |text| format!(" [default: {text}]"));

@@ -1,4 +1,5 @@
-//! The values that settings take, with their bounds: the one source for parsing, for the placeholder in the help and for the reference.
+//! The values that settings take, with their bounds: the one source for parsing, for the placeholder in the help and
+//! for the reference.
 
 use std::fmt;
 use std::time::Duration;
@@ -25,7 +26,7 @@ pub enum Values {
 }
 
 impl Values {
-    /// Returns what stands for the value in the help.
+    /// Returns the placeholder of the value in the help.
     pub const fn placeholder(&self) -> &'static str {
         match self {
             Self::Text(placeholder, _) => placeholder,

@@ -37,7 +37,7 @@ pub enum Reason {
     LockExpiring { member: MemberName },
     /// The lock has expired.
     LockExpired { member: MemberName, ttl: Duration },
-    /// The lock has expired, and the race for it may be put off for as long as `backoff`.
+    /// The lock has expired, and the race for it may be postponed by `backoff`.
     RaceBackoff { member: MemberName, backoff: Duration },
     /// The lock has expired, and Patroni is paused.
     ExpiredInPause { member: MemberName },
@@ -123,7 +123,7 @@ impl Reason {
         }
     }
 
-    /// Returns whether the reason names a fault of the leader although clients are still sent to it: often the first
+    /// Returns true if the reason names a fault of the leader although clients are still sent to it: often the first
     /// sign of a failover.
     pub fn is_sign_of_failover(&self) -> bool {
         matches!(

@@ -263,7 +263,7 @@ impl View {
         self.objects(self.kind()?).lock.as_ref()
     }
 
-    /// Returns why the Kubernetes API is unreachable; `None` while it answers for the lock in use.
+    /// Returns the error of the Kubernetes API; `None` while it answers for the lock in use.
     pub fn api_unreachable(&self) -> Option<&str> {
         let error = |kind: ObjectKind| {
             self.objects(kind)
@@ -313,8 +313,8 @@ impl View {
         self.objects(self.kind()?).settings.as_ref()
     }
 
-    /// Returns how long standbys may postpone the race for a lost lock while the leader still writes; zero if Patroni
-    /// would not postpone it (its master's ha.py, `process_unhealthy_cluster`).
+    /// Returns the time for which standbys may postpone the race for a lost lock while the leader still writes; zero if
+    /// Patroni would not postpone it (its master's ha.py, `process_unhealthy_cluster`).
     pub fn race_backoff(&self) -> Duration {
         let never = self.is_paused() || self.is_standby_cluster();
         let candidate = self.announcement().is_some_and(|heard| heard.value.candidate.is_some());
@@ -375,7 +375,7 @@ impl View {
         named.is_some_and(|named| self.last_answers.get(member).is_none_or(|heard| *heard < named.at))
     }
 
-    /// Returns why no member answers `/cluster`; `None` if one does.
+    /// Returns the errors of `/cluster`; `None` if a member answers it.
     pub fn cluster_unreachable(&self) -> Option<&str> {
         self.cluster.unreachable.as_deref()
     }

@@ -18,7 +18,7 @@ pub(super) const CANCELS: usize = 64;
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Shared {
-    /// Delivers the request. Returns whether it was sent to a leader. A leader closes the connection once it has
+    /// Delivers the request. Returns true if it was sent to a leader. A leader closes the connection once it has
     /// signalled the backend; libpq waits for that.
     pub(super) async fn deliver_cancel(&self, client: &Socket, peer: SocketAddr, request: &[u8]) -> bool {
         let Some(target) = self.context.slot.snapshot().kept() else {

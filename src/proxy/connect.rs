@@ -29,7 +29,7 @@ pub(crate) enum DialError {
 }
 
 impl DialError {
-    /// Returns whether the failure says something about the leader.
+    /// Returns true if the failure says something about the leader.
     pub(super) fn is_leaders(&self) -> bool {
         !matches!(self, Self::Own(_))
     }

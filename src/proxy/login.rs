@@ -66,7 +66,7 @@ impl Login {
         self.is_past_handshake |= self.client.longest(bytes) > 0;
     }
 
-    /// Takes in bytes of the leader. Returns whether the login is over.
+    /// Takes in bytes of the leader. Returns true if the login is over.
     pub(super) fn on_leader(&mut self, bytes: &[u8]) -> bool {
         self.asked = false;
         match self.is_encrypted {

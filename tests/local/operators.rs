@@ -1,4 +1,5 @@
-//! Operators' commands through the admin port (hold, release, cut): authentication, their effect on clients and sessions, and their log lines.
+//! Operators' commands through the admin port (hold, release, cut): authentication, their effect on clients and
+//! sessions, and their log lines.
 
 use std::path::PathBuf;
 use std::time::Duration;

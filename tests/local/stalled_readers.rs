@@ -1,4 +1,5 @@
-//! Many clients that ask for much and then do not read, and a pgnorth with a pod's memory: `make test-memory`. Root, for the cgroup.
+//! Many clients that ask for much and then do not read, and a pgnorth with a pod's memory: `make test-memory`. Root,
+//! for the cgroup.
 //!
 //! PGNORTH_READERS says how many clients (1000); PGNORTH_BUFFERS, the value of --socket-buffers, if not the default.
 

@@ -1,4 +1,5 @@
-//! `pgnorth publish` keeps a Service of the real API pointing at the primary of a real cluster, with the rights of deploy/publish/rbac.yaml.
+//! `pgnorth publish` keeps a Service of the real API pointing at the primary of a real cluster, with the rights of
+//! deploy/publish/rbac.yaml.
 
 use std::fs;
 use std::time::{Duration, Instant};

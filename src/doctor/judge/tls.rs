@@ -3,7 +3,7 @@
 use crate::config::PatroniTls;
 use crate::discovery::patroni::TlsProblem;
 
-/// Returns the discovery and the fix.
+/// Returns the description of the problem, and the fix.
 pub(super) fn explain(trouble: &TlsProblem, files: &PatroniTls) -> (String, String) {
     let ca = match &files.ca {
         Some(file) => format!("--patroni-ca {}", file.display()),

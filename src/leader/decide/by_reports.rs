@@ -170,7 +170,7 @@ impl Inputs<'_> {
         is_over.then_some((current, no_lock))
     }
 
-    /// Returns when the leader's ttl is over; `None` in pause, where no member is promoted by itself, but by an
+    /// Returns the end of the leader's ttl; `None` in pause, where no member is promoted by itself, but by an
     /// operator: that the leader does not answer proves nothing then.
     fn leader_expiry(&self) -> Option<Instant> {
         let current = self.current?;

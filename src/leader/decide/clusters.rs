@@ -5,8 +5,8 @@ use crate::leader::reason::{NoLock, Reason};
 use crate::leader::view::{AnswerOrigin, ForeignCluster};
 
 impl Inputs<'_> {
-    /// Returns why it is not known which cluster to follow. There are no sessions then: the first verified leader
-    /// settles it.
+    /// Returns the reason for which the cluster to follow is not known. There are no sessions then: the first verified
+    /// leader settles it.
     pub(super) fn unclear(&self, no_lock: &NoLock) -> Option<Reason> {
         let groups = self.view.groups_not_named();
         if self.view.lock().is_none() && self.view.identity().system.is_none() && !groups.is_empty() {

@@ -67,7 +67,7 @@ impl<'a> Inputs<'a> {
         }
     }
 
-    /// Returns why no lock is watched; `None` if one is, or is yet to be read.
+    /// Returns the reason for which no lock is watched; `None` if one is, or is yet to be read.
     pub(super) fn no_lock(&self) -> Option<&NoLock> {
         match &self.source {
             Source::Reports(no_lock) => Some(no_lock),

@@ -75,7 +75,7 @@ impl Inputs<'_> {
         }
     }
 
-    /// Returns why the member's REST API does not answer. A failure from before `since` is as old as an answer from
+    /// Returns the error of the member's REST API. A failure from before `since` is as old as an answer from
     /// before it, and does not count.
     fn no_answer(&self, member: &MemberName, since: Option<Instant>) -> Option<&NoReport> {
         let answers = self.view.answers(member)?;
@@ -124,7 +124,7 @@ impl Inputs<'_> {
         }
     }
 
-    /// Returns why a member's timeline forbids routing to it, and what ends that.
+    /// Returns the reason for which a member's timeline forbids routing to it, with the event that ends that.
     pub(super) fn lower_timeline(
         &self,
         member: &MemberName,

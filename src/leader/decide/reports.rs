@@ -40,7 +40,7 @@ impl Inputs<'_> {
         found
     }
 
-    /// Returns whether a member says that it lacks the lock (status 503) without an excuse: in pause and in failsafe
+    /// Returns true if a member says that it lacks the lock (status 503) without an excuse: in pause and in failsafe
     /// mode a leader may lack the lock, unless another member says that it holds it.
     pub(super) fn lacks_the_lock(&self, report: &Report) -> bool {
         let is_excused = report.paused || report.failsafe_active;
@@ -57,7 +57,8 @@ impl Inputs<'_> {
         leaders.next().map(|(member, ..)| (*member).clone())
     }
 
-    /// Returns whether Patroni is paused and a source that says so still answers: otherwise a pause could end unseen.
+    /// Returns true if Patroni is paused and a source that says so still answers: otherwise a pause could end
+    /// unnoticed.
     pub(super) fn is_known_to_be_paused(&self, no_lock: &NoLock) -> bool {
         let is_confirmed = match no_lock {
             NoLock::ApiUnreachable { .. } => self.answering().iter().any(|(_, report, _)| report.paused),

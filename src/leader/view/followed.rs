@@ -188,7 +188,7 @@ impl View {
         }
     }
 
-    /// Returns why a member's answer does not count as this cluster's; `None` if it does.
+    /// Returns the reason for which a member's answer does not count as this cluster's; `None` if it does.
     fn not_ours(&mut self, member: &MemberName, report: &Report, at: Instant) -> Option<NoReport> {
         let (ours, theirs) = (self.identity(), report.identity());
         if ours.contradicts(&theirs) {

@@ -129,7 +129,7 @@ impl Encrypted<'_> {
         self.flush().await
     }
 
-    /// Reads from the client. Returns whether bytes came.
+    /// Reads from the client. Returns true if bytes came.
     async fn read_more(&mut self) -> io::Result<bool> {
         let bytes = self.client.receive().await?;
         self.process(&bytes).await?;
@@ -187,7 +187,7 @@ mod tests {
         certificate
     }
 
-    /// Performs a handshake in memory, of a client that trusts `authority` alone. Returns whether it verified the
+    /// Performs a handshake in memory, of a client that trusts `authority` alone. Returns true if it verified the
     /// certificate of `tls`.
     fn verifies(tls: &RefusalTls, authority: &CertificateDer<'static>) -> bool {
         let mut roots = RootCertStore::empty();

@@ -83,7 +83,7 @@ pub struct Proxy {
     pub hold: Duration,
     /// Longest time that an announced switchover holds new clients; zero does not hold them.
     pub switchover_hold: Duration,
-    /// Time that sessions may go on to a leader that released the lock cleanly; zero ends them at once.
+    /// Time for which sessions to a leader that released the lock cleanly may continue; zero ends them at once.
     pub failover_drain: Duration,
     /// Deadline of one dial to the leader.
     pub connect_timeout: Duration,

@@ -34,7 +34,7 @@ const UPKEEP: Duration = Duration::from_secs(5);
 pub(super) struct GracePeriods {
     /// Maximum time for which an announced switchover holds new clients.
     pub(super) switchover_hold: Duration,
-    /// Time for which sessions may go on to a leader that released the lock cleanly.
+    /// Time for which sessions to a leader that released the lock cleanly may continue.
     pub(super) failover_drain: Duration,
 }
 

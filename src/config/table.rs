@@ -290,7 +290,7 @@ pub(super) const FAILOVER_DRAIN: Setting = Setting {
     flag: "failover-drain",
     group: SESSIONS,
     values: UP_TO_AN_HOUR,
-    help: "Time that sessions may go on to a leader that released the lock cleanly",
+    help: "Time for which sessions to a leader that released the lock cleanly may continue",
     more: "A fence never waits.",
     unset: Unset::Value("0s"),
     example: "5s",

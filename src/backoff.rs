@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn processes_that_fail_together_try_again_apart() {
+    fn processes_that_fail_together_retry_at_different_times() {
         let mut pauses: Vec<_> = (0..200)
             .map(|_| {
                 let mut backoff = Backoff::new(FIRST, LONGEST);

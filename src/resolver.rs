@@ -167,7 +167,7 @@ mod tests {
 
     // RFC 6761: .invalid never resolves. On a current-thread runtime no look-up ends before the test awaits.
     #[tokio::test]
-    async fn however_many_ask_few_look_ups_are_under_way() {
+    async fn the_number_of_look_ups_under_way_is_bounded() {
         let resolver = Resolver::default();
         for _ in 0..1000 {
             drop(resolver.ask("pg-0.invalid"));

@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_anybody_may_own_are_not() {
+    fn names_that_can_be_public_are_refused() {
         let hosts = Hosts::new(&["pg.example.com".to_owned()], None);
         for host in [
             "evil.example",

@@ -534,7 +534,7 @@ fn no_variable_is_one_that_kubernetes_sets_for_a_service() {
 }
 
 #[test]
-fn help_and_version_are_for_clap_to_say() {
+fn clap_answers_help_and_version() {
     for (line, code) in [
         ("--help", 0),
         ("--version", 0),

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn one_line_a_check_and_nothing_forges_one() {
+    fn each_check_is_one_line_and_no_value_forges_another() {
         assert_eq!(
             report().to_string(),
             "ok    pods — 3\n\
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_fail_fails() {
+    fn only_a_failed_check_sets_the_exit_status() {
         assert!(report().has_failed());
         let warned = Report {
             checks: vec![Check::not_checked("names", "it is forbidden")],

@@ -163,7 +163,7 @@ mod tests {
     const NONE: Duration = Duration::ZERO;
 
     #[test]
-    fn a_busy_port_is_named_with_the_way_out() {
+    fn a_busy_port_is_named_with_the_fix() {
         let taken = listen("127.0.0.1:0".parse().unwrap(), NONE).unwrap();
         let address = taken.local_addr().unwrap();
         let text = listen(address, NONE).unwrap_err().to_string();
@@ -173,14 +173,14 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_another_host_is_said_to_be_so() {
+    fn an_address_of_another_host_is_named_in_the_error() {
         // TEST-NET-1 of RFC 5737 belongs to no host.
         let text = listen("192.0.2.1:0".parse().unwrap(), NONE).unwrap_err().to_string();
         assert!(text.contains("no interface"), "{text}");
     }
 
     #[test]
-    fn every_leg_notices_a_vanished_peer() {
+    fn both_sides_notice_a_peer_that_is_gone() {
         let ten = Duration::from_secs(10);
         let listener = listen("127.0.0.1:0".parse().unwrap(), ten).unwrap();
         let address = listener.local_addr().unwrap();

@@ -127,7 +127,7 @@ fn leader(member: &str, timeline: Option<u32>) -> Leader {
 
 /// A regression test: the page's clock once kept the snapshot, and with it the epoch, for a quarter of a second.
 #[tokio::test]
-async fn the_page_does_not_make_the_last_session_of_a_reign_seem_to_close_late() {
+async fn the_page_does_not_make_the_last_session_of_an_epoch_seem_to_close_late() {
     let limits = Limits {
         pace: Duration::from_secs(3600),
         ..Limits::default()
@@ -339,7 +339,7 @@ async fn head_answers_as_get_does_without_the_body() {
 }
 
 #[tokio::test]
-async fn one_connection_may_ask_again_and_pipeline() {
+async fn one_connection_may_send_several_requests_and_pipeline_them() {
     let served = Served::start(Limits::default());
     let text = served
         .say(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -509,7 +509,7 @@ async fn stop_closes_the_listener_and_idle_connections() {
 }
 
 #[tokio::test]
-async fn a_wildcard_takes_both_families() {
+async fn a_wildcard_address_accepts_ipv4_and_ipv6() {
     let admin = Admin::bind("[::]:0".parse().unwrap()).unwrap();
     let port = admin.local_addr().unwrap().port();
     for host in ["127.0.0.1", "::1"] {
@@ -520,7 +520,7 @@ async fn a_wildcard_takes_both_families() {
 }
 
 #[test]
-fn an_address_that_is_taken_is_named_with_the_way_out() {
+fn an_address_that_is_taken_is_named_with_the_fix() {
     let first = Admin::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = first.local_addr().unwrap();
     let error = Admin::bind(address).unwrap_err();
@@ -635,7 +635,7 @@ async fn a_viewer_that_stops_reading_is_closed_and_its_place_is_free() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_viewer_that_reads_outlives_what_other_connections_may() {
+async fn a_viewer_that_reads_may_exceed_the_lifetime_of_other_connections() {
     let limits = Limits {
         pace: Duration::from_millis(1),
         lifetime: Duration::from_millis(50),

@@ -100,7 +100,7 @@ fn every_alert_has_an_entry_in_the_runbook_and_every_entry_an_alert() {
 }
 
 #[test]
-fn every_alert_says_how_bad_it_is_what_happened_and_to_what() {
+fn every_alert_has_a_severity_an_event_and_an_object() {
     for alert in alerts() {
         let name = text(&alert["alert"]);
         assert!(
@@ -124,7 +124,7 @@ fn every_alert_says_how_bad_it_is_what_happened_and_to_what() {
 }
 
 #[test]
-fn rules_speak_of_metrics_labels_and_values_that_exist() {
+fn rules_use_existing_metrics_labels_and_values() {
     let (declared, rendered) = (declared_metrics(), every_series());
     let mut seen = BTreeSet::new();
     for alert in alerts() {

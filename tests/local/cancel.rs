@@ -58,7 +58,7 @@ async fn a_cancel_request_whose_sender_has_gone_is_delivered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_pgnorth_cancels_and_takes_no_turn_for_it() {
+async fn a_full_pgnorth_delivers_a_cancel_request_without_a_dial_permit() {
     let rig = Rig::with(Settings {
         max_sessions: 65,
         ..settings()
@@ -96,7 +96,7 @@ async fn without_a_leader_whose_sessions_stay_a_cancel_request_is_dropped_and_co
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cancel_request_does_not_outlive_its_leaders_time() {
+async fn a_cancel_request_ends_with_its_leaders_epoch() {
     let (rig, backend) = Rig::routed().await;
     let mut client = rig.connect().await;
     client.write_all(&CANCEL).await.unwrap();

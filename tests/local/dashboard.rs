@@ -263,7 +263,7 @@ async fn answered(query: &Query, prometheus: &Prometheus) -> Result<(), String> 
 }
 
 #[tokio::test]
-async fn every_query_names_what_there_is_and_a_real_prometheus_answers_it_with_data() {
+async fn every_query_uses_existing_series_and_a_real_prometheus_answers_it_with_data() {
     let cluster = FakeCluster::start(TTL).await;
     let pods = [Product::start(&cluster, &[]).await, Product::start(&cluster, &[]).await];
     let folder = TempDir::new().unwrap();

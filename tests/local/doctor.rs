@@ -122,7 +122,7 @@ async fn a_conn_url_that_cannot_be_read_fails_and_is_not_quoted() {
 }
 
 #[tokio::test]
-async fn one_check_that_fails_keeps_no_other_from_being_tried() {
+async fn a_check_that_fails_does_not_stop_the_others() {
     let cluster = cluster().await;
     cluster.freeze();
     cluster.annotate("renewTime", "for the last time");

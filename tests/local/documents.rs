@@ -18,7 +18,7 @@ use pgnorth::metrics::{FAMILIES, Metrics};
 
 /// Links to files, to headings in them, and to pictures.
 #[test]
-fn every_link_in_a_document_leads_somewhere() {
+fn every_link_in_a_document_has_a_target() {
     let documents = documents();
     assert!(documents.len() > 8, "{documents:?}");
     let mut dead = Vec::new();
@@ -71,7 +71,7 @@ fn every_make_target_that_a_file_names_exists() {
 
 /// Large files stay in every clone for ever.
 #[test]
-fn pictures_are_small_and_shown() {
+fn every_picture_is_small_and_shown_in_a_document() {
     let shown = links_in(&read("docs/operating/monitoring.md"));
     let pictures = fs::read_dir(repository().join("docs/images")).unwrap();
     for picture in pictures.map(Result::unwrap) {

@@ -14,7 +14,7 @@ async fn sessions_end_at_the_release_by_default() {
 }
 
 #[tokio::test]
-async fn sessions_go_on_for_the_failover_drain_and_not_longer() {
+async fn sessions_continue_for_the_failover_drain_and_not_longer() {
     let cluster = FakeCluster::start(20).await;
     let product = Product::start(&cluster, &["--failover-drain", "3s"]).await;
     let mut session = product.session().await;

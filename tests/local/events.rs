@@ -71,7 +71,7 @@ async fn a_change_of_leader_and_a_fence_are_events_about_the_pod() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_the_right_there_is_one_line_and_no_more() {
+async fn without_the_right_one_line_is_logged_and_no_more() {
     let cluster = FakeCluster::start(20).await;
     cluster.api.forbid("events");
     let product = Product::start(&cluster, &POD).await;
@@ -131,7 +131,7 @@ async fn an_api_that_takes_no_events_delays_no_change_of_leader() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_pods_name_there_are_none() {
+async fn without_a_pods_name_there_are_no_events() {
     let cluster = FakeCluster::start(20).await;
     let product = Product::start(&cluster, &[]).await;
     product.decides("route", Some("a"), "").await;

@@ -6,7 +6,7 @@ use super::fake_cluster::{FakeCluster, Product, Session};
 use super::fake_patroni::Answer;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_that_expired_after_rest_had_died_is_no_outage_for_ever() {
+async fn a_lock_that_expired_after_the_rest_api_failed_does_not_hold_clients_for_ever() {
     let cluster = FakeCluster::start(2).await;
     let product = Product::start(&cluster, &[]).await;
     product

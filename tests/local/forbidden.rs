@@ -4,7 +4,7 @@
 use crate::fake_cluster::{FakeCluster, Product};
 
 #[tokio::test]
-async fn forbidden_configmaps_are_done_without() {
+async fn pgnorth_works_without_rights_to_configmaps() {
     let cluster = FakeCluster::start(4).await;
     cluster.api.forbid("configmaps");
     let product = Product::start(&cluster, &[]).await;

@@ -37,7 +37,7 @@ async fn a_watch_with_a_410_event_lists_again() {
 }
 
 #[tokio::test]
-async fn an_api_without_history_is_listed_at_a_walk() {
+async fn an_api_without_history_is_listed_at_a_bounded_rate() {
     const WATCHES: u32 = 7;
     let cluster = FakeCluster::start(1800).await;
     let product = Product::start(&cluster, &[]).await;

@@ -162,7 +162,7 @@ async fn failed_dials_do_not_move_the_hold_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dial_that_hangs_is_given_up_when_its_leaders_time_ends() {
+async fn a_dial_that_hangs_ends_with_its_leaders_epoch() {
     // A listener whose backlog is full answers no SYN, like a host that is gone. The dial deadline is longer than HANG.
     let rig = Rig::with(pgnorth::proxy::Settings {
         connect_timeout: 10 * HANG,

@@ -38,7 +38,7 @@ async fn serve_in_process(listen: &str) -> (FakeMember, Bound, ShutdownTrigger) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_address_for_all_takes_clients_of_both_families() {
+async fn the_wildcard_address_accepts_clients_of_ipv4_and_ipv6() {
     let (_member, bound, trigger) = serve_in_process("[::]:0").await;
     let mut targets = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, bound.postgres.port()))];
     // On a host without IPv6 the fallback has bound IPv4 only.

@@ -36,7 +36,7 @@ fn every_example_gives_settings_that_can_be_read() {
 }
 
 #[test]
-fn the_base_alone_lacks_nothing_but_the_scope() {
+fn the_base_alone_lacks_only_the_scope() {
     let error = read(&settings_of(&base())).unwrap_err();
     assert!(
         error.contains("--scope") && error.contains("1 invalid setting"),
@@ -280,7 +280,7 @@ fn clients_of_other_namespaces_are_let_in_on_purpose() {
 }
 
 #[test]
-fn policies_leave_open_what_istio_needs() {
+fn policies_admit_istios_ports() {
     let policy = |component| one(&with_components(component, &[component]), "NetworkPolicy")["spec"].clone();
     let istiod = json!({
         "to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "istio-system"}}}], "ports": [{"port": 15012}],
@@ -353,7 +353,7 @@ fn stackgres_members_listen_elsewhere() {
 
 /// The requirements of the Pod Security Standard "restricted", and a read-only root.
 #[test]
-fn nothing_asks_for_a_privilege() {
+fn no_manifest_requests_a_privilege() {
     for (name, objects) in examples() {
         let spec = &pod(&objects)["spec"];
         let of_pod = &spec["securityContext"];
@@ -463,7 +463,7 @@ fn prometheus_s_component_scrapes_a_port_that_the_policy_opens() {
 }
 
 #[test]
-fn the_operators_component_mounts_the_token_where_it_is_read_and_does_without() {
+fn the_operators_component_mounts_the_token_at_its_path_and_works_without_it() {
     let objects = with_components("operators", &["operators"]);
     let file = read(&settings_of(&objects)).unwrap().admin_token_file.unwrap();
     assert_eq!(mounted(&objects), [file.to_str().unwrap()]);

@@ -213,7 +213,7 @@ fn record(kind: u8, length: u16) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_held_client_keeps_its_turn_until_its_login_is_over() {
+async fn a_held_client_keeps_its_dial_permit_until_its_login_is_over() {
     let (handshake, data) = (22, 23);
     let tls: &[(&[u8], &[u8])] = &[
         (SSL_REQUEST, b"S"),

@@ -283,7 +283,7 @@ async fn a_lock_that_expires_during_a_hold_is_fenced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cut_ends_the_sessions_there_are_and_newcomers_get_through() {
+async fn a_cut_ends_the_open_sessions_and_later_clients_are_served() {
     let setup = Setup::start(&["--log", "info,pgnorth::proxy=debug"]).await;
     let sessions = [setup.product.session().await, setup.product.session().await];
     // A member without sessions.

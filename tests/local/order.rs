@@ -64,7 +64,7 @@ async fn two_thousand_waiting_clients_are_all_served_and_none_is_overtaken_by_ma
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_that_fall_silent_do_not_keep_others_from_the_leader() {
+async fn clients_that_stop_sending_do_not_keep_others_from_the_leader() {
     let (rig, backend) = Rig::routed().await;
     let mut silent = Vec::new();
     for _ in 0..200 {

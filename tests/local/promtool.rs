@@ -46,7 +46,7 @@ async fn shows(product: &Product, lines: &[&str]) {
 }
 
 #[tokio::test]
-async fn metrics_of_sessions_errors_and_a_failover_are_as_promtool_wants_them() {
+async fn promtool_accepts_the_metrics_of_sessions_errors_and_a_failover() {
     let cluster = FakeCluster::start(20).await;
     let product = Product::start(&cluster, &["--hold", "1s", "--max-sessions", "2"]).await;
     product.decides("route", Some("a"), "").await;

@@ -44,7 +44,7 @@ async fn the_leaders_last_bytes_before_a_reset_reach_the_client() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reset_that_answers_a_close_is_no_loss() {
+async fn a_reset_in_answer_to_a_close_loses_nothing() {
     // The end of every TLS session: PostgreSQL never reads the client's last record.
     let (mut rig, backend) = Rig::routed().await;
     let (mut client, leader) = rig.session(&backend).await;

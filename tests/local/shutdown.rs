@@ -17,7 +17,7 @@ async fn stop_accepting(rig: &Rig) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sessions_go_on_after_accepting_has_stopped_and_draining_waits_for_them() {
+async fn sessions_continue_after_accepting_has_stopped_and_the_drain_waits_for_them() {
     let (rig, backend) = Rig::routed().await;
     let (mut client, mut leader) = rig.session(&backend).await;
     stop_accepting(&rig).await;

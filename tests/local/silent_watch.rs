@@ -90,7 +90,7 @@ async fn an_api_that_hangs_costs_no_session_and_rest_names_the_next_leader() {
 /// The watch of a quiet object delivers nothing, not even bookmarks: the server must end it before the connection is
 /// closed as dead, which would look like an API that does not answer.
 #[tokio::test]
-async fn a_quiet_api_is_no_api_that_does_not_answer() {
+async fn a_quiet_api_is_not_reported_as_unreachable() {
     const WATCHES: usize = 7;
     let cluster = FakeCluster::start(TTL).await;
     let _product = Product::start(&cluster, &[]).await;

@@ -60,7 +60,7 @@ async fn logins_beside_four_hundred_silent_clients_a_second_all_succeed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn silent_clients_give_way_when_connections_run_out_the_oldest_first() {
+async fn when_connections_run_out_the_oldest_silent_client_is_closed() {
     let rig = Rig::with(Settings {
         max_sessions: 10,
         ..settings()

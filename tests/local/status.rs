@@ -275,7 +275,7 @@ async fn a_look_ends_with_0_while_it_routes_1_while_it_holds_and_2_without_conta
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_look_at_something_else_is_no_contact() {
+async fn an_answer_of_another_server_is_no_contact() {
     let cluster = FakeCluster::start(20).await;
     let (code, text, said) = look(&cluster.a.rest.to_string(), &[]).await;
     assert_eq!((code, text.as_str()), (Some(2), ""));

@@ -15,7 +15,7 @@ use crate::support::{Dcs, Product, Rig, psql, wait_until};
 const DEADLINE: Duration = Duration::from_secs(180);
 
 #[tokio::test]
-async fn every_client_works_as_it_does_directly() {
+async fn every_client_works_as_without_pgnorth() {
     let rig = Rig::start(Dcs::Etcd).await;
     let product = Product::start(&rig, &[], &[]).await;
     product.wait_until_writable(DEADLINE).await;

@@ -11,7 +11,7 @@ use crate::support::kubernetes::User;
 use crate::support::{Dcs, Rig};
 
 #[tokio::test]
-async fn the_api_server_takes_the_base_and_every_example() {
+async fn the_api_server_accepts_the_base_and_every_example() {
     let rig = Rig::start(Dcs::ConfigMaps).await;
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "postgres-operator"}});
     let made = rig

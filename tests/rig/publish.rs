@@ -325,7 +325,7 @@ async fn a_token_that_comes_late_or_is_replaced_is_picked_up() {
 }
 
 #[tokio::test]
-async fn of_those_with_a_lease_one_writes_and_another_takes_over() {
+async fn with_a_lease_one_publisher_writes_and_another_takes_over() {
     let rig = Rig::start(Dcs::Endpoints).await;
     create_service(&rig, SERVICE, &json!({})).await;
     let arguments = ["--service", SERVICE, "--lease", "pgnorth-publish"];

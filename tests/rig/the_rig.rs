@@ -98,7 +98,7 @@ async fn the_product_may_read_what_it_needs_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn an_outage_of_the_api_is_one_and_failsafe_mode_outlives_it() {
+async fn an_outage_of_the_api_is_complete_and_failsafe_mode_keeps_the_primary() {
     let failsafe = Settings {
         failsafe: true,
         ..Settings::default()
@@ -135,7 +135,7 @@ async fn an_outage_of_the_api_is_one_and_failsafe_mode_outlives_it() {
 }
 
 #[tokio::test]
-async fn settings_reach_patroni_and_both_tls_doors_open() {
+async fn settings_reach_patroni_and_both_tls_ports_work() {
     let settings = Settings {
         synchronous: true,
         rest_tls: true,
@@ -274,7 +274,7 @@ async fn a_killed_postmaster_is_started_again_by_the_same_patroni() {
 }
 
 #[tokio::test]
-async fn a_patroni_that_is_stopped_hands_over_and_takes_postgresql_with_it() {
+async fn a_patroni_that_is_stopped_releases_the_lock_and_stops_postgresql() {
     let rig = Rig::start(Dcs::Etcd).await;
     let old = rig.leader().await;
     old.stop_patroni_gracefully().await;
@@ -286,7 +286,7 @@ async fn a_patroni_that_is_stopped_hands_over_and_takes_postgresql_with_it() {
 }
 
 #[tokio::test]
-async fn a_pause_is_known_to_all_and_ends() {
+async fn a_pause_reaches_every_member_and_ends() {
     let rig = Rig::start(Dcs::Etcd).await;
     for paused in [true, false] {
         if paused {

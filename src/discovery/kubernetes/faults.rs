@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn rights_that_were_taken_away_are_a_warning_once_that_lasts() {
+    async fn rights_that_stay_removed_are_one_warning() {
         let log = Log::default();
         let _logs_here = log.install();
         let mut faults = faults();

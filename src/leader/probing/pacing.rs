@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn repeated_failures_do_not_make_the_burst_endless() {
+    fn repeated_failures_do_not_prolong_the_burst() {
         let begin = Instant::now();
         let (mut pacer, mut at, mut times) = (Pacer::default(), begin, Vec::new());
         while at < begin + Duration::from_secs(600) {

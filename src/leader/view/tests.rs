@@ -106,7 +106,7 @@ fn the_pod_of_a_dead_leader_is_no_second_primary() {
 }
 
 #[test]
-fn a_member_that_reports_primary_after_the_lock_moved_is_a_second_primary() {
+fn a_member_that_reports_primary_after_the_lock_moved_is_counted_as_a_second_primary() {
     let world = two_members().lock("a").after(10).lock("b").answer("b", Role::Primary);
     let world = world.after(1).pod("b", "primary").pod("a", "replica");
     assert_eq!(world.primaries(), 1);

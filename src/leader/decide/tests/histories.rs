@@ -320,7 +320,7 @@ proptest! {
     /// Once it is known which cluster is followed, a run that observes another cluster all the time decides as a run
     /// that never observes it. The texts may differ in which of its own members is unreachable.
     #[test]
-    fn another_clusters_answers_never_change_the_verdict(
+    fn another_clusters_answers_never_change_the_decision(
         history in prop::collection::vec((0..3_000_u64, claim(), foreign_claim()), 1..60),
     ) {
         let [mut run, mut beside] = [Run::new(), Run::new()];

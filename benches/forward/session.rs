@@ -94,7 +94,10 @@ pub fn wanted(bytes: &[u8]) -> io::Result<Option<Trade>> {
     let asks_for = |trade: &Trade| bytes == start_up("bench", trade.name());
     match Trade::ALL.into_iter().find(asks_for) {
         Some(trade) => Ok(Some(trade)),
-        None => Err(io::Error::new(ErrorKind::InvalidData, "a start-up of nobody's here")),
+        None => Err(io::Error::new(
+            ErrorKind::InvalidData,
+            "a start-up that no workload sends",
+        )),
     }
 }
 

@@ -76,7 +76,7 @@ fn a_former_leader_state_and_scope_go_to_zero() {
         "pgnorth_routing_state_info{state=\"hold\",reason=\"starting\"} 0",
         "pgnorth_routing_state_info{state=\"hold\",reason=\"released\"} 1",
     ] {
-        assert!(text.lines().any(|told| told == line), "{line} in\n{text}");
+        assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
     }
     metrics.set_leader(None);
     assert!(metrics.render().contains("pgnorth_leader_info{member=\"pg-1\"} 0\n"));

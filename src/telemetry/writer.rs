@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(queue.0.lost.get(), 3);
         let_go.send(Ok(())).unwrap();
         assert_eq!(seen.recv_timeout(HANG).unwrap(), line.repeat(CAPACITY / line.len()));
-        assert_eq!(queue.lock().unreported, 0, "told");
+        assert_eq!(queue.lock().unreported, 0, "reported");
         let_go.send(Ok(())).unwrap();
         queue.flush(HANG);
         assert_eq!(queue.0.lost.get(), 3);

@@ -463,7 +463,7 @@ async fn a_client_that_reads_nothing_is_cut_off_after_its_lifetime() {
     };
     timeout(DEADLINE, flood)
         .await
-        .expect("answers that nobody reads are not written for ever");
+        .expect("unread answers are not written for ever");
     assert_eq!(served.get("/livez").await.status, 200);
 }
 

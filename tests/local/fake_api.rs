@@ -32,7 +32,7 @@ struct State {
     objects: BTreeMap<(String, String), Value>,
     events: Vec<(u64, String, Value)>,
     gone: Option<Gone>,
-    gone_told: u32,
+    gone_answers: u32,
     /// Open watches of an older generation end.
     generation: u64,
     watches_mute: bool,
@@ -145,8 +145,8 @@ impl FakeApi {
     }
 
     /// Returns the number of answers with 410.
-    pub fn gone_told(&self) -> u32 {
-        self.state().gone_told
+    pub fn gone_answers(&self) -> u32 {
+        self.state().gone_answers
     }
 
     /// Keeps every watch, old or new, open without events from now on.
@@ -329,7 +329,7 @@ impl State {
         }
         match query.watch_from {
             Some(from) if from < self.oldest => {
-                self.gone_told += 1;
+                self.gone_answers += 1;
                 Reply::Whole(410, failure(410, "Expired", "too old resource version"))
             }
             Some(_) => {
@@ -365,7 +365,7 @@ impl State {
         if self.generation != generation {
             return match self.gone {
                 Some(Gone::Event) => {
-                    self.gone_told += 1;
+                    self.gone_answers += 1;
                     let error = failure(410, "Expired", "too old resource version");
                     (format!("{}\n", json!({"type": "ERROR", "object": error})), true)
                 }

@@ -16,13 +16,13 @@ async fn pgnorth_works_without_rights_to_configmaps() {
     }
     assert_eq!(product.page("/readyz").await.0, 200);
     product.decides("route", Some("a"), "a holds the leader lock").await;
-    let told = product.events();
+    let events = product.events();
     // The watches' lines: discovery may repeat the reason, if it gets this error before the answer about the Endpoints.
     let of_configmaps = |event: &&serde_json::Value| {
         let message = event["fields"]["message"].as_str().unwrap_or_default();
         message.contains("configmaps")
     };
-    let lines: Vec<_> = told.iter().filter(of_configmaps).collect();
+    let lines: Vec<_> = events.iter().filter(of_configmaps).collect();
     assert_eq!(lines.len(), 3, "one line an object: {lines:?}");
     assert!(lines.iter().all(|line| line["level"] == "INFO"), "{lines:?}");
 }

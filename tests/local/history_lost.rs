@@ -19,7 +19,7 @@ async fn follows_after(how: Gone) {
     session.ends().await;
     product.decides("route", Some("b"), "b holds the leader lock").await;
     assert_eq!(product.session().await.member, "b");
-    assert!(cluster.api.gone_told() > 0, "410 was told");
+    assert!(cluster.api.gone_answers() > 0, "410 was answered");
     // It was an answer: no alert is due, and the lock remains valid.
     let log = product.log();
     assert!(!log.contains("does not answer"), "{log}");
@@ -45,8 +45,8 @@ async fn an_api_without_history_is_listed_at_a_bounded_rate() {
 
     let start = Instant::now();
     cluster.api.keep_no_history();
-    eventually("410 was told often", async || {
-        (cluster.api.gone_told() >= 4 * WATCHES).then_some(())
+    eventually("410 was answered often", async || {
+        (cluster.api.gone_answers() >= 4 * WATCHES).then_some(())
     })
     .await;
     assert!(start.elapsed() > Duration::from_secs(1), "in {:?}", start.elapsed());

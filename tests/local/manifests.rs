@@ -392,7 +392,7 @@ fn files_that_settings_name_are_mounted() {
         assert_eq!(
             mounted.len(),
             files.len(),
-            "{name}: a file in the pod that nobody reads: {mounted:?}"
+            "{name}: a file in the pod that no setting names: {mounted:?}"
         );
     }
 }
@@ -585,10 +585,10 @@ fn render_beside_deploy(name: &str, files: &[(&str, Value)], kustomization: &Val
 fn render(folder: &Path) -> Vec<Value> {
     let render = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/render.sh");
     let output = Command::new(render).arg(folder).output().unwrap();
-    let complaint = String::from_utf8_lossy(&output.stderr);
+    let error = String::from_utf8_lossy(&output.stderr);
     assert!(
         output.status.success(),
-        "{} cannot be rendered: {complaint}\n(components need kubectl 1.21 or newer; `tests/support/install.sh test` fetches kustomize instead)",
+        "{} cannot be rendered: {error}\n(components need kubectl 1.21 or newer; `tests/support/install.sh test` fetches kustomize instead)",
         folder.display()
     );
     yaml(&String::from_utf8(output.stdout).unwrap())

@@ -62,8 +62,8 @@ async fn a_leader_that_breaks_before_it_answers_is_tried_again() {
     drop(answer(&backend, b"").await);
     let _leader = answer(&backend, WELCOME).await;
     assert_eq!(read_exactly(&mut client, WELCOME.len()).await, WELCOME);
-    let complaint = within("a complaint", rig.leader_failures.recv()).await.unwrap();
-    assert!(complaint.what.contains("before it answered"), "{}", complaint.what);
+    let failure = within("a leader failure", rig.leader_failures.recv()).await.unwrap();
+    assert!(failure.what.contains("before it answered"), "{}", failure.what);
 }
 
 #[tokio::test(flavor = "multi_thread")]

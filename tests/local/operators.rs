@@ -54,7 +54,7 @@ impl Setup {
     async fn metric(&self, line: &str) {
         eventually(line, async || {
             let (_, metrics) = self.product.page("/metrics").await;
-            metrics.lines().any(|told| told == line).then_some(())
+            metrics.lines().any(|found| found == line).then_some(())
         })
         .await;
     }
@@ -100,8 +100,8 @@ async fn only_the_tokens_holder_may_send_commands() {
             (Some("Basic Y29ycmVjdC1ob3JzZQ=="), 401, "needs the token"),
             (Some(TOKEN), 401, "needs the token"),
         ] {
-            let (told, body) = command(&setup.product, "POST", path, authorization).await;
-            assert_eq!(told, status, "{path} {authorization:?}: {body}");
+            let (answered, body) = command(&setup.product, "POST", path, authorization).await;
+            assert_eq!(answered, status, "{path} {authorization:?}: {body}");
             assert!(body.contains(words), "{path} {authorization:?}: {body}");
         }
         let (status, body) = command(&setup.product, "GET", path, Some(&format!("Bearer {TOKEN}"))).await;
@@ -335,8 +335,8 @@ async fn a_cut_ends_the_open_sessions_and_later_clients_are_served() {
         .filter(|event| event["fields"]["message"] == "operator command: the sessions are closed")
         .map(|event| (event["fields"]["member"].clone(), event["fields"]["sessions"].clone()))
         .collect();
-    let told = [("b", 0), ("a", 2), ("every member", 1)].map(|(member, sessions)| (json!(member), json!(sessions)));
-    assert_eq!(closed, told);
+    let expected = [("b", 0), ("a", 2), ("every member", 1)].map(|(member, sessions)| (json!(member), json!(sessions)));
+    assert_eq!(closed, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -364,27 +364,30 @@ async fn the_subcommands_send_commands_and_status_shows_a_hold() {
     let setup = Setup::start(&[]).await;
     let (admin, file) = (setup.product.admin.to_string(), setup.file.display().to_string());
     let session = setup.product.session().await;
-    let (code, told, _) = run(&["hold", "--for", "5m"], &admin, &file).await;
+    let (code, output, _) = run(&["hold", "--for", "5m"], &admin, &file).await;
     assert_eq!(code, Some(0));
-    assert!(told.starts_with("{\"held\":true,\"until\":\"20"), "{told}");
+    assert!(output.starts_with("{\"held\":true,\"until\":\"20"), "{output}");
     setup.product.decides("hold", Some("a"), "held by an operator").await;
-    let (code, told, _) = run(&["status"], &admin, &file).await;
+    let (code, output, _) = run(&["status"], &admin, &file).await;
     assert_eq!(code, Some(1));
     assert!(
-        told.starts_with("HOLDING for ") && told.contains("because   held by an operator since 20"),
-        "{told}"
+        output.starts_with("HOLDING for ") && output.contains("because   held by an operator since 20"),
+        "{output}"
     );
-    assert!(told.contains("leader    a at "), "{told}");
+    assert!(output.contains("leader    a at "), "{output}");
 
-    let (code, told, _) = run(&["cut", "--member", "a"], &admin, &file).await;
+    let (code, output, _) = run(&["cut", "--member", "a"], &admin, &file).await;
     assert_eq!(code, Some(0));
-    assert!(told.starts_with("{\"member\":\"a\",\"sessions\":1,"), "{told}");
+    assert!(output.starts_with("{\"member\":\"a\",\"sessions\":1,"), "{output}");
     session.ends().await;
-    let (code, told, error) = run(&["cut", "--member", "no such&one"], &admin, &file).await;
-    assert_eq!((code, told.as_str()), (Some(1), ""));
+    let (code, output, error) = run(&["cut", "--member", "no such&one"], &admin, &file).await;
+    assert_eq!((code, output.as_str()), (Some(1), ""));
     assert_eq!(error, "pgnorth: no member has this name; the members are a, b\n");
-    let (code, told, _) = run(&["release"], &admin, &file).await;
-    assert_eq!((code, told.as_str()), (Some(0), "{\"held\":false,\"was_held\":true}\n"));
+    let (code, output, _) = run(&["release"], &admin, &file).await;
+    assert_eq!(
+        (code, output.as_str()),
+        (Some(0), "{\"held\":false,\"was_held\":true}\n")
+    );
     setup.product.decides("route", Some("a"), "").await;
 
     let wrong = setup.file.with_file_name("wrong");

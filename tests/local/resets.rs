@@ -21,8 +21,8 @@ async fn a_leaders_reset_reaches_the_client_and_discovery() {
     reset(leader);
     assert_reset(read_all(&mut client).await.1);
     rig.ends(Ending::LeaderLost, 1).await;
-    let complaint = within("a complaint", rig.leader_failures.recv()).await.unwrap();
-    assert_eq!(complaint.member, "pg-0");
+    let failure = within("a leader failure", rig.leader_failures.recv()).await.unwrap();
+    assert_eq!(failure.member, "pg-0");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,7 +54,7 @@ async fn a_reset_in_answer_to_a_close_loses_nothing() {
     drop(leader);
     assert_reset(read_all(&mut client).await.1);
     rig.ends(Ending::ClientClosed, 1).await;
-    assert!(rig.leader_failures.try_recv().is_err(), "nobody complains");
+    assert!(rig.leader_failures.try_recv().is_err(), "no leader failure is reported");
 }
 
 #[tokio::test(flavor = "multi_thread")]

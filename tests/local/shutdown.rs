@@ -13,7 +13,7 @@ use super::support::{Backend, HANG, Rig, assert_reset, read_all, read_exactly, r
 async fn stop_accepting(rig: &Rig) {
     rig.drain.stop_accepting();
     // Read from the log, because a connection would be a session.
-    until("nobody listens any more", || TcpListener::bind(rig.address).is_ok()).await;
+    until("the listener is closed", || TcpListener::bind(rig.address).is_ok()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

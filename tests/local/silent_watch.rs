@@ -53,7 +53,7 @@ async fn the_end_of_a_pause_is_noticed_although_every_watch_is_dead_and_the_lead
     let fenced = product.decides("fence", None, "has not renewed");
     tokio::time::timeout(soon, fenced)
         .await
-        .expect("the end of the pause is heard");
+        .expect("the end of the pause is noticed");
     session.ends().await;
 }
 

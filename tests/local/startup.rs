@@ -113,7 +113,7 @@ async fn a_first_packet_that_never_ends_is_given_up_with_a_reason() {
     };
     let text = tokio::select! {
         text = error(&mut silent) => text,
-        () = dribble => unreachable!("the silent one is told first"),
+        () = dribble => unreachable!("the silent client is refused first"),
     };
     assert!(text.starts_with("08P01 ") && text.contains("500ms"), "{text}");
     until("both are given up", || rig.metrics.endings(Ending::StartupExpired) == 2).await;

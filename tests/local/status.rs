@@ -244,8 +244,8 @@ async fn a_look_ends_with_0_while_it_routes_1_while_it_holds_and_2_without_conta
 
     let (code, text, _) = look(&admin, &["--format", "json"]).await;
     assert_eq!((code, text.lines().count()), (Some(0), 1));
-    let told: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(keys(&told), keys(&status(&product).await));
+    let document: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(keys(&document), keys(&status(&product).await));
 
     cluster.lock_moves_to("b");
     product
@@ -305,8 +305,8 @@ async fn status_with_watch_shows_changes_reconnects_and_ends_with_its_reader() {
     let mut lines = BufReader::new(looking.stdout.take().unwrap()).lines();
     let mut until = async |member: Value| loop {
         let line = within("a line comes", lines.next_line()).await.unwrap().unwrap();
-        let told: Value = serde_json::from_str(&line).unwrap();
-        if told["leader"]["member"] == member {
+        let document: Value = serde_json::from_str(&line).unwrap();
+        if document["leader"]["member"] == member {
             return;
         }
     };
@@ -324,7 +324,7 @@ async fn status_with_watch_shows_changes_reconnects_and_ends_with_its_reader() {
     within("it tries again", stderr.read_line(&mut said)).await.unwrap();
     assert!(said.starts_with("NO CONTACT"), "{said}");
     drop(stderr);
-    let ended = within("nobody reads any more", looking.wait()).await.unwrap();
+    let ended = within("the reader is gone", looking.wait()).await.unwrap();
     assert_eq!(ended.code(), Some(2), "the state shown last");
 }
 

@@ -110,10 +110,10 @@ async fn lost_lines_are_counted_and_reported_once_the_log_is_read_again() {
     })
     .await;
     let message = "log lines were lost because nothing read standard error";
-    let told = tokio::task::spawn_blocking(move || log.next(message)).await.unwrap();
-    assert_eq!(told["level"], "WARN");
-    let lines = told["fields"]["lines"].as_u64().unwrap();
-    assert!(lines > 0 && lines <= lost(&product).await, "{told}");
+    let line = tokio::task::spawn_blocking(move || log.next(message)).await.unwrap();
+    assert_eq!(line["level"], "WARN");
+    let lines = line["fields"]["lines"].as_u64().unwrap();
+    assert!(lines > 0 && lines <= lost(&product).await, "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -67,7 +67,7 @@ async fn a_name_server_that_hangs_or_fails_costs_a_new_dial_and_nothing_else() {
         let environment = [("PGSSLMODE", mode), ("PGCONNECT_TIMEOUT", "30")];
         dials.spawn(async move { psql_with(address, "select 1", &environment).await });
     }
-    open.query("select 1", &[]).await.expect("the open session lives on");
+    open.query("select 1", &[]).await.expect("the open session continues");
     let mut seen = 0;
     while let Some(dial) = dials.join_next().await {
         let error = dial.unwrap().expect_err("no name is resolved");
@@ -77,11 +77,11 @@ async fn a_name_server_that_hangs_or_fails_costs_a_new_dial_and_nothing_else() {
         assert!(now <= threads + 8, "{threads} threads before, {now} now");
     }
     println!(
-        "the name server hangs: 100 clients refused after {:?}, {seen} told why",
+        "the name server hangs: 100 clients refused after {:?}, {seen} got the reason",
         began.elapsed()
     );
-    assert!(seen > 0, "nobody was told why");
-    open.query("select 1", &[]).await.expect("the open session lives on");
+    assert!(seen > 0, "no client got the reason");
+    open.query("select 1", &[]).await.expect("the open session continues");
     rig.dns().thaw();
     let thawed = Instant::now();
     product.wait_until_writable(SOON).await;
@@ -94,11 +94,11 @@ async fn a_name_server_that_hangs_or_fails_costs_a_new_dial_and_nothing_else() {
     .await;
     println!("the name server is gone: {error}");
     assert!(error.contains("its name cannot be resolved"), "{error}");
-    open.query("select 1", &[]).await.expect("the open session lives on");
+    open.query("select 1", &[]).await.expect("the open session continues");
     rig.dns().start_again();
     product.wait_until_writable(SOON).await;
 
-    open.query("select 1", &[]).await.expect("the open session lives on");
+    open.query("select 1", &[]).await.expect("the open session continues");
     for ending in ["leader_changed", "fenced", "leader_lost"] {
         let ended = product
             .metric("pgnorth_sessions_ended_total", &[("ending", ending)])

@@ -41,11 +41,11 @@ async fn the_api_server_accepts_the_base_and_every_example() {
         } else {
             for_an_older_server(&rendered)
         };
-        let told = dry_run(&rig, &rendered).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-        println!("{}: policy/v1 {has_v1}\n{told}", folder.display());
+        let output = dry_run(&rig, &rendered).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        println!("{}: policy/v1 {has_v1}\n{output}", folder.display());
         let objects = rendered.lines().filter(|line| line.starts_with("kind: ")).count();
         assert!(objects >= 8, "{rendered}");
-        assert_eq!(told.matches("(server dry run)").count(), objects, "{told}");
+        assert_eq!(output.matches("(server dry run)").count(), objects, "{output}");
         // Shows that the server does not accept everything.
         let wrong = rendered.replace(
             "whenUnsatisfiable: ScheduleAnyway",

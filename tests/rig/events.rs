@@ -25,7 +25,7 @@ async fn a_switchover_is_an_event_that_kubectl_shows_and_without_the_right_one_l
     let listed = wait_until("kubectl lists the Event", SOON, async || {
         let selector = format!("involvedObject.name={POD},reportingComponent=pgnorth");
         Some(kubectl(&rig, &["get", "events", "--field-selector", &selector]))
-            .filter(|told| told.contains("LeaderChanged"))
+            .filter(|message| message.contains("LeaderChanged"))
     })
     .await;
     println!("{listed}");
@@ -41,14 +41,14 @@ async fn a_switchover_is_an_event_that_kubectl_shows_and_without_the_right_one_l
     forbid(&rig).await;
     switchover(&rig, &product).await;
     wait_until("the log says what is missing", SOON, async || {
-        (complaints(&product).len() == 1).then_some(())
+        (rejections(&product).len() == 1).then_some(())
     })
     .await;
     switchover(&rig, &product).await;
-    let complaints = complaints(&product);
-    println!("{}", complaints[0]);
-    assert_eq!(complaints.len(), 1, "once: {complaints:?}");
-    assert_eq!(complaints[0]["level"], "INFO");
+    let rejections = rejections(&product);
+    println!("{}", rejections[0]);
+    assert_eq!(rejections.len(), 1, "once: {rejections:?}");
+    assert_eq!(rejections[0]["level"], "INFO");
     let listed = kubectl(&rig, &["get", "events", "--output", "name"]);
     assert_eq!(listed.lines().count(), 1, "{listed}");
 }
@@ -96,7 +96,7 @@ fn changes(product: &Product) -> Vec<Value> {
         .collect()
 }
 
-fn complaints(product: &Product) -> Vec<Value> {
+fn rejections(product: &Product) -> Vec<Value> {
     let about = |event: &Value| {
         let message = event["fields"]["message"].as_str().unwrap_or_default();
         message.contains("Events") || message.contains("resource \"events\"")

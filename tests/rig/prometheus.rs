@@ -40,7 +40,7 @@ async fn the_rules_fire_and_resolve_in_a_real_failover() {
     })
     .await;
     // On a busy machine a first probe may be late.
-    wait_until("nothing is amiss before anything happens", SOON, async || {
+    wait_until("no alert is active before the fault", SOON, async || {
         prometheus.alerts().await.is_empty().then_some(())
     })
     .await;
@@ -50,7 +50,9 @@ async fn the_rules_fire_and_resolve_in_a_real_failover() {
     rig.others(old).for_each(|member| member.freeze_patroni());
     old.kill_host();
     say(&prometheus, "the leader is dead, and the others' Patroni is frozen");
-    let refused = psql(product.address(), "select 1").await.expect_err("nobody is there");
+    let refused = psql(product.address(), "select 1")
+        .await
+        .expect_err("there is no primary");
     say(&prometheus, &format!("a client: {}", refused.trim()));
     let alert = prometheus.wait_for("PgnorthHoldingTooLong", "firing").await.unwrap();
     assert_eq!(alert["labels"]["severity"], "critical");

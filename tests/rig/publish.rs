@@ -45,7 +45,7 @@ async fn it_follows_a_switchover_and_a_crash() {
     let seen = watch(&rig, old).await;
     seen.print("crash", &publisher);
     let nowhere = publisher.newest("the Service has no endpoints: new connections are refused");
-    let reason = nowhere.expect("the address was taken away at the lease's end")["reason"].clone();
+    let reason = nowhere.expect("the address was removed when the lock expired")["reason"].clone();
     assert!(
         reason
             .as_str()
@@ -113,11 +113,11 @@ async fn watch(rig: &Rig, old: &Member) -> Seen {
 
 impl Seen {
     fn print(&self, what: &str, publisher: &Publisher) {
-        let told = publisher.newest(WROTE).expect("a write");
+        let event = publisher.newest(WROTE).expect("a write");
         let gap = self.patched.saturating_duration_since(self.writable);
         println!(
             "{what}: decision to patched {} ms (its own log); seen writable by psql, then seen patched after {gap:?}; {}",
-            told["took_ms"],
+            event["took_ms"],
             if self.empty.is_some() {
                 "empty in between"
             } else {
@@ -185,10 +185,10 @@ async fn two_publishers_agree_and_restore_an_object_that_others_changed() {
 async fn one_that_knows_no_primary_empties_nothing_while_they_live(rig: &Rig, others: [Publisher; 2]) {
     let leader = [rig.member(2).ip().to_string()];
     let blind = Publisher::start(rig, &["--service", SERVICE, "--selector", "app=nobody"]);
-    let told = blind
+    let event = blind
         .wait_for_event("not updated: another publisher contradicts this one", SOON)
         .await;
-    println!("{}", told["message"]);
+    println!("{}", event["message"]);
     // It asks, gets an answer, and asks again.
     let asked = async |before: Option<Value>| {
         wait_until("a question", SOON, async || {
@@ -205,7 +205,7 @@ async fn one_that_knows_no_primary_empties_nothing_while_they_live(rig: &Rig, ot
     let alone = Instant::now();
     wait_until_leads_to(rig, SERVICE, &[], FAILOVER).await;
     println!(
-        "an address that nobody confirms any more went after {:?}",
+        "an address that no publisher confirms any more was removed after {:?}",
         alone.elapsed()
     );
 }

@@ -127,7 +127,7 @@ async fn look(rig: &Rig, row: &Row) -> Seen {
         pause_renewals_until_logged(rig, &product, row).await;
     } else {
         wait_until("the log names verb and resource", QUIET, async || {
-            complaint(&product, row)
+            rejection(&product, row)
         })
         .await;
     }
@@ -144,7 +144,7 @@ async fn look(rig: &Rig, row: &Row) -> Seen {
         ready.status,
         ready.body.trim(),
         leader.status,
-        complaint(&product, row).expect("seen before"),
+        rejection(&product, row).expect("seen before"),
     );
     Seen { then, line }
 }
@@ -155,7 +155,7 @@ async fn pause_renewals_until_logged(rig: &Rig, product: &Product, row: &Row) {
     let leader = rig.leader().await;
     leader.freeze_patroni();
     wait_until("the log names verb and resource", SOON, async || {
-        complaint(product, row)
+        rejection(product, row)
     })
     .await;
     leader.thaw_patroni();
@@ -170,7 +170,7 @@ async fn pause_renewals_until_logged(rig: &Rig, product: &Product, row: &Row) {
 }
 
 /// Returns the first log line with the missing right, in the API's own words.
-fn complaint(product: &Product, row: &Row) -> Option<String> {
+fn rejection(product: &Product, row: &Row) -> Option<String> {
     let words = format!("cannot {} resource \"{}\"", row.verb, row.resource);
     let messages = product.events().into_iter().map(|event| {
         let level = event["level"].as_str().unwrap_or_default();

@@ -12,7 +12,7 @@ pub async fn wait_until<T>(what: &str, within: Duration, mut probe: impl AsyncFn
         if let Some(value) = probe().await {
             return value;
         }
-        assert!(start.elapsed() < within, "waited {within:?} in vain: {what}");
+        assert!(start.elapsed() < within, "did not happen within {within:?}: {what}");
         tokio::time::sleep(INTERVAL).await;
     }
 }

@@ -137,11 +137,11 @@ impl Page {
         };
         let bar = self.painted(&bar, code);
         let (ttl, member) = (format!("{:.0} s", lock.ttl_seconds), escaped(&lock.member));
-        let told = match left > 0.0 {
+        let text = match left > 0.0 {
             true => format!("{} of {ttl} left, held by {member}", time(left)),
             false => format!("expired {} ago, held by {member} (ttl {ttl})", time(-left)),
         };
-        self.line(&format!("  lock      [{bar}] {told}"));
+        self.line(&format!("  lock      [{bar}] {text}"));
     }
 
     fn sessions(&mut self, sessions: &Sessions, history: &Series) {
@@ -257,11 +257,11 @@ impl Page {
 
 fn row(member: &Member) -> [String; 7] {
     let or_dash = |text: Option<&str>| escaped(text.unwrap_or("-"));
-    let heard = member.heard_seconds.map(time).unwrap_or_else(|| "-".to_owned());
-    let heard = match member.heard_from {
-        Some(ReportSource::Rest) => format!("{heard} ago, from itself"),
-        Some(ReportSource::Pod) => format!("pod status, watched; unchanged for {heard}"),
-        Some(ReportSource::Cluster) => format!("{heard} ago, from /cluster"),
+    let last_report = member.heard_seconds.map(time).unwrap_or_else(|| "-".to_owned());
+    let last_report = match member.heard_from {
+        Some(ReportSource::Rest) => format!("{last_report} ago, from itself"),
+        Some(ReportSource::Pod) => format!("pod status, watched; unchanged for {last_report}"),
+        Some(ReportSource::Cluster) => format!("{last_report} ago, from /cluster"),
         None => "none yet".to_owned(),
     };
     [
@@ -271,7 +271,7 @@ fn row(member: &Member) -> [String; 7] {
         or_dash(member.state.as_deref()),
         member.timeline.map_or("-".to_owned(), |timeline| timeline.to_string()),
         member.lag_bytes.map_or("-".to_owned(), bytes),
-        heard,
+        last_report,
     ]
 }
 

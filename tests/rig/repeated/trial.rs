@@ -73,12 +73,12 @@ impl<'a> Trial<'a> {
         self.note(new).await;
         self.reaches(new).await;
 
-        let told = self.product.admin_get("/leader").await;
+        let answer = self.product.admin_get("/leader").await;
         assert_eq!(
-            (told.status, &told.json()["member"]),
+            (answer.status, &answer.json()["member"]),
             (200, &new.name().into()),
             "{}",
-            told.body
+            answer.body
         );
         let moved = if demand.primary == Primary::Moves { 1.0 } else { 0.0 };
         assert_eq!(self.leader_changes().await - changes, moved, "changes of leader");

@@ -80,7 +80,7 @@ impl Story {
 pub(super) const ANOTHER_CLUSTER: &[Row] = &[
     (
         22,
-        "REST alone, a gone for good, the other cluster's primary answers → never routed to",
+        "REST alone, a gone for ever, the other cluster's primary answers → never routed to",
         || {
             Story::a_leads_by_report()
                 .unreachable("a")

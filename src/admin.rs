@@ -132,6 +132,21 @@ impl Admin {
         Ok(Self { listener, limits })
     }
 
+    /// Takes a listener that another process has opened.
+    ///
+    /// # Errors
+    /// Returns the system's error if the listener cannot be used.
+    pub fn adopt(listener: Unregistered) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let limits = Limits::default();
+        Ok(Self { listener, limits })
+    }
+
+    /// Returns the listener, for another process to share it.
+    pub fn listener(&self) -> &Unregistered {
+        &self.listener
+    }
+
     /// Returns the address, with the port that was bound.
     ///
     /// # Errors

@@ -8,12 +8,18 @@ mod admin_thread;
 mod discovery;
 mod doctor;
 mod files;
+mod inherited;
 mod proxy;
 mod publish;
+mod reload;
 mod send_command;
+mod service;
 mod shutdown;
 mod status;
+mod successor;
 
+use std::ffi::OsString;
+use std::net::TcpListener;
 use std::num::NonZero;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -25,7 +31,9 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
 pub use self::proxy::{Bound, serve};
+use self::reload::Requests;
 pub use self::shutdown::{Shutdown, ShutdownTrigger};
+pub use self::successor::Predecessor;
 use crate::admin::{Facts, Hosts, Operators};
 use crate::config::{self, COMMIT, Job, Settings, VERSION};
 use crate::leader::view::View;
@@ -35,12 +43,26 @@ use crate::metrics::Metrics;
 use crate::readiness::ReadinessHandle;
 use crate::recorder::Recorder;
 use crate::slot::LeaderSlot;
+use crate::systemd::Notifier;
 use crate::wait_queue::WaitQueue;
 
 const STARTING: &str = "neither the Kubernetes API nor a member's REST API has answered yet";
 
 /// The long-lived tasks. Each returns its name, and the error that ended it.
 type Tasks = JoinSet<(&'static str, Result<()>)>;
+
+/// The way in which this process was started, and what it got from others.
+#[derive(Debug, Default)]
+pub struct Started {
+    /// The arguments, which begin with the program: a successor is started with them.
+    pub arguments: Vec<OsString>,
+    /// The listeners that systemd opened for it.
+    pub activated: Vec<TcpListener>,
+    /// The process that it replaces.
+    pub predecessor: Option<Predecessor>,
+    /// Reports to systemd.
+    pub notifier: Notifier,
+}
 
 /// The values that the tasks of one process share.
 struct AppState {
@@ -59,18 +81,29 @@ struct AppState {
 ///
 /// # Errors
 /// Returns the cause of a failed start, or of a long-lived task that ended too early.
-pub fn run(settings: Settings, metrics: Arc<Metrics>) -> Result<ExitCode> {
+pub fn run(settings: Settings, metrics: Arc<Metrics>, started: Started) -> Result<ExitCode> {
     let control = Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the control thread")?;
-    let signals = || Shutdown::on_signals().context("cannot install signal handlers");
+    let signals = |reload: Option<_>| Shutdown::on_signals(reload).context("cannot install signal handlers");
     let outcome = control.block_on(async {
         match &settings.job {
-            Job::Proxy(settings) => serve(settings, metrics, signals()?).await?.run().await,
-            Job::Publish(settings) => publish::run(settings, metrics, signals()?).await,
+            Job::Proxy(settings) => {
+                let (reloads, predecessor) = (Requests::new(), started.predecessor.clone());
+                let shutdown = signals(Some(Box::new(reloads.on_signal())))?;
+                match proxy::serve_from(started, reloads, settings, metrics, shutdown).await {
+                    Ok(bound) => bound.run().await,
+                    Err(error) => {
+                        predecessor.inspect(|predecessor| predecessor.refuse(&format!("{error:#}")));
+                        Err(error)
+                    }
+                }
+            }
+            Job::Publish(settings) => publish::run(settings, metrics, signals(None)?).await,
             Job::Status(settings) => return Ok(status::run(settings).await),
             Job::SendCommand(settings) => return Ok(send_command::run(settings).await),
+            Job::Reload(settings) => return Ok(reload::run_command(settings)),
             Job::Doctor(settings) => return doctor::run(settings).await,
         }
         .map(|()| ExitCode::SUCCESS)

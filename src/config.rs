@@ -20,7 +20,7 @@ use std::time::Duration;
 use thiserror::Error;
 use url::Url;
 
-pub use commands::{COMMANDS, CommandRow, command_line};
+pub use commands::{COMMANDS, CommandRow, command_line, with_flags};
 pub use invalid::{InvalidSetting, InvalidSettings};
 pub use operator::OperatorCommand;
 pub use parse::LogFilter;
@@ -62,6 +62,8 @@ pub enum Job {
     Status(Status),
     /// `pgnorth hold`, `pgnorth release`, `pgnorth cut`.
     SendCommand(SendCommand),
+    /// `pgnorth reload`.
+    Reload(Reload),
     /// `pgnorth doctor`.
     Doctor(Doctor),
 }
@@ -146,6 +148,15 @@ pub struct SendCommand {
     pub token_file: PathBuf,
     /// The command.
     pub command: OperatorCommand,
+}
+
+/// The settings of `pgnorth reload`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reload {
+    /// The process to replace; none looks for it.
+    pub pid: Option<u32>,
+    /// Flags for the new process with their values, which it checks itself.
+    pub flags: Vec<(String, String)>,
 }
 
 /// The settings of `pgnorth doctor`: those of the proxy or publisher that it checks.
@@ -285,6 +296,10 @@ impl Settings {
                 let member = reader.option(&table::MEMBER, parse::member);
                 Job::SendCommand(send_command(&mut reader, OperatorCommand::Cut(member)))
             }
+            Some("reload") => Job::Reload(Reload {
+                pid: reader.count(&table::PID).and_then(|pid| u32::try_from(pid).ok()),
+                flags: commands::for_the_successor(flags),
+            }),
             Some("doctor") => Job::Doctor(doctor(&mut reader)),
             _ => Job::Proxy(proxy(&mut reader)),
         };

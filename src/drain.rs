@@ -1,6 +1,8 @@
 //! Shutdown of the sessions: stop accepting, wait for them, end the rest by force.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -12,6 +14,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 pub struct Drain {
     sessions: TaskTracker,
     stop_accepting: CancellationToken,
+    leave_backlog: Arc<AtomicBool>,
     force: CancellationToken,
 }
 
@@ -29,6 +32,16 @@ impl Drain {
     /// Tells the accept loops to close their listeners.
     pub fn stop_accepting(&self) {
         self.stop_accepting.cancel();
+    }
+
+    /// Leaves the clients in the backlogs to another process, which has the listeners open too: systemd, or a successor.
+    pub fn leave_backlog(&self) {
+        self.leave_backlog.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether the clients in the backlogs are another process's.
+    pub fn leaves_backlog(&self) -> bool {
+        self.leave_backlog.load(Ordering::Relaxed)
     }
 
     /// Returns a token that is cancelled when accepting must stop.

@@ -9,7 +9,7 @@
 //! | 5 | [`doctor`] |
 //! | 4 | [`discovery`], [`proxy`], [`publish`], [`admin`] (never each other) |
 //! | 3 | [`recorder`], [`events`] |
-//! | 2 | [`slot`], [`drain`], [`metrics`], [`liveness`], [`readiness`], [`resolver`], [`kubernetes`], [`wait_queue`], [`command_queue`], [`log_limiter`], [`certificates`] |
+//! | 2 | [`slot`], [`drain`], [`handover`], [`systemd`], [`metrics`], [`liveness`], [`readiness`], [`resolver`], [`kubernetes`], [`wait_queue`], [`command_queue`], [`log_limiter`], [`certificates`] |
 //! | 1 | [`leader`], [`ending`], [`config`], [`backoff`], [`root_cause`] (no I/O, no clock, no tokio) |
 //!
 //! ARCHITECTURE.md walks one session and one change of leader through these modules.
@@ -25,6 +25,7 @@ pub mod doctor;
 pub mod drain;
 pub mod ending;
 pub mod events;
+pub mod handover;
 pub mod kubernetes;
 pub mod leader;
 pub mod liveness;
@@ -37,5 +38,6 @@ pub mod recorder;
 pub mod resolver;
 pub mod root_cause;
 pub mod slot;
+pub mod systemd;
 pub mod telemetry;
 pub mod wait_queue;

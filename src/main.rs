@@ -7,15 +7,32 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use pgnorth::app::{Predecessor, Started};
 use pgnorth::config::{Settings, SettingsError};
+use pgnorth::handover::PREDECESSOR;
 use pgnorth::metrics::Metrics;
+use pgnorth::systemd::Notifier;
 use pgnorth::telemetry::Log;
-use pgnorth::{app, telemetry};
+use pgnorth::{app, handover, systemd, telemetry};
 
 fn main() -> ExitCode {
+    let predecessor = match handover::predecessor(std::env::var_os(PREDECESSOR)) {
+        Ok(channel) => channel.map(Predecessor::new),
+        Err(error) => return invalid(&error),
+    };
     let settings = match Settings::read(std::env::args_os(), |name| std::env::var_os(name)) {
         Ok(settings) => settings,
-        Err(error) => return refuse(&error),
+        Err(error) => {
+            if let Some(predecessor) = predecessor {
+                predecessor.refuse(&error.to_string());
+            }
+            return refuse(&error);
+        }
+    };
+    // Before the first thread: it changes the environment.
+    let activated = match systemd::take_listeners() {
+        Ok(activated) => activated,
+        Err(error) => return invalid(&error),
     };
     let metrics = Arc::new(Metrics::new());
     let log = match Log::start(&settings.log, settings.log_format, &metrics) {
@@ -26,7 +43,13 @@ fn main() -> ExitCode {
         }
     };
     telemetry::announce(&settings);
-    app::run(settings, metrics).unwrap_or_else(|error| {
+    let started = Started {
+        arguments: std::env::args_os().collect(),
+        activated,
+        predecessor,
+        notifier: Notifier::new(std::env::var_os("NOTIFY_SOCKET")),
+    };
+    app::run(settings, metrics, started).unwrap_or_else(|error| {
         log.ends(&format_args!("{error:#}"));
         ExitCode::FAILURE
     })
@@ -39,11 +62,13 @@ fn refuse(error: &SettingsError) -> ExitCode {
             let _closed = usage.print();
             u8::try_from(usage.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
         }
-        SettingsError::Invalid(settings) => {
-            print_error(settings);
-            ExitCode::from(2)
-        }
+        SettingsError::Invalid(settings) => invalid(settings),
     }
+}
+
+fn invalid(error: &dyn std::fmt::Display) -> ExitCode {
+    print_error(error);
+    ExitCode::from(2)
 }
 
 /// Prints an error without the log. Unlike `eprintln!`, it survives a closed stderr.

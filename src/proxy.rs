@@ -150,6 +150,18 @@ impl Proxy {
         Ok(Self { listener, address })
     }
 
+    /// Takes a listener that another process has opened, and sets what [`bind`](Self::bind) sets.
+    pub fn adopt(listener: TcpListener, settings: &Settings) -> io::Result<Self> {
+        socket::adopt(&listener, settings.client_tcp_user_timeout)?;
+        let address = listener.local_addr()?;
+        Ok(Self { listener, address })
+    }
+
+    /// Returns the listener, for another process to share it.
+    pub fn listener(&self) -> &TcpListener {
+        &self.listener
+    }
+
     /// Returns the address that was bound: with the real port if 0 was requested.
     pub fn local_addr(&self) -> SocketAddr {
         self.address

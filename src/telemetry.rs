@@ -95,7 +95,7 @@ pub fn announce(settings: &Settings) {
         Job::Proxy(_) => "pgnorth starts",
         Job::Publish(_) => "pgnorth publish starts",
         // Their output is a report or one line.
-        Job::Status(_) | Job::SendCommand(_) | Job::Doctor(_) => return,
+        Job::Status(_) | Job::SendCommand(_) | Job::Reload(_) | Job::Doctor(_) => return,
     };
     info!(target: "pgnorth", version = VERSION, commit = COMMIT, settings = settings.in_force, "{what}");
 }

@@ -10,8 +10,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, Facts};
 
-/// Starts the thread. The returned future completes when serving has ended, which it does not before `stop`.
-pub(super) fn start(admin: Admin, facts: Facts, stop: CancellationToken) -> Result<impl Future<Output = Result<()>>> {
+/// Starts the thread, which serves from `begin` on. The returned future completes when serving has ended, which it does not before `stop`.
+pub(super) fn start(
+    admin: Admin,
+    facts: Facts,
+    begin: CancellationToken,
+    stop: CancellationToken,
+) -> Result<impl Future<Output = Result<()>>> {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
@@ -20,7 +25,12 @@ pub(super) fn start(admin: Admin, facts: Facts, stop: CancellationToken) -> Resu
     thread::Builder::new()
         .name("admin".to_owned())
         .spawn(move || {
-            let served = runtime.block_on(admin.run(Arc::new(facts), stop));
+            let served = runtime.block_on(async {
+                tokio::select! {
+                    () = begin.cancelled() => admin.run(Arc::new(facts), stop).await,
+                    () = stop.cancelled() => Ok(()),
+                }
+            });
             // A name look-up or a file that hangs must not keep the process.
             runtime.shutdown_background();
             let _process_may_be_ending = sender.send(served);

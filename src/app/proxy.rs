@@ -1,6 +1,7 @@
 //! The proxy as a process: its listeners, its threads, and a shutdown that lets sessions finish.
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -13,14 +14,29 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::discovery::{self, GracePeriods};
-use super::{AppState, Shutdown, Tasks, admin_thread, ended_early, files, workers};
+use super::inherited::{Inherited, Listeners};
+use super::reload::{self, Attempt, ReloadError, Replies, Request, Requests, Start, Successor};
+use super::service::Service;
+use super::successor::{self, Predecessor};
+use super::{AppState, Shutdown, Started, Tasks, admin_thread, ended_early, files, no_error, workers};
 use crate::admin::{Admin, Operators};
 use crate::command_queue::CommandQueue;
 use crate::config;
 use crate::drain::Drain;
 use crate::kubernetes::Access;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, SessionState};
 use crate::proxy::{Context, Proxy, RefusalTls, STARTUP, Settings};
+
+/// The name of the admin port's task.
+const ADMIN: &str = "the admin port";
+
+/// The result of a request for a reload.
+enum Reload {
+    Failed,
+    /// A shutdown was requested meanwhile.
+    Aborted,
+    Done(Successor, Replies),
+}
 
 /// A running proxy. Only [`Bound::run`] ends it in order: dropped without a shutdown, it leaves threads that serve open
 /// sessions and the admin port.
@@ -38,6 +54,12 @@ pub struct Bound {
     stop_admin: CancellationToken,
     tasks: Tasks,
     traffic: Traffic,
+    listeners: Listeners,
+    /// Cancelled when clients are accepted: at once, or when a process that is replaced says so.
+    accept: CancellationToken,
+    service: Service,
+    reloads: Requests,
+    start: Start,
 }
 
 /// The runtime that keeps time for sessions and resolves names for them. Sessions themselves run on workers.
@@ -49,26 +71,58 @@ struct Traffic(Option<Runtime>);
 /// # Errors
 /// Returns a text that names the setting that cannot be used, or the resource that is missing.
 pub async fn serve(settings: &config::Proxy, metrics: Arc<Metrics>, shutdown: Shutdown) -> Result<Bound> {
+    serve_from(Started::default(), Requests::new(), settings, metrics, shutdown).await
+}
+
+/// Does the same for a process that systemd, or a pgnorth that it replaces, has started.
+pub(super) async fn serve_from(
+    started: Started,
+    reloads: Requests,
+    settings: &config::Proxy,
+    metrics: Arc<Metrics>,
+    shutdown: Shutdown,
+) -> Result<Bound> {
     let state = AppState::new(metrics);
     let traffic = Traffic::start()?;
-    let admin = Admin::bind(settings.admin).context("cannot serve the admin port (--admin)")?;
+    let mut inherited = match &started.predecessor {
+        Some(predecessor) => predecessor.listeners()?,
+        None => Inherited::from_systemd(started.activated),
+    };
+    let mut listeners = Listeners::default();
+    let drain = Drain::default();
     let session_settings = session_settings(settings, &state.metrics);
-    let proxy = Proxy::bind(settings.listen, &session_settings).context("cannot listen for clients (--listen)")?;
+    let admin = admin(settings.admin, &mut inherited, &mut listeners)?;
+    let proxy = proxy(
+        settings.listen,
+        &session_settings,
+        &mut inherited,
+        &mut listeners,
+        &drain,
+    )?;
+    inherited.check_used()?;
     check_sources(&settings.sources)?;
     let mut bound = Bound {
         postgres: proxy.local_addr(),
         admin: admin.local_addr()?,
+        drain,
+        service: Service::new(started.notifier, &state),
         state,
-        drain: Drain::default(),
         drain_time: settings.drain,
         lame_duck: settings.lame_duck,
         shutdown,
         stop_admin: CancellationToken::new(),
         tasks: Tasks::new(),
         traffic,
+        listeners,
+        accept: CancellationToken::new(),
+        reloads,
+        start: Start {
+            arguments: started.arguments,
+            is_successor: started.predecessor.is_some(),
+        },
     };
     bound.start(settings, session_settings, admin, proxy).await?;
-    info!(postgres = %bound.postgres, admin = %bound.admin, "listening");
+    bound.begin(started.predecessor)?;
     Ok(bound)
 }
 
@@ -106,27 +160,182 @@ impl Bound {
             settings: sessions,
         });
         let facts = state.admin_facts(operators, &settings.admin_hosts);
-        let serving = admin_thread::start(admin, facts, self.stop_admin.clone())?;
-        tasks.spawn(async { ("the admin port", serving.await) });
-        let proxying = self.traffic.handle().spawn(proxy.run(context));
+        let serving = admin_thread::start(admin, facts, self.accept.clone(), self.stop_admin.clone())?;
+        tasks.spawn(async { (ADMIN, serving.await) });
+        let accept = self.accept.clone();
+        let proxying = self.traffic.handle().spawn(async move {
+            accept.cancelled().await;
+            proxy.run(context).await
+        });
         tasks.spawn(async { ("the proxy", proxied(proxying).await) });
         Ok(())
     }
 
-    /// Serves until a shutdown is requested, then lets sessions finish.
+    /// Accepts clients, at once or when the replaced process says so, and reports to the service manager.
+    fn begin(&mut self, predecessor: Option<Predecessor>) -> Result<()> {
+        match predecessor {
+            None => {
+                self.accept.cancel();
+                self.service.main.cancel();
+            }
+            Some(predecessor) => {
+                let following = predecessor.follow(successor::Facts {
+                    slot: self.state.slot.clone(),
+                    readiness: self.state.readiness.clone(),
+                    accept: self.accept.clone(),
+                    main: self.service.main.clone(),
+                })?;
+                self.tasks.spawn(async { ("the hand-over", following.await) });
+            }
+        }
+        let reporting = self.service.clone().report();
+        self.tasks
+            .spawn(async { ("the service's status", no_error(reporting).await) });
+        let (accept, postgres, admin) = (self.accept.clone(), self.postgres, self.admin);
+        self.tasks.spawn(async move {
+            accept.cancelled().await;
+            info!(%postgres, %admin, "listening");
+            pending().await
+        });
+        Ok(())
+    }
+
+    /// Serves until a shutdown is requested or a successor has taken over, then lets sessions finish.
     ///
     /// # Errors
     /// Returns the cause if a long-lived task ends before that.
     pub async fn run(mut self) -> Result<()> {
-        tokio::select! {
-            by = self.shutdown.requested() => info!(by, "shutdown requested"),
-            Some(task) = self.tasks.join_next() => return Err(ended_early(task)),
+        let main = self.service.main.clone();
+        let mut listening = Box::pin(self.reloads.listen());
+        let successor = loop {
+            tokio::select! {
+                by = self.shutdown.requested() => {
+                    info!(by, "shutdown requested");
+                    break None;
+                }
+                Some(task) = self.tasks.join_next() => return Err(ended_early(task)),
+                request = next_after(&main, &mut self.reloads) => match self.reload(request).await? {
+                    Reload::Failed => {}
+                    Reload::Aborted => break None,
+                    Reload::Done(successor, replies) => break Some((successor, replies)),
+                },
+                () = &mut listening => {}
+            }
+        };
+        drop(listening);
+        self.service.over.cancel();
+        match successor {
+            Some((successor, replies)) => self.retire(&successor, replies).await,
+            None => self.shut_down().await,
         }
+    }
+
+    /// Tries to be replaced.
+    ///
+    /// # Errors
+    /// Returns the cause if a long-lived task ends meanwhile.
+    async fn reload(&mut self, request: Request) -> Result<Reload> {
+        let Request { by, change, replies } = request;
+        info!(by, "reload requested");
+        if let Some(why) = reload::unsupported(self.start.is_successor) {
+            return Ok(self.not_reloaded(replies, &ReloadError::Unsupported(why)).await);
+        }
+        self.service.notifier.reloading();
+        let aborted = CancellationToken::new();
+        let attempt = Attempt {
+            start: self.start.clone(),
+            change,
+            listeners: self
+                .listeners
+                .copies()
+                .context("cannot copy the listeners for a reload")?,
+            slot: self.state.slot.clone(),
+            aborted: aborted.clone(),
+        };
+        // It ends soon after it is aborted, so that no successor outlives this process unseen.
+        let _abort = aborted.clone().drop_guard();
+        let mut attempt = tokio::task::spawn_blocking(|| attempt.run());
+        let outcome = tokio::select! {
+            outcome = &mut attempt => outcome?,
+            Some(task) = self.tasks.join_next() => return Err(ended_early(task)),
+            by = self.shutdown.requested() => {
+                info!(by, "shutdown requested during a reload");
+                aborted.cancel();
+                attempt.await?
+            }
+        };
+        match outcome {
+            Ok(successor) => Ok(Reload::Done(successor, replies)),
+            Err(error) => {
+                let failed = self.not_reloaded(replies, &error).await;
+                Ok(if aborted.is_cancelled() {
+                    Reload::Aborted
+                } else {
+                    failed
+                })
+            }
+        }
+    }
+
+    async fn not_reloaded(&self, replies: Replies, error: &ReloadError) -> Reload {
+        warn!(%error, "not reloaded; this process goes on as before");
+        self.service.ready();
+        let text = format!("not reloaded: {error}; the running process goes on as before");
+        replies.send(false, text).await;
+        Reload::Failed
+    }
+
+    /// Stops accepting, because a successor does, and lets sessions finish while discovery follows the leader. A request
+    /// to shut down gives them `--drain`.
+    async fn retire(mut self, successor: &Successor, replies: Replies) -> Result<()> {
+        self.drain.leave_backlog();
+        self.drain.stop_accepting();
+        self.listeners = Listeners::default();
+        self.stop_admin.cancel();
+        self.service.notifier.main_process(successor.pid());
+        successor.done();
+        let pid = successor.pid();
+        replies
+            .send(true, format!("reloaded: process {pid} has taken over"))
+            .await;
+        let open = self.state.metrics.sessions(SessionState::Forwarding).get();
+        info!(
+            successor = pid,
+            sessions = open,
+            "reloaded: the new process accepts clients; the sessions of this one may finish here"
+        );
+        let drain = self.drain.clone();
+        let mut finishing = self
+            .traffic
+            .handle()
+            .spawn(async move { drain.finish(Duration::MAX).await });
+        loop {
+            tokio::select! {
+                _ = &mut finishing => {
+                    info!("every session finished");
+                    return Ok(());
+                }
+                Some(task) = self.tasks.join_next() => if !matches!(task, Ok((ADMIN, Ok(())))) {
+                    return Err(ended_early(task));
+                },
+                by = self.shutdown.requested() => {
+                    info!(by, "shutdown requested");
+                    break;
+                }
+            }
+        }
+        self.lame_duck = Duration::ZERO;
+        self.shut_down().await
+    }
+
+    async fn shut_down(mut self) -> Result<()> {
+        self.service.notifier.stopping();
         let finishing = finish(
             &self.state,
             &self.drain,
             self.traffic.handle(),
             &mut self.shutdown,
+            &mut self.listeners,
             self.lame_duck,
             self.drain_time,
         );
@@ -162,6 +371,42 @@ impl Drop for Traffic {
             runtime.shutdown_background();
         }
     }
+}
+
+/// Takes the listener of the admin port from another process, or binds one.
+fn admin(asked: SocketAddr, inherited: &mut Inherited, listeners: &mut Listeners) -> Result<Admin> {
+    let taken = inherited.take("admin", asked)?;
+    let activated = matches!(taken, Some((_, true)));
+    let admin = match taken {
+        Some((listener, _)) => Admin::adopt(listener),
+        None => Admin::bind(asked),
+    };
+    let admin = admin.context("cannot serve the admin port (--admin)")?;
+    listeners.keep("admin", asked, activated, admin.listener())?;
+    Ok(admin)
+}
+
+/// Takes the listener for clients from another process, or binds one. A listener of systemd outlives this process, and
+/// so do the clients in its backlog.
+fn proxy(
+    asked: SocketAddr,
+    settings: &Settings,
+    inherited: &mut Inherited,
+    listeners: &mut Listeners,
+    drain: &Drain,
+) -> Result<Proxy> {
+    let cannot = "cannot listen for clients (--listen)";
+    let taken = inherited.take("listen", asked)?;
+    let activated = matches!(taken, Some((_, true)));
+    let proxy = match taken {
+        Some((listener, _)) => Proxy::adopt(listener, settings).context(cannot)?,
+        None => Proxy::bind(asked, settings).context(cannot)?,
+    };
+    if activated {
+        drain.leave_backlog();
+    }
+    listeners.keep("listen", asked, activated, proxy.listener())?;
+    Ok(proxy)
 }
 
 fn session_settings(settings: &config::Proxy, metrics: &Metrics) -> Settings {
@@ -207,6 +452,7 @@ async fn finish(
     drain: &Drain,
     traffic: &Handle,
     shutdown: &mut Shutdown,
+    listeners: &mut Listeners,
     lame_duck: Duration,
     drain_time: Duration,
 ) {
@@ -219,6 +465,7 @@ async fn finish(
         () = tokio::time::sleep(lame_duck) => false,
         _ = shutdown.requested() => true,
     };
+    *listeners = Listeners::default();
     drain.stop_accepting();
     let patience = if second { Duration::ZERO } else { drain_time };
     info!(drain = ?patience, "no longer accepting clients; open sessions may finish (--drain)");
@@ -240,6 +487,12 @@ async fn finish(
         ),
         Err(error) => warn!(%error, "waiting for sessions failed; this is a defect in pgnorth"),
     }
+}
+
+/// Waits for a request for a reload; a process that is to replace another one takes none before it has.
+async fn next_after(main: &CancellationToken, reloads: &mut Requests) -> Request {
+    main.cancelled().await;
+    reloads.next().await
 }
 
 async fn proxied(proxying: JoinHandle<io::Result<Infallible>>) -> Result<()> {

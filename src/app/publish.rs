@@ -38,7 +38,9 @@ pub(super) async fn run(settings: &config::Publish, metrics: Arc<Metrics>, mut s
         &mut tasks,
     )?;
     let facts = state.admin_facts(None, &settings.admin_hosts);
-    let serving = admin_thread::start(admin, facts, CancellationToken::new())?;
+    let (at_once, never) = (CancellationToken::new(), CancellationToken::new());
+    at_once.cancel();
+    let serving = admin_thread::start(admin, facts, at_once, never)?;
     tasks.spawn(async { ("the admin port", serving.await) });
     let publishing = Box::pin(publisher(settings, &state).run(access, stop.clone()));
     tasks.spawn(async { ("the publisher", publishing.await.map_err(Error::from)) });

@@ -25,12 +25,12 @@ impl Shutdown {
         (ShutdownTrigger(sender), Self(receiver))
     }
 
-    /// Takes over the process's signals. Each SIGTERM or SIGINT is a request.
+    /// Takes over the process's signals. Each SIGTERM or SIGINT is a request; SIGHUP calls `reload`, if it is given.
     ///
     /// # Errors
     /// Returns the system's error if a signal handler cannot be installed.
-    pub(super) fn on_signals() -> io::Result<Self> {
-        let mut signals = Signals::new()?;
+    pub(super) fn on_signals(reload: Option<Reload>) -> io::Result<Self> {
+        let mut signals = Signals::new(reload)?;
         let (trigger, shutdown) = Self::new();
         tokio::spawn(async move {
             loop {
@@ -57,18 +57,24 @@ impl ShutdownTrigger {
     }
 }
 
+/// Called at each SIGHUP.
+type Reload = Box<dyn Fn() + Send>;
+
 /// The signals that a process of pgnorth handles: SIGTERM (Kubernetes, systemd) and SIGINT (Ctrl-C) request a shutdown.
-/// SIGHUP, SIGUSR1 and SIGUSR2 mean "reload" or "reopen the log" elsewhere; unhandled, they would kill the process.
+/// SIGHUP asks the proxy for a reload. SIGUSR1 and SIGUSR2 mean "reopen the log" elsewhere; unhandled, they would kill the
+/// process, and so would SIGHUP the publisher.
 struct Signals {
     term: Signal,
     interrupt: Signal,
     hangup: Signal,
     user: [Signal; 2],
+    reload: Option<Reload>,
 }
 
 impl Signals {
-    fn new() -> io::Result<Self> {
+    fn new(reload: Option<Reload>) -> io::Result<Self> {
         Ok(Self {
+            reload,
             term: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
@@ -86,13 +92,19 @@ impl Signals {
             let signal = tokio::select! {
                 _ = self.term.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.hangup.recv() => "SIGHUP",
+                _ = self.hangup.recv() => match &self.reload {
+                    Some(reload) => {
+                        reload();
+                        continue;
+                    }
+                    None => "SIGHUP",
+                },
                 _ = user_1.recv() => "SIGUSR1",
                 _ = user_2.recv() => "SIGUSR2",
             };
             info!(
                 signal,
-                "signal ignored: pgnorth reads its settings at start only, and logs to stderr"
+                "signal ignored: it has no meaning here, and the log has no file to reopen"
             );
         }
     }

@@ -1,6 +1,8 @@
 //! One row per command: help, settings, exit statuses and examples; and the command line made of the rows. Without a
 //! subcommand pgnorth is the proxy.
 
+use std::ffi::OsString;
+
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::table::*;
@@ -151,11 +153,36 @@ pub(super) const CUT: CommandRow = CommandRow {
       sessions to demo-0 end; their clients may reconnect at once, unless they are held",
 };
 
+pub(super) const RELOAD: CommandRow = CommandRow {
+    name: Some("reload"),
+    about: "Replaces a running pgnorth by the binary that is now on disk, with the settings that are now in force",
+    groups: &[&[&PID], PORTS, FINDING, SESSIONS, POD, LOGGING],
+    exit_statuses: &[
+        (0, "once the new process has taken over"),
+        (1, "if it has not: the running process goes on as before"),
+        (2, NO_CONTACT),
+    ],
+    examples: "\
+  systemctl reload pgnorth
+      ExecReload= of the unit is `pgnorth reload`: the new process gets the unit's variables as they are now
+  pgnorth reload --workers 4
+      by hand: the flags that are given replace those of the running process, which keeps all its other settings",
+};
+
 /// Every subcommand.
 const SUBCOMMANDS: &[&CommandRow] = COMMANDS.split_at(1).1;
 
 /// Every command, the proxy first.
-pub const COMMANDS: [&CommandRow; 7] = [&PROXY, &PUBLISH, &STATUS, &HOLD_CLIENTS, &RELEASE, &CUT, &DOCTOR];
+pub const COMMANDS: [&CommandRow; 8] = [
+    &PROXY,
+    &PUBLISH,
+    &STATUS,
+    &HOLD_CLIENTS,
+    &RELEASE,
+    &CUT,
+    &RELOAD,
+    &DOCTOR,
+];
 
 /// The rules that apply to all settings.
 const RULES: &str = "\
@@ -184,6 +211,36 @@ pub fn command_line() -> Command {
                 .iter()
                 .map(|row| row.complete(Command::new(row.name.unwrap_or_default()))),
         )
+}
+
+/// Returns the flags of a setting among these arguments, as they were written.
+fn written<'a>(row: &CommandRow, flags: &'a ArgMatches) -> Vec<(&'static str, &'a str)> {
+    let value = |setting: &Setting| flags.try_get_one::<String>(setting.flag).ok().flatten();
+    (row.settings())
+        .filter_map(|setting| Some((setting.flag, value(setting)?.as_str())))
+        .collect()
+}
+
+/// Returns the flags of `pgnorth reload` that are meant for the new process.
+pub(super) fn for_the_successor(flags: &ArgMatches) -> Vec<(String, String)> {
+    let all = written(&RELOAD, flags).into_iter();
+    all.filter(|(flag, _)| *flag != PID.flag)
+        .map(|(flag, value)| (flag.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// Returns the arguments of a proxy, which begin with the program's name, with these flags in place of its own. None
+/// if they are no arguments of a proxy.
+pub fn with_flags(arguments: Vec<OsString>, flags: &[(String, String)]) -> Option<Vec<OsString>> {
+    let program = arguments.first()?.clone();
+    let matches = command_line().try_get_matches_from(arguments).ok()?;
+    let kept = written(&PROXY, &matches).into_iter();
+    let kept = kept.filter(|(flag, _)| flags.iter().all(|(other, _)| other != flag));
+    let given = flags.iter().map(|(flag, value)| (flag.as_str(), value.as_str()));
+    let written = kept
+        .chain(given)
+        .map(|(flag, value)| format!("--{flag}={value}").into());
+    Some([program].into_iter().chain(written).collect())
 }
 
 /// Returns the row that the arguments select, and the arguments for it.

@@ -275,6 +275,16 @@ pub(super) const MEMBER: Setting = Setting {
     ..ROW
 };
 
+pub(super) const PID: Setting = Setting {
+    flag: "pid",
+    group: OPERATORS,
+    values: Values::Count(1 << 22),
+    help: "Process to replace",
+    unset: Unset::Found("systemd's MAINPID, or the only pgnorth of this user"),
+    example: "4711",
+    ..ROW
+};
+
 pub(super) const HOLD: Setting = Setting {
     flag: "hold",
     group: SESSIONS,

@@ -35,6 +35,9 @@ pub(super) async fn run(listener: Arc<TcpListener>, executor: Executor<Forwarded
         acceptor.on_error(&error);
         sleep(PAUSE).await;
     }
+    if acceptor.shared.context.drain.leaves_backlog() {
+        return;
+    }
     // Clients in the backlog have connected: closing the listener now would reset them.
     loop {
         match accept(&listener) {

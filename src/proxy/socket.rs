@@ -78,6 +78,15 @@ fn try_listen(address: SocketAddr, user_timeout: Duration) -> io::Result<TcpList
     Ok(socket.into())
 }
 
+/// Makes a listener of another process like one of [`listen`]. Sockets that are accepted inherit these options.
+pub(super) fn adopt(listener: &TcpListener, user_timeout: Duration) -> io::Result<()> {
+    let socket = SockRef::from(listener);
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    detect_death(&socket, user_timeout)?;
+    socket.listen(BACKLOG)
+}
+
 /// Makes a socket to dial `address` with, from `source` if one is given; not yet connected.
 ///
 /// `queued` bounds the bytes that the kernel queues: those from the leader by the receive buffer (up to

@@ -117,6 +117,21 @@ impl Product {
         launched.once_it_listens().await
     }
 
+    /// The same with this program and these variables.
+    pub async fn start_program(
+        program: &Path,
+        variables: &[(&str, &OsStr)],
+        members: &[&FakeMember],
+        flags: &[&str],
+    ) -> Self {
+        let urls: Vec<_> = members.iter().map(|member| format!("http://{}", member.rest)).collect();
+        let mut command = Command::new(program);
+        command.env_clear().envs(variables.iter().copied());
+        command.args(["--patroni", &urls.join(",")]).stdin(Stdio::null());
+        let launched = Self::launch_command(command, TempDir::new().unwrap(), flags, None);
+        launched.once_it_listens().await
+    }
+
     async fn once_it_listens(self) -> Self {
         let line = self
             .logs("listening", |event| event["fields"]["message"] == "listening")
@@ -139,15 +154,18 @@ impl Product {
         flags: &[&str],
         stderr: Option<Stdio>,
     ) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgnorth"));
+        command.env_clear().envs(variables.iter().copied()).args(sources);
+        command.stdin(Stdio::null());
+        Self::launch_command(command, folder, flags, stderr)
+    }
+
+    fn launch_command(mut command: Command, folder: TempDir, flags: &[&str], stderr: Option<Stdio>) -> Self {
         let log = File::create(folder.path().join("log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_pgnorth"))
-            .env_clear()
-            .envs(variables.iter().copied())
-            .args(sources)
+        let child = command
             .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
             .args(["--log-format", "json"])
             .args(flags)
-            .stdin(Stdio::null())
             .stderr(stderr.unwrap_or_else(|| log.try_clone().unwrap().into()))
             .stdout(log)
             .spawn()
@@ -271,6 +289,25 @@ impl Product {
         self.child.wait().unwrap();
     }
 
+    /// The process ids of its successors so far.
+    pub fn successors(&self) -> Vec<u32> {
+        let events = self.events().into_iter();
+        let started = events.filter(|event| event["fields"]["message"] == "reload: the new process has started");
+        started
+            .filter_map(|event| u32::try_from(event["fields"]["successor"].as_u64()?).ok())
+            .collect()
+    }
+
+    /// Waits until it has been replaced so many times.
+    pub async fn is_replaced(&self, times: usize) {
+        eventually(&format!("it is replaced {times} times"), async || {
+            let events = self.events().into_iter();
+            let listening = events.filter(|event| event["fields"]["message"] == "listening");
+            (listening.count() > times).then_some(())
+        })
+        .await;
+    }
+
     /// Returns its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
@@ -303,6 +340,14 @@ impl Drop for Product {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        for pid in self.successors() {
+            // Only what is still one: the number may be another process's by now.
+            let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            let environ = String::from_utf8_lossy(&environ).into_owned();
+            if environ.contains("PGNORTH_PREDECESSOR=") {
+                let _ = kill_process(pid_of(pid), Signal::KILL);
+            }
+        }
         if std::thread::panicking() {
             eprintln!("---- pgnorth's log\n{}", self.log());
         }
@@ -338,6 +383,11 @@ impl Session {
         let mut rest = Vec::new();
         let _ = within("the session ends", self.stream.read_to_end(&mut rest)).await;
     }
+}
+
+/// A process id as rustix takes it.
+pub fn pid_of(pid: u32) -> Pid {
+    Pid::from_raw(i32::try_from(pid).unwrap()).unwrap()
 }
 
 /// Writes a kubeconfig with this API's address.

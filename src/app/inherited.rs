@@ -1,0 +1,118 @@
+//! Listeners that another process opened: systemd, or the pgnorth that this one replaces.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+
+use anyhow::{Result, bail};
+
+use crate::handover::PassedListener;
+
+/// The listeners that were passed to this process and are not in use yet.
+#[derive(Debug, Default)]
+pub(super) struct Inherited(Vec<Waiting>);
+
+#[derive(Debug)]
+struct Waiting {
+    /// The flag and the address in the settings of the old process; none if systemd has just opened it.
+    asked: Option<(String, SocketAddr)>,
+    activated: bool,
+    listener: TcpListener,
+}
+
+/// The listeners in use, to be passed on. While this exists, none of them is closed.
+#[derive(Debug, Default)]
+pub(super) struct Listeners(Vec<(PassedListener, TcpListener)>);
+
+impl Inherited {
+    /// Takes the listeners that systemd opened.
+    pub(super) fn from_systemd(listeners: Vec<TcpListener>) -> Self {
+        let waiting = listeners.into_iter().map(|listener| Waiting {
+            asked: None,
+            activated: true,
+            listener,
+        });
+        Self(waiting.collect())
+    }
+
+    /// Takes the listeners of the old process.
+    pub(super) fn from_predecessor(passed: Vec<PassedListener>, files: Vec<OwnedFd>) -> Self {
+        let waiting = passed.into_iter().zip(files).map(|(passed, file)| Waiting {
+            asked: Some((passed.flag, passed.asked)),
+            activated: passed.activated,
+            listener: file.into(),
+        });
+        Self(waiting.collect())
+    }
+
+    /// Takes the listener for this address, which this flag names, and whether systemd opened it. systemd's own address
+    /// need not be the same, only the port.
+    ///
+    /// # Errors
+    /// Returns a text that names both units and setting if systemd passed several listeners for it.
+    pub(super) fn take(&mut self, flag: &str, asked: SocketAddr) -> Result<Option<(TcpListener, bool)>> {
+        let port = |waiting: &Waiting| waiting.listener.local_addr().map(|address| address.port()).ok();
+        let is_it = |waiting: &Waiting| match &waiting.asked {
+            Some((other, address)) => other == flag && *address == asked,
+            None => port(waiting) == Some(asked.port()),
+        };
+        let found: Vec<usize> = (0..self.0.len()).filter(|number| is_it(&self.0[*number])).collect();
+        match found[..] {
+            [] => Ok(None),
+            [one] => {
+                let waiting = self.0.remove(one);
+                Ok(Some((waiting.listener, waiting.activated)))
+            }
+            _ => bail!(
+                "systemd passed {} listeners for the port of --{flag}, {}; keep one ListenStream= for it in the .socket units",
+                found.len(),
+                asked.port()
+            ),
+        }
+    }
+
+    /// Checks that every listener of systemd is in use: clients of another one would wait for ever.
+    ///
+    /// # Errors
+    /// Returns a text that names the address and the settings.
+    pub(super) fn check_used(&self) -> Result<()> {
+        let unused = self.0.iter().find(|waiting| waiting.asked.is_none());
+        match unused.map(|waiting| waiting.listener.local_addr()) {
+            None => Ok(()),
+            Some(address) => bail!(
+                "systemd passed a listener on {}, but neither --listen nor --admin has its port; correct ListenStream= of \
+                 the .socket unit, or the setting",
+                address.map_or_else(|error| error.to_string(), |address| address.to_string())
+            ),
+        }
+    }
+}
+
+impl Listeners {
+    /// Keeps a listener in use open.
+    ///
+    /// # Errors
+    /// Returns the system's error if no further file can be opened.
+    pub(super) fn keep(
+        &mut self,
+        flag: &str,
+        asked: SocketAddr,
+        activated: bool,
+        listener: &TcpListener,
+    ) -> std::io::Result<()> {
+        let flag = flag.to_owned();
+        let passed = PassedListener { flag, asked, activated };
+        self.0.push((passed, listener.try_clone()?));
+        Ok(())
+    }
+
+    /// Returns copies, to be passed on.
+    ///
+    /// # Errors
+    /// Returns the system's error if no further file can be opened.
+    pub(super) fn copies(&self) -> std::io::Result<(Vec<PassedListener>, Vec<OwnedFd>)> {
+        let copy =
+            |(passed, listener): &(PassedListener, TcpListener)| Ok((passed.clone(), listener.try_clone()?.into()));
+        let copies: std::io::Result<Vec<_>> = self.0.iter().map(copy).collect();
+        Ok(copies?.into_iter().unzip())
+    }
+}

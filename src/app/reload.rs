@@ -1,0 +1,263 @@
+//! Replaces this process by a successor: starts the binary that is now on disk, waits until it can route, and passes it
+//! the listeners. `reload/requests.rs` has the ways to ask for it, `successor.rs` the successor's side.
+//!
+//! Until the successor has said that it accepts clients, nothing has changed for this process, and every failure leaves
+//! it as it was.
+
+mod command;
+mod requests;
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+pub(super) use self::command::run as run_command;
+pub(super) use self::requests::{Change, Replies, Request, Requests};
+use crate::config::{VERSION, with_flags};
+use crate::handover::{Channel, ChannelError, FromPredecessor, FromSuccessor, PREDECESSOR, PassedListener, Standing};
+use crate::slot::LeaderSlot;
+use crate::systemd::OF_ONE_PROCESS;
+
+/// Time for the successor to read its settings and say hello.
+const HELLO: Duration = Duration::from_secs(15);
+/// Time from the start of the successor until it must be able to route. systemd gives a reload 90 s by default.
+const READY: Duration = Duration::from_secs(60);
+/// Time for each answer of a successor that has said hello.
+const ANSWER: Duration = Duration::from_secs(10);
+/// Interval of asking whether it can route.
+const ASK: Duration = Duration::from_millis(20);
+
+/// The way in which this process was started.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Start {
+    /// The arguments, which begin with the program.
+    pub(super) arguments: Vec<OsString>,
+    /// It has replaced another process.
+    pub(super) is_successor: bool,
+}
+
+/// One attempt to be replaced.
+pub(super) struct Attempt {
+    pub(super) start: Start,
+    pub(super) change: Change,
+    pub(super) listeners: (Vec<PassedListener>, Vec<OwnedFd>),
+    pub(super) slot: Arc<LeaderSlot>,
+    /// Ends the attempt.
+    pub(super) aborted: CancellationToken,
+}
+
+/// A process that accepts clients in place of this one.
+#[derive(Debug)]
+pub(super) struct Successor {
+    child: Child,
+    channel: Channel,
+}
+
+/// Reasons why this process was not replaced. The text follows "not reloaded:".
+#[derive(Debug, Error)]
+pub(super) enum ReloadError {
+    #[error("{0}")]
+    Unsupported(&'static str),
+    #[error("the arguments of this process cannot be combined with the flags of `pgnorth reload`")]
+    Flags,
+    #[error("cannot start {program:?}: {error}")]
+    Start {
+        program: OsString,
+        #[source]
+        error: io::Error,
+    },
+    #[error("the new process refused to start: {0}")]
+    Refused(String),
+    #[error("the new process ended before it took over ({0}); its lines in the log say why")]
+    Ended(ExitStatus),
+    #[error("the new process did not do its part: {0}")]
+    Channel(#[from] ChannelError),
+    #[error("the new process sent a message out of turn; it may be a version that cannot replace this one")]
+    OutOfTurn,
+    #[error(
+        "the new process was not able to take over within {}: it says {new:?}; this process says {old:?}",
+        humantime::format_duration(READY)
+    )]
+    NotReady { new: String, old: String },
+    #[error("a shutdown was requested meanwhile")]
+    Aborted,
+}
+
+/// Returns why this process cannot be replaced by another one, if that is so.
+pub(super) fn unsupported(is_successor: bool) -> Option<&'static str> {
+    let alone = std::env::var_os("NOTIFY_SOCKET").is_none() && !is_successor;
+    if std::process::id() == 1 {
+        return Some(
+            "this process is the container's first (pid 1), and the container ends with it; change the container \
+             instead: a rolling update keeps the address",
+        );
+    }
+    if alone && std::env::var_os("INVOCATION_ID").is_some() {
+        return Some(
+            "systemd runs this service without Type=notify, and would end it when its first process ends; set \
+             Type=notify in the unit, or use `systemctl restart`",
+        );
+    }
+    if alone && std::os::unix::process::parent_id() == 1 {
+        return Some(
+            "the parent of this process is pid 1, which is not told about a successor (NOTIFY_SOCKET is not set) and \
+             may end it with this process; restart the service or the container instead",
+        );
+    }
+    None
+}
+
+impl Attempt {
+    /// Starts the successor and waits until it accepts clients. Blocks; bounded by the constants above. On failure the
+    /// successor has ended.
+    pub(super) fn run(self) -> Result<Successor, ReloadError> {
+        let (channel, other) = Channel::pair().map_err(ChannelError::Io)?;
+        let mut child = self.spawn(other)?;
+        info!(successor = child.id(), "reload: the new process has started");
+        match self.hand_over(&channel) {
+            Ok(()) => Ok(Successor { child, channel }),
+            Err(error) => {
+                let closed = matches!(error, ReloadError::Channel(ChannelError::Closed));
+                let status = if closed { wait(&mut child) } else { None };
+                // It may have ended, or hang.
+                let _ended = child.kill();
+                let _status = child.wait();
+                Err(status.map_or(error, ReloadError::Ended))
+            }
+        }
+    }
+
+    fn spawn(&self, stdin: OwnedFd) -> Result<Child, ReloadError> {
+        let mut arguments = self.start.arguments.clone();
+        if !self.change.flags.is_empty() {
+            arguments = with_flags(arguments, &self.change.flags).ok_or(ReloadError::Flags)?;
+        }
+        let program = arguments.first().cloned().unwrap_or_default();
+        let mut command = Command::new(&program);
+        command.args(&arguments[1..]);
+        if let Some(variables) = &self.change.environment {
+            let kept = ["NOTIFY_SOCKET", "WATCHDOG_USEC"];
+            let kept = kept.map(|name| (name, std::env::var_os(name)));
+            command
+                .env_clear()
+                .envs(variables.iter().map(|(name, value)| (name, value)));
+            command.envs(kept.into_iter().filter_map(|(name, value)| Some((name, value?))));
+        }
+        for name in OF_ONE_PROCESS {
+            command.env_remove(name);
+        }
+        command.env(PREDECESSOR, std::process::id().to_string());
+        let spawned = command.stdin(Stdio::from(stdin)).spawn();
+        spawned.map_err(|error| ReloadError::Start { program, error })
+    }
+
+    fn hand_over(&self, channel: &Channel) -> Result<(), ReloadError> {
+        let deadline = Instant::now() + READY;
+        let version = match self.receive(channel, HELLO)? {
+            FromSuccessor::Hello { version } => version,
+            FromSuccessor::Refused { why } => return Err(ReloadError::Refused(why)),
+            _ => return Err(ReloadError::OutOfTurn),
+        };
+        info!(
+            version,
+            "reload: the new process has read its settings, and looks for the leader"
+        );
+        let (listeners, files) = &self.listeners;
+        let files: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+        let hello = FromPredecessor::Hello {
+            version: VERSION.to_owned(),
+            listeners: listeners.clone(),
+        };
+        tell(channel, &hello, &files)?;
+        self.wait_until_ready(channel, deadline)?;
+        tell(channel, &FromPredecessor::Take, &[])?;
+        match self.receive(channel, ANSWER)? {
+            FromSuccessor::Taken => Ok(()),
+            FromSuccessor::Refused { why } => Err(ReloadError::Refused(why)),
+            _ => Err(ReloadError::OutOfTurn),
+        }
+    }
+
+    /// Asks the successor again and again until no client is worse off with it.
+    fn wait_until_ready(&self, channel: &Channel, deadline: Instant) -> Result<(), ReloadError> {
+        loop {
+            tell(channel, &FromPredecessor::Ask, &[])?;
+            let new = match self.receive(channel, ANSWER)? {
+                FromSuccessor::Standing(standing) => standing,
+                FromSuccessor::Refused { why } => return Err(ReloadError::Refused(why)),
+                _ => return Err(ReloadError::OutOfTurn),
+            };
+            let snapshot = self.slot.snapshot();
+            let old = Standing::new(&snapshot.state, &snapshot.reason, true);
+            if new.may_follow(&old) {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(ReloadError::NotReady {
+                    new: new.reason,
+                    old: old.reason,
+                });
+            }
+            sleep(ASK);
+        }
+    }
+
+    /// Receives an answer, unless the attempt is aborted.
+    fn receive(&self, channel: &Channel, within: Duration) -> Result<FromSuccessor, ReloadError> {
+        let deadline = Instant::now() + within;
+        loop {
+            if self.aborted.is_cancelled() {
+                return Err(ReloadError::Aborted);
+            }
+            match channel.receive(ASK) {
+                Err(ChannelError::TimedOut(_)) if Instant::now() < deadline => {}
+                Err(ChannelError::TimedOut(_)) => return Err(ChannelError::TimedOut(within).into()),
+                received => return Ok(received?.0),
+            }
+        }
+    }
+}
+
+/// Sends a message. A successor that has ended may have said why.
+fn tell(channel: &Channel, message: &FromPredecessor, files: &[BorrowedFd<'_>]) -> Result<(), ReloadError> {
+    let sent = channel.send(message, files, ANSWER);
+    if let Err(ChannelError::Closed) = sent
+        && let Ok((FromSuccessor::Refused { why }, _)) = channel.receive(ASK)
+    {
+        return Err(ReloadError::Refused(why));
+    }
+    Ok(sent?)
+}
+
+impl Successor {
+    /// Its process id.
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Tells it that this process accepts no longer.
+    pub(super) fn done(&self) {
+        // If it has ended meanwhile, systemd starts the service again.
+        let _ended = self.channel.send(&FromPredecessor::Done, &[], ANSWER);
+    }
+}
+
+/// Waits for the end of a process that has closed its channel.
+fn wait(child: &mut Child) -> Option<ExitStatus> {
+    let deadline = Instant::now() + ANSWER;
+    while Instant::now() < deadline {
+        match child.try_wait() {
+            Ok(None) => sleep(ASK),
+            ended => return ended.ok().flatten(),
+        }
+    }
+    None
+}

@@ -1,0 +1,107 @@
+//! What the service manager is told: that the process serves, what it does now, and that its threads live.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::AppState;
+use crate::leader::RoutingState;
+use crate::liveness::Liveness;
+use crate::metrics::{Metrics, SessionState};
+use crate::slot::{LeaderSlot, Snapshot};
+use crate::systemd::{Notifier, watchdog_interval};
+
+/// Interval at which the status line gets the number of sessions.
+const REFRESH: Duration = Duration::from_secs(10);
+
+/// The process as its service manager sees it. Only the main process reports.
+#[derive(Clone)]
+pub(super) struct Service {
+    pub(super) notifier: Notifier,
+    watchdog: Option<Duration>,
+    slot: Arc<LeaderSlot>,
+    metrics: Arc<Metrics>,
+    liveness: Liveness,
+    /// Cancelled when this process becomes the main one.
+    pub(super) main: CancellationToken,
+    /// Cancelled when this process has been replaced, or shuts down.
+    pub(super) over: CancellationToken,
+}
+
+impl Service {
+    /// Returns the reports of a process that is not the main one yet.
+    pub(super) fn new(notifier: Notifier, state: &AppState) -> Self {
+        let variable = |name| std::env::var_os(name);
+        Self {
+            notifier,
+            watchdog: watchdog_interval(variable("WATCHDOG_USEC"), variable("WATCHDOG_PID")),
+            slot: state.slot.clone(),
+            metrics: state.metrics.clone(),
+            liveness: state.liveness.clone(),
+            main: CancellationToken::new(),
+            over: CancellationToken::new(),
+        }
+    }
+
+    /// Reports while this is the main process. Runs on the control thread, so that the watchdog is fed by what it
+    /// watches. Never returns.
+    pub(super) async fn report(self) {
+        if self.notifier.is_on() {
+            self.main.cancelled().await;
+            self.ready();
+            tokio::select! {
+                () = self.over.cancelled() => {}
+                () = self.keep_status() => {}
+                () = self.feed() => {}
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Tells that the process serves.
+    pub(super) fn ready(&self) {
+        self.notifier.ready(&self.status(&self.slot.snapshot()));
+    }
+
+    async fn keep_status(&self) {
+        loop {
+            // A snapshot that is kept would delay the end of its epoch.
+            let (status, replaced) = {
+                let snapshot = self.slot.snapshot();
+                (self.status(&snapshot), snapshot.replaced())
+            };
+            self.notifier.status(&status);
+            tokio::select! {
+                () = replaced => {}
+                () = sleep(REFRESH) => {}
+            }
+        }
+    }
+
+    /// Feeds the watchdog while no thread is stuck.
+    async fn feed(&self) {
+        let Some(every) = self.watchdog else {
+            return std::future::pending().await;
+        };
+        let mut ticks = interval(every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if self.liveness.stuck().is_none() {
+                self.notifier.watchdog();
+            }
+        }
+    }
+
+    fn status(&self, snapshot: &Snapshot) -> String {
+        let count = |state| self.metrics.sessions(state).get();
+        let (open, held) = (count(SessionState::Forwarding), count(SessionState::Held));
+        match &snapshot.state {
+            RoutingState::Route(leader) => format!("routing to {}, {open} sessions", leader.member),
+            RoutingState::Hold(_) => format!("holding {held} clients: {}; {open} sessions", snapshot.reason),
+            RoutingState::Fence => format!("fencing, {held} clients wait: {}", snapshot.reason),
+        }
+    }
+}

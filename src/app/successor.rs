@@ -1,0 +1,133 @@
+//! The successor's side of a reload: takes the listeners, says whether it can route, and accepts clients when it is told
+//! to.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::inherited::Inherited;
+use crate::config::VERSION;
+use crate::handover::{Channel, ChannelError, FromPredecessor, FromSuccessor, Standing};
+use crate::readiness::{Readiness, ReadinessHandle};
+use crate::slot::LeaderSlot;
+
+/// Time for the old process to answer, or to go on: it asks every 20 ms.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The process that this one replaces.
+#[derive(Clone, Debug)]
+pub struct Predecessor(Arc<Channel>);
+
+/// The parts of this process that the hand-over concerns.
+pub(super) struct Facts {
+    pub(super) slot: Arc<LeaderSlot>,
+    pub(super) readiness: ReadinessHandle,
+    /// Cancelled when this process is to accept clients.
+    pub(super) accept: CancellationToken,
+    /// Cancelled when this process is the service's main process.
+    pub(super) main: CancellationToken,
+}
+
+impl Predecessor {
+    /// Takes the channel to the old process.
+    pub fn new(channel: Channel) -> Self {
+        Self(Arc::new(channel))
+    }
+
+    /// Tells the old process that this one does not start, and why.
+    pub fn refuse(&self, why: &str) {
+        let why = why.trim_end().to_owned();
+        // It has its own deadline, and sees the end of this process.
+        let _gone = self.0.send(&FromSuccessor::Refused { why }, &[], PATIENCE);
+    }
+
+    /// Says hello, and takes the listeners. Blocks for some milliseconds.
+    pub(super) fn listeners(&self) -> Result<Inherited> {
+        let version = VERSION.to_owned();
+        let lost = "the process to be replaced did not pass its listeners";
+        self.0
+            .send(&FromSuccessor::Hello { version }, &[], PATIENCE)
+            .context(lost)?;
+        match self.0.receive(PATIENCE).context(lost)? {
+            (FromPredecessor::Hello { version, listeners }, files) if listeners.len() == files.len() => {
+                info!(
+                    version,
+                    listeners = listeners.len(),
+                    "replacing a running pgnorth: its listeners are here"
+                );
+                Ok(Inherited::from_predecessor(listeners, files))
+            }
+            _ => bail!("{lost}: it sent another message first"),
+        }
+    }
+
+    /// Answers the old process on a thread of its own. The future completes if this process has to end, because it is
+    /// not to replace the other one after all.
+    pub(super) fn follow(self, facts: Facts) -> Result<impl Future<Output = Result<()>>> {
+        let (sender, ended) = oneshot::channel();
+        thread::Builder::new()
+            .name("hand-over".to_owned())
+            .spawn(move || {
+                if let Err(error) = self.answer(&facts) {
+                    let _process_is_ending = sender.send(error);
+                }
+            })
+            .context("cannot start the thread of the hand-over")?;
+        Ok(async {
+            match ended.await {
+                Ok(error) => Err(error),
+                // The hand-over is done.
+                Err(_) => pending().await,
+            }
+        })
+    }
+
+    /// Answers until the hand-over is done.
+    fn answer(&self, facts: &Facts) -> Result<()> {
+        loop {
+            let asked = match self.0.receive(PATIENCE) {
+                Ok((asked, _)) => asked,
+                Err(error) if !facts.accept.is_cancelled() => return Err(given_up(error)),
+                // This process accepts clients already: whatever became of the other one, it goes on.
+                Err(error) => {
+                    info!(%error, "the replaced process was lost before the end of the hand-over; this one goes on");
+                    FromPredecessor::Done
+                }
+            };
+            match asked {
+                FromPredecessor::Ask => {
+                    let standing = FromSuccessor::Standing(facts.standing());
+                    self.0.send(&standing, &[], PATIENCE).map_err(given_up)?;
+                }
+                FromPredecessor::Take => {
+                    // Said first: if the other process is lost, this one must not accept beside it.
+                    self.0.send(&FromSuccessor::Taken, &[], PATIENCE).map_err(given_up)?;
+                    facts.accept.cancel();
+                }
+                FromPredecessor::Done => {
+                    facts.main.cancel();
+                    return Ok(());
+                }
+                FromPredecessor::Hello { .. } => bail!("the process to be replaced said hello twice"),
+            }
+        }
+    }
+}
+
+impl Facts {
+    fn standing(&self) -> Standing {
+        let snapshot = self.slot.snapshot();
+        let ready = self.readiness.now() == Readiness::Ready;
+        Standing::new(&snapshot.state, &snapshot.reason, ready)
+    }
+}
+
+fn given_up(error: ChannelError) -> anyhow::Error {
+    anyhow!(error).context("this process was to replace another one, which goes on by itself")
+}

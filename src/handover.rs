@@ -1,0 +1,62 @@
+//! The channel between a pgnorth that is being replaced and its successor: how the successor finds it, and the messages.
+//! What is done with them is the business of `app`.
+//!
+//! The channel is a pair of connected Unix sockets. The old process keeps one and starts the successor with the other as
+//! its standard input, so that no other process can reach it. The variable [`PREDECESSOR`] says so.
+
+mod channel;
+mod messages;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+
+use rustix::net::SocketType;
+use rustix::net::sockopt::{socket_peercred, socket_type};
+use thiserror::Error;
+
+pub use self::channel::{Channel, ChannelError};
+pub use self::messages::{FromPredecessor, FromSuccessor, PassedListener, Standing};
+
+/// The variable that holds the process id of the pgnorth that a new one replaces.
+pub const PREDECESSOR: &str = "PGNORTH_PREDECESSOR";
+
+/// [`PREDECESSOR`] is set, but standard input is no channel to that process.
+#[derive(Debug, Error)]
+#[error(
+    "{PREDECESSOR} is set, which pgnorth sets itself for a process that replaces it, but standard input is no channel to \
+     process {0:?}; unset the variable"
+)]
+pub struct NoChannel(OsString);
+
+/// Returns the channel to the process that this one replaces; none if it replaces none. Standard input is empty
+/// afterwards.
+///
+/// # Errors
+/// Returns an error if the variable is set, but not by a pgnorth that started this process.
+pub fn predecessor(variable: Option<OsString>) -> Result<Option<Channel>, NoChannel> {
+    let Some(variable) = variable.filter(|variable| !variable.is_empty()) else {
+        return Ok(None);
+    };
+    let pid = variable.to_str().and_then(|pid| pid.parse().ok());
+    match pid.and_then(|pid: i32| take_stdin(pid).ok().flatten()) {
+        Some(channel) => Ok(Some(channel)),
+        None => Err(NoChannel(variable)),
+    }
+}
+
+fn take_stdin(pid: i32) -> io::Result<Option<Channel>> {
+    let stdin = io::stdin();
+    if socket_type(&stdin)? != SocketType::SEQPACKET || socket_peercred(&stdin)?.pid.as_raw_nonzero().get() != pid {
+        return Ok(None);
+    }
+    let channel = stdin.as_fd().try_clone_to_owned()?;
+    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    Ok(Some(Channel::new(channel)))
+}
+
+/// Returns the effective user id of this process.
+pub fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}

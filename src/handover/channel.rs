@@ -1,0 +1,146 @@
+//! Messages with open files over a Unix socket that keeps their bounds. Every call has a deadline, because the process at
+//! the other end may hang.
+
+use std::io;
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+/// Files in one message. Linux takes 253 (SCM_MAX_FD).
+pub(super) const MAX_FILES: usize = 128;
+/// Bytes in one message. Linux keeps up to 208 KiB in a socket by default (net.core.wmem_default).
+const MAX_BYTES: usize = 192 << 10;
+
+/// One end of the channel.
+#[derive(Debug)]
+pub struct Channel(OwnedFd);
+
+/// Reasons why a message could not be sent or received.
+#[derive(Debug, Error)]
+pub enum ChannelError {
+    /// The other process has ended, or closed the channel.
+    #[error("it has closed the channel")]
+    Closed,
+    /// The other process did not do its part in time.
+    #[error("it did not answer within {}", humantime::format_duration(*.0))]
+    TimedOut(Duration),
+    /// The kernel dropped files of the message: too many are open.
+    #[error("files were lost on the way: the limit of open files is reached (LimitNOFILE=, ulimit -n)")]
+    FilesLost,
+    /// The message is none that this version knows.
+    #[error("it sent a message that this version of pgnorth does not understand: {0}")]
+    Unknown(#[source] serde_json::Error),
+    /// Any other error.
+    #[error("the channel failed: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl From<Errno> for ChannelError {
+    fn from(error: Errno) -> Self {
+        match error {
+            Errno::PIPE | Errno::CONNRESET => Self::Closed,
+            other => Self::Io(other.into()),
+        }
+    }
+}
+
+impl Channel {
+    pub(super) fn new(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
+
+    /// Returns both ends; the second one is for the other process.
+    ///
+    /// # Errors
+    /// Returns the system's error.
+    pub fn pair() -> io::Result<(Self, OwnedFd)> {
+        let (own, other) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        Ok((Self(own), other))
+    }
+
+    /// Sends a message with these files, which stay open here.
+    ///
+    /// # Errors
+    /// Returns why the message cannot have arrived.
+    pub fn send<M: Serialize>(
+        &self,
+        message: &M,
+        files: &[BorrowedFd<'_>],
+        within: Duration,
+    ) -> Result<(), ChannelError> {
+        let bytes = serde_json::to_vec(message).map_err(io::Error::from)?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FILES))];
+        let deadline = Instant::now() + within;
+        loop {
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            if !files.is_empty() && !control.push(SendAncillaryMessage::ScmRights(files)) {
+                return Err(io::Error::other("a message has too many files").into());
+            }
+            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+            match sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut control, flags) {
+                Ok(_) => return Ok(()),
+                Err(Errno::AGAIN) => self.wait(PollFlags::OUT, deadline, within)?,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Receives the next message with its files.
+    ///
+    /// # Errors
+    /// Returns why there is none. Files of a message that cannot be read are closed.
+    pub fn receive<M: DeserializeOwned>(&self, within: Duration) -> Result<(M, Vec<OwnedFd>), ChannelError> {
+        let deadline = Instant::now() + within;
+        let mut bytes = vec![0; MAX_BYTES];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FILES))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received = loop {
+            let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+            match recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags) {
+                Ok(received) => break received,
+                Err(Errno::AGAIN) => self.wait(PollFlags::IN, deadline, within)?,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        };
+        let files: Vec<OwnedFd> = (control.drain())
+            .filter_map(|message| match message {
+                RecvAncillaryMessage::ScmRights(files) => Some(files),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        if received.flags.contains(ReturnFlags::CTRUNC) {
+            return Err(ChannelError::FilesLost);
+        }
+        if received.bytes == 0 {
+            return Err(ChannelError::Closed);
+        }
+        let message = serde_json::from_slice(&bytes[..received.bytes]).map_err(ChannelError::Unknown)?;
+        Ok((message, files))
+    }
+
+    fn wait(&self, events: PollFlags, deadline: Instant, within: Duration) -> Result<(), ChannelError> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ChannelError::TimedOut(within));
+        }
+        let timeout = Timespec::try_from(left).unwrap_or_default();
+        match poll(&mut [PollFd::new(&self.0, events)], Some(&timeout)) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The messages of a hand-over, as JSON. A field that a version does not know is ignored, so that old and new versions
+//! understand each other: the first messages of each side, and those about listeners, stay as they are.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::leader::{Leader, RoutingState};
+
+/// A listener that is passed, beside its file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassedListener {
+    /// The flag of the setting that names its address.
+    pub flag: String,
+    /// The address that the settings name, which may have port 0.
+    pub asked: SocketAddr,
+    /// systemd opened it, and keeps it open.
+    pub activated: bool,
+}
+
+/// The messages of the old process.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "message", rename_all = "snake_case")]
+pub enum FromPredecessor {
+    /// The first message. Its files are the listeners.
+    Hello {
+        /// The version of the old process.
+        version: String,
+        /// The listeners, in the order of the files.
+        listeners: Vec<PassedListener>,
+    },
+    /// Asks for a [`Standing`].
+    Ask,
+    /// The successor is to accept clients from now on.
+    Take,
+    /// The old process accepts no longer, and has told systemd which process is the main one.
+    Done,
+}
+
+/// The messages of the successor.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "message", rename_all = "snake_case")]
+pub enum FromSuccessor {
+    /// The first message, once the settings are read.
+    Hello {
+        /// The version of the successor.
+        version: String,
+    },
+    /// It cannot start. It ends.
+    Refused {
+        /// The reason, for people.
+        why: String,
+    },
+    /// The answer to [`FromPredecessor::Ask`].
+    Standing(Standing),
+    /// It accepts clients: the answer to [`FromPredecessor::Take`].
+    Taken,
+}
+
+/// The decision of a process, as far as it concerns a hand-over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// A source has answered.
+    pub ready: bool,
+    /// New clients are sent to a leader.
+    pub routes: bool,
+    /// Member and address of the leader whose sessions may live.
+    pub leader: Option<(String, String)>,
+    /// The reason of the decision.
+    pub reason: String,
+}
+
+impl Standing {
+    /// Returns the standing of a process that has decided like this.
+    pub fn new(state: &RoutingState, reason: &str, ready: bool) -> Self {
+        let named = |leader: &Leader| (leader.member.to_string(), leader.address.to_string());
+        Self {
+            ready,
+            routes: state.open_to().is_some(),
+            leader: state.leader().map(named),
+            reason: reason.to_owned(),
+        }
+    }
+
+    /// Returns whether a successor that stands like this may take over from a process that stands like `old`: no client
+    /// waits longer and no session ends for it.
+    pub fn may_follow(&self, old: &Self) -> bool {
+        let keeps_sessions = old.leader.is_none() || self.leader == old.leader;
+        self.ready && keeps_sessions && (self.routes || !old.routes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::leader::Address;
+
+    fn standing(state: &RoutingState) -> Standing {
+        Standing::new(state, "because", true)
+    }
+
+    fn leader(member: &str) -> Leader {
+        Leader {
+            member: member.into(),
+            address: Address::new("10.0.0.7", 5432).unwrap(),
+            timeline: None,
+        }
+    }
+
+    #[test]
+    fn a_successor_takes_over_when_nobody_is_worse_off() {
+        use RoutingState::{Fence, Hold, Route};
+        let a = || leader("a");
+        for (old, new, may) in [
+            (Route(a()), Route(a()), true),
+            (Route(a()), Route(leader("b")), false),
+            (Route(a()), Hold(Some(a())), false),
+            (Route(a()), Hold(None), false),
+            (Route(a()), Fence, false),
+            (Hold(Some(a())), Hold(Some(a())), true),
+            (Hold(Some(a())), Route(a()), true),
+            // It does not know the leader whose sessions live, and would end them.
+            (Hold(Some(a())), Hold(None), false),
+            (Hold(None), Hold(None), true),
+            (Hold(None), Route(a()), true),
+            (Fence, Hold(None), true),
+            (Fence, Route(leader("b")), true),
+        ] {
+            assert_eq!(standing(&new).may_follow(&standing(&old)), may, "{old:?} → {new:?}");
+        }
+    }
+
+    #[test]
+    fn a_successor_without_an_answer_from_any_source_takes_nothing() {
+        let hold = RoutingState::Hold(None);
+        let starting = Standing::new(&hold, "starting", false);
+        assert!(!starting.may_follow(&standing(&hold)));
+    }
+}

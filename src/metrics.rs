@@ -156,7 +156,7 @@ impl Metrics {
         self.endings[&ending].get()
     }
 
-    /// Returns the number of sessions that were ended because their leader was one no longer.
+    /// Returns the number of sessions that were ended because their leader had ceased to be the leader.
     pub fn sessions_cut(&self) -> u64 {
         self.endings(Ending::LeaderChanged) + self.endings(Ending::Fenced)
     }

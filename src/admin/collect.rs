@@ -167,7 +167,7 @@ fn heard(view: &View, name: &MemberName, now: Instant) -> Option<MemberReport> {
     }
 }
 
-/// Converts a member's own report. It tells only the leading roles apart; other roles come from `known`, unless that
+/// Converts a member's own report. It distinguishes only the leading roles; other roles come from `known`, unless that
 /// is still a leading one.
 fn of_report(report: &Timestamped<Report>, known: Option<String>) -> MemberReport {
     let role = match report.value.role {

@@ -51,7 +51,7 @@ struct LeaderPage<'snapshot> {
     address: Option<String>,
     /// Its timeline.
     timeline: Option<u32>,
-    /// Begin of the routing state, RFC 3339.
+    /// Beginning of the routing state, RFC 3339.
     since: Option<String>,
     /// Routing state: `route`, `hold` or `fence`.
     state: &'static str,

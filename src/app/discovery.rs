@@ -38,7 +38,7 @@ pub(super) struct GracePeriods {
     pub(super) failover_drain: Duration,
 }
 
-/// Starts the sources and the loop that they feed. Returns where the proxy reports failures of the leader.
+/// Starts the sources and the loop that they feed. Returns the channel for the proxy's reports of leader failures.
 pub(super) fn start(
     discovery: &DiscoverySettings,
     access: Option<Arc<Access>>,

@@ -12,9 +12,9 @@ use super::table::*;
 pub struct CommandRow {
     /// The subcommand; none for the proxy.
     pub name: Option<&'static str>,
-    /// One phrase.
+    /// The purpose, in one phrase.
     pub about: &'static str,
-    /// In the order of the help.
+    /// The settings, in the order of the help.
     groups: &'static [Group],
     /// The exit statuses, and when each is returned.
     pub exit_statuses: &'static [(u8, &'static str)],
@@ -64,7 +64,7 @@ const DONE: &str = "once the command is carried out";
 const REFUSED: &str = "if the command is refused, or its token file cannot be read";
 const NO_CONTACT: &str = "without contact, or if the settings are invalid";
 
-/// Without a subcommand.
+/// The proxy, which has no subcommand.
 pub(super) const PROXY: CommandRow = CommandRow {
     name: None,
     about: "Keeps one address pointing at the PostgreSQL primary of a Patroni cluster",

@@ -1,4 +1,4 @@
-//! One line of the report: the result, the subject, the discovery and the fix (pure).
+//! One line of the report: the result, the subject, the facts that were found, and the fix (pure).
 
 use std::fmt;
 
@@ -23,7 +23,7 @@ pub struct Check {
     pub level: Level,
     /// The subject.
     pub what: String,
-    /// The discovery.
+    /// The facts that were found.
     pub found: String,
     /// The fix, if one is needed.
     #[serde(skip_serializing_if = "Option::is_none")]

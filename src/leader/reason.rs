@@ -75,7 +75,7 @@ pub enum Reason {
     CitusGroups { groups: Vec<u32> },
 }
 
-/// Why the members' answers decide instead of the lock.
+/// The reason for which the members' answers decide instead of the lock.
 #[allow(missing_docs, reason = "the variants say what their fields are")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoLock {

@@ -25,7 +25,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The word for it in the exposition format.
+    /// Returns the type's name in the exposition format.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Counter => "counter",

@@ -79,7 +79,7 @@ impl Token {
         value
     }
 
-    /// Compares in constant time, so that the duration does not tell how much of the token is right.
+    /// Compares in constant time, so that the duration does not reveal how much of the token is right.
     pub(super) fn is(&self, shown: &[u8]) -> bool {
         self.0.ct_eq(shown).into()
     }

@@ -43,7 +43,7 @@ pub(super) fn page(status: &Status, colour: bool) -> String {
     page.text
 }
 
-/// Returns the text for a status that cannot be had.
+/// Returns the text for a status that cannot be read.
 pub(super) fn no_contact(why: &dyn Display, colour: bool) -> String {
     let mut page = Page {
         text: String::new(),

@@ -170,15 +170,15 @@ impl Inputs<'_> {
         is_over.then_some((current, no_lock))
     }
 
-    /// Returns the end of the leader's ttl; `None` in pause, where no member is promoted by itself, but by an
-    /// operator: that the leader does not answer proves nothing then.
+    /// Returns the end of the leader's ttl; `None` in pause: Patroni then promotes no member by itself, so an
+    /// unreachable leader is no evidence of another one.
     fn leader_expiry(&self) -> Option<Instant> {
         let current = self.current?;
         let is_excused = self.is_known_to_be_paused(self.no_lock()?) && !self.view.is_succeeded(&current.member);
         (!is_excused).then(|| self.last_expiry(current))
     }
 
-    /// A ttl after the last evidence that a member leads. Without any, the ttl is over.
+    /// Returns the time a ttl after the last evidence that a member leads. Without any evidence, the ttl is over.
     fn last_expiry(&self, leader: &Leader) -> Instant {
         let evidence = self.view.last_evidence(Some(&leader.member));
         evidence.map_or(self.now, |evidence| evidence + self.view.ttl())

@@ -41,7 +41,7 @@ pub(super) fn decision(state: RoutingState, reason: Reason) -> Decision {
 }
 
 impl Decision {
-    /// The decision before any source has answered.
+    /// Returns the decision before any source has answered.
     pub fn starting() -> Self {
         decision(RoutingState::Hold(None), Reason::Starting)
     }

@@ -82,17 +82,17 @@ impl<'a> Inputs<'a> {
         Some((lock, holder))
     }
 
-    /// As [`holder`](Self::holder), while the lock has not expired.
+    /// Does as [`holder`](Self::holder), while the lock has not expired.
     pub(super) fn holder_of_fresh_lock(&self) -> Option<(&'a LockView, Leader)> {
         self.holder().filter(|(lock, _)| self.now < lock.lock_expiry())
     }
 
-    /// As [`holder`](Self::holder), once the lock has expired.
+    /// Does as [`holder`](Self::holder), once the lock has expired.
     pub(super) fn holder_of_expired_lock(&self) -> Option<(&'a LockView, Leader)> {
         self.holder().filter(|(lock, _)| lock.lock_expiry() <= self.now)
     }
 
-    /// Returns the member as a leader, or why its address is not known.
+    /// Returns the member as a leader, or the reason for which its address is not known.
     pub(super) fn at_its_address(&self, member: &MemberName) -> Result<Leader, UnknownAddress> {
         let current = self.current.filter(|current| current.member == *member);
         match (self.view.address(member), current) {

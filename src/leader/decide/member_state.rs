@@ -17,7 +17,7 @@ pub(super) enum MemberState {
     NotWritable { cause: String },
     /// It leads a standby cluster.
     StandbyLeader,
-    /// Nothing that still counts says how it is, for this cause.
+    /// No evidence of it counts any more, for this cause.
     Unreachable { cause: String },
 }
 
@@ -38,8 +38,8 @@ impl MemberState {
 }
 
 impl Inputs<'_> {
-    /// Returns the state of a member. `since` is when the lock moved to it: that it is writable counts only if it was
-    /// said since then, that it is not counts always.
+    /// Returns the state of a member. `since` is the time at which the lock moved to it: evidence that it is writable
+    /// counts only if it is newer; evidence that it is not counts at any age.
     pub(super) fn member_state(&self, member: &MemberName, since: Option<Instant>) -> MemberState {
         use Evidence::{Answer, FormerAnswer, PodStatus};
         if let Some(foreign_cluster) = self.view.foreign_cluster(member) {
@@ -101,7 +101,7 @@ impl Inputs<'_> {
         }
     }
 
-    /// `no_answer` is why its REST API does not answer.
+    /// Returns the state by the pod's status. `no_answer` is the error of its REST API.
     fn state_by_pod(&self, pod: &Pod, no_answer: &str) -> MemberState {
         let role = pod.role.as_deref().map_or(Role::Other, Role::from_patroni);
         let is_running = pod.state.as_deref() == Some("running");

@@ -9,7 +9,8 @@ use crate::leader::observation::{Report, Role};
 use crate::leader::reason::NoLock;
 
 impl Inputs<'_> {
-    /// Returns the members whose newest request was answered within `report_life`, their answers, and when each came.
+    /// Returns the members whose newest request was answered within `report_life`, with their answers and the time of
+    /// each.
     pub(super) fn answering(&self) -> Vec<(&MemberName, &Report, Instant)> {
         // An answer from before the lock moved does not count for the new epoch.
         let since = self.view.lock().and_then(|lock| lock.held_since);

@@ -46,8 +46,8 @@ const QUEUED: (u32, Duration) = (4, Duration::from_millis(20));
 const FORGET: f64 = 1.01;
 /// Time for which the pace of a member outside the plan is remembered.
 const KEPT: Duration = Duration::from_secs(60);
-/// Intervals are shortened by up to this part, at random: pgnorths that heard of a change together do not ask
-/// together. They are never lengthened.
+/// Intervals are shortened by up to this part, at random: pgnorths that noticed a change together do not ask together.
+/// They are never lengthened.
 const JITTER: f64 = 0.1;
 
 /// Computes when each member is asked. Each has a key; a member at another address has another key.

@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn without_ipv6_the_default_address_is_all_of_ipv4() {
-        // What socket(2) says where the kernel was booted with ipv6.disable=1, and under systemd's
+        // The errors of socket(2) on a kernel that was booted with ipv6.disable=1, and under systemd's
         // RestrictAddressFamilies=AF_INET.
         let bind = |address: SocketAddr| match address {
             SocketAddr::V4(_) => Ok(address),

@@ -192,7 +192,7 @@ mod tests {
         let answer = async { resolver.answered("pg-0.test", Ok([address].into())) };
         let (later, ()) = tokio::join!(later, answer);
         assert_eq!(*later.unwrap(), [address]);
-        // The name server falls silent again.
+        // The name server does not answer again.
         let recalled = resolver.resolve_or_recall("pg-0.test", Duration::from_millis(1)).await;
         assert_eq!(*recalled.unwrap(), [address]);
     }

@@ -102,7 +102,7 @@ impl<'a> Inputs<'a> {
                 address,
                 timeline: None,
             }),
-            // Its pod or row is gone while the lock stands: nothing says that the server is.
+            // Its pod or row is gone while the lock stands: that is no evidence that its server is gone.
             (Err(_), Some(current)) => Ok(current.clone()),
             (Err(cause), None) => Err(cause),
         }

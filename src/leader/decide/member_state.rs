@@ -54,8 +54,8 @@ impl Inputs<'_> {
         let status = self.view.pod(member).map(|pod| &pod.value);
         let status = status.filter(|status| status.role.is_some());
         let status_is_newer = last.is_none_or(|last| Some(last.at) < status_at);
-        // Its REST API, its last answer, its pod's status if that is newer. Patroni writes the status about a second
-        // late.
+        // The evidence in order of precedence: its REST API's answer, its pod's status if that is newer, its last
+        // answer. Patroni writes the status about a second late.
         let evidence = match (no_answer, last, status.filter(|_| status_is_newer)) {
             (None, Some(last), _) => Answer(last),
             (Some(_), _, Some(status)) => PodStatus(status),
@@ -67,8 +67,8 @@ impl Inputs<'_> {
             PodStatus(status) => (self.state_by_pod(status, &cause), status_at),
         };
         let is_too_old = since.is_some_and(|since| said_at < Some(since));
-        // What is said, by which evidence, before the lock moved: what speaks for a member ages, what speaks against it
-        // stays.
+        // After the lock moved, older evidence that a member is writable does not count any more; older evidence
+        // against it does.
         match (state.is_writable(), evidence, is_too_old) {
             (true, FormerAnswer(_), _) | (true, _, true) => MemberState::Unreachable { cause },
             (true, Answer(_) | PodStatus(_), false) | (false, ..) => state,

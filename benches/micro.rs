@@ -112,6 +112,7 @@ mod deciding {
             ttl: TTL,
             renewal: [None, None, None],
             written: None,
+            renewed: None,
         }
     }
 }

@@ -174,18 +174,43 @@ pub struct Doctor {
     pub format: Format,
 }
 
-/// Sources of discovery: `kubernetes`, `patroni` or both.
+/// Sources of discovery: `kubernetes` or `etcd`, `patroni`, or two of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiscoverySettings {
     /// Scope that members must report for their answers to count; none takes that of the first verified leader.
     pub scope: Option<String>,
     /// The cluster's objects in Kubernetes; none does not use its API.
     pub kubernetes: Option<Kubernetes>,
+    /// The cluster's keys in etcd; none does not use it.
+    pub etcd: Option<Etcd>,
     /// Base URLs of members' REST API: http or https, with a host, without user, password, path, query or fragment,
     /// each once.
     pub patroni: Vec<Url>,
     /// TLS files for members' REST API.
-    pub patroni_tls: PatroniTls,
+    pub patroni_tls: ClientTls,
+}
+
+impl DiscoverySettings {
+    /// Returns the Citus group to follow, if the settings have one.
+    pub fn citus_group(&self) -> Option<u32> {
+        let in_kubernetes = self.kubernetes.as_ref().and_then(|kubernetes| kubernetes.citus_group);
+        in_kubernetes.or_else(|| self.etcd.as_ref()?.citus_group)
+    }
+}
+
+/// Patroni's keys in etcd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Etcd {
+    /// Client URLs: http or https, with a host, without user, password, path, query or fragment, each once.
+    pub endpoints: Vec<Url>,
+    /// `/<namespace>/<scope>/`, with the group of a Citus cluster: every key begins with it.
+    pub prefix: String,
+    /// Group of a Citus cluster; each group has its own keys.
+    pub citus_group: Option<u32>,
+    /// User and the file of its password; none does not authenticate.
+    pub login: Option<(String, PathBuf)>,
+    /// TLS files for etcd.
+    pub tls: ClientTls,
 }
 
 /// Patroni's objects in Kubernetes.
@@ -234,10 +259,10 @@ pub struct Pod {
 
 /// PEM files, opened when a connection needs them; they may not exist.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PatroniTls {
-    /// Certificates that members' certificates are checked against; none means the system's.
+pub struct ClientTls {
+    /// Certificates that the servers' certificates are checked against; none means the system's.
     pub ca: Option<PathBuf>,
-    /// Client certificate for members that require one.
+    /// Client certificate for servers that require one.
     pub identity: Option<Identity>,
 }
 
@@ -397,8 +422,10 @@ fn discovery(
     only_with_scope: &[&'static Setting],
 ) -> DiscoverySettings {
     let wanted = reader.option(&table::KUBERNETES, parse::switch);
+    let with_etcd = reader.is_set(&table::ETCD);
     let (scope, kubernetes) = match wanted {
         Some(false) => (scope_without_kubernetes(reader, only_with_scope), None),
+        _ if with_etcd => (scope_in_etcd(reader, only_with_scope), None),
         _ => {
             let kubernetes = kubernetes(reader, namespace, only_with_scope);
             (kubernetes.as_ref().and_then(Kubernetes::reported_scope), kubernetes)
@@ -408,7 +435,15 @@ fn discovery(
         let problem = format!("requires --scope ({}), the cluster to follow", table::SCOPE.env());
         reader.refuse_if_set(&table::KUBERNETES, problem);
     }
+    if wanted == Some(true) && with_etcd {
+        let problem = format!(
+            "contradicts --etcd ({}): Patroni keeps its lock in one of them",
+            table::ETCD.env()
+        );
+        reader.refuse_if_set(&table::KUBERNETES, problem);
+    }
     let discovery = DiscoverySettings {
+        etcd: etcd(reader, scope.as_deref()),
         scope,
         kubernetes,
         patroni: reader.option(&table::PATRONI, parse::urls).unwrap_or_default(),
@@ -422,9 +457,13 @@ fn discovery(
 
 /// Reads the scope without Kubernetes: it only says which answers count.
 fn scope_without_kubernetes(reader: &mut Reader<'_>, only_with_scope: &[&'static Setting]) -> Option<String> {
+    if reader.is_set(&table::ETCD) {
+        return scope_in_etcd(reader, only_with_scope);
+    }
     if !reader.is_set(&table::PATRONI) && reader.is_set(&table::SCOPE) {
         let problem = format!(
-            "leaves no source of discovery; set --patroni ({}) too",
+            "leaves no source of discovery; set --etcd ({}) or --patroni ({}) too",
+            table::ETCD.env(),
             table::PATRONI.env()
         );
         reader.refuse_if_set(&table::KUBERNETES, problem);
@@ -433,6 +472,51 @@ fn scope_without_kubernetes(reader: &mut Reader<'_>, only_with_scope: &[&'static
         reader.refuse_if_set(setting, "has no effect with --kubernetes=false".to_owned());
     }
     reader.option(&table::SCOPE, parse::any_scope)
+}
+
+/// Reads the scope with etcd, where it is a part of each key.
+fn scope_in_etcd(reader: &mut Reader<'_>, only_in_kubernetes: &[&'static Setting]) -> Option<String> {
+    for setting in only_in_kubernetes {
+        reader.refuse_if_set(setting, "has no effect with --etcd".to_owned());
+    }
+    let why = "name the cluster; its keys begin with --etcd-namespace and this name";
+    Some(reader.required(&table::SCOPE, why, parse::key_part)).filter(|scope| !scope.is_empty())
+}
+
+/// Reads the settings of etcd, which have no effect without `--etcd`.
+fn etcd(reader: &mut Reader<'_>, scope: Option<&str>) -> Option<Etcd> {
+    if !reader.is_set(&table::ETCD) {
+        let others = [
+            &table::ETCD_NAMESPACE,
+            &table::ETCD_USER,
+            &table::ETCD_PASSWORD_FILE,
+            &table::ETCD_CA,
+            &table::ETCD_CERT,
+            &table::ETCD_KEY,
+        ];
+        for setting in others {
+            reader.refuse_if_set(setting, format!("has no effect without --etcd ({})", table::ETCD.env()));
+        }
+        return None;
+    }
+    let endpoints = reader.option(&table::ETCD, parse::etcd_urls).unwrap_or_default();
+    let namespace = reader.value(&table::ETCD_NAMESPACE, parse::key_path);
+    let citus_group = reader.option(&table::CITUS_GROUP, parse::group);
+    both(reader, &table::ETCD_USER, &table::ETCD_PASSWORD_FILE);
+    let user = reader.option(&table::ETCD_USER, parse::any_scope);
+    let password_file = reader.option(&table::ETCD_PASSWORD_FILE, parse::file);
+    let tls = ClientTls {
+        ca: reader.option(&table::ETCD_CA, parse::file),
+        identity: identity(reader, &table::ETCD_CERT, &table::ETCD_KEY),
+    };
+    let group = citus_group.map_or_else(String::new, |group| format!("{group}/"));
+    Some(Etcd {
+        endpoints,
+        prefix: format!("{namespace}/{}/{group}", scope?),
+        citus_group,
+        login: user.zip(password_file),
+        tls,
+    })
 }
 
 fn kubernetes(
@@ -474,20 +558,25 @@ fn kubernetes(
     })
 }
 
-fn patroni_tls(reader: &mut Reader<'_>) -> PatroniTls {
-    PatroniTls {
+fn patroni_tls(reader: &mut Reader<'_>) -> ClientTls {
+    ClientTls {
         ca: reader.option(&table::PATRONI_CA, parse::file),
         identity: identity(reader, &table::PATRONI_CERT, &table::PATRONI_KEY),
     }
 }
 
-fn identity(reader: &mut Reader<'_>, cert: &'static Setting, key: &'static Setting) -> Option<Identity> {
-    for (one, other) in [(cert, key), (key, cert)] {
+/// Refuses one of two settings without the other.
+fn both(reader: &mut Reader<'_>, first: &'static Setting, second: &'static Setting) {
+    for (one, other) in [(first, second), (second, first)] {
         if !reader.is_set(other) {
             let problem = format!("set --{} ({}) too; each requires the other", other.flag, other.env());
             reader.refuse_if_set(one, problem);
         }
     }
+}
+
+fn identity(reader: &mut Reader<'_>, cert: &'static Setting, key: &'static Setting) -> Option<Identity> {
+    both(reader, cert, key);
     let (cert, key) = (reader.option(cert, parse::file), reader.option(key, parse::file));
     cert.zip(key).map(|(cert, key)| Identity { cert, key })
 }

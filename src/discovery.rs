@@ -6,6 +6,8 @@
 
 mod clusters;
 mod commands;
+pub mod etcd;
+pub mod http;
 pub mod kubernetes;
 pub mod patroni;
 
@@ -21,7 +23,7 @@ use crate::discovery::clusters::Clusters;
 use crate::discovery::patroni::{Plan, Question, Target, sleep_until};
 use crate::events::{EventKind, Events};
 use crate::leader::decide::{Decision, Policy, decide};
-use crate::leader::observation::{Claim, Observation};
+use crate::leader::observation::{Claim, ObjectKind, Observation};
 use crate::leader::probing::{Urgency, asked_and_answering, plan};
 use crate::leader::reason::Reason;
 use crate::leader::view::View;
@@ -367,8 +369,8 @@ impl Discovery {
             self.metrics.set_lock_age(seen);
         }
         if view.api_answered() || view.api_unreachable().is_some() {
-            self.metrics
-                .set_source_up("kubernetes", view.api_unreachable().is_none());
+            let source = view.watched_kind().unwrap_or(ObjectKind::Endpoints).source();
+            self.metrics.set_source_up(source, view.api_unreachable().is_none());
         }
         match asked_and_answering(view, state, now) {
             // While the lock has no holder, there may be no member to ask: the source keeps its last state.

@@ -10,7 +10,7 @@ use super::status::{
 };
 use crate::config::{COMMIT, VERSION};
 use crate::leader::identity::Identity;
-use crate::leader::observation::{Condition, Report, Role};
+use crate::leader::observation::{Condition, ObjectKind, Report, Role};
 use crate::leader::probing::asked_and_answering;
 use crate::leader::view::{AnswerOrigin, ForeignCluster, Timestamped, View};
 use crate::leader::{MemberName, RoutingState};
@@ -208,11 +208,14 @@ fn lag(view: &View, name: &MemberName, leader: Option<&MemberName>) -> Option<u6
 
 fn sources(view: &View, state: &RoutingState, now: Instant) -> Vec<Source> {
     let silence = view.api_unreachable();
-    let kubernetes = (view.api_answered() || silence.is_some()).then(|| Source {
-        name: "kubernetes".to_owned(),
+    let watched = view.watched_kind();
+    let watched = watched.filter(|_| view.api_answered() || silence.is_some());
+    let lock = watched.map(|kind| Source {
+        name: kind.source().to_owned(),
         up: silence.is_none(),
         detail: match (silence, view.kind()) {
             (Some(why), _) => why.to_owned(),
+            (None, Some(ObjectKind::EtcdKey)) => "watching the lock and the members' keys".to_owned(),
             (None, Some(_)) => "watching the lock and the pods".to_owned(),
             (None, None) => "answers, but has no leader object".to_owned(),
         },
@@ -230,7 +233,7 @@ fn sources(view: &View, state: &RoutingState, now: Instant) -> Vec<Source> {
             (false, None) => "no member's REST API answers".to_owned(),
         },
     };
-    kubernetes.into_iter().chain([patroni]).collect()
+    lock.into_iter().chain([patroni]).collect()
 }
 
 fn cluster(identity: Identity) -> ClusterStatus {

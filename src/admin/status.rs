@@ -124,7 +124,7 @@ pub struct Member {
     pub lag_bytes: Option<u64>,
     /// The source of role and state.
     pub heard_from: Option<ReportSource>,
-    /// Age of role and state. A watched pod's status is as old as its last change, and still true.
+    /// Age of role and state. A watched status in the DCS is as old as its last change, and still true.
     pub heard_seconds: Option<f64>,
     /// The error of its REST API, if it was asked and did not answer.
     pub silent: Option<String>,

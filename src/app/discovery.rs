@@ -5,18 +5,22 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use tokio::sync::{mpsc, watch};
+use url::Url;
 
 use super::{AppState, Tasks, no_error};
 use crate::command_queue::PendingCommand;
-use crate::config::{self, DiscoverySettings, PatroniTls};
+use crate::config::{self, ClientTls, DiscoverySettings};
 use crate::discovery::Discovery;
+use crate::discovery::etcd::{Etcd, Gateway, Login, ScopeKeys};
+use crate::discovery::http::Connector;
+use crate::discovery::http::tls::{TlsError, TlsFiles};
 use crate::discovery::kubernetes::Kubernetes;
-use crate::discovery::patroni::{Client, ClusterPoller, Plan, Prober, TlsError, TlsFiles};
+use crate::discovery::patroni::{Client, ClusterPoller, Plan, Prober};
 use crate::events::Events;
 use crate::kubernetes::Access;
 use crate::leader::decide::Policy;
 use crate::leader::observation::Observation;
-use crate::leader::{BaseUrl, LeaderFailure};
+use crate::leader::{BadBaseUrl, BaseUrl, LeaderFailure};
 use crate::metrics::Metrics;
 
 /// Number of observations that may wait; a full channel only slows its sources.
@@ -58,6 +62,9 @@ pub(super) fn start(
         Some((settings, access)) => start_kubernetes(settings, access, claims.clone(), state, tasks),
         None => Events::default(),
     };
+    if let Some(settings) = &discovery.etcd {
+        start_etcd(settings, claims.clone(), state, tasks)?;
+    }
     start_patroni(discovery, planned, claims, state, tasks)?;
     let discovery = Discovery {
         slot: state.slot.clone(),
@@ -72,7 +79,7 @@ pub(super) fn start(
         },
         failover_drain: grace.failover_drain,
         scope: discovery.scope.clone(),
-        citus_group: discovery.kubernetes.as_ref().and_then(|settings| settings.citus_group),
+        citus_group: discovery.citus_group(),
         observations,
         leader_failures,
         commands,
@@ -114,6 +121,46 @@ fn start_kubernetes(
     events
 }
 
+/// Starts the watch of Patroni's keys in etcd.
+fn start_etcd(
+    settings: &config::Etcd,
+    claims: mpsc::Sender<Observation>,
+    state: &AppState,
+    tasks: &mut Tasks,
+) -> Result<()> {
+    let connector = Connector::new("etcd", tls_files(&settings.tls))
+        .context("cannot use the TLS files for etcd (--etcd-ca, --etcd-cert, --etcd-key)")?;
+    let login = settings
+        .login
+        .clone()
+        .map(|(user, password_file)| Login { user, password_file });
+    let endpoints = base_urls(&settings.endpoints).map_err(|why| anyhow!("a URL of --etcd {why}"))?;
+    let scope = ScopeKeys {
+        prefix: settings.prefix.clone(),
+        citus_group: settings.citus_group,
+    };
+    let source = Etcd::new(
+        Gateway::new(connector, login),
+        endpoints,
+        scope,
+        state.log_limiter.clone(),
+    );
+    tasks.spawn(async { ("the watch of etcd", no_error(source.run(claims)).await) });
+    Ok(())
+}
+
+fn base_urls(urls: &[Url]) -> Result<Vec<BaseUrl>, BadBaseUrl> {
+    urls.iter().map(|url| BaseUrl::parse(url.as_str())).collect()
+}
+
+fn tls_files(tls: &ClientTls) -> TlsFiles {
+    let identity = tls.identity.as_ref();
+    TlsFiles {
+        ca: tls.ca.clone(),
+        identity: identity.map(|identity| (identity.cert.clone(), identity.key.clone())),
+    }
+}
+
 /// Starts the tasks that ask Patroni's REST API: the prober, and the poller of `/cluster` if members are named.
 fn start_patroni(
     discovery: &DiscoverySettings,
@@ -125,12 +172,7 @@ fn start_patroni(
     let client = patroni_client(&discovery.patroni_tls, state.metrics.clone())
         .context("cannot use the TLS files for Patroni's REST API (--patroni-ca, --patroni-cert, --patroni-key)")?;
     if !discovery.patroni.is_empty() {
-        let seeds: Result<Vec<_>, _> = discovery
-            .patroni
-            .iter()
-            .map(|url| BaseUrl::parse(url.as_str()))
-            .collect();
-        let seeds = seeds.map_err(|why| anyhow!("a URL of --patroni {why}"))?;
+        let seeds = base_urls(&discovery.patroni).map_err(|why| anyhow!("a URL of --patroni {why}"))?;
         let (client, plan, limiter) = (client.clone(), plan.clone(), state.log_limiter.clone());
         let poller = ClusterPoller::new(client, seeds, plan, limiter, claims.clone());
         tasks.spawn(async { ("the poller of /cluster", no_error(poller.run()).await) });
@@ -141,13 +183,8 @@ fn start_patroni(
 }
 
 /// Returns the client for Patroni's REST API.
-pub(super) fn patroni_client(tls: &PatroniTls, metrics: Arc<Metrics>) -> Result<Client, TlsError> {
-    let identity = tls.identity.as_ref();
-    let files = TlsFiles {
-        ca: tls.ca.clone(),
-        identity: identity.map(|identity| (identity.cert.clone(), identity.key.clone())),
-    };
-    Client::new(files, metrics)
+pub(super) fn patroni_client(tls: &ClientTls, metrics: Arc<Metrics>) -> Result<Client, TlsError> {
+    Client::new(tls_files(tls), metrics)
 }
 
 /// Keeps the histograms' memory flat without scrapes.

@@ -31,6 +31,13 @@ const FINDING: Group = &[
     &KUBERNETES,
     &NAMESPACE,
     &SELECTOR,
+    &ETCD,
+    &ETCD_NAMESPACE,
+    &ETCD_USER,
+    &ETCD_PASSWORD_FILE,
+    &ETCD_CA,
+    &ETCD_CERT,
+    &ETCD_KEY,
     &PATRONI,
     &PATRONI_CA,
     &PATRONI_CERT,
@@ -73,6 +80,8 @@ pub(super) const PROXY: CommandRow = CommandRow {
     examples: "\
   pgnorth --scope demo
       in Kubernetes: follow the Patroni cluster `demo` in the pod's namespace
+  pgnorth --scope demo --etcd https://10.0.0.1:2379,https://10.0.0.2:2379,https://10.0.0.3:2379
+      on hosts: follow the Patroni cluster `demo` in etcd
   pgnorth --patroni http://10.0.0.1:8008,http://10.0.0.2:8008
       elsewhere: ask the members themselves
   pgnorth --scope demo --kubernetes=false --patroni http://10.0.0.1:8008,http://10.0.0.2:8008

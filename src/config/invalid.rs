@@ -5,7 +5,7 @@ use std::error::Error;
 use std::fmt;
 
 use super::reader::{Origin, RawValue};
-use super::table::{PATRONI, SCOPE, Setting};
+use super::table::{ETCD, PATRONI, SCOPE, Setting};
 
 /// Longest value in a message, in characters; the rest is cut.
 const SHOWN: usize = 100;
@@ -67,7 +67,12 @@ impl InvalidSetting {
                     both_ways(&SCOPE),
                 ),
                 (
-                    "elsewhere, list the REST API URLs of its members; both settings together work too".to_owned(),
+                    "with etcd, name the cluster and list etcd's client URLs".to_owned(),
+                    both_ways(&ETCD),
+                ),
+                (
+                    "elsewhere, list the REST API URLs of its members; with one of the others, both work too"
+                        .to_owned(),
                     both_ways(&PATRONI),
                 ),
             ],

@@ -263,10 +263,44 @@ pub(super) fn hosts(text: &str) -> Result<Vec<String>, String> {
 }
 
 pub(super) fn urls(text: &str) -> Result<Vec<Url>, String> {
+    url_list(
+        text,
+        "http or https, which Patroni's REST API speaks",
+        "reading needs none. For members that require a client certificate, set --patroni-cert",
+    )
+}
+
+/// Parses a list of client URLs of etcd.
+pub(super) fn etcd_urls(text: &str) -> Result<Vec<Url>, String> {
+    url_list(
+        text,
+        "http or https, which etcd's gateway speaks",
+        "set --etcd-user and --etcd-password-file instead",
+    )
+}
+
+/// Parses a part of a key: text without a slash.
+pub(super) fn key_part(text: &str) -> Result<String, String> {
+    match any_scope(text) {
+        Ok(text) if text.contains('/') => Err("contains a slash; name the scope alone".to_owned()),
+        part => part,
+    }
+}
+
+/// Parses the beginning of keys, as Patroni writes it: one slash at its begin, none at its end.
+pub(super) fn key_path(text: &str) -> Result<String, String> {
+    let parts: Vec<_> = text.split('/').filter(|part| !part.is_empty()).collect();
+    match parts[..] {
+        [] => Err("empty; Patroni's default is /service".to_owned()),
+        _ => Ok(format!("/{}", parts.join("/"))),
+    }
+}
+
+fn url_list(text: &str, schemes: &str, instead: &str) -> Result<Vec<Url>, String> {
     let entries: Vec<_> = text.split(',').map(str::trim).collect();
     let mut urls = Vec::with_capacity(entries.len());
     for (index, entry) in entries.iter().enumerate() {
-        let url = url(entry).map_err(|problem| match entries.len() {
+        let url = url(entry, schemes, instead).map_err(|problem| match entries.len() {
             1 => problem,
             count => format!("entry {} of {count}: {problem}", index + 1),
         })?;
@@ -277,7 +311,7 @@ pub(super) fn urls(text: &str) -> Result<Vec<Url>, String> {
     Ok(urls)
 }
 
-fn url(text: &str) -> Result<Url, String> {
+fn url(text: &str, schemes: &str, instead: &str) -> Result<Url, String> {
     if text.is_empty() {
         return Err("empty".to_owned());
     }
@@ -286,10 +320,10 @@ fn url(text: &str) -> Result<Url, String> {
     }
     let url = Url::parse(text).map_err(|error| format!("not a URL: {error}"))?;
     if !["http", "https"].contains(&url.scheme()) {
-        return Err("not http or https, which Patroni's REST API speaks".to_owned());
+        return Err(format!("not {schemes}"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("contains a user or password; reading needs none. For members that require a client certificate, set --patroni-cert".to_owned());
+        return Err(format!("contains a user or password; {instead}"));
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Err("ends in a query or fragment; write the base URL only".to_owned());

@@ -113,7 +113,7 @@ pub(super) const SCOPE: Setting = Setting {
     flag: "scope",
     group: FINDING,
     values: NAME,
-    help: "Patroni's scope: the cluster to follow, through the Kubernetes API unless --kubernetes=false",
+    help: "Patroni's scope: the cluster to follow, through etcd with --etcd, else through the Kubernetes API",
     example: "demo",
     ..ROW
 };
@@ -125,7 +125,7 @@ pub(super) const KUBERNETES: Setting = Setting {
     help: "Follow the scope's objects in the Kubernetes API",
     more: "With false, --scope only says which cluster's answers to --patroni count.",
     see: "concepts/deciding.md#which-cluster-is-followed",
-    unset: Unset::Found("true with --scope"),
+    unset: Unset::Found("true with --scope, false with --etcd"),
     example: "false",
 };
 
@@ -134,7 +134,7 @@ pub(super) const CITUS_GROUP: Setting = Setting {
     group: FINDING,
     values: Values::Text("NUMBER", "group number"),
     help: "Group to follow if the scope is a Citus cluster; 0 is the coordinator",
-    more: "Only with --scope, in Kubernetes.",
+    more: "Only with --scope, in Kubernetes or with --etcd.",
     example: "0",
     ..ROW
 };
@@ -199,6 +199,79 @@ pub(super) const PATRONI_KEY: Setting = Setting {
     help: "Private key (PEM) of the client certificate",
     more: "The file is read again when it changes.",
     example: "/etc/pgnorth/tls.key",
+    ..ROW
+};
+
+pub(super) const ETCD: Setting = Setting {
+    flag: "etcd",
+    group: FINDING,
+    values: Values::Text("URLS", "URLs, comma-separated"),
+    help: "Client URLs of the etcd that Patroni uses, comma-separated: follow the scope's keys there",
+    more: "Scheme, host and port, as in Patroni's `etcd3.hosts`; all of them, so that one may fail. Needs --scope.",
+    see: "start/hosts.md#etcd",
+    example: "https://10.0.0.1:2379,https://10.0.0.2:2379,https://10.0.0.3:2379",
+    ..ROW
+};
+
+pub(super) const ETCD_NAMESPACE: Setting = Setting {
+    flag: "etcd-namespace",
+    group: FINDING,
+    values: Values::Text("PATH", "first part of the keys"),
+    help: "Patroni's `namespace`: the keys begin with it, then the scope",
+    unset: Unset::Value("/service"),
+    example: "/service",
+    ..ROW
+};
+
+pub(super) const ETCD_USER: Setting = Setting {
+    flag: "etcd-user",
+    group: FINDING,
+    values: NAME,
+    help: "User of etcd, if it requires one; needs --etcd-password-file",
+    more: "The user needs to read the scope's keys, and nothing else.",
+    see: "operating/hosts.md#a-user-of-etcd-for-pgnorth",
+    example: "pgnorth",
+    ..ROW
+};
+
+pub(super) const ETCD_PASSWORD_FILE: Setting = Setting {
+    flag: "etcd-password-file",
+    group: FINDING,
+    values: FILE,
+    help: "File of the user's password for etcd",
+    more: "The file is read at each authentication.",
+    example: "/etc/pgnorth/etcd-password",
+    ..ROW
+};
+
+pub(super) const ETCD_CA: Setting = Setting {
+    flag: "etcd-ca",
+    group: FINDING,
+    values: FILE,
+    help: "CA certificates (PEM) that etcd's https certificates are checked against",
+    more: "The file is read again when it changes.",
+    unset: Unset::Found("the system's"),
+    example: "/etc/pgnorth/etcd-ca.crt",
+    ..ROW
+};
+
+pub(super) const ETCD_CERT: Setting = Setting {
+    flag: "etcd-cert",
+    group: FINDING,
+    values: FILE,
+    help: "Client certificate (PEM) to show to etcd; needs --etcd-key",
+    more: "The file is read again when it changes.",
+    example: "/etc/pgnorth/etcd.crt",
+    ..ROW
+};
+
+pub(super) const ETCD_KEY: Setting = Setting {
+    flag: "etcd-key",
+    group: FINDING,
+    values: FILE,
+    help: "Private key (PEM) of the client certificate for etcd",
+    more: "The file is read again when it changes.",
+    example: "/etc/pgnorth/etcd.key",
     ..ROW
 };
 

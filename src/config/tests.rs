@@ -91,8 +91,9 @@ fn demo() -> DiscoverySettings {
             selector: "cluster-name=demo".into(),
             pod: None,
         }),
+        etcd: None,
         patroni: vec![],
-        patroni_tls: PatroniTls {
+        patroni_tls: ClientTls {
             ca: None,
             identity: None,
         },
@@ -158,7 +159,7 @@ fn a_scope_is_named_with_and_without_kubernetes() {
         ("--kubernetes --patroni http://h:1", "requires --scope (PGNORTH_SCOPE)"),
         (
             "--kubernetes=false --scope demo",
-            "leaves no source of discovery; set --patroni (PGNORTH_PATRONI) too",
+            "leaves no source of discovery; set --etcd (PGNORTH_ETCD) or --patroni (PGNORTH_PATRONI) too",
         ),
         ("--kubernetes=false", "neither --scope nor --patroni"),
         (
@@ -286,6 +287,55 @@ fn a_command_needs_a_token_and_no_cluster() {
 }
 
 #[test]
+fn the_keys_in_etcd_begin_with_namespace_scope_and_citus_group() {
+    for (line, prefix) in [
+        ("", "/service/demo/"),
+        ("--etcd-namespace /db/", "/db/demo/"),
+        ("--etcd-namespace db/eu", "/db/eu/demo/"),
+        ("--citus-group 0", "/service/demo/0/"),
+        ("--kubernetes=false", "/service/demo/"),
+    ] {
+        let discovery = good(&format!("--scope demo --etcd http://h:2379,http://i:2379 {line}")).discovery;
+        let etcd = discovery.etcd.unwrap();
+        assert_eq!((etcd.prefix.as_str(), etcd.endpoints.len()), (prefix, 2), "{line}");
+        assert_eq!(discovery.scope.as_deref(), Some("demo"));
+        assert_eq!(discovery.kubernetes, None);
+    }
+    let etcd = good("--scope demo --etcd http://h:1 --etcd-user u --etcd-password-file /p")
+        .discovery
+        .etcd;
+    assert_eq!(etcd.unwrap().login, Some(("u".into(), "/p".into())));
+    for (line, part) in [
+        (
+            "--etcd http://h:1",
+            "its keys begin with --etcd-namespace and this name",
+        ),
+        ("--etcd http://h:1 --scope a/b", "contains a slash"),
+        ("--etcd http://h:1 --scope demo --kubernetes", "contradicts --etcd"),
+        (
+            "--etcd http://h:1 --scope demo --namespace db",
+            "has no effect with --etcd",
+        ),
+        (
+            "--etcd http://h:1 --scope demo --etcd-user u",
+            "set --etcd-password-file",
+        ),
+        ("--etcd http://h:1 --scope demo --etcd-cert /c", "set --etcd-key"),
+        (
+            "--etcd http://h:1 --scope demo --etcd-namespace /",
+            "Patroni's default is /service",
+        ),
+        (
+            "--etcd http://u:p@h:1 --scope demo",
+            "set --etcd-user and --etcd-password-file instead",
+        ),
+        ("--scope demo --etcd-ca /c", "has no effect without --etcd"),
+    ] {
+        assert!(invalid(line).contains(part), "{part:?} in\n{}", invalid(line));
+    }
+}
+
+#[test]
 fn every_example_is_valid_as_flag_and_as_variable() {
     for (row, setting) in COMMANDS
         .into_iter()
@@ -306,6 +356,11 @@ fn every_example_is_valid_as_flag_and_as_variable() {
             "patroni-cert" => needed += " --patroni-key /k",
             "patroni-key" => needed += " --patroni-cert /c",
             "kubernetes" => needed += " --patroni http://h:1",
+            "etcd-user" => needed += " --etcd http://h:1 --etcd-password-file /p",
+            "etcd-password-file" => needed += " --etcd http://h:1 --etcd-user u",
+            "etcd-cert" => needed += " --etcd http://h:1 --etcd-key /k",
+            "etcd-key" => needed += " --etcd http://h:1 --etcd-cert /c",
+            "etcd-namespace" | "etcd-ca" => needed += " --etcd http://h:1",
             "refusal-cert" => needed += " --refusal-key /k",
             "refusal-key" => needed += " --refusal-cert /c",
             _ => {}

@@ -86,13 +86,13 @@ impl Kubernetes {
             restart: watch::Sender::new(0),
             in_use: watch::Sender::default(),
         };
-        for kind in ObjectKind::ALL {
+        for kind in ObjectKind::IN_KUBERNETES {
             if !sink.send(Claim::Watching(kind)).await {
                 return;
             }
         }
         if let Some(why) = self.access.missing() {
-            for kind in ObjectKind::ALL {
+            for kind in ObjectKind::IN_KUBERNETES {
                 if !sink.send(Claim::ApiUnreachable(kind, why.clone())).await {
                     return;
                 }

@@ -5,10 +5,8 @@
 
 pub mod answers;
 mod client;
-mod tls;
 
-pub use client::{Answer, Client, Unreachable};
-pub use tls::{TlsError, TlsFiles, TlsProblem};
+pub use client::Client;
 
 use std::time::{Duration, Instant};
 
@@ -18,6 +16,8 @@ use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use crate::backoff::{Backoff, jittered, random};
+pub use crate::discovery::http::tls::{TlsError, TlsFiles, TlsProblem};
+pub use crate::discovery::http::{Answer, Unreachable};
 use crate::discovery::patroni::answers::{
     UnusableRow, read_cluster, read_failsafe, read_identity, read_leader, read_race_backoff, read_report, read_ttl,
 };

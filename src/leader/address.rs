@@ -67,8 +67,14 @@ pub enum UnknownAddress {
     /// The member has no pod, and its row of `/cluster` has no address.
     #[error("/cluster gives no host and port for member {0}")]
     NotInCluster(MemberName),
-    /// Neither a pod nor a row of `/cluster` has this name.
-    #[error("no pod and no row of /cluster is named {0}")]
+    /// The `conn_url` in the member's key is not usable.
+    #[error("the key of member {0} in etcd has a conn_url that {1}")]
+    KeyConnUrl(MemberName, BadConnUrl),
+    /// The member's key has no `conn_url`.
+    #[error("the key of member {0} in etcd has no conn_url")]
+    NotInKey(MemberName),
+    /// Neither a pod, nor a key, nor a row of `/cluster` has this name.
+    #[error("neither the DCS nor /cluster has an address of {0}")]
     NoSuchMember(MemberName),
 }
 

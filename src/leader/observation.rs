@@ -74,11 +74,31 @@ pub enum ObjectKind {
     Endpoints,
     /// The ConfigMap `<scope>-leader`.
     ConfigMap,
+    /// The key `/<namespace>/<scope>/leader` in etcd, which is bound to its holder's lease.
+    EtcdKey,
 }
 
 impl ObjectKind {
-    /// Both kinds.
-    pub const ALL: [Self; 2] = [Self::Endpoints, Self::ConfigMap];
+    /// All kinds.
+    pub const ALL: [Self; 3] = [Self::Endpoints, Self::ConfigMap, Self::EtcdKey];
+    /// The kinds in Kubernetes.
+    pub const IN_KUBERNETES: [Self; 2] = [Self::Endpoints, Self::ConfigMap];
+
+    /// Returns the store that answers for objects of this kind, as a sentence names it.
+    pub const fn store(self) -> &'static str {
+        match self {
+            Self::Endpoints | Self::ConfigMap => "the Kubernetes API",
+            Self::EtcdKey => "etcd",
+        }
+    }
+
+    /// Returns the name of the source that reads objects of this kind.
+    pub const fn source(self) -> &'static str {
+        match self {
+            Self::Endpoints | Self::ConfigMap => "kubernetes",
+            Self::EtcdKey => "etcd",
+        }
+    }
 }
 
 /// The annotations of the leader object that make up the lock.
@@ -93,6 +113,9 @@ pub struct Lock {
     pub renewal: [Option<String>; 3],
     /// `renewTime` by its holder's clock, if it can be parsed. It is compared with other times of that clock alone.
     pub written: Option<SystemTime>,
+    /// Local time of the last renewal, if the source knows it: in etcd, the lease's age tells it. `None` if the
+    /// arrival of a change is all that is known.
+    pub renewed: Option<Instant>,
 }
 
 /// A planned switchover, or a failover that an operator requested.
@@ -171,8 +194,8 @@ pub struct Report {
 /// The reason for which a member has given no answer to `GET /primary` that counts.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum NoReport {
-    /// Its REST API has no known URL. Its pod's status is the only evidence.
-    #[error("its pod's status names no usable api_url")]
+    /// Its REST API has no known URL. Its status in the DCS is the only evidence.
+    #[error("its status in the DCS names no usable api_url")]
     NoUrl,
     /// The request failed: the client's error.
     #[error("{0}")]

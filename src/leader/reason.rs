@@ -13,13 +13,13 @@ use crate::leader::{MemberName, UnknownAddress};
 pub enum Reason {
     /// No source has answered yet.
     Starting,
-    /// At least one kind of leader object has not been read yet.
-    LockUnread,
+    /// At least one kind of leader object in this store has not been read yet.
+    LockUnread { store: &'static str },
     /// The member holds the lock, and its REST API says that it is a running primary.
     LockAndReport { member: MemberName },
     /// The member holds a fresh lock; its REST API does not answer, for this cause.
     LockAlone { member: MemberName, cause: String },
-    /// The member holds the lock, and its pod's status says that it is a running primary; its REST API does not answer.
+    /// The member holds the lock, and its status in the DCS says that it is a running primary; its REST API does not answer.
     LockAndPodStatus { member: MemberName, cause: String },
     /// The lock moved to the member, which has not said since that it is a running primary.
     Unverified { member: MemberName, cause: String },
@@ -79,12 +79,12 @@ pub enum Reason {
 #[allow(missing_docs, reason = "the variants say what their fields are")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoLock {
-    /// pgnorth runs without Kubernetes.
+    /// pgnorth runs with Patroni's REST API alone.
     RestOnly,
-    /// The Kubernetes API does not answer, for this cause.
-    ApiUnreachable { cause: String },
-    /// There is no leader object.
-    NoObject,
+    /// The store of the lock, the Kubernetes API or etcd, does not answer, for this cause.
+    ApiUnreachable { store: &'static str, cause: String },
+    /// There is no leader object in this store.
+    NoObject { store: &'static str },
 }
 
 impl Reason {
@@ -92,7 +92,7 @@ impl Reason {
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Starting => "starting",
-            Self::LockUnread => "lock_unread",
+            Self::LockUnread { .. } => "lock_unread",
             Self::LockAndReport { .. } => "lock_and_report",
             Self::LockAlone { .. } => "lock_alone",
             Self::LockAndPodStatus { .. } => "lock_and_pod_status",
@@ -140,11 +140,14 @@ impl fmt::Display for NoLock {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::RestOnly => out.write_str("decided by Patroni's REST API"),
-            Self::ApiUnreachable { cause } => write!(
+            Self::ApiUnreachable { store, cause } => write!(
                 out,
-                "decided by Patroni's REST API alone, because the Kubernetes API does not answer: {cause}"
+                "decided by Patroni's REST API alone, because {store} does not answer: {cause}"
             ),
-            Self::NoObject => out.write_str("decided by Patroni's REST API alone, because there is no leader object"),
+            Self::NoObject { store } => write!(
+                out,
+                "decided by Patroni's REST API alone, because {store} has no leader object"
+            ),
         }
     }
 }
@@ -153,8 +156,8 @@ impl fmt::Display for Reason {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Starting => out.write_str("no source has answered yet"),
-            Self::LockUnread => {
-                out.write_str("the Kubernetes API has not yet said whether there is a leader object of each kind")
+            Self::LockUnread { store } => {
+                write!(out, "{store} has not yet said whether there is a leader object")
             }
             Self::LockAndReport { member } => write!(
                 out,
@@ -166,7 +169,7 @@ impl fmt::Display for Reason {
             ),
             Self::LockAndPodStatus { member, cause } => write!(
                 out,
-                "{member} holds the leader lock and its pod's status says running primary; its REST API does not \
+                "{member} holds the leader lock and its status in the DCS says running primary; its REST API does not \
                  answer: {cause}"
             ),
             Self::Unverified { member, cause } => write!(

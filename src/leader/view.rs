@@ -39,6 +39,7 @@ const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct View {
     endpoints: Objects,
     config_maps: Objects,
+    etcd_keys: Objects,
     pods: BTreeMap<MemberName, PodView>,
     listed: BTreeMap<MemberName, ClusterMember>,
     answers: BTreeMap<MemberName, Answers>,
@@ -159,7 +160,7 @@ impl View {
             // A pod has its IP address for itself. On any other host another PostgreSQL server may use the default
             // port, so these members count only if every member is expected in a pod.
             Claim::Failsafe(members) => {
-                let in_pods = ObjectKind::ALL.iter().any(|kind| self.objects(*kind).asked);
+                let in_pods = ObjectKind::IN_KUBERNETES.iter().any(|kind| self.objects(*kind).asked);
                 if in_pods && self.pods.is_empty() && self.listed.is_empty() {
                     self.record_members(members);
                 }
@@ -234,6 +235,7 @@ impl View {
         match kind {
             ObjectKind::Endpoints => &self.endpoints,
             ObjectKind::ConfigMap => &self.config_maps,
+            ObjectKind::EtcdKey => &self.etcd_keys,
         }
     }
 
@@ -241,6 +243,7 @@ impl View {
         match kind {
             ObjectKind::Endpoints => &mut self.endpoints,
             ObjectKind::ConfigMap => &mut self.config_maps,
+            ObjectKind::EtcdKey => &mut self.etcd_keys,
         }
     }
 
@@ -263,7 +266,21 @@ impl View {
         self.objects(self.kind()?).lock.as_ref()
     }
 
-    /// Returns the error of the Kubernetes API; `None` while it answers for the lock in use.
+    /// Returns the kind of object that is, or may be, the lock; `None` if pgnorth watches none.
+    pub fn watched_kind(&self) -> Option<ObjectKind> {
+        let is_watched = |kind: &ObjectKind| {
+            let objects = self.objects(*kind);
+            objects.asked || objects.answered || objects.unreachable.is_some()
+        };
+        self.kind().or_else(|| ObjectKind::ALL.into_iter().find(is_watched))
+    }
+
+    /// Returns the store of the lock, as a sentence names it.
+    pub fn store(&self) -> &'static str {
+        self.watched_kind().unwrap_or(ObjectKind::Endpoints).store()
+    }
+
+    /// Returns the error of the Kubernetes API, or of etcd; `None` while it answers for the lock in use.
     pub fn api_unreachable(&self) -> Option<&str> {
         let error = |kind: ObjectKind| {
             self.objects(kind)
@@ -286,7 +303,7 @@ impl View {
         ObjectKind::ALL.iter().any(|kind| unheard(self.objects(*kind)))
     }
 
-    /// Returns true if the Kubernetes API has ever answered for a leader object.
+    /// Returns true if the Kubernetes API, or etcd, has ever answered for a leader object.
     pub fn api_answered(&self) -> bool {
         ObjectKind::ALL.iter().any(|kind| self.objects(*kind).answered)
     }

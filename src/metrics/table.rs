@@ -102,7 +102,7 @@ families! {
     FAILOVER_SECONDS = histogram("pgnorth_failover_seconds", ["phase"], "Duration of changes of leader by phase. total: from the first sign until the new leader was verified to accept writes. lock: from the first sign until the lock named it. promotion: from there to the verification. cut: from the decision until the last session to the old leader was closed. first_session: from the verification until a waiting client was through.");
     LOCK_AGE_SECONDS = gauge("pgnorth_lock_age_seconds", [], "Time since the leader's lock was last seen renewed; without a lock to watch, since the leader last answered.");
     LOCK_TTL_SECONDS = gauge("pgnorth_lock_ttl_seconds", [], "Patroni's ttl.");
-    SOURCE_UP = gauge("pgnorth_source_up", ["source"], "1 while a source of discovery answers: kubernetes (with --scope), patroni.");
+    SOURCE_UP = gauge("pgnorth_source_up", ["source"], "1 while a source of discovery answers: kubernetes (with --scope), etcd (with --etcd), patroni.");
     PROBES = counter("pgnorth_probes_total", ["outcome"], "Requests to members' REST API by outcome: ok, failed, timed_out.");
     PUBLISHES = counter("pgnorth_publishes_total", ["result"], "pgnorth publish: attempts to update the Service by result: written, unchanged, conflict (another publisher wrote first), yielded (another publisher contradicts this one), failed.");
     PUBLISH_SECONDS = histogram("pgnorth_publish_seconds", [], "pgnorth publish: time from a decision until the Service was updated.");

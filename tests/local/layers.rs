@@ -12,6 +12,15 @@ mod reading;
 
 use reading::{Layers, Source, layers, module, modules_used, shipped, sources, without_tests, words};
 
+/// The modules that speak HTTP themselves.
+const HTTP: [&str; 5] = [
+    "discovery/http",
+    "discovery/patroni",
+    "discovery/etcd",
+    "admin",
+    "app/status",
+];
+
 /// Outside crates that only these files may use, by the beginning of their path below src/.
 const KEPT: [(&str, &[&str]); 9] = [
     (
@@ -28,9 +37,9 @@ const KEPT: [(&str, &[&str]); 9] = [
         "k8s_openapi",
         &["events.rs", "discovery/kubernetes", "publish", "doctor/ask"],
     ),
-    ("hyper", &["discovery/patroni", "admin", "app/status"]),
-    ("hyper_util", &["discovery/patroni", "admin", "app/status"]),
-    ("http_body_util", &["discovery/patroni", "admin", "app/status"]),
+    ("hyper", &HTTP),
+    ("hyper_util", &HTTP),
+    ("http_body_util", &HTTP),
     ("metrics_exporter_prometheus", &["metrics.rs", "metrics/register.rs"]),
     ("socket2", &["proxy/socket.rs"]),
     ("rustix", &["proxy/forward", "app/files.rs", "handover", "systemd.rs"]),

@@ -14,6 +14,7 @@ mod clients;
 mod dns;
 mod doctor;
 mod dry_run;
+mod etcd;
 mod events;
 mod pictures;
 mod prometheus;

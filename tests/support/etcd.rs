@@ -44,6 +44,11 @@ impl Etcd {
         self.wait_until_healthy().await;
     }
 
+    /// The client URLs, comma-separated.
+    pub fn urls(&self) -> String {
+        format!("http://{}:{PORT}", self.address)
+    }
+
     async fn wait_until_healthy(&self) {
         let health = format!("http://{}:{PORT}/health", self.address);
         wait_until("etcd is healthy", Duration::from_secs(60), async || {

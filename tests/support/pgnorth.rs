@@ -37,6 +37,16 @@ impl Product {
         Self::start_with(rig, listen, admin, arguments, &[]).await
     }
 
+    /// The same with etcd as the source, and no member named.
+    pub async fn start_on_etcd(rig: &Rig, arguments: &[&str]) -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut command = command_at(any, any);
+        command.env_remove("KUBECONFIG").args(["--scope", SCOPE]);
+        command.args(["--etcd", &rig.etcd().urls()]).args(arguments);
+        let process = Process::start("pgnorth", command, &log_file(rig));
+        Self::wait_until_listening(process, rig.http().clone()).await
+    }
+
     async fn start_with(
         rig: &Rig,
         listen: SocketAddr,
@@ -44,9 +54,7 @@ impl Product {
         arguments: &[&str],
         env: &[(&str, &str)],
     ) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pgnorth"));
-        command.args(["--listen", &listen.to_string(), "--admin", &admin.to_string()]);
-        command.args(["--log-format", "json"]);
+        let mut command = command_at(listen, admin);
         match rig.kubeconfig() {
             Some(kubeconfig) => {
                 command.env("KUBECONFIG", kubeconfig).args(["--scope", SCOPE]);
@@ -154,6 +162,13 @@ impl Product {
         self.process.signal(Signal::TERM);
         wait_until("pgnorth has ended", within, async || self.process.exit_status()).await
     }
+}
+
+fn command_at(listen: SocketAddr, admin: SocketAddr) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgnorth"));
+    command.args(["--listen", &listen.to_string(), "--admin", &admin.to_string()]);
+    command.args(["--log-format", "json"]);
+    command
 }
 
 /// Returns the path of a new log file, because a rig may run several processes.

@@ -187,6 +187,11 @@ impl Rig {
         self.kubernetes.as_ref().expect("a rig with Kubernetes")
     }
 
+    /// etcd; panics with another DCS.
+    pub fn etcd(&self) -> &Etcd {
+        self.etcd.as_ref().expect("a rig with etcd")
+    }
+
     /// Stops the DCS: the Kubernetes API, or etcd. It keeps its data.
     pub fn dcs_stop(&self) {
         match &self.etcd {

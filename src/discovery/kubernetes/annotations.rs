@@ -33,6 +33,16 @@ pub struct Malformed {
     what: String,
 }
 
+impl Malformed {
+    /// Returns the problem as the end of a sentence about the key in etcd that holds the same text.
+    pub(in crate::discovery) fn of_a_key(self) -> String {
+        match self.annotation {
+            "scheduled_at" => format!("has a `scheduled_at` that {}", self.what),
+            _ => self.what,
+        }
+    }
+}
+
 /// A value, as far as it could be parsed, and the problem if there is one.
 pub type Read<T> = (T, Option<Malformed>);
 
@@ -61,6 +71,7 @@ pub fn lock(annotations: &Annotations) -> Read<Option<Lock>> {
         holder: holder.map(MemberName::from),
         ttl,
         written: get("renewTime").as_deref().and_then(time),
+        renewed: None,
         renewal,
     };
     (Some(lock), malformed)
@@ -187,9 +198,12 @@ fn is_standby_cluster(value: &Value) -> bool {
 /// or out of range.
 pub fn loop_wait(annotations: &Annotations) -> Option<Duration> {
     let config: Value = serde_json::from_str(annotations.get("config")?).ok()?;
-    let seconds = config["loop_wait"]
-        .as_u64()
-        .filter(|seconds| (1..=MAX_TTL).contains(seconds))?;
+    seconds(&config["loop_wait"])
+}
+
+/// Returns a number of seconds; `None` if it is out of range.
+pub fn seconds(value: &Value) -> Option<Duration> {
+    let seconds = value.as_u64().filter(|seconds| (1..=MAX_TTL).contains(seconds))?;
     Some(Duration::from_secs(seconds))
 }
 

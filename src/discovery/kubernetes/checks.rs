@@ -79,6 +79,7 @@ mod tests {
             ttl: Duration::from_secs(20),
             renewal: Default::default(),
             written: None,
+            renewed: None,
         }
     }
 

@@ -10,8 +10,8 @@ use serde_json::Value;
 use thiserror::Error;
 use url::Url;
 
+use crate::discovery::http::{Answer, Unreachable};
 use crate::discovery::kubernetes::annotations::race_backoff;
-use crate::discovery::patroni::client::{Answer, Unreachable};
 use crate::leader::identity::Identity;
 use crate::leader::observation::{Announcement, Cluster, ClusterMember, Condition, Report, Role};
 use crate::leader::{Address, BadAddress, BadBaseUrl, BaseUrl, MemberName};

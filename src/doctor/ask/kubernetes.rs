@@ -215,7 +215,7 @@ impl<'a> Cluster<'a> {
     async fn config(&self) -> Answer<Option<Config>> {
         let name = format!("{}-config", self.kubernetes.objects());
         let mut told = Ok(None);
-        for kind in ObjectKind::ALL {
+        for kind in ObjectKind::IN_KUBERNETES {
             match self.annotations(kind, &name).await {
                 Ok(Some(annotations)) => {
                     if let (Some(settings), _) = annotations::settings(&annotations) {
@@ -290,12 +290,12 @@ impl<'a> Cluster<'a> {
     async fn scopes(&self) -> Vec<String> {
         let is_renewed = |annotations: &Annotations| annotations.contains_key("renewTime");
         let mut scopes = Vec::new();
-        for kind in ObjectKind::ALL {
+        for kind in ObjectKind::IN_KUBERNETES {
             let all = self.all(kind).await.unwrap_or_default();
             let leaders = all.into_iter().filter(|(_, annotations)| is_renewed(annotations));
-            scopes.extend(leaders.filter_map(|(name, _)| match kind {
-                ObjectKind::Endpoints => Some(name),
-                ObjectKind::ConfigMap => name.strip_suffix(PATRONIS[1]).map(str::to_owned),
+            scopes.extend(leaders.filter_map(|(name, _)| match kind == ObjectKind::Endpoints {
+                true => Some(name),
+                false => name.strip_suffix(PATRONIS[1]).map(str::to_owned),
             }));
         }
         scopes
@@ -329,17 +329,17 @@ impl<'a> Cluster<'a> {
     }
 
     fn objects(&self, kind: ObjectKind) -> Objects<DynamicObject> {
-        let resource = match kind {
-            ObjectKind::Endpoints => ApiResource::erase::<Endpoints>(&()),
-            ObjectKind::ConfigMap => ApiResource::erase::<ConfigMap>(&()),
+        let resource = match kind == ObjectKind::Endpoints {
+            true => ApiResource::erase::<Endpoints>(&()),
+            false => ApiResource::erase::<ConfigMap>(&()),
         };
         Objects::namespaced_with(self.client.clone(), &self.namespace, &resource)
     }
 
     fn leader_name(&self, kind: ObjectKind) -> String {
-        match kind {
-            ObjectKind::Endpoints => self.kubernetes.objects(),
-            ObjectKind::ConfigMap => format!("{}{}", self.kubernetes.objects(), PATRONIS[1]),
+        match kind == ObjectKind::Endpoints {
+            true => self.kubernetes.objects(),
+            false => format!("{}{}", self.kubernetes.objects(), PATRONIS[1]),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Checks of the list of members: by pods, and by `/cluster`.
 
 use super::tls;
-use crate::config::{DiscoverySettings, PatroniTls};
+use crate::config::{ClientTls, DiscoverySettings};
 use crate::doctor::check::Check;
 use crate::doctor::facts::{Api, RestFailure, Seed};
 use crate::leader::BaseUrl;
@@ -109,7 +109,7 @@ fn foreign(what: &str, seed: &Seed, scope: Option<&str>) -> Option<Check> {
     ))
 }
 
-fn no_cluster(failure: &RestFailure, files: &PatroniTls) -> (String, String) {
+fn no_cluster(failure: &RestFailure, files: &ClientTls) -> (String, String) {
     match &failure.tls {
         Some(trouble) => {
             let (found, fix) = tls::explain(trouble, files);

@@ -205,5 +205,6 @@ fn title(api: &Api, kind: ObjectKind) -> String {
     match kind {
         ObjectKind::Endpoints => format!("endpoints {namespace}/{scope}"),
         ObjectKind::ConfigMap => format!("configmap {namespace}/{scope}-leader"),
+        ObjectKind::EtcdKey => format!("key {namespace}/{scope}/leader"),
     }
 }

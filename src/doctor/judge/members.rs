@@ -1,7 +1,7 @@
 //! Checks of each member: its PostgreSQL, its REST API, and its report against the lock.
 
 use super::{reports, tls};
-use crate::config::{DiscoverySettings, PatroniTls};
+use crate::config::{ClientTls, DiscoverySettings};
 use crate::doctor::check::Check;
 use crate::doctor::facts::{Api, Facts, Greeting, Member, Rest, RestFailure};
 use crate::leader::observation::Report;
@@ -12,7 +12,7 @@ pub(super) struct ClusterFacts<'a> {
     pub(super) leader: Option<&'a str>,
     /// The leader's report.
     pub(super) report: Option<&'a Report>,
-    tls: &'a PatroniTls,
+    tls: &'a ClientTls,
     /// The scope in the settings.
     pub(super) scope: Option<&'a str>,
     /// The system identifier of Patroni's config object.

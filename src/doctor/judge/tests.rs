@@ -33,6 +33,7 @@ fn lock(holder: Option<&str>, written: u64) -> LeaderObject {
         ttl: Duration::from_secs(30),
         renewal: [None, Some(written.to_string()), None],
         written: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(written)),
+        renewed: None,
     };
     LeaderObject::Lock(lock, None)
 }

@@ -1,10 +1,10 @@
 //! Explains a TLS failure, with the file to change.
 
-use crate::config::PatroniTls;
+use crate::config::ClientTls;
 use crate::discovery::patroni::TlsProblem;
 
 /// Returns the description of the problem, and the fix.
-pub(super) fn explain(trouble: &TlsProblem, files: &PatroniTls) -> (String, String) {
+pub(super) fn explain(trouble: &TlsProblem, files: &ClientTls) -> (String, String) {
     let ca = match &files.ca {
         Some(file) => format!("--patroni-ca {}", file.display()),
         None => "the system's authorities (--patroni-ca is not set)".to_owned(),

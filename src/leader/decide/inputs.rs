@@ -27,7 +27,7 @@ pub(super) struct Inputs<'a> {
 enum Source<'a> {
     /// The leader object has not been read yet.
     Unread,
-    /// The leader object, which the Kubernetes API answers for.
+    /// The leader object, which its store answers for.
     Lock(&'a LockView),
     /// The members' answers, and why there is no lock.
     Reports(NoLock),
@@ -39,9 +39,10 @@ impl<'a> Inputs<'a> {
             (Some(lock), None) => Source::Lock(lock),
             (None, _) if view.awaits_a_leader_object() => Source::Unread,
             (_, Some(cause)) => Source::Reports(NoLock::ApiUnreachable {
+                store: view.store(),
                 cause: cause.to_owned(),
             }),
-            (None, None) if view.api_answered() => Source::Reports(NoLock::NoObject),
+            (None, None) if view.api_answered() => Source::Reports(NoLock::NoObject { store: view.store() }),
             (None, None) => Source::Reports(NoLock::RestOnly),
         };
         Self {
@@ -56,7 +57,9 @@ impl<'a> Inputs<'a> {
     /// Rule 1: a leader object has not been read yet.
     pub(super) fn lock_unread(&self) -> Option<Decision> {
         let current = || self.current.cloned();
-        matches!(self.source, Source::Unread).then(|| decision(RoutingState::Hold(current()), Reason::LockUnread))
+        let store = self.view.store();
+        matches!(self.source, Source::Unread)
+            .then(|| decision(RoutingState::Hold(current()), Reason::LockUnread { store }))
     }
 
     /// Returns the lock, if it is watched.

@@ -117,7 +117,7 @@ impl Inputs<'_> {
                 let role = pod.role.as_deref().unwrap_or("unknown");
                 let state = pod.state.as_deref().unwrap_or("unknown");
                 let cause = format!(
-                    "its pod's status says role {role}, state {state}; its REST API does not answer: {no_answer}"
+                    "its status in the DCS says role {role}, state {state}; its REST API does not answer: {no_answer}"
                 );
                 MemberState::NotWritable { cause }
             }

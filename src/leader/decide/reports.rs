@@ -63,7 +63,7 @@ impl Inputs<'_> {
     pub(super) fn is_known_to_be_paused(&self, no_lock: &NoLock) -> bool {
         let is_confirmed = match no_lock {
             NoLock::ApiUnreachable { .. } => self.answering().iter().any(|(_, report, _)| report.paused),
-            NoLock::RestOnly | NoLock::NoObject => self.view.cluster_unreachable().is_none(),
+            NoLock::RestOnly | NoLock::NoObject { .. } => self.view.cluster_unreachable().is_none(),
         };
         is_confirmed && self.view.is_paused()
     }

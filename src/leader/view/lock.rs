@@ -35,8 +35,8 @@ impl LockView {
             renewals.delay_of(written, at, lock.ttl);
         }
         Self {
+            renewed: lock.renewed.unwrap_or(at),
             lock,
-            renewed: at,
             held_since: changed,
             changed,
             seen_to_change: false,
@@ -45,9 +45,12 @@ impl LockView {
         }
     }
 
-    /// Moves the expiry by an outage of the API, in which no member could renew the lock.
+    /// Moves the expiry by an outage of the API, in which no member could renew the lock. If the source knows the time
+    /// of the renewal, it knows the expiry, too.
     pub(super) fn after_outage(mut self, outage: Duration) -> Self {
-        self.renewed += outage;
+        if self.lock.renewed.is_none() {
+            self.renewed += outage;
+        }
         self
     }
 
@@ -56,11 +59,14 @@ impl LockView {
         let delay = lock
             .written
             .map(|written| self.renewals.delay_of(written, at, lock.ttl));
-        let unbroken = self.changed.is_some_and(|last| at < last + lock.ttl);
+        let renewed = lock.renewed.or_else(|| at.checked_sub(delay.unwrap_or_default()));
+        // A source that knows the time of a renewal may have learnt of it much later.
+        let changed = changed.map(|changed| lock.renewed.unwrap_or(changed));
+        let unbroken = self.changed.is_some_and(|last| changed.unwrap_or(at) < last + lock.ttl);
         Self {
             renewing_since: self.renewing_since.filter(|_| unbroken).or(changed),
             lock,
-            renewed: at.checked_sub(delay.unwrap_or_default()).unwrap_or(at),
+            renewed: renewed.unwrap_or(at),
             changed,
             ..self
         }

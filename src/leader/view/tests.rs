@@ -40,6 +40,7 @@ impl World {
             ttl: TTL,
             renewal: [None, Some(self.renewals.to_string()), None],
             written: None,
+            renewed: None,
         };
         self.hear(Claim::Lock(ObjectKind::Endpoints, Some(lock)))
     }

@@ -20,7 +20,11 @@ pub(super) fn member() -> impl Strategy<Value = &'static str> {
 }
 
 fn kind() -> impl Strategy<Value = ObjectKind> {
-    prop_oneof![9 => Just(ObjectKind::Endpoints), 1 => Just(ObjectKind::ConfigMap)]
+    prop_oneof![
+        9 => Just(ObjectKind::Endpoints),
+        1 => Just(ObjectKind::ConfigMap),
+        1 => Just(ObjectKind::EtcdKey),
+    ]
 }
 
 /// A `renewTime` by a clock that is set again and again, or one that cannot be parsed.
@@ -39,6 +43,7 @@ fn lock() -> impl Strategy<Value = Option<Lock>> {
             ttl: TTL,
             renewal: [None, Some(renewal.to_string()), None],
             written,
+            renewed: None,
         });
     prop::option::weighted(0.95, held)
 }
@@ -368,6 +373,7 @@ proptest! {
             ttl: TTL,
             renewal: [None, Some(format!("renewed {renewal}")), None],
             written,
+            renewed: None,
         }));
         run.hear(lock(0, first));
         run.hear(Claim::Report("a".into(), Ok(report(Role::Primary, "running", 9))));

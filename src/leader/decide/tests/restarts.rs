@@ -71,6 +71,7 @@ impl Facts {
             ttl: TTL,
             renewal: [None, Some(format!("renewed {renewal}")), None],
             written: None,
+            renewed: None,
         };
         Claim::Lock(ObjectKind::Endpoints, Some(lock))
     }

@@ -182,6 +182,7 @@ impl Story {
                 ttl: Duration::from_secs(TTL),
                 renewal,
                 written: self.written,
+                renewed: None,
             }),
         )
     }

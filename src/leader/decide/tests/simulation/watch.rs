@@ -311,6 +311,7 @@ impl World {
                         .lock
                         .renew_time
                         .map(|time| SystemTime::UNIX_EPOCH + Duration::from_millis(time)),
+                    renewed: None,
                 };
                 Claim::Lock(kind, Some(lock))
             }

@@ -391,7 +391,7 @@ pub(super) const BESIDE_THE_RULES: &[Row] = &[
                 .after(1.0)
                 .pod_status("a", "promoted", 1)
                 .must_hold_and_cut()
-                .because("its pod's status says role promoted, state running; its REST API does not answer")
+                .because("its status in the DCS says role promoted, state running; its REST API does not answer")
         },
     ),
 ];
@@ -404,6 +404,7 @@ impl Story {
             ttl: Duration::from_secs(TTL),
             renewal: [None, Some("000000".into()), None],
             written: None,
+            renewed: None,
         };
         let claim = Claim::Lock(self.kind, Some(lock));
         self.observe(claim)

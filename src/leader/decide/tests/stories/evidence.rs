@@ -82,7 +82,7 @@ pub(super) const EVIDENCE: &[Row] = &[
                 .after(0.1)
                 .wrote_wal("a", "primary")
                 .must_route("a")
-                .because("its pod's status says running primary")
+                .because("its status in the DCS says running primary")
         },
     ),
     (

@@ -238,7 +238,7 @@ pub(super) const WITH_THE_LOCK: &[Row] = &[
         Story::nothing()
             .lock("z")
             .must_hold_and_cut()
-            .because("no pod and no row of /cluster is named z")
+            .because("neither the DCS nor /cluster has an address of z")
     }),
     (12, "a's pod is gone while it renews the lock → keep routing", || {
         Story::a_leads().observe(Claim::PodGone("a".into())).must_route("a")
@@ -262,7 +262,7 @@ pub(super) const WITH_THE_LOCK: &[Row] = &[
                 .after(1.0)
                 .pod_status("b", "primary", 2)
                 .must_route("b")
-                .because("pod's status")
+                .because("status in the DCS")
         },
     ),
     (12, "an old pod status proves nothing", || {

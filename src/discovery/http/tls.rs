@@ -1,4 +1,4 @@
-//! TLS to Patroni's REST API: the operator's CA and client certificate, read again when the files change.
+//! TLS to Patroni's REST API and to etcd: the operator's CA and client certificate, read again when the files change.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,24 +12,24 @@ use crate::certificates::{FileBacked, certificates, private_key};
 /// Paths of the certificate files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// PEM file of the authorities that sign members' certificates; the system's authorities if `None`.
+    /// PEM file of the authorities that sign the servers' certificates; the system's authorities if `None`.
     pub ca: Option<PathBuf>,
     /// PEM files of the client's certificate chain and of its key.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// A problem of TLS with a member. Problems that need different fixes are different variants.
+/// A problem of TLS with a server. Problems that need different fixes are different variants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TlsProblem {
-    /// No known authority has signed the member's certificate.
+    /// No known authority has signed the server's certificate.
     UnknownAuthority,
     /// The certificate has expired, or is not valid yet.
     Expired,
     /// The certificate is for other names or addresses than the requested one.
     WrongName,
-    /// The member requires a client certificate, and got none.
+    /// The server requires a client certificate, and got none.
     CertificateRequired,
-    /// The member rejects the client certificate.
+    /// The server rejects the client certificate.
     CertificateRefused,
     /// The server does not speak TLS.
     NoTls,
@@ -80,10 +80,11 @@ impl TlsProblem {
 pub(crate) struct Tls(FileBacked<Arc<ClientConfig>>);
 
 impl Tls {
-    pub(crate) fn new(files: TlsFiles) -> Result<Self, TlsError> {
+    /// Loads the files of connections to `server`, which log lines name.
+    pub(crate) fn new(server: &'static str, files: TlsFiles) -> Result<Self, TlsError> {
         let identity = files.identity.iter().flat_map(|(cert, key)| [cert, key]);
         let read = files.ca.iter().chain(identity).cloned().collect();
-        FileBacked::new("Patroni's REST API", read, move || load(&files)).map(Self)
+        FileBacked::new(server, read, move || load(&files)).map(Self)
     }
 
     /// Returns the settings, which are read again if a file has changed. If that fails, the former settings stay in

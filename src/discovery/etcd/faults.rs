@@ -1,0 +1,82 @@
+//! Faults of all endpoints: the pause after each, and one log line for many.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, info, warn};
+
+use super::Unanswered;
+use crate::backoff::{Backoff, jittered};
+
+/// Pauses between attempts while no endpoint answers.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
+/// Pause between attempts if only an operator can change the answers. Each attempt may cost etcd the hash of a
+/// password.
+const REFUSED_RETRY: Duration = Duration::from_secs(10);
+/// Time without a fault after an answer that counts as a recovery.
+const RECOVERED_AFTER: Duration = Duration::from_secs(5);
+
+/// Repeated faults. The first is logged, then the recovery with their number.
+pub(super) struct Faults {
+    count: u64,
+    backoff: Backoff,
+    /// Time of the first answer since the last fault.
+    heard: Option<Instant>,
+    /// Time at which the keys were last listed again without a fault.
+    listed_again: Option<Instant>,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self {
+            count: 0,
+            backoff: RETRY,
+            heard: None,
+            listed_again: None,
+        }
+    }
+}
+
+impl Faults {
+    /// Records and logs that no endpoint answers, and returns the pause before the next attempt.
+    pub(super) fn record(&mut self, unanswered: &Unanswered) -> Duration {
+        self.count += 1;
+        self.heard = None;
+        match self.count {
+            1 => warn!("etcd does not answer: {unanswered}"),
+            count => debug!(count, "etcd still does not answer: {unanswered}"),
+        }
+        match unanswered.0.iter().all(|(_, error)| error.needs_an_operator()) {
+            true => jittered(REFUSED_RETRY),
+            false => self.backoff.pause(),
+        }
+    }
+
+    /// Returns the pause before the keys are listed again: none for the first time, so that an etcd that requires it
+    /// again and again is not asked without a pause.
+    pub(super) fn pause_before_listing(&mut self) -> Duration {
+        let again = self.listed_again.is_some_and(|at| at.elapsed() < 2 * RECOVERED_AFTER);
+        self.listed_again = Some(Instant::now());
+        match again {
+            true => self.backoff.pause(),
+            false => Duration::ZERO,
+        }
+    }
+
+    /// Records an answer.
+    pub(super) fn answered(&mut self) {
+        self.heard.get_or_insert_with(Instant::now);
+    }
+
+    /// Waits for the recovery: no fault for [`RECOVERED_AFTER`] after an answer. Waits for ever if there was no fault.
+    /// Cancel-safe.
+    pub(super) async fn recovered(&mut self) {
+        match self.heard.filter(|_| self.count > 0) {
+            Some(heard) => sleep_until(heard + RECOVERED_AFTER).await,
+            None => std::future::pending().await,
+        }
+        let count = std::mem::take(&mut self.count);
+        self.backoff.reset();
+        info!(faults = count, "etcd answers again");
+    }
+}

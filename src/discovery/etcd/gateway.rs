@@ -1,0 +1,286 @@
+//! One endpoint of etcd: its JSON gateway, a connection for requests, and another one for the watch.
+//!
+//! Every request has a deadline. `messages` builds and parses what is sent.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use http_body_util::Full;
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use crate::discovery::etcd::messages::{self, LeaseTime, Listing, Refused, WatchMessage};
+use crate::discovery::http::{Connection, Connector, Stream, Unreachable};
+use crate::leader::BaseUrl;
+
+/// Time for one request, connecting included.
+pub(super) const DEADLINE: Duration = Duration::from_secs(1);
+/// Time for an authentication: etcd hashes the password for a tenth of a second, and after a restart of etcd many
+/// clients authenticate together.
+const AUTHENTICATION: Duration = Duration::from_secs(5);
+/// Longest answer. A scope has some KiB, and `history` may have as much again.
+const LONGEST: usize = 8 * 1024 * 1024;
+
+/// User and password for etcd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// The user's name.
+    pub user: String,
+    /// The file with the password. It is read at each authentication, so a new password needs no restart.
+    pub password_file: PathBuf,
+}
+
+/// The reason for which an endpoint does not answer.
+#[derive(Debug, Error)]
+pub enum GatewayError {
+    /// No answer, or none that is HTTP.
+    #[error(transparent)]
+    Unreachable(#[from] Unreachable),
+    /// etcd answers with an error.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The password cannot be read.
+    #[error("cannot read the password file {}: {error}", file.display())]
+    PasswordFile {
+        /// The file.
+        file: PathBuf,
+        /// The system's error.
+        error: std::io::Error,
+    },
+}
+
+impl GatewayError {
+    /// Returns true if only an operator can end the error: attempts may be few.
+    pub(super) fn needs_an_operator(&self) -> bool {
+        matches!(
+            self,
+            Self::PasswordFile { .. } | Self::Refused(Refused::Password | Refused::Permission(_) | Refused::NotEtcd(_))
+        )
+    }
+}
+
+/// Opens sessions with endpoints, and keeps the token that they share.
+pub struct Gateway {
+    connector: Connector,
+    login: Option<Login>,
+    /// etcd accepts a token at every endpoint.
+    token: Mutex<Option<HeaderValue>>,
+}
+
+/// A connection to one endpoint for requests.
+pub struct Session<'a> {
+    gateway: &'a Gateway,
+    url: BaseUrl,
+    connection: Option<Connection>,
+}
+
+/// The messages of a watch.
+pub struct Watch {
+    stream: Stream,
+    received: Vec<u8>,
+}
+
+impl Gateway {
+    /// Returns a gateway that has not sent any request yet.
+    pub fn new(connector: Connector, login: Option<Login>) -> Self {
+        Self {
+            connector,
+            login,
+            token: Mutex::new(None),
+        }
+    }
+
+    /// Returns a session with this endpoint. It connects at its first request.
+    pub fn session(&self, url: &BaseUrl) -> Session<'_> {
+        Session {
+            gateway: self,
+            url: url.clone(),
+            connection: None,
+        }
+    }
+
+    fn token(&self) -> Option<HeaderValue> {
+        self.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_token(&self, token: Option<HeaderValue>) {
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = token;
+    }
+
+    fn request(&self, path: &'static str, body: &Value) -> Result<Request<Full<Bytes>>, GatewayError> {
+        let mut request = Request::post(path).header(CONTENT_TYPE, "application/json");
+        if let Some(token) = self.token() {
+            request = request.header(AUTHORIZATION, token);
+        }
+        let request = request.body(Full::from(body.to_string()));
+        Ok(request.map_err(|error| Unreachable::Http(error.into()))?)
+    }
+}
+
+impl Session<'_> {
+    /// Lists the keys with this prefix, at a revision that a majority of etcd has confirmed during the request.
+    pub async fn list(&mut self, prefix: &str, keys_only: bool) -> Result<Listing, GatewayError> {
+        let body = self.ask("/v3/kv/range", &messages::list(prefix, keys_only)).await?;
+        Ok(messages::read_listing(&body)?)
+    }
+
+    /// Asks how much of a lease is left. etcd's leader answers, for any endpoint. This needs no right.
+    pub async fn lease_time(&mut self, id: i64) -> Result<LeaseTime, GatewayError> {
+        let body = self.ask("/v3/lease/timetolive", &messages::lease_time(id)).await?;
+        Ok(messages::read_lease_time(&body)?)
+    }
+
+    /// Watches the keys with this prefix from this revision on, on a connection of its own. etcd has confirmed the
+    /// watch when this returns.
+    pub async fn watch(&mut self, prefix: &str, revision: i64) -> Result<Watch, GatewayError> {
+        let begin = async {
+            let request = self.gateway.request("/v3/watch", &messages::watch(prefix, revision))?;
+            let connection = self.gateway.connector.connect(&self.url, true, DEADLINE).await?;
+            let stream = match connection.stream(request, LONGEST).await? {
+                Ok(stream) => stream,
+                Err(answer) => return Err(messages::read_error(answer.status.as_u16(), &answer.body).into()),
+            };
+            let mut watch = Watch {
+                stream,
+                received: Vec::new(),
+            };
+            match watch.next().await? {
+                WatchMessage::Created => Ok(watch),
+                WatchMessage::Changes(_) | WatchMessage::Compacted => Err(Refused::NotEtcd("/v3/watch").into()),
+            }
+        };
+        within(DEADLINE, begin).await
+    }
+
+    /// Sends a request, and once more if its token is not valid any more.
+    async fn ask(&mut self, path: &'static str, body: &Value) -> Result<Bytes, GatewayError> {
+        if self.gateway.login.is_some() && self.gateway.token().is_none() {
+            self.authenticate().await?;
+        }
+        match within(DEADLINE, self.exchange(path, body)).await {
+            Err(GatewayError::Refused(Refused::Token(_))) if self.gateway.login.is_some() => {
+                self.authenticate().await?;
+                within(DEADLINE, self.exchange(path, body)).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// Gets a new token. If etcd has no users, no token is needed.
+    async fn authenticate(&mut self) -> Result<(), GatewayError> {
+        let Some(Login { user, password_file }) = &self.gateway.login else {
+            return Ok(());
+        };
+        let password = std::fs::read_to_string(password_file).map_err(|error| GatewayError::PasswordFile {
+            file: password_file.clone(),
+            error,
+        })?;
+        let body = json!({"name": user, "password": password.trim_end_matches(['\r', '\n'])});
+        self.gateway.set_token(None);
+        let token = match within(AUTHENTICATION, self.exchange("/v3/auth/authenticate", &body)).await {
+            Ok(answer) => messages::read_token(&answer)?,
+            Err(GatewayError::Refused(Refused::NoAuthentication)) => String::from("none"),
+            Err(error) => return Err(error),
+        };
+        let token = HeaderValue::from_str(&token);
+        let mut token = token.map_err(|_| Refused::NotEtcd("/v3/auth/authenticate"))?;
+        token.set_sensitive(true);
+        self.gateway.set_token(Some(token));
+        Ok(())
+    }
+
+    /// Sends one request on the open connection. If there is none, or etcd has closed it, a new one is opened. If this
+    /// is cancelled, the connection is closed.
+    async fn exchange(&mut self, path: &'static str, body: &Value) -> Result<Bytes, GatewayError> {
+        let mut answer = None;
+        if let Some(mut open) = self.connection.take()
+            && let Ok(given) = open.ask(self.gateway.request(path, body)?, LONGEST).await
+        {
+            answer = Some((given, open));
+        }
+        let (answer, connection) = match answer {
+            Some(answer) => answer,
+            None => {
+                let mut new = self.gateway.connector.connect(&self.url, true, DEADLINE).await?;
+                (new.ask(self.gateway.request(path, body)?, LONGEST).await?, new)
+            }
+        };
+        self.connection = Some(connection);
+        match answer.status.is_success() {
+            true => Ok(answer.body),
+            false => Err(messages::read_error(answer.status.as_u16(), &answer.body).into()),
+        }
+    }
+}
+
+impl Watch {
+    /// Returns the next message. Cancel-safe.
+    pub async fn next(&mut self) -> Result<WatchMessage, GatewayError> {
+        loop {
+            // Each message is a line.
+            if let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.received.drain(..=end).collect();
+                return Ok(messages::read_watch(&line)?);
+            }
+            if LONGEST < self.received.len() {
+                return Err(Refused::NotEtcd("/v3/watch").into());
+            }
+            match self.stream.next().await? {
+                Some(piece) => self.received.extend_from_slice(&piece),
+                None => return Err(Refused::Other("it ended the watch".into()).into()),
+            }
+        }
+    }
+}
+
+/// Awaits an exchange until the deadline.
+async fn within<T>(
+    deadline: Duration,
+    exchange: impl Future<Output = Result<T, GatewayError>>,
+) -> Result<T, GatewayError> {
+    let answer = tokio::time::timeout(deadline, exchange).await;
+    answer.unwrap_or(Err(Unreachable::TimedOut.into()))
+}
+
+/// The answers to one check.
+pub(super) struct Checked {
+    pub(super) listing: Listing,
+    /// The lease of the leader key, and its time; `None` if there is no such key, or it has no lease.
+    pub(super) lease: Option<(i64, LeaseTime)>,
+    /// Time at which the question about the lease was sent.
+    pub(super) sent: Instant,
+    /// Time of the answer to it.
+    pub(super) answered: Instant,
+}
+
+impl Session<'_> {
+    /// Lists the keys without their values, and asks for the time of the leader key's lease.
+    pub(super) async fn check(&mut self, prefix: &str) -> Result<Checked, GatewayError> {
+        let begun = Instant::now();
+        let listing = self.list(prefix, true).await?;
+        let leader = listing
+            .keys
+            .iter()
+            .find(|key| key.key.strip_prefix(prefix) == Some("leader"));
+        let id = leader.map(|leader| leader.lease);
+        let (lease, sent) = match id {
+            Some(id) if id != 0 => {
+                let sent = Instant::now();
+                (Some((id, self.lease_time(id).await?)), sent)
+            }
+            // A key without a lease is there, and does not expire.
+            Some(_) => (Some((0, LeaseTime { left: 0, granted: 0 })), begun),
+            None => (None, begun),
+        };
+        Ok(Checked {
+            listing,
+            lease,
+            sent,
+            answered: Instant::now(),
+        })
+    }
+}

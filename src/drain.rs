@@ -34,12 +34,12 @@ impl Drain {
         self.stop_accepting.cancel();
     }
 
-    /// Leaves the clients in the backlogs to another process, which has the listeners open too: systemd, or a successor.
-    pub fn leave_backlog(&self) {
-        self.leave_backlog.store(true, Ordering::Relaxed);
+    /// Leaves the clients in the backlogs to systemd, which has the listeners open too, or takes them.
+    pub fn leave_backlog(&self, leaves: bool) {
+        self.leave_backlog.store(leaves, Ordering::Relaxed);
     }
 
-    /// Returns whether the clients in the backlogs are another process's.
+    /// Returns whether the clients in the backlogs are left to systemd.
     pub fn leaves_backlog(&self) -> bool {
         self.leave_backlog.load(Ordering::Relaxed)
     }

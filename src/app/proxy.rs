@@ -288,7 +288,9 @@ impl Bound {
     /// Stops accepting, because a successor does, and lets sessions finish while discovery follows the leader. A request
     /// to shut down gives them `--drain`.
     async fn retire(mut self, successor: &Successor, replies: Replies) -> Result<()> {
-        self.drain.leave_backlog();
+        // Of the processes that wait for a client, the kernel wakes one (EPOLLEXCLUSIVE). A client that it has announced to
+        // this one would wait in the backlog until the next one comes.
+        self.drain.leave_backlog(false);
         self.drain.stop_accepting();
         self.listeners = Listeners::default();
         self.stop_admin.cancel();
@@ -403,7 +405,7 @@ fn proxy(
         None => Proxy::bind(asked, settings).context(cannot)?,
     };
     if activated {
-        drain.leave_backlog();
+        drain.leave_backlog(true);
     }
     listeners.keep("listen", asked, activated, proxy.listener())?;
     Ok(proxy)

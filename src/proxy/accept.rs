@@ -142,6 +142,8 @@ impl Acceptor {
         match self.shared.connections.open() {
             Some(connection) => {
                 let shared = self.shared.clone();
+                // It is on its way to another worker, and the drain must not be over before it is there.
+                let tracked = context.drain.token();
                 self.shared
                     .workers
                     .begin_session(&self.executor, move |executor, count| {
@@ -150,6 +152,7 @@ impl Acceptor {
                             _count: count,
                         };
                         begin(executor, client, peer, shared, admission);
+                        drop(tracked);
                     });
             }
             None => self.reject(client, peer),

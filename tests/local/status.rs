@@ -16,8 +16,9 @@ use super::support::within;
 pub struct Events(BufReader<TcpStream>);
 
 impl Events {
-    /// Opens a stream of events; its head is read if the status is 200.
-    pub async fn open(admin: std::net::SocketAddr) -> Result<Self, u16> {
+    /// Opens a stream of events; its head is read if the status is 200. Otherwise returns the status; `None` if the
+    /// connection was closed without an answer.
+    pub async fn open(admin: std::net::SocketAddr) -> Result<Self, Option<u16>> {
         let mut stream = within("the admin port accepts", TcpStream::connect(admin))
             .await
             .unwrap();
@@ -26,17 +27,17 @@ impl Events {
         let request = b"GET /status/events HTTP/1.1\r\nHost: admin\r\n\r\n";
         stream.write_all(request).await.unwrap();
         let mut events = Self(BufReader::new(stream));
-        let first = events.line().await.unwrap();
+        let first = events.line().await.ok_or(None)?;
         let status = first.split(' ').nth(1).unwrap().parse().unwrap();
         let mut head = String::new();
         loop {
-            match events.line().await.unwrap().as_str() {
+            match events.line().await.ok_or(None)?.as_str() {
                 "" => break,
                 line => head += &format!("{}\n", line.to_ascii_lowercase()),
             }
         }
         if status != 200 {
-            return Err(status);
+            return Err(Some(status));
         }
         assert!(head.contains("content-type: text/event-stream\n"), "{head}");
         assert!(head.contains("cache-control: no-store\n"), "{head}");

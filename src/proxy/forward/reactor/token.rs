@@ -22,7 +22,7 @@ pub(crate) enum Token {
     Timer,
 }
 
-/// Number of the lowest bits, which hold the kind; the number follows.
+/// Count of the lowest bits, which hold the kind; the number of the file follows.
 const KIND_BITS: u32 = 2;
 const CLIENT: u64 = 0;
 const LEADER: u64 = 1;

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::kubernetes::User;
-use crate::support::publisher::{SERVICE, create_service, leads_to, slice, slice_path, wait_until_leads_to};
+use crate::support::publisher::{SERVICE, create_service, leads_to, slice, wait_until_leads_to};
 use crate::support::{Dcs, Member, Publisher, Rig, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -158,7 +158,7 @@ async fn two_publishers_agree_and_restore_an_object_that_others_changed() {
         rig.wait_until_whole(FAILOVER).await;
     }
     let wrong = json!({"endpoints": [{"addresses": ["10.244.9.9"]}]});
-    let path = slice_path(SERVICE);
+    let path = rig.kubernetes().slice_path(SERVICE);
     let patched = rig.kubernetes().ask(User::Admin, "PATCH", &path, Some(&wrong)).await;
     assert_eq!(patched.expect("the API answers").status, 200);
     wait_until_leads_to(&rig, SERVICE, &[rig.member(2).ip().to_string()], SOON).await;

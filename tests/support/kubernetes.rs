@@ -59,6 +59,8 @@ pub struct Kubernetes {
     folder: PathBuf,
     tls: Tls,
     http: Http,
+    /// Version in which this server prefers EndpointSlices: `v1`, before 1.21 `v1beta1`.
+    slices: String,
     _etcd: Etcd,
 }
 
@@ -93,20 +95,35 @@ impl Kubernetes {
     pub async fn start(folder: &Path, tls: &Tls, http: &Http, address: Ipv4Addr) -> Self {
         let etcd = Etcd::start(folder, http, address).await;
         fs::write(folder.join("tokens"), User::ALL.map(User::line).concat()).expect("write the token file");
-        let kubernetes = Self {
+        let mut kubernetes = Self {
             api: Mutex::new(start_api(folder, tls, address)),
             address,
             folder: folder.to_owned(),
             tls: tls.clone(),
             http: http.clone(),
+            slices: String::new(),
             _etcd: etcd,
         };
         for user in User::ALL {
             fs::write(kubernetes.kubeconfig(user), kubernetes.render(user)).expect("write a kubeconfig");
         }
         kubernetes.wait_until_ready().await;
+        kubernetes.slices = kubernetes.preferred_version("discovery.k8s.io").await;
         kubernetes.apply_roles();
         kubernetes
+    }
+
+    async fn preferred_version(&self, group: &str) -> String {
+        let answer = self.ask(User::Admin, "GET", &format!("/apis/{group}"), None).await;
+        let group = answer.expect("ask the API").json();
+        let version = group["preferredVersion"]["version"].as_str();
+        version.expect("the group has a preferred version").to_owned()
+    }
+
+    /// Returns the path of the EndpointSlice that a publisher keeps for a Service.
+    pub fn slice_path(&self, service: &str) -> String {
+        let version = &self.slices;
+        format!("/apis/discovery.k8s.io/{version}/namespaces/{NAMESPACE}/endpointslices/{service}-pgnorth-ipv4")
     }
 
     /// Returns the kubeconfig file of a user. Its current context is that user, in the namespace of the cluster.

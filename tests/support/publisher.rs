@@ -114,16 +114,11 @@ pub async fn create_service(rig: &Rig, name: &str, spec: &Value) {
     rig.kubernetes().create("services", &service).await;
 }
 
-/// Returns the path of a Service's slice. This API server has only v1beta1.
-pub fn slice_path(service: &str) -> String {
-    format!("/apis/discovery.k8s.io/v1beta1/namespaces/default/endpointslices/{service}-pgnorth-ipv4")
-}
-
 /// Returns the slice; `None` if there is none.
 pub async fn slice(rig: &Rig, service: &str) -> Option<Value> {
     let answer = rig
         .kubernetes()
-        .ask(User::Admin, "GET", &slice_path(service), None)
+        .ask(User::Admin, "GET", &rig.kubernetes().slice_path(service), None)
         .await
         .ok()?;
     (answer.status == 200).then(|| answer.json())

@@ -24,4 +24,5 @@ mod rest_hangs;
 mod rights;
 mod rolling;
 mod start_and_end;
+mod suites;
 mod the_rig;

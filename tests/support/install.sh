@@ -3,11 +3,13 @@
 # one line per step, keeps programs that are installed, and never starts, stops or configures a service of this machine.
 #
 #   install.sh demo    a C compiler, PostgreSQL, etcd and Patroni
-#   install.sh test    those, and the test rig's: network tools, kubectl, HAProxy, dnsmasq, Prometheus, Chromium, a real kube-apiserver
+#   install.sh test    those, and the test rig's: network tools, kubectl, HAProxy, dnsmasq, Prometheus, Chromium, a real kube-apiserver,
+#                   PostgreSQL's own test suites
 #   install.sh bench   the contenders and tools of `make bench-forward`: HAProxy, nginx, PgBouncer, nftables, PostgreSQL
 #   install.sh drivers the Debian packages of `make test-drivers`: the drivers for JDBC and Go, psql, and their compilers
 #   install.sh check   cargo-deny
 #   install.sh sbom    cargo-cyclonedx
+#   install.sh fuzz    cargo-fuzz, and the C++ compiler for libFuzzer
 #   install.sh image   buildah, debootstrap, crun
 #   install.sh where   prints the cache folder, which has the programs that do not come from Debian's archive
 #
@@ -23,6 +25,7 @@ readonly cargo_deny_version=0.20.2
 readonly kubernetes_version=1.20.2
 readonly kustomize_version=4.5.4
 readonly cyclonedx_version=0.5.9
+readonly cargo_fuzz_version=0.13.2
 
 self=$(realpath "${BASH_SOURCE[0]}")
 here=${self%/*}
@@ -197,31 +200,13 @@ kube_apiserver() {
     has_kube_apiserver && return
     local build=$cache/build free
     rm -rf "$build"
-    mkdir -p "$build"/{apt/partial,lists/partial,src,gopath,gocache,tmp}
+    mkdir -p "$build"/{src,gopath,gocache,tmp}
     trash+=("$build")
     free=$(df --output=avail -BM "$build" | tail -n 1 | tr -dc 0-9)
     [ "$free" -ge 4096 ] || die "building kube-apiserver needs 4 GiB in $cache, and $free MiB are free; set PGNORTH_CACHE"
 
-    debian_sources >"$build/sources.list"
-    [ -s "$build/sources.list" ] || {
-        say "apt-get update"
-        if [ "$(id -u)" = 0 ]; then
-            quietly "apt-get update" apt-get -q update
-        elif command -v sudo >/dev/null; then
-            quietly "apt-get update" sudo apt-get -q update
-        fi
-        debian_sources >"$build/sources.list"
-    }
-    [ -s "$build/sources.list" ] ||
-        die "apt knows no archive of Debian's (apt-get indextargets lists none), so kube-apiserver's source cannot be found; set KUBEBUILDER_ASSETS to a folder with kube-apiserver in it"
-
-    local apt=(apt-get -q
-        -o "Dir::Etc::SourceList=$build/sources.list" -o Dir::Etc::SourceParts=-
-        -o "Dir::State::Lists=$build/lists" -o "Dir::Cache=$build/apt"
-        -o APT::Sandbox::User=root) # _apt may not be able to enter the cache; the signatures are checked all the same
     say "the source of kube-apiserver $kubernetes_version, from Debian's archive"
-    # APT::Update::Error-Mode: a list that could not be fetched or verified is an error, not a warning.
-    quietly "apt-get update for source packages" "${apt[@]}" -o APT::Update::Error-Mode=any update
+    debian_archive "$build" "or set KUBEBUILDER_ASSETS to a folder with kube-apiserver in it"
     (cd "$build" && quietly "apt-get source kubernetes" "${apt[@]}" source --download-only kubernetes)
     local tarball
     tarball=$(compgen -G "$build/kubernetes_*.orig.tar.gz") || die "the source package of kubernetes holds no .orig.tar.gz"
@@ -243,11 +228,87 @@ kube_apiserver() {
     rm -rf "$build"
 }
 
-# Prints deb-src lines for the archives that this machine uses.
-debian_sources() {
+# ---- PostgreSQL's own test suites
+
+# Source packages keep only the newest version of a release, so the suites are those of the archive's version. Their results through pgnorth are compared with
+# those on a direct connection, so another minor version of the server does not matter.
+postgresql_suites() {
+    local folder=$cache/postgresql-suites server=/usr/lib/postgresql/$postgresql_version installed build=$cache/build-suites tarball
+    installed=$(dpkg-query -W -f '${Version}' "postgresql-$postgresql_version")
+    [ "$(cat "$folder/built-for" 2>/dev/null)" != "$installed" ] || return 0
+    lock_cache
+    say "the test suites of PostgreSQL $postgresql_version, from Debian's archive"
+    rm -rf "$build" "$folder"
+    mkdir -p "$build/dev" "$folder"/{source,bin}
+    trash+=("$build")
+    debian_archive "$build"
+    # An archive may list a version that its mirror no longer has.
+    local version versions log=$build/download.log
+    versions=$(apt-cache "${apt[@]:1}" showsrc "postgresql-$postgresql_version" | awk '$1 == "Version:" { print $2 }' | sort -urV)
+    for version in $versions; do
+        # Unpacked, not installed: the package would bring a whole LLVM.
+        (cd "$build" && "${apt[@]}" source --download-only "postgresql-$postgresql_version=$version" &&
+            "${apt[@]}" download "postgresql-server-dev-$postgresql_version=$version" "libpq-dev=$version") </dev/null >>"$log" 2>&1 && break
+        version=
+    done
+    [ -n "${version-}" ] || {
+        tail -n 30 "$log" >&2
+        die "Debian's archive has no source of postgresql-$postgresql_version"
+    }
+    tarball=$(compgen -G "$build/postgresql-${postgresql_version}_*.orig.tar.*" | grep -v '\.asc$') ||
+        die "the source package of postgresql-$postgresql_version holds no .orig.tar"
+    tar -xf "$tarball" -C "$folder/source" --strip-components=1
+    for package in "$build"/*.deb; do dpkg-deb -x "$package" "$build/dev"; done
+    local dev=$build/dev/usr tests=$folder/source/src/test
+    local libraries=(-l:libpq.so.5 "$dev"/lib/postgresql/*/lib/libpg{common,port}.a)
+    local options=(-O1 -I"$dev/include/postgresql/$postgresql_version/server" -I"$dev/include/postgresql"
+        -I"$folder/source/src/interfaces/libpq" -I"$tests/isolation" -I"$tests/regress"
+        "-DHOST_TUPLE=\"$(cc -dumpmachine)\"" '-DSHELLPROG="/bin/sh"' '-DDLSUFFIX=".so"')
+    # PostgreSQL's configure would write it.
+    printf '#define PGBINDIR "%s/bin"\n#define PKGLIBDIR "%s/lib"\n' "$server" "$server" >"$tests/regress/pg_config_paths.h"
+    # Of one source: pg_isolation_regress refuses an isolationtester of another version.
+    quietly "pg_regress" cc "${options[@]}" "$tests"/regress/pg_regress{,_main}.c -o "$folder/bin/pg_regress" "${libraries[@]}"
+    quietly "pg_isolation_regress" cc "${options[@]}" "$tests"/{regress/pg_regress,isolation/isolation_main}.c \
+        -o "$folder/bin/pg_isolation_regress" "${libraries[@]}"
+    quietly "isolationtester" cc "${options[@]}" "$tests"/isolation/{isolationtester,specparse}.c \
+        -o "$folder/bin/isolationtester" "${libraries[@]}"
+    quietly "regress.so" cc "${options[@]}" -fPIC -shared "$tests/regress/regress.c" -o "$folder/bin/regress.so"
+    ln -s "$server"/lib/{autoinc,refint}.so "$folder/bin/"
+    echo "$installed" >"$folder/built-for"
+    rm -rf "$build"
+}
+
+# ---- Debian's archive
+
+# Sets `apt` to an apt-get that fetches from the archives of this machine, source packages included, and keeps its state in FOLDER. apt checks signatures.
+debian_archive() { # FOLDER [ADVICE]
+    local folder=$1 advice=${2-}
+    mkdir -p "$folder"/{apt/partial,lists/partial}
+    debian_archives >"$folder/sources.list"
+    [ -s "$folder/sources.list" ] || {
+        say "apt-get update"
+        if [ "$(id -u)" = 0 ]; then
+            quietly "apt-get update" apt-get -q update
+        elif command -v sudo >/dev/null; then
+            quietly "apt-get update" sudo apt-get -q update
+        fi
+        debian_archives >"$folder/sources.list"
+    }
+    [ -s "$folder/sources.list" ] ||
+        die "apt knows no archive of Debian's (apt-get indextargets lists none), so a source package cannot be found; add one${advice:+ $advice}"
+    apt=(apt-get -q
+        -o "Dir::Etc::SourceList=$folder/sources.list" -o Dir::Etc::SourceParts=-
+        -o "Dir::State::Lists=$folder/lists" -o "Dir::Cache=$folder/apt"
+        -o APT::Sandbox::User=root) # _apt may not be able to enter the cache; the signatures are checked all the same
+    # APT::Update::Error-Mode: a list that could not be fetched or verified is an error, not a warning.
+    quietly "apt-get update for source packages" "${apt[@]}" -o APT::Update::Error-Mode=any update
+}
+
+# Prints deb and deb-src lines for the archives that this machine uses.
+debian_archives() {
     # shellcheck disable=SC2016 # the $(…) are apt's
     apt-get indextargets --format '$(REPO_URI) $(CODENAME) $(COMPONENT) $(ORIGIN)' 'Created-By: Packages' |
-        awk 'NF == 4 && $4 == "Debian" && $1 !~ /^cdrom:/ { print "deb-src", $1, $2, $3 }' | sort -u
+        awk 'NF == 4 && $4 == "Debian" && $1 !~ /^cdrom:/ { print "deb", $1, $2, $3; print "deb-src", $1, $2, $3 }' | sort -u
 }
 
 # ---- cargo-deny
@@ -270,6 +331,14 @@ has_cyclonedx() {
 
 cyclonedx() {
     has_cyclonedx || cargo_install cargo-cyclonedx "$cyclonedx_version"
+}
+
+has_cargo_fuzz() {
+    [ "$("$cache/bin/cargo-fuzz" --version 2>/dev/null)" = "cargo-fuzz $cargo_fuzz_version" ]
+}
+
+cargo_fuzz() {
+    has_cargo_fuzz || cargo_install cargo-fuzz "$cargo_fuzz_version"
 }
 
 cargo_install() { # CRATE VERSION
@@ -313,8 +382,8 @@ kustomize() {
 
 mode=${1:-}
 [ "$mode" = as-root ] || [ "$#" = 1 ] || mode=
-case $mode in where | demo | test | bench | drivers | check | sbom | image | as-root) ;; *)
-    die "usage: install.sh demo|test|bench|drivers|check|sbom|image|where"
+case $mode in where | demo | test | bench | drivers | check | sbom | fuzz | image | as-root) ;; *)
+    die "usage: install.sh demo|test|bench|drivers|check|sbom|fuzz|image|where"
     ;;
 esac
 
@@ -329,7 +398,7 @@ if [ "$mode" = as-root ]; then
 fi
 
 wanted=()
-command -v cc >/dev/null || wanted+=(build-essential) # crates with C in them are compiled in every mode
+command -v c++ >/dev/null || wanted+=(build-essential) # crates with C or C++ in them are compiled in every mode
 case $mode in demo | test)
     wanted+=("postgresql-$postgresql_version" "postgresql-client-$postgresql_version" etcd-server etcd-client python3-venv
         curl procps util-linux)
@@ -362,7 +431,9 @@ test)
     patroni
     kube_apiserver
     kustomize
+    postgresql_suites
     ;;
 check) cargo_deny ;;
 sbom) cyclonedx ;;
+fuzz) cargo_fuzz ;;
 esac

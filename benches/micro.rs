@@ -183,7 +183,7 @@ mod slot {
     #[divan::bench(threads = [1, 2])]
     fn taking_a_lease(bencher: Bencher) {
         let slot = routing();
-        bencher.bench(|| slot.snapshot().target());
+        bencher.bench(|| slot.snapshot().target(&[]));
     }
 
     /// Reads the slot only, as the admin pages do.
@@ -198,7 +198,7 @@ mod slot {
     fn a_change_of_leader(bencher: Bencher, sessions: usize) {
         let prepare = || {
             let slot = routing();
-            let leases: Vec<_> = (0..sessions).filter_map(|_| slot.snapshot().target()).collect();
+            let leases: Vec<_> = (0..sessions).filter_map(|_| slot.snapshot().target(&[])).collect();
             (slot, leases)
         };
         bencher.with_inputs(prepare).bench_local_values(|(slot, leases)| {

@@ -29,12 +29,14 @@ pub use self::host::Hosts;
 use self::live::Live;
 pub use self::operators::Operators;
 pub use self::operators::token::read as read_token;
+use crate::leader::fit::Fitness;
 use crate::leader::view::View;
 use crate::liveness::Liveness;
 use crate::log_limiter::LogLimiter;
 use crate::metrics::Metrics;
 use crate::readiness::ReadinessHandle;
 use crate::recorder::Recorder;
+use crate::route::RouteKind;
 use crate::slot::LeaderSlot;
 use crate::wait_queue::WaitQueue;
 
@@ -43,8 +45,10 @@ const CANNOT_ACCEPT: &str = "the admin port cannot accept connections";
 /// The values that the pages show.
 #[derive(Debug)]
 pub struct Facts {
-    /// The current decision.
+    /// The current decision about the primary.
     pub slot: Arc<LeaderSlot>,
+    /// The proxy's listeners; empty for a publisher.
+    pub routes: Vec<BoundRoute>,
     /// The threads' signs of life.
     pub liveness: Liveness,
     /// Tells load balancers whether to send clients here.
@@ -63,6 +67,19 @@ pub struct Facts {
     pub hosts: Hosts,
     /// Accepts operator commands; `None` if they are off.
     pub operators: Option<Operators>,
+}
+
+/// A listener for PostgreSQL clients, and what was decided about its route.
+#[derive(Clone, Debug)]
+pub struct BoundRoute {
+    /// The kind of route.
+    pub kind: RouteKind,
+    /// The address that was bound.
+    pub address: SocketAddr,
+    /// The members that clients go to.
+    pub slot: Arc<LeaderSlot>,
+    /// The newest outcome for each member; `None` for a route to the primary.
+    pub fitness: Option<watch::Receiver<Arc<Fitness>>>,
 }
 
 /// The limits for admin clients.

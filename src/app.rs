@@ -34,14 +34,16 @@ pub use self::proxy::{Bound, serve};
 use self::reload::Requests;
 pub use self::shutdown::{Shutdown, ShutdownTrigger};
 pub use self::successor::Predecessor;
-use crate::admin::{Facts, Hosts, Operators};
+use crate::admin::{BoundRoute, Facts, Hosts, Operators};
 use crate::config::{self, COMMIT, Job, Settings, VERSION};
+use crate::discovery::routes::FollowedRoute;
 use crate::leader::view::View;
 use crate::liveness::Liveness;
 use crate::log_limiter::LogLimiter;
 use crate::metrics::Metrics;
 use crate::readiness::ReadinessHandle;
 use crate::recorder::Recorder;
+use crate::route::{Route, RouteKind};
 use crate::slot::LeaderSlot;
 use crate::systemd::Notifier;
 use crate::wait_queue::WaitQueue;
@@ -128,12 +130,24 @@ impl AppState {
         }
     }
 
+    /// Returns the route with a slot of its own; `None` for a route to the primary, which shares the primary's.
+    fn follow(&self, route: &Route) -> Option<FollowedRoute> {
+        (route.conditions.kind != RouteKind::Primary).then(|| FollowedRoute {
+            listen: route.listen.to_string(),
+            conditions: route.conditions.clone(),
+            slot: Arc::new(self.slot.beside(STARTING)),
+            fitness: watch::Sender::default(),
+            log_limiter: self.log_limiter.clone(),
+        })
+    }
+
     /// Returns the values that the admin port shows. Commands reach discovery through `operators`.
-    fn admin_facts(&self, operators: Option<Operators>, hosts: &[String]) -> Facts {
+    fn admin_facts(&self, operators: Option<Operators>, hosts: &[String], routes: Vec<BoundRoute>) -> Facts {
         Facts {
             liveness: self.liveness.clone(),
             hosts: Hosts::new(hosts, hostname().as_deref()),
             slot: self.slot.clone(),
+            routes,
             readiness: self.readiness.clone(),
             metrics: self.metrics.clone(),
             recorder: self.recorder.clone(),

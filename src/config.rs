@@ -9,6 +9,7 @@ mod invalid;
 mod operator;
 mod parse;
 mod reader;
+mod routes;
 mod table;
 mod values;
 
@@ -27,6 +28,7 @@ pub use parse::LogFilter;
 pub use table::Setting;
 pub use values::Values;
 
+use crate::route::{Route, RouteKind};
 use reader::Reader;
 
 /// The default of `--max-sessions`, if open files and local ports suffice.
@@ -71,8 +73,8 @@ pub enum Job {
 /// The settings of the proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy {
-    /// Address for PostgreSQL clients.
-    pub listen: SocketAddr,
+    /// The listeners for PostgreSQL clients, and where each leads; never empty.
+    pub routes: Vec<Route>,
     /// Address of the admin port: probes, metrics, status.
     pub admin: SocketAddr,
     /// Public host names of the admin port.
@@ -342,7 +344,7 @@ impl Settings {
 fn proxy(reader: &mut Reader<'_>) -> Proxy {
     let namespace = reader.option(&table::NAMESPACE, parse::namespace);
     let proxy = Proxy {
-        listen: reader.value(&table::LISTEN, parse::listener),
+        routes: routes(reader),
         admin: reader.value(&table::ADMIN, parse::listener),
         admin_hosts: reader.option(&table::ADMIN_HOST, parse::hosts).unwrap_or_default(),
         admin_token_file: reader.option(&table::ADMIN_TOKEN_FILE, parse::file),
@@ -361,16 +363,43 @@ fn proxy(reader: &mut Reader<'_>) -> Proxy {
         max_sessions: reader.count(&table::MAX_SESSIONS),
         workers: reader.count(&table::WORKERS),
     };
-    let both_read = !reader.has_refused(&table::LISTEN) && !reader.has_refused(&table::ADMIN);
-    if both_read && parse::collide(proxy.listen, proxy.admin) {
-        let problem = format!("--listen ({}) uses the same port", table::LISTEN.env());
-        reader.refuse(InvalidSetting::of(
-            &table::ADMIN,
-            reader.given(&table::ADMIN).as_ref(),
-            problem,
-        ));
+    let all_read = [&table::LISTEN, &table::ROUTE, &table::ADMIN].map(|setting| !reader.has_refused(setting));
+    if all_read == [true; 3] {
+        refuse_shared_ports(reader, &proxy);
     }
     proxy
+}
+
+/// Reads the routes. `--listen` is a route to the primary, and so is its default, unless `--route` has one.
+fn routes(reader: &mut Reader<'_>) -> Vec<Route> {
+    let listed = reader.routes(&table::ROUTE);
+    let has_primary = listed.iter().any(|route| route.conditions.kind == RouteKind::Primary);
+    let short = reader.is_set(&table::LISTEN) || !has_primary;
+    let short = short.then(|| routes::to_primary(reader.value(&table::LISTEN, parse::listener)));
+    short.into_iter().chain(listed).collect()
+}
+
+/// Refuses routes and an admin port that cannot be bound at the same time.
+fn refuse_shared_ports(reader: &mut Reader<'_>, proxy: &Proxy) {
+    let listen = proxy.routes[0].listen;
+    for (place, route) in proxy.routes.iter().enumerate() {
+        let earlier = &proxy.routes[..place];
+        if let Some(other) = earlier.iter().find(|other| parse::collide(other.listen, route.listen)) {
+            let problem = format!("{} and {} use the same port", other.listen, route.listen);
+            let given = reader.given(&table::ROUTE);
+            reader.refuse(InvalidSetting::of(&table::ROUTE, given.as_ref(), problem));
+        }
+        if parse::collide(route.listen, proxy.admin) {
+            let setting = if route.listen == listen {
+                &table::LISTEN
+            } else {
+                &table::ROUTE
+            };
+            let problem = format!("--{} ({}) uses the same port", setting.flag, setting.env());
+            let given = reader.given(&table::ADMIN);
+            reader.refuse(InvalidSetting::of(&table::ADMIN, given.as_ref(), problem));
+        }
+    }
 }
 
 fn publish(reader: &mut Reader<'_>) -> Publish {

@@ -10,6 +10,7 @@ pub mod etcd;
 pub mod http;
 pub mod kubernetes;
 pub mod patroni;
+pub mod routes;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,6 +22,7 @@ use tracing::{Level, debug, info, warn};
 use crate::command_queue::PendingCommand;
 use crate::discovery::clusters::Clusters;
 use crate::discovery::patroni::{Plan, Question, Target, sleep_until};
+use crate::discovery::routes::FollowedRoute;
 use crate::events::{EventKind, Events};
 use crate::leader::decide::{Decision, Policy, decide};
 use crate::leader::observation::{Claim, ObjectKind, Observation};
@@ -36,8 +38,10 @@ use crate::slot::{Cut, LeaderSlot, ending};
 
 /// The discovery loop.
 pub struct Discovery {
-    /// Slot in which decisions are published.
+    /// Slot in which decisions about the primary are published.
     pub slot: Arc<LeaderSlot>,
+    /// Routes to other members than the primary alone.
+    pub routes: Vec<FollowedRoute>,
     /// Metrics of decisions.
     pub metrics: Arc<Metrics>,
     /// Flight recorder: keeps each change of leader.
@@ -101,7 +105,8 @@ impl Discovery {
         };
         let mut clusters = Clusters::default();
         loop {
-            let recheck_at = published.decision.recheck_at;
+            let of_routes = self.routes.iter().filter_map(FollowedRoute::recheck_at);
+            let recheck_at = published.decision.recheck_at.into_iter().chain(of_routes).min();
             tokio::select! {
                 // Observations before the clock: a renewal that has arrived must win over the lock's expiry.
                 biased;
@@ -122,11 +127,14 @@ impl Discovery {
             }
             let now = Instant::now();
             self.end_expired_hold(&mut view, now);
-            let current = self.slot.snapshot().state.leader().cloned();
+            let current = self.slot.snapshot().state().leader().cloned();
             let decision = decide(&view, current.as_ref(), now, &self.policy);
             clusters.log_changes(&view, &self.log_limiter);
             self.record_signs(&view, &decision, &published, now);
             self.publish(decision, &mut published, now);
+            for route in &mut self.routes {
+                route.follow(&view, &published.decision.state, now);
+            }
             self.replan(&view, &published, now);
             self.update_metrics(&view, &published, now);
             self.seen.send_replace(Arc::new(view.clone()));
@@ -413,6 +421,7 @@ mod tests {
                 switchover_hold: Duration::from_secs(10),
                 report_life: Duration::from_secs(3),
             },
+            routes: Vec::new(),
             scope: None,
             citus_group: None,
             failover_drain: Duration::ZERO,

@@ -43,6 +43,7 @@ endings! {
     StartupExpired = "startup_expired", "the client sent no complete first packet within 60 s, or pgnorth needed its connection for another client; the client gets 08P01";
     LeaderChanged = "leader_changed", "the session's server is no longer the primary";
     Fenced = "fenced", "the leader's lock may have expired: another member may be promoted by now";
+    MemberUnfit = "member_unfit", "the session's server may no longer be used on this route: it was promoted or demoted, has left the cluster, or is not what the route requires";
     CutByOperator = "cut_by_operator", "an operator ended it through POST /sessions/cut";
     HoldExpired = "hold_expired", "no leader could be reached within --hold";
     QueueExpired = "queue_expired", "there was a leader, but the client did not get its turn within 10 s: pgnorth connects 64 clients at a time";

@@ -3,6 +3,7 @@
 //! This module does no I/O and reads no clock: times are arguments.
 
 pub mod decide;
+pub mod fit;
 pub mod identity;
 pub mod observation;
 pub mod probing;

@@ -4,13 +4,14 @@
 //!
 //! | layer | modules |
 //! |--|--|
-//! | 7 | `main`, [`telemetry`] |
-//! | 6 | [`app`] |
-//! | 5 | [`doctor`] |
-//! | 4 | [`discovery`], [`proxy`], [`publish`], [`admin`] (never each other) |
-//! | 3 | [`recorder`], [`events`] |
-//! | 2 | [`slot`], [`drain`], [`handover`], [`systemd`], [`metrics`], [`liveness`], [`readiness`], [`resolver`], [`kubernetes`], [`wait_queue`], [`command_queue`], [`log_limiter`], [`certificates`] |
-//! | 1 | [`leader`], [`ending`], [`config`], [`backoff`], [`root_cause`] (no I/O, no clock, no tokio) |
+//! | 8 | `main`, [`telemetry`] |
+//! | 7 | [`app`] |
+//! | 6 | [`doctor`] |
+//! | 5 | [`discovery`], [`proxy`], [`publish`], [`admin`] (never each other) |
+//! | 4 | [`recorder`], [`events`] |
+//! | 3 | [`slot`], [`drain`], [`handover`], [`systemd`], [`metrics`], [`liveness`], [`readiness`], [`resolver`], [`kubernetes`], [`wait_queue`], [`command_queue`], [`log_limiter`], [`certificates`] |
+//! | 2 | [`leader`], [`config`] (as layer 1) |
+//! | 1 | [`route`], [`ending`], [`backoff`], [`root_cause`] (no I/O, no clock, no tokio) |
 //!
 //! ARCHITECTURE.md walks one session and one change of leader through these modules.
 
@@ -37,6 +38,7 @@ pub mod readiness;
 pub mod recorder;
 pub mod resolver;
 pub mod root_cause;
+pub mod route;
 pub mod slot;
 pub mod systemd;
 pub mod telemetry;

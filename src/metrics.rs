@@ -77,6 +77,8 @@ struct Infos {
     leader: Option<Gauge>,
     state: Option<Gauge>,
     cluster: Option<Gauge>,
+    /// Of each route and member: whether it is fit, and its sessions.
+    routes: HashMap<[String; 3], [Gauge; 2]>,
 }
 
 impl Metrics {
@@ -182,6 +184,22 @@ impl Metrics {
         let labels = [state.as_str(), reason.as_str()];
         let series = gauge(&self.recorder, &row::ROUTING_STATE_INFO, &labels);
         switch_to(&mut self.infos().state, Some(series));
+    }
+
+    /// Sets every member of every route to 0, before those that there are now are set.
+    pub fn begin_routes(&self) {
+        self.infos().routes.values().flatten().for_each(|gauge| gauge.set(0.0));
+    }
+
+    /// Sets whether a member gets new clients of a route, and its sessions there.
+    pub fn set_route_member(&self, route: &str, port: u16, member: &str, fit: bool, sessions: u64) {
+        let labels = [route, &port.to_string(), member];
+        let mut infos = self.infos();
+        let series =
+            || [&row::ROUTE_MEMBER_FIT, &row::ROUTE_SESSIONS].map(|family| gauge(&self.recorder, family, &labels));
+        let [is_fit, open] = infos.routes.entry(labels.map(str::to_owned)).or_insert_with(series);
+        is_fit.set(f64::from(u8::from(fit)));
+        open.set(f64::from(u32::try_from(sessions).unwrap_or(u32::MAX)));
     }
 
     /// Sets the scope of the followed cluster.

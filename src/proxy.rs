@@ -1,8 +1,8 @@
 //! The layer of sessions: listens, admits clients, and runs a session for each from accept to its
 //! [`Ending`](crate::ending::Ending).
 //!
-//! The proxy reads the leader from the [`LeaderSlot`]. It never decides who leads, and only reports failures that it
-//! sees.
+//! The proxy reads the members to dial from the [`LeaderSlot`] of each route. It never decides which they are, and
+//! only reports failures that it sees.
 
 mod accept;
 mod buffers;
@@ -28,7 +28,7 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::drain::Drain;
@@ -38,6 +38,7 @@ use crate::log_limiter::LogLimiter;
 use crate::metrics::Metrics;
 use crate::recorder::Recorder;
 use crate::resolver::Resolver;
+use crate::route::RouteKind;
 use crate::slot::LeaderSlot;
 use crate::wait_queue::WaitQueue;
 use buffers::Buffers;
@@ -66,7 +67,7 @@ pub const STARTUP: Duration = Duration::from_secs(60);
 pub struct Settings {
     /// Time that a client has to send its whole first packet.
     pub startup: Duration,
-    /// Time that a client waits for a leader, failed dials included, before it is refused.
+    /// Time that a client waits for a leader, failed dials included, before it is refused; a route may have its own.
     pub hold: Duration,
     /// Time that one dial may take, name resolution included.
     pub connect_timeout: Duration,
@@ -88,8 +89,6 @@ pub struct Settings {
 /// The proxy's connections to the rest of the process, and its settings.
 #[derive(Debug)]
 pub struct Context {
-    /// Source of the leader, and of the end of its sessions.
-    pub slot: Arc<LeaderSlot>,
     /// Tracks the sessions, and ends them at shutdown.
     pub drain: Drain,
     /// Counters and gauges.
@@ -111,26 +110,44 @@ pub struct Context {
     pub settings: Settings,
 }
 
-/// A bound listener, not yet accepting.
-#[derive(Debug)]
-pub struct Proxy {
-    listener: TcpListener,
-    address: SocketAddr,
+/// A listener's route: where its clients go.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// The members that it leads to.
+    pub kind: RouteKind,
+    /// Source of the members to dial, and of the end of their sessions.
+    pub slot: Arc<LeaderSlot>,
+    /// Time that a client waits for a member, failed dials included, before it is refused.
+    pub hold: Duration,
 }
 
-/// State that all sessions share.
+/// Bound listeners, not yet accepting.
+#[derive(Debug, Default)]
+pub struct Proxy {
+    listeners: Vec<Listener>,
+}
+
+/// A bound listener and the route of its clients.
 #[derive(Debug)]
+struct Listener {
+    socket: Arc<TcpListener>,
+    route: Route,
+}
+
+/// State that all sessions of one listener share. All listeners share every field but the first two.
+#[derive(Clone, Debug)]
 struct Shared {
-    context: Arc<Context>,
+    route: Route,
     queue: hold::Queue,
+    context: Arc<Context>,
     traffic: Arc<Traffic>,
     workers: Arc<Workers<Forwarded>>,
     connections: Arc<Connections>,
     session_permits: Arc<Semaphore>,
-    refusals: Semaphore,
-    cancels: Semaphore,
+    refusals: Arc<Semaphore>,
+    cancels: Arc<Semaphore>,
     resolver: Resolver,
-    dialler: Dialler,
+    dialler: Arc<Dialler>,
     buffers: Arc<Buffers>,
 }
 
@@ -141,30 +158,25 @@ pub const fn files_needed(max_sessions: usize, workers: usize) -> usize {
 }
 
 impl Proxy {
-    /// Binds the address. Afterwards clients can connect, and wait in the backlog for [`run`](Self::run).
+    /// Binds an address for this route. Afterwards clients can connect, and wait in the backlog for
+    /// [`run`](Self::run). Returns the listener.
     ///
     /// Uses the settings for clients' sockets, which inherit them from the listener.
-    pub fn bind(listen: SocketAddr, settings: &Settings) -> Result<Self, BindError> {
-        let listener = socket::listen(listen, settings.client_tcp_user_timeout)?;
-        let address = listener.local_addr().unwrap_or(listen);
-        Ok(Self { listener, address })
+    pub fn bind(&mut self, listen: SocketAddr, route: Route, settings: &Settings) -> Result<&TcpListener, BindError> {
+        let socket = socket::listen(listen, settings.client_tcp_user_timeout)?;
+        Ok(self.add(socket, route))
     }
 
     /// Takes a listener that another process has opened, and sets what [`bind`](Self::bind) sets.
-    pub fn adopt(listener: TcpListener, settings: &Settings) -> io::Result<Self> {
-        socket::adopt(&listener, settings.client_tcp_user_timeout)?;
-        let address = listener.local_addr()?;
-        Ok(Self { listener, address })
+    pub fn adopt(&mut self, socket: TcpListener, route: Route, settings: &Settings) -> io::Result<&TcpListener> {
+        socket::adopt(&socket, settings.client_tcp_user_timeout)?;
+        Ok(self.add(socket, route))
     }
 
-    /// Returns the listener, for another process to share it.
-    pub fn listener(&self) -> &TcpListener {
-        &self.listener
-    }
-
-    /// Returns the address that was bound: with the real port if 0 was requested.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.address
+    fn add(&mut self, socket: TcpListener, route: Route) -> &TcpListener {
+        let socket = Arc::new(socket);
+        self.listeners.push(Listener { socket, route });
+        &self.listeners[self.listeners.len() - 1].socket
     }
 
     /// Accepts until the drain says stop; then takes the clients in the backlog and closes the listeners. Never
@@ -174,24 +186,28 @@ impl Proxy {
         let traffic = Arc::new(Traffic::new(&context));
         let (workers, ends) = Workers::start(context.settings.workers, &traffic)?;
         let workers = Arc::new(workers);
-        let shared = Arc::new(Shared::new(context.clone(), traffic, workers.clone()));
         let mut tasks = JoinSet::new();
-        let listener = Arc::new(self.listener);
-        // Tracked like a session: the drain must not be over before the backlog is empty.
-        let tracked = context.drain.token();
-        workers.on_each(move |executor| {
-            let accepting = accept::run(listener.clone(), executor.clone(), shared.clone());
-            let tracked = tracked.clone();
-            executor.spawn(async move {
-                accepting.await;
-                drop(tracked);
+        let first = self.listeners.first().expect("a proxy has a listener");
+        let endings = first.route.slot.endings();
+        let shared = Shared::new(first.route.clone(), context.clone(), traffic, workers.clone());
+        for Listener { socket, route } in self.listeners {
+            let shared = Arc::new(shared.on(route));
+            // Tracked like a session: the drain must not be over before the backlog is empty.
+            let tracked = context.drain.token();
+            workers.on_each(move |executor| {
+                let accepting = accept::run(socket.clone(), executor.clone(), shared.clone());
+                let tracked = tracked.clone();
+                executor.spawn(async move {
+                    accepting.await;
+                    drop(tracked);
+                });
             });
-        });
+        }
         for end in ends {
             tasks.spawn(async { end.await.expect("a worker thread panicked") });
         }
         tasks.spawn(watch_workers(context.liveness.clone(), workers.clone()));
-        tasks.spawn(notify_workers(context, workers));
+        tasks.spawn(notify_workers(endings, context, workers));
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended
                 && let Ok(panic) = error.try_into_panic()
@@ -205,12 +221,11 @@ impl Proxy {
 }
 
 /// Passes the ends of epochs, and the forced end of all sessions, on to the workers.
-async fn notify_workers(context: Arc<Context>, workers: Arc<Workers<Forwarded>>) {
-    let mut endings = context.slot.endings();
+async fn notify_workers(mut endings: watch::Receiver<()>, context: Arc<Context>, workers: Arc<Workers<Forwarded>>) {
     let forced = context.drain.forced();
     loop {
         tokio::select! {
-            // It cannot fail: the slot lives as long as the context.
+            // It cannot fail: the slot lives as long as the sessions' shared state.
             _ = endings.changed() => {}
             () = forced.cancelled(), if !forced.is_cancelled() => {}
         }
@@ -245,26 +260,37 @@ impl Traffic {
 }
 
 impl Shared {
-    fn new(context: Arc<Context>, traffic: Arc<Traffic>, workers: Arc<Workers<Forwarded>>) -> Self {
+    fn new(route: Route, context: Arc<Context>, traffic: Arc<Traffic>, workers: Arc<Workers<Forwarded>>) -> Self {
         let max_sessions = context.settings.max_sessions;
         let sessions_max = &context.metrics.sessions_max;
         sessions_max.set(i64::try_from(max_sessions).unwrap_or(i64::MAX));
         Self {
+            route,
             queue: hold::Queue::new(context.wait_queue.clone()),
             traffic,
             workers,
             connections: Connections::new(max_sessions.saturating_add(pending::RESERVE)),
             session_permits: Arc::new(Semaphore::new(max_sessions.min(Semaphore::MAX_PERMITS))),
-            refusals: Semaphore::new(REFUSALS),
-            cancels: Semaphore::new(cancel::CANCELS),
+            refusals: Arc::new(Semaphore::new(REFUSALS)),
+            cancels: Arc::new(Semaphore::new(cancel::CANCELS)),
             resolver: Resolver::default(),
             buffers: Buffers::new(context.settings.socket_buffers),
-            dialler: Dialler::new(
+            dialler: Arc::new(Dialler::new(
                 context.settings.sources.clone(),
                 context.settings.tcp_user_timeout,
                 context.metrics.clone(),
-            ),
+            )),
             context,
+        }
+    }
+
+    /// Returns the state for another listener's sessions. Each route has a queue of its own: clients that wait for a
+    /// replica must not take the permits of those for the primary.
+    fn on(&self, route: Route) -> Self {
+        Self {
+            route,
+            queue: hold::Queue::new(self.context.wait_queue.clone()),
+            ..self.clone()
         }
     }
 }

@@ -196,7 +196,8 @@ impl Publisher {
         destination: &mut Destination,
         state: &mut State,
     ) -> Result<Duration, InvalidService> {
-        let by_name = matches!(snapshot.state.open_to(), Some(leader) if matches!(leader.address.host, Host::Name(_)));
+        let by_name =
+            matches!(snapshot.state().open_to(), Some(leader) if matches!(leader.address.host, Host::Name(_)));
         let every = if by_name { RESOLVE_INTERVAL } else { READ_INTERVAL };
         // A new decision is written at once, against the versions that were read before.
         let should_log = state.done != Some(snapshot.at);
@@ -244,7 +245,8 @@ impl Publisher {
             return Err(READ_INTERVAL);
         }
         let since = *state.settling.get_or_insert_with(Instant::now);
-        let Some(leader) = snapshot.state.open_to() else {
+        let routing = snapshot.state();
+        let Some(leader) = routing.open_to() else {
             let left = SETTLE.saturating_sub(since.elapsed());
             let timeline = match &state.last {
                 None if !left.is_zero() => return Err(left),

@@ -1,8 +1,12 @@
-//! The leader's address: an atomically swapped slot that holds the current [`Snapshot`].
+//! The swapped slot of a route: it holds the current [`Snapshot`], which has the members that the route may use now.
 //!
-//! A snapshot contains its own end signals: a session reads the leader, waits for one and notices its end through the
-//! same value, and no registry of sessions is needed. The leader is decided elsewhere; this file only publishes it.
+//! A snapshot contains its own end signals: a session reads its member, waits for one and notices its end through the
+//! same value, and no registry of sessions is needed. Discovery decides which members they are; this file only
+//! publishes them, and `choice` says which one a client gets. The slot of the route to the primary has one at most.
 
+mod choice;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
@@ -10,32 +14,59 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use self::choice::{Candidate, SETTLING, choose};
 use crate::ending::Ending;
 use crate::leader::{Leader, RoutingState};
 
 /// A decision, from its publication until the next one.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// The treatment of clients and sessions.
-    pub state: RoutingState,
     /// The reason, as a sentence for people.
     pub reason: String,
-    /// Time since which sessions of this leader may live, or since which there is none; a hold in between does not
+    /// Time since which sessions of these members may live, or since which there is none; a hold in between does not
     /// change it.
     pub since: SystemTime,
     /// Time of this decision's publication.
     pub at: Instant,
-    /// Time since which the state is this one; a new reason does not change it.
+    /// Time since which the route is open, or not; a new reason or a further member does not change it.
     pub state_since: Instant,
-    open_to: Option<Arc<Leader>>,
-    epoch: Arc<Epoch>,
+    fenced: bool,
+    members: Box<[Place]>,
+    turn: Arc<AtomicUsize>,
     superseded: CancellationToken,
 }
 
-/// The unbroken time in which sessions to one leader may live. It spans a hold that keeps them.
+/// A member whose sessions may live, in one snapshot.
+#[derive(Debug)]
+pub struct Place {
+    /// The member, at its address.
+    pub leader: Arc<Leader>,
+    /// True if new clients may go there.
+    pub open: bool,
+    /// Members of the lowest rank get clients; the others are asked only if none of these takes the client.
+    pub rank: u8,
+    /// Time from which its share grows, if it became fit beside others.
+    grows_from: Option<Instant>,
+    epoch: Arc<Epoch>,
+}
+
+/// A member that a route may use, as discovery decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usable {
+    /// The member, at its address.
+    pub leader: Leader,
+    /// New clients may go there; otherwise its sessions stay, and no more are added.
+    pub open: bool,
+    /// Preference: the lowest rank is used first.
+    pub rank: u8,
+}
+
+/// The unbroken time in which sessions to one member may live. It spans a hold that keeps them.
 #[derive(Debug)]
 struct Epoch {
     end: End,
+    /// Targets that were taken and not yet dropped: sessions, and clients that dial.
+    sessions: AtomicUsize,
     /// Closed when the last target of this epoch is dropped.
     alive: watch::Sender<()>,
 }
@@ -48,18 +79,20 @@ pub struct End {
     epoch_ended: watch::Sender<()>,
 }
 
-/// An epoch that another one has replaced: its sessions have to end.
+/// An epoch that is over: its sessions have to end.
 #[derive(Clone, Debug)]
 pub struct Cut {
+    /// The member that they lead to.
+    pub leader: Arc<Leader>,
     /// The signal that ends them.
     pub end: End,
     alive: watch::Receiver<()>,
 }
 
-/// A leader to dial, and the signal that ends every session to it. Read together, so there is no race between them.
+/// A member to dial, and the signal that ends every session to it. Read together, so there is no race between them.
 #[derive(Debug)]
 pub struct Target {
-    /// The leader to dial.
+    /// The member to dial.
     pub leader: Arc<Leader>,
     epoch: Arc<Epoch>,
 }
@@ -75,16 +108,24 @@ pub struct LeaderSlot {
 impl LeaderSlot {
     /// Returns a slot without a leader, for the reason given.
     pub fn new(reason: impl Into<String>) -> Self {
-        let epoch_ended = watch::Sender::new(());
+        Self::with(watch::Sender::new(()), reason.into())
+    }
+
+    /// Returns a slot for another route. Both report the ends of their epochs through the same [`endings`](Self::endings).
+    pub fn beside(&self, reason: impl Into<String>) -> Self {
+        Self::with(self.epoch_ended.clone(), reason.into())
+    }
+
+    fn with(epoch_ended: watch::Sender<()>, reason: String) -> Self {
         Self {
             snapshot: ArcSwap::from_pointee(Snapshot {
-                state: RoutingState::Hold(None),
-                reason: reason.into(),
+                reason,
                 since: SystemTime::now(),
                 at: Instant::now(),
                 state_since: Instant::now(),
-                open_to: None,
-                epoch: Epoch::begin(&epoch_ended),
+                fenced: false,
+                members: Box::default(),
+                turn: Arc::default(),
                 superseded: CancellationToken::new(),
             }),
             epoch_ended,
@@ -96,57 +137,121 @@ impl LeaderSlot {
         self.snapshot.load_full()
     }
 
-    /// Makes `state` the current one. Afterwards new clients see it, and waiting clients are woken. If the
-    /// leader is another one, the caller has to end the sessions to the former leader through the returned [`Cut`].
+    /// Makes `state` the current one, on the route to the primary. Afterwards new clients see it, and waiting clients
+    /// are woken. If the leader is another one, the caller has to end the sessions to the former leader through the
+    /// returned [`Cut`].
     ///
     /// Only discovery calls this; two callers at once would lose one decision.
     #[must_use = "sessions to the former leader live until they are told to end"]
     pub fn succeed(&self, state: RoutingState, reason: String) -> Option<Cut> {
-        let old = self.snapshot();
-        let same = state.leader() == old.state.leader() && state.leader().is_some();
-        let none = state.leader().is_none() && old.state.leader().is_none();
-        let keeps = same || none;
-        let at = Instant::now();
-        let same_state = state == old.state;
-        self.snapshot.store(Arc::new(Snapshot {
-            open_to: state.open_to().cloned().map(Arc::new),
-            state,
-            reason,
-            since: if keeps { old.since } else { SystemTime::now() },
-            at,
-            state_since: if same_state { old.state_since } else { at },
-            epoch: if keeps {
-                old.epoch.clone()
-            } else {
-                Epoch::begin(&self.epoch_ended)
-            },
-            superseded: CancellationToken::new(),
-        }));
-        old.superseded.cancel();
-        // Without a leader no session has got a target.
-        (!keeps && old.state.leader().is_some()).then(|| old.epoch.cut())
+        let fenced = state == RoutingState::Fence;
+        let open = state.open_to().is_some();
+        let leader = match state {
+            RoutingState::Route(leader) | RoutingState::Hold(Some(leader)) => Some(leader),
+            RoutingState::Hold(None) | RoutingState::Fence => None,
+        };
+        let member = leader.map(|leader| Usable { leader, open, rank: 0 });
+        self.replace(member, fenced, reason).pop()
     }
 
-    /// Begins another epoch of the same leader, under the same decision. The returned handle ends all existing
-    /// sessions; later ones are unaffected. `None` if there is no leader, and so no session.
+    /// Makes these the members that the route may use. Sessions to a member that stays are unaffected; the caller has
+    /// to end those to each other one through the returned [`Cut`]s.
+    ///
+    /// Only discovery calls this, as for [`succeed`](Self::succeed).
+    #[must_use = "sessions to the former members live until they are told to end"]
+    pub fn share(&self, members: Vec<Usable>, reason: String) -> Vec<Cut> {
+        self.replace(members, false, reason)
+    }
+
+    fn replace(&self, members: impl IntoIterator<Item = Usable>, fenced: bool, reason: String) -> Vec<Cut> {
+        let (old, at) = (self.snapshot(), Instant::now());
+        let place = |member: Usable| self.place(member, &old, at);
+        let members: Box<[Place]> = members.into_iter().map(place).collect();
+        let stays = |place: &&Place| members.iter().any(|member| member.leader == place.leader);
+        let none = members.is_empty() && old.members.is_empty();
+        let keeps = none || old.members.iter().any(|place| stays(&place));
+        let same_state = keeps && fenced == old.fenced && is_open(&members) == old.is_open();
+        let cuts = old
+            .members
+            .iter()
+            .filter(|place| !stays(place))
+            .map(Place::cut)
+            .collect();
+        self.swap(
+            &old,
+            Snapshot {
+                reason,
+                since: if keeps { old.since } else { SystemTime::now() },
+                at,
+                state_since: if same_state { old.state_since } else { at },
+                fenced,
+                members,
+                turn: old.turn.clone(),
+                superseded: CancellationToken::new(),
+            },
+        );
+        cuts
+    }
+
+    /// Returns the member's place beside those that the route has had until now.
+    fn place(&self, member: Usable, old: &Snapshot, at: Instant) -> Place {
+        let known = old.members.iter().find(|place| *place.leader == member.leader);
+        // Members that are found one after the other at the start are equals.
+        let settled = old.is_open() && SETTLING <= at.saturating_duration_since(old.state_since);
+        let grows_from = match known {
+            Some(known) if known.open => known.grows_from,
+            _ => settled.then_some(at),
+        };
+        Place {
+            leader: Arc::new(member.leader),
+            open: member.open,
+            rank: member.rank,
+            grows_from,
+            epoch: known.map_or_else(|| Epoch::begin(&self.epoch_ended), |known| known.epoch.clone()),
+        }
+    }
+
+    /// Wakes the waiting clients once the slot holds `new`, so that they find it there.
+    fn swap(&self, old: &Snapshot, new: Snapshot) {
+        self.snapshot.store(Arc::new(new));
+        old.superseded.cancel();
+    }
+
+    /// Begins another epoch of each of these members, under the same decision. The returned handles end all existing
+    /// sessions; later ones are unaffected. Empty if the route has no such member, and so no session to it.
     ///
     /// Only discovery calls this, as for [`succeed`](Self::succeed).
     #[must_use = "the sessions live until they are told to end"]
-    pub fn renew(&self) -> Option<Cut> {
+    pub fn renew(&self, concerns: impl Fn(&Leader) -> bool) -> Vec<Cut> {
         let old = self.snapshot();
-        old.state.leader()?;
-        self.snapshot.store(Arc::new(Snapshot {
-            state: old.state.clone(),
-            reason: old.reason.clone(),
-            since: old.since,
-            at: old.at,
-            state_since: old.state_since,
-            open_to: old.open_to.clone(),
-            epoch: Epoch::begin(&self.epoch_ended),
-            superseded: CancellationToken::new(),
-        }));
-        old.superseded.cancel();
-        Some(old.epoch.cut())
+        let (mut members, mut cuts) = (Vec::new(), Vec::new());
+        for place in &old.members {
+            let mut epoch = place.epoch.clone();
+            if concerns(&place.leader) {
+                cuts.push(place.cut());
+                epoch = Epoch::begin(&self.epoch_ended);
+            }
+            let leader = place.leader.clone();
+            members.push(Place {
+                leader,
+                epoch,
+                ..*place
+            });
+        }
+        if cuts.is_empty() {
+            return cuts;
+        }
+        self.swap(
+            &old,
+            Snapshot {
+                reason: old.reason.clone(),
+                members: members.into(),
+                turn: old.turn.clone(),
+                superseded: CancellationToken::new(),
+                ..*old
+            },
+        );
+        cuts
     }
 
     /// Calls [`succeed`](Self::succeed), and ends every session to the former leader if the leader is another one.
@@ -157,22 +262,27 @@ impl LeaderSlot {
         Some(cut)
     }
 
-    /// Waits until new clients may go to a leader. Cancel-safe; never returns while no leader is routed to.
-    pub async fn leader(&self) -> Target {
+    /// Waits until new clients may go to a member; `tried` as for [`Snapshot::target`]. Cancel-safe; never returns
+    /// while the route is not open.
+    pub async fn leader(&self, tried: &[Arc<Leader>]) -> Target {
         loop {
             let snapshot = self.snapshot();
-            if let Some(target) = snapshot.target() {
+            if let Some(target) = snapshot.target(tried) {
                 return target;
             }
             snapshot.superseded.cancelled().await;
         }
     }
 
-    /// Waits until new clients are held. Cancel-safe.
-    pub async fn held(&self) {
+    /// Waits until no new client may go to this member. Cancel-safe.
+    pub async fn closed(&self, leader: &Leader) {
         loop {
             let snapshot = self.snapshot();
-            if snapshot.state.open_to().is_none() {
+            if !snapshot
+                .members
+                .iter()
+                .any(|place| place.open && *place.leader == *leader)
+            {
                 return;
             }
             snapshot.superseded.cancelled().await;
@@ -205,30 +315,106 @@ pub fn ending(state: &RoutingState) -> Ending {
 }
 
 impl Snapshot {
+    /// Returns the routing state of a route with one member at most, as the one to the primary.
+    pub fn state(&self) -> RoutingState {
+        match self.members.first() {
+            Some(place) if place.open => RoutingState::Route((*place.leader).clone()),
+            Some(place) => RoutingState::Hold(Some((*place.leader).clone())),
+            None if self.fenced => RoutingState::Fence,
+            None => RoutingState::Hold(None),
+        }
+    }
+
+    /// Returns the members whose sessions may live.
+    pub fn members(&self) -> &[Place] {
+        &self.members
+    }
+
+    /// Returns true if new clients may go to a member.
+    pub fn is_open(&self) -> bool {
+        is_open(&self.members)
+    }
+
+    /// Returns true if new clients may go to a member that is not in `tried`.
+    pub fn has_untried(&self, tried: &[Arc<Leader>]) -> bool {
+        let mut open = self.members.iter().filter(|place| place.open);
+        open.any(|place| !tried.contains(&place.leader))
+    }
+
     /// Completes when the slot no longer holds this snapshot. The future does not keep the snapshot. Cancel-safe.
     pub fn replaced(&self) -> WaitForCancellationFutureOwned {
         self.superseded.clone().cancelled_owned()
     }
 
-    /// Returns the leader whose sessions may live now, even while new clients are held.
-    pub fn kept(&self) -> Option<Target> {
-        let leader = Arc::new(self.state.leader()?.clone());
-        Some(Target {
-            leader,
-            epoch: self.epoch.clone(),
-        })
+    /// Returns the members whose sessions may live now, even while new clients are held.
+    pub fn kept(&self) -> impl Iterator<Item = Target> {
+        self.members.iter().map(Target::new)
     }
 
-    /// Returns the leader to dial, if new clients may go to one now.
-    pub fn target(&self) -> Option<Target> {
-        self.open_to.as_ref().map(|leader| Target {
-            leader: leader.clone(),
-            epoch: self.epoch.clone(),
-        })
+    /// Returns the member to dial, if new clients may go to one now. A member in `tried` is returned only if every
+    /// one that is open is in it.
+    pub fn target(&self, tried: &[Arc<Leader>]) -> Option<Target> {
+        match &*self.members {
+            [] => None,
+            // The primary: no choice, and nothing that all clients would write to.
+            [only] => only.open.then(|| Target::new(only)),
+            members => {
+                let all_tried = !self.has_untried(tried);
+                let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+                let candidate = |place: usize| {
+                    let place = &members[place];
+                    let may = place.open && (all_tried || !tried.contains(&place.leader));
+                    may.then(|| place.candidate())
+                };
+                let chosen = choose(members.len(), turn, Instant::now(), candidate)?;
+                Some(Target::new(&members[chosen]))
+            }
+        }
+    }
+}
+
+fn is_open(members: &[Place]) -> bool {
+    members.iter().any(|place| place.open)
+}
+
+impl Place {
+    /// Returns the number of its sessions on this route, including clients that dial it now.
+    pub fn sessions(&self) -> usize {
+        self.epoch.sessions.load(Ordering::Relaxed)
+    }
+
+    fn candidate(&self) -> Candidate {
+        Candidate {
+            sessions: self.sessions(),
+            rank: self.rank,
+            grows_from: self.grows_from,
+        }
+    }
+
+    fn cut(&self) -> Cut {
+        Cut {
+            leader: self.leader.clone(),
+            end: self.epoch.end.clone(),
+            alive: self.epoch.alive.subscribe(),
+        }
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        self.epoch.sessions.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Target {
+    fn new(place: &Place) -> Self {
+        place.epoch.sessions.fetch_add(1, Ordering::Relaxed);
+        Self {
+            leader: place.leader.clone(),
+            epoch: place.epoch.clone(),
+        }
+    }
+
     /// Completes when sessions to this leader must end. Cancel-safe.
     ///
     /// Each call makes a token of its own: polling one shared token would make all sessions queue for one lock.
@@ -266,102 +452,11 @@ impl Epoch {
                 why: Arc::default(),
                 epoch_ended: epoch_ended.clone(),
             },
+            sessions: AtomicUsize::new(0),
             alive: watch::Sender::new(()),
         })
-    }
-
-    fn cut(&self) -> Cut {
-        Cut {
-            end: self.end.clone(),
-            alive: self.alive.subscribe(),
-        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::leader::Address;
-
-    fn leader(member: &str) -> Leader {
-        Leader {
-            member: member.into(),
-            address: Address::new("10.0.0.7", 5432).unwrap(),
-            timeline: None,
-        }
-    }
-
-    #[tokio::test]
-    async fn a_hold_keeps_the_sessions_of_its_leader() {
-        let slot = LeaderSlot::new("starting");
-        slot.publish(RoutingState::Route(leader("a")), "a leads".into());
-        let target = slot.leader().await;
-        slot.publish(RoutingState::Hold(Some(leader("a"))), "switchover".into());
-        assert_eq!(target.ending(), None);
-        assert!(slot.snapshot().target().is_none(), "a hold admits no client");
-        slot.publish(RoutingState::Route(leader("a")), "a leads".into());
-        assert_eq!(target.ending(), None);
-        slot.publish(RoutingState::Route(leader("b")), "b leads".into());
-        target.ended().await;
-        assert_eq!(target.ending(), Some(Ending::LeaderChanged));
-    }
-
-    #[tokio::test]
-    async fn a_fence_ends_sessions_and_a_waiting_client_sees_the_next_leader() {
-        let slot = Arc::new(LeaderSlot::new("starting"));
-        slot.publish(RoutingState::Route(leader("a")), "a leads".into());
-        let target = slot.leader().await;
-        slot.publish(RoutingState::Fence, "the lock has expired".into());
-        target.ended().await;
-        assert_eq!(target.ending(), Some(Ending::Fenced));
-        let waiting = tokio::spawn({
-            let slot = slot.clone();
-            async move { slot.leader().await.leader.member.clone() }
-        });
-        slot.publish(RoutingState::Route(leader("b")), "b leads".into());
-        assert_eq!(waiting.await.unwrap(), "b");
-    }
-
-    #[test]
-    fn without_a_former_leader_there_is_nothing_to_cut() {
-        let slot = LeaderSlot::new("starting");
-        let cut = slot.publish(RoutingState::Route(leader("a")), "a leads".into());
-        assert!(cut.is_none(), "{cut:?}");
-        assert!(
-            slot.publish(RoutingState::Fence, "the lock has expired".into())
-                .is_some()
-        );
-        let cut = slot.publish(RoutingState::Route(leader("b")), "b leads".into());
-        assert!(cut.is_none(), "{cut:?}");
-    }
-
-    #[test]
-    fn a_new_epoch_of_the_same_leader_ends_earlier_sessions_alone() {
-        let slot = LeaderSlot::new("starting");
-        assert!(slot.renew().is_none(), "there is no leader");
-        slot.publish(RoutingState::Route(leader("a")), "a leads".into());
-        let (before, then) = (slot.snapshot().target().unwrap(), slot.snapshot());
-        let cut = slot.renew().unwrap();
-        let after = slot.snapshot().target().unwrap();
-        cut.end.now(Ending::CutByOperator);
-        assert_eq!(before.ending(), Some(Ending::CutByOperator));
-        assert_eq!((after.ending(), &*after.leader), (None, &leader("a")));
-        let snapshot = slot.snapshot();
-        assert_eq!(
-            (&snapshot.state, &snapshot.reason, snapshot.since, snapshot.state_since),
-            (&then.state, &then.reason, then.since, then.state_since)
-        );
-    }
-
-    #[test]
-    fn a_leader_that_returns_after_a_fence_begins_a_new_epoch() {
-        let slot = LeaderSlot::new("starting");
-        slot.publish(RoutingState::Route(leader("a")), "a leads".into());
-        let before = slot.snapshot().target().unwrap();
-        slot.publish(RoutingState::Fence, "the lock has expired".into());
-        slot.publish(RoutingState::Route(leader("a")), "a leads".into());
-        let after = slot.snapshot().target().unwrap();
-        assert_eq!(before.ending(), Some(Ending::Fenced));
-        assert_eq!(after.ending(), None);
-    }
-}
+mod tests;

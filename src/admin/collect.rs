@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::Facts;
 use super::history::open;
 use super::status::{
-    ClusterStatus, ForeignAnswer, LeaderStatus, LockStatus, Member, ReportSource, Series, Sessions, Source, StateName,
-    Status, Switchover,
+    ClusterStatus, ForeignAnswer, LeaderStatus, LockStatus, Member, ReportSource, RouteMember, RouteStatus, Series,
+    Sessions, Source, StateName, Status, Switchover, Treatment,
 };
+use super::{BoundRoute, Facts};
 use crate::config::{COMMIT, VERSION};
+use crate::leader::fit::{Judged, Verdict};
 use crate::leader::identity::Identity;
 use crate::leader::observation::{Condition, ObjectKind, Report, Role};
 use crate::leader::probing::asked_and_answering;
@@ -16,6 +17,7 @@ use crate::leader::view::{AnswerOrigin, ForeignCluster, Timestamped, View};
 use crate::leader::{MemberName, RoutingState};
 use crate::metrics::SessionState;
 use crate::readiness::Readiness;
+use crate::slot::{Place, Snapshot};
 
 /// Number of changes of leader in the document; `/failovers` has more.
 const FAILOVERS: usize = 10;
@@ -26,7 +28,8 @@ const FRESH: Duration = Duration::from_secs(5);
 pub(super) fn collect(facts: &Facts, history: Series, begun: Instant, now: Instant) -> Status {
     let snapshot = facts.slot.snapshot();
     let view = facts.view.borrow().clone();
-    let leader = snapshot.state.leader();
+    let state = snapshot.state();
+    let leader = state.leader();
     let member = leader.map(|leader| &leader.member);
     let mut failovers = facts.recorder.failovers();
     failovers.truncate(FAILOVERS);
@@ -36,7 +39,7 @@ pub(super) fn collect(facts: &Facts, history: Series, begun: Instant, now: Insta
         at: Some(format!("{:.3}", jiff::Timestamp::now())),
         uptime_seconds: age(begun, now),
         readiness: readiness(&facts.readiness.now()),
-        state: match snapshot.state {
+        state: match state {
             RoutingState::Route(_) => StateName::Route,
             RoutingState::Hold(_) => StateName::Hold,
             RoutingState::Fence => StateName::Fence,
@@ -60,16 +63,65 @@ pub(super) fn collect(facts: &Facts, history: Series, begun: Instant, now: Insta
         }),
         lock: lock(&view, member, now),
         members: members(&view, member, now),
-        sources: sources(&view, &snapshot.state, now),
+        sources: sources(&view, &state, now),
         cluster: cluster(view.identity()),
         foreign: view
             .foreign_clusters()
             .map(|foreign_cluster| foreign(foreign_cluster, now))
             .collect(),
+        routes: routes(&facts.routes),
         sessions: sessions(facts, now),
         history,
         trouble: facts.recorder.trouble(now),
         failovers,
+    }
+}
+
+/// Returns the routes, in the order of the settings.
+pub(super) fn routes(bound: &[BoundRoute]) -> Vec<RouteStatus> {
+    let status = |route: &BoundRoute| {
+        let snapshot = route.slot.snapshot();
+        RouteStatus {
+            route: route.kind.to_string(),
+            address: route.address.to_string(),
+            open: snapshot.is_open(),
+            reason: snapshot.reason.clone(),
+            members: match &route.fitness {
+                Some(fitness) => fitness
+                    .borrow()
+                    .members
+                    .iter()
+                    .map(|judged| judged_member(judged, &snapshot))
+                    .collect(),
+                None => snapshot.members().iter().map(leader_of).collect(),
+            },
+        }
+    };
+    bound.iter().map(status).collect()
+}
+
+fn judged_member(judged: &Judged, snapshot: &Snapshot) -> RouteMember {
+    let mut places = snapshot.members().iter();
+    let place = places.find(|place| place.leader.member == judged.member);
+    let (treatment, reason) = match &judged.verdict {
+        Verdict::Fit(_) => (Treatment::Fit, None),
+        Verdict::Closed(why) => (Treatment::Closed, Some(why.of(&judged.member))),
+        Verdict::Out(why) => (Treatment::Out, Some(why.of(&judged.member))),
+    };
+    RouteMember {
+        name: judged.member.to_string(),
+        treatment,
+        reason,
+        sessions: place.map_or(0, |place| place.sessions() as u64),
+    }
+}
+
+fn leader_of(place: &Place) -> RouteMember {
+    RouteMember {
+        name: place.leader.member.to_string(),
+        treatment: if place.open { Treatment::Fit } else { Treatment::Closed },
+        reason: None,
+        sessions: place.sessions() as u64,
     }
 }
 
@@ -173,7 +225,7 @@ fn of_report(report: &Timestamped<Report>, known: Option<String>) -> MemberRepor
     let role = match report.value.role {
         Role::Primary => "primary".to_owned(),
         Role::StandbyLeader => "standby_leader".to_owned(),
-        Role::Other => known
+        Role::Replica | Role::Other => known
             .filter(|role| !matches!(role.as_str(), "primary" | "master" | "leader" | "standby_leader"))
             .unwrap_or_else(|| match report.value.state.as_str() {
                 "running" => "replica".to_owned(),

@@ -21,6 +21,7 @@ use tracing::warn;
 
 use super::endpoints::{Endpoint, Page};
 use super::live::{Activity, Live};
+use super::status::Treatment;
 use super::{Facts, collect, host, operators};
 use crate::leader::RoutingState;
 use crate::leader::observation::OperatorHold;
@@ -171,11 +172,12 @@ fn readyz(readiness: &Readiness, hold: Option<&OperatorHold>) -> Answer {
 }
 
 fn leader(snapshot: &Snapshot) -> Answer {
-    let status = match &snapshot.state {
+    let state = snapshot.state();
+    let status = match &state {
         RoutingState::Route(_) => StatusCode::OK,
         RoutingState::Hold(_) | RoutingState::Fence => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let leader = snapshot.state.leader();
+    let leader = state.leader();
     let page = LeaderPage {
         member: leader.map(|leader| leader.member.as_str()),
         address: leader.map(|leader| leader.address.to_string()),
@@ -183,7 +185,7 @@ fn leader(snapshot: &Snapshot) -> Answer {
         since: jiff::Timestamp::try_from(snapshot.since)
             .ok()
             .map(|since| format!("{since:.3}")),
-        state: snapshot.state.as_str(),
+        state: state.as_str(),
         reason: &snapshot.reason,
     };
     respond(status, JSON, json(&page))
@@ -192,6 +194,16 @@ fn leader(snapshot: &Snapshot) -> Answer {
 fn metrics(facts: &Facts) -> String {
     let oldest = facts.wait_queue.oldest(Instant::now()).unwrap_or_default();
     facts.metrics.set_oldest_wait(oldest);
+    facts.metrics.begin_routes();
+    for (bound, route) in facts.routes.iter().zip(collect::routes(&facts.routes)) {
+        for member in &route.members {
+            let fit = member.treatment == Treatment::Fit;
+            let port = bound.address.port();
+            facts
+                .metrics
+                .set_route_member(&route.route, port, &member.name, fit, member.sessions);
+        }
+    }
     facts.metrics.render()
 }
 

@@ -48,6 +48,9 @@ pub struct Status {
     /// Members, and URLs of `--patroni`, where another cluster answers. Discovery ignores those answers.
     #[serde(default)]
     pub foreign: Vec<ForeignAnswer>,
+    /// The proxy's listeners, and the members that their clients reach; empty for a publisher.
+    #[serde(default)]
+    pub routes: Vec<RouteStatus>,
     /// The proxy's sessions; `None` for a publisher.
     pub sessions: Option<Sessions>,
     /// Samples of the last ten minutes.
@@ -171,6 +174,46 @@ pub struct ForeignAnswer {
     pub cluster: ClusterStatus,
     /// Age of its last answer.
     pub heard_seconds: f64,
+}
+
+/// A listener for PostgreSQL clients, and its route.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RouteStatus {
+    /// `primary`, `replica` or `read-only`.
+    pub route: String,
+    /// The address that clients connect to.
+    pub address: String,
+    /// True if new clients go to a member; false while they wait.
+    pub open: bool,
+    /// The reason, as a sentence.
+    pub reason: String,
+    /// The members: of a route to the primary only the one that sessions go to.
+    pub members: Vec<RouteMember>,
+}
+
+/// A member, as one route treats it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RouteMember {
+    /// Patroni's name.
+    pub name: String,
+    /// The treatment of clients and sessions.
+    pub treatment: Treatment,
+    /// Why it gets no new clients, as a sentence.
+    pub reason: Option<String>,
+    /// Sessions to it on this route, including clients that dial it now.
+    pub sessions: u64,
+}
+
+/// The treatment of a member's clients and sessions on a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Treatment {
+    /// It gets new clients.
+    Fit,
+    /// It gets no new clients, and its sessions stay.
+    Closed,
+    /// It gets no new clients, and its sessions end.
+    Out,
 }
 
 /// The proxy's sessions now.

@@ -16,6 +16,7 @@ use crate::discovery::http::Connector;
 use crate::discovery::http::tls::{TlsError, TlsFiles};
 use crate::discovery::kubernetes::Kubernetes;
 use crate::discovery::patroni::{Client, ClusterPoller, Plan, Prober};
+use crate::discovery::routes::FollowedRoute;
 use crate::events::Events;
 use crate::kubernetes::Access;
 use crate::leader::decide::Policy;
@@ -47,6 +48,7 @@ pub(super) fn start(
     discovery: &DiscoverySettings,
     access: Option<Arc<Access>>,
     grace: GracePeriods,
+    routes: Vec<FollowedRoute>,
     commands: mpsc::Receiver<PendingCommand>,
     state: &AppState,
     tasks: &mut Tasks,
@@ -68,6 +70,7 @@ pub(super) fn start(
     start_patroni(discovery, planned, claims, state, tasks)?;
     let discovery = Discovery {
         slot: state.slot.clone(),
+        routes,
         metrics: state.metrics.clone(),
         recorder: state.recorder.clone(),
         events,

@@ -79,8 +79,8 @@ impl Inherited {
         match unused.map(|waiting| waiting.listener.local_addr()) {
             None => Ok(()),
             Some(address) => bail!(
-                "systemd passed a listener on {}, but neither --listen nor --admin has its port; correct ListenStream= of \
-                 the .socket unit, or the setting",
+                "systemd passed a listener on {}, but neither --listen, --route nor --admin has its port; correct \
+                 ListenStream= of the .socket unit, or the setting",
                 address.map_or_else(|error| error.to_string(), |address| address.to_string())
             ),
         }

@@ -19,13 +19,14 @@ use super::reload::{self, Attempt, ReloadError, Replies, Request, Requests, Star
 use super::service::Service;
 use super::successor::{self, Predecessor};
 use super::{AppState, Shutdown, Started, Tasks, admin_thread, ended_early, files, no_error, workers};
-use crate::admin::{Admin, Operators};
+use crate::admin::{Admin, BoundRoute, Operators};
 use crate::command_queue::CommandQueue;
 use crate::config;
+use crate::discovery::routes::FollowedRoute;
 use crate::drain::Drain;
 use crate::kubernetes::Access;
 use crate::metrics::{Metrics, SessionState};
-use crate::proxy::{Context, Proxy, RefusalTls, STARTUP, Settings};
+use crate::proxy::{self, Context, Proxy, RefusalTls, STARTUP, Settings};
 
 /// The name of the admin port's task.
 const ADMIN: &str = "the admin port";
@@ -42,8 +43,9 @@ enum Reload {
 /// sessions and the admin port.
 #[must_use = "await `run`, which orders the shutdown"]
 pub struct Bound {
-    /// The address for PostgreSQL clients, with the port that was bound.
-    pub postgres: SocketAddr,
+    /// The listeners for PostgreSQL clients, with the ports that were bound. The first is that of `--listen`, if it
+    /// applies.
+    pub routes: Vec<BoundRoute>,
     /// The address of the admin port, with the port that was bound.
     pub admin: SocketAddr,
     state: AppState,
@@ -92,17 +94,31 @@ pub(super) async fn serve_from(
     let drain = Drain::default();
     let session_settings = session_settings(settings, &state.metrics);
     let admin = admin(settings.admin, &mut inherited, &mut listeners)?;
-    let proxy = proxy(
-        settings.listen,
-        &session_settings,
-        &mut inherited,
-        &mut listeners,
-        &drain,
-    )?;
+    let followed: Vec<_> = settings.routes.iter().map(|route| state.follow(route)).collect();
+    let (mut proxy, mut routes) = (Proxy::default(), Vec::new());
+    for (route, followed) in settings.routes.iter().zip(&followed) {
+        let slot = followed.as_ref().map_or(&state.slot, |followed| &followed.slot).clone();
+        let to = proxy::Route {
+            kind: route.conditions.kind,
+            slot,
+            hold: route.hold.unwrap_or(settings.hold),
+        };
+        let mut bound = listen(
+            route.listen,
+            to,
+            &mut proxy,
+            &session_settings,
+            &mut inherited,
+            &mut listeners,
+            &drain,
+        )?;
+        bound.fitness = followed.as_ref().map(|followed| followed.fitness.subscribe());
+        routes.push(bound);
+    }
     inherited.check_used()?;
     check_sources(&settings.sources)?;
     let mut bound = Bound {
-        postgres: proxy.local_addr(),
+        routes,
         admin: admin.local_addr()?,
         drain,
         service: Service::new(started.notifier, &state),
@@ -121,14 +137,21 @@ pub(super) async fn serve_from(
             is_successor: started.predecessor.is_some(),
         },
     };
-    bound.start(settings, session_settings, admin, proxy).await?;
+    bound.start(settings, session_settings, admin, proxy, followed).await?;
     bound.begin(started.predecessor)?;
     Ok(bound)
 }
 
 impl Bound {
     /// Starts discovery, the admin port and the proxy.
-    async fn start(&mut self, settings: &config::Proxy, sessions: Settings, admin: Admin, proxy: Proxy) -> Result<()> {
+    async fn start(
+        &mut self,
+        settings: &config::Proxy,
+        sessions: Settings,
+        admin: Admin,
+        proxy: Proxy,
+        followed: Vec<Option<FollowedRoute>>,
+    ) -> Result<()> {
         let grace = GracePeriods {
             switchover_hold: settings.switchover_hold,
             failover_drain: settings.failover_drain,
@@ -145,10 +168,11 @@ impl Bound {
             Some(file) => Some(Operators::new(file.clone(), queue).await),
             None => None,
         };
+        let followed: Vec<_> = followed.into_iter().flatten().collect();
         let (state, tasks) = (&self.state, &mut self.tasks);
-        let leader_failures = discovery::start(&settings.discovery, access, grace, commands, state, tasks)?;
+        let facts = state.admin_facts(operators, &settings.admin_hosts, self.routes.clone());
+        let leader_failures = discovery::start(&settings.discovery, access, grace, followed, commands, state, tasks)?;
         let context = Arc::new(Context {
-            slot: state.slot.clone(),
             drain: self.drain.clone(),
             metrics: state.metrics.clone(),
             recorder: state.recorder.clone(),
@@ -159,7 +183,6 @@ impl Bound {
             refusal_tls,
             settings: sessions,
         });
-        let facts = state.admin_facts(operators, &settings.admin_hosts);
         let serving = admin_thread::start(admin, facts, self.accept.clone(), self.stop_admin.clone())?;
         tasks.spawn(async { (ADMIN, serving.await) });
         let accept = self.accept.clone();
@@ -191,10 +214,15 @@ impl Bound {
         let reporting = self.service.clone().report();
         self.tasks
             .spawn(async { ("the service's status", no_error(reporting).await) });
-        let (accept, postgres, admin) = (self.accept.clone(), self.postgres, self.admin);
+        let (accept, routes, admin) = (self.accept.clone(), self.routes.clone(), self.admin);
         self.tasks.spawn(async move {
             accept.cancelled().await;
-            info!(%postgres, %admin, "listening");
+            for (place, BoundRoute { kind, address, .. }) in routes.iter().enumerate() {
+                match place {
+                    0 => info!(postgres = %address, %admin, "listening"),
+                    _ => info!(route = %kind, %address, "listening for clients of a further route"),
+                }
+            }
             pending().await
         });
         Ok(())
@@ -388,27 +416,35 @@ fn admin(asked: SocketAddr, inherited: &mut Inherited, listeners: &mut Listeners
     Ok(admin)
 }
 
-/// Takes the listener for clients from another process, or binds one. A listener of systemd outlives this process, and
-/// so do the clients in its backlog.
-fn proxy(
+/// Takes the listener of a route from another process, or binds one. A listener of systemd outlives this process, and so
+/// do the clients in its backlog.
+fn listen(
     asked: SocketAddr,
+    route: proxy::Route,
+    proxy: &mut Proxy,
     settings: &Settings,
     inherited: &mut Inherited,
     listeners: &mut Listeners,
     drain: &Drain,
-) -> Result<Proxy> {
-    let cannot = "cannot listen for clients (--listen)";
+) -> Result<BoundRoute> {
+    let (kind, slot) = (route.kind, route.slot.clone());
+    let cannot = || format!("cannot listen for clients of the route {kind} (--listen, --route)");
     let taken = inherited.take("listen", asked)?;
     let activated = matches!(taken, Some((_, true)));
-    let proxy = match taken {
-        Some((listener, _)) => Proxy::adopt(listener, settings).context(cannot)?,
-        None => Proxy::bind(asked, settings).context(cannot)?,
+    let listener = match taken {
+        Some((listener, _)) => proxy.adopt(listener, route, settings).with_context(cannot)?,
+        None => proxy.bind(asked, route, settings).with_context(cannot)?,
     };
     if activated {
         drain.leave_backlog(true);
     }
-    listeners.keep("listen", asked, activated, proxy.listener())?;
-    Ok(proxy)
+    listeners.keep("listen", asked, activated, listener)?;
+    Ok(BoundRoute {
+        kind,
+        address: listener.local_addr()?,
+        slot,
+        fitness: None,
+    })
 }
 
 fn session_settings(settings: &config::Proxy, metrics: &Metrics) -> Settings {

@@ -33,11 +33,12 @@ pub(super) async fn run(settings: &config::Publish, metrics: Arc<Metrics>, mut s
         &settings.discovery,
         Some(access.clone()),
         grace,
+        Vec::new(),
         commands,
         &state,
         &mut tasks,
     )?;
-    let facts = state.admin_facts(None, &settings.admin_hosts);
+    let facts = state.admin_facts(None, &settings.admin_hosts, Vec::new());
     let (at_once, never) = (CancellationToken::new(), CancellationToken::new());
     at_once.cancel();
     let serving = admin_thread::start(admin, facts, at_once, never)?;

@@ -196,7 +196,7 @@ impl Attempt {
                 _ => return Err(ReloadError::OutOfTurn),
             };
             let snapshot = self.slot.snapshot();
-            let old = Standing::new(&snapshot.state, &snapshot.reason, true);
+            let old = Standing::new(&snapshot.state(), &snapshot.reason, true);
             if new.may_follow(&old) {
                 return Ok(());
             }

@@ -98,7 +98,7 @@ impl Service {
     fn status(&self, snapshot: &Snapshot) -> String {
         let count = |state| self.metrics.sessions(state).get();
         let (open, held) = (count(SessionState::Forwarding), count(SessionState::Held));
-        match &snapshot.state {
+        match &snapshot.state() {
             RoutingState::Route(leader) => format!("routing to {}, {open} sessions", leader.member),
             RoutingState::Hold(_) => format!("holding {held} clients: {}; {open} sessions", snapshot.reason),
             RoutingState::Fence => format!("fencing, {held} clients wait: {}", snapshot.reason),

@@ -124,7 +124,7 @@ impl Facts {
     fn standing(&self) -> Standing {
         let snapshot = self.slot.snapshot();
         let ready = self.readiness.now() == Readiness::Ready;
-        Standing::new(&snapshot.state, &snapshot.reason, ready)
+        Standing::new(&snapshot.state(), &snapshot.reason, ready)
     }
 }
 

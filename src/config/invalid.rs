@@ -5,6 +5,7 @@ use std::error::Error;
 use std::fmt;
 
 use super::reader::{Origin, RawValue};
+use super::routes::Mistake;
 use super::table::{ETCD, PATRONI, SCOPE, Setting};
 
 /// Longest value in a message, in characters; the rest is cut.
@@ -46,6 +47,18 @@ impl InvalidSetting {
                 None => format!("--{flag} (its default)"),
             },
             problems: vec![(problem, both_ways(setting))],
+        }
+    }
+
+    /// Reports every mistake in the routes, each with the route as it may have been meant.
+    pub(super) fn of_routes(setting: &Setting, given: &RawValue, mistakes: Vec<Mistake>) -> Self {
+        let problems = mistakes.into_iter().map(|mistake| {
+            let example = both_ways_with(setting, &mistake.instead);
+            (mistake.problem, example)
+        });
+        Self {
+            problems: problems.collect(),
+            ..Self::of(setting, Some(given), String::new())
         }
     }
 
@@ -117,7 +130,11 @@ impl fmt::Display for InvalidSettings {
 impl Error for InvalidSettings {}
 
 fn both_ways(setting: &Setting) -> String {
-    let (flag, env, example) = (setting.flag, setting.env(), setting.example);
+    both_ways_with(setting, setting.example)
+}
+
+fn both_ways_with(setting: &Setting, example: &str) -> String {
+    let (flag, env) = (setting.flag, setting.env());
     // Unquoted, a shell expands brackets as a pattern.
     let quote = if example.contains(['[', '*']) { "'" } else { "" };
     format!("--{flag} {quote}{example}{quote}   or   {env}={example}")

@@ -7,8 +7,10 @@ use clap::ArgMatches;
 
 use super::invalid::{InvalidSetting, InvalidSettings};
 use super::parse;
+use super::routes;
 use super::table::Setting;
 use super::values::Values;
+use crate::route::Route;
 
 /// A value as it was written, and where.
 #[derive(Clone, Debug)]
@@ -46,9 +48,11 @@ impl<'a> Reader<'a> {
     /// refuses.
     pub(super) fn given(&self, setting: &Setting) -> Option<RawValue> {
         // A command ignores the variables of settings that it does not have.
-        if let Some(text) = self.flags.try_get_one::<String>(setting.flag).ok()? {
+        if let Some(texts) = self.flags.try_get_many::<String>(setting.flag).ok()? {
+            // Only a setting that may be repeated has several.
+            let texts: Vec<_> = texts.map(String::as_str).collect();
             return Some(RawValue {
-                text: text.clone(),
+                text: texts.join(";"),
                 origin: Origin::Flag,
             });
         }
@@ -126,6 +130,23 @@ impl<'a> Reader<'a> {
             unreachable!("--{} is declared as a size: a test reads every setting", setting.flag);
         };
         self.value(setting, parse::size(least, most))
+    }
+
+    /// Reads routes.
+    pub(super) fn routes(&mut self, setting: &'static Setting) -> Vec<Route> {
+        let Some(given) = self.given(setting) else {
+            return Vec::new();
+        };
+        match routes::parse(&given.text) {
+            Ok(routes) => {
+                self.is_in_force(setting, &given.text);
+                routes
+            }
+            Err(mistakes) => {
+                self.refuse(InvalidSetting::of_routes(setting, &given, mistakes));
+                Vec::new()
+            }
+        }
     }
 
     /// Reads a required setting; `why` says what it is for.

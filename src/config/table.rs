@@ -24,6 +24,8 @@ pub struct Setting {
     /// The page of `docs/` that explains it; empty if none does.
     pub see: &'static str,
     unset: Unset,
+    /// The flag may be given several times. In the variable, the values are separated by `;`.
+    pub repeats: bool,
     /// A valid value, offered in error messages.
     pub example: &'static str,
 }
@@ -47,6 +49,7 @@ const ROW: Setting = Setting {
     more: "",
     see: "",
     unset: Unset::Nothing,
+    repeats: false,
     example: "",
 };
 
@@ -71,8 +74,21 @@ pub(super) const LISTEN: Setting = Setting {
     group: LISTENING,
     values: ADDRESS,
     help: "IP address and port for PostgreSQL clients; [::] takes IPv4 too",
+    more: "Short for --route ADDRESS=primary. The default does not apply if a --route leads to the primary.",
     unset: Unset::Value("[::]:5432"),
     example: "[::]:5432",
+    ..ROW
+};
+
+pub(super) const ROUTE: Setting = Setting {
+    flag: "route",
+    group: LISTENING,
+    values: Values::Text("ROUTE", "ADDRESS=ROUTE[,KEY=VALUE]"),
+    help: "A further listener and the members that its clients reach: primary, replica or read-only; repeatable",
+    more: "ADDRESS is an IP address and a port. The key hold=DURATION takes the place of --hold. In the variable, routes are separated by semicolons.",
+    see: "concepts/routes.md",
+    repeats: true,
+    example: "[::]:5001=replica",
     ..ROW
 };
 
@@ -85,6 +101,7 @@ pub(super) const ADMIN: Setting = Setting {
     see: "reference/admin-port.md",
     unset: Unset::Value("[::]:8080"),
     example: "[::]:8080",
+    ..ROW
 };
 
 pub(super) const ADMIN_TOKEN_FILE: Setting = Setting {
@@ -127,6 +144,7 @@ pub(super) const KUBERNETES: Setting = Setting {
     see: "concepts/deciding.md#which-cluster-is-followed",
     unset: Unset::Found("true with --scope, false with --etcd"),
     example: "false",
+    ..ROW
 };
 
 pub(super) const CITUS_GROUP: Setting = Setting {
@@ -367,6 +385,7 @@ pub(super) const HOLD: Setting = Setting {
     see: "operating/choosing-hold.md",
     unset: Unset::Value("60s"),
     example: "60s",
+    ..ROW
 };
 
 pub(super) const FAILOVER_DRAIN: Setting = Setting {
@@ -411,6 +430,7 @@ pub(super) const TCP_USER_TIMEOUT: Setting = Setting {
     see: "operating/silent-peers.md",
     unset: Unset::Value("30s"),
     example: "30s",
+    ..ROW
 };
 
 pub(super) const CLIENT_TCP_USER_TIMEOUT: Setting = Setting {
@@ -433,6 +453,7 @@ pub(super) const SOCKET_BUFFERS: Setting = Setting {
     see: "operating/memory-and-ports.md",
     unset: Unset::Value("40MiB"),
     example: "40MiB",
+    ..ROW
 };
 
 pub(super) const SOURCE: Setting = Setting {
@@ -444,6 +465,7 @@ pub(super) const SOURCE: Setting = Setting {
     see: "operating/memory-and-ports.md",
     unset: Unset::Found("the system's choice"),
     example: "10.0.0.5,10.0.0.6",
+    ..ROW
 };
 
 pub(super) const MAX_SESSIONS: Setting = Setting {
@@ -477,6 +499,7 @@ pub(super) const REFUSAL_CERT: Setting = Setting {
     see: "reference/drivers.md",
     unset: Unset::Found("self-signed, made at start"),
     example: "/etc/pgnorth/refusals/tls.crt",
+    ..ROW
 };
 
 pub(super) const REFUSAL_KEY: Setting = Setting {
@@ -541,6 +564,7 @@ pub(super) const LOG: Setting = Setting {
     see: "reference/log.md",
     unset: Unset::Value("info"),
     example: "info,pgnorth::proxy=debug",
+    ..ROW
 };
 
 pub(super) const LOG_FORMAT: Setting = Setting {
@@ -593,7 +617,11 @@ impl Setting {
             .help(format!("{help}\n[env: {env}]{default}"))
             .long_help(format!("{help}{rest}\n[env: {env}]{default} [values: {}]", self.values))
             .help_heading(self.group)
-            .action(ArgAction::Set);
+            .action(if self.repeats {
+                ArgAction::Append
+            } else {
+                ArgAction::Set
+            });
         match self.values {
             Values::Switch => argument
                 .num_args(0..=1)

@@ -94,14 +94,16 @@ impl Discovery {
         }));
     }
 
-    /// Returns the handles that end the sessions to this member, or to every member: to the leader, and to a former
-    /// leader whose sessions are draining.
+    /// Returns the handles that end the sessions to this member, or to every member, on each route: those to a former
+    /// leader that are draining, too.
     fn cuts_of(&self, member: Option<&str>, published: &mut Published) -> Vec<Cut> {
         let concerns = |other: &str| member.is_none_or(|member| member == other);
-        let state = &self.slot.snapshot().state;
-        let leader = state.leader().filter(|leader| concerns(&leader.member));
-        let current = leader.and_then(|_| self.slot.renew());
+        let mut cuts = self.slot.renew(|leader| concerns(&leader.member));
+        for route in &self.routes {
+            cuts.extend(route.slot.renew(|member| concerns(&member.member)));
+        }
         let former = published.draining.take_if(|draining| concerns(&draining.member));
-        current.into_iter().chain(former.map(|former| former.cut)).collect()
+        cuts.extend(former.map(|former| former.cut));
+        cuts
     }
 }

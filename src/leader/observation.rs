@@ -1,6 +1,7 @@
 //! The parsed statements of the sources, as values only. Each source in `discovery` has its own parsing; `decide`
 //! draws the conclusions.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -164,9 +165,16 @@ pub struct Pod {
     pub timeline: Option<u32>,
     /// `xlog_location`: the position in the WAL, in bytes. For people; no decision depends on it.
     pub xlog_location: Option<u64>,
+    /// `tags`.
+    pub tags: Tags,
     /// The label `citus-group`.
     pub citus_group: Option<u32>,
 }
+
+/// A member's tags, each value as Patroni compares it with the query of a health check (api.py, `do_GET`): text as it
+/// is, anything else in lower case.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tags(BTreeMap<String, String>);
 
 /// The body of `GET /primary`, and whether its status was 200.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -225,7 +233,9 @@ pub enum Role {
     Primary,
     /// `standby_leader`: the leader of a standby cluster.
     StandbyLeader,
-    /// Any other role: `replica`, `promoted`, `demoted`, `uninitialized`, …
+    /// `replica`.
+    Replica,
+    /// Any other role: `promoted`, `demoted`, `uninitialized`, …
     Other,
 }
 
@@ -265,7 +275,7 @@ pub struct ClusterMember {
     pub condition: Condition,
 }
 
-/// A member's condition in its row of `GET /cluster`. For people; no decision depends on it.
+/// A member's condition in its row of `GET /cluster`. No decision about the leader depends on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Condition {
     /// `role`, as written: `leader`, `replica`, `sync_standby`, …
@@ -276,6 +286,34 @@ pub struct Condition {
     pub timeline: Option<u32>,
     /// `lag` behind the leader, in bytes of WAL.
     pub lag: Option<u64>,
+    /// `tags`.
+    pub tags: Tags,
+}
+
+impl Tags {
+    const NONE: &Self = &Self(BTreeMap::new());
+
+    /// Returns no tags.
+    pub const fn none() -> &'static Self {
+        Self::NONE
+    }
+
+    /// Returns the value of a tag.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// Returns true if the tag is one that Patroni reads as true (utils.py, `parse_bool`).
+    pub fn is_on(&self, name: &str) -> bool {
+        let value = self.get(name).map(str::to_lowercase);
+        matches!(value.as_deref(), Some("on" | "true" | "yes" | "1"))
+    }
+}
+
+impl FromIterator<(String, String)> for Tags {
+    fn from_iter<T: IntoIterator<Item = (String, String)>>(tags: T) -> Self {
+        Self(tags.into_iter().collect())
+    }
 }
 
 impl PartialEq for Announcement {
@@ -304,6 +342,7 @@ impl Role {
         match name {
             "primary" | "master" => Self::Primary,
             "standby_leader" => Self::StandbyLeader,
+            "replica" => Self::Replica,
             _ => Self::Other,
         }
     }

@@ -174,7 +174,7 @@ impl View {
             // `only_ours` has already used it.
             Claim::Seed(..) => {}
         }
-        self.follow_the_lock_to_an_older_timeline();
+        self.follow_the_lock_to_an_older_timeline(at);
     }
 
     fn record_pod(&mut self, pod: Pod, at: Instant) {
@@ -210,7 +210,7 @@ impl View {
     }
 
     fn record_report(&mut self, member: MemberName, report: Report, at: Instant) {
-        self.note_timeline(&report);
+        self.note_timeline(&report, at);
         self.last_answers
             .retain(|_, heard| at.saturating_duration_since(*heard) < MAX_TTL);
         self.last_answers.insert(member.clone(), at);

@@ -1,5 +1,8 @@
-//! Cancel requests: each goes at once to the leader whose sessions stay, even while clients that want a session are
+//! Cancel requests: each goes at once to the members whose sessions stay, even while clients that want a session are
 //! held, and even if its sender has left.
+//!
+//! A request names the backend by its process and a secret key. It does not say on which of a route's members that
+//! backend is, so each of them gets it: a server that has no such backend ignores it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,6 +14,7 @@ use super::Shared;
 use super::connect::DialError;
 use super::forward::Socket;
 use crate::leader::Leader;
+use crate::slot::Target;
 
 /// Cancel requests that are delivered at the same time: PostgreSQL forks a process for each, as for a session.
 pub(super) const CANCELS: usize = 64;
@@ -21,10 +25,19 @@ impl Shared {
     /// Delivers the request. Returns true if it was sent to a leader. A leader closes the connection once it has
     /// signalled the backend; libpq waits for that.
     pub(super) async fn deliver_cancel(&self, client: &Socket, peer: SocketAddr, request: &[u8]) -> bool {
-        let Some(target) = self.context.slot.snapshot().kept() else {
+        let targets: Vec<_> = self.route.slot.snapshot().kept().collect();
+        if targets.is_empty() {
             debug!(%peer, "a cancel request was dropped: no leader has sessions that stay");
-            return false;
-        };
+        }
+        let mut sent = false;
+        // One after the other: a client's socket has one peer at a time.
+        for target in targets {
+            sent |= self.deliver_to(target, client, peer, request).await;
+        }
+        sent
+    }
+
+    async fn deliver_to(&self, target: Target, client: &Socket, peer: SocketAddr, request: &[u8]) -> bool {
         let mut sent = false;
         let delivery = timeout(TIMEOUT, self.send_cancel(client, &target.leader, request, &mut sent));
         tokio::select! {

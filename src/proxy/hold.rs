@@ -8,6 +8,7 @@ use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use super::forward::Socket;
 use crate::ending::Ending;
+use crate::leader::Leader;
 use crate::slot::{LeaderSlot, Snapshot, Target};
 use crate::wait_queue::WaitQueue;
 
@@ -96,10 +97,14 @@ pub(super) async fn wait(
     slot: &LeaderSlot,
     queue: &Queue,
     permit: Option<DialPermit>,
+    tried: &[Arc<Leader>],
     since: Instant,
     deadline: Instant,
 ) -> Result<Admitted, Ending> {
-    let permit = match (permit.or_else(|| queue.try_dial_permit()), slot.snapshot().target()) {
+    let permit = match (
+        permit.or_else(|| queue.try_dial_permit()),
+        slot.snapshot().target(tried),
+    ) {
         (Some(permit), Some(target)) => return Ok(Admitted::at_once(target, permit)),
         (permit, _) => permit,
     };
@@ -109,7 +114,7 @@ pub(super) async fn wait(
             Some(permit) => permit,
             None => queue.permit().await,
         };
-        let target = slot.leader().await;
+        let target = slot.leader(tried).await;
         Admitted {
             target,
             permit,
@@ -130,10 +135,7 @@ async fn expired(slot: &LeaderSlot, since: Instant, deadline: Instant) -> Ending
         // Only values are kept: a snapshot that is kept prevents its epoch from ending.
         let (changed, open_since) = {
             let snapshot = slot.snapshot();
-            let open_since = snapshot
-                .state
-                .open_to()
-                .map(|_| Instant::from_std(snapshot.state_since));
+            let open_since = snapshot.is_open().then(|| Instant::from_std(snapshot.state_since));
             (snapshot.replaced(), open_since)
         };
         let (until, ending) = match open_since {
@@ -197,7 +199,7 @@ pub(super) async fn pause_in_crowd(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::leader::{Address, Leader, RoutingState};
+    use crate::leader::{Address, RoutingState};
 
     fn routes() -> RoutingState {
         RoutingState::Route(Leader {

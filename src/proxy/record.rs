@@ -11,6 +11,7 @@ use super::forward::{Socket, Transferred};
 use crate::ending::Ending;
 use crate::leader::Leader;
 use crate::metrics::SessionState;
+use crate::route::RouteKind;
 
 /// A leader that was reached.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ struct Reached {
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) context: Arc<Context>,
+    route: RouteKind,
     pub(super) peer: SocketAddr,
     state: SessionState,
     pub(super) begun: Instant,
@@ -35,10 +37,11 @@ pub(super) struct Record {
 
 impl Record {
     /// Opens the record of a session that begins now, with its client held.
-    pub(super) fn open(context: Arc<Context>, peer: SocketAddr) -> Self {
+    pub(super) fn open(context: Arc<Context>, route: RouteKind, peer: SocketAddr) -> Self {
         context.metrics.sessions(SessionState::Held).inc();
         Self {
             context,
+            route,
             peer,
             state: SessionState::Held,
             begun: Instant::now(),
@@ -69,7 +72,7 @@ impl Record {
         let leader_side = tracing::enabled!(tracing::Level::DEBUG)
             .then(|| socket.local_addr().ok())
             .flatten();
-        debug!(peer = %self.peer, %leader, leader_side = leader_side.map(tracing::field::display), "session begins");
+        debug!(peer = %self.peer, route = %self.route, %leader, leader_side = leader_side.map(tracing::field::display), "session begins");
         self.reached = Some(Reached {
             leader: leader.clone(),
             leader_side,
@@ -78,9 +81,11 @@ impl Record {
         self.enter(SessionState::Forwarding);
         let dialled_at = self.dialled_at.unwrap_or(self.begun);
         self.observe_hold(dialled_at);
-        self.context
-            .recorder
-            .session(leader, dialled_at.duration_since(self.begun));
+        if self.route == RouteKind::Primary {
+            self.context
+                .recorder
+                .session(leader, dialled_at.duration_since(self.begun));
+        }
     }
 
     /// Records that the client was given up before a leader was reached.

@@ -70,8 +70,10 @@ enum Failure {
 struct Attempts {
     last_failure: Option<String>,
     pause: Option<Duration>,
-    /// The leader that last broke the connection, and how often it did.
-    broke: Option<(Leader, u32)>,
+    /// The members that did not take the client. If there are others, they are asked first.
+    tried: Vec<Arc<Leader>>,
+    /// The members that broke the connection, and how often each did.
+    broke: Vec<(Arc<Leader>, u32)>,
     retry: Option<hold::RetryPermit>,
     /// Time until which a leader without a free connection is asked again.
     crowd_until: Option<Instant>,
@@ -88,7 +90,7 @@ impl Session {
     /// Runs the session until its client has a leader, and hands both over to be forwarded; or refuses the client.
     pub(super) async fn run(self, mut opening: Opening, admission: Admission, session_permit: OwnedSemaphorePermit) {
         let context = &self.shared.context;
-        let mut record = Record::open(context.clone(), self.peer);
+        let mut record = Record::open(context.clone(), self.shared.route.kind, self.peer);
         let forced = context.drain.forced();
         let reached = tokio::select! {
             biased;
@@ -140,13 +142,21 @@ impl Session {
     /// Waits for a leader, dials it and opens the session there, until one takes the client or the hold deadline
     /// passes. Cancel-safe.
     async fn reach(&self, opening: &mut Opening, record: &mut Record) -> Result<Reached, NoLeader> {
-        let context = &self.shared.context;
-        let (slot, queue) = (&context.slot, &self.shared.queue);
-        let deadline = Instant::now() + context.settings.hold;
+        let (slot, queue) = (&*self.shared.route.slot, &self.shared.queue);
+        let deadline = Instant::now() + self.shared.route.hold;
         let mut attempts = Attempts::default();
         let mut permit = None;
         loop {
-            let waited = hold::wait(&self.client, slot, queue, permit.take(), record.begun, deadline).await;
+            let waited = hold::wait(
+                &self.client,
+                slot,
+                queue,
+                permit.take(),
+                &attempts.tried,
+                record.begun,
+                deadline,
+            )
+            .await;
             let admitted = match waited {
                 Ok(admitted) => admitted,
                 Err(ending) => return Err(attempts.give_up(ending)),
@@ -162,7 +172,7 @@ impl Session {
                 () = target.ended() => None,
                 // An announced switchover: a client without an answer waits, rather than be cut off in the middle of
                 // its login.
-                () = slot.held() => None,
+                () = slot.closed(&target.leader) => None,
                 tried = self.dial_and_open(&target.leader, opening, &mut permit) => Some(tried),
             };
             match tried {
@@ -188,13 +198,16 @@ impl Session {
                     record.held();
                     self.log_failure(&target.leader, &failure);
                     attempts.last_failure = Some(self.failed(&target.leader, &failure));
+                    attempts.tried.push(target.leader.clone());
                     let paused = match failure {
                         Failure::Opening(OpeningError::TooManyConnections(_)) => {
                             permit = None;
                             attempts.pause_in_crowd(self, record.begun, deadline).await
                         }
                         failure if attempts.breaks_too_often(&target.leader, &failure) => Err(Ending::LeaderLost),
+                        _ if slot.snapshot().has_untried(&attempts.tried) => Ok(()),
                         _ => {
+                            attempts.tried.clear();
                             let pause = attempts.next_pause();
                             hold::pause(&self.client, slot, queue, &snapshot, record.begun, pause, deadline).await
                         }
@@ -260,14 +273,15 @@ impl Session {
         let context = &self.shared.context;
         let why = match no_leader.ending {
             Ending::HoldExpired => {
-                let hold = humantime::format_duration(context.settings.hold);
+                let hold = humantime::format_duration(self.shared.route.hold);
                 let reason = no_leader
                     .last_failure
-                    .unwrap_or_else(|| context.slot.snapshot().reason.clone());
+                    .unwrap_or_else(|| self.shared.route.slot.snapshot().reason.clone());
                 if context.log_limiter.should_log(REFUSED) {
                     warn!(peer = %self.peer, hold = %hold, %reason, "{REFUSED}");
                 }
-                format!("no primary could be reached within {hold}: {reason}")
+                let unreached = self.shared.route.kind.unreached();
+                format!("{unreached} could be reached within {hold}: {reason}")
             }
             Ending::QueueExpired => {
                 let queue = humantime::format_duration(hold::QUEUE);
@@ -317,14 +331,16 @@ impl Attempts {
 
     /// Counts this failure, if the leader broke the connection before it had answered. Returns whether that happened
     /// too often.
-    fn breaks_too_often(&mut self, leader: &Leader, failure: &Failure) -> bool {
+    fn breaks_too_often(&mut self, leader: &Arc<Leader>, failure: &Failure) -> bool {
         if !matches!(failure, Failure::Opening(OpeningError::Disconnected(_))) {
             return false;
         }
-        let before = self.broke.take().filter(|(last, _)| last == leader);
-        let breaks = before.map_or(0, |(_, breaks)| breaks) + 1;
-        self.broke = Some((leader.clone(), breaks));
-        breaks >= MAX_BREAKS
+        if let Some((_, breaks)) = self.broke.iter_mut().find(|(known, _)| known == leader) {
+            *breaks += 1;
+            return *breaks >= MAX_BREAKS;
+        }
+        self.broke.push((leader.clone(), 1));
+        false
     }
 
     /// Waits before another attempt at a leader without a free connection. After the last attempt, the client gets

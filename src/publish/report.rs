@@ -78,7 +78,7 @@ impl Publisher {
         self.metrics.count_publish(PublishResult::Failed);
         self.metrics.set_publish_behind(true);
         let why = error.to_string();
-        let leader = self.slot.snapshot().state.open_to().map(ToString::to_string);
+        let leader = self.slot.snapshot().state().open_to().map(ToString::to_string);
         if state.problems.is_new(&service, &why) {
             let leader = leader.as_deref().unwrap_or("none");
             warn!(%service, %leader, "cannot update the Service, which may point to a former primary: {why}");

@@ -40,6 +40,7 @@ impl Served {
         let address = admin.local_addr().unwrap();
         let facts = Arc::new(Facts {
             slot: Arc::new(LeaderSlot::new("no source has answered yet")),
+            routes: Vec::new(),
             liveness: Liveness::default(),
             hosts: Hosts::new(&["pg.example.com".to_owned()], Some("db1.example.net")),
             readiness: ReadinessHandle::starting("no source has answered yet"),

@@ -40,10 +40,10 @@ async fn serve_in_process(listen: &str) -> (FakeMember, Bound, ShutdownTrigger) 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_wildcard_address_accepts_clients_of_ipv4_and_ipv6() {
     let (_member, bound, trigger) = serve_in_process("[::]:0").await;
-    let mut targets = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, bound.postgres.port()))];
+    let mut targets = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, bound.routes[0].address.port()))];
     // On a host without IPv6 the fallback has bound IPv4 only.
-    if bound.postgres.is_ipv6() {
-        targets.push(SocketAddr::from((Ipv6Addr::LOCALHOST, bound.postgres.port())));
+    if bound.routes[0].address.is_ipv6() {
+        targets.push(SocketAddr::from((Ipv6Addr::LOCALHOST, bound.routes[0].address.port())));
     }
     let running = tokio::spawn(bound.run());
     for target in targets {
@@ -59,7 +59,7 @@ async fn the_wildcard_address_accepts_clients_of_ipv4_and_ipv6() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_embedded_pgnorth_drains_when_its_shutdown_is_triggered() {
     let (_member, bound, trigger) = serve_in_process("127.0.0.1:0").await;
-    let address = bound.postgres;
+    let address = bound.routes[0].address;
     let running = tokio::spawn(bound.run());
     let mut client = within("a client connects", TcpStream::connect(address)).await.unwrap();
     client.write_all(b"?").await.unwrap();

@@ -50,6 +50,7 @@ mod refusal;
 mod refusal_tls;
 mod reload;
 mod resets;
+mod routes;
 mod settings;
 mod shutdown;
 mod signals;

@@ -52,7 +52,10 @@ fn ports_agree() {
         let ports: BTreeMap<_, _> = items(&container["ports"])
             .map(|port| (text(&port["name"]), port["containerPort"].clone()))
             .collect();
-        let expected = [("admin", settings.admin.port()), ("postgres", settings.listen.port())];
+        let expected = [
+            ("admin", settings.admin.port()),
+            ("postgres", settings.routes[0].listen.port()),
+        ];
         assert_eq!(
             ports,
             expected.map(|(port, number)| (port, json!(number))).into(),
@@ -402,7 +405,7 @@ fn istio_s_component_excludes_the_port_and_outlives_the_drain() {
     let objects = with_components("istio", &["istio"]);
     let settings = read(&settings_of(&objects)).unwrap();
     let annotations = &pod(&objects)["metadata"]["annotations"];
-    let port = settings.listen.port().to_string();
+    let port = settings.routes[0].listen.port().to_string();
     for direction in ["Inbound", "Outbound"] {
         assert_eq!(
             annotations[format!("traffic.sidecar.istio.io/exclude{direction}Ports")],

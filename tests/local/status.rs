@@ -114,7 +114,7 @@ async fn the_document_has_these_fields_the_leader_and_the_reason() {
         (sessions.len() > 1 && *sessions.last().unwrap() == 1).then_some(status)
     })
     .await;
-    let fields = "at cluster commit failovers foreign history leader lock members paused readiness reason sessions since since_seconds sources \
+    let fields = "at cluster commit failovers foreign history leader lock members paused readiness reason routes sessions since since_seconds sources \
         state state_seconds switchover trouble uptime_seconds version";
     assert_eq!(keys(&status), fields.split_whitespace().collect::<Vec<_>>());
     let leader = json!({"member": "a", "address": cluster.a.postgres.to_string(), "timeline": 1});

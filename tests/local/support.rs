@@ -10,8 +10,9 @@ use pgnorth::drain::Drain;
 use pgnorth::ending::Ending;
 use pgnorth::leader::{Address, Leader, LeaderFailure, RoutingState};
 use pgnorth::metrics::{Metrics, SessionState};
-use pgnorth::proxy::{Context, Proxy, RefusalTls, Settings};
+use pgnorth::proxy::{Context, Proxy, RefusalTls, Route, Settings};
 use pgnorth::recorder::Recorder;
+use pgnorth::route::RouteKind;
 use pgnorth::slot::LeaderSlot;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -61,14 +62,28 @@ impl Rig {
     }
 
     pub async fn with(settings: Settings) -> Self {
-        let proxy = Proxy::bind("127.0.0.1:0".parse().unwrap(), &settings).unwrap();
-        let address = proxy.local_addr();
+        Self::of(RouteKind::Primary, settings).await
+    }
+
+    /// A proxy whose only listener is a route to replicas.
+    pub async fn reading() -> Self {
+        Self::of(RouteKind::Replica, settings()).await
+    }
+
+    async fn of(kind: RouteKind, settings: Settings) -> Self {
         let slot = Arc::new(LeaderSlot::new("nobody holds the lock"));
+        let route = Route {
+            kind,
+            slot: slot.clone(),
+            hold: settings.hold,
+        };
+        let mut proxy = Proxy::default();
+        let listener = proxy.bind("127.0.0.1:0".parse().unwrap(), route, &settings).unwrap();
+        let address = listener.local_addr().unwrap();
         let drain = Drain::default();
         let metrics = Arc::new(Metrics::new());
         let (complain, leader_failures) = mpsc::channel(100);
         tokio::spawn(proxy.run(Arc::new(Context {
-            slot: slot.clone(),
             drain: drain.clone(),
             metrics: metrics.clone(),
             recorder: Arc::new(Recorder::new(metrics.clone())),

@@ -12,7 +12,7 @@ use serde_json::Value;
 use thiserror::Error;
 use url::Url;
 
-use crate::leader::observation::{Announcement, ClusterSettings, Lock, Pod};
+use crate::leader::observation::{Announcement, ClusterSettings, Lock, Pod, Tags};
 use crate::leader::{Address, BadConnUrl, BaseUrl, MemberName, UnknownAddress};
 
 /// PostgreSQL's default port, for a `conn_url` without a port.
@@ -225,6 +225,7 @@ pub fn pod(name: &str, annotations: &Annotations, ip: Option<&str>) -> Read<Pod>
         state: Option<String>,
         timeline: Option<u32>,
         xlog_location: Option<Value>,
+        tags: Option<Value>,
     }
     let (status, mut problem) = match annotations
         .get("status")
@@ -262,9 +263,20 @@ pub fn pod(name: &str, annotations: &Annotations, ip: Option<&str>) -> Read<Pod>
         state: status.state,
         timeline: status.timeline,
         xlog_location: status.xlog_location.as_ref().and_then(Value::as_u64),
+        tags: status.tags.as_ref().map(tags).unwrap_or_default(),
         citus_group: None,
     };
     (pod, problem)
+}
+
+/// Parses a member's tags. A value that is no text is compared by its lower-case text, as Patroni does.
+pub fn tags(value: &Value) -> Tags {
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string().to_lowercase(),
+    };
+    let tags = value.as_object().into_iter().flatten();
+    tags.map(|(name, value)| (name.clone(), text(value))).collect()
 }
 
 /// Parses host and port of a `conn_url`: `postgres://[user[:password]@]host[:port][/database]`.

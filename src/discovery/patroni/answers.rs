@@ -11,7 +11,7 @@ use thiserror::Error;
 use url::Url;
 
 use crate::discovery::http::{Answer, Unreachable};
-use crate::discovery::kubernetes::annotations::race_backoff;
+use crate::discovery::kubernetes::annotations::{race_backoff, tags};
 use crate::leader::identity::Identity;
 use crate::leader::observation::{Announcement, Cluster, ClusterMember, Condition, Report, Role};
 use crate::leader::{Address, BadAddress, BadBaseUrl, BaseUrl, MemberName};
@@ -245,6 +245,7 @@ fn read_condition(row: &Value) -> Condition {
         state: text("state"),
         timeline: row["timeline"].as_u64().and_then(|timeline| timeline.try_into().ok()),
         lag: row["lag"].as_u64(),
+        tags: tags(&row["tags"]),
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) fn check(
     let role = match report.role {
         Role::Primary => "primary",
         Role::StandbyLeader => "standby_leader",
-        Role::Other => "not primary",
+        Role::Replica | Role::Other => "not primary",
     };
     let found = format!("{url} says: {role}, {}{timeline}", report.state);
     let leads = cluster.is_leader(member);

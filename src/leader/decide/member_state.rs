@@ -89,7 +89,7 @@ impl Inputs<'_> {
         let timeline = report.timeline;
         match report.role {
             Role::StandbyLeader => MemberState::StandbyLeader,
-            Role::Other => MemberState::NotWritable {
+            Role::Replica | Role::Other => MemberState::NotWritable {
                 cause: format!("it is still in recovery (state {:?})", report.state),
             },
             Role::Primary if !report.is_writable() => MemberState::NotWritable {
@@ -113,7 +113,7 @@ impl Inputs<'_> {
                 cause: no_answer.to_owned(),
             },
             (Role::Primary, true, Some(cause)) => MemberState::NotWritable { cause },
-            (Role::Primary, false, _) | (Role::Other, ..) => {
+            (Role::Primary, false, _) | (Role::Replica | Role::Other, ..) => {
                 let role = pod.role.as_deref().unwrap_or("unknown");
                 let state = pod.state.as_deref().unwrap_or("unknown");
                 let cause = format!(

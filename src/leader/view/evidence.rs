@@ -24,6 +24,8 @@ pub struct PodView {
 pub(super) struct NewestTimeline {
     pub(super) system: String,
     timeline: u32,
+    /// Local time at which a leader was first seen on it.
+    since: Instant,
     /// The newer timeline that leaders had before the cluster went back to this one.
     before: Option<u32>,
 }
@@ -96,7 +98,7 @@ impl View {
         (holds || since_it_moved) && pod.says_primary()
     }
 
-    pub(super) fn note_timeline(&mut self, report: &Report) {
+    pub(super) fn note_timeline(&mut self, report: &Report, at: Instant) {
         if let (true, true, Some(system), Some(timeline)) =
             (report.holds_lock, report.is_writable(), &report.system, report.timeline)
         {
@@ -105,6 +107,7 @@ impl View {
                 self.newest_timeline = Some(NewestTimeline {
                     system: system.clone(),
                     timeline,
+                    since: at,
                     before: None,
                 });
             }
@@ -113,10 +116,11 @@ impl View {
 
     /// Accepts an older timeline, on which a restored cluster continues. The evidence is a holder of the lock that has
     /// renewed it for a whole ttl and says, throughout or at the end of that time, that it is a running primary.
-    pub(super) fn follow_the_lock_to_an_older_timeline(&mut self) {
+    pub(super) fn follow_the_lock_to_an_older_timeline(&mut self, at: Instant) {
         if let (Some(older), Some(newest)) = (self.older_timeline_of_the_lock(), &mut self.newest_timeline) {
             newest.before = Some(newest.timeline);
             newest.timeline = older;
+            newest.since = at;
         }
     }
 
@@ -138,6 +142,11 @@ impl View {
     /// Returns the newest timeline on which a leader was seen writable.
     pub fn newest_timeline(&self) -> Option<u32> {
         self.newest_timeline.as_ref().map(|newest| newest.timeline)
+    }
+
+    /// Returns the local time at which a leader was first seen on the newest timeline.
+    pub fn newest_timeline_since(&self) -> Option<Instant> {
+        self.newest_timeline.as_ref().map(|newest| newest.since)
     }
 
     /// Returns the former and the present timeline, if the cluster has gone back to an older one.

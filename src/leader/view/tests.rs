@@ -1,7 +1,7 @@
 //! Tests of the view: the age of the lock, and the members that say that they are primary.
 
 use super::*;
-use crate::leader::observation::{NoReport, Role};
+use crate::leader::observation::{NoReport, Role, Tags};
 use crate::leader::{RoutingState, probing};
 
 const LIFE: Duration = Duration::from_secs(3);
@@ -54,6 +54,7 @@ impl World {
             state: Some("running".into()),
             timeline: Some(1),
             xlog_location: None,
+            tags: Tags::default(),
             citus_group: None,
         };
         self.hear(Claim::Pod(pod))

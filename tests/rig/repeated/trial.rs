@@ -182,12 +182,13 @@ async fn endings(product: &Product, counts: fn(Ending) -> bool) -> f64 {
 fn turned_away(ending: Ending) -> bool {
     use Ending::{
         CancelDropped, CancelSent, ClientClosed, ClientLeft, ClientLost, CutByOperator, Failed, Fenced, Full,
-        HoldExpired, LeaderChanged, LeaderClosed, LeaderLost, NoStartup, QueueExpired, Shutdown, StartupExpired,
+        HoldExpired, LeaderChanged, LeaderClosed, LeaderLost, MemberUnfit, NoStartup, QueueExpired, Shutdown,
+        StartupExpired,
     };
     match ending {
         HoldExpired | QueueExpired | StartupExpired | CancelDropped | Full | Shutdown | Failed => true,
         ClientClosed | ClientLost | ClientLeft | NoStartup | LeaderClosed | LeaderLost | LeaderChanged | Fenced
-        | CutByOperator | CancelSent => false,
+        | MemberUnfit | CutByOperator | CancelSent => false,
     }
 }
 

@@ -8,7 +8,7 @@ use super::stories::{api_url, leader, listing, policy, report};
 use super::*;
 use crate::leader::identity::Identity;
 use crate::leader::observation::{
-    Announcement, Claim, Cluster, ClusterSettings, Lock, NoReport, ObjectKind, Observation, OperatorHold, Pod,
+    Announcement, Claim, Cluster, ClusterSettings, Lock, NoReport, ObjectKind, Observation, OperatorHold, Pod, Tags,
 };
 use crate::slot::{LeaderSlot, Target};
 
@@ -80,6 +80,7 @@ pub(super) fn pod() -> impl Strategy<Value = Pod> {
         state: Some("running".into()),
         timeline: Some(timeline),
         xlog_location: None,
+        tags: Tags::default(),
         citus_group: None,
     })
 }
@@ -169,12 +170,12 @@ impl Run {
         self.decision = decide(&self.view, current.as_ref(), self.now, &policy());
         self.slot
             .publish(self.decision.state.clone(), self.decision.reason.to_string());
-        self.sessions.extend(self.slot.snapshot().target());
+        self.sessions.extend(self.slot.snapshot().target(&[]));
         self.sessions.retain(|session| session.ending().is_none());
     }
 
     fn current(&self) -> Option<Leader> {
-        self.slot.snapshot().state.leader().cloned()
+        self.slot.snapshot().state().leader().cloned()
     }
 
     pub(super) fn check(&self) -> Result<(), TestCaseError> {

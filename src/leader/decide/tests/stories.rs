@@ -21,7 +21,7 @@ use reports::{API_SILENT, REST_ONLY};
 use super::*;
 use crate::leader::observation::{
     Announcement, Claim, Cluster, ClusterMember, ClusterSettings, Lock, NoReport, ObjectKind, Observation,
-    OperatorHold, Pod,
+    OperatorHold, Pod, Tags,
 };
 use crate::leader::{Address, BaseUrl};
 
@@ -402,6 +402,7 @@ fn pod(name: &str, role: &str) -> Pod {
         state: Some("running".into()),
         timeline: Some(1),
         xlog_location: None,
+        tags: Tags::default(),
         citus_group: None,
     }
 }

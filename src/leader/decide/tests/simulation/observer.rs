@@ -52,12 +52,12 @@ impl Observer {
 
     /// Returns the leader whose sessions may live.
     pub(super) fn leader(&self) -> Option<MemberIndex> {
-        self.slot.snapshot().state.leader().map(place)
+        self.slot.snapshot().state().leader().map(place)
     }
 
     /// Returns the leader that new clients may go to.
     pub(super) fn open_to(&self) -> Option<MemberIndex> {
-        self.slot.snapshot().state.open_to().map(place)
+        self.slot.snapshot().state().open_to().map(place)
     }
 
     pub(super) fn hear(&mut self, claim: Claim, now: Ms) {
@@ -77,14 +77,14 @@ impl Observer {
             }
             self.slot.publish(decision.state.clone(), decision.reason.to_string());
             self.sessions.retain(|session| session.ending().is_none());
-            self.sessions.extend(self.slot.snapshot().target());
+            self.sessions.extend(self.slot.snapshot().target(&[]));
         }
         self.decision = decision;
     }
 
     /// Returns the decision at that time if no claim arrives until then.
     pub(super) fn decision_at(&self, now: Ms) -> Decision {
-        let current = self.slot.snapshot().state.leader().cloned();
+        let current = self.slot.snapshot().state().leader().cloned();
         decide(&self.view, current.as_ref(), self.instant(now), &policy())
     }
 

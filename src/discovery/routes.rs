@@ -1,0 +1,123 @@
+//! The routes to other members than the primary alone: decides which members are fit, publishes them in each route's
+//! slot, and ends the sessions to those that are not.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::watch;
+use tracing::{Level, debug, info, warn};
+
+use crate::ending::Ending;
+use crate::leader::fit::{Fitness, Judged, Verdict, fit};
+use crate::leader::view::View;
+use crate::leader::{MemberName, RoutingState};
+use crate::log_limiter::LogLimiter;
+use crate::route::Conditions;
+use crate::slot::{LeaderSlot, Usable};
+
+/// A route, and what was last decided about its members.
+pub struct FollowedRoute {
+    /// Name of its listener in the log and in metrics: the address.
+    pub listen: String,
+    /// The conditions under which a member is fit.
+    pub conditions: Conditions,
+    /// Slot in which the members are published.
+    pub slot: Arc<LeaderSlot>,
+    /// Newest outcome, for the status page and `/status`.
+    pub fitness: watch::Sender<Arc<Fitness>>,
+    /// Limiter of repeated log lines.
+    pub log_limiter: LogLimiter,
+}
+
+impl FollowedRoute {
+    /// Returns when to decide again although nothing new was heard.
+    pub fn recheck_at(&self) -> Option<Instant> {
+        self.fitness.borrow().recheck_at
+    }
+
+    /// Decides which members are fit now, and publishes them if they differ from before. Sessions to a member that may
+    /// not be used any more end before anything is logged.
+    pub fn follow(&mut self, view: &View, primary: &RoutingState, now: Instant) {
+        let next = fit(view, primary, &self.conditions, now);
+        let before = self.fitness.borrow().clone();
+        if next == *before {
+            return;
+        }
+        let next = Arc::new(next);
+        let usable = self.usable(&next);
+        if usable != self.usable(&before) {
+            let why = next.why(self.conditions.kind);
+            let cuts = self.slot.share(usable, why.clone());
+            for cut in &cuts {
+                cut.end.now(Ending::MemberUnfit);
+            }
+            self.log_members(&before, &next, &why);
+        }
+        self.fitness.send_replace(next);
+    }
+
+    /// Returns the members with sessions that may live. A member whose address is not known any more keeps those at its
+    /// last one.
+    fn usable(&self, fitness: &Fitness) -> Vec<Usable> {
+        let snapshot = self.slot.snapshot();
+        let last = |member: &MemberName| {
+            let place = snapshot.members().iter().find(|place| place.leader.member == *member)?;
+            Some((*place.leader).clone())
+        };
+        let usable = |judged: &Judged| {
+            let (open, rank) = match judged.verdict {
+                Verdict::Fit(rank) => (true, rank),
+                Verdict::Closed(_) => (false, 0),
+                Verdict::Out(_) => return None,
+            };
+            let leader = judged.leader.clone().or_else(|| last(&judged.member))?;
+            Some(Usable { leader, open, rank })
+        };
+        fitness.members.iter().filter_map(usable).collect()
+    }
+
+    /// Logs which members have become fit or unfit. Members that alternate are logged once, then counted.
+    fn log_members(&self, before: &Fitness, next: &Fitness, why: &str) {
+        let (route, listen) = (self.conditions.kind, &self.listen);
+        for judged in &next.members {
+            let was = before.members.iter().find(|known| known.member == judged.member);
+            let was_open = was.is_some_and(|known| matches!(known.verdict, Verdict::Fit(_)));
+            let (cause, sessions) = match &judged.verdict {
+                Verdict::Fit(_) if !was_open => {
+                    if self.should_log("gets new clients", &judged.member) {
+                        info!(%route, %listen, member = %judged.member, "the member gets new clients");
+                    }
+                    continue;
+                }
+                Verdict::Fit(_) => continue,
+                Verdict::Closed(cause) => (cause, "its sessions stay"),
+                Verdict::Out(cause) => (cause, "its sessions end"),
+            };
+            if was.is_some_and(|known| known.verdict == judged.verdict) || was.is_none() {
+                continue;
+            }
+            let cause = cause.of(&judged.member);
+            if self.should_log(sessions, &judged.member) {
+                let member = &judged.member;
+                info!(%route, %listen, %member, reason = %cause, "the member gets no new clients; {sessions}");
+            }
+        }
+        let gone = before
+            .members
+            .iter()
+            .filter(|known| !next.members.iter().any(|judged| judged.member == known.member));
+        for judged in gone {
+            info!(%route, %listen, member = %judged.member, "the member has left the cluster: its sessions end");
+        }
+        match (before.open().next(), next.open().next()) {
+            (Some(_), None) => warn!(%route, %listen, reason = %why, "no member is fit: new clients are held"),
+            (None, Some(_)) => info!(%route, %listen, reason = %why, "clients go to the members that are fit"),
+            _ => debug!(%route, %listen, reason = %why, "the members that are fit have changed"),
+        }
+    }
+
+    fn should_log(&self, what: &str, member: &MemberName) -> bool {
+        let kind = format!("{} on {}: {member} {what}", self.conditions.kind, self.listen);
+        self.log_limiter.should_log_at(Level::INFO, &kind)
+    }
+}

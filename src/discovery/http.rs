@@ -25,6 +25,7 @@ use url::Url;
 
 use crate::discovery::http::tls::{Tls, TlsError, TlsFiles, TlsProblem};
 use crate::resolver::{Resolver, Unresolved};
+use crate::root_cause::root_cause;
 
 /// Opens connections. Clones share TLS settings and resolved names.
 #[derive(Clone)]
@@ -77,7 +78,7 @@ pub enum Unreachable {
     #[error("TLS: {0}")]
     Handshake(#[source] std::io::Error),
     /// The connection broke, or the answer is not HTTP, or it is too long.
-    #[error("no valid HTTP answer: {0}")]
+    #[error("no valid HTTP answer: {}", root_cause(&**.0))]
     Http(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The deadline passed.
     #[error("no answer within 1 s")]

@@ -117,6 +117,13 @@ impl Product {
         launched.once_it_listens().await
     }
 
+    /// Starts the binary with etcd as its source, and the scope of the fake members.
+    pub async fn start_by_etcd(urls: &str, flags: &[&str]) -> Self {
+        let sources = ["--scope", "pg", "--etcd", urls];
+        let launched = Self::launch(TempDir::new().unwrap(), &[], &sources, flags, None);
+        launched.once_it_listens().await
+    }
+
     /// The same with this program and these variables.
     pub async fn start_program(
         program: &Path,

@@ -19,6 +19,7 @@ mod dashboard;
 mod doctor;
 mod documents;
 mod drain_after_release;
+mod etcd;
 mod events;
 mod evidence;
 mod fake_api;

@@ -14,6 +14,8 @@ const UNAUTHENTICATED: u64 = 16;
 const INVALID_ARGUMENT: u64 = 3;
 const PERMISSION_DENIED: u64 = 7;
 const FAILED_PRECONDITION: u64 = 9;
+/// Longest text of an answer that is no JSON, in characters.
+const LONGEST_TEXT: usize = 200;
 
 /// A key and what etcd says about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -227,7 +229,24 @@ pub fn read_watch(line: &[u8]) -> Result<WatchMessage, Refused> {
 pub fn read_error(status: u16, body: &[u8]) -> Refused {
     match serde_json::from_slice::<Value>(body) {
         Ok(error @ Value::Object(_)) => refused_by(&error),
-        _ => Refused::Other(format!("it answers with HTTP status {status}")),
+        _ => Refused::Other(text_of(status, body)),
+    }
+}
+
+/// Describes an answer that is no JSON. etcd explains some of its refusals so, for example of a client certificate with
+/// a CommonName while authentication is enabled.
+fn text_of(status: u16, body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let line: String = text
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .take(LONGEST_TEXT)
+        .collect();
+    match line.trim() {
+        "" => format!("it answers with HTTP status {status}"),
+        line => format!("it answers with HTTP status {status}: {line}"),
     }
 }
 
@@ -395,8 +414,12 @@ mod tests {
             assert_eq!(read_error(400, body.as_bytes()), refused, "{body}");
         }
         assert_eq!(
+            read_error(502, b""),
+            Refused::Other("it answers with HTTP status 502".into())
+        );
+        assert_eq!(
             read_error(404, b"404 page not found"),
-            Refused::Other("it answers with HTTP status 404".into())
+            Refused::Other("it answers with HTTP status 404: 404 page not found".into())
         );
     }
 

@@ -3,7 +3,7 @@
 # The cache folder of install.sh: programs that do not come from Debian's archive.
 cache = $(shell tests/support/install.sh where)
 
-.PHONY: help run switchover test test-integrity test-memory test-random test-manifests test-drivers pictures docs man packages test-packages image image-test bench-failover bench-forward check advisories sbom build clean
+.PHONY: help run switchover test test-integrity test-memory test-random test-manifests test-drivers fuzz pictures docs man packages test-packages image image-test bench-failover bench-forward check advisories sbom build clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo 'make test-random     injects random faults into one cluster; half an hour for 50 (FAULTS=, SEED= repeats a run)'
 	@echo 'make test-manifests  checks the rendered deploy/ against the schemas of Kubernetes, Istio and the Prometheus operator'
 	@echo 'make test-drivers    tries how real drivers present a refusal, by sslmode (WAYS=ways, WAYS=silence)'
+	@echo 'make fuzz            feeds random input to each parser, 60 s each; coverage-guided (TIME=, TARGETS=)'
 	@echo 'make pictures        makes the pictures of docs/operating/monitoring.md from a real run of some minutes. Root (FOLDER=target/pictures)'
 	@echo 'make docs            writes the generated parts of docs/reference from the tables in the code; a test fails if they differ'
 	@echo 'make man             writes man pages and shell completions into target/man and target/completions'
@@ -95,6 +96,15 @@ test-drivers:
 	tests/support/install.sh drivers
 	cargo build --locked
 	PGNORTH_CACHE='$(cache)' PGNORTH='$(CURDIR)/target/debug/pgnorth' tests/drivers/run.sh '$(or $(WAYS),pgnorth)'
+
+# libFuzzer, with the toolchain of the repository. No sanitizer: the crate forbids unsafe code. What it finds is in fuzz/artifacts.
+fuzz:
+	tests/support/install.sh fuzz
+	set -e; for target in $(or $(TARGETS),$(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))); do \
+		mkdir -p "fuzz/target/corpus/$$target"; \
+		PATH='$(cache)/bin':"$$PATH" cargo fuzz run --sanitizer none "$$target" "fuzz/target/corpus/$$target" "fuzz/corpus/$$target" \
+			-- -max_total_time='$(or $(TIME),60)' -timeout=10 -print_final_stats=1; \
+	done
 
 # The first build takes some minutes; later ones compile what changed.
 image:

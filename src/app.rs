@@ -1,10 +1,11 @@
 //! Binds the ports, starts every long-lived task, and orders the shutdown: of the proxy in `app/proxy.rs`, of the
-//! publisher in `app/publish.rs`.
+//! publisher in `app/publish.rs`, of the watcher in `app/watcher.rs`.
 //!
 //! Control work (discovery, admin) has runtimes of its own, so that traffic cannot delay a change of leader. A
 //! long-lived task that ends before a shutdown was requested ends the process.
 
 mod admin_thread;
+mod control;
 mod discovery;
 mod doctor;
 mod files;
@@ -17,6 +18,7 @@ mod service;
 mod shutdown;
 mod status;
 mod successor;
+mod watcher;
 
 use std::ffi::OsString;
 use std::net::TcpListener;
@@ -79,7 +81,7 @@ struct AppState {
     view: watch::Sender<Arc<View>>,
 }
 
-/// Runs the command that the settings name. The proxy and the publisher run until a signal requests a shutdown.
+/// Runs the command that the settings name. Proxy, publisher and watcher run until a signal requests a shutdown.
 ///
 /// # Errors
 /// Returns the cause of a failed start, or of a long-lived task that ended too early.
@@ -103,6 +105,7 @@ pub fn run(settings: Settings, metrics: Arc<Metrics>, started: Started) -> Resul
                 }
             }
             Job::Publish(settings) => publish::run(settings, metrics, signals(None)?).await,
+            Job::Watch(settings) => watcher::run(settings, metrics, signals(None)?).await,
             Job::Status(settings) => return Ok(status::run(settings).await),
             Job::SendCommand(settings) => return Ok(send_command::run(settings).await),
             Job::Reload(settings) => return Ok(reload::run_command(settings)),
@@ -127,6 +130,14 @@ impl AppState {
             wait_queue: Arc::default(),
             log_limiter: LogLimiter::default(),
             view: watch::Sender::default(),
+        }
+    }
+
+    /// Returns the state of a process that forwards no sessions.
+    fn without_sessions(metrics: Arc<Metrics>) -> Self {
+        Self {
+            recorder: Arc::new(Recorder::without_sessions(metrics.clone())),
+            ..Self::new(metrics)
         }
     }
 

@@ -60,6 +60,8 @@ pub enum Job {
     Proxy(Proxy),
     /// `pgnorth publish`.
     Publish(Publish),
+    /// `pgnorth watch`.
+    Watch(Watch),
     /// `pgnorth status`.
     Status(Status),
     /// `pgnorth hold`, `pgnorth release`, `pgnorth cut`.
@@ -128,6 +130,19 @@ pub struct Publish {
     pub endpoints: bool,
     /// Lease that elects the writer; none makes every publisher write.
     pub lease: Option<String>,
+}
+
+/// The settings of the watcher.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// Address of the admin port: probes, metrics, status.
+    pub admin: SocketAddr,
+    /// Public host names of the admin port.
+    pub admin_hosts: Vec<String>,
+    /// Sources of discovery.
+    pub discovery: DiscoverySettings,
+    /// Longest time that the proxy would hold new clients for an announced switchover.
+    pub switchover_hold: Duration,
 }
 
 /// The settings of `pgnorth status`.
@@ -313,6 +328,7 @@ impl Settings {
         let mut reader = Reader::new(flags, &env);
         let job = match row.name {
             Some("publish") => Job::Publish(publish(&mut reader)),
+            Some("watch") => Job::Watch(watch(&mut reader)),
             Some("status") => Job::Status(status(&mut reader)),
             Some("hold") => {
                 let length = reader.duration(&table::FOR);
@@ -414,6 +430,16 @@ fn publish(reader: &mut Reader<'_>) -> Publish {
         service: reader.required(&table::SERVICE, why, parse::service),
         endpoints: reader.value(&table::ENDPOINTS, parse::switch),
         lease: reader.option(&table::LEASE, parse::scope),
+    }
+}
+
+fn watch(reader: &mut Reader<'_>) -> Watch {
+    let namespace = reader.option(&table::NAMESPACE, parse::namespace);
+    Watch {
+        admin: reader.value(&table::ADMIN, parse::listener),
+        admin_hosts: reader.option(&table::ADMIN_HOST, parse::hosts).unwrap_or_default(),
+        discovery: discovery(reader, namespace, &[&table::NAMESPACE, &table::SELECTOR]),
+        switchover_hold: reader.duration(&table::SWITCHOVER_HOLD),
     }
 }
 

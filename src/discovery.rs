@@ -91,6 +91,14 @@ struct Draining {
     cut: Cut,
 }
 
+impl Published {
+    /// Returns the time for which new clients have been held.
+    fn held(&self, now: Instant) -> Duration {
+        self.held_since
+            .map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+}
+
 impl Discovery {
     /// Runs the loop until every source is gone. Nothing in it waits for sessions.
     pub async fn run(mut self) {
@@ -254,18 +262,16 @@ impl Discovery {
         let from = published.decision.state.leader();
         match &decision.state {
             RoutingState::Route(leader) => {
-                let held = published
-                    .held_since
-                    .take()
-                    .map(|since| now.saturating_duration_since(since));
-                let held_ms = held.map_or(0, |held| held.as_millis() as u64);
+                let held = published.held(now);
+                published.held_since = None;
+                let held_ms = held.as_millis() as u64;
                 match &published.last_leader {
                     Some(last) if last == leader => {
                         info!(leader = %leader, held_ms, %reason, "routing to the same leader again")
                     }
                     Some(last) => {
                         self.metrics.leader_changes.increment(1);
-                        self.recorder.writable(now, last, leader, true);
+                        self.recorder.writable(now, last, leader, held, true);
                         info!(
                             from = %last, to = %leader, timeline = leader.timeline, held_ms, %reason,
                             "leader changed"
@@ -284,7 +290,7 @@ impl Discovery {
                 published.held_since.get_or_insert(now);
                 if let Some(last) = &published.last_leader {
                     self.metrics.leader_changes.increment(1);
-                    self.recorder.writable(now, last, leader, false);
+                    self.recorder.writable(now, last, leader, published.held(now), false);
                     let timeline = leader.timeline;
                     info!(from = %last, to = %leader, timeline, %reason, "leader changed; new clients stay held");
                     self.announce_change(last, leader, "new clients stay held", reason);

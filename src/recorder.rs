@@ -34,17 +34,20 @@ pub struct Failover {
     pub lock_moved_after_seconds: Option<f64>,
     /// From the first sign until the new leader was verified to accept writes, and got the waiting clients.
     pub writable_after_seconds: f64,
+    /// Time for which new clients had no leader until then: held by the proxy, `held_ms` of the log.
+    #[serde(default)]
+    pub held_seconds: f64,
     /// From the verification to the first session of a client that waited for it; none until there is one, or if
     /// no client waited.
     pub first_session_after_seconds: Option<f64>,
-    /// Sessions to the former leader that pgnorth ended.
-    pub sessions_cut: u64,
+    /// Sessions to the former leader that pgnorth ended; none if this process forwards no sessions, as `pgnorth watch`.
+    pub sessions_cut: Option<u64>,
     /// From the decision until the last of them was closed; none while some are open, or if there was none.
     pub sessions_cut_in_seconds: Option<f64>,
-    /// Clients that waited for the new leader.
-    pub clients_held: u64,
-    /// The longest of their waits.
-    pub longest_hold_seconds: f64,
+    /// Clients that waited for the new leader; none if this process forwards no sessions.
+    pub clients_held: Option<u64>,
+    /// The longest of their waits; none if this process forwards no sessions.
+    pub longest_hold_seconds: Option<f64>,
 }
 
 /// A change of leader that may be under way. Times are in seconds; field names are an interface.
@@ -68,6 +71,8 @@ pub struct OngoingChange {
 #[derive(Debug)]
 pub struct Recorder {
     metrics: Arc<Metrics>,
+    /// Sessions are reported too.
+    has_sessions: bool,
     records: Mutex<Records>,
     /// A change is under way, or waits for its first session. While this is false, a session takes no lock.
     attentive: AtomicBool,
@@ -97,8 +102,17 @@ impl Recorder {
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self {
             metrics,
+            has_sessions: true,
             records: Mutex::default(),
             attentive: AtomicBool::new(false),
+        }
+    }
+
+    /// Returns a recorder for a process that forwards no sessions: its records say nothing about sessions and clients.
+    pub fn without_sessions(metrics: Arc<Metrics>) -> Self {
+        Self {
+            has_sessions: false,
+            ..Self::new(metrics)
         }
     }
 
@@ -180,17 +194,17 @@ impl Recorder {
             Some(open) => open.cut = (open.cut.0 + sessions, Some(took)),
             None => {
                 if let Some(last) = records.past.back_mut().map(Arc::make_mut) {
-                    last.sessions_cut += sessions;
+                    last.sessions_cut = Some(last.sessions_cut.unwrap_or_default() + sessions);
                     last.sessions_cut_in_seconds = Some(took.as_secs_f64());
                 }
             }
         }
     }
 
-    /// Records that another leader was verified. If `through` is true, the waiting clients are sent to it, and the
+    /// Records that another leader was verified, after new clients had none for `held`. If `through` is true, the waiting clients are sent to it, and the
     /// record lacks only its first session. Otherwise an operator holds them, and their further wait does not belong
     /// to this change.
-    pub fn writable(&self, now: Instant, from: &Leader, to: &Leader, through: bool) {
+    pub fn writable(&self, now: Instant, from: &Leader, to: &Leader, held: Duration, through: bool) {
         let mut records = self.lock();
         let Some(open) = records.open.take() else { return };
         let took = now.saturating_duration_since(open.began);
@@ -213,11 +227,12 @@ impl Recorder {
             first_sign: open.sign,
             lock_moved_after_seconds: lock_moved.map(|after| after.as_secs_f64()),
             writable_after_seconds: took.as_secs_f64(),
+            held_seconds: held.as_secs_f64(),
             first_session_after_seconds: None,
-            sessions_cut: open.cut.0,
+            sessions_cut: self.has_sessions.then_some(open.cut.0),
             sessions_cut_in_seconds: open.cut.1.map(|took| took.as_secs_f64()),
-            clients_held: 0,
-            longest_hold_seconds: 0.0,
+            clients_held: self.has_sessions.then_some(0),
+            longest_hold_seconds: self.has_sessions.then_some(0.0),
         }));
         records.writable_at = through.then_some(now);
     }
@@ -246,8 +261,9 @@ impl Recorder {
             self.metrics.failover_phase(FailoverPhase::FirstSession, since_writable);
             info!(leader = %leader, after_ms = millis(since_writable), "first session on the new leader");
         }
-        last.clients_held += 1;
-        last.longest_hold_seconds = last.longest_hold_seconds.max(waited.as_secs_f64());
+        last.clients_held = Some(last.clients_held.unwrap_or_default() + 1);
+        let longest = last.longest_hold_seconds.unwrap_or_default();
+        last.longest_hold_seconds = Some(longest.max(waited.as_secs_f64()));
     }
 
     fn lock(&self) -> MutexGuard<'_, Records> {
@@ -290,7 +306,7 @@ mod tests {
             (2.05, Some(2.0))
         );
         assert_eq!((trouble.sessions_cut, trouble.holding), (7, true));
-        recorder.writable(at(2_100), &leader("a"), &leader("b"), true);
+        recorder.writable(at(2_100), &leader("a"), &leader("b"), Duration::ZERO, true);
         recorder.session(&leader("b"), Duration::from_secs(3_600));
         recorder.session(&leader("b"), Duration::ZERO);
         recorder.session(&leader("b"), Duration::from_secs(3_600));
@@ -300,8 +316,14 @@ mod tests {
         assert_eq!(record.first_sign, "a stops");
         assert_eq!(record.lock_moved_after_seconds, Some(2.0));
         assert_eq!(record.writable_after_seconds, 2.1);
-        assert_eq!((record.sessions_cut, record.sessions_cut_in_seconds), (7, Some(0.003)));
-        assert_eq!((record.clients_held, record.longest_hold_seconds), (1, 3_600.0));
+        assert_eq!(
+            (record.sessions_cut, record.sessions_cut_in_seconds),
+            (Some(7), Some(0.003))
+        );
+        assert_eq!(
+            (record.clients_held, record.longest_hold_seconds),
+            (Some(1), Some(3_600.0))
+        );
         assert!(record.first_session_after_seconds.is_some());
         assert!(recorder.trouble(now).is_none(), "it is over");
     }
@@ -310,22 +332,28 @@ mod tests {
     fn a_client_that_an_operator_holds_is_not_counted_as_held_by_the_change() {
         let recorder = Recorder::new(Arc::new(Metrics::new()));
         recorder.sign(Instant::now(), "the lock moved", true, TTL);
-        recorder.writable(Instant::now(), &leader("a"), &leader("b"), false);
+        recorder.writable(Instant::now(), &leader("a"), &leader("b"), Duration::ZERO, false);
         recorder.all_is_well();
         recorder.session(&leader("b"), Duration::from_secs(3_600));
         let failover = &recorder.failovers()[0];
         assert_eq!((failover.from.as_str(), failover.to.as_str()), ("a", "b"));
-        assert_eq!((failover.first_session_after_seconds, failover.clients_held), (None, 0));
+        assert_eq!(
+            (failover.first_session_after_seconds, failover.clients_held),
+            (None, Some(0))
+        );
     }
 
     #[test]
     fn a_later_session_is_not_the_first_session_of_a_change_that_held_no_client() {
         let recorder = Recorder::new(Arc::new(Metrics::new()));
         recorder.sign(Instant::now(), "the lock moved", true, TTL);
-        recorder.writable(Instant::now(), &leader("a"), &leader("b"), true);
+        recorder.writable(Instant::now(), &leader("a"), &leader("b"), Duration::ZERO, true);
         recorder.session(&leader("b"), Duration::ZERO);
         let failover = &recorder.failovers()[0];
-        assert_eq!((failover.first_session_after_seconds, failover.clients_held), (None, 0));
+        assert_eq!(
+            (failover.first_session_after_seconds, failover.clients_held),
+            (None, Some(0))
+        );
     }
 
     #[test]
@@ -333,7 +361,7 @@ mod tests {
         let recorder = Recorder::new(Arc::new(Metrics::new()));
         recorder.sign(Instant::now(), "a does not answer", false, TTL);
         recorder.all_is_well();
-        recorder.writable(Instant::now(), &leader("a"), &leader("b"), true);
+        recorder.writable(Instant::now(), &leader("a"), &leader("b"), Duration::ZERO, true);
         assert!(recorder.failovers().is_empty());
     }
 
@@ -343,7 +371,7 @@ mod tests {
         let now = Instant::now();
         recorder.sign(now, "its REST API is unreachable", false, TTL);
         recorder.sign(now + 100 * TTL, "a stops", true, TTL);
-        recorder.writable(now + 101 * TTL, &leader("a"), &leader("b"), true);
+        recorder.writable(now + 101 * TTL, &leader("a"), &leader("b"), Duration::ZERO, true);
         let record = &recorder.failovers()[0];
         assert_eq!(
             (record.first_sign.as_str(), record.writable_after_seconds),
@@ -356,7 +384,7 @@ mod tests {
         let recorder = Recorder::new(Arc::new(Metrics::new()));
         for n in 0..=KEPT {
             recorder.sign(Instant::now(), &n.to_string(), true, TTL);
-            recorder.writable(Instant::now(), &leader("a"), &leader("b"), true);
+            recorder.writable(Instant::now(), &leader("a"), &leader("b"), Duration::ZERO, true);
         }
         let kept = recorder.failovers();
         assert_eq!((kept.len(), kept[0].first_sign.as_str()), (KEPT, "100"));

@@ -94,6 +94,7 @@ pub fn announce(settings: &Settings) {
     let what = match &settings.job {
         Job::Proxy(_) => "pgnorth starts",
         Job::Publish(_) => "pgnorth publish starts",
+        Job::Watch(_) => "pgnorth watch starts",
         // Their output is a report or one line.
         Job::Status(_) | Job::SendCommand(_) | Job::Reload(_) | Job::Doctor(_) => return,
     };

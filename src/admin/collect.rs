@@ -303,7 +303,7 @@ fn foreign((at, foreign_cluster): (&AnswerOrigin, &ForeignCluster), now: Instant
     }
 }
 
-/// Returns `None` for a publisher; a proxy has set the cap at its start.
+/// Returns `None` for a process that forwards no sessions; a proxy has set the cap at its start.
 fn sessions(facts: &Facts, now: Instant) -> Option<Sessions> {
     let max = u64::try_from(facts.metrics.sessions_max.get())
         .ok()

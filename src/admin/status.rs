@@ -48,10 +48,10 @@ pub struct Status {
     /// Members, and URLs of `--patroni`, where another cluster answers. Discovery ignores those answers.
     #[serde(default)]
     pub foreign: Vec<ForeignAnswer>,
-    /// The proxy's listeners, and the members that their clients reach; empty for a publisher.
+    /// The proxy's listeners, and the members that their clients reach; empty for `publish` and `watch`.
     #[serde(default)]
     pub routes: Vec<RouteStatus>,
-    /// The proxy's sessions; `None` for a publisher.
+    /// The proxy's sessions; none for `publish` and `watch`.
     pub sessions: Option<Sessions>,
     /// Samples of the last ten minutes.
     pub history: Series,

@@ -7,10 +7,9 @@ use anyhow::{Context as _, Error, Result};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::discovery::{self, GracePeriods};
-use super::{AppState, Shutdown, Tasks, admin_thread, ended_early, hostname};
+use super::discovery::GracePeriods;
+use super::{AppState, Shutdown, Tasks, control, ended_early, hostname};
 use crate::admin::Admin;
-use crate::command_queue::CommandQueue;
 use crate::config;
 use crate::kubernetes::Access;
 use crate::metrics::Metrics;
@@ -18,34 +17,23 @@ use crate::publish::{Publisher, Settings};
 
 /// Runs the publisher until a shutdown is requested. The Service then stays as it is.
 pub(super) async fn run(settings: &config::Publish, metrics: Arc<Metrics>, mut shutdown: Shutdown) -> Result<()> {
-    let state = AppState::new(metrics);
+    let state = AppState::without_sessions(metrics);
     let mut tasks = Tasks::new();
     let stop = CancellationToken::new();
 
     let admin = Admin::bind(settings.admin).context("cannot serve the admin port (--admin)")?;
-    let address = admin.local_addr()?;
     let access = Access::new().await?;
-    // A publisher has neither clients to hold nor sessions to spare: it takes no commands and sees no failures of a
-    // leader.
-    let (_, commands) = CommandQueue::new();
-    let grace = GracePeriods::default();
-    let _leader_failures = discovery::start(
+    control::start(
+        admin,
+        &settings.admin_hosts,
         &settings.discovery,
         Some(access.clone()),
-        grace,
-        Vec::new(),
-        commands,
+        GracePeriods::default(),
         &state,
         &mut tasks,
     )?;
-    let facts = state.admin_facts(None, &settings.admin_hosts, Vec::new());
-    let (at_once, never) = (CancellationToken::new(), CancellationToken::new());
-    at_once.cancel();
-    let serving = admin_thread::start(admin, facts, at_once, never)?;
-    tasks.spawn(async { ("the admin port", serving.await) });
     let publishing = Box::pin(publisher(settings, &state).run(access, stop.clone()));
     tasks.spawn(async { ("the publisher", publishing.await.map_err(Error::from)) });
-    info!(admin = %address, "listening");
 
     tokio::select! {
         by = shutdown.requested() => info!(by, "shutdown requested; the Service stays as it is"),

@@ -102,6 +102,18 @@ pub(super) const PUBLISH: CommandRow = CommandRow {
       as a Deployment with two replicas: one writes, the other takes over",
 };
 
+pub(super) const WATCH_LEADER: CommandRow = CommandRow {
+    name: Some("watch"),
+    about: "Decides and records as the proxy does, without clients",
+    groups: &[&[&ADMIN, &ADMIN_HOST], FINDING, &[&SWITCHOVER_HOLD], LOGGING],
+    exit_statuses: &[(0, ENDED), (1, FAILED), (2, INVALID)],
+    examples: "\
+  pgnorth watch --patroni http://10.0.0.1:8008,http://10.0.0.2:8008
+      beside another proxy: the admin port shows what pgnorth decides, and how long each change of leader takes
+  pgnorth watch --scope demo --etcd https://10.0.0.1:2379,https://10.0.0.2:2379 --admin '[::]:8081'
+      the same from etcd, with another admin port",
+};
+
 pub(super) const STATUS: CommandRow = CommandRow {
     name: Some("status"),
     about: "Prints the state of a running pgnorth: routing, leader, lock, members, sessions",
@@ -182,9 +194,10 @@ pub(super) const RELOAD: CommandRow = CommandRow {
 const SUBCOMMANDS: &[&CommandRow] = COMMANDS.split_at(1).1;
 
 /// Every command, the proxy first.
-pub const COMMANDS: [&CommandRow; 8] = [
+pub const COMMANDS: [&CommandRow; 9] = [
     &PROXY,
     &PUBLISH,
+    &WATCH_LEADER,
     &STATUS,
     &HOLD_CLIENTS,
     &RELEASE,

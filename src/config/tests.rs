@@ -209,6 +209,18 @@ fn the_publisher_has_settings_of_its_own_and_shares_the_rest() {
 }
 
 #[test]
+fn the_watcher_has_the_proxys_settings_on_which_decisions_depend() {
+    let line = "PGNORTH_LISTEN=nonsense watch --scope demo --switchover-hold 3s --admin 127.0.0.1:8081";
+    let expected = Watch {
+        admin: "127.0.0.1:8081".parse().unwrap(),
+        admin_hosts: Vec::new(),
+        discovery: demo(),
+        switchover_hold: Duration::from_secs(3),
+    };
+    assert_eq!(settings(line).job, Job::Watch(expected));
+}
+
+#[test]
 fn invalid_settings_of_the_publisher_are_reported_like_the_proxys() {
     let text = invalid("publish --lease A_B --endpoints=perhaps --selector x --patroni http://h:1");
     for part in [
@@ -601,6 +613,7 @@ fn clap_answers_help_and_version() {
         ("stray", 2),
         ("publish --help", 0),
         ("publish --hold 1s", 2),
+        ("watch --listen [::]:5432", 2),
         ("status --scope demo", 2),
         ("--scope demo publish", 2),
         ("--hold", 2),

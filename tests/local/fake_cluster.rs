@@ -109,6 +109,15 @@ impl Product {
         Self::spawn(cluster, flags, None).once_it_listens().await
     }
 
+    /// Starts `pgnorth watch` and waits until its admin port listens.
+    pub async fn start_watcher(cluster: &FakeCluster, flags: &[&str]) -> Self {
+        let folder = TempDir::new().unwrap();
+        let kubeconfig = write_kubeconfig(folder.path(), cluster.api.address);
+        let variables = [("KUBECONFIG", kubeconfig.as_os_str())];
+        let launched = Self::launch(folder, &variables, &["watch", "--scope", "pg"], flags, None);
+        launched.once_it_listens().await
+    }
+
     /// Starts the binary without Kubernetes: it asks members alone.
     pub async fn start_by_rest(members: &[&FakeMember], flags: &[&str]) -> Self {
         let urls: Vec<_> = members.iter().map(|member| format!("http://{}", member.rest)).collect();
@@ -169,8 +178,11 @@ impl Product {
 
     fn launch_command(mut command: Command, folder: TempDir, flags: &[&str], stderr: Option<Stdio>) -> Self {
         let log = File::create(folder.path().join("log")).unwrap();
+        if command.get_args().next() != Some(OsStr::new("watch")) {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
         let child = command
-            .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .args(["--admin", "127.0.0.1:0"])
             .args(["--log-format", "json"])
             .args(flags)
             .stderr(stderr.unwrap_or_else(|| log.try_clone().unwrap().into()))
@@ -186,10 +198,11 @@ impl Product {
         }
     }
 
-    /// Reads the ports from the log's line.
+    /// Reads the ports from the log's line. A watcher has none for clients.
     pub fn listens(mut self, line: &Value) -> Self {
-        let address = |field: &str| line["fields"][field].as_str().unwrap().parse().unwrap();
-        (self.address, self.admin) = (address("postgres"), address("admin"));
+        let address = |field: &str| Some(line["fields"][field].as_str()?.parse().unwrap());
+        self.address = address("postgres").unwrap_or(self.address);
+        self.admin = address("admin").unwrap();
         self
     }
 

@@ -65,3 +65,4 @@ mod systemd;
 mod telling;
 mod unread_log;
 mod urgent;
+mod watching;

@@ -245,10 +245,14 @@ impl Page {
         if let Some(first) = failover.first_session_after_seconds {
             phases.push(format!("first session {}", time(first)));
         }
-        phases.push(format!("{} sessions cut", failover.sessions_cut));
+        if let Some(sessions) = failover.sessions_cut {
+            phases.push(format!("{sessions} sessions cut"));
+        }
+        let longest = time(failover.longest_hold_seconds.unwrap_or_default());
         phases.push(match failover.clients_held {
-            0 => "no client waited".to_owned(),
-            held => format!("{held} clients waited, at most {}", time(failover.longest_hold_seconds)),
+            None => format!("no leader for new clients for {}", time(failover.held_seconds)),
+            Some(0) => "no client waited".to_owned(),
+            Some(held) => format!("{held} clients waited, at most {longest}"),
         });
         self.line(&format!("    {}", phases.join(", ")));
         self.line(&format!("    first sign: {}", escaped(&failover.first_sign)));

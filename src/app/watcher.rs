@@ -1,0 +1,42 @@
+//! The watcher as a process: discovery and the admin port, without clients. It decides and records as the proxy does.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use tracing::info;
+
+use super::discovery::GracePeriods;
+use super::{AppState, Shutdown, Tasks, control, ended_early};
+use crate::admin::Admin;
+use crate::config;
+use crate::kubernetes::Access;
+use crate::metrics::Metrics;
+
+/// Runs the watcher until a shutdown is requested.
+pub(super) async fn run(settings: &config::Watch, metrics: Arc<Metrics>, mut shutdown: Shutdown) -> Result<()> {
+    let state = AppState::without_sessions(metrics);
+    let mut tasks = Tasks::new();
+    let admin = Admin::bind(settings.admin).context("cannot serve the admin port (--admin)")?;
+    let access = match &settings.discovery.kubernetes {
+        Some(_) => Some(Access::new().await?),
+        None => None,
+    };
+    let grace = GracePeriods {
+        switchover_hold: settings.switchover_hold,
+        ..GracePeriods::default()
+    };
+    control::start(
+        admin,
+        &settings.admin_hosts,
+        &settings.discovery,
+        access,
+        grace,
+        &state,
+        &mut tasks,
+    )?;
+    tokio::select! {
+        by = shutdown.requested() => info!(by, "shutdown requested"),
+        Some(task) = tasks.join_next() => return Err(ended_early(task)),
+    }
+    Ok(())
+}

@@ -26,3 +26,4 @@ mod rolling;
 mod start_and_end;
 mod suites;
 mod the_rig;
+mod vip;

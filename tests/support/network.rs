@@ -131,19 +131,17 @@ impl Host {
         host
     }
 
+    /// Returns a command that runs on this host.
+    pub fn command_as_root(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args([&format!("--net=/run/netns/{}", self.namespace), program]);
+        command
+    }
+
     /// Returns a command that runs on this host as the user postgres.
     pub fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/run/netns/{}", self.namespace));
-        command.args([
-            "setpriv",
-            "--reuid",
-            "postgres",
-            "--regid",
-            "postgres",
-            "--clear-groups",
-            program,
-        ]);
+        let mut command = self.command_as_root("setpriv");
+        command.args(["--reuid", "postgres", "--regid", "postgres", "--clear-groups", program]);
         command
     }
 

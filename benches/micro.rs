@@ -10,7 +10,7 @@ use pgnorth::discovery::kubernetes::annotations::{self, Annotations};
 use pgnorth::discovery::patroni::Answer;
 use pgnorth::discovery::patroni::answers::{read_cluster, read_report};
 use pgnorth::leader::decide::{Decision, Policy, decide};
-use pgnorth::leader::observation::{Claim, Lock, ObjectKind, Observation, Report, Role};
+use pgnorth::leader::observation::{Claim, Lock, ObjectKind, Observation, Replication, Report, Role};
 use pgnorth::leader::view::View;
 use pgnorth::leader::{Address, BaseUrl, Leader, RoutingState};
 use pgnorth::slot::LeaderSlot;
@@ -103,6 +103,7 @@ mod deciding {
             names_member: true,
             paused: false,
             failsafe_active: false,
+            replication: Replication::default(),
         }
     }
 

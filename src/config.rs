@@ -386,9 +386,10 @@ fn proxy(reader: &mut Reader<'_>) -> Proxy {
     proxy
 }
 
-/// Reads the routes. `--listen` is a route to the primary, and so is its default, unless `--route` has one.
+/// Reads the routes. `--listen` is a route to the primary, and so is its default, unless `--route` or `--ports` has one.
 fn routes(reader: &mut Reader<'_>) -> Vec<Route> {
-    let listed = reader.routes(&table::ROUTE);
+    let mut listed = reader.option(&table::PORTS_PRESET, routes::preset).unwrap_or_default();
+    listed.extend(reader.routes(&table::ROUTE));
     let has_primary = listed.iter().any(|route| route.conditions.kind == RouteKind::Primary);
     let short = reader.is_set(&table::LISTEN) || !has_primary;
     let short = short.then(|| routes::to_primary(reader.value(&table::LISTEN, parse::listener)));

@@ -347,7 +347,14 @@ impl Discovery {
         let leader = state.leader().map(|leader| &leader.member);
         let witnesses = view.witnesses(leader, now);
         let witnesses = witnesses.filter_map(|member| target(member, Question::Leader, Urgency::Round));
-        let targets = probes.chain(witnesses).collect();
+        let asked: Vec<_> = probes.chain(witnesses).collect();
+        let asks_members = self.routes.iter().any(|route| route.conditions.asks_members());
+        let others = view.members().filter(|_| asks_members);
+        let others = others.filter(|member| !asked.iter().any(|probe: &Target| probe.member == **member));
+        let others: Vec<_> = others
+            .filter_map(|member| target(member, Question::Primary, Urgency::Steady))
+            .collect();
+        let targets = asked.into_iter().chain(others).collect();
         let next = Plan {
             targets,
             urls: view

@@ -21,6 +21,39 @@ pub struct Route {
 pub struct Conditions {
     /// The members in question.
     pub kind: RouteKind,
+    /// Most bytes of WAL that a replica's replay may be behind the leader.
+    pub max_lag: Option<u64>,
+    /// Sessions to a replica that lags too far end; otherwise it only gets no new clients.
+    pub cut_lagging: bool,
+    /// A replica has to stream from another member.
+    pub streaming: bool,
+    /// Tags that a replica must have.
+    pub tags: Vec<(String, String)>,
+    /// Tags of the replicas that come first.
+    pub prefer: Vec<(String, String)>,
+    /// The primary gets the clients while no replica takes them.
+    pub fallback: bool,
+}
+
+impl Conditions {
+    /// Returns the conditions of a route without keys.
+    pub const fn of(kind: RouteKind) -> Self {
+        Self {
+            kind,
+            max_lag: None,
+            cut_lagging: false,
+            streaming: false,
+            tags: Vec::new(),
+            prefer: Vec::new(),
+            fallback: false,
+        }
+    }
+
+    /// Returns true if the members themselves have to be asked, because what they write into the DCS is not enough, or
+    /// comes too late.
+    pub const fn asks_members(&self) -> bool {
+        self.max_lag.is_some() || matches!(self.kind, RouteKind::Sync | RouteKind::Async | RouteKind::Quorum)
+    }
 }
 
 /// The kinds of routes, in Patroni's words.
@@ -32,11 +65,30 @@ pub enum RouteKind {
     Replica,
     /// Running replicas and the primary.
     ReadOnly,
+    /// Synchronous standbys.
+    Sync,
+    /// Replicas that are no synchronous standbys.
+    Async,
+    /// Synchronous standbys in quorum mode.
+    Quorum,
+    /// The leader: the primary, or the leader of a standby cluster.
+    Leader,
+    /// The leader of a standby cluster.
+    StandbyLeader,
 }
 
 impl RouteKind {
     /// Every kind, in the order of the reference.
-    pub const ALL: [Self; 3] = [Self::Primary, Self::Replica, Self::ReadOnly];
+    pub const ALL: [Self; 8] = [
+        Self::Primary,
+        Self::Replica,
+        Self::ReadOnly,
+        Self::Sync,
+        Self::Async,
+        Self::Quorum,
+        Self::Leader,
+        Self::StandbyLeader,
+    ];
 
     /// Returns the name in settings, metrics and JSON.
     pub const fn as_str(self) -> &'static str {
@@ -44,6 +96,11 @@ impl RouteKind {
             Self::Primary => "primary",
             Self::Replica => "replica",
             Self::ReadOnly => "read-only",
+            Self::Sync => "sync",
+            Self::Async => "async",
+            Self::Quorum => "quorum",
+            Self::Leader => "leader",
+            Self::StandbyLeader => "standby-leader",
         }
     }
 
@@ -58,7 +115,30 @@ impl RouteKind {
             Self::Primary => "no primary",
             Self::Replica => "no replica",
             Self::ReadOnly => "no replica and no primary",
+            Self::Sync | Self::Quorum => "no synchronous standby",
+            Self::Async => "no asynchronous replica",
+            Self::Leader => "no leader",
+            Self::StandbyLeader => "no leader of a standby cluster",
         }
+    }
+
+    /// Returns true if the route leads to replicas, so that conditions on them make sense.
+    pub const fn is_for_replicas(self) -> bool {
+        !matches!(self, Self::Primary | Self::Leader | Self::StandbyLeader)
+    }
+}
+
+/// The units of sizes, which are powers of 1024, as in Patroni and PostgreSQL.
+pub const UNITS: [(&str, u32); 4] = [("TB", 40), ("GB", 30), ("MB", 20), ("kB", 10)];
+
+/// Returns a size as the settings write it.
+pub fn size(bytes: u64) -> String {
+    let fitting = UNITS
+        .iter()
+        .find(|(_, shift)| bytes > 0 && bytes.trailing_zeros() >= *shift);
+    match fitting {
+        Some((unit, shift)) => format!("{}{unit}", bytes >> shift),
+        None => format!("{bytes}B"),
     }
 }
 

@@ -179,7 +179,7 @@ pub struct ForeignAnswer {
 /// A listener for PostgreSQL clients, and its route.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RouteStatus {
-    /// `primary`, `replica` or `read-only`.
+    /// `primary`, `replica`, `read-only`, …
     pub route: String,
     /// The address that clients connect to.
     pub address: String,

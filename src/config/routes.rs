@@ -5,10 +5,21 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::parse;
-use crate::route::{Conditions, Route, RouteKind};
+use crate::route::{Conditions, Route, RouteKind, UNITS};
 
 /// Bounds of the key `hold`, as of `--hold`.
 const HOLD: (Duration, Duration) = (Duration::ZERO, Duration::from_secs(3600));
+
+/// The keys, for messages.
+const KEYS: [&str; 7] = [
+    "hold",
+    "max-lag",
+    "lagging",
+    "streaming",
+    "tag.NAME",
+    "prefer.NAME",
+    "fallback",
+];
 
 /// A mistake in one route.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,10 +51,23 @@ pub(super) fn to_primary(listen: SocketAddr) -> Route {
     Route {
         listen,
         hold: None,
-        conditions: Conditions {
-            kind: RouteKind::Primary,
-        },
+        conditions: Conditions::of(RouteKind::Primary),
     }
+}
+
+/// The names of the presets.
+const PRESETS: [&str; 2] = ["patroni", "autobase"];
+
+/// Parses the name of a preset: the ports and routes of a well-known HAProxy template.
+pub(super) fn preset(name: &str) -> Result<Vec<Route>, String> {
+    let routes = match name {
+        // extras/confd/templates/haproxy.tmpl
+        "patroni" => "[::]:5000=primary;[::]:5001=replica",
+        // roles/haproxy/templates/haproxy.cfg.j2, with the default of patroni_maximum_lag_on_replica
+        "autobase" => "[::]:5000=primary;[::]:5001=replica,max-lag=100MB;[::]:5002=sync;[::]:5003=async,max-lag=100MB",
+        _ => return Err(format!("no preset; the presets are {}", PRESETS.join(" and "))),
+    };
+    Ok(parse(routes).expect("a test parses every preset"))
 }
 
 fn parse_one(entry: &str) -> Result<Route, Vec<Mistake>> {
@@ -64,36 +88,98 @@ fn parse_one(entry: &str) -> Result<Route, Vec<Mistake>> {
     };
     let mut parts = route.split(',').map(str::trim);
     let kind = parts.next().unwrap_or_default();
-    let listen = parse::listener(address.trim())
-        .map_err(|problem| wrong(format!("the address is {problem}"), format!("[::]:5001={route}")));
+    let listen = parse::listener(address.trim());
     let named = RouteKind::named(kind);
+    // What is offered to copy is valid, even if several parts are wrong.
+    let good_address = listen.as_ref().map_or("[::]:5001".to_owned(), ToString::to_string);
+    let good_kind = named.unwrap_or(RouteKind::Replica);
+    let good = |keys: &str| format!("{good_address}={good_kind}{keys}");
+    if let Err(problem) = &listen {
+        wrong(format!("the address is {problem}"), good(""));
+    }
     if named.is_none() {
         let kinds = RouteKind::ALL.map(RouteKind::as_str).join(", ");
-        wrong(
-            format!("{kind:?} is no route; the routes are {kinds}"),
-            format!("{address}=replica"),
-        );
+        wrong(format!("{kind:?} is no route; the routes are {kinds}"), good(""));
     }
-    let mut hold = None;
+    let mut read = Route {
+        listen: listen.unwrap_or_else(|_| SocketAddr::from(([0; 16], 0))),
+        hold: None,
+        conditions: Conditions::of(good_kind),
+    };
     for part in parts {
-        let without = || format!("{address}={kind}");
-        match part.split_once('=') {
-            Some(("hold", value)) => match parse::duration(HOLD.0, HOLD.1)(value) {
-                Ok(value) => hold = Some(value),
-                Err(problem) => wrong(format!("hold is {problem}"), format!("{},hold=5s", without())),
-            },
-            Some((key, _)) => wrong(format!("{key:?} is no key; the key is hold"), without()),
-            None => wrong(format!("{part:?} is no KEY=VALUE"), without()),
+        let (key, value) = part
+            .split_once('=')
+            .map_or((part, None), |(key, value)| (key, Some(value)));
+        if let Err((problem, key)) = read_key(&mut read, key, value) {
+            wrong(problem, good(&key));
         }
     }
-    match (listen, named, mistakes.is_empty()) {
-        (Ok(listen), Some(kind), true) => Ok(Route {
-            listen,
-            hold,
-            conditions: Conditions { kind },
-        }),
-        _ => Err(mistakes),
+    match mistakes.is_empty() {
+        true => Ok(read),
+        false => Err(mistakes),
     }
+}
+
+/// Reads one key into the route. Returns what is wrong with it, and the key as it may have been meant.
+fn read_key(route: &mut Route, key: &str, value: Option<&str>) -> Result<(), (String, String)> {
+    let conditions = &mut route.conditions;
+    if key != "hold" && !conditions.kind.is_for_replicas() {
+        let known = KEYS
+            .iter()
+            .any(|known| key.split('.').next() == known.split('.').next());
+        let kind = conditions.kind;
+        return Err(match known {
+            true => (
+                format!("{key} is a condition on replicas; the route {kind} leads to none"),
+                String::new(),
+            ),
+            false => (unknown(key), String::new()),
+        });
+    }
+    let tag = |name: &str| match value {
+        Some(value) if !name.is_empty() && !value.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err((format!("{key} has no VALUE"), ",tag.datacenter=dc1".to_owned())),
+    };
+    match (key, value) {
+        ("hold", Some(value)) => {
+            let hold = parse::duration(HOLD.0, HOLD.1)(value);
+            route.hold = Some(hold.map_err(|problem| (format!("hold is {problem}"), ",hold=5s".to_owned()))?);
+        }
+        ("max-lag", Some(value)) => {
+            conditions.max_lag = Some(size(value).map_err(|problem| (problem, ",max-lag=16MB".to_owned()))?);
+        }
+        ("lagging", Some("cut" | "keep")) => conditions.cut_lagging = value == Some("cut"),
+        ("fallback", Some("primary" | "none")) => conditions.fallback = value == Some("primary"),
+        ("streaming", None) => conditions.streaming = true,
+        ("hold", None) => return Err(("hold has no VALUE".to_owned(), ",hold=5s".to_owned())),
+        ("max-lag", None) => return Err(("max-lag has no VALUE".to_owned(), ",max-lag=16MB".to_owned())),
+        ("lagging", _) => return Err(("lagging is cut or keep".to_owned(), ",lagging=cut".to_owned())),
+        ("fallback", _) => return Err(("fallback is primary or none".to_owned(), ",fallback=primary".to_owned())),
+        ("streaming", Some(_)) => return Err(("streaming takes no VALUE".to_owned(), ",streaming".to_owned())),
+        (key, _) => match key.split_once('.') {
+            Some(("tag", name)) => conditions.tags.push(tag(name)?),
+            Some(("prefer", name)) => conditions.prefer.push(tag(name)?),
+            _ => return Err((unknown(key), String::new())),
+        },
+    }
+    Ok(())
+}
+
+fn unknown(key: &str) -> String {
+    format!("{key:?} is no key; the keys are {}", KEYS.join(", "))
+}
+
+/// Parses a size in Patroni's and PostgreSQL's units.
+fn size(text: &str) -> Result<u64, String> {
+    let split = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+    let (count, unit) = text.split_at(split);
+    let shift = UNITS.iter().find(|(known, _)| *known == unit).map(|(_, shift)| *shift);
+    let bytes = count
+        .parse::<u64>()
+        .ok()
+        .zip(shift)
+        .and_then(|(count, shift)| count.checked_mul(1 << shift));
+    bytes.ok_or_else(|| "max-lag is not a size; write a whole number with the unit kB, MB, GB or TB".to_owned())
 }
 
 #[cfg(test)]
@@ -118,6 +204,41 @@ mod tests {
     }
 
     #[test]
+    fn every_key_is_read() {
+        let text =
+            "[::]:5001=replica,max-lag=16MB,lagging=cut,streaming,tag.dc=a,prefer.rack=7,fallback=primary,hold=5s";
+        let expected = Conditions {
+            kind: RouteKind::Replica,
+            max_lag: Some(16 << 20),
+            cut_lagging: true,
+            streaming: true,
+            tags: vec![("dc".into(), "a".into())],
+            prefer: vec![("rack".into(), "7".into())],
+            fallback: true,
+        };
+        assert_eq!(parse(text).unwrap()[0].conditions, expected);
+    }
+
+    #[test]
+    fn every_preset_is_valid() {
+        let kinds = PRESETS.map(|name| {
+            let routes = preset(name).unwrap();
+            let kinds: Vec<_> = routes
+                .iter()
+                .map(|route| (route.listen.port(), route.conditions.kind))
+                .collect();
+            kinds
+        });
+        let (primary, replica) = ((5000, RouteKind::Primary), (5001, RouteKind::Replica));
+        assert_eq!(kinds[0], [primary, replica]);
+        assert_eq!(
+            kinds[1],
+            [primary, replica, (5002, RouteKind::Sync), (5003, RouteKind::Async)]
+        );
+        assert!(preset("pigsty").unwrap_err().contains("patroni and autobase"));
+    }
+
+    #[test]
     fn every_mistake_is_reported_with_a_route_to_copy() {
         for (text, part, instead) in [
             ("[::]:5001", "no ROUTE", "[::]:5001=replica"),
@@ -133,8 +254,51 @@ mod tests {
                 "a duration needs a unit",
                 "[::]:5001=replica,hold=5s",
             ),
-            ("[::]:5001=replica,lagg=1", "\"lagg\" is no key", "[::]:5001=replica"),
-            ("[::]:5001=replica,hold", "is no KEY=VALUE", "[::]:5001=replica"),
+            (
+                "[::]:5001=replica,lagg=1",
+                "\"lagg\" is no key; the keys are hold",
+                "[::]:5001=replica",
+            ),
+            (
+                "[::]:5001=replica,hold",
+                "hold has no VALUE",
+                "[::]:5001=replica,hold=5s",
+            ),
+            (
+                "[::]:5001=replica,max-lag=16",
+                "not a size",
+                "[::]:5001=replica,max-lag=16MB",
+            ),
+            (
+                "[::]:5001=replica,max-lag=99999999TB",
+                "not a size",
+                "[::]:5001=replica,max-lag=16MB",
+            ),
+            (
+                "[::]:5001=replica,lagging=drop",
+                "cut or keep",
+                "[::]:5001=replica,lagging=cut",
+            ),
+            (
+                "[::]:5001=async,streaming=1",
+                "takes no VALUE",
+                "[::]:5001=async,streaming",
+            ),
+            (
+                "[::]:5001=replica,tag.dc",
+                "tag.dc has no VALUE",
+                "[::]:5001=replica,tag.datacenter=dc1",
+            ),
+            (
+                "[::]:5001=replica,fallback=leader",
+                "primary or none",
+                "[::]:5001=replica,fallback=primary",
+            ),
+            (
+                "[::]:5000=primary,max-lag=1MB",
+                "the route primary leads to none",
+                "[::]:5000=primary",
+            ),
         ] {
             let mistakes = parse(text).unwrap_err();
             let [mistake] = &mistakes[..] else {

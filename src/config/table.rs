@@ -74,7 +74,7 @@ pub(super) const LISTEN: Setting = Setting {
     group: LISTENING,
     values: ADDRESS,
     help: "IP address and port for PostgreSQL clients; [::] takes IPv4 too",
-    more: "Short for --route ADDRESS=primary. The default does not apply if a --route leads to the primary.",
+    more: "Short for --route ADDRESS=primary. The default does not apply if a --route or --ports leads to the primary.",
     unset: Unset::Value("[::]:5432"),
     example: "[::]:5432",
     ..ROW
@@ -84,11 +84,22 @@ pub(super) const ROUTE: Setting = Setting {
     flag: "route",
     group: LISTENING,
     values: Values::Text("ROUTE", "ADDRESS=ROUTE[,KEY=VALUE]"),
-    help: "A further listener and the members that its clients reach: primary, replica or read-only; repeatable",
-    more: "ADDRESS is an IP address and a port. The key hold=DURATION takes the place of --hold. In the variable, routes are separated by semicolons.",
+    help: "A further listener and the members that its clients reach, such as replica; repeatable",
+    more: "ADDRESS is an IP address and a port. ROUTE is primary, replica, read-only, sync, async, quorum, leader or standby-leader. Keys: max-lag=16MB, lagging=cut, streaming, tag.NAME=VALUE, prefer.NAME=VALUE, fallback=primary, hold=5s. In the variable, routes are separated by semicolons.",
     see: "concepts/routes.md",
     repeats: true,
     example: "[::]:5001=replica",
+    ..ROW
+};
+
+pub(super) const PORTS_PRESET: Setting = Setting {
+    flag: "ports",
+    group: LISTENING,
+    values: Values::Text("PRESET", "patroni or autobase"),
+    help: "The ports and routes of a well-known HAProxy template: patroni or autobase",
+    more: "patroni: 5000 primary, 5001 replica. autobase: these, 5002 sync and 5003 async, with max-lag=100MB for 5001 and 5003.",
+    see: "concepts/routes.md",
+    example: "patroni",
     ..ROW
 };
 

@@ -20,6 +20,9 @@ use crate::route::{Conditions, RouteKind};
 
 /// Time for which a member that the proxy could not reach gets clients only if no other member takes them.
 pub const AVOIDED_FOR: Duration = Duration::from_secs(5);
+/// Time for which the last known lag of a replica counts, and its part in synchronous replication. Members are asked
+/// every 2 s, so several answers in a row are missing by then.
+pub const LAG_LIFE: Duration = Duration::from_secs(15);
 
 /// The outcome for one route.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,17 +73,23 @@ type Rule = (&'static str, fn(&Case<'_>) -> Option<Verdict>);
 
 /// All rules but the last. A rule's number is its place, counted from 1. M is the member in question.
 #[rustfmt::skip]
-const RULES: [Rule; 10] = [
+const RULES: [Rule; 16] = [
     ("M has no known address", |case| case.no_address()),
     ("Another cluster answers at M's address", |case| case.another_cluster()),
     ("Clients of the primary go to M", |case| case.is_the_primary()),
     ("M says that it is a primary", |case| case.says_primary()),
+    ("M is no leader", |case| case.no_leader()),
     ("M holds the lock", |case| case.holds_the_lock()),
     ("M has not reported", |case| case.unreported()),
     ("M is not running", |case| case.not_running()),
     ("M is no replica", |case| case.no_replica()),
     ("M is on another timeline", |case| case.other_timeline()),
     ("M has the tag noloadbalance", |case| case.noloadbalance()),
+    ("M lacks a tag of the route", |case| case.lacks_a_tag()),
+    ("M is not the standby that the route asks for", |case| case.other_standby()),
+    ("M does not stream", |case| case.not_streaming()),
+    ("M's lag is not known", |case| case.lag_unknown()),
+    ("M lags", |case| case.lags()),
 ];
 /// The title of the last rule, which always applies ([`Case::fit`]).
 #[cfg(test)]

@@ -163,12 +163,40 @@ pub struct Pod {
     pub state: Option<String>,
     /// `timeline`.
     pub timeline: Option<u32>,
-    /// `xlog_location`: the position in the WAL, in bytes. For people; no decision depends on it.
+    /// `xlog_location`: the position in the WAL, in bytes. No decision about the leader depends on it.
     pub xlog_location: Option<u64>,
     /// `tags`.
     pub tags: Tags,
+    /// `replay_lsn` and `replication_state`.
+    pub replication: Replication,
     /// The label `citus-group`.
     pub citus_group: Option<u32>,
+}
+
+/// A member's replication, as far as a source says. No decision about the leader depends on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replication {
+    /// A primary's position in the WAL.
+    pub location: Option<u64>,
+    /// The position up to which a replica has replayed the WAL.
+    pub replayed: Option<u64>,
+    /// A replica's `replication_state`, as written: `streaming`, `in archive recovery`.
+    pub state: Option<String>,
+    /// A replica's part in synchronous replication, as Patroni sees it.
+    pub standby: Option<Standby>,
+    /// The members that stream from this one, by its own pg_stat_replication.
+    pub streaming: Vec<MemberName>,
+}
+
+/// A replica's part in synchronous replication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standby {
+    /// `sync_standby`.
+    Sync,
+    /// `quorum_standby`.
+    Quorum,
+    /// Neither.
+    Async,
 }
 
 /// A member's tags, each value as Patroni compares it with the query of a health check (api.py, `do_GET`): text as it
@@ -197,6 +225,8 @@ pub struct Report {
     pub paused: bool,
     /// Failsafe mode is active: the DCS is down, and every member has confirmed the leader.
     pub failsafe_active: bool,
+    /// `xlog`, `replication_state`, `replication`, `sync_standby` and `quorum_standby`.
+    pub replication: Replication,
 }
 
 /// The reason for which a member has given no answer to `GET /primary` that counts.
@@ -286,6 +316,8 @@ pub struct Condition {
     pub timeline: Option<u32>,
     /// `lag` behind the leader, in bytes of WAL.
     pub lag: Option<u64>,
+    /// `replay_lag` behind the leader, in bytes of WAL (since Patroni 4.1).
+    pub replay_lag: Option<u64>,
     /// `tags`.
     pub tags: Tags,
 }

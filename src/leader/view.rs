@@ -5,6 +5,7 @@
 
 mod evidence;
 mod followed;
+mod lag;
 mod lock;
 mod naming;
 mod renewals;
@@ -21,6 +22,8 @@ use crate::leader::observation::{
 use crate::leader::view::evidence::{NewestTimeline, PodView};
 use crate::leader::view::followed::FollowedCluster;
 pub use crate::leader::view::followed::{AnswerOrigin, ForeignCluster};
+use crate::leader::view::lag::LeaderPositions;
+pub use crate::leader::view::lag::ReplayLag;
 pub use crate::leader::view::lock::LockView;
 pub use crate::leader::view::naming::NAMING_LIFE;
 use crate::leader::view::naming::NamedLeaders;
@@ -50,6 +53,7 @@ pub struct View {
     /// of a member that disappears and returns would start again.
     last_answers: BTreeMap<MemberName, Instant>,
     named: NamedLeaders,
+    leader_positions: LeaderPositions,
     operator_hold: Option<OperatorHold>,
     followed: FollowedCluster,
 }
@@ -191,6 +195,9 @@ impl View {
             answers.unreachable = Some(since_first_failure(&answers.unreachable, NoReport::NoUrl, at));
             answers.asked = Some(at);
         }
+        if let (true, Some(location)) = (self.leads_by_status(&pod), pod.xlog_location) {
+            self.leader_positions.record(&pod.name, location, at);
+        }
         let pod = PodView::new(known, pod, at);
         self.pods.insert(pod.value.name.clone(), pod);
     }
@@ -211,6 +218,9 @@ impl View {
 
     fn record_report(&mut self, member: MemberName, report: Report, at: Instant) {
         self.note_timeline(&report, at);
+        if let (true, true, Some(location)) = (report.holds_lock, report.is_writable(), report.replication.location) {
+            self.leader_positions.record(&member, location, at);
+        }
         self.last_answers
             .retain(|_, heard| at.saturating_duration_since(*heard) < MAX_TTL);
         self.last_answers.insert(member.clone(), at);

@@ -249,3 +249,72 @@ async fn readers_find_replicas_without_kubernetes() {
     treats(&product, 1, "b", "fit").await;
     session.lives().await;
 }
+
+/// The member's answer with this position in the WAL, in MB.
+fn at_position(name: &str, status: u16, role: &str, field: &str, position: u64) -> Answer {
+    let Answer::Json(status, mut body) = super::fake_patroni::report(name, status, role, 1) else {
+        unreachable!("a report is JSON")
+    };
+    body["xlog"] = json!({field: position << 20});
+    Answer::Json(status, body)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_lags_keeps_its_sessions_and_gets_no_more() {
+    let cluster = FakeCluster::start(20).await;
+    let leads_at = |position| at_position("a", 200, "primary", "location", position);
+    let replays = |position| at_position("b", 503, "replica", "replayed_location", position);
+    cluster.a.answers(leads_at(100));
+    cluster.b.answers(replays(95));
+    let flags = [
+        "--route",
+        "127.0.0.1:0=replica,max-lag=16MB",
+        "--route",
+        "127.0.0.1:0=replica,max-lag=16MB,lagging=cut",
+    ];
+    let product = Product::start(&cluster, &flags).await;
+    let routes = status(&product).await["routes"].clone();
+    let [patient, strict] = [1, 2].map(|place: usize| routes[place]["address"].as_str().unwrap().parse().unwrap());
+    treats(&product, 1, "b", "fit").await;
+    treats(&product, 2, "b", "fit").await;
+    let mut stays = Session::of(connect(patient).await).await;
+    let ends = Session::of(connect(strict).await).await;
+    cluster.a.answers(leads_at(200));
+    let b = treats(&product, 1, "b", "closed").await;
+    assert_eq!(b["reason"], "b is more than 16MB behind the leader");
+    treats(&product, 2, "b", "out").await;
+    ends.ends().await;
+    stays.lives().await;
+    let waiting = connect(patient).await;
+    cluster.b.answers(replays(199));
+    assert_eq!(Session::of(waiting).await.member, "b");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_of_a_synchronous_standby_end_when_another_takes_its_place() {
+    let cluster = FakeCluster::start(20).await;
+    let c = FakeMember::start("c").await;
+    cluster.api.put("pods", "c", &c.pod("replica"));
+    let is_sync = |member: &FakeMember, sync: bool| {
+        let Answer::Json(status, mut body) = super::fake_patroni::report(member.name, 503, "replica", 1) else {
+            unreachable!("a report is JSON")
+        };
+        body["sync_standby"] = json!(sync);
+        member.answers(Answer::Json(status, body));
+    };
+    is_sync(&cluster.b, true);
+    is_sync(&c, false);
+    let product = Product::start(&cluster, &["--route", "127.0.0.1:0=sync"]).await;
+    let address = status(&product).await["routes"][1]["address"]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    treats(&product, 1, "b", "fit").await;
+    let session = Session::of(connect(address).await).await;
+    assert_eq!(session.member, "b");
+    is_sync(&c, true);
+    is_sync(&cluster.b, false);
+    session.ends().await;
+    assert_eq!(Session::of(connect(address).await).await.member, "c");
+}

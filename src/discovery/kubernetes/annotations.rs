@@ -12,7 +12,7 @@ use serde_json::Value;
 use thiserror::Error;
 use url::Url;
 
-use crate::leader::observation::{Announcement, ClusterSettings, Lock, Pod, Tags};
+use crate::leader::observation::{Announcement, ClusterSettings, Lock, Pod, Replication, Tags};
 use crate::leader::{Address, BadConnUrl, BaseUrl, MemberName, UnknownAddress};
 
 /// PostgreSQL's default port, for a `conn_url` without a port.
@@ -226,6 +226,8 @@ pub fn pod(name: &str, annotations: &Annotations, ip: Option<&str>) -> Read<Pod>
         timeline: Option<u32>,
         xlog_location: Option<Value>,
         tags: Option<Value>,
+        replay_lsn: Option<Value>,
+        replication_state: Option<String>,
     }
     let (status, mut problem) = match annotations
         .get("status")
@@ -264,6 +266,11 @@ pub fn pod(name: &str, annotations: &Annotations, ip: Option<&str>) -> Read<Pod>
         timeline: status.timeline,
         xlog_location: status.xlog_location.as_ref().and_then(Value::as_u64),
         tags: status.tags.as_ref().map(tags).unwrap_or_default(),
+        replication: Replication {
+            replayed: status.replay_lsn.as_ref().and_then(Value::as_u64),
+            state: status.replication_state,
+            ..Replication::default()
+        },
         citus_group: None,
     };
     (pod, problem)

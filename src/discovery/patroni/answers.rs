@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use thiserror::Error;
 use url::Url;
 
 use crate::discovery::http::{Answer, Unreachable};
 use crate::discovery::kubernetes::annotations::{race_backoff, tags};
 use crate::leader::identity::Identity;
-use crate::leader::observation::{Announcement, Cluster, ClusterMember, Condition, Report, Role};
+use crate::leader::observation::{Announcement, Cluster, ClusterMember, Condition, Replication, Report, Role, Standby};
 use crate::leader::{Address, BadAddress, BadBaseUrl, BaseUrl, MemberName};
 
 /// PostgreSQL's default port, for answers without a port.
@@ -65,6 +65,8 @@ pub fn read_report(member: &MemberName, answer: &Answer) -> Result<Report, Unrea
         #[serde(default)]
         failsafe_mode_is_active: bool,
         patroni: Option<Patroni>,
+        #[serde(flatten)]
+        replication: Map<String, Value>,
     }
     #[derive(Deserialize)]
     struct Patroni {
@@ -86,9 +88,10 @@ pub fn read_report(member: &MemberName, answer: &Answer) -> Result<Report, Unrea
             "Patroni cannot query PostgreSQL (state unknown)".into(),
         ));
     }
+    let role = Role::from_patroni(&body.role);
     Ok(Report {
         holds_lock: answer.status.is_success(),
-        role: Role::from_patroni(&body.role),
+        role,
         state: body.state,
         timeline: body.timeline,
         system: body.database_system_identifier.as_ref().and_then(system),
@@ -96,7 +99,30 @@ pub fn read_report(member: &MemberName, answer: &Answer) -> Result<Report, Unrea
         names_member,
         paused: body.pause,
         failsafe_active: body.failsafe_mode_is_active,
+        replication: read_replication(&body.replication, role),
     })
+}
+
+/// Parses what the body of `GET /primary` says of replication.
+fn read_replication(body: &Map<String, Value>, role: Role) -> Replication {
+    let location = |field: &str| body.get("xlog")?[field].as_u64();
+    let is = |field: &str| body.get(field).and_then(Value::as_bool) == Some(true);
+    let rows = body.get("replication").and_then(Value::as_array);
+    let streaming = rows.into_iter().flatten().filter(|row| row["state"] == "streaming");
+    Replication {
+        location: location("location"),
+        replayed: location("replayed_location"),
+        state: body.get("replication_state").and_then(Value::as_str).map(str::to_owned),
+        standby: (role == Role::Replica).then(|| match (is("sync_standby"), is("quorum_standby")) {
+            (true, _) => Standby::Sync,
+            (_, true) => Standby::Quorum,
+            _ => Standby::Async,
+        }),
+        // Patroni names a replica's connection after its member.
+        streaming: streaming
+            .filter_map(|row| row["application_name"].as_str().map(MemberName::from))
+            .collect(),
+    }
 }
 
 /// Parses the identity of the answering member's cluster from the body of `GET /patroni`, as far as it is there.
@@ -245,6 +271,7 @@ fn read_condition(row: &Value) -> Condition {
         state: text("state"),
         timeline: row["timeline"].as_u64().and_then(|timeline| timeline.try_into().ok()),
         lag: row["lag"].as_u64(),
+        replay_lag: row["replay_lag"].as_u64(),
         tags: tags(&row["tags"]),
     }
 }

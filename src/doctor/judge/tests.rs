@@ -9,7 +9,7 @@ use crate::doctor::check::Level;
 use crate::doctor::facts::{
     Capacity, Config, Greeting, LeaderObject, Member, Renewal, Rest, RestFailure, Seed, Service,
 };
-use crate::leader::observation::{ClusterSettings, Lock, ObjectKind, Report, Role};
+use crate::leader::observation::{ClusterSettings, Lock, ObjectKind, Replication, Report, Role};
 use crate::leader::{Address, BaseUrl, MemberName};
 
 fn url(text: &str) -> BaseUrl {
@@ -49,6 +49,7 @@ fn report(role: Role, timeline: u32) -> Report {
         names_member: true,
         paused: false,
         failsafe_active: false,
+        replication: Replication::default(),
     }
 }
 

@@ -20,6 +20,7 @@ pub(super) struct Facts<'a> {
     pub(super) state: &'a str,
     pub(super) timeline: Option<u32>,
     pub(super) tags: &'a Tags,
+    pub(super) replication_state: Option<&'a str>,
     /// The member's answer says that it holds the lock.
     pub(super) holds_lock: bool,
 }
@@ -68,6 +69,7 @@ impl<'a> Facts<'a> {
             state: &report.state,
             timeline: report.timeline,
             tags: Tags::none(),
+            replication_state: report.replication.state.as_deref(),
             holds_lock: report.holds_lock,
         }
     }
@@ -82,6 +84,7 @@ impl<'a> Facts<'a> {
             state,
             timeline: pod.value.timeline,
             tags: &pod.value.tags,
+            replication_state: pod.value.replication.state.as_deref(),
             holds_lock: false,
         })
     }
@@ -96,6 +99,8 @@ impl<'a> Facts<'a> {
             state,
             timeline: row.timeline,
             tags: &row.tags,
+            // In a row, the state of replication takes the place of `running`.
+            replication_state: Some(state),
             holds_lock: false,
         })
     }
@@ -108,7 +113,7 @@ impl<'a> Facts<'a> {
         Self { tags, ..self }
     }
 
-    /// Returns true if PostgreSQL runs. In a row of `/cluster`, the state of replication takes the place of `running`.
+    /// Returns true if PostgreSQL runs.
     pub(super) fn is_running(&self) -> bool {
         matches!(self.state, "running" | "streaming" | "in archive recovery")
     }

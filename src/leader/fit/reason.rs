@@ -4,6 +4,7 @@
 use std::fmt;
 
 use crate::leader::MemberName;
+use crate::route::{RouteKind, size};
 
 /// The reason why a member gets no new clients on a route.
 #[allow(missing_docs, reason = "the variants say what their fields are")]
@@ -31,6 +32,20 @@ pub enum Unfit {
     OtherTimeline { its: u32, leaders: u32 },
     /// It has the tag `noloadbalance`.
     NoLoadBalance,
+    /// It leads no cluster, and the route leads to a leader.
+    NoLeader,
+    /// It lacks this tag, or has it with another value.
+    OtherTag { tag: String, value: String },
+    /// It is no standby of the kind that the route asks for.
+    OtherStandby { wanted: RouteKind },
+    /// Its part in synchronous replication is not known.
+    StandbyUnknown,
+    /// It does not stream from another member.
+    NotStreaming,
+    /// Its lag is not known.
+    LagUnknown,
+    /// Its replay is more bytes of WAL behind the leader than this.
+    Lagging { limit: u64 },
 }
 
 impl Unfit {
@@ -48,6 +63,13 @@ impl Unfit {
             Self::NotReplica { .. } => "not_replica",
             Self::OtherTimeline { .. } => "other_timeline",
             Self::NoLoadBalance => "noloadbalance",
+            Self::NoLeader => "no_leader",
+            Self::OtherTag { .. } => "other_tag",
+            Self::OtherStandby { .. } => "other_standby",
+            Self::StandbyUnknown => "standby_unknown",
+            Self::NotStreaming => "not_streaming",
+            Self::LagUnknown => "lag_unknown",
+            Self::Lagging { .. } => "lagging",
         }
     }
 }
@@ -73,6 +95,21 @@ impl fmt::Display for Unfit {
                 )
             }
             Self::NoLoadBalance => out.write_str("has the tag noloadbalance"),
+            Self::NoLeader => out.write_str("leads no cluster"),
+            Self::OtherTag { tag, value } => write!(out, "does not have the tag {tag}={value}"),
+            Self::OtherStandby {
+                wanted: RouteKind::Async,
+            } => out.write_str("is a synchronous standby"),
+            Self::OtherStandby {
+                wanted: RouteKind::Quorum,
+            } => out.write_str("is no synchronous standby in quorum mode"),
+            Self::OtherStandby { .. } => out.write_str("is no synchronous standby"),
+            Self::StandbyUnknown => out.write_str("has not said lately whether it is a synchronous standby"),
+            Self::NotStreaming => out.write_str("does not stream from another member"),
+            Self::LagUnknown => {
+                out.write_str("has a lag that is not known: its position in the WAL, or the leader's, is too old")
+            }
+            Self::Lagging { limit } => write!(out, "is more than {} behind the leader", size(*limit)),
         }
     }
 }

@@ -2,13 +2,19 @@
 
 use std::time::Instant;
 
-use super::facts::MemberRole;
-use super::{AVOIDED_FOR, Case, Unfit, Verdict};
+use super::facts::{Facts, MemberRole};
+use super::{AVOIDED_FOR, Case, LAG_LIFE, Unfit, Verdict};
+use crate::leader::observation::Standby;
+use crate::leader::view::ReplayLag;
 use crate::leader::{MemberName, RoutingState};
 use crate::route::RouteKind;
 
-/// Ranks of members that are fit: the lowest gets clients, as long as one of that rank takes them.
-const USUAL: u8 = 0;
+// Ranks of members that are fit, which add up: the lowest gets clients, as long as one of that rank takes them.
+
+/// It lacks a tag of the members that come first.
+const NOT_PREFERRED: u8 = 1;
+/// It is the primary, and stands in for replicas.
+const FALLBACK: u8 = 4;
 /// The proxy could not reach it a moment ago.
 const AVOIDED: u8 = 8;
 
@@ -29,10 +35,15 @@ impl Case<'_> {
     /// Rule 3: clients of the primary go to M, or its sessions stay while they wait.
     pub(super) fn is_the_primary(&self) -> Option<Verdict> {
         let leader = self.primary.leader().filter(|leader| leader.member == *self.member)?;
-        Some(match (self.conditions.kind, self.primary.open_to()) {
-            (RouteKind::Replica, _) => Verdict::Out(Unfit::Primary),
-            (RouteKind::Primary | RouteKind::ReadOnly, Some(open)) if open == leader => self.fit(),
-            (RouteKind::Primary | RouteKind::ReadOnly, _) => Verdict::Closed(Unfit::PrimaryHeld),
+        let allowed = matches!(
+            self.conditions.kind,
+            RouteKind::Primary | RouteKind::ReadOnly | RouteKind::Leader
+        );
+        let is_open = self.primary.open_to() == Some(leader);
+        Some(match (allowed || self.conditions.fallback, is_open) {
+            (false, _) => Verdict::Out(Unfit::Primary),
+            (true, true) => self.fit(),
+            (true, false) => Verdict::Closed(Unfit::PrimaryHeld),
         })
     }
 
@@ -43,7 +54,20 @@ impl Case<'_> {
         says.then_some(Verdict::Out(Unfit::SaysPrimary))
     }
 
-    /// Rule 5: M holds the lock and is not the primary yet. PostgreSQL keeps sessions at a promotion, so that they end
+    /// Rule 5: the route leads to a leader, and M is none: neither the primary (rule 3) nor the leader of a standby
+    /// cluster.
+    pub(super) fn no_leader(&self) -> Option<Verdict> {
+        if !matches!(self.conditions.kind, RouteKind::Leader | RouteKind::StandbyLeader) {
+            return None;
+        }
+        let runs = self.facts.as_ref().is_some_and(Facts::is_running);
+        Some(match self.leads_a_standby_cluster() && runs {
+            true => self.fit(),
+            false => Verdict::Out(Unfit::NoLeader),
+        })
+    }
+
+    /// Rule 6: M holds the lock and is not the primary yet. PostgreSQL keeps sessions at a promotion, so that they end
     /// only once M is one, and only if the route does not lead to the primary.
     pub(super) fn holds_the_lock(&self) -> Option<Verdict> {
         let watched = self.view.lock().filter(|_| self.view.api_unreachable().is_none());
@@ -54,19 +78,19 @@ impl Case<'_> {
         (holds && !leads_a_standby_cluster).then_some(Verdict::Closed(Unfit::Promoting))
     }
 
-    /// Rule 6: M has not reported.
+    /// Rule 7: M has not reported.
     pub(super) fn unreported(&self) -> Option<Verdict> {
         self.facts.is_none().then_some(Verdict::Closed(Unfit::Unreported))
     }
 
-    /// Rule 7: M is not running.
+    /// Rule 8: M is not running.
     pub(super) fn not_running(&self) -> Option<Verdict> {
         let facts = self.facts.as_ref().filter(|facts| !facts.is_running())?;
         let state = facts.state.to_owned();
         Some(Verdict::Out(Unfit::NotRunning { state }))
     }
 
-    /// Rule 8: M is no replica. The leader of a standby cluster is one, but Patroni's `/replica` leaves it out.
+    /// Rule 9: M is no replica. The leader of a standby cluster is one, but Patroni's `/replica` leaves it out.
     pub(super) fn no_replica(&self) -> Option<Verdict> {
         let facts = self.facts.as_ref()?;
         let reads = self.conditions.kind == RouteKind::ReadOnly && self.leads_a_standby_cluster();
@@ -74,7 +98,7 @@ impl Case<'_> {
         (facts.role != MemberRole::Replica && !reads).then_some(Verdict::Out(Unfit::NotReplica { role }))
     }
 
-    /// Rule 9: M has been on another timeline than the leader for a whole ttl. After a promotion each replica needs a
+    /// Rule 10: M has been on another timeline than the leader for a whole ttl. After a promotion each replica needs a
     /// moment to follow.
     pub(super) fn other_timeline(&self) -> Option<Verdict> {
         let its = self.facts.as_ref()?.timeline?;
@@ -83,23 +107,130 @@ impl Case<'_> {
         is_over.then_some(Verdict::Out(Unfit::OtherTimeline { its, leaders }))
     }
 
-    /// Rule 10: M has the tag `noloadbalance`: an operator takes it out, and its sessions may finish.
+    /// Rule 11: M has the tag `noloadbalance`: an operator takes it out, and its sessions may finish.
     pub(super) fn noloadbalance(&self) -> Option<Verdict> {
         let tagged = self.facts.as_ref()?.tags.is_on("noloadbalance");
         tagged.then_some(Verdict::Closed(Unfit::NoLoadBalance))
     }
 
-    /// Rule 11: M is fit. If the proxy could not reach it a moment ago, the others come first.
-    pub(super) fn fit(&self) -> Verdict {
-        match self.avoided_until() {
-            Some(until) if self.now < until => Verdict::Fit(AVOIDED),
-            _ => Verdict::Fit(USUAL),
+    /// Rule 12: M lacks a tag of the route.
+    pub(super) fn lacks_a_tag(&self) -> Option<Verdict> {
+        let tags = self.facts.as_ref()?.tags;
+        let mut wanted = self.conditions.tags.iter();
+        let (tag, value) = wanted.find(|(tag, value)| tags.get(tag) != Some(value))?.clone();
+        Some(Verdict::Closed(Unfit::OtherTag { tag, value }))
+    }
+
+    /// Rule 13: M is not the standby that the route asks for, by Patroni's own view. Sessions of a former synchronous
+    /// standby end: what they read may be stale.
+    pub(super) fn other_standby(&self) -> Option<Verdict> {
+        let wanted = match self.conditions.kind {
+            RouteKind::Sync => Standby::Sync,
+            RouteKind::Quorum => Standby::Quorum,
+            RouteKind::Async => Standby::Async,
+            _ => return None,
+        };
+        let unfit = Unfit::OtherStandby {
+            wanted: self.conditions.kind,
+        };
+        match self.standby() {
+            Some((standby, _)) if standby == wanted => None,
+            Some(_) if wanted == Standby::Async => Some(Verdict::Closed(unfit)),
+            Some(_) => Some(Verdict::Out(unfit)),
+            None => Some(Verdict::Closed(Unfit::StandbyUnknown)),
         }
+    }
+
+    /// Rule 14: M does not stream, neither by its own word nor by the leader's pg_stat_replication.
+    pub(super) fn not_streaming(&self) -> Option<Verdict> {
+        let says_so = self.facts.as_ref()?.replication_state == Some("streaming");
+        let streams = says_so || self.leader_sees_it_stream();
+        (self.conditions.streaming && !streams).then_some(Verdict::Closed(Unfit::NotStreaming))
+    }
+
+    /// Rule 15: M's lag is not known. That is no small lag.
+    pub(super) fn lag_unknown(&self) -> Option<Verdict> {
+        let limit = self.conditions.max_lag?;
+        let known = self
+            .lag()
+            .is_some_and(|lag| lag.at_most <= limit || self.now < lag.at + LAG_LIFE);
+        (!known).then_some(Verdict::Closed(Unfit::LagUnknown))
+    }
+
+    /// Rule 16: M lags: its replay was too far behind the leader when its position was read.
+    pub(super) fn lags(&self) -> Option<Verdict> {
+        let limit = self.conditions.max_lag?;
+        let lag = self.lag()?;
+        let lags = limit < lag.then && limit < lag.at_most;
+        lags.then_some(match self.conditions.cut_lagging {
+            true => Verdict::Out(Unfit::Lagging { limit }),
+            false => Verdict::Closed(Unfit::Lagging { limit }),
+        })
+    }
+
+    /// Rule 17: M is fit. If the proxy could not reach it a moment ago, or others are preferred, those come first.
+    pub(super) fn fit(&self) -> Verdict {
+        let tags = self.facts.as_ref().map(|facts| facts.tags);
+        let has = |(tag, value): &(String, String)| tags.is_some_and(|tags| tags.get(tag) == Some(value));
+        let is_primary = self
+            .primary
+            .leader()
+            .is_some_and(|leader| leader.member == *self.member);
+        let ranks = [
+            (!self.conditions.prefer.iter().all(has), NOT_PREFERRED),
+            (is_primary && self.conditions.fallback, FALLBACK),
+            (self.avoided_until().is_some_and(|until| self.now < until), AVOIDED),
+        ];
+        let applying = ranks.iter().filter(|(applies, _)| *applies);
+        Verdict::Fit(applying.map(|(_, rank)| rank).sum())
+    }
+
+    /// Returns M's lag, unless the leader's position is older than a ttl.
+    fn lag(&self) -> Option<ReplayLag> {
+        let lag = self.view.replay_lag(self.member)?;
+        (self.now < lag.leader_at + self.view.ttl()).then_some(lag)
+    }
+
+    /// Returns M's part in synchronous replication, by its own newest answer or its row in `/cluster`, and when it was
+    /// said.
+    fn standby(&self) -> Option<(Standby, Instant)> {
+        let last = self.view.answers(self.member).and_then(|answers| answers.last.as_ref());
+        let reported = last.and_then(|last| Some((last.value.replication.standby?, last.at)));
+        let row = self.view.condition(self.member);
+        let listed = row.and_then(|(row, at)| {
+            let standby = match row.role.as_deref()? {
+                "sync_standby" => Standby::Sync,
+                "quorum_standby" => Standby::Quorum,
+                "replica" => Standby::Async,
+                _ => return None,
+            };
+            Some((standby, at))
+        });
+        let fresh = |(_, at): &(Standby, Instant)| self.now < *at + LAG_LIFE;
+        reported.filter(fresh).or(listed.filter(fresh))
+    }
+
+    fn leader_sees_it_stream(&self) -> bool {
+        let leader = self
+            .primary
+            .leader()
+            .and_then(|leader| self.view.answers(&leader.member));
+        let last = leader.and_then(|answers| answers.last.as_ref());
+        last.is_some_and(|last| self.now < last.at + LAG_LIFE && last.value.replication.streaming.contains(self.member))
     }
 
     /// Returns the next instant at which time alone may make another rule apply.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let deadlines = [self.followed_by(), self.avoided_until()];
+        let lag = self.conditions.max_lag.and_then(|_| self.view.replay_lag(self.member));
+        let asks = self.conditions.asks_members();
+        let standby = asks.then(|| self.standby()).flatten();
+        let deadlines = [
+            self.followed_by(),
+            self.avoided_until(),
+            lag.map(|lag| lag.at + LAG_LIFE),
+            lag.map(|lag| lag.leader_at + self.view.ttl()),
+            standby.map(|(_, at)| at + LAG_LIFE),
+        ];
         deadlines.into_iter().flatten().filter(|at| self.now < *at).min()
     }
 

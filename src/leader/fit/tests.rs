@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::{AVOIDED_FOR, Fitness, LAST_RULE, RULES, Verdict, fit};
+use super::{AVOIDED_FOR, Fitness, LAG_LIFE, LAST_RULE, RULES, Verdict, fit};
 use crate::leader::observation::{
-    Claim, ClusterSettings, Lock, NoReport, ObjectKind, Observation, Pod, Report, Role, Tags,
+    Claim, ClusterSettings, Lock, NoReport, ObjectKind, Observation, Pod, Replication, Report, Role, Standby, Tags,
 };
 use crate::leader::view::View;
 use crate::leader::{Address, BaseUrl, Leader, RoutingState};
@@ -76,12 +76,20 @@ impl Story {
     }
 
     fn route(&self, kind: RouteKind) -> Fitness {
-        fit(&self.view, &self.primary, &Conditions { kind }, self.now)
+        self.under(&Conditions::of(kind))
+    }
+
+    fn under(&self, conditions: &Conditions) -> Fitness {
+        fit(&self.view, &self.primary, conditions, self.now)
     }
 
     /// Returns what a route makes of a member: the treatment, and the rule.
     fn of(&self, kind: RouteKind, member: &str) -> String {
-        let fitness = self.route(kind);
+        self.of_under(&Conditions::of(kind), member)
+    }
+
+    fn of_under(&self, conditions: &Conditions, member: &str) -> String {
+        let fitness = self.under(conditions);
         let Some(judged) = fitness.members.iter().find(|judged| judged.member == member) else {
             return "gone".to_owned();
         };
@@ -111,6 +119,7 @@ fn pod(name: &str, role: &str, state: &str) -> Pod {
         timeline: Some(2),
         xlog_location: None,
         tags: Tags::default(),
+        replication: Replication::default(),
         citus_group: None,
     }
 }
@@ -126,6 +135,7 @@ fn report(role: Role, state: &str, timeline: u32) -> Report {
         names_member: true,
         paused: false,
         failsafe_active: false,
+        replication: Replication::default(),
     }
 }
 
@@ -134,29 +144,29 @@ type Row = (&'static str, fn(&mut Story), &'static str, &'static str);
 
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
-    ("m is a running replica", |_| {}, "fit 0, rule 11", "fit 0, rule 11"),
-    ("its REST API does not answer, for an hour", |s| { s.silent("m"); s.wait(120 * TTL); }, "fit 0, rule 11", "fit 0, rule 11"),
-    ("the Kubernetes API does not answer", |s| s.hear(Claim::ApiUnreachable(ObjectKind::Endpoints, "timeout".into())), "fit 0, rule 11", "fit 0, rule 11"),
-    ("the proxy could not reach it", |s| s.hear(Claim::LeaderFailure("m".into())), "fit 8, rule 11", "fit 8, rule 11"),
-    ("the proxy could not reach it a while ago", |s| { s.hear(Claim::LeaderFailure("m".into())); s.wait(AVOIDED_FOR); }, "fit 0, rule 11", "fit 0, rule 11"),
+    ("m is a running replica", |_| {}, "fit 0, rule 17", "fit 0, rule 17"),
+    ("its REST API does not answer, for an hour", |s| { s.silent("m"); s.wait(120 * TTL); }, "fit 0, rule 17", "fit 0, rule 17"),
+    ("the Kubernetes API does not answer", |s| s.hear(Claim::ApiUnreachable(ObjectKind::Endpoints, "timeout".into())), "fit 0, rule 17", "fit 0, rule 17"),
+    ("the proxy could not reach it", |s| s.hear(Claim::LeaderFailure("m".into())), "fit 8, rule 17", "fit 8, rule 17"),
+    ("the proxy could not reach it a while ago", |s| { s.hear(Claim::LeaderFailure("m".into())); s.wait(AVOIDED_FOR); }, "fit 0, rule 17", "fit 0, rule 17"),
     ("its pod is gone", |s| s.hear(Claim::PodGone("m".into())), "gone", "gone"),
     ("its pod has no address", |s| s.hear(no_address()), "closed, rule 1", "closed, rule 1"),
     ("it is promoted, and clients of the primary go to it", |s| { s.lock("m"); s.report("m", report(Role::Primary, "running", 3)); s.primary = RoutingState::Route(leader("m")); }, "out, rule 3: is the primary", "fit 0, rule 3"),
     ("it is the primary, and a switchover is announced", |s| s.primary = RoutingState::Hold(Some(leader("m"))), "out, rule 3", "closed, rule 3"),
-    ("the lock has moved to it, and it is still in recovery", |s| { s.lock("m"); s.primary = RoutingState::Hold(None); }, "closed, rule 5: holds the leader lock", "closed, rule 5"),
+    ("the lock has moved to it, and it is still in recovery", |s| { s.lock("m"); s.primary = RoutingState::Hold(None); }, "closed, rule 6: holds the leader lock", "closed, rule 6"),
     ("it says primary, and the lock is another's", |s| s.report("m", report(Role::Primary, "running", 2)), "out, rule 4", "out, rule 4"),
     ("it was the primary until its lock expired", |s| { s.pod(pod("m", "primary", "running")); s.lock("m"); s.primary = RoutingState::Fence; }, "out, rule 4", "out, rule 4"),
-    ("it is demoted and starts", |s| s.pod(pod("m", "demoted", "starting")), "out, rule 7: is not running (state starting)", "out, rule 7"),
-    ("its PostgreSQL has crashed", |s| s.pod(pod("m", "replica", "crashed")), "out, rule 7: is not running (state crashed)", "out, rule 7"),
-    ("it says crashed, and its pod not yet", |s| s.report("m", report(Role::Replica, "crashed", 2)), "out, rule 7", "out, rule 7"),
-    ("it is copied from the leader", |s| s.pod(pod("m", "uninitialized", "creating replica")), "out, rule 7", "out, rule 7"),
-    ("it is demoted and runs", |s| s.pod(pod("m", "demoted", "running")), "out, rule 8: is no replica (role demoted)", "out, rule 8"),
-    ("it leads a standby cluster", |s| { s.lock("m"); s.pod(pod("m", "standby_leader", "running")); s.primary = RoutingState::Hold(None); }, "out, rule 8", "fit 0, rule 11"),
-    ("the leader was just promoted to timeline 3", |s| s.report("l", report(Role::Primary, "running", 3)), "fit 0, rule 11", "fit 0, rule 11"),
-    ("it has not followed the leader to timeline 3 for a ttl", |s| { s.report("l", report(Role::Primary, "running", 3)); s.wait(TTL); }, "out, rule 9: is on timeline 2, and the leader has been on timeline 3", "out, rule 9"),
-    ("an operator has set noloadbalance", |s| s.pod(tagged("noloadbalance", "true")), "closed, rule 10", "closed, rule 10"),
-    ("noloadbalance is off", |s| s.pod(tagged("noloadbalance", "false")), "fit 0, rule 11", "fit 0, rule 11"),
-    ("its pod has no status yet", |s| s.pod(Pod { role: None, state: None, ..pod("m", "", "") }), "closed, rule 6", "closed, rule 6"),
+    ("it is demoted and starts", |s| s.pod(pod("m", "demoted", "starting")), "out, rule 8: is not running (state starting)", "out, rule 8"),
+    ("its PostgreSQL has crashed", |s| s.pod(pod("m", "replica", "crashed")), "out, rule 8: is not running (state crashed)", "out, rule 8"),
+    ("it says crashed, and its pod not yet", |s| s.report("m", report(Role::Replica, "crashed", 2)), "out, rule 8", "out, rule 8"),
+    ("it is copied from the leader", |s| s.pod(pod("m", "uninitialized", "creating replica")), "out, rule 8", "out, rule 8"),
+    ("it is demoted and runs", |s| s.pod(pod("m", "demoted", "running")), "out, rule 9: is no replica (role demoted)", "out, rule 9"),
+    ("it leads a standby cluster", |s| { s.lock("m"); s.pod(pod("m", "standby_leader", "running")); s.primary = RoutingState::Hold(None); }, "out, rule 9", "fit 0, rule 17"),
+    ("the leader was just promoted to timeline 3", |s| s.report("l", report(Role::Primary, "running", 3)), "fit 0, rule 17", "fit 0, rule 17"),
+    ("it has not followed the leader to timeline 3 for a ttl", |s| { s.report("l", report(Role::Primary, "running", 3)); s.wait(TTL); }, "out, rule 10: is on timeline 2, and the leader has been on timeline 3", "out, rule 10"),
+    ("an operator has set noloadbalance", |s| s.pod(tagged("noloadbalance", "true")), "closed, rule 11", "closed, rule 11"),
+    ("noloadbalance is off", |s| s.pod(tagged("noloadbalance", "false")), "fit 0, rule 17", "fit 0, rule 17"),
+    ("its pod has no status yet", |s| s.pod(Pod { role: None, state: None, ..pod("m", "", "") }), "closed, rule 7", "closed, rule 7"),
 ];
 
 fn tagged(name: &str, value: &str) -> Pod {
@@ -172,6 +182,107 @@ fn no_address() -> Claim {
         address: Err(address),
         ..pod("m", "replica", "running")
     })
+}
+
+/// A row: the route's conditions, what happens, and what becomes of m.
+type KeyRow = (&'static str, fn(&mut Conditions), fn(&mut Story), &'static str);
+
+const MB: u64 = 1 << 20;
+
+#[rustfmt::skip]
+const KEY_ROWS: &[KeyRow] = &[
+    ("no position of m is known", |c| c.max_lag = Some(16 * MB), |s| s.leads_at(100), "closed, rule 15: has a lag that is not known"),
+    ("no position of the leader is known", |c| c.max_lag = Some(16 * MB), |s| s.replays(100), "closed, rule 15"),
+    ("m is as far as allowed", |c| c.max_lag = Some(16 * MB), |s| { s.leads_at(100); s.replays(84); }, "fit 0, rule 17"),
+    ("m is a byte further behind", |c| c.max_lag = Some(16 * MB - 1), |s| { s.leads_at(100); s.replays(84); }, "closed, rule 16: is more than 16777215B behind"),
+    ("m lags, and lagging members are cut", |c| { c.max_lag = Some(8 * MB); c.cut_lagging = true; }, |s| { s.leads_at(100); s.replays(84); }, "out, rule 16: is more than 8MB behind"),
+    ("the leader has written since m answered", |c| c.max_lag = Some(16 * MB), |s| { s.leads_at(100); s.replays(99); s.wait(SECOND); s.leads_at(190); }, "fit 0, rule 17"),
+    ("m has not answered since, for long", |c| c.max_lag = Some(16 * MB), |s| { s.leads_at(100); s.replays(99); s.wait(SECOND); s.leads_at(190); s.wait(LAG_LIFE); }, "closed, rule 15"),
+    ("m has not answered for long, and nothing was written", |c| c.max_lag = Some(16 * MB), |s| { s.leads_at(100); s.replays(99); s.wait(LAG_LIFE); s.leads_at(100); s.silent("m"); }, "fit 0, rule 17"),
+    ("the leader has not answered for a ttl", |c| c.max_lag = Some(16 * MB), |s| { s.leads_at(100); s.replays(99); s.wait(TTL); }, "closed, rule 15"),
+    ("m's pod says its position", |c| c.max_lag = Some(16 * MB), |s| { s.leads_at(100); s.pod(replaying(90 * MB)); }, "fit 0, rule 17"),
+    ("m streams by its own word", |c| c.streaming = true, |s| s.report("m", Report { replication: Replication { state: Some("streaming".into()), ..Replication::default() }, ..report(Role::Replica, "running", 2) }), "fit 0, rule 17"),
+    ("m streams by the leader's word", |c| c.streaming = true, |s| s.report("l", Report { replication: Replication { streaming: vec!["m".into()], ..Replication::default() }, ..report(Role::Primary, "running", 2) }), "fit 0, rule 17"),
+    ("m reads from the archive", |c| c.streaming = true, |_| {}, "closed, rule 14: does not stream"),
+    ("m has the route's tag", |c| c.tags = one_tag("dc", "a"), |s| s.pod(tagged("dc", "a")), "fit 0, rule 17"),
+    ("m has it with another value", |c| c.tags = one_tag("dc", "a"), |s| s.pod(tagged("dc", "b")), "closed, rule 12: does not have the tag dc=a"),
+    ("m has a preferred tag", |c| c.prefer = one_tag("dc", "a"), |s| s.pod(tagged("dc", "a")), "fit 0, rule 17"),
+    ("m lacks a preferred tag", |c| c.prefer = one_tag("dc", "a"), |_| {}, "fit 1, rule 17"),
+    ("m is a synchronous standby", |c| c.kind = RouteKind::Sync, |s| s.is_standby(Standby::Sync), "fit 0, rule 17"),
+    ("m is one no longer", |c| c.kind = RouteKind::Sync, |s| { s.is_standby(Standby::Sync); s.is_standby(Standby::Async); }, "out, rule 13: is no synchronous standby"),
+    ("m was one when it was last heard", |c| c.kind = RouteKind::Sync, |s| { s.is_standby(Standby::Sync); s.silent("m"); s.wait(LAG_LIFE - SECOND); }, "fit 0, rule 17"),
+    ("m was one, and has not been heard for long", |c| c.kind = RouteKind::Sync, |s| { s.is_standby(Standby::Sync); s.silent("m"); s.wait(LAG_LIFE); }, "closed, rule 13: has not said lately"),
+    ("m is a standby of a quorum", |c| c.kind = RouteKind::Quorum, |s| s.is_standby(Standby::Quorum), "fit 0, rule 17"),
+    ("m is asynchronous", |c| c.kind = RouteKind::Async, |s| s.is_standby(Standby::Async), "fit 0, rule 17"),
+    ("m has become synchronous", |c| c.kind = RouteKind::Async, |s| s.is_standby(Standby::Sync), "closed, rule 13: is a synchronous standby"),
+    ("m is the primary, which may stand in", |c| c.fallback = true, |s| s.primary = RoutingState::Route(leader("m")), "fit 4, rule 3"),
+    ("m is the primary, which stands in and is held", |c| c.fallback = true, |s| s.primary = RoutingState::Hold(Some(leader("m"))), "closed, rule 3"),
+    ("m is the leader", |c| c.kind = RouteKind::Leader, |s| s.primary = RoutingState::Route(leader("m")), "fit 0, rule 3"),
+    ("m is a replica", |c| c.kind = RouteKind::Leader, |_| {}, "out, rule 5: leads no cluster"),
+    ("m leads a standby cluster", |c| c.kind = RouteKind::Leader, |s| { s.pod(pod("m", "standby_leader", "running")); s.primary = RoutingState::Hold(None); }, "fit 0, rule 5"),
+    ("m leads a standby cluster, which the route is for", |c| c.kind = RouteKind::StandbyLeader, |s| { s.pod(pod("m", "standby_leader", "running")); s.primary = RoutingState::Hold(None); }, "fit 0, rule 5"),
+    ("m's cluster is promoted", |c| c.kind = RouteKind::StandbyLeader, |s| s.primary = RoutingState::Route(leader("m")), "out, rule 3"),
+];
+
+const SECOND: Duration = Duration::from_secs(1);
+
+impl Story {
+    /// The leader's position, in MB.
+    fn leads_at(&mut self, position: u64) {
+        let replication = Replication {
+            location: Some(position * MB),
+            ..Replication::default()
+        };
+        let report = report(Role::Primary, "running", 2);
+        self.report("l", Report { replication, ..report });
+    }
+
+    /// The position up to which m has replayed, in MB.
+    fn replays(&mut self, position: u64) {
+        let replication = Replication {
+            replayed: Some(position * MB),
+            ..Replication::default()
+        };
+        let report = report(Role::Replica, "running", 2);
+        self.report("m", Report { replication, ..report });
+    }
+
+    fn is_standby(&mut self, standby: Standby) {
+        let replication = Replication {
+            standby: Some(standby),
+            ..Replication::default()
+        };
+        let report = report(Role::Replica, "running", 2);
+        self.report("m", Report { replication, ..report });
+    }
+}
+
+fn replaying(position: u64) -> Pod {
+    let replication = Replication {
+        replayed: Some(position),
+        ..Replication::default()
+    };
+    Pod {
+        replication,
+        ..pod("m", "replica", "running")
+    }
+}
+
+fn one_tag(name: &str, value: &str) -> Vec<(String, String)> {
+    vec![(name.to_owned(), value.to_owned())]
+}
+
+#[test]
+fn each_key_of_a_route_holds() {
+    for (what, sets, happens, expected) in KEY_ROWS {
+        let mut story = Story::healthy();
+        story.wait(SECOND);
+        happens(&mut story);
+        let mut conditions = Conditions::of(RouteKind::Replica);
+        sets(&mut conditions);
+        let found = story.of_under(&conditions, "m");
+        assert!(found.starts_with(expected), "{what}: {found}, expected {expected}");
+    }
 }
 
 #[test]
@@ -201,7 +312,15 @@ fn every_rule_has_a_row() {
             })
         };
         // Rule 2 is in `another_cluster_answers_at_its_address`.
-        assert!(rule == 2 || ROWS.iter().any(named), "rule {rule}");
+        let of_a_key = |(_, _, _, text): &KeyRow| {
+            text.split(':')
+                .next()
+                .is_some_and(|head| head.ends_with(&format!("rule {rule}")))
+        };
+        assert!(
+            rule == 2 || ROWS.iter().any(named) || KEY_ROWS.iter().any(of_a_key),
+            "rule {rule}"
+        );
     }
 }
 

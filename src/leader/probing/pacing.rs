@@ -194,7 +194,9 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::leader::observation::{Claim, Cluster, ClusterMember, Condition, Observation, Report, Role};
+    use crate::leader::observation::{
+        Claim, Cluster, ClusterMember, Condition, Observation, Replication, Report, Role,
+    };
     use crate::leader::view::View;
     use crate::leader::{Address, BaseUrl};
 
@@ -377,6 +379,7 @@ mod tests {
             names_member: true,
             paused: false,
             failsafe_active: false,
+            replication: Replication::default(),
         }
     }
 }

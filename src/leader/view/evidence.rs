@@ -44,8 +44,7 @@ impl PodView {
     }
 
     fn says_primary(&self) -> bool {
-        let role = self.value.role.as_deref().map(Role::from_patroni);
-        role == Some(Role::Primary) && self.value.state.as_deref() == Some("running")
+        says_primary(&self.value)
     }
 }
 
@@ -144,6 +143,14 @@ impl View {
         self.newest_timeline.as_ref().map(|newest| newest.timeline)
     }
 
+    /// Returns true if a pod's status says that it is a running primary, and it holds the lock.
+    pub(super) fn leads_by_status(&self, pod: &Pod) -> bool {
+        let holds = self
+            .lock()
+            .is_some_and(|view| view.lock.holder.as_ref() == Some(&pod.name));
+        holds && says_primary(pod)
+    }
+
     /// Returns the local time at which a leader was first seen on the newest timeline.
     pub fn newest_timeline_since(&self) -> Option<Instant> {
         self.newest_timeline.as_ref().map(|newest| newest.since)
@@ -174,4 +181,9 @@ impl View {
 fn answered_since(answers: &Answers, since: Instant) -> Option<&Report> {
     let last = answers.last.as_ref().filter(|last| since <= last.at)?;
     last.value.is_writable().then_some(&last.value)
+}
+
+fn says_primary(pod: &Pod) -> bool {
+    let role = pod.role.as_deref().map(Role::from_patroni);
+    role == Some(Role::Primary) && pod.state.as_deref() == Some("running")
 }

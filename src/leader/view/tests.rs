@@ -1,7 +1,7 @@
 //! Tests of the view: the age of the lock, and the members that say that they are primary.
 
 use super::*;
-use crate::leader::observation::{NoReport, Role, Tags};
+use crate::leader::observation::{NoReport, Replication, Role, Tags};
 use crate::leader::{RoutingState, probing};
 
 const LIFE: Duration = Duration::from_secs(3);
@@ -55,6 +55,7 @@ impl World {
             timeline: Some(1),
             xlog_location: None,
             tags: Tags::default(),
+            replication: Replication::default(),
             citus_group: None,
         };
         self.hear(Claim::Pod(pod))
@@ -71,6 +72,7 @@ impl World {
             names_member: true,
             paused: false,
             failsafe_active: false,
+            replication: Replication::default(),
         };
         self.hear(Claim::Report(member.into(), Ok(report)))
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::leader::decide::{Decision, Policy, decide};
-use crate::leader::observation::{ClusterSettings, NoReport, Observation, Report, Role};
+use crate::leader::observation::{ClusterSettings, NoReport, Observation, Replication, Report, Role};
 use crate::leader::reason::Reason;
 use crate::leader::view::View;
 use crate::leader::{Leader, RoutingState};
@@ -147,6 +147,7 @@ fn report(holds_lock: bool) -> Report {
         names_member: true,
         paused: false,
         failsafe_active: false,
+        replication: Replication::default(),
     }
 }
 

@@ -8,7 +8,8 @@ use super::stories::{api_url, leader, listing, policy, report};
 use super::*;
 use crate::leader::identity::Identity;
 use crate::leader::observation::{
-    Announcement, Claim, Cluster, ClusterSettings, Lock, NoReport, ObjectKind, Observation, OperatorHold, Pod, Tags,
+    Announcement, Claim, Cluster, ClusterSettings, Lock, NoReport, ObjectKind, Observation, OperatorHold, Pod,
+    Replication, Tags,
 };
 use crate::slot::{LeaderSlot, Target};
 
@@ -81,6 +82,7 @@ pub(super) fn pod() -> impl Strategy<Value = Pod> {
         timeline: Some(timeline),
         xlog_location: None,
         tags: Tags::default(),
+        replication: Replication::default(),
         citus_group: None,
     })
 }

@@ -21,7 +21,7 @@ use reports::{API_SILENT, REST_ONLY};
 use super::*;
 use crate::leader::observation::{
     Announcement, Claim, Cluster, ClusterMember, ClusterSettings, Lock, NoReport, ObjectKind, Observation,
-    OperatorHold, Pod, Tags,
+    OperatorHold, Pod, Replication, Tags,
 };
 use crate::leader::{Address, BaseUrl};
 
@@ -73,6 +73,7 @@ pub(super) fn report(role: Role, state: &str, timeline: u32) -> Report {
         names_member: true,
         paused: false,
         failsafe_active: false,
+        replication: Replication::default(),
     }
 }
 
@@ -403,6 +404,7 @@ fn pod(name: &str, role: &str) -> Pod {
         timeline: Some(1),
         xlog_location: None,
         tags: Tags::default(),
+        replication: Replication::default(),
         citus_group: None,
     }
 }

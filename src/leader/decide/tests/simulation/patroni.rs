@@ -7,7 +7,7 @@
 mod ha;
 
 use super::dice::Dice;
-use crate::leader::observation::{Report, Role};
+use crate::leader::observation::{Replication, Report, Role};
 
 pub(super) type Ms = u64;
 /// The index of a member.
@@ -265,6 +265,7 @@ impl Cluster {
             names_member: true,
             paused: self.paused,
             failsafe_active: self.now < member.failsafe_until,
+            replication: Replication::default(),
         })
     }
 

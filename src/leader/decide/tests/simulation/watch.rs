@@ -7,7 +7,7 @@ use super::super::stories::{api_url, leader};
 use super::patroni::{EVERYBODY, MemberIndex, Ms, NAMES, Postgres};
 use super::world::{DEADLINE, Event, TrueState, World};
 use crate::leader::MemberName;
-use crate::leader::observation::{Announcement, Claim, ClusterSettings, Lock, ObjectKind, Pod, Tags};
+use crate::leader::observation::{Announcement, Claim, ClusterSettings, Lock, ObjectKind, Pod, Replication, Tags};
 
 /// Pause between two attempts while the API does not answer.
 pub(super) const RETRY: Ms = 500;
@@ -348,6 +348,7 @@ impl World {
                     timeline: Some(status.timeline),
                     xlog_location: None,
                     tags: Tags::default(),
+                    replication: Replication::default(),
                     citus_group: None,
                 })
             }

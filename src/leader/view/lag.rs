@@ -1,0 +1,124 @@
+//! How far a replica's replay is behind the leader, in bytes of WAL.
+//!
+//! Both positions are read at different times. A replica only advances, so that its last known position and the
+//! leader's newest one bound its lag from above. Its lag at the time of its own position is the difference to the
+//! leader's position at that time.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::leader::MemberName;
+use crate::leader::view::View;
+
+/// Positions of the leader that are kept: it is asked every 2 s, so these reach back far enough for any replica's.
+const KEPT: usize = 16;
+
+/// The leader's positions in the WAL, the newest last.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LeaderPositions {
+    leader: Option<MemberName>,
+    samples: VecDeque<(Instant, u64)>,
+}
+
+/// A replica's lag, in bytes of WAL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplayLag {
+    /// Its lag when its position was read.
+    pub then: u64,
+    /// Its lag now is not larger, if the leader's newest position is still right.
+    pub at_most: u64,
+    /// Time at which its position was read.
+    pub at: Instant,
+    /// Time at which the leader's newest position was read.
+    pub leader_at: Instant,
+}
+
+impl LeaderPositions {
+    /// Records the position of the leader. Those of a former leader do not count.
+    pub(super) fn record(&mut self, leader: &MemberName, location: u64, at: Instant) {
+        if self.leader.as_ref() != Some(leader) {
+            self.leader = Some(leader.clone());
+            self.samples.clear();
+        }
+        // A pod's status arrives later than the same position in a REST answer.
+        if self.samples.back().is_some_and(|(_, last)| location < *last) {
+            return;
+        }
+        if self.samples.len() == KEPT {
+            self.samples.pop_front();
+        }
+        self.samples.push_back((at, location));
+    }
+
+    /// Returns the position at that time: between two known ones in proportion, else the nearest one.
+    fn at(&self, at: Instant) -> Option<u64> {
+        let later = self.samples.iter().position(|(known, _)| at <= *known);
+        let (_, last) = *self.samples.back()?;
+        let Some(later) = later else { return Some(last) };
+        let (to, upper) = self.samples[later];
+        let Some((from, lower)) = later.checked_sub(1).map(|earlier| self.samples[earlier]) else {
+            return Some(upper);
+        };
+        let part = |time: Duration| time.as_micros().max(1);
+        let (passed, whole) = (
+            part(at.saturating_duration_since(from)),
+            part(to.saturating_duration_since(from)),
+        );
+        let grown = u128::from(upper - lower) * passed / whole;
+        Some(lower + u64::try_from(grown).unwrap_or(u64::MAX).min(upper - lower))
+    }
+}
+
+impl View {
+    /// Returns how far a replica's replay is behind the leader; `None` if one of both positions is not known. A member
+    /// that does not say its position has the lag that `/cluster` gives.
+    pub fn replay_lag(&self, member: &MemberName) -> Option<ReplayLag> {
+        self.own_replay_lag(member).or_else(|| {
+            let (row, at) = self.condition(member)?;
+            let lag = row.replay_lag?;
+            Some(ReplayLag {
+                then: lag,
+                at_most: lag,
+                at,
+                leader_at: at,
+            })
+        })
+    }
+
+    fn own_replay_lag(&self, member: &MemberName) -> Option<ReplayLag> {
+        let report = self.answers(member).and_then(|answers| answers.last.as_ref());
+        let reported = report.and_then(|last| Some((last.at, last.value.replication.replayed?)));
+        let pod = self.pod(member);
+        let written = pod.and_then(|pod| Some((pod.written.unwrap_or(pod.at), pod.value.replication.replayed?)));
+        let (at, replayed) = reported.into_iter().chain(written).max()?;
+        let (leader_at, newest) = *self.leader_positions.samples.back()?;
+        Some(ReplayLag {
+            then: self.leader_positions.at(at)?.saturating_sub(replayed),
+            at_most: newest.saturating_sub(replayed),
+            at,
+            leader_at,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_leaders_position_is_interpolated_between_two_answers() {
+        let begin = Instant::now();
+        let second = |seconds| begin + Duration::from_secs(seconds);
+        let mut positions = LeaderPositions::default();
+        assert_eq!(positions.at(begin), None);
+        positions.record(&"l".into(), 1000, second(2));
+        positions.record(&"l".into(), 3000, second(4));
+        positions.record(&"l".into(), 2900, second(5));
+        let at: Vec<_> = [1, 2, 3, 4, 9]
+            .map(|seconds| positions.at(second(seconds)).unwrap())
+            .into();
+        assert_eq!(at, [1000, 1000, 2000, 3000, 3000]);
+        positions.record(&"m".into(), 500, second(6));
+        assert_eq!(positions.at(second(3)), Some(500), "a new leader begins anew");
+    }
+}

@@ -13,13 +13,19 @@ pub use check::{Check, Level, Report};
 pub use facts::Capacity;
 
 use crate::config::Doctor;
+use crate::discovery::etcd::Endpoints;
 use crate::discovery::patroni::{Client, TlsError};
 
-/// Examines everything. `capacity` is the number of sessions that the limits of this host allow.
+/// Examines everything. `client` and `etcd` are errors if their files cannot be used. `capacity` is the number of sessions that the limits of this host allow.
 ///
 /// Takes until the lock's next renewal: Patroni's loop_wait and some seconds, about a minute at most.
-pub async fn examine(settings: &Doctor, client: Result<Client, TlsError>, capacity: Capacity) -> Report {
-    let facts = Box::pin(ask::everything(settings, client, capacity)).await;
+pub async fn examine(
+    settings: &Doctor,
+    client: Result<Client, TlsError>,
+    etcd: Option<Result<Endpoints, String>>,
+    capacity: Capacity,
+) -> Report {
+    let facts = Box::pin(ask::everything(settings, client, etcd, capacity)).await;
     Report {
         checks: judge::everything(settings, &facts),
     }

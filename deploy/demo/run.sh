@@ -181,7 +181,8 @@ make_folder() {
     [ "$(id -u)" != 0 ] || chmod 755 "$dir"
     mkdir -m 700 "$dir"/{etcd,demo-0,demo-1,demo-2}
     password=$(head -c 24 /dev/urandom | base64 | tr -d '+/=\n')
-    (umask 077 && echo "127.0.0.1:*:*:postgres:$password" >"$dir/pgpass" && touch "$dir"/demo-{0,1,2}.yml)
+    (umask 077 && echo "127.0.0.1:*:*:postgres:$password" >"$dir/pgpass" && touch "$dir"/demo-{0,1,2}.yml &&
+        head -c 24 /dev/urandom | base64 >"$dir/etcd-password") # of pgnorth's user, which may read
     [ "$(id -u)" != 0 ] || chown postgres:postgres "$dir"/{etcd,demo-0,demo-1,demo-2} "$dir"/demo-{0,1,2}.yml
 }
 
@@ -239,7 +240,10 @@ YAML
 close_etcd() {
     local etcdctl=(env ETCDCTL_API=3 etcdctl --endpoints "http://127.0.0.1:$etcd_port" --command-timeout 10s)
     "${etcdctl[@]}" user add root --interactive=false <<<"$password" &&
-        "${etcdctl[@]}" user grant-role root root && "${etcdctl[@]}" auth enable
+        "${etcdctl[@]}" user grant-role root root &&
+        "${etcdctl[@]}" role add pgnorth && "${etcdctl[@]}" role grant-permission pgnorth --prefix=true read /service/demo/ &&
+        "${etcdctl[@]}" user add pgnorth --interactive=false <"$dir/etcd-password" &&
+        "${etcdctl[@]}" user grant-role pgnorth pgnorth && "${etcdctl[@]}" auth enable
 }
 
 get() { curl -sf --noproxy '*' -m 2 -o /dev/null "$1"; }
@@ -331,16 +335,16 @@ end_in_background() {
 in_background() { begin_in_background "$@" && end_in_background; }
 
 start_proxy() {
-    local deadline=$((SECONDS + 30)) patroni
+    local deadline=$((SECONDS + 30))
     # Chosen only now, because another demo may have taken them during the build, and locked until pgnorth listens: two demos that start together would both
     # find them free, and each would take the other's answer for its own.
     exec 9<"$venv"
     flock 9
     choose_port PORT "$requested_port" 5432 ''
     choose_port ADMIN_PORT "$requested_admin_port" 8080 "$PORT"
-    patroni=$(printf ',http://127.0.0.1:%s' "${rest[@]}")
     DEMO_DIR=$dir setsid setpriv --pdeathsig TERM "$PGNORTH_BIN" \
-        --listen "127.0.0.1:$PORT" --admin "127.0.0.1:$ADMIN_PORT" --patroni "${patroni#,}" \
+        --listen "127.0.0.1:$PORT" --admin "127.0.0.1:$ADMIN_PORT" \
+        --scope demo --etcd "http://127.0.0.1:$etcd_port" --etcd-user pgnorth --etcd-password-file "$dir/etcd-password" \
         --drain 2s --lame-duck 0s </dev/null 9<&- &
     proxy=$!
     until get "http://127.0.0.1:$ADMIN_PORT/leader"; do

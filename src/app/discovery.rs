@@ -11,7 +11,7 @@ use super::{AppState, Tasks, no_error};
 use crate::command_queue::PendingCommand;
 use crate::config::{self, ClientTls, DiscoverySettings};
 use crate::discovery::Discovery;
-use crate::discovery::etcd::{Etcd, Gateway, Login, ScopeKeys};
+use crate::discovery::etcd::{Endpoints, Etcd, Gateway, Login, ScopeKeys};
 use crate::discovery::http::Connector;
 use crate::discovery::http::tls::{TlsError, TlsFiles};
 use crate::discovery::kubernetes::Kubernetes;
@@ -131,25 +131,25 @@ fn start_etcd(
     state: &AppState,
     tasks: &mut Tasks,
 ) -> Result<()> {
-    let connector = Connector::new("etcd", tls_files(&settings.tls))
-        .context("cannot use the TLS files for etcd (--etcd-ca, --etcd-cert, --etcd-key)")?;
-    let login = settings
-        .login
-        .clone()
-        .map(|(user, password_file)| Login { user, password_file });
-    let endpoints = base_urls(&settings.endpoints).map_err(|why| anyhow!("a URL of --etcd {why}"))?;
-    let scope = ScopeKeys {
-        prefix: settings.prefix.clone(),
-        citus_group: settings.citus_group,
-    };
-    let source = Etcd::new(
-        Gateway::new(connector, login),
-        endpoints,
-        scope,
-        state.log_limiter.clone(),
-    );
+    let source = Etcd::new(etcd_endpoints(settings)?, state.log_limiter.clone());
     tasks.spawn(async { ("the watch of etcd", no_error(source.run(claims)).await) });
     Ok(())
+}
+
+/// Returns the endpoints of etcd, and the keys to read there.
+pub(super) fn etcd_endpoints(settings: &config::Etcd) -> Result<Endpoints> {
+    let connector = Connector::new("etcd", tls_files(&settings.tls))
+        .context("cannot use the TLS files for etcd (--etcd-ca, --etcd-cert, --etcd-key)")?;
+    let login = settings.login.clone();
+    let login = login.map(|(user, password_file)| Login { user, password_file });
+    Ok(Endpoints {
+        gateway: Gateway::new(connector, login),
+        urls: base_urls(&settings.endpoints).map_err(|why| anyhow!("a URL of --etcd {why}"))?,
+        scope: ScopeKeys {
+            prefix: settings.prefix.clone(),
+            citus_group: settings.citus_group,
+        },
+    })
 }
 
 fn base_urls(urls: &[Url]) -> Result<Vec<BaseUrl>, BadBaseUrl> {

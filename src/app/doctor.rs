@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use super::discovery::patroni_client;
+use super::discovery::{etcd_endpoints, patroni_client};
 use super::{files, workers};
 use crate::config::{self, Format};
 use crate::doctor;
@@ -16,7 +16,9 @@ use crate::metrics::Metrics;
 pub(super) async fn run(settings: &config::Doctor) -> Result<ExitCode> {
     let capacity = files::capacity(workers(&settings.proxy), &settings.proxy.sources);
     let client = patroni_client(&settings.proxy.discovery.patroni_tls, Arc::new(Metrics::new()));
-    let report = doctor::examine(settings, client, capacity).await;
+    let etcd = settings.proxy.discovery.etcd.as_ref();
+    let etcd = etcd.map(|etcd| etcd_endpoints(etcd).map_err(|error| format!("{error:#}")));
+    let report = doctor::examine(settings, client, etcd, capacity).await;
     let text = match settings.format {
         Format::Text => report.to_string(),
         Format::Json => report.json(),

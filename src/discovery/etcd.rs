@@ -4,6 +4,7 @@
 //! (`gateway`) proves both with two requests: it lists the keys at a revision that a majority of etcd confirms, and it
 //! asks how much of the lease is left. `tracked` turns the answers into claims, `lease` decides when to check.
 
+mod content;
 mod faults;
 mod gateway;
 mod keys;
@@ -21,9 +22,11 @@ use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 use crate::backoff::random;
+pub use crate::discovery::etcd::content::Content;
 use crate::discovery::etcd::faults::Faults;
 use crate::discovery::etcd::gateway::Checked;
 pub use crate::discovery::etcd::gateway::{Gateway, GatewayError, Login, Session, Watch};
+pub use crate::discovery::etcd::lease::Lease;
 use crate::discovery::etcd::lease::{Pace, RESERVE};
 use crate::discovery::etcd::messages::{Listing, WatchMessage};
 use crate::discovery::etcd::tracked::Tracked;
@@ -42,11 +45,19 @@ pub struct ScopeKeys {
     pub citus_group: Option<u32>,
 }
 
+/// The endpoints of etcd, and the keys to read there.
+pub struct Endpoints {
+    /// TLS, user and token.
+    pub gateway: Gateway,
+    /// Client URLs.
+    pub urls: Vec<BaseUrl>,
+    /// The scope's keys.
+    pub scope: ScopeKeys,
+}
+
 /// The etcd source.
 pub struct Etcd {
-    gateway: Gateway,
-    endpoints: Vec<BaseUrl>,
-    scope: ScopeKeys,
+    endpoints: Endpoints,
     log_limiter: LogLimiter,
 }
 
@@ -72,23 +83,18 @@ struct Unanswered(Vec<(BaseUrl, GatewayError)>);
 
 impl Etcd {
     /// Returns a source that has not sent any request yet.
-    pub fn new(gateway: Gateway, endpoints: Vec<BaseUrl>, scope: ScopeKeys, log_limiter: LogLimiter) -> Self {
-        Self {
-            gateway,
-            endpoints,
-            scope,
-            log_limiter,
-        }
+    pub fn new(endpoints: Endpoints, log_limiter: LogLimiter) -> Self {
+        Self { endpoints, log_limiter }
     }
 
     /// Watches until the receiver of observations is gone.
     pub async fn run(self, observations: mpsc::Sender<Observation>) {
-        let Self {
+        let Self { endpoints, log_limiter } = self;
+        let Endpoints {
             gateway,
-            mut endpoints,
+            urls: mut endpoints,
             scope,
-            log_limiter,
-        } = self;
+        } = endpoints;
         let urls: Vec<_> = endpoints.iter().map(|url| &**url).collect();
         info!(endpoints = %urls.join(","), prefix = %scope.prefix, "watching Patroni's keys in etcd");
         if !send(&observations, vec![Claim::Watching(KIND)]).await {

@@ -1,5 +1,6 @@
 //! Asks everything; independent questions go out at once, and one that fails costs only its own answer.
 
+mod etcd;
 mod kubernetes;
 mod members;
 
@@ -11,6 +12,7 @@ use super::Capacity;
 use super::facts::{Answer, Facts};
 use crate::admin::read_token;
 use crate::config::Doctor;
+use crate::discovery::etcd::Endpoints;
 use crate::discovery::patroni::{Client, TlsError};
 use crate::leader::observation::{ClusterMember, Pod};
 use crate::leader::{Address, BaseUrl, MemberName};
@@ -26,7 +28,12 @@ struct ListedMember {
     malformed: Option<String>,
 }
 
-pub(super) async fn everything(settings: &Doctor, client: Result<Client, TlsError>, capacity: Capacity) -> Facts {
+pub(super) async fn everything(
+    settings: &Doctor,
+    client: Result<Client, TlsError>,
+    etcd: Option<Result<Endpoints, String>>,
+    capacity: Capacity,
+) -> Facts {
     let client_of_members = MemberClient::new(&settings.proxy, client);
     let cluster = match &settings.proxy.discovery.kubernetes {
         Some(kubernetes) => Some(Cluster::reach(kubernetes, settings).await),
@@ -42,6 +49,17 @@ pub(super) async fn everything(settings: &Doctor, client: Result<Client, TlsErro
         );
         seeds.push((url, answer));
     }
+    let etcd = match etcd {
+        Some(Ok(etcd)) => {
+            info!("waiting for a renewal of the leader lock");
+            let (found, members) = Box::pin(etcd::collect(&etcd)).await;
+            // As in the proxy, a member's key takes precedence over /cluster.
+            known.extend(members.into_iter().map(|known| (known.name.clone(), known)));
+            Some(Ok(found))
+        }
+        Some(Err(why)) => Some(Err(why)),
+        None => None,
+    };
     let (api, members) = match cluster {
         None => (None, client_of_members.members(known).await),
         Some(Err(failure)) => (Some(Err(failure)), client_of_members.members(known).await),
@@ -57,6 +75,7 @@ pub(super) async fn everything(settings: &Doctor, client: Result<Client, TlsErro
     };
     Facts {
         api,
+        etcd,
         seeds,
         members,
         tls_files: client_of_members.tls_files(),

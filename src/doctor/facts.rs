@@ -15,6 +15,8 @@ pub type Answer<T> = Result<T, String>;
 pub struct Facts {
     /// The facts from the Kubernetes API; an error if it cannot be used.
     pub api: Option<Result<Api, ApiFailure>>,
+    /// The facts from etcd; the error of its files if they cannot be used.
+    pub etcd: Option<Answer<EtcdFacts>>,
     /// The answers to `/cluster` by URL of `--patroni`.
     pub seeds: Vec<(BaseUrl, Result<Seed, RestFailure>)>,
     /// Every member that a pod or `/cluster` lists.
@@ -64,6 +66,33 @@ pub struct Api {
     pub published: Option<(String, Answer<()>)>,
     /// Seconds by which the API server's clock is ahead of the local one; its header has whole seconds.
     pub ahead: Answer<f64>,
+}
+
+/// The facts from etcd.
+#[derive(Debug)]
+pub struct EtcdFacts {
+    pub prefix: String,
+    /// Number of keys that each endpoint lists; an endpoint that cannot be watched fails, too.
+    pub endpoints: Vec<(BaseUrl, Result<usize, EtcdFailure>)>,
+    /// The lock's holder.
+    pub holder: Option<MemberName>,
+    pub ttl: Option<Duration>,
+    pub config: Option<Config>,
+    /// Citus groups whose keys are below the prefix.
+    pub groups: Vec<u32>,
+    pub renewal: Answer<Renewal>,
+}
+
+/// The error of an endpoint of etcd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EtcdFailure {
+    pub why: String,
+    /// The TLS failure, if it is one.
+    pub tls: Option<TlsProblem>,
+    /// The user may not read the keys.
+    pub is_denied: bool,
+    /// User or password are missing or wrong.
+    pub is_login: bool,
 }
 
 /// A verb on a resource.

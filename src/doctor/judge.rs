@@ -1,6 +1,7 @@
 //! Turns the facts into the lines of the report (pure: no I/O, no clock).
 
 mod cluster;
+mod etcd;
 mod host;
 mod lock;
 mod members;
@@ -33,6 +34,15 @@ pub(super) fn everything(settings: &Doctor, facts: &Facts) -> Vec<Check> {
         None => {}
         Some(Err(failure)) => checks.extend(unreachable(failure)),
         Some(Ok(api)) => checks.extend(kubernetes(settings, api)),
+    }
+    match &facts.etcd {
+        None => {}
+        Some(Err(why)) => checks.push(Check::fail(
+            "TLS files of etcd",
+            why,
+            "--etcd-ca, --etcd-cert and --etcd-key name PEM files that this process must be able to read",
+        )),
+        Some(Ok(found)) => checks.extend(etcd::all(settings, found)),
     }
     let discovery = &settings.proxy.discovery;
     checks.extend(cluster::seeds(&facts.seeds, discovery));
@@ -75,6 +85,7 @@ fn unreachable(failure: &ApiFailure) -> Vec<Check> {
 fn ttl(facts: &Facts) -> Option<std::time::Duration> {
     let api = facts.api.as_ref().and_then(|api| api.as_ref().ok());
     let locks = api.and_then(Api::lock).map(|(_, lock)| lock.ttl);
+    let locks = locks.or_else(|| facts.etcd.as_ref()?.as_ref().ok()?.ttl);
     let seeds = facts.seeds.iter().filter_map(|(_, seed)| seed.as_ref().ok());
     locks.or_else(|| seeds.filter_map(|seed| seed.ttl).max())
 }

@@ -97,7 +97,7 @@ families! {
     LEADER_INFO = gauge("pgnorth_leader_info", ["member"], "1 for the member whose sessions may live now; 0 for former ones.");
     ROUTE_MEMBER_FIT = gauge("pgnorth_route_member_fit", ["route", "port", "member"], "1 for a member that gets new clients of this route; 0 for others.");
     ROUTE_SESSIONS = gauge("pgnorth_route_sessions", ["route", "port", "member"], "Sessions to a member on this route, including clients that dial it.");
-    PRIMARIES = gauge("pgnorth_primaries", [], "Members that report to be a running primary: in a fresh answer of their REST API; or, for members that are not asked while the lock is watched, in a pod status written after the lock moved.");
+    PRIMARIES = gauge("pgnorth_primaries", [], "Members that report to be a running primary: in a fresh answer of their REST API; or, for members that are not asked while the lock is watched, in a status in the DCS written after the lock moved.");
     FOREIGN_ANSWERS = gauge("pgnorth_foreign_answers", [], "Members and URLs of --patroni whose newest answer came from another cluster; pgnorth ignores such answers.");
     LEADER_CHANGES = counter("pgnorth_leader_changes_total", [], "Changes of the leader that sessions are sent to.");
     FENCES = counter("pgnorth_fences_total", [], "Times that all sessions were ended because the leader's lock may have expired.");

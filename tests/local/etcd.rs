@@ -426,6 +426,47 @@ async fn a_watch_from_a_compacted_revision_says_so() {
     assert_eq!(changes.len(), 1);
 }
 
+#[tokio::test]
+async fn the_doctor_checks_etcd() {
+    let mut etcds = Etcds::start(1, false).await;
+    let members = etcds.with_members(20).await;
+    let report = doctor(&etcds.urls(), "").await;
+    for line in [
+        "lists and watches 5 keys below /service/pg/",
+        "/service/pg/leader: a holds the lock",
+        "its lease was renewed",
+        "names one endpoint",
+        "a, REST API",
+        "b, PostgreSQL",
+    ] {
+        assert!(report.contains(line), "{line:?} in\n{report}");
+    }
+    assert!(report.contains("0 FAIL"), "{report}");
+
+    let dead = free_addresses(1)[0];
+    let report = doctor(&format!("{},http://{dead}", etcds.urls()), "").await;
+    assert!(
+        report.contains("Connection refused") && report.contains("0 FAIL"),
+        "{report}"
+    );
+    let report = doctor(&etcds.urls(), "--etcd-namespace /other").await;
+    assert!(report.contains("no key begins with /other/pg/"), "{report}");
+    assert!(report.contains("--etcd-namespace must be"), "{report}");
+
+    etcds.no_renewals();
+    let report = doctor(&etcds.urls(), "").await;
+    assert!(report.contains("no renewal of its lease within 8s"), "{report}");
+    drop(members);
+}
+
+async fn doctor(urls: &str, flags: &str) -> String {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_pgnorth"));
+    command.env_clear().args(["doctor", "--scope", "pg", "--etcd", urls]);
+    command.args(flags.split_whitespace());
+    let output = within("pgnorth doctor ends", command.output()).await.unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
 /// Passes bytes on, and stops to do so for connections that carry a watch: a stateful firewall forgets them.
 struct FakeSilentRelay {
     address: SocketAddr,

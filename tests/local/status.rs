@@ -237,7 +237,7 @@ async fn a_look_ends_with_0_while_it_routes_1_while_it_holds_and_2_without_conta
         "sessions  0 forwarding, 0 dialling, 0 held (at most ",
         "source    kubernetes is up: ",
         "\n*  a       primary  running  1         -       ",
-        "\n   b       replica  running  1         4.1 kB  pod status, watched; unchanged for ",
+        "\n   b       replica  running  1         4.1 kB  status in the DCS, watched; unchanged for ",
     ] {
         assert!(text.contains(part), "{part:?} in\n{text}");
     }

@@ -264,7 +264,7 @@ fn row(member: &Member) -> [String; 7] {
     let last_report = member.heard_seconds.map(time).unwrap_or_else(|| "-".to_owned());
     let last_report = match member.heard_from {
         Some(ReportSource::Rest) => format!("{last_report} ago, from itself"),
-        Some(ReportSource::Pod) => format!("pod status, watched; unchanged for {last_report}"),
+        Some(ReportSource::Pod) => format!("status in the DCS, watched; unchanged for {last_report}"),
         Some(ReportSource::Cluster) => format!("{last_report} ago, from /cluster"),
         None => "none yet".to_owned(),
     };

@@ -54,6 +54,19 @@ pub enum GatewayError {
 }
 
 impl GatewayError {
+    /// Returns true if the user may not read the keys.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Refused(Refused::Permission(_)))
+    }
+
+    /// Returns true if user, password or token are missing or wrong.
+    pub fn is_login(&self) -> bool {
+        matches!(
+            self,
+            Self::PasswordFile { .. } | Self::Refused(Refused::Password | Refused::Token(_))
+        )
+    }
+
     /// Returns true if only an operator can end the error: attempts may be few.
     pub(super) fn needs_an_operator(&self) -> bool {
         matches!(

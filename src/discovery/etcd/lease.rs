@@ -21,7 +21,7 @@ const EXPIRED: Backoff = Backoff::new(SHORTEST, Duration::from_secs(15));
 
 /// A lease as etcd described it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Lease {
+pub struct Lease {
     pub(super) id: i64,
     /// Time that a renewal grants.
     pub(super) ttl: Duration,
@@ -33,7 +33,7 @@ pub(super) struct Lease {
 
 impl Lease {
     /// Returns the lease of a key that was just written or read, before etcd has told its age.
-    pub(super) fn unknown(id: i64, ttl: Duration, at: Instant) -> Self {
+    pub fn unknown(id: i64, ttl: Duration, at: Instant) -> Self {
         Self {
             id,
             ttl,
@@ -46,7 +46,7 @@ impl Lease {
     /// renewed the lease since the last answer that counted, or if this is the first answer.
     ///
     /// A lease that does not exist any more changes nothing: the watch reports that its keys are deleted.
-    pub(super) fn told(&mut self, time: LeaseTime, sent: Instant, answered: Instant) -> bool {
+    pub fn told(&mut self, time: LeaseTime, sent: Instant, answered: Instant) -> bool {
         let (Ok(left), Ok(granted)) = (u64::try_from(time.left), u64::try_from(time.granted)) else {
             return false;
         };

@@ -6,7 +6,7 @@ use humantime::format_duration;
 
 use super::cluster::paused;
 use crate::doctor::check::Check;
-use crate::doctor::facts::{Api, LeaderObject, Renewal};
+use crate::doctor::facts::{Api, Config, LeaderObject, Renewal};
 use crate::leader::observation::{Lock, ObjectKind};
 
 /// Time from the lock to a primary that accepts writes: some seconds, more if there is much WAL to replay.
@@ -89,7 +89,7 @@ fn absent(api: &Api) -> Check {
         )
     } else if api.scopes.is_empty() {
         format!(
-            "--scope must be Patroni's scope, and --namespace its namespace; no leader object of any scope is in namespace {}. If Patroni keeps its lock elsewhere (etcd, Consul), use --patroni instead",
+            "--scope must be Patroni's scope, and --namespace its namespace; no leader object of any scope is in namespace {}. If Patroni keeps its lock elsewhere, use --etcd (etcd) or --patroni (Consul, ZooKeeper) instead",
             api.namespace
         )
     } else {
@@ -150,6 +150,11 @@ pub(super) fn config(api: &Api) -> Vec<Check> {
         }
         Err(why) => return vec![Check::not_checked("Patroni's configuration", why)],
     };
+    of_config(config)
+}
+
+/// The same, once the configuration is known.
+pub(super) fn of_config(config: &Config) -> Vec<Check> {
     let mut checks = Vec::new();
     if config.settings.standby_cluster {
         checks.push(Check::fail(

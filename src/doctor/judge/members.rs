@@ -42,13 +42,16 @@ pub(super) fn all(facts: &Facts, discovery: &DiscoverySettings) -> Vec<Check> {
 fn leader(facts: &Facts) -> Option<&str> {
     let api = facts.api.as_ref().and_then(|api| api.as_ref().ok());
     let seeds = facts.seeds.iter().filter_map(|(_, told)| told.as_ref().ok());
+    let etcd = facts.etcd.as_ref().and_then(|etcd| etcd.as_ref().ok());
     api.and_then(Api::holder)
+        .or_else(|| etcd?.holder.as_deref())
         .or_else(|| seeds.filter_map(|seed| seed.leader.as_deref()).next())
 }
 
 fn system(facts: &Facts) -> Option<&str> {
-    let api = facts.api.as_ref()?.as_ref().ok()?;
-    api.config.as_ref().ok()?.as_ref()?.settings.system.as_deref()
+    let in_kubernetes = || facts.api.as_ref()?.as_ref().ok()?.config.as_ref().ok()?.as_ref();
+    let in_etcd = || facts.etcd.as_ref()?.as_ref().ok()?.config.as_ref();
+    in_kubernetes().or_else(in_etcd)?.settings.system.as_deref()
 }
 
 impl Member {

@@ -4,10 +4,13 @@ use url::{Host, Url};
 
 use crate::config::DiscoverySettings;
 use crate::doctor::check::Check;
-use crate::doctor::facts::{Api, Facts, Rest};
+use crate::doctor::facts::{Api, EtcdFacts, Facts, Rest};
 
 /// Checks `--patroni` if Patroni's failsafe mode is on; without it, such an outage leaves no primary.
 pub(super) fn start(facts: &Facts, discovery: &DiscoverySettings) -> Option<Check> {
+    if let Some(Ok(etcd)) = &facts.etcd {
+        return in_etcd(etcd, facts, discovery);
+    }
     let api = facts.api.as_ref()?.as_ref().ok()?;
     let failsafe = matches!(&api.config, Ok(Some(config)) if config.failsafe);
     (failsafe && discovery.patroni.is_empty()).then(|| {
@@ -15,6 +18,20 @@ pub(super) fn start(facts: &Facts, discovery: &DiscoverySettings) -> Option<Chec
             "--patroni",
             "not set, and Patroni's failsafe mode is on: in an outage of the Kubernetes API it keeps the primary up, but a pgnorth that starts meanwhile knows no member to ask",
             value(api, facts),
+        )
+    })
+}
+
+/// The same for etcd, in which the members' keys expire during an outage.
+fn in_etcd(etcd: &EtcdFacts, facts: &Facts, discovery: &DiscoverySettings) -> Option<Check> {
+    let failsafe = etcd.config.as_ref().is_some_and(|config| config.failsafe);
+    let urls = facts.members.iter().filter_map(|member| url(&member.rest));
+    let urls: Vec<_> = urls.map(|url| url.as_str().trim_end_matches('/').to_owned()).collect();
+    (failsafe && discovery.patroni.is_empty()).then(|| {
+        Check::warn(
+            "--patroni",
+            "not set, and Patroni's failsafe mode is on: in an outage of etcd it keeps the primary up, but a pgnorth that starts meanwhile knows no member to ask",
+            format!("--patroni {}", urls.join(",")),
         )
     })
 }

@@ -7,7 +7,7 @@ use crate::config::{Job, Settings};
 use crate::discovery::patroni::TlsProblem;
 use crate::doctor::check::Level;
 use crate::doctor::facts::{
-    Capacity, Config, Greeting, LeaderObject, Member, Renewal, Rest, RestFailure, Seed, Service,
+    Capacity, Config, EtcdFacts, EtcdFailure, Greeting, LeaderObject, Member, Renewal, Rest, RestFailure, Seed, Service,
 };
 use crate::leader::observation::{ClusterSettings, Lock, ObjectKind, Replication, Report, Role};
 use crate::leader::{Address, BaseUrl, MemberName};
@@ -123,6 +123,7 @@ fn healthy(settings: &Doctor) -> Facts {
     };
     Facts {
         api: Some(Ok(api)),
+        etcd: None,
         seeds: Vec::new(),
         members: vec![member("demo-0", Role::Primary), member("demo-1", Role::Other)],
         tls_files: None,
@@ -189,7 +190,7 @@ const ROWS: [Row; 49] = [
     ("watch of pods", |f| take(f, "watch pods"), Level::Warn, "twice a second"),
     ("rights unknown", |f| api(f).rights[0].1 = Err("it broke".into()), Level::Warn, "right to get endpoints — not checked: because it broke"),
     ("no leader object", |f| { api(f).leaders[0].1 = Ok(LeaderObject::Absent); api(f).scopes = vec!["other".into()] }, Level::Fail, "there is neither endpoints db/demo nor configmap db/demo-leader — --scope must be Patroni's scope; in namespace db there is: other"),
-    ("no leader object of any scope", |f| api(f).leaders[0].1 = Ok(LeaderObject::Absent), Level::Fail, "use --patroni instead"),
+    ("no leader object of any scope", |f| api(f).leaders[0].1 = Ok(LeaderObject::Absent), Level::Fail, "use --etcd (etcd) or --patroni (Consul, ZooKeeper) instead"),
     ("Endpoints that are not Patroni's", |f| api(f).leaders[0].1 = Ok(LeaderObject::Foreign), Level::Fail, "endpoints db/demo exists, but Patroni's annotations are not on it"),
     ("a released lock", |f| api(f).leaders[0].1 = Ok(lock(None, 5)), Level::Fail, "no member holds the lock"),
     ("both kinds", |f| api(f).leaders[1].1 = Ok(lock(Some("demo-9"), 4)), Level::Warn, "both kinds have a lock"),
@@ -524,4 +525,59 @@ fn without_kubernetes_cluster_names_the_leader() {
         ("http://b:8008", Ok(seed(Some("demo-1")))),
     ]);
     assert!(split.contains("members disagree about the leader"), "{split}");
+}
+
+#[test]
+fn each_failure_of_etcd_has_its_fix() {
+    let failure = |why: &str| EtcdFailure {
+        why: why.into(),
+        tls: None,
+        is_denied: false,
+        is_login: false,
+    };
+    let denied = EtcdFailure {
+        is_denied: true,
+        ..failure("permission denied")
+    };
+    let login = EtcdFailure {
+        is_login: true,
+        ..failure("user name is empty")
+    };
+    let stranger = EtcdFailure {
+        tls: Some(TlsProblem::UnknownAuthority),
+        ..failure("UnknownIssuer")
+    };
+    for (flags, failure, fix) in [
+        ("", failure("connection refused"), "is etcd running there?"),
+        ("", denied.clone(), "authentication enabled"),
+        ("", login.clone(), "set --etcd-user and --etcd-password-file"),
+        (
+            "--etcd-user u --etcd-password-file /p",
+            denied,
+            "etcdctl role grant-permission <a role of u> --prefix=true read /service/demo/",
+        ),
+        (
+            "--etcd-user u --etcd-password-file /p",
+            login,
+            "the password of u must be in --etcd-password-file",
+        ),
+        ("", stranger, "set --etcd-ca"),
+    ] {
+        let settings = settings(&format!("--etcd https://h:2379 {flags}"));
+        let mut facts = healthy(&settings);
+        facts.api = None;
+        facts.etcd = Some(Ok(EtcdFacts {
+            prefix: "/service/demo/".into(),
+            endpoints: vec![(url("https://h:2379"), Err(failure))],
+            holder: None,
+            ttl: None,
+            config: None,
+            groups: Vec::new(),
+            renewal: Err("no endpoint of etcd answers".into()),
+        }));
+        let checks = everything(&settings, &facts);
+        let check = checks.iter().find(|check| check.what == "etcd https://h:2379").unwrap();
+        assert_eq!(check.level, Level::Fail);
+        assert!(check.fix.as_ref().unwrap().contains(fix), "{check}");
+    }
 }

@@ -47,3 +47,26 @@ pub(super) fn explain(trouble: &TlsProblem, files: &ClientTls) -> (String, Strin
     };
     (found, fix)
 }
+
+/// Returns the fix of a TLS failure of etcd.
+pub(super) fn fix_for_etcd(problem: &TlsProblem, files: &ClientTls) -> String {
+    let identity = files.identity.as_ref();
+    match problem {
+        TlsProblem::UnknownAuthority => {
+            "set --etcd-ca to the PEM file of the authority that signed etcd's --cert-file".to_owned()
+        }
+        TlsProblem::Expired => "renew the file in etcd's --cert-file; check both clocks".to_owned(),
+        TlsProblem::WrongName => {
+            "put the host of this URL into the subjectAltName of etcd's --cert-file, or use a name in it".to_owned()
+        }
+        TlsProblem::CertificateRequired | TlsProblem::CertificateRefused => match identity {
+            Some(identity) => format!(
+                "{} must be in date, and signed by the authority in etcd's --trusted-ca-file",
+                identity.cert.display()
+            ),
+            None => "etcd wants a client certificate: set --etcd-cert and --etcd-key".to_owned(),
+        },
+        TlsProblem::NoTls => "etcd does not use TLS here: write http:// in --etcd".to_owned(),
+        TlsProblem::Other(_) => "look at etcd's --cert-file: openssl s_client -connect <host:port> shows it".to_owned(),
+    }
+}

@@ -119,7 +119,7 @@ async fn no_client_gets_a_session(spoil: impl FnOnce(&FakeCluster), reason: &str
 
 #[tokio::test]
 async fn a_leader_that_is_no_pod_gets_no_client() {
-    no_client_gets_a_session(|cluster| cluster.lock_moves_to("ghost"), "named ghost").await;
+    no_client_gets_a_session(|cluster| cluster.lock_moves_to("ghost"), "has an address of ghost").await;
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -15,6 +16,7 @@ pub struct Drain {
     sessions: TaskTracker,
     stop_accepting: CancellationToken,
     leave_backlog: Arc<AtomicBool>,
+    paused: watch::Sender<bool>,
     force: CancellationToken,
 }
 
@@ -34,9 +36,21 @@ impl Drain {
         self.stop_accepting.cancel();
     }
 
-    /// Leaves the clients in the backlogs to systemd, which has the listeners open too, or takes them.
-    pub fn leave_backlog(&self, leaves: bool) {
-        self.leave_backlog.store(leaves, Ordering::Relaxed);
+    /// Makes the accept loops wait, because another process accepts, or go on.
+    pub fn pause_accepting(&self, pause: bool) {
+        self.paused.send_replace(pause);
+    }
+
+    /// Waits until accepting is to be paused (`true`), or to go on. Cancel-safe.
+    pub async fn accepting_pauses(&self, pause: bool) {
+        // It fails only without a sender, and `self` is one.
+        let mut paused = self.paused.subscribe();
+        let _changed = paused.wait_for(|paused| *paused == pause).await;
+    }
+
+    /// Leaves the clients in the backlogs to systemd, which has the listeners open too.
+    pub fn leave_backlog(&self) {
+        self.leave_backlog.store(true, Ordering::Relaxed);
     }
 
     /// Returns whether the clients in the backlogs are left to systemd.
@@ -57,6 +71,11 @@ impl Drain {
     /// Returns true if every session must end now.
     pub fn is_forced(&self) -> bool {
         self.force.is_cancelled()
+    }
+
+    /// Returns the number of clients that are here in any way, and of accept loops.
+    pub fn open(&self) -> usize {
+        self.sessions.len()
     }
 
     /// Tells every session to end now.

@@ -16,7 +16,7 @@ use rustix::net::SocketType;
 use rustix::net::sockopt::{socket_peercred, socket_type};
 use thiserror::Error;
 
-pub use self::channel::{Channel, ChannelError};
+pub use self::channel::{Channel, ChannelError, MAX_FILES, Received};
 pub use self::messages::{FromPredecessor, FromSuccessor, PassedListener, Standing};
 
 /// The variable that holds the process id of the pgnorth that a new one replaces.

@@ -20,6 +20,7 @@ mod record;
 mod refuse;
 mod session;
 mod socket;
+mod transfer;
 
 use std::convert::Infallible;
 use std::io;
@@ -50,6 +51,7 @@ pub(crate) use packets::SSL_REQUEST;
 use pending::Connections;
 pub use refuse::RefusalTls;
 pub use socket::BindError;
+pub use transfer::{Incomplete, ParkedSession, PassedSession, Resumed, SESSION_FORMAT, Sessions};
 
 /// Refusals that are answered at the same time: inside TLS each costs a handshake.
 const REFUSALS: usize = 256;
@@ -125,6 +127,7 @@ pub struct Route {
 #[derive(Debug, Default)]
 pub struct Proxy {
     listeners: Vec<Listener>,
+    sessions: Sessions,
 }
 
 /// A bound listener and the route of its clients.
@@ -173,6 +176,11 @@ impl Proxy {
         Ok(self.add(socket, route))
     }
 
+    /// Returns a handle on its sessions, which another process may take over.
+    pub fn sessions(&self) -> Sessions {
+        self.sessions.clone()
+    }
+
     fn add(&mut self, socket: TcpListener, route: Route) -> &TcpListener {
         let socket = Arc::new(socket);
         self.listeners.push(Listener { socket, route });
@@ -190,8 +198,14 @@ impl Proxy {
         let first = self.listeners.first().expect("a proxy has a listener");
         let endings = first.route.slot.endings();
         let shared = Shared::new(first.route.clone(), context.clone(), traffic, workers.clone());
-        for Listener { socket, route } in self.listeners {
-            let shared = Arc::new(shared.on(route));
+        let listeners: Vec<_> = (self.listeners.into_iter())
+            .map(|Listener { socket, route }| (socket, Arc::new(shared.on(route))))
+            .collect();
+        // A proxy runs once.
+        let _was_unset = self
+            .sessions
+            .set(listeners.iter().map(|(_, shared)| shared.clone()).collect());
+        for (socket, shared) in listeners {
             // Tracked like a session: the drain must not be over before the backlog is empty.
             let tracked = context.drain.token();
             workers.on_each(move |executor| {

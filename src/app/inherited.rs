@@ -58,7 +58,8 @@ impl Inherited {
         let found: Vec<usize> = (0..self.0.len()).filter(|number| is_it(&self.0[*number])).collect();
         match found[..] {
             [] => Ok(None),
-            [one] => {
+            // Several listeners with port 0 have the order of the settings.
+            [one, ..] if found.len() == 1 || self.0[one].asked.is_some() => {
                 let waiting = self.0.remove(one);
                 Ok(Some((waiting.listener, waiting.activated)))
             }

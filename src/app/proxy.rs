@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use super::discovery::{self, GracePeriods};
 use super::inherited::{Inherited, Listeners};
-use super::reload::{self, Attempt, ReloadError, Replies, Request, Requests, Start, Successor};
+use super::reload::{self, Attempt, ReloadError, Replies, Request, Requests, RouteSlots, Start, Successor};
 use super::service::Service;
 use super::successor::{self, Predecessor};
 use super::{AppState, Shutdown, Started, Tasks, admin_thread, ended_early, files, no_error, workers};
@@ -26,7 +26,7 @@ use crate::discovery::routes::FollowedRoute;
 use crate::drain::Drain;
 use crate::kubernetes::Access;
 use crate::metrics::{Metrics, SessionState};
-use crate::proxy::{self, Context, Proxy, RefusalTls, STARTUP, Settings};
+use crate::proxy::{self, Context, Proxy, RefusalTls, STARTUP, Sessions, Settings};
 
 /// The name of the admin port's task.
 const ADMIN: &str = "the admin port";
@@ -57,6 +57,8 @@ pub struct Bound {
     tasks: Tasks,
     traffic: Traffic,
     listeners: Listeners,
+    slots: RouteSlots,
+    sessions: Sessions,
     /// Cancelled when clients are accepted: at once, or when a process that is replaced says so.
     accept: CancellationToken,
     service: Service,
@@ -95,9 +97,10 @@ pub(super) async fn serve_from(
     let session_settings = session_settings(settings, &state.metrics);
     let admin = admin(settings.admin, &mut inherited, &mut listeners)?;
     let followed: Vec<_> = settings.routes.iter().map(|route| state.follow(route)).collect();
-    let (mut proxy, mut routes) = (Proxy::default(), Vec::new());
+    let (mut proxy, mut routes, mut slots) = (Proxy::default(), Vec::new(), RouteSlots::new());
     for (route, followed) in settings.routes.iter().zip(&followed) {
         let slot = followed.as_ref().map_or(&state.slot, |followed| &followed.slot).clone();
+        slots.push((route.conditions.kind, slot.clone()));
         let to = proxy::Route {
             kind: route.conditions.kind,
             slot,
@@ -130,6 +133,8 @@ pub(super) async fn serve_from(
         tasks: Tasks::new(),
         traffic,
         listeners,
+        slots,
+        sessions: proxy.sessions(),
         accept: CancellationToken::new(),
         reloads,
         start: Start {
@@ -204,7 +209,9 @@ impl Bound {
             Some(predecessor) => {
                 let following = predecessor.follow(successor::Facts {
                     slot: self.state.slot.clone(),
+                    slots: self.slots.clone(),
                     readiness: self.state.readiness.clone(),
+                    sessions: self.sessions.clone(),
                     accept: self.accept.clone(),
                     main: self.service.main.clone(),
                 })?;
@@ -278,6 +285,9 @@ impl Bound {
                 .copies()
                 .context("cannot copy the listeners for a reload")?,
             slot: self.state.slot.clone(),
+            slots: self.slots.clone(),
+            drain: self.drain.clone(),
+            sessions: self.sessions.clone(),
             aborted: aborted.clone(),
         };
         // It ends soon after it is aborted, so that no successor outlives this process unseen.
@@ -316,9 +326,7 @@ impl Bound {
     /// Stops accepting, because a successor does, and lets sessions finish while discovery follows the leader. A request
     /// to shut down gives them `--drain`.
     async fn retire(mut self, successor: &Successor, replies: Replies) -> Result<()> {
-        // Of the processes that wait for a client, the kernel wakes one (EPOLLEXCLUSIVE). A client that it has announced to
-        // this one would wait in the backlog until the next one comes.
-        self.drain.leave_backlog(false);
+        self.drain.pause_accepting(true);
         self.drain.stop_accepting();
         self.listeners = Listeners::default();
         self.stop_admin.cancel();
@@ -436,7 +444,7 @@ fn listen(
         None => proxy.bind(asked, route, settings).with_context(cannot)?,
     };
     if activated {
-        drain.leave_backlog(true);
+        drain.leave_backlog();
     }
     listeners.keep("listen", asked, activated, listener)?;
     Ok(BoundRoute {

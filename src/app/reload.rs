@@ -5,6 +5,7 @@
 //! it as it was.
 
 mod command;
+mod passing;
 mod requests;
 
 use std::ffi::OsString;
@@ -22,7 +23,10 @@ use tracing::info;
 pub(super) use self::command::run as run_command;
 pub(super) use self::requests::{Change, Replies, Request, Requests};
 use crate::config::{VERSION, with_flags};
+use crate::drain::Drain;
 use crate::handover::{Channel, ChannelError, FromPredecessor, FromSuccessor, PREDECESSOR, PassedListener, Standing};
+use crate::proxy::{SESSION_FORMAT, Sessions};
+use crate::route::RouteKind;
 use crate::slot::LeaderSlot;
 use crate::systemd::OF_ONE_PROCESS;
 
@@ -32,6 +36,9 @@ const HELLO: Duration = Duration::from_secs(15);
 const READY: Duration = Duration::from_secs(60);
 /// Time for each answer of a successor that has said hello.
 const ANSWER: Duration = Duration::from_secs(10);
+/// Time for it to know every member that has sessions. It has other limits for replicas perhaps, or sees one that is about
+/// to be left, so this is no condition.
+const MEMBERS: Duration = Duration::from_secs(10);
 /// Interval of asking whether it can route.
 const ASK: Duration = Duration::from_millis(20);
 
@@ -44,12 +51,31 @@ pub(super) struct Start {
     pub(super) is_successor: bool,
 }
 
+/// The slots of all routes.
+pub(super) type RouteSlots = Vec<(RouteKind, Arc<LeaderSlot>)>;
+
+/// Returns every member whose sessions may live, with its route.
+pub(super) fn members(slots: &RouteSlots) -> Vec<String> {
+    let of = |(kind, slot): &(RouteKind, Arc<LeaderSlot>)| {
+        let members: Vec<_> = slot
+            .snapshot()
+            .kept()
+            .map(|target| format!("{} {}", kind.as_str(), target.leader))
+            .collect();
+        members
+    };
+    slots.iter().flat_map(of).collect()
+}
+
 /// One attempt to be replaced.
 pub(super) struct Attempt {
     pub(super) start: Start,
     pub(super) change: Change,
     pub(super) listeners: (Vec<PassedListener>, Vec<OwnedFd>),
     pub(super) slot: Arc<LeaderSlot>,
+    pub(super) slots: RouteSlots,
+    pub(super) drain: Drain,
+    pub(super) sessions: Sessions,
     /// Ends the attempt.
     pub(super) aborted: CancellationToken,
 }
@@ -87,6 +113,12 @@ pub(super) enum ReloadError {
         humantime::format_duration(READY)
     )]
     NotReady { new: String, old: String },
+    #[error("the new process was lost after it had taken {taken} sessions, which ended with it: {error}")]
+    LostWithSessions {
+        taken: usize,
+        #[source]
+        error: ChannelError,
+    },
     #[error("a shutdown was requested meanwhile")]
     Aborted,
 }
@@ -122,7 +154,7 @@ impl Attempt {
         let (channel, other) = Channel::pair().map_err(ChannelError::Io)?;
         let mut child = self.spawn(other)?;
         info!(successor = child.id(), "reload: the new process has started");
-        match self.hand_over(&channel) {
+        match self.hand_over(&channel, &mut child) {
             Ok(()) => Ok(Successor { child, channel }),
             Err(error) => {
                 let closed = matches!(error, ReloadError::Channel(ChannelError::Closed));
@@ -159,10 +191,13 @@ impl Attempt {
         spawned.map_err(|error| ReloadError::Start { program, error })
     }
 
-    fn hand_over(&self, channel: &Channel) -> Result<(), ReloadError> {
+    fn hand_over(&self, channel: &Channel, child: &mut Child) -> Result<(), ReloadError> {
         let deadline = Instant::now() + READY;
-        let version = match self.receive(channel, HELLO)? {
-            FromSuccessor::Hello { version } => version,
+        let (version, session_format) = match self.receive(channel, HELLO)? {
+            FromSuccessor::Hello {
+                version,
+                session_format,
+            } => (version, session_format),
             FromSuccessor::Refused { why } => return Err(ReloadError::Refused(why)),
             _ => return Err(ReloadError::OutOfTurn),
         };
@@ -175,15 +210,29 @@ impl Attempt {
         let hello = FromPredecessor::Hello {
             version: VERSION.to_owned(),
             listeners: listeners.clone(),
+            session_format: SESSION_FORMAT,
         };
         tell(channel, &hello, &files)?;
         self.wait_until_ready(channel, deadline)?;
         tell(channel, &FromPredecessor::Take, &[])?;
         match self.receive(channel, ANSWER)? {
-            FromSuccessor::Taken => Ok(()),
-            FromSuccessor::Refused { why } => Err(ReloadError::Refused(why)),
-            _ => Err(ReloadError::OutOfTurn),
+            FromSuccessor::Taken => {}
+            FromSuccessor::Refused { why } => return Err(ReloadError::Refused(why)),
+            _ => return Err(ReloadError::OutOfTurn),
         }
+        if session_format != SESSION_FORMAT {
+            info!(
+                version,
+                "reload: the versions pass sessions in different ways, so the open ones finish in this process"
+            );
+            return Ok(());
+        }
+        self.drain.pause_accepting(true);
+        let passed = passing::pass(&self.sessions, channel, child);
+        if passed.is_err() {
+            self.drain.pause_accepting(false);
+        }
+        passed
     }
 
     /// Asks the successor again and again until no client is worse off with it.
@@ -196,8 +245,9 @@ impl Attempt {
                 _ => return Err(ReloadError::OutOfTurn),
             };
             let snapshot = self.slot.snapshot();
-            let old = Standing::new(&snapshot.state(), &snapshot.reason, true);
-            if new.may_follow(&old) {
+            let old = Standing::new(&snapshot.state(), &snapshot.reason, true, members(&self.slots));
+            let is_patient = Instant::now() + READY < deadline + MEMBERS;
+            if new.may_follow(&old) && (new.keeps_all(&old) || !is_patient) {
                 return Ok(());
             }
             if Instant::now() >= deadline {
@@ -220,7 +270,7 @@ impl Attempt {
             match channel.receive(ASK) {
                 Err(ChannelError::TimedOut(_)) if Instant::now() < deadline => {}
                 Err(ChannelError::TimedOut(_)) => return Err(ChannelError::TimedOut(within).into()),
-                received => return Ok(received?.0),
+                received => return Ok(received?.message),
             }
         }
     }
@@ -228,9 +278,10 @@ impl Attempt {
 
 /// Sends a message. A successor that has ended may have said why.
 fn tell(channel: &Channel, message: &FromPredecessor, files: &[BorrowedFd<'_>]) -> Result<(), ReloadError> {
-    let sent = channel.send(message, files, ANSWER);
+    let sent = channel.send(message, &[], files, ANSWER);
     if let Err(ChannelError::Closed) = sent
-        && let Ok((FromSuccessor::Refused { why }, _)) = channel.receive(ASK)
+        && let Ok(received) = channel.receive(ASK)
+        && let FromSuccessor::Refused { why } = received.message
     {
         return Err(ReloadError::Refused(why));
     }
@@ -246,7 +297,7 @@ impl Successor {
     /// Tells it that this process accepts no longer.
     pub(super) fn done(&self) {
         // If it has ended meanwhile, systemd starts the service again.
-        let _ended = self.channel.send(&FromPredecessor::Done, &[], ANSWER);
+        let _ended = self.channel.send(&FromPredecessor::Done, &[], &[], ANSWER);
     }
 }
 

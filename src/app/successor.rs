@@ -2,18 +2,22 @@
 //! to.
 
 use std::future::pending;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::inherited::Inherited;
+use super::reload::{RouteSlots, members};
 use crate::config::VERSION;
-use crate::handover::{Channel, ChannelError, FromPredecessor, FromSuccessor, Standing};
+use crate::handover::{Channel, ChannelError, FromPredecessor, FromSuccessor, Received, Standing};
+use crate::proxy::{Resumed, SESSION_FORMAT, Sessions};
 use crate::readiness::{Readiness, ReadinessHandle};
 use crate::slot::LeaderSlot;
 
@@ -27,7 +31,9 @@ pub struct Predecessor(Arc<Channel>);
 /// The parts of this process that the hand-over concerns.
 pub(super) struct Facts {
     pub(super) slot: Arc<LeaderSlot>,
+    pub(super) slots: RouteSlots,
     pub(super) readiness: ReadinessHandle,
+    pub(super) sessions: Sessions,
     /// Cancelled when this process is to accept clients.
     pub(super) accept: CancellationToken,
     /// Cancelled when this process is the service's main process.
@@ -44,18 +50,20 @@ impl Predecessor {
     pub fn refuse(&self, why: &str) {
         let why = why.trim_end().to_owned();
         // It has its own deadline, and sees the end of this process.
-        let _gone = self.0.send(&FromSuccessor::Refused { why }, &[], PATIENCE);
+        let _gone = self.0.send(&FromSuccessor::Refused { why }, &[], &[], PATIENCE);
     }
 
     /// Says hello, and takes the listeners. Blocks for some milliseconds.
     pub(super) fn listeners(&self) -> Result<Inherited> {
-        let version = VERSION.to_owned();
+        let hello = FromSuccessor::Hello {
+            version: VERSION.to_owned(),
+            session_format: SESSION_FORMAT,
+        };
         let lost = "the process to be replaced did not pass its listeners";
-        self.0
-            .send(&FromSuccessor::Hello { version }, &[], PATIENCE)
-            .context(lost)?;
-        match self.0.receive(PATIENCE).context(lost)? {
-            (FromPredecessor::Hello { version, listeners }, files) if listeners.len() == files.len() => {
+        self.0.send(&hello, &[], &[], PATIENCE).context(lost)?;
+        let Received { message, files, .. } = self.0.receive(PATIENCE).context(lost)?;
+        match message {
+            FromPredecessor::Hello { version, listeners, .. } if listeners.len() == files.len() => {
                 info!(
                     version,
                     listeners = listeners.len(),
@@ -92,23 +100,34 @@ impl Predecessor {
     fn answer(&self, facts: &Facts) -> Result<()> {
         loop {
             let asked = match self.0.receive(PATIENCE) {
-                Ok((asked, _)) => asked,
+                Ok(received) => received,
+                // The other process waits for an answer, and has all of them still.
+                Err(error @ ChannelError::FilesLost) => {
+                    self.refuse_sessions(&error)?;
+                    continue;
+                }
                 Err(error) if !facts.accept.is_cancelled() => return Err(given_up(error)),
                 // This process accepts clients already: whatever became of the other one, it goes on.
                 Err(error) => {
                     info!(%error, "the replaced process was lost before the end of the hand-over; this one goes on");
-                    FromPredecessor::Done
+                    facts.main.cancel();
+                    return Ok(());
                 }
             };
-            match asked {
+            match asked.message {
                 FromPredecessor::Ask => {
                     let standing = FromSuccessor::Standing(facts.standing());
-                    self.0.send(&standing, &[], PATIENCE).map_err(given_up)?;
+                    self.0.send(&standing, &[], &[], PATIENCE).map_err(given_up)?;
                 }
                 FromPredecessor::Take => {
                     // Said first: if the other process is lost, this one must not accept beside it.
-                    self.0.send(&FromSuccessor::Taken, &[], PATIENCE).map_err(given_up)?;
+                    self.0
+                        .send(&FromSuccessor::Taken, &[], &[], PATIENCE)
+                        .map_err(given_up)?;
                     facts.accept.cancel();
+                }
+                FromPredecessor::Sessions { sessions } => {
+                    self.take_sessions(facts, sessions, &asked.bytes, asked.files)?;
                 }
                 FromPredecessor::Done => {
                     facts.main.cancel();
@@ -120,12 +139,45 @@ impl Predecessor {
     }
 }
 
+impl Predecessor {
+    /// Goes on with sessions of the old process. It learns of it before the first byte is moved, so that it goes on with
+    /// them itself if this process ends before.
+    fn take_sessions(&self, facts: &Facts, sessions: Vec<Value>, bytes: &[u8], files: Vec<OwnedFd>) -> Result<()> {
+        let passed: Result<Vec<_>, _> = sessions.into_iter().map(serde_json::from_value).collect();
+        let complete = match passed {
+            Ok(passed) => facts.sessions.resume(passed, bytes, files),
+            Err(error) => return self.refuse_sessions(&error),
+        };
+        match complete {
+            Ok(resumed) => match self.0.send(&taken(&resumed), &[], &[], PATIENCE) {
+                // Without the other process, nobody else has them.
+                Ok(()) | Err(ChannelError::Closed) => {
+                    resumed.begin();
+                    Ok(())
+                }
+                Err(error) => Err(given_up(error)),
+            },
+            Err(error) => self.refuse_sessions(&error),
+        }
+    }
+
+    fn refuse_sessions(&self, why: &dyn std::fmt::Display) -> Result<()> {
+        let refused = FromSuccessor::SessionsRefused { why: why.to_string() };
+        self.0.send(&refused, &[], &[], PATIENCE).map_err(given_up)
+    }
+}
+
 impl Facts {
     fn standing(&self) -> Standing {
         let snapshot = self.slot.snapshot();
         let ready = self.readiness.now() == Readiness::Ready;
-        Standing::new(&snapshot.state(), &snapshot.reason, ready)
+        Standing::new(&snapshot.state(), &snapshot.reason, ready, members(&self.slots))
     }
+}
+
+fn taken(resumed: &Resumed) -> FromSuccessor {
+    let left = resumed.left.clone();
+    FromSuccessor::SessionsTaken { left }
 }
 
 fn given_up(error: ChannelError) -> anyhow::Error {

@@ -18,9 +18,23 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 /// Files in one message. Linux takes 253 (SCM_MAX_FD).
-pub(super) const MAX_FILES: usize = 128;
+pub const MAX_FILES: usize = 240;
 /// Bytes in one message. Linux keeps up to 208 KiB in a socket by default (net.core.wmem_default).
 const MAX_BYTES: usize = 192 << 10;
+
+/// Between the message and its bytes; JSON has none.
+const SEPARATOR: u8 = 0;
+
+/// A message, with what came with it.
+#[derive(Debug)]
+pub struct Received<M> {
+    /// The message.
+    pub message: M,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// Its files.
+    pub files: Vec<OwnedFd>,
+}
 
 /// One end of the channel.
 #[derive(Debug)]
@@ -69,17 +83,21 @@ impl Channel {
         Ok((Self(own), other))
     }
 
-    /// Sends a message with these files, which stay open here.
+    /// Sends a message with these bytes and files, which stay open here.
     ///
     /// # Errors
     /// Returns why the message cannot have arrived.
     pub fn send<M: Serialize>(
         &self,
         message: &M,
+        bytes: &[u8],
         files: &[BorrowedFd<'_>],
         within: Duration,
     ) -> Result<(), ChannelError> {
-        let bytes = serde_json::to_vec(message).map_err(io::Error::from)?;
+        let mut text = serde_json::to_vec(message).map_err(io::Error::from)?;
+        if !bytes.is_empty() {
+            text.push(SEPARATOR);
+        }
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FILES))];
         let deadline = Instant::now() + within;
         loop {
@@ -88,7 +106,12 @@ impl Channel {
                 return Err(io::Error::other("a message has too many files").into());
             }
             let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-            match sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut control, flags) {
+            match sendmsg(
+                &self.0,
+                &[IoSlice::new(&text), IoSlice::new(bytes)],
+                &mut control,
+                flags,
+            ) {
                 Ok(_) => return Ok(()),
                 Err(Errno::AGAIN) => self.wait(PollFlags::OUT, deadline, within)?,
                 Err(Errno::INTR) => {}
@@ -97,11 +120,11 @@ impl Channel {
         }
     }
 
-    /// Receives the next message with its files.
+    /// Receives the next message with its bytes and files.
     ///
     /// # Errors
     /// Returns why there is none. Files of a message that cannot be read are closed.
-    pub fn receive<M: DeserializeOwned>(&self, within: Duration) -> Result<(M, Vec<OwnedFd>), ChannelError> {
+    pub fn receive<M: DeserializeOwned>(&self, within: Duration) -> Result<Received<M>, ChannelError> {
         let deadline = Instant::now() + within;
         let mut bytes = vec![0; MAX_BYTES];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FILES))];
@@ -122,14 +145,17 @@ impl Channel {
             })
             .flatten()
             .collect();
-        if received.flags.contains(ReturnFlags::CTRUNC) {
+        if received.flags.intersects(ReturnFlags::CTRUNC | ReturnFlags::TRUNC) {
             return Err(ChannelError::FilesLost);
         }
         if received.bytes == 0 {
             return Err(ChannelError::Closed);
         }
-        let message = serde_json::from_slice(&bytes[..received.bytes]).map_err(ChannelError::Unknown)?;
-        Ok((message, files))
+        bytes.truncate(received.bytes);
+        let end = bytes.iter().position(|byte| *byte == SEPARATOR).unwrap_or(bytes.len());
+        let message = serde_json::from_slice(&bytes[..end]).map_err(ChannelError::Unknown)?;
+        let bytes = bytes.get(end + 1..).unwrap_or_default().to_vec();
+        Ok(Received { message, bytes, files })
     }
 
     fn wait(&self, events: PollFlags, deadline: Instant, within: Duration) -> Result<(), ChannelError> {

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::leader::{Leader, RoutingState};
 
@@ -28,11 +29,19 @@ pub enum FromPredecessor {
         version: String,
         /// The listeners, in the order of the files.
         listeners: Vec<PassedListener>,
+        /// The format in which it passes sessions; zero if it passes none.
+        #[serde(default)]
+        session_format: u32,
     },
     /// Asks for a [`Standing`].
     Ask,
     /// The successor is to accept clients from now on.
     Take,
+    /// Sessions, whose bytes and files come with the message. The old process does not touch them until they are refused.
+    Sessions {
+        /// Their descriptions, in the session format.
+        sessions: Vec<Value>,
+    },
     /// The old process accepts no longer, and has told systemd which process is the main one.
     Done,
 }
@@ -45,6 +54,9 @@ pub enum FromSuccessor {
     Hello {
         /// The version of the successor.
         version: String,
+        /// The format in which it takes sessions; zero if it takes none.
+        #[serde(default)]
+        session_format: u32,
     },
     /// It cannot start. It ends.
     Refused {
@@ -55,6 +67,16 @@ pub enum FromSuccessor {
     Standing(Standing),
     /// It accepts clients: the answer to [`FromPredecessor::Take`].
     Taken,
+    /// It goes on with the sessions: an answer to [`FromPredecessor::Sessions`], sent before it touches the first one.
+    SessionsTaken {
+        /// The numbers of those that it leaves where they are, because it does not follow their member.
+        left: Vec<usize>,
+    },
+    /// It cannot go on with the sessions, and has not touched them: another answer.
+    SessionsRefused {
+        /// The reason, for people.
+        why: String,
+    },
 }
 
 /// The decision of a process, as far as it concerns a hand-over.
@@ -68,18 +90,27 @@ pub struct Standing {
     pub leader: Option<(String, String)>,
     /// The reason of the decision.
     pub reason: String,
+    /// Every member whose sessions may live, with its route.
+    #[serde(default)]
+    pub members: Vec<String>,
 }
 
 impl Standing {
     /// Returns the standing of a process that has decided like this.
-    pub fn new(state: &RoutingState, reason: &str, ready: bool) -> Self {
+    pub fn new(state: &RoutingState, reason: &str, ready: bool, members: Vec<String>) -> Self {
         let named = |leader: &Leader| (leader.member.to_string(), leader.address.to_string());
         Self {
             ready,
             routes: state.open_to().is_some(),
             leader: state.leader().map(named),
             reason: reason.to_owned(),
+            members,
         }
+    }
+
+    /// Returns whether such a process can go on with every session of a process that stands like `old`.
+    pub fn keeps_all(&self, old: &Self) -> bool {
+        old.members.iter().all(|member| self.members.contains(member))
     }
 
     /// Returns whether a successor that stands like this may take over from a process that stands like `old`: no client
@@ -96,7 +127,7 @@ mod tests {
     use crate::leader::Address;
 
     fn standing(state: &RoutingState) -> Standing {
-        Standing::new(state, "because", true)
+        Standing::new(state, "because", true, Vec::new())
     }
 
     fn leader(member: &str) -> Leader {
@@ -133,7 +164,7 @@ mod tests {
     #[test]
     fn a_successor_without_an_answer_from_any_source_takes_nothing() {
         let hold = RoutingState::Hold(None);
-        let starting = Standing::new(&hold, "starting", false);
+        let starting = Standing::new(&hold, "starting", false, Vec::new());
         assert!(!starting.may_follow(&standing(&hold)));
     }
 }

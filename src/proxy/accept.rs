@@ -24,27 +24,33 @@ const CANNOT_ACCEPT: &str = "cannot accept clients";
 
 /// Accepts on this worker until the drain says stop; then closes the listener, unless another worker still has it.
 pub(super) async fn run(listener: Arc<TcpListener>, executor: Executor<Forwarded>, shared: Arc<Shared>) {
+    let drain = shared.context.drain.clone();
     let stopped = shared.context.drain.accepting_stopped();
     let mut acceptor = Acceptor::new(executor, shared);
     loop {
         let error = tokio::select! {
             biased;
+            () = drain.accepting_pauses(true) => None,
             () = stopped.cancelled() => break,
-            error = acceptor.admit_all(&listener) => error,
+            error = acceptor.admit_all(&listener) => Some(error),
         };
-        acceptor.on_error(&error);
-        sleep(PAUSE).await;
-    }
-    if acceptor.shared.context.drain.leaves_backlog() {
-        return;
-    }
-    // Clients in the backlog have connected: closing the listener now would reset them.
-    loop {
-        match accept(&listener) {
-            Ok((client, peer)) => acceptor.admit(client, peer),
-            Err(error) if is_the_clients(&error) => {}
-            Err(_) => break,
+        if let Some(error) = error {
+            acceptor.on_error(&error);
+            sleep(PAUSE).await;
+            continue;
         }
+        // Of the processes that wait for a client, the kernel wakes one (EPOLLEXCLUSIVE). A client that it has announced to
+        // this one would wait in the backlog until the next one comes.
+        acceptor.take_backlog(&listener);
+        tokio::select! {
+            biased;
+            () = stopped.cancelled() => return,
+            () = drain.accepting_pauses(false) => {}
+        }
+    }
+    if !drain.leaves_backlog() {
+        // These clients have connected: closing the listener now would reset them.
+        acceptor.take_backlog(&listener);
     }
 }
 
@@ -126,6 +132,17 @@ impl Acceptor {
                 Ok((client, peer)) => self.admit(client, peer),
                 Err(error) if is_the_clients(&error) => {}
                 Err(error) => return error,
+            }
+        }
+    }
+
+    /// Admits the clients in the backlog.
+    fn take_backlog(&mut self, listener: &TcpListener) {
+        loop {
+            match accept(listener) {
+                Ok((client, peer)) => self.admit(client, peer),
+                Err(error) if is_the_clients(&error) => {}
+                Err(_) => return,
             }
         }
     }

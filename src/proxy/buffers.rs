@@ -41,6 +41,15 @@ impl Buffers {
         })
     }
 
+    /// Returns the share of a session whose sockets have this limit already.
+    pub(super) fn resumed(self: &Arc<Self>, limit: Option<u32>) -> Share {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Share {
+            buffers: self.clone(),
+            limit,
+        }
+    }
+
     /// Returns the share of a session that is about to dial.
     pub(super) fn share(self: &Arc<Self>) -> Share {
         let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;

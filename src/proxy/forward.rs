@@ -20,6 +20,6 @@ mod relay;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use executor::{Executor, Owner, SessionCount, Workers};
+pub(crate) use executor::{Executor, Owner, Pair, SessionCount, Workers};
 pub(crate) use reactor::{Side, Socket, accept};
-pub(crate) use relay::{Finish, Finished, MAX_PIPES, Pipes, Traffic, Transferred};
+pub(crate) use relay::{Finish, Finished, MAX_PIPES, OnTheWay, Pipes, RelayState, Traffic, Transferred};

@@ -23,8 +23,11 @@ pub(super) struct Forwarded {
     /// Bytes of the opening.
     pub(super) opening: Transferred,
     pub(super) target: Target,
+    /// It is not passed to another process.
+    pub(super) stays: bool,
     pub(super) _share: Share,
-    pub(super) _session_permit: OwnedSemaphorePermit,
+    /// None for a session of another process that found all places taken.
+    pub(super) _session_permit: Option<OwnedSemaphorePermit>,
     pub(super) _admission: Admission,
     pub(super) _tracked: TaskTrackerToken,
 }
@@ -50,6 +53,10 @@ enum Close {
 impl Owner for Forwarded {
     fn is_over(&self) -> bool {
         self.target.ending().is_some() || self.record.context.drain.is_forced()
+    }
+
+    fn stays(&self) -> bool {
+        self.stays
     }
 
     fn finished(self, pair: Finished) {

@@ -83,6 +83,17 @@ impl Connections {
         })
     }
 
+    /// Returns a permit for a connection that another process has accepted, even if none is free.
+    pub(super) fn admit(self: &Arc<Self>) -> ConnectionPermit {
+        let mut inner = self.lock();
+        inner.free -= 1;
+        inner.next += 1;
+        ConnectionPermit {
+            number: inner.next,
+            connections: self.clone(),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // No code under the lock can panic half-way.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)

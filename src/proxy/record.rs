@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -23,11 +25,18 @@ struct Reached {
     at: Instant,
 }
 
+/// A record as it is passed to another process: times are ages.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct PassedRecord {
+    begun: Duration,
+    reached: Duration,
+}
+
 /// One session's record. Dropped without an ending, as in a panic, it still leaves the gauges right.
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) context: Arc<Context>,
-    route: RouteKind,
+    pub(super) route: RouteKind,
     pub(super) peer: SocketAddr,
     state: SessionState,
     pub(super) begun: Instant,
@@ -47,6 +56,40 @@ impl Record {
             begun: Instant::now(),
             dialled_at: None,
             reached: None,
+        }
+    }
+
+    /// Returns the record of a forwarded session, for another process.
+    pub(super) fn passed(&self) -> PassedRecord {
+        let reached = self.reached.as_ref().map_or(self.begun, |reached| reached.at);
+        PassedRecord {
+            begun: self.begun.elapsed(),
+            reached: reached.elapsed(),
+        }
+    }
+
+    /// Returns the record of a session that another process has begun to forward.
+    pub(super) fn resumed(
+        context: Arc<Context>,
+        route: RouteKind,
+        peer: SocketAddr,
+        passed: &PassedRecord,
+        (leader, leader_side): (&Arc<Leader>, Option<SocketAddr>),
+    ) -> Self {
+        let ago = |age| Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
+        context.metrics.sessions(SessionState::Forwarding).inc();
+        Self {
+            context,
+            route,
+            peer,
+            state: SessionState::Forwarding,
+            begun: ago(passed.begun),
+            dialled_at: None,
+            reached: Some(Reached {
+                leader: leader.clone(),
+                leader_side,
+                at: ago(passed.reached),
+            }),
         }
     }
 

@@ -132,8 +132,9 @@ impl Session {
             record,
             opening,
             target: reached.target,
+            stays: false,
             _share: reached.share,
-            _session_permit: session_permit,
+            _session_permit: Some(session_permit),
             _admission: admission,
         };
         executor.forward(client, reached.leader, forwarded);

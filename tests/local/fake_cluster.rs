@@ -375,6 +375,11 @@ impl Drop for Product {
 }
 
 impl Session {
+    /// Returns the client's socket.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
     /// Waits until a member answers.
     pub async fn of(mut stream: TcpStream) -> Self {
         let mut name = [0];

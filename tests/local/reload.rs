@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use pgnorth::handover::{self, FromPredecessor, FromSuccessor, PREDECESSOR, Standing};
 use rustix::process::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::fake_cluster::{Product, Session};
 use super::fake_patroni::FakeMember;
-use super::support::within;
+use super::support::{Backend, HANG, Random, within};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_pgnorth");
 
@@ -67,7 +69,7 @@ async fn no_client_is_refused_and_no_session_ends_over_reloads_under_load() {
         async move {
             while !over.load(Ordering::Relaxed) {
                 let mut stream = within("a client connects", TcpStream::connect(address)).await.unwrap();
-                tokio::io::AsyncWriteExt::write_all(&mut stream, b"?").await.unwrap();
+                stream.write_all(b"?").await.unwrap();
                 let mut session = Session::of(stream).await;
                 session.lives().await;
                 served.fetch_add(1, Ordering::Relaxed);
@@ -97,30 +99,220 @@ async fn no_client_is_refused_and_no_session_ends_over_reloads_under_load() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_old_process_ends_with_its_last_session() {
+async fn sessions_live_on_in_the_new_process_and_the_old_one_ends() {
     let member = leader().await;
     let mut product = Product::start_by_rest(&[&member], &[]).await;
-    let session = product.session().await;
+    let mut sessions = Vec::new();
+    for _ in 0..200 {
+        sessions.push(product.session().await);
+    }
     product.gets(Signal::HUP);
-    product.is_replaced(1).await;
-    product.lives();
-    drop(session);
     assert_eq!(product.ended().await, Some(0));
-    product.session().await;
+    for session in &mut sessions {
+        session.lives().await;
+    }
+    let metrics = product.page("/metrics").await.1;
+    assert!(
+        metrics.contains("pgnorth_sessions{state=\"forwarding\"} 200\n"),
+        "{metrics}"
+    );
+    drop(sessions);
+    super::fake_cluster::eventually("they end in the new process", async || {
+        let metrics = product.page("/metrics").await.1;
+        let ended = "pgnorth_sessions_ended_total{ending=\"client_closed\"} 200\n";
+        (metrics.contains(ended) && metrics.contains("pgnorth_sessions{state=\"forwarding\"} 0\n")).then_some(())
+    })
+    .await;
+}
+
+/// A member whose PostgreSQL answers the first byte with its name, and then echoes in bulk.
+async fn echoing_leader() -> FakeMember {
+    let mut member = FakeMember::start("a").await;
+    let backend = Backend::start("a").await;
+    member.postgres = backend.listener.local_addr().unwrap();
+    member.is_primary(1);
+    member.lists(&[&member]);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = backend.listener.accept().await {
+            tokio::spawn(async move {
+                stream.read_u8().await?;
+                stream.write_all(b"a").await?;
+                let (mut from, mut to) = stream.split();
+                tokio::io::copy(&mut from, &mut to).await
+            });
+        }
+    });
+    member
+}
+
+/// Random bytes are compared with their echo while reloads take the sessions from process to process.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_byte_of_a_stream_arrives_once_and_in_order_over_reloads() {
+    let member = echoing_leader().await;
+    let product = Product::start_by_rest(&[&member], &[]).await;
+    let mut running = Vec::new();
+    let over = Arc::new(AtomicBool::new(false));
+    for seed in 1..=4 {
+        let (mut from, mut to) = product.session().await.into_stream().into_split();
+        // Repeated, with a length that no buffer has: bytes that are lost or doubled would be out of step.
+        let data = Arc::new(Random(seed).bytes(100_003));
+        let (over, sent_data) = (over.clone(), data.clone());
+        let writing = tokio::spawn(async move {
+            let mut sent = 0;
+            while !over.load(Ordering::Relaxed) {
+                within("bytes leave", to.write_all(&sent_data)).await.unwrap();
+                sent += sent_data.len();
+            }
+            // A FIN behind what is on its way.
+            to.shutdown().await.unwrap();
+            sent
+        });
+        running.push(tokio::spawn(async move {
+            let (mut seen, mut bytes) = (0, vec![0; 1 << 16]);
+            loop {
+                let position = seen % data.len();
+                let most = bytes.len().min(data.len() - position);
+                match within("bytes arrive", from.read(&mut bytes[..most])).await.unwrap() {
+                    0 => {
+                        assert_eq!(seen, writing.await.unwrap(), "the stream was cut");
+                        return seen;
+                    }
+                    count => {
+                        let expected = &data[position..position + count];
+                        assert!(bytes[..count] == *expected, "seed {seed}: other bytes after {seen}");
+                        seen += count;
+                    }
+                }
+            }
+        }));
+    }
+    let mut pid = product.id();
+    for times in 1..=10 {
+        let output = reload(pid, &[], &[]).await;
+        assert!(output.status.success(), "{}", text(&output));
+        product.is_replaced(times).await;
+        pid = *product.successors().last().unwrap();
+    }
+    over.store(true, Ordering::Relaxed);
+    for session in running {
+        assert!(within("the stream ends", session).await.unwrap() > 0);
+    }
+    let log = product.log();
+    assert!(!log.contains("WARN"), "a session stayed behind");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_stayed_in_the_old_process_ends_with_its_leader() {
+async fn a_half_closed_session_goes_on_in_the_new_process() {
+    let (mut product, mut client, mut leader) = in_front_of_a_test().await;
+    // The leader has closed its side; it still reads what the client sends.
+    leader.write_all(b"the end").await.unwrap();
+    leader.shutdown().await.unwrap();
+    let mut seen = Vec::new();
+    within("the end arrives", client.read_to_end(&mut seen)).await.unwrap();
+    assert_eq!(seen, b"the end");
+    client.write_all(b"more").await.unwrap();
+    product.gets(Signal::HUP);
+    assert_eq!(product.ended().await, Some(0));
+    let mut more = [0; 4];
+    within("bytes arrive", leader.read_exact(&mut more)).await.unwrap();
+    client.write_all(b"last").await.unwrap();
+    within("bytes arrive", leader.read_exact(&mut more)).await.unwrap();
+    assert_eq!(&more, b"last");
+    drop(client);
+    let mut rest = Vec::new();
+    within("the FIN arrives", leader.read_to_end(&mut rest)).await.unwrap();
+    assert_eq!(rest, b"");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_nobody_reads_yet_are_passed_on() {
+    let (mut product, mut client, mut leader) = in_front_of_a_test().await;
+    // Both ways, until nothing more is taken: buffers and pipes are full.
+    let (mut sent, mut random) = ([0_usize; 2], [Random(1), Random(2)]);
+    for (number, stream) in [&mut client, &mut leader].into_iter().enumerate() {
+        loop {
+            let mut copy = random[number].clone();
+            let bytes = copy.bytes(1 << 16);
+            match tokio::time::timeout(Duration::from_millis(300), stream.writable()).await {
+                Err(_) => break,
+                Ok(ready) => ready.unwrap(),
+            }
+            match stream.try_write(&bytes) {
+                Ok(count) if count == bytes.len() => {
+                    sent[number] += count;
+                    random[number] = copy;
+                }
+                Ok(count) => {
+                    sent[number] += count;
+                    break;
+                }
+                Err(_) => {}
+            }
+        }
+    }
+    product.gets(Signal::HUP);
+    assert_eq!(product.ended().await, Some(0));
+    for (number, stream) in [&mut leader, &mut client].into_iter().enumerate() {
+        let mut seen = vec![0; sent[number]];
+        within("all bytes arrive", stream.read_exact(&mut seen)).await.unwrap();
+        assert!(seen == Random(number as u64 + 1).bytes(sent[number]), "way {number}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_leader_after_a_reload_ends_the_sessions_that_were_passed() {
     let (a, b) = (leader().await, FakeMember::start("b").await);
     b.lists(&[&a, &b]);
     a.lists(&[&a, &b]);
-    let product = Product::start_by_rest(&[&a, &b], &[]).await;
+    let mut product = Product::start_by_rest(&[&a, &b], &[]).await;
     let session = product.session().await;
     product.gets(Signal::HUP);
-    product.is_replaced(1).await;
+    assert_eq!(product.ended().await, Some(0));
     a.is_replica(2);
     b.is_primary(2);
     session.ends().await;
+    assert_eq!(product.session().await.member, "b");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_of_every_route_live_on() {
+    let (a, b) = (leader().await, FakeMember::start("b").await);
+    a.lists(&[&a, &b]);
+    b.lists(&[&a, &b]);
+    let mut product = Product::start_by_rest(&[&a, &b], &["--route", "127.0.0.1:0=replica"]).await;
+    let status: serde_json::Value = serde_json::from_str(&product.page("/status").await.1).unwrap();
+    let replicas: std::net::SocketAddr = status["routes"][1]["address"].as_str().unwrap().parse().unwrap();
+    let mut client = within("a client connects", TcpStream::connect(replicas)).await.unwrap();
+    client.write_all(b"?").await.unwrap();
+    let mut reading = Session::of(client).await;
+    assert_eq!(reading.member, "b");
+    let mut writing = product.session().await;
+    product.gets(Signal::HUP);
+    assert_eq!(product.ended().await, Some(0));
+    reading.lives().await;
+    writing.lives().await;
+}
+
+/// pgnorth, a client, and the leader's side of its session.
+async fn in_front_of_a_test() -> (Product, TcpStream, TcpStream) {
+    let mut member = FakeMember::start("a").await;
+    let backend = Backend::start("a").await;
+    member.postgres = backend.listener.local_addr().unwrap();
+    member.is_primary(1);
+    member.lists(&[&member]);
+    let product = Product::start_by_rest(&[&member], &[]).await;
+    let client = product.client().await;
+    let mut leader = backend.accept().await;
+    let mut first = [0];
+    within("the first byte arrives", leader.read_exact(&mut first))
+        .await
+        .unwrap();
+    let mut client = client;
+    leader.write_all(b"a").await.unwrap();
+    within("the answer arrives", client.read_exact(&mut first))
+        .await
+        .unwrap();
+    (product, client, leader)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -267,4 +459,103 @@ async fn settled(count: impl Fn() -> usize) -> usize {
         last = now;
     }
     last
+}
+
+/// Not a test: the successor of the next one, in a process of its own. It does as it is told until it gets sessions.
+#[test]
+#[ignore = "is started by another test"]
+fn fake_successor() {
+    let variable = |name| std::env::var(name).unwrap();
+    let channel = handover::predecessor(std::env::var_os(PREDECESSOR)).unwrap().unwrap();
+    let send = |message: FromSuccessor| channel.send(&message, &[], &[], HANG).unwrap();
+    send(FromSuccessor::Hello {
+        version: "fake".to_owned(),
+        session_format: pgnorth::proxy::SESSION_FORMAT,
+    });
+    loop {
+        match channel.receive::<FromPredecessor>(HANG).unwrap().message {
+            FromPredecessor::Hello { .. } => {}
+            FromPredecessor::Ask => send(FromSuccessor::Standing(Standing {
+                ready: true,
+                routes: true,
+                leader: Some(("a".to_owned(), variable("FAKE_LEADER"))),
+                reason: String::new(),
+                members: vec![format!("primary a at {}", variable("FAKE_LEADER"))],
+            })),
+            FromPredecessor::Take => send(FromSuccessor::Taken),
+            FromPredecessor::Sessions { sessions } => match variable("FAKE_SUCCESSOR").as_str() {
+                "dies" => return,
+                "hangs" => std::thread::sleep(HANG),
+                other => send(FromSuccessor::SessionsRefused {
+                    why: format!("{other}: {} sessions", sessions.len()),
+                }),
+            },
+            FromPredecessor::Done => return,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_a_lost_successor_has_not_taken_go_on() {
+    let member = leader().await;
+    let folder = tempfile::TempDir::new().unwrap();
+    let binary = copy(folder.path());
+    let mut product = Product::start_program(&binary, &[], &[&member], &[]).await;
+    let mut sessions = Vec::new();
+    for _ in 0..40 {
+        sessions.push(product.session().await);
+    }
+    for (does, why) in [
+        ("dies", "ended before it took over (exit status: 0)"),
+        ("hangs", "did not answer within"),
+    ] {
+        let fake = std::env::current_exe().unwrap();
+        replace(
+            &binary,
+            &format!(
+                "FAKE_SUCCESSOR={does} FAKE_LEADER={} exec '{}' --exact reload::fake_successor --ignored",
+                member.postgres,
+                fake.display()
+            ),
+        );
+        let output = reload(product.id(), &[], &[]).await;
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+        assert!(text(&output).contains(why), "{why} in {}", text(&output));
+        for session in &mut sessions {
+            session.lives().await;
+        }
+        // It accepts again.
+        product.session().await;
+        product.lives();
+    }
+    fs::remove_file(&binary).unwrap();
+    fs::copy(BINARY, &binary).unwrap();
+    assert!(reload(product.id(), &[], &[]).await.status.success());
+    for session in &mut sessions {
+        session.lives().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_the_successor_refuses_finish_in_the_old_process() {
+    let member = leader().await;
+    let folder = tempfile::TempDir::new().unwrap();
+    let binary = copy(folder.path());
+    let mut product = Product::start_program(&binary, &[], &[&member], &[]).await;
+    let mut session = product.session().await;
+    let fake = std::env::current_exe().unwrap();
+    replace(
+        &binary,
+        &format!(
+            "FAKE_SUCCESSOR=refuses FAKE_LEADER={} exec '{}' --exact reload::fake_successor --ignored",
+            member.postgres,
+            fake.display()
+        ),
+    );
+    assert!(reload(product.id(), &[], &[]).await.status.success());
+    product.tells("WARN", &["cannot take more sessions"]).await;
+    session.lives().await;
+    product.lives();
+    drop(session);
+    assert_eq!(product.ended().await, Some(0));
 }

@@ -14,5 +14,5 @@ mod workers;
 
 pub(crate) use handle::Executor;
 pub(crate) use mailbox::SessionCount;
-pub(crate) use pair::Owner;
+pub(crate) use pair::{Owner, Pair};
 pub(crate) use workers::Workers;

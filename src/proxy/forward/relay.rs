@@ -7,6 +7,7 @@ mod error;
 mod outcome;
 mod pipes;
 mod stall;
+mod state;
 mod timers;
 mod undelivered;
 
@@ -22,6 +23,7 @@ pub(crate) use outcome::{Finish, Finished, Next, Transferred};
 pub(crate) use pipes::make as make_pipe;
 pub(crate) use pipes::{IDLE as IDLE_PIPES, MAX_PIPES, Pipes};
 use stall::Stall;
+pub(crate) use state::{AtRest, OnTheWay, RelayState};
 pub(crate) use timers::{Delays, Timer, Timers};
 
 /// Both directions of a pair. Dropping it frees pipes and buffers at once.
@@ -45,6 +47,19 @@ impl Relay {
             stall: Stall::default(),
             closing: Closing::default(),
         }
+    }
+
+    /// Returns a pair that another process has begun to forward.
+    pub(crate) fn resumed([client, leader]: [PolledStream; 2], parts: (Direction, Direction, Closing, Stall)) -> Self {
+        let mut relay = Self::new(client, leader);
+        (relay.to_leader, relay.to_client, relay.closing, relay.stall) = parts;
+        relay
+    }
+
+    /// Returns what another process needs to go on.
+    pub(crate) fn at_rest(&self) -> AtRest<'_> {
+        let directions = [&self.to_leader, &self.to_client];
+        AtRest::new([&self.client, &self.leader], directions, &self.closing, &self.stall)
     }
 
     pub(crate) fn stream(&mut self, side: Side) -> &mut PolledStream {

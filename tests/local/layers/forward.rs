@@ -5,7 +5,7 @@ use super::reading::{Source, is_path_root, shipped, sources, without_tests, word
 
 /// The files of `src/proxy/forward`, lowest first; the empty name is `forward.rs` itself. The file that has a folder's
 /// name comes after the files in it.
-const ORDER: [&str; 31] = [
+const ORDER: [&str; 32] = [
     "reactor/token",
     "reactor/epoll",
     "reactor/unsent",
@@ -26,6 +26,7 @@ const ORDER: [&str; 31] = [
     "relay/outcome",
     "relay/stall",
     "relay/timers",
+    "relay/state",
     "relay",
     "executor/atomic",
     "executor/wake_flag",

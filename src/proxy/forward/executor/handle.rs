@@ -13,7 +13,8 @@ use std::rc::Rc;
 use futures_util::FutureExt;
 
 use super::pair::Pair;
-use crate::proxy::forward::reactor::{Listener, Reactor, Socket};
+use crate::proxy::forward::reactor::{Listener, PolledStream, Reactor, Side, Socket, Token};
+use crate::proxy::forward::relay::{OnTheWay, Relay, RelayState, Traffic};
 
 pub(crate) type Task = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -67,6 +68,29 @@ impl<O> Executor<O> {
     /// Forwards between these two sockets from now on, until one side ends it or `owner` does.
     pub(crate) fn forward(&self, client: Socket, leader: Socket, owner: O) {
         self.incoming.pairs.borrow_mut().push(Pair::new(client, leader, owner));
+    }
+
+    /// Goes on with a pair of this worker that was taken out.
+    pub(crate) fn unpark(&self, mut pair: Pair<O>) {
+        // It fails only without memory. Then nothing more is read, until the owner ends the pair.
+        let _no_memory = pair.unpark(self.reactor.epoll());
+        self.incoming.pairs.borrow_mut().push(pair);
+    }
+
+    /// Goes on with a pair of another process.
+    pub(crate) fn resume(
+        &self,
+        (client, leader): (TcpStream, TcpStream),
+        state: RelayState,
+        on_the_way: [OnTheWay; 2],
+        traffic: &Traffic,
+        owner: O,
+    ) {
+        let number = self.reactor.next_number();
+        let polled = |stream, side| PolledStream::new(stream, Token::Socket(number, side));
+        let streams = [polled(client, Side::Client), polled(leader, Side::Leader)];
+        let relay = Relay::resumed(streams, state.resume(on_the_way, traffic));
+        self.unpark(Pair::resumed(number, relay, owner));
     }
 
     /// Takes a client's stream, connected and non-blocking.

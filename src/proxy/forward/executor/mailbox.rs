@@ -2,11 +2,11 @@
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::task::Wake;
 
 use super::handle::Executor;
-use super::pair::Owner;
+use super::pair::{Owner, Pair};
 use super::wake_flag::WakeFlag;
 use crate::proxy::forward::reactor::{Epoll, Eventfd};
 
@@ -30,9 +30,14 @@ pub(crate) enum Message<O> {
     Run(Job<O>),
     /// Ask every owner whether its pair is over.
     CheckOwners,
+    /// Take out pairs, at most this many, and pass them on.
+    Park(usize, Parked<O>),
     /// No further message will come.
     Close,
 }
+
+/// Receives the pairs of one worker that were taken out.
+pub(crate) type Parked<O> = mpsc::SyncSender<Vec<Box<Pair<O>>>>;
 
 impl<O> WorkerHandle<O> {
     pub(crate) fn new() -> io::Result<Self> {
@@ -106,6 +111,7 @@ impl<O> std::fmt::Debug for Message<O> {
         formatter.write_str(match self {
             Self::Run(_) => "Run",
             Self::CheckOwners => "CheckOwners",
+            Self::Park(..) => "Park",
             Self::Close => "Close",
         })
     }

@@ -1,6 +1,8 @@
 //! A session that is being forwarded: a relay, and the owner that decides when it is over.
 
-use crate::proxy::forward::reactor::Socket;
+use std::io;
+
+use crate::proxy::forward::reactor::{Epoll, Side, Socket};
 use crate::proxy::forward::relay::{Finished, Relay, Timer};
 
 /// The owner of a pair.
@@ -8,6 +10,11 @@ pub(crate) trait Owner: Send + 'static {
     /// Returns whether forwarding must stop. Asked when forwarding begins, and after each
     /// [`Workers::check_owners`](super::Workers::check_owners).
     fn is_over(&self) -> bool;
+
+    /// Returns whether the pair is not to be taken out.
+    fn stays(&self) -> bool {
+        false
+    }
 
     /// Takes the sockets back when forwarding has finished. Runs on the worker, so it must not block.
     fn finished(self, pair: Finished);
@@ -38,6 +45,36 @@ impl<O> Pair<O> {
             is_queued: false,
             armed: [false; TIMERS.len()],
         }
+    }
+
+    /// Makes a pair that another process has begun to forward.
+    pub(crate) fn resumed(number: u64, relay: Relay, owner: O) -> Self {
+        Self {
+            number,
+            relay,
+            owner,
+            is_queued: false,
+            armed: [false; TIMERS.len()],
+        }
+    }
+
+    /// Ends epoll's reports about its sockets. It owns them still, and is not run any more.
+    pub(crate) fn park(&mut self, epoll: &Epoll) {
+        for side in [Side::Client, Side::Leader] {
+            // They are in this epoll, which is what the call could complain of.
+            let _was_there = self.relay.stream(side).unwatch(epoll);
+        }
+        // Its timers may be due meanwhile.
+        self.armed = [false; TIMERS.len()];
+        self.is_queued = false;
+    }
+
+    /// Makes epoll report about its sockets again, beginning with what is pending.
+    pub(crate) fn unpark(&mut self, epoll: &Epoll) -> io::Result<()> {
+        for side in [Side::Client, Side::Leader] {
+            self.relay.stream(side).watch(epoll)?;
+        }
+        Ok(())
     }
 
     /// Arms the timers that it needs and does not have; calls `arm` for each.

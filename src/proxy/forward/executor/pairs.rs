@@ -60,6 +60,20 @@ impl<O: Owner, S: Syscalls> Pairs<O, S> {
         }
     }
 
+    /// Takes out some pairs that do not stay, at most `most`. Nothing happens to them until they are put back, here or in another process.
+    pub(crate) fn park(&mut self, most: usize) -> Vec<Box<Pair<O>>> {
+        let may_leave = self.by_number.iter().filter(|(_, pair)| !pair.owner.stays());
+        let numbers: Vec<u64> = may_leave.map(|(number, _)| *number).take(most).collect();
+        let mut parked: Vec<_> = numbers
+            .iter()
+            .filter_map(|number| self.by_number.remove(number))
+            .collect();
+        for pair in &mut parked {
+            pair.park(self.reactor.epoll());
+        }
+        parked
+    }
+
     /// Takes in an event of a session's socket. Returns whether that is a pair's.
     pub(crate) fn on_event(&mut self, number: u64, side: Side, flags: EventFlags) -> bool {
         let Some(pair) = self.by_number.get_mut(&number) else {

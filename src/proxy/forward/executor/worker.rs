@@ -112,6 +112,12 @@ impl<O: Owner, S: Syscalls> Worker<O, S> {
             match message {
                 Message::Run(job) => job(&self.executor),
                 Message::CheckOwners => check_owners = true,
+                Message::Park(most, receiver) => {
+                    if let Err(lost) = receiver.send(self.pairs.park(most)) {
+                        // Whoever asked for them is gone.
+                        lost.0.into_iter().for_each(|pair| self.executor.unpark(*pair));
+                    }
+                }
                 Message::Close => self.closing = true,
             }
         }

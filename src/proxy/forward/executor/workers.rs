@@ -1,14 +1,14 @@
 //! All workers: where sessions begin, and how every worker learns that some of its sessions are over.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::handle::Executor;
 use super::mailbox::{Message, SessionCount, WorkerHandle};
-use super::pair::Owner;
+use super::pair::{Owner, Pair};
 use super::worker::{Setup, Worker};
 use crate::liveness::Beat;
 use crate::proxy::forward::reactor::{Kernel, Syscalls};
@@ -76,6 +76,28 @@ impl<O: Owner> Workers<O> {
             return begin(own, count);
         }
         self.on(number, |executor| begin(executor, count));
+    }
+
+    /// Calls `begin` on the worker that has the fewest sessions.
+    pub(crate) fn place_session(&self, begin: impl FnOnce(&Executor<O>, SessionCount) + Send + 'static) {
+        let number = self.least_loaded(None);
+        let count = self.handles[number].count_session();
+        self.on(number, |executor| begin(executor, count));
+    }
+
+    /// Takes out pairs of the worker with this number, at most `most`. Blocks until the worker has done so.
+    pub(crate) fn park(&self, number: usize, most: usize) -> Vec<Box<Pair<O>>> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        self.handles[number].post(Message::Park(most, sender));
+        // A worker that has ended has no pairs.
+        receiver.recv().unwrap_or_default()
+    }
+
+    /// Puts such pairs back.
+    pub(crate) fn unpark(&self, number: usize, parked: Vec<Box<Pair<O>>>) {
+        self.on(number, move |executor| {
+            parked.into_iter().for_each(|pair| executor.unpark(*pair))
+        });
     }
 
     /// Returns the worker with the fewest sessions; of several, `own` if it is one of them.

@@ -67,6 +67,11 @@ impl PolledStream {
         epoll.add(&self.stream, self.token, flags)
     }
 
+    /// Ends the reports of epoll: the stream stays open, here or in another process.
+    pub(crate) fn unwatch(&self, epoll: &Epoll) -> io::Result<()> {
+        epoll.remove(&self.stream)
+    }
+
     /// Returns `Some` once the connection is established, `None` while it is being established.
     pub(crate) fn has_connected(&self) -> io::Result<Option<()>> {
         if self.ended

@@ -1,7 +1,9 @@
 //! The name of a file in a worker's epoll, and its form as the 64 bits that epoll stores.
 
+use serde::{Deserialize, Serialize};
+
 /// One end of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Side {
     /// The client that connected to pgnorth.
     Client,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::context::IoContext;
 use super::direction::EofAction;
 use super::pipes::BUFFER;
@@ -10,7 +12,7 @@ use crate::proxy::forward::reactor::{PolledStream, Side, Syscalls};
 /// Bytes from a client that are discarded before its socket is closed; a client that sends more gets a reset.
 const MAX_DISCARDED: usize = 1 << 20;
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Closing {
     first: Option<Side>,
     client_fin: ClientFin,
@@ -24,7 +26,7 @@ pub(crate) struct Closing {
 /// The side that closes first keeps the port in TIME_WAIT for a minute. If the FIN came with the message, that side
 /// would be pgnorth, whose ports to one leader are few. So the leader's FIN gets some milliseconds to come first. A
 /// leader that waits for the client's FIN gets it then.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 enum ClientFin {
     #[default]
     NotYet,

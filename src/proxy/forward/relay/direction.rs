@@ -5,6 +5,7 @@ use std::io;
 use std::task::Poll;
 
 use rustix::net::Shutdown;
+use serde::{Deserialize, Serialize};
 
 use super::context::IoContext;
 use super::error::{DirectionError, is_splice_refused};
@@ -16,9 +17,10 @@ use crate::proxy::forward::reactor::{PolledStream, Syscalls};
 const QUANTUM: u64 = 2 << 20;
 
 /// One direction. It owns the bytes that were read and not yet delivered, and nothing while it is idle.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Direction {
-    undelivered: Undelivered,
+    #[serde(skip)]
+    pub(crate) undelivered: Undelivered,
     /// The last read filled a buffer: try splice(2) first.
     streaming: bool,
     source_closed: bool,
@@ -50,6 +52,14 @@ pub(crate) enum EofAction {
 }
 
 impl Direction {
+    /// Returns everything but the undelivered bytes.
+    pub(crate) fn without_bytes(&self) -> Self {
+        Self {
+            undelivered: Undelivered::Nothing,
+            ..*self
+        }
+    }
+
     /// Bytes that the sink has taken so far.
     pub(crate) fn delivered(&self) -> u64 {
         self.delivered

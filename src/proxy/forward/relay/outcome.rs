@@ -4,6 +4,8 @@ use std::io;
 use std::net::TcpStream;
 use std::ops::AddAssign;
 
+use serde::{Deserialize, Serialize};
+
 use super::error::{DirectionError, FailedEnd};
 use crate::proxy::forward::reactor::Side;
 
@@ -44,7 +46,7 @@ pub(crate) struct Finished {
 }
 
 /// Bytes delivered in each direction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Transferred {
     pub(crate) to_leader: u64,
     pub(crate) to_client: u64,

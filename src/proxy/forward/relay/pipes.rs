@@ -17,8 +17,9 @@ use std::time::Instant;
 
 use tracing::warn;
 
+pub(crate) use state::PipeFds;
+use state::PoolState;
 pub(crate) use state::{BUFFER, IDLE, MAX_PIPES, make};
-use state::{PipeFds, PoolState};
 
 /// The pool. Its lock is held for a push or a pop, never across a system call.
 #[derive(Debug)]
@@ -108,6 +109,14 @@ impl Pipes {
             state.refused_at = Some(Instant::now());
             None
         }
+    }
+
+    /// Takes a pipe of another process, with this many bytes in it. Counted, whatever the bound: it exists already.
+    pub(crate) fn adopt(&self, ends: PipeFds, filled: usize) -> Pipe {
+        lock(&self.state).count(ends.is_large());
+        let mut pipe = self.lend(Arc::new(ends));
+        pipe.filled = filled;
+        pipe
     }
 
     /// Returns the count of idle and lent pipes together.

@@ -13,11 +13,12 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use rustix::net::sockopt::set_tcp_user_timeout;
+use serde::{Deserialize, Serialize};
 
 use crate::proxy::forward::reactor::has_unsent;
 
 /// The sockets whose TCP_USER_TIMEOUT is switched off.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Stall {
     client: bool,
     leader: bool,

@@ -87,6 +87,17 @@ impl PoolState {
 }
 
 impl PipeFds {
+    /// Takes both ends of a pipe.
+    pub(crate) fn new(input: OwnedFd, output: OwnedFd) -> Self {
+        // It fails only for a file that is no pipe; then splice(2) says so.
+        let capacity = fcntl_getpipe_size(&input).unwrap_or(BUFFER);
+        Self {
+            input,
+            output,
+            capacity,
+        }
+    }
+
     pub(crate) fn is_large(&self) -> bool {
         self.capacity >= LARGE
     }

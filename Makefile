@@ -23,7 +23,7 @@ help:
 	@echo 'make test-packages   installs, starts, upgrades and removes both packages on a Debian that is booted for it; some minutes. Root (PROFILE=)'
 	@echo 'make image           builds the image into target/pgnorth-image.tar, for docker load, podman load or ctr images import; needs no registry. Root'
 	@echo 'make image-test      builds the image without a registry, starts it as Kubernetes would, and lists its contents. Root'
-	@echo 'make bench-failover  measures what faults cost clients of pgnorth and of HAProxy; about 8 minutes. Root (ARGS=--quick, ARGS=--help)'
+	@echo 'make bench-failover  measures what faults cost clients of pgnorth and of HAProxy; about 15 minutes. Root (ARGS=--quick, ARGS=--help)'
 	@echo 'make bench-forward   measures the cost of a connection through pgnorth and others; about 11 minutes. Root (ARGS=--quick, ARGS=--help)'
 	@echo 'make check           checks format, lints, docs, dependencies and the commits of this branch; advisories, too, if the RustSec database can be fetched'
 	@echo 'make advisories      checks the advisories alone; fails if the database cannot be fetched'

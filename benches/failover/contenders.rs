@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::faults::Source;
 use crate::support::process::Process;
 use crate::support::{Member, Product, Rig};
 
@@ -48,10 +49,13 @@ impl Contender {
 
 impl Contenders {
     /// Starts all three, with their logs in the rig's folder. They may not know the primary yet.
-    pub async fn start(rig: &Rig) -> Self {
+    pub async fn start(rig: &Rig, source: Source) -> Self {
         let haproxies = [Contender::Template, Contender::Tuned].map(|contender| start_haproxy(rig, contender));
         Self {
-            pgnorth: Product::start(rig, &[], &[]).await,
+            pgnorth: match source {
+                Source::Etcd => Product::start_on_etcd(rig, &[]).await,
+                Source::Kubernetes | Source::Patroni => Product::start(rig, &[], &[]).await,
+            },
             _haproxies: haproxies,
         }
     }

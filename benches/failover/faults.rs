@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use tokio::time::sleep;
 
 use crate::support::rig::Settings;
-use crate::support::{Member, Rig};
+use crate::support::{Dcs, Member, Rig};
 
 /// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -25,8 +25,8 @@ pub enum Fault {
     RestHangs,
     /// One backend of the primary is killed with SIGKILL, so that PostgreSQL restarts with crash recovery.
     BackendKilled,
-    /// The Kubernetes API is down for 60 s, with failsafe mode on.
-    ApiDown,
+    /// The Kubernetes API, or etcd, is down for 60 s, with failsafe mode on.
+    DcsDown,
     /// Only pgnorth is cut off from the Kubernetes API; a switchover follows 10 s later.
     ApiCut,
 }
@@ -35,7 +35,45 @@ pub enum Fault {
 /// longer.
 const CUT_BEFORE_SWITCHOVER: Duration = Duration::from_secs(10);
 
+/// The source that pgnorth follows. HAProxy always asks the members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Source {
+    /// The lock in Kubernetes.
+    Kubernetes,
+    /// The lock in etcd.
+    Etcd,
+    /// Patroni's REST API alone; its DCS is etcd.
+    Patroni,
+}
+
+impl Source {
+    const ALL: [Self; 3] = [Self::Kubernetes, Self::Etcd, Self::Patroni];
+
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Kubernetes => "Kubernetes",
+            Self::Etcd => "etcd",
+            Self::Patroni => "REST alone",
+        }
+    }
+
+    pub fn dcs(self) -> Dcs {
+        match self {
+            Self::Kubernetes => Dcs::Endpoints,
+            Self::Etcd | Self::Patroni => Dcs::Etcd,
+        }
+    }
+}
+
 impl Fault {
+    /// Returns the sources that it is measured with: all, if the source makes a difference.
+    pub fn sources(self) -> &'static [Source] {
+        match self {
+            Self::Switchover | Self::HostKilled | Self::PatroniFrozen | Self::DcsDown => &Source::ALL,
+            _ => &[Source::Kubernetes],
+        }
+    }
+
     pub fn title(self) -> &'static str {
         match self {
             Self::Switchover => "switchover",
@@ -45,7 +83,7 @@ impl Fault {
             Self::PatroniFrozen => "Patroni frozen (SIGSTOP), PostgreSQL alive: split brain",
             Self::RestHangs => "Patroni's REST API hangs for 8 s, lock still good",
             Self::BackendKilled => "one backend killed -9 (crash recovery in place)",
-            Self::ApiDown => "Kubernetes API down, failsafe mode on",
+            Self::DcsDown => "the DCS down, failsafe mode on",
             Self::ApiCut => "the API cut off from pgnorth alone, then a switchover",
         }
     }
@@ -53,7 +91,7 @@ impl Fault {
     /// Returns the settings of the rig that it needs.
     pub fn settings(self) -> Settings {
         Settings {
-            failsafe: self == Self::ApiDown,
+            failsafe: self == Self::DcsDown,
             ..Settings::default()
         }
     }
@@ -64,7 +102,7 @@ impl Fault {
 
     /// Returns true if another member becomes the primary.
     pub fn moves_the_primary(self) -> bool {
-        !matches!(self, Self::RestHangs | Self::BackendKilled | Self::ApiDown)
+        !matches!(self, Self::RestHangs | Self::BackendKilled | Self::DcsDown)
     }
 
     /// Returns the default number of rounds: more for a switchover, for a median.
@@ -97,10 +135,10 @@ impl Fault {
                 primary.kill_backend().await;
                 sleep(Duration::from_secs(10)).await;
             }
-            Self::ApiDown => {
-                rig.kubernetes().api_stop();
+            Self::DcsDown => {
+                rig.dcs_stop();
                 sleep(outage).await;
-                rig.kubernetes().api_start().await;
+                rig.dcs_start().await;
                 // The leader takes its lock again, and all leave failsafe mode, within 20 s.
                 sleep(Duration::from_secs(25)).await;
             }

@@ -65,7 +65,7 @@ pub fn figures(fault: Fault) -> Vec<Figure> {
             REFUSED.must(Must::AtMost(0.0)),
             ADDED,
         ],
-        Fault::RestHangs | Fault::ApiDown => vec![KILLED.must(Must::AtMost(0.0))],
+        Fault::RestHangs | Fault::DcsDown => vec![KILLED.must(Must::AtMost(0.0))],
         Fault::BackendKilled => vec![LONGEST_CONNECT],
         Fault::ApiCut => vec![ADDED.must(Must::AtMost(1.5)), LONGEST_CONNECT],
     };

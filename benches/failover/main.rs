@@ -37,9 +37,9 @@ use clap::{Parser, ValueEnum};
 use tokio::task::LocalSet;
 
 use contenders::{Contender, Contenders};
-use faults::Fault;
+use faults::{Fault, Source};
 use report::Outcome;
-use support::{Dcs, Rig};
+use support::Rig;
 
 const OUTAGE: Duration = Duration::from_secs(60);
 const SHORT_OUTAGE: Duration = Duration::from_secs(25);
@@ -57,6 +57,9 @@ struct Arguments {
     /// This fault and no other; may be given again
     #[arg(long, value_name = "FAULT", value_enum)]
     only: Vec<Fault>,
+    /// This source of pgnorth and no other; may be given again
+    #[arg(long, value_name = "SOURCE", value_enum)]
+    source: Vec<Source>,
     /// Write every figure to this file as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -73,17 +76,15 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let mut outcomes = Vec::new();
     let mut code = ExitCode::SUCCESS;
-    for fault in Fault::value_variants() {
-        if arguments.only.is_empty() || arguments.only.contains(fault) {
-            // A task of its own: a failure of the rig costs the rows of one fault, not the whole table.
-            let tasks = LocalSet::new();
-            let measured = tasks.spawn_local(Box::pin(run(*fault, arguments.clone())));
-            match tasks.run_until(measured).await {
-                Ok(outcome) => outcomes.push(outcome),
-                Err(error) => {
-                    eprintln!("{}: not measured: {error}", fault.title());
-                    code = ExitCode::FAILURE;
-                }
+    for (fault, source) in arguments.chosen() {
+        // A task of its own: a failure of the rig costs the rows of one fault, not the whole table.
+        let tasks = LocalSet::new();
+        let measured = tasks.spawn_local(Box::pin(run(fault, source, arguments.clone())));
+        match tasks.run_until(measured).await {
+            Ok(outcome) => outcomes.push(outcome),
+            Err(error) => {
+                eprintln!("{}, {}: not measured: {error}", fault.title(), source.title());
+                code = ExitCode::FAILURE;
             }
         }
     }
@@ -95,33 +96,47 @@ async fn main() -> ExitCode {
     code
 }
 
+impl Arguments {
+    /// Returns each fault with each source that it is measured with.
+    fn chosen(&self) -> impl Iterator<Item = (Fault, Source)> {
+        let faults = Fault::value_variants().iter();
+        let faults = faults.filter(|fault| self.only.is_empty() || self.only.contains(fault));
+        faults.flat_map(|fault| {
+            let sources = fault.sources().iter();
+            let chosen = sources.filter(|source| self.source.is_empty() || self.source.contains(source));
+            chosen.map(|source| (*fault, *source))
+        })
+    }
+}
+
 /// Runs all rounds of a fault, on a cluster of its own.
-async fn run(fault: Fault, arguments: Arguments) -> Outcome {
+async fn run(fault: Fault, source: Source, arguments: Arguments) -> Outcome {
     let rounds = match arguments.quick {
         true => 1,
         false => arguments.rounds.unwrap_or(fault.rounds()),
     };
     let outage = if arguments.quick { SHORT_OUTAGE } else { OUTAGE };
-    let rig = Rig::start_with(Dcs::Endpoints, fault.settings()).await;
-    let contenders = Contenders::start(&rig).await;
+    let rig = Rig::start_with(source.dcs(), fault.settings()).await;
+    let contenders = Contenders::start(&rig, source).await;
     let mut outcome = Outcome {
         fault,
+        source,
         rounds: Vec::new(),
     };
     for round in 1..=rounds {
-        eprintln!("{}: round {round} of {rounds}", fault.title());
+        eprintln!("{}, {}: round {round} of {rounds}", fault.title(), source.title());
         outcome.rounds.push(round::run(&rig, &contenders, fault, outage).await);
         if let Some(folder) = &arguments.logs {
-            keep_logs(folder, fault, &rig, &contenders);
+            keep_logs(folder, (fault, source), &rig, &contenders);
         }
     }
     outcome
 }
 
-fn keep_logs(folder: &Path, fault: Fault, rig: &Rig, contenders: &Contenders) {
+fn keep_logs(folder: &Path, (fault, source): (Fault, Source), rig: &Rig, contenders: &Contenders) {
     fs::create_dir_all(folder).expect("create the folder for logs");
     for contender in Contender::ALL {
-        let file = folder.join(format!("{fault:?}-{}.log", contender.key()));
+        let file = folder.join(format!("{fault:?}-{source:?}-{}.log", contender.key()));
         fs::write(file, contenders.log(rig, contender)).expect("write a log");
     }
 }

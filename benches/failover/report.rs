@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::contenders::Contender;
-use crate::faults::Fault;
+use crate::faults::{Fault, Source};
 use crate::figures::{Figure, Measure, Must, figures, median, worst};
 use crate::round::Round;
 use crate::support::rig::cache;
@@ -13,6 +13,7 @@ use crate::support::rig::cache;
 /// All rounds of one fault.
 pub struct Outcome {
     pub fault: Fault,
+    pub source: Source,
     pub rounds: Vec<Round>,
 }
 
@@ -97,7 +98,7 @@ fn heading(outcome: &Outcome) -> [String; 7] {
         format!("({rounds})")
     };
     let mut row = [const { String::new() }; 7];
-    row[0] = outcome.fault.title().to_owned();
+    row[0] = format!("{}; {}", outcome.fault.title(), outcome.source.title());
     row[1] = figure;
     row
 }
@@ -171,6 +172,7 @@ fn of_fault(outcome: &Outcome) -> Value {
         .map(|round| round.writable_after.map(|after| after.as_secs_f64()));
     json!({
         "fault": outcome.fault.title(),
+        "source": outcome.source.title(),
         "rounds": outcome.rounds.len(),
         "new_primary_writable_after_seconds": after.collect::<Vec<_>>(),
         "figures": figures(outcome.fault).iter().map(|figure| of_figure(outcome, figure)).collect::<Vec<_>>(),

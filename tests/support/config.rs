@@ -11,17 +11,14 @@ use super::kubernetes::NAMESPACE;
 use super::network::Network;
 use super::patroni::{POSTGRES_PORT, REST_PORT};
 use super::psql::PASSWORD;
-use super::rig::{Dcs, SCOPE, Settings, name};
+use super::rig::{Dcs, ETCDS, SCOPE, Settings, name};
 use super::tls::Tls;
 
 /// Returns the configuration of the member number `index`.
 pub fn member(index: u8, network: &Network, folder: &Path, tls: &Tls, dcs: Dcs, settings: &Settings) -> Value {
     let address = network.host(index);
     let (dcs, dcs_config) = match dcs {
-        Dcs::Etcd => (
-            "etcd3",
-            json!({"host": format!("{}:{}", network.gateway(), etcd::PORT)}),
-        ),
+        Dcs::Etcd => ("etcd3", json!({"hosts": etcd::hosts(network.gateway(), ETCDS)})),
         Dcs::Endpoints => ("kubernetes", kubernetes(address, true)),
         Dcs::ConfigMaps => ("kubernetes", kubernetes(address, false)),
     };

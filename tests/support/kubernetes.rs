@@ -93,7 +93,7 @@ impl User {
 impl Kubernetes {
     /// Starts the API on one address; returns when it is ready and the Roles are in force.
     pub async fn start(folder: &Path, tls: &Tls, http: &Http, address: Ipv4Addr) -> Self {
-        let etcd = Etcd::start(folder, http, address).await;
+        let etcd = Etcd::start(folder, http, address, 1).await;
         fs::write(folder.join("tokens"), User::ALL.map(User::line).concat()).expect("write the token file");
         let mut kubernetes = Self {
             api: Mutex::new(start_api(folder, tls, address)),

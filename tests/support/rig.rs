@@ -22,6 +22,8 @@ use super::wait::wait_until;
 pub const SCOPE: &str = "patronidemo";
 
 const MEMBERS: u8 = 3;
+/// Members of etcd, if that is the DCS.
+pub const ETCDS: u16 = 3;
 
 /// Number of rigs that may run at a time in one world.
 const PLACES: u8 = 4;
@@ -118,7 +120,7 @@ impl Rig {
     async fn start_dcs(&mut self, dcs: Dcs) {
         let gateway = self.network.gateway();
         match dcs {
-            Dcs::Etcd => self.etcd = Some(Etcd::start(&self.folder.0, &self.http, gateway).await),
+            Dcs::Etcd => self.etcd = Some(Etcd::start(&self.folder.0, &self.http, gateway, ETCDS).await),
             Dcs::Endpoints | Dcs::ConfigMaps => {
                 self.kubernetes = Some(Kubernetes::start(&self.folder.0, &self.tls, &self.http, gateway).await);
             }

@@ -145,6 +145,7 @@ impl AppState {
     fn follow(&self, route: &Route) -> Option<FollowedRoute> {
         (route.conditions.kind != RouteKind::Primary).then(|| FollowedRoute {
             listen: route.listen.to_string(),
+            port: route.listen.port(),
             conditions: route.conditions.clone(),
             slot: Arc::new(self.slot.beside(STARTING)),
             fitness: watch::Sender::default(),

@@ -141,7 +141,9 @@ impl Discovery {
             self.record_signs(&view, &decision, &published, now);
             self.publish(decision, &mut published, now);
             for route in &mut self.routes {
-                route.follow(&view, &published.decision.state, now);
+                if let Some(note) = route.follow(&view, &published.decision.state, now) {
+                    self.events.send(EventKind::NoMemberFit, note);
+                }
             }
             self.replan(&view, &published, now);
             self.update_metrics(&view, &published, now);

@@ -38,6 +38,8 @@ pub enum EventKind {
     LeaderChanged,
     /// pgnorth ended every session, because the lock may have expired.
     Fenced,
+    /// A route other than the primary's has no member that is fit.
+    NoMemberFit,
 }
 
 /// An Event to write.
@@ -128,13 +130,14 @@ fn is_final(error: &kube::Error) -> bool {
 
 impl EventKind {
     /// Every kind of Event.
-    pub const ALL: [Self; 2] = [Self::LeaderChanged, Self::Fenced];
+    pub const ALL: [Self; 3] = [Self::LeaderChanged, Self::Fenced, Self::NoMemberFit];
 
     /// Returns the Event's reason.
     pub const fn reason(self) -> &'static str {
         match self {
             Self::LeaderChanged => "LeaderChanged",
             Self::Fenced => "Fenced",
+            Self::NoMemberFit => "NoMemberFit",
         }
     }
 
@@ -143,6 +146,7 @@ impl EventKind {
         match self {
             Self::LeaderChanged => "Route",
             Self::Fenced => "Fence",
+            Self::NoMemberFit => "Hold",
         }
     }
 
@@ -150,7 +154,7 @@ impl EventKind {
     pub const fn type_(self) -> &'static str {
         match self {
             Self::LeaderChanged => "Normal",
-            Self::Fenced => "Warning",
+            Self::Fenced | Self::NoMemberFit => "Warning",
         }
     }
 
@@ -159,6 +163,7 @@ impl EventKind {
         match self {
             Self::LeaderChanged => "sessions go to another leader than before",
             Self::Fenced => "every session was ended, because the lock may have expired",
+            Self::NoMemberFit => "a route other than the primary's has no member that is fit: its new clients are held",
         }
     }
 }

@@ -79,6 +79,8 @@ struct Infos {
     cluster: Option<Gauge>,
     /// Of each route and member: whether it is fit, and its sessions.
     routes: HashMap<[String; 3], [Gauge; 2]>,
+    /// Of each route, member and reason: whether the member is not fit for that reason.
+    unfit: HashMap<[String; 4], Gauge>,
 }
 
 impl Metrics {
@@ -188,7 +190,30 @@ impl Metrics {
 
     /// Sets every member of every route to 0, before those that there are now are set.
     pub fn begin_routes(&self) {
-        self.infos().routes.values().flatten().for_each(|gauge| gauge.set(0.0));
+        let infos = self.infos();
+        infos
+            .routes
+            .values()
+            .flatten()
+            .chain(infos.unfit.values())
+            .for_each(|gauge| gauge.set(0.0));
+    }
+
+    /// Sets to 1 while new clients of a route go to a member.
+    pub fn set_route_open(&self, route: &str, port: u16, open: bool) {
+        gauge(&self.recorder, &row::ROUTE_OPEN, &[route, &port.to_string()]).set(f64::from(u8::from(open)));
+    }
+
+    /// Sets the reason for which a member gets no new clients of a route.
+    pub fn set_route_member_unfit(&self, route: &str, port: u16, member: &str, reason: &str) {
+        let labels = [route, &port.to_string(), member, reason];
+        let mut infos = self.infos();
+        let series = || gauge(&self.recorder, &row::ROUTE_MEMBER_UNFIT, &labels);
+        infos
+            .unfit
+            .entry(labels.map(str::to_owned))
+            .or_insert_with(series)
+            .set(1.0);
     }
 
     /// Sets whether a member gets new clients of a route, and its sessions there.

@@ -122,6 +122,15 @@ impl RouteKind {
         }
     }
 
+    /// Returns the word for the member at the other end, in the log.
+    pub const fn server(self) -> &'static str {
+        if self.is_for_replicas() {
+            "the member"
+        } else {
+            "the leader"
+        }
+    }
+
     /// Returns true if the route leads to replicas, so that conditions on them make sense.
     pub const fn is_for_replicas(self) -> bool {
         !matches!(self, Self::Primary | Self::Leader | Self::StandbyLeader)

@@ -341,6 +341,15 @@ impl Snapshot {
         open.any(|place| !tried.contains(&place.leader))
     }
 
+    /// Returns true if new clients may go to another member than `leader` and those in `tried`.
+    pub fn has_others(&self, tried: &[Arc<Leader>], leader: &Leader) -> bool {
+        let mut open = self
+            .members
+            .iter()
+            .filter(|place| place.open && *place.leader != *leader);
+        open.any(|place| !tried.contains(&place.leader))
+    }
+
     /// Completes when the slot no longer holds this snapshot. The future does not keep the snapshot. Cancel-safe.
     pub fn replaced(&self) -> WaitForCancellationFutureOwned {
         self.superseded.clone().cancelled_owned()

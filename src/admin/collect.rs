@@ -103,15 +103,16 @@ pub(super) fn routes(bound: &[BoundRoute]) -> Vec<RouteStatus> {
 fn judged_member(judged: &Judged, snapshot: &Snapshot) -> RouteMember {
     let mut places = snapshot.members().iter();
     let place = places.find(|place| place.leader.member == judged.member);
-    let (treatment, reason) = match &judged.verdict {
+    let (treatment, why) = match &judged.verdict {
         Verdict::Fit(_) => (Treatment::Fit, None),
-        Verdict::Closed(why) => (Treatment::Closed, Some(why.of(&judged.member))),
-        Verdict::Out(why) => (Treatment::Out, Some(why.of(&judged.member))),
+        Verdict::Closed(why) => (Treatment::Closed, Some(why)),
+        Verdict::Out(why) => (Treatment::Out, Some(why)),
     };
     RouteMember {
         name: judged.member.to_string(),
         treatment,
-        reason,
+        reason_kind: why.map(|why| why.as_str().to_owned()),
+        reason: why.map(|why| why.of(&judged.member)),
         sessions: place.map_or(0, |place| place.sessions() as u64),
     }
 }
@@ -120,6 +121,7 @@ fn leader_of(place: &Place) -> RouteMember {
     RouteMember {
         name: place.leader.member.to_string(),
         treatment: if place.open { Treatment::Fit } else { Treatment::Closed },
+        reason_kind: None,
         reason: None,
         sessions: place.sessions() as u64,
     }

@@ -21,11 +21,12 @@ use tracing::warn;
 
 use super::endpoints::{Endpoint, Page};
 use super::live::{Activity, Live};
-use super::status::Treatment;
+use super::status::{RouteStatus, Treatment};
 use super::{Facts, collect, host, operators};
 use crate::leader::RoutingState;
 use crate::leader::observation::OperatorHold;
 use crate::leader::view::View;
+use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::slot::Snapshot;
 
@@ -38,7 +39,7 @@ const STREAM: &str = "text/event-stream";
 /// One file with its style and script, so that it needs no other request.
 const PAGE: &str = include_str!("page.html");
 /// The hashes of the page's style and script; a test computes them and reports the right ones.
-const POLICY: &str = "default-src 'none'; style-src 'sha256-sQOoR2a4+d7tqd8TKvwpOowJ3Bi3CVfb7OKa8LXswS0='; script-src 'sha256-ROeltwS+hwqGx/BuJbF7BizjvwotgrMxkGy2reP57h8='; \
+const POLICY: &str = "default-src 'none'; style-src 'sha256-sQOoR2a4+d7tqd8TKvwpOowJ3Bi3CVfb7OKa8LXswS0='; script-src 'sha256-WcVIWZM7noGqMqf5j64pAPMnNYPSm2MVsenrNAv1k3w='; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 pub(super) type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
@@ -196,15 +197,20 @@ fn metrics(facts: &Facts) -> String {
     facts.metrics.set_oldest_wait(oldest);
     facts.metrics.begin_routes();
     for (bound, route) in facts.routes.iter().zip(collect::routes(&facts.routes)) {
-        for member in &route.members {
-            let fit = member.treatment == Treatment::Fit;
-            let port = bound.address.port();
-            facts
-                .metrics
-                .set_route_member(&route.route, port, &member.name, fit, member.sessions);
-        }
+        set_route(&facts.metrics, bound.address.port(), &route);
     }
     facts.metrics.render()
+}
+
+fn set_route(metrics: &Metrics, port: u16, route: &RouteStatus) {
+    metrics.set_route_open(&route.route, port, route.open);
+    for member in &route.members {
+        let fit = member.treatment == Treatment::Fit;
+        metrics.set_route_member(&route.route, port, &member.name, fit, member.sessions);
+        if let Some(reason) = &member.reason_kind {
+            metrics.set_route_member_unfit(&route.route, port, &member.name, reason);
+        }
+    }
 }
 
 pub(super) fn json(page: &impl Serialize) -> String {

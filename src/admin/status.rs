@@ -198,6 +198,8 @@ pub struct RouteMember {
     pub name: String,
     /// The treatment of clients and sessions.
     pub treatment: Treatment,
+    /// The kind of reason why it gets no new clients, as in `pgnorth_route_member_unfit`.
+    pub reason_kind: Option<String>,
     /// Why it gets no new clients, as a sentence.
     pub reason: Option<String>,
     /// Sessions to it on this route, including clients that dial it now.

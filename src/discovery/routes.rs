@@ -17,8 +17,10 @@ use crate::slot::{LeaderSlot, Usable};
 
 /// A route, and what was last decided about its members.
 pub struct FollowedRoute {
-    /// Name of its listener in the log and in metrics: the address.
+    /// Address of its listener, for the log.
     pub listen: String,
+    /// Port of its listener, for Events.
+    pub port: u16,
     /// The conditions under which a member is fit.
     pub conditions: Conditions,
     /// Slot in which the members are published.
@@ -36,13 +38,15 @@ impl FollowedRoute {
     }
 
     /// Decides which members are fit now, and publishes them if they differ from before. Sessions to a member that may
-    /// not be used any more end before anything is logged.
-    pub fn follow(&mut self, view: &View, primary: &RoutingState, now: Instant) {
+    /// not be used any more end before anything is logged. Returns a note for people if the route has lost its last
+    /// member.
+    pub fn follow(&mut self, view: &View, primary: &RoutingState, now: Instant) -> Option<String> {
         let next = fit(view, primary, &self.conditions, now);
         let before = self.fitness.borrow().clone();
         if next == *before {
-            return;
+            return None;
         }
+        let lost_all = before.open().next().is_some() && next.open().next().is_none();
         let next = Arc::new(next);
         let usable = self.usable(&next);
         if usable != self.usable(&before) {
@@ -53,7 +57,15 @@ impl FollowedRoute {
             }
             self.log_members(&before, &next, &why);
         }
+        let note = lost_all.then(|| {
+            format!(
+                "{} (port {}): new clients are held",
+                next.why(self.conditions.kind),
+                self.port
+            )
+        });
         self.fitness.send_replace(next);
+        note
     }
 
     /// Returns the members with sessions that may live. A member whose address is not known any more keeps those at its

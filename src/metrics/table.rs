@@ -95,6 +95,8 @@ families! {
     ROUTING_STATE_INFO = gauge("pgnorth_routing_state_info", ["state", "reason"], "1 for the routing state in force (route, hold, fence) and its reason; 0 for former ones. During an operator's hold, the reason that would apply without it.");
     HELD_BY_OPERATOR = gauge("pgnorth_held_by_operator", [], "1 while an operator holds new clients through POST /hold.");
     LEADER_INFO = gauge("pgnorth_leader_info", ["member"], "1 for the member whose sessions may live now; 0 for former ones.");
+    ROUTE_OPEN = gauge("pgnorth_route_open", ["route", "port"], "1 while new clients of this route go to a member; 0 while they are held.");
+    ROUTE_MEMBER_UNFIT = gauge("pgnorth_route_member_unfit", ["route", "port", "member", "reason"], "1 for a member that gets no new clients of this route, and the reason; 0 for former reasons.");
     ROUTE_MEMBER_FIT = gauge("pgnorth_route_member_fit", ["route", "port", "member"], "1 for a member that gets new clients of this route; 0 for others.");
     ROUTE_SESSIONS = gauge("pgnorth_route_sessions", ["route", "port", "member"], "Sessions to a member on this route, including clients that dial it.");
     PRIMARIES = gauge("pgnorth_primaries", [], "Members that report to be a running primary: in a fresh answer of their REST API; or, for members that are not asked while the lock is watched, in a status in the DCS written after the lock moved.");

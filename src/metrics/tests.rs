@@ -12,7 +12,9 @@ fn rendered() -> String {
     metrics.set_build("0", "unknown");
     metrics.set_cluster("demo");
     metrics.set_routing_state(&RoutingState::Hold(None), &Reason::Starting);
+    metrics.set_route_open("replica", 5001, true);
     metrics.set_route_member("replica", 5001, "pg-1", true, 1);
+    metrics.set_route_member_unfit("replica", 5001, "pg-2", "lagging");
     metrics.render()
 }
 

@@ -163,10 +163,11 @@ impl Session {
                 Err(ending) => return Err(attempts.give_up(ending)),
             };
             opening.waited |= admitted.waited;
-            opening.insists = opening.waited && !attempts.crowd_is_over;
             let target = admitted.target;
             permit = Some(admitted.permit);
             let snapshot = slot.snapshot();
+            let is_last = !snapshot.has_others(&attempts.tried, &target.leader);
+            opening.insists = !is_last || opening.waited && !attempts.crowd_is_over;
             record.dialling();
             let tried = tokio::select! {
                 biased;
@@ -201,7 +202,7 @@ impl Session {
                     attempts.last_failure = Some(self.failed(&target.leader, &failure));
                     attempts.tried.push(target.leader.clone());
                     let paused = match failure {
-                        Failure::Opening(OpeningError::TooManyConnections(_)) => {
+                        Failure::Opening(OpeningError::TooManyConnections(_)) if is_last => {
                             permit = None;
                             attempts.pause_in_crowd(self, record.begun, deadline).await
                         }
@@ -240,9 +241,10 @@ impl Session {
     fn log_failure(&self, leader: &Leader, failure: &Failure) {
         let fault = || format!("{leader} cannot be reached");
         let log_limiter = &self.shared.context.log_limiter;
+        let server = self.shared.route.kind.server();
         match failure {
             Failure::Dial(_) if log_limiter.should_log(&fault()) => {
-                warn!(peer = %self.peer, %leader, "the leader {failure}; the client waits, and pgnorth tries again");
+                warn!(peer = %self.peer, %leader, "{server} {failure}; the client waits, and pgnorth tries again");
             }
             Failure::Opening(OpeningError::TooManyConnections(said)) if log_limiter.should_log(NO_CONNECTION) => {
                 let timeout = humantime::format_duration(CROWD_TIMEOUT);
@@ -251,7 +253,7 @@ impl Session {
                     "{NO_CONNECTION} (53300); clients that were held try again for {timeout}"
                 );
             }
-            _ => debug!(peer = %self.peer, %leader, %failure, "the leader did not take the client"),
+            _ => debug!(peer = %self.peer, %leader, %failure, "{server} did not take the client"),
         }
     }
 

@@ -148,6 +148,13 @@ pub fn every_series() -> String {
     metrics.set_source_up("kubernetes", true);
     metrics.set_build("0", "unknown");
     metrics.set_routing_state(&RoutingState::Hold(None), &Reason::Starting);
+    for route in ["primary", "replica"] {
+        metrics.set_route_open(route, 5432, true);
+        metrics.set_route_member(route, 5432, "pg-0", true, 1);
+    }
+    for reason in ["lagging", "lag_unknown"] {
+        metrics.set_route_member_unfit("replica", 5432, "pg-0", reason);
+    }
     metrics.render()
 }
 

@@ -496,6 +496,28 @@ fn grafana_s_component_is_the_dashboard_with_the_label_that_its_sidecar_looks_fo
 }
 
 #[test]
+fn the_replicas_component_has_a_service_for_a_port_that_leads_to_replicas() {
+    let objects = with_components("replicas", &["replicas"]);
+    let routes = read(&settings_of(&objects)).unwrap().routes;
+    let [primary, replicas] = &routes[..] else {
+        panic!("{routes:?}")
+    };
+    assert_eq!(
+        (primary.listen.port(), replicas.conditions.kind.as_str()),
+        (5432, "replica")
+    );
+    let service = objects
+        .iter()
+        .find(|object| object["metadata"]["name"] == "postgres-replicas")
+        .unwrap();
+    assert_eq!(service["spec"]["ports"][0]["targetPort"], "replicas");
+    let port = json!({"name": "replicas", "containerPort": replicas.listen.port()});
+    assert!(items(&container(&objects)["ports"]).any(|found| *found == port));
+    let ingress = &one(&objects, "NetworkPolicy")["spec"]["ingress"];
+    assert!(items(ingress).any(|rule| rule["ports"] == json!([{"port": "replicas"}])));
+}
+
+#[test]
 fn all_components_go_together() {
     let folder = deploy().join("components");
     let all: Vec<_> = folders(&folder).into_iter().map(|(name, _)| name).collect();

@@ -23,6 +23,7 @@ mod repeated;
 mod rest_hangs;
 mod rights;
 mod rolling;
+mod routes;
 mod start_and_end;
 mod suites;
 mod the_rig;

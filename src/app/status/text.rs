@@ -2,7 +2,9 @@
 
 use std::fmt::{Display, Write};
 
-use crate::admin::status::{ClusterStatus, LockStatus, Member, ReportSource, Series, Sessions, StateName, Status};
+use crate::admin::status::{
+    ClusterStatus, LockStatus, Member, ReportSource, RouteStatus, Series, Sessions, StateName, Status, Treatment,
+};
 use crate::recorder::{Failover, OngoingChange};
 
 /// The lock's bar, in characters.
@@ -39,6 +41,7 @@ pub(super) fn page(status: &Status, colour: bool) -> String {
     page.sources(status);
     page.foreign(status);
     page.members(&status.members);
+    page.routes(&status.routes);
     page.failovers(status);
     page.text
 }
@@ -216,6 +219,40 @@ impl Page {
             self.line(&line);
             if let Some(silent) = number.checked_sub(1).and_then(|at| members[at].silent.as_deref()) {
                 self.line(&format!("     its REST API does not answer: {}", escaped(silent)));
+            }
+        }
+    }
+
+    /// Writes the routes, unless the one to the primary is all there is.
+    fn routes(&mut self, routes: &[RouteStatus]) {
+        if routes.len() < 2 {
+            return;
+        }
+        self.line("");
+        let heading = self.painted("ROUTES", DIM);
+        self.line(&heading);
+        for route in routes {
+            let word = match route.open {
+                true => self.painted("open", GREEN),
+                false => self.painted("HELD", YELLOW),
+            };
+            self.line(&format!(
+                "{} on {}: {word}",
+                escaped(&route.route),
+                escaped(&route.address)
+            ));
+            for member in &route.members {
+                let sessions = member.sessions;
+                let (name, reason) = (escaped(&member.name), member.reason.as_deref());
+                let fit = match member.treatment {
+                    Treatment::Fit => format!("{name} is fit"),
+                    Treatment::Closed => format!(
+                        "{}; its sessions stay",
+                        escaped(reason.unwrap_or("new clients are held"))
+                    ),
+                    Treatment::Out => format!("{}; its sessions end", escaped(reason.unwrap_or_default())),
+                };
+                self.line(&format!("    {fit}, {sessions} sessions"));
             }
         }
     }

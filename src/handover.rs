@@ -56,6 +56,15 @@ fn take_stdin(pid: i32) -> io::Result<Option<Channel>> {
     Ok(Some(Channel::new(channel)))
 }
 
+/// Returns the id of the process at the other end of a Unix socket.
+///
+/// # Errors
+/// Returns the system's error.
+pub fn peer_pid(socket: impl AsFd) -> io::Result<u32> {
+    let pid = socket_peercred(socket)?.pid.as_raw_nonzero().get();
+    u32::try_from(pid).map_err(io::Error::other)
+}
+
 /// Returns the effective user id of this process.
 pub fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()

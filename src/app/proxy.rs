@@ -1,7 +1,9 @@
 //! The proxy as a process: its listeners, its threads, and a shutdown that lets sessions finish.
 
+mod listening;
+mod replacing;
+
 use std::convert::Infallible;
-use std::future::pending;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -13,31 +15,24 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::listening::{admin, listen};
+use self::replacing::{Reload, next_after};
 use super::discovery::{self, GracePeriods};
 use super::inherited::{Inherited, Listeners};
-use super::reload::{self, Attempt, ReloadError, Replies, Request, Requests, RouteSlots, Start, Successor};
+use super::reload::{Requests, RouteSlots, Start};
 use super::service::Service;
-use super::successor::{self, Predecessor};
-use super::{AppState, Shutdown, Started, Tasks, admin_thread, ended_early, files, no_error, workers};
+use super::{AppState, Shutdown, Started, Tasks, admin_thread, ended_early, files, workers};
 use crate::admin::{Admin, BoundRoute, Operators};
 use crate::command_queue::CommandQueue;
 use crate::config;
 use crate::discovery::routes::FollowedRoute;
 use crate::drain::Drain;
 use crate::kubernetes::Access;
-use crate::metrics::{Metrics, SessionState};
+use crate::metrics::Metrics;
 use crate::proxy::{self, Context, Proxy, RefusalTls, STARTUP, Sessions, Settings};
 
 /// The name of the admin port's task.
 const ADMIN: &str = "the admin port";
-
-/// The result of a request for a reload.
-enum Reload {
-    Failed,
-    /// A shutdown was requested meanwhile.
-    Aborted,
-    Done(Successor, Replies),
-}
 
 /// A running proxy. Only [`Bound::run`] ends it in order: dropped without a shutdown, it leaves threads that serve open
 /// sessions and the admin port.
@@ -199,42 +194,6 @@ impl Bound {
         Ok(())
     }
 
-    /// Accepts clients, at once or when the replaced process says so, and reports to the service manager.
-    fn begin(&mut self, predecessor: Option<Predecessor>) -> Result<()> {
-        match predecessor {
-            None => {
-                self.accept.cancel();
-                self.service.main.cancel();
-            }
-            Some(predecessor) => {
-                let following = predecessor.follow(successor::Facts {
-                    slot: self.state.slot.clone(),
-                    slots: self.slots.clone(),
-                    readiness: self.state.readiness.clone(),
-                    sessions: self.sessions.clone(),
-                    accept: self.accept.clone(),
-                    main: self.service.main.clone(),
-                })?;
-                self.tasks.spawn(async { ("the hand-over", following.await) });
-            }
-        }
-        let reporting = self.service.clone().report();
-        self.tasks
-            .spawn(async { ("the service's status", no_error(reporting).await) });
-        let (accept, routes, admin) = (self.accept.clone(), self.routes.clone(), self.admin);
-        self.tasks.spawn(async move {
-            accept.cancelled().await;
-            for (place, BoundRoute { kind, address, .. }) in routes.iter().enumerate() {
-                match place {
-                    0 => info!(postgres = %address, %admin, "listening"),
-                    _ => info!(route = %kind, %address, "listening for clients of a further route"),
-                }
-            }
-            pending().await
-        });
-        Ok(())
-    }
-
     /// Serves until a shutdown is requested or a successor has taken over, then lets sessions finish.
     ///
     /// # Errors
@@ -242,7 +201,7 @@ impl Bound {
     pub async fn run(mut self) -> Result<()> {
         let main = self.service.main.clone();
         let mut listening = Box::pin(self.reloads.listen());
-        let successor = loop {
+        let replaced = loop {
             tokio::select! {
                 by = self.shutdown.requested() => {
                     info!(by, "shutdown requested");
@@ -252,118 +211,17 @@ impl Bound {
                 request = next_after(&main, &mut self.reloads) => match self.reload(request).await? {
                     Reload::Failed => {}
                     Reload::Aborted => break None,
-                    Reload::Done(successor, replies) => break Some((successor, replies)),
+                    Reload::Done(replaced) => break Some(replaced),
                 },
                 () = &mut listening => {}
             }
         };
         drop(listening);
         self.service.over.cancel();
-        match successor {
-            Some((successor, replies)) => self.retire(&successor, replies).await,
+        match replaced {
+            Some(replaced) => self.retire(replaced).await,
             None => self.shut_down().await,
         }
-    }
-
-    /// Tries to be replaced.
-    ///
-    /// # Errors
-    /// Returns the cause if a long-lived task ends meanwhile.
-    async fn reload(&mut self, request: Request) -> Result<Reload> {
-        let Request { by, change, replies } = request;
-        info!(by, "reload requested");
-        if let Some(why) = reload::unsupported(self.start.is_successor) {
-            return Ok(self.not_reloaded(replies, &ReloadError::Unsupported(why)).await);
-        }
-        self.service.notifier.reloading();
-        let aborted = CancellationToken::new();
-        let attempt = Attempt {
-            start: self.start.clone(),
-            change,
-            listeners: self
-                .listeners
-                .copies()
-                .context("cannot copy the listeners for a reload")?,
-            slot: self.state.slot.clone(),
-            slots: self.slots.clone(),
-            drain: self.drain.clone(),
-            sessions: self.sessions.clone(),
-            aborted: aborted.clone(),
-        };
-        // It ends soon after it is aborted, so that no successor outlives this process unseen.
-        let _abort = aborted.clone().drop_guard();
-        let mut attempt = tokio::task::spawn_blocking(|| attempt.run());
-        let outcome = tokio::select! {
-            outcome = &mut attempt => outcome?,
-            Some(task) = self.tasks.join_next() => return Err(ended_early(task)),
-            by = self.shutdown.requested() => {
-                info!(by, "shutdown requested during a reload");
-                aborted.cancel();
-                attempt.await?
-            }
-        };
-        match outcome {
-            Ok(successor) => Ok(Reload::Done(successor, replies)),
-            Err(error) => {
-                let failed = self.not_reloaded(replies, &error).await;
-                Ok(if aborted.is_cancelled() {
-                    Reload::Aborted
-                } else {
-                    failed
-                })
-            }
-        }
-    }
-
-    async fn not_reloaded(&self, replies: Replies, error: &ReloadError) -> Reload {
-        warn!(%error, "not reloaded; this process goes on as before");
-        self.service.ready();
-        let text = format!("not reloaded: {error}; the running process goes on as before");
-        replies.send(false, text).await;
-        Reload::Failed
-    }
-
-    /// Stops accepting, because a successor does, and lets sessions finish while discovery follows the leader. A request
-    /// to shut down gives them `--drain`.
-    async fn retire(mut self, successor: &Successor, replies: Replies) -> Result<()> {
-        self.drain.pause_accepting(true);
-        self.drain.stop_accepting();
-        self.listeners = Listeners::default();
-        self.stop_admin.cancel();
-        self.service.notifier.main_process(successor.pid());
-        successor.done();
-        let pid = successor.pid();
-        replies
-            .send(true, format!("reloaded: process {pid} has taken over"))
-            .await;
-        let open = self.state.metrics.sessions(SessionState::Forwarding).get();
-        info!(
-            successor = pid,
-            sessions = open,
-            "reloaded: the new process accepts clients; the sessions of this one may finish here"
-        );
-        let drain = self.drain.clone();
-        let mut finishing = self
-            .traffic
-            .handle()
-            .spawn(async move { drain.finish(Duration::MAX).await });
-        loop {
-            tokio::select! {
-                _ = &mut finishing => {
-                    info!("every session finished");
-                    return Ok(());
-                }
-                Some(task) = self.tasks.join_next() => if !matches!(task, Ok((ADMIN, Ok(())))) {
-                    return Err(ended_early(task));
-                },
-                by = self.shutdown.requested() => {
-                    info!(by, "shutdown requested");
-                    break;
-                }
-            }
-        }
-        self.lame_duck = Duration::ZERO;
-        self.shut_down().await
     }
 
     async fn shut_down(mut self) -> Result<()> {
@@ -409,50 +267,6 @@ impl Drop for Traffic {
             runtime.shutdown_background();
         }
     }
-}
-
-/// Takes the listener of the admin port from another process, or binds one.
-fn admin(asked: SocketAddr, inherited: &mut Inherited, listeners: &mut Listeners) -> Result<Admin> {
-    let taken = inherited.take("admin", asked)?;
-    let activated = matches!(taken, Some((_, true)));
-    let admin = match taken {
-        Some((listener, _)) => Admin::adopt(listener),
-        None => Admin::bind(asked),
-    };
-    let admin = admin.context("cannot serve the admin port (--admin)")?;
-    listeners.keep("admin", asked, activated, admin.listener())?;
-    Ok(admin)
-}
-
-/// Takes the listener of a route from another process, or binds one. A listener of systemd outlives this process, and so
-/// do the clients in its backlog.
-fn listen(
-    asked: SocketAddr,
-    route: proxy::Route,
-    proxy: &mut Proxy,
-    settings: &Settings,
-    inherited: &mut Inherited,
-    listeners: &mut Listeners,
-    drain: &Drain,
-) -> Result<BoundRoute> {
-    let (kind, slot) = (route.kind, route.slot.clone());
-    let cannot = || format!("cannot listen for clients of the route {kind} (--listen, --route)");
-    let taken = inherited.take("listen", asked)?;
-    let activated = matches!(taken, Some((_, true)));
-    let listener = match taken {
-        Some((listener, _)) => proxy.adopt(listener, route, settings).with_context(cannot)?,
-        None => proxy.bind(asked, route, settings).with_context(cannot)?,
-    };
-    if activated {
-        drain.leave_backlog();
-    }
-    listeners.keep("listen", asked, activated, listener)?;
-    Ok(BoundRoute {
-        kind,
-        address: listener.local_addr()?,
-        slot,
-        fitness: None,
-    })
 }
 
 fn session_settings(settings: &config::Proxy, metrics: &Metrics) -> Settings {
@@ -533,12 +347,6 @@ async fn finish(
         ),
         Err(error) => warn!(%error, "waiting for sessions failed; this is a defect in pgnorth"),
     }
-}
-
-/// Waits for a request for a reload; a process that is to replace another one takes none before it has.
-async fn next_after(main: &CancellationToken, reloads: &mut Requests) -> Request {
-    main.cancelled().await;
-    reloads.next().await
 }
 
 async fn proxied(proxying: JoinHandle<io::Result<Infallible>>) -> Result<()> {

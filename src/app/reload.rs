@@ -92,6 +92,8 @@ pub(super) struct Successor {
 pub(super) enum ReloadError {
     #[error("{0}")]
     Unsupported(&'static str),
+    #[error("cannot copy the listeners: {0}")]
+    Listeners(#[source] io::Error),
     #[error("the arguments of this process cannot be combined with the flags of `pgnorth reload`")]
     Flags,
     #[error("cannot start {program:?}: {error}")]

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::requests::{Change, NAME, Reply, address};
 use crate::config;
+use crate::handover::peer_pid;
 
 /// Exit status: the running process was not replaced.
 const NOT_RELOADED: u8 = 1;
@@ -52,6 +53,9 @@ fn environment() -> Vec<(String, String)> {
 
 fn ask(pid: u32, change: &Change) -> io::Result<Reply> {
     let mut stream = UnixStream::connect_addr(&address(pid)?)?;
+    if peer_pid(&stream)? != pid {
+        return Err(io::Error::other("another process has taken the name of its socket"));
+    }
     stream.set_read_timeout(Some(ANSWER))?;
     stream.write_all(&serde_json::to_vec(change)?)?;
     stream.shutdown(Shutdown::Write)?;

@@ -1,0 +1,54 @@
+//! The listeners of the proxy: taken from another process, or bound.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result};
+
+use crate::admin::{Admin, BoundRoute};
+use crate::app::inherited::{Inherited, Listeners};
+use crate::drain::Drain;
+use crate::proxy::{self, Proxy, Settings};
+
+/// Takes the listener of the admin port from another process, or binds one.
+pub(super) fn admin(asked: SocketAddr, inherited: &mut Inherited, listeners: &mut Listeners) -> Result<Admin> {
+    let taken = inherited.take("admin", asked)?;
+    let activated = matches!(taken, Some((_, true)));
+    let admin = match taken {
+        Some((listener, _)) => Admin::adopt(listener),
+        None => Admin::bind(asked),
+    };
+    let admin = admin.context("cannot serve the admin port (--admin)")?;
+    listeners.keep("admin", asked, activated, admin.listener())?;
+    Ok(admin)
+}
+
+/// Takes the listener of a route from another process, or binds one. A listener of systemd outlives this process, and so
+/// do the clients in its backlog.
+pub(super) fn listen(
+    asked: SocketAddr,
+    route: proxy::Route,
+    proxy: &mut Proxy,
+    settings: &Settings,
+    inherited: &mut Inherited,
+    listeners: &mut Listeners,
+    drain: &Drain,
+) -> Result<BoundRoute> {
+    let (kind, slot) = (route.kind, route.slot.clone());
+    let cannot = || format!("cannot listen for clients of the route {kind} (--listen, --route)");
+    let taken = inherited.take("listen", asked)?;
+    let activated = matches!(taken, Some((_, true)));
+    let listener = match taken {
+        Some((listener, _)) => proxy.adopt(listener, route, settings).with_context(cannot)?,
+        None => proxy.bind(asked, route, settings).with_context(cannot)?,
+    };
+    if activated {
+        drain.leave_backlog();
+    }
+    listeners.keep("listen", asked, activated, listener)?;
+    Ok(BoundRoute {
+        kind,
+        address: listener.local_addr()?,
+        slot,
+        fitness: None,
+    })
+}

@@ -14,7 +14,7 @@ mod tracked;
 
 use std::fmt;
 use std::pin::Pin;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -28,13 +28,15 @@ use crate::discovery::etcd::gateway::Checked;
 pub use crate::discovery::etcd::gateway::{Gateway, GatewayError, Login, Session, Watch};
 pub use crate::discovery::etcd::lease::Lease;
 use crate::discovery::etcd::lease::{Pace, RESERVE};
-use crate::discovery::etcd::messages::{Listing, WatchMessage};
+use crate::discovery::etcd::messages::WatchMessage;
 use crate::discovery::etcd::tracked::Tracked;
 use crate::leader::BaseUrl;
 use crate::leader::observation::{Claim, ObjectKind, Observation};
 use crate::log_limiter::LogLimiter;
 
 const KIND: ObjectKind = ObjectKind::EtcdKey;
+/// Time for a change that a check has found to arrive by the watch.
+const CATCH_UP: Duration = Duration::from_millis(250);
 
 /// The scope's keys in etcd.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +67,7 @@ pub struct Etcd {
 struct Opened<'a> {
     url: BaseUrl,
     session: Session<'a>,
-    listing: Listing,
+    checked: Checked,
     watch: Watch,
 }
 
@@ -119,7 +121,7 @@ impl Etcd {
                 }
             };
             let url = opened.url.clone();
-            debug!(%url, revision = opened.listing.revision, "listed Patroni's keys");
+            debug!(%url, revision = opened.checked.listing.revision, "listed Patroni's keys");
             endpoints.sort_by_key(|endpoint| *endpoint != url);
             let followed = Followed {
                 tracked: &mut tracked,
@@ -138,7 +140,7 @@ impl Etcd {
                     // While the other endpoints are tried, the lock must not expire here.
                     let is_late = tracked
                         .lease()
-                        .is_some_and(|lease| lease.expiry() < Instant::now() + RESERVE);
+                        .is_some_and(|lease| lease.expiry() < Instant::now() + 2 * RESERVE);
                     if is_late && !send(&observations, vec![Claim::ApiUnreachable(KIND, why.clone())]).await {
                         return;
                     }
@@ -176,15 +178,16 @@ async fn open<'a>(gateway: &'a Gateway, endpoints: &[BaseUrl], prefix: &str) -> 
 async fn open_at<'a>(gateway: &'a Gateway, url: &BaseUrl, prefix: &str) -> Result<Opened<'a>, (BaseUrl, GatewayError)> {
     let mut session = gateway.session(url);
     let opening = async {
-        let listing = session.list(prefix, false).await?;
-        let watch = session.watch(prefix, listing.revision + 1).await?;
-        Ok((listing, watch))
+        // With the age of the lease: after an outage, the lock must not look as old as the last answer before it.
+        let checked = session.check(prefix, false).await?;
+        let watch = session.watch(prefix, checked.listing.revision + 1).await?;
+        Ok((checked, watch))
     };
     match opening.await {
-        Ok((listing, watch)) => Ok(Opened {
+        Ok((checked, watch)) => Ok(Opened {
             url: url.clone(),
             session,
-            listing,
+            checked,
             watch,
         }),
         Err(error) => Err((url.clone(), error)),
@@ -207,11 +210,11 @@ impl Followed<'_> {
     async fn follow(mut self, opened: Opened<'_>, prefix: &str) -> Ended {
         let Opened {
             session,
-            listing,
+            checked,
             mut watch,
             ..
         } = opened;
-        let claims = self.tracked.replace(listing, Instant::now());
+        let claims = self.tracked.replace(checked, Instant::now());
         if self.tracked.is_empty() && self.log_limiter.should_log(&format!("no key begins with {prefix}")) {
             warn!("no key in etcd begins with {prefix}: check --scope and --etcd-namespace");
         }
@@ -221,7 +224,8 @@ impl Followed<'_> {
         let mut pace = Pace::default();
         let mut session = Some(session);
         let mut checking: Option<Checking<'_>> = None;
-        let mut check_at = tokio::time::Instant::now();
+        let mut check_at = self.next_check(&mut pace);
+        let mut is_behind = false;
         loop {
             let claims = tokio::select! {
                 biased;
@@ -245,12 +249,17 @@ impl Followed<'_> {
                         Ok(checked) => checked,
                         Err(error) => return Ended::Failed(error),
                     };
-                    if self.tracked.is_behind(&checked.listing) {
+                    let was_behind = std::mem::replace(&mut is_behind, self.tracked.is_behind(&checked.listing));
+                    if is_behind && (was_behind || self.tracked.has_another_leader(&checked.listing)) {
                         return Ended::ListAgain("the watch has not reported a change");
                     }
-                    let claims = self.tracked.checked(&checked);
-                    let pause = pace.pause(self.tracked.lease(), Instant::now(), random());
-                    check_at = tokio::time::Instant::now() + pause;
+                    if is_behind {
+                        // The change may have been made a moment ago, and its report be under way.
+                        check_at = tokio::time::Instant::now() + CATCH_UP;
+                        continue;
+                    }
+                    let claims = self.tracked.checked(checked.lease);
+                    check_at = self.next_check(&mut pace);
                     claims
                 }
                 () = tokio::time::sleep_until(check_at), if session.is_some() => {
@@ -263,6 +272,10 @@ impl Followed<'_> {
                 return Ended::Unheard;
             }
         }
+    }
+
+    fn next_check(&self, pace: &mut Pace) -> tokio::time::Instant {
+        tokio::time::Instant::now() + pace.pause(self.tracked.lease(), Instant::now(), random())
     }
 
     /// Sends the claims, and logs texts that cannot be used. Returns false if the receiver is gone.
@@ -280,7 +293,7 @@ impl Followed<'_> {
 
 fn check<'a>(mut session: Session<'a>, prefix: &'a str) -> Checking<'a> {
     Box::pin(async move {
-        let checked = session.check(prefix).await;
+        let checked = session.check(prefix, true).await;
         (session, checked)
     })
 }

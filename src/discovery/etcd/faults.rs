@@ -13,6 +13,8 @@ const RETRY: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_s
 /// Pause between attempts if only an operator can change the answers. Each attempt may cost etcd the hash of a
 /// password.
 const REFUSED_RETRY: Duration = Duration::from_secs(10);
+/// Pause before the keys are listed again soon after the last time. No change is seen meanwhile, so it is short.
+const LIST_AGAIN: Duration = Duration::from_millis(250);
 /// Time without a fault after an answer that counts as a recovery.
 const RECOVERED_AFTER: Duration = Duration::from_secs(5);
 
@@ -58,7 +60,7 @@ impl Faults {
         let again = self.listed_again.is_some_and(|at| at.elapsed() < 2 * RECOVERED_AFTER);
         self.listed_again = Some(Instant::now());
         match again {
-            true => self.backoff.pause(),
+            true => jittered(LIST_AGAIN),
             false => Duration::ZERO,
         }
     }

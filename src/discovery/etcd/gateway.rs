@@ -259,41 +259,50 @@ async fn within<T>(
     answer.unwrap_or(Err(Unreachable::TimedOut.into()))
 }
 
-/// The answers to one check.
+/// A listing, and the time of the leader key's lease.
 pub(super) struct Checked {
     pub(super) listing: Listing,
-    /// The lease of the leader key, and its time; `None` if there is no such key, or it has no lease.
-    pub(super) lease: Option<(i64, LeaseTime)>,
-    /// Time at which the question about the lease was sent.
+    /// The lease; `None` if there is no leader key.
+    pub(super) lease: Option<CheckedLease>,
+}
+
+/// The answer about the lease of the leader key.
+#[derive(Clone, Copy)]
+pub(super) struct CheckedLease {
+    /// 0 if the key has no lease: it is there, and does not expire.
+    pub(super) id: i64,
+    pub(super) time: LeaseTime,
+    /// Time at which the question was sent.
     pub(super) sent: Instant,
-    /// Time of the answer to it.
+    /// Time of the answer.
     pub(super) answered: Instant,
 }
 
 impl Session<'_> {
-    /// Lists the keys without their values, and asks for the time of the leader key's lease.
-    pub(super) async fn check(&mut self, prefix: &str) -> Result<Checked, GatewayError> {
+    /// Lists the keys, and asks for the time of the leader key's lease.
+    pub(super) async fn check(&mut self, prefix: &str, keys_only: bool) -> Result<Checked, GatewayError> {
         let begun = Instant::now();
-        let listing = self.list(prefix, true).await?;
-        let leader = listing
-            .keys
-            .iter()
-            .find(|key| key.key.strip_prefix(prefix) == Some("leader"));
-        let id = leader.map(|leader| leader.lease);
-        let (lease, sent) = match id {
-            Some(id) if id != 0 => {
+        let listing = self.list(prefix, keys_only).await?;
+        let mut keys = listing.keys.iter();
+        let leader = keys.find(|key| key.key.strip_prefix(prefix) == Some("leader"));
+        let lease = match leader.map(|leader| leader.lease) {
+            None => None,
+            Some(0) => Some(CheckedLease {
+                id: 0,
+                time: LeaseTime { left: 0, granted: 0 },
+                sent: begun,
+                answered: Instant::now(),
+            }),
+            Some(id) => {
                 let sent = Instant::now();
-                (Some((id, self.lease_time(id).await?)), sent)
+                Some(CheckedLease {
+                    id,
+                    time: self.lease_time(id).await?,
+                    sent,
+                    answered: Instant::now(),
+                })
             }
-            // A key without a lease is there, and does not expire.
-            Some(_) => (Some((0, LeaseTime { left: 0, granted: 0 })), begun),
-            None => (None, begun),
         };
-        Ok(Checked {
-            listing,
-            lease,
-            sent,
-            answered: Instant::now(),
-        })
+        Ok(Checked { listing, lease })
     }
 }

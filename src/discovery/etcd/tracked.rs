@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::discovery::etcd::gateway::Checked;
+use crate::discovery::etcd::gateway::{Checked, CheckedLease};
 use crate::discovery::etcd::keys::{self, Key};
 use crate::discovery::etcd::lease::Lease;
 use crate::discovery::etcd::messages::{Change, KeyValue, LeaseTime, Listing};
@@ -72,7 +72,8 @@ impl Tracked {
     }
 
     /// Replaces everything by a listing.
-    pub(super) fn replace(&mut self, listing: Listing, at: Instant) -> Vec<Claim> {
+    pub(super) fn replace(&mut self, checked: Checked, at: Instant) -> Vec<Claim> {
+        let Checked { listing, lease } = checked;
         let before = std::mem::take(&mut self.keys);
         self.revision = listing.revision;
         for key in listing.keys {
@@ -96,7 +97,7 @@ impl Tracked {
             self.leader_changed(at);
         }
         let mut claims = vec![self.settings(), Claim::Pods(members), self.announcement(at)];
-        claims.push(self.lock_claim());
+        claims.extend(self.checked(lease));
         claims
     }
 
@@ -168,13 +169,10 @@ impl Tracked {
         });
     }
 
-    /// Records a check that found every key as it is known.
-    pub(super) fn checked(&mut self, checked: &Checked) -> Vec<Claim> {
-        let Checked {
-            lease, sent, answered, ..
-        } = *checked;
+    /// Records the lease of a check that found every key as it is known.
+    pub(super) fn checked(&mut self, lease: Option<CheckedLease>) -> Vec<Claim> {
         match lease {
-            Some((id, time)) => self.lease_told(id, time, sent, answered),
+            Some(lease) => self.lease_told(lease.id, lease.time, lease.sent, lease.answered),
             None => vec![self.lock_claim()],
         }
     }
@@ -232,6 +230,13 @@ impl Tracked {
             .filter_map(|key| Some((key.key.strip_prefix(&self.prefix)?, key.mod_revision)));
         let known = self.keys.iter().map(|(path, key)| (path.as_str(), key.mod_revision));
         listed.ne(known)
+    }
+
+    /// Returns true if a listing has another leader key than the one that is known.
+    pub(super) fn has_another_leader(&self, listing: &Listing) -> bool {
+        let leader = |key: &&KeyValue| key.key.strip_prefix(&self.prefix) == Some("leader");
+        let listed = listing.keys.iter().find(leader).map(|key| key.mod_revision);
+        listed != self.keys.get("leader").map(|key| key.mod_revision)
     }
 
     fn ttl(&self) -> Duration {

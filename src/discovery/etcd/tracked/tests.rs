@@ -19,6 +19,8 @@ struct World {
     view: View,
     decision: Decision,
     claims: Vec<Claim>,
+    /// A fence was decided on, if only for a moment.
+    fenced: bool,
 }
 
 impl World {
@@ -31,11 +33,11 @@ impl World {
             view: View::of(Some("demo".into()), None),
             decision: Decision::starting(),
             claims: Vec::new(),
+            fenced: false,
         };
         world.hear(vec![Claim::Watching(ObjectKind::EtcdKey)]);
         let keys = world.healthy();
-        world.list(keys);
-        world.told(1, 29);
+        world.list(keys, 29);
         world.report("a", true)
     }
 
@@ -49,12 +51,20 @@ impl World {
         ]
     }
 
-    fn list(&mut self, keys: Vec<KeyValue>) {
+    /// Lists the keys; of the leader key's lease so many seconds are left.
+    fn list(&mut self, keys: Vec<KeyValue>, left: i64) {
+        let is_leader = |key: &&KeyValue| key.key == format!("{PREFIX}leader");
+        let lease = keys.iter().find(is_leader).map(|key| CheckedLease {
+            id: key.lease,
+            time: LeaseTime { left, granted: TTL },
+            sent: self.now,
+            answered: self.now,
+        });
         let listing = Listing {
             revision: self.revision,
             keys,
         };
-        let claims = self.tracked.replace(listing, self.now);
+        let claims = self.tracked.replace(Checked { listing, lease }, self.now);
         self.hear(claims);
     }
 
@@ -96,8 +106,8 @@ impl World {
         for claim in claims {
             self.claims.push(claim.clone());
             self.view.record(Observation { at: self.now, claim });
+            self.decide();
         }
-        self.decide();
     }
 
     fn decide(&mut self) {
@@ -107,6 +117,7 @@ impl World {
         };
         let current: Option<Leader> = self.decision.state.leader().cloned();
         self.decision = decide(&self.view, current.as_ref(), self.now, &policy);
+        self.fenced |= self.decision.state == RoutingState::Fence;
     }
 
     fn state(&self) -> String {
@@ -265,7 +276,7 @@ fn a_leader_in_failsafe_mode_is_kept_although_every_key_with_a_lease_expires() {
     assert!(world.knows("a") && world.knows("b"));
     // A listing after a lost connection shows the same.
     let keys = vec![key("config", CONFIG, 2, 0), key("initialize", "7", 1, 0)];
-    world.list(keys);
+    world.list(keys, 0);
     assert_eq!(world.state(), "route a");
 }
 
@@ -290,7 +301,7 @@ fn a_scope_without_a_leader_key_is_left_to_the_members_answers() {
     world.decision = Decision::starting();
     let keys = world.healthy().into_iter().filter(|key| !key.key.ends_with("leader"));
     let keys = keys.collect();
-    world.list(keys);
+    world.list(keys, 0);
     assert_eq!(world.state(), "hold");
     assert!(
         world.decision.why().contains("etcd has no leader object"),
@@ -322,15 +333,22 @@ fn an_etcd_that_does_not_answer_is_no_evidence_against_the_leader() {
 }
 
 #[test]
-fn an_outage_of_etcd_does_not_make_an_expired_lock_fresh() {
-    let mut world = World::new();
-    world.after(20.0);
-    world.hear(vec![Claim::ApiUnreachable(ObjectKind::EtcdKey, "refused".into())]);
-    world.after(60.0);
-    // The key still stands, and etcd says that nobody has renewed it.
-    let keys = world.healthy();
-    world.list(keys);
-    assert_eq!(world.state(), "fence", "{:?}", world.decision.reason);
+fn a_pgnorth_that_was_cut_off_from_etcd_for_longer_than_ttl_fences_only_if_the_lease_has_expired() {
+    for (left, state) in [(25, "route a"), (0, "fence")] {
+        let mut world = World::new();
+        world.after(20.0);
+        world.hear(vec![Claim::ApiUnreachable(ObjectKind::EtcdKey, "refused".into())]);
+        for _ in 0..60 {
+            world.after(1.0);
+            world = world.report("a", true);
+        }
+        world.claims.clear();
+        let keys = world.healthy();
+        // Every claim on the way is decided on, not the last one alone.
+        world.list(keys, left);
+        assert_eq!(world.state(), state, "{:?}", world.decision.reason);
+        assert_eq!(world.fenced, state == "fence", "{:?}", world.claims);
+    }
 }
 
 #[test]

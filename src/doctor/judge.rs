@@ -9,6 +9,7 @@ mod names;
 mod outage;
 mod reports;
 pub(super) mod rights;
+mod routes;
 mod tls;
 
 use super::check::Check;
@@ -47,6 +48,7 @@ pub(super) fn everything(settings: &Doctor, facts: &Facts) -> Vec<Check> {
     let discovery = &settings.proxy.discovery;
     checks.extend(cluster::seeds(&facts.seeds, discovery));
     checks.extend(members::all(facts, discovery));
+    checks.extend(routes::all(&facts.members, &settings.proxy.routes));
     checks.extend(outage::start(facts, discovery));
     checks.push(lock::hold(settings.proxy.hold, ttl(facts)));
     checks.push(host::open_files(settings.proxy.max_sessions, facts.capacity));

@@ -160,6 +160,7 @@ async fn readers_go_to_replicas_and_lose_a_promoted_one() {
     }
     members.sort();
     assert_eq!(members, ["b", "b", "c", "c"]);
+    assert_eq!(c.asked(), 0, "the watch says enough about a replica");
     let mut to_any = Vec::new();
     for _ in 0..3 {
         to_any.push(Session::of(connect(reads).await).await);

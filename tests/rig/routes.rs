@@ -73,21 +73,40 @@ impl Readers {
     }
 }
 
+const FLAGS: [&str; 4] = [
+    "--route",
+    "127.0.0.1:0=replica,max-lag=16MB",
+    "--route",
+    "127.0.0.1:0=read-only",
+];
+
 #[tokio::test]
 async fn readers_follow_the_replicas_that_are_fit() {
     let rig = Rig::start(Dcs::Endpoints).await;
-    let flags = [
-        "--route",
-        "127.0.0.1:0=replica,max-lag=16MB",
-        "--route",
-        "127.0.0.1:0=read-only",
-    ];
-    let product = Product::start(&rig, &flags, &[]).await;
-    let [replicas, reads] = addresses(&product).await;
+    let product = Product::start(&rig, &FLAGS, &[]).await;
+    readers_follow(&rig, &product).await;
+}
+
+#[tokio::test]
+async fn readers_follow_the_replicas_by_etcd() {
+    let rig = Rig::start(Dcs::Etcd).await;
+    let product = Product::start_on_etcd(&rig, &FLAGS).await;
+    readers_follow(&rig, &product).await;
+}
+
+#[tokio::test]
+async fn readers_follow_the_replicas_by_the_members_answers_alone() {
+    let rig = Rig::start(Dcs::Etcd).await;
+    let product = Product::start(&rig, &FLAGS, &[]).await;
+    readers_follow(&rig, &product).await;
+}
+
+async fn readers_follow(rig: &Rig, product: &Product) {
+    let [replicas, reads] = addresses(product).await;
     let leader = rig.leader().await;
     let [first, second] = both(rig.others(leader));
-    treats(&product, 1, first, "fit").await;
-    treats(&product, 1, second, "fit").await;
+    treats(product, 1, first, "fit").await;
+    treats(product, 1, second, "fit").await;
     println!("readers are spread: {:?}", spread(replicas).await);
     assert_eq!(spread(replicas).await.len(), 2, "both replicas serve");
     assert_eq!(
@@ -114,7 +133,7 @@ async fn readers_follow_the_replicas_that_are_fit() {
     })
     .await;
     rig.wait_until_whole(FAILOVER).await;
-    treats(&product, 1, first, "fit").await;
+    treats(product, 1, first, "fit").await;
 
     // A replay that is paused: its sessions stay, and new ones go to the other replica.
     let on_second = session_on(replicas, second).await;
@@ -125,7 +144,7 @@ async fn readers_follow_the_replicas_that_are_fit() {
         "select count(pg_logical_emit_message(false, 'filler', repeat('x', 1000000))) from generate_series(1, 40)";
     leader.psql(write).await.expect("write more than the limit");
     let began = Instant::now();
-    treats(&product, 1, second, "closed").await;
+    treats(product, 1, second, "closed").await;
     println!("paused replay: closed after {:?}", began.elapsed());
     assert_eq!(
         spread(replicas).await.keys().collect::<Vec<_>>(),
@@ -133,13 +152,13 @@ async fn readers_follow_the_replicas_that_are_fit() {
     );
     assert!(server(&on_second).await.expect("the session lives").0);
     kill_process(startup, Signal::CONT).expect("resume the replay");
-    treats(&product, 1, second, "fit").await;
+    treats(product, 1, second, "fit").await;
 
     // A REST API that hangs for less than 15 s takes nobody out.
     second.freeze_patroni();
     let frozen = Instant::now();
     while frozen.elapsed() < Duration::from_secs(6) {
-        assert_eq!(treatment(&product, 1, second).await, "fit");
+        assert_eq!(treatment(product, 1, second).await, "fit");
         server(&on_second).await.expect("the session lives");
         sleep(Duration::from_millis(500)).await;
     }
@@ -150,7 +169,7 @@ async fn readers_follow_the_replicas_that_are_fit() {
     let for_reads = session_on(reads, second).await;
     let readers = Readers::start(replicas);
     rig.switchover(Some(second.name())).await;
-    treats(&product, 1, second, "out").await;
+    treats(product, 1, second, "out").await;
     wait_until("the session on the promoted replica ends", SOON, async || {
         on_second.is_closed().then_some(())
     })

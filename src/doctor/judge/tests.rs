@@ -9,7 +9,7 @@ use crate::doctor::check::Level;
 use crate::doctor::facts::{
     Capacity, Config, EtcdFacts, EtcdFailure, Greeting, LeaderObject, Member, Renewal, Rest, RestFailure, Seed, Service,
 };
-use crate::leader::observation::{ClusterSettings, Lock, ObjectKind, Replication, Report, Role};
+use crate::leader::observation::{ClusterSettings, Lock, ObjectKind, Replication, Report, Role, Standby};
 use crate::leader::{Address, BaseUrl, MemberName};
 
 fn url(text: &str) -> BaseUrl {
@@ -580,4 +580,36 @@ fn each_failure_of_etcd_has_its_fix() {
         assert_eq!(check.level, Level::Fail);
         assert!(check.fix.as_ref().unwrap().contains(fix), "{check}");
     }
+}
+
+#[test]
+fn a_route_without_a_member_that_suits_is_a_warning() {
+    let route = |kind: &str| settings(&format!("--route [::]:5001={kind}"));
+    let line = |kind: &str, facts: &Facts| {
+        let settings = route(kind);
+        let checks = everything(&settings, facts);
+        let found = checks
+            .iter()
+            .find(|check| check.what == format!("route {kind} on [::]:5001"));
+        found.map(|check| (check.level, check.found.clone()))
+    };
+    let mut facts = healthy(&settings(""));
+    let is = |facts: &mut Facts, standby: Standby| {
+        facts.members[1] = member("demo-1", Role::Replica);
+        if let Rest::Answered { report, .. } = &mut facts.members[1].rest {
+            report.replication.standby = Some(standby);
+        }
+    };
+    assert_eq!(line("replica", &facts).unwrap().0, Level::Warn, "demo-1 is no replica");
+    is(&mut facts, Standby::Async);
+    assert_eq!(line("replica", &facts).unwrap(), (Level::Ok, "demo-1".to_owned()));
+    assert_eq!(
+        line("read-only", &facts).unwrap(),
+        (Level::Ok, "demo-0, demo-1".to_owned())
+    );
+    assert_eq!(line("sync", &facts).unwrap().0, Level::Warn, "demo-1 is asynchronous");
+    is(&mut facts, Standby::Sync);
+    assert_eq!(line("sync", &facts).unwrap(), (Level::Ok, "demo-1".to_owned()));
+    assert_eq!(line("async", &facts).unwrap().0, Level::Warn, "demo-1 is synchronous");
+    assert_eq!(line("leader", &facts), None, "the checks of the lock say it");
 }

@@ -1,0 +1,54 @@
+//! Checks of the routes to replicas: whether a member is there that such a route can lead to.
+
+use crate::doctor::check::Check;
+use crate::doctor::facts::{Member, Rest};
+use crate::leader::observation::{Report, Role, Standby};
+use crate::route::{Route, RouteKind};
+
+/// Checks each route to replicas. Lag and tags change from minute to minute, and are left to the running pgnorth.
+pub(super) fn all<'a>(members: &'a [Member], routes: &'a [Route]) -> impl Iterator<Item = Check> + 'a {
+    let to_replicas = routes.iter().filter(|route| route.conditions.kind.is_for_replicas());
+    to_replicas.map(|route| one(members, route))
+}
+
+fn one(members: &[Member], route: &Route) -> Check {
+    let kind = route.conditions.kind;
+    let what = format!("route {kind} on {}", route.listen);
+    let fit = members.iter().filter(|member| match &member.rest {
+        Rest::Answered { report, .. } => suits(report, kind),
+        Rest::NotAsked(_) | Rest::Failed { .. } => false,
+    });
+    let fit: Vec<_> = fit.map(|member| member.name.as_str()).collect();
+    match (fit.is_empty(), kind) {
+        (false, _) => Check::ok(what, fit.join(", ")),
+        (true, RouteKind::Sync | RouteKind::Quorum) => Check::warn(
+            what,
+            "no member that answers is a synchronous standby of this kind; clients of the route wait",
+            format!(
+                "set synchronous_mode in Patroni's configuration ({})",
+                if kind == RouteKind::Quorum {
+                    "to quorum"
+                } else {
+                    "to on"
+                }
+            ),
+        ),
+        (true, _) => Check::warn(
+            what,
+            "no member that answers is a running replica; clients of the route wait",
+            "bring a replica up; with fallback=primary the route leads to the primary meanwhile",
+        ),
+    }
+}
+
+fn suits(report: &Report, kind: RouteKind) -> bool {
+    let is_replica = report.role == Role::Replica && report.state == "running";
+    let standby = report.replication.standby;
+    match kind {
+        RouteKind::Sync => is_replica && standby == Some(Standby::Sync),
+        RouteKind::Quorum => is_replica && standby == Some(Standby::Quorum),
+        RouteKind::Async => is_replica && standby == Some(Standby::Async),
+        RouteKind::ReadOnly => is_replica || report.is_writable(),
+        RouteKind::Primary | RouteKind::Replica | RouteKind::Leader | RouteKind::StandbyLeader => is_replica,
+    }
+}

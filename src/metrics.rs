@@ -16,7 +16,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
 pub use self::labels::{FailoverPhase, Outcome, PublishResult, SessionState};
 pub use self::register::{Count, Level};
-use self::register::{ReadBack, counter, describe_all, gauge, histogram};
+use self::register::{ReadBack, counter, describe_all, gauge, histogram, parse_series, series};
 use self::table as row;
 pub use self::table::{FAMILIES, Family, Kind, SECONDS};
 use crate::ending::Ending;
@@ -93,7 +93,7 @@ impl Metrics {
         describe_all(&recorder);
         let all = &recorder;
         let mut read_back = ReadBack::default();
-        let mut count = |family, values: &[&str]| read_back.count(counter(all, family, values));
+        let mut count = |family, values: &[&str]| read_back.count(series(family, values), counter(all, family, values));
         let endings = Ending::ALL.map(|ending| (ending, count(&row::SESSIONS_ENDED, &[ending.as_str()])));
         let accepted = count(&row::ACCEPTED, &[]);
         let log_lines_lost = count(&row::LOG_LINES_LOST, &[]);
@@ -298,6 +298,28 @@ impl Metrics {
     /// memory, so this is called periodically, in case nothing scrapes.
     pub fn upkeep(&self) {
         self.recorder.handle().run_upkeep();
+    }
+
+    /// Returns every counter with its labels, for a process that replaces this one.
+    pub fn counters(&self) -> Vec<(String, u64)> {
+        let text = self.render();
+        let counter = |line: &str| {
+            let (series, value) = line.rsplit_once(' ')?;
+            parse_series(series)?;
+            Some((series.to_owned(), value.parse().ok()?))
+        };
+        text.lines().filter_map(counter).collect()
+    }
+
+    /// Adds the counters of a process that this one replaces. Those that this version does not have are left out.
+    pub fn carry_on(&self, counters: &[(String, u64)]) {
+        for (series, count) in counters.iter().filter(|(_, count)| *count > 0) {
+            if !self.read_back.add(series, *count)
+                && let Some((family, values)) = parse_series(series)
+            {
+                counter(&self.recorder, family, &values).increment(*count);
+            }
+        }
     }
 
     /// Returns everything in Prometheus' text format 0.0.4.

@@ -24,7 +24,10 @@ pub(super) use self::command::run as run_command;
 pub(super) use self::requests::{Change, Replies, Request, Requests};
 use crate::config::{VERSION, with_flags};
 use crate::drain::Drain;
-use crate::handover::{Channel, ChannelError, FromPredecessor, FromSuccessor, PREDECESSOR, PassedListener, Standing};
+use crate::handover::{
+    Channel, ChannelError, Counters, FromPredecessor, FromSuccessor, PREDECESSOR, PassedListener, Standing,
+};
+use crate::metrics::Metrics;
 use crate::proxy::{SESSION_FORMAT, Sessions};
 use crate::route::RouteKind;
 use crate::slot::LeaderSlot;
@@ -74,6 +77,7 @@ pub(super) struct Attempt {
     pub(super) listeners: (Vec<PassedListener>, Vec<OwnedFd>),
     pub(super) slot: Arc<LeaderSlot>,
     pub(super) slots: RouteSlots,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) drain: Drain,
     pub(super) sessions: Sessions,
     /// Ends the attempt.
@@ -216,7 +220,8 @@ impl Attempt {
         };
         tell(channel, &hello, &files)?;
         self.wait_until_ready(channel, deadline)?;
-        tell(channel, &FromPredecessor::Take, &[])?;
+        let counters = self.metrics.counters();
+        tell(channel, &FromPredecessor::Take { counters }, &[])?;
         match self.receive(channel, ANSWER)? {
             FromSuccessor::Taken => {}
             FromSuccessor::Refused { why } => return Err(ReloadError::Refused(why)),
@@ -297,9 +302,9 @@ impl Successor {
     }
 
     /// Tells it that this process accepts no longer.
-    pub(super) fn done(&self) {
+    pub(super) fn done(&self, counters: Counters) {
         // If it has ended meanwhile, systemd starts the service again.
-        let _ended = self.channel.send(&FromPredecessor::Done, &[], &[], ANSWER);
+        let _ended = self.channel.send(&FromPredecessor::Done { counters }, &[], &[], ANSWER);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The successor's side of a reload: takes the listeners, says whether it can route, and accepts clients when it is told
 //! to.
 
+use std::collections::HashMap;
 use std::future::pending;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use super::inherited::Inherited;
 use super::reload::{RouteSlots, members};
 use crate::config::VERSION;
 use crate::handover::{Channel, ChannelError, FromPredecessor, FromSuccessor, Received, Standing};
+use crate::metrics::Metrics;
 use crate::proxy::{Resumed, SESSION_FORMAT, Sessions};
 use crate::readiness::{Readiness, ReadinessHandle};
 use crate::slot::LeaderSlot;
@@ -32,6 +34,7 @@ pub struct Predecessor(Arc<Channel>);
 pub(super) struct Facts {
     pub(super) slot: Arc<LeaderSlot>,
     pub(super) slots: RouteSlots,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) readiness: ReadinessHandle,
     pub(super) sessions: Sessions,
     /// Cancelled when this process is to accept clients.
@@ -98,6 +101,7 @@ impl Predecessor {
 
     /// Answers until the hand-over is done.
     fn answer(&self, facts: &Facts) -> Result<()> {
+        let mut carried = HashMap::new();
         loop {
             let asked = match self.0.receive(PATIENCE) {
                 Ok(received) => received,
@@ -119,17 +123,23 @@ impl Predecessor {
                     let standing = FromSuccessor::Standing(facts.standing());
                     self.0.send(&standing, &[], &[], PATIENCE).map_err(given_up)?;
                 }
-                FromPredecessor::Take => {
+                FromPredecessor::Take { counters } => {
                     // Said first: if the other process is lost, this one must not accept beside it.
                     self.0
                         .send(&FromSuccessor::Taken, &[], &[], PATIENCE)
                         .map_err(given_up)?;
+                    facts.metrics.carry_on(&counters);
+                    carried = counters.into_iter().collect();
                     facts.accept.cancel();
                 }
                 FromPredecessor::Sessions { sessions } => {
                     self.take_sessions(facts, sessions, &asked.bytes, asked.files)?;
                 }
-                FromPredecessor::Done => {
+                FromPredecessor::Done { mut counters } => {
+                    for (series, count) in &mut counters {
+                        *count = count.saturating_sub(carried.get(series).copied().unwrap_or(0));
+                    }
+                    facts.metrics.carry_on(&counters);
                     facts.main.cancel();
                     return Ok(());
                 }

@@ -19,6 +19,9 @@ pub struct PassedListener {
     pub activated: bool,
 }
 
+/// Counters with their labels.
+pub type Counters = Vec<(String, u64)>;
+
 /// The messages of the old process.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "message", rename_all = "snake_case")]
@@ -36,14 +39,22 @@ pub enum FromPredecessor {
     /// Asks for a [`Standing`].
     Ask,
     /// The successor is to accept clients from now on.
-    Take,
+    Take {
+        /// The counters so far, each with its labels.
+        #[serde(default)]
+        counters: Counters,
+    },
     /// Sessions, whose bytes and files come with the message. The old process does not touch them until they are refused.
     Sessions {
         /// Their descriptions, in the session format.
         sessions: Vec<Value>,
     },
     /// The old process accepts no longer, and has told systemd which process is the main one.
-    Done,
+    Done {
+        /// The counters at last; those of clients that it still has are not counted on.
+        #[serde(default)]
+        counters: Counters,
+    },
 }
 
 /// The messages of the successor.

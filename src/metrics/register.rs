@@ -61,15 +61,22 @@ impl Level {
 /// The values that are copied to the exporter at each scrape.
 #[derive(Debug, Default)]
 pub(super) struct ReadBack {
-    counts: Vec<(Count, Counter)>,
+    /// With the name and labels of each.
+    counts: Vec<(String, Count, Counter)>,
     levels: Vec<(Level, Gauge)>,
 }
 
 impl ReadBack {
-    pub(super) fn count(&mut self, exported: Counter) -> Count {
+    pub(super) fn count(&mut self, series: String, exported: Counter) -> Count {
         let count = Count::default();
-        self.counts.push((count.clone(), exported));
+        self.counts.push((series, count.clone(), exported));
         count
+    }
+
+    /// Adds to the counter of this name and labels. Returns whether it is one of these.
+    pub(super) fn add(&self, series: &str, more: u64) -> bool {
+        let found = self.counts.iter().find(|(own, ..)| own == series);
+        found.inspect(|(_, count, _)| count.inc_by(more)).is_some()
     }
 
     pub(super) fn level(&mut self, exported: Gauge) -> Level {
@@ -80,7 +87,7 @@ impl ReadBack {
 
     /// Copies every value to the exporter.
     pub(super) fn export(&self) {
-        for (count, exported) in &self.counts {
+        for (_, count, exported) in &self.counts {
             exported.absolute(count.get());
         }
         for (level, exported) in &self.levels {
@@ -99,6 +106,28 @@ pub(super) fn describe_all(recorder: &PrometheusRecorder) {
             Kind::Histogram => recorder.describe_histogram(name, None, help),
         }
     }
+}
+
+/// Returns name and labels as the exposition has them. Values are of closed sets, which need no escape.
+pub(super) fn series(family: &Family, values: &[&str]) -> String {
+    let labels = family.labels.iter().zip(values);
+    let labels: Vec<_> = labels.map(|(name, value)| format!("{name}=\"{value}\"")).collect();
+    match labels[..] {
+        [] => family.name.to_owned(),
+        _ => format!("{}{{{}}}", family.name, labels.join(",")),
+    }
+}
+
+/// Returns the counter's family and the values of its labels.
+pub(super) fn parse_series(series: &str) -> Option<(&'static Family, Vec<&str>)> {
+    let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+    let mut families = FAMILIES.iter();
+    let family = families.find(|family| family.name == name && family.kind == Kind::Counter)?;
+    let labels = labels.strip_suffix('}')?.split(',').filter(|label| !label.is_empty());
+    let labels: Option<Vec<_>> = labels.map(|label| label.split_once('=')).collect();
+    let (names, values): (Vec<_>, Vec<_>) = labels?.into_iter().unzip();
+    let values = values.into_iter().map(|value| value.trim_matches('"')).collect();
+    (names == family.labels).then_some((family, values))
 }
 
 pub(super) fn counter(recorder: &PrometheusRecorder, family: &Family, values: &[&str]) -> Counter {

@@ -156,6 +156,36 @@ fn a_day_without_a_scrape_costs_no_memory() {
 }
 
 #[test]
+fn the_counters_of_a_replaced_process_are_carried_on() {
+    let (old, new) = (Metrics::new(), Metrics::new());
+    old.ended(Ending::Full);
+    old.bytes_to_client.inc_by(7);
+    old.accept_errors.increment(3);
+    new.bytes_to_client.inc_by(2);
+    new.accept_errors.increment(1);
+    new.carry_on(&old.counters());
+    new.carry_on(&[("pgnorth_of_another_version_total".to_owned(), 5)]);
+    assert_eq!((new.endings(Ending::Full), new.bytes_to_client.get()), (1, 9));
+    let text = new.render();
+    for line in [
+        "pgnorth_sessions_ended_total{ending=\"full\"} 1\n",
+        "pgnorth_forwarded_bytes_total{direction=\"leader_to_client\"} 9\n",
+        "pgnorth_accept_errors_total 4\n",
+    ] {
+        assert!(text.contains(line), "{line} in\n{text}");
+    }
+    assert!(!text.contains("another_version"));
+    let kinds = old
+        .counters()
+        .into_iter()
+        .map(|(series, _)| series.split('{').next().unwrap().to_owned());
+    let counters = FAMILIES.iter().filter(|family| family.kind == Kind::Counter);
+    let (kinds, counters): (BTreeSet<_>, BTreeSet<_>) =
+        (kinds.collect(), counters.map(|family| family.name.to_owned()).collect());
+    assert_eq!(kinds, counters, "every counter is carried on");
+}
+
+#[test]
 fn the_process_started_just_now() {
     let text = Metrics::new().render();
     let value = text

@@ -116,6 +116,7 @@ async fn sessions_live_on_in_the_new_process_and_the_old_one_ends() {
         metrics.contains("pgnorth_sessions{state=\"forwarding\"} 200\n"),
         "{metrics}"
     );
+    assert!(metrics.contains("pgnorth_accepted_total 200\n"), "{metrics}");
     drop(sessions);
     super::fake_cluster::eventually("they end in the new process", async || {
         let metrics = product.page("/metrics").await.1;
@@ -482,7 +483,7 @@ fn fake_successor() {
                 reason: String::new(),
                 members: vec![format!("primary a at {}", variable("FAKE_LEADER"))],
             })),
-            FromPredecessor::Take => send(FromSuccessor::Taken),
+            FromPredecessor::Take { .. } => send(FromSuccessor::Taken),
             FromPredecessor::Sessions { sessions } => match variable("FAKE_SUCCESSOR").as_str() {
                 "dies" => return,
                 "hangs" => std::thread::sleep(HANG),
@@ -490,7 +491,7 @@ fn fake_successor() {
                     why: format!("{other}: {} sessions", sessions.len()),
                 }),
             },
-            FromPredecessor::Done => return,
+            FromPredecessor::Done { .. } => return,
         }
     }
 }

@@ -46,6 +46,7 @@ impl Bound {
                 let following = predecessor.follow(successor::Facts {
                     slot: self.state.slot.clone(),
                     slots: self.slots.clone(),
+                    metrics: self.state.metrics.clone(),
                     readiness: self.state.readiness.clone(),
                     sessions: self.sessions.clone(),
                     accept: self.accept.clone(),
@@ -93,6 +94,7 @@ impl Bound {
             listeners,
             slot: self.state.slot.clone(),
             slots: self.slots.clone(),
+            metrics: self.state.metrics.clone(),
             drain: self.drain.clone(),
             sessions: self.sessions.clone(),
             aborted: aborted.clone(),
@@ -149,7 +151,7 @@ impl Bound {
         self.service.notifier.main_process(successor.pid());
         // From here on, systemd listens to the other process.
         self.service.notifier = Notifier::default();
-        successor.done();
+        successor.done(self.state.metrics.counters());
         let pid = successor.pid();
         replies
             .send(true, format!("reloaded: process {pid} has taken over"))

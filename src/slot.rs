@@ -5,9 +5,10 @@
 //! publishes them, and `choice` says which one a client gets. The slot of the route to the primary has one at most.
 
 mod choice;
+mod epoch;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -15,6 +16,8 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use self::choice::{Candidate, SETTLING, choose};
+use self::epoch::Epoch;
+pub use self::epoch::{Cut, End, Target};
 use crate::ending::Ending;
 use crate::leader::{Leader, RoutingState};
 
@@ -59,42 +62,6 @@ pub struct Usable {
     pub open: bool,
     /// Preference: the lowest rank is used first.
     pub rank: u8,
-}
-
-/// The unbroken time in which sessions to one member may live. It spans a hold that keeps them.
-#[derive(Debug)]
-struct Epoch {
-    end: End,
-    /// Targets that were taken and not yet dropped: sessions, and clients that dial.
-    sessions: AtomicUsize,
-    /// Closed when the last target of this epoch is dropped.
-    alive: watch::Sender<()>,
-}
-
-/// The end signal of an epoch. It is sent once, for one reason. Clones share it.
-#[derive(Clone, Debug)]
-pub struct End {
-    ended: CancellationToken,
-    why: Arc<OnceLock<Ending>>,
-    epoch_ended: watch::Sender<()>,
-}
-
-/// An epoch that is over: its sessions have to end.
-#[derive(Clone, Debug)]
-pub struct Cut {
-    /// The member that they lead to.
-    pub leader: Arc<Leader>,
-    /// The signal that ends them.
-    pub end: End,
-    alive: watch::Receiver<()>,
-}
-
-/// A member to dial, and the signal that ends every session to it. Read together, so there is no race between them.
-#[derive(Debug)]
-pub struct Target {
-    /// The member to dial.
-    pub leader: Arc<Leader>,
-    epoch: Arc<Epoch>,
 }
 
 /// The atomically swapped slot. Reading it takes no lock.
@@ -357,7 +324,7 @@ impl Snapshot {
 
     /// Returns the members whose sessions may live now, even while new clients are held.
     pub fn kept(&self) -> impl Iterator<Item = Target> {
-        self.members.iter().map(Target::new)
+        self.members.iter().map(Place::target)
     }
 
     /// Returns the member to dial, if new clients may go to one now. A member in `tried` is returned only if every
@@ -366,7 +333,7 @@ impl Snapshot {
         match &*self.members {
             [] => None,
             // The primary: no choice, and nothing that all clients would write to.
-            [only] => only.open.then(|| Target::new(only)),
+            [only] => only.open.then(|| only.target()),
             members => {
                 let all_tried = !self.has_untried(tried);
                 let turn = self.turn.fetch_add(1, Ordering::Relaxed);
@@ -376,7 +343,7 @@ impl Snapshot {
                     may.then(|| place.candidate())
                 };
                 let chosen = choose(members.len(), turn, Instant::now(), candidate)?;
-                Some(Target::new(&members[chosen]))
+                Some(members[chosen].target())
             }
         }
     }
@@ -389,7 +356,7 @@ fn is_open(members: &[Place]) -> bool {
 impl Place {
     /// Returns the number of its sessions on this route, including clients that dial it now.
     pub fn sessions(&self) -> usize {
-        self.epoch.sessions.load(Ordering::Relaxed)
+        self.epoch.sessions()
     }
 
     fn candidate(&self) -> Candidate {
@@ -401,69 +368,11 @@ impl Place {
     }
 
     fn cut(&self) -> Cut {
-        Cut {
-            leader: self.leader.clone(),
-            end: self.epoch.end.clone(),
-            alive: self.epoch.alive.subscribe(),
-        }
-    }
-}
-
-impl Drop for Target {
-    fn drop(&mut self) {
-        self.epoch.sessions.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Target {
-    fn new(place: &Place) -> Self {
-        place.epoch.sessions.fetch_add(1, Ordering::Relaxed);
-        Self {
-            leader: place.leader.clone(),
-            epoch: place.epoch.clone(),
-        }
+        self.epoch.cut(self.leader.clone())
     }
 
-    /// Completes when sessions to this leader must end. Cancel-safe.
-    ///
-    /// Each call makes a token of its own: polling one shared token would make all sessions queue for one lock.
-    pub fn ended(&self) -> WaitForCancellationFutureOwned {
-        self.epoch.end.ended.child_token().cancelled_owned()
-    }
-
-    /// Returns why sessions must end; `None` while they may live.
-    pub fn ending(&self) -> Option<Ending> {
-        self.epoch.end.why.get().copied()
-    }
-}
-
-impl Cut {
-    /// Completes when no session of the epoch is left.
-    pub async fn done(mut self) {
-        while self.alive.changed().await.is_ok() {}
-    }
-}
-
-impl End {
-    /// Ends every session of the epoch. If this is called again, the first reason stays.
-    pub fn now(&self, why: Ending) {
-        let _already_ended = self.why.set(why);
-        self.ended.cancel();
-        self.epoch_ended.send_replace(());
-    }
-}
-
-impl Epoch {
-    fn begin(epoch_ended: &watch::Sender<()>) -> Arc<Self> {
-        Arc::new(Self {
-            end: End {
-                ended: CancellationToken::new(),
-                why: Arc::default(),
-                epoch_ended: epoch_ended.clone(),
-            },
-            sessions: AtomicUsize::new(0),
-            alive: watch::Sender::new(()),
-        })
+    fn target(&self) -> Target {
+        Target::new(self.leader.clone(), self.epoch.clone())
     }
 }
 

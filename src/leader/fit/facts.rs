@@ -8,7 +8,7 @@ use crate::leader::view::{Timestamped, View};
 
 /// Age below which a member's own answer takes precedence: it is asked at least every 2 s, if it is asked at all. The
 /// other sources repeat what the member wrote into the DCS up to a `loop_wait` before.
-const FRESH: Duration = Duration::from_secs(5);
+pub(super) const FRESH: Duration = Duration::from_secs(5);
 
 /// The role and the state of a member.
 #[derive(Clone, Debug)]

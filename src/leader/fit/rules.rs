@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::facts::{Facts, MemberRole};
+use super::facts::{FRESH, Facts, MemberRole};
 use super::{AVOIDED_FOR, Case, LAG_LIFE, Unfit, Verdict};
 use crate::leader::observation::Standby;
 use crate::leader::view::ReplayLag;
@@ -224,7 +224,11 @@ impl Case<'_> {
         let lag = self.conditions.max_lag.and_then(|_| self.view.replay_lag(self.member));
         let asks = self.conditions.asks_members();
         let standby = asks.then(|| self.standby()).flatten();
+        let last = |member: &MemberName| Some(self.view.answers(member)?.last.as_ref()?.at);
+        let leader = self.primary.leader().filter(|_| self.conditions.streaming);
         let deadlines = [
+            last(self.member).map(|at| at + FRESH),
+            leader.and_then(|leader| last(&leader.member)).map(|at| at + LAG_LIFE),
             self.followed_by(),
             self.avoided_until(),
             lag.map(|lag| lag.at + LAG_LIFE),

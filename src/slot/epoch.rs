@@ -1,0 +1,116 @@
+//! Epochs: the time in which sessions to one member may live, the targets that sessions take from it, and its end.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use crate::ending::Ending;
+use crate::leader::Leader;
+
+/// The unbroken time in which sessions to one member may live. It spans a hold that keeps them.
+#[derive(Debug)]
+pub(super) struct Epoch {
+    end: End,
+    /// Targets that were taken and not yet dropped: sessions, and clients that dial.
+    sessions: AtomicUsize,
+    /// Closed when the last target of this epoch is dropped.
+    alive: watch::Sender<()>,
+}
+
+/// The end signal of an epoch. It is sent once, for one reason. Clones share it.
+#[derive(Clone, Debug)]
+pub struct End {
+    ended: CancellationToken,
+    why: Arc<OnceLock<Ending>>,
+    epoch_ended: watch::Sender<()>,
+}
+
+/// An epoch that is over: its sessions have to end.
+#[derive(Clone, Debug)]
+pub struct Cut {
+    /// The member that they lead to.
+    pub leader: Arc<Leader>,
+    /// The signal that ends them.
+    pub end: End,
+    alive: watch::Receiver<()>,
+}
+
+/// A member to dial, and the signal that ends every session to it. Read together, so there is no race between them.
+#[derive(Debug)]
+pub struct Target {
+    /// The member to dial.
+    pub leader: Arc<Leader>,
+    epoch: Arc<Epoch>,
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        self.epoch.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Target {
+    pub(super) fn new(leader: Arc<Leader>, epoch: Arc<Epoch>) -> Self {
+        epoch.sessions.fetch_add(1, Ordering::Relaxed);
+        Self { leader, epoch }
+    }
+
+    /// Completes when sessions to this leader must end. Cancel-safe.
+    ///
+    /// Each call makes a token of its own: polling one shared token would make all sessions queue for one lock.
+    pub fn ended(&self) -> WaitForCancellationFutureOwned {
+        self.epoch.end.ended.child_token().cancelled_owned()
+    }
+
+    /// Returns why sessions must end; `None` while they may live.
+    pub fn ending(&self) -> Option<Ending> {
+        self.epoch.end.why.get().copied()
+    }
+}
+
+impl Cut {
+    /// Completes when no session of the epoch is left.
+    pub async fn done(mut self) {
+        while self.alive.changed().await.is_ok() {}
+    }
+}
+
+impl End {
+    /// Ends every session of the epoch. If this is called again, the first reason stays.
+    pub fn now(&self, why: Ending) {
+        let _already_ended = self.why.set(why);
+        self.ended.cancel();
+        self.epoch_ended.send_replace(());
+    }
+}
+
+impl Epoch {
+    /// Begins an epoch whose end is reported through this channel.
+    pub(super) fn begin(epoch_ended: &watch::Sender<()>) -> Arc<Self> {
+        Arc::new(Self {
+            end: End {
+                ended: CancellationToken::new(),
+                why: Arc::default(),
+                epoch_ended: epoch_ended.clone(),
+            },
+            sessions: AtomicUsize::new(0),
+            alive: watch::Sender::new(()),
+        })
+    }
+
+    /// Returns the number of targets that were taken and not yet dropped.
+    pub(super) fn sessions(&self) -> usize {
+        self.sessions.load(Ordering::Relaxed)
+    }
+
+    /// Returns the handle that ends its sessions, which lead to this member.
+    pub(super) fn cut(&self, leader: Arc<Leader>) -> Cut {
+        Cut {
+            leader,
+            end: self.end.clone(),
+            alive: self.alive.subscribe(),
+        }
+    }
+}

@@ -129,12 +129,15 @@ impl Channel {
         let mut bytes = vec![0; MAX_BYTES];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FILES))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut is_reset = false;
         let received = loop {
             let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
             match recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags) {
                 Ok(received) => break received,
                 Err(Errno::AGAIN) => self.wait(PollFlags::IN, deadline, within)?,
                 Err(Errno::INTR) => {}
+                // The other end was closed with a message unread. The kernel says so once, before what was sent earlier.
+                Err(Errno::CONNRESET) if !is_reset => is_reset = true,
                 Err(error) => return Err(error.into()),
             }
         };
@@ -168,5 +171,23 @@ impl Channel {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_message_of_a_process_that_ended_is_read_although_it_left_one_unread() {
+        let (ours, other) = Channel::pair().unwrap();
+        let other = Channel::new(other);
+        let soon = Duration::from_secs(10);
+        ours.send(&"a question", &[], &[], soon).unwrap();
+        other.send(&"the reason", &[], &[], soon).unwrap();
+        drop(other);
+        let received = ours.receive::<String>(soon).unwrap();
+        assert_eq!(received.message, "the reason");
+        assert!(matches!(ours.receive::<String>(soon), Err(ChannelError::Closed)));
     }
 }

@@ -3,7 +3,7 @@
 # The cache folder of install.sh: programs that do not come from Debian's archive.
 cache = $(shell tests/support/install.sh where)
 
-.PHONY: help run switchover test test-integrity test-memory test-random test-manifests test-drivers fuzz pictures docs man packages test-packages image image-test bench-failover bench-forward check advisories sbom build clean
+.PHONY: help run switchover test test-integrity test-memory test-reload test-random test-manifests test-drivers fuzz pictures docs man packages test-packages image image-test bench-failover bench-forward check advisories sbom build clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo 'make test            runs all tests, with real PostgreSQL, Patroni and Kubernetes API. Root'
 	@echo 'make test-integrity  compares every byte of ten thousand random sessions, then of as many with faults injected; some minutes (SESSIONS=, SEED=)'
 	@echo 'make test-memory     runs a thousand clients that do not read against a pgnorth with 512 MiB; a minute. Root (READERS=, BUFFERS=)'
+	@echo 'make test-reload     keeps thousands of sessions alive over reloads, and prints the longest pause of any; some minutes (SESSIONS=, RELOADS=)'
 	@echo 'make test-random     injects random faults into one cluster; half an hour for 50 (FAULTS=, SEED= repeats a run)'
 	@echo 'make test-manifests  checks the rendered deploy/ against the schemas of Kubernetes, Istio and the Prometheus operator'
 	@echo 'make test-drivers    tries how real drivers present a refusal, by sslmode (WAYS=ways, WAYS=silence)'
@@ -57,6 +58,11 @@ test-memory:
 	$(if $(READERS),PGNORTH_READERS='$(READERS)') $(if $(BUFFERS),PGNORTH_BUFFERS='$(BUFFERS)') \
 		cargo test --locked --test local -- --ignored --exact --nocapture \
 		stalled_readers::a_thousand_stalled_readers_fit_into_the_memory_of_a_pod
+
+test-reload:
+	$(if $(SESSIONS),PGNORTH_SESSIONS='$(SESSIONS)') $(if $(RELOADS),PGNORTH_RELOADS='$(RELOADS)') \
+		cargo test --locked --test local -- --ignored --exact --nocapture \
+		reload::soak::many_sessions_live_on_over_many_reloads
 
 test-random:
 	tests/support/install.sh test

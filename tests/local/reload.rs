@@ -1,5 +1,7 @@
 //! Reloads of the real binary: clients connect all the time, sessions stay, and a successor that fails changes nothing.
 
+mod soak;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

@@ -18,7 +18,7 @@ use crate::proxy::{ParkedSession, Sessions};
 const AT_ONCE: usize = 16;
 /// Undelivered bytes in one message; one session has at most twice as many.
 const MAX_BYTES: usize = 64 << 10;
-/// Time for clients that are being connected to become sessions that can be passed.
+/// Time without a session to pass, in which clients that are being connected may become one.
 const SETTLE: Duration = Duration::from_secs(3);
 /// Interval of looking for such sessions.
 const LOOK: Duration = Duration::from_millis(5);
@@ -30,13 +30,14 @@ enum Answer {
     Refused(String),
 }
 
-/// Passes every session, also those that become one within [`SETTLE`]. Sessions that the successor refuses stay here.
+/// Passes every session, also those that become one meanwhile. Sessions that the successor refuses stay here.
 ///
 /// # Errors
 /// Returns how the successor was lost. It has ended then; sessions that it had not taken go on here.
 pub(super) fn pass(sessions: &Sessions, channel: &Channel, successor: &mut Child) -> Result<(), ReloadError> {
     let (begun, mut taken, mut stay) = (Instant::now(), 0, 0);
-    while begun.elapsed() < SETTLE {
+    let mut last = begun;
+    while last.elapsed() < SETTLE {
         let parked = sessions.park(AT_ONCE);
         if parked.is_empty() {
             if sessions.clients() == stay {
@@ -45,6 +46,7 @@ pub(super) fn pass(sessions: &Sessions, channel: &Channel, successor: &mut Child
             sleep(LOOK);
             continue;
         }
+        last = Instant::now();
         let mut batches = batches(parked).into_iter();
         while let Some(batch) = batches.next() {
             let of = batch.len();

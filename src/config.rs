@@ -141,8 +141,32 @@ pub struct Watch {
     pub admin_hosts: Vec<String>,
     /// Sources of discovery.
     pub discovery: DiscoverySettings,
+    /// Longest time that the proxy would hold a new client.
+    pub hold: Duration,
     /// Longest time that the proxy would hold new clients for an announced switchover.
     pub switchover_hold: Duration,
+    /// HAProxy to compare with; none compares with nothing.
+    pub haproxy: Option<Haproxy>,
+}
+
+/// A HAProxy to compare with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Haproxy {
+    /// Its statistics.
+    pub statistics: HaproxyStatistics,
+    /// The backend of the primary; none takes the only one with members as servers.
+    pub backend: Option<String>,
+}
+
+/// The place of HAProxy's statistics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HaproxyStatistics {
+    /// http or https, with a host, without user, password and fragment; its path or query ends in `;csv`.
+    Http(Box<Url>),
+    /// A Unix socket that understands `show stat`.
+    Socket(PathBuf),
+    /// A file that is written each second.
+    File(PathBuf),
 }
 
 /// The settings of `pgnorth status`.
@@ -440,8 +464,23 @@ fn watch(reader: &mut Reader<'_>) -> Watch {
         admin: reader.value(&table::ADMIN, parse::listener),
         admin_hosts: reader.option(&table::ADMIN_HOST, parse::hosts).unwrap_or_default(),
         discovery: discovery(reader, namespace, &[&table::NAMESPACE, &table::SELECTOR]),
+        hold: reader.duration(&table::HOLD),
         switchover_hold: reader.duration(&table::SWITCHOVER_HOLD),
+        haproxy: haproxy(reader),
     }
+}
+
+fn haproxy(reader: &mut Reader<'_>) -> Option<Haproxy> {
+    if !reader.is_set(&table::HAPROXY) {
+        let problem = format!("has no effect without --haproxy ({})", table::HAPROXY.env());
+        reader.refuse_if_set(&table::HAPROXY_BACKEND, problem);
+    }
+    let statistics = reader.option(&table::HAPROXY, parse::haproxy);
+    let backend = reader.option(&table::HAPROXY_BACKEND, parse::any_scope);
+    Some(Haproxy {
+        statistics: statistics?,
+        backend,
+    })
 }
 
 fn status(reader: &mut Reader<'_>) -> Status {

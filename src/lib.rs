@@ -6,7 +6,7 @@
 //! |--|--|
 //! | 8 | `main`, [`telemetry`] |
 //! | 7 | [`app`] |
-//! | 6 | [`doctor`] |
+//! | 6 | [`doctor`], [`haproxy`] |
 //! | 5 | [`discovery`], [`proxy`], [`publish`], [`admin`] (never each other) |
 //! | 4 | [`recorder`], [`events`] |
 //! | 3 | [`slot`], [`drain`], [`handover`], [`systemd`], [`metrics`], [`liveness`], [`readiness`], [`resolver`], [`kubernetes`], [`wait_queue`], [`command_queue`], [`log_limiter`], [`certificates`] |
@@ -27,6 +27,7 @@ pub mod drain;
 pub mod ending;
 pub mod events;
 pub mod handover;
+pub mod haproxy;
 pub mod kubernetes;
 pub mod leader;
 pub mod liveness;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
-pub use self::labels::{FailoverPhase, Outcome, PublishResult, SessionState};
+pub use self::labels::{FailoverPhase, HaproxyTime, Outcome, PublishResult, SessionState};
 pub use self::register::{Count, Level};
 use self::register::{ReadBack, counter, describe_all, gauge, histogram, parse_series, series};
 use self::table as row;
@@ -66,6 +66,10 @@ pub struct Metrics {
     /// Times from a decision until the Service was updated.
     pub publish_seconds: Histogram,
     publish_behind: Gauge,
+    haproxy_readable: Gauge,
+    haproxy_agrees: Gauge,
+    haproxy_stale_sessions: Gauge,
+    haproxy_seconds: [Histogram; 3],
     /// Log lines that were lost because nothing read stderr.
     pub log_lines_lost: Count,
     infos: Mutex<Infos>,
@@ -137,6 +141,10 @@ impl Metrics {
             publishes: PublishResult::ALL.map(|result| of(&row::PUBLISHES, result.as_str())),
             publish_seconds: histogram(all, &row::PUBLISH_SECONDS, &[]),
             publish_behind: now(&row::PUBLISH_BEHIND),
+            haproxy_readable: now(&row::HAPROXY_READABLE),
+            haproxy_agrees: now(&row::HAPROXY_AGREES),
+            haproxy_stale_sessions: now(&row::HAPROXY_STALE_SESSIONS),
+            haproxy_seconds: HaproxyTime::ALL.map(|time| seconds(&row::HAPROXY_SECONDS, time.as_str())),
             infos: Mutex::default(),
             read_back,
             recorder,
@@ -173,6 +181,18 @@ impl Metrics {
     /// Counts one request to a member's REST API.
     pub fn probed(&self, outcome: Outcome) {
         self.probes[outcome as usize].increment(1);
+    }
+
+    /// Sets what the last reading of HAProxy's statistics says.
+    pub fn set_haproxy(&self, readable: bool, agrees: bool, stale_sessions: u64) {
+        self.haproxy_readable.set(f64::from(u8::from(readable)));
+        self.haproxy_agrees.set(f64::from(u8::from(agrees)));
+        self.haproxy_stale_sessions.set(stale_sessions as f64);
+    }
+
+    /// Records a time of a report about HAProxy.
+    pub fn haproxy_time(&self, time: HaproxyTime, took: Duration) {
+        self.haproxy_seconds[time as usize].record(took);
     }
 
     /// Sets the member that sessions go to; `None` for none.

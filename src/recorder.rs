@@ -48,6 +48,28 @@ pub struct Failover {
     pub clients_held: Option<u64>,
     /// The longest of their waits; none if this process forwards no sessions.
     pub longest_hold_seconds: Option<f64>,
+    /// HAProxy in this change, with `pgnorth watch --haproxy`; none until it agrees again, for a minute at most.
+    #[serde(default)]
+    pub haproxy: Option<HaproxyReport>,
+}
+
+/// HAProxy in a change of leader, compared with pgnorth. Times are in seconds; field names are an interface.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HaproxyReport {
+    /// The report as one sentence.
+    pub summary: String,
+    /// Time in which HAProxy had a member up that was not the primary.
+    pub wrong_seconds: f64,
+    /// Time in which it had no member up, and refused clients.
+    pub refused_seconds: f64,
+    /// Time in which its statistics could not be read.
+    pub unseen_seconds: f64,
+    /// The most sessions that were open at one time to members that had ceased to lead.
+    pub stale_sessions: u64,
+    /// Time in which there was at least one of them.
+    pub stale_sessions_seconds: f64,
+    /// True if HAProxy agreed with pgnorth at the end of the report.
+    pub settled: bool,
 }
 
 /// A change of leader that may be under way. Times are in seconds; field names are an interface.
@@ -82,6 +104,8 @@ pub struct Recorder {
 struct Records {
     open: Option<OpenRecord>,
     past: VecDeque<Arc<Failover>>,
+    /// The number of changes since the start; `past` has the last of them.
+    changes: u64,
     writable_at: Option<Instant>,
 }
 
@@ -121,6 +145,27 @@ impl Recorder {
         // The copies are made without the lock, so that discovery does not wait for a reader.
         let past: Vec<_> = self.lock().past.iter().rev().cloned().collect();
         past.iter().map(|change| Failover::clone(change)).collect()
+    }
+
+    /// Returns the number of changes since the start.
+    pub fn changes(&self) -> u64 {
+        self.lock().changes
+    }
+
+    /// Adds what HAProxy did to the record of the change with this number. Returns the members and the summary, unless
+    /// the record is not kept any more.
+    pub fn add_report(
+        &self,
+        change: u64,
+        report: impl FnOnce(&Failover) -> HaproxyReport,
+    ) -> Option<(MemberName, MemberName, String)> {
+        let mut records = self.lock();
+        let later = usize::try_from(records.changes.checked_sub(change)?).ok()?;
+        let place = records.past.len().checked_sub(later + 1)?;
+        let record = records.past.get_mut(place).map(Arc::make_mut)?;
+        let report = record.haproxy.insert(report(record));
+        let summary = report.summary.clone();
+        Some((record.from.clone(), record.to.clone(), summary))
     }
 
     /// Returns the change of leader that may be under way, if there is one.
@@ -233,7 +278,9 @@ impl Recorder {
             sessions_cut_in_seconds: open.cut.1.map(|took| took.as_secs_f64()),
             clients_held: self.has_sessions.then_some(0),
             longest_hold_seconds: self.has_sessions.then_some(0.0),
+            haproxy: None,
         }));
+        records.changes += 1;
         records.writable_at = through.then_some(now);
     }
 

@@ -6,9 +6,10 @@ use anyhow::{Context as _, Result};
 use tracing::info;
 
 use super::discovery::GracePeriods;
-use super::{AppState, Shutdown, Tasks, control, ended_early};
+use super::{AppState, Shutdown, Tasks, control, ended_early, no_error};
 use crate::admin::Admin;
 use crate::config;
+use crate::haproxy::Comparer;
 use crate::kubernetes::Access;
 use crate::metrics::Metrics;
 
@@ -34,6 +35,18 @@ pub(super) async fn run(settings: &config::Watch, metrics: Arc<Metrics>, mut shu
         &state,
         &mut tasks,
     )?;
+    if let Some(haproxy) = &settings.haproxy {
+        let comparer = Comparer::new(
+            haproxy,
+            settings.hold,
+            state.slot.clone(),
+            state.view.subscribe(),
+            state.recorder.clone(),
+            state.metrics.clone(),
+        )
+        .context("cannot use the system's CA certificates for --haproxy")?;
+        tasks.spawn(async { ("the comparison with HAProxy", no_error(comparer.run()).await) });
+    }
     tokio::select! {
         by = shutdown.requested() => info!(by, "shutdown requested"),
         Some(task) = tasks.join_next() => return Err(ended_early(task)),

@@ -104,14 +104,22 @@ pub(super) const PUBLISH: CommandRow = CommandRow {
 
 pub(super) const WATCH_LEADER: CommandRow = CommandRow {
     name: Some("watch"),
-    about: "Decides and records as the proxy does, without clients",
-    groups: &[&[&ADMIN, &ADMIN_HOST], FINDING, &[&SWITCHOVER_HOLD], LOGGING],
+    about: "Decides and records as the proxy does, without clients; compares with HAProxy",
+    groups: &[
+        &[&HAPROXY, &HAPROXY_BACKEND],
+        &[&ADMIN, &ADMIN_HOST],
+        FINDING,
+        &[&HOLD, &SWITCHOVER_HOLD],
+        LOGGING,
+    ],
     exit_statuses: &[(0, ENDED), (1, FAILED), (2, INVALID)],
     examples: "\
   pgnorth watch --patroni http://10.0.0.1:8008,http://10.0.0.2:8008
       beside another proxy: the admin port shows what pgnorth decides, and how long each change of leader takes
   pgnorth watch --scope demo --etcd https://10.0.0.1:2379,https://10.0.0.2:2379 --admin '[::]:8081'
-      the same from etcd, with another admin port",
+      the same from etcd, with another admin port
+  pgnorth watch --patroni http://10.0.0.1:8008,http://10.0.0.2:8008 --haproxy unix:/run/haproxy/admin.sock
+      beside HAProxy: for each change of leader, one line says how long HAProxy was wrong",
 };
 
 pub(super) const STATUS: CommandRow = CommandRow {

@@ -9,8 +9,8 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use url::Url;
 
-use super::Format;
 use super::values::Values;
+use super::{Format, HaproxyStatistics};
 
 /// Directives for [`EnvFilter`], known to be valid.
 ///
@@ -294,6 +294,32 @@ pub(super) fn key_path(text: &str) -> Result<String, String> {
         [] => Err("empty; Patroni's default is /service".to_owned()),
         _ => Ok(format!("/{}", parts.join("/"))),
     }
+}
+
+/// Parses the place of HAProxy's statistics. A URL gets the `;csv` that it needs.
+pub(super) fn haproxy(text: &str) -> Result<HaproxyStatistics, String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return file(path).map(HaproxyStatistics::Socket);
+    }
+    if !text.contains("://") {
+        return file(text).map(HaproxyStatistics::File);
+    }
+    let not_a_url = |error| format!("not a URL: {error}");
+    let url = Url::parse(text).map_err(not_a_url)?;
+    if !["http", "https"].contains(&url.scheme()) {
+        return Err("not http or https; write unix:PATH for a socket".to_owned());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("contains a user or password; use HAProxy's socket, unix:PATH, which needs none".to_owned());
+    }
+    if url.fragment().is_some() {
+        return Err("has a fragment; write the URL of the statistics page".to_owned());
+    }
+    let url = match url.as_str().ends_with(";csv") {
+        true => url,
+        false => Url::parse(&format!("{url};csv")).map_err(not_a_url)?,
+    };
+    Ok(HaproxyStatistics::Http(Box::new(url)))
 }
 
 fn url_list(text: &str, schemes: &str, instead: &str) -> Result<Vec<Url>, String> {

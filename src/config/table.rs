@@ -57,6 +57,7 @@ const LISTENING: &str = "Listening";
 const PUBLISHING: &str = "Publishing";
 const OPERATORS: &str = "Operator command";
 const REPORT: &str = "Report";
+const COMPARING: &str = "Comparing";
 const FINDING: &str = "Finding the leader";
 const SESSIONS: &str = "Sessions";
 const SHUTDOWN: &str = "Shutdown";
@@ -333,6 +334,27 @@ pub(super) const LEASE: Setting = Setting {
     help: "Lease that elects one writer among several publishers",
     more: "Without it, all publishers write, and write the same.",
     example: "pgnorth-publish",
+    ..ROW
+};
+
+pub(super) const HAPROXY: Setting = Setting {
+    flag: "haproxy",
+    group: COMPARING,
+    values: Values::Text("SOURCE", "URL, unix:PATH or file"),
+    help: "HAProxy's statistics as CSV, to compare HAProxy with pgnorth: a URL, its socket, or a file",
+    more: "pgnorth reads them each second, and four times a second during a change of leader.",
+    see: "operating/beside-haproxy.md#haproxy-compared",
+    example: "unix:/run/haproxy/admin.sock",
+    ..ROW
+};
+
+pub(super) const HAPROXY_BACKEND: Setting = Setting {
+    flag: "haproxy-backend",
+    group: COMPARING,
+    values: NAME,
+    help: "HAProxy's backend, or listen section, of the primary",
+    unset: Unset::Found("the only one with members as servers"),
+    example: "primary",
     ..ROW
 };
 

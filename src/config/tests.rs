@@ -215,9 +215,49 @@ fn the_watcher_has_the_proxys_settings_on_which_decisions_depend() {
         admin: "127.0.0.1:8081".parse().unwrap(),
         admin_hosts: Vec::new(),
         discovery: demo(),
+        hold: Duration::from_secs(60),
         switchover_hold: Duration::from_secs(3),
+        haproxy: None,
     };
     assert_eq!(settings(line).job, Job::Watch(expected));
+}
+
+#[test]
+fn haproxys_statistics_are_a_url_a_socket_or_a_file() {
+    let url = |url: &str| HaproxyStatistics::Http(Box::new(Url::parse(url).unwrap()));
+    for (given, expected) in [
+        ("http://10.0.0.9:7000", url("http://10.0.0.9:7000/;csv")),
+        ("http://10.0.0.9:7000/;csv", url("http://10.0.0.9:7000/;csv")),
+        ("https://lb/haproxy?stats", url("https://lb/haproxy?stats;csv")),
+        (
+            "unix:/run/haproxy.sock",
+            HaproxyStatistics::Socket("/run/haproxy.sock".into()),
+        ),
+        (
+            "/var/lib/stats.csv",
+            HaproxyStatistics::File("/var/lib/stats.csv".into()),
+        ),
+    ] {
+        let line = format!("watch --scope demo --haproxy-backend primary --haproxy {given}");
+        let Job::Watch(watch) = settings(&line).job else {
+            panic!("{line}")
+        };
+        let haproxy = watch.haproxy.unwrap();
+        assert_eq!(
+            (haproxy.statistics, haproxy.backend.as_deref()),
+            (expected, Some("primary")),
+            "{given}"
+        );
+    }
+    for (given, problem) in [
+        ("--haproxy http://u:secret@lb/", "unix:PATH"),
+        ("--haproxy ftp://lb/", "not http or https"),
+        ("--haproxy unix:", "empty"),
+        ("--haproxy-backend primary", "without --haproxy"),
+    ] {
+        let text = invalid(&format!("watch --scope demo {given}"));
+        assert!(text.contains(problem) && !text.contains("secret"), "{given}: {text}");
+    }
 }
 
 #[test]
@@ -375,6 +415,7 @@ fn every_example_is_valid_as_flag_and_as_variable() {
             "etcd-namespace" | "etcd-ca" => needed += " --etcd http://h:1",
             "refusal-cert" => needed += " --refusal-key /k",
             "refusal-key" => needed += " --refusal-cert /c",
+            "haproxy-backend" => needed += " --haproxy /f",
             _ => {}
         }
         let by_flag = settings(&format!("{needed} --{flag}={}", setting.example));

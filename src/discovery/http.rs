@@ -21,7 +21,7 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use url::Url;
+use url::{Position, Url};
 
 use crate::discovery::http::tls::{Tls, TlsError, TlsFiles, TlsProblem};
 use crate::resolver::{Resolver, Unresolved};
@@ -155,6 +155,15 @@ impl Connector {
             false => self.resolver.resolve(host, within).await?,
         };
         Ok(addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect())
+    }
+
+    /// Returns the answer to a GET, of at most `longest` bytes, over a connection of its own. Cancel-safe: the connection
+    /// is closed.
+    pub async fn get(&self, url: &Url, longest: usize, within: Duration) -> Result<Answer, Unreachable> {
+        let mut connection = self.connect(url.as_str(), false, within).await?;
+        let request = Request::get(&url[Position::BeforePath..]).body(Full::default());
+        let request = request.map_err(|_| Unreachable::BadUrl(url.to_string()))?;
+        connection.ask(request, longest).await
     }
 }
 

@@ -72,6 +72,29 @@ pub enum FailoverPhase {
     Total,
 }
 
+/// A time in a report about HAProxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HaproxyTime {
+    /// A member was up that was not the primary.
+    Wrong,
+    /// No member was up.
+    Refused,
+    /// Sessions were open to a member that had ceased to lead.
+    StaleSessions,
+}
+
+impl HaproxyTime {
+    pub(super) const ALL: [Self; 3] = [Self::Wrong, Self::Refused, Self::StaleSessions];
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Wrong => "wrong",
+            Self::Refused => "refused",
+            Self::StaleSessions => "stale_sessions",
+        }
+    }
+}
+
 impl FailoverPhase {
     pub(super) const ALL: [Self; 5] = [Self::Lock, Self::Promotion, Self::Cut, Self::FirstSession, Self::Total];
 

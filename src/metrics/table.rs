@@ -111,6 +111,10 @@ families! {
     PUBLISHES = counter("pgnorth_publishes_total", ["result"], "pgnorth publish: attempts to update the Service by result: written, unchanged, conflict (another publisher wrote first), yielded (another publisher contradicts this one), failed.");
     PUBLISH_SECONDS = histogram("pgnorth_publish_seconds", [], "pgnorth publish: time from a decision until the Service was updated.");
     PUBLISH_BEHIND = gauge("pgnorth_publish_behind", [], "pgnorth publish: 1 while the Service differs from what this publisher has decided.");
+    HAPROXY_READABLE = gauge("pgnorth_haproxy_readable", [], "pgnorth watch --haproxy: 1 while HAProxy's statistics can be read.");
+    HAPROXY_AGREES = gauge("pgnorth_haproxy_agrees", [], "pgnorth watch --haproxy: 1 while HAProxy has exactly the primary up.");
+    HAPROXY_STALE_SESSIONS = gauge("pgnorth_haproxy_stale_sessions", [], "pgnorth watch --haproxy: sessions through HAProxy to members that do not lead.");
+    HAPROXY_SECONDS = histogram("pgnorth_haproxy_seconds", ["what"], "pgnorth watch --haproxy: times of each report. wrong: HAProxy had a member up that was not the primary. refused: it had none up. stale_sessions: sessions were open to a member that had ceased to lead.");
     LOG_LINES_LOST = counter("pgnorth_log_lines_lost_total", [], "Log lines that were lost because nothing read standard error.");
     CLUSTER_INFO = gauge("pgnorth_cluster_info", ["scope"], "1 for the scope of the cluster that is followed, which is empty until it is known; 0 for a former one.");
     BUILD_INFO = gauge("pgnorth_build_info", ["version", "commit"], "1 for this build.");

@@ -11,6 +11,7 @@ mod admin;
 mod admin_thread;
 mod alerts;
 mod another_cluster;
+mod beside_haproxy;
 mod cancel;
 mod cap;
 mod crowd;

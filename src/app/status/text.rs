@@ -293,6 +293,9 @@ impl Page {
         });
         self.line(&format!("    {}", phases.join(", ")));
         self.line(&format!("    first sign: {}", escaped(&failover.first_sign)));
+        if let Some(haproxy) = &failover.haproxy {
+            self.line(&format!("    {}", escaped(&haproxy.summary)));
+        }
     }
 }
 

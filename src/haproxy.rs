@@ -1,0 +1,238 @@
+//! Compares HAProxy with pgnorth, for `pgnorth watch --haproxy`: reads HAProxy's statistics again and again, and reports
+//! each change of leader and each disagreement.
+//!
+//! Nothing here is evidence about the cluster: discovery does not read it.
+
+pub mod compare;
+mod read;
+pub mod sample;
+pub mod statistics;
+
+use std::fmt::{self, Write};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use self::compare::{Comparison, Reading, Report, Verdict, stale_sessions, verdict};
+use self::read::{ReadError, Source};
+use self::sample::{Sample, UnknownBackend, sample};
+use self::statistics::{BadStatistics, parse};
+use crate::config;
+use crate::discovery::http::tls::TlsError;
+use crate::leader::view::View;
+use crate::leader::{MemberName, RoutingState};
+use crate::log_limiter::CurrentProblems;
+use crate::metrics::{HaproxyTime, Metrics};
+use crate::recorder::{HaproxyReport, Recorder};
+use crate::slot::LeaderSlot;
+
+/// Pause between two readings while all is well, and while a change of leader or a disagreement is under way.
+const PACES: [Duration; 2] = [Duration::from_secs(1), Duration::from_millis(250)];
+
+/// The comparison as a task.
+pub struct Comparer {
+    source: Source,
+    backend: Option<String>,
+    hold: Duration,
+    slot: Arc<LeaderSlot>,
+    view: watch::Receiver<Arc<View>>,
+    recorder: Arc<Recorder>,
+    metrics: Arc<Metrics>,
+}
+
+/// The reason for which a reading says nothing.
+#[derive(Debug, Error)]
+enum Fault {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Statistics(#[from] BadStatistics),
+    #[error(transparent)]
+    Backend(#[from] UnknownBackend),
+}
+
+impl Comparer {
+    /// Returns the comparison with the HAProxy that the settings name. `hold` is the proxy's.
+    ///
+    /// # Errors
+    /// Returns the error of the system's CA certificates.
+    pub fn new(
+        settings: &config::Haproxy,
+        hold: Duration,
+        slot: Arc<LeaderSlot>,
+        view: watch::Receiver<Arc<View>>,
+        recorder: Arc<Recorder>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, TlsError> {
+        Ok(Self {
+            source: Source::new(&settings.statistics)?,
+            backend: settings.backend.clone(),
+            hold,
+            slot,
+            view,
+            recorder,
+            metrics,
+        })
+    }
+
+    /// Compares for ever. Begins when pgnorth has found a leader: until then it says nothing about HAProxy.
+    pub async fn run(self) {
+        let (mut comparison, mut problems) = (Comparison::default(), CurrentProblems::default());
+        let mut has_begun = false;
+        loop {
+            let read = self.source.read().await;
+            has_begun |= self.slot.snapshot().state().leader().is_some();
+            if has_begun {
+                let view = self.view.borrow().clone();
+                let sample = read.map_err(Fault::from).and_then(|text| self.sample(&text, &view));
+                log_fault(sample.as_ref().err(), &mut problems);
+                self.compare(&mut comparison, sample.ok().as_ref(), &view);
+            }
+            tokio::time::sleep(PACES[usize::from(comparison.is_open())]).await;
+        }
+    }
+
+    fn sample(&self, text: &str, view: &View) -> Result<Sample, Fault> {
+        let members = view.members().map(|member| (member.clone(), view.address(member).ok()));
+        let members: Vec<_> = members.collect();
+        Ok(sample(&parse(text)?, self.backend.as_deref(), &members)?)
+    }
+
+    fn compare(&self, comparison: &mut Comparison, sample: Option<&Sample>, view: &View) {
+        let now = Instant::now();
+        let state = self.slot.snapshot().state();
+        let reading = Reading {
+            at: now,
+            haproxy: sample,
+            primary: primary(&state, view),
+            leader: state.leader().map(|leader| &leader.member),
+            trouble: self.recorder.trouble(now).is_some(),
+            changes: self.recorder.changes(),
+        };
+        let agrees = verdict(&reading) == Verdict::Agrees;
+        self.metrics
+            .set_haproxy(sample.is_some(), agrees, stale_sessions(&reading));
+        if let Some(report) = comparison.add(&reading) {
+            self.report(&report);
+        }
+    }
+
+    /// Logs a report, and adds it to the record of its change of leader.
+    fn report(&self, report: &Report) {
+        for (time, took) in [
+            (HaproxyTime::Wrong, report.wrong),
+            (HaproxyTime::Refused, report.refused),
+            (HaproxyTime::StaleSessions, report.stale),
+        ] {
+            self.metrics.haproxy_time(time, took);
+        }
+        let record = report.change.and_then(|change| {
+            self.recorder.add_report(change, |record| HaproxyReport {
+                wrong_seconds: report.wrong.as_secs_f64(),
+                refused_seconds: report.refused.as_secs_f64(),
+                unseen_seconds: report.unseen.as_secs_f64(),
+                stale_sessions: report.stale_sessions,
+                stale_sessions_seconds: report.stale.as_secs_f64(),
+                settled: report.settled,
+                summary: self.summary(report, Some(Duration::from_secs_f64(record.held_seconds))),
+            })
+        });
+        match record {
+            Some((from, to, summary)) => info!(%from, %to, "leader changed: {summary}"),
+            None => info!("{}", self.summary(report, None)),
+        }
+    }
+
+    /// Describes a report as one sentence; `held` is the time for which the proxy would have held clients.
+    fn summary(&self, report: &Report, held: Option<Duration>) -> String {
+        let mut text = match (report.wrong.is_zero(), report.refused.is_zero()) {
+            (true, true) => "HAProxy was never wrong".to_owned(),
+            (false, true) => format!("HAProxy was wrong for {}", Seconds(report.wrong)),
+            (true, false) => format!("HAProxy refused clients for {}", Seconds(report.refused)),
+            (false, false) => format!(
+                "HAProxy was wrong for {} and refused clients for {}",
+                Seconds(report.wrong),
+                Seconds(report.refused)
+            ),
+        };
+        let mut add = |part: fmt::Arguments<'_>| {
+            let _infallible = write!(text, "; {part}");
+        };
+        match report.stale_sessions {
+            0 => {}
+            1 => add(format_args!(
+                "1 session stayed on a former primary for {}",
+                Seconds(report.stale)
+            )),
+            all => add(format_args!(
+                "{all} sessions stayed on a former primary for {}",
+                Seconds(report.stale)
+            )),
+        }
+        if !report.unseen.is_zero() {
+            add(format_args!(
+                "its statistics could not be read for {}",
+                Seconds(report.unseen)
+            ));
+        }
+        if !report.settled {
+            add(format_args!("it still differs from pgnorth"));
+        }
+        match held {
+            Some(held) if held < self.hold => {
+                add(format_args!(
+                    "pgnorth would have held for {} and refused nobody",
+                    Seconds(held)
+                ));
+            }
+            Some(held) => add(format_args!(
+                "pgnorth would have held for {} and refused clients after {} (--hold)",
+                Seconds(held),
+                Seconds(self.hold)
+            )),
+            None if report.held.is_zero() => add(format_args!("pgnorth's leader stayed")),
+            None => add(format_args!(
+                "pgnorth would have held for {}, and its leader stayed",
+                Seconds(report.held)
+            )),
+        }
+        text
+    }
+}
+
+/// Returns the member that accepts writes as far as pgnorth knows: that of new clients, or the leader of an announced
+/// switchover that has not stopped yet.
+fn primary<'a>(state: &'a RoutingState, view: &View) -> Option<&'a MemberName> {
+    let writable = |member: &MemberName| {
+        let last = view.answers(member).and_then(|answers| answers.last.as_ref());
+        last.is_some_and(|report| report.value.is_writable())
+    };
+    let open = state.open_to().map(|leader| &leader.member);
+    let kept = || state.leader().map(|leader| &leader.member);
+    open.or_else(|| kept().filter(|member| view.announcement().is_some() && writable(member)))
+}
+
+/// Logs a fault when it begins or changes, and its end.
+fn log_fault(fault: Option<&Fault>, problems: &mut CurrentProblems) {
+    const HAPROXY: &str = "HAProxy";
+    match fault.map(ToString::to_string) {
+        Some(fault) if problems.is_new(HAPROXY, &fault) => {
+            warn!("cannot compare with HAProxy (--haproxy), retrying each second: {fault}");
+        }
+        Some(_) => {}
+        None if problems.solved(HAPROXY) => info!("HAProxy's statistics can be read again"),
+        None => {}
+    }
+}
+
+/// A duration in seconds with one decimal.
+struct Seconds(Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:.1} s", self.0.as_secs_f64())
+    }
+}

@@ -69,7 +69,7 @@ pub struct Facts {
     pub operators: Option<Operators>,
 }
 
-/// A listener for PostgreSQL clients, and what was decided about its route.
+/// A listener for PostgreSQL clients, and the decision about its route.
 #[derive(Clone, Debug)]
 pub struct BoundRoute {
     /// The kind of route.

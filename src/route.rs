@@ -49,8 +49,8 @@ impl Conditions {
         }
     }
 
-    /// Returns true if the members themselves have to be asked, because what they write into the DCS is not enough, or
-    /// comes too late.
+    /// Returns true if the members themselves have to be asked, because their status in the DCS does not suffice, or comes
+    /// too late.
     pub const fn asks_members(&self) -> bool {
         self.max_lag.is_some() || matches!(self.kind, RouteKind::Sync | RouteKind::Async | RouteKind::Quorum)
     }
@@ -109,7 +109,7 @@ impl RouteKind {
         Self::ALL.into_iter().find(|kind| kind.as_str() == name)
     }
 
-    /// Returns what a client of this route was not connected to, as the subject of a sentence.
+    /// Returns the server that a client of this route did not get, as the subject of a sentence.
     pub const fn unreached(self) -> &'static str {
         match self {
             Self::Primary => "no primary",
@@ -122,7 +122,7 @@ impl RouteKind {
         }
     }
 
-    /// Returns the word for the member at the other end, in the log.
+    /// Returns the name of the sessions' other side, for the log.
     pub const fn server(self) -> &'static str {
         if self.is_for_replicas() {
             "the member"

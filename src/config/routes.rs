@@ -120,7 +120,7 @@ fn parse_one(entry: &str) -> Result<Route, Vec<Mistake>> {
     }
 }
 
-/// Reads one key into the route. Returns what is wrong with it, and the key as it may have been meant.
+/// Reads one key into the route. Returns the problem, and the key as it may have been meant.
 fn read_key(route: &mut Route, key: &str, value: Option<&str>) -> Result<(), (String, String)> {
     let conditions = &mut route.conditions;
     if key != "hold" && !conditions.kind.is_for_replicas() {

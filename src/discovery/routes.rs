@@ -15,7 +15,7 @@ use crate::log_limiter::LogLimiter;
 use crate::route::Conditions;
 use crate::slot::{LeaderSlot, Usable};
 
-/// A route, and what was last decided about its members.
+/// A route, and the last decision about its members.
 pub struct FollowedRoute {
     /// Address of its listener, for the log.
     pub listen: String,

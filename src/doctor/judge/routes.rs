@@ -1,4 +1,4 @@
-//! Checks of the routes to replicas: whether a member is there that such a route can lead to.
+//! Checks of the routes to replicas: each needs a member that it can lead to.
 
 use crate::doctor::check::Check;
 use crate::doctor::facts::{Member, Rest};

@@ -7,7 +7,7 @@ use crate::leader::observation::{Report, Role, Tags};
 use crate::leader::view::{Timestamped, View};
 
 /// Age below which a member's own answer takes precedence: it is asked at least every 2 s, if it is asked at all. The
-/// other sources repeat what the member wrote into the DCS up to a `loop_wait` before.
+/// other sources repeat the member's status in the DCS, which is up to a `loop_wait` old.
 pub(super) const FRESH: Duration = Duration::from_secs(5);
 
 /// The role and the state of a member.
@@ -105,7 +105,7 @@ impl<'a> Facts<'a> {
         })
     }
 
-    /// Adds the tags, which are only in what the member wrote into the DCS.
+    /// Adds the tags, which only the status in the DCS has.
     fn with_tags(self, view: &'a View, member: &MemberName) -> Self {
         let of_pod = view.pod(member).map(|pod| &pod.value.tags);
         let of_row = view.condition(member).map(|(row, _)| &row.tags);

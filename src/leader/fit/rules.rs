@@ -48,7 +48,7 @@ impl Case<'_> {
     }
 
     /// Rule 4: M says that it is a primary, and clients of the primary do not go to it: it is a former or a future
-    /// leader, and may lose what is written to it.
+    /// leader, and writes to it may be lost.
     pub(super) fn says_primary(&self) -> Option<Verdict> {
         let says = self.facts.as_ref()?.role == MemberRole::Primary;
         says.then_some(Verdict::Out(Unfit::SaysPrimary))
@@ -122,7 +122,7 @@ impl Case<'_> {
     }
 
     /// Rule 13: M is not the standby that the route asks for, by Patroni's own view. Sessions of a former synchronous
-    /// standby end: what they read may be stale.
+    /// standby end: their reads may be stale.
     pub(super) fn other_standby(&self) -> Option<Verdict> {
         let wanted = match self.conditions.kind {
             RouteKind::Sync => Standby::Sync,
@@ -141,7 +141,7 @@ impl Case<'_> {
         }
     }
 
-    /// Rule 14: M does not stream, neither by its own word nor by the leader's pg_stat_replication.
+    /// Rule 14: M does not stream, neither by its own report nor by the leader's pg_stat_replication.
     pub(super) fn not_streaming(&self) -> Option<Verdict> {
         let says_so = self.facts.as_ref()?.replication_state == Some("streaming");
         let streams = says_so || self.leader_sees_it_stream();

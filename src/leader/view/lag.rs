@@ -1,4 +1,4 @@
-//! How far a replica's replay is behind the leader, in bytes of WAL.
+//! The lag of a replica's replay behind the leader, in bytes of WAL.
 //!
 //! Both positions are read at different times. A replica only advances, so that its last known position and the
 //! leader's newest one bound its lag from above. Its lag at the time of its own position is the difference to the
@@ -70,7 +70,7 @@ impl LeaderPositions {
 }
 
 impl View {
-    /// Returns how far a replica's replay is behind the leader; `None` if one of both positions is not known. A member
+    /// Returns the lag of a replica's replay; `None` if its position or the leader's is not known. A member
     /// that does not say its position has the lag that `/cluster` gives.
     pub fn replay_lag(&self, member: &MemberName) -> Option<ReplayLag> {
         self.own_replay_lag(member).or_else(|| {

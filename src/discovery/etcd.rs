@@ -6,6 +6,7 @@
 
 mod content;
 mod faults;
+mod follow;
 mod gateway;
 mod keys;
 mod lease;
@@ -13,8 +14,7 @@ pub mod messages;
 mod tracked;
 
 use std::fmt;
-use std::pin::Pin;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -24,19 +24,17 @@ use tracing::{debug, info, warn};
 use crate::backoff::random;
 pub use crate::discovery::etcd::content::Content;
 use crate::discovery::etcd::faults::Faults;
+use crate::discovery::etcd::follow::{Ended, Followed};
 use crate::discovery::etcd::gateway::Checked;
 pub use crate::discovery::etcd::gateway::{Gateway, GatewayError, Login, Session, Watch};
 pub use crate::discovery::etcd::lease::Lease;
-use crate::discovery::etcd::lease::{Pace, RESERVE};
-use crate::discovery::etcd::messages::WatchMessage;
+use crate::discovery::etcd::lease::RESERVE;
 use crate::discovery::etcd::tracked::Tracked;
 use crate::leader::BaseUrl;
 use crate::leader::observation::{Claim, ObjectKind, Observation};
 use crate::log_limiter::LogLimiter;
 
 const KIND: ObjectKind = ObjectKind::EtcdKey;
-/// Time for a change that a check has found to arrive by the watch.
-const CATCH_UP: Duration = Duration::from_millis(250);
 
 /// The scope's keys in etcd.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,15 +67,6 @@ struct Opened<'a> {
     session: Session<'a>,
     checked: Checked,
     watch: Watch,
-}
-
-/// Reason for the end of a watch.
-enum Ended {
-    /// The receiver of claims is gone.
-    Unheard,
-    /// The keys are listed again: a check found a change that the watch did not report, or etcd has compacted it.
-    ListAgain(&'static str),
-    Failed(GatewayError),
 }
 
 /// The error of each endpoint.
@@ -191,118 +180,6 @@ async fn open_at<'a>(gateway: &'a Gateway, url: &BaseUrl, prefix: &str) -> Resul
             watch,
         }),
         Err(error) => Err((url.clone(), error)),
-    }
-}
-
-/// The state of the keys, and where it is reported.
-struct Followed<'a> {
-    tracked: &'a mut Tracked,
-    faults: &'a mut Faults,
-    log_limiter: &'a LogLimiter,
-    observations: &'a mpsc::Sender<Observation>,
-}
-
-/// A check under way, and the session that it gives back.
-type Checking<'a> = Pin<Box<dyn Future<Output = (Session<'a>, Result<Checked, GatewayError>)> + Send + 'a>>;
-
-impl Followed<'_> {
-    /// Reports the listing, then every change, and checks the lock, until the watch ends.
-    async fn follow(mut self, opened: Opened<'_>, prefix: &str) -> Ended {
-        let Opened {
-            session,
-            checked,
-            mut watch,
-            ..
-        } = opened;
-        let claims = self.tracked.replace(checked, Instant::now());
-        if self.tracked.is_empty() && self.log_limiter.should_log(&format!("no key begins with {prefix}")) {
-            warn!("no key in etcd begins with {prefix}: check --scope and --etcd-namespace");
-        }
-        if !self.report(claims).await {
-            return Ended::Unheard;
-        }
-        let mut pace = Pace::default();
-        let mut session = Some(session);
-        let mut checking: Option<Checking<'_>> = None;
-        let mut check_at = self.next_check(&mut pace);
-        let mut is_behind = false;
-        loop {
-            let claims = tokio::select! {
-                biased;
-                message = watch.next() => match message {
-                    Ok(WatchMessage::Changes(changes)) => {
-                        let claims = self.tracked.apply(changes, Instant::now());
-                        // A new holder's lease may be older than its key.
-                        if claims.iter().any(|claim| matches!(claim, Claim::Lock(..))) {
-                            check_at = tokio::time::Instant::now();
-                        }
-                        claims
-                    }
-                    Ok(WatchMessage::Created) => Vec::new(),
-                    Ok(WatchMessage::Compacted) => return Ended::ListAgain("etcd has compacted the changes"),
-                    Err(error) => return Ended::Failed(error),
-                },
-                (unused, checked) = finished(&mut checking) => {
-                    checking = None;
-                    session = Some(unused);
-                    let checked = match checked {
-                        Ok(checked) => checked,
-                        Err(error) => return Ended::Failed(error),
-                    };
-                    let was_behind = std::mem::replace(&mut is_behind, self.tracked.is_behind(&checked.listing));
-                    if is_behind && (was_behind || self.tracked.has_another_leader(&checked.listing)) {
-                        return Ended::ListAgain("the watch has not reported a change");
-                    }
-                    if is_behind {
-                        // The change may have been made a moment ago, and its report be under way.
-                        check_at = tokio::time::Instant::now() + CATCH_UP;
-                        continue;
-                    }
-                    let claims = self.tracked.checked(checked.lease);
-                    check_at = self.next_check(&mut pace);
-                    claims
-                }
-                () = tokio::time::sleep_until(check_at), if session.is_some() => {
-                    checking = session.take().map(|session| check(session, prefix));
-                    continue;
-                }
-                () = self.faults.recovered() => continue,
-            };
-            if !self.report(claims).await {
-                return Ended::Unheard;
-            }
-        }
-    }
-
-    fn next_check(&self, pace: &mut Pace) -> tokio::time::Instant {
-        tokio::time::Instant::now() + pace.pause(self.tracked.lease(), Instant::now(), random())
-    }
-
-    /// Sends the claims, and logs texts that cannot be used. Returns false if the receiver is gone.
-    async fn report(&mut self, claims: Vec<Claim>) -> bool {
-        for problem in self.tracked.take_problems() {
-            warn!("etcd: {problem}");
-        }
-        if claims.is_empty() {
-            return true;
-        }
-        self.faults.answered();
-        send(self.observations, claims).await
-    }
-}
-
-fn check<'a>(mut session: Session<'a>, prefix: &'a str) -> Checking<'a> {
-    Box::pin(async move {
-        let checked = session.check(prefix, true).await;
-        (session, checked)
-    })
-}
-
-/// Waits for the check under way; for ever if there is none. Cancel-safe.
-async fn finished<'a>(checking: &mut Option<Checking<'a>>) -> (Session<'a>, Result<Checked, GatewayError>) {
-    match checking {
-        Some(checking) => checking.await,
-        None => std::future::pending().await,
     }
 }
 

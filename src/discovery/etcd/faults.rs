@@ -82,3 +82,58 @@ impl Faults {
         info!(faults = count, "etcd answers again");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::discovery::etcd::gateway::GatewayError;
+    use crate::discovery::etcd::messages::Refused;
+    use crate::leader::BaseUrl;
+    use crate::log_limiter::capture::Log;
+
+    fn unanswered(errors: &[Refused]) -> Unanswered {
+        let url = BaseUrl::parse("http://10.0.0.1:2379").unwrap();
+        let errors = errors
+            .iter()
+            .map(|error| (url.clone(), GatewayError::from(error.clone())));
+        Unanswered(errors.collect())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_is_one_warning_and_its_end_one_line() {
+        let log = Log::default();
+        let _logs_here = log.install();
+        let mut faults = Faults::default();
+        for _ in 0..100 {
+            sleep(faults.record(&unanswered(&[Refused::Other("no leader".into())]))).await;
+        }
+        faults.answered();
+        faults.recovered().await;
+        let lines = log.lines();
+        assert_eq!(lines.len(), 2, "{lines:#?}");
+        assert!(lines[0].contains("http://10.0.0.1:2379: no leader"), "{lines:#?}");
+    }
+
+    #[test]
+    fn a_wrong_password_at_every_endpoint_is_tried_seldom() {
+        let mut faults = Faults::default();
+        let pause = faults.record(&unanswered(&[Refused::Password, Refused::Password]));
+        assert!(Duration::from_secs(7) < pause, "{pause:?}");
+        let pause = faults.record(&unanswered(&[Refused::Password, Refused::Other("no leader".into())]));
+        assert!(pause < Duration::from_secs(5), "{pause:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn listing_again_waits_only_if_it_was_done_a_moment_ago() {
+        let mut faults = Faults::default();
+        assert_eq!(faults.pause_before_listing(), Duration::ZERO);
+        for _ in 0..100 {
+            let pause = faults.pause_before_listing();
+            assert!(!pause.is_zero() && pause < Duration::from_millis(500), "{pause:?}");
+        }
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(faults.pause_before_listing(), Duration::ZERO);
+    }
+}

@@ -1,0 +1,141 @@
+//! Follows one endpoint: reports what was listed there, then every change, and checks the lock, until that fails.
+
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use super::{Opened, send};
+use crate::backoff::random;
+use crate::discovery::etcd::faults::Faults;
+use crate::discovery::etcd::gateway::{Checked, GatewayError, Session};
+use crate::discovery::etcd::lease::Pace;
+use crate::discovery::etcd::messages::WatchMessage;
+use crate::discovery::etcd::tracked::Tracked;
+use crate::leader::observation::{Claim, Observation};
+use crate::log_limiter::LogLimiter;
+
+/// Time for a change that a check has found to arrive by the watch.
+const CATCH_UP: Duration = Duration::from_millis(250);
+
+/// Reason for the end of a watch.
+pub(super) enum Ended {
+    /// The receiver of claims is gone.
+    Unheard,
+    /// The keys are listed again: a check found a change that the watch did not report, or etcd has compacted it.
+    ListAgain(&'static str),
+    Failed(GatewayError),
+}
+
+/// The state of the keys, and where it is reported.
+pub(super) struct Followed<'a> {
+    pub(super) tracked: &'a mut Tracked,
+    pub(super) faults: &'a mut Faults,
+    pub(super) log_limiter: &'a LogLimiter,
+    pub(super) observations: &'a mpsc::Sender<Observation>,
+}
+
+/// A check under way, and the session that it gives back.
+type Checking<'a> = Pin<Box<dyn Future<Output = (Session<'a>, Result<Checked, GatewayError>)> + Send + 'a>>;
+
+impl Followed<'_> {
+    /// Reports the listing, then every change, and checks the lock, until the watch ends.
+    pub(super) async fn follow(mut self, opened: Opened<'_>, prefix: &str) -> Ended {
+        let Opened {
+            session,
+            checked,
+            mut watch,
+            ..
+        } = opened;
+        let claims = self.tracked.replace(checked, Instant::now());
+        if self.tracked.is_empty() && self.log_limiter.should_log(&format!("no key begins with {prefix}")) {
+            warn!("no key in etcd begins with {prefix}: check --scope and --etcd-namespace");
+        }
+        if !self.report(claims).await {
+            return Ended::Unheard;
+        }
+        let mut pace = Pace::default();
+        let mut session = Some(session);
+        let mut checking: Option<Checking<'_>> = None;
+        let mut check_at = self.next_check(&mut pace);
+        let mut is_behind = false;
+        loop {
+            let claims = tokio::select! {
+                biased;
+                message = watch.next() => match message {
+                    Ok(WatchMessage::Changes(changes)) => {
+                        let claims = self.tracked.apply(changes, Instant::now());
+                        // A new holder's lease may be older than its key.
+                        if claims.iter().any(|claim| matches!(claim, Claim::Lock(..))) {
+                            check_at = tokio::time::Instant::now();
+                        }
+                        claims
+                    }
+                    Ok(WatchMessage::Created) => Vec::new(),
+                    Ok(WatchMessage::Compacted) => return Ended::ListAgain("etcd has compacted the changes"),
+                    Err(error) => return Ended::Failed(error),
+                },
+                (unused, checked) = finished(&mut checking) => {
+                    checking = None;
+                    session = Some(unused);
+                    let checked = match checked {
+                        Ok(checked) => checked,
+                        Err(error) => return Ended::Failed(error),
+                    };
+                    let was_behind = std::mem::replace(&mut is_behind, self.tracked.is_behind(&checked.listing));
+                    if is_behind && (was_behind || self.tracked.has_another_leader(&checked.listing)) {
+                        return Ended::ListAgain("the watch has not reported a change");
+                    }
+                    if is_behind {
+                        // The change may have been made a moment ago, and its report be under way.
+                        check_at = tokio::time::Instant::now() + CATCH_UP;
+                        continue;
+                    }
+                    let claims = self.tracked.checked(checked.lease);
+                    check_at = self.next_check(&mut pace);
+                    claims
+                }
+                () = tokio::time::sleep_until(check_at), if session.is_some() => {
+                    checking = session.take().map(|session| check(session, prefix));
+                    continue;
+                }
+                () = self.faults.recovered() => continue,
+            };
+            if !self.report(claims).await {
+                return Ended::Unheard;
+            }
+        }
+    }
+
+    fn next_check(&self, pace: &mut Pace) -> tokio::time::Instant {
+        tokio::time::Instant::now() + pace.pause(self.tracked.lease(), Instant::now(), random())
+    }
+
+    /// Sends the claims, and logs texts that cannot be used. Returns false if the receiver is gone.
+    async fn report(&mut self, claims: Vec<Claim>) -> bool {
+        for problem in self.tracked.take_problems() {
+            warn!("etcd: {problem}");
+        }
+        if claims.is_empty() {
+            return true;
+        }
+        self.faults.answered();
+        send(self.observations, claims).await
+    }
+}
+
+fn check<'a>(mut session: Session<'a>, prefix: &'a str) -> Checking<'a> {
+    Box::pin(async move {
+        let checked = session.check(prefix, true).await;
+        (session, checked)
+    })
+}
+
+/// Waits for the check under way; for ever if there is none. Cancel-safe.
+async fn finished<'a>(checking: &mut Option<Checking<'a>>) -> (Session<'a>, Result<Checked, GatewayError>) {
+    match checking {
+        Some(checking) => checking.await,
+        None => std::future::pending().await,
+    }
+}

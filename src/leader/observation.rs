@@ -114,7 +114,7 @@ pub struct Lock {
     pub renewal: [Option<String>; 3],
     /// `renewTime` by its holder's clock, if it can be parsed. It is compared with other times of that clock alone.
     pub written: Option<SystemTime>,
-    /// Local time of the last renewal, if the source knows it: in etcd, the lease's age tells it. `None` if the
+    /// Local time of the last renewal, if the source knows it: in etcd, from the lease's age. `None` if the
     /// arrival of a change is all that is known.
     pub renewed: Option<Instant>,
 }

@@ -1,6 +1,6 @@
 //! The lease of the leader key: when its holder renewed it last, and when to ask for it again. Pure.
 //!
-//! etcd reports no event for a renewal, but it tells how much of a lease is left, in whole seconds. A renewal is
+//! etcd reports no event for a renewal, but it answers how much of a lease is left, in whole seconds. A renewal is
 //! therefore known to an interval: from the second that the answer allows as the earliest, to the latest.
 
 use std::time::{Duration, Instant};
@@ -27,12 +27,12 @@ pub struct Lease {
     pub(super) ttl: Duration,
     /// Earliest and latest local time at which its holder may have renewed it last.
     renewed: (Instant, Instant),
-    /// False until etcd has told the lease's age.
+    /// False until etcd has answered how old the last renewal is.
     known: bool,
 }
 
 impl Lease {
-    /// Returns the lease of a key that was just written or read, before etcd has told its age.
+    /// Returns the lease of a key that was just written or read, before its age is known.
     pub fn unknown(id: i64, ttl: Duration, at: Instant) -> Self {
         Self {
             id,
@@ -46,7 +46,7 @@ impl Lease {
     /// renewed the lease since the last answer that counted, or if this is the first answer.
     ///
     /// A lease that does not exist any more changes nothing: the watch reports that its keys are deleted.
-    pub fn told(&mut self, time: LeaseTime, sent: Instant, answered: Instant) -> bool {
+    pub fn record(&mut self, time: LeaseTime, sent: Instant, answered: Instant) -> bool {
         let (Ok(left), Ok(granted)) = (u64::try_from(time.left), u64::try_from(time.granted)) else {
             return false;
         };
@@ -134,7 +134,7 @@ mod tests {
             let now = begin + TTL;
             let renewed = now - seconds(age);
             let mut lease = Lease::unknown(7, TTL, begin);
-            assert!(lease.told(time(age), now, now + seconds(0.01)));
+            assert!(lease.record(time(age), now, now + seconds(0.01)));
             let early = (renewed + TTL).saturating_duration_since(lease.expiry());
             assert!(
                 lease.expiry() <= renewed + TTL && early <= seconds(1.0),
@@ -147,12 +147,12 @@ mod tests {
     fn the_same_renewal_asked_for_twice_is_one_renewal() {
         let begin = Instant::now();
         let mut lease = Lease::unknown(7, TTL, begin);
-        assert!(lease.told(time(0.0), begin, begin));
+        assert!(lease.record(time(0.0), begin, begin));
         let known = lease.clone();
         for tenths in 1..290_u32 {
             let age = f64::from(tenths) / 10.0;
             let now = begin + seconds(age);
-            assert!(!lease.told(time(age), now, now + seconds(0.02)), "{age}");
+            assert!(!lease.record(time(age), now, now + seconds(0.02)), "{age}");
         }
         assert_eq!(lease, known);
     }
@@ -161,9 +161,9 @@ mod tests {
     fn a_renewal_a_loop_later_is_noticed() {
         let begin = Instant::now();
         let mut lease = Lease::unknown(7, TTL, begin);
-        assert!(lease.told(time(0.0), begin, begin));
+        assert!(lease.record(time(0.0), begin, begin));
         let now = begin + seconds(12.0);
-        assert!(lease.told(time(2.0), now, now));
+        assert!(lease.record(time(2.0), now, now));
         assert!(begin + seconds(9.0) <= lease.renewed() && lease.renewed() <= begin + seconds(10.0));
     }
 
@@ -172,9 +172,9 @@ mod tests {
         let begin = Instant::now();
         let mut lease = Lease::unknown(7, TTL, begin);
         let now = begin + seconds(25.0);
-        assert!(lease.told(time(25.0), now, now));
+        assert!(lease.record(time(25.0), now, now));
         let extended = LeaseTime { left: 31, granted: 30 };
-        assert!(lease.told(extended, now + seconds(2.0), now + seconds(2.0)));
+        assert!(lease.record(extended, now + seconds(2.0), now + seconds(2.0)));
         assert_eq!(lease.expiry(), now + seconds(2.0) + TTL);
     }
 
@@ -183,7 +183,7 @@ mod tests {
         let begin = Instant::now();
         let mut lease = Lease::unknown(7, TTL, begin);
         let gone = LeaseTime { left: -1, granted: 0 };
-        assert!(!lease.told(gone, begin, begin));
+        assert!(!lease.record(gone, begin, begin));
     }
 
     #[test]
@@ -193,7 +193,7 @@ mod tests {
             let mut at = now;
             let mut pace = Pace::default();
             let mut lease = Lease::unknown(7, TTL, now);
-            lease.told(time(0.0), now, now);
+            lease.record(time(0.0), now, now);
             let mut checks = 0;
             while at < lease.expiry() - RESERVE {
                 let pause = pace.pause(Some(&lease), at, random);
@@ -213,7 +213,7 @@ mod tests {
                 let random = f64::from(number) / 200.0;
                 let mut lease = Lease::unknown(7, TTL, now);
                 // Renewed every 10 s: 5 s ago on average.
-                lease.told(time(5.0), now, now);
+                lease.record(time(5.0), now, now);
                 // Each check is two requests.
                 2.0 / Pace::default().pause(Some(&lease), now, random).as_secs_f64()
             })

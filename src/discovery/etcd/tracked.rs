@@ -16,7 +16,7 @@ use crate::discovery::etcd::messages::{Change, KeyValue, LeaseTime, Listing};
 use crate::leader::MemberName;
 use crate::leader::observation::{Claim, Lock, ObjectKind, Pod};
 
-/// Patroni's default ttl, until etcd or the key `config` tells the cluster's own.
+/// Patroni's default ttl, until etcd or the key `config` names the cluster's own.
 const DEFAULT_TTL: Duration = Duration::from_secs(30);
 const KIND: ObjectKind = ObjectKind::EtcdKey;
 
@@ -32,7 +32,7 @@ pub(super) struct Tracked {
     lease: Option<Lease>,
     /// The lock in the last claim.
     lock: Option<Lock>,
-    /// Members whose keys are gone, and who are not forgotten yet.
+    /// Members whose keys are gone, and that are not forgotten yet.
     vanished: BTreeMap<MemberName, Pod>,
     /// Texts that cannot be used, by key, and what is wrong with them.
     problems: BTreeMap<String, String>,
@@ -172,13 +172,13 @@ impl Tracked {
     /// Records the lease of a check that found every key as it is known.
     pub(super) fn checked(&mut self, lease: Option<CheckedLease>) -> Vec<Claim> {
         match lease {
-            Some(lease) => self.lease_told(lease.id, lease.time, lease.sent, lease.answered),
+            Some(lease) => self.record_lease(lease.id, lease.time, lease.sent, lease.answered),
             None => vec![self.lock_claim()],
         }
     }
 
     /// Records the answer about the lease of the leader key, which was requested and answered at these times.
-    fn lease_told(&mut self, id: i64, time: LeaseTime, sent: Instant, answered: Instant) -> Vec<Claim> {
+    fn record_lease(&mut self, id: i64, time: LeaseTime, sent: Instant, answered: Instant) -> Vec<Claim> {
         let Some(lease) = self.lease.as_mut().filter(|lease| lease.id == id) else {
             return vec![self.lock_claim()];
         };
@@ -187,7 +187,7 @@ impl Tracked {
                 lease.found(sent);
                 true
             }
-            _ => lease.told(time, sent, answered),
+            _ => lease.record(time, sent, answered),
         };
         let mut claims = Vec::new();
         if renewed && self.keys.contains_key("leader") {

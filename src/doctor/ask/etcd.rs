@@ -97,7 +97,7 @@ async fn renewal(etcd: &Endpoints, content: &Content) -> Answer<Renewal> {
                 Ok(time) => {
                     let is_first = known.is_none();
                     let known = known.get_or_insert_with(|| Lease::unknown(lease, Duration::ZERO, sent));
-                    if known.told(time, sent, Instant::now()) && !is_first {
+                    if known.record(time, sent, Instant::now()) && !is_first {
                         let after = begun.elapsed();
                         return Ok(Renewal::Renewed { after, ahead: None });
                     }

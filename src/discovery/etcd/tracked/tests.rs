@@ -86,9 +86,9 @@ impl World {
     }
 
     /// etcd answers that so many seconds of the lease are left.
-    fn told(&mut self, id: i64, left: i64) {
+    fn lease_left(&mut self, id: i64, left: i64) {
         let time = LeaseTime { left, granted: TTL };
-        let claims = self.tracked.lease_told(id, time, self.now, self.now);
+        let claims = self.tracked.record_lease(id, time, self.now, self.now);
         self.hear(claims);
     }
 
@@ -190,7 +190,7 @@ fn a_switchover_is_seen_coming_and_the_lock_moves() {
     assert!(matches!(world.decision.reason, Reason::Released));
     world.put("leader", "b", 2);
     world.put("failover", "{}", 0);
-    world.told(2, 25);
+    world.lease_left(2, 25);
     assert_eq!(world.state(), "hold");
     let world = world.report("b", true);
     assert_eq!(world.state(), "route b");
@@ -200,7 +200,7 @@ fn a_switchover_is_seen_coming_and_the_lock_moves() {
 fn a_lock_whose_renewals_stop_expires_as_etcd_counts_it() {
     let mut world = World::new();
     world.after(20.0);
-    world.told(1, 9);
+    world.lease_left(1, 9);
     assert_eq!(world.state(), "route a");
     // 29 s were left at the begin: between 29 and 30.
     world.after(8.6);
@@ -214,7 +214,7 @@ fn renewals_keep_the_lock() {
     let mut world = World::new();
     for _ in 0..100 {
         world.after(10.0);
-        world.told(1, 29);
+        world.lease_left(1, 29);
         assert_eq!(world.state(), "route a");
     }
     let view = world.view.lock().unwrap();
@@ -284,10 +284,10 @@ fn a_leader_in_failsafe_mode_is_kept_although_every_key_with_a_lease_expires() {
 fn a_member_whose_key_is_gone_is_forgotten_once_the_lock_is_renewed() {
     let mut world = World::new();
     world.delete(&["members/b"]);
-    world.told(1, 29);
+    world.lease_left(1, 29);
     assert!(world.knows("b"), "the same renewal as before");
     world.after(10.0);
-    world.told(1, 29);
+    world.lease_left(1, 29);
     assert!(!world.knows("b") && world.knows("a"));
     world.put("members/b", &member("10.0.0.2"), 3);
     assert!(world.knows("b"));
@@ -328,7 +328,7 @@ fn an_etcd_that_does_not_answer_is_no_evidence_against_the_leader() {
         world.decision.why()
     );
     // Its lease was extended by the new leader of etcd.
-    world.told(1, 29);
+    world.lease_left(1, 29);
     assert_eq!(world.state(), "route a");
 }
 
@@ -373,7 +373,7 @@ fn a_key_without_a_lease_is_renewed_by_being_there() {
     world.put("leader", "a", 0);
     for _ in 0..10 {
         world.after(10.0);
-        world.told(0, 0);
+        world.lease_left(0, 0);
         world = world.report("a", true);
         assert_eq!(world.state(), "route a");
     }

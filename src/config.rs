@@ -28,7 +28,7 @@ pub use parse::LogFilter;
 pub use table::Setting;
 pub use values::Values;
 
-use crate::route::{Route, RouteKind};
+use crate::route::{Route, RouteKind, Upstream};
 use reader::Reader;
 
 /// The default of `--max-sessions`, if open files and local ports suffice.
@@ -229,6 +229,8 @@ pub struct DiscoverySettings {
     pub patroni: Vec<Url>,
     /// TLS files for members' REST API.
     pub patroni_tls: ClientTls,
+    /// The server of a member that sessions go to.
+    pub upstream: Upstream,
 }
 
 impl DiscoverySettings {
@@ -381,9 +383,20 @@ impl Settings {
     }
 }
 
+/// Reads the server of a member that sessions go to. Patroni publishes `proxy_url` in its DCS alone.
+fn upstream(reader: &mut Reader<'_>, discovery: &DiscoverySettings) -> Upstream {
+    let upstream = reader.value(&table::TARGET, parse::upstream);
+    if upstream == Upstream::Proxy && discovery.kubernetes.is_none() && discovery.etcd.is_none() {
+        let problem = "requires the lock's source, --etcd or Kubernetes: members publish proxy_url there alone; name the \
+                       pooler's port instead";
+        reader.refuse_if_set(&table::TARGET, problem.to_owned());
+    }
+    upstream
+}
+
 fn proxy(reader: &mut Reader<'_>) -> Proxy {
     let namespace = reader.option(&table::NAMESPACE, parse::namespace);
-    let proxy = Proxy {
+    let mut proxy = Proxy {
         routes: routes(reader),
         admin: reader.value(&table::ADMIN, parse::listener),
         admin_hosts: reader.option(&table::ADMIN_HOST, parse::hosts).unwrap_or_default(),
@@ -403,6 +416,7 @@ fn proxy(reader: &mut Reader<'_>) -> Proxy {
         max_sessions: reader.count(&table::MAX_SESSIONS),
         workers: reader.count(&table::WORKERS),
     };
+    proxy.discovery.upstream = upstream(reader, &proxy.discovery);
     let all_read = [&table::LISTEN, &table::ROUTE, &table::ADMIN].map(|setting| !reader.has_refused(setting));
     if all_read == [true; 3] {
         refuse_shared_ports(reader, &proxy);
@@ -543,6 +557,7 @@ fn discovery(
         kubernetes,
         patroni: reader.option(&table::PATRONI, parse::urls).unwrap_or_default(),
         patroni_tls: patroni_tls(reader),
+        upstream: Upstream::default(),
     };
     if !reader.is_set(&table::SCOPE) && !reader.is_set(&table::PATRONI) {
         reader.refuse(InvalidSetting::no_cluster());

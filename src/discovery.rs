@@ -34,6 +34,7 @@ use crate::log_limiter::LogLimiter;
 use crate::metrics::Metrics;
 use crate::readiness::ReadinessHandle;
 use crate::recorder::Recorder;
+use crate::route::Upstream;
 use crate::slot::{Cut, LeaderSlot, ending};
 
 /// The discovery loop.
@@ -60,6 +61,8 @@ pub struct Discovery {
     pub scope: Option<String>,
     /// Citus group, if the settings name one.
     pub citus_group: Option<u32>,
+    /// The server of a member that sessions go to.
+    pub upstream: Upstream,
     /// Observations from the sources.
     pub observations: mpsc::Receiver<Observation>,
     /// Leader failures from the proxy.
@@ -102,7 +105,7 @@ impl Published {
 impl Discovery {
     /// Runs the loop until every source is gone. Nothing in it waits for sessions.
     pub async fn run(mut self) {
-        let mut view = View::of(self.scope.clone(), self.citus_group);
+        let mut view = View::of(self.scope.clone(), self.citus_group).with_upstream(self.upstream);
         let mut published = Published {
             decision: Decision::starting(),
             held_since: Some(Instant::now()),
@@ -439,6 +442,7 @@ mod tests {
             routes: Vec::new(),
             scope: None,
             citus_group: None,
+            upstream: Upstream::Postgres,
             failover_drain: Duration::ZERO,
             observations: mpsc::channel(1).1,
             leader_failures: mpsc::channel(1).1,

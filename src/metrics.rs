@@ -41,6 +41,8 @@ pub struct Metrics {
     pub local_ports: Level,
     /// Dials that found no free local port.
     pub dials_without_port: Counter,
+    /// Dials, openings and sessions that a pooler failed.
+    pub pooler_failures: Counter,
     /// Bytes from clients to the leader.
     pub bytes_to_leader: Count,
     /// Bytes from the leader to clients.
@@ -123,6 +125,7 @@ impl Metrics {
             sessions_max,
             local_ports,
             dials_without_port: counter(all, &row::DIALS_WITHOUT_PORT, &[]),
+            pooler_failures: counter(all, &row::POOLER_FAILURES, &[]),
             accept_errors: counter(all, &row::ACCEPT_ERRORS, &[]),
             oldest_wait_seconds: now(&row::OLDEST_WAIT_SECONDS),
             hold_seconds: histogram(all, &row::HOLD_SECONDS, &[]),

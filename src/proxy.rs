@@ -39,7 +39,7 @@ use crate::log_limiter::LogLimiter;
 use crate::metrics::Metrics;
 use crate::recorder::Recorder;
 use crate::resolver::Resolver;
-use crate::route::RouteKind;
+use crate::route::{RouteKind, Upstream};
 use crate::slot::LeaderSlot;
 use crate::wait_queue::WaitQueue;
 use buffers::Buffers;
@@ -82,6 +82,8 @@ pub struct Settings {
     pub socket_buffers: usize,
     /// Addresses of this host to dial from; if there are none, the system chooses.
     pub sources: Vec<IpAddr>,
+    /// The server of a member that sessions go to: a pooler's failures are not the leader's.
+    pub upstream: Upstream,
     /// Sessions open at once, held ones included.
     pub max_sessions: usize,
     /// Threads that serve sessions.

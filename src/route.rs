@@ -1,4 +1,4 @@
-//! Routes: which members the clients of one listener may reach. Values only: `config/routes.rs` parses them, and
+//! Routes: which members the clients of one listener may reach, and which of a member's servers. Values only: `config/routes.rs` parses them, and
 //! `leader/fit` applies them.
 
 use std::fmt;
@@ -53,6 +53,25 @@ impl Conditions {
     /// too late.
     pub const fn asks_members(&self) -> bool {
         self.max_lag.is_some() || matches!(self.kind, RouteKind::Sync | RouteKind::Async | RouteKind::Quorum)
+    }
+}
+
+/// The server of a member that sessions go to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Upstream {
+    /// PostgreSQL itself, at Patroni's `conn_url`.
+    #[default]
+    Postgres,
+    /// A pooler, at Patroni's `proxy_url`.
+    Proxy,
+    /// A pooler at this port of PostgreSQL's host.
+    Port(u16),
+}
+
+impl Upstream {
+    /// Returns whether sessions go to a pooler, whose failures are not PostgreSQL's.
+    pub fn is_pooler(self) -> bool {
+        self != Self::Postgres
     }
 }
 

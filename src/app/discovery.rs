@@ -83,6 +83,7 @@ pub(super) fn start(
         failover_drain: grace.failover_drain,
         scope: discovery.scope.clone(),
         citus_group: discovery.citus_group(),
+        upstream: discovery.upstream,
         observations,
         leader_failures,
         commands,

@@ -52,6 +52,7 @@ const SESSIONS: Group = &[
     &TCP_USER_TIMEOUT,
     &CLIENT_TCP_USER_TIMEOUT,
     &SOCKET_BUFFERS,
+    &TARGET,
     &SOURCE,
     &MAX_SESSIONS,
     &WORKERS,

@@ -11,6 +11,7 @@ use url::Url;
 
 use super::values::Values;
 use super::{Format, HaproxyStatistics};
+use crate::route::Upstream;
 
 /// Directives for [`EnvFilter`], known to be valid.
 ///
@@ -166,6 +167,15 @@ pub(super) fn scope(text: &str) -> Result<String, String> {
         "not a name of a Kubernetes object; use a-z, 0-9, - and . only, with a letter or digit first and last"
             .to_owned(),
     )
+}
+
+pub(super) fn upstream(text: &str) -> Result<Upstream, String> {
+    match (text, text.parse()) {
+        ("postgres", _) => Ok(Upstream::Postgres),
+        ("proxy", _) => Ok(Upstream::Proxy),
+        (_, Ok(port)) if port != 0 => Ok(Upstream::Port(port)),
+        _ => Err("neither postgres, nor proxy, nor a port".to_owned()),
+    }
 }
 
 /// Accepts any text: outside Kubernetes a scope is only compared.

@@ -83,6 +83,7 @@ fn defaults_are_valid_and_as_documented() {
 
 fn demo() -> DiscoverySettings {
     DiscoverySettings {
+        upstream: Upstream::Postgres,
         scope: Some("demo".into()),
         kubernetes: Some(Kubernetes {
             scope: "demo".into(),
@@ -488,6 +489,15 @@ fn each_invalid_setting_is_reported_with_its_place_the_problem_and_an_example() 
                 "not a comma-separated list of IP addresses",
                 "PGNORTH_SOURCE=10.0.0.5,10.0.0.6",
             ],
+        ),
+        (
+            "--target pgbouncer",
+            &["neither postgres, nor proxy, nor a port", "PGNORTH_TARGET=6432"],
+        ),
+        ("--target 0", &["neither postgres, nor proxy, nor a port"]),
+        (
+            "--kubernetes=false --patroni http://10.0.0.1:8008 --target proxy",
+            &["requires the lock's source", "name the pooler's port"],
         ),
         ("--source ::", &["not a comma-separated list of IP addresses"]),
         (

@@ -17,6 +17,7 @@ use crate::discovery::patroni::{Client, TlsError};
 use crate::leader::observation::{ClusterMember, Pod};
 use crate::leader::{Address, BaseUrl, MemberName};
 use crate::proxy::RefusalTls;
+use crate::route::Upstream;
 use kubernetes::Cluster;
 use members::MemberClient;
 
@@ -39,20 +40,21 @@ pub(super) async fn everything(
         Some(kubernetes) => Some(Cluster::reach(kubernetes, settings).await),
         None => None,
     };
+    let upstream = settings.proxy.discovery.upstream;
     let mut known = BTreeMap::new();
     let mut seeds = Vec::new();
     for (url, answer, members) in client_of_members.clusters(&settings.proxy.discovery.patroni).await {
         known.extend(
             members
                 .into_iter()
-                .map(|member| (member.name.clone(), ListedMember::from(member))),
+                .map(|member| (member.name.clone(), ListedMember::of_row(member, upstream))),
         );
         seeds.push((url, answer));
     }
     let etcd = match etcd {
         Some(Ok(etcd)) => {
             info!("waiting for a renewal of the leader lock");
-            let (found, members) = Box::pin(etcd::collect(&etcd)).await;
+            let (found, members) = Box::pin(etcd::collect(&etcd, upstream)).await;
             // As in the proxy, a member's key takes precedence over /cluster.
             known.extend(members.into_iter().map(|known| (known.name.clone(), known)));
             Some(Ok(found))
@@ -92,25 +94,20 @@ pub(super) async fn everything(
     }
 }
 
-impl From<ClusterMember> for ListedMember {
-    fn from(member: ClusterMember) -> Self {
-        let address = member
-            .address
-            .ok_or_else(|| "it has reported no address yet".to_owned());
+impl ListedMember {
+    fn of_row(member: ClusterMember, upstream: Upstream) -> Self {
         Self {
+            address: member.session_address(upstream).map_err(|error| error.to_string()),
             name: member.name,
-            address,
             api_url: member.api_url,
             malformed: None,
         }
     }
-}
 
-impl ListedMember {
-    fn of_pod(pod: Pod, malformed: Option<String>) -> Self {
+    fn of_pod(pod: Pod, malformed: Option<String>, upstream: Upstream) -> Self {
         Self {
+            address: pod.session_address(upstream).map_err(|error| error.to_string()),
             name: pod.name,
-            address: pod.address.map_err(|error| error.to_string()),
             api_url: pod.api_url,
             malformed,
         }

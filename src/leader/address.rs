@@ -73,6 +73,14 @@ pub enum UnknownAddress {
     /// The member's key has no `conn_url`.
     #[error("the key of member {0} in etcd has no conn_url")]
     NotInKey(MemberName),
+    /// Sessions go to the member's pooler, and the member has no `proxy_url`.
+    #[error(
+        "member {0} has published no proxy_url; set postgresql.proxy_address in its Patroni, or --target to a port"
+    )]
+    NoProxyUrl(MemberName),
+    /// The member's `proxy_url` is not usable.
+    #[error("member {0} has published a proxy_url that {1}")]
+    ProxyUrl(MemberName, BadConnUrl),
     /// Neither a pod, nor a key, nor a row of `/cluster` has this name.
     #[error("neither the DCS nor /cluster has an address of {0}")]
     NoSuchMember(MemberName),

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 use thiserror::Error;
 
 use crate::leader::identity::Identity;
-use crate::leader::{Address, BaseUrl, MemberName, UnknownAddress};
+use crate::leader::{Address, BadConnUrl, BaseUrl, MemberName, UnknownAddress};
+use crate::route::Upstream;
 
 /// One claim with its local time of arrival. Remote clocks are never compared with the local one.
 #[derive(Clone, Debug)]
@@ -155,6 +156,8 @@ pub struct Pod {
     pub name: MemberName,
     /// PostgreSQL's address from `conn_url`, else the pod's IP and port 5432.
     pub address: Result<Address, UnknownAddress>,
+    /// Its pooler's address, from `proxy_url`.
+    pub proxy_address: Option<Result<Address, BadConnUrl>>,
     /// The base URL of its REST API, from `api_url`.
     pub api_url: Option<BaseUrl>,
     /// `role`, as written.
@@ -368,6 +371,34 @@ impl fmt::Display for OperatorHold {
     }
 }
 
+impl Pod {
+    /// Returns the address that sessions to this member go to, or why it is not known.
+    pub fn session_address(&self, upstream: Upstream) -> Result<Address, UnknownAddress> {
+        match (upstream, &self.proxy_address) {
+            (Upstream::Postgres, _) => self.address.clone(),
+            (Upstream::Port(port), _) => self.address.clone().map(|address| Address { port, ..address }),
+            (Upstream::Proxy, Some(Ok(address))) => Ok(address.clone()),
+            (Upstream::Proxy, Some(Err(why))) => Err(UnknownAddress::ProxyUrl(self.name.clone(), *why)),
+            (Upstream::Proxy, None) => Err(UnknownAddress::NoProxyUrl(self.name.clone())),
+        }
+    }
+}
+
+impl ClusterMember {
+    /// Returns the address that sessions to this member go to, or why it is not known: `/cluster` has no `proxy_url`.
+    pub fn session_address(&self, upstream: Upstream) -> Result<Address, UnknownAddress> {
+        let address = || {
+            let address = self.address.clone();
+            address.ok_or_else(|| UnknownAddress::NotInCluster(self.name.clone()))
+        };
+        match upstream {
+            Upstream::Postgres => address(),
+            Upstream::Port(port) => address().map(|address| Address { port, ..address }),
+            Upstream::Proxy => Err(UnknownAddress::NoProxyUrl(self.name.clone())),
+        }
+    }
+}
+
 impl Role {
     /// Returns the role with this name in Patroni's JSON.
     pub fn from_patroni(name: &str) -> Self {
@@ -402,5 +433,28 @@ impl Report {
     /// Returns true for role primary and state running: PostgreSQL accepts writes.
     pub fn is_writable(&self) -> bool {
         self.role == Role::Primary && self.state == "running"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_go_to_postgresql_or_to_the_pooler_beside_it() {
+        let address = |port| Address::new("10.0.0.7", port).unwrap();
+        let mut member = ClusterMember {
+            name: "pg-0".into(),
+            address: Some(address(5432)),
+            api_url: None,
+            condition: Condition::default(),
+        };
+        assert_eq!(member.session_address(Upstream::Postgres), Ok(address(5432)));
+        assert_eq!(member.session_address(Upstream::Port(6432)), Ok(address(6432)));
+        let no_proxy_url = UnknownAddress::NoProxyUrl("pg-0".into());
+        assert_eq!(member.session_address(Upstream::Proxy), Err(no_proxy_url.clone()));
+        assert!(no_proxy_url.to_string().contains("postgresql.proxy_address"));
+        member.address = None;
+        assert!(member.session_address(Upstream::Port(6432)).is_err());
     }
 }

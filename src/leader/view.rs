@@ -28,6 +28,7 @@ pub use crate::leader::view::lock::LockView;
 pub use crate::leader::view::naming::NAMING_LIFE;
 use crate::leader::view::naming::NamedLeaders;
 use crate::leader::{Address, BaseUrl, MemberName, UnknownAddress};
+use crate::route::Upstream;
 
 /// Patroni's default ttl, used until the cluster's own is known.
 const DEFAULT_TTL: Duration = Duration::from_secs(30);
@@ -56,6 +57,7 @@ pub struct View {
     leader_positions: LeaderPositions,
     operator_hold: Option<OperatorHold>,
     followed: FollowedCluster,
+    upstream: Upstream,
 }
 
 /// A value and the local time of its last change.
@@ -108,6 +110,11 @@ struct ClusterAnswer {
 }
 
 impl View {
+    /// Returns the same view, with the addresses of these servers of the members.
+    pub fn with_upstream(self, upstream: Upstream) -> Self {
+        Self { upstream, ..self }
+    }
+
     /// Records one observation.
     pub fn record(&mut self, observation: Observation) {
         let Observation { at, claim } = observation;
@@ -413,18 +420,14 @@ impl View {
         self.pods.keys().chain(only_listed)
     }
 
-    /// Returns the address of a member's PostgreSQL, or why it is not known.
+    /// Returns the address that sessions to a member go to, or why it is not known.
     pub fn address(&self, member: &MemberName) -> Result<Address, UnknownAddress> {
         match (self.pods.get(member), self.listed.get(member)) {
-            (Some(pod), listed) => pod
-                .value
-                .address
-                .clone()
-                .or_else(|why| listed.and_then(|listed| listed.address.clone()).ok_or(why)),
-            (None, Some(listed)) => listed
-                .address
-                .clone()
-                .ok_or_else(|| UnknownAddress::NotInCluster(member.clone())),
+            (Some(pod), listed) => pod.value.session_address(self.upstream).or_else(|why| {
+                let listed = listed.map(|listed| listed.session_address(self.upstream));
+                listed.and_then(Result::ok).ok_or(why)
+            }),
+            (None, Some(listed)) => listed.session_address(self.upstream),
             (None, None) => Err(UnknownAddress::NoSuchMember(member.clone())),
         }
     }

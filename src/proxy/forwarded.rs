@@ -102,8 +102,12 @@ impl Forwarded {
     }
 }
 
-/// Reports a failure of a leader to discovery.
+/// Reports a failure of a leader to discovery. A pooler's failure says nothing about the leader, and is only counted.
 pub(super) fn report_failure(context: &Context, leader: &Leader, what: String) {
+    if context.settings.upstream.is_pooler() {
+        context.metrics.pooler_failures.increment(1);
+        return;
+    }
     let failure = LeaderFailure {
         member: leader.member.clone(),
         what,

@@ -34,6 +34,16 @@ const LEADER_TIMEOUT: Duration = Duration::from_secs(5);
 const CANNOT_CONNECT_NOW: &[u8] = b"57P03";
 /// SQLSTATE too_many_connections.
 const TOO_MANY_CONNECTIONS: &[u8] = b"53300";
+/// SQLSTATE protocol_violation, which PgBouncer sends with every error of its own.
+const POOLER_ERROR: &[u8] = b"08P01";
+/// The errors of PgBouncer after which a later attempt may succeed, by their beginnings (PgBouncer 1.18 to 1.25,
+/// client.c and objects.c). PostgreSQL has none of them.
+const POOLER_NOT_YET: [&str; 4] = [
+    "no more connections allowed",
+    "server login has been failing",
+    "pgbouncer is shutting down",
+    "pooler is shutting down",
+];
 
 /// The purpose of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -288,9 +298,17 @@ async fn complete(mut answer: Vec<u8>, leader: &Socket, insists: bool) -> Result
                 return match field(b'C') {
                     Some(CANNOT_CONNECT_NOW) => Err(OpeningError::CannotConnectNow(text())),
                     Some(TOO_MANY_CONNECTIONS) if insists => Err(OpeningError::TooManyConnections(text())),
+                    Some(POOLER_ERROR) if insists && is_not_yet(&text()) => {
+                        Err(OpeningError::TooManyConnections(text()))
+                    }
                     _ => Ok(answer),
                 };
             }
         }
     }
+}
+
+/// Returns true for an error of a pooler that a later attempt may not get.
+fn is_not_yet(error: &str) -> bool {
+    POOLER_NOT_YET.iter().any(|beginning| error.starts_with(beginning))
 }

@@ -243,6 +243,10 @@ impl Session {
         let log_limiter = &self.shared.context.log_limiter;
         let server = self.shared.route.kind.server();
         match failure {
+            Failure::Dial(_) if self.goes_to_pooler() && log_limiter.should_log(&fault()) => warn!(
+                peer = %self.peer, %leader,
+                "the leader's pooler {failure}; PostgreSQL is not concerned; the client waits, and pgnorth tries again"
+            ),
             Failure::Dial(_) if log_limiter.should_log(&fault()) => {
                 warn!(peer = %self.peer, %leader, "{server} {failure}; the client waits, and pgnorth tries again");
             }
@@ -268,7 +272,14 @@ impl Session {
         if is_leaders {
             report_failure(&self.shared.context, leader, failure.to_string());
         }
-        format!("{leader} {failure}")
+        match self.goes_to_pooler() {
+            true => format!("the pooler of {leader} {failure}"),
+            false => format!("{leader} {failure}"),
+        }
+    }
+
+    fn goes_to_pooler(&self) -> bool {
+        self.shared.context.settings.upstream.is_pooler()
     }
 
     /// Tells a client that is still there why it got no leader.

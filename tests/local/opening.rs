@@ -3,6 +3,7 @@
 use pgnorth::ending::Ending;
 use pgnorth::metrics::SessionState;
 use pgnorth::proxy::Settings;
+use pgnorth::route::Upstream;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -19,7 +20,11 @@ fn startup() -> Vec<u8> {
 }
 
 fn error(code: &str) -> Vec<u8> {
-    let fields = format!("SFATAL\0C{code}\0Mthe database system is starting up\0\0");
+    error_with(code, "the database system is starting up")
+}
+
+fn error_with(code: &str, message: &str) -> Vec<u8> {
+    let fields = format!("SFATAL\0C{code}\0M{message}\0\0");
     let length = u32::try_from(fields.len() + 4).unwrap();
     [b"E", &length.to_be_bytes()[..], fields.as_bytes()].concat()
 }
@@ -181,6 +186,50 @@ async fn a_held_client_waits_for_a_free_connection_and_another_gets_53300_at_onc
     client.write_all(&startup()).await.unwrap();
     drop(answer(&backend, &error("53300")).await);
     assert_eq!(read_to_end(&mut client).await, error("53300"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_client_tries_again_after_an_error_of_pgbouncer_that_may_pass() {
+    let rig = Rig::start().await;
+    let (mut client, backend) = held(&rig, &startup()).await;
+    let not_yet = "server login has been failing, try again later (server_login_retry)";
+    drop(answer(&backend, &error_with("08P01", not_yet)).await);
+    drop(
+        answer(
+            &backend,
+            &error_with("08P01", "no more connections allowed (max_client_conn)"),
+        )
+        .await,
+    );
+    // An error that another attempt would get, too.
+    let final_error = error_with("08P01", "no such database: x");
+    drop(answer(&backend, &final_error).await);
+    assert_eq!(read_to_end(&mut client).await, final_error);
+
+    let mut client = rig.connect().await;
+    client.write_all(&startup()).await.unwrap();
+    drop(answer(&backend, &error_with("08P01", not_yet)).await);
+    assert_eq!(
+        read_to_end(&mut client).await,
+        error_with("08P01", not_yet),
+        "it was not held"
+    );
+}
+
+/// A pooler that is down says nothing about its PostgreSQL.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_that_fails_is_counted_and_not_reported_as_a_failure_of_the_leader() {
+    let mut rig = Rig::with(Settings {
+        upstream: Upstream::Port(6432),
+        ..settings()
+    })
+    .await;
+    let (mut client, backend) = held(&rig, &startup()).await;
+    drop(answer(&backend, b"").await);
+    let _pooler = answer(&backend, WELCOME).await;
+    assert_eq!(read_exactly(&mut client, WELCOME.len()).await, WELCOME);
+    assert!(rig.metrics.render().contains("pgnorth_pooler_failures_total 1\n"));
+    assert!(rig.leader_failures.try_recv().is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]

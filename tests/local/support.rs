@@ -12,7 +12,7 @@ use pgnorth::leader::{Address, Leader, LeaderFailure, RoutingState};
 use pgnorth::metrics::{Metrics, SessionState};
 use pgnorth::proxy::{Context, Proxy, RefusalTls, Route, Settings};
 use pgnorth::recorder::Recorder;
-use pgnorth::route::RouteKind;
+use pgnorth::route::{RouteKind, Upstream};
 use pgnorth::slot::LeaderSlot;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -51,6 +51,7 @@ pub fn settings() -> Settings {
         client_tcp_user_timeout: Duration::from_secs(30),
         socket_buffers: 40 << 20,
         sources: Vec::new(),
+        upstream: Upstream::Postgres,
         max_sessions: 10_000,
         workers: 2,
     }

@@ -17,6 +17,7 @@ mod dry_run;
 mod etcd;
 mod events;
 mod pictures;
+mod pooler;
 mod prometheus;
 mod publish;
 mod repeated;

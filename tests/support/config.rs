@@ -78,7 +78,9 @@ fn postgresql(name: &str, address: Ipv4Addr, folder: &Path, tls: &Tls, settings:
         listen = format!("0.0.0.0:{POSTGRES_PORT}");
     }
     let login = json!({"username": "postgres", "password": PASSWORD});
+    let proxy_address = settings.pooler_port.map(|port| format!("{address}:{port}"));
     json!({
+        "proxy_address": proxy_address,
         "listen": listen,
         "connect_address": connect_address,
         "bin_dir": programs(),

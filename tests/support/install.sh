@@ -420,7 +420,7 @@ case $mode in demo | test)
     ;;
 esac
 if [ "$mode" = test ]; then
-    wanted+=(iproute2 openssl nftables haproxy keepalived dnsmasq-base prometheus)
+    wanted+=(iproute2 openssl nftables haproxy keepalived pgbouncer dnsmasq-base prometheus)
     command -v chromium >/dev/null || wanted+=(chromium)
     command -v kubectl >/dev/null || wanted+=(kubernetes-client)
     has_kube_apiserver || wanted+=(golang-go rsync jq)

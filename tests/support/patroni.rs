@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -68,6 +69,11 @@ impl Member {
     /// Returns PostgreSQL's address.
     pub fn address(&self) -> SocketAddr {
         SocketAddr::new(IpAddr::V4(self.ip()), POSTGRES_PORT)
+    }
+
+    /// Returns a command that runs on its host as the user postgres.
+    pub fn command(&self, program: &str) -> Command {
+        self.host.command(program)
     }
 
     /// Returns the REST API's URL, without a path.

@@ -50,6 +50,8 @@ pub struct Settings {
     pub rest_tls: bool,
     /// Members give each other, and the product, names instead of addresses; a DNS server knows them.
     pub names: bool,
+    /// Port of a pooler beside each PostgreSQL, which the members publish. The test starts it.
+    pub pooler_port: Option<u16>,
     /// Any other key of Patroni's dynamic configuration, such as `{"maximum_lag_on_failover": 1000}`.
     pub dynamic: Value,
 }

@@ -220,6 +220,7 @@ pub fn pod(name: &str, annotations: &Annotations, ip: Option<&str>) -> Read<Pod>
     #[derive(Default, Deserialize)]
     struct Status {
         conn_url: Option<String>,
+        proxy_url: Option<String>,
         api_url: Option<String>,
         role: Option<String>,
         state: Option<String>,
@@ -260,6 +261,7 @@ pub fn pod(name: &str, annotations: &Annotations, ip: Option<&str>) -> Read<Pod>
     let pod = Pod {
         name: name.into(),
         address,
+        proxy_address: status.proxy_url.as_deref().map(address_of),
         api_url,
         role: status.role,
         state: status.state,
@@ -313,6 +315,7 @@ fn malformed(annotation: &'static str, what: String) -> Malformed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::Upstream;
 
     fn annotations(pairs: &[(&str, &str)]) -> Annotations {
         pairs
@@ -396,6 +399,27 @@ mod tests {
         ] {
             assert_eq!(address_of(conn_url).unwrap().to_string(), address, "{conn_url}");
         }
+    }
+
+    #[test]
+    fn a_pod_has_the_address_of_its_pooler() {
+        let read = |status: &str| pod("pg-0", &annotations(&[("status", status)]), Some("10.0.0.7")).0;
+        let with =
+            read(r#"{"conn_url":"postgres://10.0.0.7:5432/postgres","proxy_url":"postgres://10.0.0.7:6432/postgres"}"#);
+        assert_eq!(
+            with.session_address(Upstream::Proxy).unwrap().to_string(),
+            "10.0.0.7:6432"
+        );
+        assert_eq!(
+            with.session_address(Upstream::Postgres).unwrap().to_string(),
+            "10.0.0.7:5432"
+        );
+        let without = read(r#"{"conn_url":"postgres://10.0.0.7:5432/postgres"}"#);
+        let why = without.session_address(Upstream::Proxy).unwrap_err().to_string();
+        assert!(why.contains("pg-0") && why.contains("proxy_address"), "{why}");
+        let wrong = read(r#"{"proxy_url":"mysql://user:secret@h/db"}"#);
+        let why = wrong.session_address(Upstream::Proxy).unwrap_err().to_string();
+        assert!(why.contains("proxy_url") && !why.contains("secret"), "{why}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::discovery::http::Unreachable;
 use crate::doctor::facts::{Answer, Config, EtcdFacts, EtcdFailure, Renewal};
 use crate::leader::BaseUrl;
 use crate::root_cause::root_cause;
+use crate::route::Upstream;
 
 /// Interval of the questions for the lease while its renewal is waited for.
 const EVERY: Duration = Duration::from_millis(500);
@@ -20,7 +21,7 @@ const SLACK: Duration = Duration::from_secs(5);
 const LOOP_WAIT: Duration = Duration::from_secs(10);
 
 /// Collects everything but the renewal, and the members from their keys.
-pub(super) async fn collect(etcd: &Endpoints) -> (EtcdFacts, Vec<ListedMember>) {
+pub(super) async fn collect(etcd: &Endpoints, upstream: Upstream) -> (EtcdFacts, Vec<ListedMember>) {
     let asking = etcd
         .urls
         .iter()
@@ -46,7 +47,7 @@ pub(super) async fn collect(etcd: &Endpoints) -> (EtcdFacts, Vec<ListedMember>) 
     let members = content
         .members
         .into_iter()
-        .map(|(pod, problem)| ListedMember::of_pod(pod, problem));
+        .map(|(pod, problem)| ListedMember::of_pod(pod, problem, upstream));
     (facts, members.collect())
 }
 

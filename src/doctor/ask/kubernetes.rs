@@ -239,7 +239,8 @@ impl<'a> Cluster<'a> {
         let read = |pod: &Pod| {
             let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref());
             let (read, problem) = annotations::pod(&pod.name_any(), pod.annotations(), ip);
-            ListedMember::of_pod(read, problem.map(|problem| problem.to_string()))
+            let problem = problem.map(|problem| problem.to_string());
+            ListedMember::of_pod(read, problem, self.settings.proxy.discovery.upstream)
         };
         Ok(found.items.iter().map(read).collect())
     }

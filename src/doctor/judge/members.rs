@@ -17,6 +17,8 @@ pub(super) struct ClusterFacts<'a> {
     pub(super) scope: Option<&'a str>,
     /// The system identifier of Patroni's config object.
     pub(super) system: Option<&'a str>,
+    /// Sessions go to a pooler.
+    pooler: bool,
 }
 
 pub(super) fn all(facts: &Facts, discovery: &DiscoverySettings) -> Vec<Check> {
@@ -28,6 +30,7 @@ pub(super) fn all(facts: &Facts, discovery: &DiscoverySettings) -> Vec<Check> {
         tls: &discovery.patroni_tls,
         scope: discovery.scope.as_deref(),
         system: system(facts),
+        pooler: discovery.upstream.is_pooler(),
     };
     if facts.members.is_empty() {
         return vec![Check::not_checked("members", "none is known")];
@@ -79,9 +82,18 @@ impl ClusterFacts<'_> {
 }
 
 fn postgres(member: &Member, cluster: &ClusterFacts<'_>) -> Check {
-    let what = format!("{}, PostgreSQL", member.name);
+    let server = if cluster.pooler { "pooler" } else { "PostgreSQL" };
+    let what = format!("{}, {server}", member.name);
     let address = match &member.address {
         Ok(address) => address,
+        Err(why) if cluster.pooler => {
+            return cluster.grade(
+                member,
+                what,
+                why.clone(),
+                "correct --target, or postgresql.proxy_address in Patroni",
+            );
+        }
         Err(why) => {
             return Check::fail(
                 what,
@@ -94,7 +106,7 @@ fn postgres(member: &Member, cluster: &ClusterFacts<'_>) -> Check {
         Ok(greeting) => greeting,
         Err(why) => {
             let found = format!("cannot connect to {address}: {why}");
-            let fix = "is PostgreSQL running there? A network policy, firewall or mesh must let pgnorth through to this port (from a laptop, pod addresses are often out of reach: run it in a pod)";
+            let fix = "does it run there? A network policy, firewall or mesh must let pgnorth through to this port (from a laptop, pod addresses are often out of reach: run it in a pod)";
             return cluster.grade(member, what, found, fix);
         }
     };
@@ -108,7 +120,7 @@ fn postgres(member: &Member, cluster: &ClusterFacts<'_>) -> Check {
                 _ => "does not answer like PostgreSQL",
             };
             let found = format!("{address} accepts, but {then}");
-            let fix = "PostgreSQL is starting, out of connections, or something else has this port: a mesh's sidecar that demands mTLS, or a pooler. See deploy/components/istio";
+            let fix = "it is starting, out of connections, or something else has this port: a mesh's sidecar that demands mTLS, or a pooler. See deploy/components/istio";
             return cluster.grade(member, what, found, fix);
         }
     };

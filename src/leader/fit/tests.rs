@@ -113,6 +113,7 @@ fn pod(name: &str, role: &str, state: &str) -> Pod {
     Pod {
         name: name.into(),
         address: Ok(Address::new(name, 5432).unwrap()),
+        proxy_address: None,
         api_url: BaseUrl::parse(&format!("http://{name}:8008")).ok(),
         role: Some(role.into()),
         state: Some(state.into()),

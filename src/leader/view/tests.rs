@@ -49,6 +49,7 @@ impl World {
         let pod = Pod {
             name: name.into(),
             address: Ok(Address::new("10.0.0.1", 5432).unwrap()),
+            proxy_address: None,
             api_url: BaseUrl::parse(&format!("http://{name}:8008")).ok(),
             role: Some(role.into()),
             state: Some("running".into()),

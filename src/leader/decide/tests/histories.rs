@@ -76,6 +76,7 @@ pub(super) fn pod() -> impl Strategy<Value = Pod> {
     (member(), role, 1..5_u32).prop_map(|(name, role, timeline)| Pod {
         name: name.into(),
         address: Ok(leader(name).address),
+        proxy_address: None,
         api_url: Some(api_url(name)),
         role: Some(role.into()),
         state: Some("running".into()),

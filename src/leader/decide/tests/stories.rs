@@ -398,6 +398,7 @@ fn pod(name: &str, role: &str) -> Pod {
     Pod {
         name: name.into(),
         address: Ok(address(name)),
+        proxy_address: None,
         api_url: Some(api_url(name)),
         role: Some(role.into()),
         state: Some("running".into()),

@@ -342,6 +342,7 @@ impl World {
                 Claim::Pod(Pod {
                     name: name(who),
                     address: Ok(leader(NAMES[who]).address),
+                    proxy_address: None,
                     api_url: Some(api_url(NAMES[who])),
                     role: Some(if primary { "primary" } else { "replica" }.into()),
                     state: Some(if running { "running" } else { "stopped" }.into()),

@@ -6,6 +6,7 @@
 
 mod commands;
 mod invalid;
+mod networks;
 mod operator;
 mod parse;
 mod reader;
@@ -23,6 +24,7 @@ use url::Url;
 
 pub use commands::{COMMANDS, CommandRow, command_line, with_flags};
 pub use invalid::{InvalidSetting, InvalidSettings};
+pub use networks::Network;
 pub use operator::OperatorCommand;
 pub use parse::LogFilter;
 pub use table::Setting;
@@ -77,6 +79,8 @@ pub enum Job {
 pub struct Proxy {
     /// The listeners for PostgreSQL clients, and where each leads; never empty.
     pub routes: Vec<Route>,
+    /// Networks of load balancers, which send a header of the PROXY protocol.
+    pub proxy_protocol: Vec<Network>,
     /// Address of the admin port: probes, metrics, status.
     pub admin: SocketAddr,
     /// Public host names of the admin port.
@@ -398,6 +402,9 @@ fn proxy(reader: &mut Reader<'_>) -> Proxy {
     let namespace = reader.option(&table::NAMESPACE, parse::namespace);
     let mut proxy = Proxy {
         routes: routes(reader),
+        proxy_protocol: reader
+            .option(&table::PROXY_PROTOCOL_FROM, networks::parse)
+            .unwrap_or_default(),
         admin: reader.value(&table::ADMIN, parse::listener),
         admin_hosts: reader.option(&table::ADMIN_HOST, parse::hosts).unwrap_or_default(),
         admin_token_file: reader.option(&table::ADMIN_TOKEN_FILE, parse::file),

@@ -11,6 +11,7 @@ mod connect;
 mod dialler;
 mod forward;
 mod forwarded;
+mod header;
 mod hold;
 mod login;
 mod opening;
@@ -32,6 +33,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::config::Network;
 use crate::drain::Drain;
 use crate::leader::LeaderFailure;
 use crate::liveness::{self, Beat, Liveness};
@@ -82,6 +84,8 @@ pub struct Settings {
     pub socket_buffers: usize,
     /// Addresses of this host to dial from; if there are none, the system chooses.
     pub sources: Vec<IpAddr>,
+    /// Networks of load balancers, which send a header of the PROXY protocol.
+    pub proxy_protocol: Vec<Network>,
     /// The server of a member that sessions go to: a pooler's failures are not the leader's.
     pub upstream: Upstream,
     /// Sessions open at once, held ones included.

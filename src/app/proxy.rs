@@ -281,6 +281,7 @@ fn session_settings(settings: &config::Proxy, metrics: &Metrics) -> Settings {
         client_tcp_user_timeout: kernel_timeout(settings.client_tcp_user_timeout),
         socket_buffers: settings.socket_buffers,
         sources: settings.sources.clone(),
+        proxy_protocol: settings.proxy_protocol.clone(),
         upstream: settings.discovery.upstream,
         max_sessions: files::session_limit(settings.max_sessions, workers, ports),
         workers,

@@ -43,7 +43,15 @@ const FINDING: Group = &[
     &PATRONI_CERT,
     &PATRONI_KEY,
 ];
-const PORTS: Group = &[&LISTEN, &ROUTE, &PORTS_PRESET, &ADMIN, &ADMIN_HOST, &ADMIN_TOKEN_FILE];
+const PORTS: Group = &[
+    &LISTEN,
+    &ROUTE,
+    &PORTS_PRESET,
+    &PROXY_PROTOCOL_FROM,
+    &ADMIN,
+    &ADMIN_HOST,
+    &ADMIN_TOKEN_FILE,
+];
 const SESSIONS: Group = &[
     &HOLD,
     &SWITCHOVER_HOLD,

@@ -104,6 +104,19 @@ pub(super) const PORTS_PRESET: Setting = Setting {
     ..ROW
 };
 
+pub(super) const PROXY_PROTOCOL_FROM: Setting = Setting {
+    flag: "proxy-protocol-from",
+    group: LISTENING,
+    values: Values::Text("NETWORKS", "networks or IP addresses, comma-separated"),
+    help: "Networks of load balancers that send a PROXY protocol header, comma-separated",
+    more: "Versions 1 and 2. The log then has the client's own address. A connection from there without a header is \
+           closed; a header from anywhere else is not accepted.",
+    see: "operating/several.md#the-clients-own-address",
+    unset: Unset::Nothing,
+    example: "10.0.0.5,10.0.1.0/24",
+    ..ROW
+};
+
 pub(super) const ADMIN: Setting = Setting {
     flag: "admin",
     group: LISTENING,

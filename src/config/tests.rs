@@ -54,6 +54,7 @@ fn defaults_are_valid_and_as_documented() {
     assert_eq!(
         good("--scope demo"),
         Proxy {
+            proxy_protocol: vec![],
             routes: vec![routes::to_primary("[::]:5432".parse().unwrap())],
             admin: "[::]:8080".parse().unwrap(),
             admin_hosts: Vec::new(),

@@ -10,6 +10,7 @@
 //! login of a client that was held is followed to its end, but only for the time at which it ends.
 
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use thiserror::Error;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::forward::{Socket, Transferred};
+use super::header::{self, Header};
 use super::hold::DialPermit;
 use super::login::Login;
 use super::packets::{MAX_ERROR, NO, Packet, Parsed, YES, error_message, parse};
@@ -68,9 +70,19 @@ pub(super) enum OpeningError {
     Disconnected(#[source] io::Error),
 }
 
+/// The header of the PROXY protocol, from a client that has to send one.
+#[derive(Debug)]
+enum ProxyHeader {
+    Awaited,
+    Read(Option<SocketAddr>),
+    Malformed,
+}
+
 /// The state of an opening, which outlives leaders that do not take the client.
 #[derive(Debug, Default)]
 pub(super) struct Opening {
+    /// None if the client does not send a header.
+    header: Option<ProxyHeader>,
     received: Vec<u8>,
     answered: bool,
     transferred: Transferred,
@@ -83,14 +95,49 @@ pub(super) struct Opening {
 }
 
 impl Opening {
+    /// Returns an opening that begins with a header of the PROXY protocol.
+    pub(super) fn behind_load_balancer() -> Self {
+        Self {
+            header: Some(ProxyHeader::Awaited),
+            ..Self::default()
+        }
+    }
+
+    /// Returns the client's address in the header of its load balancer.
+    pub(super) fn client_address(&self) -> Option<SocketAddr> {
+        match self.header {
+            Some(ProxyHeader::Read(client)) => client,
+            _ => None,
+        }
+    }
+
+    /// Returns true if the client should have sent a header, and sent something else.
+    pub(super) fn lacks_header(&self) -> bool {
+        matches!(self.header, Some(ProxyHeader::Malformed))
+    }
+
     /// Returns whether the client has received nothing that binds it to one leader.
     pub(super) fn can_start_over(&self) -> bool {
         !self.answered
     }
 
-    /// Reads the client's first packet; `None` if the client closes before it is whole. Cancel-safe: received bytes
+    /// Reads the client's first packet, after a header of the PROXY protocol if it has to send one; `None` if the
+    /// client closes before the packet is whole, or [lacks the header](Self::lacks_header). Cancel-safe: received bytes
     /// are kept.
     pub(super) async fn first(&mut self, client: &Socket) -> Option<Purpose> {
+        while matches!(self.header, Some(ProxyHeader::Awaited)) {
+            match header::parse(&self.received) {
+                Header::Complete(length, address) => {
+                    self.received.drain(..length);
+                    self.header = Some(ProxyHeader::Read(address));
+                }
+                Header::Malformed => {
+                    self.header = Some(ProxyHeader::Malformed);
+                    return None;
+                }
+                Header::Incomplete => self.receive(client).await?,
+            }
+        }
         loop {
             match parse(&self.received) {
                 Parsed::Complete(Packet::Cancel, length) => {
@@ -98,13 +145,16 @@ impl Opening {
                     return Some(Purpose::Cancel);
                 }
                 Parsed::Complete(..) | Parsed::NotPostgres => return Some(Purpose::Session),
-                Parsed::Incomplete => {}
-            }
-            match client.receive().await {
-                Ok(bytes) if !bytes.is_empty() => self.received.extend(bytes),
-                _ => return None,
+                Parsed::Incomplete => self.receive(client).await?,
             }
         }
+    }
+
+    /// Reads more bytes; `None` if the client has closed or is lost. Cancel-safe.
+    async fn receive(&mut self, client: &Socket) -> Option<()> {
+        let bytes = client.receive().await.ok().filter(|bytes| !bytes.is_empty())?;
+        self.received.extend(bytes);
+        Some(())
     }
 
     /// Returns the bytes received from the client that no leader has taken.

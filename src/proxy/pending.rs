@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::Shared;
 use super::forward::{Executor, Socket};
@@ -26,6 +26,7 @@ use crate::metrics::Metrics;
 /// Connections beyond `--max-sessions`, for clients whose first packet is yet to come: it may be a CancelRequest, or
 /// of a client that is to be refused because pgnorth is full.
 pub(super) const RESERVE: usize = 256;
+const NO_HEADER: &str = "closed a client that sends no PROXY protocol header";
 /// Time that a pending client has left once accepting has stopped: a first packet that is on its way arrives by then.
 const AT_SHUTDOWN: Duration = Duration::from_secs(1);
 
@@ -134,9 +135,17 @@ pub(super) struct Pending {
 
 impl Pending {
     /// Reads the first packet, and does what it asks for: a session or a cancellation.
-    pub(super) async fn run(self, admission: Admission) {
-        let mut opening = Opening::default();
-        let ending = match self.first_packet(&mut opening, &admission.connection).await {
+    pub(super) async fn run(mut self, admission: Admission) {
+        let mut opening = match self.comes_from_load_balancer() {
+            true => Opening::behind_load_balancer(),
+            false => Opening::default(),
+        };
+        let first = self.first_packet(&mut opening, &admission.connection).await;
+        if opening.lacks_header() {
+            self.warn_without_header();
+        }
+        self.peer = opening.client_address().unwrap_or(self.peer);
+        let ending = match first {
             Ok(Purpose::Cancel) => self.cancel(&opening).await,
             Ok(Purpose::Session) => match self.shared.session_permits.clone().try_acquire_owned() {
                 Ok(session_permit) => {
@@ -156,6 +165,21 @@ impl Pending {
         self.shared.context.metrics.ended(ending);
         debug!(peer = %self.peer, %ending, "connection ended without a session");
         self.explain(ending, opening).await;
+    }
+
+    fn comes_from_load_balancer(&self) -> bool {
+        let networks = &self.shared.context.settings.proxy_protocol;
+        networks.iter().any(|network| network.contains(self.peer.ip()))
+    }
+
+    fn warn_without_header(&self) {
+        if self.shared.context.log_limiter.should_log(NO_HEADER) {
+            warn!(
+                peer = %self.peer,
+                "{NO_HEADER}, although it is in a network of --proxy-protocol-from; switch the header on at the load \
+                 balancer, or correct the setting"
+            );
+        }
     }
 
     async fn first_packet(&self, opening: &mut Opening, connection: &ConnectionPermit) -> Result<Purpose, Ending> {

@@ -48,6 +48,7 @@ mod order;
 mod prometheus;
 mod promotion;
 mod promtool;
+mod proxy_protocol;
 mod refusal;
 mod refusal_tls;
 mod reload;

@@ -51,6 +51,7 @@ pub fn settings() -> Settings {
         client_tcp_user_timeout: Duration::from_secs(30),
         socket_buffers: 40 << 20,
         sources: Vec::new(),
+        proxy_protocol: Vec::new(),
         upstream: Upstream::Postgres,
         max_sessions: 10_000,
         workers: 2,

@@ -34,14 +34,14 @@ pub struct Snapshot {
     /// Time since which the route is open, or not; a new reason or a further member does not change it.
     pub state_since: Instant,
     fenced: bool,
-    members: Box<[Place]>,
+    members: Box<[SlotMember]>,
     turn: Arc<AtomicUsize>,
     superseded: CancellationToken,
 }
 
 /// A member whose sessions may live, in one snapshot.
 #[derive(Debug)]
-pub struct Place {
+pub struct SlotMember {
     /// The member, at its address.
     pub leader: Arc<Leader>,
     /// True if new clients may go there.
@@ -133,8 +133,8 @@ impl LeaderSlot {
     fn replace(&self, members: impl IntoIterator<Item = Usable>, fenced: bool, reason: String) -> Vec<Cut> {
         let (old, at) = (self.snapshot(), Instant::now());
         let place = |member: Usable| self.place(member, &old, at);
-        let members: Box<[Place]> = members.into_iter().map(place).collect();
-        let stays = |place: &&Place| members.iter().any(|member| member.leader == place.leader);
+        let members: Box<[SlotMember]> = members.into_iter().map(place).collect();
+        let stays = |place: &&SlotMember| members.iter().any(|member| member.leader == place.leader);
         let none = members.is_empty() && old.members.is_empty();
         let keeps = none || old.members.iter().any(|place| stays(&place));
         let same_state = keeps && fenced == old.fenced && is_open(&members) == old.is_open();
@@ -142,7 +142,7 @@ impl LeaderSlot {
             .members
             .iter()
             .filter(|place| !stays(place))
-            .map(Place::cut)
+            .map(SlotMember::cut)
             .collect();
         self.swap(
             &old,
@@ -161,7 +161,7 @@ impl LeaderSlot {
     }
 
     /// Returns the member's place beside those that the route has had until now.
-    fn place(&self, member: Usable, old: &Snapshot, at: Instant) -> Place {
+    fn place(&self, member: Usable, old: &Snapshot, at: Instant) -> SlotMember {
         let known = old.members.iter().find(|place| *place.leader == member.leader);
         // Members that are found one after the other at the start are equals.
         let settled = old.is_open() && SETTLING <= at.saturating_duration_since(old.state_since);
@@ -169,7 +169,7 @@ impl LeaderSlot {
             Some(known) if known.open => known.grows_from,
             _ => settled.then_some(at),
         };
-        Place {
+        SlotMember {
             leader: Arc::new(member.leader),
             open: member.open,
             rank: member.rank,
@@ -199,7 +199,7 @@ impl LeaderSlot {
                 epoch = Epoch::begin(&self.epoch_ended);
             }
             let leader = place.leader.clone();
-            members.push(Place {
+            members.push(SlotMember {
                 leader,
                 epoch,
                 ..*place
@@ -293,7 +293,7 @@ impl Snapshot {
     }
 
     /// Returns the members whose sessions may live.
-    pub fn members(&self) -> &[Place] {
+    pub fn members(&self) -> &[SlotMember] {
         &self.members
     }
 
@@ -324,7 +324,7 @@ impl Snapshot {
 
     /// Returns the members whose sessions may live now, even while new clients are held.
     pub fn kept(&self) -> impl Iterator<Item = Target> {
-        self.members.iter().map(Place::target)
+        self.members.iter().map(SlotMember::target)
     }
 
     /// Returns the member to dial, if new clients may go to one now. A member in `tried` is returned only if every
@@ -349,11 +349,11 @@ impl Snapshot {
     }
 }
 
-fn is_open(members: &[Place]) -> bool {
+fn is_open(members: &[SlotMember]) -> bool {
     members.iter().any(|place| place.open)
 }
 
-impl Place {
+impl SlotMember {
     /// Returns the number of its sessions on this route, including clients that dial it now.
     pub fn sessions(&self) -> usize {
         self.epoch.sessions()

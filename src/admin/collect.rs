@@ -9,7 +9,7 @@ use super::status::{
 };
 use super::{BoundRoute, Facts};
 use crate::config::{COMMIT, VERSION};
-use crate::leader::fit::{Judged, Verdict};
+use crate::leader::fit::{Judged, Outcome};
 use crate::leader::identity::Identity;
 use crate::leader::observation::{Condition, ObjectKind, Report, Role};
 use crate::leader::probing::asked_and_answering;
@@ -17,7 +17,7 @@ use crate::leader::view::{AnswerOrigin, ForeignCluster, Timestamped, View};
 use crate::leader::{MemberName, RoutingState};
 use crate::metrics::SessionState;
 use crate::readiness::Readiness;
-use crate::slot::{Place, Snapshot};
+use crate::slot::{SlotMember, Snapshot};
 
 /// Number of changes of leader in the document; `/failovers` has more.
 const FAILOVERS: usize = 10;
@@ -103,10 +103,10 @@ pub(super) fn routes(bound: &[BoundRoute]) -> Vec<RouteStatus> {
 fn judged_member(judged: &Judged, snapshot: &Snapshot) -> RouteMember {
     let mut places = snapshot.members().iter();
     let place = places.find(|place| place.leader.member == judged.member);
-    let (treatment, why) = match &judged.verdict {
-        Verdict::Fit(_) => (Treatment::Fit, None),
-        Verdict::Closed(why) => (Treatment::Closed, Some(why)),
-        Verdict::Out(why) => (Treatment::Out, Some(why)),
+    let (treatment, why) = match &judged.outcome {
+        Outcome::Fit(_) => (Treatment::Fit, None),
+        Outcome::Closed(why) => (Treatment::Closed, Some(why)),
+        Outcome::Out(why) => (Treatment::Out, Some(why)),
     };
     RouteMember {
         name: judged.member.to_string(),
@@ -117,7 +117,7 @@ fn judged_member(judged: &Judged, snapshot: &Snapshot) -> RouteMember {
     }
 }
 
-fn leader_of(place: &Place) -> RouteMember {
+fn leader_of(place: &SlotMember) -> RouteMember {
     RouteMember {
         name: place.leader.member.to_string(),
         treatment: if place.open { Treatment::Fit } else { Treatment::Closed },

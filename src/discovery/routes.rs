@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tracing::{Level, debug, info, warn};
 
 use crate::ending::Ending;
-use crate::leader::fit::{Fitness, Judged, Verdict, fit};
+use crate::leader::fit::{Fitness, Judged, Outcome, fit};
 use crate::leader::view::View;
 use crate::leader::{MemberName, RoutingState};
 use crate::log_limiter::LogLimiter;
@@ -77,10 +77,10 @@ impl FollowedRoute {
             Some((*place.leader).clone())
         };
         let usable = |judged: &Judged| {
-            let (open, rank) = match judged.verdict {
-                Verdict::Fit(rank) => (true, rank),
-                Verdict::Closed(_) => (false, 0),
-                Verdict::Out(_) => return None,
+            let (open, rank) = match judged.outcome {
+                Outcome::Fit(rank) => (true, rank),
+                Outcome::Closed(_) => (false, 0),
+                Outcome::Out(_) => return None,
             };
             let leader = judged.leader.clone().or_else(|| last(&judged.member))?;
             Some(Usable { leader, open, rank })
@@ -93,19 +93,19 @@ impl FollowedRoute {
         let (route, listen) = (self.conditions.kind, &self.listen);
         for judged in &next.members {
             let was = before.members.iter().find(|known| known.member == judged.member);
-            let was_open = was.is_some_and(|known| matches!(known.verdict, Verdict::Fit(_)));
-            let (cause, sessions) = match &judged.verdict {
-                Verdict::Fit(_) if !was_open => {
+            let was_open = was.is_some_and(|known| matches!(known.outcome, Outcome::Fit(_)));
+            let (cause, sessions) = match &judged.outcome {
+                Outcome::Fit(_) if !was_open => {
                     if self.should_log("gets new clients", &judged.member) {
                         info!(%route, %listen, member = %judged.member, "the member gets new clients");
                     }
                     continue;
                 }
-                Verdict::Fit(_) => continue,
-                Verdict::Closed(cause) => (cause, "its sessions stay"),
-                Verdict::Out(cause) => (cause, "its sessions end"),
+                Outcome::Fit(_) => continue,
+                Outcome::Closed(cause) => (cause, "its sessions stay"),
+                Outcome::Out(cause) => (cause, "its sessions end"),
             };
-            if was.is_some_and(|known| known.verdict == judged.verdict) || was.is_none() {
+            if was.is_some_and(|known| known.outcome == judged.outcome) || was.is_none() {
                 continue;
             }
             let cause = cause.of(&judged.member);

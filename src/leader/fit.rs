@@ -41,14 +41,14 @@ pub struct Judged {
     /// The member at its address, if that is known.
     pub leader: Option<Leader>,
     /// The treatment of clients and sessions.
-    pub verdict: Verdict,
+    pub outcome: Outcome,
     /// The number of the rule that decided, in docs/concepts/routes.md.
     pub rule: usize,
 }
 
 /// The treatment of a member's clients and sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Outcome {
     /// It gets new clients; those of the lowest rank come first.
     Fit(u8),
     /// It gets no new clients, and its sessions stay.
@@ -58,7 +58,7 @@ pub enum Verdict {
 }
 
 /// The facts about one member that the rules read.
-struct Case<'a> {
+struct Inputs<'a> {
     view: &'a View,
     /// The decision about the primary.
     primary: &'a RoutingState,
@@ -69,29 +69,29 @@ struct Case<'a> {
 }
 
 /// A rule: its title in docs/concepts/routes.md, and its function, which returns `None` if the rule does not apply.
-type Rule = (&'static str, fn(&Case<'_>) -> Option<Verdict>);
+type Rule = (&'static str, fn(&Inputs<'_>) -> Option<Outcome>);
 
 /// All rules but the last. A rule's number is its place, counted from 1. M is the member in question.
 #[rustfmt::skip]
 const RULES: [Rule; 16] = [
-    ("M has no known address", |case| case.no_address()),
-    ("Another cluster answers at M's address", |case| case.another_cluster()),
-    ("Clients of the primary go to M", |case| case.is_the_primary()),
-    ("M says that it is a primary", |case| case.says_primary()),
-    ("M is no leader", |case| case.no_leader()),
-    ("M holds the lock", |case| case.holds_the_lock()),
-    ("M has not reported", |case| case.unreported()),
-    ("M is not running", |case| case.not_running()),
-    ("M is no replica", |case| case.no_replica()),
-    ("M is on another timeline", |case| case.other_timeline()),
-    ("M has the tag noloadbalance", |case| case.noloadbalance()),
-    ("M lacks a tag of the route", |case| case.lacks_a_tag()),
-    ("M is not the standby that the route asks for", |case| case.other_standby()),
-    ("M does not stream", |case| case.not_streaming()),
-    ("M's lag is not known", |case| case.lag_unknown()),
-    ("M lags", |case| case.lags()),
+    ("M has no known address", |inputs| inputs.no_address()),
+    ("Another cluster answers at M's address", |inputs| inputs.another_cluster()),
+    ("Clients of the primary go to M", |inputs| inputs.is_the_primary()),
+    ("M says that it is a primary", |inputs| inputs.says_primary()),
+    ("M is no leader", |inputs| inputs.no_leader()),
+    ("M holds the lock", |inputs| inputs.holds_the_lock()),
+    ("M has not reported", |inputs| inputs.unreported()),
+    ("M is not running", |inputs| inputs.not_running()),
+    ("M is no replica", |inputs| inputs.no_replica()),
+    ("M is on another timeline", |inputs| inputs.other_timeline()),
+    ("M has the tag noloadbalance", |inputs| inputs.noloadbalance()),
+    ("M lacks a tag of the route", |inputs| inputs.lacks_a_tag()),
+    ("M is not the standby that the route asks for", |inputs| inputs.other_standby()),
+    ("M does not stream", |inputs| inputs.not_streaming()),
+    ("M's lag is not known", |inputs| inputs.lag_unknown()),
+    ("M lags", |inputs| inputs.lags()),
 ];
-/// The title of the last rule, which always applies ([`Case::fit`]).
+/// The title of the last rule, which always applies ([`Inputs::fit`]).
 #[cfg(test)]
 const LAST_RULE: &str = "M is fit";
 
@@ -99,7 +99,7 @@ const LAST_RULE: &str = "M is fit";
 pub fn fit(view: &View, primary: &RoutingState, conditions: &Conditions, now: Instant) -> Fitness {
     let mut names: Vec<_> = view.members().collect();
     names.sort_unstable();
-    let case = |member| Case {
+    let inputs = |member| Inputs {
         view,
         primary,
         conditions,
@@ -107,18 +107,18 @@ pub fn fit(view: &View, primary: &RoutingState, conditions: &Conditions, now: In
         facts: Facts::newest(view, member, now),
         now,
     };
-    let cases: Vec<_> = names.into_iter().map(case).collect();
+    let all: Vec<_> = names.into_iter().map(inputs).collect();
     Fitness {
-        recheck_at: cases.iter().filter_map(Case::next_deadline).min(),
-        members: cases.iter().map(Case::judge).collect(),
+        recheck_at: all.iter().filter_map(Inputs::next_deadline).min(),
+        members: all.iter().map(Inputs::judge).collect(),
     }
 }
 
-impl Case<'_> {
+impl Inputs<'_> {
     fn judge(&self) -> Judged {
         let mut rules = (1..).zip(&RULES);
         let applied = rules.find_map(|(number, (_, rule))| Some((number, rule(self)?)));
-        let (rule, verdict) = applied.unwrap_or_else(|| (RULES.len() + 1, self.fit()));
+        let (rule, outcome) = applied.unwrap_or_else(|| (RULES.len() + 1, self.fit()));
         Judged {
             member: self.member.clone(),
             leader: self.view.address(self.member).ok().map(|address| Leader {
@@ -126,7 +126,7 @@ impl Case<'_> {
                 address,
                 timeline: None,
             }),
-            verdict,
+            outcome,
             rule,
         }
     }
@@ -138,16 +138,16 @@ impl Fitness {
         let open = self
             .members
             .iter()
-            .filter(|judged| matches!(judged.verdict, Verdict::Fit(_)));
+            .filter(|judged| matches!(judged.outcome, Outcome::Fit(_)));
         open.map(|judged| &judged.member)
     }
 
     /// Returns the reason for the route's state, as a sentence for people.
     pub fn why(&self, kind: RouteKind) -> String {
         let open: Vec<_> = self.open().map(MemberName::as_str).collect();
-        let causes = self.members.iter().filter_map(|judged| match &judged.verdict {
-            Verdict::Fit(_) => None,
-            Verdict::Closed(why) | Verdict::Out(why) => Some(format!("{} {why}", judged.member)),
+        let causes = self.members.iter().filter_map(|judged| match &judged.outcome {
+            Outcome::Fit(_) => None,
+            Outcome::Closed(why) | Outcome::Out(why) => Some(format!("{} {why}", judged.member)),
         });
         let causes: Vec<_> = causes.collect();
         match (open.as_slice(), causes.as_slice()) {

@@ -125,10 +125,10 @@ fn a_member_that_is_closed_keeps_its_sessions_and_gets_no_more() {
     assert!(targets.iter().all(|target| target.ending().is_none()));
     let next: Vec<_> = (0..3).map(|_| slot.snapshot().target(&[]).unwrap()).collect();
     assert!(next.iter().all(|target| *target.leader.member == *"a"), "{next:?}");
-    let sessions: Vec<_> = slot.snapshot().members().iter().map(Place::sessions).collect();
+    let sessions: Vec<_> = slot.snapshot().members().iter().map(SlotMember::sessions).collect();
     assert_eq!(sessions, [4, 1]);
     drop(next);
-    let sessions: Vec<_> = slot.snapshot().members().iter().map(Place::sessions).collect();
+    let sessions: Vec<_> = slot.snapshot().members().iter().map(SlotMember::sessions).collect();
     assert_eq!(sessions, [1, 1], "a session that is over no longer counts");
 }
 

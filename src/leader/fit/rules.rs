@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::facts::{FRESH, Facts, MemberRole};
-use super::{AVOIDED_FOR, Case, LAG_LIFE, Unfit, Verdict};
+use super::{AVOIDED_FOR, Inputs, LAG_LIFE, Outcome, Unfit};
 use crate::leader::observation::Standby;
 use crate::leader::view::ReplayLag;
 use crate::leader::{MemberName, RoutingState};
@@ -18,22 +18,22 @@ const FALLBACK: u8 = 4;
 /// The proxy could not reach it a moment ago.
 const AVOIDED: u8 = 8;
 
-impl Case<'_> {
+impl Inputs<'_> {
     /// Rule 1: M has no known address. That says nothing about the server at its former one.
-    pub(super) fn no_address(&self) -> Option<Verdict> {
+    pub(super) fn no_address(&self) -> Option<Outcome> {
         let cause = self.view.address(self.member).err()?;
         let cause = cause.to_string();
-        Some(Verdict::Closed(Unfit::NoAddress { cause }))
+        Some(Outcome::Closed(Unfit::NoAddress { cause }))
     }
 
     /// Rule 2: another cluster answers at M's address.
-    pub(super) fn another_cluster(&self) -> Option<Verdict> {
+    pub(super) fn another_cluster(&self) -> Option<Outcome> {
         self.view.foreign_cluster(self.member)?;
-        Some(Verdict::Closed(Unfit::AnotherCluster))
+        Some(Outcome::Closed(Unfit::AnotherCluster))
     }
 
     /// Rule 3: clients of the primary go to M, or its sessions stay while they wait.
-    pub(super) fn is_the_primary(&self) -> Option<Verdict> {
+    pub(super) fn is_the_primary(&self) -> Option<Outcome> {
         let leader = self.primary.leader().filter(|leader| leader.member == *self.member)?;
         let allowed = matches!(
             self.conditions.kind,
@@ -41,89 +41,89 @@ impl Case<'_> {
         );
         let is_open = self.primary.open_to() == Some(leader);
         Some(match (allowed || self.conditions.fallback, is_open) {
-            (false, _) => Verdict::Out(Unfit::Primary),
+            (false, _) => Outcome::Out(Unfit::Primary),
             (true, true) => self.fit(),
-            (true, false) => Verdict::Closed(Unfit::PrimaryHeld),
+            (true, false) => Outcome::Closed(Unfit::PrimaryHeld),
         })
     }
 
     /// Rule 4: M says that it is a primary, and clients of the primary do not go to it: it is a former or a future
     /// leader, and writes to it may be lost.
-    pub(super) fn says_primary(&self) -> Option<Verdict> {
+    pub(super) fn says_primary(&self) -> Option<Outcome> {
         let says = self.facts.as_ref()?.role == MemberRole::Primary;
-        says.then_some(Verdict::Out(Unfit::SaysPrimary))
+        says.then_some(Outcome::Out(Unfit::SaysPrimary))
     }
 
     /// Rule 5: the route leads to a leader, and M is none: neither the primary (rule 3) nor the leader of a standby
     /// cluster.
-    pub(super) fn no_leader(&self) -> Option<Verdict> {
+    pub(super) fn no_leader(&self) -> Option<Outcome> {
         if !matches!(self.conditions.kind, RouteKind::Leader | RouteKind::StandbyLeader) {
             return None;
         }
         let runs = self.facts.as_ref().is_some_and(Facts::is_running);
         Some(match self.leads_a_standby_cluster() && runs {
             true => self.fit(),
-            false => Verdict::Out(Unfit::NoLeader),
+            false => Outcome::Out(Unfit::NoLeader),
         })
     }
 
     /// Rule 6: M holds the lock and is not the primary yet. PostgreSQL keeps sessions at a promotion, so that they end
     /// only once M is one, and only if the route does not lead to the primary.
-    pub(super) fn holds_the_lock(&self) -> Option<Verdict> {
+    pub(super) fn holds_the_lock(&self) -> Option<Outcome> {
         let watched = self.view.lock().filter(|_| self.view.api_unreachable().is_none());
         let holder = watched.and_then(|lock| lock.lock.holder.as_ref());
         let says_so = self.facts.as_ref().is_some_and(|facts| facts.holds_lock);
         let leads_a_standby_cluster = self.leads_a_standby_cluster();
         let holds = holder.map_or(says_so, |holder: &MemberName| holder == self.member);
-        (holds && !leads_a_standby_cluster).then_some(Verdict::Closed(Unfit::Promoting))
+        (holds && !leads_a_standby_cluster).then_some(Outcome::Closed(Unfit::Promoting))
     }
 
     /// Rule 7: M has not reported.
-    pub(super) fn unreported(&self) -> Option<Verdict> {
-        self.facts.is_none().then_some(Verdict::Closed(Unfit::Unreported))
+    pub(super) fn unreported(&self) -> Option<Outcome> {
+        self.facts.is_none().then_some(Outcome::Closed(Unfit::Unreported))
     }
 
     /// Rule 8: M is not running.
-    pub(super) fn not_running(&self) -> Option<Verdict> {
+    pub(super) fn not_running(&self) -> Option<Outcome> {
         let facts = self.facts.as_ref().filter(|facts| !facts.is_running())?;
         let state = facts.state.to_owned();
-        Some(Verdict::Out(Unfit::NotRunning { state }))
+        Some(Outcome::Out(Unfit::NotRunning { state }))
     }
 
     /// Rule 9: M is no replica. The leader of a standby cluster is one, but Patroni's `/replica` leaves it out.
-    pub(super) fn no_replica(&self) -> Option<Verdict> {
+    pub(super) fn no_replica(&self) -> Option<Outcome> {
         let facts = self.facts.as_ref()?;
         let reads = self.conditions.kind == RouteKind::ReadOnly && self.leads_a_standby_cluster();
         let role = facts.role_text.to_owned();
-        (facts.role != MemberRole::Replica && !reads).then_some(Verdict::Out(Unfit::NotReplica { role }))
+        (facts.role != MemberRole::Replica && !reads).then_some(Outcome::Out(Unfit::NotReplica { role }))
     }
 
     /// Rule 10: M has been on another timeline than the leader for a whole ttl. After a promotion each replica needs a
     /// moment to follow.
-    pub(super) fn other_timeline(&self) -> Option<Verdict> {
+    pub(super) fn other_timeline(&self) -> Option<Outcome> {
         let its = self.facts.as_ref()?.timeline?;
         let leaders = self.view.newest_timeline().filter(|leaders| *leaders != its)?;
         let is_over = self.followed_by()? <= self.now;
-        is_over.then_some(Verdict::Out(Unfit::OtherTimeline { its, leaders }))
+        is_over.then_some(Outcome::Out(Unfit::OtherTimeline { its, leaders }))
     }
 
     /// Rule 11: M has the tag `noloadbalance`: an operator takes it out, and its sessions may finish.
-    pub(super) fn noloadbalance(&self) -> Option<Verdict> {
+    pub(super) fn noloadbalance(&self) -> Option<Outcome> {
         let tagged = self.facts.as_ref()?.tags.is_on("noloadbalance");
-        tagged.then_some(Verdict::Closed(Unfit::NoLoadBalance))
+        tagged.then_some(Outcome::Closed(Unfit::NoLoadBalance))
     }
 
     /// Rule 12: M lacks a tag of the route.
-    pub(super) fn lacks_a_tag(&self) -> Option<Verdict> {
+    pub(super) fn lacks_a_tag(&self) -> Option<Outcome> {
         let tags = self.facts.as_ref()?.tags;
         let mut wanted = self.conditions.tags.iter();
         let (tag, value) = wanted.find(|(tag, value)| tags.get(tag) != Some(value))?.clone();
-        Some(Verdict::Closed(Unfit::OtherTag { tag, value }))
+        Some(Outcome::Closed(Unfit::OtherTag { tag, value }))
     }
 
     /// Rule 13: M is not the standby that the route asks for, by Patroni's own view. Sessions of a former synchronous
     /// standby end: their reads may be stale.
-    pub(super) fn other_standby(&self) -> Option<Verdict> {
+    pub(super) fn other_standby(&self) -> Option<Outcome> {
         let wanted = match self.conditions.kind {
             RouteKind::Sync => Standby::Sync,
             RouteKind::Quorum => Standby::Quorum,
@@ -135,41 +135,41 @@ impl Case<'_> {
         };
         match self.standby() {
             Some((standby, _)) if standby == wanted => None,
-            Some(_) if wanted == Standby::Async => Some(Verdict::Closed(unfit)),
-            Some(_) => Some(Verdict::Out(unfit)),
-            None => Some(Verdict::Closed(Unfit::StandbyUnknown)),
+            Some(_) if wanted == Standby::Async => Some(Outcome::Closed(unfit)),
+            Some(_) => Some(Outcome::Out(unfit)),
+            None => Some(Outcome::Closed(Unfit::StandbyUnknown)),
         }
     }
 
     /// Rule 14: M does not stream, neither by its own report nor by the leader's pg_stat_replication.
-    pub(super) fn not_streaming(&self) -> Option<Verdict> {
+    pub(super) fn not_streaming(&self) -> Option<Outcome> {
         let says_so = self.facts.as_ref()?.replication_state == Some("streaming");
         let streams = says_so || self.leader_sees_it_stream();
-        (self.conditions.streaming && !streams).then_some(Verdict::Closed(Unfit::NotStreaming))
+        (self.conditions.streaming && !streams).then_some(Outcome::Closed(Unfit::NotStreaming))
     }
 
     /// Rule 15: M's lag is not known. That is no small lag.
-    pub(super) fn lag_unknown(&self) -> Option<Verdict> {
+    pub(super) fn lag_unknown(&self) -> Option<Outcome> {
         let limit = self.conditions.max_lag?;
         let known = self
             .lag()
             .is_some_and(|lag| lag.at_most <= limit || self.now < lag.at + LAG_LIFE);
-        (!known).then_some(Verdict::Closed(Unfit::LagUnknown))
+        (!known).then_some(Outcome::Closed(Unfit::LagUnknown))
     }
 
     /// Rule 16: M lags: its replay was too far behind the leader when its position was read.
-    pub(super) fn lags(&self) -> Option<Verdict> {
+    pub(super) fn lags(&self) -> Option<Outcome> {
         let limit = self.conditions.max_lag?;
         let lag = self.lag()?;
         let lags = limit < lag.then && limit < lag.at_most;
         lags.then_some(match self.conditions.cut_lagging {
-            true => Verdict::Out(Unfit::Lagging { limit }),
-            false => Verdict::Closed(Unfit::Lagging { limit }),
+            true => Outcome::Out(Unfit::Lagging { limit }),
+            false => Outcome::Closed(Unfit::Lagging { limit }),
         })
     }
 
     /// Rule 17: M is fit. If the proxy could not reach it a moment ago, or others are preferred, those come first.
-    pub(super) fn fit(&self) -> Verdict {
+    pub(super) fn fit(&self) -> Outcome {
         let tags = self.facts.as_ref().map(|facts| facts.tags);
         let has = |(tag, value): &(String, String)| tags.is_some_and(|tags| tags.get(tag) == Some(value));
         let is_primary = self
@@ -182,7 +182,7 @@ impl Case<'_> {
             (self.avoided_until().is_some_and(|until| self.now < until), AVOIDED),
         ];
         let applying = ranks.iter().filter(|(applies, _)| *applies);
-        Verdict::Fit(applying.map(|(_, rank)| rank).sum())
+        Outcome::Fit(applying.map(|(_, rank)| rank).sum())
     }
 
     /// Returns M's lag, unless the leader's position is older than a ttl.

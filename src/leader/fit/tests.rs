@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{AVOIDED_FOR, Fitness, LAG_LIFE, LAST_RULE, RULES, Verdict, fit};
+use super::{AVOIDED_FOR, Fitness, LAG_LIFE, LAST_RULE, Outcome, RULES, fit};
 use crate::leader::observation::{
     Claim, ClusterSettings, Lock, NoReport, ObjectKind, Observation, Pod, Replication, Report, Role, Standby, Tags,
 };
@@ -93,10 +93,10 @@ impl Story {
         let Some(judged) = fitness.members.iter().find(|judged| judged.member == member) else {
             return "gone".to_owned();
         };
-        match &judged.verdict {
-            Verdict::Fit(rank) => format!("fit {rank}, rule {}", judged.rule),
-            Verdict::Closed(why) => format!("closed, rule {}: {why}", judged.rule),
-            Verdict::Out(why) => format!("out, rule {}: {why}", judged.rule),
+        match &judged.outcome {
+            Outcome::Fit(rank) => format!("fit {rank}, rule {}", judged.rule),
+            Outcome::Closed(why) => format!("closed, rule {}: {why}", judged.rule),
+            Outcome::Out(why) => format!("out, rule {}: {why}", judged.rule),
         }
     }
 }

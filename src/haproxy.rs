@@ -137,7 +137,7 @@ impl Comparer {
                 stale_sessions: report.stale_sessions,
                 stale_sessions_seconds: report.stale.as_secs_f64(),
                 settled: report.settled,
-                summary: self.summary(report, Some(Duration::from_secs_f64(record.held_seconds))),
+                summary: self.summary(report, Some([record.held_seconds, record.writable_after_seconds])),
             })
         });
         match record {
@@ -146,8 +146,9 @@ impl Comparer {
         }
     }
 
-    /// Describes a report as one sentence; `held` is the time for which the proxy would have held clients.
-    fn summary(&self, report: &Report, held: Option<Duration>) -> String {
+    /// Describes a report as one sentence; `held` is the least and the most time for which the proxy would have held clients:
+    /// it also holds while its own connections to the leader fail, which are not made here.
+    fn summary(&self, report: &Report, held: Option<[f64; 2]>) -> String {
         let mut text = match (report.wrong.is_zero(), report.refused.is_zero()) {
             (true, true) => "HAProxy was never wrong".to_owned(),
             (false, true) => format!("HAProxy was wrong for {}", Seconds(report.wrong)),
@@ -182,17 +183,15 @@ impl Comparer {
             add(format_args!("it still differs from pgnorth"));
         }
         match held {
-            Some(held) if held < self.hold => {
+            Some([least, most]) => {
+                let refused = match most < self.hold.as_secs_f64() {
+                    true => "nobody",
+                    false => "clients that wait longer than --hold",
+                };
                 add(format_args!(
-                    "pgnorth would have held for {} and refused nobody",
-                    Seconds(held)
+                    "pgnorth would have held for {least:.1} to {most:.1} s and refused {refused}"
                 ));
             }
-            Some(held) => add(format_args!(
-                "pgnorth would have held for {} and refused clients after {} (--hold)",
-                Seconds(held),
-                Seconds(self.hold)
-            )),
             None if report.held.is_zero() => add(format_args!("pgnorth's leader stayed")),
             None => add(format_args!(
                 "pgnorth would have held for {}, and its leader stayed",

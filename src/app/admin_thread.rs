@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, Facts};
 
-/// Starts the thread, which serves from `begin` on. The returned future completes when serving has ended, which it does not before `stop`.
+/// Starts the thread, which serves from `begin` on. The returned future completes when serving has ended, which is not
+/// before `stop`.
 pub(super) fn start(
     admin: Admin,
     facts: Facts,

@@ -40,7 +40,7 @@ pub(super) fn pass(sessions: &Sessions, channel: &Channel, successor: &mut Child
     while last.elapsed() < SETTLE {
         let parked = sessions.park(AT_ONCE);
         if parked.is_empty() {
-            if sessions.clients() == stay {
+            if sessions.clients() <= stay {
                 break;
             }
             sleep(LOOK);

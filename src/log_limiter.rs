@@ -27,11 +27,15 @@ impl LogLimiter {
 
     /// Does the same with another level, info or warn, for the line with the count.
     pub fn should_log_at(&self, level: Level, fault: &str) -> bool {
-        if let Some(more) = self.lock().get_mut(fault) {
-            *more += 1;
-            return false;
+        {
+            // One lock for both: of callers at the same time, one logs.
+            let mut recent = self.lock();
+            if let Some(more) = recent.get_mut(fault) {
+                *more += 1;
+                return false;
+            }
+            recent.insert(fault.to_owned(), 0);
         }
-        self.lock().insert(fault.to_owned(), 0);
         tokio::spawn(self.clone().count(level, fault.to_owned()));
         true
     }
@@ -125,6 +129,8 @@ pub(crate) mod capture {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::capture::Log;
     use super::*;
 
@@ -138,6 +144,30 @@ mod tests {
         assert!(problems.solved("pod a"));
         assert!(!problems.solved("pod a"), "it had none");
         assert!(problems.is_new("pod a", "no port"), "it has begun again");
+    }
+
+    #[tokio::test]
+    async fn of_threads_that_meet_the_same_fault_at_once_one_logs_it() {
+        const ROUNDS: usize = 10_000;
+        let (log_limiter, runtime) = (LogLimiter::default(), tokio::runtime::Handle::current());
+        let (arrived, logged) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let thread = || {
+            let _runtime = runtime.enter();
+            for round in 0..ROUNDS {
+                let fault = round.to_string();
+                // The other thread is at most some instructions away.
+                arrived.fetch_add(1, Ordering::SeqCst);
+                while arrived.load(Ordering::SeqCst) < 2 * (round + 1) {
+                    std::thread::yield_now();
+                }
+                logged.fetch_add(log_limiter.should_log(&fault).into(), Ordering::SeqCst);
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(thread);
+            scope.spawn(thread);
+        });
+        assert_eq!(logged.into_inner(), ROUNDS);
     }
 
     #[tokio::test(start_paused = true)]

@@ -60,7 +60,8 @@ impl<O: Owner, S: Syscalls> Pairs<O, S> {
         }
     }
 
-    /// Takes out some pairs that do not stay, at most `most`. Nothing happens to them until they are put back, here or in another process.
+    /// Takes out some pairs that do not stay, at most `most`. Nothing happens to them until they are put back, here or in
+    /// another process.
     pub(crate) fn park(&mut self, most: usize) -> Vec<Box<Pair<O>>> {
         let may_leave = self.by_number.iter().filter(|(_, pair)| !pair.owner.stays());
         let numbers: Vec<u64> = may_leave.map(|(number, _)| *number).take(most).collect();

@@ -389,6 +389,7 @@ wait_for_proxy() {
         exit 0
     }
     wait "$proxy" 2>/dev/null || status=$?
+    [ "${status:-0}" != 0 ] || die "pgnorth ended with status 0: it was stopped, or replaced by a reload, which this demo does not follow"
     die "pgnorth ended by itself, with status $status"
 }
 

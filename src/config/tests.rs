@@ -1,6 +1,11 @@
-//! Tables: what is written on the left, what becomes of it on the right.
+//! Tables of command lines, and the settings or the errors that result.
+
+use std::time::Duration;
+
+use url::Url;
 
 use super::*;
+use crate::route::Upstream;
 
 /// Reads a command line such as `PGNORTH_HOLD=1s PGNORTH_LISTEN=… --scope demo`: variables first, as in a shell.
 fn read(line: &str) -> Result<Settings, SettingsError> {

@@ -1,0 +1,131 @@
+//! The settings of the proxy, and how they are read: its routes and addresses, and the ports that contradict each other.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::reader::Reader;
+use super::sources::{DiscoverySettings, discovery};
+use super::tls::{Identity, identity};
+use super::{InvalidSetting, Network, networks, parse, routes, table};
+use crate::route::{Route, RouteKind, Upstream};
+
+/// The settings of the proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    /// The listeners for PostgreSQL clients, and where each leads; never empty.
+    pub routes: Vec<Route>,
+    /// Networks of load balancers, which send a header of the PROXY protocol.
+    pub proxy_protocol: Vec<Network>,
+    /// Address of the admin port: probes, metrics, status.
+    pub admin: SocketAddr,
+    /// Public host names of the admin port.
+    pub admin_hosts: Vec<String>,
+    /// File of the token for operator commands; none accepts no command.
+    pub admin_token_file: Option<PathBuf>,
+    /// Sources of discovery.
+    pub discovery: DiscoverySettings,
+    /// Longest wait of a client for a leader; zero refuses at once.
+    pub hold: Duration,
+    /// Longest time that an announced switchover holds new clients; zero does not hold them.
+    pub switchover_hold: Duration,
+    /// Time for which sessions to a leader that released the lock cleanly may continue; zero ends them at once.
+    pub failover_drain: Duration,
+    /// Deadline of one dial to the leader.
+    pub connect_timeout: Duration,
+    /// Time without any answer of the leader's host after which a session ends.
+    pub tcp_user_timeout: Duration,
+    /// Certificate for TLS clients that are refused; none makes one at start.
+    pub refusal: Option<Identity>,
+    /// Time without any answer of a client's host after which its session ends.
+    pub client_tcp_user_timeout: Duration,
+    /// Memory in bytes for the kernel's socket buffers of slow clients; zero leaves them to Linux.
+    pub socket_buffers: usize,
+    /// Local addresses to dial leaders from; empty leaves the choice to the system.
+    pub sources: Vec<IpAddr>,
+    /// Time that sessions have to finish at shutdown.
+    pub drain: Duration,
+    /// Time that clients are still accepted at shutdown, before the drain.
+    pub lame_duck: Duration,
+    /// Limit of open sessions, at least 1; none derives it from open files and local ports.
+    pub max_sessions: Option<usize>,
+    /// Threads that serve sessions, at least 1; none starts one per core.
+    pub workers: Option<usize>,
+}
+
+/// Reads the server of a member that sessions go to. Patroni publishes `proxy_url` in its DCS alone.
+fn upstream(reader: &mut Reader<'_>, discovery: &DiscoverySettings) -> Upstream {
+    let upstream = reader.value(&table::TARGET, parse::upstream);
+    if upstream == Upstream::Proxy && discovery.kubernetes.is_none() && discovery.etcd.is_none() {
+        let problem = "requires the lock's source, --etcd or Kubernetes: members publish proxy_url there alone; name the \
+                       pooler's port instead";
+        reader.refuse_if_set(&table::TARGET, problem.to_owned());
+    }
+    upstream
+}
+
+pub(super) fn proxy(reader: &mut Reader<'_>) -> Proxy {
+    let namespace = reader.option(&table::NAMESPACE, parse::namespace);
+    let mut proxy = Proxy {
+        routes: routes(reader),
+        proxy_protocol: reader
+            .option(&table::PROXY_PROTOCOL_FROM, networks::parse)
+            .unwrap_or_default(),
+        admin: reader.value(&table::ADMIN, parse::listener),
+        admin_hosts: reader.option(&table::ADMIN_HOST, parse::hosts).unwrap_or_default(),
+        admin_token_file: reader.option(&table::ADMIN_TOKEN_FILE, parse::file),
+        discovery: discovery(reader, namespace, &[&table::NAMESPACE, &table::SELECTOR]),
+        hold: reader.duration(&table::HOLD),
+        switchover_hold: reader.duration(&table::SWITCHOVER_HOLD),
+        failover_drain: reader.duration(&table::FAILOVER_DRAIN),
+        connect_timeout: reader.duration(&table::CONNECT_TIMEOUT),
+        tcp_user_timeout: reader.duration(&table::TCP_USER_TIMEOUT),
+        refusal: identity(reader, &table::REFUSAL_CERT, &table::REFUSAL_KEY),
+        client_tcp_user_timeout: reader.duration(&table::CLIENT_TCP_USER_TIMEOUT),
+        socket_buffers: reader.size(&table::SOCKET_BUFFERS),
+        sources: reader.option(&table::SOURCE, parse::addresses).unwrap_or_default(),
+        drain: reader.duration(&table::DRAIN),
+        lame_duck: reader.duration(&table::LAME_DUCK),
+        max_sessions: reader.count(&table::MAX_SESSIONS),
+        workers: reader.count(&table::WORKERS),
+    };
+    proxy.discovery.upstream = upstream(reader, &proxy.discovery);
+    let all_read = [&table::LISTEN, &table::ROUTE, &table::ADMIN].map(|setting| !reader.has_refused(setting));
+    if all_read == [true; 3] {
+        refuse_shared_ports(reader, &proxy);
+    }
+    proxy
+}
+
+/// Reads the routes. `--listen` is a route to the primary, and so is its default, unless `--route` or `--ports` has one.
+fn routes(reader: &mut Reader<'_>) -> Vec<Route> {
+    let mut listed = reader.option(&table::PORTS_PRESET, routes::preset).unwrap_or_default();
+    listed.extend(reader.routes(&table::ROUTE));
+    let has_primary = listed.iter().any(|route| route.conditions.kind == RouteKind::Primary);
+    let short = reader.is_set(&table::LISTEN) || !has_primary;
+    let short = short.then(|| routes::to_primary(reader.value(&table::LISTEN, parse::listener)));
+    short.into_iter().chain(listed).collect()
+}
+
+/// Refuses routes and an admin port that cannot be bound at the same time.
+fn refuse_shared_ports(reader: &mut Reader<'_>, proxy: &Proxy) {
+    let listen = proxy.routes[0].listen;
+    for (place, route) in proxy.routes.iter().enumerate() {
+        let earlier = &proxy.routes[..place];
+        if let Some(other) = earlier.iter().find(|other| parse::collide(other.listen, route.listen)) {
+            let problem = format!("{} and {} use the same port", other.listen, route.listen);
+            let given = reader.given(&table::ROUTE);
+            reader.refuse(InvalidSetting::of(&table::ROUTE, given.as_ref(), problem));
+        }
+        if parse::collide(route.listen, proxy.admin) {
+            let setting = if route.listen == listen {
+                &table::LISTEN
+            } else {
+                &table::ROUTE
+            };
+            let problem = format!("--{} ({}) uses the same port", setting.flag, setting.env());
+            let given = reader.given(&table::ADMIN);
+            reader.refuse(InvalidSetting::of(&table::ADMIN, given.as_ref(), problem));
+        }
+    }
+}

@@ -10,32 +10,32 @@ pub mod etcd;
 pub mod http;
 pub mod kubernetes;
 pub mod patroni;
+mod publishing;
 pub mod routes;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
-use tracing::{Level, debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::command_queue::PendingCommand;
 use crate::discovery::clusters::Clusters;
 use crate::discovery::patroni::{Plan, Question, Target, sleep_until};
+use crate::discovery::publishing::Published;
 use crate::discovery::routes::FollowedRoute;
 use crate::events::{EventKind, Events};
 use crate::leader::decide::{Decision, Policy, decide};
 use crate::leader::observation::{Claim, ObjectKind, Observation};
 use crate::leader::probing::{Urgency, asked_and_answering, plan};
-use crate::leader::reason::Reason;
 use crate::leader::view::View;
-use crate::leader::{Leader, LeaderFailure, MemberName, RoutingState};
+use crate::leader::{LeaderFailure, MemberName};
 use crate::log_limiter::LogLimiter;
 use crate::metrics::Metrics;
 use crate::readiness::ReadinessHandle;
 use crate::recorder::Recorder;
 use crate::route::Upstream;
-use crate::slot::{Cut, LeaderSlot, ending};
+use crate::slot::LeaderSlot;
 
 /// The discovery loop.
 pub struct Discovery {
@@ -73,33 +73,6 @@ pub struct Discovery {
     pub plan: watch::Sender<Plan>,
     /// Newest view, for the status page and `/status`; written after each decision.
     pub seen: watch::Sender<Arc<View>>,
-}
-
-/// The decision that was published last, and the times and tasks that depend on it.
-struct Published {
-    decision: Decision,
-    /// Start of the time for which new clients have been held, for any reason.
-    held_since: Option<Instant>,
-    /// Start of the time without a leader for new clients. An operator's hold alone does not count.
-    leaderless_since: Option<Instant>,
-    last_leader: Option<Leader>,
-    draining: Option<Draining>,
-    /// Task of an operator's cut, until its last session is closed.
-    cutting: Option<JoinHandle<()>>,
-}
-
-/// Sessions to a former leader that may continue for `failover_drain`.
-struct Draining {
-    member: MemberName,
-    cut: Cut,
-}
-
-impl Published {
-    /// Returns the time for which new clients have been held.
-    fn held(&self, now: Instant) -> Duration {
-        self.held_since
-            .map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
-    }
 }
 
 impl Discovery {
@@ -190,151 +163,6 @@ impl Discovery {
         }
     }
 
-    /// Publishes and logs the decision if it differs from the last one.
-    fn publish(&self, decision: Decision, published: &mut Published, now: Instant) {
-        let primary = decision.primary();
-        published.leaderless_since = match primary {
-            Some(_) => None,
-            None => published.leaderless_since.or(Some(now)),
-        };
-        let changed = decision.state != published.decision.state || primary != published.decision.primary();
-        if !changed && decision.reason == published.decision.reason && decision.held == published.decision.held {
-            published.decision = decision;
-            return;
-        }
-        let reason = decision.why();
-        self.readiness.missing(decision.reason.to_string());
-        self.change_state(&decision, &reason, published);
-        if changed {
-            self.log_change(&decision, &reason, published, now);
-        } else if self.is_another_kind(&decision, &published.decision) {
-            info!(%reason, "{}", still(&decision.state));
-        } else {
-            debug!(%reason, "{}", still(&decision.state));
-        }
-        published.decision = decision;
-    }
-
-    /// Returns true if the reason is of another kind than before. Kinds that alternate are logged once, then counted.
-    fn is_another_kind(&self, decision: &Decision, before: &Decision) -> bool {
-        let kind = |decision: &Decision| format!("{}: {}", still(&decision.state), decision.reason.as_str());
-        decision.reason.as_str() != before.reason.as_str()
-            && self.log_limiter.should_log_at(Level::INFO, &kind(decision))
-    }
-
-    /// Publishes the new state and ends the sessions that must end, before anything is logged. If the lock was released
-    /// cleanly, they get `failover_drain`.
-    fn change_state(&self, decision: &Decision, reason: &str, published: &mut Published) {
-        let why = ending(&decision.state);
-        let before = self.metrics.sessions_cut();
-        let cut = self.slot.succeed(decision.state.clone(), reason.to_owned());
-        let drain = match decision.reason {
-            Reason::Released => self.failover_drain,
-            _ => Duration::ZERO,
-        };
-        if let Some(cut) = &cut
-            && drain.is_zero()
-        {
-            cut.end.now(why);
-        }
-        if decision.state == RoutingState::Fence
-            && let Some(draining) = published.draining.take()
-        {
-            draining.cut.end.now(why);
-        }
-        let Some(cut) = cut else { return };
-        let former = published.decision.state.leader();
-        if let Some(former) = former.filter(|_| !drain.is_zero()) {
-            published.draining = Some(Draining {
-                member: former.member.clone(),
-                cut: cut.clone(),
-            });
-        }
-        let (metrics, recorder) = (self.metrics.clone(), self.recorder.clone());
-        let mut at = Instant::now();
-        tokio::spawn(async move {
-            if !drain.is_zero() {
-                tokio::time::sleep(drain).await;
-                at = Instant::now();
-                cut.end.now(why);
-            }
-            cut.done().await;
-            recorder.sessions_cut(metrics.sessions_cut() - before, at.elapsed());
-        });
-    }
-
-    fn log_change(&self, decision: &Decision, reason: &str, published: &mut Published, now: Instant) {
-        let from = published.decision.state.leader();
-        match &decision.state {
-            RoutingState::Route(leader) => {
-                let held = published.held(now);
-                published.held_since = None;
-                let held_ms = held.as_millis() as u64;
-                match &published.last_leader {
-                    Some(last) if last == leader => {
-                        info!(leader = %leader, held_ms, %reason, "routing to the same leader again")
-                    }
-                    Some(last) => {
-                        self.metrics.leader_changes.increment(1);
-                        self.recorder.writable(now, last, leader, held, true);
-                        info!(
-                            from = %last, to = %leader, timeline = leader.timeline, held_ms, %reason,
-                            "leader changed"
-                        );
-                        let held = format!("clients were held for {held_ms} ms");
-                        self.announce_change(last, leader, &held, reason);
-                    }
-                    None => info!(leader = %leader, timeline = leader.timeline, %reason, "leader found"),
-                }
-                published.last_leader = Some(leader.clone());
-            }
-            // The change is over. From now on clients wait for the operator.
-            RoutingState::Hold(Some(leader))
-                if decision.primary().is_some() && published.last_leader.as_ref() != Some(leader) =>
-            {
-                published.held_since.get_or_insert(now);
-                if let Some(last) = &published.last_leader {
-                    self.metrics.leader_changes.increment(1);
-                    self.recorder.writable(now, last, leader, published.held(now), false);
-                    let timeline = leader.timeline;
-                    info!(from = %last, to = %leader, timeline, %reason, "leader changed; new clients stay held");
-                    self.announce_change(last, leader, "new clients stay held", reason);
-                } else {
-                    info!(leader = %leader, timeline = leader.timeline, %reason, "leader found; new clients stay held");
-                }
-                published.last_leader = Some(leader.clone());
-            }
-            RoutingState::Hold(kept) => {
-                published.held_since.get_or_insert(now);
-                match (from, kept) {
-                    (_, Some(kept)) => info!(leader = %kept, %reason, "holding new clients; sessions stay"),
-                    (Some(from), None) => {
-                        info!(from = %from, %reason, "holding new clients; sessions to the former leader end")
-                    }
-                    (None, None) => info!(%reason, "holding new clients"),
-                }
-            }
-            RoutingState::Fence => {
-                published.held_since.get_or_insert(now);
-                if from.is_some() {
-                    self.metrics.fences.increment(1);
-                    let note = format!("every session ends, new clients wait: {reason}");
-                    self.events.send(EventKind::Fenced, note);
-                }
-                match (&decision.reason, from) {
-                    (Reason::SplitBrain { .. }, _) => warn!(%reason, "fencing: every session ends, new clients wait"),
-                    (_, Some(from)) => warn!(from = %from, %reason, "fencing: every session ends, new clients wait"),
-                    (_, None) => info!(%reason, "holding new clients"),
-                }
-            }
-        }
-    }
-
-    fn announce_change(&self, from: &Leader, to: &Leader, held: &str, reason: &str) {
-        let note = format!("leader changed from {from} to {to}; {held}: {reason}");
-        self.events.send(EventKind::LeaderChanged, note);
-    }
-
     fn replan(&self, view: &View, published: &Published, now: Instant) {
         let state = &published.decision.state;
         let target = |member: &MemberName, question, urgency| {
@@ -406,85 +234,5 @@ impl Discovery {
         if let Some(scope) = view.scope().filter(|_| self.citus_group.is_none()) {
             self.metrics.set_cluster(scope);
         }
-    }
-}
-
-fn still(state: &RoutingState) -> &'static str {
-    match state {
-        RoutingState::Route(_) => "still routing to the leader",
-        RoutingState::Hold(_) => "still holding new clients",
-        RoutingState::Fence => "still fencing",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::leader::Address;
-    use crate::log_limiter::capture::Log;
-
-    #[tokio::test(start_paused = true)]
-    async fn reasons_that_alternate_do_not_flood_the_log() {
-        let log = Log::default();
-        let _logs_here = log.install();
-        let metrics = Arc::new(Metrics::new());
-        let discovery = Discovery {
-            slot: Arc::new(LeaderSlot::new("starting")),
-            recorder: Arc::new(Recorder::new(metrics.clone())),
-            metrics,
-            events: Events::default(),
-            log_limiter: LogLimiter::default(),
-            readiness: ReadinessHandle::starting("starting"),
-            policy: Policy {
-                switchover_hold: Duration::from_secs(10),
-                report_life: Duration::from_secs(3),
-            },
-            routes: Vec::new(),
-            scope: None,
-            citus_group: None,
-            upstream: Upstream::Postgres,
-            failover_drain: Duration::ZERO,
-            observations: mpsc::channel(1).1,
-            leader_failures: mpsc::channel(1).1,
-            commands: mpsc::channel(1).1,
-            plan: watch::Sender::default(),
-            seen: watch::Sender::default(),
-        };
-        let leader = Leader {
-            member: "a".into(),
-            address: Address::new("10.0.0.7", 5432).unwrap(),
-            timeline: None,
-        };
-        let route = |reason| Decision {
-            state: RoutingState::Route(leader.clone()),
-            reason,
-            ..Decision::starting()
-        };
-        let mut published = Published {
-            decision: route(Reason::LockAndReport { member: "a".into() }),
-            held_since: None,
-            leaderless_since: None,
-            last_leader: Some(leader.clone()),
-            draining: None,
-            cutting: None,
-        };
-
-        for _ in 0..500 {
-            let silent = Reason::LockAlone {
-                member: "a".into(),
-                cause: "no answer within 1 s".into(),
-            };
-            for reason in [silent, Reason::LockAndReport { member: "a".into() }] {
-                discovery.publish(route(reason), &mut published, Instant::now());
-            }
-        }
-        assert_eq!(log.lines().len(), 2, "each kind of reason once");
-        tokio::time::sleep(Duration::from_secs(31)).await;
-        let lines = log.lines();
-        assert_eq!(lines.len(), 2, "{lines:#?}");
-        assert!(
-            lines.iter().all(|line| line.starts_with("… and 499 more like it")),
-            "{lines:#?}"
-        );
     }
 }

@@ -3,91 +3,24 @@
 //! Discovery and the proxy report events to it. It keeps the last changes, measures their phases and logs them. It
 //! makes no decisions.
 
+mod failover;
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use serde::{Deserialize, Serialize};
 use tracing::info;
 
 use crate::leader::{Leader, MemberName};
 use crate::metrics::{FailoverPhase, Metrics};
 
+pub use failover::{Failover, HaproxyReport, OngoingChange};
+
 /// Number of changes that are kept.
 const KEPT: usize = 100;
-
-/// A change of leader. Times are in seconds. Field names are an interface that scripts read.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Failover {
-    /// The member that led before.
-    pub from: MemberName,
-    /// The member that leads since.
-    pub to: MemberName,
-    /// The new leader's timeline.
-    pub timeline: Option<u32>,
-    /// Time of the first sign, RFC 3339.
-    pub began: Option<String>,
-    /// The first sign of the change.
-    pub first_sign: String,
-    /// From the first sign until the lock named the new leader; none if no lock is watched.
-    pub lock_moved_after_seconds: Option<f64>,
-    /// From the first sign until the new leader was verified to accept writes, and got the waiting clients.
-    pub writable_after_seconds: f64,
-    /// Time for which new clients had no leader until then: held by the proxy, `held_ms` of the log.
-    #[serde(default)]
-    pub held_seconds: f64,
-    /// From the verification to the first session of a client that waited for it; none until there is one, or if
-    /// no client waited.
-    pub first_session_after_seconds: Option<f64>,
-    /// Sessions to the former leader that pgnorth ended; none if this process forwards no sessions, as `pgnorth watch`.
-    pub sessions_cut: Option<u64>,
-    /// From the decision until the last of them was closed; none while some are open, or if there was none.
-    pub sessions_cut_in_seconds: Option<f64>,
-    /// Clients that waited for the new leader; none if this process forwards no sessions.
-    pub clients_held: Option<u64>,
-    /// The longest of their waits; none if this process forwards no sessions.
-    pub longest_hold_seconds: Option<f64>,
-    /// HAProxy in this change, with `pgnorth watch --haproxy`; none until it agrees again, for a minute at most.
-    #[serde(default)]
-    pub haproxy: Option<HaproxyReport>,
-}
-
-/// HAProxy in a change of leader, compared with pgnorth. Times are in seconds; field names are an interface.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct HaproxyReport {
-    /// The report as one sentence.
-    pub summary: String,
-    /// Time in which HAProxy had a member up that was not the primary.
-    pub wrong_seconds: f64,
-    /// Time in which it had no member up, and refused clients.
-    pub refused_seconds: f64,
-    /// Time in which its statistics could not be read.
-    pub unseen_seconds: f64,
-    /// The most sessions that were open at one time to members that had ceased to lead.
-    pub stale_sessions: u64,
-    /// Time in which there was at least one of them.
-    pub stale_sessions_seconds: f64,
-    /// True if HAProxy agreed with pgnorth at the end of the report.
-    pub settled: bool,
-}
-
-/// A change of leader that may be under way. Times are in seconds; field names are an interface.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct OngoingChange {
-    /// Time since the first sign.
-    pub for_seconds: f64,
-    /// The first sign of the change.
-    pub first_sign: String,
-    /// True if clients are held for it.
-    pub holding: bool,
-    /// The member that the lock names now, if it has moved.
-    pub lock_moved_to: Option<MemberName>,
-    /// From the first sign until the lock moved.
-    pub lock_moved_after_seconds: Option<f64>,
-    /// Sessions that pgnorth ended for it so far.
-    pub sessions_cut: u64,
-}
 
 /// The recorder. Its lock is held for moments, never across an await.
 #[derive(Debug)]
@@ -321,119 +254,4 @@ impl Recorder {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::leader::Address;
-
-    const TTL: Duration = Duration::from_secs(20);
-
-    fn leader(member: &str) -> Leader {
-        Leader {
-            member: member.into(),
-            address: Address::new("10.0.0.7", 5432).unwrap(),
-            timeline: Some(2),
-        }
-    }
-
-    #[test]
-    fn a_change_is_one_record_with_its_phases() {
-        let recorder = Recorder::new(Arc::new(Metrics::new()));
-        let now = Instant::now();
-        let at = |ms| now + Duration::from_millis(ms);
-        recorder.sign(at(0), "a stops", false, TTL);
-        recorder.sign(at(100), "the lock was released", true, TTL);
-        recorder.lock_moved(at(2_000), &"b".into());
-        recorder.sessions_cut(7, Duration::from_millis(3));
-        let trouble = recorder.trouble(at(2_050)).unwrap();
-        assert_eq!(
-            (trouble.for_seconds, trouble.lock_moved_after_seconds),
-            (2.05, Some(2.0))
-        );
-        assert_eq!((trouble.sessions_cut, trouble.holding), (7, true));
-        recorder.writable(at(2_100), &leader("a"), &leader("b"), Duration::ZERO, true);
-        recorder.session(&leader("b"), Duration::from_secs(3_600));
-        recorder.session(&leader("b"), Duration::ZERO);
-        recorder.session(&leader("b"), Duration::from_secs(3_600));
-        let [record] = &recorder.failovers()[..] else {
-            panic!("one record")
-        };
-        assert_eq!(record.first_sign, "a stops");
-        assert_eq!(record.lock_moved_after_seconds, Some(2.0));
-        assert_eq!(record.writable_after_seconds, 2.1);
-        assert_eq!(
-            (record.sessions_cut, record.sessions_cut_in_seconds),
-            (Some(7), Some(0.003))
-        );
-        assert_eq!(
-            (record.clients_held, record.longest_hold_seconds),
-            (Some(1), Some(3_600.0))
-        );
-        assert!(record.first_session_after_seconds.is_some());
-        assert!(recorder.trouble(now).is_none(), "it is over");
-    }
-
-    #[test]
-    fn a_client_that_an_operator_holds_is_not_counted_as_held_by_the_change() {
-        let recorder = Recorder::new(Arc::new(Metrics::new()));
-        recorder.sign(Instant::now(), "the lock moved", true, TTL);
-        recorder.writable(Instant::now(), &leader("a"), &leader("b"), Duration::ZERO, false);
-        recorder.all_is_well();
-        recorder.session(&leader("b"), Duration::from_secs(3_600));
-        let failover = &recorder.failovers()[0];
-        assert_eq!((failover.from.as_str(), failover.to.as_str()), ("a", "b"));
-        assert_eq!(
-            (failover.first_session_after_seconds, failover.clients_held),
-            (None, Some(0))
-        );
-    }
-
-    #[test]
-    fn a_later_session_is_not_the_first_session_of_a_change_that_held_no_client() {
-        let recorder = Recorder::new(Arc::new(Metrics::new()));
-        recorder.sign(Instant::now(), "the lock moved", true, TTL);
-        recorder.writable(Instant::now(), &leader("a"), &leader("b"), Duration::ZERO, true);
-        recorder.session(&leader("b"), Duration::ZERO);
-        let failover = &recorder.failovers()[0];
-        assert_eq!(
-            (failover.first_session_after_seconds, failover.clients_held),
-            (None, Some(0))
-        );
-    }
-
-    #[test]
-    fn a_short_fault_of_the_same_leader_leaves_no_record() {
-        let recorder = Recorder::new(Arc::new(Metrics::new()));
-        recorder.sign(Instant::now(), "a does not answer", false, TTL);
-        recorder.all_is_well();
-        recorder.writable(Instant::now(), &leader("a"), &leader("b"), Duration::ZERO, true);
-        assert!(recorder.failovers().is_empty());
-    }
-
-    #[test]
-    fn an_earlier_fault_that_held_no_client_is_not_the_first_sign() {
-        let recorder = Recorder::new(Arc::new(Metrics::new()));
-        let now = Instant::now();
-        recorder.sign(now, "its REST API is unreachable", false, TTL);
-        recorder.sign(now + 100 * TTL, "a stops", true, TTL);
-        recorder.writable(now + 101 * TTL, &leader("a"), &leader("b"), Duration::ZERO, true);
-        let record = &recorder.failovers()[0];
-        assert_eq!(
-            (record.first_sign.as_str(), record.writable_after_seconds),
-            ("a stops", 20.0)
-        );
-    }
-
-    #[test]
-    fn the_oldest_records_go() {
-        let recorder = Recorder::new(Arc::new(Metrics::new()));
-        for n in 0..=KEPT {
-            recorder.sign(Instant::now(), &n.to_string(), true, TTL);
-            recorder.writable(Instant::now(), &leader("a"), &leader("b"), Duration::ZERO, true);
-        }
-        let kept = recorder.failovers();
-        assert_eq!((kept.len(), kept[0].first_sign.as_str()), (KEPT, "100"));
-    }
 }

@@ -1,7 +1,7 @@
 //! Tests of the view: the age of the lock, and the members that say that they are primary.
 
 use super::*;
-use crate::leader::observation::{NoReport, Replication, Role, Tags};
+use crate::leader::observation::{Claim, Lock, NoReport, Observation, Pod, Replication, Role, Tags};
 use crate::leader::{RoutingState, probing};
 
 const LIFE: Duration = Duration::from_secs(3);

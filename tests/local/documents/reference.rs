@@ -234,7 +234,7 @@ fn document(name: &str, path: &str) -> String {
     let types = Types::read(&[
         include_str!("../../../src/admin/status.rs"),
         include_str!("../../../src/admin/pages.rs"),
-        include_str!("../../../src/recorder.rs"),
+        include_str!("../../../src/recorder/failover.rs"),
     ]);
     let rows = types.json(name, path).into_iter();
     table(

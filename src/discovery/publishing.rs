@@ -1,0 +1,198 @@
+//! Publishes a decision: the slot, the end of sessions, then log lines, metrics, Events and the flight recorder.
+
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
+use tracing::{Level, debug, info, warn};
+
+use crate::discovery::Discovery;
+use crate::events::EventKind;
+use crate::leader::decide::Decision;
+use crate::leader::reason::Reason;
+use crate::leader::{Leader, MemberName, RoutingState};
+use crate::slot::{Cut, ending};
+
+/// The decision that was published last, and the times and tasks that depend on it.
+pub(super) struct Published {
+    pub(super) decision: Decision,
+    /// Start of the time for which new clients have been held, for any reason.
+    pub(super) held_since: Option<Instant>,
+    /// Start of the time without a leader for new clients. An operator's hold alone does not count.
+    pub(super) leaderless_since: Option<Instant>,
+    pub(super) last_leader: Option<Leader>,
+    pub(super) draining: Option<Draining>,
+    /// Task of an operator's cut, until its last session is closed.
+    pub(super) cutting: Option<JoinHandle<()>>,
+}
+
+/// Sessions to a former leader that may continue for `failover_drain`.
+pub(super) struct Draining {
+    pub(super) member: MemberName,
+    pub(super) cut: Cut,
+}
+
+impl Published {
+    /// Returns the time for which new clients have been held.
+    fn held(&self, now: Instant) -> Duration {
+        self.held_since
+            .map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+}
+
+impl Discovery {
+    /// Publishes and logs the decision if it differs from the last one.
+    pub(super) fn publish(&self, decision: Decision, published: &mut Published, now: Instant) {
+        let primary = decision.primary();
+        published.leaderless_since = match primary {
+            Some(_) => None,
+            None => published.leaderless_since.or(Some(now)),
+        };
+        let changed = decision.state != published.decision.state || primary != published.decision.primary();
+        if !changed && decision.reason == published.decision.reason && decision.held == published.decision.held {
+            published.decision = decision;
+            return;
+        }
+        let reason = decision.why();
+        self.readiness.missing(decision.reason.to_string());
+        self.change_state(&decision, &reason, published);
+        if changed {
+            self.log_change(&decision, &reason, published, now);
+        } else if self.is_another_kind(&decision, &published.decision) {
+            info!(%reason, "{}", still(&decision.state));
+        } else {
+            debug!(%reason, "{}", still(&decision.state));
+        }
+        published.decision = decision;
+    }
+
+    /// Returns true if the reason is of another kind than before. Kinds that alternate are logged once, then counted.
+    fn is_another_kind(&self, decision: &Decision, before: &Decision) -> bool {
+        let kind = |decision: &Decision| format!("{}: {}", still(&decision.state), decision.reason.as_str());
+        decision.reason.as_str() != before.reason.as_str()
+            && self.log_limiter.should_log_at(Level::INFO, &kind(decision))
+    }
+
+    /// Publishes the new state and ends the sessions that must end, before anything is logged. If the lock was released
+    /// cleanly, they get `failover_drain`.
+    fn change_state(&self, decision: &Decision, reason: &str, published: &mut Published) {
+        let why = ending(&decision.state);
+        let before = self.metrics.sessions_cut();
+        let cut = self.slot.succeed(decision.state.clone(), reason.to_owned());
+        let drain = match decision.reason {
+            Reason::Released => self.failover_drain,
+            _ => Duration::ZERO,
+        };
+        if let Some(cut) = &cut
+            && drain.is_zero()
+        {
+            cut.end.now(why);
+        }
+        if decision.state == RoutingState::Fence
+            && let Some(draining) = published.draining.take()
+        {
+            draining.cut.end.now(why);
+        }
+        let Some(cut) = cut else { return };
+        let former = published.decision.state.leader();
+        if let Some(former) = former.filter(|_| !drain.is_zero()) {
+            published.draining = Some(Draining {
+                member: former.member.clone(),
+                cut: cut.clone(),
+            });
+        }
+        let (metrics, recorder) = (self.metrics.clone(), self.recorder.clone());
+        let mut at = Instant::now();
+        tokio::spawn(async move {
+            if !drain.is_zero() {
+                tokio::time::sleep(drain).await;
+                at = Instant::now();
+                cut.end.now(why);
+            }
+            cut.done().await;
+            recorder.sessions_cut(metrics.sessions_cut() - before, at.elapsed());
+        });
+    }
+
+    fn log_change(&self, decision: &Decision, reason: &str, published: &mut Published, now: Instant) {
+        let from = published.decision.state.leader();
+        match &decision.state {
+            RoutingState::Route(leader) => {
+                let held = published.held(now);
+                published.held_since = None;
+                let held_ms = held.as_millis() as u64;
+                match &published.last_leader {
+                    Some(last) if last == leader => {
+                        info!(leader = %leader, held_ms, %reason, "routing to the same leader again")
+                    }
+                    Some(last) => {
+                        self.metrics.leader_changes.increment(1);
+                        self.recorder.writable(now, last, leader, held, true);
+                        info!(
+                            from = %last, to = %leader, timeline = leader.timeline, held_ms, %reason,
+                            "leader changed"
+                        );
+                        let held = format!("clients were held for {held_ms} ms");
+                        self.announce_change(last, leader, &held, reason);
+                    }
+                    None => info!(leader = %leader, timeline = leader.timeline, %reason, "leader found"),
+                }
+                published.last_leader = Some(leader.clone());
+            }
+            // The change is over. From now on clients wait for the operator.
+            RoutingState::Hold(Some(leader))
+                if decision.primary().is_some() && published.last_leader.as_ref() != Some(leader) =>
+            {
+                published.held_since.get_or_insert(now);
+                if let Some(last) = &published.last_leader {
+                    self.metrics.leader_changes.increment(1);
+                    self.recorder.writable(now, last, leader, published.held(now), false);
+                    let timeline = leader.timeline;
+                    info!(from = %last, to = %leader, timeline, %reason, "leader changed; new clients stay held");
+                    self.announce_change(last, leader, "new clients stay held", reason);
+                } else {
+                    info!(leader = %leader, timeline = leader.timeline, %reason, "leader found; new clients stay held");
+                }
+                published.last_leader = Some(leader.clone());
+            }
+            RoutingState::Hold(kept) => {
+                published.held_since.get_or_insert(now);
+                match (from, kept) {
+                    (_, Some(kept)) => info!(leader = %kept, %reason, "holding new clients; sessions stay"),
+                    (Some(from), None) => {
+                        info!(from = %from, %reason, "holding new clients; sessions to the former leader end")
+                    }
+                    (None, None) => info!(%reason, "holding new clients"),
+                }
+            }
+            RoutingState::Fence => {
+                published.held_since.get_or_insert(now);
+                if from.is_some() {
+                    self.metrics.fences.increment(1);
+                    let note = format!("every session ends, new clients wait: {reason}");
+                    self.events.send(EventKind::Fenced, note);
+                }
+                match (&decision.reason, from) {
+                    (Reason::SplitBrain { .. }, _) => warn!(%reason, "fencing: every session ends, new clients wait"),
+                    (_, Some(from)) => warn!(from = %from, %reason, "fencing: every session ends, new clients wait"),
+                    (_, None) => info!(%reason, "holding new clients"),
+                }
+            }
+        }
+    }
+
+    fn announce_change(&self, from: &Leader, to: &Leader, held: &str, reason: &str) {
+        let note = format!("leader changed from {from} to {to}; {held}: {reason}");
+        self.events.send(EventKind::LeaderChanged, note);
+    }
+}
+
+fn still(state: &RoutingState) -> &'static str {
+    match state {
+        RoutingState::Route(_) => "still routing to the leader",
+        RoutingState::Hold(_) => "still holding new clients",
+        RoutingState::Fence => "still fencing",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+//! Claims that come from Patroni's DCS: its objects in Kubernetes, or its keys in etcd.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use super::member::{Replication, Tags};
+use crate::leader::{Address, BadConnUrl, BaseUrl, MemberName, UnknownAddress};
+use crate::route::Upstream;
+
+/// The kinds of object in which Patroni can keep its lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ObjectKind {
+    /// The Endpoints `<scope>`, with `use_endpoints`.
+    Endpoints,
+    /// The ConfigMap `<scope>-leader`.
+    ConfigMap,
+    /// The key `/<namespace>/<scope>/leader` in etcd, which is bound to its holder's lease.
+    EtcdKey,
+}
+
+impl ObjectKind {
+    /// All kinds.
+    pub const ALL: [Self; 3] = [Self::Endpoints, Self::ConfigMap, Self::EtcdKey];
+    /// The kinds in Kubernetes.
+    pub const IN_KUBERNETES: [Self; 2] = [Self::Endpoints, Self::ConfigMap];
+
+    /// Returns the store that answers for objects of this kind, as a sentence names it.
+    pub const fn store(self) -> &'static str {
+        match self {
+            Self::Endpoints | Self::ConfigMap => "the Kubernetes API",
+            Self::EtcdKey => "etcd",
+        }
+    }
+
+    /// Returns the name of the source that reads objects of this kind.
+    pub const fn source(self) -> &'static str {
+        match self {
+            Self::Endpoints | Self::ConfigMap => "kubernetes",
+            Self::EtcdKey => "etcd",
+        }
+    }
+}
+
+/// The annotations of the leader object that make up the lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lock {
+    /// The member that holds it; `None` after a release.
+    pub holder: Option<MemberName>,
+    /// The lock's ttl.
+    pub ttl: Duration,
+    /// `acquireTime`, `renewTime` and `transitions` as written. They are only compared with each other, as Patroni does
+    /// (kubernetes.py:904-923), and never with the local clock.
+    pub renewal: [Option<String>; 3],
+    /// `renewTime` by its holder's clock, if it can be parsed. It is compared with other times of that clock alone.
+    pub written: Option<SystemTime>,
+    /// Local time of the last renewal, if the source knows it: in etcd, from the lease's age. `None` if the
+    /// arrival of a change is all that is known.
+    pub renewed: Option<Instant>,
+}
+
+/// A planned switchover, or a failover that an operator requested.
+///
+/// Two are equal if their texts are equal: `starts` is computed again each time the object is read.
+#[derive(Clone, Debug, Eq)]
+pub struct Announcement {
+    /// The member to demote, if it is named.
+    pub leader: Option<MemberName>,
+    /// The member to promote, if it is named.
+    pub candidate: Option<MemberName>,
+    /// Scheduled start, as written; `None` for immediately.
+    pub scheduled_at: Option<String>,
+    /// Scheduled start by the local clock; `None` for immediately.
+    pub starts: Option<Instant>,
+}
+
+/// The settings in Patroni's config object that matter here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterSettings {
+    /// Patroni is paused: no member is promoted automatically.
+    pub paused: bool,
+    /// The cluster's leader is a standby of another cluster, and no primary.
+    pub standby_cluster: bool,
+    /// Time for which standbys may postpone the race for the lock while the former leader's WAL advances
+    /// (`primary_race_backoff`); zero if they may not.
+    pub race_backoff: Duration,
+    /// The annotation `initialize`: the system identifier of the cluster.
+    pub system: Option<String>,
+}
+
+/// A pod of the scope, with the content of its `status` annotation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// The pod's name, which is Patroni's member name.
+    pub name: MemberName,
+    /// PostgreSQL's address from `conn_url`, else the pod's IP and port 5432.
+    pub address: Result<Address, UnknownAddress>,
+    /// Its pooler's address, from `proxy_url`.
+    pub proxy_address: Option<Result<Address, BadConnUrl>>,
+    /// The base URL of its REST API, from `api_url`.
+    pub api_url: Option<BaseUrl>,
+    /// `role`, as written.
+    pub role: Option<String>,
+    /// `state`, as written.
+    pub state: Option<String>,
+    /// `timeline`.
+    pub timeline: Option<u32>,
+    /// `xlog_location`: the position in the WAL, in bytes. No decision about the leader depends on it.
+    pub xlog_location: Option<u64>,
+    /// `tags`.
+    pub tags: Tags,
+    /// `replay_lsn` and `replication_state`.
+    pub replication: Replication,
+    /// The label `citus-group`.
+    pub citus_group: Option<u32>,
+}
+
+impl PartialEq for Announcement {
+    fn eq(&self, other: &Self) -> bool {
+        let texts = |one: &Self| (one.leader.clone(), one.candidate.clone(), one.scheduled_at.clone());
+        texts(self) == texts(other)
+    }
+}
+
+impl Pod {
+    /// Returns the address that sessions to this member go to, or why it is not known.
+    pub fn session_address(&self, upstream: Upstream) -> Result<Address, UnknownAddress> {
+        match (upstream, &self.proxy_address) {
+            (Upstream::Postgres, _) => self.address.clone(),
+            (Upstream::Port(port), _) => self.address.clone().map(|address| Address { port, ..address }),
+            (Upstream::Proxy, Some(Ok(address))) => Ok(address.clone()),
+            (Upstream::Proxy, Some(Err(why))) => Err(UnknownAddress::ProxyUrl(self.name.clone(), *why)),
+            (Upstream::Proxy, None) => Err(UnknownAddress::NoProxyUrl(self.name.clone())),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Tests of the times of requests.
+
+use super::*;
+use crate::leader::observation::{Claim, Cluster, ClusterMember, Condition, Observation, Replication, Report, Role};
+use crate::leader::view::View;
+use crate::leader::{Address, BaseUrl};
+
+fn candidate(since: Instant) -> Urgency {
+    Urgency::Candidate(Suspicion { since, longest: STEADY })
+}
+
+/// Asks one member, whose answers take `takes`; returns when it was asked, in milliseconds.
+fn asked(pacer: &mut Pacer, begin: Instant, urgency: Urgency, takes: Duration, until: Duration) -> Vec<u128> {
+    let (mut at, mut all) = (begin, Vec::new());
+    while at < begin + until {
+        let (due, next) = pacer.due([("a", urgency)], at, || 0.0);
+        if due.is_empty() {
+            at = next.expect("a next time");
+        } else {
+            all.push(at.duration_since(begin).as_millis());
+            at += takes;
+            pacer.ended("a", takes < Duration::from_secs(1), at);
+        }
+    }
+    all
+}
+
+const QUICK: Duration = Duration::from_millis(3);
+
+#[test]
+fn a_candidate_that_answers_quickly_is_asked_often_for_a_bounded_time() {
+    let begin = Instant::now();
+    let all = asked(
+        &mut Pacer::default(),
+        begin,
+        candidate(begin),
+        QUICK,
+        Duration::from_secs(3_600),
+    );
+    let within = |from, to| all.iter().filter(|at| (from..to).contains(*at)).count();
+    assert_eq!((within(0, 5_000), within(5_000, 6_000)), (200, 10));
+    let later = within(120_000, 3_600_000);
+    assert!(later < 3_480, "{later} in an hour");
+}
+
+#[test]
+fn a_slow_member_is_asked_less_often_and_a_crowd_backs_off() {
+    let begin = Instant::now();
+    let mut pacer = Pacer::default();
+    let before = begin - Duration::from_secs(10);
+    asked(&mut pacer, before, Urgency::Steady, QUICK, Duration::from_secs(9));
+    let all = asked(&mut pacer, begin, candidate(begin), 20 * QUICK, Duration::from_secs(20));
+    let intervals: Vec<_> = all.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(intervals[0] >= 120, "twice what it took: {intervals:?}");
+    assert!(
+        intervals.is_sorted() && *intervals.last().unwrap() >= 1_000,
+        "{intervals:?}"
+    );
+}
+
+#[test]
+fn repeated_failures_do_not_prolong_the_burst() {
+    let begin = Instant::now();
+    let (mut pacer, mut at, mut times) = (Pacer::default(), begin, Vec::new());
+    while at < begin + Duration::from_secs(600) {
+        // The proxy reports a failure every 300 ms.
+        let failed = begin + Duration::from_millis(at.duration_since(begin).as_millis() as u64 / 300 * 300);
+        let (due, next) = pacer.due([("a", candidate(failed))], at, || 0.0);
+        match next {
+            Some(next) => at = next,
+            None => {
+                assert_eq!(due, [0]);
+                times.push(at);
+                at += QUICK;
+                pacer.ended("a", true, at);
+            }
+        }
+    }
+    let mean = times.len() as f64 / 600.0;
+    assert!(mean < 25.0, "{mean} a second");
+}
+
+#[test]
+fn a_timeout_of_one_member_changes_nothing_for_the_others() {
+    let begin = Instant::now();
+    let mut pacer = Pacer::default();
+    let plan = [("a", Urgency::Round), ("b", Urgency::Round)];
+    let (due, _) = pacer.due(plan, begin, || 0.0);
+    assert_eq!(due, [0, 1]);
+    pacer.ended("b", true, begin + QUICK);
+    let (_, before) = pacer.due(plan, begin + QUICK, || 0.0);
+    pacer.ended("a", false, begin + Duration::from_secs(1));
+    let (due, after) = pacer.due(plan, begin + Duration::from_secs(1), || 0.0);
+    assert!(due.is_empty());
+    assert_eq!(before, after, "b is due when it was");
+}
+
+#[test]
+fn no_interval_exceeds_the_longest_that_the_plan_allows() {
+    let begin = Instant::now();
+    let suspicion = Suspicion {
+        since: begin,
+        longest: ROUND,
+    };
+    for urgency in [Urgency::Round, Urgency::Alert(suspicion), Urgency::Candidate(suspicion)] {
+        for takes in [QUICK, 50 * QUICK, Duration::from_secs(1)] {
+            let all = asked(&mut Pacer::default(), begin, urgency, takes, Duration::from_secs(600));
+            let longest = all.windows(2).map(|pair| pair[1] - pair[0]).max();
+            assert!(
+                longest <= Some(ROUND.as_millis()),
+                "{urgency:?}, {takes:?}: {longest:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn members_answers_about_a_silent_leader_never_expire_while_they_answer() {
+    let (begin, mut random) = (Instant::now(), 0.0);
+    let (mut pacer, mut view, mut now) = (Pacer::default(), View::default(), begin);
+    // Many pgnorths ask: after quick answers at first, each one has to queue.
+    let takes = |now: Instant| if now < begin + STEADY { QUICK } else { ROUND_TRIP };
+    view.record(Observation {
+        at: begin,
+        claim: Claim::Cluster(cluster_of_three()),
+    });
+    let (mut answers, mut heard) = (BTreeMap::new(), 0);
+    while now < begin + Duration::from_secs(300) {
+        let plan = ["b", "c", "b /cluster", "c /cluster"];
+        let (due, next) = pacer.due(plan.map(|key| (key, Urgency::Round)), now, || {
+            random = (random + 0.618) % 1.0;
+            random
+        });
+        answers.extend(due.into_iter().map(|place| ((now + takes(now), place), plan[place])));
+        let answer = answers
+            .first_entry()
+            .filter(|answer| next.is_none_or(|next| answer.key().0 <= next));
+        let Some(answer) = answer else {
+            now = next.expect("a request, where no answer is awaited");
+            continue;
+        };
+        let ((at, _), key) = answer.remove_entry();
+        now = at;
+        let stands = view.named_until(&"a".into(), now, Duration::from_secs(3)).is_some();
+        assert!(heard < plan.len() || stands, "expired after {:?}", now - begin);
+        pacer.ended(key, true, now);
+        let claim = match key.split_once(' ') {
+            Some((member, _)) => Claim::NamedLeader(member.into(), Some("a".into())),
+            None => Claim::Report(key.into(), Ok(a_replica())),
+        };
+        view.record(Observation { at: now, claim });
+        heard += 1;
+    }
+}
+
+fn cluster_of_three() -> Cluster {
+    let member = |name: &str| ClusterMember {
+        name: name.into(),
+        address: Address::new(name, 5432).ok(),
+        api_url: BaseUrl::parse(&format!("http://{name}:8008")).ok(),
+        condition: Condition::default(),
+    };
+    Cluster {
+        members: ["a", "b", "c"].map(member).to_vec(),
+        from: BaseUrl::parse("http://b:8008").unwrap(),
+        system: None,
+        scope: None,
+        leader: None,
+        paused: false,
+        switchover: None,
+        ttl: None,
+        race_backoff: None,
+    }
+}
+
+fn a_replica() -> Report {
+    Report {
+        holds_lock: false,
+        role: Role::Other,
+        state: "running".into(),
+        timeline: Some(1),
+        system: None,
+        scope: None,
+        names_member: true,
+        paused: false,
+        failsafe_active: false,
+        replication: Replication::default(),
+    }
+}

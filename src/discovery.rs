@@ -181,7 +181,9 @@ impl Discovery {
         let witnesses = view.witnesses(leader, now);
         let witnesses = witnesses.filter_map(|member| target(member, Question::Leader, Urgency::Round));
         let asked: Vec<_> = probes.chain(witnesses).collect();
-        let asks_members = self.routes.iter().any(|route| route.conditions.asks_members());
+        let reads_standbys = view.reads_standbys();
+        let mut routes = self.routes.iter();
+        let asks_members = routes.any(|route| route.conditions.asks_members(reads_standbys));
         let others = view.members().filter(|_| asks_members);
         let others = others.filter(|member| !asked.iter().any(|probe: &Target| probe.member == **member));
         let others: Vec<_> = others

@@ -8,6 +8,7 @@ pub mod identity;
 pub mod observation;
 pub mod probing;
 pub mod reason;
+pub mod synchronous;
 pub mod view;
 
 mod address;

@@ -49,10 +49,10 @@ impl Conditions {
         }
     }
 
-    /// Returns true if the members themselves have to be asked, because their status in the DCS does not suffice, or comes
-    /// too late.
-    pub const fn asks_members(&self) -> bool {
-        self.max_lag.is_some() || matches!(self.kind, RouteKind::Sync | RouteKind::Async | RouteKind::Quorum)
+    /// Returns true if the members themselves have to be asked, because their status in the DCS does not suffice, or
+    /// comes too late. `reads_standbys` is true if the DCS says which members are synchronous standbys.
+    pub const fn asks_members(&self, reads_standbys: bool) -> bool {
+        self.max_lag.is_some() || (self.kind.depends_on_standbys() && !reads_standbys)
     }
 }
 
@@ -148,6 +148,11 @@ impl RouteKind {
         } else {
             "the leader"
         }
+    }
+
+    /// Returns true if it depends on which members are synchronous standbys.
+    pub const fn depends_on_standbys(self) -> bool {
+        matches!(self, Self::Sync | Self::Async | Self::Quorum)
     }
 
     /// Returns true if the route leads to replicas, so that conditions on them make sense.

@@ -60,8 +60,9 @@ pub(super) fn start(
     if let Some(name) = objects.as_ref().or(discovery.scope.as_ref()) {
         state.metrics.set_cluster(name);
     }
+    let standbys = routes.iter().any(|route| route.conditions.kind.depends_on_standbys());
     let events = match discovery.kubernetes.as_ref().zip(access) {
-        Some((settings, access)) => start_kubernetes(settings, access, claims.clone(), state, tasks),
+        Some((settings, access)) => start_kubernetes(settings, access, standbys, claims.clone(), state, tasks),
         None => Events::default(),
     };
     if let Some(settings) = &discovery.etcd {
@@ -102,6 +103,7 @@ pub(super) fn start(
 fn start_kubernetes(
     settings: &config::Kubernetes,
     access: Arc<Access>,
+    standbys: bool,
     claims: mpsc::Sender<Observation>,
     state: &AppState,
     tasks: &mut Tasks,
@@ -119,7 +121,8 @@ fn start_kubernetes(
         settings.namespace.as_deref(),
         &settings.selector,
         state.log_limiter.clone(),
-    );
+    )
+    .with_standbys(standbys);
     let watching = source.run(claims);
     tasks.spawn(async { ("the Kubernetes watches", no_error(watching).await) });
     events

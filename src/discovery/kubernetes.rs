@@ -46,6 +46,8 @@ pub struct Kubernetes {
     scope: String,
     namespace: Option<String>,
     selector: String,
+    /// A route depends on which members are synchronous standbys.
+    standbys: bool,
     log_limiter: LogLimiter,
 }
 
@@ -74,8 +76,14 @@ impl Kubernetes {
             scope: scope.to_owned(),
             namespace: namespace.map(str::to_owned),
             selector: selector.to_owned(),
+            standbys: false,
             log_limiter,
         }
+    }
+
+    /// Returns the same source. If `standbys` is true, it watches the object of the synchronous standbys, too.
+    pub fn with_standbys(self, standbys: bool) -> Self {
+        Self { standbys, ..self }
     }
 
     /// Watches until the receiver of observations is gone. If the pod has no credentials yet, reports that and
@@ -126,27 +134,35 @@ impl Kubernetes {
     ) {
         let leader = ObjectName::new(api, leader.to_owned());
         watches.spawn(follow_lock(api.clone(), kind, leader, sink.clone()));
-        let mut spawn = |name: String, read: fn(ObjectKind, Option<&Annotations>) -> (Claim, Option<Malformed>)| {
-            let (api, ObjectName { name, title }) = (api.clone(), ObjectName::new(api, name));
-            let open = move || watch_object(api.clone(), &name);
-            let object = title.clone();
-            let read = move |found: Option<K>, problems: &mut Problems| {
-                let (claim, problem) = read(kind, found.as_ref().map(ResourceExt::annotations));
-                problems.log(&object, problem);
-                Some(claim)
+        let mut spawn =
+            |name: String, lost, read: fn(ObjectKind, Option<&Annotations>) -> (Claim, Option<Malformed>)| {
+                let (api, ObjectName { name, title }) = (api.clone(), ObjectName::new(api, name));
+                let open = move || watch_object(api.clone(), &name);
+                let object = title.clone();
+                let read = move |found: Option<K>, problems: &mut Problems| {
+                    let (claim, problem) = read(kind, found.as_ref().map(ResourceExt::annotations));
+                    problems.log(&object, problem);
+                    Some(claim)
+                };
+                watches.spawn(follow(title, OBJECT_RIGHTS, sink.clone(), open, read, lost));
             };
-            watches.spawn(follow(title, OBJECT_RIGHTS, sink.clone(), open, read));
-        };
-        spawn(format!("{}-failover", self.scope), |kind, annotations| {
+        spawn(format!("{}-failover", self.scope), None, |kind, annotations| {
             let (announcement, problem) = annotations.map_or((None, None), |annotations| {
                 annotations::announcement(annotations, Instant::now(), SystemTime::now())
             });
             (Claim::Announcement(kind, announcement), problem)
         });
-        spawn(format!("{}-config", self.scope), |kind, annotations| {
+        spawn(format!("{}-config", self.scope), None, |kind, annotations| {
             let (settings, problem) = annotations.map_or((None, None), annotations::settings);
             (Claim::Settings(kind, settings), problem)
         });
+        if self.standbys {
+            let lost = Some(Claim::Synchronous(kind, None));
+            spawn(format!("{}-sync", self.scope), lost, |kind, annotations| {
+                let standbys = annotations.map(annotations::synchronous_standbys).unwrap_or_default();
+                (Claim::Synchronous(kind, Some(standbys)), None)
+            });
+        }
     }
 
     fn spawn_pods(&self, api: Api<Pod>, namespace: &str, sink: ClaimSink, watches: &mut JoinSet<()>) {
@@ -159,6 +175,7 @@ impl Kubernetes {
             sink,
             open,
             read_pods(title, self.log_limiter.clone()),
+            None,
         ));
     }
 }
@@ -252,13 +269,14 @@ fn watch_object<K: Object>(
 
 /// Follows a watch other than the lock's. Its faults are only logged: the lock's watch reports the state of the API.
 ///
-/// `rights` are the verbs that it needs, for the message if one is refused.
+/// `rights` are the verbs that it needs, for the message if one is refused. `lost` is the claim if it fails.
 async fn follow<E, S>(
     title: String,
     rights: &'static str,
     sink: ClaimSink,
     open: impl Fn() -> S,
     mut read: impl FnMut(E, &mut Problems) -> Option<Claim>,
+    lost: Option<Claim>,
 ) where
     S: Stream<Item = Result<E, watcher::Error>>,
 {
@@ -284,6 +302,11 @@ async fn follow<E, S>(
                 return;
             }
         };
+        if let (StreamEnd::Failed(_), Some(lost)) = (&ended, &lost)
+            && !sink.send(lost.clone()).await
+        {
+            return;
+        }
         faults.pause_after(ended, &mut restart).await;
     }
 }

@@ -9,6 +9,7 @@ use std::fmt;
 use std::time::{Instant, SystemTime};
 
 use crate::leader::identity::Identity;
+use crate::leader::synchronous::SyncState;
 use crate::leader::{BaseUrl, MemberName};
 
 pub use dcs::{Announcement, ClusterSettings, Lock, ObjectKind, Pod};
@@ -37,6 +38,8 @@ pub enum Claim {
     Announcement(ObjectKind, Option<Announcement>),
     /// The `<scope>-config` object; `None` if it is absent.
     Settings(ObjectKind, Option<ClusterSettings>),
+    /// The `<scope>-sync` object, which is empty if it is absent; `None` if it cannot be read.
+    Synchronous(ObjectKind, Option<SyncState>),
     /// All pods of the scope: no others exist any more.
     Pods(Vec<Pod>),
     /// One pod, new or changed.

@@ -10,6 +10,7 @@ mod lock;
 mod naming;
 mod recording;
 mod renewals;
+mod synchronous;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,7 @@ pub use crate::leader::view::lag::ReplayLag;
 pub use crate::leader::view::lock::LockView;
 pub use crate::leader::view::naming::NAMING_LIFE;
 use crate::leader::view::naming::NamedLeaders;
+use crate::leader::view::synchronous::SyncView;
 use crate::leader::{Address, BaseUrl, MemberName, UnknownAddress};
 use crate::route::Upstream;
 
@@ -79,6 +81,7 @@ struct Objects {
     unreachable: Option<Timestamped<String>>,
     announcement: Option<Timestamped<Announcement>>,
     settings: Option<ClusterSettings>,
+    synchronous: Option<SyncView>,
 }
 
 /// The answers of a member's REST API.

@@ -319,7 +319,8 @@ impl State {
         if self.hangs {
             return Reply::Hang;
         }
-        if self.forbidden.contains(&query.kind) {
+        let object = query.name.as_ref().map(|name| format!("{}/{name}", query.kind));
+        if self.forbidden.contains(&query.kind) || object.is_some_and(|object| self.forbidden.contains(&object)) {
             let verb = if get { "get" } else { "list" };
             let message = format!(
                 "{} is forbidden: User \"pgnorth\" cannot {verb} resource \"{}\"",

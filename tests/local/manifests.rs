@@ -147,13 +147,19 @@ fn rights_are_granted_by_name() {
             suffixes.iter().map(|suffix| format!("{value}{suffix}")).collect()
         };
         let service = |suffixes: &[&str]| of("PGNORTH_SERVICE", suffixes);
+        // pgnorth publish has no routes to replicas.
+        let beside: &[&str] = match name.as_str() {
+            "publish" => &["-failover", "-config"],
+            _ => &["-failover", "-config", "-sync"],
+        };
+        let watched = |leader| of("PGNORTH_SCOPE", &[&[leader], beside].concat());
         let mut unnamed = Vec::new();
         for rule in items(&one(&objects, "Role")["rules"]) {
             let (resource, verbs) = (text(&rule["resources"][0]), rule["verbs"].to_string());
             assert_eq!(items(&rule["resources"]).count(), 1, "{name}: {rule}");
             let expected = match (resource, verbs.as_str()) {
-                ("endpoints", r#"["list","watch"]"#) => of("PGNORTH_SCOPE", &["", "-failover", "-config"]),
-                ("configmaps", r#"["list","watch"]"#) => of("PGNORTH_SCOPE", &["-leader", "-failover", "-config"]),
+                ("endpoints", r#"["list","watch"]"#) => watched(""),
+                ("configmaps", r#"["list","watch"]"#) => watched("-leader"),
                 ("endpoints", r#"["get"]"#) => of("PGNORTH_SCOPE", &[""]),
                 ("configmaps", r#"["get"]"#) => of("PGNORTH_SCOPE", &["-leader"]),
                 ("endpoints", r#"["get","update"]"#) | ("services", r#"["get"]"#) => service(&[""]),

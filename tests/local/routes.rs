@@ -291,6 +291,53 @@ async fn a_replica_that_lags_keeps_its_sessions_and_gets_no_more() {
     assert_eq!(Session::of(waiting).await.member, "b");
 }
 
+/// Patroni's record of the synchronous standbys takes effect at once, and members are not asked. What they would say
+/// repeats it up to a `loop_wait` later.
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_of_a_synchronous_standby_end_when_the_dcs_names_another() {
+    let cluster = FakeCluster::start(20).await;
+    let c = FakeMember::start("c").await;
+    cluster.api.put("pods", "c", &c.pod("replica"));
+    let config = json!({"config": json!({"ttl": 20, "synchronous_mode": true}).to_string()});
+    cluster.api.put("endpoints", "pg-config", &config);
+    let names = |standby: &str| {
+        let record = json!({"leader": "a", "sync_standby": standby});
+        cluster.api.put("endpoints", "pg-sync", &record);
+    };
+    names("b");
+    let flags = ["--route", "127.0.0.1:0=sync", "--route", "127.0.0.1:0=async"];
+    let product = Product::start(&cluster, &flags).await;
+    let routes = status(&product).await["routes"].clone();
+    let [sync, not_sync] = [1, 2].map(|place: usize| routes[place]["address"].as_str().unwrap().parse().unwrap());
+    treats(&product, 1, "b", "fit").await;
+    treats(&product, 2, "c", "fit").await;
+    let on_b = Session::of(connect(sync).await).await;
+    let mut on_c = Session::of(connect(not_sync).await).await;
+    assert_eq!((on_b.member.as_str(), on_c.member.as_str()), ("b", "c"));
+    names("c");
+    on_b.ends().await;
+    on_c.lives().await;
+    assert_eq!(Session::of(connect(sync).await).await.member, "c");
+    assert_eq!(Session::of(connect(not_sync).await).await.member, "b");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_right_to_the_record_members_say_which_standby_is_synchronous() {
+    let cluster = FakeCluster::start(20).await;
+    cluster.api.forbid("configmaps");
+    cluster.api.forbid("endpoints/pg-sync");
+    let Answer::Json(status, mut body) = super::fake_patroni::report("b", 503, "replica", 1) else {
+        unreachable!("a report is JSON")
+    };
+    body["sync_standby"] = json!(true);
+    cluster.b.answers(Answer::Json(status, body));
+    let product = Product::start(&cluster, &["--route", "127.0.0.1:0=sync"]).await;
+    treats(&product, 1, "b", "fit").await;
+    product
+        .tells("INFO", &["endpoints default/pg-sync", "forbidden", "list"])
+        .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_of_a_synchronous_standby_end_when_another_takes_its_place() {
     let cluster = FakeCluster::start(20).await;

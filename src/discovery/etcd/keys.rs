@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::discovery::kubernetes::annotations::{self, Annotations};
 use crate::leader::UnknownAddress;
 use crate::leader::observation::{Announcement, ClusterSettings, Pod};
+use crate::leader::synchronous::SyncState;
 
 /// The keys below a scope's prefix that matter here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,11 +23,13 @@ pub(super) enum Key<'a> {
     Config,
     /// `initialize`: the system identifier.
     Initialize,
+    /// `sync`: the synchronous standbys.
+    Sync,
     /// `members/<name>`: what a member says about itself.
     Member(&'a str),
     /// `<group>/members/<name>`: a member of a Citus group, in the scope of the whole Citus cluster.
     GroupMember(u32, &'a str),
-    /// Any other key: `status`, `sync`, `history`, `failsafe`, …
+    /// Any other key: `status`, `history`, `failsafe`, …
     Other,
 }
 
@@ -40,6 +43,7 @@ impl<'a> Key<'a> {
             ("failover", "") => Self::Failover,
             ("config", "") => Self::Config,
             ("initialize", "") => Self::Initialize,
+            ("sync", "") => Self::Sync,
             ("members", name) if is_name(name) => Self::Member(name),
             (group, rest) => match (group.parse(), member(rest)) {
                 (Ok(group), Some(name)) => Self::GroupMember(group, name),
@@ -76,6 +80,20 @@ pub(super) fn settings(config: Option<&str>, initialize: Option<&str>) -> Read<O
     (settings, problem.map(|problem| problem.of_a_key()))
 }
 
+/// Parses the key `sync`. Patroni takes a text that it cannot parse as a record without a leader.
+pub(super) fn synchronous_standbys(text: &str) -> Read<SyncState> {
+    match serde_json::from_str(text) {
+        Ok(Value::Object(fields)) => (
+            SyncState::new(
+                fields.get("leader").and_then(Value::as_str),
+                fields.get("sync_standby").and_then(Value::as_str),
+            ),
+            None,
+        ),
+        _ => (SyncState::default(), Some("is not the JSON that Patroni writes".into())),
+    }
+}
+
 /// Parses the lock's ttl from the key `config`.
 pub(super) fn ttl(config: &str) -> Option<Duration> {
     let config: Value = serde_json::from_str(config).ok()?;
@@ -110,6 +128,8 @@ mod tests {
             ("failover", Key::Failover),
             ("config", Key::Config),
             ("initialize", Key::Initialize),
+            ("sync", Key::Sync),
+            ("0/sync", Key::Other),
             ("members/pg-0", Key::Member("pg-0")),
             ("0/members/pg-0", Key::GroupMember(0, "pg-0")),
             ("0/leader", Key::Other),
@@ -154,6 +174,15 @@ mod tests {
             assert!(!why.contains("secret") && !why.contains("annotation"), "{why}");
             assert!(!problem.unwrap_or_default().contains("secret"));
         }
+    }
+
+    #[test]
+    fn the_synchronous_standbys_are_parsed() {
+        let (found, problem) = synchronous_standbys(r#"{"leader":"a","sync_standby":"b,c","quorum":1}"#);
+        assert_eq!((found, problem), (SyncState::new(Some("a"), Some("b,c")), None));
+        let (found, problem) = synchronous_standbys(r#"{"leader":null,"sync_standby":null,"quorum":0}"#);
+        assert_eq!((found, problem), (SyncState::default(), None));
+        assert!(synchronous_standbys("{").1.is_some());
     }
 
     #[test]

@@ -96,7 +96,12 @@ impl Tracked {
         if moved {
             self.leader_changed(at);
         }
-        let mut claims = vec![self.settings(), Claim::Pods(members), self.announcement(at)];
+        let mut claims = vec![
+            self.settings(),
+            self.standbys(),
+            Claim::Pods(members),
+            self.announcement(at),
+        ];
         claims.extend(self.checked(lease));
         claims
     }
@@ -125,6 +130,7 @@ impl Tracked {
             }
             Key::Failover => vec![self.announcement(at)],
             Key::Config | Key::Initialize => vec![self.settings()],
+            Key::Sync => vec![self.standbys()],
             Key::Member(_) | Key::GroupMember(..) => self.member_changed(&path, former),
             Key::Other => Vec::new(),
         })
@@ -249,6 +255,13 @@ impl Tracked {
         let (settings, problem) = keys::settings(value("config"), value("initialize"));
         self.note("config", problem);
         Claim::Settings(KIND, settings)
+    }
+
+    fn standbys(&mut self) -> Claim {
+        let text = self.keys.get("sync").map(|key| key.value.clone());
+        let (standbys, problem) = text.map(|text| keys::synchronous_standbys(&text)).unwrap_or_default();
+        self.note("sync", problem);
+        Claim::Synchronous(KIND, Some(standbys))
     }
 
     fn announcement(&mut self, at: Instant) -> Claim {

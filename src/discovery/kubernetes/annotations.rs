@@ -16,6 +16,7 @@ use thiserror::Error;
 
 use crate::leader::MemberName;
 use crate::leader::observation::{Announcement, Lock};
+use crate::leader::synchronous::SyncState;
 
 pub use member::{pod, tags};
 pub use settings::{failsafe_mode, loop_wait, race_backoff, seconds, settings};
@@ -111,6 +112,12 @@ pub fn announcement(annotations: &Annotations, now: Instant, wall: SystemTime) -
         }),
         malformed,
     )
+}
+
+/// Parses the object of the synchronous standbys.
+pub fn synchronous_standbys(annotations: &Annotations) -> SyncState {
+    let get = |name: &str| annotations.get(name).map(String::as_str);
+    SyncState::new(get("leader"), get("sync_standby"))
 }
 
 /// Parses an ISO 8601 time into a local instant; a time in the past is `now`. `None` if it is not a time.

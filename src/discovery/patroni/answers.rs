@@ -88,11 +88,14 @@ fn read_replication(body: &Map<String, Value>, role: Role) -> Replication {
         location: location("location"),
         replayed: location("replayed_location"),
         state: body.get("replication_state").and_then(Value::as_str).map(str::to_owned),
-        standby: (role == Role::Replica).then(|| match (is("sync_standby"), is("quorum_standby")) {
-            (true, _) => Standby::Sync,
-            (_, true) => Standby::Quorum,
-            _ => Standby::Async,
-        }),
+        standby: match (is("sync_standby"), is("quorum_standby")) {
+            _ if role != Role::Replica => None,
+            (true, _) => Some(Standby::Sync),
+            (_, true) => Some(Standby::Quorum),
+            // A member that does not reach the DCS says this, too (api.py): it does not know then what it is.
+            _ if is("cluster_unlocked") => None,
+            _ => Some(Standby::Async),
+        },
         // Patroni names a replica's connection after its member.
         streaming: streaming
             .filter_map(|row| row["application_name"].as_str().map(MemberName::from))

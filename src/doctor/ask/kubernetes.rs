@@ -172,7 +172,10 @@ impl<'a> Cluster<'a> {
             }
             (_, "get", Some(kind)) => vec![Some(self.leader_name(kind))],
             (_, "list" | "watch", Some(kind)) => {
-                let beside = ["-failover", "-config"].map(|suffix| Some(format!("{}{suffix}", self.kubernetes.scope)));
+                let mut routes = self.settings.proxy.routes.iter();
+                let standbys = routes.any(|route| route.conditions.kind.depends_on_standbys());
+                let beside = ["-failover", "-config"].into_iter().chain(standbys.then_some("-sync"));
+                let beside = beside.map(|suffix| Some(format!("{}{suffix}", self.kubernetes.scope)));
                 [Some(self.leader_name(kind))].into_iter().chain(beside).collect()
             }
             ("services", ..) | ("endpoints", "update", _) => vec![self.settings.service.clone()],

@@ -1,6 +1,6 @@
 //! The rules, in their order. M is the member in question.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::facts::{FRESH, Facts, MemberRole};
 use super::{AVOIDED_FOR, Inputs, LAG_LIFE, Outcome, Unfit};
@@ -134,7 +134,7 @@ impl Inputs<'_> {
             wanted: self.conditions.kind,
         };
         match self.standby() {
-            Some((standby, _)) if standby == wanted => None,
+            Some(standby) if standby == wanted => None,
             Some(_) if wanted == Standby::Async => Some(Outcome::Closed(unfit)),
             Some(_) => Some(Outcome::Out(unfit)),
             None => Some(Outcome::Closed(Unfit::StandbyUnknown)),
@@ -191,9 +191,19 @@ impl Inputs<'_> {
         (self.now < lag.leader_at + self.view.ttl()).then_some(lag)
     }
 
-    /// Returns M's part in synchronous replication, by its own newest answer or its row in `/cluster`, and when it was
-    /// said.
-    fn standby(&self) -> Option<(Standby, Instant)> {
+    /// Returns M's part in synchronous replication. Patroni's record in the DCS takes precedence: what members say of
+    /// themselves repeats it up to a `loop_wait` later.
+    fn standby(&self) -> Option<Standby> {
+        let recorded = |grace| self.view.recorded_standby(self.member, grace, self.now);
+        let reported = || self.reported_standby().map(|(standby, _)| standby);
+        recorded(Duration::ZERO)
+            .or_else(reported)
+            .or_else(|| recorded(LAG_LIFE))
+    }
+
+    /// Returns M's part in synchronous replication by its own newest answer or its row in `/cluster`, and the time of
+    /// that statement.
+    fn reported_standby(&self) -> Option<(Standby, Instant)> {
         let last = self.view.answers(self.member).and_then(|answers| answers.last.as_ref());
         let reported = last.and_then(|last| Some((last.value.replication.standby?, last.at)));
         let row = self.view.condition(self.member);
@@ -222,8 +232,9 @@ impl Inputs<'_> {
     /// Returns the next instant at which time alone may make another rule apply.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let lag = self.conditions.max_lag.and_then(|_| self.view.replay_lag(self.member));
-        let asks = self.conditions.asks_members();
-        let standby = asks.then(|| self.standby()).flatten();
+        let depends = self.conditions.kind.depends_on_standbys();
+        let standby = depends.then(|| self.reported_standby()).flatten();
+        let record = depends.then(|| self.view.standbys_unread_since()).flatten().flatten();
         let last = |member: &MemberName| Some(self.view.answers(member)?.last.as_ref()?.at);
         let leader = self.primary.leader().filter(|_| self.conditions.streaming);
         let deadlines = [
@@ -234,6 +245,7 @@ impl Inputs<'_> {
             lag.map(|lag| lag.at + LAG_LIFE),
             lag.map(|lag| lag.leader_at + self.view.ttl()),
             standby.map(|(_, at)| at + LAG_LIFE),
+            record.map(|since| since + LAG_LIFE),
         ];
         deadlines.into_iter().flatten().filter(|at| self.now < *at).min()
     }

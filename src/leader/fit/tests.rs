@@ -6,6 +6,7 @@ use super::{AVOIDED_FOR, Fitness, LAG_LIFE, LAST_RULE, Outcome, RULES, fit};
 use crate::leader::observation::{
     Claim, ClusterSettings, Lock, NoReport, ObjectKind, Observation, Pod, Replication, Report, Role, Standby, Tags,
 };
+use crate::leader::synchronous::SyncState;
 use crate::leader::view::View;
 use crate::leader::{Address, BaseUrl, Leader, RoutingState};
 use crate::route::{Conditions, RouteKind};
@@ -212,10 +213,20 @@ const KEY_ROWS: &[KeyRow] = &[
     ("m is a synchronous standby", |c| c.kind = RouteKind::Sync, |s| s.is_standby(Standby::Sync), "fit 0, rule 17"),
     ("m is one no longer", |c| c.kind = RouteKind::Sync, |s| { s.is_standby(Standby::Sync); s.is_standby(Standby::Async); }, "out, rule 13: is no synchronous standby"),
     ("m was one when it was last heard", |c| c.kind = RouteKind::Sync, |s| { s.is_standby(Standby::Sync); s.silent("m"); s.wait(LAG_LIFE - SECOND); }, "fit 0, rule 17"),
-    ("m was one, and has not been heard for long", |c| c.kind = RouteKind::Sync, |s| { s.is_standby(Standby::Sync); s.silent("m"); s.wait(LAG_LIFE); }, "closed, rule 13: has not said lately"),
+    ("m was one, and has not been heard for long", |c| c.kind = RouteKind::Sync, |s| { s.is_standby(Standby::Sync); s.silent("m"); s.wait(LAG_LIFE); }, "closed, rule 13: may be a synchronous standby or not"),
     ("m is a standby of a quorum", |c| c.kind = RouteKind::Quorum, |s| s.is_standby(Standby::Quorum), "fit 0, rule 17"),
     ("m is asynchronous", |c| c.kind = RouteKind::Async, |s| s.is_standby(Standby::Async), "fit 0, rule 17"),
     ("m has become synchronous", |c| c.kind = RouteKind::Async, |s| s.is_standby(Standby::Sync), "closed, rule 13: is a synchronous standby"),
+    ("the DCS says that m is a synchronous standby, and m not yet", |c| c.kind = RouteKind::Sync, |s| { s.is_standby(Standby::Async); s.record(Some(Standby::Sync), "m"); }, "fit 0, rule 17"),
+    ("the DCS says that m is one no longer, and m not yet", |c| c.kind = RouteKind::Sync, |s| { s.is_standby(Standby::Sync); s.record(Some(Standby::Sync), "n"); }, "out, rule 13: is no synchronous standby"),
+    ("the DCS says that m is a standby of a quorum", |c| c.kind = RouteKind::Quorum, |s| s.record(Some(Standby::Quorum), "m,n"), "fit 0, rule 17"),
+    ("the DCS says that another is one", |c| c.kind = RouteKind::Async, |s| s.record(Some(Standby::Sync), "n"), "fit 0, rule 17"),
+    ("synchronous_mode is off, and the record is not removed yet", |c| c.kind = RouteKind::Async, |s| s.record(None, "m"), "fit 0, rule 17"),
+    ("the record was never read", |c| c.kind = RouteKind::Sync, |s| s.hear(Claim::Synchronous(ObjectKind::Endpoints, None)), "closed, rule 13: may be a synchronous standby or not"),
+    ("the record cannot be read, and m says that it is asynchronous", |c| c.kind = RouteKind::Sync, |s| { s.record(Some(Standby::Sync), "m"); s.hear(Claim::Synchronous(ObjectKind::Endpoints, None)); s.is_standby(Standby::Async); }, "out, rule 13"),
+    ("the record cannot be read, and m has not said what it is", |c| c.kind = RouteKind::Sync, |s| { s.record(Some(Standby::Sync), "m"); s.hear(Claim::Synchronous(ObjectKind::Endpoints, None)); s.wait(LAG_LIFE - SECOND); }, "fit 0, rule 17"),
+    ("the record has not been readable for long", |c| c.kind = RouteKind::Sync, |s| { s.record(Some(Standby::Sync), "m"); s.hear(Claim::Synchronous(ObjectKind::Endpoints, None)); s.wait(LAG_LIFE); }, "closed, rule 13: may be a synchronous standby or not"),
+    ("the Kubernetes API has not answered for long", |c| c.kind = RouteKind::Sync, |s| { s.record(Some(Standby::Sync), "m"); s.hear(Claim::ApiUnreachable(ObjectKind::Endpoints, "timeout".into())); s.wait(LAG_LIFE); }, "closed, rule 13: may be a synchronous standby or not"),
     ("m is the primary, which may stand in", |c| c.fallback = true, |s| s.primary = RoutingState::Route(leader("m")), "fit 4, rule 3"),
     ("m is the primary, which stands in and is held", |c| c.fallback = true, |s| s.primary = RoutingState::Hold(Some(leader("m"))), "closed, rule 3"),
     ("m is the leader", |c| c.kind = RouteKind::Leader, |s| s.primary = RoutingState::Route(leader("m")), "fit 0, rule 3"),
@@ -246,6 +257,17 @@ impl Story {
         };
         let report = report(Role::Replica, "running", 2);
         self.report("m", Report { replication, ..report });
+    }
+
+    /// Patroni's record of the synchronous standbys in the DCS, with its setting `synchronous_mode`.
+    fn record(&mut self, synchronous: Option<Standby>, standbys: &str) {
+        let settings = ClusterSettings {
+            synchronous,
+            ..ClusterSettings::default()
+        };
+        self.hear(Claim::Settings(ObjectKind::Endpoints, Some(settings)));
+        let state = SyncState::new(Some("l"), Some(standbys));
+        self.hear(Claim::Synchronous(ObjectKind::Endpoints, Some(state)));
     }
 
     fn is_standby(&mut self, standby: Standby) {
@@ -366,6 +388,18 @@ fn what_time_alone_changes_is_decided_again_at_that_time() {
         "the ttl since the timeline was seen"
     );
     story.wait(TTL);
+    assert_eq!(story.route(RouteKind::Replica).recheck_at, None);
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_decided_again_when_it_no_longer_counts() {
+    let mut story = Story::healthy();
+    story.wait(TTL);
+    story.record(Some(Standby::Sync), "m");
+    assert_eq!(story.route(RouteKind::Sync).recheck_at, None);
+    story.hear(Claim::Synchronous(ObjectKind::Endpoints, None));
+    let lost = story.now;
+    assert_eq!(story.route(RouteKind::Sync).recheck_at, Some(lost + LAG_LIFE));
     assert_eq!(story.route(RouteKind::Replica).recheck_at, None);
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::member::{Replication, Tags};
+use super::member::{Replication, Standby, Tags};
 use crate::leader::{Address, BadConnUrl, BaseUrl, MemberName, UnknownAddress};
 use crate::route::Upstream;
 
@@ -82,6 +82,8 @@ pub struct ClusterSettings {
     /// Time for which standbys may postpone the race for the lock while the former leader's WAL advances
     /// (`primary_race_backoff`); zero if they may not.
     pub race_backoff: Duration,
+    /// The kind of Patroni's synchronous standbys (`synchronous_mode`); `None` if it has none.
+    pub synchronous: Option<Standby>,
     /// The annotation `initialize`: the system identifier of the cluster.
     pub system: Option<String>,
 }

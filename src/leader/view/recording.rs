@@ -29,6 +29,9 @@ impl View {
                 *known = newest.map(|newest| unchanged_or_new(known.take(), newest, at));
             }
             Claim::Settings(kind, settings) => self.objects_mut(kind).settings = settings,
+            Claim::Synchronous(kind, newest) => {
+                Self::record_standbys(&mut self.objects_mut(kind).synchronous, newest, at);
+            }
             Claim::Pods(pods) => {
                 self.pods.retain(|name, _| pods.iter().any(|pod| pod.name == *name));
                 for pod in pods {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::leader::decide::{Decision, Policy, decide};
-use crate::leader::observation::{ClusterSettings, NoReport, Observation, Replication, Report, Role};
+use crate::leader::observation::{ClusterSettings, NoReport, Observation, Replication, Report, Role, Standby};
 use crate::leader::reason::Reason;
 use crate::leader::view::View;
 use crate::leader::{Leader, RoutingState};
@@ -177,6 +177,22 @@ fn a_holder_that_says_it_is_primary_is_routed_to() {
         ..ClusterSettings::default()
     };
     assert_eq!(settings, Some(expected));
+}
+
+#[test]
+fn the_synchronous_standby_is_followed_by_its_key() {
+    let mut world = World::new();
+    let standby = |world: &World| world.view.recorded_standby(&"b".into(), Duration::ZERO, world.now);
+    assert_eq!(standby(&world), Some(Standby::Async), "synchronous_mode is off");
+    world.put("config", r#"{"ttl":30,"loop_wait":10,"synchronous_mode":true}"#, 0);
+    world.put("sync", r#"{"leader":"a","sync_standby":"b","quorum":0}"#, 0);
+    assert_eq!(standby(&world), Some(Standby::Sync));
+    world.put("config", r#"{"ttl":30,"loop_wait":10,"synchronous_mode":"quorum"}"#, 0);
+    assert_eq!(standby(&world), Some(Standby::Quorum));
+    world.put("sync", r#"{"leader":"a","sync_standby":"c","quorum":0}"#, 0);
+    assert_eq!(standby(&world), Some(Standby::Async));
+    world.delete(&["sync"]);
+    assert_eq!(standby(&world), Some(Standby::Async));
 }
 
 #[test]

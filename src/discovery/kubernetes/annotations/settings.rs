@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Annotations, MAX_TTL, Read, malformed, not_json};
-use crate::leader::observation::ClusterSettings;
+use crate::leader::observation::{ClusterSettings, Standby};
 
 /// Parses Patroni's dynamic configuration and system identifier from the annotations `config` and `initialize` of
 /// the config object.
@@ -16,6 +16,7 @@ pub fn settings(annotations: &Annotations) -> Read<Option<ClusterSettings>> {
         pause: Option<Value>,
         standby_cluster: Option<Value>,
         primary_race_backoff: Option<Value>,
+        synchronous_mode: Option<Value>,
     }
     // Patroni accepts only digits (ha.py, `sysid_valid`): the value is empty while the cluster is being initialised.
     let is_valid = |system: &&String| !system.is_empty() && system.bytes().all(|byte| byte.is_ascii_digit());
@@ -38,6 +39,7 @@ pub fn settings(annotations: &Annotations) -> Read<Option<ClusterSettings>> {
                     .primary_race_backoff
                     .as_ref()
                     .map_or(Duration::ZERO, race_backoff),
+                synchronous: config.synchronous_mode.as_ref().and_then(synchronous),
                 system,
             }),
             None,
@@ -64,6 +66,14 @@ fn is_on(value: &Value) -> bool {
         Value::Number(number) => number.as_i64() == Some(1),
         Value::String(text) => matches!(text.to_lowercase().as_str(), "on" | "true" | "yes" | "1"),
         Value::Null | Value::Array(_) | Value::Object(_) => false,
+    }
+}
+
+/// Returns the kind of synchronous standbys that `synchronous_mode` asks for (global_config.py).
+fn synchronous(mode: &Value) -> Option<Standby> {
+    match mode {
+        Value::String(text) if text.to_lowercase() == "quorum" => Some(Standby::Quorum),
+        mode => is_on(mode).then_some(Standby::Sync),
     }
 }
 

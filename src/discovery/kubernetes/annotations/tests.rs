@@ -2,6 +2,7 @@
 
 use super::member::address_of;
 use super::*;
+use crate::leader::observation::Standby;
 use crate::route::Upstream;
 
 fn annotations(pairs: &[(&str, &str)]) -> Annotations {
@@ -215,6 +216,26 @@ fn pause_and_standby_cluster_are_read_as_patroni_reads_them() {
         assert_eq!(found, is_standby, "{standby}");
     }
     assert!(settings(&annotations(&[("config", "{")])).1.is_some());
+}
+
+#[test]
+fn synchronous_mode_is_read_as_patroni_reads_it() {
+    let read = |mode: &str| {
+        let config = format!(r#"{{"synchronous_mode":{mode}}}"#);
+        settings(&annotations(&[("config", &config)])).0.unwrap().synchronous
+    };
+    // The expected values are those that patroni.global_config of Patroni 4.1.5 returns.
+    for (mode, expected) in [
+        ("true", Some(Standby::Sync)),
+        (r#""on""#, Some(Standby::Sync)),
+        (r#""quorum""#, Some(Standby::Quorum)),
+        (r#""QUORUM""#, Some(Standby::Quorum)),
+        ("false", None),
+        ("null", None),
+        (r#""off""#, None),
+    ] {
+        assert_eq!(read(mode), expected, "{mode}");
+    }
 }
 
 #[test]

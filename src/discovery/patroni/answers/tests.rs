@@ -22,6 +22,21 @@ fn a_report_of_a_primary_that_holds_the_lock_is_parsed() {
 }
 
 #[test]
+fn a_member_that_does_not_reach_the_dcs_does_not_know_which_standby_it_is() {
+    for (fields, expected) in [
+        (r#""sync_standby":true"#, Some(Standby::Sync)),
+        (r#""quorum_standby":true"#, Some(Standby::Quorum)),
+        (r#""pause":false"#, Some(Standby::Async)),
+        (r#""cluster_unlocked":true"#, None),
+        (r#""cluster_unlocked":true,"sync_standby":true"#, Some(Standby::Sync)),
+    ] {
+        let body = format!(r#"{{"role":"replica","state":"running",{fields}}}"#);
+        let report = read_report(&"demo-0".into(), &answer(503, &body)).unwrap();
+        assert_eq!(report.replication.standby, expected, "{fields}");
+    }
+}
+
+#[test]
 fn status_200_alone_is_not_writable() {
     for (role, state) in [
         ("replica", "running"),

@@ -1,0 +1,58 @@
+//! A replica's part in synchronous replication by Patroni's own record in the DCS.
+
+use std::time::{Duration, Instant};
+
+use super::View;
+use crate::leader::MemberName;
+use crate::leader::observation::Standby;
+use crate::leader::synchronous::SyncState;
+
+/// The newest record, and the time since which it cannot be read; `None` while it is read.
+#[derive(Clone, Debug)]
+pub(super) struct SyncView {
+    pub(super) state: SyncState,
+    pub(super) unread_since: Option<Instant>,
+}
+
+impl View {
+    /// Returns true if Patroni's record of the synchronous standbys is read from the DCS now.
+    pub fn reads_standbys(&self) -> bool {
+        self.standbys_unread_since() == Some(None)
+    }
+
+    /// Returns a replica's part in synchronous replication, by Patroni's record; `None` if that cannot be read, and
+    /// could not be for `grace`.
+    pub fn recorded_standby(&self, member: &MemberName, grace: Duration, now: Instant) -> Option<Standby> {
+        let objects = self.objects(self.kind()?);
+        let record = &objects.synchronous.as_ref()?.state;
+        let settings = objects.settings.as_ref()?;
+        let unread_since = self.standbys_unread_since()?;
+        if unread_since.is_some_and(|since| since + grace <= now) {
+            return None;
+        }
+        let kind = settings.synchronous.filter(|_| !settings.standby_cluster);
+        Some(kind.filter(|_| record.contains(member)).unwrap_or(Standby::Async))
+    }
+
+    /// Returns the time since which the record cannot be read, if it cannot; `None` if it was never read.
+    pub fn standbys_unread_since(&self) -> Option<Option<Instant>> {
+        let objects = self.objects(self.kind()?);
+        objects.settings.as_ref()?;
+        let record = objects.synchronous.as_ref()?;
+        let outage = objects.unreachable.as_ref().map(|failure| failure.at);
+        Some(record.unread_since.into_iter().chain(outage).min())
+    }
+
+    pub(super) fn record_standbys(known: &mut Option<SyncView>, newest: Option<SyncState>, at: Instant) {
+        match (newest, known) {
+            (Some(state), known) => {
+                *known = Some(SyncView {
+                    state,
+                    unread_since: None,
+                });
+            }
+            (None, Some(known)) => _ = known.unread_since.get_or_insert(at),
+            (None, None) => {}
+        }
+    }
+}

@@ -3,7 +3,7 @@
 # The cache folder of install.sh: programs that do not come from Debian's archive.
 cache = $(shell tests/support/install.sh where)
 
-.PHONY: help run switchover test test-integrity test-memory test-reload test-random test-manifests test-drivers fuzz pictures docs man packages test-packages image image-test bench-failover bench-forward check advisories sbom build clean
+.PHONY: help run switchover test test-integrity test-memory test-reload test-random test-consistency test-manifests test-drivers fuzz pictures docs man packages test-packages image image-test bench-failover bench-forward check advisories sbom build clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo 'make test-memory     runs a thousand clients that do not read against a pgnorth with 512 MiB; a minute. Root (READERS=, BUFFERS=)'
 	@echo 'make test-reload     keeps thousands of sessions alive over reloads, and prints the longest pause of any; some minutes (SESSIONS=, RELOADS=)'
 	@echo 'make test-random     injects random faults into one cluster; half an hour for 50 (FAULTS=, SEED= repeats a run)'
+	@echo 'make test-consistency looks for lost writes through two pgnorths while hosts fail and are cut off; half an hour for 100 faults. Root (FAULTS=, PARTS=, SEED=)'
 	@echo 'make test-manifests  checks the rendered deploy/ against the schemas of Kubernetes, Istio and the Prometheus operator'
 	@echo 'make test-drivers    tries how real drivers present a refusal, by sslmode (WAYS=ways, WAYS=silence)'
 	@echo 'make fuzz            feeds random input to each parser, 60 s each; coverage-guided (TIME=, TARGETS=)'
@@ -69,6 +70,12 @@ test-random:
 	cargo test --locked --no-run --test rig
 	PGNORTH_CACHE='$(cache)' PGNORTH_RANDOM_FAULTS='$(or $(FAULTS),50)' $(if $(SEED),PGNORTH_SEED='$(SEED)') \
 		tests/support/inside.sh cargo test --locked --offline --test rig -- --ignored --exact --nocapture repeated::random_faults
+
+test-consistency:
+	tests/support/install.sh test
+	cargo test --locked --no-run --test rig
+	PGNORTH_CACHE='$(cache)' PGNORTH_FAULTS='$(or $(FAULTS),100)' PGNORTH_PARTS='$(or $(PARTS),1)' $(if $(SEED),PGNORTH_SEED='$(SEED)') \
+		tests/support/inside.sh cargo test --locked --offline --test rig -- --ignored --exact --nocapture consistency::campaign
 
 docs:
 	PGNORTH_WRITE_DOCS=yes cargo test --locked --test local -- --exact documents::reference::generated_parts_are_what_the_code_says

@@ -11,6 +11,7 @@ mod support;
 
 mod browser;
 mod clients;
+mod consistency;
 mod dns;
 mod doctor;
 mod dry_run;

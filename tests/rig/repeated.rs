@@ -5,8 +5,9 @@ mod accounts;
 mod faults;
 mod trial;
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
+use crate::support::random::{Random, number, seed};
 use crate::support::{Dcs, Member, Rig, Settings, wait_until};
 use faults::{DEMANDS, Demand};
 use trial::Trial;
@@ -52,7 +53,7 @@ async fn every_fault(dcs: Dcs) {
 #[ignore = "takes half an hour: make test-random"]
 async fn random_faults() {
     let count = number("PGNORTH_RANDOM_FAULTS").unwrap_or(50);
-    let seed = number("PGNORTH_SEED").unwrap_or_else(now);
+    let seed = seed();
     eprintln!("{count} faults, PGNORTH_SEED={seed}");
     let rig = Rig::start_with(Dcs::Endpoints, settings()).await;
     let mut trial = Trial::start(&rig).await;
@@ -106,33 +107,4 @@ async fn inserts_arrive(leader: &Member) {
         count().await.filter(|now| *now >= before + 20)
     })
     .await;
-}
-
-/// SplitMix64: random enough to choose faults, and the same everywhere for one seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-        usize::try_from(mixed % bound as u64).expect("below a usize")
-    }
-}
-
-fn now() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .expect("after 1970");
-    since.as_secs()
-}
-
-fn number(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(
-        text.parse()
-            .unwrap_or_else(|_| panic!("{name} is not a number: {text:?}")),
-    )
 }

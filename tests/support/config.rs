@@ -6,19 +6,18 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::dns;
-use super::etcd;
 use super::kubernetes::NAMESPACE;
-use super::network::Network;
 use super::patroni::{POSTGRES_PORT, REST_PORT};
 use super::psql::PASSWORD;
-use super::rig::{Dcs, ETCDS, SCOPE, Settings, name};
+use super::rig::{Dcs, Rig, SCOPE, Settings, name};
 use super::tls::Tls;
 
-/// Returns the configuration of the member number `index`.
-pub fn member(index: u8, network: &Network, folder: &Path, tls: &Tls, dcs: Dcs, settings: &Settings) -> Value {
-    let address = network.host(index);
-    let (dcs, dcs_config) = match dcs {
-        Dcs::Etcd => ("etcd3", json!({"hosts": etcd::hosts(network.gateway(), ETCDS)})),
+/// Returns the configuration of the member number `index`, in the files' `folder`. `etcd` has the addresses of etcd, if
+/// that is the DCS.
+pub fn member(index: u8, rig: &Rig, folder: &Path, etcd: &[String], settings: &Settings) -> Value {
+    let (address, tls) = (rig.network().host(index), rig.tls());
+    let (dcs, dcs_config) = match rig.dcs() {
+        Dcs::Etcd => ("etcd3", json!({"hosts": etcd})),
         Dcs::Endpoints => ("kubernetes", kubernetes(address, true)),
         Dcs::ConfigMaps => ("kubernetes", kubernetes(address, false)),
     };

@@ -6,41 +6,76 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use super::http::{Http, Request};
+use super::network::Host;
 use super::process::Process;
 use super::wait::wait_until;
 
 /// Client port of the first etcd.
 pub const PORT: u16 = 2379;
-/// Distance between a port of one etcd and of the next.
+/// Distance between a port of one etcd and of the next, if they share an address.
 const NEXT: u16 = 1000;
 
-/// The addresses of these etcds, as Patroni's configuration lists them.
-pub fn hosts(address: Ipv4Addr, count: u16) -> Vec<String> {
-    let host = |number| format!("{address}:{}", PORT + number * NEXT);
-    (0..count).map(host).collect()
+/// The place of one etcd: a host of its own, or a port of a host that it shares.
+pub struct Place {
+    host: Option<Host>,
+    address: Ipv4Addr,
+    port: u16,
 }
 
-/// One etcd, or three of them, on one address.
+impl Place {
+    /// Returns the place of etcd number `number` of those that share an address.
+    pub fn shared(address: Ipv4Addr, number: u16) -> Self {
+        Self {
+            host: None,
+            address,
+            port: PORT + number * NEXT,
+        }
+    }
+
+    /// Returns the place of an etcd alone on its host.
+    pub fn alone(host: Host) -> Self {
+        Self {
+            address: host.address,
+            host: Some(host),
+            port: PORT,
+        }
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let on = |host: &Host| host.command_as_root(program);
+        self.host.as_ref().map_or_else(|| Command::new(program), on)
+    }
+
+    fn client_url(&self) -> String {
+        format!("http://{}:{}", self.address, self.port)
+    }
+
+    fn peer_url(&self) -> String {
+        format!("http://{}:{}", self.address, self.port + 1)
+    }
+}
+
+/// One etcd, or three of them.
 pub struct Etcd {
     processes: Mutex<Vec<Process>>,
+    places: Vec<Place>,
     folder: PathBuf,
     http: Http,
-    address: Ipv4Addr,
-    count: u16,
 }
 
 impl Etcd {
-    /// Starts etcd on one address; returns when it is healthy.
-    pub async fn start(folder: &Path, http: &Http, address: Ipv4Addr, count: u16) -> Self {
+    /// Starts one etcd in each place; returns when all are healthy.
+    pub async fn start(folder: &Path, http: &Http, places: Vec<Place>) -> Self {
         let etcd = Self {
             processes: Mutex::default(),
+            places,
             folder: folder.to_owned(),
             http: http.clone(),
-            address,
-            count,
         };
-        *etcd.processes() = (0..count).map(|number| etcd.launch(number)).collect();
+        *etcd.processes() = (0..etcd.places.len()).map(|number| etcd.launch(number)).collect();
         etcd.wait_until_healthy().await;
         etcd
     }
@@ -55,25 +90,51 @@ impl Etcd {
         self.processes()[1..].iter_mut().for_each(Process::kill);
     }
 
-    /// Starts those again that were stopped; returns when all are healthy.
+    /// Kills one.
+    pub fn kill(&self, number: usize) {
+        self.processes()[number].kill();
+    }
+
+    /// Sends a signal to one.
+    pub fn signal(&self, number: usize, signal: Signal) {
+        self.processes()[number].signal(signal);
+    }
+
+    /// Returns the host of an etcd that has one of its own.
+    pub fn host(&self, number: usize) -> &Host {
+        self.places[number].host.as_ref().expect("an etcd on a host of its own")
+    }
+
+    /// Starts those again that have ended; returns when all are healthy.
     pub async fn start_again(&self) {
-        for (number, process) in (0..).zip(self.processes().iter_mut()) {
+        self.launch_ended();
+        self.wait_until_healthy().await;
+    }
+
+    /// Starts those again that have ended. Waits for none.
+    pub fn launch_ended(&self) {
+        for (number, process) in self.processes().iter_mut().enumerate() {
             if process.exit_status().is_some() {
                 *process = self.launch(number);
             }
         }
-        self.wait_until_healthy().await;
     }
 
-    /// The client URLs, comma-separated.
+    /// Returns the client URLs, comma-separated.
     pub fn urls(&self) -> String {
-        let urls: Vec<_> = (0..self.count).map(|number| self.url(PORT, number)).collect();
+        let urls: Vec<_> = self.places.iter().map(Place::client_url).collect();
         urls.join(",")
     }
 
+    /// Returns the addresses, as Patroni's configuration lists them.
+    pub fn hosts(&self) -> Vec<String> {
+        let host = |place: &Place| format!("{}:{}", place.address, place.port);
+        self.places.iter().map(host).collect()
+    }
+
     async fn wait_until_healthy(&self) {
-        for number in 0..self.count {
-            let health = format!("{}/health", self.url(PORT, number));
+        for place in &self.places {
+            let health = format!("{}/health", place.client_url());
             wait_until("etcd is healthy", Duration::from_secs(60), async || {
                 let answer = self.http.ask(&Request::get(&health)).await.ok()?;
                 (answer.status == 200).then_some(())
@@ -82,19 +143,18 @@ impl Etcd {
         }
     }
 
-    fn url(&self, first: u16, number: u16) -> String {
-        format!("http://{}:{}", self.address, first + number * NEXT)
-    }
-
-    fn launch(&self, number: u16) -> Process {
-        let (url, peer) = (self.url(PORT, number), self.url(PORT + 1, number));
+    fn launch(&self, number: usize) -> Process {
+        let (client, peer) = (self.places[number].client_url(), self.places[number].peer_url());
         let name = |number| format!("etcd{number}");
-        let all = (0..self.count).map(|number| format!("{}={}", name(number), self.url(PORT + 1, number)));
-        let all: Vec<_> = all.collect();
-        let mut command = Command::new(program("etcd").unwrap_or("etcd".into()));
+        let all = self.places.iter().enumerate();
+        let all: Vec<_> = all
+            .map(|(number, place)| format!("{}={}", name(number), place.peer_url()))
+            .collect();
+        let program = program("etcd").unwrap_or("etcd".into());
+        let mut command = self.places[number].command(program.to_str().expect("an ASCII path"));
         command.arg("--data-dir").arg(self.folder.join(name(number)));
         command.args(["--name", &name(number), "--initial-cluster", &all.join(",")]);
-        command.args(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
+        command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
         let log = self.folder.join(format!("{}.log", name(number)));
         Process::start("etcd", command, &log)

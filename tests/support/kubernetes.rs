@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::etcd::{self, Etcd};
+use super::etcd::{self, Etcd, Place};
 use super::http::{Answer, Http, Request};
 use super::process::{Process, run};
 use super::rig::{SCOPE, cache};
@@ -93,7 +93,7 @@ impl User {
 impl Kubernetes {
     /// Starts the API on one address; returns when it is ready and the Roles are in force.
     pub async fn start(folder: &Path, tls: &Tls, http: &Http, address: Ipv4Addr) -> Self {
-        let etcd = Etcd::start(folder, http, address, 1).await;
+        let etcd = Etcd::start(folder, http, vec![Place::shared(address, 0)]).await;
         fs::write(folder.join("tokens"), User::ALL.map(User::line).concat()).expect("write the token file");
         let mut kubernetes = Self {
             api: Mutex::new(start_api(folder, tls, address)),

@@ -17,6 +17,7 @@
 //! psql        the real psql, and sessions that stay
 //! load        clients that insert all the time
 //! http        requests to Patroni, to kube-apiserver and to the product's admin address
+//! random      choices that a seed repeats
 //! process     children, their logs and their end
 //! tls         the rig's certificate authority
 //! wait        waiting for a condition before a deadline
@@ -42,6 +43,7 @@ pub mod process;
 pub mod prometheus;
 pub mod psql;
 pub mod publisher;
+pub mod random;
 pub mod rig;
 pub mod tls;
 pub mod wait;

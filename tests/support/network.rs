@@ -150,6 +150,27 @@ impl Host {
         run("ip", &["link", "set", &self.veth, "down"]);
     }
 
+    /// Drops packets from these addresses; none of theirs arrives any more, while its own still leave.
+    pub fn drop_packets_from(&self, addresses: &[Ipv4Addr]) {
+        let addresses: Vec<_> = addresses.iter().map(Ipv4Addr::to_string).collect();
+        let rule = format!("ip saddr {{ {} }} drop", addresses.join(", "));
+        self.filter(&format!(
+            "table ip cut {{\nchain input {{ type filter hook input priority 0; {rule}; }}\n}}"
+        ));
+    }
+
+    /// Accepts packets from every address again.
+    pub fn drop_no_packets(&self) {
+        self.filter("flush ruleset");
+    }
+
+    fn filter(&self, rules: &str) {
+        run(
+            "nsenter",
+            &[&format!("--net=/run/netns/{}", self.namespace), "nft", rules],
+        );
+    }
+
     /// Adds an address to the host.
     pub fn add_address(&self, address: Ipv4Addr) {
         let address = format!("{address}/16");

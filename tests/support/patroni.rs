@@ -71,6 +71,11 @@ impl Member {
         SocketAddr::new(IpAddr::V4(self.ip()), POSTGRES_PORT)
     }
 
+    /// Returns its host.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
     /// Returns a command that runs on its host as the user postgres.
     pub fn command(&self, program: &str) -> Command {
         self.host.command(program)
@@ -205,6 +210,37 @@ impl Member {
                 .then_some(())
         })
         .await;
+    }
+
+    /// Kills Patroni; PostgreSQL runs on.
+    pub fn kill_patroni(&self) {
+        self.signal_patroni(Signal::KILL);
+        if let Some(patroni) = self.patroni().as_mut() {
+            patroni.kill();
+        }
+    }
+
+    /// Stops every process of PostgreSQL with SIGSTOP, while Patroni runs.
+    pub fn freeze_postgres(&self) {
+        // A process that has just been forked may have been missed.
+        while self.signal_postgres(Signal::STOP) {
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    pub fn thaw_postgres(&self) {
+        self.signal_postgres(Signal::CONT);
+    }
+
+    /// Signals every process of PostgreSQL; returns true if one of them runs.
+    fn signal_postgres(&self, signal: Signal) -> bool {
+        let processes = self.host.processes();
+        let postgres: Vec<_> = processes
+            .iter()
+            .filter(|process| process.program == "postgres")
+            .collect();
+        postgres.iter().for_each(|process| send(process.id, signal));
+        !postgres.iter().all(|process| is_stopped(process.id))
     }
 
     /// Kills PostgreSQL's postmaster while Patroni runs.

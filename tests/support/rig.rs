@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::config;
 use super::dns::Dns;
-use super::etcd::Etcd;
+use super::etcd::{Etcd, Place};
 use super::http::Http;
 use super::kubernetes::{Kubernetes, User};
 use super::network::{Host, Network};
@@ -23,7 +23,9 @@ pub const SCOPE: &str = "patronidemo";
 
 const MEMBERS: u8 = 3;
 /// Members of etcd, if that is the DCS.
-pub const ETCDS: u16 = 3;
+const ETCDS: u8 = 3;
+/// Number of the first host of etcd, if each has one.
+const ETCD_HOST: u8 = 40;
 
 /// Number of rigs that may run at a time in one world.
 const PLACES: u8 = 4;
@@ -52,6 +54,8 @@ pub struct Settings {
     pub names: bool,
     /// Port of a pooler beside each PostgreSQL, which the members publish. The test starts it.
     pub pooler_port: Option<u16>,
+    /// Each etcd has a host of its own, instead of a port of the gateway.
+    pub etcd_hosts: bool,
     /// Any other key of Patroni's dynamic configuration, such as `{"maximum_lag_on_failover": 1000}`.
     pub dynamic: Value,
 }
@@ -102,12 +106,12 @@ impl Rig {
             dcs,
             _place: lock,
         };
-        rig.start_dcs(dcs).await;
+        rig.start_dcs(dcs, &settings).await;
         if settings.names {
             rig.dns = Some(Dns::start(&rig.folder.0, rig.network.gateway()));
         }
         for index in 0..MEMBERS {
-            let member = rig.make_member(index, dcs, &settings).await;
+            let member = rig.make_member(index, &settings).await;
             rig.members.push(member);
         }
         rig.bootstrap().await;
@@ -119,17 +123,24 @@ impl Rig {
         &self.network
     }
 
-    async fn start_dcs(&mut self, dcs: Dcs) {
+    async fn start_dcs(&mut self, dcs: Dcs, settings: &Settings) {
         let gateway = self.network.gateway();
+        let place = |number: u8| match settings.etcd_hosts {
+            true => Place::alone(Host::start(&self.network, ETCD_HOST + number)),
+            false => Place::shared(gateway, number.into()),
+        };
         match dcs {
-            Dcs::Etcd => self.etcd = Some(Etcd::start(&self.folder.0, &self.http, gateway, ETCDS).await),
+            Dcs::Etcd => {
+                let places = (0..ETCDS).map(place).collect();
+                self.etcd = Some(Etcd::start(&self.folder.0, &self.http, places).await);
+            }
             Dcs::Endpoints | Dcs::ConfigMaps => {
                 self.kubernetes = Some(Kubernetes::start(&self.folder.0, &self.tls, &self.http, gateway).await);
             }
         }
     }
 
-    async fn make_member(&self, index: u8, dcs: Dcs, settings: &Settings) -> Member {
+    async fn make_member(&self, index: u8, settings: &Settings) -> Member {
         let name = name(index);
         let folder = self.folder.0.join(&name);
         run(
@@ -147,7 +158,8 @@ impl Rig {
             .kubernetes
             .as_ref()
             .map(|kubernetes| kubernetes.kubeconfig(User::Patroni));
-        let config = config::member(index, &self.network, &folder, &self.tls, dcs, settings);
+        let etcd = self.etcd.as_ref().map_or_else(Vec::new, Etcd::hosts);
+        let config = config::member(index, self, &folder, &etcd, settings);
         let plan = Plan {
             host,
             folder,
@@ -220,6 +232,11 @@ impl Rig {
     /// Returns the product's kubeconfig; `None` with `Dcs::Etcd`.
     pub fn kubeconfig(&self) -> Option<PathBuf> {
         Some(self.kubernetes.as_ref()?.kubeconfig(User::Pgnorth))
+    }
+
+    /// Returns the certificates of the rig's servers.
+    pub fn tls(&self) -> &Tls {
+        &self.tls
     }
 
     /// Returns the certificate authority of every server of the rig, in PEM.

@@ -1,0 +1,57 @@
+//! Two pgnorths at once in front of one cluster, while members, etcds and pgnorths are killed, frozen, stopped and cut from
+//! each other. As in Patroni's own Jepsen test, every acknowledged write has to be there at the end.
+//!
+//! `make test-consistency` is the campaign. docs/internals/consistency.md has the claims and the figures.
+
+mod claims;
+mod cluster;
+mod faults;
+mod history;
+mod primaries;
+mod set;
+mod trial;
+mod watch;
+mod workload;
+
+use std::time::Duration;
+
+use crate::support::random::{Random, number, seed};
+use cluster::Node;
+use faults::{Fault, Kind, Part, Shape};
+use trial::Trial;
+
+#[tokio::test]
+async fn two_pgnorths_lose_no_write_to_three_faults() {
+    let mut trial = Trial::start(1).await;
+    let primary = trial.primary();
+    let alone = Node::Pgnorth(1);
+    let cut = [(alone, Node::Member(primary)), (Node::Member(primary), alone)].to_vec();
+    for kind in [
+        Kind::Kill(Part::Pgnorth(0)),
+        Kind::Cut(Shape::Alone, cut),
+        Kind::Switchover,
+    ] {
+        let lasts = Duration::from_secs(2);
+        trial.endure(Fault { kind, lasts }).await;
+    }
+    trial.finish().await;
+}
+
+/// PGNORTH_FAULTS is the number of faults of a part, PGNORTH_PARTS the number of parts. Each part has a cluster of its own,
+/// and the next seed; PGNORTH_SEED is the first.
+#[tokio::test]
+#[ignore = "takes half an hour for 100 faults: make test-consistency"]
+async fn campaign() {
+    let faults = number("PGNORTH_FAULTS").unwrap_or(100);
+    let first = seed();
+    for seed in first..first + number("PGNORTH_PARTS").unwrap_or(1) {
+        eprintln!("{faults} faults, PGNORTH_SEED={seed}");
+        let mut random = Random(seed);
+        let mut trial = Trial::start(seed).await;
+        for index in 1..=faults {
+            eprint!("{index}: ");
+            trial.endure(Fault::choose(&mut random, trial.primary())).await;
+        }
+        trial.finish().await;
+    }
+}

@@ -1,0 +1,221 @@
+//! One part of the campaign: the cluster, the clients of both pgnorths, faults in a row, and all claims at the end.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::time::sleep;
+
+use super::claims::{Longest, Look, Span, longest_disagreement, longest_without_route, without};
+use super::cluster::{Cluster, Pgnorth};
+use super::faults::Fault;
+use super::history::History;
+use super::primaries::{self, Acknowledged};
+use super::set::{self, Number, Numbers};
+use super::watch::Watch;
+use super::workload::{Clients, Executed, Outcome};
+use crate::support::random::Random;
+use crate::support::{session, wait_until};
+
+/// The time within which each pgnorth sends clients to a primary that is healthy and reachable, and both agree.
+const CLAIM: Duration = Duration::from_secs(1);
+/// Allowance for two cores that three members, three etcds, the clients and the watch share with other tests.
+const ALLOWANCE: Duration = Duration::from_secs(2);
+/// A member that was killed recovers, rewinds and streams again before strict mode lets the primary acknowledge a write.
+const HEALTHY: Duration = Duration::from_secs(240);
+/// A deadline against hanging; the claims are checked at the end.
+const ROUTED: Duration = Duration::from_secs(60);
+/// Time without a fault before the next one.
+const CALM: Duration = Duration::from_secs(1);
+
+pub struct Trial {
+    numbers: Clients<Numbers>,
+    watch: Watch,
+    /// Spans in which faults could keep a pgnorth from its work or from a host.
+    struck: Vec<Span>,
+    faults: usize,
+    began: Instant,
+    cluster: Cluster,
+    /// Dropped last: it names what is kept of a failure.
+    history: Arc<History>,
+    seed: u64,
+}
+
+impl Trial {
+    /// Starts the cluster, the watch and the clients; returns when both pgnorths send clients to the primary.
+    pub async fn start(seed: u64) -> Self {
+        let history = Arc::new(History::begin(seed));
+        let cluster = Cluster::start(history.folder()).await;
+        cluster
+            .rig
+            .leader()
+            .await
+            .psql(set::TABLE)
+            .await
+            .expect("make the table");
+        let watch = Watch::start(&cluster).await;
+        let addresses: Vec<_> = cluster.pgnorths.iter().map(|pgnorth| pgnorth.address()).collect();
+        // The choice of the faults does not depend on the clients.
+        let random = &mut Random(!seed);
+        let trial = Self {
+            numbers: Clients::start(Numbers::default(), &addresses, random, &history),
+            watch,
+            struck: Vec::new(),
+            faults: 0,
+            began: Instant::now(),
+            cluster,
+            history,
+            seed,
+        };
+        trial.recovers().await;
+        trial
+    }
+
+    /// Returns the number of the primary; of the first member, if there is none now.
+    pub fn primary(&self) -> usize {
+        self.watch.healthy_since(self.began).unwrap_or(0)
+    }
+
+    /// Applies a fault and repairs it; returns when the cluster is healthy and both pgnorths send clients to its primary.
+    pub async fn endure(&mut self, fault: Fault) {
+        eprintln!("{fault:?}");
+        let from = Instant::now();
+        fault.strike(&self.cluster).await;
+        sleep(fault.lasts).await;
+        fault.heal(&self.cluster);
+        self.faults += 1;
+        self.history.note("fault", from, json!(format!("{fault:?}")));
+        if fault.strikes_pgnorth() {
+            let to = Instant::now();
+            self.struck.push(Span { from, to });
+        }
+        self.recovers().await;
+        sleep(CALM).await;
+    }
+
+    async fn recovers(&self) {
+        let healed = Instant::now();
+        wait_until("a member is a healthy primary", HEALTHY, async || {
+            self.watch.healthy_since(healed)
+        })
+        .await;
+        wait_until("both pgnorths send clients to the primary", ROUTED, async || {
+            let primary = Some(self.server(self.watch.healthy_since(healed)?));
+            self.watch.routes().iter().all(|route| *route == primary).then_some(())
+        })
+        .await;
+    }
+
+    fn server(&self, member: usize) -> Ipv4Addr {
+        self.cluster.rig.member(member).ip()
+    }
+
+    /// Ends the clients, checks every claim, and prints the figures.
+    pub async fn finish(mut self) {
+        self.recovers().await;
+        let calm = Span {
+            from: self.began,
+            to: Instant::now(),
+        };
+        let numbers = self.numbers.finish().await;
+        let (routeless, disagreements) = (self.times_without_route(), self.disagreements(calm));
+        eprintln!(
+            "seed {}: {} faults in {:?}",
+            self.seed,
+            self.faults,
+            self.began.elapsed()
+        );
+        eprintln!("numbers: {}", outcomes(&numbers));
+        eprintln!("without a route: {}", summary(&routeless));
+        eprintln!("in disagreement: {}", summary(&disagreements));
+
+        let mut wrong = self.check_numbers(&numbers).await;
+        wrong.extend(primaries::check(&acknowledged(&numbers)));
+        wrong.extend(self.too_long("without a route", &routeless));
+        wrong.extend(self.too_long("in disagreement", &disagreements));
+        assert!(wrong.is_empty(), "seed {}: {wrong:#?}", self.seed);
+    }
+
+    /// Reads the numbers from the primary, directly and through both pgnorths.
+    async fn check_numbers(&self, numbers: &[Executed<Number>]) -> Vec<String> {
+        let mut addresses = vec![self.cluster.rig.leader().await.address()];
+        addresses.extend(self.cluster.pgnorths.iter().map(Pgnorth::address));
+        let mut wrong = Vec::new();
+        for address in addresses {
+            let session = session(address).await.expect("a session for the last read");
+            let present = set::read(&session).await.expect("the last read");
+            let of_this = set::check(numbers, &present).into_iter();
+            wrong.extend(of_this.map(|wrong| format!("read from {address}: {wrong}")));
+        }
+        wrong
+    }
+
+    /// Returns the longest time of each pgnorth without a route to the primary, in each span in which that was healthy and
+    /// reachable.
+    fn times_without_route(&self) -> Vec<Longest> {
+        let (looks, healthy) = (self.watch.looks(), self.watch.healthy());
+        let spans = healthy.iter().enumerate().flat_map(|(member, spans)| {
+            let server = self.server(member);
+            without(spans, &self.struck).into_iter().map(move |span| (span, server))
+        });
+        let times = spans.flat_map(|(span, server)| {
+            let of_one = |looks: &Vec<Look>| longest_without_route(span, server, looks);
+            looks.iter().filter_map(of_one).collect::<Vec<_>>()
+        });
+        times.collect()
+    }
+
+    /// Returns the longest disagreement in each span in which no fault struck a pgnorth.
+    fn disagreements(&self, whole: Span) -> Vec<Longest> {
+        let looks = self.watch.looks();
+        let spans = without(&[whole], &self.struck).into_iter();
+        spans
+            .filter_map(|span| longest_disagreement(span, &looks[0], &looks[1]))
+            .collect()
+    }
+
+    fn too_long(&self, what: &str, times: &[Longest]) -> Vec<String> {
+        let late = times.iter().filter(|longest| longest.lasted > CLAIM + ALLOWANCE);
+        let text = |longest: &Longest| {
+            let from = longest.from - self.began;
+            format!("a pgnorth was {what} for {:?}, from {from:?} on", longest.lasted)
+        };
+        late.map(text).collect()
+    }
+}
+
+fn acknowledged<T>(executed: &[Executed<T>]) -> Vec<Acknowledged<'_>> {
+    let acknowledged = executed.iter().filter_map(|executed| match &executed.outcome {
+        Outcome::Acknowledged(server) => Some(Acknowledged {
+            started: executed.started,
+            ended: executed.ended,
+            server,
+        }),
+        _ => None,
+    });
+    acknowledged.collect()
+}
+
+fn outcomes<T>(executed: &[Executed<T>]) -> String {
+    let count = |is: fn(&Outcome) -> bool| executed.iter().filter(|executed| is(&executed.outcome)).count();
+    format!(
+        "{} acknowledged, {} failed, {} unknown",
+        count(|outcome| matches!(outcome, Outcome::Acknowledged(_))),
+        count(|outcome| matches!(outcome, Outcome::Failed(_))),
+        count(|outcome| matches!(outcome, Outcome::Unknown(_))),
+    )
+}
+
+/// Describes the longest times of all spans.
+fn summary(times: &[Longest]) -> String {
+    let mut lasted: Vec<_> = times.iter().map(|longest| longest.lasted).collect();
+    lasted.sort();
+    let late = lasted.iter().filter(|lasted| **lasted > CLAIM).count();
+    format!(
+        "{} spans, median {:?}, longest {:?}, {late} longer than {CLAIM:?}",
+        lasted.len(),
+        lasted.get(lasted.len() / 2).copied().unwrap_or_default(),
+        lasted.last().copied().unwrap_or_default()
+    )
+}

@@ -3,9 +3,9 @@
 //! settings.
 
 mod finding;
+mod instance;
 mod listening;
 mod other_commands;
-mod process;
 mod sessions;
 
 use std::time::Duration;
@@ -14,9 +14,9 @@ use clap::{Arg, ArgAction, ValueHint};
 
 use super::values::Values;
 pub(super) use finding::*;
+pub(super) use instance::*;
 pub(super) use listening::*;
 pub(super) use other_commands::*;
-pub(super) use process::*;
 pub(super) use sessions::*;
 
 /// One setting as users see it.

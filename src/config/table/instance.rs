@@ -1,4 +1,4 @@
-//! The rows of the process: its shutdown, its log, its own pod.
+//! The rows of one instance: its shutdown, its log, its own pod.
 
 use std::time::Duration;
 

@@ -12,8 +12,8 @@ use pgnorth::discovery::patroni::answers::{read_cluster, read_report};
 use pgnorth::leader::decide::{Decision, Policy, decide};
 use pgnorth::leader::observation::{Claim, Lock, ObjectKind, Observation, Replication, Report, Role};
 use pgnorth::leader::view::View;
-use pgnorth::leader::{Address, BaseUrl, Leader, RoutingState};
-use pgnorth::slot::LeaderSlot;
+use pgnorth::leader::{Address, BaseUrl, RoutingState, Server};
+use pgnorth::slot::RouteSlot;
 use serde_json::{Value, json};
 
 const MEMBERS: [&str; 3] = ["demo-0", "demo-1", "demo-2"];
@@ -208,15 +208,15 @@ mod slot {
         });
     }
 
-    fn routing() -> LeaderSlot {
-        let slot = LeaderSlot::new("starting");
+    fn routing() -> RouteSlot {
+        let slot = RouteSlot::new("starting");
         let _none_before = slot.publish(RoutingState::Route(leader()), "demo-0 leads".to_owned());
         slot
     }
 }
 
-fn leader() -> Leader {
-    Leader {
+fn leader() -> Server {
+    Server {
         member: MEMBERS[0].into(),
         address: Address::new("10.244.0.10", 5432).expect("an address"),
         timeline: Some(7),

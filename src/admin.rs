@@ -37,7 +37,7 @@ use crate::metrics::Metrics;
 use crate::readiness::ReadinessHandle;
 use crate::recorder::Recorder;
 use crate::route::RouteKind;
-use crate::slot::LeaderSlot;
+use crate::slot::RouteSlot;
 use crate::wait_queue::WaitQueue;
 
 const CANNOT_ACCEPT: &str = "the admin port cannot accept connections";
@@ -46,7 +46,7 @@ const CANNOT_ACCEPT: &str = "the admin port cannot accept connections";
 #[derive(Debug)]
 pub struct Facts {
     /// The current decision about the primary.
-    pub slot: Arc<LeaderSlot>,
+    pub slot: Arc<RouteSlot>,
     /// The proxy's listeners; empty for a publisher.
     pub routes: Vec<BoundRoute>,
     /// The threads' signs of life.
@@ -77,7 +77,7 @@ pub struct BoundRoute {
     /// The address that was bound.
     pub address: SocketAddr,
     /// The members that clients go to.
-    pub slot: Arc<LeaderSlot>,
+    pub slot: Arc<RouteSlot>,
     /// The newest outcome for each member; `None` for a route to the primary.
     pub fitness: Option<watch::Receiver<Arc<Fitness>>>,
 }

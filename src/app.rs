@@ -46,7 +46,7 @@ use crate::metrics::Metrics;
 use crate::readiness::ReadinessHandle;
 use crate::recorder::Recorder;
 use crate::route::{Route, RouteKind};
-use crate::slot::LeaderSlot;
+use crate::slot::RouteSlot;
 use crate::systemd::Notifier;
 use crate::wait_queue::WaitQueue;
 
@@ -70,7 +70,7 @@ pub struct Started {
 
 /// The values that the tasks of one process share.
 struct AppState {
-    slot: Arc<LeaderSlot>,
+    slot: Arc<RouteSlot>,
     metrics: Arc<Metrics>,
     recorder: Arc<Recorder>,
     readiness: ReadinessHandle,
@@ -123,7 +123,7 @@ impl AppState {
         metrics.set_build(VERSION, COMMIT);
         Self {
             recorder: Arc::new(Recorder::new(metrics.clone())),
-            slot: Arc::new(LeaderSlot::new(STARTING)),
+            slot: Arc::new(RouteSlot::new(STARTING)),
             metrics,
             readiness: ReadinessHandle::starting(STARTING),
             liveness: Liveness::default(),

@@ -35,12 +35,12 @@ use crate::metrics::Metrics;
 use crate::readiness::ReadinessHandle;
 use crate::recorder::Recorder;
 use crate::route::Upstream;
-use crate::slot::LeaderSlot;
+use crate::slot::RouteSlot;
 
 /// The discovery loop.
 pub struct Discovery {
     /// Slot in which decisions about the primary are published.
-    pub slot: Arc<LeaderSlot>,
+    pub slot: Arc<RouteSlot>,
     /// Routes to other members than the primary alone.
     pub routes: Vec<FollowedRoute>,
     /// Metrics of decisions.

@@ -27,7 +27,7 @@ use crate::leader::{MemberName, RoutingState};
 use crate::log_limiter::CurrentProblems;
 use crate::metrics::{HaproxyTime, Metrics};
 use crate::recorder::{HaproxyReport, Recorder};
-use crate::slot::LeaderSlot;
+use crate::slot::RouteSlot;
 
 /// Pause between two readings while all is well, and while a change of leader or a disagreement is under way.
 const PACES: [Duration; 2] = [Duration::from_secs(1), Duration::from_millis(250)];
@@ -37,7 +37,7 @@ pub struct Comparer {
     source: Source,
     backend: Option<String>,
     hold: Duration,
-    slot: Arc<LeaderSlot>,
+    slot: Arc<RouteSlot>,
     view: watch::Receiver<Arc<View>>,
     recorder: Arc<Recorder>,
     metrics: Arc<Metrics>,
@@ -62,7 +62,7 @@ impl Comparer {
     pub fn new(
         settings: &config::Haproxy,
         hold: Duration,
-        slot: Arc<LeaderSlot>,
+        slot: Arc<RouteSlot>,
         view: watch::Receiver<Arc<View>>,
         recorder: Arc<Recorder>,
         metrics: Arc<Metrics>,

@@ -19,11 +19,11 @@ use std::fmt;
 pub use address::{Address, BadAddress, BadBaseUrl, BadConnUrl, BaseUrl, Host, UnknownAddress};
 pub use member::MemberName;
 
-/// The member that the lock names, at the address where its PostgreSQL listens.
+/// The server of a member that sessions go to: the leader's, or on a route to other members another one's.
 ///
-/// Two leaders are equal if member and address are equal: a new timeline alone is no change of leader.
+/// Two are equal if member and address are equal: a new timeline alone is no change of leader.
 #[derive(Clone, Debug)]
-pub struct Leader {
+pub struct Server {
     /// The member's name.
     pub member: MemberName,
     /// The address that sessions are forwarded to.
@@ -32,15 +32,15 @@ pub struct Leader {
     pub timeline: Option<u32>,
 }
 
-impl PartialEq for Leader {
+impl PartialEq for Server {
     fn eq(&self, other: &Self) -> bool {
         self.member == other.member && self.address == other.address
     }
 }
 
-impl Eq for Leader {}
+impl Eq for Server {}
 
-impl fmt::Display for Leader {
+impl fmt::Display for Server {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{} at {}", self.member, self.address)
     }
@@ -50,9 +50,9 @@ impl fmt::Display for Leader {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RoutingState {
     /// New clients go to this leader; sessions to any other end.
-    Route(Leader),
+    Route(Server),
     /// New clients wait; sessions to this leader stay, any other end.
-    Hold(Option<Leader>),
+    Hold(Option<Server>),
     /// New clients wait; every session ends, because another member may be promoted by now.
     Fence,
 }
@@ -68,7 +68,7 @@ impl RoutingState {
     }
 
     /// Returns the leader whose sessions may live.
-    pub fn leader(&self) -> Option<&Leader> {
+    pub fn leader(&self) -> Option<&Server> {
         match self {
             Self::Route(leader) => Some(leader),
             Self::Hold(kept) => kept.as_ref(),
@@ -77,7 +77,7 @@ impl RoutingState {
     }
 
     /// Returns the leader that new clients may go to.
-    pub fn open_to(&self) -> Option<&Leader> {
+    pub fn open_to(&self) -> Option<&Server> {
         match self {
             Self::Route(leader) => Some(leader),
             Self::Hold(_) | Self::Fence => None,
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn a_new_timeline_alone_is_the_same_leader() {
         let address = Address::new("10.0.0.7", 5432).unwrap();
-        let leader = |timeline| Leader {
+        let leader = |timeline| Server {
             member: "pg-0".into(),
             address: address.clone(),
             timeline,

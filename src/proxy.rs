@@ -1,7 +1,7 @@
 //! The layer of sessions: listens, admits clients, and runs a session for each from accept to its
 //! [`Ending`](crate::ending::Ending).
 //!
-//! The proxy reads the members to dial from the [`LeaderSlot`] of each route. It never decides which they are, and
+//! The proxy reads the members to dial from the [`RouteSlot`] of each route. It never decides which they are, and
 //! only reports failures that it sees.
 
 mod accept;
@@ -42,7 +42,7 @@ use crate::metrics::Metrics;
 use crate::recorder::Recorder;
 use crate::resolver::Resolver;
 use crate::route::{RouteKind, Upstream};
-use crate::slot::LeaderSlot;
+use crate::slot::RouteSlot;
 use crate::wait_queue::WaitQueue;
 use buffers::Buffers;
 pub(crate) use connect::{DialError, connect as dial};
@@ -124,7 +124,7 @@ pub struct Route {
     /// The members that it leads to.
     pub kind: RouteKind,
     /// Source of the members to dial, and of the end of their sessions.
-    pub slot: Arc<LeaderSlot>,
+    pub slot: Arc<RouteSlot>,
     /// Time that a client waits for a member, failed dials included, before it is refused.
     pub hold: Duration,
 }

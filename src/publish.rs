@@ -24,12 +24,12 @@ use tracing::warn;
 
 use crate::backoff::Backoff;
 use crate::kubernetes::Access;
-use crate::leader::{Host, Leader};
+use crate::leader::{Host, Server};
 use crate::log_limiter::{CurrentProblems, LogLimiter};
 use crate::metrics::Metrics;
 use crate::readiness::{Readiness, ReadinessHandle};
 use crate::resolver::Resolver;
-use crate::slot::{LeaderSlot, Snapshot};
+use crate::slot::{RouteSlot, Snapshot};
 use destination::Destination;
 pub(crate) use destination::{PATRONIS, PATRONIS_ANNOTATIONS};
 pub use errors::InvalidService;
@@ -71,7 +71,7 @@ pub struct Settings {
 /// The publisher.
 pub struct Publisher {
     /// The current decision.
-    pub slot: Arc<LeaderSlot>,
+    pub slot: Arc<RouteSlot>,
     /// Ready once a source has answered.
     pub readiness: ReadinessHandle,
     /// Counts writes.
@@ -89,7 +89,7 @@ struct State {
     /// The time at which a source first answered.
     settling: Option<Instant>,
     /// The last leader that was published, with its addresses.
-    last: Option<(Leader, Vec<IpAddr>)>,
+    last: Option<(Server, Vec<IpAddr>)>,
     /// True if the last round published a leader.
     routing: bool,
     /// The time of the decision that the objects agree with.
@@ -273,7 +273,7 @@ impl Publisher {
     }
 
     /// Resolves the leader's name. If that fails, returns the addresses that were known before for the same leader.
-    async fn addresses(&self, leader: &Leader, state: &State) -> Vec<IpAddr> {
+    async fn addresses(&self, leader: &Server, state: &State) -> Vec<IpAddr> {
         let name = match &leader.address.host {
             Host::Ip(ip) => return vec![*ip],
             Host::Name(name) => name,

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tracing::info;
 
-use crate::leader::{Leader, MemberName};
+use crate::leader::{MemberName, Server};
 use crate::metrics::{FailoverPhase, Metrics};
 
 pub use failover::{Failover, HaproxyReport, OngoingChange};
@@ -182,7 +182,7 @@ impl Recorder {
     /// Records that another leader was verified, after new clients had none for `held`. If `through` is true, the waiting clients are sent to it, and the
     /// record lacks only its first session. Otherwise an operator holds them, and their further wait does not belong
     /// to this change.
-    pub fn writable(&self, now: Instant, from: &Leader, to: &Leader, held: Duration, through: bool) {
+    pub fn writable(&self, now: Instant, from: &Server, to: &Server, held: Duration, through: bool) {
         let mut records = self.lock();
         let Some(open) = records.open.take() else { return };
         let took = now.saturating_duration_since(open.began);
@@ -218,7 +218,7 @@ impl Recorder {
     }
 
     /// Records that a client was sent to `leader` after it had waited.
-    pub fn session(&self, leader: &Leader, waited: Duration) {
+    pub fn session(&self, leader: &Server, waited: Duration) {
         if !self.attentive.load(Ordering::Relaxed) {
             return;
         }

@@ -19,7 +19,7 @@ use self::choice::{Candidate, SETTLING, choose};
 use self::epoch::Epoch;
 pub use self::epoch::{Cut, End, Target};
 use crate::ending::Ending;
-use crate::leader::{Leader, RoutingState};
+use crate::leader::{RoutingState, Server};
 
 /// A decision, from its publication until the next one.
 #[derive(Debug)]
@@ -42,8 +42,8 @@ pub struct Snapshot {
 /// A member whose sessions may live, in one snapshot.
 #[derive(Debug)]
 pub struct SlotMember {
-    /// The member, at its address.
-    pub leader: Arc<Leader>,
+    /// The member's server.
+    pub server: Arc<Server>,
     /// True if new clients may go there.
     pub open: bool,
     /// Members of the lowest rank get clients; the others are asked only if none of these takes the client.
@@ -56,8 +56,8 @@ pub struct SlotMember {
 /// A member that a route may use, as discovery decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Usable {
-    /// The member, at its address.
-    pub leader: Leader,
+    /// The member's server.
+    pub server: Server,
     /// New clients may go there; otherwise its sessions stay, and no more are added.
     pub open: bool,
     /// Preference: the lowest rank is used first.
@@ -66,13 +66,13 @@ pub struct Usable {
 
 /// The atomically swapped slot. Reading it takes no lock.
 #[derive(Debug)]
-pub struct LeaderSlot {
+pub struct RouteSlot {
     snapshot: ArcSwap<Snapshot>,
     /// Changes at each end of an epoch.
     epoch_ended: watch::Sender<()>,
 }
 
-impl LeaderSlot {
+impl RouteSlot {
     /// Returns a slot without a leader, for the reason given.
     pub fn new(reason: impl Into<String>) -> Self {
         Self::with(watch::Sender::new(()), reason.into())
@@ -117,7 +117,7 @@ impl LeaderSlot {
             RoutingState::Route(leader) | RoutingState::Hold(Some(leader)) => Some(leader),
             RoutingState::Hold(None) | RoutingState::Fence => None,
         };
-        let member = leader.map(|leader| Usable { leader, open, rank: 0 });
+        let member = leader.map(|server| Usable { server, open, rank: 0 });
         self.replace(member, fenced, reason).pop()
     }
 
@@ -134,7 +134,7 @@ impl LeaderSlot {
         let (old, at) = (self.snapshot(), Instant::now());
         let place = |member: Usable| self.place(member, &old, at);
         let members: Box<[SlotMember]> = members.into_iter().map(place).collect();
-        let stays = |place: &&SlotMember| members.iter().any(|member| member.leader == place.leader);
+        let stays = |place: &&SlotMember| members.iter().any(|member| member.server == place.server);
         let none = members.is_empty() && old.members.is_empty();
         let keeps = none || old.members.iter().any(|place| stays(&place));
         let same_state = keeps && fenced == old.fenced && is_open(&members) == old.is_open();
@@ -162,7 +162,7 @@ impl LeaderSlot {
 
     /// Returns the member's place beside those that the route has had until now.
     fn place(&self, member: Usable, old: &Snapshot, at: Instant) -> SlotMember {
-        let known = old.members.iter().find(|place| *place.leader == member.leader);
+        let known = old.members.iter().find(|place| *place.server == member.server);
         // Members that are found one after the other at the start are equals.
         let settled = old.is_open() && SETTLING <= at.saturating_duration_since(old.state_since);
         let grows_from = match known {
@@ -170,7 +170,7 @@ impl LeaderSlot {
             _ => settled.then_some(at),
         };
         SlotMember {
-            leader: Arc::new(member.leader),
+            server: Arc::new(member.server),
             open: member.open,
             rank: member.rank,
             grows_from,
@@ -189,18 +189,18 @@ impl LeaderSlot {
     ///
     /// Only discovery calls this, as for [`succeed`](Self::succeed).
     #[must_use = "the sessions live until they are told to end"]
-    pub fn renew(&self, concerns: impl Fn(&Leader) -> bool) -> Vec<Cut> {
+    pub fn renew(&self, concerns: impl Fn(&Server) -> bool) -> Vec<Cut> {
         let old = self.snapshot();
         let (mut members, mut cuts) = (Vec::new(), Vec::new());
         for place in &old.members {
             let mut epoch = place.epoch.clone();
-            if concerns(&place.leader) {
+            if concerns(&place.server) {
                 cuts.push(place.cut());
                 epoch = Epoch::begin(&self.epoch_ended);
             }
-            let leader = place.leader.clone();
+            let server = place.server.clone();
             members.push(SlotMember {
-                leader,
+                server,
                 epoch,
                 ..*place
             });
@@ -231,7 +231,7 @@ impl LeaderSlot {
 
     /// Waits until new clients may go to a member; `tried` as for [`Snapshot::target`]. Cancel-safe; never returns
     /// while the route is not open.
-    pub async fn leader(&self, tried: &[Arc<Leader>]) -> Target {
+    pub async fn target(&self, tried: &[Arc<Server>]) -> Target {
         loop {
             let snapshot = self.snapshot();
             if let Some(target) = snapshot.target(tried) {
@@ -242,13 +242,13 @@ impl LeaderSlot {
     }
 
     /// Waits until no new client may go to this member. Cancel-safe.
-    pub async fn closed(&self, leader: &Leader) {
+    pub async fn closed(&self, server: &Server) {
         loop {
             let snapshot = self.snapshot();
             if !snapshot
                 .members
                 .iter()
-                .any(|place| place.open && *place.leader == *leader)
+                .any(|place| place.open && *place.server == *server)
             {
                 return;
             }
@@ -285,8 +285,8 @@ impl Snapshot {
     /// Returns the routing state of a route with one member at most, as the one to the primary.
     pub fn state(&self) -> RoutingState {
         match self.members.first() {
-            Some(place) if place.open => RoutingState::Route((*place.leader).clone()),
-            Some(place) => RoutingState::Hold(Some((*place.leader).clone())),
+            Some(place) if place.open => RoutingState::Route((*place.server).clone()),
+            Some(place) => RoutingState::Hold(Some((*place.server).clone())),
             None if self.fenced => RoutingState::Fence,
             None => RoutingState::Hold(None),
         }
@@ -303,18 +303,18 @@ impl Snapshot {
     }
 
     /// Returns true if new clients may go to a member that is not in `tried`.
-    pub fn has_untried(&self, tried: &[Arc<Leader>]) -> bool {
+    pub fn has_untried(&self, tried: &[Arc<Server>]) -> bool {
         let mut open = self.members.iter().filter(|place| place.open);
-        open.any(|place| !tried.contains(&place.leader))
+        open.any(|place| !tried.contains(&place.server))
     }
 
-    /// Returns true if new clients may go to another member than `leader` and those in `tried`.
-    pub fn has_others(&self, tried: &[Arc<Leader>], leader: &Leader) -> bool {
+    /// Returns true if new clients may go to another member than `server` and those in `tried`.
+    pub fn has_others(&self, tried: &[Arc<Server>], server: &Server) -> bool {
         let mut open = self
             .members
             .iter()
-            .filter(|place| place.open && *place.leader != *leader);
-        open.any(|place| !tried.contains(&place.leader))
+            .filter(|place| place.open && *place.server != *server);
+        open.any(|place| !tried.contains(&place.server))
     }
 
     /// Completes when the slot no longer holds this snapshot. The future does not keep the snapshot. Cancel-safe.
@@ -329,7 +329,7 @@ impl Snapshot {
 
     /// Returns the member to dial, if new clients may go to one now. A member in `tried` is returned only if every
     /// one that is open is in it.
-    pub fn target(&self, tried: &[Arc<Leader>]) -> Option<Target> {
+    pub fn target(&self, tried: &[Arc<Server>]) -> Option<Target> {
         match &*self.members {
             [] => None,
             // The primary: no choice, and nothing that all clients would write to.
@@ -339,7 +339,7 @@ impl Snapshot {
                 let turn = self.turn.fetch_add(1, Ordering::Relaxed);
                 let candidate = |place: usize| {
                     let place = &members[place];
-                    let may = place.open && (all_tried || !tried.contains(&place.leader));
+                    let may = place.open && (all_tried || !tried.contains(&place.server));
                     may.then(|| place.candidate())
                 };
                 let chosen = choose(members.len(), turn, Instant::now(), candidate)?;
@@ -368,11 +368,11 @@ impl SlotMember {
     }
 
     fn cut(&self) -> Cut {
-        self.epoch.cut(self.leader.clone())
+        self.epoch.cut(self.server.clone())
     }
 
     fn target(&self) -> Target {
-        Target::new(self.leader.clone(), self.epoch.clone())
+        Target::new(self.server.clone(), self.epoch.clone())
     }
 }
 

@@ -102,7 +102,7 @@ pub(super) fn routes(bound: &[BoundRoute]) -> Vec<RouteStatus> {
 
 fn judged_member(judged: &Judged, snapshot: &Snapshot) -> RouteMember {
     let mut places = snapshot.members().iter();
-    let place = places.find(|place| place.leader.member == judged.member);
+    let place = places.find(|place| place.server.member == judged.member);
     let (treatment, why) = match &judged.outcome {
         Outcome::Fit(_) => (Treatment::Fit, None),
         Outcome::Closed(why) => (Treatment::Closed, Some(why)),
@@ -119,7 +119,7 @@ fn judged_member(judged: &Judged, snapshot: &Snapshot) -> RouteMember {
 
 fn leader_of(place: &SlotMember) -> RouteMember {
     RouteMember {
-        name: place.leader.member.to_string(),
+        name: place.server.member.to_string(),
         treatment: if place.open { Treatment::Fit } else { Treatment::Closed },
         reason_kind: None,
         reason: None,

@@ -30,7 +30,7 @@ use crate::handover::{
 use crate::metrics::Metrics;
 use crate::proxy::{SESSION_FORMAT, Sessions};
 use crate::route::RouteKind;
-use crate::slot::LeaderSlot;
+use crate::slot::RouteSlot;
 use crate::systemd::OF_ONE_PROCESS;
 
 /// Time for the successor to read its settings and say hello.
@@ -55,15 +55,15 @@ pub(super) struct Start {
 }
 
 /// The slots of all routes.
-pub(super) type RouteSlots = Vec<(RouteKind, Arc<LeaderSlot>)>;
+pub(super) type RouteSlots = Vec<(RouteKind, Arc<RouteSlot>)>;
 
 /// Returns every member whose sessions may live, with its route.
 pub(super) fn members(slots: &RouteSlots) -> Vec<String> {
-    let of = |(kind, slot): &(RouteKind, Arc<LeaderSlot>)| {
+    let of = |(kind, slot): &(RouteKind, Arc<RouteSlot>)| {
         let members: Vec<_> = slot
             .snapshot()
             .kept()
-            .map(|target| format!("{} {}", kind.as_str(), target.leader))
+            .map(|target| format!("{} {}", kind.as_str(), target.server))
             .collect();
         members
     };
@@ -75,7 +75,7 @@ pub(super) struct Attempt {
     pub(super) start: Start,
     pub(super) change: Change,
     pub(super) listeners: (Vec<PassedListener>, Vec<OwnedFd>),
-    pub(super) slot: Arc<LeaderSlot>,
+    pub(super) slot: Arc<RouteSlot>,
     pub(super) slots: RouteSlots,
     pub(super) metrics: Arc<Metrics>,
     pub(super) drain: Drain,

@@ -10,7 +10,7 @@ use super::AppState;
 use crate::leader::RoutingState;
 use crate::liveness::Liveness;
 use crate::metrics::{Metrics, SessionState};
-use crate::slot::{LeaderSlot, Snapshot};
+use crate::slot::{RouteSlot, Snapshot};
 use crate::systemd::{Notifier, watchdog_interval};
 
 /// Interval at which the status line gets the number of sessions.
@@ -21,7 +21,7 @@ const REFRESH: Duration = Duration::from_secs(10);
 pub(super) struct Service {
     pub(super) notifier: Notifier,
     watchdog: Option<Duration>,
-    slot: Arc<LeaderSlot>,
+    slot: Arc<RouteSlot>,
     metrics: Arc<Metrics>,
     liveness: Liveness,
     /// Cancelled when this process becomes the main one.

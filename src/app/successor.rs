@@ -21,7 +21,7 @@ use crate::handover::{Channel, ChannelError, FromPredecessor, FromSuccessor, Rec
 use crate::metrics::Metrics;
 use crate::proxy::{Resumed, SESSION_FORMAT, Sessions};
 use crate::readiness::{Readiness, ReadinessHandle};
-use crate::slot::LeaderSlot;
+use crate::slot::RouteSlot;
 
 /// Time for the old process to answer, or to go on: it asks every 20 ms.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -32,7 +32,7 @@ pub struct Predecessor(Arc<Channel>);
 
 /// The parts of this process that the hand-over concerns.
 pub(super) struct Facts {
-    pub(super) slot: Arc<LeaderSlot>,
+    pub(super) slot: Arc<RouteSlot>,
     pub(super) slots: RouteSlots,
     pub(super) metrics: Arc<Metrics>,
     pub(super) readiness: ReadinessHandle,

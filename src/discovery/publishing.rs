@@ -9,7 +9,7 @@ use crate::discovery::Discovery;
 use crate::events::EventKind;
 use crate::leader::decide::Decision;
 use crate::leader::reason::Reason;
-use crate::leader::{Leader, MemberName, RoutingState};
+use crate::leader::{MemberName, RoutingState, Server};
 use crate::slot::{Cut, ending};
 
 /// The decision that was published last, and the times and tasks that depend on it.
@@ -19,7 +19,7 @@ pub(super) struct Published {
     pub(super) held_since: Option<Instant>,
     /// Start of the time without a leader for new clients. An operator's hold alone does not count.
     pub(super) leaderless_since: Option<Instant>,
-    pub(super) last_leader: Option<Leader>,
+    pub(super) last_leader: Option<Server>,
     pub(super) draining: Option<Draining>,
     /// Task of an operator's cut, until its last session is closed.
     pub(super) cutting: Option<JoinHandle<()>>,
@@ -180,7 +180,7 @@ impl Discovery {
         }
     }
 
-    fn announce_change(&self, from: &Leader, to: &Leader, held: &str, reason: &str) {
+    fn announce_change(&self, from: &Server, to: &Server, held: &str, reason: &str) {
         let note = format!("leader changed from {from} to {to}; {held}: {reason}");
         self.events.send(EventKind::LeaderChanged, note);
     }

@@ -13,7 +13,7 @@ use crate::leader::view::View;
 use crate::leader::{MemberName, RoutingState};
 use crate::log_limiter::LogLimiter;
 use crate::route::Conditions;
-use crate::slot::{LeaderSlot, Usable};
+use crate::slot::{RouteSlot, Usable};
 
 /// A route, and the last decision about its members.
 pub struct FollowedRoute {
@@ -24,7 +24,7 @@ pub struct FollowedRoute {
     /// The conditions under which a member is fit.
     pub conditions: Conditions,
     /// Slot in which the members are published.
-    pub slot: Arc<LeaderSlot>,
+    pub slot: Arc<RouteSlot>,
     /// Newest outcome, for the status page and `/status`.
     pub fitness: watch::Sender<Arc<Fitness>>,
     /// Limiter of repeated log lines.
@@ -73,8 +73,8 @@ impl FollowedRoute {
     fn usable(&self, fitness: &Fitness) -> Vec<Usable> {
         let snapshot = self.slot.snapshot();
         let last = |member: &MemberName| {
-            let place = snapshot.members().iter().find(|place| place.leader.member == *member)?;
-            Some((*place.leader).clone())
+            let place = snapshot.members().iter().find(|place| place.server.member == *member)?;
+            Some((*place.server).clone())
         };
         let usable = |judged: &Judged| {
             let (open, rank) = match judged.outcome {
@@ -82,8 +82,8 @@ impl FollowedRoute {
                 Outcome::Closed(_) => (false, 0),
                 Outcome::Out(_) => return None,
             };
-            let leader = judged.leader.clone().or_else(|| last(&judged.member))?;
-            Some(Usable { leader, open, rank })
+            let server = judged.server.clone().or_else(|| last(&judged.member))?;
+            Some(Usable { server, open, rank })
         };
         fitness.members.iter().filter_map(usable).collect()
     }

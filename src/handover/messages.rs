@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::leader::{Leader, RoutingState};
+use crate::leader::{RoutingState, Server};
 
 /// A listener that is passed, beside its file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,7 +109,7 @@ pub struct Standing {
 impl Standing {
     /// Returns the standing of a process that has decided like this.
     pub fn new(state: &RoutingState, reason: &str, ready: bool, members: Vec<String>) -> Self {
-        let named = |leader: &Leader| (leader.member.to_string(), leader.address.to_string());
+        let named = |leader: &Server| (leader.member.to_string(), leader.address.to_string());
         Self {
             ready,
             routes: state.open_to().is_some(),
@@ -141,8 +141,8 @@ mod tests {
         Standing::new(state, "because", true, Vec::new())
     }
 
-    fn leader(member: &str) -> Leader {
-        Leader {
+    fn leader(member: &str) -> Server {
+        Server {
             member: member.into(),
             address: Address::new("10.0.0.7", 5432).unwrap(),
             timeline: None,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
-use super::statistics::Server;
+use super::statistics::HaproxyServer;
 use crate::leader::{Address, MemberName};
 
 /// The state of the primary's backend at one reading.
@@ -36,7 +36,7 @@ pub enum UnknownBackend {
 /// Returns the state of the backend with this name, or of the only one with members as servers. A server that is no
 /// known member keeps its name: a member that has just died may be unknown already.
 pub fn sample(
-    servers: &[Server],
+    servers: &[HaproxyServer],
     backend: Option<&str>,
     members: &[(MemberName, Option<Address>)],
 ) -> Result<Sample, UnknownBackend> {
@@ -54,7 +54,7 @@ pub fn sample(
 }
 
 fn backend_of_the_primary<'a>(
-    servers: &'a [Server],
+    servers: &'a [HaproxyServer],
     named: Option<&'a str>,
     members: &[(MemberName, Option<Address>)],
 ) -> Result<&'a str, UnknownBackend> {
@@ -80,7 +80,7 @@ fn backend_of_the_primary<'a>(
 
 /// Returns the member at the server's address; if there is none, the member of the server's name; then the only member
 /// on the server's host, whose pooler may have another port.
-fn member_of<'a>(server: &Server, members: &'a [(MemberName, Option<Address>)]) -> Option<&'a MemberName> {
+fn member_of<'a>(server: &HaproxyServer, members: &'a [(MemberName, Option<Address>)]) -> Option<&'a MemberName> {
     let address = server.address.as_ref();
     let at = |fits: &dyn Fn(&Address) -> bool| {
         let mut all = (members.iter()).filter(|(_, address)| address.as_ref().is_some_and(fits));
@@ -97,8 +97,8 @@ fn member_of<'a>(server: &Server, members: &'a [(MemberName, Option<Address>)]) 
 mod tests {
     use super::*;
 
-    fn server(backend: &str, name: &str, is_up: bool, sessions: u64, address: Option<(&str, u16)>) -> Server {
-        Server {
+    fn server(backend: &str, name: &str, is_up: bool, sessions: u64, address: Option<(&str, u16)>) -> HaproxyServer {
+        HaproxyServer {
             backend: backend.to_owned(),
             name: name.to_owned(),
             is_up,
@@ -134,7 +134,7 @@ mod tests {
         let primary = server("primary", "a", true, 1, None);
         let replicas = server("replicas", "b", true, 2, None);
         let web = server("web", "web1", true, 9, None);
-        let up = |servers: &[Server], backend| sample(servers, backend, &members()).map(|sample| sample.up);
+        let up = |servers: &[HaproxyServer], backend| sample(servers, backend, &members()).map(|sample| sample.up);
         let of = |member: &str| Ok(BTreeSet::from([member.into()]));
         assert_eq!(up(&[primary.clone(), web.clone()], None), of("a"));
         assert_eq!(up(&[primary.clone(), replicas.clone()], Some("replicas")), of("b"));

@@ -9,7 +9,7 @@ const SERVER: &str = "2";
 
 /// A server of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
+pub struct HaproxyServer {
     /// The backend, or `listen` section.
     pub backend: String,
     /// Its name.
@@ -40,7 +40,7 @@ pub enum BadStatistics {
 }
 
 /// Returns every server, in the order of the text.
-pub fn parse(text: &str) -> Result<Vec<Server>, BadStatistics> {
+pub fn parse(text: &str) -> Result<Vec<HaproxyServer>, BadStatistics> {
     let header = text.strip_prefix("# ").ok_or(BadStatistics::NoHeader)?;
     let mut records = records(header).into_iter();
     let header = records.next().ok_or(BadStatistics::NoHeader)?;
@@ -62,7 +62,7 @@ pub fn parse(text: &str) -> Result<Vec<Server>, BadStatistics> {
         if record[kind] == SERVER {
             let open = &record[sessions];
             let name = record[1].clone();
-            servers.push(Server {
+            servers.push(HaproxyServer {
                 backend: record[0].clone(),
                 is_up: takes_sessions(&record[status]),
                 sessions: (open.parse()).map_err(|_| BadStatistics::Sessions(name.clone(), open.clone()))?,
@@ -119,7 +119,7 @@ mod tests {
     /// Some columns of HAProxy 2.6, and their order.
     const HEADER: &str = "# pxname,svname,scur,status,type,last_chk,addr,\n";
 
-    fn servers(rows: &str) -> Result<Vec<Server>, BadStatistics> {
+    fn servers(rows: &str) -> Result<Vec<HaproxyServer>, BadStatistics> {
         parse(&format!("{HEADER}{rows}\n"))
     }
 

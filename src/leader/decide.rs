@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 pub use decision::{Decision, HoldEffect};
 use inputs::Inputs;
 
-use crate::leader::Leader;
+use crate::leader::Server;
 use crate::leader::view::View;
 
 /// The settings that decisions depend on.
@@ -65,7 +65,7 @@ const RULES: [Rule; 21] = [
 const LAST_RULE: &str = "There is no leader";
 
 /// Decides. `current` is the leader whose sessions live now.
-pub fn decide(view: &View, current: Option<&Leader>, now: Instant, policy: &Policy) -> Decision {
+pub fn decide(view: &View, current: Option<&Server>, now: Instant, policy: &Policy) -> Decision {
     let inputs = Inputs::new(view, current, now, policy);
     let mut rules = (1..).zip(&RULES);
     let applied = rules.find_map(|(number, (_, rule))| Some((number, rule(&inputs)?)));

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use self::facts::Facts;
 pub use self::reason::Unfit;
 use crate::leader::view::View;
-use crate::leader::{Leader, MemberName, RoutingState};
+use crate::leader::{MemberName, RoutingState, Server};
 use crate::route::{Conditions, RouteKind};
 
 /// Time for which a member that the proxy could not reach gets clients only if no other member takes them.
@@ -38,8 +38,8 @@ pub struct Fitness {
 pub struct Judged {
     /// The member's name.
     pub member: MemberName,
-    /// The member at its address, if that is known.
-    pub leader: Option<Leader>,
+    /// Its server, if the address is known.
+    pub server: Option<Server>,
     /// The treatment of clients and sessions.
     pub outcome: Outcome,
     /// The number of the rule that decided, in docs/concepts/routes.md.
@@ -121,7 +121,7 @@ impl Inputs<'_> {
         let (rule, outcome) = applied.unwrap_or_else(|| (RULES.len() + 1, self.fit()));
         Judged {
             member: self.member.clone(),
-            leader: self.view.address(self.member).ok().map(|address| Leader {
+            server: self.view.address(self.member).ok().map(|address| Server {
                 member: self.member.clone(),
                 address,
                 timeline: None,

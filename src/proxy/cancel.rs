@@ -13,7 +13,7 @@ use tracing::debug;
 use super::Shared;
 use super::connect::DialError;
 use super::forward::Socket;
-use crate::leader::Leader;
+use crate::leader::Server;
 use crate::slot::Target;
 
 /// Cancel requests that are delivered at the same time: PostgreSQL forks a process for each, as for a session.
@@ -39,13 +39,13 @@ impl Shared {
 
     async fn deliver_to(&self, target: Target, client: &Socket, peer: SocketAddr, request: &[u8]) -> bool {
         let mut sent = false;
-        let delivery = timeout(TIMEOUT, self.send_cancel(client, &target.leader, request, &mut sent));
+        let delivery = timeout(TIMEOUT, self.send_cancel(client, &target.server, request, &mut sent));
         tokio::select! {
             biased;
             () = target.ended() => {}
             in_time = delivery => if !matches!(in_time, Ok(Ok(()))) {
                 debug!(
-                    %peer, leader = %target.leader, ?in_time,
+                    %peer, leader = %target.server, ?in_time,
                     "the leader did not close the connection of a cancel request"
                 );
             },
@@ -56,7 +56,7 @@ impl Shared {
     async fn send_cancel(
         &self,
         client: &Socket,
-        leader: &Leader,
+        leader: &Server,
         request: &[u8],
         sent: &mut bool,
     ) -> Result<(), DialError> {

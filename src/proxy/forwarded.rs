@@ -12,7 +12,7 @@ use super::pending::ConnectionPermit;
 use super::record::Record;
 use super::{Context, socket};
 use crate::ending::Ending;
-use crate::leader::{Leader, LeaderFailure};
+use crate::leader::{LeaderFailure, Server};
 use crate::slot::Target;
 
 /// The state of a session while it is forwarded. The fields are dropped in this order: observers that wait for the
@@ -64,7 +64,7 @@ impl Owner for Forwarded {
         match &pair.finish {
             Finish::Lost(Side::Leader, error) if ending == Ending::LeaderLost => {
                 let broke = format!("a session broke: {error}");
-                report_failure(&self.record.context, &self.target.leader, broke);
+                report_failure(&self.record.context, &self.target.server, broke);
             }
             Finish::Failed(error) => debug!(peer = %self.record.peer, %error, "forwarding failed"),
             _ => {}
@@ -103,7 +103,7 @@ impl Forwarded {
 }
 
 /// Reports a failure of a leader to discovery. A pooler's failure says nothing about the leader, and is only counted.
-pub(super) fn report_failure(context: &Context, leader: &Leader, what: String) {
+pub(super) fn report_failure(context: &Context, leader: &Server, what: String) {
     if context.settings.upstream.is_pooler() {
         context.metrics.pooler_failures.increment(1);
         return;

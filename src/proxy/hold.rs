@@ -8,8 +8,8 @@ use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use super::forward::Socket;
 use crate::ending::Ending;
-use crate::leader::Leader;
-use crate::slot::{LeaderSlot, Snapshot, Target};
+use crate::leader::Server;
+use crate::slot::{RouteSlot, Snapshot, Target};
 use crate::wait_queue::WaitQueue;
 
 /// Sessions that may dial or be in their opening at the same time.
@@ -94,10 +94,10 @@ impl Queue {
 /// With a leader and a free permit it returns without a look at the client. Cancel-safe: a permit is given back.
 pub(super) async fn wait(
     client: &Socket,
-    slot: &LeaderSlot,
+    slot: &RouteSlot,
     queue: &Queue,
     permit: Option<DialPermit>,
-    tried: &[Arc<Leader>],
+    tried: &[Arc<Server>],
     since: Instant,
     deadline: Instant,
 ) -> Result<Admitted, Ending> {
@@ -114,7 +114,7 @@ pub(super) async fn wait(
             Some(permit) => permit,
             None => queue.permit().await,
         };
-        let target = slot.leader(tried).await;
+        let target = slot.target(tried).await;
         Admitted {
             target,
             permit,
@@ -130,7 +130,7 @@ pub(super) async fn wait(
 }
 
 /// Completes when a client that came at `since` has waited for too long, for a leader or for its permit. Cancel-safe.
-async fn expired(slot: &LeaderSlot, since: Instant, deadline: Instant) -> Ending {
+async fn expired(slot: &RouteSlot, since: Instant, deadline: Instant) -> Ending {
     loop {
         // Only values are kept: a snapshot that is kept prevents its epoch from ending.
         let (changed, open_since) = {
@@ -154,7 +154,7 @@ async fn expired(slot: &LeaderSlot, since: Instant, deadline: Instant) -> Ending
 /// [`wait`].
 pub(super) async fn pause(
     client: &Socket,
-    slot: &LeaderSlot,
+    slot: &RouteSlot,
     queue: &Queue,
     snapshot: &Snapshot,
     since: Instant,
@@ -202,7 +202,7 @@ mod tests {
     use crate::leader::{Address, RoutingState};
 
     fn routes() -> RoutingState {
-        RoutingState::Route(Leader {
+        RoutingState::Route(Server {
             member: "a".into(),
             address: Address::new("10.0.0.7", 5432).expect("an address"),
             timeline: None,
@@ -211,7 +211,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_a_leader_the_hold_ends_at_its_deadline() {
-        let slot = LeaderSlot::new("starting");
+        let slot = RouteSlot::new("starting");
         let now = Instant::now();
         let deadline = now + Duration::from_secs(3);
         assert_eq!(expired(&slot, now, deadline).await, Ending::HoldExpired);
@@ -220,7 +220,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn with_a_leader_no_client_is_held_and_the_queue_has_its_own_deadline() {
-        let slot = LeaderSlot::new("starting");
+        let slot = RouteSlot::new("starting");
         slot.publish(routes(), "a leads".into());
         let now = Instant::now();
         assert_eq!(expired(&slot, now, now).await, Ending::QueueExpired);
@@ -229,7 +229,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_leader_that_is_lost_ends_the_wait_in_the_queue_once_the_hold_is_over() {
-        let slot = LeaderSlot::new("starting");
+        let slot = RouteSlot::new("starting");
         slot.publish(routes(), "a leads".into());
         let now = Instant::now();
         let mut expires = std::pin::pin!(expired(&slot, now, now));

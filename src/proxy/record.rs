@@ -11,14 +11,14 @@ use tracing::debug;
 use super::Context;
 use super::forward::{Socket, Transferred};
 use crate::ending::Ending;
-use crate::leader::Leader;
+use crate::leader::Server;
 use crate::metrics::SessionState;
 use crate::route::RouteKind;
 
 /// A leader that was reached.
 #[derive(Debug)]
 struct Reached {
-    leader: Arc<Leader>,
+    leader: Arc<Server>,
     /// pgnorth's own address towards the leader, under which PostgreSQL shows the session; `None` unless it will be
     /// logged.
     leader_side: Option<SocketAddr>,
@@ -74,7 +74,7 @@ impl Record {
         route: RouteKind,
         peer: SocketAddr,
         passed: &PassedRecord,
-        (leader, leader_side): (&Arc<Leader>, Option<SocketAddr>),
+        (leader, leader_side): (&Arc<Server>, Option<SocketAddr>),
     ) -> Self {
         let ago = |age| Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
         context.metrics.sessions(SessionState::Forwarding).inc();
@@ -110,7 +110,7 @@ impl Record {
     }
 
     /// Records that the leader was reached through `socket`.
-    pub(super) fn forwarding(&mut self, leader: &Arc<Leader>, socket: &Socket) {
+    pub(super) fn forwarding(&mut self, leader: &Arc<Server>, socket: &Socket) {
         // The address costs a system call, so it is only asked for if it is logged.
         let leader_side = tracing::enabled!(tracing::Level::DEBUG)
             .then(|| socket.local_addr().ok())

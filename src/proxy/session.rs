@@ -20,7 +20,7 @@ use super::record::Record;
 use super::refuse::{SqlState, refuse};
 use super::{Settings, Shared};
 use crate::ending::Ending;
-use crate::leader::Leader;
+use crate::leader::Server;
 use crate::slot::Target;
 
 /// First pause between two dials of a leader that cannot be reached, and the longest: it doubles each time. It ends
@@ -71,9 +71,9 @@ struct Attempts {
     last_failure: Option<String>,
     pause: Option<Duration>,
     /// The members that did not take the client. If there are others, they are asked first.
-    tried: Vec<Arc<Leader>>,
+    tried: Vec<Arc<Server>>,
     /// The members that broke the connection, and how often each did.
-    broke: Vec<(Arc<Leader>, u32)>,
+    broke: Vec<(Arc<Server>, u32)>,
     retry: Option<hold::RetryPermit>,
     /// Time until which a leader without a free connection is asked again.
     crowd_until: Option<Instant>,
@@ -166,7 +166,7 @@ impl Session {
             let target = admitted.target;
             permit = Some(admitted.permit);
             let snapshot = slot.snapshot();
-            let is_last = !snapshot.has_others(&attempts.tried, &target.leader);
+            let is_last = !snapshot.has_others(&attempts.tried, &target.server);
             opening.insists = !is_last || opening.waited && !attempts.crowd_is_over;
             record.dialling();
             let tried = tokio::select! {
@@ -174,8 +174,8 @@ impl Session {
                 () = target.ended() => None,
                 // An announced switchover: a client without an answer waits, rather than be cut off in the middle of
                 // its login.
-                () = slot.closed(&target.leader) => None,
-                tried = self.dial_and_open(&target.leader, opening, &mut permit) => Some(tried),
+                () = slot.closed(&target.server) => None,
+                tried = self.dial_and_open(&target.server, opening, &mut permit) => Some(tried),
             };
             match tried {
                 Some(Ok((leader, share))) => {
@@ -187,7 +187,7 @@ impl Session {
                             () = opening.log_in(&self.client, &leader) => {}
                         }
                     }
-                    record.forwarding(&target.leader, &leader);
+                    record.forwarding(&target.server, &leader);
                     return Ok(Reached { leader, target, share });
                 }
                 // The leader's epoch ended in the middle of its answer: the client cannot start over.
@@ -198,15 +198,15 @@ impl Session {
                 None => record.held(),
                 Some(Err(failure)) => {
                     record.held();
-                    self.log_failure(&target.leader, &failure);
-                    attempts.last_failure = Some(self.failed(&target.leader, &failure));
-                    attempts.tried.push(target.leader.clone());
+                    self.log_failure(&target.server, &failure);
+                    attempts.last_failure = Some(self.failed(&target.server, &failure));
+                    attempts.tried.push(target.server.clone());
                     let paused = match failure {
                         Failure::Opening(OpeningError::TooManyConnections(_)) if is_last => {
                             permit = None;
                             attempts.pause_in_crowd(self, record.begun, deadline).await
                         }
-                        failure if attempts.breaks_too_often(&target.leader, &failure) => Err(Ending::LeaderLost),
+                        failure if attempts.breaks_too_often(&target.server, &failure) => Err(Ending::LeaderLost),
                         _ if slot.snapshot().has_untried(&attempts.tried) => Ok(()),
                         _ => {
                             attempts.tried.clear();
@@ -226,7 +226,7 @@ impl Session {
     /// long.
     async fn dial_and_open(
         &self,
-        leader: &Leader,
+        leader: &Server,
         opening: &mut Opening,
         permit: &mut Option<DialPermit>,
     ) -> Result<(Socket, Share), Failure> {
@@ -238,7 +238,7 @@ impl Session {
     }
 
     /// Logs the failure. A leader that cannot be reached is a warning; one that starts or stops is no fault.
-    fn log_failure(&self, leader: &Leader, failure: &Failure) {
+    fn log_failure(&self, leader: &Server, failure: &Failure) {
         let fault = || format!("{leader} cannot be reached");
         let log_limiter = &self.shared.context.log_limiter;
         let server = self.shared.route.kind.server();
@@ -262,7 +262,7 @@ impl Session {
     }
 
     /// Reports the failure to discovery, if it concerns it. Returns the text for the client.
-    fn failed(&self, leader: &Leader, failure: &Failure) -> String {
+    fn failed(&self, leader: &Server, failure: &Failure) -> String {
         let is_leaders = match failure {
             Failure::Dial(error) => error.is_leaders(),
             // A primary without a free connection is one.
@@ -345,7 +345,7 @@ impl Attempts {
 
     /// Counts this failure, if the leader broke the connection before it had answered. Returns whether that happened
     /// too often.
-    fn breaks_too_often(&mut self, leader: &Arc<Leader>, failure: &Failure) -> bool {
+    fn breaks_too_often(&mut self, leader: &Arc<Server>, failure: &Failure) -> bool {
         if !matches!(failure, Failure::Opening(OpeningError::Disconnected(_))) {
             return false;
         }
@@ -374,7 +374,7 @@ impl Shared {
     pub(super) async fn dial(
         &self,
         client: &Socket,
-        leader: &Leader,
+        leader: &Server,
         queued: Option<u32>,
     ) -> Result<Socket, DialError> {
         let Settings { connect_timeout, .. } = self.context.settings;

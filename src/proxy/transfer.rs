@@ -12,7 +12,7 @@ use super::Shared;
 use super::forward::{Executor, OnTheWay, Pair, RelayState, SessionCount, Transferred};
 use super::forwarded::{Admission, Forwarded};
 use super::record::{PassedRecord, Record};
-use crate::leader::{Address, Host, Leader};
+use crate::leader::{Address, Host, Server};
 use crate::slot::Target;
 
 /// The version of [`PassedSession`]. Processes of different versions pass no sessions.
@@ -127,7 +127,7 @@ pub struct Resumed {
 #[derive(Debug)]
 struct Complete {
     passed: PassedSession,
-    leader: Leader,
+    leader: Server,
     streams: (TcpStream, TcpStream),
     on_the_way: [OnTheWay; 2],
 }
@@ -156,7 +156,7 @@ impl Complete {
         let of_its_kind = (listeners.iter()).filter(|shared| shared.route.kind.as_str() == self.passed.route);
         let target = |shared: &Arc<Shared>| {
             let snapshot = shared.route.slot.snapshot();
-            let target = snapshot.kept().find(|target| *target.leader == self.leader);
+            let target = snapshot.kept().find(|target| *target.server == self.leader);
             Some((shared.clone(), target?))
         };
         let (shared, target) = of_its_kind.into_iter().find_map(target)?;
@@ -183,7 +183,7 @@ impl Placed {
                 shared.route.kind,
                 passed.peer,
                 &passed.record,
-                (&target.leader, leader_side),
+                (&target.server, leader_side),
             ),
             opening: passed.opening,
             target,
@@ -216,7 +216,7 @@ impl ParkedSession {
     /// Returns its description, its undelivered bytes and its files.
     pub fn describe(&self) -> (PassedSession, Vec<u8>, Vec<BorrowedFd<'_>>) {
         let (owner, at_rest) = (&self.pair.owner, self.pair.relay.at_rest());
-        let leader = &owner.target.leader;
+        let leader = &owner.target.server;
         let passed = PassedSession {
             route: owner.record.route.as_str().to_owned(),
             peer: owner.record.peer,
@@ -258,7 +258,7 @@ impl PassedSession {
         ];
         let address = Address::new(&self.host, self.port).map_err(|_| Incomplete("its leader has no address"))?;
         Ok(Complete {
-            leader: Leader {
+            leader: Server {
                 member: self.member.as_str().into(),
                 address,
                 timeline: self.timeline,

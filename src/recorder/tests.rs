@@ -5,8 +5,8 @@ use crate::leader::Address;
 
 const TTL: Duration = Duration::from_secs(20);
 
-fn leader(member: &str) -> Leader {
-    Leader {
+fn leader(member: &str) -> Server {
+    Server {
         member: member.into(),
         address: Address::new("10.0.0.7", 5432).unwrap(),
         timeline: Some(2),

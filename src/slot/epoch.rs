@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::ending::Ending;
-use crate::leader::Leader;
+use crate::leader::Server;
 
 /// The unbroken time in which sessions to one member may live. It spans a hold that keeps them.
 #[derive(Debug)]
@@ -30,18 +30,18 @@ pub struct End {
 /// An epoch that is over: its sessions have to end.
 #[derive(Clone, Debug)]
 pub struct Cut {
-    /// The member that they lead to.
-    pub leader: Arc<Leader>,
+    /// The server that they go to.
+    pub server: Arc<Server>,
     /// The signal that ends them.
     pub end: End,
     alive: watch::Receiver<()>,
 }
 
-/// A member to dial, and the signal that ends every session to it. Read together, so there is no race between them.
+/// A server to dial, and the signal that ends every session to it. Read together, so there is no race between them.
 #[derive(Debug)]
 pub struct Target {
-    /// The member to dial.
-    pub leader: Arc<Leader>,
+    /// The server to dial.
+    pub server: Arc<Server>,
     epoch: Arc<Epoch>,
 }
 
@@ -52,12 +52,12 @@ impl Drop for Target {
 }
 
 impl Target {
-    pub(super) fn new(leader: Arc<Leader>, epoch: Arc<Epoch>) -> Self {
+    pub(super) fn new(server: Arc<Server>, epoch: Arc<Epoch>) -> Self {
         epoch.sessions.fetch_add(1, Ordering::Relaxed);
-        Self { leader, epoch }
+        Self { server, epoch }
     }
 
-    /// Completes when sessions to this leader must end. Cancel-safe.
+    /// Completes when sessions to this server must end. Cancel-safe.
     ///
     /// Each call makes a token of its own: polling one shared token would make all sessions queue for one lock.
     pub fn ended(&self) -> WaitForCancellationFutureOwned {
@@ -105,10 +105,10 @@ impl Epoch {
         self.sessions.load(Ordering::Relaxed)
     }
 
-    /// Returns the handle that ends its sessions, which lead to this member.
-    pub(super) fn cut(&self, leader: Arc<Leader>) -> Cut {
+    /// Returns the handle that ends its sessions, which go to this server.
+    pub(super) fn cut(&self, server: Arc<Server>) -> Cut {
         Cut {
-            leader,
+            server,
             end: self.end.clone(),
             alive: self.alive.subscribe(),
         }

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgnorth::admin::{Admin, Facts, Hosts, Limits};
-use pgnorth::leader::{Address, Leader, RoutingState};
+use pgnorth::leader::{Address, RoutingState, Server};
 use pgnorth::liveness::Liveness;
 use pgnorth::metrics::Metrics;
 use pgnorth::readiness::ReadinessHandle;
 use pgnorth::recorder::Recorder;
-use pgnorth::slot::LeaderSlot;
+use pgnorth::slot::RouteSlot;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -39,7 +39,7 @@ impl Served {
         let admin = Admin::with_limits("127.0.0.1:0".parse().unwrap(), limits).unwrap();
         let address = admin.local_addr().unwrap();
         let facts = Arc::new(Facts {
-            slot: Arc::new(LeaderSlot::new("no source has answered yet")),
+            slot: Arc::new(RouteSlot::new("no source has answered yet")),
             routes: Vec::new(),
             liveness: Liveness::default(),
             hosts: Hosts::new(&["pg.example.com".to_owned()], Some("db1.example.net")),
@@ -118,8 +118,8 @@ async fn until_closed(stream: &mut TcpStream) -> String {
     }
 }
 
-fn leader(member: &str, timeline: Option<u32>) -> Leader {
-    Leader {
+fn leader(member: &str, timeline: Option<u32>) -> Server {
+    Server {
         member: member.into(),
         address: Address::new("fd00::7", 5432).unwrap(),
         timeline,

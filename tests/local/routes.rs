@@ -18,7 +18,7 @@ const CANCEL: [u8; 16] = [0, 0, 0, 16, 4, 210, 22, 46, 0, 0, 0, 1, 0, 0, 0, 2];
 
 fn share(rig: &Rig, backends: &[&Backend], reason: &str) {
     let usable = |backend: &&Backend| Usable {
-        leader: backend.leader.clone(),
+        server: backend.leader.clone(),
         open: true,
         rank: 0,
     };

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use pgnorth::drain::Drain;
 use pgnorth::ending::Ending;
-use pgnorth::leader::{Address, Leader, LeaderFailure, RoutingState};
+use pgnorth::leader::{Address, LeaderFailure, RoutingState, Server};
 use pgnorth::metrics::{Metrics, SessionState};
 use pgnorth::proxy::{Context, Proxy, RefusalTls, Route, Settings};
 use pgnorth::recorder::Recorder;
 use pgnorth::route::{RouteKind, Upstream};
-use pgnorth::slot::LeaderSlot;
+use pgnorth::slot::RouteSlot;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,7 +25,7 @@ pub const HANG: Duration = Duration::from_secs(60);
 
 /// A proxy on a port of its own.
 pub struct Rig {
-    pub slot: Arc<LeaderSlot>,
+    pub slot: Arc<RouteSlot>,
     pub drain: Drain,
     pub metrics: Arc<Metrics>,
     pub leader_failures: mpsc::Receiver<LeaderFailure>,
@@ -35,7 +35,7 @@ pub struct Rig {
 /// A leader: a listener that the test accepts from.
 pub struct Backend {
     pub listener: TcpListener,
-    pub leader: Leader,
+    pub leader: Server,
 }
 
 /// A lock for tests that open thousands of files: together they would reach the process's limit.
@@ -73,7 +73,7 @@ impl Rig {
     }
 
     async fn of(kind: RouteKind, settings: Settings) -> Self {
-        let slot = Arc::new(LeaderSlot::new("nobody holds the lock"));
+        let slot = Arc::new(RouteSlot::new("nobody holds the lock"));
         let route = Route {
             kind,
             slot: slot.clone(),
@@ -195,8 +195,8 @@ impl Backend {
     }
 }
 
-pub fn leader(member: &str, host: &str, port: u16) -> Leader {
-    Leader {
+pub fn leader(member: &str, host: &str, port: u16) -> Server {
+    Server {
         member: member.into(),
         address: Address::new(host, port).unwrap(),
         timeline: None,

@@ -14,7 +14,7 @@ use crate::metrics::Metrics;
 use crate::readiness::ReadinessHandle;
 use crate::recorder::Recorder;
 use crate::route::Upstream;
-use crate::slot::LeaderSlot;
+use crate::slot::RouteSlot;
 
 #[tokio::test(start_paused = true)]
 async fn reasons_that_alternate_do_not_flood_the_log() {
@@ -22,7 +22,7 @@ async fn reasons_that_alternate_do_not_flood_the_log() {
     let _logs_here = log.install();
     let metrics = Arc::new(Metrics::new());
     let discovery = Discovery {
-        slot: Arc::new(LeaderSlot::new("starting")),
+        slot: Arc::new(RouteSlot::new("starting")),
         recorder: Arc::new(Recorder::new(metrics.clone())),
         metrics,
         events: Events::default(),
@@ -43,7 +43,7 @@ async fn reasons_that_alternate_do_not_flood_the_log() {
         plan: watch::Sender::default(),
         seen: watch::Sender::default(),
     };
-    let leader = Leader {
+    let leader = Server {
         member: "a".into(),
         address: Address::new("10.0.0.7", 5432).unwrap(),
         timeline: None,

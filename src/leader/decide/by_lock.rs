@@ -5,7 +5,7 @@ use super::inputs::Inputs;
 use super::member_state::MemberState;
 use crate::leader::reason::Reason;
 use crate::leader::view::LockView;
-use crate::leader::{Leader, RoutingState};
+use crate::leader::{RoutingState, Server};
 
 impl Inputs<'_> {
     /// Rule 2: the lock has no holder. Sessions end, because any member may take it; in pause no member does so by
@@ -56,7 +56,7 @@ impl Inputs<'_> {
         (leads && is_ours && lower_timeline.is_none() && self.now < until).then(|| {
             let member = leader.member.clone();
             let timeline = report.timeline;
-            let state = RoutingState::Route(Leader { timeline, ..leader });
+            let state = RoutingState::Route(Server { timeline, ..leader });
             decision(state, Reason::Failsafe { member }).recheck_by(until)
         })
     }
@@ -104,7 +104,7 @@ impl Inputs<'_> {
         })
     }
 
-    fn outlives_the_lock(&self, lock: &LockView, leader: &Leader) -> bool {
+    fn outlives_the_lock(&self, lock: &LockView, leader: &Server) -> bool {
         let answers = self.view.answers(&leader.member);
         let failsafe_seen = answers.and_then(|answers| answers.failsafe_seen);
         self.view.is_paused() || failsafe_seen.is_some_and(|seen| lock.renewed < seen)
@@ -140,7 +140,7 @@ impl Inputs<'_> {
         let member = leader.member.clone();
         let route = |timeline, reason| {
             decision(
-                RoutingState::Route(Leader {
+                RoutingState::Route(Server {
                     timeline,
                     ..leader.clone()
                 }),

@@ -7,7 +7,7 @@ use super::inputs::Inputs;
 use super::member_state::MemberState;
 use crate::leader::observation::Report;
 use crate::leader::reason::{NoLock, Reason};
-use crate::leader::{Leader, RoutingState};
+use crate::leader::{RoutingState, Server};
 
 /// The cause if a primary says that it does not hold the lock.
 const LACKS_THE_LOCK: &str = "it says that it does not hold the lock";
@@ -54,7 +54,7 @@ impl Inputs<'_> {
             ));
         }
         let leader = match self.at_its_address(&member) {
-            Ok(leader) => Leader {
+            Ok(leader) => Server {
                 timeline: report.timeline,
                 ..leader
             },
@@ -164,7 +164,7 @@ impl Inputs<'_> {
     }
 
     /// Returns the leader whose sessions live, if no lock is watched and its ttl is over.
-    fn unheard_leader(&self) -> Option<(&Leader, &NoLock)> {
+    fn unheard_leader(&self) -> Option<(&Server, &NoLock)> {
         let (current, no_lock) = (self.current?, self.no_lock()?);
         let is_over = self.leader_expiry().is_some_and(|expiry| expiry <= self.now);
         is_over.then_some((current, no_lock))
@@ -179,12 +179,12 @@ impl Inputs<'_> {
     }
 
     /// Returns the time a ttl after the last evidence that a member leads. Without any evidence, the ttl is over.
-    fn last_expiry(&self, leader: &Leader) -> Instant {
+    fn last_expiry(&self, leader: &Server) -> Instant {
         let evidence = self.view.last_evidence(Some(&leader.member));
         evidence.map_or(self.now, |evidence| evidence + self.view.ttl())
     }
 
-    fn says_it_lacks_the_lock(&self, leader: &Leader) -> bool {
+    fn says_it_lacks_the_lock(&self, leader: &Server) -> bool {
         let last = self
             .view
             .answers(&leader.member)
@@ -193,7 +193,7 @@ impl Inputs<'_> {
     }
 }
 
-fn hold_without_lock(leader: Leader) -> Decision {
+fn hold_without_lock(leader: Server) -> Decision {
     let reason = Reason::NotWritable {
         member: leader.member.clone(),
         cause: LACKS_THE_LOCK.to_owned(),

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::leader::observation::OperatorHold;
 use crate::leader::reason::Reason;
-use crate::leader::{Leader, RoutingState};
+use crate::leader::{RoutingState, Server};
 
 /// The outcome of the rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl Decision {
     }
 
     /// Returns the leader that new clients go to, or would go to if no operator held them.
-    pub fn primary(&self) -> Option<&Leader> {
+    pub fn primary(&self) -> Option<&Server> {
         match &self.held {
             Some(held) if held.alone => self.state.leader(),
             _ => self.state.open_to(),

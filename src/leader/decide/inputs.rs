@@ -7,7 +7,7 @@ use super::decision::{Decision, decision};
 use super::member_state::MemberState;
 use crate::leader::reason::{NoLock, Reason};
 use crate::leader::view::{LockView, View};
-use crate::leader::{Leader, MemberName, RoutingState, UnknownAddress};
+use crate::leader::{MemberName, RoutingState, Server, UnknownAddress};
 
 /// From this long before the lock expires, new clients wait: a client that logs in now would be cut in the middle of
 /// its login. A lock that is renewed in time never comes this close to its expiry.
@@ -17,7 +17,7 @@ const EXPIRY_MARGIN: Duration = Duration::from_millis(500);
 pub(super) struct Inputs<'a> {
     pub(super) view: &'a View,
     /// The leader whose sessions live now.
-    pub(super) current: Option<&'a Leader>,
+    pub(super) current: Option<&'a Server>,
     pub(super) now: Instant,
     pub(super) policy: &'a Policy,
     source: Source<'a>,
@@ -34,7 +34,7 @@ enum Source<'a> {
 }
 
 impl<'a> Inputs<'a> {
-    pub(super) fn new(view: &'a View, current: Option<&'a Leader>, now: Instant, policy: &'a Policy) -> Self {
+    pub(super) fn new(view: &'a View, current: Option<&'a Server>, now: Instant, policy: &'a Policy) -> Self {
         let source = match (view.lock(), view.api_unreachable()) {
             (Some(lock), None) => Source::Lock(lock),
             (None, _) if view.awaits_a_leader_object() => Source::Unread,
@@ -79,28 +79,28 @@ impl<'a> Inputs<'a> {
     }
 
     /// Returns the watched lock and its holder, at the holder's address.
-    pub(super) fn holder(&self) -> Option<(&'a LockView, Leader)> {
+    pub(super) fn holder(&self) -> Option<(&'a LockView, Server)> {
         let lock = self.lock()?;
         let holder = self.at_its_address(lock.lock.holder.as_ref()?).ok()?;
         Some((lock, holder))
     }
 
     /// Does as [`holder`](Self::holder), while the lock has not expired.
-    pub(super) fn holder_of_fresh_lock(&self) -> Option<(&'a LockView, Leader)> {
+    pub(super) fn holder_of_fresh_lock(&self) -> Option<(&'a LockView, Server)> {
         self.holder().filter(|(lock, _)| self.now < lock.lock_expiry())
     }
 
     /// Does as [`holder`](Self::holder), once the lock has expired.
-    pub(super) fn holder_of_expired_lock(&self) -> Option<(&'a LockView, Leader)> {
+    pub(super) fn holder_of_expired_lock(&self) -> Option<(&'a LockView, Server)> {
         self.holder().filter(|(lock, _)| lock.lock_expiry() <= self.now)
     }
 
     /// Returns the member as a leader, or the reason for which its address is not known.
-    pub(super) fn at_its_address(&self, member: &MemberName) -> Result<Leader, UnknownAddress> {
+    pub(super) fn at_its_address(&self, member: &MemberName) -> Result<Server, UnknownAddress> {
         let current = self.current.filter(|current| current.member == *member);
         match (self.view.address(member), current) {
             (Ok(address), Some(current)) if current.address == address => Ok(current.clone()),
-            (Ok(address), _) => Ok(Leader {
+            (Ok(address), _) => Ok(Server {
                 member: member.clone(),
                 address,
                 timeline: None,
@@ -111,12 +111,12 @@ impl<'a> Inputs<'a> {
         }
     }
 
-    pub(super) fn is_current(&self, leader: &Leader) -> bool {
+    pub(super) fn is_current(&self, leader: &Server) -> bool {
         self.current == Some(leader)
     }
 
     /// Returns a hold that keeps the sessions of `leader`, if it is the leader whose sessions live.
-    pub(super) fn hold_keeping(&self, leader: Leader) -> RoutingState {
+    pub(super) fn hold_keeping(&self, leader: Server) -> RoutingState {
         RoutingState::Hold(self.is_current(&leader).then_some(leader))
     }
 
@@ -126,7 +126,7 @@ impl<'a> Inputs<'a> {
     }
 
     /// Holds new clients for a while, if a switchover away from `leader` is due.
-    pub(super) fn hold_for_switchover(&self, leader: Leader) -> Option<Decision> {
+    pub(super) fn hold_for_switchover(&self, leader: Server) -> Option<Decision> {
         let heard = self.view.announcement()?;
         let begins = heard.value.starts.map_or(heard.at, |starts| starts.max(heard.at));
         let until = begins + self.policy.switchover_hold;
@@ -144,7 +144,7 @@ impl<'a> Inputs<'a> {
     /// Holds new clients while the members put the race for an expired lock off (`primary_race_backoff`), as long as
     /// the leader's WAL grows: a fence would stop it, and so cause the failover that is being avoided. A leader that
     /// says that it is not a primary writes nothing.
-    pub(super) fn hold_before_the_race(&self, leader: &Leader, lock_expiry: Instant) -> Option<Decision> {
+    pub(super) fn hold_before_the_race(&self, leader: &Server, lock_expiry: Instant) -> Option<Decision> {
         let backoff = self.view.race_backoff();
         let end = lock_expiry + backoff;
         let is_no_primary = matches!(

@@ -8,7 +8,7 @@ use crate::leader::observation::{
 };
 use crate::leader::synchronous::SyncState;
 use crate::leader::view::View;
-use crate::leader::{Address, BaseUrl, Leader, RoutingState};
+use crate::leader::{Address, BaseUrl, RoutingState, Server};
 use crate::route::{Conditions, RouteKind};
 
 /// The default ttl of the lock.
@@ -102,8 +102,8 @@ impl Story {
     }
 }
 
-fn leader(name: &str) -> Leader {
-    Leader {
+fn leader(name: &str) -> Server {
+    Server {
         member: name.into(),
         address: Address::new(name, 5432).unwrap(),
         timeline: Some(2),

@@ -5,7 +5,7 @@ use crate::leader::decide::{Decision, Policy, decide};
 use crate::leader::observation::{ClusterSettings, NoReport, Observation, Replication, Report, Role, Standby};
 use crate::leader::reason::Reason;
 use crate::leader::view::View;
-use crate::leader::{Leader, RoutingState};
+use crate::leader::{RoutingState, Server};
 
 const PREFIX: &str = "/service/demo/";
 const TTL: i64 = 30;
@@ -115,7 +115,7 @@ impl World {
             switchover_hold: Duration::from_secs(10),
             report_life: Duration::from_secs(3),
         };
-        let current: Option<Leader> = self.decision.state.leader().cloned();
+        let current: Option<Server> = self.decision.state.leader().cloned();
         self.decision = decide(&self.view, current.as_ref(), self.now, &policy);
         self.fenced |= self.decision.state == RoutingState::Fence;
     }

@@ -11,7 +11,7 @@ use crate::leader::observation::{
     Announcement, Claim, Cluster, ClusterSettings, Lock, NoReport, ObjectKind, Observation, OperatorHold, Pod,
     Replication, Tags,
 };
-use crate::slot::{LeaderSlot, Target};
+use crate::slot::{RouteSlot, Target};
 
 const MEMBERS: [&str; 3] = ["a", "b", "c"];
 pub(super) const TTL: Duration = Duration::from_secs(20);
@@ -117,7 +117,7 @@ pub(super) fn history() -> impl Strategy<Value = Vec<(Duration, Claim)>> {
 pub(super) struct Run {
     pub(super) now: Instant,
     view: View,
-    slot: LeaderSlot,
+    slot: RouteSlot,
     sessions: Vec<Target>,
     pub(super) decision: Decision,
     /// The newest timeline on which a lock's holder was seen writable, in the system that is followed.
@@ -131,7 +131,7 @@ impl Run {
         let mut run = Self {
             now,
             view: View::default(),
-            slot: LeaderSlot::new("starting"),
+            slot: RouteSlot::new("starting"),
             sessions: Vec::new(),
             decision: Decision::starting(),
             newest: 0,
@@ -177,7 +177,7 @@ impl Run {
         self.sessions.retain(|session| session.ending().is_none());
     }
 
-    fn current(&self) -> Option<Leader> {
+    fn current(&self) -> Option<Server> {
         self.slot.snapshot().state().leader().cloned()
     }
 
@@ -185,7 +185,7 @@ impl Run {
         prop_assert!(!self.decision.reason.to_string().is_empty());
         for session in &self.sessions {
             prop_assert_eq!(
-                Some(&*session.leader),
+                Some(&*session.server),
                 self.decision.state.leader(),
                 "two leaders at once"
             );

@@ -33,7 +33,7 @@ pub(super) struct Story {
     begin: Instant,
     now: Instant,
     view: View,
-    current: Option<Leader>,
+    current: Option<Server>,
     renewals: u64,
     written: Option<SystemTime>,
     reason: String,
@@ -42,8 +42,8 @@ pub(super) struct Story {
     kind: ObjectKind,
 }
 
-pub(super) fn leader(member: &str) -> Leader {
-    Leader {
+pub(super) fn leader(member: &str) -> Server {
+    Server {
         member: member.into(),
         address: address(member),
         timeline: None,

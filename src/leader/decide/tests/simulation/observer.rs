@@ -9,13 +9,13 @@ use crate::leader::observation::{Claim, Observation};
 use crate::leader::probing::pacing::Pacer;
 use crate::leader::probing::plan;
 use crate::leader::view::View;
-use crate::leader::{Leader, RoutingState};
-use crate::slot::{LeaderSlot, Target};
+use crate::leader::{RoutingState, Server};
+use crate::slot::{RouteSlot, Target};
 
 pub(super) struct Observer {
     begin: Instant,
     pub(super) view: View,
-    pub(super) slot: LeaderSlot,
+    pub(super) slot: RouteSlot,
     pub(super) decision: Decision,
     /// Time of the decision.
     pub(super) decided: Ms,
@@ -31,7 +31,7 @@ impl Observer {
         Self {
             begin,
             view: View::default(),
-            slot: LeaderSlot::new("starting"),
+            slot: RouteSlot::new("starting"),
             decision: Decision::starting(),
             decided: 0,
             sessions: Vec::new(),
@@ -110,7 +110,7 @@ impl Observer {
     }
 }
 
-pub(super) fn place(leader: &Leader) -> MemberIndex {
+pub(super) fn place(leader: &Server) -> MemberIndex {
     EVERYBODY
         .into_iter()
         .find(|who| leader.member == NAMES[*who])

@@ -37,7 +37,7 @@ use super::super::{Decision, Reason, RoutingState};
 use super::patroni::{EVERYBODY, MemberIndex, Ms, NAMES};
 use super::watch::{CLOCK_FAULTS, RETRY};
 use super::world::{Conditions, DEADLINE, World};
-use crate::leader::Leader;
+use crate::leader::Server;
 
 /// Longest time of a round of probes. A second is not possible: 200 pgnorths would ask each member 200 times a second,
 /// and for `/cluster` as well.
@@ -223,7 +223,7 @@ impl Checker {
         let leader = world.observer.leader();
         for session in &world.observer.sessions {
             let place = leader.map(|who| NAMES[who]);
-            prop_assert_eq!(Some(session.leader.member.as_str()), place, "1: two leaders at once");
+            prop_assert_eq!(Some(session.server.member.as_str()), place, "1: two leaders at once");
         }
         if let Some(former) = self.leader.filter(|former| leader != Some(*former)) {
             self.check_cut(world, former)?;
@@ -348,7 +348,7 @@ fn check_evidence(world: &World, new: MemberIndex) -> Checked {
 
 /// Returns the leader whose sessions live and the leader of new clients. A fence without a leader is the same as a
 /// hold.
-fn effect(decision: &Decision) -> (Option<&Leader>, Option<&Leader>) {
+fn effect(decision: &Decision) -> (Option<&Server>, Option<&Server>) {
     let state: &RoutingState = &decision.state;
     (state.leader(), state.open_to())
 }

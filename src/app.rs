@@ -9,6 +9,7 @@ mod control;
 mod discovery;
 mod doctor;
 mod files;
+mod import;
 mod inherited;
 mod proxy;
 mod publish;
@@ -110,6 +111,7 @@ pub fn run(settings: Settings, metrics: Arc<Metrics>, started: Started) -> Resul
             Job::SendCommand(settings) => return Ok(send_command::run(settings).await),
             Job::Reload(settings) => return Ok(reload::run_command(settings)),
             Job::Doctor(settings) => return doctor::run(settings).await,
+            Job::Import(files) => return Ok(import::run(files)),
         }
         .map(|()| ExitCode::SUCCESS)
     });

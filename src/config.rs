@@ -21,6 +21,7 @@ mod tls;
 mod values;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use thiserror::Error;
 
@@ -77,6 +78,8 @@ pub enum Job {
     Reload(Reload),
     /// `pgnorth doctor`.
     Doctor(Doctor),
+    /// `pgnorth import`: the files of HAProxy's configuration, at least one.
+    Import(Vec<PathBuf>),
 }
 
 /// An output format.
@@ -131,6 +134,7 @@ impl Settings {
                 flags: commands::for_the_successor(flags),
             }),
             Some("doctor") => Job::Doctor(other_commands::doctor(&mut reader)),
+            Some("import") => Job::Import(commands::files(flags)),
             _ => Job::Proxy(proxy::proxy(&mut reader)),
         };
         let log = reader.value(&table::LOG, LogFilter::parse);

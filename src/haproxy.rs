@@ -4,6 +4,7 @@
 //! Nothing here is evidence about the cluster: discovery does not read it.
 
 pub mod compare;
+pub mod import;
 mod read;
 pub mod sample;
 pub mod statistics;

@@ -96,7 +96,7 @@ pub fn announce(settings: &Settings) {
         Job::Publish(_) => "pgnorth publish starts",
         Job::Watch(_) => "pgnorth watch starts",
         // Their output is a report or one line.
-        Job::Status(_) | Job::SendCommand(_) | Job::Reload(_) | Job::Doctor(_) => return,
+        Job::Status(_) | Job::SendCommand(_) | Job::Reload(_) | Job::Doctor(_) | Job::Import(_) => return,
     };
     info!(target: "pgnorth", version = VERSION, commit = COMMIT, settings = settings.in_force, "{what}");
 }

@@ -2,8 +2,10 @@
 //! subcommand pgnorth is the proxy.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::builder::ValueParser;
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
 
 use super::table::*;
 
@@ -14,6 +16,8 @@ pub struct CommandRow {
     pub name: Option<&'static str>,
     /// The purpose, in one phrase.
     pub about: &'static str,
+    /// The words that it takes beside settings: placeholder and help.
+    operand: Option<(&'static str, &'static str)>,
     /// The settings, in the order of the help.
     groups: &'static [Group],
     /// The exit statuses, and when each is returned.
@@ -84,6 +88,7 @@ const NO_CONTACT: &str = "without contact, or if the settings are invalid";
 pub(super) const PROXY: CommandRow = CommandRow {
     name: None,
     about: "Keeps one address pointing at the PostgreSQL primary of a Patroni cluster",
+    operand: None,
     groups: &[PORTS, FINDING, SESSIONS, POD, LOGGING],
     exit_statuses: &[(0, ENDED), (1, FAILED), (2, INVALID)],
     examples: "\
@@ -102,6 +107,7 @@ pub(super) const PROXY: CommandRow = CommandRow {
 pub(super) const PUBLISH: CommandRow = CommandRow {
     name: Some("publish"),
     about: "Keeps a Kubernetes Service pointing at the primary, without a proxy in between",
+    operand: None,
     groups: &[SERVICE_TO_WRITE, &[&ADMIN, &ADMIN_HOST], FINDING, LOGGING],
     exit_statuses: &[(0, ENDED), (1, FAILED), (2, INVALID)],
     examples: "\
@@ -114,6 +120,7 @@ pub(super) const PUBLISH: CommandRow = CommandRow {
 pub(super) const WATCH_LEADER: CommandRow = CommandRow {
     name: Some("watch"),
     about: "Decides and records as the proxy does, without clients; compares with HAProxy",
+    operand: None,
     groups: &[
         &[&HAPROXY, &HAPROXY_BACKEND],
         &[&ADMIN, &ADMIN_HOST],
@@ -134,6 +141,7 @@ pub(super) const WATCH_LEADER: CommandRow = CommandRow {
 pub(super) const STATUS: CommandRow = CommandRow {
     name: Some("status"),
     about: "Prints the state of a running pgnorth: routing, leader, lock, members, sessions",
+    operand: None,
     groups: &[&[&ADMIN, &WATCH, &FORMAT]],
     exit_statuses: &[(0, "while it routes"), (1, "while it holds or fences"), (2, NO_CONTACT)],
     examples: "\
@@ -146,6 +154,7 @@ pub(super) const STATUS: CommandRow = CommandRow {
 pub(super) const DOCTOR: CommandRow = CommandRow {
     name: Some("doctor"),
     about: "Checks credentials, permissions, the lock, the members and the settings, and says what to fix",
+    operand: None,
     groups: &[&[&FORMAT], PORTS, FINDING, SESSIONS, SERVICE_TO_WRITE, POD, LOGGING],
     exit_statuses: &[
         (0, "if no check failed; warnings are not failures"),
@@ -164,6 +173,7 @@ pub(super) const DOCTOR: CommandRow = CommandRow {
 pub(super) const HOLD_CLIENTS: CommandRow = CommandRow {
     name: Some("hold"),
     about: "Makes a running pgnorth hold new clients; open sessions continue",
+    operand: None,
     groups: &[&[&FOR, &ADMIN, &ADMIN_TOKEN_FILE]],
     exit_statuses: &[(0, DONE), (1, REFUSED), (2, NO_CONTACT)],
     examples: "\
@@ -174,6 +184,7 @@ pub(super) const HOLD_CLIENTS: CommandRow = CommandRow {
 pub(super) const RELEASE: CommandRow = CommandRow {
     name: Some("release"),
     about: "Ends the hold: waiting clients go to the leader",
+    operand: None,
     groups: &[&[&ADMIN, &ADMIN_TOKEN_FILE]],
     exit_statuses: &[(0, DONE), (1, REFUSED), (2, NO_CONTACT)],
     examples: "\
@@ -184,6 +195,7 @@ pub(super) const RELEASE: CommandRow = CommandRow {
 pub(super) const CUT: CommandRow = CommandRow {
     name: Some("cut"),
     about: "Makes a running pgnorth end sessions: all, or those to one member",
+    operand: None,
     groups: &[&[&MEMBER, &ADMIN, &ADMIN_TOKEN_FILE]],
     exit_statuses: &[(0, DONE), (1, REFUSED), (2, NO_CONTACT)],
     examples: "\
@@ -194,6 +206,7 @@ pub(super) const CUT: CommandRow = CommandRow {
 pub(super) const RELOAD: CommandRow = CommandRow {
     name: Some("reload"),
     about: "Replaces a running pgnorth by the binary that is now on disk, with the settings that are now in force",
+    operand: None,
     groups: &[&[&PID], PORTS, FINDING, SESSIONS, POD, LOGGING],
     exit_statuses: &[
         (0, "once the new process has taken over"),
@@ -207,11 +220,31 @@ pub(super) const RELOAD: CommandRow = CommandRow {
       by hand: the flags that are given replace those of the running process, which keeps all its other settings",
 };
 
+pub(super) const IMPORT: CommandRow = CommandRow {
+    name: Some("import"),
+    about: "Reads HAProxy's configuration, and prints the settings that do the same, line by line",
+    operand: Some((
+        "FILE",
+        "HAProxy's configuration; several files are one configuration, as with haproxy -f",
+    )),
+    groups: &[],
+    exit_statuses: &[
+        (
+            0,
+            "if there are settings that do the same; lines without an equivalent are marked",
+        ),
+        (2, "if a file cannot be read, or no section leads to members of Patroni"),
+    ],
+    examples: "\
+  pgnorth import /etc/haproxy/haproxy.cfg
+      each line with its equivalent; then the settings as a command, and for /etc/default/pgnorth",
+};
+
 /// Every subcommand.
 const SUBCOMMANDS: &[&CommandRow] = COMMANDS.split_at(1).1;
 
 /// Every command, the proxy first.
-pub const COMMANDS: [&CommandRow; 9] = [
+pub const COMMANDS: [&CommandRow; 10] = [
     &PROXY,
     &PUBLISH,
     &WATCH_LEADER,
@@ -221,6 +254,7 @@ pub const COMMANDS: [&CommandRow; 9] = [
     &CUT,
     &RELOAD,
     &DOCTOR,
+    &IMPORT,
 ];
 
 /// The rules that apply to all settings.
@@ -313,6 +347,7 @@ impl CommandRow {
         command
             .about(self.about)
             .args(self.settings().map(Setting::argument))
+            .args(self.operand.map(|(placeholder, help)| operand(placeholder, help)))
             .disable_help_flag(true)
             .arg(about(
                 "help",
@@ -323,6 +358,25 @@ impl CommandRow {
             .after_help(format!("Examples:\n  {examples}\n\nExit status:\n{statuses}\n{RULES}"))
             .max_term_width(120)
     }
+}
+
+/// The id of a command's operand, which has no flag.
+const OPERAND: &str = "operand";
+
+fn operand(placeholder: &'static str, help: &'static str) -> Arg {
+    Arg::new(OPERAND)
+        .value_name(placeholder)
+        .help(help)
+        .required(true)
+        .num_args(1..)
+        .value_hint(ValueHint::FilePath)
+        .value_parser(ValueParser::path_buf())
+}
+
+/// Returns the files that a command is given as its operands.
+pub(super) fn files(matches: &ArgMatches) -> Vec<PathBuf> {
+    let files = matches.get_many::<PathBuf>(OPERAND).into_iter().flatten();
+    files.cloned().collect()
 }
 
 fn about(name: &'static str, short: char, action: ArgAction, help: &'static str) -> Arg {

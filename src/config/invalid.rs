@@ -105,6 +105,14 @@ impl InvalidSettings {
     }
 }
 
+impl InvalidSettings {
+    /// Returns each problem as a phrase, without the setting.
+    pub fn problems(&self) -> impl Iterator<Item = &str> {
+        let problems = self.all.iter().flat_map(|invalid| &invalid.problems);
+        problems.map(|(problem, _)| problem.as_str())
+    }
+}
+
 impl fmt::Display for InvalidSetting {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "  {}", self.wrote)?;

@@ -32,6 +32,7 @@ mod garbage;
 mod half_close;
 mod history_lost;
 mod holding;
+mod importing;
 mod integrity;
 mod layers;
 mod leaks;

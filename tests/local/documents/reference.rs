@@ -148,7 +148,9 @@ fn settings() -> String {
             .iter()
             .map(|setting| code(&format!("--{}", setting.flag)))
             .collect();
-        writeln!(all, "As for the proxy: {}.", shared.join(", ")).unwrap();
+        if !shared.is_empty() {
+            writeln!(all, "As for the proxy: {}.", shared.join(", ")).unwrap();
+        }
     }
     all
 }

@@ -1,0 +1,153 @@
+//! HAProxy's file format: words with their quotes, comments, and sections.
+
+use super::Outcome;
+
+/// One line of a file, without comment lines and empty ones.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) file: String,
+    pub(super) number: usize,
+    /// The line as it is written, without the line's end.
+    pub(super) text: String,
+    pub(super) outcomes: Vec<Outcome>,
+}
+
+/// A line's words, and the place of its `Line`.
+#[derive(Debug)]
+pub(super) struct Directive {
+    pub(super) at: usize,
+    pub(super) words: Vec<String>,
+}
+
+/// A section: its first line, and the directives below it.
+#[derive(Debug)]
+pub(super) struct Section {
+    pub(super) at: usize,
+    pub(super) kind: String,
+    /// Its name; empty if it has none.
+    pub(super) name: String,
+    /// The `defaults` section that it names with `from`.
+    pub(super) from: Option<String>,
+    pub(super) directives: Vec<Directive>,
+}
+
+/// The words that begin a section (HAProxy 2.6, and those of its programs and caches).
+const SECTIONS: [&str; 17] = [
+    "global",
+    "defaults",
+    "listen",
+    "frontend",
+    "backend",
+    "peers",
+    "resolvers",
+    "userlist",
+    "mailers",
+    "program",
+    "cache",
+    "ring",
+    "http-errors",
+    "fcgi-app",
+    "log-forward",
+    "crt-store",
+    "traces",
+];
+
+/// Returns the lines that say something, and the sections that they make.
+pub(super) fn read(files: &[(String, String)]) -> (Vec<Line>, Vec<Section>) {
+    let (mut lines, mut sections) = (Vec::new(), Vec::<Section>::new());
+    for (file, text) in files {
+        for (number, text) in (1..).zip(text.lines()) {
+            let split = split(text);
+            if split.as_ref().is_ok_and(Vec::is_empty) {
+                continue;
+            }
+            let at = lines.len();
+            let mut line = Line {
+                file: file.clone(),
+                number,
+                text: text.trim_end().replace('\t', "    "),
+                outcomes: Vec::new(),
+            };
+            match split {
+                Err(problem) => line.outcomes.push(Outcome::NoEquivalent(problem.to_owned())),
+                Ok(words) if words[0].starts_with('.') => line.outcomes.push(Outcome::NoEquivalent(
+                    "conditions are not evaluated: the lines of every branch are read".to_owned(),
+                )),
+                Ok(words) if SECTIONS.contains(&words[0].as_str()) => sections.push(section(at, &words)),
+                Ok(words) => match sections.last_mut() {
+                    Some(section) => section.directives.push(Directive { at, words }),
+                    None => line
+                        .outcomes
+                        .push(Outcome::NoEquivalent("stands before every section".to_owned())),
+                },
+            }
+            lines.push(line);
+        }
+    }
+    (lines, sections)
+}
+
+fn section(at: usize, words: &[String]) -> Section {
+    let from = words.iter().position(|word| word == "from");
+    let name = words.get(1).filter(|_| from != Some(1));
+    Section {
+        at,
+        kind: words[0].clone(),
+        name: name.cloned().unwrap_or_default(),
+        from: from.and_then(|from| words.get(from + 1).cloned()),
+        directives: Vec::new(),
+    }
+}
+
+/// Splits a line into words (HAProxy's manual, 2.2): `\` escapes, quotes keep spaces, `#` begins a comment. Variables,
+/// which HAProxy expands within double quotes, are a problem.
+fn split(text: &str) -> Result<Vec<String>, &'static str> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        match (letter, quote) {
+            ('\'', Some('\'')) | ('"', Some('"')) => quote = None,
+            (_, Some('\'')) => word.get_or_insert_default().push(letter),
+            ('$', Some(_)) => return Err("has an environment variable: write its value instead, and import again"),
+            ('\\', _) => word.get_or_insert_default().extend(letters.next()),
+            (_, Some(_)) => word.get_or_insert_default().push(letter),
+            ('\'' | '"', None) => {
+                quote = Some(letter);
+                word.get_or_insert_default();
+            }
+            ('#', None) => break,
+            (_, None) if letter.is_whitespace() => words.extend(word.take()),
+            (_, None) => word.get_or_insert_default().push(letter),
+        }
+    }
+    words.extend(word);
+    match quote {
+        Some(_) => Err("has a quote that does not end"),
+        None => Ok(words),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_split_as_haproxy_splits_them() {
+        for (text, words) in [
+            ("  bind *:5000 # clients", &["bind", "*:5000"][..]),
+            ("# a comment", &[]),
+            (
+                r#"log-format "%ci \"x\" #1" 'a b'"#,
+                &["log-format", r#"%ci "x" #1"#, "a b"],
+            ),
+            (r"a\ b \#c d#e", &["a b", "#c", "d"]),
+            ("user ''", &["user", ""]),
+            ("price '$5'", &["price", "$5"]),
+        ] {
+            assert_eq!(split(text).unwrap(), words, "{text}");
+        }
+        for text in ["server a \"$HOST:1\"", "server \"a"] {
+            assert!(split(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The routes that result, by cluster.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::Outcome::{self, NoEquivalent, Setting};
+use super::lines::Line;
+use super::sections::{Backend, POOLER};
+use super::suggestion::{Suggestion, problem_of};
+
+/// All routes.
+#[derive(Debug, Default)]
+pub(super) struct Routes {
+    clusters: Vec<Cluster>,
+}
+
+/// The servers and routes of one cluster, as far as the servers' addresses tell.
+#[derive(Debug, Default)]
+struct Cluster {
+    urls: Vec<String>,
+    routes: Vec<Route>,
+}
+
+/// A listener, and what follows the `=` of its `--route`.
+#[derive(Clone, Debug)]
+struct Route {
+    at: usize,
+    listen: SocketAddr,
+    leads_to: String,
+    /// Its servers are PgBouncers.
+    pooler: bool,
+}
+
+impl Cluster {
+    fn and(mut self, other: Self) -> Self {
+        let new: Vec<_> = other.urls.into_iter().filter(|url| !self.urls.contains(url)).collect();
+        self.urls.extend(new);
+        self.routes.extend(other.routes);
+        self
+    }
+}
+
+impl Route {
+    /// Returns true if the other one listens on every IPv6 address, and this one on every IPv4 address of the same port, for
+    /// the same members: pgnorth's `[::]` is both.
+    fn is_ipv4_of(&self, other: &Self) -> bool {
+        let listens = [self.listen, other.listen].map(|listen| listen.ip());
+        listens == [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)]
+            && self.listen.port() == other.listen.port()
+            && self.leads_to == other.leads_to
+    }
+
+    fn setting(&self) -> (&'static str, String) {
+        ("route", format!("{}={}", self.listen, self.leads_to))
+    }
+}
+
+impl Routes {
+    /// Adds a route for the listener, if pgnorth can listen there beside the others.
+    pub(super) fn add(&mut self, at: usize, listen: SocketAddr, backend: &Backend, lines: &[Line]) -> Outcome {
+        let route = Route {
+            at,
+            listen,
+            leads_to: backend.leads_to(),
+            pooler: backend.has_poolers(),
+        };
+        if let Some(earlier) = self.all().find(|earlier| earlier.is_ipv4_of(&route)) {
+            let number = lines[earlier.at].number;
+            earlier.listen = listen;
+            let (_, setting) = earlier.setting();
+            return Setting(format!("--route {setting}, which takes the IPv4 of line {number}, too"));
+        }
+        let settings: Vec<_> = self
+            .all()
+            .map(|route| route.setting())
+            .chain([route.setting()])
+            .collect();
+        if let Some(problem) = problem_of(&settings) {
+            return NoEquivalent(format!("bind {listen}: {problem}"));
+        }
+        let (_, setting) = route.setting();
+        let cluster = Cluster {
+            urls: backend.urls(),
+            routes: vec![route],
+        };
+        let shares = |other: &mut Cluster| other.urls.iter().any(|url| cluster.urls.contains(url));
+        let same: Vec<_> = self.clusters.extract_if(.., shares).collect();
+        self.clusters
+            .extend(same.into_iter().chain([cluster]).reduce(Cluster::and));
+        Setting(format!("--route {setting}"))
+    }
+
+    fn all(&mut self) -> impl Iterator<Item = &mut Route> {
+        self.clusters.iter_mut().flat_map(|cluster| &mut cluster.routes)
+    }
+
+    /// Returns the settings for each cluster, with those that all share; and further outcomes, with their lines.
+    pub(super) fn suggestions(self, shared: Vec<(&'static str, String)>) -> (Vec<Suggestion>, Vec<(usize, Outcome)>) {
+        let mut outcomes = Vec::new();
+        let suggestion = |cluster: Cluster| {
+            let mut settings: Vec<_> = cluster.routes.iter().map(Route::setting).collect();
+            settings.push(("patroni", cluster.urls.join(",")));
+            let poolers: Vec<_> = cluster.routes.iter().filter(|route| route.pooler).collect();
+            let why = "only some routes lead to poolers, and --target is one for all";
+            match poolers.len() == cluster.routes.len() {
+                true => settings.push(("target", POOLER.to_owned())),
+                false => outcomes.extend(poolers.iter().map(|route| {
+                    let outcome = NoEquivalent(format!("port {POOLER}: {why}"));
+                    (route.at, outcome)
+                })),
+            }
+            settings.extend(shared.clone());
+            Suggestion { settings }
+        };
+        let suggestions = self.clusters.into_iter().map(suggestion).collect();
+        (suggestions, outcomes)
+    }
+}
+
+/// Parses one address of `bind`. Names are not resolved.
+pub(super) fn listener(text: &str) -> Result<SocketAddr, String> {
+    let (text, is_v6) = match (text.strip_prefix("ipv6@"), text.strip_prefix("ipv4@")) {
+        (Some(rest), _) => (rest, true),
+        (None, Some(rest)) => (rest, false),
+        (None, None) => (text, false),
+    };
+    let Some((host, port)) = text.rsplit_once(':').filter(|_| !text.contains(['/', '@'])) else {
+        return Err("pgnorth listens on an IP address and a port".to_owned());
+    };
+    let port: u16 = port
+        .parse()
+        .map_err(|_| "not one port; write a --route for each".to_owned())?;
+    let ip = match host.trim_start_matches('[').trim_end_matches(']') {
+        "" | "*" if is_v6 => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+        "" | "*" => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        host => host
+            .parse()
+            .map_err(|_| "names are not accepted: write the IP address".to_owned())?,
+    };
+    Ok(SocketAddr::new(ip, port))
+}

@@ -1,0 +1,257 @@
+//! The lines that are in force for a section, its defaults included, and the servers that it leads to.
+
+use super::check::{self, Check};
+use super::lines::{Directive, Section};
+use super::server::{self, Address, Context, Options};
+use super::suggestion::problem_of;
+
+/// PgBouncer's port (its `listen_port`).
+pub(super) const POOLER: &str = "6432";
+
+/// All sections.
+pub(super) struct Sections<'a> {
+    pub(super) all: &'a [Section],
+    /// `ca-base` and `crt-base`.
+    bases: [String; 2],
+}
+
+/// What HAProxy asks the servers of a section for, and where.
+#[derive(Debug)]
+pub(super) struct Backend {
+    pub(super) check: Result<Check, String>,
+    /// The line with the path.
+    pub(super) path_at: usize,
+    pub(super) servers: Vec<Server>,
+    /// `default-server`, the section's own included.
+    pub(super) defaults: Options,
+    pub(super) ends_sessions: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) at: usize,
+    pub(super) address: Result<Address, String>,
+    pub(super) url: Result<String, String>,
+}
+
+impl Backend {
+    pub(super) fn urls(&self) -> Vec<String> {
+        self.servers
+            .iter()
+            .filter_map(|server| server.url.clone().ok())
+            .collect()
+    }
+
+    /// Returns the reason for which pgnorth does not take this section over.
+    pub(super) fn stays(&self) -> Option<String> {
+        match &self.check {
+            Err(problem) => Some(problem.clone()),
+            Ok(_) if self.urls().is_empty() => Some("no server has `check` and the port of a REST API".to_owned()),
+            Ok(_) => None,
+        }
+    }
+
+    pub(super) fn has_poolers(&self) -> bool {
+        let port = |server: &Server| server.address.as_ref().ok().and_then(|address| address.port.clone());
+        !self.servers.is_empty()
+            && self
+                .servers
+                .iter()
+                .all(|server| port(server).as_deref() == Some(POOLER))
+    }
+
+    /// Returns what follows the `=` of a `--route`.
+    pub(super) fn leads_to(&self) -> String {
+        let Ok(check) = &self.check else { return String::new() };
+        let cut = self.ends_sessions && limits_lag(check);
+        let keys = check
+            .keys
+            .iter()
+            .map(String::as_str)
+            .chain(cut.then_some("lagging=cut"));
+        let all: Vec<_> = [check.kind.as_str()].into_iter().chain(keys).collect();
+        all.join(",")
+    }
+}
+
+impl<'a> Sections<'a> {
+    pub(super) fn new(all: &'a [Section]) -> Self {
+        let base = |word: &str| {
+            let mut directives = all.iter().flat_map(|section| &section.directives);
+            let found = directives.find(|directive| directive.words[0] == word);
+            found
+                .and_then(|directive| directive.words.get(1).cloned())
+                .unwrap_or_default()
+        };
+        Self {
+            all,
+            bases: [base("ca-base"), base("crt-base")],
+        }
+    }
+
+    /// Returns the section whose servers a section leads to.
+    pub(super) fn target(&self, place: usize) -> Option<usize> {
+        if self.all[place].kind != "frontend" {
+            return Some(place);
+        }
+        let always = self
+            .effective(place, "use_backend")
+            .into_iter()
+            .find(|directive| directive.words.len() == 2);
+        let default = self.effective(place, "default_backend").pop();
+        let name = always.or(default)?.words.get(1)?;
+        let leads = |section: &Section| ["backend", "listen"].contains(&section.kind.as_str()) && section.name == *name;
+        self.all.iter().position(leads)
+    }
+
+    /// Returns the lines with this word that are in force, those of the section's defaults first.
+    pub(super) fn effective(&self, place: usize, word: &str) -> Vec<&'a Directive> {
+        let mut lineage = vec![place];
+        lineage.extend(std::iter::successors(self.defaults(place), |place| {
+            self.defaults(*place)
+        }));
+        let directives = lineage.iter().rev().flat_map(|place| &self.all[*place].directives);
+        directives.filter(|directive| directive.words[0] == word).collect()
+    }
+
+    /// Returns the section that a section takes its defaults from: the one that it names, else the last one before it
+    /// (HAProxy's manual, 4). A `defaults` section has such a section only if it names one.
+    fn defaults(&self, place: usize) -> Option<usize> {
+        let section = &self.all[place];
+        if section.kind == "defaults" && section.from.is_none() {
+            return None;
+        }
+        let named = |other: &Section| section.from.as_ref().is_none_or(|name| *name == other.name);
+        let mut before = self.all[..place].iter();
+        before.rposition(|other| other.kind == "defaults" && named(other))
+    }
+
+    pub(super) fn last(&self, place: usize, word: &str) -> Option<&'a str> {
+        self.effective(place, word).pop()?.words.get(1).map(String::as_str)
+    }
+
+    pub(super) fn backend(&self, place: usize) -> Backend {
+        let mut defaults = Options::default();
+        for directive in self.effective(place, "default-server") {
+            defaults.read(&directive.words[1..], self.context(place, None));
+        }
+        let (mut port, mut is_https) = (None, false);
+        for directive in self.rules(place) {
+            if directive.words.get(1).is_some_and(|word| word == "connect") {
+                port = after(&directive.words, "port").or(port);
+                is_https |= directive.words.iter().any(|word| word == "ssl");
+            }
+        }
+        let (check, path_at) = self.check(place);
+        let own = self.all[place].directives.iter();
+        let servers = own.filter_map(|directive| {
+            let words = &directive.words;
+            let (address, rest) = match words[0].as_str() {
+                "server" => (words.get(2)?, words.get(3..)?),
+                "server-template" => (words.get(3)?, words.get(4..)?),
+                _ => return None,
+            };
+            let mut options = defaults.clone();
+            options.read(rest, self.context(place, None));
+            let address = server::address(address);
+            let url = address
+                .clone()
+                .and_then(|address| options.url(&address, port, is_https))
+                .and_then(|url| match problem_of(&[("patroni", url.clone())]) {
+                    Some(problem) => Err(problem),
+                    None => Ok(url),
+                });
+            let server = Server {
+                at: directive.at,
+                address,
+                url,
+            };
+            Some((server, options.ends_sessions))
+        });
+        let (servers, ends): (Vec<_>, Vec<_>) = servers.unzip();
+        Backend {
+            check,
+            path_at,
+            servers,
+            defaults,
+            ends_sessions: ends.iter().all(|ends| *ends),
+        }
+    }
+
+    /// Returns the `http-check` lines that are in force: a section's own replace those of its defaults.
+    pub(super) fn rules(&self, place: usize) -> Vec<&'a Directive> {
+        let own = self.all[place].directives.iter();
+        let own: Vec<_> = own.filter(|directive| directive.words[0] == "http-check").collect();
+        if own.is_empty() {
+            self.effective(place, "http-check")
+        } else {
+            own
+        }
+    }
+
+    /// Returns the route that the check of a section stands for, and the line that says so.
+    pub(super) fn check(&self, place: usize) -> (Result<Check, String>, usize) {
+        let Some(httpchk) = self.httpchk(place) else {
+            return (
+                Err("without `option httpchk`, HAProxy does not ask Patroni".to_owned()),
+                0,
+            );
+        };
+        for rule in self.rules(place) {
+            let words: Vec<_> = rule.words.iter().map(String::as_str).collect();
+            if words.get(1) == Some(&"expect") && !words.ends_with(&["status", "200"]) {
+                return (Err(format!("`{}` is not the status 200", words.join(" "))), rule.at);
+            }
+        }
+        let sent = self
+            .rules(place)
+            .into_iter()
+            .find_map(|rule| Some((after(&rule.words, "uri")?, rule.at)));
+        let (uri, at) = sent.unwrap_or(match &httpchk.words[2..] {
+            [] => ("/", httpchk.at),
+            [uri] => (uri.as_str(), httpchk.at),
+            [_, uri, ..] => (uri.as_str(), httpchk.at),
+        });
+        (check::read(uri), at)
+    }
+
+    /// Returns the `option httpchk` that is in force: no later option asks for other checks, or for none.
+    fn httpchk(&self, place: usize) -> Option<&'a Directive> {
+        let mut options = self.effective(place, "option").into_iter();
+        let last = options.rfind(|directive| directive.words.get(1).is_some_and(|word| is_check(word)))?;
+        let taken_back = self
+            .effective(place, "no")
+            .into_iter()
+            .any(|no| no.words.ends_with(&last.words[..2]));
+        (last.words[1] == "httpchk" && !taken_back).then_some(last)
+    }
+
+    pub(super) fn context(&self, place: usize, check: Option<&Check>) -> Context<'_> {
+        let servers = self.all[place]
+            .directives
+            .iter()
+            .filter(|directive| directive.words[0].starts_with("server"));
+        let weights: Vec<_> = servers.map(|directive| after(&directive.words, "weight")).collect();
+        Context {
+            replicas: check.is_none_or(|check| check.kind.is_for_replicas()),
+            limits_lag: check.is_some_and(limits_lag),
+            weights_differ: weights.iter().any(|weight| *weight != weights[0]),
+            bases: self.bases.each_ref().map(String::as_str),
+        }
+    }
+}
+
+/// Returns true for the options that choose the protocol of health checks.
+fn is_check(option: &str) -> bool {
+    option == "httpchk" || option == "smtpchk" || option.ends_with("-check") || option.ends_with("-chk")
+}
+
+pub(super) fn limits_lag(check: &Check) -> bool {
+    check.keys.iter().any(|key| key.starts_with("max-lag="))
+}
+
+/// Returns the word after this one.
+fn after<'a>(words: &'a [String], word: &str) -> Option<&'a str> {
+    let at = words.iter().position(|other| other == word)?;
+    words.get(at + 1).map(String::as_str)
+}

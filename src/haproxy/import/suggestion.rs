@@ -1,0 +1,80 @@
+//! The settings that result, as a command line and as an environment file. pgnorth's own parser judges them.
+
+use std::ffi::OsString;
+use std::fmt::Write;
+
+use crate::config::{COMMANDS, Settings, SettingsError};
+
+/// The settings of one pgnorth.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Suggestion {
+    /// Flags without hyphens, with their values. A route is a flag of its own.
+    pub(super) settings: Vec<(&'static str, String)>,
+}
+
+impl Suggestion {
+    /// Returns the flags, each with its value in the same word.
+    pub fn arguments(&self) -> Vec<String> {
+        let flags = self.settings.iter();
+        flags.map(|(flag, value)| format!("--{flag}={value}")).collect()
+    }
+
+    /// Returns the environment variables. Several routes are one variable.
+    pub fn variables(&self) -> Vec<(String, String)> {
+        let mut all = Vec::<(String, String)>::new();
+        for (flag, value) in &self.settings {
+            let setting = COMMANDS[0].settings().find(|setting| setting.flag == *flag);
+            let name = setting.expect("only settings of the proxy are suggested").env();
+            match all.iter_mut().find(|(other, _)| *other == name) {
+                Some((_, values)) => *values = format!("{values};{value}"),
+                None => all.push((name, value.clone())),
+            }
+        }
+        all
+    }
+
+    /// Returns the command line, with one setting on each line.
+    pub(super) fn command(&self) -> String {
+        let mut text = "pgnorth".to_owned();
+        for (flag, value) in &self.settings {
+            // Unquoted, a shell expands brackets as a pattern.
+            let quote = if value.contains(['[', '*']) { "'" } else { "" };
+            let _infallible = write!(text, " \\\n  --{flag} {quote}{value}{quote}");
+        }
+        text
+    }
+
+    /// Returns what pgnorth's parser says against these settings, if they are invalid.
+    pub(super) fn problem(&self) -> Option<String> {
+        problem(self.arguments())
+    }
+}
+
+/// Returns what pgnorth's parser says against these settings, beside an address of the cluster.
+pub(super) fn problem_of(settings: &[(&'static str, String)]) -> Option<String> {
+    let cluster = ("patroni", "http://h:8008".to_owned());
+    let is_named = settings.iter().any(|(flag, _)| *flag == cluster.0);
+    let cluster = (!is_named).then_some(&cluster);
+    let flags = settings.iter().chain(cluster);
+    if let Some((_, value)) = settings.iter().find(|(_, value)| !is_plain(value)) {
+        return Some(format!(
+            "{value:?} has characters that shells or systemd read differently: set it by hand"
+        ));
+    }
+    problem(flags.map(|(flag, value)| format!("--{flag}={value}")).collect())
+}
+
+/// Returns true if shell and systemd take the text as it is, or within single quotes.
+fn is_plain(text: &str) -> bool {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "_-.:/+@,=[]%".contains(letter);
+    !text.is_empty() && text.chars().all(plain)
+}
+
+fn problem(arguments: Vec<String>) -> Option<String> {
+    let all = ["pgnorth".to_owned()].into_iter().chain(arguments);
+    match Settings::read(all.map(OsString::from), |_| None) {
+        Ok(_) => None,
+        Err(SettingsError::Invalid(settings)) => Some(settings.problems().collect::<Vec<_>>().join("; ")),
+        Err(SettingsError::Usage(usage)) => Some(usage.kind().to_string()),
+    }
+}

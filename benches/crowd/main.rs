@@ -16,14 +16,16 @@ fn main() {
         "requests per second to the busiest member: mean / in the worst 5 s / seconds above 200; to the API: mean / worst 5 s; added: mean / longest"
     );
     println!("| state | source | pgnorths | member | API | added |\n|--|--|--|--|--|--|");
-    for (name, scenario, lasts) in [
-        ("quiet", Scenario::Quiet, 300),
-        ("switchover", Scenario::Switchover, 60),
-        ("20 s failover", Scenario::Failover, 60),
-        ("the next leader is never promoted", Scenario::NeverPromoted, 300),
-        ("an hour without a leader", Scenario::NoLeader, 3_600),
-        ("API outage, failsafe mode", Scenario::ApiOutage, 300),
-        ("the leader's REST API hangs", Scenario::RestHangs, 300),
+    for (name, scenario, max_lag, lasts) in [
+        ("quiet", Scenario::Quiet, false, 300),
+        ("quiet, a route with max-lag", Scenario::Quiet, true, 300),
+        ("switchover", Scenario::Switchover, false, 60),
+        ("20 s failover", Scenario::Failover, false, 60),
+        ("20 s failover, a route with max-lag", Scenario::Failover, true, 60),
+        ("the next leader is never promoted", Scenario::NeverPromoted, false, 300),
+        ("an hour without a leader", Scenario::NoLeader, false, 3_600),
+        ("API outage, failsafe mode", Scenario::ApiOutage, false, 300),
+        ("the leader's REST API hangs", Scenario::RestHangs, false, 300),
     ] {
         for kubernetes in [true, false] {
             if scenario == Scenario::ApiOutage && !kubernetes {
@@ -35,6 +37,7 @@ fn main() {
                         pgnorths,
                         scenario,
                         kubernetes,
+                        max_lag,
                         lasts: Duration::from_secs(lasts),
                         seed,
                     })

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use pgnorth::backoff::Backoff;
 use pgnorth::discovery::kubernetes::checks::Checks;
 use pgnorth::discovery::patroni::CLUSTER_ON_ALERT;
-use pgnorth::leader::RoutingState;
 use pgnorth::leader::decide::{Policy, decide};
 use pgnorth::leader::observation::{Claim, Observation};
 use pgnorth::leader::probing::pacing::Pacer;
 use pgnorth::leader::probing::{Probe, Urgency, plan};
 use pgnorth::leader::view::View;
+use pgnorth::leader::{MemberName, RoutingState};
 
 use super::Chance;
 
@@ -22,6 +22,7 @@ pub struct Wake(Option<Duration>);
 /// One simulated pgnorth.
 pub struct Pgnorth {
     pub view: View,
+    max_lag: bool,
     pub state: RoutingState,
     held_since: Option<Instant>,
     pub recheck_at: Option<Instant>,
@@ -50,9 +51,10 @@ impl Wake {
 }
 
 impl Pgnorth {
-    pub fn new(begin: Instant) -> Self {
+    pub fn new(begin: Instant, max_lag: bool) -> Self {
         Self {
             view: View::default(),
+            max_lag,
             state: RoutingState::Hold(None),
             held_since: Some(begin),
             recheck_at: None,
@@ -103,7 +105,12 @@ impl Pgnorth {
         let probes = probes
             .into_iter()
             .map(|Probe { member, urgency }| (member.into(), urgency));
-        let all: Vec<_> = probes.chain(witnesses).collect();
+        let mut all: Vec<_> = probes.chain(witnesses).collect();
+        for member in self.view.members().filter(|_| self.max_lag).map(MemberName::as_str) {
+            if !all.iter().any(|(asked, _)| asked == member) {
+                all.push((member.to_owned(), Urgency::Steady));
+            }
+        }
         let keys = all.iter().map(|(key, urgency)| (key.as_str(), *urgency));
         let (due, next) = self.pacer.due(keys, now, || chance.unit());
         let asked = |place: usize| match all[place].0.strip_suffix(" /cluster") {

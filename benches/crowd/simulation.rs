@@ -65,6 +65,8 @@ pub struct Run {
     pub scenario: Scenario,
     /// True if the lock is watched in Kubernetes; otherwise REST is the only source.
     pub kubernetes: bool,
+    /// A route has a lag limit, so that every member is asked.
+    pub max_lag: bool,
     pub lasts: Duration,
     pub seed: u64,
 }
@@ -132,7 +134,7 @@ impl World {
             queue: BTreeMap::new(),
             events: 0,
             members: (0..MEMBERS).map(Member::new).collect(),
-            pgnorths: (0..run.pgnorths).map(|_| Pgnorth::new(begin)).collect(),
+            pgnorths: (0..run.pgnorths).map(|_| Pgnorth::new(begin, run.max_lag)).collect(),
             lock: (Some(0), 0),
             api_up: true,
             api: Vec::new(),

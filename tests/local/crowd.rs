@@ -20,10 +20,15 @@ const SCENARIOS: [Scenario; 7] = [
 ];
 
 fn run(pgnorths: usize, scenario: Scenario, kubernetes: bool, seed: u64) -> Figures {
+    run_with(pgnorths, scenario, kubernetes, false, seed)
+}
+
+fn run_with(pgnorths: usize, scenario: Scenario, kubernetes: bool, max_lag: bool, seed: u64) -> Figures {
     simulate(Run {
         pgnorths,
         scenario,
         kubernetes,
+        max_lag,
         lasts: Duration::from_secs(80),
         seed,
     })
@@ -51,6 +56,21 @@ fn two_hundred_pgnorths_ask_no_member_more_than_200_times_a_second_for_longer_th
             let api = figures.api;
             let bounded = api.mean < 800.0 && api.worst < 1_200.0;
             assert!(bounded, "{scenario:?}, kubernetes: {kubernetes}: the API: {api:?}");
+        }
+    }
+}
+
+#[test]
+fn a_route_with_a_lag_limit_asks_each_replica_as_often_as_the_leader_and_no_more() {
+    for (kubernetes, seed) in [(true, 1), (false, 2)] {
+        let figures = run_with(200, Scenario::Quiet, kubernetes, true, seed);
+        let (first, others) = figures.members.split_first().expect("members");
+        for load in others {
+            assert!(
+                load.mean < first.mean * 1.1 && load.above <= TOLERATED,
+                "{load:?}, the leader: {first:?}"
+            );
+            assert!(load.mean > first.mean / 2.0, "{load:?}, the leader: {first:?}");
         }
     }
 }

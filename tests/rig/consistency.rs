@@ -1,5 +1,6 @@
 //! Two pgnorths at once in front of one cluster, while members, etcds and pgnorths are killed, frozen, stopped and cut from
-//! each other. As in Patroni's own Jepsen test, every acknowledged write has to be there at the end.
+//! each other. As in Patroni's own Jepsen test, every acknowledged write has to be there at the end; as Elle does it, the
+//! transactions of another history have to have an order in which they can have run one by one.
 //!
 //! `make test-consistency` is the campaign. docs/internals/consistency.md has the claims and the figures.
 
@@ -7,7 +8,9 @@ mod claims;
 mod cluster;
 mod faults;
 mod history;
+mod lists;
 mod primaries;
+mod serializability;
 mod set;
 mod trial;
 mod watch;

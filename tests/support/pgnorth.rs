@@ -187,7 +187,7 @@ pub(super) fn events(process: &Process) -> Vec<Value> {
 }
 
 /// Adds up lines such as `name{label="value",other="x"} 3`.
-pub(super) fn sum(metrics: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+pub fn sum(metrics: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
     let values = metrics.lines().filter_map(|line| {
         let (series, value) = line.rsplit_once(' ')?;
         let (found, found_labels) = series.split_once('{').unwrap_or((series, ""));

@@ -144,9 +144,9 @@ impl Pgnorth {
         SocketAddr::from((self.host.address, 5432))
     }
 
-    /// Returns the URL of the admin port's answer about the leader.
-    pub fn leader_url(&self) -> String {
-        format!("http://{}:9090/leader", self.host.address)
+    /// Returns the URL of a page of the admin port.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}:9090{path}", self.host.address)
     }
 
     pub fn kill(&self) {

@@ -1,5 +1,6 @@
 //! The faults: the choice of each by a seed, its cause, and its repair.
 
+use std::fmt;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -57,6 +58,17 @@ pub enum Shape {
     OneWay,
     /// One node is cut off from all others.
     Alone,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            // The history has all pairs.
+            Kind::Cut(shape, pairs) => write!(formatter, "Cut({shape:?}, {} pairs, {:?})", pairs.len(), pairs[0])?,
+            kind => write!(formatter, "{kind:?}")?,
+        }
+        write!(formatter, " for {:?}", self.lasts)
+    }
 }
 
 impl Fault {

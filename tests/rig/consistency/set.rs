@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Instant;
 
 use tokio::time::timeout;
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::Client;
 
 use super::workload::{DEADLINE, Executed, Outcome, SERVER, Server, Workload};
 use crate::support::random::Random;
@@ -31,7 +31,7 @@ impl Workload for Numbers {
         let started = Instant::now();
         let insert = format!("insert into numbers values ({number}) returning {SERVER}");
         let outcome = match timeout(DEADLINE, session.simple_query(&insert)).await {
-            Ok(Ok(messages)) => Outcome::Acknowledged(server(&messages)),
+            Ok(Ok(messages)) => Outcome::Acknowledged(Server::of(&messages)),
             Ok(Err(error)) => Outcome::of_commit(&error),
             Err(_) => Outcome::Unknown("no answer".to_owned()),
         };
@@ -42,18 +42,6 @@ impl Workload for Numbers {
             outcome,
         }
     }
-}
-
-fn server(messages: &[SimpleQueryMessage]) -> Server {
-    let row = messages.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(row),
-        _ => None,
-    });
-    let column = |index| {
-        row.and_then(|row| row.get(index))
-            .expect("the insert returns its server")
-    };
-    Server::new(column(0), column(1), column(2) == "t")
 }
 
 /// Reads the numbers that a session's server has.

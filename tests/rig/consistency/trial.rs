@@ -11,6 +11,7 @@ use super::claims::{Longest, Look, Span, longest_disagreement, longest_without_r
 use super::cluster::{Cluster, Pgnorth};
 use super::faults::Fault;
 use super::history::History;
+use super::lists::{self, Appends, Operations};
 use super::primaries::{self, Acknowledged};
 use super::set::{self, Number, Numbers};
 use super::watch::Watch;
@@ -31,6 +32,7 @@ const CALM: Duration = Duration::from_secs(1);
 
 pub struct Trial {
     numbers: Clients<Numbers>,
+    lists: Clients<Appends>,
     watch: Watch,
     /// Spans in which faults could keep a pgnorth from its work or from a host.
     struck: Vec<Span>,
@@ -47,19 +49,17 @@ impl Trial {
     pub async fn start(seed: u64) -> Self {
         let history = Arc::new(History::begin(seed));
         let cluster = Cluster::start(history.folder()).await;
-        cluster
-            .rig
-            .leader()
-            .await
-            .psql(set::TABLE)
-            .await
-            .expect("make the table");
+        let primary = cluster.rig.leader().await;
+        for table in [set::TABLE, lists::TABLE] {
+            primary.psql(table).await.expect("make the tables");
+        }
         let watch = Watch::start(&cluster).await;
         let addresses: Vec<_> = cluster.pgnorths.iter().map(|pgnorth| pgnorth.address()).collect();
         // The choice of the faults does not depend on the clients.
         let random = &mut Random(!seed);
         let trial = Self {
             numbers: Clients::start(Numbers::default(), &addresses, random, &history),
+            lists: Clients::start(Appends::default(), &addresses, random, &history),
             watch,
             struck: Vec::new(),
             faults: 0,
@@ -68,7 +68,7 @@ impl Trial {
             history,
             seed,
         };
-        trial.recovers().await;
+        recovered(&trial.cluster, &trial.watch).await;
         trial
     }
 
@@ -79,7 +79,7 @@ impl Trial {
 
     /// Applies a fault and repairs it; returns when the cluster is healthy and both pgnorths send clients to its primary.
     pub async fn endure(&mut self, fault: Fault) {
-        eprintln!("{fault:?}");
+        eprintln!("{fault}, {:.1?} after the beginning", self.began.elapsed());
         let from = Instant::now();
         fault.strike(&self.cluster).await;
         sleep(fault.lasts).await;
@@ -90,21 +90,8 @@ impl Trial {
             let to = Instant::now();
             self.struck.push(Span { from, to });
         }
-        self.recovers().await;
+        recovered(&self.cluster, &self.watch).await;
         sleep(CALM).await;
-    }
-
-    async fn recovers(&self) {
-        let healed = Instant::now();
-        wait_until("a member is a healthy primary", HEALTHY, async || {
-            self.watch.healthy_since(healed)
-        })
-        .await;
-        wait_until("both pgnorths send clients to the primary", ROUTED, async || {
-            let primary = Some(self.server(self.watch.healthy_since(healed)?));
-            self.watch.routes().iter().all(|route| *route == primary).then_some(())
-        })
-        .await;
     }
 
     fn server(&self, member: usize) -> Ipv4Addr {
@@ -113,12 +100,12 @@ impl Trial {
 
     /// Ends the clients, checks every claim, and prints the figures.
     pub async fn finish(mut self) {
-        self.recovers().await;
+        recovered(&self.cluster, &self.watch).await;
         let calm = Span {
             from: self.began,
             to: Instant::now(),
         };
-        let numbers = self.numbers.finish().await;
+        let (numbers, lists) = tokio::join!(self.numbers.finish(), self.lists.finish());
         let (routeless, disagreements) = (self.times_without_route(), self.disagreements(calm));
         eprintln!(
             "seed {}: {} faults in {:?}",
@@ -127,26 +114,29 @@ impl Trial {
             self.began.elapsed()
         );
         eprintln!("numbers: {}", outcomes(&numbers));
-        eprintln!("without a route: {}", summary(&routeless));
-        eprintln!("in disagreement: {}", summary(&disagreements));
+        eprintln!("lists: {}", outcomes(&lists));
+        eprintln!("without a route: {}", self.summary(&routeless));
+        eprintln!("in disagreement: {}", self.summary(&disagreements));
 
-        let mut wrong = self.check_numbers(&numbers).await;
-        wrong.extend(primaries::check(&acknowledged(&numbers)));
+        let mut wrong = self.check_data(&numbers, &lists).await;
+        let all = [acknowledged(&numbers), acknowledged(&lists)].concat();
+        wrong.extend(primaries::check(&all));
         wrong.extend(self.too_long("without a route", &routeless));
         wrong.extend(self.too_long("in disagreement", &disagreements));
         assert!(wrong.is_empty(), "seed {}: {wrong:#?}", self.seed);
     }
 
-    /// Reads the numbers from the primary, directly and through both pgnorths.
-    async fn check_numbers(&self, numbers: &[Executed<Number>]) -> Vec<String> {
+    /// Reads all data from the primary, directly and through both pgnorths, and compares them with the histories.
+    async fn check_data(&self, numbers: &[Executed<Number>], lists: &[Executed<Operations>]) -> Vec<String> {
         let mut addresses = vec![self.cluster.rig.leader().await.address()];
         addresses.extend(self.cluster.pgnorths.iter().map(Pgnorth::address));
         let mut wrong = Vec::new();
         for address in addresses {
             let session = session(address).await.expect("a session for the last read");
-            let present = set::read(&session).await.expect("the last read");
-            let of_this = set::check(numbers, &present).into_iter();
-            wrong.extend(of_this.map(|wrong| format!("read from {address}: {wrong}")));
+            let present = set::read(&session).await.expect("the last read of the numbers");
+            let at_end = lists::read(&session).await.expect("the last read of the lists");
+            let of_this = [set::check(numbers, &present), lists::contradictions(lists, &at_end)].concat();
+            wrong.extend(of_this.iter().map(|wrong| format!("read from {address}: {wrong}")));
         }
         wrong
     }
@@ -175,6 +165,24 @@ impl Trial {
             .collect()
     }
 
+    /// Describes the longest times of all spans, and names those that were longer than the claim.
+    fn summary(&self, times: &[Longest]) -> String {
+        let mut lasted: Vec<_> = times.iter().map(|longest| longest.lasted).collect();
+        lasted.sort();
+        let late = times.iter().filter(|longest| longest.lasted > CLAIM);
+        let late: Vec<_> = late
+            .map(|late| format!("{:.1?} after {:.1?}", late.lasted, late.from - self.began))
+            .collect();
+        format!(
+            "{} spans, median {:.1?}, longest {:.1?}, {} longer than {CLAIM:?}: {}",
+            lasted.len(),
+            lasted.get(lasted.len() / 2).copied().unwrap_or_default(),
+            lasted.last().copied().unwrap_or_default(),
+            late.len(),
+            late.join(", ")
+        )
+    }
+
     fn too_long(&self, what: &str, times: &[Longest]) -> Vec<String> {
         let late = times.iter().filter(|longest| longest.lasted > CLAIM + ALLOWANCE);
         let text = |longest: &Longest| {
@@ -183,6 +191,21 @@ impl Trial {
         };
         late.map(text).collect()
     }
+}
+
+/// Waits until a member is a healthy primary and both pgnorths send clients to it; returns its number.
+pub async fn recovered(cluster: &Cluster, watch: &Watch) -> usize {
+    let from = Instant::now();
+    wait_until("a member is a healthy primary", HEALTHY, async || {
+        watch.healthy_since(from)
+    })
+    .await;
+    wait_until("both pgnorths send clients to the primary", ROUTED, async || {
+        let primary = watch.healthy_since(from)?;
+        let server = Some(cluster.rig.member(primary).ip());
+        watch.routes().iter().all(|route| *route == server).then_some(primary)
+    })
+    .await
 }
 
 fn acknowledged<T>(executed: &[Executed<T>]) -> Vec<Acknowledged<'_>> {
@@ -204,18 +227,5 @@ fn outcomes<T>(executed: &[Executed<T>]) -> String {
         count(|outcome| matches!(outcome, Outcome::Acknowledged(_))),
         count(|outcome| matches!(outcome, Outcome::Failed(_))),
         count(|outcome| matches!(outcome, Outcome::Unknown(_))),
-    )
-}
-
-/// Describes the longest times of all spans.
-fn summary(times: &[Longest]) -> String {
-    let mut lasted: Vec<_> = times.iter().map(|longest| longest.lasted).collect();
-    lasted.sort();
-    let late = lasted.iter().filter(|lasted| **lasted > CLAIM).count();
-    format!(
-        "{} spans, median {:?}, longest {:?}, {late} longer than {CLAIM:?}",
-        lasted.len(),
-        lasted.get(lasted.len() / 2).copied().unwrap_or_default(),
-        lasted.last().copied().unwrap_or_default()
     )
 }

@@ -56,7 +56,7 @@ impl Watch {
         }));
         let mut tasks = JoinSet::new();
         for (number, pgnorth) in pgnorths.iter().enumerate() {
-            let (http, url) = (cluster.rig.http().clone(), pgnorth.leader_url());
+            let (http, url) = (cluster.rig.http().clone(), pgnorth.url("/leader"));
             tasks.spawn(look_at_pgnorth(http, url, number, seen.clone()));
         }
         for (number, member) in members.iter().enumerate() {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use tokio_postgres::{Client, Error};
+use tokio_postgres::{Client, Error, SimpleQueryMessage};
 use tokio_util::sync::CancellationToken;
 
 use super::history::History;
@@ -69,7 +69,17 @@ pub const SERVER: &str =
     "host(inet_server_addr()), left(pg_walfile_name(pg_current_wal_lsn()), 8), pg_is_in_recovery()";
 
 impl Server {
-    /// Returns the server of the three columns.
+    /// Returns the server that the answer names.
+    pub fn of(answer: &[SimpleQueryMessage]) -> Self {
+        let row = answer.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        let column = |index| row.and_then(|row| row.get(index)).expect("a column of the server");
+        Self::new(column(0), column(1), column(2) == "t")
+    }
+
+    /// Returns the server of these columns.
     pub fn new(address: &str, timeline: &str, recovers: bool) -> Self {
         Self {
             address: address.to_owned(),
@@ -147,7 +157,7 @@ async fn client<W: Workload>(
             executed.started,
             json!(format!("{address}: {transaction:?}: {outcome:?}")),
         );
-        let is_usable = !matches!(outcome, Outcome::Unknown(_)) && !session.is_closed();
+        let is_usable = matches!(outcome, Outcome::Acknowledged(_));
         if is_usable && random.below(SESSION) > 0 {
             open = Some(session);
         }

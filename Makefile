@@ -3,7 +3,7 @@
 # The cache folder of install.sh: programs that do not come from Debian's archive.
 cache = $(shell tests/support/install.sh where)
 
-.PHONY: help run switchover test test-integrity test-memory test-reload test-random test-consistency test-manifests test-drivers fuzz pictures docs man packages test-packages image image-test bench-failover bench-forward check advisories sbom build clean
+.PHONY: help run switchover test test-integrity test-memory test-reload test-random test-consistency test-soak test-manifests test-drivers fuzz pictures docs man packages test-packages image image-test bench-failover bench-forward check advisories sbom build clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo 'make test-reload     keeps thousands of sessions alive over reloads, and prints the longest pause of any; some minutes (SESSIONS=, RELOADS=)'
 	@echo 'make test-random     injects random faults into one cluster; half an hour for 50 (FAULTS=, SEED= repeats a run)'
 	@echo 'make test-consistency looks for lost writes through two pgnorths while hosts fail and are cut off; half an hour for 100 faults. Root (FAULTS=, PARTS=, SEED=)'
+	@echo 'make test-soak       keeps 200 sessions at work while a fault a minute strikes, and fails if anything that pgnorth uses grows. Root (HOURS=1, SEED=)'
 	@echo 'make test-manifests  checks the rendered deploy/ against the schemas of Kubernetes, Istio and the Prometheus operator'
 	@echo 'make test-drivers    tries how real drivers present a refusal, by sslmode (WAYS=ways, WAYS=silence)'
 	@echo 'make fuzz            feeds random input to each parser, 60 s each; coverage-guided (TIME=, TARGETS=)'
@@ -76,6 +77,12 @@ test-consistency:
 	cargo test --locked --no-run --test rig
 	PGNORTH_CACHE='$(cache)' PGNORTH_FAULTS='$(or $(FAULTS),100)' PGNORTH_PARTS='$(or $(PARTS),1)' $(if $(SEED),PGNORTH_SEED='$(SEED)') \
 		tests/support/inside.sh cargo test --locked --offline --test rig -- --ignored --exact --nocapture consistency::campaign
+
+test-soak:
+	tests/support/install.sh test
+	cargo test --locked --no-run --test rig
+	PGNORTH_CACHE='$(cache)' PGNORTH_HOURS='$(or $(HOURS),1)' $(if $(SEED),PGNORTH_SEED='$(SEED)') \
+		tests/support/inside.sh cargo test --locked --offline --test rig -- --ignored --exact --nocapture consistency::soak::soak
 
 docs:
 	PGNORTH_WRITE_DOCS=yes cargo test --locked --test local -- --exact documents::reference::generated_parts_are_what_the_code_says

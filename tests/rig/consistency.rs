@@ -12,7 +12,10 @@ mod lists;
 mod primaries;
 mod serializability;
 mod set;
+mod soak;
+mod tpcb;
 mod trial;
+mod usage;
 mod watch;
 mod workload;
 

@@ -56,7 +56,11 @@ impl Cluster {
         let settings = Settings {
             synchronous: true,
             etcd_hosts: true,
-            dynamic: json!({"synchronous_mode_strict": true}),
+            dynamic: json!({
+                "synchronous_mode_strict": true,
+                // Patroni takes this parameter from here alone. Sessions whose clients are gone wait for a standby, too.
+                "postgresql": {"use_pg_rewind": true, "use_slots": true, "parameters": {"max_connections": 300}},
+            }),
             ..Settings::default()
         };
         let rig = Rig::start_with(Dcs::Etcd, settings).await;
@@ -147,6 +151,17 @@ impl Pgnorth {
     /// Returns the URL of a page of the admin port.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}:9090{path}", self.host.address)
+    }
+
+    /// Returns the id of the process.
+    pub fn id(&self) -> u32 {
+        self.process().id()
+    }
+
+    /// Returns all TCP sockets of the host, with their memory, as ss prints them.
+    pub fn sockets(&self) -> String {
+        let ss = self.host.command_as_root("ss").args(["-tmnH"]).output();
+        String::from_utf8_lossy(&ss.expect("run ss").stdout).into_owned()
     }
 
     pub fn kill(&self) {

@@ -116,6 +116,11 @@ impl Fault {
         }
     }
 
+    /// Returns true if the fault ends a pgnorth.
+    pub fn ends_pgnorth(&self) -> bool {
+        matches!(self.kind, Kind::Kill(Part::Pgnorth(_)) | Kind::Stop(Part::Pgnorth(_)))
+    }
+
     /// Applies the fault.
     pub async fn strike(&self, cluster: &Cluster) {
         let (rig, pgnorths) = (&cluster.rig, &cluster.pgnorths);

@@ -120,3 +120,34 @@ fn a_file_without_members_of_patroni_ends_with_2_and_shows_its_lines() {
         assert!(output.stdout.is_empty());
     }
 }
+
+/// `pgnorth doctor` is run with `. /etc/default/pgnorth` in a shell, where the second route was a command of its own.
+#[test]
+fn a_shell_reads_the_environment_file_as_it_is_meant() {
+    let output = import(&file("patroni.cfg"));
+    let text = str::from_utf8(&output.stdout).unwrap();
+    let lines: String = (text.lines())
+        .filter(|line| line.starts_with("PGNORTH_"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("default-of-import");
+    std::fs::write(&path, lines).unwrap();
+    let mut shell = Command::new("sh");
+    shell
+        .env_clear()
+        .arg("-c")
+        .arg(format!("set -a; . {}; env", path.display()));
+    let output = shell.output().unwrap();
+    let variables = str::from_utf8(&output.stdout).unwrap();
+    assert!(output.stderr.is_empty(), "{output:?}");
+    for variable in [
+        "PGNORTH_ROUTE=0.0.0.0:5000=primary;0.0.0.0:5001=replica",
+        "PGNORTH_PATRONI=http://10.0.0.1:8008,http://10.0.0.2:8008",
+        "PGNORTH_MAX_SESSIONS=100",
+    ] {
+        assert!(
+            variables.lines().any(|line| line == variable),
+            "{variable}:\n{variables}"
+        );
+    }
+}

@@ -92,9 +92,7 @@ impl fmt::Display for Suggestion {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(out, "\nAs a command:\n\n{}", self.command())?;
         writeln!(out, "\nIn the package's /etc/default/pgnorth:\n")?;
-        for (name, value) in self.variables() {
-            writeln!(out, "{name}={value}")?;
-        }
+        write!(out, "{}", self.environment())?;
         let leads_to_primary =
             |(flag, value): &(&str, String)| *flag == "route" && value.split([',', '=']).nth(1) == Some("primary");
         match self.settings.iter().any(leads_to_primary) {

@@ -37,11 +37,17 @@ impl Suggestion {
     pub(super) fn command(&self) -> String {
         let mut text = "pgnorth".to_owned();
         for (flag, value) in &self.settings {
-            // Unquoted, a shell expands brackets as a pattern.
-            let quote = if value.contains(['[', '*']) { "'" } else { "" };
-            let _infallible = write!(text, " \\\n  --{flag} {quote}{value}{quote}");
+            let _infallible = write!(text, " \\\n  --{flag} {}", quoted(value));
         }
         text
+    }
+
+    /// Returns the lines of an environment file. systemd and a shell that sources it read the same.
+    pub(super) fn environment(&self) -> String {
+        let lines = self.variables().into_iter();
+        lines
+            .map(|(name, value)| format!("{name}={}\n", quoted(&value)))
+            .collect()
     }
 
     /// Returns what pgnorth's parser says against these settings, if they are invalid.
@@ -62,6 +68,12 @@ pub(super) fn problem_of(settings: &[(&'static str, String)]) -> Option<String> 
         ));
     }
     problem(flags.map(|(flag, value)| format!("--{flag}={value}")).collect())
+}
+
+/// Returns a plain value for a shell, which expands brackets as a pattern, and ends a command at a semicolon.
+fn quoted(value: &str) -> String {
+    let quote = if value.contains(['[', ';']) { "'" } else { "" };
+    format!("{quote}{value}{quote}")
 }
 
 /// Returns true if shell and systemd take the text as it is, or within single quotes.

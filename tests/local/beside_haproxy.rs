@@ -2,15 +2,16 @@
 //! fake statistics for what a real one does not do on demand.
 
 use std::fs::File;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command};
 
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
+use tokio::net::{TcpSocket, UnixStream};
 
-use crate::fake_cluster::{FakeCluster, Product, eventually};
+use crate::fake_cluster::{FakeCluster, Product, Session, eventually};
 use crate::fake_patroni::{Answer, FakeMember};
 use crate::support::within;
 
@@ -38,6 +39,24 @@ impl Haproxy {
             server("pg2", &cluster.b),
             folder = folder.display()
         );
+        Self::start_with(folder, &config)
+    }
+
+    /// Starts one in front of pgnorth, which sends a header of the PROXY protocol's version 2. Returns its address, too.
+    fn start_in_front_of(folder: &Path, pgnorth: &Product) -> (Self, SocketAddr) {
+        // HAProxy does not tell which port it was given. Nothing else uses this address.
+        let free = TcpListener::bind("127.93.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let config = format!(
+            "defaults\n    mode tcp\n    timeout client 30m\n    timeout connect 4s\n    timeout server 30m\n\
+             listen clients\n    bind {address}\n    server pgnorth {} send-proxy-v2\n",
+            pgnorth.address
+        );
+        (Self::start_with(folder, &config), address)
+    }
+
+    fn start_with(folder: &Path, config: &str) -> Self {
         std::fs::write(folder.join("cfg"), config).unwrap();
         let log = File::create(folder.join("haproxy.log")).unwrap();
         let mut command = Command::new("haproxy");
@@ -163,4 +182,36 @@ async fn statistics_in_a_file_count_while_it_is_written() {
     watcher
         .tells("WARN", &["stats.csv was last written ", "write it each second"])
         .await;
+}
+
+/// The address is the client's own, not that of HAProxy.
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_real_haproxy_the_log_has_the_clients_own_address() {
+    let cluster = FakeCluster::start(20).await;
+    let flags = [
+        "--proxy-protocol-from",
+        "127.0.0.1",
+        "--log",
+        "info,pgnorth::proxy=debug",
+    ];
+    let product = Product::start(&cluster, &flags).await;
+    product.decides("route", Some("a"), "").await;
+    let folder = TempDir::new().unwrap();
+    let (_haproxy, address) = Haproxy::start_in_front_of(folder.path(), &product);
+    let client = eventually("HAProxy listens", async || {
+        let client = TcpSocket::new_v4().unwrap();
+        client.bind("127.94.0.7:0".parse().unwrap()).unwrap();
+        client.connect(address).await.ok()
+    });
+    let mut client = client.await;
+    let own = client.local_addr().unwrap().to_string();
+    client.write_all(b"?").await.unwrap();
+    let mut session = Session::of(client).await;
+    assert_eq!(session.member, "a");
+    session.lives().await;
+    let begins = |event: &Value| {
+        let fields = &event["fields"];
+        fields["message"] == "session begins" && fields["peer"] == own.as_str()
+    };
+    product.logs(&format!("a session of {own}"), begins).await;
 }

@@ -9,6 +9,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod beside_haproxy;
 mod browser;
 mod clients;
 mod consistency;

@@ -40,7 +40,7 @@ async fn a_rest_api_that_hangs_for_longer_than_ttl_ends_no_session_while_the_oth
 }
 
 /// Occupies the REST API: Patroni serves five requests at a time, and these connections send nothing and never end.
-fn occupy(member: &Member) -> JoinSet<()> {
+pub fn occupy(member: &Member) -> JoinSet<()> {
     let address = SocketAddr::from((member.ip(), REST_PORT));
     let mut busy = JoinSet::new();
     for _ in 0..16 {

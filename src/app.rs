@@ -105,8 +105,8 @@ pub fn run(settings: Settings, metrics: Arc<Metrics>, started: Started) -> Resul
                     }
                 }
             }
-            Job::Publish(settings) => publish::run(settings, metrics, signals(None)?).await,
-            Job::Watch(settings) => watcher::run(settings, metrics, signals(None)?).await,
+            Job::Publish(settings) => publish::run(settings, metrics, started.notifier, signals(None)?).await,
+            Job::Watch(settings) => watcher::run(settings, metrics, started.notifier, signals(None)?).await,
             Job::Status(settings) => return Ok(status::run(settings).await),
             Job::SendCommand(settings) => return Ok(send_command::run(settings).await),
             Job::Reload(settings) => return Ok(reload::run_command(settings)),

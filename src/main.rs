@@ -3,7 +3,6 @@
 //! Exit status: 0 after SIGTERM or SIGINT, 1 on a runtime failure, 2 if the settings are invalid. `config/commands.rs`
 //! has those of the subcommands.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -12,7 +11,7 @@ use pgnorth::config::{Settings, SettingsError};
 use pgnorth::handover::PREDECESSOR;
 use pgnorth::metrics::Metrics;
 use pgnorth::systemd::Notifier;
-use pgnorth::telemetry::Log;
+use pgnorth::telemetry::{Log, print_error};
 use pgnorth::{app, handover, systemd, telemetry};
 
 fn main() -> ExitCode {
@@ -69,9 +68,4 @@ fn refuse(error: &SettingsError) -> ExitCode {
 fn invalid(error: &dyn std::fmt::Display) -> ExitCode {
     print_error(error);
     ExitCode::from(2)
-}
-
-/// Prints an error without the log. Unlike `eprintln!`, it survives a closed stderr.
-fn print_error(what: &dyn std::fmt::Display) {
-    let _closed = writeln!(io::stderr(), "pgnorth: {what}");
 }

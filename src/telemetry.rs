@@ -1,13 +1,14 @@
 //! The log: one line per event on stderr, as text for people or as JSON. This module filters and writes the lines of
 //! all others.
 
+mod journal;
 mod text;
 mod writer;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::{self, Display};
 use std::fs::File;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::panic::{self, PanicHookInfo};
 use std::thread;
@@ -24,6 +25,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+use self::journal::WithPriority;
 use self::writer::Queue;
 use crate::config::{COMMIT, Format, Job, LogFilter, Settings, VERSION};
 use crate::metrics::Metrics;
@@ -33,7 +35,10 @@ const FLUSH: Duration = Duration::from_secs(1);
 
 /// The log of a process. Dropped, it writes the remaining lines if stderr has a reader.
 #[derive(Debug)]
-pub struct Log(Queue);
+pub struct Log {
+    queue: Queue,
+    to_journal: bool,
+}
 
 impl Log {
     /// Starts logging for the whole process, panics included. Text has colours if stderr is a terminal and NO_COLOR is
@@ -46,31 +51,32 @@ impl Log {
         // Not `io::stderr`, whose lock a thread that is stuck in a write would hold.
         let stderr = io::stderr().as_fd().try_clone_to_owned();
         let stderr = File::from(stderr.context("cannot duplicate standard error")?);
+        let to_journal = leads_to_journal(&stderr);
         let queue = Queue::start(stderr, metrics.log_lines_lost.clone()).context("cannot start the log thread")?;
         tracing_subscriber::registry()
             .with(env_filter(filter))
-            .with(layer(format, colour, queue.clone()))
+            .with(layer(format, colour, to_journal, queue.clone()))
             .try_init()?;
         let panicked = queue.clone();
-        panic::set_hook(Box::new(move |panic| log_panic(panic, &panicked)));
-        Ok(Self(queue))
+        panic::set_hook(Box::new(move |panic| log_panic(panic, &panicked, to_journal)));
+        Ok(Self { queue, to_journal })
     }
 
     /// Logs the error that ends the process: in the log's own format, so that a reader of JSON gets no stray line, and
     /// despite any filter.
     pub fn ends(&self, reason: &dyn Display) {
-        log_or_push(&self.0, "pgnorth ends", reason, None);
+        log_or_push(&self.queue, self.to_journal, "pgnorth ends", reason, None);
     }
 }
 
 impl Drop for Log {
     fn drop(&mut self) {
-        self.0.flush(FLUSH);
+        self.queue.flush(FLUSH);
     }
 }
 
 /// Logs a panic. The standard library's own hook would block on a stderr that has no reader.
-fn log_panic(panic: &PanicHookInfo<'_>, queue: &Queue) {
+fn log_panic(panic: &PanicHookInfo<'_>, queue: &Queue, to_journal: bool) {
     let current = thread::current();
     let thread = current.name().unwrap_or("unnamed");
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -78,14 +84,37 @@ fn log_panic(panic: &PanicHookInfo<'_>, queue: &Queue) {
     let backtrace = Backtrace::capture();
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then_some(backtrace);
     let reason = format_args!("thread {thread} at {place}: {what}").to_string();
-    log_or_push(queue, "a panic; this is a defect in pgnorth", &reason, backtrace);
+    let message = "a panic; this is a defect in pgnorth";
+    log_or_push(queue, to_journal, message, &reason, backtrace);
 }
 
-fn log_or_push(queue: &Queue, message: &str, reason: &dyn Display, backtrace: Option<Backtrace>) {
+/// Returns true if standard error is systemd's journal.
+fn leads_to_journal(stderr: &File) -> bool {
+    journal::is_journal(std::env::var_os("JOURNAL_STREAM").as_deref(), stderr)
+}
+
+/// Prints an error without the log, such as that of invalid settings. Unlike `eprintln!`, it survives a closed stderr.
+pub fn print_error(what: &dyn Display) {
+    let stderr = io::stderr().as_fd().try_clone_to_owned().map(File::from);
+    let prefix = if stderr.is_ok_and(|stderr| leads_to_journal(&stderr)) {
+        journal::ERROR
+    } else {
+        ""
+    };
+    let text = format!("pgnorth: {what}\n");
+    let lines: String = text
+        .split_inclusive('\n')
+        .map(|line| format!("{prefix}{line}"))
+        .collect();
+    let _closed = io::stderr().write_all(lines.as_bytes());
+}
+
+fn log_or_push(queue: &Queue, to_journal: bool, message: &str, reason: &dyn Display, backtrace: Option<Backtrace>) {
     if enabled!(target: "pgnorth", Level::ERROR) {
         error!(target: "pgnorth", %reason, backtrace = backtrace.map(tracing::field::display), "{message}");
     } else {
-        queue.push(format!("pgnorth: {message}: {reason:#}\n").as_bytes());
+        let prefix = if to_journal { journal::ERROR } else { "" };
+        queue.push(format!("{prefix}pgnorth: {message}: {reason:#}\n").as_bytes());
     }
 }
 
@@ -105,7 +134,7 @@ fn env_filter(filter: &LogFilter) -> EnvFilter {
     EnvFilter::try_new(filter.directives()).expect("a LogFilter holds valid directives")
 }
 
-fn layer<S, W>(format: Format, colour: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>
+fn layer<S, W>(format: Format, colour: bool, to_journal: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
@@ -117,8 +146,21 @@ where
         // It would report a closed stderr on stderr, which panics.
         .log_internal_errors(false);
     match format {
-        Format::Json => layer.json().boxed(),
-        Format::Text => layer.event_format(text::Line).fmt_fields(text::Fields).boxed(),
+        Format::Json => layer
+            .json()
+            .map_event_format(|inner| WithPriority {
+                inner,
+                is_on: to_journal,
+            })
+            .boxed(),
+        Format::Text => {
+            let inner = text::Line;
+            let line = WithPriority {
+                inner,
+                is_on: to_journal,
+            };
+            layer.event_format(line).fmt_fields(text::Fields).boxed()
+        }
     }
 }
 

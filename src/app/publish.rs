@@ -8,15 +8,22 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::discovery::GracePeriods;
-use super::{AppState, Shutdown, Tasks, control, ended_early, hostname};
+use super::service::Service;
+use super::{AppState, Shutdown, Tasks, control, ended_early, hostname, no_error};
 use crate::admin::Admin;
 use crate::config;
 use crate::kubernetes::Access;
 use crate::metrics::Metrics;
 use crate::publish::{Publisher, Settings};
+use crate::systemd::Notifier;
 
 /// Runs the publisher until a shutdown is requested. The Service then stays as it is.
-pub(super) async fn run(settings: &config::Publish, metrics: Arc<Metrics>, mut shutdown: Shutdown) -> Result<()> {
+pub(super) async fn run(
+    settings: &config::Publish,
+    metrics: Arc<Metrics>,
+    notifier: Notifier,
+    mut shutdown: Shutdown,
+) -> Result<()> {
     let state = AppState::without_sessions(metrics);
     let mut tasks = Tasks::new();
     let stop = CancellationToken::new();
@@ -34,11 +41,15 @@ pub(super) async fn run(settings: &config::Publish, metrics: Arc<Metrics>, mut s
     )?;
     let publishing = Box::pin(publisher(settings, &state).run(access, stop.clone()));
     tasks.spawn(async { ("the publisher", publishing.await.map_err(Error::from)) });
+    let service = Service::without_sessions(notifier, &state);
+    let reports = service.clone().report();
+    tasks.spawn(async { ("the reports to systemd", no_error(reports).await) });
 
     tokio::select! {
         by = shutdown.requested() => info!(by, "shutdown requested; the Service stays as it is"),
         Some(task) = tasks.join_next() => return Err(ended_early(task)),
     }
+    service.stopping();
     state.readiness.shutting_down();
     // The publisher releases its Lease; each of its requests has a deadline.
     stop.cancel();

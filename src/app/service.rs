@@ -24,6 +24,7 @@ pub(super) struct Service {
     slot: Arc<RouteSlot>,
     metrics: Arc<Metrics>,
     liveness: Liveness,
+    has_sessions: bool,
     /// Cancelled when this process becomes the main one.
     pub(super) main: CancellationToken,
     /// Cancelled when this process has been replaced, or shuts down.
@@ -40,6 +41,7 @@ impl Service {
             slot: state.slot.clone(),
             metrics: state.metrics.clone(),
             liveness: state.liveness.clone(),
+            has_sessions: true,
             main: CancellationToken::new(),
             over: CancellationToken::new(),
         }
@@ -58,6 +60,22 @@ impl Service {
             }
         }
         std::future::pending().await
+    }
+
+    /// Returns the reports of a process that nothing replaces, and that has no sessions to count.
+    pub(super) fn without_sessions(notifier: Notifier, state: &AppState) -> Self {
+        let service = Self {
+            has_sessions: false,
+            ..Self::new(notifier, state)
+        };
+        service.main.cancel();
+        service
+    }
+
+    /// Tells that the process shuts down.
+    pub(super) fn stopping(&self) {
+        self.over.cancel();
+        self.notifier.stopping();
     }
 
     /// Tells that the process serves.
@@ -96,6 +114,14 @@ impl Service {
     }
 
     fn status(&self, snapshot: &Snapshot) -> String {
+        if !self.has_sessions {
+            return match &snapshot.state() {
+                RoutingState::Route(leader) => format!("the primary is {}", leader.member),
+                RoutingState::Hold(_) | RoutingState::Fence => {
+                    format!("no primary for new clients: {}", snapshot.reason)
+                }
+            };
+        }
         let count = |state| self.metrics.sessions(state).get();
         let (open, held) = (count(SessionState::Forwarding), count(SessionState::Held));
         match &snapshot.state() {

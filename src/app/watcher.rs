@@ -6,15 +6,22 @@ use anyhow::{Context as _, Result};
 use tracing::info;
 
 use super::discovery::GracePeriods;
+use super::service::Service;
 use super::{AppState, Shutdown, Tasks, control, ended_early, no_error};
 use crate::admin::Admin;
 use crate::config;
 use crate::haproxy::Comparer;
 use crate::kubernetes::Access;
 use crate::metrics::Metrics;
+use crate::systemd::Notifier;
 
 /// Runs the watcher until a shutdown is requested.
-pub(super) async fn run(settings: &config::Watch, metrics: Arc<Metrics>, mut shutdown: Shutdown) -> Result<()> {
+pub(super) async fn run(
+    settings: &config::Watch,
+    metrics: Arc<Metrics>,
+    notifier: Notifier,
+    mut shutdown: Shutdown,
+) -> Result<()> {
     let state = AppState::without_sessions(metrics);
     let mut tasks = Tasks::new();
     let admin = Admin::bind(settings.admin).context("cannot serve the admin port (--admin)")?;
@@ -47,9 +54,13 @@ pub(super) async fn run(settings: &config::Watch, metrics: Arc<Metrics>, mut shu
         .context("cannot use the system's CA certificates for --haproxy")?;
         tasks.spawn(async { ("the comparison with HAProxy", no_error(comparer.run()).await) });
     }
+    let service = Service::without_sessions(notifier, &state);
+    let reports = service.clone().report();
+    tasks.spawn(async { ("the reports to systemd", no_error(reports).await) });
     tokio::select! {
         by = shutdown.requested() => info!(by, "shutdown requested"),
         Some(task) = tasks.join_next() => return Err(ended_early(task)),
     }
+    service.stopping();
     Ok(())
 }

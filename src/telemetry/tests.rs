@@ -26,12 +26,16 @@ fn settings(log: &str) -> Result<Settings, SettingsError> {
 }
 
 fn logged(log: &str, format: Format, colour: bool, tell: impl FnOnce(&Settings)) -> String {
+    logged_to(false, log, format, colour, tell)
+}
+
+fn logged_to(journal: bool, log: &str, format: Format, colour: bool, tell: impl FnOnce(&Settings)) -> String {
     let memory = Memory::default();
     let settings = settings(log).unwrap();
     let sink = memory.clone();
     let subscriber = tracing_subscriber::registry()
         .with(env_filter(&settings.log))
-        .with(layer(format, colour, move || sink.clone()));
+        .with(layer(format, colour, journal, move || sink.clone()));
     tracing::subscriber::with_default(subscriber, || tell(&settings));
     String::from_utf8(memory.0.lock().unwrap().clone()).unwrap()
 }
@@ -69,6 +73,22 @@ fn values_from_outside_can_forge_no_line() {
         line.contains("hyper::client") && line.contains(r"said e\nf"),
         "{line:?}"
     );
+}
+
+/// `journalctl -p warning` found nothing: systemd took every line for priority info.
+#[test]
+fn the_journal_gets_the_priority_of_each_line() {
+    for format in [Format::Text, Format::Json] {
+        let lines = logged_to(true, "trace", format, false, |_| {
+            error!("a\nb");
+            warn!("c");
+            info!("d");
+            debug!("e");
+            tracing::trace!("f");
+        });
+        let prefixes: Vec<_> = lines.lines().map(|line| &line[..3]).collect();
+        assert_eq!(prefixes, ["<3>", "<4>", "<6>", "<7>", "<7>"], "{lines}");
+    }
 }
 
 #[test]

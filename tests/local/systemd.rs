@@ -1,8 +1,11 @@
 //! pgnorth as systemd starts it: notifications, and listeners that it opened. systemd itself is a datagram socket here.
 
+use std::fs::File;
+use std::io::Read;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::fs::MetadataExt;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -10,7 +13,7 @@ use rustix::process::{Signal, kill_process};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::fake_cluster::{Product, Session, pid_of};
+use super::fake_cluster::{FakeCluster, Product, Session, pid_of, write_kubeconfig};
 use super::fake_patroni::FakeMember;
 use super::support::{HANG, within};
 
@@ -152,4 +155,69 @@ async fn a_listener_that_no_setting_names_is_an_error() {
     for words in [address.as_str(), "ListenStream="] {
         assert!(text.contains(words), "{words} in {text}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watcher_and_publisher_report_to_systemd() {
+    let cluster = FakeCluster::start(20).await;
+    let folder = tempfile::TempDir::new().unwrap();
+    let kubeconfig = write_kubeconfig(folder.path(), cluster.api.address);
+    for command in [&["watch"][..], &["publish", "--service", "primary"]] {
+        let systemd = Systemd::new();
+        let mut pgnorth = Command::new(env!("CARGO_BIN_EXE_pgnorth"));
+        pgnorth.args(command).args(["--scope", "pg", "--admin", "127.0.0.1:0"]);
+        pgnorth.env_clear().env("KUBECONFIG", &kubeconfig);
+        pgnorth.env("NOTIFY_SOCKET", systemd.folder.path().join("notify"));
+        pgnorth.env("WATCHDOG_USEC", "200000").stderr(Stdio::null());
+        let mut pgnorth = pgnorth.spawn().unwrap();
+        systemd.hears("READY=1\nSTATUS=no primary");
+        systemd.hears("STATUS=the primary is a");
+        systemd.hears("WATCHDOG=1");
+        kill_process(pid_of(pgnorth.id()), Signal::TERM).unwrap();
+        systemd.hears("STOPPING=1");
+        assert!(pgnorth.wait().unwrap().success(), "{command:?}");
+    }
+}
+
+/// Returns what a pgnorth with these arguments writes to a journal, which is a socket here. `own` is false if its variable
+/// JOURNAL_STREAM is that of another stream.
+fn journalled(arguments: &[&str], own: bool) -> String {
+    let (mut journal, stderr) = UnixStream::pair().unwrap();
+    let stderr = OwnedFd::from(stderr);
+    let metadata = File::from(stderr.try_clone().unwrap()).metadata().unwrap();
+    let inode = metadata.st_ino() + u64::from(!own);
+    let mut pgnorth = Command::new(env!("CARGO_BIN_EXE_pgnorth"));
+    pgnorth.args(arguments).env_clear();
+    pgnorth.env("JOURNAL_STREAM", format!("{}:{inode}", metadata.st_dev()));
+    let mut child = pgnorth.stderr(stderr).stdout(Stdio::null()).spawn().unwrap();
+    // The command holds the other end, too.
+    drop(pgnorth);
+    let mut text = String::new();
+    journal.set_read_timeout(Some(HANG)).unwrap();
+    journal.read_to_string(&mut text).unwrap();
+    child.wait().unwrap();
+    text
+}
+
+#[test]
+fn the_journal_gets_priorities() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let admin = taken.local_addr().unwrap().to_string();
+    let arguments = ["watch", "--patroni", "http://127.0.0.1:1", "--admin", &admin];
+    let text = journalled(&arguments, true);
+    let lines: Vec<_> = text.lines().collect();
+    assert!(
+        lines[0].starts_with("<6>20") && lines[0].contains("pgnorth watch starts"),
+        "{text}"
+    );
+    let last = lines.last().unwrap();
+    assert!(last.starts_with("<3>20") && last.contains("pgnorth ends"), "{text}");
+
+    let text = journalled(&["--hold", "x"], true);
+    assert!(
+        text.lines().count() > 3 && text.lines().all(|line| line.starts_with("<3>")),
+        "{text}"
+    );
+    let text = journalled(&arguments, false);
+    assert!(text.lines().all(|line| line.starts_with("20")), "{text}");
 }

@@ -103,6 +103,8 @@ pub(super) fn routes(bound: &[BoundRoute]) -> Vec<RouteStatus> {
 fn judged_member(judged: &Judged, snapshot: &Snapshot) -> RouteMember {
     let mut places = snapshot.members().iter();
     let place = places.find(|place| place.server.member == judged.member);
+    // Sessions may still be open to the address that was known last.
+    let server = judged.server.as_ref().or(place.map(|place| &*place.server));
     let (treatment, why) = match &judged.outcome {
         Outcome::Fit(_) => (Treatment::Fit, None),
         Outcome::Closed(why) => (Treatment::Closed, Some(why)),
@@ -110,6 +112,7 @@ fn judged_member(judged: &Judged, snapshot: &Snapshot) -> RouteMember {
     };
     RouteMember {
         name: judged.member.to_string(),
+        address: server.map(|server| server.address.to_string()),
         treatment,
         reason_kind: why.map(|why| why.as_str().to_owned()),
         reason: why.map(|why| why.of(&judged.member)),
@@ -120,6 +123,7 @@ fn judged_member(judged: &Judged, snapshot: &Snapshot) -> RouteMember {
 fn leader_of(place: &SlotMember) -> RouteMember {
     RouteMember {
         name: place.server.member.to_string(),
+        address: Some(place.server.address.to_string()),
         treatment: if place.open { Treatment::Fit } else { Treatment::Closed },
         reason_kind: None,
         reason: None,

@@ -196,6 +196,8 @@ pub struct RouteStatus {
 pub struct RouteMember {
     /// Patroni's name.
     pub name: String,
+    /// The address that its sessions go to: PostgreSQL's, or the pooler's (`--target`). `None` if it is not known.
+    pub address: Option<String>,
     /// The treatment of clients and sessions.
     pub treatment: Treatment,
     /// The kind of reason why it gets no new clients, as in `pgnorth_route_member_unfit`.

@@ -108,7 +108,7 @@ pub(super) const PUBLISH: CommandRow = CommandRow {
     name: Some("publish"),
     about: "Keeps a Kubernetes Service pointing at the primary, without a proxy in between",
     operand: None,
-    groups: &[SERVICE_TO_WRITE, &[&ADMIN, &ADMIN_HOST], FINDING, LOGGING],
+    groups: &[SERVICE_TO_WRITE, &[&TARGET], &[&ADMIN, &ADMIN_HOST], FINDING, LOGGING],
     exit_statuses: &[(0, ENDED), (1, FAILED), (2, INVALID)],
     examples: "\
   pgnorth publish --scope demo --service postgres-primary

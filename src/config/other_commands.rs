@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::proxy::{Proxy, proxy};
+use super::proxy::{Proxy, proxy, upstream};
 use super::reader::Reader;
 use super::sources::{DiscoverySettings, discovery};
 use super::{Format, OperatorCommand, parse, table};
@@ -116,11 +116,13 @@ pub struct Doctor {
 pub(super) fn publish(reader: &mut Reader<'_>) -> Publish {
     let why = "name the Service that clients connect to; it must not have a selector";
     let namespace = reader.option(&table::NAMESPACE, parse::namespace);
+    // The Service has a namespace even if Kubernetes is no source of discovery.
+    let mut discovery = discovery(reader, namespace.clone(), &[&table::SELECTOR]);
+    discovery.upstream = upstream(reader, &discovery);
     Publish {
         admin: reader.value(&table::ADMIN, parse::listener),
         admin_hosts: reader.option(&table::ADMIN_HOST, parse::hosts).unwrap_or_default(),
-        // The Service has a namespace even if Kubernetes is no source of discovery.
-        discovery: discovery(reader, namespace.clone(), &[&table::SELECTOR]),
+        discovery,
         namespace,
         service: reader.required(&table::SERVICE, why, parse::service),
         endpoints: reader.value(&table::ENDPOINTS, parse::switch),

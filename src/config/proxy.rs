@@ -54,7 +54,7 @@ pub struct Proxy {
 }
 
 /// Reads the server of a member that sessions go to. Patroni publishes `proxy_url` in its DCS alone.
-fn upstream(reader: &mut Reader<'_>, discovery: &DiscoverySettings) -> Upstream {
+pub(super) fn upstream(reader: &mut Reader<'_>, discovery: &DiscoverySettings) -> Upstream {
     let upstream = reader.value(&table::TARGET, parse::upstream);
     if upstream == Upstream::Proxy && discovery.kubernetes.is_none() && discovery.etcd.is_none() {
         let problem = "requires the lock's source, --etcd or Kubernetes: members publish proxy_url there alone; name the \

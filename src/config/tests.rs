@@ -195,6 +195,8 @@ fn the_publisher_has_settings_of_its_own_and_shares_the_rest() {
             lease: None,
         }
     );
+    let with_poolers = publisher("publish --scope demo --service pg --target 6432");
+    assert_eq!(with_poolers.discovery.upstream, Upstream::Port(6432));
     let line = "PGNORTH_SERVICE=pg PGNORTH_LEASE=l PGNORTH_HOLD=nonsense publish --patroni http://h:1 --namespace db";
     let publish = publisher(line);
     assert_eq!(

@@ -149,7 +149,8 @@ async fn readers_go_to_replicas_and_lose_a_promoted_one() {
     let c = FakeMember::start("c").await;
     cluster.api.put("pods", "c", &c.pod("replica"));
     let (product, replicas, reads) = product(&cluster).await;
-    treats(&product, 1, "c", "fit").await;
+    let found = treats(&product, 1, "c", "fit").await;
+    assert_eq!(found["address"], c.postgres.to_string());
     treats(&product, 2, "a", "fit").await;
     let mut members = Vec::new();
     let mut to_replicas = Vec::new();

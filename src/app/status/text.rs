@@ -252,7 +252,8 @@ impl Page {
                     ),
                     Treatment::Out => format!("{}; its sessions end", escaped(reason.unwrap_or_default())),
                 };
-                self.line(&format!("    {fit}, {sessions} sessions"));
+                let to = member.address.as_deref().unwrap_or("no known address");
+                self.line(&format!("    {fit}, {sessions} sessions to {}", escaped(to)));
             }
         }
     }

@@ -7,7 +7,7 @@ use super::Outcome;
 pub(super) struct Line {
     pub(super) file: String,
     pub(super) number: usize,
-    /// The line as it is written, without the line's end.
+    /// The line as it is written, without the line's end, and with passwords masked.
     pub(super) text: String,
     pub(super) outcomes: Vec<Outcome>,
 }
@@ -65,7 +65,7 @@ pub(super) fn read(files: &[(String, String)]) -> (Vec<Line>, Vec<Section>) {
             let mut line = Line {
                 file: file.clone(),
                 number,
-                text: text.trim_end().replace('\t', "    "),
+                text: masked(text, split.as_deref().unwrap_or_default()),
                 outcomes: Vec::new(),
             };
             match split {
@@ -85,6 +85,29 @@ pub(super) fn read(files: &[(String, String)]) -> (Vec<Line>, Vec<Section>) {
         }
     }
     (lines, sections)
+}
+
+/// Returns a line as it is shown: users paste the report into tickets.
+fn masked(text: &str, words: &[String]) -> String {
+    let text = text.trim_end().replace('\t', "    ");
+    let is_before = |word: &String| ["password", "insecure-password", "ca-sign-pass"].contains(&word.as_str());
+    let secret = match words {
+        [stats, auth, login, ..] if stats == "stats" && auth == "auth" => {
+            login.split_once(':').map(|(_, secret)| secret)
+        }
+        _ => {
+            let at = words.iter().position(is_before);
+            at.and_then(|at| words.get(at + 1)).map(String::as_str)
+        }
+    };
+    match secret {
+        // It could not be split.
+        None if words.is_empty() && ["pass", "auth"].iter().any(|part| text.contains(part)) => "    ***".to_owned(),
+        None | Some("") => text,
+        Some(secret) if text.contains(secret) => text.replace(secret, "***"),
+        // It is quoted or escaped.
+        Some(_) => format!("    {} ***", words[0]),
+    }
 }
 
 fn section(at: usize, words: &[String]) -> Section {
@@ -130,6 +153,26 @@ fn split(text: &str) -> Result<Vec<String>, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_line_shows_a_password() {
+        for (text, seen) in [
+            (
+                "\tuser admin insecure-password s3cret",
+                "    user admin insecure-password ***",
+            ),
+            (
+                "  user admin password $5$s3cret groups a",
+                "  user admin password *** groups a",
+            ),
+            ("  stats auth admin:s3cret", "  stats auth admin:***"),
+            (r"  user admin insecure-password s3\cret", "    user ***"),
+            ("  stats auth admin", "  stats auth admin"),
+        ] {
+            assert_eq!(masked(text, &split(text).unwrap()), seen);
+        }
+        assert_eq!(masked("user admin password 's3cret", &[]), "    ***");
+    }
 
     #[test]
     fn words_are_split_as_haproxy_splits_them() {

@@ -204,8 +204,12 @@ impl<'a> Reader<'a> {
                         NoEquivalent("bind: --admin takes one IP address and a port".to_owned()),
                     ),
                 },
+                word if words.iter().any(|word| word == "auth" || word.contains("http_auth")) => {
+                    let why = "the admin port asks for no password; keep it inside your network";
+                    self.note(*at, NoEquivalent(format!("{word}: {why}")));
+                }
                 word => {
-                    let why = "the admin port has the page, /metrics and /status, without a password";
+                    let why = "the admin port has the page, /metrics and /status";
                     self.note(*at, NotNeeded(format!("{word}: {why}")));
                 }
             }

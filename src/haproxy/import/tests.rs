@@ -199,6 +199,19 @@ fn listeners_and_backends_become_routes() {
     );
 }
 
+/// The admin port has no password: an import that said that nothing is needed would open the page to everybody.
+#[test]
+fn a_password_of_the_statistics_is_named() {
+    let stats = "listen stats\n mode http\n bind *:7000\n stats enable\n stats auth admin:s3cret\n";
+    let text = listen("") + stats;
+    assert!(
+        last(&text).starts_with("! stats: the admin port asks for no password"),
+        "{}",
+        last(&text)
+    );
+    assert!(!read(&text).unwrap().to_string().contains("s3cret"));
+}
+
 /// pgnorth follows one cluster. Servers that share no address may be two.
 #[test]
 fn servers_without_a_common_address_are_two_clusters() {

@@ -10,6 +10,7 @@ use std::thread;
 use rustix::process::Signal;
 use serde_json::json;
 
+use super::workload::ROLE;
 use crate::support::network::Host;
 use crate::support::process::Process;
 use crate::support::rig::SCOPE;
@@ -58,12 +59,13 @@ impl Cluster {
             etcd_hosts: true,
             dynamic: json!({
                 "synchronous_mode_strict": true,
-                // Patroni takes this parameter from here alone. Sessions whose clients are gone wait for a standby, too.
+                // Patroni takes this parameter from here alone.
                 "postgresql": {"use_pg_rewind": true, "use_slots": true, "parameters": {"max_connections": 300}},
             }),
             ..Settings::default()
         };
         let rig = Rig::start_with(Dcs::Etcd, settings).await;
+        rig.leader().await.psql(ROLE).await.expect("make the role");
         let urls: Vec<_> = rig.members().iter().map(Member::rest_url).collect();
         let sources = [
             [

@@ -11,10 +11,10 @@ use tokio::time::{sleep, timeout};
 use tokio_postgres::{Client, Error};
 use tokio_util::sync::CancellationToken;
 
-use super::workload::DEADLINE;
+use super::workload::{DEADLINE, session};
+use crate::support::Member;
 use crate::support::psql::PASSWORD;
 use crate::support::random::Random;
-use crate::support::{Member, session};
 
 /// Branches. The sessions wait for each other's update of one, as in pgbench.
 const SCALE: usize = 5;

@@ -11,8 +11,8 @@ use tokio_postgres::Client;
 
 use super::claims::{Look, Span};
 use super::cluster::Cluster;
+use super::workload::session;
 use crate::support::http::{Http, Request};
-use crate::support::session;
 
 /// Pause between two looks at a pgnorth.
 const LOOK: Duration = Duration::from_millis(50);

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use tokio_postgres::{Client, Error, SimpleQueryMessage};
+use tokio_postgres::{Client, Error, NoTls, SimpleQueryMessage};
 use tokio_util::sync::CancellationToken;
 
 use super::history::History;
+use crate::support::psql;
 use crate::support::random::Random;
-use crate::support::session;
 
 /// Deadline of a transaction, as in Patroni's own test: its client goes away, and its outcome stays unknown.
 pub const DEADLINE: Duration = Duration::from_secs(5);
@@ -22,6 +22,17 @@ const PAUSE: Duration = Duration::from_millis(20);
 const CLIENTS: usize = 2;
 /// Mean number of transactions of one session.
 const SESSION: usize = 30;
+
+/// The role of all sessions of the test. It is no superuser: backends whose clients are gone wait for a standby, and must not
+/// take the connections that are reserved for Patroni, without which no standby comes back.
+pub const ROLE: &str = "create role app login password 'rig' in role pg_read_all_data, pg_write_all_data";
+
+/// Opens a session of that role.
+pub async fn session(address: SocketAddr) -> Result<Client, Error> {
+    let (client, connection) = psql::config(address).user("app").connect(NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
 
 /// The kind of transactions that a client executes.
 pub trait Workload: Send + Sync + 'static {

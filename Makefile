@@ -20,7 +20,7 @@ help:
 	@echo 'make test-manifests  checks the rendered deploy/ against the schemas of Kubernetes, Istio and the Prometheus operator'
 	@echo 'make test-drivers    tries how real drivers present a refusal, by sslmode (WAYS=ways, WAYS=silence)'
 	@echo 'make fuzz            feeds random input to each parser, 60 s each; coverage-guided (TIME=, TARGETS=)'
-	@echo 'make pictures        makes the pictures of docs/operating/monitoring.md from a real run of some minutes. Root (FOLDER=target/pictures)'
+	@echo 'make pictures        makes the pictures of docs/operating/monitoring.md from a real run of some minutes. Root (FOLDER=target/pictures, AGAIN=yes draws the panels again from its data)'
 	@echo 'make docs            writes the generated parts of docs/reference from the tables in the code; a test fails if they differ'
 	@echo 'make man             writes man pages and shell completions into target/man and target/completions'
 	@echo 'make packages        builds the Debian and the RPM package into target/packages (PROFILE=, RELEASE=, PACKAGER=)'
@@ -29,7 +29,7 @@ help:
 	@echo 'make image-test      builds the image without a registry, starts it as Kubernetes would, and lists its contents. Root'
 	@echo 'make bench-failover  measures what faults cost clients of pgnorth and of HAProxy; about 15 minutes. Root (ARGS=--quick, ARGS=--help)'
 	@echo 'make bench-forward   measures the cost of a connection through pgnorth and others; about 11 minutes. Root (ARGS=--quick, ARGS=--help)'
-	@echo 'make check           checks format, lints, docs, dependencies and the commits of this branch; advisories, too, if the RustSec database can be fetched'
+	@echo 'make check           checks conflict markers, format, lints, docs, dependencies and the commits of this branch; advisories, too, if the RustSec database can be fetched'
 	@echo 'make advisories      checks the advisories alone; fails if the database cannot be fetched'
 	@echo 'make sbom            writes target/pgnorth.cdx.json, a CycloneDX list of the crates in the binary'
 	@echo 'make build           builds the release binary'
@@ -112,7 +112,7 @@ pictures:
 	tests/support/install.sh test
 	cargo test --locked --no-run --test rig
 	PGNORTH_CACHE='$(cache)' PGNORTH_PICTURES='$(or $(FOLDER),target/pictures)' \
-		tests/support/inside.sh cargo test --locked --offline --test rig -- --ignored --exact --nocapture pictures::pictures
+		tests/support/inside.sh cargo test --locked --offline --test rig -- --ignored --exact --nocapture pictures::$(if $(AGAIN),panels,pictures)
 
 # Requires kubectl 1.21 or newer, node and npm, which downloads the schemas.
 test-manifests:
@@ -155,6 +155,7 @@ bench-forward:
 	tests/support/inside.sh cargo bench --locked --offline --bench forward -- --json target/forward.json $(ARGS)
 
 check:
+	@! git grep -nE '^(<<<<<<<|>>>>>>>)( |$$)' || { echo 'check: these lines are conflict markers; resolve them'; exit 1; }
 	tests/support/install.sh check
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings

@@ -110,7 +110,7 @@ async fn pictures() {
 
 /// Draws the panels again from `data.json`, without the run.
 #[tokio::test]
-#[ignore = "makes pictures again"]
+#[ignore = "draws pictures again: `make pictures AGAIN=yes`"]
 async fn panels() {
     let folder = PathBuf::from(std::env::var_os("PGNORTH_PICTURES").expect("PGNORTH_PICTURES is a folder"));
     let data = serde_json::from_str(&fs::read_to_string(folder.join("data.json")).unwrap()).unwrap();

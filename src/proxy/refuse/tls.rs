@@ -278,16 +278,4 @@ mod tests {
         assert_eq!(begun(900), 0);
         assert_eq!(begun(1100), 256);
     }
-
-    /// Measures a handshake on this machine: `cargo test --release --lib -- --ignored --nocapture handshakes_cost`.
-    #[test]
-    #[ignore = "a measurement, run by hand"]
-    #[allow(clippy::print_stdout)]
-    fn handshakes_cost() {
-        let tls = RefusalTls::new(None).unwrap();
-        let (authority, _) = self_signed().unwrap();
-        let begun = Instant::now();
-        (0..1000).for_each(|_| assert!(!verifies(&tls, &authority)));
-        println!("a handshake, the client's part included: {:?}", begun.elapsed() / 1000);
-    }
 }

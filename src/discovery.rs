@@ -9,6 +9,7 @@ mod commands;
 pub mod etcd;
 pub mod http;
 pub mod kubernetes;
+mod outage;
 pub mod patroni;
 mod publishing;
 pub mod routes;

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::Unanswered;
 use crate::backoff::{Backoff, jittered};
+use crate::discovery::outage::{Outage, RECOVERED_AFTER};
 
 /// Pauses between attempts while no endpoint answers.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
@@ -15,15 +16,11 @@ const RETRY: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_s
 const REFUSED_RETRY: Duration = Duration::from_secs(10);
 /// Pause before the keys are listed again soon after the last time. No change is seen meanwhile, so it is short.
 const LIST_AGAIN: Duration = Duration::from_millis(250);
-/// Time without a fault after an answer that counts as a recovery.
-const RECOVERED_AFTER: Duration = Duration::from_secs(5);
 
 /// Repeated faults. The first is logged, then the recovery with their number.
 pub(super) struct Faults {
-    count: u64,
+    outage: Outage,
     backoff: Backoff,
-    /// Time of the first answer since the last fault.
-    heard: Option<Instant>,
     /// Time at which the keys were last listed again without a fault.
     listed_again: Option<Instant>,
 }
@@ -31,9 +28,8 @@ pub(super) struct Faults {
 impl Default for Faults {
     fn default() -> Self {
         Self {
-            count: 0,
+            outage: Outage::default(),
             backoff: RETRY,
-            heard: None,
             listed_again: None,
         }
     }
@@ -42,9 +38,7 @@ impl Default for Faults {
 impl Faults {
     /// Records and logs that no endpoint answers, and returns the pause before the next attempt.
     pub(super) fn record(&mut self, unanswered: &Unanswered) -> Duration {
-        self.count += 1;
-        self.heard = None;
-        match self.count {
+        match self.outage.count() {
             1 => warn!("etcd does not answer: {unanswered}"),
             count => debug!(count, "etcd still does not answer: {unanswered}"),
         }
@@ -67,19 +61,14 @@ impl Faults {
 
     /// Records an answer.
     pub(super) fn answered(&mut self) {
-        self.heard.get_or_insert_with(Instant::now);
+        self.outage.answered();
     }
 
-    /// Waits for the recovery: no fault for [`RECOVERED_AFTER`] after an answer. Waits for ever if there was no fault.
-    /// Cancel-safe.
+    /// Waits for the recovery, and logs it. Waits for ever if there was no fault. Cancel-safe.
     pub(super) async fn recovered(&mut self) {
-        match self.heard.filter(|_| self.count > 0) {
-            Some(heard) => sleep_until(heard + RECOVERED_AFTER).await,
-            None => std::future::pending().await,
-        }
-        let count = std::mem::take(&mut self.count);
+        let faults = self.outage.recovered().await;
         self.backoff.reset();
-        info!(faults = count, "etcd answers again");
+        info!(faults, "etcd answers again");
     }
 }
 

@@ -4,19 +4,17 @@ use std::time::Duration;
 
 use kube::runtime::watcher;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 use super::annotations::Malformed;
 #[cfg(test)]
 use super::checks::LOCK_RETRY;
 use crate::backoff::{Backoff, jittered};
+use crate::discovery::outage::{Outage, RECOVERED_AFTER};
 use crate::log_limiter::CurrentProblems;
 use crate::root_cause::root_cause;
 
-/// Time without a fault after an answer that counts as a recovery. A shorter time does not: a list may succeed before
-/// each watch that fails.
-const RECOVERED_AFTER: Duration = Duration::from_secs(5);
 /// Pause between attempts if the API has forbidden every one so far: only an operator can change that.
 const FORBIDDEN_RETRY: Duration = Duration::from_secs(10);
 /// Time for which an API server may forbid everything after its start, until it has loaded its roles. After that, a
@@ -52,11 +50,9 @@ pub(super) struct Faults {
     title: String,
     needs: &'static str,
     backoff: Backoff,
-    count: u64,
+    outage: Outage,
     /// True once the API has answered: rights that existed once will most likely exist again in a moment.
     answered: bool,
-    /// Time of the first answer since the last fault.
-    heard: Option<Instant>,
     /// Time of the first refusal of a request that was allowed before; true once the warning is logged.
     forbidden: Option<(Instant, bool)>,
     /// Time of the last 410 Gone.
@@ -77,9 +73,8 @@ impl Faults {
             title: title.to_owned(),
             needs,
             backoff,
-            count: 0,
+            outage: Outage::default(),
             answered: false,
-            heard: None,
             forbidden: None,
             lost: None,
         }
@@ -116,31 +111,30 @@ impl Faults {
 
     /// Records and logs a fault.
     pub(super) fn record(&mut self, error: &watcher::Error) -> Fault {
-        self.count += 1;
-        self.heard = None;
+        let count = self.outage.count();
         if is_forbidden(error) {
-            return self.record_forbidden(error);
+            return self.record_forbidden(error, count);
         }
         self.forbidden = None;
         let why = format!("{}: {}", self.title, root_cause(error));
-        match self.count {
+        match count {
             1 => warn!("the Kubernetes API does not answer: {why}"),
-            _ => debug!(count = self.count, "the Kubernetes API still does not answer: {why}"),
+            _ => debug!(count, "the Kubernetes API still does not answer: {why}"),
         }
         let pause = self.backoff.pause();
         Fault { pause, why }
     }
 
-    fn record_forbidden(&mut self, error: &watcher::Error) -> Fault {
+    fn record_forbidden(&mut self, error: &watcher::Error, count: u64) -> Fault {
         let (title, needs) = (&self.title, self.needs);
         let lacks = format!(
             "{title}: forbidden; the service account needs {needs} on it: {}",
             root_cause(error)
         );
         if !self.answered {
-            match self.count {
+            match count {
                 1 => info!("{lacks}"),
-                _ => debug!(count = self.count, "{lacks}"),
+                _ => debug!(count, "{lacks}"),
             }
             let pause = jittered(FORBIDDEN_RETRY);
             return Fault { pause, why: lacks };
@@ -153,9 +147,9 @@ impl Faults {
                  just started forbids everything until it has loaded its roles)",
                 root_cause(error)
             );
-            match self.count {
+            match count {
                 1 => info!("{why}"),
-                _ => debug!(count = self.count, "{why}"),
+                _ => debug!(count, "{why}"),
             }
             return Fault { pause, why };
         }
@@ -168,20 +162,15 @@ impl Faults {
     /// Records an answer.
     pub(super) fn answered(&mut self) {
         self.answered = true;
-        self.heard.get_or_insert_with(Instant::now);
+        self.outage.answered();
     }
 
-    /// Waits for the recovery: no fault for [`RECOVERED_AFTER`] after an answer. Waits for ever if there was no fault.
-    /// Cancel-safe.
+    /// Waits for the recovery, and logs it. Waits for ever if there was no fault. Cancel-safe.
     pub(super) async fn recovered(&mut self) {
-        match self.heard.filter(|_| self.count > 0) {
-            Some(heard) => sleep_until(heard + RECOVERED_AFTER).await,
-            None => std::future::pending().await,
-        }
-        let count = std::mem::take(&mut self.count);
+        let faults = self.outage.recovered().await;
         (self.forbidden, self.lost) = (None, None);
         self.backoff.reset();
-        info!(faults = count, "the Kubernetes API answers again for {}", self.title);
+        info!(faults, "the Kubernetes API answers again for {}", self.title);
     }
 }
 

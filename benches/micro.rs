@@ -161,7 +161,7 @@ mod parsing {
             "role": "primary", "version": "4.1.5", "xlog_location": 67108864, "timeline": 7,
         });
         let annotations = annotations(&[("status", &status.to_string())]);
-        bencher.bench(|| annotations::pod(MEMBERS[0], black_box(&annotations), Some("10.244.0.10")));
+        bencher.bench(|| annotations::dcs_status(MEMBERS[0], black_box(&annotations), Some("10.244.0.10")));
     }
 
     #[divan::bench]

@@ -17,7 +17,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use self::compare::{Comparison, Reading, Report, Verdict, stale_sessions, verdict};
+use self::compare::{Agreement, Comparison, Reading, Report, agreement, stale_sessions};
 use self::read::{ReadError, Source};
 use self::sample::{Sample, UnknownBackend, sample};
 use self::statistics::{BadStatistics, parse};
@@ -113,7 +113,7 @@ impl Comparer {
             trouble: self.recorder.trouble(now).is_some(),
             changes: self.recorder.changes(),
         };
-        let agrees = verdict(&reading) == Verdict::Agrees;
+        let agrees = agreement(&reading) == Agreement::Agrees;
         self.metrics
             .set_haproxy(sample.is_some(), agrees, stale_sessions(&reading));
         if let Some(report) = comparison.add(&reading) {

@@ -27,7 +27,7 @@ fuzz_target!(|text: &str| {
     complaints.extend(annotations::settings(&annotations).1);
     annotations::loop_wait(&annotations);
     annotations::failsafe_mode(&annotations);
-    complaints.extend(annotations::pod("demo-0", &annotations, Some("10.0.0.7")).1);
+    complaints.extend(annotations::dcs_status("demo-0", &annotations, Some("10.0.0.7")).1);
     for complaint in complaints.drain(..) {
         assert!(!complaint.to_string().is_empty());
     }
@@ -40,7 +40,7 @@ fuzz_target!(|text: &str| {
     ] {
         let status = format!(r#"{{"conn_url": {conn_url:?}}}"#);
         annotations.insert("status".to_owned(), status);
-        let (pod, complaint) = annotations::pod("demo-0", &annotations, None);
+        let (pod, complaint) = annotations::dcs_status("demo-0", &annotations, None);
         let quoted = format!("{:?} {:?} {}", pod.address, complaint, complaint.as_ref().map(ToString::to_string).unwrap_or_default());
         // Rust escapes more than JSON does; a connection string that is no JSON is not parsed.
         assert!(!quoted.contains(SECRET), "{quoted}");

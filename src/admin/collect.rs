@@ -197,7 +197,7 @@ struct MemberReport {
 /// Returns the member's own report if it is fresh, else the newest one from any source.
 fn heard(view: &View, name: &MemberName, now: Instant) -> Option<MemberReport> {
     let pod = view
-        .pod(name)
+        .dcs_status(name)
         .filter(|pod| pod.value.state.is_some())
         .map(|pod| MemberReport {
             source: ReportSource::Pod,
@@ -260,7 +260,7 @@ fn role_of_row(role: &str) -> String {
 fn lag(view: &View, name: &MemberName, leader: Option<&MemberName>) -> Option<u64> {
     let leader = leader.filter(|leader| *leader != name)?;
     let told = view.condition(name).and_then(|(Condition { lag, .. }, _)| *lag);
-    let come = |member: &MemberName| view.pod(member)?.value.xlog_location;
+    let come = |member: &MemberName| view.dcs_status(member)?.value.xlog_location;
     told.or_else(|| Some(come(leader)?.saturating_sub(come(name)?)))
 }
 
@@ -275,7 +275,7 @@ fn sources(view: &View, state: &RoutingState, now: Instant) -> Vec<Source> {
             (Some(why), _) => why.to_owned(),
             (None, Some(ObjectKind::EtcdKey)) => "watching the lock and the members' keys".to_owned(),
             (None, Some(_)) => "watching the lock and the pods".to_owned(),
-            (None, None) => "answers, but has no leader object".to_owned(),
+            (None, None) => format!("answers, but has no {}", view.lock_kind().lock_object()),
         },
     });
     // If the lock is watched, pgnorth asks only its holder.

@@ -30,7 +30,7 @@ use crate::discovery::kubernetes::checks::OTHER_RETRY;
 use crate::discovery::kubernetes::faults::{Faults, Problems, StreamEnd, is_gone};
 use crate::discovery::kubernetes::lock::follow_lock;
 use crate::kubernetes::{Access, Connection, WATCH_SECONDS};
-use crate::leader::observation::{Claim, ObjectKind, Observation};
+use crate::leader::observation::{Claim, DcsStatus, ObjectKind, Observation};
 use crate::log_limiter::LogLimiter;
 
 /// Verbs for reading and watching one object by its name.
@@ -345,20 +345,20 @@ fn read_pods(title: String, log_limiter: LogLimiter) -> impl FnMut(Event<Pod>, &
             if listed.is_empty() && log_limiter.should_log(&format!("{title}: none exist")) {
                 warn!(%title, "no pod matches the selector, so no member is known: check --selector and --namespace");
             }
-            Some(Claim::Pods(std::mem::take(&mut listed)))
+            Some(Claim::DcsStatuses(std::mem::take(&mut listed)))
         }
-        Event::Apply(pod) => Some(Claim::Pod(read_pod(&pod, problems))),
+        Event::Apply(pod) => Some(Claim::DcsStatus(read_pod(&pod, problems))),
         Event::Delete(pod) => {
             problems.log(&format!("pod {}", pod.name_any()), None);
-            Some(Claim::PodGone(pod.name_any().into()))
+            Some(Claim::DcsStatusGone(pod.name_any().into()))
         }
     }
 }
 
-fn read_pod(pod: &Pod, problems: &mut Problems) -> crate::leader::observation::Pod {
+fn read_pod(pod: &Pod, problems: &mut Problems) -> DcsStatus {
     let name = pod.name_any();
     let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref());
-    let (mut read, problem) = annotations::pod(&name, pod.annotations(), ip);
+    let (mut read, problem) = annotations::dcs_status(&name, pod.annotations(), ip);
     read.citus_group = pod.labels().get(CITUS_GROUP).and_then(|group| group.parse().ok());
     problems.log(&format!("pod {name}"), problem);
     read

@@ -14,7 +14,7 @@ use crate::admin::read_token;
 use crate::config::Doctor;
 use crate::discovery::etcd::Endpoints;
 use crate::discovery::patroni::{Client, TlsError};
-use crate::leader::observation::{ClusterMember, Pod};
+use crate::leader::observation::{ClusterMember, DcsStatus};
 use crate::leader::{Address, BaseUrl, MemberName};
 use crate::proxy::RefusalTls;
 use crate::route::Upstream;
@@ -104,7 +104,7 @@ impl ListedMember {
         }
     }
 
-    fn of_pod(pod: Pod, malformed: Option<String>, upstream: Upstream) -> Self {
+    fn of_pod(pod: DcsStatus, malformed: Option<String>, upstream: Upstream) -> Self {
         Self {
             address: pod.session_address(upstream).map_err(|error| error.to_string()),
             name: pod.name,

@@ -27,7 +27,7 @@ pub struct Reading<'a> {
 
 /// HAProxy's state, compared with pgnorth's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Agreement {
     /// Exactly the primary is up.
     Agrees,
     /// A member is up that is not the primary.
@@ -73,7 +73,7 @@ pub struct Comparison {
 #[derive(Clone, Copy, Debug)]
 struct Last {
     at: Instant,
-    verdict: Verdict,
+    agreement: Agreement,
     stale_sessions: u64,
     /// pgnorth has no primary.
     holds: bool,
@@ -98,7 +98,7 @@ impl Comparison {
     pub fn add(&mut self, reading: &Reading<'_>) -> Option<Report> {
         let now = Last {
             at: reading.at,
-            verdict: verdict(reading),
+            agreement: agreement(reading),
             stale_sessions: stale_sessions(reading),
             holds: reading.primary.is_none(),
         };
@@ -106,13 +106,13 @@ impl Comparison {
         if let (Some(open), Some(before)) = (&mut self.open, before) {
             open.count(before, now);
         }
-        let settled = matches!(now.verdict, Verdict::Agrees) && now.stale_sessions == 0 && !reading.trouble;
+        let settled = matches!(now.agreement, Agreement::Agrees) && now.stale_sessions == 0 && !reading.trouble;
         let changed = self.changes < reading.changes;
         self.changes = reading.changes;
         // Each change has a report of its own.
         let previous = self.open.take_if(|open| changed && open.changed.is_some());
         self.reported &= !settled;
-        let disagrees = !settled && now.verdict != Verdict::Unseen && !self.reported;
+        let disagrees = !settled && now.agreement != Agreement::Unseen && !self.reported;
         if self.open.is_none() && (changed || reading.trouble || disagrees) {
             self.open = Some(Open::at(now));
         }
@@ -156,11 +156,11 @@ impl Open {
     fn count(&mut self, before: Last, now: Last) {
         let took = now.at.saturating_duration_since(before.at);
         let report = &mut self.report;
-        match before.verdict {
-            Verdict::Agrees => {}
-            Verdict::Wrong => report.wrong += took,
-            Verdict::Refuses => report.refused += took,
-            Verdict::Unseen => report.unseen += took,
+        match before.agreement {
+            Agreement::Agrees => {}
+            Agreement::Wrong => report.wrong += took,
+            Agreement::Refuses => report.refused += took,
+            Agreement::Unseen => report.unseen += took,
         }
         if before.holds {
             report.held += took;
@@ -179,14 +179,14 @@ impl Open {
 }
 
 /// Compares one reading.
-pub fn verdict(reading: &Reading<'_>) -> Verdict {
+pub fn agreement(reading: &Reading<'_>) -> Agreement {
     let Some(sample) = reading.haproxy else {
-        return Verdict::Unseen;
+        return Agreement::Unseen;
     };
     match reading.primary {
-        _ if sample.up.is_empty() => Verdict::Refuses,
-        Some(primary) if sample.up.iter().eq([primary]) => Verdict::Agrees,
-        _ => Verdict::Wrong,
+        _ if sample.up.is_empty() => Agreement::Refuses,
+        Some(primary) if sample.up.iter().eq([primary]) => Agreement::Agrees,
+        _ => Agreement::Wrong,
     }
 }
 

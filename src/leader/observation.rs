@@ -12,7 +12,7 @@ use crate::leader::identity::Identity;
 use crate::leader::synchronous::SyncState;
 use crate::leader::{BaseUrl, MemberName};
 
-pub use dcs::{Announcement, ClusterSettings, Lock, ObjectKind, Pod};
+pub use dcs::{Announcement, ClusterSettings, DcsStatus, Lock, ObjectKind};
 pub use member::{Replication, Standby, Tags};
 pub use rest::{Cluster, ClusterMember, Condition, NoReport, Report, Role};
 
@@ -40,12 +40,12 @@ pub enum Claim {
     Settings(ObjectKind, Option<ClusterSettings>),
     /// The `<scope>-sync` object, which is empty if it is absent; `None` if it cannot be read.
     Synchronous(ObjectKind, Option<SyncState>),
-    /// All pods of the scope: no others exist any more.
-    Pods(Vec<Pod>),
-    /// One pod, new or changed.
-    Pod(Pod),
-    /// A pod was deleted.
-    PodGone(MemberName),
+    /// The status of every member in the DCS: no others exist any more.
+    DcsStatuses(Vec<DcsStatus>),
+    /// The status of one member, new or changed.
+    DcsStatus(DcsStatus),
+    /// The pod or key of a member was deleted.
+    DcsStatusGone(MemberName),
     /// A member's answer to `GET /primary`, or the reason for which there is none.
     Report(MemberName, Result<Report, NoReport>),
     /// A member's answer to `GET /cluster`.

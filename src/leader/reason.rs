@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::leader::identity::Identity;
+use crate::leader::observation::ObjectKind;
 use crate::leader::view::AnswerOrigin;
 use crate::leader::{MemberName, UnknownAddress};
 
@@ -13,8 +14,8 @@ use crate::leader::{MemberName, UnknownAddress};
 pub enum Reason {
     /// No source has answered yet.
     Starting,
-    /// At least one kind of leader object in this store has not been read yet.
-    LockUnread { store: &'static str },
+    /// At least one kind of leader object has not been read yet, for example this one.
+    LockUnread { kind: ObjectKind },
     /// The member holds the lock, and its REST API says that it is a running primary.
     LockAndReport { member: MemberName },
     /// The member holds a fresh lock; its REST API does not answer, for this cause.
@@ -83,8 +84,8 @@ pub enum NoLock {
     RestOnly,
     /// The store of the lock, the Kubernetes API or etcd, does not answer, for this cause.
     ApiUnreachable { store: &'static str, cause: String },
-    /// There is no leader object in this store.
-    NoObject { store: &'static str },
+    /// There is no leader object, of this kind or another one in its store.
+    NoObject { kind: ObjectKind },
 }
 
 impl Reason {
@@ -144,9 +145,11 @@ impl fmt::Display for NoLock {
                 out,
                 "decided by Patroni's REST API alone, because {store} does not answer: {cause}"
             ),
-            Self::NoObject { store } => write!(
+            Self::NoObject { kind } => write!(
                 out,
-                "decided by Patroni's REST API alone, because {store} has no leader object"
+                "decided by Patroni's REST API alone, because {} has no {}",
+                kind.store(),
+                kind.lock_object()
             ),
         }
     }
@@ -156,9 +159,12 @@ impl fmt::Display for Reason {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Starting => out.write_str("no source has answered yet"),
-            Self::LockUnread { store } => {
-                write!(out, "{store} has not yet said whether there is a leader object")
-            }
+            Self::LockUnread { kind } => write!(
+                out,
+                "{} has not answered yet whether there is a {}",
+                kind.store(),
+                kind.lock_object()
+            ),
             Self::LockAndReport { member } => write!(
                 out,
                 "{member} holds the leader lock and says that it is a running primary"

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use crate::leader::observation::{
     Announcement, ClusterMember, ClusterSettings, Condition, NoReport, ObjectKind, OperatorHold, Report,
 };
-use crate::leader::view::evidence::{NewestTimeline, PodView};
+use crate::leader::view::evidence::{DcsStatusView, NewestTimeline};
 use crate::leader::view::followed::FollowedCluster;
 pub use crate::leader::view::followed::{AnswerOrigin, ForeignCluster};
 use crate::leader::view::lag::LeaderPositions;
@@ -47,13 +47,13 @@ pub struct View {
     endpoints: Objects,
     config_maps: Objects,
     etcd_keys: Objects,
-    pods: BTreeMap<MemberName, PodView>,
+    statuses: BTreeMap<MemberName, DcsStatusView>,
     listed: BTreeMap<MemberName, ClusterMember>,
     answers: BTreeMap<MemberName, Answers>,
     leader_failures: BTreeMap<MemberName, Instant>,
     cluster: ClusterAnswer,
     newest_timeline: Option<NewestTimeline>,
-    /// Time of each member's last answer. It outlives the member's pod and its row in `/cluster`: without it, the ttl
+    /// Time of each member's last answer. It outlives the member's status and its row in `/cluster`: without it, the ttl
     /// of a member that disappears and returns would start again.
     last_answers: BTreeMap<MemberName, Instant>,
     named: NamedLeaders,
@@ -155,9 +155,9 @@ impl View {
         self.kind().or_else(|| ObjectKind::ALL.into_iter().find(is_watched))
     }
 
-    /// Returns the store of the lock, as a sentence names it.
-    pub fn store(&self) -> &'static str {
-        self.watched_kind().unwrap_or(ObjectKind::Endpoints).store()
+    /// Returns the kind of object that is, or may be, the lock; Endpoints if pgnorth watches none.
+    pub fn lock_kind(&self) -> ObjectKind {
+        self.watched_kind().unwrap_or(ObjectKind::Endpoints)
     }
 
     /// Returns the error of the Kubernetes API, or of etcd; `None` while it answers for the lock in use.
@@ -277,16 +277,16 @@ impl View {
         self.cluster.unreachable.as_deref()
     }
 
-    /// Returns the members' names, from pods and `/cluster`.
+    /// Returns the members' names, from the DCS and `/cluster`.
     pub fn members(&self) -> impl Iterator<Item = &MemberName> {
-        let only_listed = self.listed.keys().filter(|name| !self.pods.contains_key(*name));
-        self.pods.keys().chain(only_listed)
+        let only_listed = self.listed.keys().filter(|name| !self.statuses.contains_key(*name));
+        self.statuses.keys().chain(only_listed)
     }
 
     /// Returns the address that sessions to a member go to, or why it is not known.
     pub fn address(&self, member: &MemberName) -> Result<Address, UnknownAddress> {
-        match (self.pods.get(member), self.listed.get(member)) {
-            (Some(pod), listed) => pod.value.session_address(self.upstream).or_else(|why| {
+        match (self.statuses.get(member), self.listed.get(member)) {
+            (Some(status), listed) => status.value.session_address(self.upstream).or_else(|why| {
                 let listed = listed.map(|listed| listed.session_address(self.upstream));
                 listed.and_then(Result::ok).ok_or(why)
             }),
@@ -297,8 +297,11 @@ impl View {
 
     /// Returns the base URL of a member's REST API.
     pub fn api_url(&self, member: &MemberName) -> Option<&BaseUrl> {
-        let of_pod = self.pods.get(member).and_then(|pod| pod.value.api_url.as_ref());
-        of_pod.or_else(|| self.listed.get(member).and_then(|listed| listed.api_url.as_ref()))
+        let of_status = self
+            .statuses
+            .get(member)
+            .and_then(|status| status.value.api_url.as_ref());
+        of_status.or_else(|| self.listed.get(member).and_then(|listed| listed.api_url.as_ref()))
     }
 
     /// Returns a member's condition in the newest answer to `/cluster`, and the arrival of that answer.

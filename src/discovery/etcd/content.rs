@@ -7,7 +7,7 @@ use crate::discovery::etcd::keys::{self, Key};
 use crate::discovery::etcd::messages::Listing;
 use crate::discovery::kubernetes::annotations::{self, Annotations};
 use crate::leader::MemberName;
-use crate::leader::observation::{ClusterSettings, Pod};
+use crate::leader::observation::{ClusterSettings, DcsStatus};
 
 /// Patroni's keys, parsed.
 #[derive(Debug, Default)]
@@ -15,7 +15,7 @@ pub struct Content {
     /// The lock's holder, and the lease of its key; `None` if there is no leader key.
     pub leader: Option<(MemberName, i64)>,
     /// The members, each with the problem of its key if there is one.
-    pub members: Vec<(Pod, Option<String>)>,
+    pub members: Vec<(DcsStatus, Option<String>)>,
     /// The keys `config` and `initialize`; `None` if there is neither.
     pub settings: Option<ClusterSettings>,
     /// `ttl` in the key `config`.

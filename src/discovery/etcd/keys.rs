@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::discovery::kubernetes::annotations::{self, Annotations};
 use crate::leader::UnknownAddress;
-use crate::leader::observation::{Announcement, ClusterSettings, Pod};
+use crate::leader::observation::{Announcement, ClusterSettings, DcsStatus};
 use crate::leader::synchronous::SyncState;
 
 /// The keys below a scope's prefix that matter here.
@@ -101,8 +101,8 @@ pub(super) fn ttl(config: &str) -> Option<Duration> {
 }
 
 /// Parses the key of a member.
-pub(super) fn member(name: &str, group: Option<u32>, text: &str) -> Read<Pod> {
-    let (mut pod, problem) = annotations::pod(name, &present([("status", Some(text))]), None);
+pub(super) fn member(name: &str, group: Option<u32>, text: &str) -> Read<DcsStatus> {
+    let (mut pod, problem) = annotations::dcs_status(name, &present([("status", Some(text))]), None);
     let problem = problem.map(|problem| problem.of_a_key());
     pod.address = pod.address.map_err(|error| match error {
         UnknownAddress::ConnUrl(name, why) => UnknownAddress::KeyConnUrl(name, why),

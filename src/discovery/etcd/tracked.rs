@@ -14,7 +14,7 @@ use crate::discovery::etcd::keys::{self, Key};
 use crate::discovery::etcd::lease::Lease;
 use crate::discovery::etcd::messages::{Change, KeyValue, LeaseTime, Listing};
 use crate::leader::MemberName;
-use crate::leader::observation::{Claim, Lock, ObjectKind, Pod};
+use crate::leader::observation::{Claim, DcsStatus, Lock, ObjectKind};
 
 /// Patroni's default ttl, until etcd or the key `config` names the cluster's own.
 const DEFAULT_TTL: Duration = Duration::from_secs(30);
@@ -33,7 +33,7 @@ pub(super) struct Tracked {
     /// The lock in the last claim.
     lock: Option<Lock>,
     /// Members whose keys are gone, and that are not forgotten yet.
-    vanished: BTreeMap<MemberName, Pod>,
+    vanished: BTreeMap<MemberName, DcsStatus>,
     /// Texts that cannot be used, by key, and what is wrong with them.
     problems: BTreeMap<String, String>,
     /// Problems that were not reported yet.
@@ -87,7 +87,7 @@ impl Tracked {
                 self.vanished.insert(name, pod);
             }
         }
-        let listed: Vec<Pod> = self.members();
+        let listed: Vec<DcsStatus> = self.members();
         self.vanished
             .retain(|name, _| listed.iter().all(|pod| pod.name != *name));
         let members = listed.into_iter().chain(self.vanished.values().cloned()).collect();
@@ -99,7 +99,7 @@ impl Tracked {
         let mut claims = vec![
             self.settings(),
             self.standbys(),
-            Claim::Pods(members),
+            Claim::DcsStatuses(members),
             self.announcement(at),
         ];
         claims.extend(self.checked(lease));
@@ -139,7 +139,7 @@ impl Tracked {
     fn member_changed(&mut self, path: &str, former: Option<KeyValue>) -> Vec<Claim> {
         if let Some(pod) = self.read_member(path) {
             self.vanished.remove(&pod.name);
-            return vec![Claim::Pod(pod)];
+            return vec![Claim::DcsStatus(pod)];
         }
         if let Some((name, pod)) = former.and_then(|former| self.member_of(path, &former)) {
             self.vanished.insert(name, pod);
@@ -222,7 +222,7 @@ impl Tracked {
             .cloned()
             .collect();
         self.vanished.retain(|name, _| !gone.contains(name));
-        gone.into_iter().map(Claim::PodGone).collect()
+        gone.into_iter().map(Claim::DcsStatusGone).collect()
     }
 
     /// Returns true if a listing of the keys alone shows that changes did not arrive.
@@ -272,12 +272,12 @@ impl Tracked {
         Claim::Announcement(KIND, announcement)
     }
 
-    fn members(&mut self) -> Vec<Pod> {
+    fn members(&mut self) -> Vec<DcsStatus> {
         let paths: Vec<_> = self.keys.keys().cloned().collect();
         paths.iter().filter_map(|path| self.read_member(path)).collect()
     }
 
-    fn read_member(&mut self, path: &str) -> Option<Pod> {
+    fn read_member(&mut self, path: &str) -> Option<DcsStatus> {
         let (name, group) = self.name_of(path)?;
         let key = self.keys.get(path)?;
         let (pod, problem) = keys::member(&name, group, &key.value);
@@ -285,7 +285,7 @@ impl Tracked {
         Some(pod)
     }
 
-    fn member_of(&self, path: &str, key: &KeyValue) -> Option<(MemberName, Pod)> {
+    fn member_of(&self, path: &str, key: &KeyValue) -> Option<(MemberName, DcsStatus)> {
         let (name, group) = self.name_of(path)?;
         let (pod, _) = keys::member(&name, group, &key.value);
         Some((pod.name.clone(), pod))

@@ -18,7 +18,7 @@ use crate::leader::MemberName;
 use crate::leader::observation::{Announcement, Lock};
 use crate::leader::synchronous::SyncState;
 
-pub use member::{pod, tags};
+pub use member::{dcs_status, tags};
 pub use settings::{failsafe_mode, loop_wait, race_backoff, seconds, settings};
 
 /// Patroni's default ttl, used if the annotation cannot be parsed.

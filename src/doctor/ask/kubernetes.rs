@@ -241,7 +241,7 @@ impl<'a> Cluster<'a> {
         let found = bounded(pods.list(&ListParams::default().labels(&self.kubernetes.selector))).await?;
         let read = |pod: &Pod| {
             let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref());
-            let (read, problem) = annotations::pod(&pod.name_any(), pod.annotations(), ip);
+            let (read, problem) = annotations::dcs_status(&pod.name_any(), pod.annotations(), ip);
             let problem = problem.map(|problem| problem.to_string());
             ListedMember::of_pod(read, problem, self.settings.proxy.discovery.upstream)
         };

@@ -71,7 +71,7 @@ impl Inputs<'_> {
                 decision(RoutingState::Hold(Some(leader)), Reason::NotWritable { member, cause })
             }
             MemberState::StandbyLeader => decision(RoutingState::Hold(None), Reason::StandbyCluster { member }),
-            MemberState::Writable { .. } | MemberState::WritableByPod { .. } | MemberState::Unreachable { .. } => {
+            MemberState::Writable { .. } | MemberState::WritableByStatus { .. } | MemberState::Unreachable { .. } => {
                 decision(RoutingState::Route(leader), Reason::ExpiredInPause { member })
             }
         })
@@ -149,7 +149,7 @@ impl Inputs<'_> {
         };
         Some(match self.member_state(&member, lock.held_since) {
             MemberState::Writable { timeline } => route(timeline, Reason::LockAndReport { member }),
-            MemberState::WritableByPod { timeline, cause } => {
+            MemberState::WritableByStatus { timeline, cause } => {
                 route(timeline, Reason::LockAndPodStatus { member, cause })
             }
             // A short fault of the REST API ends no session.

@@ -122,7 +122,7 @@ impl Inputs<'_> {
                 return Some(decision(RoutingState::Hold(None), Reason::StandbyCluster { member }));
             }
             _ if self.says_it_lacks_the_lock(current) => hold_without_lock(current.clone()),
-            MemberState::Writable { .. } | MemberState::WritableByPod { .. } | MemberState::Unreachable { .. } => {
+            MemberState::Writable { .. } | MemberState::WritableByStatus { .. } | MemberState::Unreachable { .. } => {
                 return None;
             }
         };

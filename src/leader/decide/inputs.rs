@@ -39,10 +39,10 @@ impl<'a> Inputs<'a> {
             (Some(lock), None) => Source::Lock(lock),
             (None, _) if view.awaits_a_leader_object() => Source::Unread,
             (_, Some(cause)) => Source::Reports(NoLock::ApiUnreachable {
-                store: view.store(),
+                store: view.lock_kind().store(),
                 cause: cause.to_owned(),
             }),
-            (None, None) if view.api_answered() => Source::Reports(NoLock::NoObject { store: view.store() }),
+            (None, None) if view.api_answered() => Source::Reports(NoLock::NoObject { kind: view.lock_kind() }),
             (None, None) => Source::Reports(NoLock::RestOnly),
         };
         Self {
@@ -57,9 +57,9 @@ impl<'a> Inputs<'a> {
     /// Rule 1: a leader object has not been read yet.
     pub(super) fn lock_unread(&self) -> Option<Decision> {
         let current = || self.current.cloned();
-        let store = self.view.store();
+        let kind = self.view.lock_kind();
         matches!(self.source, Source::Unread)
-            .then(|| decision(RoutingState::Hold(current()), Reason::LockUnread { store }))
+            .then(|| decision(RoutingState::Hold(current()), Reason::LockUnread { kind }))
     }
 
     /// Returns the lock, if it is watched.

@@ -4,15 +4,15 @@ use std::time::Instant;
 
 use super::inputs::Inputs;
 use crate::leader::MemberName;
-use crate::leader::observation::{NoReport, Pod, Report, Role};
+use crate::leader::observation::{DcsStatus, NoReport, Report, Role};
 use crate::leader::view::Timestamped;
 
 /// The state of a member.
 pub(super) enum MemberState {
     /// Its REST API says that it is a running primary, on this timeline.
     Writable { timeline: Option<u32> },
-    /// Its pod's status says so. Its REST API does not answer, for this cause.
-    WritableByPod { timeline: Option<u32>, cause: String },
+    /// Its status in the DCS says so. Its REST API does not answer, for this cause.
+    WritableByStatus { timeline: Option<u32>, cause: String },
     /// It does not accept writes, or must not get any, for this cause.
     NotWritable { cause: String },
     /// It leads a standby cluster.
@@ -27,13 +27,13 @@ enum Evidence<'a> {
     Answer(&'a Timestamped<Report>),
     /// The last answer of its REST API, which does not answer any more.
     FormerAnswer(&'a Timestamped<Report>),
-    /// Its pod's annotation `status`.
-    PodStatus(&'a Pod),
+    /// Its status in the DCS.
+    DcsStatus(&'a DcsStatus),
 }
 
 impl MemberState {
     pub(super) fn is_writable(&self) -> bool {
-        matches!(self, Self::Writable { .. } | Self::WritableByPod { .. })
+        matches!(self, Self::Writable { .. } | Self::WritableByStatus { .. })
     }
 }
 
@@ -41,7 +41,6 @@ impl Inputs<'_> {
     /// Returns the state of a member. `since` is the time at which the lock moved to it: evidence that it is writable
     /// counts only if it is newer; evidence that it is not counts at any age.
     pub(super) fn member_state(&self, member: &MemberName, since: Option<Instant>) -> MemberState {
-        use Evidence::{Answer, FormerAnswer, PodStatus};
         if let Some(foreign_cluster) = self.view.foreign_cluster(member) {
             return MemberState::NotWritable {
                 cause: format!("another cluster answers there, {}", foreign_cluster.identity),
@@ -50,28 +49,30 @@ impl Inputs<'_> {
         let last = self.view.answers(member).and_then(|answers| answers.last.as_ref());
         let no_answer = self.no_answer(member, since);
         let cause = no_answer.map_or_else(|| "it has not answered yet".to_owned(), NoReport::to_string);
-        let status_at = self.view.pod_as_of(member);
-        let status = self.view.pod(member).map(|pod| &pod.value);
+        let status_at = self.view.dcs_status_as_of(member);
+        let status = self.view.dcs_status(member).map(|view| &view.value);
         let status = status.filter(|status| status.role.is_some());
         let status_is_newer = last.is_none_or(|last| Some(last.at) < status_at);
-        // The evidence in order of precedence: its REST API's answer, its pod's status if that is newer, its last
+        // The evidence in order of precedence: its REST API's answer, its status in the DCS if that is newer, its last
         // answer. Patroni writes the status about a second late.
         let evidence = match (no_answer, last, status.filter(|_| status_is_newer)) {
-            (None, Some(last), _) => Answer(last),
-            (Some(_), _, Some(status)) => PodStatus(status),
-            (Some(_), Some(last), None) => FormerAnswer(last),
+            (None, Some(last), _) => Evidence::Answer(last),
+            (Some(_), _, Some(status)) => Evidence::DcsStatus(status),
+            (Some(_), Some(last), None) => Evidence::FormerAnswer(last),
             (_, None, _) => return MemberState::Unreachable { cause },
         };
         let (state, said_at) = match &evidence {
-            Answer(last) | FormerAnswer(last) => (self.state_by_report(member, &last.value), Some(last.at)),
-            PodStatus(status) => (self.state_by_pod(status, &cause), status_at),
+            Evidence::Answer(last) | Evidence::FormerAnswer(last) => {
+                (self.state_by_report(member, &last.value), Some(last.at))
+            }
+            Evidence::DcsStatus(status) => (self.state_by_status(status, &cause), status_at),
         };
         let is_too_old = since.is_some_and(|since| said_at < Some(since));
         // After the lock moved, older evidence that a member is writable does not count any more; older evidence
         // against it does.
         match (state.is_writable(), evidence, is_too_old) {
-            (true, FormerAnswer(_), _) | (true, _, true) => MemberState::Unreachable { cause },
-            (true, Answer(_) | PodStatus(_), false) | (false, ..) => state,
+            (true, Evidence::FormerAnswer(_), _) | (true, _, true) => MemberState::Unreachable { cause },
+            (true, Evidence::Answer(_) | Evidence::DcsStatus(_), false) | (false, ..) => state,
         }
     }
 
@@ -101,21 +102,21 @@ impl Inputs<'_> {
         }
     }
 
-    /// Returns the state by the pod's status. `no_answer` is the error of its REST API.
-    fn state_by_pod(&self, pod: &Pod, no_answer: &str) -> MemberState {
-        let role = pod.role.as_deref().map_or(Role::Other, Role::from_patroni);
-        let is_running = pod.state.as_deref() == Some("running");
-        let lower_timeline = self.lower_timeline(&pod.name, pod.timeline, self.view.system_of(&pod.name));
+    /// Returns the state by the status in the DCS. `no_answer` is the error of its REST API.
+    fn state_by_status(&self, status: &DcsStatus, no_answer: &str) -> MemberState {
+        let role = status.role.as_deref().map_or(Role::Other, Role::from_patroni);
+        let is_running = status.state.as_deref() == Some("running");
+        let lower_timeline = self.lower_timeline(&status.name, status.timeline, self.view.system_of(&status.name));
         match (role, is_running, lower_timeline) {
             (Role::StandbyLeader, ..) => MemberState::StandbyLeader,
-            (Role::Primary, true, None) => MemberState::WritableByPod {
-                timeline: pod.timeline,
+            (Role::Primary, true, None) => MemberState::WritableByStatus {
+                timeline: status.timeline,
                 cause: no_answer.to_owned(),
             },
             (Role::Primary, true, Some(cause)) => MemberState::NotWritable { cause },
             (Role::Primary, false, _) | (Role::Replica | Role::Other, ..) => {
-                let role = pod.role.as_deref().unwrap_or("unknown");
-                let state = pod.state.as_deref().unwrap_or("unknown");
+                let role = status.role.as_deref().unwrap_or("unknown");
+                let state = status.state.as_deref().unwrap_or("unknown");
                 let cause = format!(
                     "its status in the DCS says role {role}, state {state}; its REST API does not answer: {no_answer}"
                 );

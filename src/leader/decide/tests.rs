@@ -9,6 +9,6 @@ mod simulation;
 mod stories;
 
 use super::*;
-use crate::leader::observation::{Pod, Report, Role};
+use crate::leader::observation::{DcsStatus, Report, Role};
 use crate::leader::reason::Reason;
 use crate::leader::{MemberName, RoutingState};

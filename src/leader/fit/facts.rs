@@ -75,7 +75,7 @@ impl<'a> Facts<'a> {
     }
 
     fn of_pod(view: &'a View, member: &MemberName) -> Option<Self> {
-        let pod = view.pod(member)?;
+        let pod = view.dcs_status(member)?;
         let (role, state) = (pod.value.role.as_deref()?, pod.value.state.as_deref()?);
         Some(Self {
             at: pod.written.unwrap_or(pod.at),
@@ -107,7 +107,7 @@ impl<'a> Facts<'a> {
 
     /// Adds the tags, which only the status in the DCS has.
     fn with_tags(self, view: &'a View, member: &MemberName) -> Self {
-        let of_pod = view.pod(member).map(|pod| &pod.value.tags);
+        let of_pod = view.dcs_status(member).map(|pod| &pod.value.tags);
         let of_row = view.condition(member).map(|(row, _)| &row.tags);
         let tags = of_pod.or(of_row).unwrap_or(self.tags);
         Self { tags, ..self }

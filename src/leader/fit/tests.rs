@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::{AVOIDED_FOR, Fitness, LAG_LIFE, LAST_RULE, Outcome, RULES, fit};
 use crate::leader::observation::{
-    Claim, ClusterSettings, Lock, NoReport, ObjectKind, Observation, Pod, Replication, Report, Role, Standby, Tags,
+    Claim, ClusterSettings, DcsStatus, Lock, NoReport, ObjectKind, Observation, Replication, Report, Role, Standby,
+    Tags,
 };
 use crate::leader::synchronous::SyncState;
 use crate::leader::view::View;
@@ -34,7 +35,7 @@ impl Story {
         story.hear(Claim::Watching(ObjectKind::Endpoints));
         story.lock("l");
         story.hear(Claim::Settings(ObjectKind::Endpoints, Some(ClusterSettings::default())));
-        story.hear(Claim::Pods(vec![
+        story.hear(Claim::DcsStatuses(vec![
             pod("l", "primary", "running"),
             pod("m", "replica", "running"),
         ]));
@@ -57,8 +58,8 @@ impl Story {
         self.hear(Claim::Lock(ObjectKind::Endpoints, Some(lock)));
     }
 
-    fn pod(&mut self, pod: Pod) {
-        self.hear(Claim::Pod(pod));
+    fn pod(&mut self, pod: DcsStatus) {
+        self.hear(Claim::DcsStatus(pod));
     }
 
     fn report(&mut self, member: &str, report: Report) {
@@ -110,8 +111,8 @@ fn leader(name: &str) -> Server {
     }
 }
 
-fn pod(name: &str, role: &str, state: &str) -> Pod {
-    Pod {
+fn pod(name: &str, role: &str, state: &str) -> DcsStatus {
+    DcsStatus {
         name: name.into(),
         address: Ok(Address::new(name, 5432).unwrap()),
         proxy_address: None,
@@ -151,7 +152,7 @@ const ROWS: &[Row] = &[
     ("the Kubernetes API does not answer", |s| s.hear(Claim::ApiUnreachable(ObjectKind::Endpoints, "timeout".into())), "fit 0, rule 17", "fit 0, rule 17"),
     ("the proxy could not reach it", |s| s.hear(Claim::LeaderFailure("m".into())), "fit 8, rule 17", "fit 8, rule 17"),
     ("the proxy could not reach it a while ago", |s| { s.hear(Claim::LeaderFailure("m".into())); s.wait(AVOIDED_FOR); }, "fit 0, rule 17", "fit 0, rule 17"),
-    ("its pod is gone", |s| s.hear(Claim::PodGone("m".into())), "gone", "gone"),
+    ("its pod is gone", |s| s.hear(Claim::DcsStatusGone("m".into())), "gone", "gone"),
     ("its pod has no address", |s| s.hear(no_address()), "closed, rule 1", "closed, rule 1"),
     ("it is promoted, and clients of the primary go to it", |s| { s.lock("m"); s.report("m", report(Role::Primary, "running", 3)); s.primary = RoutingState::Route(leader("m")); }, "out, rule 3: is the primary", "fit 0, rule 3"),
     ("it is the primary, and a switchover is announced", |s| s.primary = RoutingState::Hold(Some(leader("m"))), "out, rule 3", "closed, rule 3"),
@@ -168,11 +169,11 @@ const ROWS: &[Row] = &[
     ("it has not followed the leader to timeline 3 for a ttl", |s| { s.report("l", report(Role::Primary, "running", 3)); s.wait(TTL); }, "out, rule 10: is on timeline 2, and the leader has been on timeline 3", "out, rule 10"),
     ("an operator has set noloadbalance", |s| s.pod(tagged("noloadbalance", "true")), "closed, rule 11", "closed, rule 11"),
     ("noloadbalance is off", |s| s.pod(tagged("noloadbalance", "false")), "fit 0, rule 17", "fit 0, rule 17"),
-    ("its pod has no status yet", |s| s.pod(Pod { role: None, state: None, ..pod("m", "", "") }), "closed, rule 7", "closed, rule 7"),
+    ("its pod has no status yet", |s| s.pod(DcsStatus { role: None, state: None, ..pod("m", "", "") }), "closed, rule 7", "closed, rule 7"),
 ];
 
-fn tagged(name: &str, value: &str) -> Pod {
-    Pod {
+fn tagged(name: &str, value: &str) -> DcsStatus {
+    DcsStatus {
         tags: [(name.to_owned(), value.to_owned())].into_iter().collect(),
         ..pod("m", "replica", "running")
     }
@@ -180,7 +181,7 @@ fn tagged(name: &str, value: &str) -> Pod {
 
 fn no_address() -> Claim {
     let address = crate::leader::UnknownAddress::NotInPod("m".into());
-    Claim::Pod(Pod {
+    Claim::DcsStatus(DcsStatus {
         address: Err(address),
         ..pod("m", "replica", "running")
     })
@@ -280,12 +281,12 @@ impl Story {
     }
 }
 
-fn replaying(position: u64) -> Pod {
+fn replaying(position: u64) -> DcsStatus {
     let replication = Replication {
         replayed: Some(position),
         ..Replication::default()
     };
-    Pod {
+    DcsStatus {
         replication,
         ..pod("m", "replica", "running")
     }
@@ -406,7 +407,7 @@ fn a_record_that_cannot_be_read_is_decided_again_when_it_no_longer_counts() {
 #[test]
 fn without_a_member_the_reason_says_so() {
     let mut story = Story::healthy();
-    story.hear(Claim::Pods(Vec::new()));
+    story.hear(Claim::DcsStatuses(Vec::new()));
     let why = story.route(RouteKind::Replica).why(RouteKind::Replica);
     assert_eq!(why, "no member is fit for the route replica: no member is known");
 }

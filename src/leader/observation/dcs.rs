@@ -31,6 +31,14 @@ impl ObjectKind {
         }
     }
 
+    /// Returns the words for an object of this kind that is the lock.
+    pub const fn lock_object(self) -> &'static str {
+        match self {
+            Self::Endpoints | Self::ConfigMap => "leader object",
+            Self::EtcdKey => "leader key",
+        }
+    }
+
     /// Returns the name of the source that reads objects of this kind.
     pub const fn source(self) -> &'static str {
         match self {
@@ -88,10 +96,10 @@ pub struct ClusterSettings {
     pub system: Option<String>,
 }
 
-/// A pod of the scope, with the content of its `status` annotation.
+/// A member's status in the DCS: what it publishes about itself, in the annotation `status` of its pod or in its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pod {
-    /// The pod's name, which is Patroni's member name.
+pub struct DcsStatus {
+    /// Patroni's member name; in Kubernetes, the pod's name.
     pub name: MemberName,
     /// PostgreSQL's address from `conn_url`, else the pod's IP and port 5432.
     pub address: Result<Address, UnknownAddress>,
@@ -122,7 +130,7 @@ impl PartialEq for Announcement {
     }
 }
 
-impl Pod {
+impl DcsStatus {
     /// Returns the address that sessions to this member go to, or why it is not known.
     pub fn session_address(&self, upstream: Upstream) -> Result<Address, UnknownAddress> {
         match (upstream, &self.proxy_address) {

@@ -1,20 +1,20 @@
-//! The members' own statements as evidence: the age of a pod's status, the members that say that they are primary,
+//! The members' own statements as evidence: the age of a status in the DCS, the members that say that they are primary,
 //! and the timelines of leaders.
 
 use std::time::{Duration, Instant};
 
 use crate::leader::MemberName;
-use crate::leader::observation::{Pod, Report, Role};
+use crate::leader::observation::{DcsStatus, Report, Role};
 use crate::leader::view::{Answers, View};
 
-/// A pod and the age of its status.
+/// A member's status in the DCS, and its age.
 #[derive(Clone, Debug)]
-pub struct PodView {
-    /// The pod as it was last reported.
-    pub value: Pod,
+pub struct DcsStatusView {
+    /// The status as it was last reported.
+    pub value: DcsStatus,
     /// Local time at which this value was first seen.
     pub at: Instant,
-    /// Time of the last observed change of its status, even if only `xlog_location` changed. `None` if it has not
+    /// Time of the last observed change, even if only `xlog_location` changed. `None` if it has not
     /// changed since it was first seen: then its age is unknown.
     pub written: Option<Instant>,
 }
@@ -30,9 +30,9 @@ pub(super) struct NewestTimeline {
     before: Option<u32>,
 }
 
-impl PodView {
-    /// Keeps the known times if the pod is listed again unchanged.
-    pub(super) fn new(known: Option<Self>, value: Pod, at: Instant) -> Self {
+impl DcsStatusView {
+    /// Keeps the known times if the status is listed again unchanged.
+    pub(super) fn new(known: Option<Self>, value: DcsStatus, at: Instant) -> Self {
         match known {
             Some(known) if known.value == value => known,
             known => Self {
@@ -49,27 +49,27 @@ impl PodView {
 }
 
 impl View {
-    /// Returns the pod of a member.
-    pub fn pod(&self, member: &MemberName) -> Option<&PodView> {
-        self.pods.get(member)
+    /// Returns a member's status in the DCS.
+    pub fn dcs_status(&self, member: &MemberName) -> Option<&DcsStatusView> {
+        self.statuses.get(member)
     }
 
-    /// Returns the time at which a pod's status was certainly true; `None` if that is unknown.
+    /// Returns the time at which a member's status in the DCS was certainly true; `None` if that is unknown.
     ///
     /// A status is as old as its last write, with one exception. If it says primary, and its member holds the lock
     /// and has renewed it for a whole ttl, the status is no older than the beginning of that ttl: at the end of each
     /// loop Patroni compares the status with what it would write now (ha.py, `touch_member`). The exception does not
     /// cover a status that says anything else: then the watch of pods is late, and no session must end because of
     /// that.
-    pub fn pod_as_of(&self, member: &MemberName) -> Option<Instant> {
-        let pod = self.pods.get(member)?;
+    pub fn dcs_status_as_of(&self, member: &MemberName) -> Option<Instant> {
+        let status = self.statuses.get(member)?;
         let lock = self.lock().filter(|view| view.lock.holder.as_ref() == Some(member));
         let looked_after = lock.and_then(|view| view.renewed_throughout());
-        pod.written.max(looked_after.filter(|_| pod.says_primary()))
+        status.written.max(looked_after.filter(|_| status.says_primary()))
     }
 
-    /// Counts the members that say that they are a running primary, in an answer younger than `life` or in their pod's
-    /// `status`.
+    /// Counts the members that say that they are a running primary, in an answer younger than `life` or in their
+    /// status in the DCS.
     pub fn primaries(&self, now: Instant, life: Duration) -> usize {
         self.members()
             .filter(|member| self.claims_primary(member, now, life))
@@ -84,17 +84,20 @@ impl View {
         if let Some(last) = fresh {
             return last.value.is_writable();
         }
-        // A member that is not asked (because the lock is watched) reports through its pod's status. A member that died
+        // A member that is not asked (because the lock is watched) reports through its status in the DCS. A member that died
         // does not correct its status: what was written before the lock moved counts for the lock's holder alone.
-        let pod = self.pods.get(member).filter(|_| self.foreign_cluster(member).is_none());
-        let (Some(pod), Some(lock)) = (pod, self.lock()) else {
+        let status = self
+            .statuses
+            .get(member)
+            .filter(|_| self.foreign_cluster(member).is_none());
+        let (Some(status), Some(lock)) = (status, self.lock()) else {
             return false;
         };
         let holds = lock.lock.holder.as_ref() == Some(member);
         let since_it_moved = lock
             .held_since
-            .is_some_and(|moved| pod.written.is_some_and(|written| moved < written));
-        (holds || since_it_moved) && pod.says_primary()
+            .is_some_and(|moved| status.written.is_some_and(|written| moved < written));
+        (holds || since_it_moved) && status.says_primary()
     }
 
     pub(super) fn note_timeline(&mut self, report: &Report, at: Instant) {
@@ -130,9 +133,10 @@ impl View {
         let (timeline, system) = match &answers.unreachable {
             None => answered_since(answers, since).map(|report| (report.timeline, report.system.as_deref()))?,
             Some(_) => {
-                let said_since = |pod: &&PodView| pod.says_primary() && self.pod_as_of(holder) >= Some(since);
-                let pod = self.pods.get(holder).filter(said_since)?;
-                (pod.value.timeline, self.system_of(holder))
+                let said_since =
+                    |status: &&DcsStatusView| status.says_primary() && self.dcs_status_as_of(holder) >= Some(since);
+                let status = self.statuses.get(holder).filter(said_since)?;
+                (status.value.timeline, self.system_of(holder))
             }
         };
         self.newer_timeline_than(timeline, system).and(timeline)
@@ -143,12 +147,12 @@ impl View {
         self.newest_timeline.as_ref().map(|newest| newest.timeline)
     }
 
-    /// Returns true if a pod's status says that it is a running primary, and it holds the lock.
-    pub(super) fn leads_by_status(&self, pod: &Pod) -> bool {
+    /// Returns true if this status says that its member is a running primary, and it holds the lock.
+    pub(super) fn leads_by_status(&self, status: &DcsStatus) -> bool {
         let holds = self
             .lock()
-            .is_some_and(|view| view.lock.holder.as_ref() == Some(&pod.name));
-        holds && says_primary(pod)
+            .is_some_and(|view| view.lock.holder.as_ref() == Some(&status.name));
+        holds && says_primary(status)
     }
 
     /// Returns the local time at which a leader was first seen on the newest timeline.
@@ -168,7 +172,7 @@ impl View {
         (system.is_none_or(|system| system == newest.system) && timeline? < newest.timeline).then_some(newest.timeline)
     }
 
-    /// Returns the system identifier that belongs to a pod's status, which does not contain it: that of the config
+    /// Returns the system identifier that belongs to a member's status, which does not contain it: that of the config
     /// object, else that of the member's last answer.
     pub fn system_of(&self, member: &MemberName) -> Option<&str> {
         let of_member = || self.answers.get(member)?.last.as_ref()?.value.system.as_deref();
@@ -183,7 +187,7 @@ fn answered_since(answers: &Answers, since: Instant) -> Option<&Report> {
     last.value.is_writable().then_some(&last.value)
 }
 
-fn says_primary(pod: &Pod) -> bool {
-    let role = pod.role.as_deref().map(Role::from_patroni);
-    role == Some(Role::Primary) && pod.state.as_deref() == Some("running")
+fn says_primary(status: &DcsStatus) -> bool {
+    let role = status.role.as_deref().map(Role::from_patroni);
+    role == Some(Role::Primary) && status.state.as_deref() == Some("running")
 }

@@ -155,7 +155,7 @@ impl View {
 
     /// Returns the Citus groups of pods that are not the group in the settings.
     pub fn groups_not_named(&self) -> Vec<u32> {
-        let groups = self.pods.values().filter_map(|pod| pod.value.citus_group);
+        let groups = self.statuses.values().filter_map(|status| status.value.citus_group);
         let mut groups: Vec<_> = groups.filter(|group| Some(*group) != self.followed.group).collect();
         groups.sort_unstable();
         groups.dedup();

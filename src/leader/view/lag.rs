@@ -88,8 +88,9 @@ impl View {
     fn own_replay_lag(&self, member: &MemberName) -> Option<ReplayLag> {
         let report = self.answers(member).and_then(|answers| answers.last.as_ref());
         let reported = report.and_then(|last| Some((last.at, last.value.replication.replayed?)));
-        let pod = self.pod(member);
-        let written = pod.and_then(|pod| Some((pod.written.unwrap_or(pod.at), pod.value.replication.replayed?)));
+        let status = self.dcs_status(member);
+        let written =
+            status.and_then(|status| Some((status.written.unwrap_or(status.at), status.value.replication.replayed?)));
         let (at, replayed) = reported.into_iter().chain(written).max()?;
         let (leader_at, newest) = *self.leader_positions.samples.back()?;
         Some(ReplayLag {

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use super::evidence::PodView;
+use super::evidence::DcsStatusView;
 use super::{LockView, MAX_TTL, Objects, Timestamped, View};
 use crate::leader::MemberName;
-use crate::leader::observation::{Claim, ClusterMember, Lock, NoReport, ObjectKind, Observation, Pod, Report};
+use crate::leader::observation::{Claim, ClusterMember, DcsStatus, Lock, NoReport, ObjectKind, Observation, Report};
 
 impl View {
     /// Records one observation.
@@ -32,16 +32,17 @@ impl View {
             Claim::Synchronous(kind, newest) => {
                 Self::record_standbys(&mut self.objects_mut(kind).synchronous, newest, at);
             }
-            Claim::Pods(pods) => {
-                self.pods.retain(|name, _| pods.iter().any(|pod| pod.name == *name));
-                for pod in pods {
-                    self.record_pod(pod, at);
+            Claim::DcsStatuses(statuses) => {
+                self.statuses
+                    .retain(|name, _| statuses.iter().any(|status| status.name == *name));
+                for status in statuses {
+                    self.record_status(status, at);
                 }
                 self.forget_former_members();
             }
-            Claim::Pod(pod) => self.record_pod(pod, at),
-            Claim::PodGone(name) => {
-                self.pods.remove(&name);
+            Claim::DcsStatus(status) => self.record_status(status, at),
+            Claim::DcsStatusGone(name) => {
+                self.statuses.remove(&name);
                 self.forget_former_members();
             }
             Claim::Report(member, Ok(report)) => self.record_report(member, report, at),
@@ -68,7 +69,7 @@ impl View {
             // port, so these members count only if every member is expected in a pod.
             Claim::Failsafe(members) => {
                 let in_pods = ObjectKind::IN_KUBERNETES.iter().any(|kind| self.objects(*kind).asked);
-                if in_pods && self.pods.is_empty() && self.listed.is_empty() {
+                if in_pods && self.statuses.is_empty() && self.listed.is_empty() {
                     self.record_members(members);
                 }
             }
@@ -84,25 +85,25 @@ impl View {
         self.follow_the_lock_to_an_older_timeline(at);
     }
 
-    fn record_pod(&mut self, pod: Pod, at: Instant) {
-        let known = self.pods.remove(&pod.name);
+    fn record_status(&mut self, status: DcsStatus, at: Instant) {
+        let known = self.statuses.remove(&status.name);
         let moved = known
             .as_ref()
-            .is_some_and(|known| known.value.address != pod.address || known.value.api_url != pod.api_url);
+            .is_some_and(|known| known.value.address != status.address || known.value.api_url != status.api_url);
         if moved {
             // The same name at another address is another process: the answers of the former one are no evidence.
-            self.answers.remove(&pod.name);
+            self.answers.remove(&status.name);
         }
-        if pod.api_url.is_none() {
-            let answers = self.answers.entry(pod.name.clone()).or_default();
+        if status.api_url.is_none() {
+            let answers = self.answers.entry(status.name.clone()).or_default();
             answers.unreachable = Some(since_first_failure(&answers.unreachable, NoReport::NoUrl, at));
             answers.asked = Some(at);
         }
-        if let (true, Some(location)) = (self.leads_by_status(&pod), pod.xlog_location) {
-            self.leader_positions.record(&pod.name, location, at);
+        if let (true, Some(location)) = (self.leads_by_status(&status), status.xlog_location) {
+            self.leader_positions.record(&status.name, location, at);
         }
-        let pod = PodView::new(known, pod, at);
-        self.pods.insert(pod.value.name.clone(), pod);
+        let status = DcsStatusView::new(known, status, at);
+        self.statuses.insert(status.value.name.clone(), status);
     }
 
     pub(super) fn record_members(&mut self, members: Vec<ClusterMember>) {
@@ -137,8 +138,8 @@ impl View {
     }
 
     fn forget_former_members(&mut self) {
-        let (pods, listed) = (&self.pods, &self.listed);
-        let known = |name: &MemberName| pods.contains_key(name) || listed.contains_key(name);
+        let (statuses, listed) = (&self.statuses, &self.listed);
+        let known = |name: &MemberName| statuses.contains_key(name) || listed.contains_key(name);
         self.answers.retain(|name, _| known(name));
         self.leader_failures.retain(|name, _| known(name));
         self.named.retain(|name, _| known(name));

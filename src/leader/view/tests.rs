@@ -1,7 +1,7 @@
 //! Tests of the view: the age of the lock, and the members that say that they are primary.
 
 use super::*;
-use crate::leader::observation::{Claim, Lock, NoReport, Observation, Pod, Replication, Role, Tags};
+use crate::leader::observation::{Claim, DcsStatus, Lock, NoReport, Observation, Replication, Role, Tags};
 use crate::leader::{RoutingState, probing};
 
 const LIFE: Duration = Duration::from_secs(3);
@@ -46,7 +46,7 @@ impl World {
     }
 
     fn pod(self, name: &str, role: &str) -> Self {
-        let pod = Pod {
+        let pod = DcsStatus {
             name: name.into(),
             address: Ok(Address::new("10.0.0.1", 5432).unwrap()),
             proxy_address: None,
@@ -59,7 +59,7 @@ impl World {
             replication: Replication::default(),
             citus_group: None,
         };
-        self.hear(Claim::Pod(pod))
+        self.hear(Claim::DcsStatus(pod))
     }
 
     fn answer(self, member: &str, role: Role) -> Self {

@@ -320,7 +320,7 @@ fn a_scope_without_a_leader_key_is_left_to_the_members_answers() {
     world.list(keys, 0);
     assert_eq!(world.state(), "hold");
     assert!(
-        world.decision.why().contains("etcd has no leader object"),
+        world.decision.why().contains("etcd has no leader key"),
         "{}",
         world.decision.why()
     );

@@ -5,14 +5,14 @@ use serde_json::Value;
 use url::Url;
 
 use super::{Annotations, Read, malformed, not_json};
-use crate::leader::observation::{Pod, Replication, Tags};
+use crate::leader::observation::{DcsStatus, Replication, Tags};
 use crate::leader::{Address, BadConnUrl, BaseUrl, UnknownAddress};
 
 /// PostgreSQL's default port, for a `conn_url` without a port.
 const POSTGRESQL_PORT: u16 = 5432;
 
-/// Parses a pod of the scope. `ip` is its address in Kubernetes' status, used if `conn_url` is missing.
-pub fn pod(name: &str, annotations: &Annotations, ip: Option<&str>) -> Read<Pod> {
+/// Parses a member's status, from the annotations of its pod. `ip` is its address in Kubernetes' status, used if `conn_url` is missing.
+pub fn dcs_status(name: &str, annotations: &Annotations, ip: Option<&str>) -> Read<DcsStatus> {
     #[derive(Default, Deserialize)]
     struct Status {
         conn_url: Option<String>,
@@ -54,7 +54,7 @@ pub fn pod(name: &str, annotations: &Annotations, ip: Option<&str>) -> Read<Pod>
         }
         None => None,
     };
-    let pod = Pod {
+    let pod = DcsStatus {
         name: name.into(),
         address,
         proxy_address: status.proxy_url.as_deref().map(address_of),

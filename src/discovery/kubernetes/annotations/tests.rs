@@ -91,7 +91,7 @@ fn addresses_are_parsed_from_conn_url() {
 
 #[test]
 fn a_pod_has_the_address_of_its_pooler() {
-    let read = |status: &str| pod("pg-0", &annotations(&[("status", status)]), Some("10.0.0.7")).0;
+    let read = |status: &str| dcs_status("pg-0", &annotations(&[("status", status)]), Some("10.0.0.7")).0;
     let with =
         read(r#"{"conn_url":"postgres://10.0.0.7:5432/postgres","proxy_url":"postgres://10.0.0.7:6432/postgres"}"#);
     assert_eq!(
@@ -122,7 +122,7 @@ fn an_error_about_a_conn_url_does_not_quote_it() {
         "postgres://user:secret@/db",
     ] {
         let status = serde_json::json!({ "conn_url": conn_url }).to_string();
-        let (pod, problem) = pod("pg-0", &annotations(&[("status", &status)]), Some("10.0.0.7"));
+        let (pod, problem) = dcs_status("pg-0", &annotations(&[("status", &status)]), Some("10.0.0.7"));
         let why = pod.address.unwrap_err().to_string();
         assert!(
             why.contains("pod pg-0") && why.contains("conn_url"),
@@ -136,7 +136,7 @@ fn an_error_about_a_conn_url_does_not_quote_it() {
 #[test]
 fn a_pod_with_patronis_annotations_is_parsed() {
     let status = r#"{"conn_url":"postgres://10.244.0.10:5432/postgres","api_url":"http://10.244.0.10:8008/patroni","state":"running","role":"primary","version":"4.1.5","xlog_location":67108960,"timeline":1}"#;
-    let (pod, problem) = pod("patronidemo-0", &annotations(&[("status", status)]), None);
+    let (pod, problem) = dcs_status("patronidemo-0", &annotations(&[("status", status)]), None);
     assert_eq!(problem, None);
     assert_eq!(pod.api_url.as_deref(), Some("http://10.244.0.10:8008"));
     assert_eq!(pod.role.as_deref(), Some("primary"));
@@ -146,16 +146,16 @@ fn a_pod_with_patronis_annotations_is_parsed() {
 
 #[test]
 fn a_pod_without_status_falls_back_to_its_ip() {
-    let (with_ip, _) = pod("pg-0", &Annotations::new(), Some("fd00::7"));
+    let (with_ip, _) = dcs_status("pg-0", &Annotations::new(), Some("fd00::7"));
     assert_eq!(with_ip.address.unwrap().to_string(), "[fd00::7]:5432");
-    let (without, _) = pod("pg-0", &Annotations::new(), None);
+    let (without, _) = dcs_status("pg-0", &Annotations::new(), None);
     assert!(without.address.unwrap_err().to_string().contains("pg-0"));
 }
 
 #[test]
 fn an_error_names_a_status_that_is_not_json() {
     for text in ["", "{", "[]", "null", r#"{"timeline":-1}"#, r#"{"conn_url":7}"#] {
-        let (_, problem) = pod("pg-0", &annotations(&[("status", text)]), None);
+        let (_, problem) = dcs_status("pg-0", &annotations(&[("status", text)]), None);
         assert!(problem.unwrap().to_string().contains("`status`"), "{text}");
     }
 }

@@ -8,7 +8,7 @@ use super::stories::{api_url, leader, listing, policy, report};
 use super::*;
 use crate::leader::identity::Identity;
 use crate::leader::observation::{
-    Announcement, Claim, Cluster, ClusterSettings, Lock, NoReport, ObjectKind, Observation, OperatorHold, Pod,
+    Announcement, Claim, Cluster, ClusterSettings, DcsStatus, Lock, NoReport, ObjectKind, Observation, OperatorHold,
     Replication, Tags,
 };
 use crate::slot::{RouteSlot, Target};
@@ -71,9 +71,9 @@ fn announcement() -> impl Strategy<Value = Option<Announcement>> {
     prop::option::of(some)
 }
 
-pub(super) fn pod() -> impl Strategy<Value = Pod> {
+pub(super) fn pod() -> impl Strategy<Value = DcsStatus> {
     let role = prop_oneof![Just("primary"), Just("replica"), Just("promoted")];
-    (member(), role, 1..5_u32).prop_map(|(name, role, timeline)| Pod {
+    (member(), role, 1..5_u32).prop_map(|(name, role, timeline)| DcsStatus {
         name: name.into(),
         address: Ok(leader(name).address),
         proxy_address: None,
@@ -100,8 +100,8 @@ fn claim() -> impl Strategy<Value = Claim> {
         }),
         8 => (member(), any_report()).prop_map(|(member, report)| Claim::Report(member.into(), Ok(report))),
         3 => member().prop_map(move |member| Claim::Report(member.into(), Err(NoReport::Unreachable(silence())))),
-        2 => pod().prop_map(Claim::Pod),
-        1 => member().prop_map(|member| Claim::PodGone(member.into())),
+        2 => pod().prop_map(Claim::DcsStatus),
+        1 => member().prop_map(|member| Claim::DcsStatusGone(member.into())),
         1 => member().prop_map(|member| Claim::LeaderFailure(member.into())),
         1 => Just(Claim::ClusterUnreachable(silence())),
     ]
@@ -195,7 +195,7 @@ impl Run {
         };
         let answers = self.view.answers(&leader.member);
         if let Some(last) = answers.and_then(|answers| answers.last.as_ref()) {
-            let pod_is_newer = self.view.pod_as_of(&leader.member) >= Some(last.at);
+            let pod_is_newer = self.view.dcs_status_as_of(&leader.member) >= Some(last.at);
             prop_assert!(
                 last.value.is_writable() || pod_is_newer,
                 "routed to {leader}, which says {:?}",

@@ -15,7 +15,7 @@ const LOOP: Duration = Duration::from_secs(3);
 struct Facts {
     holder: &'static str,
     answer: Result<Report, NoReport>,
-    pods: Vec<Pod>,
+    pods: Vec<DcsStatus>,
     paused: bool,
 }
 
@@ -60,7 +60,7 @@ impl Facts {
             Claim::Lock(ObjectKind::ConfigMap, None),
             Claim::Announcement(ObjectKind::Endpoints, None),
             Claim::Settings(ObjectKind::Endpoints, Some(settings)),
-            Claim::Pods(self.pods.clone()),
+            Claim::DcsStatuses(self.pods.clone()),
             self.answer(),
         ]
     }

@@ -20,8 +20,8 @@ use reports::{API_SILENT, REST_ONLY};
 
 use super::*;
 use crate::leader::observation::{
-    Announcement, Claim, Cluster, ClusterMember, ClusterSettings, Lock, NoReport, ObjectKind, Observation,
-    OperatorHold, Pod, Replication, Tags,
+    Announcement, Claim, Cluster, ClusterMember, ClusterSettings, DcsStatus, Lock, NoReport, ObjectKind, Observation,
+    OperatorHold, Replication, Tags,
 };
 use crate::leader::{Address, BaseUrl};
 
@@ -82,7 +82,7 @@ impl Story {
     fn kubernetes() -> Self {
         let mut story = Self::nothing();
         let pods = ["a", "b", "c"].map(|name| pod(name, "replica")).to_vec();
-        story.hear(Claim::Pods(pods));
+        story.hear(Claim::DcsStatuses(pods));
         story
     }
 
@@ -236,7 +236,7 @@ impl Story {
     }
 
     fn pod_status(self, member: &str, role: &str, timeline: u32) -> Self {
-        self.observe(Claim::Pod(Pod {
+        self.observe(Claim::DcsStatus(DcsStatus {
             timeline: Some(timeline),
             ..pod(member, role)
         }))
@@ -244,7 +244,7 @@ impl Story {
 
     /// Records the position in the WAL that the pod's status reports now.
     fn wrote_wal(self, member: &str, role: &str) -> Self {
-        self.observe(Claim::Pod(Pod {
+        self.observe(Claim::DcsStatus(DcsStatus {
             xlog_location: Some(67_108_960),
             ..pod(member, role)
         }))
@@ -394,8 +394,8 @@ pub(super) fn listing(members: &[&str]) -> Cluster {
     }
 }
 
-fn pod(name: &str, role: &str) -> Pod {
-    Pod {
+fn pod(name: &str, role: &str) -> DcsStatus {
+    DcsStatus {
         name: name.into(),
         address: Ok(address(name)),
         proxy_address: None,

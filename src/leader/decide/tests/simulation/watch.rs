@@ -7,7 +7,9 @@ use super::super::stories::{api_url, leader};
 use super::patroni::{EVERYBODY, MemberIndex, Ms, NAMES, Postgres};
 use super::world::{DEADLINE, Event, TrueState, World};
 use crate::leader::MemberName;
-use crate::leader::observation::{Announcement, Claim, ClusterSettings, Lock, ObjectKind, Pod, Replication, Tags};
+use crate::leader::observation::{
+    Announcement, Claim, ClusterSettings, DcsStatus, Lock, ObjectKind, Replication, Tags,
+};
 
 /// Pause between two attempts while the API does not answer.
 pub(super) const RETRY: Ms = 500;
@@ -339,7 +341,7 @@ impl World {
                     Postgres::Replica | Postgres::Promoting => (false, true),
                     Postgres::Starting | Postgres::Stopped | Postgres::Down => (false, false),
                 };
-                Claim::Pod(Pod {
+                Claim::DcsStatus(DcsStatus {
                     name: name(who),
                     address: Ok(leader(NAMES[who]).address),
                     proxy_address: None,

@@ -8,7 +8,7 @@ impl Story {
     fn scope_named(mut self) -> Self {
         let known = std::mem::replace(&mut self.view, View::of(Some("pg".into()), None));
         let pods = known.members().map(|name| pod(name, "replica")).collect();
-        self.observe(Claim::Pods(pods))
+        self.observe(Claim::DcsStatuses(pods))
     }
 
     /// Records the report of a running primary that holds the lock of the cluster with this scope and system
@@ -65,7 +65,7 @@ impl Story {
     }
 
     fn pod_of_group(self, member: &str, group: u32) -> Self {
-        self.observe(Claim::Pod(Pod {
+        self.observe(Claim::DcsStatus(DcsStatus {
             citus_group: Some(group),
             ..pod(member, "primary")
         }))

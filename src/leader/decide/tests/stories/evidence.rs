@@ -10,7 +10,7 @@ fn renewing(story: Story, holder: &str, seconds: u64, also: impl Fn(Story) -> St
 /// Returns a story in which a's REST API has failed, and the lock expired during an outage of the API.
 fn a_fenced_and_unreachable() -> Story {
     Story::nothing()
-        .observe(Claim::Pods(vec![pod("a", "primary"), pod("b", "replica")]))
+        .observe(Claim::DcsStatuses(vec![pod("a", "primary"), pod("b", "replica")]))
         .lock("a")
         .says("a", Role::Primary, "running", 1)
         .must_route("a")
@@ -100,7 +100,7 @@ pub(super) const EVIDENCE: &[Row] = &[
         || {
             let story = Story::nothing()
                 .observe(Claim::Lock(ObjectKind::Endpoints, None))
-                .observe(Claim::Pods(vec![pod("a", "primary"), pod("b", "replica")]))
+                .observe(Claim::DcsStatuses(vec![pod("a", "primary"), pod("b", "replica")]))
                 .after(1.0)
                 .lock("a")
                 .unreachable("a")
@@ -114,7 +114,7 @@ pub(super) const EVIDENCE: &[Row] = &[
         || {
             a_fenced_and_unreachable()
                 .after(1.0)
-                .observe(Claim::Pods(vec![pod("a", "primary"), pod("b", "replica")]))
+                .observe(Claim::DcsStatuses(vec![pod("a", "primary"), pod("b", "replica")]))
                 .same_lock("a")
                 .must_fence()
                 .lock("a")
@@ -126,7 +126,7 @@ pub(super) const EVIDENCE: &[Row] = &[
         "a new pod has an unknown age: listed after the lock moved → not before a ttl of renewals",
         || {
             let story = Story::a_leads()
-                .observe(Claim::PodGone("b".into()))
+                .observe(Claim::DcsStatusGone("b".into()))
                 .lock("b")
                 .unreachable("b")
                 .after(1.0)
@@ -140,7 +140,7 @@ pub(super) const EVIDENCE: &[Row] = &[
         "a says that it stops and becomes unreachable; its pod still says primary → held until it has renewed for a ttl",
         || {
             let story = Story::nothing()
-                .observe(Claim::Pods(vec![pod("a", "primary"), pod("b", "replica")]))
+                .observe(Claim::DcsStatuses(vec![pod("a", "primary"), pod("b", "replica")]))
                 .lock("a")
                 .says("a", Role::Primary, "running", 1)
                 .must_route("a")

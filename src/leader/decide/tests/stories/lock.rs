@@ -241,14 +241,16 @@ pub(super) const WITH_THE_LOCK: &[Row] = &[
             .because("neither the DCS nor /cluster has an address of z")
     }),
     (12, "a's pod is gone while it renews the lock → keep routing", || {
-        Story::a_leads().observe(Claim::PodGone("a".into())).must_route("a")
+        Story::a_leads()
+            .observe(Claim::DcsStatusGone("a".into()))
+            .must_route("a")
     }),
     (12, "a came back at another address → verify it there", || {
-        let moved = Pod {
+        let moved = DcsStatus {
             address: Ok(Address::new("10.0.0.9", 5432).unwrap()),
             ..pod("a", "primary")
         };
-        Story::a_leads().observe(Claim::Pod(moved)).must_hold_and_cut()
+        Story::a_leads().observe(Claim::DcsStatus(moved)).must_hold_and_cut()
     }),
     (
         12,

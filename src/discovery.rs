@@ -96,19 +96,19 @@ impl Discovery {
                 // Observations before the clock: a renewal that has arrived must win over the lock's expiry.
                 biased;
                 observation = self.observations.recv() => match observation {
-                    Some(observation) => self.take_in(&mut view, observation),
+                    Some(observation) => self.record(&mut view, observation),
                     None => return,
                 },
                 Some(failure) = self.leader_failures.recv() => {
                     debug!(member = %failure.member, "the proxy reports that the leader failed: {}", failure.what);
                     let claim = Claim::LeaderFailure(failure.member);
-                    self.take_in(&mut view, Observation { at: Instant::now(), claim });
+                    self.record(&mut view, Observation { at: Instant::now(), claim });
                 }
                 Some(command) = self.commands.recv() => self.apply_command(command, &mut view, &mut published),
                 () = sleep_until(recheck_at) => {}
             }
             while let Ok(observation) = self.observations.try_recv() {
-                self.take_in(&mut view, observation);
+                self.record(&mut view, observation);
             }
             let now = Instant::now();
             self.end_expired_hold(&mut view, now);
@@ -128,7 +128,7 @@ impl Discovery {
         }
     }
 
-    fn take_in(&self, view: &mut View, observation: Observation) {
+    fn record(&self, view: &mut View, observation: Observation) {
         debug!(claim = ?observation.claim, "observed");
         let gone_back = view.gone_back();
         view.record(observation);

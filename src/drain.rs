@@ -53,7 +53,7 @@ impl Drain {
         self.leave_backlog.store(true, Ordering::Relaxed);
     }
 
-    /// Returns whether the clients in the backlogs are left to systemd.
+    /// Returns true if the clients in the backlogs are left to systemd.
     pub fn leaves_backlog(&self) -> bool {
         self.leave_backlog.load(Ordering::Relaxed)
     }

@@ -18,7 +18,7 @@ use crate::root_cause::root_cause;
 
 /// Time for one connection to the API to be established.
 const DEADLINE: Duration = Duration::from_secs(1);
-/// Longest silence on a connection. It ends a list that is never answered, and a watch that the server should have
+/// Longest time without a byte on a connection. It ends a list that is never answered, and a watch that the server should have
 /// ended long ago.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(90);
 /// Time for which the API server is asked to keep a watch open. It differs for each watch, so that they are not all

@@ -102,7 +102,7 @@ impl Resolver {
         answers
     }
 
-    /// Takes in the answer of a look-up. A failure is passed on only if no other look-up is running.
+    /// Records the answer of a look-up. A failure is passed on only if no other look-up is running.
     fn answered(&self, name: &str, answer: Answer) {
         let mut names = self.names();
         let Some(known) = names.get_mut(name) else { return };

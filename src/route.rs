@@ -69,7 +69,7 @@ pub enum Upstream {
 }
 
 impl Upstream {
-    /// Returns whether sessions go to a pooler, whose failures are not PostgreSQL's.
+    /// Returns true if sessions go to a pooler, whose failures are not PostgreSQL's.
     pub fn is_pooler(self) -> bool {
         self != Self::Postgres
     }

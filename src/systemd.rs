@@ -70,7 +70,7 @@ impl Notifier {
         }
     }
 
-    /// Returns whether there is somebody to notify.
+    /// Returns true if a service manager is to be notified.
     pub fn is_on(&self) -> bool {
         self.0.is_some()
     }

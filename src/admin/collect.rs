@@ -259,19 +259,19 @@ fn role_of_row(role: &str) -> String {
 /// because each writes at its own time.
 fn lag(view: &View, name: &MemberName, leader: Option<&MemberName>) -> Option<u64> {
     let leader = leader.filter(|leader| *leader != name)?;
-    let told = view.condition(name).and_then(|(Condition { lag, .. }, _)| *lag);
+    let of_row = view.condition(name).and_then(|(Condition { lag, .. }, _)| *lag);
     let come = |member: &MemberName| view.dcs_status(member)?.value.xlog_location;
-    told.or_else(|| Some(come(leader)?.saturating_sub(come(name)?)))
+    of_row.or_else(|| Some(come(leader)?.saturating_sub(come(name)?)))
 }
 
 fn sources(view: &View, state: &RoutingState, now: Instant) -> Vec<Source> {
-    let silence = view.api_unreachable();
+    let unreachable = view.api_unreachable();
     let watched = view.watched_kind();
-    let watched = watched.filter(|_| view.api_answered() || silence.is_some());
+    let watched = watched.filter(|_| view.api_answered() || unreachable.is_some());
     let lock = watched.map(|kind| Source {
         name: kind.source().to_owned(),
-        up: silence.is_none(),
-        detail: match (silence, view.kind()) {
+        up: unreachable.is_none(),
+        detail: match (unreachable, view.kind()) {
             (Some(why), _) => why.to_owned(),
             (None, Some(ObjectKind::EtcdKey)) => "watching the lock and the members' keys".to_owned(),
             (None, Some(_)) => "watching the lock and the pods".to_owned(),

@@ -1,4 +1,4 @@
-//! What the service manager is told: that the process serves, what it does now, and that its threads live.
+//! Reports to the service manager: that the process serves, its state, and that its threads live.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! The successor's side of a reload: takes the listeners, says whether it can route, and accepts clients when it is told
-//! to.
+//! The successor's side of a reload: takes the listeners, reports whether it can route, and accepts clients when the
+//! old process asks for it.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -74,7 +74,7 @@ impl Predecessor {
                 );
                 Ok(Inherited::from_predecessor(listeners, files))
             }
-            _ => bail!("{lost}: it sent another message first"),
+            _ => bail!("{lost}: its first message is not the greeting that a reload begins with"),
         }
     }
 

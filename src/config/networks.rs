@@ -11,7 +11,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Returns whether the network has this address. An IPv4 address that is mapped to IPv6 counts as IPv4.
+    /// Returns true if the network has this address. An IPv4 address that is mapped to IPv6 counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {

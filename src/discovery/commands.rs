@@ -51,7 +51,7 @@ impl Discovery {
 
     fn set_hold(&self, view: &mut View, hold: Option<OperatorHold>) {
         let (at, claim) = (Instant::now(), Claim::Held(hold));
-        self.take_in(view, Observation { at, claim });
+        self.record(view, Observation { at, claim });
     }
 
     /// Closes the sessions to the member, or all sessions; sessions that open later are unaffected. Replies when the

@@ -32,7 +32,7 @@ pub struct FollowedRoute {
 }
 
 impl FollowedRoute {
-    /// Returns when to decide again although nothing new was heard.
+    /// Returns when to decide again without a new observation.
     pub fn recheck_at(&self) -> Option<Instant> {
         self.fitness.borrow().recheck_at
     }

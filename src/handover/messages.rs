@@ -119,12 +119,12 @@ impl Standing {
         }
     }
 
-    /// Returns whether such a process can go on with every session of a process that stands like `old`.
+    /// Returns true if such a process can go on with every session of a process that stands like `old`.
     pub fn keeps_all(&self, old: &Self) -> bool {
         old.members.iter().all(|member| self.members.contains(member))
     }
 
-    /// Returns whether a successor that stands like this may take over from a process that stands like `old`: no client
+    /// Returns true if a successor that stands like this may take over from a process that stands like `old`: no client
     /// waits longer and no session ends for it.
     pub fn may_follow(&self, old: &Self) -> bool {
         let keeps_sessions = old.leader.is_none() || self.leader == old.leader;

@@ -29,7 +29,7 @@ pub const LAG_LIFE: Duration = Duration::from_secs(15);
 pub struct Fitness {
     /// Every known member, by name.
     pub members: Vec<Judged>,
-    /// When to decide again although nothing new was heard; `None` if time changes nothing.
+    /// When to decide again without a new observation; `None` if time changes nothing.
     pub recheck_at: Option<Instant>,
 }
 

@@ -161,7 +161,7 @@ impl fmt::Display for Reason {
             Self::Starting => out.write_str("no source has answered yet"),
             Self::LockUnread { kind } => write!(
                 out,
-                "{} has not answered yet whether there is a {}",
+                "{} has not yet said whether there is a {}",
                 kind.store(),
                 kind.lock_object()
             ),

@@ -73,7 +73,7 @@ impl ReadBack {
         count
     }
 
-    /// Adds to the counter of this name and labels. Returns whether it is one of these.
+    /// Adds to the counter of this name and labels. Returns true if it is one of these.
     pub(super) fn add(&self, series: &str, more: u64) -> bool {
         let found = self.counts.iter().find(|(own, ..)| own == series);
         found.inspect(|(_, count, _)| count.inc_by(more)).is_some()

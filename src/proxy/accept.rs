@@ -54,7 +54,7 @@ pub(super) async fn run(listener: Arc<TcpListener>, executor: Executor<Forwarded
     }
 }
 
-/// Returns whether the connection failed before it was accepted (accept(2) passes on its network errors), so that the
+/// Returns true if the connection failed before it was accepted (accept(2) passes on its network errors), so that the
 /// next client is unaffected.
 fn is_the_clients(error: &io::Error) -> bool {
     matches!(

@@ -44,9 +44,9 @@ pub(super) struct Admission {
 /// The way in which a socket is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Close {
-    /// Sent bytes are delivered, then the peer reads an end.
+    /// A close with FIN: sent bytes are delivered, then the peer reads the end of the stream.
     Fin,
-    /// At once; the peer gets an error.
+    /// A close with RST: bytes that are not sent are dropped, and the peer gets an error.
     Reset,
 }
 

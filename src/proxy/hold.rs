@@ -172,7 +172,7 @@ pub(super) async fn pause(
 }
 
 /// Waits, without a dial permit, after the leader had no connection free: until `retry` is free and a pause is over,
-/// but not beyond `until`. Gives up when the client leaves. Returns whether the client may retry once more.
+/// but not beyond `until`. Gives up when the client leaves. Returns true if the client may retry once more.
 pub(super) async fn pause_in_crowd(
     client: &Socket,
     queue: &Queue,

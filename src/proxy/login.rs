@@ -66,7 +66,7 @@ impl Login {
         self.is_past_handshake |= self.client.longest(bytes) > 0;
     }
 
-    /// Takes in bytes of the leader. Returns true if the login is over.
+    /// Reads the leader's bytes. Returns true if the login is over.
     pub(super) fn on_leader(&mut self, bytes: &[u8]) -> bool {
         self.asked = false;
         match self.is_encrypted {
@@ -77,7 +77,7 @@ impl Login {
 }
 
 impl Records {
-    /// Takes in the bytes that follow the last ones. Returns the length of the longest record of application data
+    /// Reads the bytes that follow the last ones. Returns the length of the longest record of application data
     /// among those that begin here.
     fn longest(&mut self, mut bytes: &[u8]) -> usize {
         let mut longest = 0;

@@ -116,7 +116,7 @@ impl Opening {
         matches!(self.header, Some(ProxyHeader::Malformed))
     }
 
-    /// Returns whether the client has received nothing that binds it to one leader.
+    /// Returns true if the client has received nothing that binds it to one leader.
     pub(super) fn can_start_over(&self) -> bool {
         !self.answered
     }

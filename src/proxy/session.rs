@@ -343,7 +343,7 @@ impl Attempts {
         pause
     }
 
-    /// Counts this failure, if the leader broke the connection before it had answered. Returns whether that happened
+    /// Counts this failure, if the leader broke the connection before it had answered. Returns true if that happened
     /// too often.
     fn breaks_too_often(&mut self, leader: &Arc<Server>, failure: &Failure) -> bool {
         if !matches!(failure, Failure::Opening(OpeningError::Disconnected(_))) {

@@ -112,7 +112,7 @@ fn is_one_word(value: &str) -> bool {
     !value.is_empty() && (value.chars().all(plain) || (quoted && !value.contains(char::is_control)))
 }
 
-/// Returns the letter, or its escape if a terminal would obey it.
+/// Returns the letter, or its escape if a terminal would act on it.
 fn harmless(letter: char) -> impl Iterator<Item = char> {
     let (plain, escaped) = if letter.is_control() {
         (None, Some(letter.escape_default()))

@@ -91,7 +91,7 @@ async fn without_the_right_one_line_is_logged_and_no_more() {
     move_to(&cluster.b, 4, &cluster, &product).await;
     let written = events(&cluster, 3).await;
     assert_eq!(written.len(), 3, "each was tried once");
-    let told: Vec<_> = product
+    let sent: Vec<_> = product
         .events()
         .into_iter()
         .filter(|event| {
@@ -101,7 +101,7 @@ async fn without_the_right_one_line_is_logged_and_no_more() {
                 .contains("Events")
         })
         .collect();
-    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(sent.len(), 1, "{sent:?}");
     assert!(
         product.events().iter().all(|event| event["level"] == "INFO"),
         "{}",

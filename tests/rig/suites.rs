@@ -111,23 +111,23 @@ impl Suite {
             .current_dir(&output)
             .kill_on_drop(true);
         let ran = timeout(RUN, run.output()).await.expect("the suite ends").unwrap();
-        let told = String::from_utf8_lossy(&ran.stdout).into_owned();
+        let printed = String::from_utf8_lossy(&ran.stdout).into_owned();
         assert!(
-            told.contains("test") && ran.status.code().is_some(),
-            "{told}{}",
+            printed.contains("test") && ran.status.code().is_some(),
+            "{printed}{}",
             String::from_utf8_lossy(&ran.stderr)
         );
         let results = results(&output);
         assert!(
             results.len() >= self.least,
-            "{} results of {}: {told}{}",
+            "{} results of {}: {printed}{}",
             results.len(),
             self.program,
             String::from_utf8_lossy(&ran.stderr)
         );
         Outcome {
             results,
-            failed: failed(&told),
+            failed: failed(&printed),
         }
     }
 }
@@ -147,8 +147,8 @@ fn results(output: &Path) -> BTreeMap<String, String> {
 }
 
 /// Names of failed tests in pg_regress's output: `test strings   ... FAILED   123 ms`, or `     strings   ... FAILED` within a group.
-fn failed(told: &str) -> Vec<String> {
-    let lines = told
+fn failed(printed: &str) -> Vec<String> {
+    let lines = printed
         .lines()
         .filter(|line| line.contains("... FAILED") || line.contains("... failed"));
     let mut names: Vec<_> = lines

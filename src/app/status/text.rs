@@ -347,7 +347,7 @@ fn bytes(count: u64) -> String {
     }
 }
 
-/// Escapes control characters, which a terminal would obey.
+/// Escapes control characters, which a terminal would act on.
 fn escaped(text: &str) -> String {
     let safe = |letter: char| match letter.is_control() {
         true => letter.escape_default().to_string(),

@@ -217,7 +217,7 @@ impl<'a> Cluster<'a> {
 
     async fn config(&self) -> Answer<Option<Config>> {
         let name = format!("{}-config", self.kubernetes.objects());
-        let mut told = Ok(None);
+        let mut answer = Ok(None);
         for kind in ObjectKind::IN_KUBERNETES {
             match self.annotations(kind, &name).await {
                 Ok(Some(annotations)) => {
@@ -230,10 +230,10 @@ impl<'a> Cluster<'a> {
                     }
                 }
                 Ok(None) => {}
-                Err(why) => told = Err(why),
+                Err(why) => answer = Err(why),
             }
         }
-        told
+        answer
     }
 
     async fn pods(&self) -> Answer<Vec<ListedMember>> {

@@ -96,7 +96,10 @@ fn renewal(facts: &EtcdFacts) -> Check {
         Err(why) => Check::not_checked(what, why),
         Ok(Renewal::Renewed { after, .. }) => Check::ok(
             what,
-            format!("its lease was renewed, seen after {:.1} s", after.as_secs_f64()),
+            format!(
+                "its lease was renewed {:.1} s after this check began",
+                after.as_secs_f64()
+            ),
         ),
         Ok(Renewal::Missing(within)) => Check::fail(
             what,

@@ -69,7 +69,10 @@ fn found_lock(title: &str, lock: &Lock, problem: Option<&str>) -> Vec<Check> {
 }
 
 fn absent(api: &Api) -> Check {
-    let foreign = api.leaders.iter().find(|(_, told)| *told == Ok(LeaderObject::Foreign));
+    let foreign = api
+        .leaders
+        .iter()
+        .find(|(_, answer)| *answer == Ok(LeaderObject::Foreign));
     let both = format!(
         "{} nor {}",
         title(api, ObjectKind::Endpoints),

@@ -44,7 +44,7 @@ pub(super) fn all(facts: &Facts, discovery: &DiscoverySettings) -> Vec<Check> {
 
 fn leader(facts: &Facts) -> Option<&str> {
     let api = facts.api.as_ref().and_then(|api| api.as_ref().ok());
-    let seeds = facts.seeds.iter().filter_map(|(_, told)| told.as_ref().ok());
+    let seeds = facts.seeds.iter().filter_map(|(_, answer)| answer.as_ref().ok());
     let etcd = facts.etcd.as_ref().and_then(|etcd| etcd.as_ref().ok());
     api.and_then(Api::holder)
         .or_else(|| etcd?.holder.as_deref())

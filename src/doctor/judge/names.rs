@@ -9,9 +9,9 @@ use crate::publish::PATRONIS;
 
 pub(super) fn all(api: &Api, settings: &Doctor) -> Vec<Check> {
     let mut checks = services(api);
-    if let Some((name, told)) = &api.published {
+    if let Some((name, answer)) = &api.published {
         let what = format!("service {}/{name}", api.namespace);
-        checks.push(match told {
+        checks.push(match answer {
             Ok(()) => Check::ok(what, "pgnorth publish may keep it"),
             Err(why) => Check::fail(what, why, "pgnorth publish needs a Service of type ClusterIP without a selector, with one port: deploy/publish has one"),
         });
@@ -37,7 +37,10 @@ fn services(api: &Api) -> Vec<Check> {
     };
     let mut checks: Vec<_> = services.iter().filter_map(|service| clash(api, service)).collect();
     if checks.is_empty() {
-        let found = format!("none of {} has a selector and Patroni's Endpoints", services.len());
+        let found = format!(
+            "none of {} Services has both a selector and Patroni's Endpoints",
+            services.len()
+        );
         checks.push(Check::ok(what, found));
     }
     checks

@@ -76,8 +76,8 @@ pub(super) fn all(api: &Api) -> Vec<Check> {
     for resource in resources {
         let of_it = api.rights.iter().filter(|(right, _)| right.resource == resource);
         let mut granted = Vec::new();
-        for (right, told) in of_it {
-            match told {
+        for (right, answer) in of_it {
+            match answer {
                 Ok(true) => granted.push(right.verb),
                 Ok(false) => checks.push(missing(api, *right)),
                 Err(why) => checks.push(Check::not_checked(title(*right), why)),

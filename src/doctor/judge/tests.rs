@@ -144,9 +144,9 @@ fn api(facts: &mut Facts) -> &mut Api {
 /// The right with this title, `get endpoints`, is not granted.
 fn take(facts: &mut Facts, title: &str) {
     let mut taken = 0;
-    for (right, told) in &mut api(facts).rights {
+    for (right, result) in &mut api(facts).rights {
         if format!("{} {}", right.verb, right.resource) == title {
-            *told = Ok(false);
+            *result = Ok(false);
             taken += 1;
         }
     }
@@ -268,7 +268,7 @@ fn failsafe(facts: &mut Facts) {
 /// The primary stayed up through an outage of the API, and a pgnorth that was started during it found no leader.
 #[test]
 fn failsafe_mode_asks_for_patroni_by_names_that_outlive_a_pod() {
-    let told = |flags: &str, host: &str| {
+    let result = |flags: &str, host: &str| {
         let settings = settings(flags);
         let mut facts = healthy(&settings);
         failsafe(&mut facts);
@@ -280,17 +280,17 @@ fn failsafe_mode_asks_for_patroni_by_names_that_outlive_a_pod() {
         checks.find(|check| check.what == "--patroni")
     };
     for address in ["10.0.0.7", "[fd00::7]"] {
-        let asked = told("", address).unwrap().to_string();
+        let asked = result("", address).unwrap().to_string();
         let service = "--patroni https://demo-members:8009, and a headless Service demo-members in namespace db that selects cluster-name=demo";
         assert!(asked.starts_with("warn  --patroni — not set"), "{asked}");
         assert!(asked.contains(service) && asked.contains("certificate"), "{asked}");
     }
-    let by_name = told("", "demo-0.pods").unwrap().to_string();
+    let by_name = result("", "demo-0.pods").unwrap().to_string();
     assert!(
         by_name.ends_with("--patroni https://demo-0.pods:8009,http://demo-1:8008"),
         "{by_name}"
     );
-    assert_eq!(told("--patroni http://demo-0:8008", "10.0.0.7"), None);
+    assert_eq!(result("--patroni http://demo-0:8008", "10.0.0.7"), None);
 }
 
 #[test]
@@ -299,21 +299,21 @@ fn a_problem_fails_one_line_and_the_others_stay_ok() {
     for (name, broken, level, words) in ROWS {
         let mut facts = healthy(&settings);
         broken(&mut facts);
-        let told: Vec<_> = everything(&settings, &facts)
+        let result: Vec<_> = everything(&settings, &facts)
             .into_iter()
             .filter(|check| check.level != Level::Ok)
             .collect();
         let fits = |check: &Check| check.level == level && check.to_string().contains(words);
-        assert!(told.iter().any(fits), "{name}: {told:#?}");
+        assert!(result.iter().any(fits), "{name}: {result:#?}");
         let not_checked = |check: &Check| check.found.starts_with("not checked: ");
-        for check in told.iter().filter(|check| !fits(check)) {
+        for check in result.iter().filter(|check| !fits(check)) {
             // Impact a lock nothing can be said of its length, and no member is its holder.
             assert!(
                 not_checked(check) || check.found.contains("no member holds the lock"),
                 "{name}: {check}"
             );
         }
-        for check in told {
+        for check in result {
             assert!(
                 not_checked(&check) || check.fix.is_some_and(|fix| fix.len() > 10),
                 "{name}: {}",
@@ -335,11 +335,11 @@ fn a_kind_that_patroni_does_not_use_needs_no_rights() {
             .all(|check| check.level == Level::Ok)
     );
     in_config_maps(&mut facts);
-    let told = everything(&settings, &facts);
+    let result = everything(&settings, &facts);
     assert_eq!(
-        told.iter().filter(|check| check.level == Level::Fail).count(),
+        result.iter().filter(|check| check.level == Level::Fail).count(),
         2,
-        "{told:#?}"
+        "{result:#?}"
     );
 }
 
@@ -368,8 +368,9 @@ fn the_default_hold_outlasts_a_failover_at_the_default_ttl() {
 fn no_fix_takes_the_selector_from_a_service_that_may_work() {
     let settings = settings("");
     let services = |facts: &Facts| -> Vec<Check> {
-        let told = everything(&settings, facts);
-        told.into_iter()
+        let result = everything(&settings, facts);
+        result
+            .into_iter()
             .filter(|check| check.what.starts_with("service "))
             .collect()
     };
@@ -383,8 +384,10 @@ fn no_fix_takes_the_selector_from_a_service_that_may_work() {
     api(&mut no_lock_seen).leaders[0].1 = Err("forbidden".into());
     annotated(&mut no_lock_seen, "demo");
     for facts in [left_over, of_another_cluster, no_lock_seen] {
-        let told = services(&facts);
-        let [check] = told.as_slice() else { panic!("{told:#?}") };
+        let result = services(&facts);
+        let [check] = result.as_slice() else {
+            panic!("{result:#?}")
+        };
         assert_eq!(check.level, Level::Warn, "{check}");
         assert!(!check.to_string().contains("kubectl"), "{check}");
     }
@@ -452,8 +455,8 @@ fn a_tls_failure_is_named() {
         let mut facts = healthy(&settings);
         facts.members[0].rest = silent(Some(trouble));
         let checks = everything(&settings, &facts);
-        let told: Vec<_> = checks.iter().filter(|check| check.level == Level::Fail).collect();
-        let [check] = told[..] else { panic!("{told:#?}") };
+        let result: Vec<_> = checks.iter().filter(|check| check.level == Level::Fail).collect();
+        let [check] = result[..] else { panic!("{result:#?}") };
         assert!(check.found.contains(found), "{check}");
         assert!(check.fix.as_ref().unwrap().contains(fix), "{check}");
     }
@@ -489,15 +492,15 @@ fn without_kubernetes_cluster_names_the_leader() {
         ttl: Some(Duration::from_secs(30)),
         paused: false,
     };
-    let told = |seeds: &[(&str, Result<Seed, &str>)]| {
+    let result = |seeds: &[(&str, Result<Seed, &str>)]| {
         let mut facts = healthy(&settings);
         facts.api = None;
         facts.seeds = seeds
             .iter()
-            .map(|(at, told)| {
+            .map(|(at, result)| {
                 (
                     url(at),
-                    told.clone().map_err(|why| RestFailure {
+                    result.clone().map_err(|why| RestFailure {
                         why: why.to_owned(),
                         tls: None,
                     }),
@@ -508,8 +511,8 @@ fn without_kubernetes_cluster_names_the_leader() {
         let bad = checks.into_iter().filter(|check| check.level != Level::Ok);
         bad.map(|check| check.to_string()).collect::<Vec<_>>().join("\n")
     };
-    assert_eq!(told(&[("http://a:8008", Ok(seed(Some("demo-0"))))]), "");
-    let one_is_down = told(&[
+    assert_eq!(result(&[("http://a:8008", Ok(seed(Some("demo-0"))))]), "");
+    let one_is_down = result(&[
         ("http://a:8008", Ok(seed(Some("demo-0")))),
         ("http://b:8008", Err("refused")),
     ]);
@@ -518,9 +521,9 @@ fn without_kubernetes_cluster_names_the_leader() {
         "{one_is_down}"
     );
     assert_eq!(one_is_down.lines().count(), 1, "{one_is_down}");
-    assert!(told(&[("http://b:8008", Err("refused"))]).starts_with("FAIL  http://b:8008/cluster — refused"));
-    assert!(told(&[("http://a:8008", Ok(seed(None)))]).contains("no member leads"));
-    let split = told(&[
+    assert!(result(&[("http://b:8008", Err("refused"))]).starts_with("FAIL  http://b:8008/cluster — refused"));
+    assert!(result(&[("http://a:8008", Ok(seed(None)))]).contains("no member leads"));
+    let split = result(&[
         ("http://a:8008", Ok(seed(Some("demo-0")))),
         ("http://b:8008", Ok(seed(Some("demo-1")))),
     ]);

@@ -104,9 +104,9 @@ impl fmt::Display for Unfit {
                 wanted: RouteKind::Quorum,
             } => out.write_str("is no synchronous standby in quorum mode"),
             Self::OtherStandby { .. } => out.write_str("is no synchronous standby"),
-            Self::StandbyUnknown => {
-                out.write_str("may be a synchronous standby or not: neither the DCS nor the member has said so lately")
-            }
+            Self::StandbyUnknown => out.write_str(
+                "may or may not be a synchronous standby: neither the DCS nor the member has reported it recently",
+            ),
             Self::NotStreaming => out.write_str("does not stream from another member"),
             Self::LagUnknown => {
                 out.write_str("has a lag that is not known: its position in the WAL, or the leader's, is too old")

@@ -120,6 +120,10 @@ mod tests {
             .into();
         assert_eq!(at, [1000, 1000, 2000, 3000, 3000]);
         positions.record(&"m".into(), 500, second(6));
-        assert_eq!(positions.at(second(3)), Some(500), "a new leader begins anew");
+        assert_eq!(
+            positions.at(second(3)),
+            Some(500),
+            "a new leader starts with no positions"
+        );
     }
 }

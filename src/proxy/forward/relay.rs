@@ -194,7 +194,7 @@ impl Relay {
         self.leader.assume_ready();
     }
 
-    /// Returns whether the pair is to be looked at later, for this.
+    /// Returns true if the pair needs this timer.
     pub(crate) fn needs(&self, timer: Timer) -> bool {
         match timer {
             Timer::Fin => self.closing.is_fin_deferred(),

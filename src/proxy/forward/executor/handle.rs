@@ -25,7 +25,7 @@ pub(crate) struct Executor<O> {
     incoming: Rc<Incoming<O>>,
 }
 
-/// The tasks and pairs that the worker has not taken in yet.
+/// The tasks and pairs that the worker has not fetched yet.
 struct Incoming<O> {
     tasks: RefCell<Vec<Task>>,
     pairs: RefCell<Vec<Pair<O>>>,

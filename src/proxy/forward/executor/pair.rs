@@ -7,11 +7,11 @@ use crate::proxy::forward::relay::{Finished, Relay, Timer};
 
 /// The owner of a pair.
 pub(crate) trait Owner: Send + 'static {
-    /// Returns whether forwarding must stop. Asked when forwarding begins, and after each
+    /// Returns true if forwarding must stop. The worker calls it when forwarding begins, and after each
     /// [`Workers::check_owners`](super::Workers::check_owners).
     fn is_over(&self) -> bool;
 
-    /// Returns whether the pair is not to be taken out.
+    /// Returns true if the pair is not to be taken out.
     fn stays(&self) -> bool {
         false
     }

@@ -43,7 +43,7 @@ impl<O: Owner, S: Syscalls> Pairs<O, S> {
         self.by_number.is_empty()
     }
 
-    /// Returns whether a pair can go on without an event.
+    /// Returns true if a pair can go on without an event.
     pub(crate) fn has_queued(&self) -> bool {
         !self.queued.is_empty()
     }
@@ -75,7 +75,7 @@ impl<O: Owner, S: Syscalls> Pairs<O, S> {
         parked
     }
 
-    /// Takes in an event of a session's socket. Returns whether that is a pair's.
+    /// Records an event of a session's socket. Returns true if the socket is a pair's.
     pub(crate) fn on_event(&mut self, number: u64, side: Side, flags: EventFlags) -> bool {
         let Some(pair) = self.by_number.get_mut(&number) else {
             return false;

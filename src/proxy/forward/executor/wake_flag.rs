@@ -17,19 +17,19 @@ impl WakeFlag {
         Self(AtomicU8::new(AWAKE))
     }
 
-    /// Sets the flag. To be called after a message was left for the worker. Returns whether the worker sleeps, and has
+    /// Sets the flag. Callers first leave a message for the worker. Returns true if the worker sleeps, and has
     /// to be woken by its eventfd.
     pub(crate) fn set(&self) -> bool {
         self.0.swap(SET, Ordering::AcqRel) == ASLEEP
     }
 
-    /// Returns whether the flag was set since the last call, and clears it; the worker is awake from now on. It sees
+    /// Returns true if the flag was set since the last call, and clears it; the worker is awake from now on. It sees
     /// every message that was left before the flag was set.
     pub(crate) fn take(&self) -> bool {
         self.0.swap(AWAKE, Ordering::AcqRel) == SET
     }
 
-    /// Returns whether the worker may sleep until it is woken.
+    /// Returns true if the worker may sleep until it is woken.
     pub(crate) fn try_sleep(&self) -> bool {
         self.0
             .compare_exchange(AWAKE, ASLEEP, Ordering::AcqRel, Ordering::Acquire)

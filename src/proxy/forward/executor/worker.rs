@@ -87,7 +87,7 @@ impl<O: Owner, S: Syscalls> Worker<O, S> {
         }
     }
 
-    /// Waits for events, unless there is something to do. Returns whether another thread, or a task, woke the worker.
+    /// Waits for events, unless there is something to do. Returns true if another thread, or a task, woke the worker.
     fn wait(&self, events: &mut Vec<Event>) -> bool {
         let wake_flag = self.handle.wake_flag();
         let may_sleep = !self.pairs.has_queued() && wake_flag.try_sleep();
@@ -114,7 +114,7 @@ impl<O: Owner, S: Syscalls> Worker<O, S> {
                 Message::CheckOwners => check_owners = true,
                 Message::Park(most, receiver) => {
                     if let Err(lost) = receiver.send(self.pairs.park(most)) {
-                        // Whoever asked for them is gone.
+                        // The thread that asked for them is gone.
                         lost.0.into_iter().for_each(|pair| self.executor.unpark(*pair));
                     }
                 }
@@ -126,7 +126,7 @@ impl<O: Owner, S: Syscalls> Worker<O, S> {
         }
     }
 
-    /// Polls every task that was woken or started, and takes in the pairs that they hand over.
+    /// Polls every task that was woken or started, and adds the pairs that they hand over.
     fn run_tasks(&mut self, context: &mut Context<'_>) {
         loop {
             let polled = self.tasks.poll_next_unpin(context);

@@ -28,7 +28,7 @@ pub(crate) struct PolledStream {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WriteInterest {
     None,
-    /// send(2) blocked for the first time, and epoll is yet to be told.
+    /// send(2) blocked for the first time, and epoll is not asked for writability yet.
     Requested,
     Registered,
 }
@@ -82,18 +82,18 @@ impl PolledStream {
         Ok(self.writable.then_some(()))
     }
 
-    /// Returns whether the peer has closed or reset the connection.
+    /// Returns true if the peer has closed or reset the connection.
     pub(crate) fn has_ended(&self) -> bool {
         self.ended
     }
 
-    /// Returns whether the connection was reset, or given up by the kernel, provided that it was not shut down both
+    /// Returns true if the connection was reset, or given up by the kernel, provided that it was not shut down both
     /// ways.
     pub(crate) fn is_broken(&self) -> bool {
         self.broken
     }
 
-    /// Returns whether the kernel has sent everything at least once. If not, epoll reports when it has.
+    /// Returns true if the kernel has sent everything at least once. If not, epoll reports when it has.
     pub(crate) fn has_sent_all(&mut self) -> bool {
         if self.writable && wait_for_unsent(&self.stream) {
             self.on_write_blocked();
@@ -117,7 +117,7 @@ impl PolledStream {
         Ok(())
     }
 
-    /// Takes in an event.
+    /// Records an event of epoll.
     pub(crate) fn on_event(&mut self, flags: EventFlags) {
         let broken = flags.intersects(EventFlags::HUP | EventFlags::ERR);
         self.broken |= broken;

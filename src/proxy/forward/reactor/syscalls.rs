@@ -25,7 +25,7 @@ pub(crate) trait Syscalls: Send + 'static {
     fn drain(&mut self, pipe: &OwnedFd, sink: &TcpStream, most: usize) -> Result<usize>;
     /// read(2) from a pipe.
     fn take_out(&mut self, pipe: &OwnedFd, buffer: &mut [u8]) -> Result<usize>;
-    /// Returns whether a call since the last question reported a socket as not ready, or as drained, although it was
+    /// Returns true if a call since the last question reported a socket as not ready, or as drained, although it was
     /// not. epoll sends no event after such a call. Only fakes do this.
     fn faked_readiness(&mut self) -> bool {
         false

@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::proxy::socket;
 
-/// Returns whether there are unsent bytes, and leaves TCP_NOTSENT_LOWAT as it was. An error counts as none.
+/// Returns true if there are unsent bytes, and leaves TCP_NOTSENT_LOWAT as it was. An error counts as none.
 pub(crate) fn has_unsent(stream: &TcpStream) -> bool {
     let Ok(before) = socket::notsent_lowat(stream) else {
         return false;

@@ -41,7 +41,7 @@ impl Closing {
         self.first
     }
 
-    /// Takes in which sides have closed by now.
+    /// Records the side that closed first.
     pub(crate) fn observe(&mut self, client_closed: bool, leader_closed: bool) {
         if self.first.is_none() {
             self.first = match (client_closed, leader_closed) {
@@ -84,12 +84,12 @@ impl Closing {
         }
     }
 
-    /// Takes in that the leader has closed, after this many bytes to it.
+    /// Records that the leader has closed, after this many bytes to it.
     pub(crate) fn begin_linger(&mut self, to_leader: u64) {
         self.to_leader_at_linger.get_or_insert(to_leader);
     }
 
-    /// Returns whether the leader, which closed some time ago, has taken no byte since the last call.
+    /// Returns true if the leader, which closed some time ago, has taken no byte since the last call.
     ///
     /// PostgreSQL never half-closes: unless the leader still takes bytes, nothing more comes of the session, although a
     /// client that is idle may notice that only when it next uses its connection.

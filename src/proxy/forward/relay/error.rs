@@ -41,7 +41,7 @@ impl DirectionError {
     }
 }
 
-/// Returns whether a system without splice(2) for sockets answers like this: under a seccomp profile, or a kernel in
+/// Returns true if a system without splice(2) for sockets answers like this: under a seccomp profile, or a kernel in
 /// user space.
 pub(crate) fn is_splice_refused(error: &io::Error) -> bool {
     let errno = Errno::from_io_error(error);

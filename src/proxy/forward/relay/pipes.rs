@@ -68,7 +68,7 @@ impl Pipes {
         }
     }
 
-    /// Closes the pipes that were idle for [`IDLE`]. Returns whether there are others, so that this is to be called
+    /// Closes the pipes that were idle for [`IDLE`]. Returns true if there are others, so that this is to be called
     /// again after that time.
     pub(crate) fn close_idle(&self) -> bool {
         self.close_idle_at(Instant::now())

@@ -25,7 +25,7 @@ pub(crate) struct Stall {
 }
 
 impl Stall {
-    /// Returns whether any is switched off, so that it has to be checked again.
+    /// Returns true if any is switched off, so that it has to be checked again.
     pub(crate) fn is_active(&self) -> bool {
         self.client || self.leader
     }

@@ -69,7 +69,7 @@ impl Undelivered {
         Ok(())
     }
 
-    /// Takes the bytes out of the pipe by read(2), after splice(2) was refused. Returns whether there was a pipe.
+    /// Takes the bytes out of the pipe by read(2), after splice(2) was refused. Returns true if there was a pipe.
     fn empty_pipe<S: Syscalls>(&mut self, error: &io::Error, io: &mut IoContext<S>) -> Result<bool, DirectionError> {
         let Self::Pipe(pipe) = self else {
             return Ok(false);

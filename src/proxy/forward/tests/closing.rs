@@ -52,7 +52,7 @@ fn a_leader_that_waits_for_the_clients_fin_gets_it() {
     assert!(matches!(done.finish, Finish::Closed(Side::Client)), "{:?}", done.finish);
 }
 
-/// Returns whether this connection is in TIME_WAIT, in this network namespace.
+/// Returns true if this connection is in TIME_WAIT, in this network namespace.
 fn is_in_time_wait(executor: SocketAddr, remote: SocketAddr) -> bool {
     const TIME_WAIT: &str = "06";
     let port = |address: SocketAddr| format!(":{:04X}", address.port());

@@ -22,7 +22,7 @@ impl FaultyKernel {
         }
     }
 
-    /// Returns whether the call is not to be made at all.
+    /// Returns true if the call is not to be made at all.
     fn refuses(&mut self) -> bool {
         let refuses = self.random.once_in(4);
         self.faked_readiness |= refuses;

@@ -254,7 +254,7 @@ pub(super) const REST_ONLY: &[Row] = &[
             .must_route("b")
             .because("several members")
     }),
-    (14, "two say primary on one timeline → fence and alarm", || {
+    (14, "two say primary on one timeline → fence and alert", || {
         Story::a_leads_by_report()
             .says("b", Role::Primary, "running", 1)
             .must_fence()

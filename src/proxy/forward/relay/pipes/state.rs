@@ -43,7 +43,7 @@ pub(crate) struct PipeFds {
 }
 
 impl PoolState {
-    /// Counts a pipe that is about to be made. Returns whether it may be large.
+    /// Counts a pipe that is about to be made. Returns true if it may be large.
     pub(crate) fn reserve(&mut self) -> Option<bool> {
         let refused = self.refused_at.is_some_and(|at| at.elapsed() < PAUSE);
         if refused || self.large + self.small >= MAX_PIPES {

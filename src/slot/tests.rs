@@ -175,3 +175,165 @@ fn the_ends_of_all_routes_are_reported_through_one_channel() {
     assert!(ends.has_changed().unwrap());
     ends.mark_unchanged();
 }
+
+#[test]
+fn the_slot_shows_each_state_as_it_was_published() {
+    let slot = RouteSlot::new("starting");
+    let a = || leader("a");
+    let states = [
+        RoutingState::Hold(None),
+        RoutingState::Route(a()),
+        RoutingState::Hold(Some(a())),
+        RoutingState::Fence,
+        RoutingState::Hold(None),
+    ];
+    for state in states {
+        slot.publish(state.clone(), "a reason".into());
+        let snapshot = slot.snapshot();
+        assert_eq!(snapshot.state(), state);
+        assert_eq!(snapshot.is_open(), matches!(state, RoutingState::Route(_)), "{state:?}");
+        assert_eq!(snapshot.reason, "a reason");
+    }
+}
+
+/// Of a decision: true if `since` changed, true if `state_since` did.
+fn changes(slot: &RouteSlot, state: RoutingState) -> (bool, bool) {
+    let old = slot.snapshot();
+    // Both clocks may be too coarse to tell two decisions apart.
+    std::thread::sleep(std::time::Duration::from_millis(2));
+    slot.publish(state, "a reason".into());
+    let new = slot.snapshot();
+    (new.since != old.since, new.state_since != old.state_since)
+}
+
+#[test]
+fn a_leader_has_been_there_since_it_led_and_a_state_since_it_began() {
+    let slot = RouteSlot::new("starting");
+    let route = |member| RoutingState::Route(leader(member));
+    let hold = |member| RoutingState::Hold(Some(leader(member)));
+    let rows = [
+        ("the first leader", route("a"), (true, true)),
+        ("a new reason", route("a"), (false, false)),
+        ("a hold keeps its leader", hold("a"), (false, true)),
+        ("the same hold", hold("a"), (false, false)),
+        ("the leader's return", route("a"), (false, true)),
+        ("another leader", route("b"), (true, true)),
+        ("no leader", RoutingState::Hold(None), (true, true)),
+        ("still none", RoutingState::Hold(None), (false, false)),
+        ("the fence of none", RoutingState::Fence, (false, true)),
+        ("the same fence", RoutingState::Fence, (false, false)),
+        ("the end of the fence", RoutingState::Hold(None), (false, true)),
+    ];
+    for (what, state, expected) in rows {
+        assert_eq!(changes(&slot, state), expected, "{what}: (since, state_since) changed");
+    }
+}
+
+#[tokio::test]
+async fn a_wait_for_the_close_of_a_member_ends_when_it_closes() {
+    let slot = RouteSlot::new("starting");
+    let b = leader("b");
+    slot.closed(&b).await;
+    let _none = slot.share(vec![usable("a", true), usable("b", true)], "both are fit".into());
+    let closed = slot.closed(&b);
+    tokio::pin!(closed);
+    assert!(futures_util::poll!(&mut closed).is_pending());
+    let _none = slot.share(vec![usable("a", false), usable("b", true)], "a lags".into());
+    assert!(futures_util::poll!(&mut closed).is_pending(), "another member closed");
+    let _none = slot.share(vec![usable("a", true), usable("b", false)], "b lags".into());
+    closed.await;
+}
+
+#[test]
+fn of_two_members_one_is_renewed_and_the_other_keeps_its_sessions() {
+    let slot = RouteSlot::new("starting");
+    let _none = slot.share(vec![usable("a", true), usable("b", true)], "both are fit".into());
+    let (one, other) = (
+        slot.snapshot().target(&[]).unwrap(),
+        slot.snapshot().target(&[]).unwrap(),
+    );
+    let cuts = slot.renew(|leader| *leader.member == *"a");
+    assert_eq!(names(&cuts), ["a"]);
+    cuts.iter().for_each(|cut| cut.end.now(Ending::CutByOperator));
+    let (a, b) = if *one.server.member == *"a" {
+        (one, other)
+    } else {
+        (other, one)
+    };
+    assert_eq!((a.ending(), b.ending()), (Some(Ending::CutByOperator), None));
+    assert_eq!(names_of(&slot), ["a", "b"]);
+}
+
+fn names_of(slot: &RouteSlot) -> Vec<String> {
+    let snapshot = slot.snapshot();
+    snapshot
+        .members()
+        .iter()
+        .map(|place| place.server.member.to_string())
+        .collect()
+}
+
+#[test]
+fn a_route_has_others_only_if_they_are_open_and_untried() {
+    let slot = RouteSlot::new("starting");
+    let _none = slot.share(
+        vec![usable("a", true), usable("b", false), usable("c", true)],
+        "b lags".into(),
+    );
+    let snapshot = slot.snapshot();
+    let [a, b, c] = ["a", "b", "c"].map(|member| Arc::new(leader(member)));
+    assert!(snapshot.has_others(&[], &a), "c");
+    assert!(!snapshot.has_others(std::slice::from_ref(&c), &a), "b is closed");
+    assert!(snapshot.has_others(std::slice::from_ref(&c), &b), "a");
+    assert!(!snapshot.has_others(&[a.clone(), c.clone()], &b));
+    assert!(!snapshot.has_untried(&[a.clone(), c.clone()]), "b is closed");
+    assert!(snapshot.has_untried(&[a, b]));
+}
+
+#[test]
+fn a_member_that_reopens_beside_others_grows_again_and_one_that_stays_open_goes_on() {
+    let slot = RouteSlot::new("starting");
+    let both = || vec![usable("a", true), usable("b", true)];
+    let grows = |slot: &RouteSlot| -> Vec<bool> {
+        let snapshot = slot.snapshot();
+        snapshot
+            .members()
+            .iter()
+            .map(|place| place.grows_from.is_some())
+            .collect()
+    };
+    let _none = slot.share(both(), "both are fit".into());
+    assert_eq!(grows(&slot), [false, false], "they are found one after the other");
+    let settled = |slot: &RouteSlot| {
+        let old = slot.snapshot();
+        let since = Instant::now().checked_sub(SETTLING).unwrap();
+        let members = old.members.iter().map(|place| SlotMember {
+            server: place.server.clone(),
+            epoch: place.epoch.clone(),
+            ..*place
+        });
+        let settled = Snapshot {
+            state_since: since,
+            reason: old.reason.clone(),
+            members: members.collect(),
+            turn: old.turn.clone(),
+            superseded: CancellationToken::new(),
+            ..*old
+        };
+        slot.swap(&old, settled);
+    };
+    let _none = slot.share(vec![usable("a", true), usable("b", false)], "b lags".into());
+    let _none = slot.share(both(), "both are fit".into());
+    assert_eq!(
+        grows(&slot),
+        [false, false],
+        "not within the first seconds of the route"
+    );
+    let _none = slot.share(vec![usable("a", true), usable("b", false)], "b lags".into());
+    settled(&slot);
+    let _none = slot.share(both(), "both are fit".into());
+    assert_eq!(grows(&slot), [false, true]);
+    let before = slot.snapshot().members()[1].grows_from;
+    let _none = slot.share(both(), "both are fit".into());
+    assert_eq!(slot.snapshot().members()[1].grows_from, before, "it goes on growing");
+}

@@ -3,7 +3,7 @@
 # The cache folder of install.sh: programs that do not come from Debian's archive.
 cache = $(shell tests/support/install.sh where)
 
-.PHONY: help run switchover test test-integrity test-memory test-reload test-haproxy test-random test-consistency test-soak test-manifests test-drivers fuzz pictures docs man packages test-packages image image-test bench-failover bench-forward check advisories sbom build clean
+.PHONY: help run switchover test test-integrity test-memory test-reload test-haproxy test-random test-consistency test-soak test-manifests test-drivers fuzz pictures docs man packages test-packages test-pods image image-test bench-failover bench-forward check advisories sbom build clean
 .DEFAULT_GOAL := help
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo 'make man             writes man pages and shell completions into target/man and target/completions'
 	@echo 'make packages        builds the Debian and the RPM package into target/packages (PROFILE=, RELEASE=, PACKAGER=)'
 	@echo 'make test-packages   installs, starts, upgrades and removes both packages on a Debian that is booted for it; some minutes. Root (PROFILE=)'
+	@echo 'make test-pods       changes and breaks Patroni and pgnorth as pods, under load, on the cluster of KUBECONFIG or one of its own. Root (CLUSTER=, LOAD=, PROXYMODE=, PROFILE=)'
 	@echo 'make image           builds the image into target/pgnorth-image.tar, for docker load, podman load or ctr images import; needs no registry. Root'
 	@echo 'make image-test      builds the image without a registry, starts it as Kubernetes would, and lists its contents. Root'
 	@echo 'make bench-failover  measures what faults cost clients of pgnorth and of HAProxy; about 15 minutes. Root (ARGS=--quick, ARGS=--help)'
@@ -141,6 +142,13 @@ image:
 image-test:
 	tests/support/install.sh image
 	PGNORTH_CACHE='$(cache)' tests/image/run.sh
+
+# Says itself which cluster it takes, and how long each step takes.
+test-pods:
+	tests/support/install.sh test-pods
+	cargo build --locked --profile '$(or $(PROFILE),dev)'
+	PGNORTH_CACHE='$(cache)' PROGRAM='target/$(if $(filter-out dev,$(PROFILE)),$(PROFILE),debug)/pgnorth' \
+		CLUSTER='$(CLUSTER)' LOAD='$(LOAD)' tests/pods/run.sh
 
 # Prints a table and writes target/failover.json. Keep figures only from an otherwise idle machine.
 bench-failover:

@@ -11,6 +11,7 @@
 #   install.sh sbom    cargo-cyclonedx
 #   install.sh fuzz    cargo-fuzz, and the C++ compiler for libFuzzer
 #   install.sh image   buildah, debootstrap, crun
+#   install.sh test-pods      Patroni, buildah, debootstrap, kubectl, and what a cluster of kubelets on this machine needs
 #   install.sh packages       cargo-deb and cargo-generate-rpm
 #   install.sh test-packages  those, lintian, debootstrap and systemd-nspawn
 #   install.sh where   prints the cache folder, which has the programs that do not come from Debian's archive
@@ -397,8 +398,8 @@ kustomize() {
 
 mode=${1:-}
 [ "$mode" = as-root ] || [ "$#" = 1 ] || mode=
-case $mode in where | demo | test | bench | drivers | check | sbom | fuzz | image | packages | test-packages | as-root) ;; *)
-    die "usage: install.sh demo|test|bench|drivers|check|sbom|fuzz|image|packages|test-packages|where"
+case $mode in where | demo | test | bench | drivers | check | sbom | fuzz | image | packages | test-packages | test-pods | as-root) ;; *)
+    die "usage: install.sh demo|test|bench|drivers|check|sbom|fuzz|image|packages|test-packages|test-pods|where"
     ;;
 esac
 
@@ -439,11 +440,16 @@ if [ "$mode" = drivers ]; then
 fi
 case $mode in packages | test-packages) wanted+=(binutils dpkg-dev python3) ;; esac
 [ "$mode" != test-packages ] || wanted+=(lintian debootstrap systemd-container util-linux procps)
+if [ "$mode" = test-pods ]; then
+    wanted+=(buildah debootstrap python3-venv "postgresql-$postgresql_version" etcd-server nftables iproute2 openssl python3
+        dnsmasq-base patchelf procps util-linux)
+    command -v kubectl >/dev/null || wanted+=(kubernetes-client)
+fi
 [ "$mode" != image ] || wanted+=(buildah crun debootstrap curl git util-linux iproute2)
 [ "${#wanted[@]}" = 0 ] || packages "${wanted[@]}"
 
 case $mode in
-demo) patroni ;;
+demo | test-pods) patroni ;;
 test)
     patroni
     kube_apiserver

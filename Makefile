@@ -3,7 +3,7 @@
 # The cache folder of install.sh: programs that do not come from Debian's archive.
 cache = $(shell tests/support/install.sh where)
 
-.PHONY: help run switchover test test-integrity test-memory test-reload test-haproxy test-random test-consistency test-soak test-manifests test-drivers fuzz pictures docs man packages test-packages test-pods image image-test bench-failover bench-forward check advisories sbom build clean
+.PHONY: help run switchover test test-integrity test-memory test-reload test-haproxy test-random test-consistency test-soak test-routes test-manifests test-drivers fuzz pictures docs man packages test-packages test-pods image image-test bench-failover bench-forward check advisories sbom build clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo 'make test-random     injects random faults into one cluster; half an hour for 50 (FAULTS=, SEED= repeats a run)'
 	@echo 'make test-consistency looks for lost writes through two pgnorths while hosts fail and are cut off; half an hour for 100 faults. Root (FAULTS=, PARTS=, SEED=)'
 	@echo 'make test-soak       keeps 200 sessions at work while a fault a minute strikes, and fails if anything that pgnorth uses grows. Root (HOURS=1, SEED=)'
+	@echo 'make test-routes     prints what each fault costs readers on each route, beside HAProxy; half an hour. Root (ONLY=every_fault_by_etcd)'
 	@echo 'make test-manifests  checks the rendered deploy/ against the schemas of Kubernetes, Istio and the Prometheus operator'
 	@echo 'make test-drivers    tries how real drivers present a refusal, by sslmode (WAYS=ways, WAYS=silence)'
 	@echo 'make fuzz            feeds random input to each parser, 60 s each; coverage-guided (TIME=, TARGETS=)'
@@ -91,6 +92,13 @@ test-soak:
 	cargo test --locked --no-run --test rig
 	PGNORTH_CACHE='$(cache)' PGNORTH_HOURS='$(or $(HOURS),1)' $(if $(SEED),PGNORTH_SEED='$(SEED)') \
 		tests/support/inside.sh cargo test --locked --offline --test rig -- --ignored --exact --nocapture consistency::soak::soak
+
+# Prints tables, and draws charts into target/routes. Keep figures only from an otherwise idle machine.
+test-routes:
+	tests/support/install.sh test
+	cargo test --locked --no-run --test rig
+	PGNORTH_CACHE='$(cache)' tests/support/inside.sh cargo test --locked --offline --test rig -- \
+		--ignored --nocapture --test-threads=1 'routes::report::$(ONLY)'
 
 docs:
 	PGNORTH_WRITE_DOCS=yes cargo test --locked --test local -- --exact documents::reference::generated_parts_are_what_the_code_says

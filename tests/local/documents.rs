@@ -72,7 +72,9 @@ fn every_make_target_that_a_file_names_exists() {
 /// Large files stay in every clone for ever.
 #[test]
 fn every_picture_is_small_and_shown_in_a_document() {
-    let shown = links_in(&read("docs/operating/monitoring.md"));
+    let in_benchmarks = links_in(&read("docs/benchmarks.md")).into_iter();
+    let mut shown = links_in(&read("docs/operating/monitoring.md"));
+    shown.extend(in_benchmarks.map(|link| format!("../{link}")));
     let pictures = fs::read_dir(repository().join("docs/images")).unwrap();
     for picture in pictures.map(Result::unwrap) {
         let name = picture.file_name().into_string().unwrap();

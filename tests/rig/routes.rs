@@ -1,5 +1,10 @@
-//! Readers on real replicas: a route with a lag limit through a crash, a paused replay, a REST API that hangs, and a
-//! promotion. Clients check at every query whether their server is in recovery.
+//! Readers on real replicas: a route with a lag limit through crashes, a paused replay, a REST API that hangs, and a
+//! promotion; and synchronous standbys. Clients check at every query whether their server is in recovery, and its lag.
+
+mod contenders;
+mod fairness;
+mod readers;
+mod report;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,71 +12,21 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
-use tokio_util::sync::CancellationToken;
 
-use crate::support::{Dcs, Member, Product, Rig, session, wait_until};
+use crate::support::{Dcs, Member, Product, Rig, Settings, session, wait_until};
+use readers::{Crowd, Position, Readers, Seen, ask};
 
 const SOON: Duration = Duration::from_secs(10);
 const FAILOVER: Duration = Duration::from_secs(60);
-const READERS: usize = 4;
-
-/// What the readers have seen.
-#[derive(Debug, Default)]
-struct Seen {
-    connected: usize,
-    /// Connections that failed before they were ready.
-    refused: Vec<String>,
-    /// Queries that a server answered which is not in recovery.
-    on_a_primary: usize,
-}
-
-/// Clients that connect, ask one question and disconnect, all the time.
-struct Readers {
-    stop: CancellationToken,
-    tasks: JoinSet<Seen>,
-}
-
-impl Readers {
-    fn start(address: SocketAddr) -> Self {
-        let stop = CancellationToken::new();
-        let mut tasks = JoinSet::new();
-        for _ in 0..READERS {
-            let stop = stop.clone();
-            tasks.spawn(async move {
-                let mut seen = Seen::default();
-                while !stop.is_cancelled() {
-                    match session(address).await {
-                        Ok(client) => {
-                            seen.connected += 1;
-                            if let Ok((false, _)) = server(&client).await {
-                                seen.on_a_primary += 1;
-                            }
-                        }
-                        Err(error) => seen.refused.push(format!("{error:?}")),
-                    }
-                    sleep(Duration::from_millis(10)).await;
-                }
-                seen
-            });
-        }
-        Self { stop, tasks }
-    }
-
-    async fn finish(mut self) -> Seen {
-        self.stop.cancel();
-        let mut all = Seen::default();
-        while let Some(one) = self.tasks.join_next().await {
-            let one = one.expect("a reader panicked");
-            all.connected += one.connected;
-            all.refused.extend(one.refused);
-            all.on_a_primary += one.on_a_primary;
-        }
-        all
-    }
-}
+/// Four clients that connect, ask once and disconnect, all the time.
+const NEWCOMERS: Crowd = Crowd {
+    newcomers: 4,
+    pause: Duration::from_millis(10),
+    sessions: 0,
+    lifetime: None,
+};
 
 const FLAGS: [&str; 4] = [
     "--route",
@@ -116,16 +71,13 @@ async fn readers_follow(rig: &Rig, product: &Product) {
     );
 
     // A crash of a replica: new connections go to the other one.
-    let readers = Readers::start(replicas);
+    let position = Position::follow(rig);
+    let readers = Readers::start(replicas, &position, NEWCOMERS);
     first.kill_host();
     sleep(Duration::from_secs(3)).await;
     first.start();
     let seen = readers.finish().await;
-    println!(
-        "crash of a replica: {} connected, refused: {:?}",
-        seen.connected, seen.refused
-    );
-    assert_eq!((seen.refused.len(), seen.on_a_primary), (0, 0), "{seen:?}");
+    none_fails("crash of a replica", &seen);
     // The DCS still has what it wrote before the crash.
     wait_until("it runs again", FAILOVER, async || {
         let status = first.status().await?;
@@ -140,17 +92,26 @@ async fn readers_follow(rig: &Rig, product: &Product) {
     // By a signal: Patroni resumes a replay that was paused by SQL.
     let startup = startup_process(second);
     kill_process(startup, Signal::STOP).expect("pause the replay");
-    let write =
-        "select count(pg_logical_emit_message(false, 'filler', repeat('x', 1000000))) from generate_series(1, 40)";
-    leader.psql(write).await.expect("write more than the limit");
+    let readers = Readers::start(replicas, &position, NEWCOMERS);
+    write_40_mb(leader).await;
     let began = Instant::now();
     treats(product, 1, second, "closed").await;
-    println!("paused replay: closed after {:?}", began.elapsed());
+    let seen = readers.take();
+    println!(
+        "paused replay: closed after {:?}, with {} late reads",
+        began.elapsed(),
+        seen.late_reads
+    );
+    sleep(Duration::from_secs(3)).await;
+    let seen = readers.finish().await;
+    none_fails("paused replay", &seen);
+    // One per client: each may have been on its way when the member was closed.
+    assert!(seen.late_reads <= NEWCOMERS.newcomers, "{seen:?}");
     assert_eq!(
         spread(replicas).await.keys().collect::<Vec<_>>(),
-        [&first.ip().to_string()]
+        [&first.address().to_string()]
     );
-    assert!(server(&on_second).await.expect("the session lives").0);
+    assert!(ask(&on_second).await.expect("the session lives").in_recovery);
     kill_process(startup, Signal::CONT).expect("resume the replay");
     treats(product, 1, second, "fit").await;
 
@@ -159,7 +120,7 @@ async fn readers_follow(rig: &Rig, product: &Product) {
     let frozen = Instant::now();
     while frozen.elapsed() < Duration::from_secs(6) {
         assert_eq!(treatment(product, 1, second).await, "fit");
-        server(&on_second).await.expect("the session lives");
+        ask(&on_second).await.expect("the session lives");
         sleep(Duration::from_millis(500)).await;
     }
     second.thaw_patroni();
@@ -167,7 +128,7 @@ async fn readers_follow(rig: &Rig, product: &Product) {
 
     // A promotion ends the sessions of the route to replicas, and keeps those of the route for reads.
     let for_reads = session_on(reads, second).await;
-    let readers = Readers::start(replicas);
+    let readers = Readers::start(replicas, &position, NEWCOMERS);
     rig.switchover(Some(second.name())).await;
     treats(product, 1, second, "out").await;
     wait_until("the session on the promoted replica ends", SOON, async || {
@@ -175,36 +136,87 @@ async fn readers_follow(rig: &Rig, product: &Product) {
     })
     .await;
     let seen = readers.finish().await;
-    println!(
-        "promotion: {} connected, {} on a primary, refused: {:?}",
-        seen.connected, seen.on_a_primary, seen.refused
-    );
-    assert_eq!(seen.refused.len(), 0, "{seen:?}");
+    none_fails("promotion", &seen);
     assert!(
-        !server(&for_reads).await.expect("the session for reads lives").0,
+        !ask(&for_reads).await.expect("the session for reads lives").in_recovery,
         "on the primary now"
     );
     assert!(
-        !spread(replicas).await.contains_key(&second.ip().to_string()),
+        !spread(replicas).await.contains_key(&second.address().to_string()),
         "readers leave the primary alone"
     );
 }
 
-/// Returns whether the session's server is in recovery, and its address.
-async fn server(client: &Client) -> Result<(bool, String), tokio_postgres::Error> {
-    let row = client
-        .query_one("select pg_is_in_recovery(), host(inet_server_addr())", &[])
-        .await?;
-    Ok((row.get(0), row.get(1)))
+/// Each new client was served, by a replica.
+fn none_fails(fault: &str, seen: &Seen) {
+    println!(
+        "{fault}: {} connected, longest wait {:?}",
+        seen.connected, seen.longest_wait
+    );
+    assert!(
+        seen.connected > 0 && seen.failed.is_empty() && seen.on_a_primary == 0,
+        "{fault}: {seen:?}"
+    );
+}
+
+async fn write_40_mb(leader: &Member) {
+    let write =
+        "select count(pg_logical_emit_message(false, 'filler', repeat('x', 1000000))) from generate_series(1, 40)";
+    leader.psql(write).await.expect("write more than the limit");
+}
+
+#[tokio::test]
+async fn sessions_follow_the_synchronous_standby_by_etcd() {
+    sessions_follow_the_standby(Dcs::Etcd).await;
+}
+
+/// The synchronous standby moves: its sessions end on `sync`, and stay on `async`.
+async fn sessions_follow_the_standby(dcs: Dcs) {
+    let settings = Settings {
+        synchronous: true,
+        ..Settings::default()
+    };
+    let rig = Rig::start_with(dcs, settings).await;
+    let flags = ["--route", "127.0.0.1:0=sync", "--route", "127.0.0.1:0=async"];
+    let product = match dcs {
+        Dcs::Etcd => Product::start_on_etcd(&rig, &flags).await,
+        _ => Product::start(&rig, &flags, &[]).await,
+    };
+    let [sync, not_sync] = addresses(&product).await;
+    let former = report::with_role(&rig, "sync_standby").await;
+    let latter = report::with_role(&rig, "replica").await;
+    treats(&product, 1, former, "fit").await;
+    treats(&product, 2, latter, "fit").await;
+    let on_former = session_on(sync, former).await;
+    let on_latter = session_on(not_sync, latter).await;
+    let changed = report::move_standby(&rig).await;
+    wait_until("the session on the former standby ends", SOON, async || {
+        on_former.is_closed().then_some(())
+    })
+    .await;
+    println!(
+        "the session on the former standby ended within {:?} of Patroni's change",
+        changed.elapsed()
+    );
+    treats(&product, 1, latter, "fit").await;
+    treats(&product, 2, former, "fit").await;
+    session_on(sync, latter).await;
+    session_on(not_sync, former).await;
+    assert!(
+        ask(&on_latter)
+            .await
+            .expect("the session on the latter stays")
+            .in_recovery
+    );
 }
 
 /// Opens a session that is on this member.
 async fn session_on(address: SocketAddr, member: &Member) -> Client {
-    let ip = member.ip().to_string();
+    let there = member.address().to_string();
     let mut others = Vec::new();
     wait_until("a session on that member", SOON, async || {
         let client = session(address).await.expect("a session");
-        let is_there = server(&client).await.expect("an answer").1 == ip;
+        let is_there = ask(&client).await.expect("an answer").server == there;
         if is_there {
             Some(client)
         } else {
@@ -221,7 +233,7 @@ async fn spread(address: SocketAddr) -> BTreeMap<String, usize> {
     let mut found = BTreeMap::new();
     for _ in 0..9 {
         let client = session(address).await.expect("a session");
-        *found.entry(server(&client).await.expect("an answer").1).or_default() += 1;
+        *found.entry(ask(&client).await.expect("an answer").server).or_default() += 1;
         open.push(client);
     }
     found

@@ -130,6 +130,18 @@ impl Member {
             .await
     }
 
+    /// Replaces the tags in its configuration file. Patroni publishes them in its next loop.
+    pub async fn set_tags(&self, tags: &Value) {
+        let file = self.folder.join("patroni.yml");
+        let config = fs::read_to_string(&file).expect("read Patroni's configuration");
+        let mut config: Value = serde_json::from_str(&config).expect("the configuration is JSON");
+        config["tags"] = tags.clone();
+        fs::write(&file, config.to_string()).expect("write Patroni's configuration");
+        let answer = self.send("POST", "/reload", &Value::Null).await;
+        let status = answer.expect("ask Patroni to reload").status;
+        assert!([200, 202].contains(&status), "reload of {}: {status}", self.name);
+    }
+
     /// Returns Patroni's status of this member; `None` if it does not answer.
     pub async fn status(&self) -> Option<Value> {
         Some(self.get("/patroni").await.ok()?.json())

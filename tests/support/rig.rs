@@ -91,7 +91,8 @@ impl Rig {
         let network = Network::start(place);
         let folder = Folder::create(&world.join(format!("cluster{place}")));
         let mut addresses = vec![network.gateway()];
-        addresses.extend((0..MEMBERS).map(|index| network.host(index)));
+        // One more: a test may let another member join.
+        addresses.extend((0..=MEMBERS).map(|index| network.host(index)));
         let tls = Tls::make(&folder.0, &addresses);
         let http = Http::new(tls.connector());
         let mut rig = Self {
@@ -138,6 +139,16 @@ impl Rig {
                 self.kubernetes = Some(Kubernetes::start(&self.folder.0, &self.tls, &self.http, gateway).await);
             }
         }
+    }
+
+    /// Adds a member, which clones the leader; returns when it runs.
+    pub async fn join(&mut self, settings: &Settings) -> &Member {
+        let index = u8::try_from(self.members.len()).expect("few members");
+        let member = self.make_member(index, settings).await;
+        member.start();
+        self.members.push(member);
+        self.wait_until_whole(START).await;
+        &self.members[usize::from(index)]
     }
 
     async fn make_member(&self, index: u8, settings: &Settings) -> Member {
@@ -270,8 +281,8 @@ impl Rig {
             (status["role"] == "primary" && status["state"] == "running").then_some((timeline, member))
         };
         // Together, because a frozen member answers only by its deadline.
-        let (first, second, third) = tokio::join!(ask(0), ask(1), ask(2));
-        let primaries = [first, second, third].into_iter().flatten();
+        let answers = futures_util::future::join_all((0..self.members.len()).map(ask)).await;
+        let primaries = answers.into_iter().flatten();
         primaries
             .max_by_key(|(timeline, _)| *timeline)
             .map(|(_, member)| member)
@@ -296,20 +307,16 @@ impl Rig {
         .await
     }
 
-    /// Waits until Patroni itself reports one leader and two streaming replicas, which it needs for a switchover.
+    /// Waits until Patroni itself reports one leader, and that all others stream, which it needs for a switchover.
     pub async fn wait_until_whole(&self, within: Duration) {
-        wait_until(
-            "the cluster has a leader and two streaming replicas",
-            within,
-            async || {
-                let cluster = self.cluster().await?;
-                let members = cluster["members"].as_array()?;
-                let count = |state: &str| members.iter().filter(|member| member["state"] == state).count();
-                let timelines = members.iter().map(|member| member["timeline"].as_u64());
-                let same_timeline = timelines.collect::<std::collections::HashSet<_>>().len() == 1;
-                (count("running") == 1 && count("streaming") == 2 && same_timeline).then_some(())
-            },
-        )
+        wait_until("the cluster has a leader and streaming replicas", within, async || {
+            let cluster = self.cluster().await?;
+            let members = cluster["members"].as_array()?;
+            let count = |state: &str| members.iter().filter(|member| member["state"] == state).count();
+            let timelines = members.iter().map(|member| member["timeline"].as_u64());
+            let same_timeline = timelines.collect::<std::collections::HashSet<_>>().len() == 1;
+            (count("running") == 1 && count("streaming") == self.members.len() - 1 && same_timeline).then_some(())
+        })
         .await;
     }
 

@@ -8,6 +8,7 @@ mod accept;
 mod buffers;
 mod cancel;
 mod connect;
+mod departure;
 mod dialler;
 mod forward;
 mod forwarded;
@@ -32,6 +33,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Network;
 use crate::drain::Drain;
@@ -46,6 +48,7 @@ use crate::slot::RouteSlot;
 use crate::wait_queue::WaitQueue;
 use buffers::Buffers;
 pub(crate) use connect::{DialError, connect as dial};
+use departure::Departure;
 use dialler::Dialler;
 use forward::{Pipes, Traffic, Workers};
 use forwarded::Forwarded;
@@ -53,7 +56,7 @@ pub(crate) use packets::SSL_REQUEST;
 use pending::Connections;
 pub use refuse::RefusalTls;
 pub use socket::BindError;
-pub use transfer::{Incomplete, ParkedSession, PassedSession, Resumed, SESSION_FORMAT, Sessions};
+pub use transfer::{Incomplete, Parked, Passed, Resumed, SESSION_FORMAT, Sessions};
 
 /// Refusals that are answered at the same time: inside TLS each costs a handshake.
 const REFUSALS: usize = 256;
@@ -143,9 +146,10 @@ struct Listener {
     route: Route,
 }
 
-/// State that all sessions of one listener share. All listeners share every field but the first two.
+/// State that all sessions of one listener share. All listeners share every field but the first three.
 #[derive(Clone, Debug)]
 struct Shared {
+    port: u16,
     route: Route,
     queue: hold::Queue,
     context: Arc<Context>,
@@ -158,6 +162,7 @@ struct Shared {
     resolver: Resolver,
     dialler: Arc<Dialler>,
     buffers: Arc<Buffers>,
+    departure: Arc<Departure>,
 }
 
 /// Returns the number of files that the proxy may have open at `max_sessions`: two sockets per session, three files
@@ -193,10 +198,11 @@ impl Proxy {
         &self.listeners[self.listeners.len() - 1].socket
     }
 
-    /// Accepts until the drain says stop; then takes the clients in the backlog and closes the listeners. Never
-    /// returns by itself: sessions live on, and their workers have to learn of ends. Must be called on a tokio
-    /// runtime, whose timers sessions use. Returns an error if the worker threads cannot be started.
-    pub async fn run(self, context: Arc<Context>) -> io::Result<Infallible> {
+    /// Accepts from the time that `accept` is cancelled until the drain says stop; then takes the clients in the backlog
+    /// and closes the listeners. Clients of another process may come before. Never returns by itself: sessions live on,
+    /// and their workers have to learn of ends. Must be called on a tokio runtime, whose timers sessions use. Returns an
+    /// error if the worker threads cannot be started.
+    pub async fn run(self, context: Arc<Context>, accept: CancellationToken) -> io::Result<Infallible> {
         let traffic = Arc::new(Traffic::new(&context));
         let (workers, ends) = Workers::start(context.settings.workers, &traffic)?;
         let workers = Arc::new(workers);
@@ -204,18 +210,20 @@ impl Proxy {
         let first = self.listeners.first().expect("a proxy has a listener");
         let endings = first.route.slot.endings();
         let shared = Shared::new(first.route.clone(), context.clone(), traffic, workers.clone());
-        let listeners: Vec<_> = (self.listeners.into_iter())
-            .map(|Listener { socket, route }| (socket, Arc::new(shared.on(route))))
-            .collect();
+        let mut listeners = Vec::new();
+        for Listener { socket, route } in self.listeners {
+            let port = socket.local_addr()?.port();
+            listeners.push((socket, Arc::new(shared.on(port, route))));
+        }
         // A proxy runs once.
         let _was_unset = self
             .sessions
             .set(listeners.iter().map(|(_, shared)| shared.clone()).collect());
         for (socket, shared) in listeners {
             // Tracked like a session: the drain must not be over before the backlog is empty.
-            let tracked = context.drain.token();
+            let (tracked, accept) = (context.drain.token(), accept.clone());
             workers.on_each(move |executor| {
-                let accepting = accept::run(socket.clone(), executor.clone(), shared.clone());
+                let accepting = accept::run(socket.clone(), executor.clone(), shared.clone(), accept.clone());
                 let tracked = tracked.clone();
                 executor.spawn(async move {
                     accepting.await;
@@ -285,6 +293,7 @@ impl Shared {
         let sessions_max = &context.metrics.sessions_max;
         sessions_max.set(i64::try_from(max_sessions).unwrap_or(i64::MAX));
         Self {
+            port: 0,
             route,
             queue: hold::Queue::new(context.wait_queue.clone()),
             traffic,
@@ -295,6 +304,7 @@ impl Shared {
             cancels: Arc::new(Semaphore::new(cancel::CANCELS)),
             resolver: Resolver::default(),
             buffers: Buffers::new(context.settings.socket_buffers),
+            departure: Departure::new(),
             dialler: Arc::new(Dialler::new(
                 context.settings.sources.clone(),
                 context.settings.tcp_user_timeout,
@@ -306,8 +316,9 @@ impl Shared {
 
     /// Returns the state for another listener's sessions. Each route has a queue of its own: clients that wait for a
     /// replica must not take the permits of those for the primary.
-    fn on(&self, route: Route) -> Self {
+    fn on(&self, port: u16, route: Route) -> Self {
         Self {
+            port,
             route,
             queue: hold::Queue::new(self.context.wait_queue.clone()),
             ..self.clone()

@@ -186,10 +186,7 @@ impl Bound {
         let serving = admin_thread::start(admin, facts, self.accept.clone(), self.stop_admin.clone())?;
         tasks.spawn(async { (ADMIN, serving.await) });
         let accept = self.accept.clone();
-        let proxying = self.traffic.handle().spawn(async move {
-            accept.cancelled().await;
-            proxy.run(context).await
-        });
+        let proxying = self.traffic.handle().spawn(proxy.run(context, accept));
         tasks.spawn(async { ("the proxy", proxied(proxying).await) });
         Ok(())
     }

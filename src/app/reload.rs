@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 pub(super) use self::command::run as run_command;
+use self::passing::Passing;
 pub(super) use self::requests::{Change, Replies, Request, Requests};
 use crate::config::{VERSION, with_flags};
 use crate::drain::Drain;
@@ -119,11 +120,13 @@ pub(super) enum ReloadError {
         humantime::format_duration(READY)
     )]
     NotReady { new: String, old: String },
-    #[error("the new process was lost after it had taken {taken} sessions, which ended with it: {error}")]
+    #[error(
+        "the new process was lost after it had taken {taken} sessions and held clients, which ended with it: {error}"
+    )]
     LostWithSessions {
         taken: usize,
         #[source]
-        error: ChannelError,
+        error: Box<Self>,
     },
     #[error("a shutdown was requested meanwhile")]
     Aborted,
@@ -220,26 +223,39 @@ impl Attempt {
         };
         tell(channel, &hello, &files)?;
         self.wait_until_ready(channel, deadline)?;
-        let counters = self.metrics.counters();
-        tell(channel, &FromPredecessor::Take { counters }, &[])?;
-        match self.receive(channel, ANSWER)? {
-            FromSuccessor::Taken => {}
-            FromSuccessor::Refused { why } => return Err(ReloadError::Refused(why)),
-            _ => return Err(ReloadError::OutOfTurn),
-        }
-        if session_format != SESSION_FORMAT {
+        self.drain.pause_accepting(true);
+        let taken_over = if session_format == SESSION_FORMAT {
+            self.pass_all(channel, child)
+        } else {
             info!(
                 version,
                 "reload: the versions pass sessions in different ways, so the open ones finish in this process"
             );
-            return Ok(());
-        }
-        self.drain.pause_accepting(true);
-        let passed = passing::pass(&self.sessions, channel, child);
-        if passed.is_err() {
+            self.take(channel)
+        };
+        if taken_over.is_err() {
             self.drain.pause_accepting(false);
         }
-        passed
+        taken_over
+    }
+
+    /// Passes the clients that wait, makes the successor accept, and passes the sessions.
+    fn pass_all(&self, channel: &Channel, child: &mut Child) -> Result<(), ReloadError> {
+        let mut passing = Passing::new(&self.sessions, channel, child);
+        passing.waiting_clients()?;
+        self.take(channel).map_err(|error| passing.lost(error))?;
+        passing.everything()
+    }
+
+    /// Makes the successor accept clients. It is not aborted: the successor may have clients already.
+    fn take(&self, channel: &Channel) -> Result<(), ReloadError> {
+        let counters = self.metrics.counters();
+        tell(channel, &FromPredecessor::Take { counters }, &[])?;
+        match channel.receive(ANSWER)?.message {
+            FromSuccessor::Taken => Ok(()),
+            FromSuccessor::Refused { why } => Err(ReloadError::Refused(why)),
+            _ => Err(ReloadError::OutOfTurn),
+        }
     }
 
     /// Asks the successor again and again until no client is worse off with it.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::Shared;
@@ -22,10 +23,21 @@ const PAUSE: Duration = Duration::from_millis(50);
 const FULL: &str = "full: refusing clients";
 const CANNOT_ACCEPT: &str = "cannot accept clients";
 
-/// Accepts on this worker until the drain says stop; then closes the listener, unless another worker still has it.
-pub(super) async fn run(listener: Arc<TcpListener>, executor: Executor<Forwarded>, shared: Arc<Shared>) {
+/// Accepts on this worker from the time that `begin` is cancelled until the drain says stop; then closes the listener,
+/// unless another worker still has it.
+pub(super) async fn run(
+    listener: Arc<TcpListener>,
+    executor: Executor<Forwarded>,
+    shared: Arc<Shared>,
+    begin: CancellationToken,
+) {
     let drain = shared.context.drain.clone();
     let stopped = shared.context.drain.accepting_stopped();
+    tokio::select! {
+        biased;
+        () = stopped.cancelled() => return,
+        () = begin.cancelled() => {}
+    }
     let mut acceptor = Acceptor::new(executor, shared);
     loop {
         let error = tokio::select! {
@@ -80,12 +92,7 @@ fn begin(
     let drain = shared.context.drain.clone();
     match executor.socket(client) {
         Ok(client) => {
-            let pending = Pending {
-                client,
-                peer,
-                shared,
-                executor: executor.clone(),
-            };
+            let pending = Pending::new(client, peer, shared, executor.clone());
             executor.spawn(drain.track(pending.run(admission)));
         }
         Err(error) => {
@@ -164,10 +171,7 @@ impl Acceptor {
                 self.shared
                     .workers
                     .begin_session(&self.executor, move |executor, count| {
-                        let admission = Admission {
-                            connection,
-                            _count: count,
-                        };
+                        let admission = Admission { connection, count };
                         begin(executor, client, peer, shared, admission);
                         drop(tracked);
                     });

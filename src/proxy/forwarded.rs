@@ -38,7 +38,7 @@ pub(super) struct Admission {
     /// Its permit among all connections.
     pub(super) connection: ConnectionPermit,
     /// Its entry in the count of its worker's sessions.
-    pub(super) _count: SessionCount,
+    pub(super) count: SessionCount,
 }
 
 /// The way in which a socket is closed.

@@ -1,7 +1,11 @@
 //! The wait of a client for a leader, in the order of arrival. A client that leaves is forgotten at once; nothing is
 //! read from it after its first packet.
 
+use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
+
+use futures_util::FutureExt;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Duration, Instant, sleep, sleep_until};
@@ -45,6 +49,13 @@ pub(super) type DialPermit = OwnedSemaphorePermit;
 /// The right to retry at a leader without a free connection.
 pub(super) type RetryPermit = OwnedSemaphorePermit;
 
+/// A client's place in the queue, which it keeps while no task runs it.
+pub(super) enum Place {
+    /// It kept the permit from a failed dial, or found one free.
+    Permit(DialPermit),
+    Queued(Pin<Box<dyn Future<Output = DialPermit> + Send>>),
+}
+
 /// A client that may dial, and its target.
 #[derive(Debug)]
 pub(super) struct Admitted {
@@ -78,40 +89,64 @@ impl Queue {
         self.dials.clone().try_acquire_owned().ok()
     }
 
-    async fn permit(&self) -> DialPermit {
-        match self.dials.clone().acquire_owned().await {
-            Ok(permit) => permit,
-            // The semaphore is never closed.
-            Err(_) => std::future::pending().await,
+    fn permit(&self) -> impl Future<Output = DialPermit> + Send + use<> {
+        let dials = self.dials.clone();
+        async move {
+            match dials.acquire_owned().await {
+                Ok(permit) => permit,
+                // The semaphore is never closed.
+                Err(_) => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Takes the next place at once.
+    pub(super) fn enqueue(&self) -> Place {
+        let mut permit = Box::pin(self.permit());
+        // The first poll puts it in the semaphore's queue. A permit that it gets before the client's task polls it again
+        // is kept for it.
+        match permit.as_mut().now_or_never() {
+            Some(permit) => Place::Permit(permit),
+            None => Place::Queued(permit),
         }
     }
 }
 
-/// Waits until `client`, which came at `since`, may dial. `permit` is the one that it kept from a failed dial. Gives
-/// up when the client leaves; at `deadline`, while there is no leader; and [`QUEUE`] after both the leader and the
-/// client were there, while others have the permits, which is no hold.
+impl fmt::Debug for Place {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Permit(_) => "Permit",
+            Self::Queued(_) => "Queued",
+        })
+    }
+}
+
+/// Waits until `client`, which came at `since`, may dial. `place` is the one that it has already. Gives up when
+/// the client leaves; at `deadline`, while there is no leader; and [`QUEUE`] after both the leader and the client were
+/// there, while others have the permits, which is no hold.
 ///
 /// With a leader and a free permit it returns without a look at the client. Cancel-safe: a permit is given back.
 pub(super) async fn wait(
     client: &Socket,
     slot: &RouteSlot,
     queue: &Queue,
-    permit: Option<DialPermit>,
+    place: Option<Place>,
     tried: &[Arc<Server>],
     since: Instant,
     deadline: Instant,
 ) -> Result<Admitted, Ending> {
-    let permit = match (
-        permit.or_else(|| queue.try_dial_permit()),
+    let place = match (
+        place.or_else(|| queue.try_dial_permit().map(Place::Permit)),
         slot.snapshot().target(tried),
     ) {
-        (Some(permit), Some(target)) => return Ok(Admitted::at_once(target, permit)),
-        (permit, _) => permit,
+        (Some(Place::Permit(permit)), Some(target)) => return Ok(Admitted::at_once(target, permit)),
+        (place, _) => place,
     };
     let _waits = queue.wait_queue.begin(since.into_std());
     let admitted = async {
-        let permit = match permit {
-            Some(permit) => permit,
+        let permit = match place {
+            Some(Place::Permit(permit)) => permit,
+            Some(Place::Queued(permit)) => permit.await,
             None => queue.permit().await,
         };
         let target = slot.target(tried).await;

@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -71,7 +72,7 @@ pub(super) enum OpeningError {
 }
 
 /// The header of the PROXY protocol, from a client that has to send one.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 enum ProxyHeader {
     Awaited,
     Read(Option<SocketAddr>),
@@ -92,6 +93,14 @@ pub(super) struct Opening {
     pub(super) waited: bool,
     /// A leader without a free connection is asked again, instead of its error being passed on.
     pub(super) insists: bool,
+}
+
+/// An opening as it is passed to another process, without the bytes that were received.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct PassedOpening {
+    header: Option<ProxyHeader>,
+    transferred: Transferred,
+    waited: bool,
 }
 
 impl Opening {
@@ -167,6 +176,15 @@ impl Opening {
         self.received
     }
 
+    /// Returns a description for another process, while no leader has answered.
+    pub(super) fn passed(&self) -> PassedOpening {
+        PassedOpening {
+            header: self.header.clone(),
+            transferred: self.transferred,
+            waited: self.waited,
+        }
+    }
+
     /// Returns the bytes delivered to the leader that took the client, and to the client.
     pub(super) fn transferred(&self) -> Transferred {
         self.transferred
@@ -211,13 +229,14 @@ impl Opening {
 
     /// Passes the rest of a login on, with the client's permit still taken: after its first answer the leader has
     /// forked, and the costly part is yet to come. Ends with the leader's greeting, or when a side stops or takes too
-    /// long; the relay passes on the rest. Returns at once for a client that did not have to wait. Not cancel-safe:
-    /// bytes may have been passed on.
-    pub(super) async fn log_in(&mut self, client: &Socket, leader: &Socket) {
+    /// long, or once `enough` completes; the relay passes on the rest. Returns at once for a client that did not have to
+    /// wait. Not cancel-safe: bytes may have been passed on.
+    pub(super) async fn log_in(&mut self, client: &Socket, leader: &Socket, enough: impl Future<Output = ()>) {
         let Some(mut login) = self.login.take().filter(|_| self.waited) else {
             return;
         };
         let latest = Instant::now() + LEADER_TIMEOUT;
+        let mut enough = pin!(enough);
         loop {
             let timeout = match login.asked {
                 true => latest,
@@ -245,6 +264,7 @@ impl Opening {
                     _ => return,
                 },
                 () = sleep_until(timeout) => return,
+                () = &mut enough => return,
             }
         }
     }
@@ -294,6 +314,19 @@ impl Opening {
     async fn pass_on(&mut self, answer: &[u8], client: &Socket) {
         if client.send(answer).await.is_ok() {
             self.transferred.to_client += answer.len() as u64;
+        }
+    }
+}
+
+impl PassedOpening {
+    /// Returns the opening of a client that has sent these bytes.
+    pub(super) fn resume(self, received: Vec<u8>) -> Opening {
+        Opening {
+            header: self.header,
+            received,
+            transferred: self.transferred,
+            waited: self.waited,
+            ..Opening::default()
         }
     }
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use super::Shared;
@@ -19,7 +19,8 @@ use super::forward::{Executor, Socket};
 use super::forwarded::{Admission, Forwarded};
 use super::opening::{Opening, Purpose};
 use super::refuse::{SqlState, refuse, send_error};
-use super::session::Session;
+use super::session::{Hold, Session};
+use super::transfer::{ParkedClient, WaitingClient};
 use crate::ending::Ending;
 use crate::metrics::Metrics;
 
@@ -131,16 +132,44 @@ pub(super) struct Pending {
     pub(super) peer: SocketAddr,
     pub(super) shared: Arc<Shared>,
     pub(super) executor: Executor<Forwarded>,
+    pub(super) since: Instant,
+    /// End of its time for the first packet.
+    pub(super) deadline: Instant,
+    /// It is not passed to another process.
+    pub(super) stays: bool,
 }
 
 impl Pending {
+    pub(super) fn new(client: Socket, peer: SocketAddr, shared: Arc<Shared>, executor: Executor<Forwarded>) -> Self {
+        let since = Instant::now();
+        Self {
+            client,
+            peer,
+            executor,
+            since,
+            deadline: since + shared.context.settings.startup,
+            shared,
+            stays: false,
+        }
+    }
+
     /// Reads the first packet, and does what it asks for: a session or a cancellation.
-    pub(super) async fn run(mut self, admission: Admission) {
-        let mut opening = match self.comes_from_load_balancer() {
+    pub(super) async fn run(self, admission: Admission) {
+        let opening = match self.comes_from_load_balancer() {
             true => Opening::behind_load_balancer(),
             false => Opening::default(),
         };
-        let first = self.first_packet(&mut opening, &admission.connection).await;
+        self.go_on(opening, admission).await;
+    }
+
+    /// Does the same for a client that may have sent a part of it already.
+    pub(super) async fn go_on(mut self, mut opening: Opening, admission: Admission) {
+        let departure = self.shared.departure.clone();
+        let reading = self.first_packet(&mut opening, &admission.connection);
+        let first = match departure.unless_requested(self.stays, reading).await {
+            Ok(first) => first,
+            Err(leaves) => return departure.park(self.parked(opening, admission), leaves),
+        };
         if opening.lacks_header() {
             self.warn_without_header();
         }
@@ -149,13 +178,15 @@ impl Pending {
             Ok(Purpose::Cancel) => self.cancel(&opening).await,
             Ok(Purpose::Session) => match self.shared.session_permits.clone().try_acquire_owned() {
                 Ok(session_permit) => {
+                    let hold = Hold::begin(&self.shared, self.peer, session_permit);
                     let session = Session {
                         client: self.client,
                         peer: self.peer,
                         shared: self.shared,
                         executor: self.executor,
+                        stays: self.stays,
                     };
-                    return session.run(opening, admission, session_permit).await;
+                    return session.run(opening, admission, hold).await;
                 }
                 Err(_) => Ending::Full,
             },
@@ -165,6 +196,25 @@ impl Pending {
         self.shared.context.metrics.ended(ending);
         debug!(peer = %self.peer, %ending, "connection ended without a session");
         self.explain(ending, opening).await;
+    }
+
+    fn parked(self, opening: Opening, admission: Admission) -> ParkedClient {
+        ParkedClient {
+            client: WaitingClient {
+                stream: self.client.into_stream(),
+                peer: self.peer,
+                opening,
+                connection: admission.connection,
+                since: self.since,
+                deadline: self.deadline,
+                hold: None,
+                stays: false,
+                tracked: self.shared.context.drain.token(),
+                shared: self.shared,
+            },
+            worker: self.executor.number(),
+            count: admission.count,
+        }
     }
 
     fn comes_from_load_balancer(&self) -> bool {
@@ -192,7 +242,7 @@ impl Pending {
             biased;
             purpose = opening.first(&self.client) => purpose.ok_or(Ending::NoStartup),
             () = connection.evicted(&context.metrics) => Err(Ending::StartupExpired),
-            () = sleep(context.settings.startup) => Err(Ending::StartupExpired),
+            () = sleep_until(self.deadline) => Err(Ending::StartupExpired),
             () = stopped => Err(Ending::Shutdown),
         }
     }

@@ -45,15 +45,15 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// Opens the record of a session that begins now, with its client held.
-    pub(super) fn open(context: Arc<Context>, route: RouteKind, peer: SocketAddr) -> Self {
+    /// Opens the record of a session whose client has been held since `begun`.
+    pub(super) fn open(context: Arc<Context>, route: RouteKind, peer: SocketAddr, begun: Instant) -> Self {
         context.metrics.sessions(SessionState::Held).inc();
         Self {
             context,
             route,
             peer,
             state: SessionState::Held,
-            begun: Instant::now(),
+            begun,
             dialled_at: None,
             reached: None,
         }

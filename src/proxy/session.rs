@@ -1,23 +1,27 @@
 //! One session from its client's first packet to its [`Ending`]: it waits for a leader, dials it, has the bytes
 //! forwarded, and closes both sockets.
 
+use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
 use super::buffers::Share;
 use super::connect::{DialError, connect};
+use super::departure::Leaves;
 use super::forward::{Executor, Socket};
 use super::forwarded::{Admission, Forwarded, report_failure};
-use super::hold::{self, CROWD_TIMEOUT, DialPermit};
+use super::hold::{self, CROWD_TIMEOUT, DialPermit, Place};
 use super::opening::{Opening, OpeningError};
 use super::record::Record;
 use super::refuse::{SqlState, refuse};
+use super::transfer::{ParkedClient, PassedServer, WaitingClient};
 use super::{Settings, Shared};
 use crate::ending::Ending;
 use crate::leader::Server;
@@ -27,6 +31,10 @@ use crate::slot::Target;
 /// when discovery publishes something.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Time that a dial has left once the client is to go on in another process. The server of a dial that is given up has
+/// not seen the client.
+const LAST_DIAL: Duration = Duration::from_secs(1);
 
 /// Time that a client waits for its refusal while many others are being refused: most take milliseconds.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,6 +55,20 @@ pub(super) struct Session {
     pub(super) peer: SocketAddr,
     pub(super) shared: Arc<Shared>,
     pub(super) executor: Executor<Forwarded>,
+    /// It is not passed to another process before it is forwarded.
+    pub(super) stays: bool,
+}
+
+/// A client's wait for a leader, with all attempts.
+#[derive(Debug)]
+pub(super) struct Hold {
+    record: Record,
+    /// None for a client of another process that found all places taken.
+    session_permit: Option<OwnedSemaphorePermit>,
+    deadline: Instant,
+    attempts: Attempts,
+    /// The place that it has already.
+    pub(super) place: Option<Place>,
 }
 
 /// A leader that took the client.
@@ -66,7 +88,7 @@ enum Failure {
 }
 
 /// The attempts of a client so far.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Attempts {
     last_failure: Option<String>,
     pause: Option<Duration>,
@@ -80,44 +102,88 @@ struct Attempts {
     crowd_is_over: bool,
 }
 
-/// A client that reaches no leader, and the reason.
-struct NoLeader {
-    ending: Ending,
+/// The attempts as they are passed to another process.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct PassedAttempts {
     last_failure: Option<String>,
+    pause: Option<Duration>,
+    broke: Vec<(PassedServer, u32)>,
+    crowd_left: Option<Duration>,
+    crowd_is_over: bool,
+}
+
+/// Reasons why a client does not reach a leader here.
+enum Unreached {
+    Ended(Ending),
+    /// Another process goes on with it.
+    Leaves(Leaves),
+}
+
+impl From<Ending> for Unreached {
+    fn from(ending: Ending) -> Self {
+        Self::Ended(ending)
+    }
+}
+
+impl From<Leaves> for Unreached {
+    fn from(leaves: Leaves) -> Self {
+        Self::Leaves(leaves)
+    }
 }
 
 impl Session {
     /// Runs the session until its client has a leader, and hands both over to be forwarded; or refuses the client.
-    pub(super) async fn run(self, mut opening: Opening, admission: Admission, session_permit: OwnedSemaphorePermit) {
-        let context = &self.shared.context;
-        let mut record = Record::open(context.clone(), self.shared.route.kind, self.peer);
-        let forced = context.drain.forced();
+    pub(super) async fn run(self, mut opening: Opening, admission: Admission, mut hold: Hold) {
+        let forced = self.shared.context.drain.forced();
         let reached = tokio::select! {
             biased;
-            () = forced.cancelled() => Err(NoLeader { ending: Ending::Shutdown, last_failure: None }),
-            reached = self.reach(&mut opening, &mut record) => reached,
+            () = forced.cancelled() => Err(Unreached::Ended(Ending::Shutdown)),
+            reached = self.reach(&mut opening, &mut hold) => reached,
         };
         match reached {
-            Ok(reached) => self.forward(reached, &opening, record, (admission, session_permit)),
-            Err(no_leader) => {
+            Ok(reached) => self.forward(reached, &opening, hold, admission),
+            Err(Unreached::Leaves(leaves)) => {
+                let departure = self.shared.departure.clone();
+                departure.park(self.parked(opening, hold, admission), leaves);
+            }
+            Err(Unreached::Ended(ending)) => {
+                let Hold {
+                    record,
+                    attempts,
+                    session_permit: _until_refused,
+                    ..
+                } = hold;
                 record.gave_up();
-                let ending = no_leader.ending;
                 // Recorded before the client is told, so that a client that reads the error finds its ending in the
                 // metrics.
                 record.end(ending, opening.transferred());
-                self.refuse(no_leader, opening.into_received()).await;
+                self.refuse(ending, attempts.last_failure, opening.into_received())
+                    .await;
             }
         }
     }
 
+    fn parked(self, opening: Opening, hold: Hold, admission: Admission) -> ParkedClient {
+        ParkedClient {
+            client: WaitingClient {
+                stream: self.client.into_stream(),
+                peer: self.peer,
+                opening,
+                connection: admission.connection,
+                since: hold.record.begun,
+                deadline: hold.deadline,
+                hold: Some(hold),
+                stays: false,
+                tracked: self.shared.context.drain.token(),
+                shared: self.shared,
+            },
+            worker: self.executor.number(),
+            count: admission.count,
+        }
+    }
+
     /// Hands the session over to the worker; [`Forwarded`] closes and records it.
-    fn forward(
-        self,
-        reached: Reached,
-        opening: &Opening,
-        record: Record,
-        (admission, session_permit): (Admission, OwnedSemaphorePermit),
-    ) {
+    fn forward(self, reached: Reached, opening: &Opening, hold: Hold, admission: Admission) {
         let Self {
             client,
             shared,
@@ -129,12 +195,12 @@ impl Session {
         shared.traffic.to_client.inc_by(opening.to_client);
         let forwarded = Forwarded {
             _tracked: shared.context.drain.token(),
-            record,
+            record: hold.record,
             opening,
             target: reached.target,
             stays: false,
             _share: reached.share,
-            _session_permit: Some(session_permit),
+            _session_permit: hold.session_permit,
             _admission: admission,
         };
         executor.forward(client, reached.leader, forwarded);
@@ -142,29 +208,25 @@ impl Session {
 
     /// Waits for a leader, dials it and opens the session there, until one takes the client or the hold deadline
     /// passes. Cancel-safe.
-    async fn reach(&self, opening: &mut Opening, record: &mut Record) -> Result<Reached, NoLeader> {
+    async fn reach(&self, opening: &mut Opening, hold: &mut Hold) -> Result<Reached, Unreached> {
         let (slot, queue) = (&*self.shared.route.slot, &self.shared.queue);
-        let deadline = Instant::now() + self.shared.route.hold;
-        let mut attempts = Attempts::default();
-        let mut permit = None;
+        let Hold { record, attempts, .. } = hold;
+        let deadline = hold.deadline;
+        let mut place = hold.place.take();
         loop {
-            let waited = hold::wait(
+            let waiting = hold::wait(
                 &self.client,
                 slot,
                 queue,
-                permit.take(),
+                place.take(),
                 &attempts.tried,
                 record.begun,
                 deadline,
-            )
-            .await;
-            let admitted = match waited {
-                Ok(admitted) => admitted,
-                Err(ending) => return Err(attempts.give_up(ending)),
-            };
+            );
+            let admitted = self.unless_leaves(waiting).await??;
             opening.waited |= admitted.waited;
             let target = admitted.target;
-            permit = Some(admitted.permit);
+            let mut permit = Some(admitted.permit);
             let snapshot = slot.snapshot();
             let is_last = !snapshot.has_others(&attempts.tried, &target.server);
             opening.insists = !is_last || opening.waited && !attempts.crowd_is_over;
@@ -175,7 +237,7 @@ impl Session {
                 // An announced switchover: a client without an answer waits, rather than be cut off in the middle of
                 // its login.
                 () = slot.closed(&target.server) => None,
-                tried = self.dial_and_open(&target.server, opening, &mut permit) => Some(tried),
+                tried = self.dial_and_open(&target.server, opening, &mut permit) => tried.transpose(),
             };
             match tried {
                 Some(Ok((leader, share))) => {
@@ -184,7 +246,7 @@ impl Session {
                             biased;
                             // The worker asks the owner for it next.
                             () = target.ended() => {}
-                            () = opening.log_in(&self.client, &leader) => {}
+                            () = opening.log_in(&self.client, &leader, self.asked_to_leave()) => {}
                         }
                     }
                     record.forwarding(&target.server, &leader);
@@ -192,49 +254,75 @@ impl Session {
                 }
                 // The leader's epoch ended in the middle of its answer: the client cannot start over.
                 None if !opening.can_start_over() => {
-                    return Err(attempts.give_up(target.ending().unwrap_or(Ending::LeaderChanged)));
+                    return Err(target.ending().unwrap_or(Ending::LeaderChanged).into());
                 }
-                // The attempt failed through no fault of the leader: the client goes on to the next one.
+                // The attempt failed through no fault of the leader: the client goes on to the next one, or leaves.
                 None => record.held(),
                 Some(Err(failure)) => {
                     record.held();
                     self.log_failure(&target.server, &failure);
                     attempts.last_failure = Some(self.failed(&target.server, &failure));
                     attempts.tried.push(target.server.clone());
-                    let paused = match failure {
+                    match failure {
                         Failure::Opening(OpeningError::TooManyConnections(_)) if is_last => {
                             permit = None;
-                            attempts.pause_in_crowd(self, record.begun, deadline).await
+                            let pausing = attempts.pause_in_crowd(self, record.begun, deadline);
+                            self.unless_leaves(pausing).await??;
                         }
-                        failure if attempts.breaks_too_often(&target.server, &failure) => Err(Ending::LeaderLost),
-                        _ if slot.snapshot().has_untried(&attempts.tried) => Ok(()),
+                        failure if attempts.breaks_too_often(&target.server, &failure) => {
+                            return Err(Ending::LeaderLost.into());
+                        }
+                        _ if slot.snapshot().has_untried(&attempts.tried) => {}
                         _ => {
                             attempts.tried.clear();
                             let pause = attempts.next_pause();
-                            hold::pause(&self.client, slot, queue, &snapshot, record.begun, pause, deadline).await
+                            let pausing =
+                                hold::pause(&self.client, slot, queue, &snapshot, record.begun, pause, deadline);
+                            self.unless_leaves(pausing).await??;
                         }
-                    };
-                    if let Err(ending) = paused {
-                        return Err(attempts.give_up(ending));
                     }
                 }
             }
+            place = permit.map(Place::Permit);
         }
     }
 
+    /// Awaits `wait`, unless the client is to go on in another process before that.
+    async fn unless_leaves<T>(&self, wait: impl Future<Output = T>) -> Result<T, Leaves> {
+        self.shared.departure.unless_requested(self.stays, wait).await
+    }
+
+    /// Completes when the client is to go on in another process. Cancel-safe.
+    async fn asked_to_leave(&self) {
+        if self.stays {
+            return pending().await;
+        }
+        self.shared.departure.requested().await;
+    }
+
+    /// Completes when a dial that has not succeeded is to be given up for that.
+    async fn leaves_unconnected(&self) {
+        self.asked_to_leave().await;
+        sleep(LAST_DIAL).await;
+    }
+
     /// Makes one attempt. The permit goes to the next client once the leader has answered, or when that takes too
-    /// long.
+    /// long. Returns none if the client is to leave and has not reached the leader.
     async fn dial_and_open(
         &self,
         leader: &Server,
         opening: &mut Opening,
         permit: &mut Option<DialPermit>,
-    ) -> Result<(Socket, Share), Failure> {
+    ) -> Result<Option<(Socket, Share)>, Failure> {
         let share = self.shared.buffers.share();
-        let socket = self.shared.dial(&self.client, leader, share.limit()).await?;
+        let socket = tokio::select! {
+            biased;
+            dialled = self.shared.dial(&self.client, leader, share.limit()) => dialled?,
+            () = self.leaves_unconnected() => return Ok(None),
+        };
         self.client.set_max_unsent(share.limit());
         opening.exchange(&self.client, &socket, permit).await?;
-        Ok((socket, share))
+        Ok(Some((socket, share)))
     }
 
     /// Logs the failure. A leader that cannot be reached is a warning; one that starts or stops is no fault.
@@ -283,14 +371,12 @@ impl Session {
     }
 
     /// Tells a client that is still there why it got no leader.
-    async fn refuse(self, no_leader: NoLeader, received: Vec<u8>) {
+    async fn refuse(self, ending: Ending, last_failure: Option<String>, received: Vec<u8>) {
         let context = &self.shared.context;
-        let why = match no_leader.ending {
+        let why = match ending {
             Ending::HoldExpired => {
                 let hold = humantime::format_duration(self.shared.route.hold);
-                let reason = no_leader
-                    .last_failure
-                    .unwrap_or_else(|| self.shared.route.slot.snapshot().reason.clone());
+                let reason = last_failure.unwrap_or_else(|| self.shared.route.slot.snapshot().reason.clone());
                 if context.log_limiter.should_log(REFUSED) {
                     warn!(peer = %self.peer, hold = %hold, %reason, "{REFUSED}");
                 }
@@ -299,9 +385,7 @@ impl Session {
             }
             Ending::QueueExpired => {
                 let queue = humantime::format_duration(hold::QUEUE);
-                let reason = no_leader
-                    .last_failure
-                    .map_or_else(String::new, |failure| format!("; {failure}"));
+                let reason = last_failure.map_or_else(String::new, |failure| format!("; {failure}"));
                 if context.log_limiter.should_log(QUEUED) {
                     warn!(peer = %self.peer, queue = %queue, "{QUEUED}");
                 }
@@ -329,14 +413,72 @@ impl Session {
     }
 }
 
-impl Attempts {
-    fn give_up(self, ending: Ending) -> NoLeader {
-        NoLeader {
-            ending,
-            last_failure: self.last_failure,
+impl Hold {
+    /// Begins the hold of a client whose first packet has come.
+    pub(super) fn begin(shared: &Shared, peer: SocketAddr, session_permit: OwnedSemaphorePermit) -> Self {
+        let now = Instant::now();
+        Self {
+            record: Record::open(shared.context.clone(), shared.route.kind, peer, now),
+            session_permit: Some(session_permit),
+            deadline: now + shared.route.hold,
+            attempts: Attempts::default(),
+            place: None,
         }
     }
 
+    /// Returns the attempts, for another process.
+    pub(super) fn passed(&self) -> PassedAttempts {
+        let Attempts {
+            last_failure,
+            pause,
+            broke,
+            crowd_until,
+            crowd_is_over,
+            tried: _,
+            retry: _,
+        } = &self.attempts;
+        let left = |until: &Instant| until.saturating_duration_since(Instant::now());
+        PassedAttempts {
+            last_failure: last_failure.clone(),
+            pause: *pause,
+            broke: (broke.iter())
+                .map(|(server, breaks)| (PassedServer::new(server), *breaks))
+                .collect(),
+            crowd_left: crowd_until.as_ref().map(left),
+            crowd_is_over: *crowd_is_over,
+        }
+    }
+
+    /// Returns the length of the text about the last failure.
+    pub(super) fn failure_len(&self) -> usize {
+        self.attempts.last_failure.as_ref().map_or(0, String::len)
+    }
+}
+
+impl PassedAttempts {
+    /// Returns the hold of a client of another process that has made these attempts.
+    pub(super) fn resume(self, shared: &Shared, peer: SocketAddr, begun: Instant, deadline: Instant) -> Hold {
+        let broke = self.broke.into_iter();
+        Hold {
+            record: Record::open(shared.context.clone(), shared.route.kind, peer, begun),
+            session_permit: shared.session_permits.clone().try_acquire_owned().ok(),
+            deadline,
+            attempts: Attempts {
+                last_failure: self.last_failure,
+                pause: self.pause,
+                broke: broke
+                    .filter_map(|(leader, breaks)| Some((Arc::new(leader.resume()?), breaks)))
+                    .collect(),
+                crowd_until: self.crowd_left.map(|left| Instant::now() + left),
+                crowd_is_over: self.crowd_is_over,
+                ..Attempts::default()
+            },
+            place: None,
+        }
+    }
+}
+
+impl Attempts {
     fn next_pause(&mut self) -> Duration {
         let pause = self.pause.map_or(FIRST_PAUSE, |last| (2 * last).min(LONGEST_PAUSE));
         self.pause = Some(pause);

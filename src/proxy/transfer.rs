@@ -1,61 +1,56 @@
-//! Forwarded sessions that go on in another process: taken out of the workers and described by the process that is
-//! replaced, and put together again by its successor.
+//! Sessions, and clients that wait for one, that go on in another process: taken out of the workers and described by the
+//! process that is replaced, and put together again by its successor.
 
-use std::net::{SocketAddr, TcpStream};
+mod client;
+mod session;
+
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub(super) use self::client::{ParkedClient, WaitingClient};
+use self::client::{PassedClient, PlacedClient};
+pub(super) use self::session::PassedServer;
+use self::session::{ParkedSession, PassedSession, PlacedSession};
 use super::Shared;
-use super::forward::{Executor, OnTheWay, Pair, RelayState, SessionCount, Transferred};
-use super::forwarded::{Admission, Forwarded};
-use super::record::{PassedRecord, Record};
-use crate::leader::{Address, Host, Server};
-use crate::slot::Target;
 
-/// The version of [`PassedSession`]. Processes of different versions pass no sessions.
-pub const SESSION_FORMAT: u32 = 1;
+/// The version of [`Passed`]. Processes of different versions pass no sessions.
+pub const SESSION_FORMAT: u32 = 2;
 
-/// The forwarded sessions of this process, once it accepts clients. Clones are handles on the same sessions.
+/// The clients of this process. Clones are handles on the same ones.
 #[derive(Clone, Debug, Default)]
 pub struct Sessions(Arc<OnceLock<Vec<Arc<Shared>>>>);
 
-/// A session that no worker runs, until it is put back or dropped. Dropped, it ends for this process alone: another one
-/// has its files.
+/// A session, or a client that waits for one, that no worker runs, until it is put back or dropped. Dropped, it ends for
+/// this process alone: another one has its files.
 #[derive(Debug)]
-pub struct ParkedSession {
-    worker: usize,
-    pair: Box<Pair<Forwarded>>,
+pub struct Parked(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Session(ParkedSession),
+    Client(Box<ParkedClient>),
 }
 
-/// A session as it is passed, without its files and bytes.
+/// A session or client as it is passed, without its files and bytes.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct PassedSession {
-    /// The kind of its route.
-    route: String,
-    peer: SocketAddr,
-    member: String,
-    host: String,
-    port: u16,
-    timeline: Option<u32>,
-    record: PassedRecord,
-    opening: Transferred,
-    share: Option<u32>,
-    relay: RelayState,
-    /// Undelivered bytes in memory, to the leader and to the client.
-    bytes: [usize; 2],
-    files: usize,
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Passed {
+    /// A forwarded session.
+    Session(PassedSession),
+    /// A client that waits.
+    Client(PassedClient),
 }
 
-/// A session that cannot be put together.
+/// A session or client that cannot be put together.
 #[derive(Debug, Error)]
 #[error("a session that was passed is incomplete: {0}")]
 pub struct Incomplete(&'static str);
 
 impl Sessions {
-    /// Sets what the sessions of each listener share; once, when they can begin.
+    /// Sets what the sessions of each listener share; once.
     pub(super) fn set(&self, listeners: Vec<Arc<Shared>>) -> Result<(), Vec<Arc<Shared>>> {
         self.0.set(listeners)
     }
@@ -65,23 +60,53 @@ impl Sessions {
         self.0.get()?.first()
     }
 
-    /// Takes out sessions, at most `most` of each worker. Blocks for a moment.
-    pub fn park(&self, most: usize) -> Vec<ParkedSession> {
+    /// Takes out forwarded sessions, at most `most` of each worker, and the clients that have left their tasks, in the
+    /// order of arrival. Blocks for a moment.
+    pub fn park(&self, most: usize) -> Vec<Parked> {
         let Some(shared) = self.any() else {
             return Vec::new();
         };
-        let of = |worker| {
+        let sessions = (0..shared.workers.count()).flat_map(|worker| {
             let parked = shared.workers.park(worker, most).into_iter();
-            parked.map(move |pair| ParkedSession { worker, pair })
-        };
-        (0..shared.workers.count()).flat_map(of).collect()
+            parked.map(move |pair| Parked(Kind::Session(ParkedSession { worker, pair })))
+        });
+        self.park_clients().into_iter().chain(sessions).collect()
     }
 
-    /// Puts sessions back, which then go on here.
-    pub fn put_back(&self, parked: Vec<ParkedSession>) {
+    /// Takes out the clients that have left their tasks, in the order of arrival.
+    pub fn park_clients(&self) -> Vec<Parked> {
+        let left = self.any().map_or_else(Vec::new, |shared| shared.departure.take());
+        left.into_iter().map(Parked::client).collect()
+    }
+
+    /// Makes clients that wait leave their tasks, to be taken out.
+    pub fn let_clients_leave(&self) {
+        if let Some(shared) = self.any() {
+            shared.departure.open();
+        }
+    }
+
+    /// Makes them stay again, and puts back `parked` and those that were not taken out.
+    pub fn keep_clients(&self, mut parked: Vec<Parked>) {
+        let left = self.any().map_or_else(Vec::new, |shared| shared.departure.close());
+        parked.extend(left.into_iter().map(Parked::client));
+        self.put_back(parked);
+    }
+
+    /// Returns the number of clients that wait and have not left their tasks.
+    pub fn waiting(&self) -> usize {
+        self.any().map_or(0, |shared| shared.departure.waiting())
+    }
+
+    /// Puts sessions and clients back, which then go on here. Clients keep their order.
+    pub fn put_back(&self, mut parked: Vec<Parked>) {
         let Some(shared) = self.any() else { return };
-        for ParkedSession { worker, pair } in parked {
-            shared.workers.unpark(worker, vec![pair]);
+        parked.sort_by_key(Parked::since);
+        for Parked(kind) in parked {
+            match kind {
+                Kind::Session(session) => session.put_back(shared),
+                Kind::Client(client) => client.put_back(),
+            }
         }
     }
 
@@ -95,18 +120,24 @@ impl Sessions {
         listeners.first().map_or(0, clients)
     }
 
-    /// Prepares to go on with sessions of another process, whose bytes and files follow each other in the same order.
-    /// Blocks until this process accepts clients.
+    /// Prepares to go on with sessions and clients of another process, whose bytes and files follow each other in the
+    /// same order. Blocks until this process has started its workers.
     ///
     /// # Errors
-    /// Returns what is missing. Then no session goes on.
-    pub fn resume(&self, passed: Vec<PassedSession>, bytes: &[u8], files: Vec<OwnedFd>) -> Result<Resumed, Incomplete> {
+    /// Returns what is missing. Then none of them goes on.
+    pub fn resume(&self, passed: Vec<Passed>, bytes: &[u8], files: Vec<OwnedFd>) -> Result<Resumed, Incomplete> {
         let (mut bytes, mut files) = (bytes, files.into_iter());
         let listeners = self.0.wait();
         let mut resumed = Resumed::default();
         for (number, passed) in passed.into_iter().enumerate() {
-            let complete = passed.complete(&mut bytes, &mut files)?;
-            match complete.place(listeners) {
+            let placed = match passed {
+                Passed::Session(session) => {
+                    let complete = session.complete(&mut bytes, &mut files)?;
+                    complete.place(listeners).map(Placed::Session)
+                }
+                Passed::Client(client) => client.place(&mut bytes, &mut files, listeners)?.map(Placed::Client),
+            };
+            match placed {
                 Some(placed) => resumed.all.push(placed),
                 None => resumed.left.push(number),
             }
@@ -115,157 +146,73 @@ impl Sessions {
     }
 }
 
-/// Sessions that are complete and not touched yet.
+/// Sessions and clients that are complete and not touched yet.
 #[derive(Debug, Default)]
 pub struct Resumed {
-    /// The numbers of sessions that cannot go on here: their member has no place on a route of their kind.
+    /// The numbers of those that cannot go on here: this process has no route of their kind, or the route does not have
+    /// the session's member.
     pub left: Vec<usize>,
     all: Vec<Placed>,
 }
 
-/// A session with its bytes and files.
 #[derive(Debug)]
-struct Complete {
-    passed: PassedSession,
-    leader: Server,
-    streams: (TcpStream, TcpStream),
-    on_the_way: [OnTheWay; 2],
-}
-
-/// A session with its target in this process.
-#[derive(Debug)]
-struct Placed {
-    complete: Complete,
-    target: Target,
-    shared: Arc<Shared>,
+enum Placed {
+    Session(PlacedSession),
+    Client(PlacedClient),
 }
 
 impl Resumed {
-    /// Begins to forward them. From here on, the other process must not.
+    /// Begins to forward them, or to wait for a leader. From here on, the other process must not.
     pub fn begin(self) {
         for placed in self.all {
-            let workers = placed.shared.workers.clone();
-            workers.place_session(move |executor, count| placed.begin(executor, count));
+            match placed {
+                Placed::Session(session) => session.begin(),
+                Placed::Client(client) => client.begin(),
+            }
         }
     }
 }
 
-impl Complete {
-    /// Finds a route of the session's kind that keeps sessions to its member.
-    fn place(self, listeners: &[Arc<Shared>]) -> Option<Placed> {
-        let of_its_kind = (listeners.iter()).filter(|shared| shared.route.kind.as_str() == self.passed.route);
-        let target = |shared: &Arc<Shared>| {
-            let snapshot = shared.route.slot.snapshot();
-            let target = snapshot.kept().find(|target| *target.server == self.leader);
-            Some((shared.clone(), target?))
-        };
-        let (shared, target) = of_its_kind.into_iter().find_map(target)?;
-        Some(Placed {
-            complete: self,
-            target,
-            shared,
-        })
+impl Parked {
+    fn client(client: ParkedClient) -> Self {
+        Self(Kind::Client(Box::new(client)))
     }
-}
 
-impl Placed {
-    fn begin(self, executor: &Executor<Forwarded>, count: SessionCount) {
-        let Self {
-            complete,
-            target,
-            shared,
-        } = self;
-        let (passed, context) = (complete.passed, &shared.context);
-        let leader_side = complete.streams.1.local_addr().ok();
-        let owner = Forwarded {
-            record: Record::resumed(
-                context.clone(),
-                shared.route.kind,
-                passed.peer,
-                &passed.record,
-                (&target.server, leader_side),
-            ),
-            opening: passed.opening,
-            target,
-            stays: false,
-            _share: shared.buffers.resumed(passed.share),
-            _session_permit: shared.session_permits.clone().try_acquire_owned().ok(),
-            _admission: Admission {
-                connection: shared.connections.admit(),
-                _count: count,
-            },
-            _tracked: context.drain.token(),
-        };
-        let on_the_way = complete.on_the_way;
-        executor.resume(complete.streams, passed.relay, on_the_way, &shared.traffic, owner);
+    /// Clients are put back in the order of arrival; the order of sessions is of no account.
+    fn since(&self) -> Option<tokio::time::Instant> {
+        match &self.0 {
+            Kind::Session(_) => None,
+            Kind::Client(client) => Some(client.since()),
+        }
     }
-}
 
-impl ParkedSession {
-    /// Returns the numbers of its files and of its undelivered bytes.
+    /// Returns the number of its files, and about that of the bytes in its message.
     pub fn size(&self) -> (usize, usize) {
-        let at_rest = self.pair.relay.at_rest();
-        (at_rest.files.len(), at_rest.bytes.iter().map(|bytes| bytes.len()).sum())
+        match &self.0 {
+            Kind::Session(session) => session.size(),
+            Kind::Client(client) => client.size(),
+        }
     }
 
     /// Makes it stay in this process: it is not taken out again.
     pub fn stay(&mut self) {
-        self.pair.owner.stays = true;
+        match &mut self.0 {
+            Kind::Session(session) => session.stay(),
+            Kind::Client(client) => client.stay(),
+        }
     }
 
     /// Returns its description, its undelivered bytes and its files.
-    pub fn describe(&self) -> (PassedSession, Vec<u8>, Vec<BorrowedFd<'_>>) {
-        let (owner, at_rest) = (&self.pair.owner, self.pair.relay.at_rest());
-        let leader = &owner.target.server;
-        let passed = PassedSession {
-            route: owner.record.route.as_str().to_owned(),
-            peer: owner.record.peer,
-            member: leader.member.to_string(),
-            host: match &leader.address.host {
-                Host::Ip(ip) => ip.to_string(),
-                Host::Name(name) => name.clone(),
-            },
-            port: leader.address.port,
-            timeline: leader.timeline,
-            record: owner.record.passed(),
-            opening: owner.opening,
-            share: owner._share.limit(),
-            relay: at_rest.state,
-            bytes: at_rest.bytes.map(<[u8]>::len),
-            files: at_rest.files.len(),
-        };
-        (passed, at_rest.bytes.concat(), at_rest.files)
-    }
-}
-
-impl PassedSession {
-    /// Takes its bytes and files from the front of those that were passed.
-    fn complete(self, bytes: &mut &[u8], files: &mut impl Iterator<Item = OwnedFd>) -> Result<Complete, Incomplete> {
-        let mut file = || files.next().ok_or(Incomplete("a file is missing"));
-        let streams = (TcpStream::from(file()?), TcpStream::from(file()?));
-        let mut on_the_way = |filled: usize, count: usize| match filled {
-            0 => {
-                let (own, rest) = bytes.split_at_checked(count).ok_or(Incomplete("bytes are missing"))?;
-                *bytes = rest;
-                Ok(OnTheWay::Bytes(own.to_vec()))
+    pub fn describe(&self) -> (Passed, Vec<u8>, Vec<BorrowedFd<'_>>) {
+        match &self.0 {
+            Kind::Session(session) => {
+                let (passed, bytes, files) = session.describe();
+                (Passed::Session(passed), bytes, files)
             }
-            filled => Ok(OnTheWay::Pipe(file()?, file()?, filled)),
-        };
-        let [filled_to_leader, filled_to_client] = self.relay.filled;
-        let on_the_way = [
-            on_the_way(filled_to_leader, self.bytes[0])?,
-            on_the_way(filled_to_client, self.bytes[1])?,
-        ];
-        let address = Address::new(&self.host, self.port).map_err(|_| Incomplete("its leader has no address"))?;
-        Ok(Complete {
-            leader: Server {
-                member: self.member.as_str().into(),
-                address,
-                timeline: self.timeline,
-            },
-            passed: self,
-            streams,
-            on_the_way,
-        })
+            Kind::Client(client) => {
+                let (passed, bytes, file) = client.describe();
+                (Passed::Client(passed), bytes, vec![file])
+            }
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Reloads of the real binary: clients connect all the time, sessions stay, and a successor that fails changes nothing.
 
+mod held;
 mod soak;
 
 use std::fs;
@@ -485,9 +486,11 @@ fn fake_successor() {
                 reason: String::new(),
                 members: vec![format!("primary a at {}", variable("FAKE_LEADER"))],
             })),
+            FromPredecessor::Take { .. } if variable("FAKE_SUCCESSOR") == "takes" => return,
             FromPredecessor::Take { .. } => send(FromSuccessor::Taken),
             FromPredecessor::Sessions { sessions } => match variable("FAKE_SUCCESSOR").as_str() {
                 "dies" => return,
+                "takes" => send(FromSuccessor::SessionsTaken { left: Vec::new() }),
                 "hangs" => std::thread::sleep(HANG),
                 other => send(FromSuccessor::SessionsRefused {
                     why: format!("{other}: {} sessions", sessions.len()),

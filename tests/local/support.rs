@@ -19,6 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 /// Deadline that guards against hanging.
 pub const HANG: Duration = Duration::from_secs(60);
@@ -85,7 +86,7 @@ impl Rig {
         let drain = Drain::default();
         let metrics = Arc::new(Metrics::new());
         let (complain, leader_failures) = mpsc::channel(100);
-        tokio::spawn(proxy.run(Arc::new(Context {
+        let context = Arc::new(Context {
             drain: drain.clone(),
             metrics: metrics.clone(),
             recorder: Arc::new(Recorder::new(metrics.clone())),
@@ -95,7 +96,10 @@ impl Rig {
             leader_failures: complain,
             refusal_tls: RefusalTls::new(None).unwrap(),
             settings,
-        })));
+        });
+        let accept = CancellationToken::new();
+        accept.cancel();
+        tokio::spawn(proxy.run(context, accept));
         Self {
             slot,
             drain,

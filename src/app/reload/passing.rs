@@ -1,4 +1,4 @@
-//! Passes the forwarded sessions to the successor, some at a time.
+//! Passes clients that wait, and then the forwarded sessions, to the successor, some at a time.
 //!
 //! No worker runs a session while it is passed. The successor answers before it moves the first byte: until that answer,
 //! the session is this process's, and goes on here if the successor ends or refuses it. Whether a successor that was
@@ -12,8 +12,10 @@ use tracing::{info, warn};
 
 use super::{ANSWER, ReloadError};
 use crate::handover::{Channel, ChannelError, FromPredecessor, FromSuccessor, MAX_FILES};
-use crate::proxy::{ParkedSession, Sessions};
+use crate::proxy::{Parked, Sessions};
 
+/// Time for the clients that wait to leave their tasks. Each does when its worker runs it next.
+const LEAVE: Duration = Duration::from_secs(1);
 /// Sessions of each worker that are at rest at the same time.
 const AT_ONCE: usize = 16;
 /// Undelivered bytes in one message; one session has at most twice as many.
@@ -24,59 +26,183 @@ const SETTLE: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_millis(5);
 
 /// The answer of the successor to one message.
-enum Answer {
-    /// It has taken this many.
-    Taken(usize),
+struct Answer {
+    /// The numbers of those that it leaves here; none if it has taken nothing.
+    left: Option<Vec<usize>>,
+    /// The reason why it takes no more.
+    end: Option<End>,
+}
+
+enum End {
+    Lost(ChannelError),
     Refused(String),
 }
 
-/// Passes every session, also those that become one meanwhile. Sessions that the successor refuses stay here.
-///
-/// # Errors
-/// Returns how the successor was lost. It has ended then; sessions that it had not taken go on here.
-pub(super) fn pass(sessions: &Sessions, channel: &Channel, successor: &mut Child) -> Result<(), ReloadError> {
-    let (begun, mut taken, mut stay) = (Instant::now(), 0, 0);
-    let mut last = begun;
-    while last.elapsed() < SETTLE {
-        let parked = sessions.park(AT_ONCE);
-        if parked.is_empty() {
-            if sessions.clients() <= stay {
-                break;
-            }
-            sleep(LOOK);
-            continue;
+/// Sessions and clients on their way to the successor. Dropped, the clients that wait stay here again.
+pub(super) struct Passing<'a> {
+    sessions: &'a Sessions,
+    channel: &'a Channel,
+    successor: &'a mut Child,
+    taken: usize,
+    stay: usize,
+    /// The successor takes no more.
+    refused: bool,
+}
+
+impl<'a> Passing<'a> {
+    pub(super) fn new(sessions: &'a Sessions, channel: &'a Channel, successor: &'a mut Child) -> Self {
+        Self {
+            sessions,
+            channel,
+            successor,
+            taken: 0,
+            stay: 0,
+            refused: false,
         }
-        last = Instant::now();
+    }
+
+    /// Passes the clients that wait, before the successor accepts any: so none that comes later is before them.
+    ///
+    /// # Errors
+    /// Returns how the successor was lost. Clients that it had not taken wait here.
+    pub(super) fn waiting_clients(&mut self) -> Result<(), ReloadError> {
+        let begun = Instant::now();
+        self.sessions.let_clients_leave();
+        while self.sessions.waiting() > 0 && begun.elapsed() < LEAVE {
+            sleep(LOOK);
+        }
+        self.pass(self.sessions.park_clients())
+    }
+
+    /// Passes every session, also those that become one meanwhile, and clients that wait again. Those that the successor
+    /// refuses stay here.
+    ///
+    /// # Errors
+    /// Returns how the successor was lost. It has ended then; sessions that it had not taken go on here.
+    pub(super) fn everything(&mut self) -> Result<(), ReloadError> {
+        let begun = Instant::now();
+        let mut last = begun;
+        while last.elapsed() < SETTLE && !self.refused {
+            let parked = self.sessions.park(AT_ONCE);
+            if parked.is_empty() {
+                if self.sessions.clients() <= self.stay {
+                    break;
+                }
+                sleep(LOOK);
+                continue;
+            }
+            last = Instant::now();
+            self.pass(parked)?;
+        }
+        let (clients, stay) = (self.taken, self.sessions.clients());
+        info!(clients, stay, took = ?begun.elapsed(), "reload: the new process has taken the open sessions");
+        Ok(())
+    }
+
+    /// Returns the error for a successor that was lost for this reason.
+    pub(super) fn lost(&self, error: ReloadError) -> ReloadError {
+        match self.taken {
+            0 => error,
+            taken => ReloadError::LostWithSessions {
+                taken,
+                error: Box::new(error),
+            },
+        }
+    }
+
+    fn pass(&mut self, parked: Vec<Parked>) -> Result<(), ReloadError> {
         let mut batches = batches(parked).into_iter();
         while let Some(batch) = batches.next() {
-            let of = batch.len();
-            match pass_batch(sessions, channel, successor, batch) {
-                Ok(Answer::Taken(count)) => (taken, stay) = (taken + count, stay + of - count),
-                Ok(Answer::Refused(why)) => {
-                    batches.for_each(|batch| sessions.put_back(batch));
-                    warn!(
-                        why,
-                        "reload: the new process cannot take more sessions; the others finish in this one"
-                    );
-                    return Ok(());
-                }
-                Err(error) => {
-                    batches.for_each(|batch| sessions.put_back(batch));
-                    return Err(match taken {
-                        0 => error.into(),
-                        taken => ReloadError::LostWithSessions { taken, error },
-                    });
-                }
+            let mut untouched = Vec::new();
+            let Answer { left, end } = self.ask(&batch);
+            match left {
+                Some(left) => self.keep(batch, &left),
+                None => untouched = batch,
+            }
+            if let Some(end) = end {
+                // Together, so that clients keep their order.
+                untouched.extend(batches.flatten());
+                self.sessions.keep_clients(untouched);
+                return self.not_taken(end);
+            }
+        }
+        Ok(())
+    }
+
+    fn not_taken(&mut self, end: End) -> Result<(), ReloadError> {
+        match end {
+            End::Lost(error) => Err(self.lost(error.into())),
+            End::Refused(why) => {
+                self.refused = true;
+                warn!(
+                    why,
+                    "reload: the new process cannot take more sessions; the others finish in this one"
+                );
+                Ok(())
             }
         }
     }
-    info!(sessions = taken, stay, took = ?begun.elapsed(), "reload: the new process has taken the open sessions");
-    Ok(())
+
+    /// Keeps the sessions that the successor left, for good; the others are its own from now on.
+    fn keep(&mut self, batch: Vec<Parked>, left: &[usize]) {
+        let (mut own, count) = (Vec::new(), batch.len());
+        for (number, mut session) in batch.into_iter().enumerate() {
+            if left.contains(&number) {
+                session.stay();
+                own.push(session);
+            }
+        }
+        self.taken += count - own.len();
+        self.stay += own.len();
+        self.sessions.put_back(own);
+    }
+
+    /// Passes one message of sessions.
+    fn ask(&mut self, batch: &[Parked]) -> Answer {
+        let lost = |left, error| Answer {
+            left,
+            end: Some(End::Lost(error)),
+        };
+        if let Err(error) = send(self.channel, batch) {
+            return lost(None, error);
+        }
+        match self.channel.receive(ANSWER).map(|received| received.message) {
+            Ok(FromSuccessor::SessionsTaken { left }) => Answer {
+                left: Some(left),
+                end: None,
+            },
+            Ok(FromSuccessor::SessionsRefused { why }) => Answer {
+                left: None,
+                end: Some(End::Refused(why)),
+            },
+            Ok(_) => lost(self.last_answer(false), ChannelError::Closed),
+            Err(error) => lost(self.last_answer(matches!(error, ChannelError::Closed)), error),
+        }
+    }
+
+    /// Ends a successor that does not answer, and reads whether it had taken the sessions before it ended.
+    fn last_answer(&mut self, is_ending: bool) -> Option<Vec<usize>> {
+        if is_ending {
+            let _status = super::wait(self.successor);
+        }
+        let _ended = self.successor.kill();
+        let _status = self.successor.wait();
+        match self.channel.receive(LOOK).ok()?.message {
+            FromSuccessor::SessionsTaken { left } => Some(left),
+            _ => None,
+        }
+    }
+}
+
+impl Drop for Passing<'_> {
+    fn drop(&mut self) {
+        self.sessions.keep_clients(Vec::new());
+    }
 }
 
 /// Divides sessions so that each part fits into one message.
-fn batches(parked: Vec<ParkedSession>) -> Vec<Vec<ParkedSession>> {
-    let mut batches: Vec<Vec<ParkedSession>> = Vec::new();
+fn batches(parked: Vec<Parked>) -> Vec<Vec<Parked>> {
+    let mut batches: Vec<Vec<Parked>> = Vec::new();
     let (mut files, mut bytes) = (usize::MAX, 0);
     for session in parked {
         let (own_files, own_bytes) = session.size();
@@ -93,67 +219,7 @@ fn batches(parked: Vec<ParkedSession>) -> Vec<Vec<ParkedSession>> {
     batches
 }
 
-/// Passes one message of sessions. Those that are not taken are put back.
-fn pass_batch(
-    sessions: &Sessions,
-    channel: &Channel,
-    successor: &mut Child,
-    batch: Vec<ParkedSession>,
-) -> Result<Answer, ChannelError> {
-    if let Err(error) = send(channel, &batch) {
-        sessions.put_back(batch);
-        return Err(error);
-    }
-    match channel.receive(ANSWER) {
-        Ok(received) => match received.message {
-            FromSuccessor::SessionsTaken { left } => Ok(Answer::Taken(keep(sessions, batch, &left))),
-            FromSuccessor::SessionsRefused { why } => {
-                sessions.put_back(batch);
-                Ok(Answer::Refused(why))
-            }
-            _ => Ok(last_word(sessions, channel, successor, batch, ChannelError::Closed)?),
-        },
-        Err(error) => last_word(sessions, channel, successor, batch, error),
-    }
-}
-
-/// Keeps the sessions that the successor left, for good; the others are its own from now on. Returns their number.
-fn keep(sessions: &Sessions, batch: Vec<ParkedSession>, left: &[usize]) -> usize {
-    let (mut own, count) = (Vec::new(), batch.len());
-    for (number, mut session) in batch.into_iter().enumerate() {
-        if left.contains(&number) {
-            session.stay();
-            own.push(session);
-        }
-    }
-    let taken = count - own.len();
-    sessions.put_back(own);
-    taken
-}
-
-/// Ends a successor that does not answer, and reads whether it had taken the sessions before it ended.
-fn last_word(
-    sessions: &Sessions,
-    channel: &Channel,
-    successor: &mut Child,
-    batch: Vec<ParkedSession>,
-    error: ChannelError,
-) -> Result<Answer, ChannelError> {
-    if matches!(error, ChannelError::Closed) {
-        let _status = super::wait(successor);
-    }
-    let _ended = successor.kill();
-    let _status = successor.wait();
-    match channel.receive::<FromSuccessor>(LOOK).map(|last| last.message) {
-        Ok(FromSuccessor::SessionsTaken { left }) => {
-            keep(sessions, batch, &left);
-        }
-        _ => sessions.put_back(batch),
-    }
-    Err(error)
-}
-
-fn send(channel: &Channel, batch: &[ParkedSession]) -> Result<(), ChannelError> {
+fn send(channel: &Channel, batch: &[Parked]) -> Result<(), ChannelError> {
     let (mut described, mut bytes, mut files) = (Vec::new(), Vec::new(), Vec::new());
     for session in batch {
         let (passed, own_bytes, own_files) = session.describe();

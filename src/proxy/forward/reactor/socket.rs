@@ -126,6 +126,14 @@ impl Socket {
         .await
     }
 
+    /// Leaves the worker's epoll. Returns the stream with the bytes that have not been read.
+    pub(crate) fn into_stream(self) -> TcpStream {
+        let polled = self.polled.into_inner();
+        // It is in this epoll, which is what the call could complain of.
+        let _was_there = polled.unwatch(self.registration.epoll());
+        polled.stream
+    }
+
     /// Returns the session's number and the stream, with all events so far, for the relay.
     pub(crate) fn into_polled(self) -> (u64, PolledStream) {
         let mut polled = self.polled.into_inner();

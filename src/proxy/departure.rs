@@ -1,0 +1,115 @@
+//! The exit of clients that have no session yet, which another process is to go on with: each leaves its task at a point
+//! where it can be described.
+//!
+//! Such a point is a wait for the first packet, for a leader, or for a dial permit. A client whose first packet is on its
+//! way to a leader has no such point: it becomes a session, or waits again.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::transfer::ParkedClient;
+
+/// The clients that wait, and those that have left their tasks.
+#[derive(Debug)]
+pub(super) struct Departure {
+    open: watch::Sender<bool>,
+    waiting: AtomicUsize,
+    left: Mutex<Vec<ParkedClient>>,
+}
+
+/// A client at a point where it may leave; counted until this is dropped.
+#[derive(Debug)]
+pub(super) struct Leaves(Arc<Departure>);
+
+impl Departure {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            open: watch::Sender::new(false),
+            waiting: AtomicUsize::new(0),
+            left: Mutex::default(),
+        })
+    }
+
+    /// Makes the clients leave from now on.
+    pub(super) fn open(&self) {
+        self.open.send_replace(true);
+    }
+
+    /// Makes the others stay, and returns those that have left since the last call.
+    pub(super) fn close(&self) -> Vec<ParkedClient> {
+        let mut left = self.lock();
+        self.open.send_replace(false);
+        std::mem::take(&mut left)
+    }
+
+    /// Returns the clients that have left since the last call, in the order of arrival.
+    pub(super) fn take(&self) -> Vec<ParkedClient> {
+        let mut left = std::mem::take(&mut *self.lock());
+        left.sort_by_key(ParkedClient::since);
+        left
+    }
+
+    /// Returns the number of clients that may leave and have not yet.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Acquire)
+    }
+
+    /// Waits until clients are to leave. Cancel-safe.
+    pub(super) async fn requested(&self) {
+        // It fails only without a sender, and `self` is one.
+        let mut open = self.open.subscribe();
+        let _open = open.wait_for(|open| *open).await;
+    }
+
+    /// Awaits `wait`, unless the client is to leave before that; one that `stays` never is. Cancel-safe if `wait` is.
+    pub(super) async fn unless_requested<T>(
+        self: &Arc<Self>,
+        stays: bool,
+        wait: impl Future<Output = T>,
+    ) -> Result<T, Leaves> {
+        if stays {
+            return Ok(wait.await);
+        }
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        let leaves = Leaves(self.clone());
+        if *self.open.borrow() {
+            return Err(leaves);
+        }
+        tokio::select! {
+            biased;
+            done = wait => Ok(done),
+            () = self.requested() => Err(leaves),
+        }
+    }
+
+    /// Takes a client that leaves. If it is too late, the client goes on in a new task.
+    pub(super) fn park(&self, client: ParkedClient, leaves: Leaves) {
+        let mut left = self.lock();
+        // Read under the lock: `close` finds every client that came before it.
+        let late = match *self.open.borrow() {
+            true => {
+                left.push(client);
+                None
+            }
+            false => Some(client),
+        };
+        drop(left);
+        drop(leaves);
+        if let Some(client) = late {
+            client.put_back();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<ParkedClient>> {
+        // No code under the lock can panic half-way.
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Leaves {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,217 @@
+//! Clients without a session that go on in another process: held ones, and those whose first packet is not complete.
+
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::debug;
+
+use super::Incomplete;
+use crate::ending::Ending;
+use crate::proxy::Shared;
+use crate::proxy::forward::{Executor, SessionCount};
+use crate::proxy::forwarded::{Admission, Forwarded};
+use crate::proxy::opening::{Opening, PassedOpening};
+use crate::proxy::pending::{ConnectionPermit, Pending};
+use crate::proxy::session::{Hold, PassedAttempts, Session};
+
+/// Bytes of a client's description in JSON, without the text of its last failure.
+const DESCRIPTION: usize = 512;
+
+/// A client that waits, without the worker that runs it.
+#[derive(Debug)]
+pub(in crate::proxy) struct WaitingClient {
+    pub(in crate::proxy) stream: TcpStream,
+    pub(in crate::proxy) peer: SocketAddr,
+    pub(in crate::proxy) shared: Arc<Shared>,
+    pub(in crate::proxy) opening: Opening,
+    pub(in crate::proxy) connection: ConnectionPermit,
+    /// Arrival of its first packet, or of the client if that is yet to come.
+    pub(in crate::proxy) since: Instant,
+    /// End of its time for that.
+    pub(in crate::proxy) deadline: Instant,
+    /// None before its first packet is complete.
+    pub(in crate::proxy) hold: Option<Hold>,
+    pub(in crate::proxy) stays: bool,
+    /// It counts as a client all the time.
+    pub(in crate::proxy) tracked: TaskTrackerToken,
+}
+
+/// Such a client in the process where it came.
+#[derive(Debug)]
+pub(in crate::proxy) struct ParkedClient {
+    pub(in crate::proxy) client: WaitingClient,
+    pub(in crate::proxy) worker: usize,
+    pub(in crate::proxy) count: SessionCount,
+}
+
+/// A client as it is passed. Times are ages and remainders.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PassedClient {
+    /// The kind of its route.
+    route: String,
+    peer: SocketAddr,
+    since: Duration,
+    left: Duration,
+    opening: PassedOpening,
+    attempts: Option<PassedAttempts>,
+    /// The bytes that it has sent.
+    bytes: usize,
+}
+
+/// A client that this process can go on with.
+#[derive(Debug)]
+pub(super) struct PlacedClient(WaitingClient);
+
+impl WaitingClient {
+    /// Goes on in a task of this worker.
+    fn go_on(self, executor: &Executor<Forwarded>, count: SessionCount) {
+        let context = self.shared.context.clone();
+        let client = match executor.socket(self.stream) {
+            Ok(client) => client,
+            Err(error) => {
+                debug!(peer = %self.peer, %error, ending = %Ending::Failed, "connection ended: its socket cannot be added to epoll");
+                return context.metrics.ended(Ending::Failed);
+            }
+        };
+        let admission = Admission {
+            connection: self.connection,
+            count,
+        };
+        let (peer, shared, executor) = (self.peer, self.shared, executor.clone());
+        match self.hold {
+            Some(hold) => {
+                let session = Session {
+                    client,
+                    peer,
+                    shared,
+                    executor: executor.clone(),
+                    stays: self.stays,
+                };
+                executor.spawn(context.drain.track(session.run(self.opening, admission, hold)));
+            }
+            None => {
+                let pending = Pending {
+                    client,
+                    peer,
+                    shared,
+                    executor: executor.clone(),
+                    since: self.since,
+                    deadline: self.deadline,
+                    stays: self.stays,
+                };
+                executor.spawn(context.drain.track(pending.go_on(self.opening, admission)));
+            }
+        }
+        drop(self.tracked);
+    }
+
+    /// Takes a place in the queue, before every client that comes later.
+    fn queue(&mut self) {
+        if let Some(hold) = &mut self.hold {
+            hold.place = Some(self.shared.queue.enqueue());
+        }
+    }
+}
+
+impl ParkedClient {
+    pub(in crate::proxy) fn since(&self) -> Instant {
+        self.client.since
+    }
+
+    /// Makes it go on in this process, behind the clients of its route that were put back before it.
+    pub(in crate::proxy) fn put_back(self) {
+        let Self {
+            mut client,
+            worker,
+            count,
+        } = self;
+        client.queue();
+        let workers = client.shared.workers.clone();
+        workers.on(worker, move |executor| client.go_on(executor, count));
+    }
+
+    pub(super) fn size(&self) -> (usize, usize) {
+        let failure = self.client.hold.as_ref().map_or(0, Hold::failure_len);
+        (1, self.client.opening.received().len() + failure + DESCRIPTION)
+    }
+
+    pub(super) fn stay(&mut self) {
+        self.client.stays = true;
+    }
+
+    pub(super) fn describe(&self) -> (PassedClient, Vec<u8>, BorrowedFd<'_>) {
+        let client = &self.client;
+        let received = client.opening.received();
+        let passed = PassedClient {
+            route: client.shared.route.kind.as_str().to_owned(),
+            peer: client.peer,
+            since: client.since.elapsed(),
+            left: client.deadline.saturating_duration_since(Instant::now()),
+            opening: client.opening.passed(),
+            attempts: client.hold.as_ref().map(Hold::passed),
+            bytes: received.len(),
+        };
+        (passed, received.to_vec(), client.stream.as_fd())
+    }
+}
+
+impl PassedClient {
+    /// Takes its bytes and file from the front of those that were passed. Returns none if no listener has a route of its
+    /// kind.
+    pub(super) fn place(
+        self,
+        bytes: &mut &[u8],
+        files: &mut impl Iterator<Item = OwnedFd>,
+        listeners: &[Arc<Shared>],
+    ) -> Result<Option<PlacedClient>, Incomplete> {
+        let stream = TcpStream::from(files.next().ok_or(Incomplete("a file is missing"))?);
+        let (own, rest) = bytes
+            .split_at_checked(self.bytes)
+            .ok_or(Incomplete("bytes are missing"))?;
+        *bytes = rest;
+        let Some(shared) = listener_of(&self.route, &stream, listeners) else {
+            return Ok(None);
+        };
+        let now = Instant::now();
+        let (since, deadline) = (now.checked_sub(self.since).unwrap_or(now), now + self.left);
+        let hold = (self.attempts).map(|attempts| attempts.resume(&shared, self.peer, since, deadline));
+        Ok(Some(PlacedClient(WaitingClient {
+            stream,
+            peer: self.peer,
+            opening: self.opening.resume(own.to_vec()),
+            connection: shared.connections.admit(),
+            since,
+            deadline,
+            hold,
+            stays: false,
+            tracked: shared.context.drain.token(),
+            shared,
+        })))
+    }
+}
+
+/// Returns what the sessions of the client's listener share. Several listeners may have a route of the same kind and lead
+/// to other servers: then the port decides.
+fn listener_of(route: &str, client: &TcpStream, listeners: &[Arc<Shared>]) -> Option<Arc<Shared>> {
+    let mut of_its_kind = listeners.iter().filter(|shared| shared.route.kind.as_str() == route);
+    let port = client.local_addr().ok()?.port();
+    match of_its_kind.clone().find(|shared| shared.port == port) {
+        Some(shared) => Some(shared.clone()),
+        None => of_its_kind.next().filter(|_| of_its_kind.next().is_none()).cloned(),
+    }
+}
+
+impl PlacedClient {
+    /// Goes on with it here.
+    pub(super) fn begin(self) {
+        let mut client = self.0;
+        client.queue();
+        let workers = client.shared.workers.clone();
+        workers.place_session(move |executor, count| client.go_on(executor, count));
+    }
+}

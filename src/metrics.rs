@@ -3,6 +3,7 @@
 //! Values are in base units. Label sets are closed: a member's name and the scope are the only label values from
 //! outside.
 
+mod carried;
 mod labels;
 mod register;
 mod table;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
+use self::carried::Carried;
 pub use self::labels::{FailoverPhase, HaproxyTime, Outcome, PublishResult, SessionState};
 pub use self::register::{Count, Level};
 use self::register::{ReadBack, counter, describe_all, gauge, histogram, parse_series, series};
@@ -27,6 +29,7 @@ use crate::leader::reason::Reason;
 pub struct Metrics {
     recorder: PrometheusRecorder,
     read_back: ReadBack,
+    carried: Carried,
     sessions: [Level; 3],
     endings: HashMap<Ending, Count>,
     /// Accepted clients.
@@ -150,6 +153,7 @@ impl Metrics {
             haproxy_seconds: HaproxyTime::ALL.map(|time| seconds(&row::HAPROXY_SECONDS, time.as_str())),
             infos: Mutex::default(),
             read_back,
+            carried: Carried::default(),
             recorder,
         };
         metrics.set_cluster("");
@@ -345,8 +349,23 @@ impl Metrics {
         }
     }
 
+    /// Returns every histogram's series with its value, for a process that replaces this one.
+    pub fn histograms(&self) -> Vec<(String, f64)> {
+        carried::histograms(&self.render())
+    }
+
+    /// Adds the histograms of a process that this one replaces, in the place of those that were added before.
+    pub fn carry_histograms(&self, values: Vec<(String, f64)>) {
+        self.carried.set(values, &self.render_own());
+    }
+
     /// Returns everything in Prometheus' text format 0.0.4.
     pub fn render(&self) -> String {
+        self.carried.add_to(self.render_own())
+    }
+
+    /// Returns the same without what another process has observed.
+    fn render_own(&self) -> String {
         if let Some(at) = *self.lock_seen.lock().unwrap_or_else(PoisonError::into_inner) {
             self.lock_age_seconds.set(at.elapsed());
         }

@@ -55,7 +55,7 @@ use forwarded::Forwarded;
 pub(crate) use packets::SSL_REQUEST;
 use pending::Connections;
 pub use refuse::RefusalTls;
-pub use socket::BindError;
+pub use socket::{BindError, keep_port};
 pub use transfer::{Incomplete, Parked, Passed, Resumed, SESSION_FORMAT, Sessions};
 
 /// Refusals that are answered at the same time: inside TLS each costs a handshake.
@@ -144,6 +144,17 @@ pub struct Proxy {
 struct Listener {
     socket: Arc<TcpListener>,
     route: Route,
+    /// Listeners of the process that this one replaces, at other addresses with the same port.
+    former: Vec<Arc<TcpListener>>,
+}
+
+/// The times from which clients are accepted.
+#[derive(Clone, Debug, Default)]
+pub struct Accepting {
+    /// Cancelled when clients are to be accepted.
+    pub begin: CancellationToken,
+    /// Cancelled when the process that this one replaces has closed its listeners.
+    pub alone: CancellationToken,
 }
 
 /// State that all sessions of one listener share. All listeners share every field but the first three.
@@ -187,6 +198,23 @@ impl Proxy {
         Ok(self.add(socket, route))
     }
 
+    /// Does the same beside listeners of the process that this one replaces, which have the same port at other
+    /// addresses. Their clients are accepted, too, until that process has closed them.
+    pub fn bind_beside(
+        &mut self,
+        listen: SocketAddr,
+        former: Vec<TcpListener>,
+        route: Route,
+        settings: &Settings,
+    ) -> Result<&TcpListener, BindError> {
+        let socket = socket::bind_beside(listen, &former, settings.client_tcp_user_timeout)?;
+        self.add(socket, route);
+        let last = self.listeners.len() - 1;
+        let own = &mut self.listeners[last];
+        own.former = former.into_iter().map(Arc::new).collect();
+        Ok(&own.socket)
+    }
+
     /// Returns a handle on its sessions, which another process may take over.
     pub fn sessions(&self) -> Sessions {
         self.sessions.clone()
@@ -194,15 +222,16 @@ impl Proxy {
 
     fn add(&mut self, socket: TcpListener, route: Route) -> &TcpListener {
         let socket = Arc::new(socket);
-        self.listeners.push(Listener { socket, route });
+        let former = Vec::new();
+        self.listeners.push(Listener { socket, route, former });
         &self.listeners[self.listeners.len() - 1].socket
     }
 
-    /// Accepts from the time that `accept` is cancelled until the drain says stop; then takes the clients in the backlog
+    /// Accepts from [`Accepting::begin`] until the drain says stop; then takes the clients in the backlog
     /// and closes the listeners. Clients of another process may come before. Never returns by itself: sessions live on,
     /// and their workers have to learn of ends. Must be called on a tokio runtime, whose timers sessions use. Returns an
     /// error if the worker threads cannot be started.
-    pub async fn run(self, context: Arc<Context>, accept: CancellationToken) -> io::Result<Infallible> {
+    pub async fn run(self, context: Arc<Context>, accepting: Accepting) -> io::Result<Infallible> {
         let traffic = Arc::new(Traffic::new(&context));
         let (workers, ends) = Workers::start(context.settings.workers, &traffic)?;
         let workers = Arc::new(workers);
@@ -210,10 +239,12 @@ impl Proxy {
         let first = self.listeners.first().expect("a proxy has a listener");
         let endings = first.route.slot.endings();
         let shared = Shared::new(first.route.clone(), context.clone(), traffic, workers.clone());
-        let mut listeners = Vec::new();
-        for Listener { socket, route } in self.listeners {
-            let port = socket.local_addr()?.port();
-            listeners.push((socket, Arc::new(shared.on(port, route))));
+        let (mut listeners, mut former) = (Vec::new(), Vec::new());
+        for listener in self.listeners {
+            let port = listener.socket.local_addr()?.port();
+            let shared = Arc::new(shared.on(port, listener.route));
+            former.extend(listener.former.into_iter().map(|socket| (socket, shared.clone())));
+            listeners.push((listener.socket, shared));
         }
         // A proxy runs once.
         let _was_unset = self
@@ -221,15 +252,23 @@ impl Proxy {
             .set(listeners.iter().map(|(_, shared)| shared.clone()).collect());
         for (socket, shared) in listeners {
             // Tracked like a session: the drain must not be over before the backlog is empty.
-            let (tracked, accept) = (context.drain.token(), accept.clone());
+            let (tracked, begin) = (context.drain.token(), accepting.begin.clone());
+            let stop = context.drain.accepting_stopped();
             workers.on_each(move |executor| {
-                let accepting = accept::run(socket.clone(), executor.clone(), shared.clone(), accept.clone());
+                let turns = accept::Turns {
+                    begin: begin.clone(),
+                    stop: stop.clone(),
+                };
+                let accepting = accept::run(socket.clone(), executor.clone(), shared.clone(), turns);
                 let tracked = tracked.clone();
                 executor.spawn(async move {
                     accepting.await;
                     drop(tracked);
                 });
             });
+        }
+        for (socket, shared) in former {
+            tasks.spawn(accept::from_former(socket, workers.clone(), shared, accepting.clone()));
         }
         for end in ends {
             tasks.spawn(async { end.await.expect("a worker thread panicked") });

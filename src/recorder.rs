@@ -80,6 +80,14 @@ impl Recorder {
         past.iter().map(|change| Failover::clone(change)).collect()
     }
 
+    /// Goes on with the changes of a process that this one replaces, the newest first, in the place of its own: both
+    /// have seen the same since it started.
+    pub fn carry_on(&self, failovers: Vec<Failover>) {
+        let mut records = self.lock();
+        records.past = failovers.into_iter().take(KEPT).rev().map(Arc::new).collect();
+        records.changes = records.past.len() as u64;
+    }
+
     /// Returns the number of changes since the start.
     pub fn changes(&self) -> u64 {
         self.lock().changes

@@ -43,7 +43,15 @@ pub(super) struct GracePeriods {
     pub(super) failover_drain: Duration,
 }
 
-/// Starts the sources and the loop that they feed. Returns the channel for the proxy's reports of leader failures.
+/// The ways in which the rest of the process reports to discovery.
+pub(super) struct Reports {
+    /// The proxy's reports of leader failures.
+    pub(super) leader_failures: mpsc::Sender<LeaderFailure>,
+    /// What another process has learnt.
+    pub(super) observations: mpsc::Sender<Observation>,
+}
+
+/// Starts the sources and the loop that they feed.
 pub(super) fn start(
     discovery: &DiscoverySettings,
     access: Option<Arc<Access>>,
@@ -52,7 +60,7 @@ pub(super) fn start(
     commands: mpsc::Receiver<PendingCommand>,
     state: &AppState,
     tasks: &mut Tasks,
-) -> Result<mpsc::Sender<LeaderFailure>> {
+) -> Result<Reports> {
     let (claims, observations) = mpsc::channel(OBSERVATIONS);
     let (failures, leader_failures) = mpsc::channel(LEADER_FAILURES);
     let (plan, planned) = watch::channel(Plan::default());
@@ -68,6 +76,10 @@ pub(super) fn start(
     if let Some(settings) = &discovery.etcd {
         start_etcd(settings, claims.clone(), state, tasks)?;
     }
+    let reports = Reports {
+        leader_failures: failures,
+        observations: claims.clone(),
+    };
     start_patroni(discovery, planned, claims, state, tasks)?;
     let discovery = Discovery {
         slot: state.slot.clone(),
@@ -96,7 +108,7 @@ pub(super) fn start(
     tasks.spawn(async { ("the upkeep of metrics", no_error(upkeep(metrics)).await) });
     let beat = state.liveness.watch("control");
     tasks.spawn(async { ("the control thread's beat", no_error(beat.keep_beating()).await) });
-    Ok(failures)
+    Ok(reports)
 }
 
 /// Starts the watches, and the writer of Events if pgnorth runs in a pod.

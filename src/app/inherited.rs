@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use anyhow::{Result, bail};
 
 use crate::handover::PassedListener;
+use crate::proxy;
 
 /// The listeners that were passed to this process and are not in use yet.
 #[derive(Debug, Default)]
@@ -71,6 +72,24 @@ impl Inherited {
         }
     }
 
+    /// Returns copies of the old process's listeners for this flag that have this port at other addresses.
+    ///
+    /// # Errors
+    /// Returns the system's error if no further file can be opened.
+    pub(super) fn beside(&self, flag: &str, port: u16) -> std::io::Result<Vec<TcpListener>> {
+        let is_it = |waiting: &&Waiting| {
+            let is_flags = waiting.asked.as_ref().is_some_and(|(other, _)| other == flag);
+            is_flags
+                && waiting
+                    .listener
+                    .local_addr()
+                    .is_ok_and(|address| address.port() == port)
+        };
+        (self.0.iter().filter(is_it))
+            .map(|waiting| waiting.listener.try_clone())
+            .collect()
+    }
+
     /// Checks that every listener of systemd is in use: clients of another one would wait for ever.
     ///
     /// # Errors
@@ -104,6 +123,11 @@ impl Listeners {
         let passed = PassedListener { flag, asked, activated };
         self.0.push((passed, listener.try_clone()?));
         Ok(())
+    }
+
+    /// Makes the ports this process's alone again, after a successor has not taken over.
+    pub(super) fn keep_ports(&self) {
+        self.0.iter().for_each(|(_, listener)| proxy::keep_port(listener));
     }
 
     /// Returns copies, to be passed on.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -28,8 +29,9 @@ use crate::config;
 use crate::discovery::routes::FollowedRoute;
 use crate::drain::Drain;
 use crate::kubernetes::Access;
+use crate::leader::observation::Observation;
 use crate::metrics::Metrics;
-use crate::proxy::{self, Context, Proxy, RefusalTls, STARTUP, Sessions, Settings};
+use crate::proxy::{self, Accepting, Context, Proxy, RefusalTls, STARTUP, Sessions, Settings};
 
 /// The name of the admin port's task.
 const ADMIN: &str = "the admin port";
@@ -137,13 +139,13 @@ pub(super) async fn serve_from(
             is_successor: started.predecessor.is_some(),
         },
     };
-    bound.start(settings, session_settings, admin, proxy, followed).await?;
-    bound.begin(started.predecessor)?;
+    let observations = bound.start(settings, session_settings, admin, proxy, followed).await?;
+    bound.begin(started.predecessor, observations)?;
     Ok(bound)
 }
 
 impl Bound {
-    /// Starts discovery, the admin port and the proxy.
+    /// Starts discovery, the admin port and the proxy. Returns the channel for what another process has learnt.
     async fn start(
         &mut self,
         settings: &config::Proxy,
@@ -151,7 +153,7 @@ impl Bound {
         admin: Admin,
         proxy: Proxy,
         followed: Vec<Option<FollowedRoute>>,
-    ) -> Result<()> {
+    ) -> Result<mpsc::Sender<Observation>> {
         let grace = GracePeriods {
             switchover_hold: settings.switchover_hold,
             failover_drain: settings.failover_drain,
@@ -171,7 +173,7 @@ impl Bound {
         let followed: Vec<_> = followed.into_iter().flatten().collect();
         let (state, tasks) = (&self.state, &mut self.tasks);
         let facts = state.admin_facts(operators, &settings.admin_hosts, self.routes.clone());
-        let leader_failures = discovery::start(&settings.discovery, access, grace, followed, commands, state, tasks)?;
+        let reports = discovery::start(&settings.discovery, access, grace, followed, commands, state, tasks)?;
         let context = Arc::new(Context {
             drain: self.drain.clone(),
             metrics: state.metrics.clone(),
@@ -179,16 +181,19 @@ impl Bound {
             wait_queue: state.wait_queue.clone(),
             log_limiter: state.log_limiter.clone(),
             liveness: state.liveness.clone(),
-            leader_failures,
+            leader_failures: reports.leader_failures,
             refusal_tls,
             settings: sessions,
         });
         let serving = admin_thread::start(admin, facts, self.accept.clone(), self.stop_admin.clone())?;
         tasks.spawn(async { (ADMIN, serving.await) });
-        let accept = self.accept.clone();
-        let proxying = self.traffic.handle().spawn(proxy.run(context, accept));
+        let accepting = Accepting {
+            begin: self.accept.clone(),
+            alone: self.service.main.clone(),
+        };
+        let proxying = self.traffic.handle().spawn(proxy.run(context, accepting));
         tasks.spawn(async { ("the proxy", proxied(proxying).await) });
-        Ok(())
+        Ok(reports.observations)
     }
 
     /// Serves until a shutdown is requested or a successor has taken over, then lets sessions finish.

@@ -17,6 +17,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -26,10 +27,12 @@ pub(super) use self::requests::{Change, Replies, Request, Requests};
 use crate::config::{VERSION, with_flags};
 use crate::drain::Drain;
 use crate::handover::{
-    Channel, ChannelError, Counters, FromPredecessor, FromSuccessor, PREDECESSOR, PassedListener, Standing,
+    Channel, ChannelError, FromPredecessor, FromSuccessor, PREDECESSOR, PassedHold, PassedListener, Standing,
 };
+use crate::leader::view::View;
 use crate::metrics::Metrics;
 use crate::proxy::{SESSION_FORMAT, Sessions};
+use crate::recorder::Recorder;
 use crate::route::RouteKind;
 use crate::slot::RouteSlot;
 use crate::systemd::OF_ONE_PROCESS;
@@ -43,6 +46,8 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// Time for it to know every member that has sessions. It has other limits for replicas perhaps, or sees one that is about
 /// to be left, so this is no condition.
 const MEMBERS: Duration = Duration::from_secs(10);
+/// Records of changes of leader in one message; each has some hundred bytes.
+const FAILOVERS: usize = 20;
 /// Interval of asking whether it can route.
 const ASK: Duration = Duration::from_millis(20);
 
@@ -71,6 +76,11 @@ pub(super) fn members(slots: &RouteSlots) -> Vec<String> {
     slots.iter().flat_map(of).collect()
 }
 
+/// Returns the operator's hold that is in force, for the successor.
+pub(super) fn operator_hold(view: &View) -> Option<PassedHold> {
+    view.operator_hold().map(|hold| PassedHold::new(hold, Instant::now()))
+}
+
 /// One attempt to be replaced.
 pub(super) struct Attempt {
     pub(super) start: Start,
@@ -79,6 +89,8 @@ pub(super) struct Attempt {
     pub(super) slot: Arc<RouteSlot>,
     pub(super) slots: RouteSlots,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) recorder: Arc<Recorder>,
+    pub(super) view: watch::Receiver<Arc<View>>,
     pub(super) drain: Drain,
     pub(super) sessions: Sessions,
     /// Ends the attempt.
@@ -243,14 +255,25 @@ impl Attempt {
     fn pass_all(&self, channel: &Channel, child: &mut Child) -> Result<(), ReloadError> {
         let mut passing = Passing::new(&self.sessions, channel, child);
         passing.waiting_clients()?;
+        // Before the admin port of the successor answers.
+        self.pass_failovers(channel).map_err(|error| passing.lost(error))?;
         self.take(channel).map_err(|error| passing.lost(error))?;
         passing.everything()
     }
 
+    fn pass_failovers(&self, channel: &Channel) -> Result<(), ReloadError> {
+        for part in self.recorder.failovers().chunks(FAILOVERS) {
+            let failovers: Result<_, _> = part.iter().map(serde_json::to_value).collect();
+            let failovers = failovers.map_err(|error| ChannelError::Io(error.into()))?;
+            tell(channel, &FromPredecessor::Failovers { failovers }, &[])?;
+        }
+        Ok(())
+    }
+
     /// Makes the successor accept clients. It is not aborted: the successor may have clients already.
     fn take(&self, channel: &Channel) -> Result<(), ReloadError> {
-        let counters = self.metrics.counters();
-        tell(channel, &FromPredecessor::Take { counters }, &[])?;
+        let (counters, histograms) = (self.metrics.counters(), self.metrics.histograms());
+        tell(channel, &FromPredecessor::Take { counters, histograms }, &[])?;
         match channel.receive(ANSWER)?.message {
             FromSuccessor::Taken => Ok(()),
             FromSuccessor::Refused { why } => Err(ReloadError::Refused(why)),
@@ -261,14 +284,16 @@ impl Attempt {
     /// Asks the successor again and again until no client is worse off with it.
     fn wait_until_ready(&self, channel: &Channel, deadline: Instant) -> Result<(), ReloadError> {
         loop {
-            tell(channel, &FromPredecessor::Ask, &[])?;
+            let hold = operator_hold(&self.view.borrow());
+            tell(channel, &FromPredecessor::Ask { hold }, &[])?;
             let new = match self.receive(channel, ANSWER)? {
                 FromSuccessor::Standing(standing) => standing,
                 FromSuccessor::Refused { why } => return Err(ReloadError::Refused(why)),
                 _ => return Err(ReloadError::OutOfTurn),
             };
             let snapshot = self.slot.snapshot();
-            let old = Standing::new(&snapshot.state(), &snapshot.reason, true, members(&self.slots));
+            let (state, members) = (snapshot.state(), members(&self.slots));
+            let old = Standing::new(&state, &snapshot.reason, true, members, &self.view.borrow());
             let is_patient = Instant::now() + READY < deadline + MEMBERS;
             if new.may_follow(&old) && (new.keeps_all(&old) || !is_patient) {
                 return Ok(());
@@ -317,10 +342,15 @@ impl Successor {
         self.child.id()
     }
 
-    /// Tells it that this process accepts no longer.
-    pub(super) fn done(&self, counters: Counters) {
+    /// Tells it that this process accepts no longer, and the state to go on with.
+    pub(super) fn done(&self, metrics: &Metrics, hold: Option<PassedHold>) {
+        let done = FromPredecessor::Done {
+            counters: metrics.counters(),
+            histograms: metrics.histograms(),
+            hold,
+        };
         // If it has ended meanwhile, systemd starts the service again.
-        let _ended = self.channel.send(&FromPredecessor::Done { counters }, &[], &[], ANSWER);
+        let _ended = self.channel.send(&done, &[], &[], ANSWER);
     }
 }
 

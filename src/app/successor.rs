@@ -6,21 +6,24 @@ use std::future::pending;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::Value;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::inherited::Inherited;
 use super::reload::{RouteSlots, members};
 use crate::config::VERSION;
-use crate::handover::{Channel, ChannelError, FromPredecessor, FromSuccessor, Received, Standing};
+use crate::handover::{Channel, ChannelError, FromPredecessor, FromSuccessor, PassedHold, Received, Standing};
+use crate::leader::observation::{Claim, Observation};
+use crate::leader::view::View;
 use crate::metrics::Metrics;
 use crate::proxy::{Resumed, SESSION_FORMAT, Sessions};
 use crate::readiness::{Readiness, ReadinessHandle};
+use crate::recorder::Recorder;
 use crate::slot::RouteSlot;
 
 /// Time for the old process to answer, or to go on: it asks every 20 ms.
@@ -36,6 +39,10 @@ pub(super) struct Facts {
     pub(super) slots: RouteSlots,
     pub(super) metrics: Arc<Metrics>,
     pub(super) readiness: ReadinessHandle,
+    pub(super) recorder: Arc<Recorder>,
+    pub(super) view: watch::Receiver<Arc<View>>,
+    /// Discovery takes an operator's hold from it.
+    pub(super) observations: mpsc::Sender<Observation>,
     pub(super) sessions: Sessions,
     /// Cancelled when this process is to accept clients.
     pub(super) accept: CancellationToken,
@@ -101,7 +108,7 @@ impl Predecessor {
 
     /// Answers until the hand-over is done.
     fn answer(&self, facts: &Facts) -> Result<()> {
-        let mut carried = HashMap::new();
+        let (mut carried, mut failovers, mut hold) = (HashMap::new(), Vec::new(), None);
         loop {
             let asked = match self.0.receive(PATIENCE) {
                 Ok(received) => received,
@@ -119,23 +126,37 @@ impl Predecessor {
                 }
             };
             match asked.message {
-                FromPredecessor::Ask => {
+                FromPredecessor::Ask { hold: in_force } => {
+                    facts.follow_hold(&mut hold, in_force);
                     let standing = FromSuccessor::Standing(facts.standing());
                     self.0.send(&standing, &[], &[], PATIENCE).map_err(given_up)?;
                 }
-                FromPredecessor::Take { counters } => {
+                FromPredecessor::Failovers { failovers: more } => {
+                    // A record that this version cannot read is left out.
+                    let more = more.into_iter().map(serde_json::from_value);
+                    failovers.extend(more.filter_map(Result::ok));
+                }
+                FromPredecessor::Take { counters, histograms } => {
                     // Said first: if the other process is lost, this one must not accept beside it.
                     self.0
                         .send(&FromSuccessor::Taken, &[], &[], PATIENCE)
                         .map_err(given_up)?;
                     facts.metrics.carry_on(&counters);
+                    facts.metrics.carry_histograms(histograms);
+                    facts.recorder.carry_on(std::mem::take(&mut failovers));
                     carried = counters.into_iter().collect();
                     facts.accept.cancel();
                 }
                 FromPredecessor::Sessions { sessions } => {
                     self.take_sessions(facts, sessions, &asked.bytes, asked.files)?;
                 }
-                FromPredecessor::Done { mut counters } => {
+                FromPredecessor::Done {
+                    mut counters,
+                    histograms,
+                    hold: in_force,
+                } => {
+                    facts.follow_hold(&mut hold, in_force);
+                    facts.metrics.carry_histograms(histograms);
                     for (series, count) in &mut counters {
                         *count = count.saturating_sub(carried.get(series).copied().unwrap_or(0));
                     }
@@ -181,7 +202,20 @@ impl Facts {
     fn standing(&self) -> Standing {
         let snapshot = self.slot.snapshot();
         let ready = self.readiness.now() == Readiness::Ready;
-        Standing::new(&snapshot.state(), &snapshot.reason, ready, members(&self.slots))
+        let (state, members) = (snapshot.state(), members(&self.slots));
+        Standing::new(&state, &snapshot.reason, ready, members, &self.view.borrow())
+    }
+
+    /// Applies the operator's hold of the old process if it is another one than before.
+    fn follow_hold(&self, last: &mut Option<SystemTime>, in_force: Option<PassedHold>) {
+        let until = in_force.map(|hold| hold.until);
+        if std::mem::replace(last, until) == until {
+            return;
+        }
+        let at = Instant::now();
+        let claim = Claim::Held(in_force.map(|hold| hold.resume(at)));
+        // Without discovery, this process is ending.
+        let _ending = self.observations.blocking_send(Observation { at, claim });
     }
 }
 

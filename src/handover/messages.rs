@@ -2,10 +2,13 @@
 //! understand each other: the first messages of each side, and those about listeners, stay as they are.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::leader::observation::OperatorHold;
+use crate::leader::view::View;
 use crate::leader::{RoutingState, Server};
 
 /// A listener that is passed, beside its file.
@@ -22,6 +25,18 @@ pub struct PassedListener {
 /// Counters with their labels.
 pub type Counters = Vec<(String, u64)>;
 
+/// Series of histograms, with their values.
+pub type Histograms = Vec<(String, f64)>;
+
+/// An operator's hold of new clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassedHold {
+    since: SystemTime,
+    /// Time at which it ends by itself.
+    pub until: SystemTime,
+    left: Duration,
+}
+
 /// The messages of the old process.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "message", rename_all = "snake_case")]
@@ -37,12 +52,25 @@ pub enum FromPredecessor {
         session_format: u32,
     },
     /// Asks for a [`Standing`].
-    Ask,
+    Ask {
+        /// The operator's hold that is in force, which the successor applies.
+        #[serde(default)]
+        hold: Option<PassedHold>,
+    },
+    /// Changes of leader that the old process has recorded, the newest first, as `/failovers` serves them; more may
+    /// follow. There is no answer.
+    Failovers {
+        /// Their records.
+        failovers: Vec<Value>,
+    },
     /// The successor is to accept clients from now on.
     Take {
         /// The counters so far, each with its labels.
         #[serde(default)]
         counters: Counters,
+        /// The histograms so far, each series with its value.
+        #[serde(default)]
+        histograms: Histograms,
     },
     /// Sessions, whose bytes and files come with the message. The old process does not touch them until they are refused.
     Sessions {
@@ -54,6 +82,12 @@ pub enum FromPredecessor {
         /// The counters at last; those of clients that it still has are not counted on.
         #[serde(default)]
         counters: Counters,
+        /// The histograms at last, likewise.
+        #[serde(default)]
+        histograms: Histograms,
+        /// The operator's hold, which may have changed meanwhile.
+        #[serde(default)]
+        hold: Option<PassedHold>,
     },
 }
 
@@ -104,11 +138,34 @@ pub struct Standing {
     /// Every member whose sessions may live, with its route.
     #[serde(default)]
     pub members: Vec<String>,
+    /// End of the operator's hold that is in force.
+    #[serde(default)]
+    pub held_until: Option<SystemTime>,
+}
+
+impl PassedHold {
+    /// Describes a hold for another process.
+    pub fn new(hold: &OperatorHold, now: Instant) -> Self {
+        Self {
+            since: hold.since,
+            until: hold.until,
+            left: hold.ends.saturating_duration_since(now),
+        }
+    }
+
+    /// Returns the hold by this process's clock.
+    pub fn resume(self, now: Instant) -> OperatorHold {
+        OperatorHold {
+            since: self.since,
+            until: self.until,
+            ends: now + self.left,
+        }
+    }
 }
 
 impl Standing {
     /// Returns the standing of a process that has decided like this.
-    pub fn new(state: &RoutingState, reason: &str, ready: bool, members: Vec<String>) -> Self {
+    pub fn new(state: &RoutingState, reason: &str, ready: bool, members: Vec<String>, view: &View) -> Self {
         let named = |leader: &Server| (leader.member.to_string(), leader.address.to_string());
         Self {
             ready,
@@ -116,6 +173,7 @@ impl Standing {
             leader: state.leader().map(named),
             reason: reason.to_owned(),
             members,
+            held_until: view.operator_hold().map(|hold| hold.until),
         }
     }
 
@@ -125,10 +183,10 @@ impl Standing {
     }
 
     /// Returns true if a successor that stands like this may take over from a process that stands like `old`: no client
-    /// waits longer and no session ends for it.
+    /// waits longer and no session ends for it, and an operator's hold is in force in both or in none.
     pub fn may_follow(&self, old: &Self) -> bool {
         let keeps_sessions = old.leader.is_none() || self.leader == old.leader;
-        self.ready && keeps_sessions && (self.routes || !old.routes)
+        self.ready && keeps_sessions && (self.routes || !old.routes) && self.held_until == old.held_until
     }
 }
 
@@ -138,7 +196,7 @@ mod tests {
     use crate::leader::Address;
 
     fn standing(state: &RoutingState) -> Standing {
-        Standing::new(state, "because", true, Vec::new())
+        Standing::new(state, "because", true, Vec::new(), &View::default())
     }
 
     fn leader(member: &str) -> Server {
@@ -175,7 +233,26 @@ mod tests {
     #[test]
     fn a_successor_without_an_answer_from_any_source_takes_nothing() {
         let hold = RoutingState::Hold(None);
-        let starting = Standing::new(&hold, "starting", false, Vec::new());
+        let starting = Standing::new(&hold, "starting", false, Vec::new(), &View::default());
         assert!(!starting.may_follow(&standing(&hold)));
+    }
+
+    #[test]
+    fn a_successor_that_does_not_know_an_operators_hold_takes_nothing() {
+        let held = |until| Standing {
+            held_until: until,
+            ..standing(&RoutingState::Hold(Some(leader("a"))))
+        };
+        let routes = standing(&RoutingState::Route(leader("a")));
+        let until = SystemTime::now();
+        assert!(
+            !routes.may_follow(&held(Some(until))),
+            "it would let the clients through"
+        );
+        assert!(held(Some(until)).may_follow(&held(Some(until))));
+        assert!(
+            !held(Some(until)).may_follow(&held(None)),
+            "the operator has released the clients"
+        );
     }
 }

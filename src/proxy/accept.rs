@@ -9,10 +9,10 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::Shared;
-use super::forward::{Executor, accept};
+use super::forward::{Executor, Workers, accept};
 use super::forwarded::{Admission, Forwarded};
 use super::pending::Pending;
+use super::{Accepting, Shared, socket};
 use crate::ending::Ending;
 
 /// Time without accept(2) after it failed for want of files or memory. Clients wait in the backlog meanwhile, where
@@ -20,23 +20,34 @@ use crate::ending::Ending;
 /// and close them with.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// Time for connections that are being established when a former address is given up.
+const LAST_HANDSHAKES: Duration = Duration::from_millis(500);
+
 const FULL: &str = "full: refusing clients";
 const CANNOT_ACCEPT: &str = "cannot accept clients";
 
-/// Accepts on this worker from the time that `begin` is cancelled until the drain says stop; then closes the listener,
-/// unless another worker still has it.
+/// The times between which a listener's clients are accepted.
+pub(super) struct Turns {
+    pub(super) begin: CancellationToken,
+    pub(super) stop: CancellationToken,
+}
+
+/// Accepts on this worker between these times; then closes the listener, unless another worker still has it.
 pub(super) async fn run(
     listener: Arc<TcpListener>,
     executor: Executor<Forwarded>,
     shared: Arc<Shared>,
-    begin: CancellationToken,
+    Turns { begin, stop: stopped }: Turns,
 ) {
     let drain = shared.context.drain.clone();
-    let stopped = shared.context.drain.accepting_stopped();
     tokio::select! {
         biased;
         () = stopped.cancelled() => return,
         () = begin.cancelled() => {}
+    }
+    if let Err(error) = socket::begin(&listener) {
+        // The address was bound at the start, so no other process can have taken it.
+        warn!(%error, address = ?listener.local_addr(), "cannot listen for clients; restart pgnorth");
     }
     let mut acceptor = Acceptor::new(executor, shared);
     loop {
@@ -64,6 +75,36 @@ pub(super) async fn run(
         // These clients have connected: closing the listener now would reset them.
         acceptor.take_backlog(&listener);
     }
+}
+
+/// Accepts from a listener of the process that this one replaces, which has the port of another one here, until that
+/// process has closed it. Then closes it, without a reset for any client.
+pub(super) async fn from_former(
+    listener: Arc<TcpListener>,
+    workers: Arc<Workers<Forwarded>>,
+    shared: Arc<Shared>,
+    accepting: Accepting,
+) {
+    let stop = CancellationToken::new();
+    let (socket, begin, stopping) = (listener.clone(), accepting.begin, stop.clone());
+    let drain = shared.context.drain.clone();
+    workers.on_each(move |executor| {
+        let turns = Turns {
+            begin: begin.clone(),
+            stop: stopping.clone(),
+        };
+        executor.spawn(run(socket.clone(), executor.clone(), shared.clone(), turns));
+    });
+    let stopped = drain.accepting_stopped();
+    tokio::select! {
+        () = accepting.alone.cancelled() => {}
+        () = stopped.cancelled() => {}
+    }
+    if let Err(error) = socket::ignore_new(&listener) {
+        debug!(%error, "cannot filter the connections to a former address; one that is being established may be reset");
+    }
+    sleep(LAST_HANDSHAKES).await;
+    stop.cancel();
 }
 
 /// Returns true if the connection failed before it was accepted (accept(2) passes on its network errors), so that the

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 use tracing::warn;
 
@@ -43,7 +43,12 @@ pub enum BindError {
 /// Listens on `address`. Hosts of clients may be silent for `user_timeout`; zero leaves that to the system. `[::]`
 /// accepts IPv4 too, and falls back to `0.0.0.0` on a host without IPv6.
 pub(super) fn listen(address: SocketAddr, user_timeout: Duration) -> Result<TcpListener, BindError> {
-    let error = match try_listen(address, user_timeout) {
+    let listen = |address| -> io::Result<TcpListener> {
+        let socket = bind(address, user_timeout, false)?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    let error = match listen(address) {
         Ok(listener) => return Ok(listener),
         Err(error) => error,
     };
@@ -53,12 +58,61 @@ pub(super) fn listen(address: SocketAddr, user_timeout: Duration) -> Result<TcpL
     if address.ip() == IpAddr::from(Ipv6Addr::UNSPECIFIED) && !decided {
         let fallback = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
         warn!(%address, %fallback, %error, "this host has no IPv6: listening on IPv4 only");
-        return try_listen(fallback, user_timeout).map_err(|error| BindError::new(fallback, error));
+        return listen(fallback).map_err(|error| BindError::new(fallback, error));
     }
     Err(BindError::new(address, error))
 }
 
-fn try_listen(address: SocketAddr, user_timeout: Duration) -> io::Result<TcpListener> {
+/// Binds `address` although listeners of another process have its port at other addresses, which may include it. Clients
+/// can connect after [`begin`].
+///
+/// Linux allows that if all have SO_REUSEPORT; it need not be set when they are bound.
+pub(super) fn bind_beside(
+    address: SocketAddr,
+    others: &[TcpListener],
+    user_timeout: Duration,
+) -> Result<TcpListener, BindError> {
+    let bind = || {
+        for other in others {
+            SockRef::from(other).set_reuse_port(true)?;
+        }
+        Ok(bind(address, user_timeout, true)?.into())
+    };
+    bind().map_err(|error| BindError::new(address, error))
+}
+
+/// Makes clients able to connect to a listener that was only bound. Does nothing to another one.
+pub(super) fn begin(listener: &TcpListener) -> io::Result<()> {
+    let socket = SockRef::from(listener);
+    if socket.is_listener()? {
+        return Ok(());
+    }
+    // Linux compares it with the others once more.
+    socket.listen(BACKLOG)?;
+    socket.set_reuse_port(false)
+}
+
+/// Forbids other processes of this user to listen at the same port again, after [`bind_beside`] has allowed it.
+pub fn keep_port(listener: &TcpListener) {
+    // It fails only for a file that is no socket.
+    let _cannot_fail = SockRef::from(listener).set_reuse_port(false);
+}
+
+/// Makes the kernel ignore new connections to a listener that is about to be closed; those that are being established
+/// are completed. A client that is ignored tries again after a second, and gets another listener, if there is one.
+pub(super) fn ignore_new(listener: &TcpListener) -> io::Result<()> {
+    // Classic BPF over the TCP header: load the flags, keep SYN and ACK, drop the packet if SYN is set alone.
+    let [load, mask, compare, drop, accept] = [
+        SockFilter::new(0x30, 0, 0, 13),
+        SockFilter::new(0x54, 0, 0, 0x12),
+        SockFilter::new(0x15, 0, 1, 0x02),
+        SockFilter::new(0x06, 0, 0, 0),
+        SockFilter::new(0x06, 0, 0, u32::MAX),
+    ];
+    SockRef::from(listener).attach_filter(&[load, mask, compare, drop, accept])
+}
+
+fn bind(address: SocketAddr, user_timeout: Duration, reuse_port: bool) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM.nonblocking(),
@@ -70,12 +124,12 @@ fn try_listen(address: SocketAddr, user_timeout: Duration) -> io::Result<TcpList
     }
     // Without it, a restart would have to wait until the old process's connections have left TIME_WAIT.
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(reuse_port)?;
     // Accepted sockets inherit both, which saves six system calls for each.
     socket.set_tcp_nodelay(true)?;
     detect_death(&SockRef::from(&socket), user_timeout)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// Makes a listener of another process like one of [`listen`]. Sockets that are accepted inherit these options.

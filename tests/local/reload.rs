@@ -2,6 +2,7 @@
 
 mod held;
 mod soak;
+mod state;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -337,6 +338,41 @@ async fn flags_and_listeners_may_change() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_listener_moves_to_another_address_with_the_same_port_and_back_and_refuses_no_client() {
+    let member = leader().await;
+    let product = Product::start_by_rest(&[&member], &[]).await;
+    let port = product.address.port();
+    let (over, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let load = tokio::spawn({
+        let (address, over, served) = (product.address, over.clone(), served.clone());
+        async move {
+            while !over.load(Ordering::Relaxed) {
+                let mut stream = within("a client connects", TcpStream::connect(address)).await.unwrap();
+                stream.write_all(b"?").await.unwrap();
+                Session::of(stream).await.lives().await;
+                served.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    let mut pid = product.id();
+    let elsewhere = || TcpStream::connect(("127.0.0.2", port));
+    for (times, ip) in (1..).zip(["0.0.0.0", "127.0.0.1", "0.0.0.0", "127.0.0.1"]) {
+        let output = reload(pid, &[], &["--listen", &format!("{ip}:{port}")]).await;
+        assert!(output.status.success(), "{}", text(&output));
+        product.is_replaced(times).await;
+        pid = *product.successors().last().unwrap();
+        super::fake_cluster::eventually("the other address is served, or is not any more", async || {
+            (elsewhere().await.is_ok() == (ip == "0.0.0.0")).then_some(())
+        })
+        .await;
+        let before = served.load(Ordering::Relaxed);
+        super::support::until("clients are served", || served.load(Ordering::Relaxed) > before + 20).await;
+    }
+    over.store(true, Ordering::Relaxed);
+    within("the load ends", load).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn as_exec_reload_it_passes_on_the_environment() {
     let member = leader().await;
     let product = Product::start_by_rest(&[&member], &[]).await;
@@ -478,13 +514,14 @@ fn fake_successor() {
     });
     loop {
         match channel.receive::<FromPredecessor>(HANG).unwrap().message {
-            FromPredecessor::Hello { .. } => {}
-            FromPredecessor::Ask => send(FromSuccessor::Standing(Standing {
+            FromPredecessor::Hello { .. } | FromPredecessor::Failovers { .. } => {}
+            FromPredecessor::Ask { .. } => send(FromSuccessor::Standing(Standing {
                 ready: true,
                 routes: true,
                 leader: Some(("a".to_owned(), variable("FAKE_LEADER"))),
                 reason: String::new(),
                 members: vec![format!("primary a at {}", variable("FAKE_LEADER"))],
+                held_until: None,
             })),
             FromPredecessor::Take { .. } if variable("FAKE_SUCCESSOR") == "takes" => return,
             FromPredecessor::Take { .. } => send(FromSuccessor::Taken),

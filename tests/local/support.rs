@@ -10,7 +10,7 @@ use pgnorth::drain::Drain;
 use pgnorth::ending::Ending;
 use pgnorth::leader::{Address, LeaderFailure, RoutingState, Server};
 use pgnorth::metrics::{Metrics, SessionState};
-use pgnorth::proxy::{Context, Proxy, RefusalTls, Route, Settings};
+use pgnorth::proxy::{Accepting, Context, Proxy, RefusalTls, Route, Settings};
 use pgnorth::recorder::Recorder;
 use pgnorth::route::{RouteKind, Upstream};
 use pgnorth::slot::RouteSlot;
@@ -19,7 +19,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 /// Deadline that guards against hanging.
 pub const HANG: Duration = Duration::from_secs(60);
@@ -97,9 +96,9 @@ impl Rig {
             refusal_tls: RefusalTls::new(None).unwrap(),
             settings,
         });
-        let accept = CancellationToken::new();
-        accept.cancel();
-        tokio::spawn(proxy.run(context, accept));
+        let accepting = Accepting::default();
+        accepting.begin.cancel();
+        tokio::spawn(proxy.run(context, accepting));
         Self {
             slot,
             drain,

@@ -39,7 +39,10 @@ pub(super) fn listen(
     let activated = matches!(taken, Some((_, true)));
     let listener = match taken {
         Some((listener, _)) => proxy.adopt(listener, route, settings).with_context(cannot)?,
-        None => proxy.bind(asked, route, settings).with_context(cannot)?,
+        None => match inherited.beside("listen", asked.port())? {
+            former if former.is_empty() => proxy.bind(asked, route, settings).with_context(cannot)?,
+            former => proxy.bind_beside(asked, former, route, settings).with_context(cannot)?,
+        },
     };
     if activated {
         drain.leave_backlog();

@@ -4,6 +4,7 @@ use std::future::pending;
 use std::time::Duration;
 
 use anyhow::Result;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -13,6 +14,7 @@ use crate::app::inherited::Listeners;
 use crate::app::reload::{self, Attempt, ReloadError, Replies, Request, Requests, Successor};
 use crate::app::successor::{self, Predecessor};
 use crate::app::{ended_early, no_error};
+use crate::leader::observation::Observation;
 use crate::metrics::SessionState;
 use crate::systemd::Notifier;
 
@@ -36,7 +38,11 @@ pub(super) struct Replaced {
 
 impl Bound {
     /// Accepts clients, at once or when the replaced process says so, and reports to the service manager.
-    pub(super) fn begin(&mut self, predecessor: Option<Predecessor>) -> Result<()> {
+    pub(super) fn begin(
+        &mut self,
+        predecessor: Option<Predecessor>,
+        observations: mpsc::Sender<Observation>,
+    ) -> Result<()> {
         match predecessor {
             None => {
                 self.accept.cancel();
@@ -48,6 +54,9 @@ impl Bound {
                     slots: self.slots.clone(),
                     metrics: self.state.metrics.clone(),
                     readiness: self.state.readiness.clone(),
+                    recorder: self.state.recorder.clone(),
+                    view: self.state.view.subscribe(),
+                    observations,
                     sessions: self.sessions.clone(),
                     accept: self.accept.clone(),
                     main: self.service.main.clone(),
@@ -95,6 +104,8 @@ impl Bound {
             slot: self.state.slot.clone(),
             slots: self.slots.clone(),
             metrics: self.state.metrics.clone(),
+            recorder: self.state.recorder.clone(),
+            view: self.state.view.subscribe(),
             drain: self.drain.clone(),
             sessions: self.sessions.clone(),
             aborted: aborted.clone(),
@@ -130,6 +141,7 @@ impl Bound {
 
     async fn not_reloaded(&self, replies: Replies, error: &ReloadError) -> Reload {
         warn!(%error, "not reloaded; this process goes on as before");
+        self.listeners.keep_ports();
         self.service.ready();
         let text = format!("not reloaded: {error}; the running process goes on as before");
         replies.send(false, text).await;
@@ -151,7 +163,7 @@ impl Bound {
         self.service.notifier.main_process(successor.pid());
         // From here on, systemd listens to the other process.
         self.service.notifier = Notifier::default();
-        successor.done(self.state.metrics.counters());
+        successor.done(&self.state.metrics, reload::operator_hold(&self.state.view.borrow()));
         let pid = successor.pid();
         replies
             .send(true, format!("reloaded: process {pid} has taken over"))

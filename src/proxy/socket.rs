@@ -92,7 +92,7 @@ pub(super) fn begin(listener: &TcpListener) -> io::Result<()> {
     socket.set_reuse_port(false)
 }
 
-/// Forbids other processes of this user to listen at the same port again, after [`bind_beside`] has allowed it.
+/// Forbids other processes of this user to listen at the same port again, after `bind_beside` has allowed it.
 pub fn keep_port(listener: &TcpListener) {
     // It fails only for a file that is no socket.
     let _cannot_fail = SockRef::from(listener).set_reuse_port(false);

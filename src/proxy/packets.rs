@@ -101,6 +101,9 @@ mod tests {
             (packet(SSL_REQUEST, 8), Parsed::Complete(Packet::Encryption, 8)),
             (packet(GSSENC_REQUEST, 8), Parsed::Complete(Packet::Encryption, 8)),
             (packet(CANCEL_REQUEST, 16), Parsed::Complete(Packet::Cancel, 16)),
+            // The longest key of protocol 3.2: 256 bytes.
+            (packet(CANCEL_REQUEST, 268), Parsed::Complete(Packet::Cancel, 268)),
+            (packet(CANCEL_REQUEST, 268)[..16].to_vec(), Parsed::Incomplete),
             (packet(3 << 16, 40)[..39].to_vec(), Parsed::Incomplete),
             (packet(3 << 16, 40)[..5].to_vec(), Parsed::Incomplete),
             (Vec::new(), Parsed::Incomplete),

@@ -42,6 +42,22 @@ async fn a_query_can_be_cancelled_while_new_clients_are_held() {
     assert_eq!(rig.sessions(SessionState::Forwarding), 1);
 }
 
+/// Protocol 3.2 allows keys of 256 bytes (PostgreSQL's manual, "Message Formats").
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_request_with_the_longest_key_arrives_whole() {
+    let (rig, backend) = Rig::routed().await;
+    let request = [&[0, 0, 1, 12, 4, 210, 22, 46, 0, 0, 0, 1][..], &[0xa5; 256]].concat();
+    let mut client = rig.connect().await;
+    // The first part looks like a whole request with a key of 4 bytes, but for its length.
+    client.write_all(&request[..16]).await.unwrap();
+    client.write_all(&request[16..]).await.unwrap();
+    let mut leader = backend.accept().await;
+    assert_eq!(read_exactly(&mut leader, request.len()).await, request);
+    drop(leader);
+    assert_eq!(read_to_end(&mut client).await, b"");
+    rig.ends(Ending::CancelSent, 1).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_request_whose_sender_has_gone_is_delivered() {
     let (rig, backend) = Rig::routed().await;

@@ -30,4 +30,5 @@ mod routes;
 mod start_and_end;
 mod suites;
 mod the_rig;
+mod versions;
 mod vip;

@@ -34,7 +34,10 @@ pub fn member(index: u8, rig: &Rig, folder: &Path, etcd: &[String], settings: &S
         dcs: dcs_config,
         "bootstrap": {
             "dcs": dynamic(settings),
-            "initdb": [{"encoding": "UTF8"}, {"locale": "C"}, "data-checksums", "no-sync"],
+            // With auth-host, PostgreSQL 13 stores the first password as pg_hba.conf demands it.
+            "initdb": [
+                {"encoding": "UTF8"}, {"locale": "C"}, {"auth-host": "scram-sha-256"}, "data-checksums", "no-sync",
+            ],
         },
         "postgresql": postgresql(&name(index), address, folder, tls, settings),
     })
@@ -110,8 +113,11 @@ fn postgresql(name: &str, address: Ipv4Addr, folder: &Path, tls: &Tls, settings:
     })
 }
 
-/// Returns the folder of PostgreSQL's programs, of the newest version among Debian's packages.
+/// Returns the folder of PostgreSQL's programs: PGNORTH_POSTGRESQL, or of the newest version among Debian's packages.
 fn programs() -> PathBuf {
+    if let Some(folder) = std::env::var_os("PGNORTH_POSTGRESQL") {
+        return folder.into();
+    }
     let versions = std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is installed");
     let versions = versions.filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.parse::<u32>().ok());
     let newest = versions.max().expect("a version of PostgreSQL is installed");

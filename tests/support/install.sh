@@ -6,6 +6,7 @@
 #   install.sh test    those, and the test rig's: network tools, kubectl, HAProxy, dnsmasq, Prometheus, Chromium, a real kube-apiserver,
 #                   PostgreSQL's own test suites
 #   install.sh bench   the contenders and tools of `make bench-forward`: HAProxy, nginx, PgBouncer, nftables, PostgreSQL
+#   install.sh versions  those of `test`, and npm
 #   install.sh drivers the Debian packages of `make test-drivers`: the drivers for JDBC and Go, psql, and their compilers
 #   install.sh check   cargo-deny
 #   install.sh sbom    cargo-cyclonedx
@@ -398,8 +399,8 @@ kustomize() {
 
 mode=${1:-}
 [ "$mode" = as-root ] || [ "$#" = 1 ] || mode=
-case $mode in where | demo | test | bench | drivers | check | sbom | fuzz | image | packages | test-packages | test-pods | as-root) ;; *)
-    die "usage: install.sh demo|test|bench|drivers|check|sbom|fuzz|image|packages|test-packages|test-pods|where"
+case $mode in where | demo | test | versions | bench | drivers | check | sbom | fuzz | image | packages | test-packages | test-pods | as-root) ;; *)
+    die "usage: install.sh demo|test|versions|bench|drivers|check|sbom|fuzz|image|packages|test-packages|test-pods|where"
     ;;
 esac
 
@@ -415,12 +416,13 @@ fi
 
 wanted=()
 command -v c++ >/dev/null || wanted+=(build-essential) # crates with C or C++ in them are compiled in every mode
-case $mode in demo | test)
+case $mode in demo | test | versions)
     wanted+=("postgresql-$postgresql_version" "postgresql-client-$postgresql_version" etcd-server etcd-client python3-venv
         curl procps util-linux)
     ;;
 esac
-if [ "$mode" = test ]; then
+if [ "$mode" = versions ]; then command -v npm >/dev/null || wanted+=(npm); fi
+if [ "$mode" = test ] || [ "$mode" = versions ]; then
     wanted+=(iproute2 openssl nftables haproxy keepalived pgbouncer dnsmasq-base prometheus)
     command -v chromium >/dev/null || wanted+=(chromium)
     command -v kubectl >/dev/null || wanted+=(kubernetes-client)
@@ -450,7 +452,7 @@ fi
 
 case $mode in
 demo | test-pods) patroni ;;
-test)
+test | versions)
     patroni
     kube_apiserver
     kustomize

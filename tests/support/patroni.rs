@@ -150,9 +150,7 @@ impl Member {
     /// Returns true if the member itself reports that it is a running primary. A frozen lock holder does not answer,
     /// and a former one may be wrong.
     pub async fn is_primary(&self) -> bool {
-        self.status()
-            .await
-            .is_some_and(|status| status["role"] == "primary" && status["state"] == "running")
+        self.status().await.is_some_and(|status| is_running_primary(&status))
     }
 
     /// Runs SQL on this member, without any proxy.
@@ -182,6 +180,25 @@ impl Member {
 
     pub fn link_up(&self) {
         self.host.link_up();
+    }
+
+    /// Drops every packet to the REST API, those of open connections too; everything else of the host runs on.
+    pub fn silence_rest(&self) {
+        self.nft(&["add", "table", "inet", "silence"]);
+        let chain = "{ type filter hook input priority 0; }";
+        self.nft(&["add", "chain", "inet", "silence", "input", chain]);
+        let port = REST_PORT.to_string();
+        self.nft(&["add", "rule", "inet", "silence", "input", "tcp", "dport", &port, "drop"]);
+    }
+
+    pub fn restore_rest(&self) {
+        self.nft(&["delete", "table", "inet", "silence"]);
+    }
+
+    fn nft(&self, arguments: &[&str]) {
+        let mut command = self.host.command_as_root("nft");
+        let output = command.args(arguments).output().expect("run nft");
+        assert!(output.status.success(), "nft {arguments:?}: {output:?}");
     }
 
     /// Stops Patroni and its REST API with SIGSTOP; PostgreSQL runs on.
@@ -300,6 +317,11 @@ impl Member {
     fn patroni(&self) -> MutexGuard<'_, Option<Process>> {
         self.patroni.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Returns true if the status is that of a running primary, which Patroni called `master` before 4.0.
+pub fn is_running_primary(status: &Value) -> bool {
+    (status["role"] == "primary" || status["role"] == "master") && status["state"] == "running"
 }
 
 /// Returns true if every thread of the process has stopped, or the process is gone (proc(5), `stat`: the state follows

@@ -13,7 +13,7 @@ use super::etcd::{Etcd, Place};
 use super::http::Http;
 use super::kubernetes::{Kubernetes, User};
 use super::network::{Host, Network};
-use super::patroni::{Member, Plan};
+use super::patroni::{Member, Plan, is_running_primary};
 use super::process::run;
 use super::tls::{Tls, path};
 use super::wait::wait_until;
@@ -278,7 +278,7 @@ impl Rig {
             }
             let status = member.status().await?;
             let timeline = status["timeline"].as_u64().unwrap_or(0);
-            (status["role"] == "primary" && status["state"] == "running").then_some((timeline, member))
+            is_running_primary(&status).then_some((timeline, member))
         };
         // Together, because a frozen member answers only by its deadline.
         let answers = futures_util::future::join_all((0..self.members.len()).map(ask)).await;

@@ -3,7 +3,7 @@
 # The cache folder of install.sh: programs that do not come from Debian's archive.
 cache = $(shell tests/support/install.sh where)
 
-.PHONY: help run switchover test test-integrity test-memory test-reload test-haproxy test-random test-consistency test-soak test-routes test-manifests test-drivers test-versions fuzz pictures docs man packages test-packages test-pods image image-test bench-failover bench-forward check advisories sbom build clean
+.PHONY: help run switchover test test-integrity test-memory test-reload test-haproxy test-random test-consistency test-soak test-routes test-manifests test-drivers test-clients test-versions fuzz pictures docs man packages test-packages test-pods image image-test bench-failover bench-forward check advisories sbom build clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo 'make test-routes     prints what each fault costs readers on each route, beside HAProxy; half an hour. Root (ONLY=every_fault_by_etcd)'
 	@echo 'make test-manifests  checks the rendered deploy/ against the schemas of Kubernetes, Istio and the Prometheus operator'
 	@echo 'make test-drivers    tries how real drivers present a refusal, by sslmode (WAYS=ways, WAYS=silence)'
+	@echo 'make test-clients    lets drivers with their pools insert through switchovers and crashes, and prints what each sees; ten minutes. Root (SWITCHOVERS=20, CRASHES=5)'
 	@echo 'make test-versions   tries pgnorth with Patroni 3.0 to 4.1 and PostgreSQL 13 to 18, and prints a table; half an hour. Root (PAIRS="4.1/18", PATRONI=checkout)'
 	@echo 'make fuzz            feeds random input to each parser, 60 s each; coverage-guided (TIME=, TARGETS=)'
 	@echo 'make pictures        makes the pictures of docs/operating/monitoring.md from a real run of some minutes. Root (FOLDER=target/pictures, AGAIN=yes draws the panels again from its data)'
@@ -133,6 +134,15 @@ test-drivers:
 	tests/support/install.sh drivers
 	cargo build --locked
 	PGNORTH_CACHE='$(cache)' PGNORTH='$(CURDIR)/target/debug/pgnorth' tests/drivers/run.sh '$(or $(WAYS),pgnorth)'
+
+# The same drivers, on the rig.
+test-clients:
+	tests/support/install.sh test
+	tests/support/install.sh drivers
+	PGNORTH_CACHE='$(cache)' tests/drivers/run.sh install
+	cargo test --locked --no-run --test rig
+	PGNORTH_CACHE='$(cache)' PGNORTH_SWITCHOVERS='$(SWITCHOVERS)' PGNORTH_CRASHES='$(CRASHES)' \
+		tests/support/inside.sh cargo test --locked --offline --test rig -- --ignored --exact --nocapture drivers::drivers_live_through_failovers
 
 # npm and PyPI have builds of PostgreSQL and releases of Patroni, checked by hash. Some 65 s for each pair.
 test-versions:

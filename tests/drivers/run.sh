@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs drivers and runs try.py with them: `run.sh pgnorth`, `run.sh ways`, `run.sh silence`. The Debian packages come from install.sh; node and npm have to be there.
+# Installs drivers and runs try.py with them: `run.sh pgnorth`, `run.sh ways`, `run.sh silence`. `run.sh install` only installs them, for tests/rig/drivers.rs. The Debian packages come from install.sh; node and npm have to be there.
 set -eu
 cd "$(dirname "$0")"
 work=${PGNORTH_CACHE:?the Makefile sets it}/drivers
@@ -10,7 +10,7 @@ for program in node npm go javac openssl; do
     }
 done
 mkdir -p "$work/java"
-cp package.json package-lock.json clients/node_pg.mjs "$work/"
+cp package.json package-lock.json clients/node_pg.mjs pools/node_pg_pool.mjs "$work/"
 cmp -s package-lock.json "$work/installed-npm" || {
     (cd "$work" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
     # The package's own install script would make these links: npm packs none.
@@ -29,7 +29,9 @@ cmp -s requirements.txt "$work/installed-pip" || {
     cp requirements.txt "$work/installed-pip"
 }
 javac -cp /usr/share/java/postgresql.jar -d "$work/java" clients/Jdbc.java
-for client in lib_pq pgx; do
-    GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE="$work/go" GOFLAGS= go build -o "$work/$client" "clients/$client.go"
+javac -cp /usr/share/java/postgresql.jar:/usr/share/java/HikariCP.jar -d "$work/java" pools/Hikari.java
+for client in clients/lib_pq clients/pgx pools/sql; do
+    GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE="$work/go" GOFLAGS= go build -o "$work/${client#*/}" "$client.go"
 done
+[ "$1" != install ] || exit 0
 DRIVERS_WORK=$work PYTHONDONTWRITEBYTECODE=1 exec "$work/venv/bin/python" try.py "$@"

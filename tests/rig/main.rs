@@ -15,6 +15,7 @@ mod clients;
 mod consistency;
 mod dns;
 mod doctor;
+mod drivers;
 mod dry_run;
 mod etcd;
 mod events;

@@ -7,7 +7,7 @@
 #                   PostgreSQL's own test suites
 #   install.sh bench   the contenders and tools of `make bench-forward`: HAProxy, nginx, PgBouncer, nftables, PostgreSQL
 #   install.sh versions  those of `test`, and npm
-#   install.sh drivers the Debian packages of `make test-drivers`: the drivers for JDBC and Go, psql, and their compilers
+#   install.sh drivers the Debian packages of `make test-drivers` and `make test-clients`: the drivers for JDBC and Go, psql, and their compilers
 #   install.sh check   cargo-deny
 #   install.sh sbom    cargo-cyclonedx
 #   install.sh fuzz    cargo-fuzz, and the C++ compiler for libFuzzer
@@ -434,7 +434,7 @@ if [ "$mode" = bench ]; then
         "postgresql-$postgresql_version" "postgresql-client-$postgresql_version")
 fi
 if [ "$mode" = drivers ]; then
-    wanted+=(libpostgresql-jdbc-java golang-github-lib-pq-dev golang-github-jackc-pgx-v4-dev "postgresql-$postgresql_version"
+    wanted+=(libpostgresql-jdbc-java libhikaricp-java golang-github-lib-pq-dev golang-github-jackc-pgx-v4-dev "postgresql-$postgresql_version"
         "postgresql-client-$postgresql_version" python3-venv openssl)
     command -v go >/dev/null || wanted+=(golang-go)
     command -v javac >/dev/null || wanted+=(default-jdk-headless)

@@ -38,7 +38,8 @@ const CLIENTS: [(&str, bool, &[&str]); 10] = [
     ("pgx",          false, &["%sql", "pgx"]),
     ("lib-pq",       false, &["%sql", "pq"]),
 ];
-const HIKARI: &str = "%java:/usr/share/java/postgresql.jar:/usr/share/java/HikariCP.jar:/usr/share/java/slf4j-api.jar";
+const HIKARI: &str = "%java:/usr/share/java/postgresql.jar:/usr/share/java/HikariCP.jar:/usr/share/java/slf4j-api.jar:\
+                      /usr/share/java/slf4j-nop.jar";
 
 #[tokio::test]
 #[ignore = "takes some ten minutes: make test-clients"]
@@ -206,7 +207,10 @@ impl Client {
         );
         let failed: u64 = errors.values().sum();
         let mut wrong = Vec::new();
-        if !(count("rows")..=count("rows") + failed).contains(&there) {
+        // database/sql repeats a statement that lib/pq has sent, if the connection breaks (lib/pq#939).
+        let repeats = name == "lib-pq";
+        let most = if repeats { u64::MAX } else { count("rows") + failed };
+        if !(count("rows")..=most).contains(&there) {
             wrong.push(format!(
                 "{}: {} rows acknowledged, {failed} errors, {there} rows",
                 self.name,

@@ -113,6 +113,22 @@ pub(super) const NAMED_BY_OTHERS: &[Row] = &[
         },
     ),
     (
+        19,
+        "a said that it stops, with the lock, then hangs; b and c name it → fence at ttl",
+        || {
+            let stopping = Report {
+                holds_lock: true,
+                ..report(Role::Primary, "stopping", 1)
+            };
+            let story = Story::a_leads_by_report()
+                .observe(Claim::Report("a".into(), Ok(stopping)))
+                .unreachable("a");
+            (0..20)
+                .fold(story, |story, _| both_name_a(story.after(1.0)))
+                .must_fence()
+        },
+    ),
+    (
         22,
         "a new process does not take b's and c's word: a has not said that it is writable",
         || both_name_a(Story::rest_only().unreachable("a")).must_hold_and_cut(),

@@ -99,6 +99,16 @@ pub(super) const RACE_BACKOFF: &[Row] = &[
             .must_fence()
     }),
     (
+        18,
+        "REST alone: b answers as a replica → the race is put off all the same",
+        || {
+            a_unreachable_by_rest()
+                .after(10.0)
+                .says("b", Role::Other, "running", 1)
+                .must_hold_keeping("a")
+        },
+    ),
+    (
         19,
         "REST alone: b holds the lock, before it is promoted → fence",
         || {

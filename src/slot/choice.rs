@@ -101,6 +101,18 @@ mod tests {
     }
 
     #[test]
+    fn a_member_that_has_just_become_fit_is_not_the_emptiest_one() {
+        let now = Instant::now();
+        let few = Candidate { sessions: 10, ..EQUAL };
+        let fresh = Candidate {
+            grows_from: Some(now),
+            ..EQUAL
+        };
+        let members = [fresh, few];
+        assert_eq!(choose(2, 0, now, |place| Some(members[place])), Some(1));
+    }
+
+    #[test]
     fn a_member_that_has_become_fit_gets_its_share_over_thirty_seconds() {
         let begin = Instant::now();
         let busy = Candidate { sessions: 100, ..EQUAL };

@@ -337,3 +337,18 @@ fn a_member_that_reopens_beside_others_grows_again_and_one_that_stays_open_goes_
     let _none = slot.share(both(), "both are fit".into());
     assert_eq!(slot.snapshot().members()[1].grows_from, before, "it goes on growing");
 }
+
+#[tokio::test]
+async fn a_cut_is_done_when_its_last_session_is_gone() {
+    let slot = RouteSlot::new("starting");
+    slot.publish(RoutingState::Route(leader("a")), "a leads".into());
+    let target = slot.target(&[]).await;
+    let cut = slot
+        .publish(RoutingState::Fence, "the lock has expired".into())
+        .unwrap();
+    let done = cut.done();
+    tokio::pin!(done);
+    assert!(futures_util::poll!(&mut done).is_pending(), "a session is left");
+    drop(target);
+    done.await;
+}

@@ -12,6 +12,9 @@ use crate::leader::reason::Reason;
 use crate::leader::{MemberName, RoutingState, Server};
 use crate::slot::{Cut, ending};
 
+/// Target of these log lines, in documents and filters.
+const TARGET: &str = "pgnorth::discovery";
+
 /// The decision that was published last, and the times and tasks that depend on it.
 pub(super) struct Published {
     pub(super) decision: Decision,
@@ -58,9 +61,9 @@ impl Discovery {
         if changed {
             self.log_change(&decision, &reason, published, now);
         } else if self.is_another_kind(&decision, &published.decision) {
-            info!(%reason, "{}", still(&decision.state));
+            info!(target: TARGET, %reason, "{}", still(&decision.state));
         } else {
-            debug!(%reason, "{}", still(&decision.state));
+            debug!(target: TARGET, %reason, "{}", still(&decision.state));
         }
         published.decision = decision;
     }
@@ -122,19 +125,20 @@ impl Discovery {
                 let held_ms = held.as_millis() as u64;
                 match &published.last_leader {
                     Some(last) if last == leader => {
-                        info!(leader = %leader, held_ms, %reason, "routing to the same leader again")
+                        info!(target: TARGET, leader = %leader, held_ms, %reason, "routing to the same leader again")
                     }
                     Some(last) => {
                         self.metrics.leader_changes.increment(1);
                         self.recorder.writable(now, last, leader, held, true);
-                        info!(
-                            from = %last, to = %leader, timeline = leader.timeline, held_ms, %reason,
+                        info!(target: TARGET, from = %last, to = %leader, timeline = leader.timeline, held_ms, %reason,
                             "leader changed"
                         );
                         let held = format!("clients were held for {held_ms} ms");
                         self.announce_change(last, leader, &held, reason);
                     }
-                    None => info!(leader = %leader, timeline = leader.timeline, %reason, "leader found"),
+                    None => {
+                        info!(target: TARGET, leader = %leader, timeline = leader.timeline, %reason, "leader found")
+                    }
                 }
                 published.last_leader = Some(leader.clone());
             }
@@ -147,21 +151,23 @@ impl Discovery {
                     self.metrics.leader_changes.increment(1);
                     self.recorder.writable(now, last, leader, published.held(now), false);
                     let timeline = leader.timeline;
-                    info!(from = %last, to = %leader, timeline, %reason, "leader changed; new clients stay held");
+                    info!(target: TARGET, from = %last, to = %leader, timeline, %reason, "leader changed; new clients stay held");
                     self.announce_change(last, leader, "new clients stay held", reason);
                 } else {
-                    info!(leader = %leader, timeline = leader.timeline, %reason, "leader found; new clients stay held");
+                    info!(target: TARGET, leader = %leader, timeline = leader.timeline, %reason, "leader found; new clients stay held");
                 }
                 published.last_leader = Some(leader.clone());
             }
             RoutingState::Hold(kept) => {
                 published.held_since.get_or_insert(now);
                 match (from, kept) {
-                    (_, Some(kept)) => info!(leader = %kept, %reason, "holding new clients; sessions stay"),
-                    (Some(from), None) => {
-                        info!(from = %from, %reason, "holding new clients; sessions to the former leader end")
+                    (_, Some(kept)) => {
+                        info!(target: TARGET, leader = %kept, %reason, "holding new clients; sessions stay")
                     }
-                    (None, None) => info!(%reason, "holding new clients"),
+                    (Some(from), None) => {
+                        info!(target: TARGET, from = %from, %reason, "holding new clients; sessions to the former leader end")
+                    }
+                    (None, None) => info!(target: TARGET, %reason, "holding new clients"),
                 }
             }
             RoutingState::Fence => {
@@ -172,9 +178,13 @@ impl Discovery {
                     self.events.send(EventKind::Fenced, note);
                 }
                 match (&decision.reason, from) {
-                    (Reason::SplitBrain { .. }, _) => warn!(%reason, "fencing: every session ends, new clients wait"),
-                    (_, Some(from)) => warn!(from = %from, %reason, "fencing: every session ends, new clients wait"),
-                    (_, None) => info!(%reason, "holding new clients"),
+                    (Reason::SplitBrain { .. }, _) => {
+                        warn!(target: TARGET, %reason, "fencing: every session ends, new clients wait")
+                    }
+                    (_, Some(from)) => {
+                        warn!(target: TARGET, from = %from, %reason, "fencing: every session ends, new clients wait")
+                    }
+                    (_, None) => info!(target: TARGET, %reason, "holding new clients"),
                 }
             }
         }

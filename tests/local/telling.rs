@@ -44,6 +44,17 @@ async fn a_session_s_lines_name_the_addresses_that_client_and_postgresql_see() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_decision_is_logged_with_the_target_that_documents_and_filters_name() {
+    let cluster = FakeCluster::start(20).await;
+    let product = Product::start(&cluster, &[]).await;
+    let found = eventually("a leader was found", async || {
+        lines(&product, "leader found").into_iter().next()
+    })
+    .await;
+    assert_eq!(found["target"], "pgnorth::discovery", "{found}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn at_info_sessions_leave_no_line() {
     let cluster = FakeCluster::start(20).await;
     let product = Product::start(&cluster, &[]).await;

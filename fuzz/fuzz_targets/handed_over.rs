@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use pgnorth::handover::{Channel, ChannelError, FromPredecessor, FromSuccessor};
-use pgnorth::proxy::PassedSession;
+use pgnorth::proxy::Passed;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -21,7 +21,7 @@ const SOON: Duration = Duration::from_secs(5);
 fuzz_target!(|bytes: &[u8]| {
     if let Some(FromPredecessor::Sessions { sessions }) = received(bytes) {
         for session in sessions {
-            if let Ok(session) = serde_json::from_value::<PassedSession>(session) {
+            if let Ok(session) = serde_json::from_value::<Passed>(session) {
                 stays_the_same(&session);
             }
         }

@@ -208,6 +208,14 @@ mod tests {
     }
 
     #[test]
+    fn sums_of_histograms_are_passed_exactly() {
+        let sum = |nth: u32| ("sum".to_owned(), f64::from(nth).sqrt() * 1e-7);
+        let histograms: Histograms = (1..10_000).map(sum).collect();
+        let text = serde_json::to_string(&histograms).unwrap();
+        assert_eq!(serde_json::from_str::<Histograms>(&text).unwrap(), histograms);
+    }
+
+    #[test]
     fn a_successor_takes_over_when_nobody_is_worse_off() {
         use RoutingState::{Fence, Hold, Route};
         let a = || leader("a");

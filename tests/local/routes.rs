@@ -319,6 +319,8 @@ async fn sessions_of_a_synchronous_standby_end_when_the_dcs_names_another() {
     on_b.ends().await;
     on_c.lives().await;
     assert_eq!(Session::of(connect(sync).await).await.member, "c");
+    // The routes are published one after the other.
+    treats(&product, 2, "b", "fit").await;
     assert_eq!(Session::of(connect(not_sync).await).await.member, "b");
 }
 

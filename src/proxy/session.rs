@@ -1,53 +1,37 @@
 //! One session from its client's first packet to its [`Ending`]: it waits for a leader, dials it, has the bytes
 //! forwarded, and closes both sockets.
 
+mod attempts;
+mod reporting;
+
 use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, sleep, timeout};
-use tracing::{debug, warn};
+use tokio::time::{Instant, sleep};
 
+use self::attempts::Attempts;
+pub(super) use self::attempts::PassedAttempts;
 use super::buffers::Share;
 use super::connect::{DialError, connect};
 use super::departure::Leaves;
 use super::forward::{Executor, Socket};
-use super::forwarded::{Admission, Forwarded, report_failure};
-use super::hold::{self, CROWD_TIMEOUT, DialPermit, Place};
+use super::forwarded::{Admission, Forwarded};
+use super::hold::{self, DialPermit, Place};
 use super::opening::{Opening, OpeningError};
 use super::record::Record;
-use super::refuse::{SqlState, refuse};
-use super::transfer::{ParkedClient, PassedServer, WaitingClient};
+use super::transfer::{ParkedClient, WaitingClient};
 use super::{Settings, Shared};
 use crate::ending::Ending;
 use crate::leader::Server;
 use crate::slot::Target;
 
-/// First pause between two dials of a leader that cannot be reached, and the longest: it doubles each time. It ends
-/// when discovery publishes something.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-
 /// Time that a dial has left once the client is to go on in another process. The server of a dial that is given up has
 /// not seen the client.
 const LAST_DIAL: Duration = Duration::from_secs(1);
-
-/// Time that a client waits for its refusal while many others are being refused: most take milliseconds.
-const REFUSAL_TIMEOUT: Duration = Duration::from_secs(10);
-
-const REFUSED: &str = "refused a client: no leader took it within --hold";
-
-const QUEUED: &str = "refused a client: it waited too long in the queue, because the leader accepts clients too slowly";
-const NO_CONNECTION: &str = "the leader has no connection free";
-
-/// Connections of a client that a leader may break before it has answered. A failover does it once; afterwards the
-/// leader cannot be reached, or says why it takes no clients. If it happens again, this client's first packet may be
-/// what kills its backend, and PostgreSQL then ends every other session, too.
-const MAX_BREAKS: u32 = 2;
 
 /// A client whose first packet asks for a session, admitted below --max-sessions.
 pub(super) struct Session {
@@ -85,31 +69,6 @@ enum Failure {
     Dial(#[from] DialError),
     #[error("did not take the client: {0}")]
     Opening(#[from] OpeningError),
-}
-
-/// The attempts of a client so far.
-#[derive(Debug, Default)]
-struct Attempts {
-    last_failure: Option<String>,
-    pause: Option<Duration>,
-    /// The members that did not take the client. If there are others, they are asked first.
-    tried: Vec<Arc<Server>>,
-    /// The members that broke the connection, and how often each did.
-    broke: Vec<(Arc<Server>, u32)>,
-    retry: Option<hold::RetryPermit>,
-    /// Time until which a leader without a free connection is asked again.
-    crowd_until: Option<Instant>,
-    crowd_is_over: bool,
-}
-
-/// The attempts as they are passed to another process.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct PassedAttempts {
-    last_failure: Option<String>,
-    pause: Option<Duration>,
-    broke: Vec<(PassedServer, u32)>,
-    crowd_left: Option<Duration>,
-    crowd_is_over: bool,
 }
 
 /// Reasons why a client does not reach a leader here.
@@ -324,93 +283,6 @@ impl Session {
         opening.exchange(&self.client, &socket, permit).await?;
         Ok(Some((socket, share)))
     }
-
-    /// Logs the failure. A leader that cannot be reached is a warning; one that starts or stops is no fault.
-    fn log_failure(&self, leader: &Server, failure: &Failure) {
-        let fault = || format!("{leader} cannot be reached");
-        let log_limiter = &self.shared.context.log_limiter;
-        let server = self.shared.route.kind.server();
-        match failure {
-            Failure::Dial(_) if self.goes_to_pooler() && log_limiter.should_log(&fault()) => warn!(
-                peer = %self.peer, %leader,
-                "the leader's pooler {failure}; PostgreSQL is not concerned; the client waits, and pgnorth tries again"
-            ),
-            Failure::Dial(_) if log_limiter.should_log(&fault()) => {
-                warn!(peer = %self.peer, %leader, "{server} {failure}; the client waits, and pgnorth tries again");
-            }
-            Failure::Opening(OpeningError::TooManyConnections(said)) if log_limiter.should_log(NO_CONNECTION) => {
-                let timeout = humantime::format_duration(CROWD_TIMEOUT);
-                warn!(
-                    peer = %self.peer, %leader, %said,
-                    "{NO_CONNECTION} (53300); clients that were held try again for {timeout}"
-                );
-            }
-            _ => debug!(peer = %self.peer, %leader, %failure, "{server} did not take the client"),
-        }
-    }
-
-    /// Reports the failure to discovery, if it concerns it. Returns the text for the client.
-    fn failed(&self, leader: &Server, failure: &Failure) -> String {
-        let is_leaders = match failure {
-            Failure::Dial(error) => error.is_leaders(),
-            // A primary without a free connection is one.
-            Failure::Opening(OpeningError::TooManyConnections(_)) => false,
-            Failure::Opening(_) => true,
-        };
-        if is_leaders {
-            report_failure(&self.shared.context, leader, failure.to_string());
-        }
-        match self.goes_to_pooler() {
-            true => format!("the pooler of {leader} {failure}"),
-            false => format!("{leader} {failure}"),
-        }
-    }
-
-    fn goes_to_pooler(&self) -> bool {
-        self.shared.context.settings.upstream.is_pooler()
-    }
-
-    /// Tells a client that is still there why it got no leader.
-    async fn refuse(self, ending: Ending, last_failure: Option<String>, received: Vec<u8>) {
-        let context = &self.shared.context;
-        let why = match ending {
-            Ending::HoldExpired => {
-                let hold = humantime::format_duration(self.shared.route.hold);
-                let reason = last_failure.unwrap_or_else(|| self.shared.route.slot.snapshot().reason.clone());
-                if context.log_limiter.should_log(REFUSED) {
-                    warn!(peer = %self.peer, hold = %hold, %reason, "{REFUSED}");
-                }
-                let unreached = self.shared.route.kind.unreached();
-                format!("{unreached} could be reached within {hold}: {reason}")
-            }
-            Ending::QueueExpired => {
-                let queue = humantime::format_duration(hold::QUEUE);
-                let reason = last_failure.map_or_else(String::new, |failure| format!("; {failure}"));
-                if context.log_limiter.should_log(QUEUED) {
-                    warn!(peer = %self.peer, queue = %queue, "{QUEUED}");
-                }
-                format!(
-                    "this client was not connected within {queue}: other clients are before it in the queue, and \
-                     pgnorth connects {} at a time{reason}",
-                    hold::DIALS
-                )
-            }
-            Ending::Shutdown => "pgnorth is shutting down".to_owned(),
-            _ => return,
-        };
-        // All held clients reach their deadline after the same time, so they are refused a few at a time.
-        let Ok(_permit) = timeout(REFUSAL_TIMEOUT, self.shared.refusals.acquire()).await else {
-            return;
-        };
-        refuse(
-            self.client,
-            received,
-            &context.refusal_tls,
-            SqlState::CannotConnectNow,
-            &why,
-        )
-        .await;
-    }
 }
 
 impl Hold {
@@ -426,88 +298,31 @@ impl Hold {
         }
     }
 
+    /// Returns the hold of a client of another process that has made these attempts.
+    pub(super) fn resume(
+        passed: PassedAttempts,
+        shared: &Shared,
+        peer: SocketAddr,
+        begun: Instant,
+        deadline: Instant,
+    ) -> Self {
+        Self {
+            record: Record::open(shared.context.clone(), shared.route.kind, peer, begun),
+            session_permit: shared.session_permits.clone().try_acquire_owned().ok(),
+            deadline,
+            attempts: passed.resume(),
+            place: None,
+        }
+    }
+
     /// Returns the attempts, for another process.
     pub(super) fn passed(&self) -> PassedAttempts {
-        let Attempts {
-            last_failure,
-            pause,
-            broke,
-            crowd_until,
-            crowd_is_over,
-            tried: _,
-            retry: _,
-        } = &self.attempts;
-        let left = |until: &Instant| until.saturating_duration_since(Instant::now());
-        PassedAttempts {
-            last_failure: last_failure.clone(),
-            pause: *pause,
-            broke: (broke.iter())
-                .map(|(server, breaks)| (PassedServer::new(server), *breaks))
-                .collect(),
-            crowd_left: crowd_until.as_ref().map(left),
-            crowd_is_over: *crowd_is_over,
-        }
+        self.attempts.passed()
     }
 
     /// Returns the length of the text about the last failure.
     pub(super) fn failure_len(&self) -> usize {
         self.attempts.last_failure.as_ref().map_or(0, String::len)
-    }
-}
-
-impl PassedAttempts {
-    /// Returns the hold of a client of another process that has made these attempts.
-    pub(super) fn resume(self, shared: &Shared, peer: SocketAddr, begun: Instant, deadline: Instant) -> Hold {
-        let broke = self.broke.into_iter();
-        Hold {
-            record: Record::open(shared.context.clone(), shared.route.kind, peer, begun),
-            session_permit: shared.session_permits.clone().try_acquire_owned().ok(),
-            deadline,
-            attempts: Attempts {
-                last_failure: self.last_failure,
-                pause: self.pause,
-                broke: broke
-                    .filter_map(|(leader, breaks)| Some((Arc::new(leader.resume()?), breaks)))
-                    .collect(),
-                crowd_until: self.crowd_left.map(|left| Instant::now() + left),
-                crowd_is_over: self.crowd_is_over,
-                ..Attempts::default()
-            },
-            place: None,
-        }
-    }
-}
-
-impl Attempts {
-    fn next_pause(&mut self) -> Duration {
-        let pause = self.pause.map_or(FIRST_PAUSE, |last| (2 * last).min(LONGEST_PAUSE));
-        self.pause = Some(pause);
-        pause
-    }
-
-    /// Counts this failure, if the leader broke the connection before it had answered. Returns true if that happened
-    /// too often.
-    fn breaks_too_often(&mut self, leader: &Arc<Server>, failure: &Failure) -> bool {
-        if !matches!(failure, Failure::Opening(OpeningError::Disconnected(_))) {
-            return false;
-        }
-        if let Some((_, breaks)) = self.broke.iter_mut().find(|(known, _)| known == leader) {
-            *breaks += 1;
-            return *breaks >= MAX_BREAKS;
-        }
-        self.broke.push((leader.clone(), 1));
-        false
-    }
-
-    /// Waits before another attempt at a leader without a free connection. After the last attempt, the client gets
-    /// the leader's error.
-    async fn pause_in_crowd(&mut self, session: &Session, since: Instant, deadline: Instant) -> Result<(), Ending> {
-        let latest = || (Instant::now() + CROWD_TIMEOUT).min(deadline);
-        let until = *self.crowd_until.get_or_insert_with(latest);
-        let queue = &session.shared.queue;
-        let goes_on = hold::pause_in_crowd(&session.client, queue, &mut self.retry, since, until).await?;
-        self.crowd_is_over = !goes_on;
-        Ok(())
     }
 }
 

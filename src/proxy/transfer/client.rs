@@ -179,7 +179,7 @@ impl PassedClient {
         };
         let now = Instant::now();
         let (since, deadline) = (now.checked_sub(self.since).unwrap_or(now), now + self.left);
-        let hold = (self.attempts).map(|attempts| attempts.resume(&shared, self.peer, since, deadline));
+        let hold = (self.attempts).map(|attempts| Hold::resume(attempts, &shared, self.peer, since, deadline));
         Ok(Some(PlacedClient(WaitingClient {
             stream,
             peer: self.peer,

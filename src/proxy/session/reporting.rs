@@ -1,0 +1,114 @@
+//! Reports a failure to reach a leader: to the log, to discovery and to the client.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+use super::{Failure, Session};
+use crate::ending::Ending;
+use crate::leader::Server;
+use crate::proxy::forwarded::report_failure;
+use crate::proxy::hold::{self, CROWD_TIMEOUT};
+use crate::proxy::opening::OpeningError;
+use crate::proxy::refuse::{SqlState, refuse};
+
+/// Target of these log lines, in documents and filters.
+const TARGET: &str = "pgnorth::proxy::session";
+
+/// Time that a client waits for its refusal while many others are being refused: most take milliseconds.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+const REFUSED: &str = "refused a client: no leader took it within --hold";
+
+const QUEUED: &str = "refused a client: it waited too long in the queue, because the leader accepts clients too slowly";
+const NO_CONNECTION: &str = "the leader has no connection free";
+
+impl Session {
+    /// Logs the failure. A leader that cannot be reached is a warning; one that starts or stops is no fault.
+    pub(super) fn log_failure(&self, leader: &Server, failure: &Failure) {
+        let fault = || format!("{leader} cannot be reached");
+        let log_limiter = &self.shared.context.log_limiter;
+        let server = self.shared.route.kind.server();
+        match failure {
+            Failure::Dial(_) if self.goes_to_pooler() && log_limiter.should_log(&fault()) => {
+                warn!(target: TARGET, peer = %self.peer, %leader,
+                    "the leader's pooler {failure}; PostgreSQL is not concerned; the client waits, and pgnorth tries again"
+                )
+            }
+            Failure::Dial(_) if log_limiter.should_log(&fault()) => {
+                warn!(target: TARGET, peer = %self.peer, %leader, "{server} {failure}; the client waits, and pgnorth tries again");
+            }
+            Failure::Opening(OpeningError::TooManyConnections(said)) if log_limiter.should_log(NO_CONNECTION) => {
+                let timeout = humantime::format_duration(CROWD_TIMEOUT);
+                warn!(target: TARGET, peer = %self.peer, %leader, %said,
+                    "{NO_CONNECTION} (53300); clients that were held try again for {timeout}"
+                );
+            }
+            _ => debug!(target: TARGET, peer = %self.peer, %leader, %failure, "{server} did not take the client"),
+        }
+    }
+
+    /// Reports the failure to discovery, if it concerns it. Returns the text for the client.
+    pub(super) fn failed(&self, leader: &Server, failure: &Failure) -> String {
+        let is_leaders = match failure {
+            Failure::Dial(error) => error.is_leaders(),
+            // A primary without a free connection is one.
+            Failure::Opening(OpeningError::TooManyConnections(_)) => false,
+            Failure::Opening(_) => true,
+        };
+        if is_leaders {
+            report_failure(&self.shared.context, leader, failure.to_string());
+        }
+        match self.goes_to_pooler() {
+            true => format!("the pooler of {leader} {failure}"),
+            false => format!("{leader} {failure}"),
+        }
+    }
+
+    fn goes_to_pooler(&self) -> bool {
+        self.shared.context.settings.upstream.is_pooler()
+    }
+
+    /// Tells a client that is still there why it got no leader.
+    pub(super) async fn refuse(self, ending: Ending, last_failure: Option<String>, received: Vec<u8>) {
+        let context = &self.shared.context;
+        let why = match ending {
+            Ending::HoldExpired => {
+                let hold = humantime::format_duration(self.shared.route.hold);
+                let reason = last_failure.unwrap_or_else(|| self.shared.route.slot.snapshot().reason.clone());
+                if context.log_limiter.should_log(REFUSED) {
+                    warn!(target: TARGET, peer = %self.peer, hold = %hold, %reason, "{REFUSED}");
+                }
+                let unreached = self.shared.route.kind.unreached();
+                format!("{unreached} could be reached within {hold}: {reason}")
+            }
+            Ending::QueueExpired => {
+                let queue = humantime::format_duration(hold::QUEUE);
+                let reason = last_failure.map_or_else(String::new, |failure| format!("; {failure}"));
+                if context.log_limiter.should_log(QUEUED) {
+                    warn!(target: TARGET, peer = %self.peer, queue = %queue, "{QUEUED}");
+                }
+                format!(
+                    "this client was not connected within {queue}: other clients are before it in the queue, and \
+                     pgnorth connects {} at a time{reason}",
+                    hold::DIALS
+                )
+            }
+            Ending::Shutdown => "pgnorth is shutting down".to_owned(),
+            _ => return,
+        };
+        // All held clients reach their deadline after the same time, so they are refused a few at a time.
+        let Ok(_permit) = timeout(REFUSAL_TIMEOUT, self.shared.refusals.acquire()).await else {
+            return;
+        };
+        refuse(
+            self.client,
+            received,
+            &context.refusal_tls,
+            SqlState::CannotConnectNow,
+            &why,
+        )
+        .await;
+    }
+}

@@ -11,7 +11,7 @@
 # PROGRAM is the pgnorth to pack (target/release/pgnorth). ONLY=loss runs those whose name contains it. The pods' logs
 # go to target/pods. Only with CLUSTER: the loss of a node, and what the kernel
 # says of the container.
-set -euo pipefail
+set -Eeuo pipefail
 cd "$(dirname "$0")/../.."
 readonly cache=${PGNORTH_CACHE:?the Makefile sets it} program=${PROGRAM:-target/release/pgnorth}
 readonly cluster=${CLUSTER:+$(realpath "$CLUSTER")}
@@ -164,7 +164,13 @@ evict() { # POD: prints the API's answer
 }
 evict_both() {
     local pods answer
-    mapfile -t pods < <(k get pods -l app.kubernetes.io/name=pgnorth -o name | sed 's,pod/,,')
+    # Not those that still drain after a change of scale: an eviction of such a pod is granted and changes nothing.
+    mapfile -t pods < <(k get pods -l app.kubernetes.io/name=pgnorth -o json | python3 -c '
+import json, sys
+for pod in json.load(sys.stdin)["items"]:
+    if "deletionTimestamp" not in pod["metadata"]:
+        print(pod["metadata"]["name"])')
+    [ "${#pods[@]}" = 2 ] || die "eviction of both pgnorths: two pods are expected to run, and ${#pods[@]} do: ${pods[*]}"
     answer=$(evict "${pods[0]}")
     [[ $answer == *Success* ]] || must "the first eviction" granted "$answer"
     answer=$(evict "${pods[1]}" || true)
@@ -224,6 +230,7 @@ commands() {
 
 trap end EXIT
 trap 'exit 130' INT TERM
+trap 'printf "pods: error: line %s ended with exit status %s: %s\n" "$LINENO" "$?" "$BASH_COMMAND" >&2' ERR
 start
 commands
 [ -z "$cluster" ] || container

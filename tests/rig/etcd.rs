@@ -1,4 +1,4 @@
-//! etcd as the source: what Kubernetes shows of a cluster, etcd shows, too.
+//! etcd as the source, with TLS and without: what Kubernetes shows of a cluster, etcd shows, too.
 
 use std::time::Duration;
 
@@ -14,7 +14,11 @@ const FAILOVER: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn etcd_announces_a_switchover_and_loses_the_lock_of_a_dead_leader() {
-    let rig = Rig::start(Dcs::Etcd).await;
+    let with_tls = Settings {
+        etcd_tls: true,
+        ..Settings::default()
+    };
+    let rig = Rig::start_with(Dcs::Etcd, with_tls).await;
     let product = Product::start_on_etcd(&rig, &[]).await;
     product.wait_until_writable(SOON).await;
     let open = session(product.address()).await.expect("a session");

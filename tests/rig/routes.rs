@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
 
@@ -170,14 +170,21 @@ async fn sessions_follow_the_synchronous_standby_by_etcd() {
     sessions_follow_the_standby(Dcs::Etcd).await;
 }
 
-/// The synchronous standby moves: its sessions end on `sync`, and stay on `async`.
+#[tokio::test]
+async fn sessions_follow_the_synchronous_standby_by_configmaps() {
+    sessions_follow_the_standby(Dcs::ConfigMaps).await;
+}
+
+/// The synchronous standby moves: its sessions end on `sync`, and stay on `async`. With a quorum, both replicas belong to
+/// it.
 async fn sessions_follow_the_standby(dcs: Dcs) {
     let settings = Settings {
         synchronous: true,
         ..Settings::default()
     };
     let rig = Rig::start_with(dcs, settings).await;
-    let flags = ["--route", "127.0.0.1:0=sync", "--route", "127.0.0.1:0=async"];
+    let flags = ["sync", "async", "quorum"].map(|kind| format!("--route=127.0.0.1:0={kind}"));
+    let flags = flags.each_ref().map(String::as_str);
     let product = match dcs {
         Dcs::Etcd => Product::start_on_etcd(&rig, &flags).await,
         _ => Product::start(&rig, &flags, &[]).await,
@@ -208,6 +215,10 @@ async fn sessions_follow_the_standby(dcs: Dcs) {
             .expect("the session on the latter stays")
             .in_recovery
     );
+
+    rig.configure(&json!({"synchronous_mode": "quorum"})).await;
+    treats(&product, 3, former, "fit").await;
+    treats(&product, 3, latter, "fit").await;
 }
 
 /// Opens a session that is on this member.

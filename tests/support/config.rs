@@ -17,6 +17,13 @@ use super::tls::Tls;
 pub fn member(index: u8, rig: &Rig, folder: &Path, etcd: &[String], settings: &Settings) -> Value {
     let (address, tls) = (rig.network().host(index), rig.tls());
     let (dcs, dcs_config) = match rig.dcs() {
+        Dcs::Etcd if settings.etcd_tls => {
+            let mut etcd = json!({"hosts": etcd, "protocol": "https"});
+            etcd["cacert"] = json!(tls.authority);
+            etcd["cert"] = json!(tls.certificate);
+            etcd["key"] = json!(tls.postgres_key);
+            ("etcd3", etcd)
+        }
         Dcs::Etcd => ("etcd3", json!({"hosts": etcd})),
         Dcs::Endpoints => ("kubernetes", kubernetes(address, true)),
         Dcs::ConfigMaps => ("kubernetes", kubernetes(address, false)),

@@ -11,6 +11,7 @@ use rustix::process::Signal;
 use super::http::{Http, Request};
 use super::network::Host;
 use super::process::Process;
+use super::tls::Tls;
 use super::wait::wait_until;
 
 /// Client port of the first etcd.
@@ -49,12 +50,13 @@ impl Place {
         self.host.as_ref().map_or_else(|| Command::new(program), on)
     }
 
-    fn client_url(&self) -> String {
-        format!("http://{}:{}", self.address, self.port)
-    }
-
     fn peer_url(&self) -> String {
         format!("http://{}:{}", self.address, self.port + 1)
+    }
+
+    /// Returns the URL at which etcd says whether it is healthy, without TLS and without a client certificate.
+    fn metrics_url(&self) -> String {
+        format!("http://{}:{}", self.address, self.port + 2)
     }
 }
 
@@ -64,16 +66,19 @@ pub struct Etcd {
     places: Vec<Place>,
     folder: PathBuf,
     http: Http,
+    /// Clients speak TLS, and show a certificate.
+    tls: Option<Tls>,
 }
 
 impl Etcd {
     /// Starts one etcd in each place; returns when all are healthy.
-    pub async fn start(folder: &Path, http: &Http, places: Vec<Place>) -> Self {
+    pub async fn start(folder: &Path, http: &Http, places: Vec<Place>, tls: Option<&Tls>) -> Self {
         let etcd = Self {
             processes: Mutex::default(),
             places,
             folder: folder.to_owned(),
             http: http.clone(),
+            tls: tls.cloned(),
         };
         *etcd.processes() = (0..etcd.places.len()).map(|number| etcd.launch(number)).collect();
         etcd.wait_until_healthy().await;
@@ -122,8 +127,13 @@ impl Etcd {
 
     /// Returns the client URLs, comma-separated.
     pub fn urls(&self) -> String {
-        let urls: Vec<_> = self.places.iter().map(Place::client_url).collect();
+        let urls: Vec<_> = self.places.iter().map(|place| self.client_url(place)).collect();
         urls.join(",")
+    }
+
+    /// Returns the certificates that clients need, if they speak TLS.
+    pub fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
     }
 
     /// Returns the addresses, as Patroni's configuration lists them.
@@ -134,7 +144,7 @@ impl Etcd {
 
     async fn wait_until_healthy(&self) {
         for place in &self.places {
-            let health = format!("{}/health", place.client_url());
+            let health = format!("{}/health", place.metrics_url());
             wait_until("etcd is healthy", Duration::from_secs(60), async || {
                 let answer = self.http.ask(&Request::get(&health)).await.ok()?;
                 (answer.status == 200).then_some(())
@@ -143,19 +153,32 @@ impl Etcd {
         }
     }
 
+    fn client_url(&self, place: &Place) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}:{}", place.address, place.port)
+    }
+
     fn launch(&self, number: usize) -> Process {
-        let (client, peer) = (self.places[number].client_url(), self.places[number].peer_url());
+        let place = &self.places[number];
+        let (client, peer) = (self.client_url(place), place.peer_url());
         let name = |number| format!("etcd{number}");
         let all = self.places.iter().enumerate();
         let all: Vec<_> = all
             .map(|(number, place)| format!("{}={}", name(number), place.peer_url()))
             .collect();
         let program = program("etcd").unwrap_or("etcd".into());
-        let mut command = self.places[number].command(program.to_str().expect("an ASCII path"));
+        let mut command = place.command(program.to_str().expect("an ASCII path"));
         command.arg("--data-dir").arg(self.folder.join(name(number)));
         command.args(["--name", &name(number), "--initial-cluster", &all.join(",")]);
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+        command.args(["--listen-metrics-urls", &place.metrics_url()]);
+        if let Some(tls) = &self.tls {
+            command.arg("--cert-file").arg(&tls.certificate);
+            command.arg("--key-file").arg(&tls.key);
+            command.arg("--client-cert-auth");
+            command.arg("--trusted-ca-file").arg(&tls.authority);
+        }
         let log = self.folder.join(format!("{}.log", name(number)));
         Process::start("etcd", command, &log)
     }

@@ -93,7 +93,7 @@ impl User {
 impl Kubernetes {
     /// Starts the API on one address; returns when it is ready and the Roles are in force.
     pub async fn start(folder: &Path, tls: &Tls, http: &Http, address: Ipv4Addr) -> Self {
-        let etcd = Etcd::start(folder, http, vec![Place::shared(address, 0)]).await;
+        let etcd = Etcd::start(folder, http, vec![Place::shared(address, 0)], None).await;
         fs::write(folder.join("tokens"), User::ALL.map(User::line).concat()).expect("write the token file");
         let mut kubernetes = Self {
             api: Mutex::new(start_api(folder, tls, address)),

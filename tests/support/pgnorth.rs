@@ -43,6 +43,11 @@ impl Product {
         let mut command = command_at(any, any);
         command.env_remove("KUBECONFIG").args(["--scope", SCOPE]);
         command.args(["--etcd", &rig.etcd().urls()]).args(arguments);
+        if let Some(tls) = rig.etcd().tls() {
+            command.arg("--etcd-ca").arg(&tls.authority);
+            command.arg("--etcd-cert").arg(&tls.certificate);
+            command.arg("--etcd-key").arg(&tls.key);
+        }
         let process = Process::start("pgnorth", command, &log_file(rig));
         Self::wait_until_listening(process, rig.http().clone()).await
     }

@@ -56,6 +56,8 @@ pub struct Settings {
     pub pooler_port: Option<u16>,
     /// Each etcd has a host of its own, instead of a port of the gateway.
     pub etcd_hosts: bool,
+    /// Clients of etcd speak TLS, and show a certificate.
+    pub etcd_tls: bool,
     /// Any other key of Patroni's dynamic configuration, such as `{"maximum_lag_on_failover": 1000}`.
     pub dynamic: Value,
 }
@@ -133,7 +135,8 @@ impl Rig {
         match dcs {
             Dcs::Etcd => {
                 let places = (0..ETCDS).map(place).collect();
-                self.etcd = Some(Etcd::start(&self.folder.0, &self.http, places).await);
+                let tls = settings.etcd_tls.then_some(&self.tls);
+                self.etcd = Some(Etcd::start(&self.folder.0, &self.http, places, tls).await);
             }
             Dcs::Endpoints | Dcs::ConfigMaps => {
                 self.kubernetes = Some(Kubernetes::start(&self.folder.0, &self.tls, &self.http, gateway).await);

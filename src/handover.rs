@@ -17,7 +17,9 @@ use rustix::net::sockopt::{socket_peercred, socket_type};
 use thiserror::Error;
 
 pub use self::channel::{Channel, ChannelError, MAX_FILES, Received};
-pub use self::messages::{Counters, FromPredecessor, FromSuccessor, Histograms, PassedHold, PassedListener, Standing};
+pub use self::messages::{
+    Counters, FromPredecessor, FromSuccessor, HandoverState, Histograms, PassedHold, PassedListener,
+};
 
 /// The variable that holds the process id of the pgnorth that a new one replaces.
 pub const PREDECESSOR: &str = "PGNORTH_PREDECESSOR";

@@ -6,6 +6,7 @@
 mod carried;
 mod labels;
 mod register;
+mod routes;
 mod table;
 
 use std::collections::HashMap;
@@ -19,6 +20,7 @@ use self::carried::Carried;
 pub use self::labels::{FailoverPhase, HaproxyTime, Outcome, PublishResult, SessionState};
 pub use self::register::{Count, Level};
 use self::register::{ReadBack, counter, describe_all, gauge, histogram, parse_series, series};
+use self::routes::RouteSeries;
 use self::table as row;
 pub use self::table::{FAMILIES, Family, Kind, SECONDS};
 use crate::ending::Ending;
@@ -86,10 +88,7 @@ struct Infos {
     leader: Option<Gauge>,
     state: Option<Gauge>,
     cluster: Option<Gauge>,
-    /// Of each route and member: whether it is fit, and its sessions.
-    routes: HashMap<[String; 3], [Gauge; 2]>,
-    /// Of each route, member and reason: whether the member is not fit for that reason.
-    unfit: HashMap<[String; 4], Gauge>,
+    routes: RouteSeries,
 }
 
 impl Metrics {
@@ -213,45 +212,6 @@ impl Metrics {
         let labels = [state.as_str(), reason.as_str()];
         let series = gauge(&self.recorder, &row::ROUTING_STATE_INFO, &labels);
         switch_to(&mut self.infos().state, Some(series));
-    }
-
-    /// Sets every member of every route to 0, before those that there are now are set.
-    pub fn begin_routes(&self) {
-        let infos = self.infos();
-        infos
-            .routes
-            .values()
-            .flatten()
-            .chain(infos.unfit.values())
-            .for_each(|gauge| gauge.set(0.0));
-    }
-
-    /// Sets to 1 while new clients of a route go to a member.
-    pub fn set_route_open(&self, route: &str, port: u16, open: bool) {
-        gauge(&self.recorder, &row::ROUTE_OPEN, &[route, &port.to_string()]).set(f64::from(u8::from(open)));
-    }
-
-    /// Sets the reason for which a member gets no new clients of a route.
-    pub fn set_route_member_unfit(&self, route: &str, port: u16, member: &str, reason: &str) {
-        let labels = [route, &port.to_string(), member, reason];
-        let mut infos = self.infos();
-        let series = || gauge(&self.recorder, &row::ROUTE_MEMBER_UNFIT, &labels);
-        infos
-            .unfit
-            .entry(labels.map(str::to_owned))
-            .or_insert_with(series)
-            .set(1.0);
-    }
-
-    /// Sets whether a member gets new clients of a route, and its sessions there.
-    pub fn set_route_member(&self, route: &str, port: u16, member: &str, fit: bool, sessions: u64) {
-        let labels = [route, &port.to_string(), member];
-        let mut infos = self.infos();
-        let series =
-            || [&row::ROUTE_MEMBER_FIT, &row::ROUTE_SESSIONS].map(|family| gauge(&self.recorder, family, &labels));
-        let [is_fit, open] = infos.routes.entry(labels.map(str::to_owned)).or_insert_with(series);
-        is_fit.set(f64::from(u8::from(fit)));
-        open.set(f64::from(u32::try_from(sessions).unwrap_or(u32::MAX)));
     }
 
     /// Sets the scope of the followed cluster.

@@ -29,9 +29,9 @@ fuzz_target!(|bytes: &[u8]| {
     if let Some(message) = received::<FromPredecessor>(bytes) {
         stays_the_same(&message);
     }
-    if let Some(FromSuccessor::Standing(standing)) = received(bytes) {
-        assert!(!standing.ready || standing.may_follow(&standing), "it may follow itself");
-        assert!(standing.keeps_all(&standing));
+    if let Some(FromSuccessor::State(state)) = received(bytes) {
+        assert!(!state.ready || state.may_follow(&state), "it may follow itself");
+        assert!(state.keeps_all(&state));
     }
     if let Some(message) = received::<FromSuccessor>(bytes) {
         stays_the_same(&message);

@@ -27,7 +27,7 @@ pub(super) use self::requests::{Change, Replies, Request, Requests};
 use crate::config::{VERSION, with_flags};
 use crate::drain::Drain;
 use crate::handover::{
-    Channel, ChannelError, FromPredecessor, FromSuccessor, PREDECESSOR, PassedHold, PassedListener, Standing,
+    Channel, ChannelError, FromPredecessor, FromSuccessor, HandoverState, PREDECESSOR, PassedHold, PassedListener,
 };
 use crate::leader::view::View;
 use crate::metrics::Metrics;
@@ -287,13 +287,13 @@ impl Attempt {
             let hold = operator_hold(&self.view.borrow());
             tell(channel, &FromPredecessor::Ask { hold }, &[])?;
             let new = match self.receive(channel, ANSWER)? {
-                FromSuccessor::Standing(standing) => standing,
+                FromSuccessor::State(new) => new,
                 FromSuccessor::Refused { why } => return Err(ReloadError::Refused(why)),
                 _ => return Err(ReloadError::OutOfTurn),
             };
             let snapshot = self.slot.snapshot();
             let (state, members) = (snapshot.state(), members(&self.slots));
-            let old = Standing::new(&state, &snapshot.reason, true, members, &self.view.borrow());
+            let old = HandoverState::new(&state, &snapshot.reason, true, members, &self.view.borrow());
             let is_patient = Instant::now() + READY < deadline + MEMBERS;
             if new.may_follow(&old) && (new.keeps_all(&old) || !is_patient) {
                 return Ok(());

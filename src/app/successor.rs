@@ -17,7 +17,7 @@ use tracing::info;
 use super::inherited::Inherited;
 use super::reload::{RouteSlots, members};
 use crate::config::VERSION;
-use crate::handover::{Channel, ChannelError, FromPredecessor, FromSuccessor, PassedHold, Received, Standing};
+use crate::handover::{Channel, ChannelError, FromPredecessor, FromSuccessor, HandoverState, PassedHold, Received};
 use crate::leader::observation::{Claim, Observation};
 use crate::leader::view::View;
 use crate::metrics::Metrics;
@@ -128,8 +128,8 @@ impl Predecessor {
             match asked.message {
                 FromPredecessor::Ask { hold: in_force } => {
                     facts.follow_hold(&mut hold, in_force);
-                    let standing = FromSuccessor::Standing(facts.standing());
-                    self.0.send(&standing, &[], &[], PATIENCE).map_err(given_up)?;
+                    let state = FromSuccessor::State(facts.state());
+                    self.0.send(&state, &[], &[], PATIENCE).map_err(given_up)?;
                 }
                 FromPredecessor::Failovers { failovers: more } => {
                     // A record that this version cannot read is left out.
@@ -199,11 +199,11 @@ impl Predecessor {
 }
 
 impl Facts {
-    fn standing(&self) -> Standing {
+    fn state(&self) -> HandoverState {
         let snapshot = self.slot.snapshot();
         let ready = self.readiness.now() == Readiness::Ready;
         let (state, members) = (snapshot.state(), members(&self.slots));
-        Standing::new(&state, &snapshot.reason, ready, members, &self.view.borrow())
+        HandoverState::new(&state, &snapshot.reason, ready, members, &self.view.borrow())
     }
 
     /// Applies the operator's hold of the old process if it is another one than before.

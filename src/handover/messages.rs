@@ -51,7 +51,7 @@ pub enum FromPredecessor {
         #[serde(default)]
         session_format: u32,
     },
-    /// Asks for a [`Standing`].
+    /// Asks for a [`HandoverState`].
     Ask {
         /// The operator's hold that is in force, which the successor applies.
         #[serde(default)]
@@ -109,7 +109,7 @@ pub enum FromSuccessor {
         why: String,
     },
     /// The answer to [`FromPredecessor::Ask`].
-    Standing(Standing),
+    State(HandoverState),
     /// It accepts clients: the answer to [`FromPredecessor::Take`].
     Taken,
     /// It goes on with the sessions: an answer to [`FromPredecessor::Sessions`], sent before it touches the first one.
@@ -124,9 +124,9 @@ pub enum FromSuccessor {
     },
 }
 
-/// The decision of a process, as far as it concerns a hand-over.
+/// The decision of a process, with all that a hand-over depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Standing {
+pub struct HandoverState {
     /// A source has answered.
     pub ready: bool,
     /// New clients are sent to a leader.
@@ -163,8 +163,8 @@ impl PassedHold {
     }
 }
 
-impl Standing {
-    /// Returns the standing of a process that has decided like this.
+impl HandoverState {
+    /// Returns the state of a process that has decided like this.
     pub fn new(state: &RoutingState, reason: &str, ready: bool, members: Vec<String>, view: &View) -> Self {
         let named = |leader: &Server| (leader.member.to_string(), leader.address.to_string());
         Self {
@@ -177,12 +177,12 @@ impl Standing {
         }
     }
 
-    /// Returns true if such a process can go on with every session of a process that stands like `old`.
+    /// Returns true if such a process can go on with every session of a process in the state `old`.
     pub fn keeps_all(&self, old: &Self) -> bool {
         old.members.iter().all(|member| self.members.contains(member))
     }
 
-    /// Returns true if a successor that stands like this may take over from a process that stands like `old`: no client
+    /// Returns true if a successor in this state may take over from a process in the state `old`: no client
     /// waits longer and no session ends for it, and an operator's hold is in force in both or in none.
     pub fn may_follow(&self, old: &Self) -> bool {
         let keeps_sessions = old.leader.is_none() || self.leader == old.leader;
@@ -195,8 +195,8 @@ mod tests {
     use super::*;
     use crate::leader::Address;
 
-    fn standing(state: &RoutingState) -> Standing {
-        Standing::new(state, "because", true, Vec::new(), &View::default())
+    fn state_of(state: &RoutingState) -> HandoverState {
+        HandoverState::new(state, "because", true, Vec::new(), &View::default())
     }
 
     fn leader(member: &str) -> Server {
@@ -234,24 +234,24 @@ mod tests {
             (Fence, Hold(None), true),
             (Fence, Route(leader("b")), true),
         ] {
-            assert_eq!(standing(&new).may_follow(&standing(&old)), may, "{old:?} → {new:?}");
+            assert_eq!(state_of(&new).may_follow(&state_of(&old)), may, "{old:?} → {new:?}");
         }
     }
 
     #[test]
     fn a_successor_without_an_answer_from_any_source_takes_nothing() {
         let hold = RoutingState::Hold(None);
-        let starting = Standing::new(&hold, "starting", false, Vec::new(), &View::default());
-        assert!(!starting.may_follow(&standing(&hold)));
+        let starting = HandoverState::new(&hold, "starting", false, Vec::new(), &View::default());
+        assert!(!starting.may_follow(&state_of(&hold)));
     }
 
     #[test]
     fn a_successor_that_does_not_know_an_operators_hold_takes_nothing() {
-        let held = |until| Standing {
+        let held = |until| HandoverState {
             held_until: until,
-            ..standing(&RoutingState::Hold(Some(leader("a"))))
+            ..state_of(&RoutingState::Hold(Some(leader("a"))))
         };
-        let routes = standing(&RoutingState::Route(leader("a")));
+        let routes = state_of(&RoutingState::Route(leader("a")));
         let until = SystemTime::now();
         assert!(
             !routes.may_follow(&held(Some(until))),

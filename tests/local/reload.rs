@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use pgnorth::handover::{self, FromPredecessor, FromSuccessor, PREDECESSOR, Standing};
+use pgnorth::handover::{self, FromPredecessor, FromSuccessor, HandoverState, PREDECESSOR};
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -515,7 +515,7 @@ fn fake_successor() {
     loop {
         match channel.receive::<FromPredecessor>(HANG).unwrap().message {
             FromPredecessor::Hello { .. } | FromPredecessor::Failovers { .. } => {}
-            FromPredecessor::Ask { .. } => send(FromSuccessor::Standing(Standing {
+            FromPredecessor::Ask { .. } => send(FromSuccessor::State(HandoverState {
                 ready: true,
                 routes: true,
                 leader: Some(("a".to_owned(), variable("FAKE_LEADER"))),

@@ -3,7 +3,7 @@
 # The cache folder of install.sh: programs that do not come from Debian's archive.
 cache = $(shell tests/support/install.sh where)
 
-.PHONY: help run switchover test test-integrity test-memory test-reload test-haproxy test-random test-consistency test-soak test-routes test-manifests test-drivers test-clients test-versions fuzz pictures docs man packages test-packages test-pods image image-test bench-failover bench-forward check advisories sbom build clean
+.PHONY: help run switchover test test-integrity test-memory test-reload test-reload-rig test-haproxy test-random test-consistency test-soak test-routes test-manifests test-drivers test-clients test-versions fuzz pictures docs man packages test-packages test-pods image image-test bench-failover bench-forward check advisories sbom build clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo 'make test-integrity  compares every byte of ten thousand random sessions, then of as many with faults injected; some minutes (SESSIONS=, SEED=)'
 	@echo 'make test-memory     runs a thousand clients that do not read against a pgnorth with 512 MiB; a minute. Root (READERS=, BUFFERS=)'
 	@echo 'make test-reload     keeps thousands of sessions alive over reloads, and prints the longest pause of any; some minutes (SESSIONS=, RELOADS=)'
+	@echo 'make test-reload-rig copies 1 GiB each way, notifies and logs in over 30 reloads and a switchover of a real cluster; two minutes. Root'
 	@echo 'make test-haproxy    compares pgnorth watch with a real HAProxy through a switchover, a crash and a REST API that hangs; two minutes. Root'
 	@echo 'make test-random     injects random faults into one cluster; half an hour for 50 (FAULTS=, SEED= repeats a run)'
 	@echo 'make test-consistency looks for lost writes through two pgnorths while hosts fail and are cut off; half an hour for 100 faults. Root (FAULTS=, PARTS=, SEED=)'
@@ -70,6 +71,12 @@ test-reload:
 	$(if $(SESSIONS),PGNORTH_SESSIONS='$(SESSIONS)') $(if $(RELOADS),PGNORTH_RELOADS='$(RELOADS)') \
 		cargo test --locked --test local -- --ignored --exact --nocapture \
 		reload::soak::many_sessions_live_on_over_many_reloads
+
+test-reload-rig:
+	tests/support/install.sh test
+	cargo test --locked --no-run --test rig
+	PGNORTH_CACHE='$(cache)' tests/support/inside.sh cargo test --locked --offline --test rig -- \
+		--ignored --exact --nocapture reload::a_gibibyte_each_way_over_many_reloads
 
 test-haproxy:
 	tests/support/install.sh test

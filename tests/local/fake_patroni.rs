@@ -121,6 +121,12 @@ impl FakeMember {
         *self.listing.lock().unwrap() = Some(json!({"members": rows, "scope": self.scope, "ttl": 4}));
     }
 
+    /// Sets the ttl in `/config`; it lists members already.
+    pub fn has_ttl(&self, seconds: u32) {
+        let mut listing = self.listing.lock().unwrap();
+        listing.as_mut().expect("it lists members")["ttl"] = json!(seconds);
+    }
+
     /// Returns the number of complete requests to the REST API.
     pub fn asked(&self) -> u32 {
         self.asked.load(Ordering::SeqCst)

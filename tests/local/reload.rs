@@ -16,6 +16,7 @@ use pgnorth::handover::{self, FromPredecessor, FromSuccessor, HandoverState, PRE
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 
 use super::fake_cluster::{Product, Session};
 use super::fake_patroni::FakeMember;
@@ -150,6 +151,45 @@ async fn echoing_leader() -> FakeMember {
     member
 }
 
+/// Sends random bytes until `over`, with this pause between portions, and compares their echo. Returns their number.
+fn echoes(session: Session, seed: u64, pace: Duration, over: Arc<AtomicBool>) -> JoinHandle<usize> {
+    let (mut from, mut to) = session.into_stream().into_split();
+    // Repeated, with a length that no buffer has: bytes that are lost or doubled would be out of step.
+    let data = Arc::new(Random(seed).bytes(100_003));
+    let sent_data = data.clone();
+    let writing = tokio::spawn(async move {
+        let mut sent = 0;
+        while !over.load(Ordering::Relaxed) {
+            within("bytes leave", to.write_all(&sent_data)).await.unwrap();
+            sent += sent_data.len();
+            if !pace.is_zero() {
+                tokio::time::sleep(pace).await;
+            }
+        }
+        // A FIN behind what is on its way.
+        to.shutdown().await.unwrap();
+        sent
+    });
+    tokio::spawn(async move {
+        let (mut seen, mut bytes) = (0, vec![0; 1 << 16]);
+        loop {
+            let position = seen % data.len();
+            let most = bytes.len().min(data.len() - position);
+            match within("bytes arrive", from.read(&mut bytes[..most])).await.unwrap() {
+                0 => {
+                    assert_eq!(seen, writing.await.unwrap(), "the stream was cut");
+                    return seen;
+                }
+                count => {
+                    let expected = &data[position..position + count];
+                    assert!(bytes[..count] == *expected, "seed {seed}: other bytes after {seen}");
+                    seen += count;
+                }
+            }
+        }
+    })
+}
+
 /// Random bytes are compared with their echo while reloads take the sessions from process to process.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_byte_of_a_stream_arrives_once_and_in_order_over_reloads() {
@@ -158,38 +198,7 @@ async fn every_byte_of_a_stream_arrives_once_and_in_order_over_reloads() {
     let mut running = Vec::new();
     let over = Arc::new(AtomicBool::new(false));
     for seed in 1..=4 {
-        let (mut from, mut to) = product.session().await.into_stream().into_split();
-        // Repeated, with a length that no buffer has: bytes that are lost or doubled would be out of step.
-        let data = Arc::new(Random(seed).bytes(100_003));
-        let (over, sent_data) = (over.clone(), data.clone());
-        let writing = tokio::spawn(async move {
-            let mut sent = 0;
-            while !over.load(Ordering::Relaxed) {
-                within("bytes leave", to.write_all(&sent_data)).await.unwrap();
-                sent += sent_data.len();
-            }
-            // A FIN behind what is on its way.
-            to.shutdown().await.unwrap();
-            sent
-        });
-        running.push(tokio::spawn(async move {
-            let (mut seen, mut bytes) = (0, vec![0; 1 << 16]);
-            loop {
-                let position = seen % data.len();
-                let most = bytes.len().min(data.len() - position);
-                match within("bytes arrive", from.read(&mut bytes[..most])).await.unwrap() {
-                    0 => {
-                        assert_eq!(seen, writing.await.unwrap(), "the stream was cut");
-                        return seen;
-                    }
-                    count => {
-                        let expected = &data[position..position + count];
-                        assert!(bytes[..count] == *expected, "seed {seed}: other bytes after {seen}");
-                        seen += count;
-                    }
-                }
-            }
-        }));
+        running.push(echoes(product.session().await, seed, Duration::ZERO, over.clone()));
     }
     let mut pid = product.id();
     for times in 1..=10 {

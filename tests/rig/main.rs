@@ -23,6 +23,7 @@ mod pictures;
 mod pooler;
 mod prometheus;
 mod publish;
+mod reload;
 mod repeated;
 mod rest_hangs;
 mod rights;

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::http::{Answer, Http, Request};
 use super::patroni::Member;
-use super::process::Process;
+use super::process::{Process, send};
 use super::rig::{Rig, SCOPE};
 use super::wait::wait_until;
 
@@ -20,6 +20,8 @@ const START: Duration = Duration::from_secs(10);
 /// A running pgnorth. Its drop kills it, and shows the end of its log if the test has failed.
 pub struct Product {
     process: Process,
+    /// The process that runs since the last reload.
+    successor: Option<u32>,
     address: SocketAddr,
     admin: SocketAddr,
     http: Http,
@@ -89,6 +91,7 @@ impl Product {
         .await;
         Self {
             process,
+            successor: None,
             address,
             admin,
             http,
@@ -105,8 +108,26 @@ impl Product {
         self.admin
     }
 
+    /// Returns the id of the process that runs now.
     pub fn id(&self) -> u32 {
-        self.process.id()
+        self.successor.unwrap_or(self.process.id())
+    }
+
+    /// Runs `pgnorth reload`; returns its output if that fails. Later it is the new process that gets signals.
+    pub async fn reload(&mut self) -> Result<(), String> {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_pgnorth"));
+        command
+            .args(["reload", "--pid", &self.id().to_string()])
+            .kill_on_drop(true);
+        let output = command.output().await.expect("run pgnorth reload");
+        if !output.status.success() {
+            let text = [output.stdout, output.stderr].concat();
+            return Err(String::from_utf8_lossy(&text).into_owned());
+        }
+        let started = |event: Value| u32::try_from(event["fields"]["successor"].as_u64()?).ok();
+        let successor = self.events().into_iter().rev().find_map(started);
+        self.successor = Some(successor.expect("the log names the new process"));
+        Ok(())
     }
 
     /// Sends GET to the admin address.
@@ -159,18 +180,40 @@ impl Product {
 
     /// Sends a signal, such as the second SIGTERM of an impatient operator.
     pub fn signal(&mut self, signal: Signal) {
-        self.process.signal(signal);
+        match self.successor {
+            Some(id) => send(id, signal),
+            None => self.process.signal(signal),
+        }
     }
 
-    /// Sends SIGTERM and returns the exit status; panics if the process has not ended in time.
+    /// Sends SIGTERM to a process that was not reloaded, and returns its exit status; panics if it has not ended in time.
     pub async fn terminate(&mut self, within: Duration) -> ExitStatus {
         self.process.signal(Signal::TERM);
         wait_until("pgnorth has ended", within, async || self.process.exit_status()).await
     }
 }
 
+impl Drop for Product {
+    fn drop(&mut self) {
+        // A successor is no child of the tests.
+        if let Some(id) = self.successor
+            && is_pgnorth(id)
+        {
+            send(id, Signal::KILL);
+        }
+    }
+}
+
+/// Returns true if the process runs pgnorth: its id may be another one's by now.
+pub fn is_pgnorth(id: u32) -> bool {
+    let program = std::fs::read_link(format!("/proc/{id}/exe"));
+    program.is_ok_and(|program| program == std::path::Path::new(env!("CARGO_BIN_EXE_pgnorth")))
+}
+
 fn command_at(listen: SocketAddr, admin: SocketAddr) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgnorth"));
+    // Of a service in which the tests run: pgnorth would refuse a reload.
+    command.env_remove("INVOCATION_ID");
     command.args(["--listen", &listen.to_string(), "--admin", &admin.to_string()]);
     command.args(["--log-format", "json"]);
     command

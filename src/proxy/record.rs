@@ -20,9 +20,8 @@ use crate::route::RouteKind;
 struct Reached {
     leader: Arc<Server>,
     /// pgnorth's own address towards the leader, under which PostgreSQL shows the session; `None` unless it will be
-    /// logged.
-    leader_side: Option<SocketAddr>,
-    at: Instant,
+    /// logged. In a box, because every session has this field and few have an address.
+    leader_side: Option<Box<SocketAddr>>,
 }
 
 /// A record as it is passed to another process: times are ages.
@@ -40,7 +39,8 @@ pub(super) struct Record {
     pub(super) peer: SocketAddr,
     state: SessionState,
     pub(super) begun: Instant,
-    dialled_at: Option<Instant>,
+    /// The beginning of the last dial, and from then on the time at which the leader was reached.
+    changed_at: Instant,
     reached: Option<Reached>,
 }
 
@@ -54,17 +54,16 @@ impl Record {
             peer,
             state: SessionState::Held,
             begun,
-            dialled_at: None,
+            changed_at: begun,
             reached: None,
         }
     }
 
     /// Returns the record of a forwarded session, for another process.
     pub(super) fn passed(&self) -> PassedRecord {
-        let reached = self.reached.as_ref().map_or(self.begun, |reached| reached.at);
         PassedRecord {
             begun: self.begun.elapsed(),
-            reached: reached.elapsed(),
+            reached: self.changed_at.elapsed(),
         }
     }
 
@@ -84,11 +83,10 @@ impl Record {
             peer,
             state: SessionState::Forwarding,
             begun: ago(passed.begun),
-            dialled_at: None,
+            changed_at: ago(passed.reached),
             reached: Some(Reached {
                 leader: leader.clone(),
-                leader_side,
-                at: ago(passed.reached),
+                leader_side: leader_side.map(Box::new),
             }),
         }
     }
@@ -105,7 +103,7 @@ impl Record {
     }
 
     pub(super) fn dialling(&mut self) {
-        self.dialled_at = Some(Instant::now());
+        self.changed_at = Instant::now();
         self.enter(SessionState::Dialling);
     }
 
@@ -118,11 +116,10 @@ impl Record {
         debug!(peer = %self.peer, route = %self.route, %leader, leader_side = leader_side.map(tracing::field::display), "session begins");
         self.reached = Some(Reached {
             leader: leader.clone(),
-            leader_side,
-            at: Instant::now(),
+            leader_side: leader_side.map(Box::new),
         });
         self.enter(SessionState::Forwarding);
-        let dialled_at = self.dialled_at.unwrap_or(self.begun);
+        let dialled_at = std::mem::replace(&mut self.changed_at, Instant::now());
         self.observe_hold(dialled_at);
         if self.route == RouteKind::Primary {
             self.context
@@ -143,11 +140,11 @@ impl Record {
         debug!(
             peer = %self.peer,
             leader = reached.map(|reached| tracing::field::display(&reached.leader)),
-            leader_side = reached.and_then(|reached| reached.leader_side).map(tracing::field::display),
+            leader_side = reached.and_then(|reached| reached.leader_side.as_deref()).map(tracing::field::display),
             %ending,
             bytes_to_leader = transferred.to_leader,
             bytes_to_client = transferred.to_client,
-            reached_after = reached.map(|reached| tracing::field::debug(reached.at.duration_since(self.begun))),
+            reached_after = reached.map(|_| tracing::field::debug(self.changed_at.duration_since(self.begun))),
             lasted = ?self.begun.elapsed(),
             "session ended"
         );

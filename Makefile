@@ -32,7 +32,7 @@ help:
 	@echo 'make test-pods       changes and breaks Patroni and pgnorth as pods, under load, on the cluster of KUBECONFIG or one of its own. Root (CLUSTER=, LOAD=, PROXYMODE=, PROFILE=)'
 	@echo 'make image           builds the image into target/pgnorth-image.tar, for docker load, podman load or ctr images import; needs no registry. Root'
 	@echo 'make image-test      builds the image without a registry, starts it as Kubernetes would, and lists its contents. Root'
-	@echo 'make bench-failover  measures what faults cost clients of pgnorth and of HAProxy; about 15 minutes. Root (ARGS=--quick, ARGS=--help)'
+	@echo 'make bench-failover  measures what faults cost clients of pgnorth, of HAProxy and of libpq alone; about 15 minutes. Root (ARGS=--quick, ARGS=--patroni-defaults, ARGS=--help)'
 	@echo 'make bench-forward   measures the cost of a connection through pgnorth and others; about 11 minutes. Root (ARGS=--quick, ARGS=--help)'
 	@echo 'make check           checks conflict markers, format, lints, docs, dependencies and the commits of this branch; advisories, too, if the RustSec database can be fetched'
 	@echo 'make advisories      checks the advisories alone; fails if the database cannot be fetched'
@@ -181,9 +181,10 @@ test-pods:
 	PGNORTH_CACHE='$(cache)' PROGRAM='target/$(if $(filter-out dev,$(PROFILE)),$(PROFILE),debug)/pgnorth' \
 		CLUSTER='$(CLUSTER)' LOAD='$(LOAD)' tests/pods/run.sh
 
-# Prints a table and writes target/failover.json. Keep figures only from an otherwise idle machine.
+# Prints a table and writes target/failover.json. Keep figures only from an otherwise idle machine. Without HAProxy 3 it leaves that contender out.
 bench-failover:
 	tests/support/install.sh test
+	-tests/support/install.sh haproxy-3
 	cargo bench --locked --no-run --bench failover
 	PGNORTH_CACHE='$(cache)' tests/support/inside.sh cargo bench --locked --offline --bench failover -- --json target/failover.json $(ARGS)
 

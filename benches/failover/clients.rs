@@ -1,25 +1,24 @@
 //! Clients of one contender, of three kinds, and their observations. `figures` counts them.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use tokio_postgres::error::SqlState;
 use tokio_util::sync::CancellationToken;
 
-use crate::session::{Acknowledgement, Session, insert};
-use crate::tls::Tls;
+use crate::connector::Connector;
+use crate::session::{Acknowledgement, Failure, Session, insert};
 
 /// Number of clients of each kind.
 pub const OF_EACH_KIND: usize = 3;
 
-/// Pause between two attempts of one comer. A connection costs PostgreSQL a process, and all clients share two cores.
-const COMERS_PAUSE: Duration = Duration::from_millis(40);
+/// Pause between two attempts of one comer, for each contender in the run: a connection costs PostgreSQL a process, and
+/// all clients share the cores, so more contenders must not mean more load.
+const COMERS_PAUSE: Duration = Duration::from_millis(13);
 
-/// Pause between two inserts of one stayer.
-const STAYERS_PAUSE: Duration = Duration::from_millis(20);
+/// Pause between two inserts of one stayer, for each contender.
+const STAYERS_PAUSE: Duration = Duration::from_millis(7);
 
 /// Deadline of an attempt, after which it counts as a hang.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -77,13 +76,22 @@ pub struct Clients {
 struct One {
     kind: Kind,
     client: usize,
-    address: SocketAddr,
-    tls: Option<Tls>,
+    connector: Connector,
+    pause: Duration,
     /// The beginning of its rows' ids, which makes them unique.
     name: String,
     rows: u64,
     seen: Arc<Mutex<Seen>>,
     stop: CancellationToken,
+}
+
+impl Kind {
+    fn pause(self) -> Duration {
+        match self {
+            Self::Comer => COMERS_PAUSE,
+            Self::Stayer => STAYERS_PAUSE,
+        }
+    }
 }
 
 impl Seen {
@@ -97,8 +105,8 @@ impl Seen {
 }
 
 impl Clients {
-    /// Starts three clients of each kind at `address`; no others have this `name`.
-    pub fn start(name: &str, address: SocketAddr, tls: Option<&Tls>) -> Self {
+    /// Starts three clients of each kind; no others have this `name`. `contenders` is the number of those in the run.
+    pub fn start(name: &str, connector: impl Fn() -> Connector, contenders: u32) -> Self {
         let mut clients = Self {
             seen: Arc::default(),
             stop: CancellationToken::new(),
@@ -108,8 +116,8 @@ impl Clients {
             let one = |kind| One {
                 kind,
                 client,
-                address,
-                tls: tls.cloned(),
+                connector: connector(),
+                pause: kind.pause() * contenders,
                 name: format!("{name} {kind:?} {client}"),
                 rows: 0,
                 seen: clients.seen.clone(),
@@ -166,10 +174,12 @@ impl One {
             let started = Instant::now();
             let mut connected = None;
             let insert = self.insert();
-            let outcome = match self.bounded(self.connect(), Outcome::NotConnected).await {
-                Ok(session) => {
+            let outcome = match self.connect().await {
+                Ok(mut session) => {
                     connected = Some(Instant::now());
-                    self.bounded(insert_on(&session, &insert), Outcome::Broken).await
+                    let outcome = self.insert_on(&mut session, &insert).await;
+                    self.connector.close(session).await;
+                    outcome
                 }
                 Err(outcome) => Err(outcome),
             };
@@ -181,8 +191,8 @@ impl One {
     async fn stay(mut self) {
         while !self.stop.is_cancelled() {
             let started = Instant::now();
-            match self.bounded(self.connect(), Outcome::NotConnected).await {
-                Ok(session) => self.insert_all_the_time(&session).await,
+            match self.connect().await {
+                Ok(session) => self.insert_all_the_time(session).await,
                 Err(outcome) => self.record(started, None, Err(outcome)),
             }
             self.pause().await;
@@ -190,23 +200,23 @@ impl One {
     }
 
     /// Inserts rows until the session is unusable.
-    async fn insert_all_the_time(&mut self, session: &Session) {
+    async fn insert_all_the_time(&mut self, mut session: Session) {
         loop {
             let started = Instant::now();
             let insert = self.insert();
-            let outcome = self.bounded(insert_on(session, &insert), Outcome::Broken).await;
-            let goes_on = outcome.is_ok();
-            self.record(started, None, outcome);
-            if !goes_on {
-                return;
+            let outcome = self.insert_on(&mut session, &insert).await;
+            if outcome.is_err() {
+                self.connector.close(session).await;
+                return self.record(started, None, outcome);
             }
+            self.record(started, None, outcome);
             self.pause().await;
         }
     }
 
-    async fn idle(self) {
+    async fn idle(mut self) {
         let session = loop {
-            match self.bounded(self.connect(), Outcome::NotConnected).await {
+            match self.connect().await {
                 Ok(session) => break session,
                 Err(_) if self.stop.is_cancelled() => return,
                 Err(_) => self.pause().await,
@@ -223,27 +233,18 @@ impl One {
         }
     }
 
-    async fn connect(&self) -> Result<Session, Outcome> {
-        let session = Session::open(self.address, self.tls.as_ref()).await;
-        session.map_err(|error| Outcome::NotConnected(whole(&error)))
+    async fn connect(&mut self) -> Result<Session, Outcome> {
+        bounded(&self.stop, self.connector.open(), Outcome::NotConnected).await
+    }
+
+    async fn insert_on(&self, session: &mut Session, insert: &str) -> Result<Acknowledgement, Outcome> {
+        bounded(&self.stop, session.insert(insert), Outcome::Broken).await
     }
 
     /// Returns the insert of the next row, whose id no other row has.
     fn insert(&mut self) -> String {
         self.rows += 1;
         insert(&format!("{} {}", self.name, self.rows))
-    }
-
-    /// Waits until the deadline or the end of the round.
-    async fn bounded<T>(
-        &self,
-        doing: impl Future<Output = Result<T, Outcome>>,
-        hung: fn(String) -> Outcome,
-    ) -> Result<T, Outcome> {
-        tokio::select! {
-            done = timeout(DEADLINE, doing) => done.unwrap_or_else(|_| Err(hung(format!("hung for {DEADLINE:?}")))),
-            () = self.stop.cancelled() => Err(Outcome::Unfinished),
-        }
     }
 
     fn record(&self, started: Instant, connected: Option<Instant>, outcome: Result<Acknowledgement, Outcome>) {
@@ -258,29 +259,28 @@ impl One {
     }
 
     async fn pause(&self) {
-        let pause = match self.kind {
-            Kind::Comer => COMERS_PAUSE,
-            Kind::Stayer => STAYERS_PAUSE,
-        };
         tokio::select! {
-            () = sleep(pause) => {}
+            () = sleep(self.pause) => {}
             () = self.stop.cancelled() => {}
         }
     }
 }
 
-async fn insert_on(session: &Session, insert: &str) -> Result<Acknowledgement, Outcome> {
-    session.insert(insert).await.map_err(|error| match error.code() {
-        Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => Outcome::ReadOnly,
-        _ => Outcome::Broken(whole(&error)),
-    })
-}
-
-/// Returns the error with its causes.
-fn whole(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", whole(source)),
-        None => error.to_string(),
+/// Waits until the deadline or the end of the round. `failed` makes an outcome of any failure but a read-only server.
+async fn bounded<T>(
+    stop: &CancellationToken,
+    doing: impl Future<Output = Result<T, Failure>>,
+    failed: fn(String) -> Outcome,
+) -> Result<T, Outcome> {
+    let done = tokio::select! {
+        done = timeout(DEADLINE, doing) => done,
+        () = stop.cancelled() => return Err(Outcome::Unfinished),
+    };
+    match done {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(Failure::ReadOnly)) => Err(Outcome::ReadOnly),
+        Ok(Err(Failure::Other(why))) => Err(failed(why)),
+        Err(_) => Err(failed(format!("hung for {DEADLINE:?}"))),
     }
 }
 

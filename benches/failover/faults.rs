@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::ValueEnum;
+use serde_json::json;
 use tokio::time::sleep;
 
 use crate::support::rig::Settings;
@@ -27,13 +28,46 @@ pub enum Fault {
     BackendKilled,
     /// The Kubernetes API, or etcd, is down for 60 s, with failsafe mode on.
     DcsDown,
-    /// Only pgnorth is cut off from the Kubernetes API; a switchover follows 10 s later.
+    /// Only pgnorth is cut off from the Kubernetes API; a switchover follows 10 s later, or 25 s with Patroni's
+    /// defaults.
     ApiCut,
 }
 
-/// Long enough for pgnorth to notice: Patroni renews its lock every 3 s, and pgnorth checks a watch without events for
-/// longer.
-const CUT_BEFORE_SWITCHOVER: Duration = Duration::from_secs(10);
+/// Patroni's times, and those of the benchmark that depend on them.
+#[derive(Clone)]
+pub struct Times {
+    /// In seconds: ttl, loop_wait and retry_timeout.
+    pub patroni: [u32; 3],
+    /// Time between the cut of the API and the switchover, so that pgnorth notices the cut: Patroni renews its lock
+    /// every loop_wait, and pgnorth checks a watch that has been without events for longer.
+    pub cut_before_switchover: Duration,
+    /// Time for which the DCS is down: longer than ttl.
+    pub outage: Duration,
+    /// Time in which the leader takes its lock again, and all leave failsafe mode.
+    pub recovery: Duration,
+}
+
+impl Times {
+    /// The shortest that Patroni allows, so that failovers are quick.
+    pub fn fast(quick: bool) -> Self {
+        Self {
+            patroni: [20, 3, 5],
+            cut_before_switchover: Duration::from_secs(10),
+            outage: Duration::from_secs(if quick { 25 } else { 60 }),
+            recovery: Duration::from_secs(25),
+        }
+    }
+
+    /// Those of a Patroni whose configuration sets none.
+    pub fn defaults(quick: bool) -> Self {
+        Self {
+            patroni: [30, 10, 10],
+            cut_before_switchover: Duration::from_secs(25),
+            outage: Duration::from_secs(if quick { 40 } else { 60 }),
+            recovery: Duration::from_secs(40),
+        }
+    }
+}
 
 /// The source that pgnorth follows. HAProxy always asks the members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -89,9 +123,11 @@ impl Fault {
     }
 
     /// Returns the settings of the rig that it needs.
-    pub fn settings(self) -> Settings {
+    pub fn settings(self, times: &Times) -> Settings {
+        let [ttl, loop_wait, retry_timeout] = times.patroni;
         Settings {
             failsafe: self == Self::DcsDown,
+            dynamic: json!({"ttl": ttl, "loop_wait": loop_wait, "retry_timeout": retry_timeout}),
             ..Settings::default()
         }
     }
@@ -111,15 +147,15 @@ impl Fault {
     }
 
     /// Prepares the fault.
-    pub async fn prepare(self, rig: &Rig) {
+    pub async fn prepare(self, rig: &Rig, times: &Times) {
         if self == Self::ApiCut {
             rig.kubernetes().cut_off();
-            sleep(CUT_BEFORE_SWITCHOVER).await;
+            sleep(times.cut_before_switchover).await;
         }
     }
 
     /// Applies it to the primary. Returns when all of it is done; if the primary stays, after the time of observation.
-    pub async fn strike(self, rig: &Rig, primary: &Member, outage: Duration) {
+    pub async fn strike(self, rig: &Rig, primary: &Member, times: &Times) {
         match self {
             Self::Switchover | Self::SwitchoverTls | Self::ApiCut => rig.switchover(None).await,
             Self::HostKilled => primary.kill_host(),
@@ -137,10 +173,9 @@ impl Fault {
             }
             Self::DcsDown => {
                 rig.dcs_stop();
-                sleep(outage).await;
+                sleep(times.outage).await;
                 rig.dcs_start().await;
-                // The leader takes its lock again, and all leave failsafe mode, within 20 s.
-                sleep(Duration::from_secs(25)).await;
+                sleep(times.recovery).await;
             }
         }
     }
@@ -154,6 +189,6 @@ impl Fault {
             Self::ApiCut => rig.kubernetes().restore(),
             _ => {}
         }
-        rig.wait_until_whole(Duration::from_secs(90)).await;
+        rig.wait_until_whole(Duration::from_secs(120)).await;
     }
 }

@@ -46,16 +46,17 @@ pub enum Must {
     AtLeast(f64),
 }
 
-/// The rows of a fault.
-pub fn figures(fault: Fault) -> Vec<Figure> {
+/// The rows of a fault, in a cluster with this ttl in seconds.
+pub fn figures(fault: Fault, ttl: u32) -> Vec<Figure> {
     let mut figures = match fault {
         Fault::Switchover | Fault::SwitchoverTls => vec![ADDED.must(Must::MedianAndWorst(0.05, 0.15)), LONGEST_CONNECT],
         Fault::HostKilled => vec![ADDED.must(Must::AtMost(0.1)), LONGEST_CONNECT],
         Fault::HostVanished => vec![
             ADDED.must(Must::AtMost(0.1)),
             LONGEST_CONNECT,
-            HANGS.must(Must::AtMost(10.0)),
-            LINGERS.must(Must::AtMost(20.0)),
+            HANGS,
+            // No other member can be primary before the lock expires, so sessions may live until then.
+            LINGERS.must(Must::AtMost(ttl.into())),
         ],
         Fault::PatroniFrozen => vec![
             LINGERS,

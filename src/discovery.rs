@@ -28,7 +28,7 @@ use crate::discovery::routes::FollowedRoute;
 use crate::events::{EventKind, Events};
 use crate::leader::decide::{Decision, Policy, decide};
 use crate::leader::observation::{Claim, ObjectKind, Observation};
-use crate::leader::probing::{Urgency, asked_and_answering, plan};
+use crate::leader::probing::{Urgency, asked_and_answering, plan, witnesses};
 use crate::leader::view::View;
 use crate::leader::{LeaderFailure, MemberName};
 use crate::log_limiter::LogLimiter;
@@ -178,9 +178,10 @@ impl Discovery {
         let probes = probes
             .iter()
             .filter_map(|probe| target(&probe.member, Question::Primary, probe.urgency));
-        let leader = state.leader().map(|leader| &leader.member);
-        let witnesses = view.witnesses(leader, now);
-        let witnesses = witnesses.filter_map(|member| target(member, Question::Leader, Urgency::Round));
+        let witnesses = witnesses(view, state, now);
+        let witnesses = witnesses
+            .iter()
+            .filter_map(|probe| target(&probe.member, Question::Leader, probe.urgency));
         let asked: Vec<_> = probes.chain(witnesses).collect();
         let reads_standbys = view.reads_standbys();
         let mut routes = self.routes.iter();

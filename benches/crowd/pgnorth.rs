@@ -9,7 +9,7 @@ use pgnorth::discovery::patroni::CLUSTER_ON_ALERT;
 use pgnorth::leader::decide::{Policy, decide};
 use pgnorth::leader::observation::{Claim, Observation};
 use pgnorth::leader::probing::pacing::Pacer;
-use pgnorth::leader::probing::{Probe, Urgency, plan};
+use pgnorth::leader::probing::{Probe, Urgency, plan, witnesses};
 use pgnorth::leader::view::View;
 use pgnorth::leader::{MemberName, RoutingState};
 
@@ -97,11 +97,10 @@ impl Pgnorth {
     /// Returns the members to ask now, each for `/primary` or for `/cluster` (true), and the time of the next request.
     pub fn due(&mut self, now: Instant, chance: &mut Chance) -> (Vec<(String, bool)>, Option<Instant>) {
         let probes = plan(&self.view, &self.state, self.held_since, now);
-        let leader = self.state.leader().map(|leader| &leader.member);
-        let witnesses = self.view.witnesses(leader, now);
-        let witnesses: Vec<_> = witnesses
-            .map(|member| (format!("{member} /cluster"), Urgency::Round))
-            .collect();
+        let witnesses = witnesses(&self.view, &self.state, now);
+        let witnesses = witnesses
+            .into_iter()
+            .map(|Probe { member, urgency }| (format!("{member} /cluster"), urgency));
         let probes = probes
             .into_iter()
             .map(|Probe { member, urgency }| (member.into(), urgency));

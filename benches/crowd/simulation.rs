@@ -18,7 +18,7 @@ use ::pgnorth::discovery::kubernetes::checks::OTHER_RETRY;
 use ::pgnorth::discovery::patroni::answers::read_cluster;
 use ::pgnorth::discovery::patroni::{Answer, CLUSTER_EVERY, CONFIG_EVERY, SEEDS_EVERY, SEEDS_ON_ALERT};
 use ::pgnorth::leader::BaseUrl;
-use ::pgnorth::leader::observation::{Claim, NoReport, ObjectKind};
+use ::pgnorth::leader::observation::{Claim, NamedLeader, NoReport, ObjectKind};
 use figures::{Figures, Load};
 use members::{MEMBERS, Member};
 use pgnorth::Pgnorth;
@@ -79,7 +79,8 @@ enum Event {
     Renew,
     Hear(usize, Box<Claim>),
     Ask(usize),
-    Answered(usize, usize, bool, bool),
+    /// The end of a request to a member: for `/cluster` with the time at which it was sent; true if it was answered.
+    Answered(usize, usize, Option<Duration>, bool),
     Recheck(usize),
     Complain(usize),
     Check(usize, u64),
@@ -174,7 +175,7 @@ impl World {
             }
             Event::Hear(who, claim) => self.hear(who, *claim),
             Event::Ask(who) => self.ask_the_due(who),
-            Event::Answered(who, member, witness, answered) => self.answered(who, member, witness, answered),
+            Event::Answered(who, member, asked, answered) => self.answered(who, member, asked, answered),
             Event::Recheck(who) => {
                 let now = self.begin + self.now;
                 if self.pgnorths[who].recheck_at.is_some_and(|at| at <= now) {
@@ -331,7 +332,8 @@ impl World {
             let at = answered
                 .map(|at| at + self.chance.between(NETWORK.0, NETWORK.1))
                 .filter(|at| *at < late);
-            self.push(at.unwrap_or(late), Event::Answered(who, place, witness, at.is_some()));
+            let asked = witness.then_some(self.now);
+            self.push(at.unwrap_or(late), Event::Answered(who, place, asked, at.is_some()));
         }
         let next = next.map(|at| at.saturating_duration_since(self.begin));
         if let Some(at) = next.filter(|at| self.pgnorths[who].ask.wakes(*at, self.now)) {
@@ -339,20 +341,24 @@ impl World {
         }
     }
 
-    fn answered(&mut self, who: usize, member: usize, witness: bool, answered: bool) {
+    fn answered(&mut self, who: usize, member: usize, asked: Option<Duration>, answered: bool) {
         let now = self.begin + self.now;
         let (name, pgnorth) = (self.members[member].name(), &mut self.pgnorths[who]);
-        let key = if witness {
+        let key = if asked.is_some() {
             format!("{name} /cluster")
         } else {
             name.to_owned()
         };
-        if !pgnorth.answered(&key, answered, now) || (witness && !answered) {
+        if !pgnorth.answered(&key, answered, now) || (asked.is_some() && !answered) {
             return;
         }
-        if witness {
-            let named = self.lock.0.map(|holder| self.members[holder].name().into());
-            self.pgnorths[who].hear(Claim::NamedLeader(name.into(), named), now);
+        if let Some(asked) = asked {
+            let leader = self.lock.0.map(|holder| NamedLeader {
+                member: self.members[holder].name().into(),
+                running_on: Some(self.members[holder].timeline),
+            });
+            let (by, asked) = (name.into(), self.begin + asked);
+            self.pgnorths[who].hear(Claim::NamedLeader { by, asked, leader }, now);
             return self.follow(who);
         }
         let report = match answered {

@@ -62,6 +62,7 @@ impl Target {
 
     /// Sends the request and returns the reply.
     async fn ask(self, client: &Client) -> Reply {
+        let asked = Instant::now();
         let answer = client.get(&self.url, self.question.path()).await;
         let (key, member) = (self.key(), self.member);
         let (answered, claim) = match self.question {
@@ -72,7 +73,10 @@ impl Target {
                 (answered, Some(Claim::Report(member, report)))
             }
             Question::Leader => match answer.and_then(|answer| read_leader(&answer)) {
-                Ok(leader) => (true, Some(Claim::NamedLeader(member, leader))),
+                Ok(leader) => {
+                    let by = member;
+                    (true, Some(Claim::NamedLeader { by, asked, leader }))
+                }
                 Err(_) => (false, None),
             },
         };

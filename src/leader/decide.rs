@@ -35,7 +35,7 @@ type Rule = (&'static str, fn(&Inputs<'_>) -> Option<Decision>);
 
 /// All rules but the last. A rule's number is its place, counted from 1.
 #[rustfmt::skip]
-const RULES: [Rule; 21] = [
+const RULES: [Rule; 22] = [
     ("A leader object has not been read yet", |inputs| inputs.lock_unread()),
     // The lock is watched; X is the member that it names.
     ("The lock has no holder", |inputs| inputs.lock_released()),
@@ -59,6 +59,7 @@ const RULES: [Rule; 21] = [
     ("The ttl is over", |inputs| inputs.unheard_for_ttl()),
     ("X says that it does not accept writes", |inputs| inputs.leader_not_writable()),
     ("X does not answer", |inputs| inputs.leader_unreachable()),
+    ("Every other member names X again", |inputs| inputs.named_again()),
 ];
 /// The title of the last rule, which always applies ([`Inputs::no_leader`]).
 #[cfg(test)]

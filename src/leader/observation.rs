@@ -14,7 +14,7 @@ use crate::leader::{BaseUrl, MemberName};
 
 pub use dcs::{Announcement, ClusterSettings, DcsStatus, Lock, ObjectKind};
 pub use member::{Replication, Standby, Tags};
-pub use rest::{Cluster, ClusterMember, Condition, NoReport, Report, Role};
+pub use rest::{Cluster, ClusterMember, Condition, NamedLeader, NoReport, Report, Role};
 
 /// One claim with its local time of arrival. Remote clocks are never compared with the local one.
 #[derive(Clone, Debug)]
@@ -57,8 +57,15 @@ pub enum Claim {
     Failsafe(Vec<ClusterMember>),
     /// No member answered `GET /cluster`: the errors.
     ClusterUnreachable(String),
-    /// The leader that this member's own answer to `GET /cluster` names, if it names one.
-    NamedLeader(MemberName, Option<MemberName>),
+    /// A member's own answer to `GET /cluster`, which names the leader.
+    NamedLeader {
+        /// The member that answers.
+        by: MemberName,
+        /// Local time at which the request was sent: the member read the leader from the DCS after it.
+        asked: Instant,
+        /// The leader that it names; `None` if no member is the leader.
+        leader: Option<NamedLeader>,
+    },
     /// The proxy reports that this member does not behave like a leader.
     LeaderFailure(MemberName),
     /// An operator's hold of new clients; `None` if it was withdrawn.

@@ -15,7 +15,7 @@ use crate::leader::{MemberName, RoutingState};
 /// Time for which a failure that the proxy reported keeps the leader under suspicion.
 const SUSPECT_FOR: Duration = Duration::from_secs(3);
 
-/// A member to ask for `/primary`.
+/// A member to ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
     /// Name of the member.
@@ -31,6 +31,8 @@ pub enum Urgency {
     Steady,
     /// The answer of any member while no lock is watched and nothing is suspicious.
     Round,
+    /// The answer to `/cluster` of a member whose word keeps a silent leader.
+    Naming,
     /// The answer of a member that may report a change.
     Alert(Suspicion),
     /// The answer of the candidate: its first `running primary` releases the waiting clients.
@@ -67,6 +69,20 @@ pub fn plan(view: &View, state: &RoutingState, held_since: Option<Instant>, now:
             .into_iter()
             .collect(),
     }
+}
+
+/// Returns the members to ask for their own `/cluster`, and the urgency of each.
+pub fn witnesses(view: &View, state: &RoutingState, now: Instant) -> Vec<Probe> {
+    let leader = state.leader().map(|leader| &leader.member);
+    // A leader that the proxy cannot reach either has no sessions to lose. Its host is gone: every pgnorth asks then.
+    let is_gone = leader.is_some_and(|leader| recent_failure(view, leader, now).is_some());
+    let urgency = if is_gone { Urgency::Round } else { Urgency::Naming };
+    view.witnesses(leader, now)
+        .map(|member| Probe {
+            member: member.clone(),
+            urgency,
+        })
+        .collect()
 }
 
 /// Returns the number of members that are asked now, and how many of these answer. A member that was asked only

@@ -56,6 +56,8 @@ pub enum Reason {
     KeptInSilence { member: MemberName, no_lock: NoLock },
     /// Without a lock: the leader does not answer, and a majority of the members names it.
     NamedByMembers { member: MemberName, no_lock: NoLock },
+    /// Without a lock: the former leader does not answer, and every other member names it again.
+    NamedAgain { member: MemberName, no_lock: NoLock },
     /// Without a lock: the leader does not answer, and Patroni is paused.
     SilentInPause { member: MemberName, no_lock: NoLock },
     /// Without a lock: for a whole ttl no member said that it is a running primary.
@@ -114,6 +116,7 @@ impl Reason {
             Self::SplitBrain { .. } => "split_brain",
             Self::KeptInSilence { .. } => "kept_in_silence",
             Self::NamedByMembers { .. } => "named_by_members",
+            Self::NamedAgain { .. } => "named_again",
             Self::SilentInPause { .. } => "silent_in_pause",
             Self::SilentTooLong { .. } => "silent_too_long",
             Self::NoPrimary { .. } => "no_primary",
@@ -132,6 +135,7 @@ impl Reason {
             Self::LockAlone { .. }
                 | Self::KeptInSilence { .. }
                 | Self::NamedByMembers { .. }
+                | Self::NamedAgain { .. }
                 | Self::SilentInPause { .. }
         )
     }
@@ -246,6 +250,11 @@ impl fmt::Display for Reason {
             Self::NamedByMembers { member, no_lock } => write!(
                 out,
                 "{member} does not answer, but a majority of the members says that it holds the leader lock; {no_lock}"
+            ),
+            Self::NamedAgain { member, no_lock } => write!(
+                out,
+                "{member} does not answer, but every other member says that it holds the leader lock and runs on the \
+                 timeline on which it was primary; {no_lock}"
             ),
             Self::SilentInPause { member, no_lock } => write!(
                 out,

@@ -26,8 +26,7 @@ pub use crate::leader::view::followed::{AnswerOrigin, ForeignCluster};
 use crate::leader::view::lag::LeaderPositions;
 pub use crate::leader::view::lag::ReplayLag;
 pub use crate::leader::view::lock::LockView;
-pub use crate::leader::view::naming::NAMING_LIFE;
-use crate::leader::view::naming::NamedLeaders;
+use crate::leader::view::naming::Naming;
 use crate::leader::view::synchronous::SyncView;
 use crate::leader::{Address, BaseUrl, MemberName, UnknownAddress};
 use crate::route::Upstream;
@@ -56,7 +55,7 @@ pub struct View {
     /// Time of each member's last answer. It outlives the member's status and its row in `/cluster`: without it, the ttl
     /// of a member that disappears and returns would start again.
     last_answers: BTreeMap<MemberName, Instant>,
-    named: NamedLeaders,
+    named: BTreeMap<MemberName, Naming>,
     leader_positions: LeaderPositions,
     operator_hold: Option<OperatorHold>,
     followed: FollowedCluster,

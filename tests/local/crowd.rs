@@ -40,12 +40,12 @@ fn two_hundred_pgnorths_ask_no_member_more_than_200_times_a_second_for_longer_th
         for (kubernetes, seed) in [(true, 1), (false, 2)] {
             let figures = run(200, scenario, kubernetes, seed);
             // The one exception: without a lock, while the leader's REST API alone hangs, each other member is
-            // asked for its `/cluster` as often as for `/primary`. A majority of these answers, none older than
-            // 1.5 s, keeps a healthy leader's sessions.
+            // asked for its `/cluster` as well, every 0.4 s. A majority of these answers, none older than 2 s, keeps a
+            // healthy leader's sessions.
             let excepted = scenario == Scenario::RestHangs && !kubernetes;
             for load in &figures.members {
                 let bounded = if excepted {
-                    load.mean < 400.0
+                    load.mean < 800.0
                 } else {
                     load.above <= TOLERATED
                 };

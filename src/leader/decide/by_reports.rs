@@ -1,4 +1,4 @@
-//! Rules 13 to 22: no lock is watched. The members' answers decide; the last good evidence keeps the leader for a ttl.
+//! Rules 13 to 23: no lock is watched. The members' answers decide; the last good evidence keeps the leader for a ttl.
 
 use std::time::Instant;
 
@@ -141,7 +141,43 @@ impl Inputs<'_> {
         })
     }
 
-    /// Rule 22: there is no leader.
+    /// Rule 22: every other member names X again, which was the leader and does not answer.
+    pub(super) fn named_again(&self) -> Option<Decision> {
+        let no_lock = self.no_lock()?.clone();
+        let (leader, from) = self.named_again_from()?;
+        let until = self
+            .view
+            .named_until(&leader.member, self.now, self.policy.report_life)?;
+        (from <= self.now).then(|| {
+            let member = leader.member.clone();
+            decision(RoutingState::Route(leader), Reason::NamedAgain { member, no_lock }).recheck_by(until)
+        })
+    }
+
+    /// Returns the leader that every other member names again, and the time from which clients may go to it.
+    ///
+    /// That is at once if its own last answer and the others' answers follow each other without a break: it is known
+    /// as well as before the fence. Otherwise it may have demoted itself meanwhile and hold the lock in recovery. Once
+    /// the others have named it for a whole ttl, its loop has run again, and has written a new timeline if it was
+    /// promoted again.
+    pub(super) fn named_again_from(&self) -> Option<(Server, Instant)> {
+        self.no_lock().filter(|_| self.current.is_none())?;
+        let (member, last) = self.view.silent_leader()?;
+        let timeline = last.value.timeline;
+        let life = self.policy.report_life;
+        let since = self.view.named_by_all_since(member, timeline, self.now, life)?;
+        let speaks_against_itself = matches!(
+            self.member_state(member, None),
+            MemberState::NotWritable { .. } | MemberState::StandbyLeader
+        );
+        let leader = self.at_its_address(member).ok().filter(|_| !speaks_against_itself)?;
+        let leader = Server { timeline, ..leader };
+        let is_unbroken = since <= self.last_expiry(&leader);
+        let from = if is_unbroken { since } else { since + self.view.ttl() };
+        Some((leader, from))
+    }
+
+    /// Rule 23: there is no leader.
     pub(super) fn no_leader(&self) -> Decision {
         let no_lock = self.no_lock().unwrap_or(&NoLock::RestOnly).clone();
         let unanswered = || {

@@ -167,7 +167,13 @@ impl<'a> Inputs<'a> {
         let of_lock = of_lock.map(|(lock, _)| [Self::margin_start(lock), lock.lock_expiry()]);
         let of_reports = self.no_lock().and_then(|_| self.next_report_to_age());
         let switchover = self.view.announcement().and_then(|heard| heard.value.starts);
-        let deadlines = of_lock.into_iter().flatten().chain(of_reports).chain(switchover);
+        let reopening = self.named_again_from().map(|(_, from)| from);
+        let deadlines = of_lock
+            .into_iter()
+            .flatten()
+            .chain(of_reports)
+            .chain(switchover)
+            .chain(reopening);
         deadlines.filter(|at| self.now < *at).min()
     }
 

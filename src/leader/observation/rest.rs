@@ -75,6 +75,16 @@ pub enum Role {
     Other,
 }
 
+/// The leader according to `GET /cluster`. Its row says that it holds the lock, but not that it is a primary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedLeader {
+    /// The member that holds the lock.
+    pub member: MemberName,
+    /// The timeline on which it runs, as it wrote at the end of its last loop; `None` if its state is not `running`, or
+    /// if it leads a standby cluster.
+    pub running_on: Option<u32>,
+}
+
 /// The answer to `GET /cluster`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {

@@ -9,19 +9,21 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::{Suspicion, Urgency};
-use crate::leader::view::NAMING_LIFE;
 
 /// Interval for the leader while all is well and the lock is watched, and the longest of all intervals. 200 pgnorths
 /// with this interval send 105 requests a second.
 pub const STEADY: Duration = Duration::from_secs(2);
-/// Time that a request and its answer take at most in a healthy network.
-const ROUND_TRIP: Duration = Duration::from_millis(200);
-/// Longest interval while sessions depend on members' answers, for `/primary` and for `/cluster` alike: the next
-/// answer arrives before the last one expires. A member's answer about a silent leader expires first. It must expire
-/// within the 2 s for which members wait before they promote another (see `NAMING_LIFE`). 200 pgnorths with this
-/// interval send 162 requests a second, and 20 more for membership and settings; with 1 s they would send more than
-/// 200.
-pub const ROUND: Duration = NAMING_LIFE.saturating_sub(ROUND_TRIP);
+/// Longest interval while sessions depend on members' answers to `/primary`, which count for 3 s: after a request
+/// without an answer within its deadline of 1 s, the next answer arrives in time. 200 pgnorths with this interval send
+/// 162 requests a second, and 20 more for membership and settings; with 1 s they would send more than 200.
+pub const ROUND: Duration = Duration::from_millis(1_300);
+/// Interval for `/cluster` while the sessions of a silent leader depend on it. An answer counts for 1.5 s, and for 2 s
+/// from its request on, because members wait for 2 s before they promote another one (`view::naming`). With this
+/// interval the next answer arrives in time even if it takes its whole deadline of 1 s, and so does a quick answer after
+/// a request without one.
+const NAMING: Duration = Duration::from_millis(400);
+/// Longest interval for it, if answers are slow. The next answer still arrives in time if it takes its whole deadline.
+const NAMING_SLOW: Duration = Duration::from_millis(900);
 /// Shortest interval for the candidate.
 const BURST: Duration = Duration::from_millis(25);
 /// Longest time with the interval `BURST`.
@@ -166,6 +168,7 @@ impl Pace {
         let (wanted, longest) = match urgency {
             Urgency::Steady => (STEADY, STEADY),
             Urgency::Round => (ROUND, ROUND),
+            Urgency::Naming => (NAMING, NAMING_SLOW),
             Urgency::Alert(suspicion) => (self.hurry(ALERT, asked), suspicion.longest),
             Urgency::Candidate(suspicion) => (self.hurry(BURST, asked), suspicion.longest),
         };

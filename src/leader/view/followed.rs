@@ -171,7 +171,7 @@ impl View {
             }),
             Claim::Cluster(cluster) => self.our_cluster(cluster, at).map(Claim::Cluster),
             // Another cluster's leader does not matter here.
-            Claim::NamedLeader(member, _) if self.foreign_cluster(&member).is_some() => None,
+            Claim::NamedLeader { by, .. } if self.foreign_cluster(&by).is_some() => None,
             Claim::Seed(url, identity) => {
                 match &identity {
                     Some(theirs) if self.identity().contradicts(theirs) => {

@@ -5,29 +5,63 @@
 //! server is cut off from the others continues to name a leader that was replaced long ago. So one member proves
 //! nothing; a majority of all known members is a proof if no member contradicts.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::leader::MemberName;
+use crate::leader::observation::{NamedLeader, Report};
 use crate::leader::view::{Timestamped, View};
 
-/// The leader that each member named last, and when; `None` if it named none.
-pub(super) type NamedLeaders = BTreeMap<MemberName, Timestamped<Option<MemberName>>>;
-
-/// Time for which a member's answer about the leader counts. The member is asked again before that
-/// (`probing::pacing::ROUND`). Once the leader's key has expired and the leader's Patroni is frozen, the members need
+/// Time for which a member's answer about the leader counts from its arrival. The member is asked again before that
+/// (`probing::pacing`). Once the leader's key has expired and the leader's Patroni is frozen, the members need
 /// at least 2 s to promote another one (each waits that long for the leader's answer: Patroni's `fetch_node_status`,
 /// timeout 2 s), and meanwhile they may be too busy to answer pgnorth. Sessions to the old primary must have ended by
 /// then.
-pub const NAMING_LIFE: Duration = Duration::from_millis(1500);
+const NAMING_LIFE: Duration = Duration::from_millis(1_500);
+
+/// Time for which it counts at most from the request on: a slow answer may have been read at once.
+const NAMING_AGE: Duration = Duration::from_millis(2_000);
+
+/// Longest time between two answers of a member that count as unbroken. It is Patroni's shortest retry_timeout: a
+/// leader that does not reach the DCS for less than this does not demote itself.
+const UNBROKEN: Duration = Duration::from_secs(3);
 
 /// Time before the end of the ttl at which the members are first asked: enough for a first answer of each.
 const ASK_AHEAD: Duration = Duration::from_millis(2_000);
 
+/// A member's newest answer about the leader.
+#[derive(Clone, Debug)]
+pub(super) struct Naming {
+    /// The leader that it names; `None` if it names none.
+    leader: Option<NamedLeader>,
+    /// Arrival of the first answer of the unbroken sequence that says the same.
+    since: Instant,
+    /// Arrival of the answer.
+    at: Instant,
+    /// End of the time for which it counts.
+    until: Instant,
+}
+
+impl Naming {
+    pub(super) fn new(known: Option<&Self>, leader: Option<NamedLeader>, asked: Instant, at: Instant) -> Self {
+        let says_the_same = known.filter(|known| known.leader == leader && at < known.at + UNBROKEN);
+        Self {
+            leader,
+            since: says_the_same.map_or(at, |known| known.since),
+            at,
+            until: (at + NAMING_LIFE).min(asked + NAMING_AGE),
+        }
+    }
+
+    fn names(&self, member: &MemberName) -> bool {
+        self.leader.as_ref().is_some_and(|leader| leader.member == *member)
+    }
+}
+
 impl View {
     /// Returns the members to ask for their own `/cluster`. Their answers matter once the leader has been unreachable
     /// for a ttl, so they are asked only from shortly before that: if the leader's host is gone, many instances of
-    /// pgnorth need not ask before another member takes the lock.
+    /// pgnorth need not ask before another member takes the lock. Without a leader they are asked while `/cluster`
+    /// still names the last one: the route to it may reopen.
     pub fn witnesses<'a>(
         &'a self,
         leader: Option<&'a MemberName>,
@@ -40,6 +74,14 @@ impl View {
             answers.is_some_and(|answers| answers.unreachable.is_some())
                 && last.is_none_or(|last| last + self.ttl().saturating_sub(ASK_AHEAD) <= now)
         };
+        let leader = leader.or_else(|| {
+            let (last, _) = self.silent_leader()?;
+            self.cluster
+                .leader
+                .as_ref()
+                .is_some_and(|named| named.value == *last)
+                .then_some(last)
+        });
         let leader = leader.filter(|_| by_reports).filter(is_unreachable);
         self.members()
             .filter(move |member| leader.is_some_and(|leader| leader != *member))
@@ -52,22 +94,66 @@ impl View {
     /// Only a member that has answered `/primary` under its own name within `life` counts: the answer to `/cluster`
     /// does not contain the name of the member that sent it.
     pub fn named_until(&self, leader: &MemberName, now: Instant, life: Duration) -> Option<Instant> {
-        let others = || self.members().filter(|member| *member != leader);
-        let report = |member: &MemberName| {
-            let last = self.answers(member)?.last.as_ref();
-            last.filter(|last| now < last.at + life)
+        let heard = || {
+            self.others(leader)
+                .filter_map(|member| Some((member, self.recent_report(member, now, life)?)))
         };
-        if others().filter_map(report).any(|report| report.value.holds_lock) {
+        if heard().any(|(_, report)| report.holds_lock) {
             return None;
         }
-        let heard = others().filter(|member| report(member).is_some());
-        let fresh = heard.filter_map(|member| self.named.get(member).filter(|named| now < named.at + NAMING_LIFE));
-        let mut named_at = Vec::new();
-        for named in fresh {
-            (named.value.as_ref() == Some(leader)).then(|| named_at.push(named.at))?;
+        let counts = heard().filter_map(|(member, _)| self.named.get(member).filter(|naming| now < naming.until));
+        let mut untils = Vec::new();
+        for naming in counts {
+            naming.names(leader).then(|| untils.push(naming.until))?;
         }
-        named_at.sort_by_key(|at| std::cmp::Reverse(*at));
+        untils.sort_by_key(|until| std::cmp::Reverse(*until));
         let majority = self.members().count() / 2 + 1;
-        named_at.get(majority - 1).map(|at| *at + NAMING_LIFE)
+        untils.get(majority - 1).copied()
+    }
+
+    /// Returns the member whose last answer said that it is a running primary and holds the lock, if it does not answer
+    /// any more and no other member is known to have succeeded it; with that answer.
+    pub fn silent_leader(&self) -> Option<(&MemberName, &Timestamped<Report>)> {
+        let silent = self.answers.iter().filter(|(_, answers)| answers.unreachable.is_some());
+        let said = silent.filter_map(|(member, answers)| Some((member, answers.last.as_ref()?)));
+        let led = said.filter(|(_, last)| last.value.holds_lock && last.value.is_writable());
+        led.max_by_key(|(_, last)| last.at).filter(|(member, last)| {
+            let lock_contradicts = self.lock().is_some_and(|view| {
+                view.lock.holder.as_ref() != Some(*member) || view.held_since.is_some_and(|since| last.at < since)
+            });
+            !lock_contradicts && !self.is_succeeded(member)
+        })
+    }
+
+    /// Returns the time since which every other known member, without a break, has named `leader` as running on that
+    /// timeline; `None` if one of them does not, or has not answered recently, or says that it is a primary or holds
+    /// the lock.
+    pub fn named_by_all_since(
+        &self,
+        leader: &MemberName,
+        timeline: Option<u32>,
+        now: Instant,
+        life: Duration,
+    ) -> Option<Instant> {
+        self.named_until(leader, now, life)?;
+        let mut newest = None;
+        for member in self.others(leader) {
+            self.recent_report(member, now, life)
+                .filter(|report| !report.is_writable())?;
+            let naming = self.named.get(member).filter(|naming| now < naming.until)?;
+            let running_on = naming.leader.as_ref().and_then(|leader| leader.running_on);
+            running_on.filter(|running_on| Some(*running_on) == timeline)?;
+            newest = newest.max(Some(naming.since));
+        }
+        newest
+    }
+
+    fn others<'a>(&'a self, leader: &MemberName) -> impl Iterator<Item = &'a MemberName> {
+        self.members().filter(move |member| *member != leader)
+    }
+
+    fn recent_report(&self, member: &MemberName, now: Instant, life: Duration) -> Option<&Report> {
+        let last = self.answers(member)?.last.as_ref();
+        last.filter(|last| now < last.at + life).map(|last| &last.value)
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::evidence::DcsStatusView;
+use super::naming::Naming;
 use super::{LockView, MAX_TTL, Objects, Timestamped, View};
 use crate::leader::MemberName;
 use crate::leader::observation::{Claim, ClusterMember, DcsStatus, Lock, NoReport, ObjectKind, Observation, Report};
@@ -74,7 +75,10 @@ impl View {
                 }
             }
             Claim::ClusterUnreachable(why) => self.cluster.unreachable = Some(why),
-            Claim::NamedLeader(member, leader) => _ = self.named.insert(member, Timestamped { value: leader, at }),
+            Claim::NamedLeader { by, asked, leader } => {
+                let naming = Naming::new(self.named.get(&by), leader, asked, at);
+                self.named.insert(by, naming);
+            }
             Claim::LeaderFailure(member) => {
                 self.leader_failures.insert(member, at);
             }

@@ -11,7 +11,7 @@ use url::Url;
 use super::json;
 use crate::discovery::http::{Answer, Unreachable};
 use crate::discovery::kubernetes::annotations::tags;
-use crate::leader::observation::{Announcement, Cluster, ClusterMember, Condition};
+use crate::leader::observation::{Announcement, Cluster, ClusterMember, Condition, NamedLeader};
 use crate::leader::{Address, BadAddress, BadBaseUrl, BaseUrl, MemberName};
 
 /// PostgreSQL's default port, for answers without a port.
@@ -92,7 +92,7 @@ pub fn read_cluster(from: &BaseUrl, answer: &Answer) -> Result<(Cluster, Vec<Unu
         system: None,
         scope: body.scope,
         members,
-        leader: leader_among(&body.members),
+        leader: leader_among(&body.members).map(|leader| leader.member),
         paused: body.pause,
         switchover,
         ttl: None,
@@ -101,8 +101,8 @@ pub fn read_cluster(from: &BaseUrl, answer: &Answer) -> Result<(Cluster, Vec<Unu
     Ok((cluster, problems))
 }
 
-/// Parses the leader's name from the body of `GET /cluster`; `None` if no member is the leader.
-pub fn read_leader(answer: &Answer) -> Result<Option<MemberName>, Unreachable> {
+/// Parses the leader from the body of `GET /cluster`; `None` if no member is the leader.
+pub fn read_leader(answer: &Answer) -> Result<Option<NamedLeader>, Unreachable> {
     #[derive(Deserialize)]
     struct Body {
         members: Vec<Value>,
@@ -134,10 +134,17 @@ pub fn read_failsafe(answer: &Answer) -> Result<Vec<ClusterMember>, Unreachable>
     Ok(body.into_iter().filter_map(member).collect())
 }
 
-fn leader_among(members: &[Value]) -> Option<MemberName> {
+fn leader_among(members: &[Value]) -> Option<NamedLeader> {
     let leads = |row: &&Value| matches!(row["role"].as_str(), Some("leader" | "standby_leader"));
     let leader = members.iter().find(leads)?;
-    leader["name"].as_str().map(MemberName::from)
+    let is_running = leader["role"] == "leader" && leader["state"] == "running";
+    let timeline = leader["timeline"]
+        .as_u64()
+        .and_then(|timeline| timeline.try_into().ok());
+    Some(NamedLeader {
+        member: leader["name"].as_str()?.into(),
+        running_on: timeline.filter(|_| is_running),
+    })
 }
 
 fn read_member(row: &Value) -> Result<ClusterMember, RowError> {

@@ -99,10 +99,22 @@ fn an_unusable_row_of_cluster_is_returned_apart() {
 }
 
 #[test]
-fn the_leaders_name_is_parsed_from_cluster() {
+fn the_leader_is_parsed_from_cluster() {
     let named = |status: u16, body: &str| read_leader(&answer(status, body));
-    let leads = r#"{"members":[{"name":"demo-1","role":"sync_standby"},{"name":"demo-0","role":"leader"}]}"#;
-    assert_eq!(named(200, leads).unwrap().as_deref(), Some("demo-0"));
+    for (leader, running_on) in [
+        (r#""role":"leader","state":"running","timeline":7"#, Some(7)),
+        (r#""role":"leader","state":"running""#, None),
+        (r#""role":"leader","state":"starting","timeline":7"#, None),
+        (r#""role":"standby_leader","state":"running","timeline":7"#, None),
+    ] {
+        let body = format!(r#"{{"members":[{{"name":"demo-1","role":"sync_standby"}},{{"name":"demo-0",{leader}}}]}}"#);
+        let named = named(200, &body).unwrap().expect("a leader");
+        assert_eq!(
+            (named.member.as_str(), named.running_on),
+            ("demo-0", running_on),
+            "{leader}"
+        );
+    }
     let leaderless = r#"{"members":[{"name":"demo-0","role":"replica"}]}"#;
     assert_eq!(named(200, leaderless).unwrap(), None);
     // Patroni cannot read its DCS: the answer says nothing about the leader.

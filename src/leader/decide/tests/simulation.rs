@@ -16,7 +16,7 @@ use proptest::prelude::*;
 use patroni::{Ms, Rules};
 use properties::{run, state_of};
 use watch::PathFailure;
-use world::{Conditions, Fault, Kind, Target, World};
+use world::{Conditions, DEADLINE, Fault, Kind, Target, World};
 
 const TTL: Ms = 20_000;
 const LOOP_WAIT: Ms = 3_000;
@@ -52,6 +52,20 @@ fn conditions(
             seed,
         },
     )
+}
+
+/// Returns conditions with REST alone, in which every answer arrives within the deadline of its request.
+fn rest_only() -> impl Strategy<Value = Conditions> {
+    let rules = Rules {
+        ttl: TTL,
+        loop_wait: LOOP_WAIT,
+        retry_timeout: 3_000,
+        failsafe: false,
+    };
+    conditions(Just(false), Just(rules)).prop_map(|conditions| Conditions {
+        losses: 0,
+        ..conditions
+    })
 }
 
 fn target() -> impl Strategy<Value = Target> {
@@ -144,6 +158,36 @@ proptest! {
     ) {
         run(World::new(conditions, &once_found(faults)), |world| {
             prop_assert!(world.now < FOUND || world.observer.open_to() == Some(0), "6: {}", state_of(world));
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn a_hang_of_the_leaders_rest_api_alone_changes_nothing_without_a_lock_either(
+        conditions in rest_only(),
+        lasts in 30_000..200_000_u64,
+    ) {
+        let hang = Fault { after: FOUND, lasts, kind: Kind::RestFreeze(Target(0)) };
+        run(World::new(conditions, &[hang]), |world| {
+            prop_assert!(world.now < FOUND || world.observer.open_to() == Some(0), "6: {}", state_of(world));
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn a_silent_leader_that_the_others_name_again_gets_its_clients_back(
+        conditions in rest_only(),
+        after in TTL..2 * TTL,
+        lasts in 500..10_000_u64,
+    ) {
+        const HANG: Ms = 150_000;
+        let hang = Fault { after: FOUND, lasts: HANG, kind: Kind::RestFreeze(Target(0)) };
+        let cut = Fault { after, lasts, kind: Kind::RestCut(Target(1)) };
+        // A whole ttl, and the first answers.
+        let back = FOUND + after + lasts + TTL + 4 * DEADLINE;
+        run(World::new(conditions, &[hang, cut]), |world| {
+            let must_be_back = (back..FOUND + HANG).contains(&world.now);
+            prop_assert!(!must_be_back || world.observer.open_to() == Some(0), "8: {}", state_of(world));
             Ok(())
         })?;
     }

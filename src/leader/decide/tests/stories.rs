@@ -13,15 +13,15 @@ use std::time::{Duration, Instant, SystemTime};
 use clusters::{ANOTHER_CLUSTER, BESIDE_THE_RULES};
 use evidence::EVIDENCE;
 use lock::{SWITCHOVERS, WITH_THE_LOCK};
-use naming::NAMED_BY_OTHERS;
+use naming::{NAMED_AGAIN, NAMED_BY_OTHERS};
 use operator::HELD_BY_AN_OPERATOR;
 use race_backoff::RACE_BACKOFF;
 use reports::{API_SILENT, REST_ONLY};
 
 use super::*;
 use crate::leader::observation::{
-    Announcement, Claim, Cluster, ClusterMember, ClusterSettings, DcsStatus, Lock, NoReport, ObjectKind, Observation,
-    OperatorHold, Replication, Tags,
+    Announcement, Claim, Cluster, ClusterMember, ClusterSettings, DcsStatus, Lock, NamedLeader, NoReport, ObjectKind,
+    Observation, OperatorHold, Replication, Tags,
 };
 use crate::leader::{Address, BaseUrl};
 
@@ -229,10 +229,28 @@ impl Story {
         ))
     }
 
-    /// Records that the member's own `/cluster` names that leader, while it answers `/primary` as a replica.
+    /// Records that the member's own `/cluster` names that leader, running on timeline 1, while it answers `/primary` as
+    /// a replica.
     fn names(self, member: &str, leader: Option<&str>) -> Self {
+        self.names_running(member, leader, Some(1))
+    }
+
+    fn names_running(self, member: &str, leader: Option<&str>, running_on: Option<u32>) -> Self {
         self.says(member, Role::Other, "running", 1)
-            .observe(Claim::NamedLeader(member.into(), leader.map(MemberName::from)))
+            .names_silently(member, leader, running_on)
+    }
+
+    /// Does as [`Story::names_running`] without an answer to `/primary`.
+    fn names_silently(self, member: &str, leader: Option<&str>, running_on: Option<u32>) -> Self {
+        let claim = Claim::NamedLeader {
+            by: member.into(),
+            asked: self.now,
+            leader: leader.map(|leader| NamedLeader {
+                member: leader.into(),
+                running_on,
+            }),
+        };
+        self.observe(claim)
     }
 
     fn pod_status(self, member: &str, role: &str, timeline: u32) -> Self {
@@ -421,6 +439,7 @@ pub(super) fn rows() -> Vec<Row> {
         API_SILENT,
         REST_ONLY,
         NAMED_BY_OTHERS,
+        NAMED_AGAIN,
         RACE_BACKOFF,
         HELD_BY_AN_OPERATOR,
         ANOTHER_CLUSTER,

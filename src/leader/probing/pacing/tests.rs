@@ -1,7 +1,9 @@
 //! Tests of the times of requests.
 
 use super::*;
-use crate::leader::observation::{Claim, Cluster, ClusterMember, Condition, Observation, Replication, Report, Role};
+use crate::leader::observation::{
+    Claim, Cluster, ClusterMember, Condition, NamedLeader, Observation, Replication, Report, Role,
+};
 use crate::leader::view::View;
 use crate::leader::{Address, BaseUrl};
 
@@ -114,24 +116,29 @@ fn no_interval_exceeds_the_longest_that_the_plan_allows() {
     }
 }
 
-#[test]
-fn members_answers_about_a_silent_leader_never_expire_while_they_answer() {
-    let (begin, mut random) = (Instant::now(), 0.0);
+/// Asks b and c about the silent leader a for five minutes; `takes` returns the time of each answer, or `None` for a
+/// request without one. The pacer shortens no interval. Returns the first instant at which the answers had expired.
+fn naming_expires(mut takes: impl FnMut() -> Option<Duration>) -> Option<Duration> {
+    let begin = Instant::now();
     let (mut pacer, mut view, mut now) = (Pacer::default(), View::default(), begin);
-    // Many pgnorths ask: after quick answers at first, each one has to queue.
-    let takes = |now: Instant| if now < begin + STEADY { QUICK } else { ROUND_TRIP };
     view.record(Observation {
         at: begin,
         claim: Claim::Cluster(cluster_of_three()),
     });
-    let (mut answers, mut heard) = (BTreeMap::new(), 0);
+    let plan = [
+        ("b", Urgency::Round),
+        ("c", Urgency::Round),
+        ("b /cluster", Urgency::Naming),
+        ("c /cluster", Urgency::Naming),
+    ];
+    let (mut answers, mut sent, mut heard) = (BTreeMap::new(), 0, 0);
     while now < begin + Duration::from_secs(300) {
-        let plan = ["b", "c", "b /cluster", "c /cluster"];
-        let (due, next) = pacer.due(plan.map(|key| (key, Urgency::Round)), now, || {
-            random = (random + 0.618) % 1.0;
-            random
-        });
-        answers.extend(due.into_iter().map(|place| ((now + takes(now), place), plan[place])));
+        let (due, next) = pacer.due(plan, now, || 0.0);
+        for place in due {
+            let took = takes();
+            sent += 1;
+            answers.insert((now + took.unwrap_or(DEADLINE), sent), (place, now, took.is_some()));
+        }
         let answer = answers
             .first_entry()
             .filter(|answer| next.is_none_or(|next| answer.key().0 <= next));
@@ -139,18 +146,70 @@ fn members_answers_about_a_silent_leader_never_expire_while_they_answer() {
             now = next.expect("a request, where no answer is awaited");
             continue;
         };
-        let ((at, _), key) = answer.remove_entry();
+        let ((at, _), (place, asked, answered)) = answer.remove_entry();
         now = at;
-        let stands = view.named_until(&"a".into(), now, Duration::from_secs(3)).is_some();
-        assert!(heard < plan.len() || stands, "expired after {:?}", now - begin);
-        pacer.ended(key, true, now);
+        let just_before = now - Duration::from_millis(1);
+        let stands = view
+            .named_until(&"a".into(), just_before, Duration::from_secs(3))
+            .is_some();
+        if plan.len() <= heard && !stands {
+            return Some(now - begin);
+        }
+        let key = plan[place].0;
+        pacer.ended(key, answered, now);
+        if !answered {
+            continue;
+        }
         let claim = match key.split_once(' ') {
-            Some((member, _)) => Claim::NamedLeader(member.into(), Some("a".into())),
+            Some((member, _)) => Claim::NamedLeader {
+                by: member.into(),
+                asked,
+                leader: Some(NamedLeader {
+                    member: "a".into(),
+                    running_on: Some(1),
+                }),
+            },
             None => Claim::Report(key.into(), Ok(a_replica())),
         };
         view.record(Observation { at: now, claim });
         heard += 1;
     }
+    None
+}
+
+/// Deadline of a request.
+const DEADLINE: Duration = Duration::from_secs(1);
+
+#[test]
+fn no_answer_about_a_silent_leader_comes_too_late_if_it_comes_at_all() {
+    let mut random = 0.0;
+    let any = || {
+        random = (random + 0.618) % 1.0;
+        Some(DEADLINE.mul_f64(random))
+    };
+    assert_eq!(naming_expires(any), None, "any time up to the deadline");
+    for usual in [5, 50, 200, 300, 450, 500, 700, 1_000].map(Duration::from_millis) {
+        let mut sent = 0;
+        let one_late = || {
+            sent += 1;
+            Some(if sent % 23 == 0 { DEADLINE } else { usual })
+        };
+        assert_eq!(
+            naming_expires(one_late),
+            None,
+            "{usual:?}, and one in 23 at the deadline"
+        );
+    }
+}
+
+#[test]
+fn one_lost_answer_about_a_silent_leader_changes_nothing() {
+    let mut sent = 0;
+    let one_lost = || {
+        sent += 1;
+        (sent % 23 != 0).then_some(QUICK)
+    };
+    assert_eq!(naming_expires(one_lost), None);
 }
 
 fn cluster_of_three() -> Cluster {

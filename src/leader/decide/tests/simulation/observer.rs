@@ -7,9 +7,9 @@ use super::super::{Decision, decide};
 use super::patroni::{EVERYBODY, MemberIndex, Ms, NAMES};
 use crate::leader::observation::{Claim, Observation};
 use crate::leader::probing::pacing::Pacer;
-use crate::leader::probing::plan;
+use crate::leader::probing::{Probe, plan, witnesses};
 use crate::leader::view::View;
-use crate::leader::{RoutingState, Server};
+use crate::leader::{MemberName, RoutingState, Server};
 use crate::slot::{RouteSlot, Target};
 
 pub(super) struct Observer {
@@ -88,31 +88,60 @@ impl Observer {
         decide(&self.view, current.as_ref(), self.instant(now), &policy())
     }
 
-    /// Returns the members to ask now, and the time of the next request, as `Prober::ask_the_due` does. Each interval
-    /// is the longest that is possible.
-    pub(super) fn ask_the_due(&mut self, now: Ms) -> (Vec<MemberIndex>, Option<Ms>) {
+    /// Returns the requests that are due, and the time of the next one, as `Prober::ask_the_due` does. Each interval is
+    /// the longest that is possible.
+    pub(super) fn ask_the_due(&mut self, now: Ms) -> (Vec<Request>, Option<Ms>) {
         let at = self.instant(now);
         let probes = plan(&self.view, &self.decision.state, self.held_since, at);
-        let keys = probes.iter().map(|probe| (probe.member.as_str(), probe.urgency));
+        let request = |member: &MemberName, path| Request {
+            who: index_of(member),
+            path,
+        };
+        let probes = probes
+            .iter()
+            .map(|Probe { member, urgency }| (request(member, "/primary"), *urgency));
+        let witnesses = witnesses(&self.view, &self.decision.state, at);
+        let witnesses = witnesses
+            .iter()
+            .map(|Probe { member, urgency }| (request(member, "/cluster"), *urgency));
+        let all: Vec<_> = probes.chain(witnesses).collect();
+        let keys: Vec<_> = all.iter().map(|(request, urgency)| (request.key(), *urgency)).collect();
+        let keys = keys.iter().map(|(key, urgency)| (key.as_str(), *urgency));
         let (due, next) = self.pacer.due(keys, at, || 0.0);
-        let who = |place: usize| EVERYBODY.into_iter().find(|who| probes[place].member == NAMES[*who]);
         (
-            due.into_iter().filter_map(who).collect(),
+            due.into_iter().map(|place| all[place].0).collect(),
             next.map(|next| self.millis(next)),
         )
     }
 
     /// Records an answer, or a request that was not answered before the deadline. Returns false if the answer no longer
     /// counts.
-    pub(super) fn answered(&mut self, who: MemberIndex, answered: bool, now: Ms) -> bool {
+    pub(super) fn answered(&mut self, request: Request, answered: bool, now: Ms) -> bool {
         let now = self.instant(now);
-        self.pacer.ended(NAMES[who], answered, now)
+        self.pacer.ended(&request.key(), answered, now)
+    }
+}
+
+/// A request to a member's REST API.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request {
+    pub(super) who: MemberIndex,
+    pub(super) path: &'static str,
+}
+
+impl Request {
+    fn key(self) -> String {
+        format!("{}{}", NAMES[self.who], self.path)
     }
 }
 
 pub(super) fn place(leader: &Server) -> MemberIndex {
+    index_of(&leader.member)
+}
+
+fn index_of(member: &MemberName) -> MemberIndex {
     EVERYBODY
         .into_iter()
-        .find(|who| leader.member == NAMES[*who])
+        .find(|who| *member == NAMES[*who])
         .expect("only these three exist")
 }

@@ -7,7 +7,7 @@
 mod ha;
 
 use super::dice::Dice;
-use crate::leader::observation::{Replication, Report, Role};
+use crate::leader::observation::{NamedLeader, Replication, Report, Role};
 
 pub(super) type Ms = u64;
 /// The index of a member.
@@ -266,6 +266,24 @@ impl Cluster {
             paused: self.paused,
             failsafe_active: self.now < member.failsafe_until,
             replication: Replication::default(),
+        })
+    }
+
+    /// Returns the leader that a member reads from the DCS, whose key expires a ttl after its last write. The row of
+    /// `/cluster` is what the leader wrote at the end of its last loop.
+    pub(super) fn named_leader(&self) -> Option<NamedLeader> {
+        let holder = self
+            .lock
+            .holder
+            .filter(|_| self.now < self.lock.written[0] + self.rules.ttl)?;
+        let pod = &self.members[holder].pod;
+        let is_running = matches!(
+            pod.postgres,
+            Postgres::Primary | Postgres::Replica | Postgres::Promoting
+        );
+        Some(NamedLeader {
+            member: NAMES[holder].into(),
+            running_on: is_running.then_some(pod.timeline),
         })
     }
 

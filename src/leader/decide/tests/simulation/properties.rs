@@ -12,7 +12,9 @@
 //!      answer) reached pgnorth. An outage of the API that is over is not counted. In pause, in which Patroni promotes
 //!      no member by itself, `A`'s sessions live until pgnorth observes another leader (rule 4). After the pause they
 //!      live for as long as its end may remain unnoticed: 13 s; or, with a dead stream, ttl / 2 + `D` + `W` after `A`
-//!      lost the lock, or ttl + 2 (`D` + `W`) after the end of the pause.
+//!      lost the lock, or ttl + 2 (`D` + `W`) after the end of the pause. If `A`'s PostgreSQL has stopped, 2 s after `A`
+//!      lost the lock are enough: for so long an answer to `/cluster` that names `A` counts. No other member is promoted
+//!      sooner while `A`'s Patroni hangs and its PostgreSQL runs.
 //!    - **lock**, while pgnorth believes the watch, without pause and failsafe mode: a ttl after `A` began its last
 //!      renewal that reached pgnorth, plus the delay of the fastest of the last renewals (the clocks hide that delay),
 //!      or a second less than the delay of this one. An outage of the API is not counted.
@@ -24,12 +26,14 @@
 //! 4. *Evidence.* A member gets its first new clients because of an answer, or a pod's status, from a time at which it
 //!    was the writable primary of the newest timeline (or of an older one, if Patroni itself went back to it and
 //!    pgnorth observed no leader on a newer one). They end no later than 2 s (the steady pause) + `D` after it stopped
-//!    being writable, if its REST API can be reached. Not checked: a primary without the lock in pause, while pgnorth
-//!    knows of no holder.
+//!    being writable, if its REST API can be reached. A leader that every other member names again gets clients only
+//!    while no other member was promoted after it. Not checked: a primary without the lock in pause, while pgnorth knows
+//!    of no holder.
 //! 5. *Liveness.* If one writable member holds the lock and all faults are over, it is routed to within [`patience`].
 //!
-//! Two more properties stand with their tests in `simulation.rs`: 6, a short fault of the REST API alone changes
-//! nothing; 7, an outage of the API in failsafe mode ends no session.
+//! More properties stand with their tests in `simulation.rs`: 6, a fault of the REST API alone changes nothing; 7, an
+//! outage of the API in failsafe mode ends no session; 8, a silent leader that the others name again gets its clients
+//! back.
 
 use proptest::prelude::*;
 
@@ -43,6 +47,8 @@ use crate::leader::Server;
 /// and for `/cluster` as well.
 const ROUND: Ms = 1_300;
 const STEADY: Ms = 2_000;
+/// Longest time for which an answer to `/cluster` counts, from its request on.
+const NAMING_AGE: Ms = 2_000;
 const SWITCHOVER_HOLD: Ms = 10_000;
 /// Longest time for which pgnorth may still believe in a pause that is over, if no watch reports its end: it asks for
 /// `/cluster` every 10 s, and an answer counts for 3 s.
@@ -198,6 +204,9 @@ impl Checker {
             + world.conditions.rules.ttl / 2
             + DEADLINE
             + world.conditions.watch_delay;
+        let stopped = !world.cluster.is_writable(leader);
+        let named_until = world.cluster.lock.not_held_since[leader] + NAMING_AGE;
+        let lock_expiry = lock_expiry.max(if stopped { named_until } else { 0 });
         let anew = |over: Ms| over + world.conditions.rules.ttl + 2 * DEADLINE + 2 * world.conditions.watch_delay;
         let end = match (world.observer.view.is_paused(), self.unpaused) {
             // Patroni is still paused: by rule 4, sessions stay until pgnorth observes another leader.
@@ -333,6 +342,12 @@ fn check_evidence(world: &World, new: MemberIndex) -> Checked {
     prop_assert!(
         evidence.is_some(),
         "4, evidence: {} was not writable: {}",
+        NAMES[new],
+        state_of(world)
+    );
+    prop_assert!(
+        !matches!(world.observer.decision.reason, Reason::NamedAgain { .. }) || world.cluster.newest.member == new,
+        "4, evidence: another member was promoted after {}: {}",
         NAMES[new],
         state_of(world)
     );

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::super::stories::listing;
 use super::dice::Dice;
-use super::observer::Observer;
+use super::observer::{Observer, Request};
 use super::patroni::{ApiEvent, Cluster, EVERYBODY, MemberIndex, Ms, NAMES, Postgres, Rules, Timer};
 use super::watch::{Object, PathFailure, Watch};
-use crate::leader::observation::{Claim, Cluster as Listing, NoReport, Report};
+use crate::leader::observation::{Claim, Cluster as Listing, NamedLeader, NoReport, Report};
 
 /// Longest time of a request to a member.
 pub(super) const DEADLINE: Ms = 1_000;
@@ -76,7 +76,9 @@ pub(super) enum Event {
     Checked(u64, Claim, TrueState),
     Silent(u64),
     Retry(u64),
-    Answered(MemberIndex, Option<Report>, TrueState),
+    Answered(Request, Option<Report>, TrueState),
+    /// A member names the leader; the time at which it was asked, and its answer.
+    Named(Request, Ms, Option<Option<NamedLeader>>),
     LeaderFailure(MemberIndex),
     Listing,
     Ask,
@@ -193,7 +195,8 @@ impl World {
             Event::Checked(generation, claim, truth) => self.checked(generation, claim, truth),
             Event::Silent(generation) => self.silent(generation),
             Event::Retry(generation) => self.retry(generation),
-            Event::Answered(who, report, truth) => self.answered(who, report, truth),
+            Event::Answered(request, report, truth) => self.answered(request, report, truth),
+            Event::Named(request, asked, named) => self.named(request, asked, named),
             Event::LeaderFailure(who) => self.hear(Claim::LeaderFailure(NAMES[who].into())),
             Event::Listing => self.listing(),
             Event::Ask => self.ask = None,
@@ -243,8 +246,8 @@ impl World {
 
     fn ask_the_due(&mut self) {
         let (due, next) = self.observer.ask_the_due(self.now);
-        for who in due {
-            self.ask(who);
+        for request in due {
+            self.ask(request);
         }
         if let Some(at) = next.filter(|at| self.ask.is_none_or(|known| *at < known)) {
             self.ask = Some(at);
@@ -254,26 +257,41 @@ impl World {
 
     /// Sends a request to a member. The answer is made at once and arrives late, which is the worst case: the evidence
     /// is as old as possible.
-    fn ask(&mut self, who: MemberIndex) {
+    fn ask(&mut self, request: Request) {
+        let who = request.who;
         let takes = self.dice.between(0, self.conditions.rest_delay);
         let lost = self.conditions.losses > 0 && self.dice.one_in(self.conditions.losses);
         let refused = !self.cluster.members[who].alive && self.dice.one_in(2);
-        let at = match self.cluster.answers(who) && !self.rest_cut[who] && !lost {
+        let is_answered = self.cluster.answers(who) && !self.rest_cut[who] && !lost;
+        let at = match is_answered {
             true => self.now + takes,
             false if refused => self.now + takes.min(5),
             false => self.now + DEADLINE,
         };
-        if !self.cluster.answers(who) || self.rest_cut[who] || lost {
-            return self.push(at, Event::Answered(who, None, self.truth(who)));
+        if request.path == "/cluster" {
+            let named = (is_answered && self.cluster.api_up).then(|| self.cluster.named_leader());
+            return self.push(at, Event::Named(request, self.now, named));
         }
-        let (report, truth) = (self.cluster.report(who), self.truth(who));
-        self.push(at, Event::Answered(who, report, truth));
+        let report = self.cluster.report(who).filter(|_| is_answered);
+        self.push(at, Event::Answered(request, report, self.truth(who)));
     }
 
-    fn answered(&mut self, who: MemberIndex, report: Option<Report>, truth: TrueState) {
-        if !self.observer.answered(who, report.is_some(), self.now) {
+    fn named(&mut self, request: Request, asked: Ms, named: Option<Option<NamedLeader>>) {
+        let counts = self.observer.answered(request, named.is_some(), self.now);
+        if let Some(leader) = named.filter(|_| counts) {
+            self.hear(Claim::NamedLeader {
+                by: NAMES[request.who].into(),
+                asked: self.observer.instant(asked),
+                leader,
+            });
+        }
+    }
+
+    fn answered(&mut self, request: Request, report: Option<Report>, truth: TrueState) {
+        if !self.observer.answered(request, report.is_some(), self.now) {
             return;
         }
+        let who = request.who;
         let claim = match report {
             Some(report) => {
                 self.heard_answer[who] = Some(truth);

@@ -79,7 +79,7 @@ impl Story {
 
 pub(super) const ANOTHER_CLUSTER: &[Row] = &[
     (
-        22,
+        23,
         "REST alone, a gone for ever, the other cluster's primary answers → never routed to",
         || {
             Story::a_leads_by_report()
@@ -267,7 +267,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
         },
     ),
     (
-        22,
+        23,
         "REST alone, ours gone, one of two URLs leads to another cluster of the same scope → never followed",
         || {
             Story::a_leads_by_report()
@@ -286,7 +286,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
         },
     ),
     (
-        22,
+        23,
         "one member initialised again, while the others still report ours → not followed",
         || {
             Story::a_leads_by_report()
@@ -342,7 +342,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
 /// Stories that belong to no rule, each named after its symptom.
 pub(super) const BESIDE_THE_RULES: &[Row] = &[
     (
-        22,
+        23,
         "one kind of lock is forbidden and the other is absent → that is no \"no leader object\"",
         || {
             Story::kubernetes()
@@ -374,7 +374,7 @@ pub(super) const BESIDE_THE_RULES: &[Row] = &[
                 .must_route("a")
         },
     ),
-    (22, "REST alone, a standby cluster → it is named", || {
+    (23, "REST alone, a standby cluster → it is named", || {
         Story::rest_only()
             .says("a", Role::StandbyLeader, "running", 1)
             .must_hold_and_cut()

@@ -3,7 +3,7 @@
 use super::*;
 
 pub(super) const WITH_THE_LOCK: &[Row] = &[
-    (22, "no observation → hold, with this reason", || {
+    (23, "no observation → hold, with this reason", || {
         Story::nothing()
             .must_hold_and_cut()
             .because("no member of the cluster has answered yet")

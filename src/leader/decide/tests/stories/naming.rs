@@ -95,7 +95,7 @@ pub(super) const NAMED_BY_OTHERS: &[Row] = &[
                 story
                     .names("b", Some("a"))
                     .unreachable("c")
-                    .observe(Claim::NamedLeader("c".into(), Some("a".into())))
+                    .names_silently("c", Some("a"), Some(1))
             })
             .must_fence()
         },
@@ -129,8 +129,129 @@ pub(super) const NAMED_BY_OTHERS: &[Row] = &[
         },
     ),
     (
-        22,
+        23,
         "a new process does not take b's and c's word: a has not said that it is writable",
         || both_name_a(Story::rest_only().unreachable("a")).must_hold_and_cut(),
+    ),
+];
+
+/// Returns a story in which b's and c's answers broke off for this number of seconds, and a's sessions ended.
+fn fenced_for(seconds: f64) -> Story {
+    each_second(22, both_name_a)
+        .must_route("a")
+        .after(1.5)
+        .must_fence()
+        .after(seconds - 1.5)
+        .must_hold_and_cut()
+}
+
+/// Repeats `then` each second for this number of seconds, in all of which clients wait.
+fn held_each_second(story: Story, seconds: u64, then: impl Fn(Story) -> Story) -> Story {
+    (0..seconds).fold(story, |story, _| then(story.after(1.0)).must_hold_and_cut())
+}
+
+fn both_name_a_running(story: Story, running_on: Option<u32>) -> Story {
+    story
+        .names_running("b", Some("a"), running_on)
+        .names_running("c", Some("a"), running_on)
+}
+
+pub(super) const NAMED_AGAIN: &[Row] = &[
+    (22, "b's and c's answers come late → fence, and route again", || {
+        both_name_a(fenced_for(1.7))
+            .must_route("a")
+            .because("every other member says that it holds the leader lock")
+    }),
+    (17, "the same, and they name a for another minute → go on", || {
+        let story = both_name_a(fenced_for(1.7)).must_route("a");
+        (0..60).fold(story, |story, _| both_name_a(story.after(1.0)).must_route("a"))
+    }),
+    (23, "c alone names a again → hold", || {
+        fenced_for(1.7).names("c", Some("a")).must_hold_and_cut()
+    }),
+    (22, "they break off for longer → route after a whole ttl", || {
+        held_each_second(both_name_a(fenced_for(3.0)).must_hold_and_cut(), 19, both_name_a)
+            .after(1.0)
+            .names("b", Some("a"))
+            .names("c", Some("a"))
+            .must_route("a")
+    }),
+    (22, "c named b in between → route after a whole ttl", || {
+        let story = fenced_for(1.7)
+            .names("c", Some("b"))
+            .names("b", Some("a"))
+            .must_hold_and_cut();
+        held_each_second(story, 20, both_name_a)
+            .after(1.0)
+            .names("b", Some("a"))
+            .names("c", Some("a"))
+            .must_route("a")
+    }),
+    (23, "a's key is gone, and they name none → hold", || {
+        held_each_second(fenced_for(1.7), 60, |story| story.names("b", None).names("c", None))
+    }),
+    (
+        23,
+        "a is on another timeline: it was demoted meanwhile → hold",
+        || held_each_second(fenced_for(1.7), 60, |story| both_name_a_running(story, Some(2))),
+    ),
+    (23, "a is not running → hold", || {
+        held_each_second(fenced_for(1.7), 60, |story| both_name_a_running(story, None))
+    }),
+    (23, "b was promoted without Patroni → hold", || {
+        held_each_second(fenced_for(1.7), 60, |story| {
+            both_name_a(story).says_without_lock("b", 1)
+        })
+    }),
+    (
+        23,
+        "another leader was on a newer timeline, and a is named on its old one → hold",
+        || {
+            let story = fenced_for(1.7).says("b", Role::Primary, "running", 2).must_route("b");
+            let story = story.unreachable("b").after(20.0).must_fence();
+            held_each_second(story, 60, both_name_a)
+        },
+    ),
+    (23, "/cluster names b since a's last answer → hold", || {
+        let story = fenced_for(1.7).observe(Claim::Cluster(Cluster {
+            leader: Some("b".into()),
+            ..listing(&["a", "b", "c"])
+        }));
+        held_each_second(story, 60, both_name_a)
+    }),
+    (23, "a said that it stops, then hangs → hold", || {
+        let story = Story::a_leads_by_report()
+            .says("a", Role::Primary, "stopping", 1)
+            .unreachable("a");
+        let story = (0..20).fold(story, |story, _| both_name_a(story.after(1.0)));
+        held_each_second(story.must_fence(), 60, both_name_a)
+    }),
+    (
+        22,
+        "the API is unreachable, and a held the lock → route after a whole ttl",
+        || {
+            let story = Story::a_leads()
+                .api_unreachable()
+                .unreachable("a")
+                .after(20.0)
+                .must_fence();
+            held_each_second(story, 20, both_name_a)
+                .after(1.0)
+                .names("b", Some("a"))
+                .names("c", Some("a"))
+                .must_route("a")
+        },
+    ),
+    (
+        23,
+        "the API is unreachable, and the lock had moved to b → hold",
+        || {
+            let story = Story::a_leads()
+                .lock("b")
+                .must_hold_and_cut()
+                .api_unreachable()
+                .unreachable("a");
+            held_each_second(story, 60, both_name_a)
+        },
     ),
 ];

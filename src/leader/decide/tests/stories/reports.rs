@@ -169,7 +169,7 @@ pub(super) const REST_ONLY: &[Row] = &[
     (16, "one member says primary → route", || {
         Story::a_leads_by_report().because("a alone says")
     }),
-    (22, "no member says primary → hold", || {
+    (23, "no member says primary → hold", || {
         Story::rest_only()
             .says("a", Role::Other, "running", 1)
             .must_hold_and_cut()
@@ -293,7 +293,7 @@ pub(super) const REST_ONLY: &[Row] = &[
         },
     ),
     (
-        22,
+        23,
         "a left behind as a primary in pause, b is being promoted → no member gets a's clients",
         || {
             Story::rest_only()

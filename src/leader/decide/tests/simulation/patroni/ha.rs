@@ -149,6 +149,9 @@ impl Cluster {
         let wait = self
             .dice
             .between(20, if self.lock.holder.is_none() { 200 } else { 1500 });
+        // Each waits for the former leader's answer (`fetch_node_status`, timeout 2 s).
+        let hangs = |holder: MemberIndex| self.members[holder].alive && !self.answers(holder);
+        let wait = wait + if self.lock.holder.is_some_and(hangs) { 2_000 } else { 0 };
         let timer = Timer::Take(who, self.members[who].incarnation, self.lock.version);
         self.after(wait, timer);
     }

@@ -36,7 +36,7 @@ use crate::log_limiter::LogLimiter;
 use crate::metrics::Metrics;
 use crate::readiness::ReadinessHandle;
 use crate::recorder::Recorder;
-use crate::route::RouteKind;
+use crate::route::{RouteKind, Upstream};
 use crate::slot::RouteSlot;
 use crate::wait_queue::WaitQueue;
 
@@ -74,6 +74,8 @@ pub struct Facts {
 pub struct BoundRoute {
     /// The kind of route.
     pub kind: RouteKind,
+    /// The server of a member that its sessions go to.
+    pub upstream: Upstream,
     /// The address that was bound.
     pub address: SocketAddr,
     /// The members that clients go to.

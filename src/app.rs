@@ -14,6 +14,7 @@ mod inherited;
 mod proxy;
 mod publish;
 mod reload;
+mod routes;
 mod send_command;
 mod service;
 mod shutdown;
@@ -39,14 +40,12 @@ pub use self::shutdown::{Shutdown, ShutdownTrigger};
 pub use self::successor::Predecessor;
 use crate::admin::{BoundRoute, Facts, Hosts, Operators};
 use crate::config::{self, COMMIT, Job, Settings, VERSION};
-use crate::discovery::routes::FollowedRoute;
 use crate::leader::view::View;
 use crate::liveness::Liveness;
 use crate::log_limiter::LogLimiter;
 use crate::metrics::Metrics;
 use crate::readiness::ReadinessHandle;
 use crate::recorder::Recorder;
-use crate::route::{Route, RouteKind};
 use crate::slot::RouteSlot;
 use crate::systemd::Notifier;
 use crate::wait_queue::WaitQueue;
@@ -141,18 +140,6 @@ impl AppState {
             recorder: Arc::new(Recorder::without_sessions(metrics.clone())),
             ..Self::new(metrics)
         }
-    }
-
-    /// Returns the route with a slot of its own; `None` for a route to the primary, which shares the primary's.
-    fn follow(&self, route: &Route) -> Option<FollowedRoute> {
-        (route.conditions.kind != RouteKind::Primary).then(|| FollowedRoute {
-            listen: route.listen.to_string(),
-            port: route.listen.port(),
-            conditions: route.conditions.clone(),
-            slot: Arc::new(self.slot.beside(STARTING)),
-            fitness: watch::Sender::default(),
-            log_limiter: self.log_limiter.clone(),
-        })
     }
 
     /// Returns the values that the admin port shows. Commands reach discovery through `operators`.

@@ -11,6 +11,7 @@ pub mod http;
 pub mod kubernetes;
 mod outage;
 pub mod patroni;
+pub mod primaries;
 mod publishing;
 pub mod routes;
 
@@ -23,6 +24,7 @@ use tracing::{debug, warn};
 use crate::command_queue::PendingCommand;
 use crate::discovery::clusters::Clusters;
 use crate::discovery::patroni::{Plan, Question, Target, sleep_until};
+use crate::discovery::primaries::PrimarySlot;
 use crate::discovery::publishing::Published;
 use crate::discovery::routes::FollowedRoute;
 use crate::events::{EventKind, Events};
@@ -42,6 +44,8 @@ use crate::slot::RouteSlot;
 pub struct Discovery {
     /// Slot in which decisions about the primary are published.
     pub slot: Arc<RouteSlot>,
+    /// Further slots in which they are published, for routes to the primary with a target of their own.
+    pub primaries: Vec<PrimarySlot>,
     /// Routes to other members than the primary alone.
     pub routes: Vec<FollowedRoute>,
     /// Metrics of decisions.
@@ -62,7 +66,7 @@ pub struct Discovery {
     pub scope: Option<String>,
     /// Citus group, if the settings name one.
     pub citus_group: Option<u32>,
-    /// The server of a member that sessions go to.
+    /// The server of a member that sessions go to, unless a route has another one.
     pub upstream: Upstream,
     /// Observations from the sources.
     pub observations: mpsc::Receiver<Observation>,
@@ -100,8 +104,11 @@ impl Discovery {
                     None => return,
                 },
                 Some(failure) = self.leader_failures.recv() => {
-                    debug!(member = %failure.member, "the proxy reports that the leader failed: {}", failure.what);
-                    let claim = Claim::LeaderFailure(failure.member);
+                    debug!(member = %failure.member, target = %failure.upstream, "the proxy reports a failure: {}", failure.what);
+                    let claim = match failure.upstream.is_pooler() {
+                        true => Claim::PoolerFailure(failure.member, failure.upstream),
+                        false => Claim::LeaderFailure(failure.member),
+                    };
                     self.record(&mut view, Observation { at: Instant::now(), claim });
                 }
                 Some(command) = self.commands.recv() => self.apply_command(command, &mut view, &mut published),
@@ -116,7 +123,7 @@ impl Discovery {
             let decision = decide(&view, current.as_ref(), now, &self.policy);
             clusters.log_changes(&view, &self.log_limiter);
             self.record_signs(&view, &decision, &published, now);
-            self.publish(decision, &mut published, now);
+            self.publish(decision, &view, &mut published, now);
             for route in &mut self.routes {
                 if let Some(note) = route.follow(&view, &published.decision.state, now) {
                     self.events.send(EventKind::NoMemberFit, note);

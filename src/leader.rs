@@ -19,6 +19,8 @@ use std::fmt;
 pub use address::{Address, BadAddress, BadBaseUrl, BadConnUrl, BaseUrl, Host, UnknownAddress};
 pub use member::MemberName;
 
+use crate::route::Upstream;
+
 /// The server of a member that sessions go to: the leader's, or on a route to other members another one's.
 ///
 /// Two are equal if member and address are equal: a new timeline alone is no change of leader.
@@ -90,6 +92,8 @@ impl RoutingState {
 pub struct LeaderFailure {
     /// The leader's member name.
     pub member: MemberName,
+    /// The server that failed. A pooler's failure is no evidence about the member.
+    pub upstream: Upstream,
     /// The failure, as the end of a sentence: "connection refused".
     pub what: String,
 }

@@ -26,6 +26,7 @@ pub use self::table::{FAMILIES, Family, Kind, SECONDS};
 use crate::ending::Ending;
 use crate::leader::RoutingState;
 use crate::leader::reason::Reason;
+use crate::route::{RouteKind, Upstream};
 
 /// The handles of one recorder. They are passed in; nothing is global.
 pub struct Metrics {
@@ -46,8 +47,6 @@ pub struct Metrics {
     pub local_ports: Level,
     /// Dials that found no free local port.
     pub dials_without_port: Counter,
-    /// Dials, openings and sessions that a pooler failed.
-    pub pooler_failures: Counter,
     /// Bytes from clients to the leader.
     pub bytes_to_leader: Count,
     /// Bytes from the leader to clients.
@@ -127,7 +126,6 @@ impl Metrics {
             sessions_max,
             local_ports,
             dials_without_port: counter(all, &row::DIALS_WITHOUT_PORT, &[]),
-            pooler_failures: counter(all, &row::POOLER_FAILURES, &[]),
             accept_errors: counter(all, &row::ACCEPT_ERRORS, &[]),
             oldest_wait_seconds: now(&row::OLDEST_WAIT_SECONDS),
             hold_seconds: histogram(all, &row::HOLD_SECONDS, &[]),
@@ -177,6 +175,12 @@ impl Metrics {
     /// Returns the number of sessions that were ended because their leader had ceased to be the leader.
     pub fn sessions_cut(&self) -> u64 {
         self.endings(Ending::LeaderChanged) + self.endings(Ending::Fenced)
+    }
+
+    /// Returns the counter of dials, openings and sessions that poolers failed on routes of this kind and target.
+    pub fn pooler_failures(&self, route: RouteKind, upstream: Upstream) -> Counter {
+        let target = upstream.to_string();
+        counter(&self.recorder, &row::POOLER_FAILURES, &[route.as_str(), &target])
     }
 
     /// Records one dial.

@@ -89,8 +89,6 @@ pub struct Settings {
     pub sources: Vec<IpAddr>,
     /// Networks of load balancers, which send a header of the PROXY protocol.
     pub proxy_protocol: Vec<Network>,
-    /// The server of a member that sessions go to: a pooler's failures are not the leader's.
-    pub upstream: Upstream,
     /// Sessions open at once, held ones included.
     pub max_sessions: usize,
     /// Threads that serve sessions.
@@ -128,6 +126,8 @@ pub struct Route {
     pub kind: RouteKind,
     /// Source of the members to dial, and of the end of their sessions.
     pub slot: Arc<RouteSlot>,
+    /// The server of a member that sessions go to: a pooler's failures are not the member's.
+    pub upstream: Upstream,
     /// Time that a client waits for a member, failed dials included, before it is refused.
     pub hold: Duration,
 }

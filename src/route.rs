@@ -1,5 +1,5 @@
-//! Routes: which members the clients of one listener may reach, and which of a member's servers. Values only: `config/routes.rs` parses them, and
-//! `leader/fit` applies them.
+//! Routes: which members the clients of one listener may reach, and which of a member's servers. Values only:
+//! `config/routes.rs` parses them, and `leader/fit` applies them.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,6 +12,8 @@ pub struct Route {
     pub listen: SocketAddr,
     /// Longest wait of a client for a member that is fit; none takes `--hold`.
     pub hold: Option<Duration>,
+    /// Server of a member that its sessions go to; none takes that of `--target`.
+    pub upstream: Option<Upstream>,
     /// The members that are fit.
     pub conditions: Conditions,
 }
@@ -57,7 +59,7 @@ impl Conditions {
 }
 
 /// The server of a member that sessions go to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Upstream {
     /// PostgreSQL itself, at Patroni's `conn_url`.
     #[default]
@@ -72,6 +74,17 @@ impl Upstream {
     /// Returns true if sessions go to a pooler, whose failures are not PostgreSQL's.
     pub fn is_pooler(self) -> bool {
         self != Self::Postgres
+    }
+}
+
+/// The value of `--target`, and of a route's key `target`.
+impl fmt::Display for Upstream {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Postgres => out.write_str("postgres"),
+            Self::Proxy => out.write_str("proxy"),
+            Self::Port(port) => write!(out, "{port}"),
+        }
     }
 }
 

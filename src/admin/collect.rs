@@ -83,6 +83,7 @@ pub(super) fn routes(bound: &[BoundRoute]) -> Vec<RouteStatus> {
         let snapshot = route.slot.snapshot();
         RouteStatus {
             route: route.kind.to_string(),
+            target: route.upstream.to_string(),
             address: route.address.to_string(),
             open: snapshot.is_open(),
             reason: snapshot.reason.clone(),

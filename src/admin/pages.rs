@@ -39,7 +39,7 @@ const STREAM: &str = "text/event-stream";
 /// One file with its style and script, so that it needs no other request.
 const PAGE: &str = include_str!("page.html");
 /// The hashes of the page's style and script; a test computes them and reports the right ones.
-const POLICY: &str = "default-src 'none'; style-src 'sha256-sQOoR2a4+d7tqd8TKvwpOowJ3Bi3CVfb7OKa8LXswS0='; script-src 'sha256-wHqiVYQ8z0Zbismm65SW9Zr/4hQMxcyuUh3/xaloS7o='; \
+const POLICY: &str = "default-src 'none'; style-src 'sha256-sQOoR2a4+d7tqd8TKvwpOowJ3Bi3CVfb7OKa8LXswS0='; script-src 'sha256-4n1osVuDkUKVV3HW5TMfiDotmVnQd75G1s9O5hWBecA='; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 pub(super) type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;

@@ -181,6 +181,9 @@ pub struct ForeignAnswer {
 pub struct RouteStatus {
     /// `primary`, `replica`, `read-only`, …
     pub route: String,
+    /// The server of a member that sessions go to: `postgres`, `proxy`, or a port.
+    #[serde(default)]
+    pub target: String,
     /// The address that clients connect to.
     pub address: String,
     /// True if new clients go to a member; false while they wait.
@@ -196,7 +199,7 @@ pub struct RouteStatus {
 pub struct RouteMember {
     /// Patroni's name.
     pub name: String,
-    /// The address that its sessions go to: PostgreSQL's, or the pooler's (`--target`). `None` if it is not known.
+    /// The address that its sessions go to: PostgreSQL's, or the pooler's. `None` if it is not known.
     pub address: Option<String>,
     /// The treatment of clients and sessions.
     pub treatment: Treatment,

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::discovery::{self, GracePeriods};
+use super::routes::Routes;
 use super::{AppState, Tasks, admin_thread};
 use crate::admin::Admin;
 use crate::command_queue::CommandQueue;
@@ -27,7 +28,7 @@ pub(super) fn start(
     let address = admin.local_addr()?;
     // Without clients to hold and sessions to spare it takes no commands, and sees no failures of a leader.
     let (_, commands) = CommandQueue::new();
-    let _reports = discovery::start(settings, access, grace, Vec::new(), commands, state, tasks)?;
+    let _reports = discovery::start(settings, access, grace, Routes::default(), commands, state, tasks)?;
     let facts = state.admin_facts(None, hosts, Vec::new());
     let (at_once, never) = (CancellationToken::new(), CancellationToken::new());
     at_once.cancel();

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, anyhow};
 use tokio::sync::{mpsc, watch};
 use url::Url;
 
+use super::routes::Routes;
 use super::{AppState, Tasks, no_error};
 use crate::command_queue::PendingCommand;
 use crate::config::{self, ClientTls, DiscoverySettings};
@@ -16,13 +17,13 @@ use crate::discovery::http::Connector;
 use crate::discovery::http::tls::{TlsError, TlsFiles};
 use crate::discovery::kubernetes::Kubernetes;
 use crate::discovery::patroni::{Client, ClusterPoller, Plan, Prober};
-use crate::discovery::routes::FollowedRoute;
 use crate::events::Events;
 use crate::kubernetes::Access;
 use crate::leader::decide::Policy;
 use crate::leader::observation::Observation;
 use crate::leader::{BadBaseUrl, BaseUrl, LeaderFailure};
 use crate::metrics::Metrics;
+use crate::route::RouteKind;
 
 /// Number of observations that may wait; a full channel only slows its sources.
 const OBSERVATIONS: usize = 1024;
@@ -56,7 +57,7 @@ pub(super) fn start(
     discovery: &DiscoverySettings,
     access: Option<Arc<Access>>,
     grace: GracePeriods,
-    routes: Vec<FollowedRoute>,
+    routes: Routes,
     commands: mpsc::Receiver<PendingCommand>,
     state: &AppState,
     tasks: &mut Tasks,
@@ -68,7 +69,10 @@ pub(super) fn start(
     if let Some(name) = objects.as_ref().or(discovery.scope.as_ref()) {
         state.metrics.set_cluster(name);
     }
-    let standbys = routes.iter().any(|route| route.conditions.kind.depends_on_standbys());
+    let standbys = routes.followed.iter();
+    let standbys = standbys
+        .map(|route| route.conditions.kind)
+        .any(RouteKind::depends_on_standbys);
     let events = match discovery.kubernetes.as_ref().zip(access) {
         Some((settings, access)) => start_kubernetes(settings, access, standbys, claims.clone(), state, tasks),
         None => Events::default(),
@@ -83,7 +87,8 @@ pub(super) fn start(
     start_patroni(discovery, planned, claims, state, tasks)?;
     let discovery = Discovery {
         slot: state.slot.clone(),
-        routes,
+        primaries: routes.primaries,
+        routes: routes.followed,
         metrics: state.metrics.clone(),
         recorder: state.recorder.clone(),
         events,

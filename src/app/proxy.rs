@@ -21,12 +21,12 @@ use self::replacing::{Reload, next_after};
 use super::discovery::{self, GracePeriods};
 use super::inherited::{Inherited, Listeners};
 use super::reload::{Requests, RouteSlots, Start};
+use super::routes::Routes;
 use super::service::Service;
 use super::{AppState, Shutdown, Started, Tasks, admin_thread, ended_early, files, workers};
 use crate::admin::{Admin, BoundRoute, Operators};
 use crate::command_queue::CommandQueue;
 use crate::config;
-use crate::discovery::routes::FollowedRoute;
 use crate::drain::Drain;
 use crate::kubernetes::Access;
 use crate::leader::observation::Observation;
@@ -93,14 +93,20 @@ pub(super) async fn serve_from(
     let drain = Drain::default();
     let session_settings = session_settings(settings, &state.metrics);
     let admin = admin(settings.admin, &mut inherited, &mut listeners)?;
-    let followed: Vec<_> = settings.routes.iter().map(|route| state.follow(route)).collect();
     let (mut proxy, mut routes, mut slots) = (Proxy::default(), Vec::new(), RouteSlots::new());
-    for (route, followed) in settings.routes.iter().zip(&followed) {
-        let slot = followed.as_ref().map_or(&state.slot, |followed| &followed.slot).clone();
-        slots.push((route.conditions.kind, slot.clone()));
+    let (of_primary, mut followed) = (settings.discovery.upstream, Routes::default());
+    for route in &settings.routes {
+        let (kind, upstream) = (route.conditions.kind, route.upstream.unwrap_or(of_primary));
+        let (slot, fitness) = followed.add(route, upstream, &state, of_primary);
+        slots.push((kind, slot.clone()));
+        if upstream.is_pooler() {
+            // Its series begins at 0.
+            let _counter = state.metrics.pooler_failures(kind, upstream);
+        }
         let to = proxy::Route {
-            kind: route.conditions.kind,
+            kind,
             slot,
+            upstream,
             hold: route.hold.unwrap_or(settings.hold),
         };
         let mut bound = listen(
@@ -112,7 +118,7 @@ pub(super) async fn serve_from(
             &mut listeners,
             &drain,
         )?;
-        bound.fitness = followed.as_ref().map(|followed| followed.fitness.subscribe());
+        bound.fitness = fitness;
         routes.push(bound);
     }
     inherited.check_used()?;
@@ -152,7 +158,7 @@ impl Bound {
         sessions: Settings,
         admin: Admin,
         proxy: Proxy,
-        followed: Vec<Option<FollowedRoute>>,
+        followed: Routes,
     ) -> Result<mpsc::Sender<Observation>> {
         let grace = GracePeriods {
             switchover_hold: settings.switchover_hold,
@@ -170,7 +176,6 @@ impl Bound {
             Some(file) => Some(Operators::new(file.clone(), queue).await),
             None => None,
         };
-        let followed: Vec<_> = followed.into_iter().flatten().collect();
         let (state, tasks) = (&self.state, &mut self.tasks);
         let facts = state.admin_facts(operators, &settings.admin_hosts, self.routes.clone());
         let reports = discovery::start(&settings.discovery, access, grace, followed, commands, state, tasks)?;
@@ -284,7 +289,6 @@ fn session_settings(settings: &config::Proxy, metrics: &Metrics) -> Settings {
         socket_buffers: settings.socket_buffers,
         sources: settings.sources.clone(),
         proxy_protocol: settings.proxy_protocol.clone(),
-        upstream: settings.discovery.upstream,
         max_sessions: files::session_limit(settings.max_sessions, workers, ports),
         workers,
     }

@@ -53,15 +53,42 @@ pub struct Proxy {
     pub workers: Option<usize>,
 }
 
-/// Reads the server of a member that sessions go to. Patroni publishes `proxy_url` in its DCS alone.
+impl Proxy {
+    /// Returns the servers of a member that sessions of any route go to, each once.
+    pub fn upstreams(&self) -> Vec<Upstream> {
+        let mut all = Vec::new();
+        for route in &self.routes {
+            let upstream = route.upstream.unwrap_or(self.discovery.upstream);
+            if !all.contains(&upstream) {
+                all.push(upstream);
+            }
+        }
+        all
+    }
+}
+
+/// The problem with Patroni's `proxy_url` if no source reads the DCS: Patroni publishes it there alone.
+const UNPUBLISHED: &str = "requires the lock's source, --etcd or Kubernetes: members publish proxy_url there alone; \
+                           name the pooler's port instead";
+
+/// Reads the server of a member that sessions go to.
 pub(super) fn upstream(reader: &mut Reader<'_>, discovery: &DiscoverySettings) -> Upstream {
     let upstream = reader.value(&table::TARGET, parse::upstream);
-    if upstream == Upstream::Proxy && discovery.kubernetes.is_none() && discovery.etcd.is_none() {
-        let problem = "requires the lock's source, --etcd or Kubernetes: members publish proxy_url there alone; name the \
-                       pooler's port instead";
-        reader.refuse_if_set(&table::TARGET, problem.to_owned());
+    if upstream == Upstream::Proxy && !discovery.reads_dcs() {
+        reader.refuse_if_set(&table::TARGET, UNPUBLISHED.to_owned());
     }
     upstream
+}
+
+/// Refuses routes to poolers whose address cannot be known.
+fn refuse_unpublished_targets(reader: &mut Reader<'_>, proxy: &Proxy) {
+    if proxy.discovery.reads_dcs() {
+        return;
+    }
+    let mistakes = routes::unpublished(&proxy.routes, UNPUBLISHED);
+    if let Some(given) = reader.given(&table::ROUTE).filter(|_| !mistakes.is_empty()) {
+        reader.refuse(InvalidSetting::of_routes(&table::ROUTE, &given, mistakes));
+    }
 }
 
 pub(super) fn proxy(reader: &mut Reader<'_>) -> Proxy {
@@ -90,6 +117,7 @@ pub(super) fn proxy(reader: &mut Reader<'_>) -> Proxy {
         workers: reader.count(&table::WORKERS),
     };
     proxy.discovery.upstream = upstream(reader, &proxy.discovery);
+    refuse_unpublished_targets(reader, &proxy);
     let all_read = [&table::LISTEN, &table::ROUTE, &table::ADMIN].map(|setting| !reader.has_refused(setting));
     if all_read == [true; 3] {
         refuse_shared_ports(reader, &proxy);

@@ -5,14 +5,15 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::parse;
-use crate::route::{Conditions, Route, RouteKind, UNITS};
+use crate::route::{Conditions, Route, RouteKind, UNITS, Upstream};
 
 /// Bounds of the key `hold`, as of `--hold`.
 const HOLD: (Duration, Duration) = (Duration::ZERO, Duration::from_secs(3600));
 
 /// The keys, for messages.
-const KEYS: [&str; 7] = [
+const KEYS: [&str; 8] = [
     "hold",
+    "target",
     "max-lag",
     "lagging",
     "streaming",
@@ -51,12 +52,26 @@ pub(super) fn to_primary(listen: SocketAddr) -> Route {
     Route {
         listen,
         hold: None,
+        upstream: None,
         conditions: Conditions::of(RouteKind::Primary),
     }
 }
 
 /// The names of the presets.
 const PRESETS: [&str; 2] = ["patroni", "autobase"];
+
+/// Returns a mistake for each route to a pooler whose address is published in the DCS alone.
+pub(super) fn unpublished(routes: &[Route], problem: &str) -> Vec<Mistake> {
+    let to_proxy_url = routes.iter().filter(|route| route.upstream == Some(Upstream::Proxy));
+    let mistake = |route: &Route| {
+        let entry = format!("{}={}", route.listen, route.conditions.kind);
+        Mistake {
+            problem: format!("{entry},target=proxy: target=proxy {problem}"),
+            instead: format!("{entry},target=6432"),
+        }
+    };
+    to_proxy_url.map(mistake).collect()
+}
 
 /// Parses the name of a preset: the ports and routes of a well-known HAProxy template.
 pub(super) fn preset(name: &str) -> Result<Vec<Route>, String> {
@@ -104,6 +119,7 @@ fn parse_one(entry: &str) -> Result<Route, Vec<Mistake>> {
     let mut read = Route {
         listen: listen.unwrap_or_else(|_| SocketAddr::from(([0; 16], 0))),
         hold: None,
+        upstream: None,
         conditions: Conditions::of(good_kind),
     };
     for part in parts {
@@ -123,7 +139,7 @@ fn parse_one(entry: &str) -> Result<Route, Vec<Mistake>> {
 /// Reads one key into the route. Returns the problem, and the key as it may have been meant.
 fn read_key(route: &mut Route, key: &str, value: Option<&str>) -> Result<(), (String, String)> {
     let conditions = &mut route.conditions;
-    if key != "hold" && !conditions.kind.is_for_replicas() {
+    if !["hold", "target"].contains(&key) && !conditions.kind.is_for_replicas() {
         let known = KEYS
             .iter()
             .any(|known| key.split('.').next() == known.split('.').next());
@@ -145,6 +161,11 @@ fn read_key(route: &mut Route, key: &str, value: Option<&str>) -> Result<(), (St
             let hold = parse::duration(HOLD.0, HOLD.1)(value);
             route.hold = Some(hold.map_err(|problem| (format!("hold is {problem}"), ",hold=5s".to_owned()))?);
         }
+        ("target", Some(value)) => {
+            let upstream = parse::upstream(value);
+            route.upstream =
+                Some(upstream.map_err(|problem| (format!("target is {problem}"), ",target=6432".to_owned()))?);
+        }
         ("max-lag", Some(value)) => {
             conditions.max_lag = Some(size(value).map_err(|problem| (problem, ",max-lag=16MB".to_owned()))?);
         }
@@ -152,6 +173,7 @@ fn read_key(route: &mut Route, key: &str, value: Option<&str>) -> Result<(), (St
         ("fallback", Some("primary" | "none")) => conditions.fallback = value == Some("primary"),
         ("streaming", None) => conditions.streaming = true,
         ("hold", None) => return Err(("hold has no VALUE".to_owned(), ",hold=5s".to_owned())),
+        ("target", None) => return Err(("target has no VALUE".to_owned(), ",target=6432".to_owned())),
         ("max-lag", None) => return Err(("max-lag has no VALUE".to_owned(), ",max-lag=16MB".to_owned())),
         ("lagging", _) => return Err(("lagging is cut or keep".to_owned(), ",lagging=cut".to_owned())),
         ("fallback", _) => return Err(("fallback is primary or none".to_owned(), ",fallback=primary".to_owned())),
@@ -201,6 +223,15 @@ mod tests {
                 "[::]:5002=read-only None"
             ]
         );
+    }
+
+    #[test]
+    fn every_route_may_have_a_target_of_its_own() {
+        let text = "[::]:5000=primary,target=6432;[::]:5001=replica,target=proxy;[::]:5002=leader,target=postgres;\
+                    [::]:5003=sync";
+        let targets: Vec<_> = parse(text).unwrap().iter().map(|route| route.upstream).collect();
+        let expected = [Upstream::Port(6432), Upstream::Proxy, Upstream::Postgres].map(Some);
+        assert_eq!(targets, [&expected[..], &[None]].concat());
     }
 
     #[test]
@@ -293,6 +324,21 @@ mod tests {
                 "[::]:5001=replica,fallback=leader",
                 "primary or none",
                 "[::]:5001=replica,fallback=primary",
+            ),
+            (
+                "[::]:5000=primary,target",
+                "target has no VALUE",
+                "[::]:5000=primary,target=6432",
+            ),
+            (
+                "[::]:5001=replica,target=pgbouncer",
+                "target is neither postgres, nor proxy, nor a port",
+                "[::]:5001=replica,target=6432",
+            ),
+            (
+                "[::]:5000=primary,target=0",
+                "target is neither postgres, nor proxy, nor a port",
+                "[::]:5000=primary,target=6432",
             ),
             (
                 "[::]:5000=primary,max-lag=1MB",

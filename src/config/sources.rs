@@ -28,6 +28,11 @@ pub struct DiscoverySettings {
 }
 
 impl DiscoverySettings {
+    /// Returns true if a source reads Patroni's DCS, where members publish more about themselves than in `/cluster`.
+    pub fn reads_dcs(&self) -> bool {
+        self.kubernetes.is_some() || self.etcd.is_some()
+    }
+
     /// Returns the Citus group to follow, if the settings have one.
     pub fn citus_group(&self) -> Option<u32> {
         let in_kubernetes = self.kubernetes.as_ref().and_then(|kubernetes| kubernetes.citus_group);

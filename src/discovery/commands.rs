@@ -99,11 +99,12 @@ impl Discovery {
     fn cuts_of(&self, member: Option<&str>, published: &mut Published) -> Vec<Cut> {
         let concerns = |other: &str| member.is_none_or(|member| member == other);
         let mut cuts = self.slot.renew(|leader| concerns(&leader.member));
-        for route in &self.routes {
-            cuts.extend(route.slot.renew(|member| concerns(&member.member)));
+        let primaries = self.primaries.iter().map(|primary| &primary.slot);
+        for slot in primaries.chain(self.routes.iter().map(|route| &route.slot)) {
+            cuts.extend(slot.renew(|member| concerns(&member.member)));
         }
         let former = published.draining.take_if(|draining| concerns(&draining.member));
-        cuts.extend(former.map(|former| former.cut));
+        cuts.extend(former.into_iter().flat_map(|former| former.cuts));
         cuts
     }
 }

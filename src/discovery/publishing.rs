@@ -6,9 +6,12 @@ use tokio::task::JoinHandle;
 use tracing::{Level, debug, info, warn};
 
 use crate::discovery::Discovery;
+use crate::discovery::primaries::PrimarySlot;
+use crate::ending::Ending;
 use crate::events::EventKind;
 use crate::leader::decide::Decision;
 use crate::leader::reason::Reason;
+use crate::leader::view::View;
 use crate::leader::{MemberName, RoutingState, Server};
 use crate::slot::{Cut, ending};
 
@@ -31,7 +34,7 @@ pub(super) struct Published {
 /// Sessions to a former leader that may continue for `failover_drain`.
 pub(super) struct Draining {
     pub(super) member: MemberName,
-    pub(super) cut: Cut,
+    pub(super) cuts: Vec<Cut>,
 }
 
 impl Published {
@@ -44,7 +47,7 @@ impl Published {
 
 impl Discovery {
     /// Publishes and logs the decision if it differs from the last one.
-    pub(super) fn publish(&self, decision: Decision, published: &mut Published, now: Instant) {
+    pub(super) fn publish(&mut self, decision: Decision, view: &View, published: &mut Published, now: Instant) {
         let primary = decision.primary();
         published.leaderless_since = match primary {
             Some(_) => None,
@@ -52,12 +55,15 @@ impl Discovery {
         };
         let changed = decision.state != published.decision.state || primary != published.decision.primary();
         if !changed && decision.reason == published.decision.reason && decision.held == published.decision.held {
+            // The leader may have another address at a target.
+            end_all(&self.follow_in_primaries(view, &decision), ending(&decision.state));
+            self.log_problems();
             published.decision = decision;
             return;
         }
         let reason = decision.why();
         self.readiness.missing(decision.reason.to_string());
-        self.change_state(&decision, &reason, published);
+        self.change_state(&decision, &reason, view, published);
         if changed {
             self.log_change(&decision, &reason, published, now);
         } else if self.is_another_kind(&decision, &published.decision) {
@@ -65,7 +71,12 @@ impl Discovery {
         } else {
             debug!(target: TARGET, %reason, "{}", still(&decision.state));
         }
+        self.log_problems();
         published.decision = decision;
+    }
+
+    fn log_problems(&mut self) {
+        self.primaries.iter_mut().for_each(PrimarySlot::log_problem);
     }
 
     /// Returns true if the reason is of another kind than before. Kinds that alternate are logged once, then counted.
@@ -75,32 +86,45 @@ impl Discovery {
             && self.log_limiter.should_log_at(Level::INFO, &kind(decision))
     }
 
-    /// Publishes the new state and ends the sessions that must end, before anything is logged. If the lock was released
-    /// cleanly, they get `failover_drain`.
-    fn change_state(&self, decision: &Decision, reason: &str, published: &mut Published) {
+    /// Publishes the decision in the further slots of the primary. Returns the epochs that are over.
+    fn follow_in_primaries(&mut self, view: &View, decision: &Decision) -> Vec<Cut> {
+        if self.primaries.is_empty() {
+            return Vec::new();
+        }
+        let reason = decision.why();
+        let slots = self.primaries.iter_mut();
+        slots
+            .filter_map(|primary| primary.follow(view, &decision.state, &reason))
+            .collect()
+    }
+
+    /// Publishes the new state in every slot of the primary, and then ends the sessions that must end, before the change
+    /// is logged. If the lock was released cleanly, they get `failover_drain`.
+    fn change_state(&mut self, decision: &Decision, reason: &str, view: &View, published: &mut Published) {
         let why = ending(&decision.state);
         let before = self.metrics.sessions_cut();
-        let cut = self.slot.succeed(decision.state.clone(), reason.to_owned());
+        let mut cuts = Vec::from_iter(self.slot.succeed(decision.state.clone(), reason.to_owned()));
+        cuts.extend(self.follow_in_primaries(view, decision));
         let drain = match decision.reason {
             Reason::Released => self.failover_drain,
             _ => Duration::ZERO,
         };
-        if let Some(cut) = &cut
-            && drain.is_zero()
-        {
-            cut.end.now(why);
+        if drain.is_zero() {
+            end_all(&cuts, why);
         }
         if decision.state == RoutingState::Fence
             && let Some(draining) = published.draining.take()
         {
-            draining.cut.end.now(why);
+            end_all(&draining.cuts, why);
         }
-        let Some(cut) = cut else { return };
+        if cuts.is_empty() {
+            return;
+        }
         let former = published.decision.state.leader();
         if let Some(former) = former.filter(|_| !drain.is_zero()) {
             published.draining = Some(Draining {
                 member: former.member.clone(),
-                cut: cut.clone(),
+                cuts: cuts.clone(),
             });
         }
         let (metrics, recorder) = (self.metrics.clone(), self.recorder.clone());
@@ -109,9 +133,11 @@ impl Discovery {
             if !drain.is_zero() {
                 tokio::time::sleep(drain).await;
                 at = Instant::now();
-                cut.end.now(why);
+                end_all(&cuts, why);
             }
-            cut.done().await;
+            for cut in cuts {
+                cut.done().await;
+            }
             recorder.sessions_cut(metrics.sessions_cut() - before, at.elapsed());
         });
     }
@@ -193,6 +219,12 @@ impl Discovery {
     fn announce_change(&self, from: &Server, to: &Server, held: &str, reason: &str) {
         let note = format!("leader changed from {from} to {to}; {held}: {reason}");
         self.events.send(EventKind::LeaderChanged, note);
+    }
+}
+
+fn end_all(cuts: &[Cut], why: Ending) {
+    for cut in cuts {
+        cut.end.now(why);
     }
 }
 

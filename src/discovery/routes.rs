@@ -12,7 +12,7 @@ use crate::leader::fit::{Fitness, Judged, Outcome, fit};
 use crate::leader::view::View;
 use crate::leader::{MemberName, RoutingState};
 use crate::log_limiter::LogLimiter;
-use crate::route::Conditions;
+use crate::route::{Conditions, Upstream};
 use crate::slot::{RouteSlot, Usable};
 
 /// A route, and the last decision about its members.
@@ -23,6 +23,8 @@ pub struct FollowedRoute {
     pub port: u16,
     /// The conditions under which a member is fit.
     pub conditions: Conditions,
+    /// The server of a member that its sessions go to.
+    pub upstream: Upstream,
     /// Slot in which the members are published.
     pub slot: Arc<RouteSlot>,
     /// Newest outcome, for the status page and `/status`.
@@ -41,7 +43,7 @@ impl FollowedRoute {
     /// not be used any more end before anything is logged. Returns a note for people if the route has lost its last
     /// member.
     pub fn follow(&mut self, view: &View, primary: &RoutingState, now: Instant) -> Option<String> {
-        let next = fit(view, primary, &self.conditions, now);
+        let next = fit(view, primary, &self.conditions, self.upstream, now);
         let before = self.fitness.borrow().clone();
         if next == *before {
             return None;

@@ -15,7 +15,7 @@ use crate::config::Doctor;
 use crate::discovery::etcd::Endpoints;
 use crate::discovery::patroni::{Client, TlsError};
 use crate::leader::observation::{ClusterMember, DcsStatus};
-use crate::leader::{Address, BaseUrl, MemberName};
+use crate::leader::{Address, BaseUrl, MemberName, UnknownAddress};
 use crate::proxy::RefusalTls;
 use crate::route::Upstream;
 use kubernetes::Cluster;
@@ -24,7 +24,8 @@ use members::MemberClient;
 /// A member as a pod or `/cluster` lists it, before it is asked itself.
 struct ListedMember {
     name: MemberName,
-    address: Answer<Address>,
+    /// The address of each server that sessions go to.
+    addresses: Vec<(Upstream, Answer<Address>)>,
     api_url: Option<BaseUrl>,
     malformed: Option<String>,
 }
@@ -40,21 +41,21 @@ pub(super) async fn everything(
         Some(kubernetes) => Some(Cluster::reach(kubernetes, settings).await),
         None => None,
     };
-    let upstream = settings.proxy.discovery.upstream;
+    let upstreams = &settings.proxy.upstreams()[..];
     let mut known = BTreeMap::new();
     let mut seeds = Vec::new();
     for (url, answer, members) in client_of_members.clusters(&settings.proxy.discovery.patroni).await {
         known.extend(
             members
                 .into_iter()
-                .map(|member| (member.name.clone(), ListedMember::of_row(member, upstream))),
+                .map(|member| (member.name.clone(), ListedMember::of_row(member, upstreams))),
         );
         seeds.push((url, answer));
     }
     let etcd = match etcd {
         Some(Ok(etcd)) => {
             info!("waiting for a renewal of the leader lock");
-            let (found, members) = Box::pin(etcd::collect(&etcd, upstream)).await;
+            let (found, members) = Box::pin(etcd::collect(&etcd, upstreams)).await;
             // As in the proxy, a member's key takes precedence over /cluster.
             known.extend(members.into_iter().map(|known| (known.name.clone(), known)));
             Some(Ok(found))
@@ -95,21 +96,29 @@ pub(super) async fn everything(
 }
 
 impl ListedMember {
-    fn of_row(member: ClusterMember, upstream: Upstream) -> Self {
+    fn of_row(member: ClusterMember, upstreams: &[Upstream]) -> Self {
         Self {
-            address: member.session_address(upstream).map_err(|error| error.to_string()),
+            addresses: addresses(upstreams, |upstream| member.session_address(upstream)),
             name: member.name,
             api_url: member.api_url,
             malformed: None,
         }
     }
 
-    fn of_pod(pod: DcsStatus, malformed: Option<String>, upstream: Upstream) -> Self {
+    fn of_pod(pod: DcsStatus, malformed: Option<String>, upstreams: &[Upstream]) -> Self {
         Self {
-            address: pod.session_address(upstream).map_err(|error| error.to_string()),
+            addresses: addresses(upstreams, |upstream| pod.session_address(upstream)),
             name: pod.name,
             api_url: pod.api_url,
             malformed,
         }
     }
+}
+
+fn addresses(
+    upstreams: &[Upstream],
+    address: impl Fn(Upstream) -> Result<Address, UnknownAddress>,
+) -> Vec<(Upstream, Answer<Address>)> {
+    let of = |upstream| (upstream, address(upstream).map_err(|error| error.to_string()));
+    upstreams.iter().copied().map(of).collect()
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::discovery::patroni::TlsProblem;
 use crate::leader::observation::{ClusterSettings, Lock, ObjectKind, Report};
 use crate::leader::{Address, BaseUrl, MemberName};
+use crate::route::Upstream;
 
 /// A value, or the reason for its absence as the end of a sentence that begins with "because".
 pub type Answer<T> = Result<T, String>;
@@ -156,12 +157,19 @@ pub struct Seed {
 #[derive(Debug)]
 pub struct Member {
     pub name: MemberName,
-    /// The address of its PostgreSQL.
-    pub address: Answer<Address>,
+    /// Its servers that sessions go to: PostgreSQL, poolers, or several of them.
+    pub servers: Vec<MemberServer>,
     /// The problem if its own description is malformed.
     pub malformed: Option<String>,
-    pub postgres: Answer<Greeting>,
     pub rest: Rest,
+}
+
+/// A server of a member.
+#[derive(Debug)]
+pub struct MemberServer {
+    pub upstream: Upstream,
+    pub address: Answer<Address>,
+    pub greeting: Answer<Greeting>,
 }
 
 /// PostgreSQL's answer to an SSLRequest.

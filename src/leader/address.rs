@@ -75,7 +75,8 @@ pub enum UnknownAddress {
     NotInKey(MemberName),
     /// Sessions go to the member's pooler, and the member has no `proxy_url`.
     #[error(
-        "member {0} has published no proxy_url; set postgresql.proxy_address in its Patroni, or --target to a port"
+        "member {0} has published no proxy_url; set postgresql.proxy_address in its Patroni, or name the pooler's port \
+         as the target"
     )]
     NoProxyUrl(MemberName),
     /// The member's `proxy_url` is not usable.

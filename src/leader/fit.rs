@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use self::facts::Facts;
 pub use self::reason::Unfit;
 use crate::leader::view::View;
-use crate::leader::{MemberName, RoutingState, Server};
-use crate::route::{Conditions, RouteKind};
+use crate::leader::{Address, MemberName, RoutingState, Server, UnknownAddress};
+use crate::route::{Conditions, RouteKind, Upstream};
 
 /// Time for which a member that the proxy could not reach gets clients only if no other member takes them.
 pub const AVOIDED_FOR: Duration = Duration::from_secs(5);
@@ -63,6 +63,8 @@ struct Inputs<'a> {
     /// The decision about the primary.
     primary: &'a RoutingState,
     conditions: &'a Conditions,
+    /// The server of a member that sessions go to.
+    upstream: Upstream,
     member: &'a MemberName,
     facts: Option<Facts<'a>>,
     now: Instant,
@@ -95,14 +97,16 @@ const RULES: [Rule; 16] = [
 #[cfg(test)]
 const LAST_RULE: &str = "M is fit";
 
-/// Decides for each known member. `primary` is the decision about the primary on the same view.
-pub fn fit(view: &View, primary: &RoutingState, conditions: &Conditions, now: Instant) -> Fitness {
+/// Decides for each known member. `primary` is the decision about the primary on the same view, and `upstream` the
+/// server of a member that sessions of the route go to.
+pub fn fit(view: &View, primary: &RoutingState, conditions: &Conditions, upstream: Upstream, now: Instant) -> Fitness {
     let mut names: Vec<_> = view.members().collect();
     names.sort_unstable();
     let inputs = |member| Inputs {
         view,
         primary,
         conditions,
+        upstream,
         member,
         facts: Facts::newest(view, member, now),
         now,
@@ -121,7 +125,7 @@ impl Inputs<'_> {
         let (rule, outcome) = applied.unwrap_or_else(|| (RULES.len() + 1, self.fit()));
         Judged {
             member: self.member.clone(),
-            server: self.view.address(self.member).ok().map(|address| Server {
+            server: self.address().ok().map(|address| Server {
                 member: self.member.clone(),
                 address,
                 timeline: None,
@@ -129,6 +133,11 @@ impl Inputs<'_> {
             outcome,
             rule,
         }
+    }
+
+    /// Returns the address that sessions to the member go to, or why it is not known.
+    fn address(&self) -> Result<Address, UnknownAddress> {
+        self.view.address_of(self.member, self.upstream)
     }
 }
 

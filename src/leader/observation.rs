@@ -11,6 +11,7 @@ use std::time::{Instant, SystemTime};
 use crate::leader::identity::Identity;
 use crate::leader::synchronous::SyncState;
 use crate::leader::{BaseUrl, MemberName};
+use crate::route::Upstream;
 
 pub use dcs::{Announcement, ClusterSettings, DcsStatus, Lock, ObjectKind};
 pub use member::{Replication, Standby, Tags};
@@ -68,6 +69,8 @@ pub enum Claim {
     },
     /// The proxy reports that this member does not behave like a leader.
     LeaderFailure(MemberName),
+    /// The proxy could not reach this pooler of the member. It is no evidence about the member.
+    PoolerFailure(MemberName, Upstream),
     /// An operator's hold of new clients; `None` if it was withdrawn.
     Held(Option<OperatorHold>),
 }

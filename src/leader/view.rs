@@ -50,6 +50,7 @@ pub struct View {
     listed: BTreeMap<MemberName, ClusterMember>,
     answers: BTreeMap<MemberName, Answers>,
     leader_failures: BTreeMap<MemberName, Instant>,
+    pooler_failures: BTreeMap<(MemberName, Upstream), Instant>,
     cluster: ClusterAnswer,
     newest_timeline: Option<NewestTimeline>,
     /// Time of each member's last answer. It outlives the member's status and its row in `/cluster`: without it, the ttl
@@ -282,14 +283,19 @@ impl View {
         self.statuses.keys().chain(only_listed)
     }
 
-    /// Returns the address that sessions to a member go to, or why it is not known.
+    /// Returns the address of a member's server of `--target`, or why it is not known.
     pub fn address(&self, member: &MemberName) -> Result<Address, UnknownAddress> {
+        self.address_of(member, self.upstream)
+    }
+
+    /// Returns the address of one of a member's servers, or why it is not known.
+    pub fn address_of(&self, member: &MemberName, upstream: Upstream) -> Result<Address, UnknownAddress> {
         match (self.statuses.get(member), self.listed.get(member)) {
-            (Some(status), listed) => status.value.session_address(self.upstream).or_else(|why| {
-                let listed = listed.map(|listed| listed.session_address(self.upstream));
+            (Some(status), listed) => status.value.session_address(upstream).or_else(|why| {
+                let listed = listed.map(|listed| listed.session_address(upstream));
                 listed.and_then(Result::ok).ok_or(why)
             }),
-            (None, Some(listed)) => listed.session_address(self.upstream),
+            (None, Some(listed)) => listed.session_address(upstream),
             (None, None) => Err(UnknownAddress::NoSuchMember(member.clone())),
         }
     }
@@ -322,5 +328,10 @@ impl View {
     /// Returns the time at which the proxy last reported a failure of a member.
     pub fn leader_failure(&self, member: &MemberName) -> Option<Instant> {
         self.leader_failures.get(member).copied()
+    }
+
+    /// Returns the time at which the proxy last reported a failure of this pooler of a member.
+    pub fn pooler_failure(&self, member: &MemberName, upstream: Upstream) -> Option<Instant> {
+        self.pooler_failures.get(&(member.clone(), upstream)).copied()
     }
 }

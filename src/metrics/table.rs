@@ -85,7 +85,7 @@ families! {
     SESSIONS = gauge("pgnorth_sessions", ["state"], "Open sessions by state: held, dialling, forwarding.");
     SESSIONS_MAX = gauge("pgnorth_sessions_max", [], "Limit of open sessions in force.");
     LOCAL_PORTS = gauge("pgnorth_local_ports", [], "Local ports for connections to one leader: net.ipv4.ip_local_port_range, for each address of --source.");
-    POOLER_FAILURES = counter("pgnorth_pooler_failures_total", [], "Dials, logins and sessions that a member's pooler failed (--target).");
+    POOLER_FAILURES = counter("pgnorth_pooler_failures_total", ["route", "target"], "Dials, logins and sessions that a member's pooler failed, by route and target (--target, or the route's own).");
     DIALS_WITHOUT_PORT = counter("pgnorth_dials_without_port_total", [], "Attempts to connect to the leader that found no free local port.");
     SESSIONS_ENDED = counter("pgnorth_sessions_ended_total", ["ending"], "Ended sessions by ending.");
     FORWARDED_BYTES = counter("pgnorth_forwarded_bytes_total", ["direction"], "Bytes delivered by direction: client_to_leader, leader_to_client.");

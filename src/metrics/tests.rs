@@ -13,6 +13,9 @@ fn rendered() -> String {
     metrics.set_cluster("demo");
     metrics.set_routing_state(&RoutingState::Hold(None), &Reason::Starting);
     metrics.set_route_open("replica", 5001, true);
+    metrics
+        .pooler_failures(RouteKind::Primary, Upstream::Port(6432))
+        .increment(0);
     metrics.set_route_member("replica", 5001, "pg-1", true, 1);
     metrics.set_route_member_unfit("replica", 5001, "pg-2", "lagging");
     metrics.render()
@@ -161,6 +164,8 @@ fn the_counters_of_a_replaced_process_are_carried_on() {
     old.ended(Ending::Full);
     old.bytes_to_client.inc_by(7);
     old.accept_errors.increment(3);
+    old.pooler_failures(RouteKind::Primary, Upstream::Port(6432))
+        .increment(2);
     new.bytes_to_client.inc_by(2);
     new.accept_errors.increment(1);
     new.carry_on(&old.counters());
@@ -171,6 +176,7 @@ fn the_counters_of_a_replaced_process_are_carried_on() {
         "pgnorth_sessions_ended_total{ending=\"full\"} 1\n",
         "pgnorth_forwarded_bytes_total{direction=\"leader_to_client\"} 9\n",
         "pgnorth_accept_errors_total 4\n",
+        "pgnorth_pooler_failures_total{route=\"primary\",target=\"6432\"} 2\n",
     ] {
         assert!(text.contains(line), "{line} in\n{text}");
     }

@@ -13,6 +13,7 @@ use super::record::Record;
 use super::{Context, socket};
 use crate::ending::Ending;
 use crate::leader::{LeaderFailure, Server};
+use crate::route::{RouteKind, Upstream};
 use crate::slot::Target;
 
 /// The state of a session while it is forwarded. The fields are dropped in this order: observers that wait for the
@@ -64,7 +65,13 @@ impl Owner for Forwarded {
         match &pair.finish {
             Finish::Lost(Side::Leader, error) if ending == Ending::LeaderLost => {
                 let broke = format!("a session broke: {error}");
-                report_failure(&self.record.context, &self.target.server, broke);
+                let Record {
+                    context,
+                    route,
+                    upstream,
+                    ..
+                } = &self.record;
+                report_failure(context, *route, *upstream, &self.target.server, broke);
             }
             Finish::Failed(error) => debug!(peer = %self.record.peer, %error, "forwarding failed"),
             _ => {}
@@ -102,14 +109,14 @@ impl Forwarded {
     }
 }
 
-/// Reports a failure of a leader to discovery. A pooler's failure says nothing about the leader, and is only counted.
-pub(super) fn report_failure(context: &Context, leader: &Server, what: String) {
-    if context.settings.upstream.is_pooler() {
-        context.metrics.pooler_failures.increment(1);
-        return;
+/// Reports a failure of a leader, or of its pooler, to discovery. A pooler's failures are counted, too.
+pub(super) fn report_failure(context: &Context, route: RouteKind, upstream: Upstream, leader: &Server, what: String) {
+    if upstream.is_pooler() {
+        context.metrics.pooler_failures(route, upstream).increment(1);
     }
     let failure = LeaderFailure {
         member: leader.member.clone(),
+        upstream,
         what,
     };
     // If the channel is full, discovery has enough reports of the same.

@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::Context;
 use super::forward::{Socket, Transferred};
+use super::{Context, Route};
 use crate::ending::Ending;
 use crate::leader::Server;
 use crate::metrics::SessionState;
-use crate::route::RouteKind;
+use crate::route::{RouteKind, Upstream};
 
 /// A leader that was reached.
 #[derive(Debug)]
@@ -36,6 +36,7 @@ pub(super) struct PassedRecord {
 pub(super) struct Record {
     pub(super) context: Arc<Context>,
     pub(super) route: RouteKind,
+    pub(super) upstream: Upstream,
     pub(super) peer: SocketAddr,
     state: SessionState,
     pub(super) begun: Instant,
@@ -46,11 +47,12 @@ pub(super) struct Record {
 
 impl Record {
     /// Opens the record of a session whose client has been held since `begun`.
-    pub(super) fn open(context: Arc<Context>, route: RouteKind, peer: SocketAddr, begun: Instant) -> Self {
+    pub(super) fn open(context: Arc<Context>, route: &Route, peer: SocketAddr, begun: Instant) -> Self {
         context.metrics.sessions(SessionState::Held).inc();
         Self {
             context,
-            route,
+            route: route.kind,
+            upstream: route.upstream,
             peer,
             state: SessionState::Held,
             begun,
@@ -70,7 +72,7 @@ impl Record {
     /// Returns the record of a session that another process has begun to forward.
     pub(super) fn resumed(
         context: Arc<Context>,
-        route: RouteKind,
+        route: &Route,
         peer: SocketAddr,
         passed: &PassedRecord,
         (leader, leader_side): (&Arc<Server>, Option<SocketAddr>),
@@ -79,7 +81,8 @@ impl Record {
         context.metrics.sessions(SessionState::Forwarding).inc();
         Self {
             context,
-            route,
+            route: route.kind,
+            upstream: route.upstream,
             peer,
             state: SessionState::Forwarding,
             begun: ago(passed.begun),

@@ -290,7 +290,7 @@ impl Hold {
     pub(super) fn begin(shared: &Shared, peer: SocketAddr, session_permit: OwnedSemaphorePermit) -> Self {
         let now = Instant::now();
         Self {
-            record: Record::open(shared.context.clone(), shared.route.kind, peer, now),
+            record: Record::open(shared.context.clone(), &shared.route, peer, now),
             session_permit: Some(session_permit),
             deadline: now + shared.route.hold,
             attempts: Attempts::default(),
@@ -307,7 +307,7 @@ impl Hold {
         deadline: Instant,
     ) -> Self {
         Self {
-            record: Record::open(shared.context.clone(), shared.route.kind, peer, begun),
+            record: Record::open(shared.context.clone(), &shared.route, peer, begun),
             session_permit: shared.session_permits.clone().try_acquire_owned().ok(),
             deadline,
             attempts: passed.resume(),

@@ -42,12 +42,11 @@ fn well_known_templates_become_routes() {
         (
             "autobase.cfg",
             &[
-                "--route 10.0.0.100:5000=primary",
-                "--route 10.0.0.100:5001=replica,max-lag=10MB,tag.datacenter=dc1,lagging=cut",
-                "--route 10.0.0.100:5002=sync",
-                "--route 10.0.0.100:5003=async,max-lag=10MB,lagging=cut",
+                "--route 10.0.0.100:5000=primary,target=6432",
+                "--route 10.0.0.100:5001=replica,max-lag=10MB,tag.datacenter=dc1,lagging=cut,target=6432",
+                "--route 10.0.0.100:5002=sync,target=6432",
+                "--route 10.0.0.100:5003=async,max-lag=10MB,lagging=cut,target=6432",
                 "--patroni https://10.0.0.1:8008,https://10.0.0.2:8008,https://10.0.0.3:8008",
-                "--target 6432",
                 "--max-sessions 20000",
                 "--connect-timeout 5s",
                 "--admin 10.0.0.9:7000",
@@ -56,8 +55,8 @@ fn well_known_templates_become_routes() {
         (
             "pigsty.cfg",
             &[
-                "--route 0.0.0.0:5433=primary",
-                "--route 0.0.0.0:5434=read-only",
+                "--route 0.0.0.0:5433=primary,target=6432",
+                "--route 0.0.0.0:5434=read-only,target=6432",
                 "--route 0.0.0.0:5436=primary",
                 "--patroni http://10.10.10.11:8008,http://10.10.10.12:8008",
                 "--max-sessions 65535",

@@ -65,6 +65,7 @@ mod startup;
 mod status;
 mod support;
 mod systemd;
+mod targets;
 mod telling;
 mod unread_log;
 mod urgent;

@@ -218,18 +218,15 @@ async fn a_held_client_tries_again_after_an_error_of_pgbouncer_that_may_pass() {
 
 /// A pooler that is down says nothing about its PostgreSQL.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pooler_that_fails_is_counted_and_not_reported_as_a_failure_of_the_leader() {
-    let mut rig = Rig::with(Settings {
-        upstream: Upstream::Port(6432),
-        ..settings()
-    })
-    .await;
+async fn a_pooler_that_fails_is_counted_and_reported_as_the_pooler() {
+    let mut rig = Rig::with_poolers(6432).await;
     let (mut client, backend) = held(&rig, &startup()).await;
     drop(answer(&backend, b"").await);
     let _pooler = answer(&backend, WELCOME).await;
     assert_eq!(read_exactly(&mut client, WELCOME.len()).await, WELCOME);
-    assert!(rig.metrics.render().contains("pgnorth_pooler_failures_total 1\n"));
-    assert!(rig.leader_failures.try_recv().is_err());
+    let counted = "pgnorth_pooler_failures_total{route=\"primary\",target=\"6432\"} 1\n";
+    assert!(rig.metrics.render().contains(counted));
+    assert_eq!(rig.leader_failures.try_recv().unwrap().upstream, Upstream::Port(6432));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -52,7 +52,6 @@ pub fn settings() -> Settings {
         socket_buffers: 40 << 20,
         sources: Vec::new(),
         proxy_protocol: Vec::new(),
-        upstream: Upstream::Postgres,
         max_sessions: 10_000,
         workers: 2,
     }
@@ -64,19 +63,25 @@ impl Rig {
     }
 
     pub async fn with(settings: Settings) -> Self {
-        Self::of(RouteKind::Primary, settings).await
+        Self::of(RouteKind::Primary, Upstream::Postgres, settings).await
+    }
+
+    /// A proxy that leads to poolers at this port.
+    pub async fn with_poolers(port: u16) -> Self {
+        Self::of(RouteKind::Primary, Upstream::Port(port), settings()).await
     }
 
     /// A proxy whose only listener is a route to replicas.
     pub async fn reading() -> Self {
-        Self::of(RouteKind::Replica, settings()).await
+        Self::of(RouteKind::Replica, Upstream::Postgres, settings()).await
     }
 
-    async fn of(kind: RouteKind, settings: Settings) -> Self {
+    async fn of(kind: RouteKind, upstream: Upstream, settings: Settings) -> Self {
         let slot = Arc::new(RouteSlot::new("nobody holds the lock"));
         let route = Route {
             kind,
             slot: slot.clone(),
+            upstream,
             hold: settings.hold,
         };
         let mut proxy = Proxy::default();

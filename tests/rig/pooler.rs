@@ -1,7 +1,9 @@
-//! PgBouncer beside each PostgreSQL, and sessions that go to it: its failures are never taken for the leader's.
+//! PgBouncer beside each PostgreSQL, and sessions that go to it: its failures are never taken for the leader's. A route
+//! with a target of its own leads to PostgreSQL meanwhile.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -26,8 +28,11 @@ async fn a_pooler_that_is_down_or_paused_is_no_failure_of_its_leader() {
         .iter()
         .map(|member| (member.name(), pgbouncer(&rig, member)))
         .collect();
-    let product = Product::start_on_etcd(&rig, &["--target", "proxy"]).await;
+    let flags = ["--target", "proxy", "--route", "127.0.0.1:0=primary,target=postgres"];
+    let product = Product::start_on_etcd(&rig, &flags).await;
     product.wait_until_writable(SOON).await;
+    let status: Value = product.admin_get("/status").await.json();
+    let direct: SocketAddr = status["routes"][1]["address"].as_str().unwrap().parse().unwrap();
     let first = rig.member(0);
     assert_eq!(
         leader(&product).await,
@@ -35,7 +40,10 @@ async fn a_pooler_that_is_down_or_paused_is_no_failure_of_its_leader() {
     );
 
     // A switchover: sessions move from one pooler to another.
-    let old = session(product.address()).await.unwrap();
+    let (old, old_direct) = (
+        session(product.address()).await.unwrap(),
+        session(direct).await.unwrap(),
+    );
     rig.switchover(Some("patronidemo-1")).await;
     let second = rig.wait_for_new_leader(first, FAILOVER).await;
     assert_eq!(product.wait_until_writable(FAILOVER).await, second.ip().to_string());
@@ -43,6 +51,9 @@ async fn a_pooler_that_is_down_or_paused_is_no_failure_of_its_leader() {
         old.simple_query("select 1").await.is_err(),
         "the old pooler still runs, but its member no longer leads"
     );
+    assert!(old_direct.simple_query("select 1").await.is_err());
+    let served_by = psql_with(direct, "select host(inet_server_addr())", &[]).await;
+    assert_eq!(served_by, Ok(second.ip().to_string()));
     let at_second = (second.name().to_owned(), format!("{}:{PORT}", second.ip()));
     assert_eq!(leader(&product).await, at_second);
     let epochs = product.metric("pgnorth_leader_changes_total", &[]).await;
@@ -57,8 +68,11 @@ async fn a_pooler_that_is_down_or_paused_is_no_failure_of_its_leader() {
         product.log().contains(message).then_some(())
     })
     .await;
-    let failures = product.metric("pgnorth_pooler_failures_total", &[]).await.unwrap();
+    let labels = [("route", "primary"), ("target", "proxy")];
+    let failures = product.metric("pgnorth_pooler_failures_total", &labels).await.unwrap();
     assert!(failures > 0.0);
+    let past_the_pooler = psql_with(direct, "select 'served'", &[]).await;
+    assert_eq!(past_the_pooler.as_deref(), Ok("served"));
     assert_eq!(leader(&product).await, at_second);
     poolers.insert(second.name(), pgbouncer(&rig, second));
     assert_eq!(waiting.await.unwrap().as_deref(), Ok("served"));

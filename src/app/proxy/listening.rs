@@ -33,7 +33,7 @@ pub(super) fn listen(
     listeners: &mut Listeners,
     drain: &Drain,
 ) -> Result<BoundRoute> {
-    let (kind, slot) = (route.kind, route.slot.clone());
+    let (kind, upstream, slot) = (route.kind, route.upstream, route.slot.clone());
     let cannot = || format!("cannot listen for clients of the route {kind} (--listen, --route)");
     let taken = inherited.take("listen", asked)?;
     let activated = matches!(taken, Some((_, true)));
@@ -50,6 +50,7 @@ pub(super) fn listen(
     listeners.keep("listen", asked, activated, listener)?;
     Ok(BoundRoute {
         kind,
+        upstream,
         address: listener.local_addr()?,
         slot,
         fitness: None,

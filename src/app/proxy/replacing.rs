@@ -70,10 +70,16 @@ impl Bound {
         let (accept, routes, admin) = (self.accept.clone(), self.routes.clone(), self.admin);
         self.tasks.spawn(async move {
             accept.cancelled().await;
-            for (place, BoundRoute { kind, address, .. }) in routes.iter().enumerate() {
+            for (place, bound) in routes.iter().enumerate() {
+                let BoundRoute {
+                    kind,
+                    upstream,
+                    address,
+                    ..
+                } = bound;
                 match place {
                     0 => info!(postgres = %address, %admin, "listening"),
-                    _ => info!(route = %kind, %address, "listening for clients of a further route"),
+                    _ => info!(route = %kind, target = %upstream, %address, "listening for clients of a further route"),
                 }
             }
             pending().await

@@ -237,8 +237,9 @@ impl Page {
                 false => self.painted("HELD", YELLOW),
             };
             self.line(&format!(
-                "{} on {}: {word}",
+                "{}{} on {}: {word}",
                 escaped(&route.route),
+                target_of(route),
                 escaped(&route.address)
             ));
             for member in &route.members {
@@ -318,6 +319,14 @@ fn row(member: &Member) -> [String; 7] {
         member.lag_bytes.map_or("-".to_owned(), bytes),
         last_report,
     ]
+}
+
+/// Returns the target of a route, unless it is PostgreSQL itself.
+fn target_of(route: &RouteStatus) -> String {
+    match route.target.as_str() {
+        "" | "postgres" => String::new(),
+        target => format!(",target={}", escaped(target)),
+    }
 }
 
 /// Formats seconds with at most two units.

@@ -18,7 +18,7 @@ pub(in crate::config) const ROUTE: Setting = Setting {
     group: LISTENING,
     values: Values::Text("ROUTE", "ADDRESS=ROUTE[,KEY=VALUE]"),
     help: "A further listener and the members that its clients reach, such as replica; repeatable",
-    more: "ADDRESS is an IP address and a port. ROUTE is primary, replica, read-only, sync, async, quorum, leader or standby-leader. Keys: max-lag=16MB, lagging=cut, streaming, tag.NAME=VALUE, prefer.NAME=VALUE, fallback=primary, hold=5s. In the variable, routes are separated by semicolons.",
+    more: "ADDRESS is an IP address and a port. ROUTE is primary, replica, read-only, sync, async, quorum, leader or standby-leader. Keys: max-lag=16MB, lagging=cut, streaming, tag.NAME=VALUE, prefer.NAME=VALUE, fallback=primary, hold=5s, target=6432. In the variable, routes are separated by semicolons.",
     see: "concepts/routes.md",
     repeats: true,
     example: "[::]:5001=replica",

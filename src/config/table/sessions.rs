@@ -90,7 +90,8 @@ pub(in crate::config) const TARGET: Setting = Setting {
     values: Values::Text("TARGET", "postgres, proxy, or a port"),
     help: "Server of a member that sessions go to: PostgreSQL, or the pooler beside it",
     more: "proxy is the pooler that Patroni publishes as proxy_url; a number is the pooler's port on PostgreSQL's host. \
-           The member is found and verified in the same way. A pooler that fails is never evidence against its member.",
+           The key target of a route overrides it. The member is found and verified in the same way. A pooler that \
+           fails is never evidence against its member.",
     see: "operating/pgbouncer.md",
     unset: Unset::Value("postgres"),
     example: "6432",

@@ -21,7 +21,7 @@ async fn reasons_that_alternate_do_not_flood_the_log() {
     let log = Log::default();
     let _logs_here = log.install();
     let metrics = Arc::new(Metrics::new());
-    let discovery = Discovery {
+    let mut discovery = Discovery {
         slot: Arc::new(RouteSlot::new("starting")),
         recorder: Arc::new(Recorder::new(metrics.clone())),
         metrics,
@@ -32,6 +32,7 @@ async fn reasons_that_alternate_do_not_flood_the_log() {
             switchover_hold: Duration::from_secs(10),
             report_life: Duration::from_secs(3),
         },
+        primaries: Vec::new(),
         routes: Vec::new(),
         scope: None,
         citus_group: None,
@@ -68,7 +69,7 @@ async fn reasons_that_alternate_do_not_flood_the_log() {
             cause: "no answer within 1 s".into(),
         };
         for reason in [silent, Reason::LockAndReport { member: "a".into() }] {
-            discovery.publish(route(reason), &mut published, Instant::now());
+            discovery.publish(route(reason), &View::default(), &mut published, Instant::now());
         }
     }
     assert_eq!(log.lines().len(), 2, "each kind of reason once");

@@ -21,7 +21,7 @@ const SLACK: Duration = Duration::from_secs(5);
 const LOOP_WAIT: Duration = Duration::from_secs(10);
 
 /// Collects everything but the renewal, and the members from their keys.
-pub(super) async fn collect(etcd: &Endpoints, upstream: Upstream) -> (EtcdFacts, Vec<ListedMember>) {
+pub(super) async fn collect(etcd: &Endpoints, upstreams: &[Upstream]) -> (EtcdFacts, Vec<ListedMember>) {
     let asking = etcd
         .urls
         .iter()
@@ -47,7 +47,7 @@ pub(super) async fn collect(etcd: &Endpoints, upstream: Upstream) -> (EtcdFacts,
     let members = content
         .members
         .into_iter()
-        .map(|(pod, problem)| ListedMember::of_pod(pod, problem, upstream));
+        .map(|(pod, problem)| ListedMember::of_pod(pod, problem, upstreams));
     (facts, members.collect())
 }
 

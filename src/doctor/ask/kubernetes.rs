@@ -239,11 +239,12 @@ impl<'a> Cluster<'a> {
     async fn pods(&self) -> Answer<Vec<ListedMember>> {
         let pods: Objects<Pod> = Objects::namespaced(self.client.clone(), &self.namespace);
         let found = bounded(pods.list(&ListParams::default().labels(&self.kubernetes.selector))).await?;
+        let upstreams = self.settings.proxy.upstreams();
         let read = |pod: &Pod| {
             let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref());
             let (read, problem) = annotations::dcs_status(&pod.name_any(), pod.annotations(), ip);
             let problem = problem.map(|problem| problem.to_string());
-            ListedMember::of_pod(read, problem, self.settings.proxy.discovery.upstream)
+            ListedMember::of_pod(read, problem, &upstreams)
         };
         Ok(found.items.iter().map(read).collect())
     }

@@ -13,7 +13,7 @@ use super::ListedMember;
 use crate::config::Proxy;
 use crate::discovery::patroni::answers::{read_cluster, read_report, read_ttl};
 use crate::discovery::patroni::{Client, TlsError, Unreachable};
-use crate::doctor::facts::{Answer, Greeting, Member, Rest, RestFailure, Seed};
+use crate::doctor::facts::{Answer, Greeting, Member, MemberServer, Rest, RestFailure, Seed};
 use crate::leader::observation::ClusterMember;
 use crate::leader::{Address, BaseUrl, MemberName};
 use crate::metrics::Metrics;
@@ -85,18 +85,19 @@ impl<'a> MemberClient<'a> {
     }
 
     async fn member(&self, known: ListedMember) -> Member {
-        let postgres = async {
-            match &known.address {
+        let servers = known.addresses.iter().map(async |(upstream, address)| MemberServer {
+            upstream: *upstream,
+            address: address.clone(),
+            greeting: match address {
                 Ok(address) => self.greet(address).await,
                 Err(why) => Err(why.clone()),
-            }
-        };
-        let (postgres, rest) = tokio::join!(postgres, self.report(&known));
+            },
+        });
+        let (servers, rest) = tokio::join!(futures_util::future::join_all(servers), self.report(&known));
         Member {
             name: known.name,
-            address: known.address,
+            servers,
             malformed: known.malformed,
-            postgres,
             rest,
         }
     }

@@ -3,8 +3,9 @@
 use super::{reports, tls};
 use crate::config::{ClientTls, DiscoverySettings};
 use crate::doctor::check::Check;
-use crate::doctor::facts::{Api, Facts, Greeting, Member, Rest, RestFailure};
+use crate::doctor::facts::{Api, Facts, Greeting, Member, MemberServer, Rest, RestFailure};
 use crate::leader::observation::Report;
+use crate::route::Upstream;
 
 /// The facts about the cluster against which each member is checked.
 pub(super) struct ClusterFacts<'a> {
@@ -17,8 +18,6 @@ pub(super) struct ClusterFacts<'a> {
     pub(super) scope: Option<&'a str>,
     /// The system identifier of Patroni's config object.
     pub(super) system: Option<&'a str>,
-    /// Sessions go to a pooler.
-    pooler: bool,
 }
 
 pub(super) fn all(facts: &Facts, discovery: &DiscoverySettings) -> Vec<Check> {
@@ -30,7 +29,6 @@ pub(super) fn all(facts: &Facts, discovery: &DiscoverySettings) -> Vec<Check> {
         tls: &discovery.patroni_tls,
         scope: discovery.scope.as_deref(),
         system: system(facts),
-        pooler: discovery.upstream.is_pooler(),
     };
     if facts.members.is_empty() {
         return vec![Check::not_checked("members", "none is known")];
@@ -38,7 +36,13 @@ pub(super) fn all(facts: &Facts, discovery: &DiscoverySettings) -> Vec<Check> {
     facts
         .members
         .iter()
-        .flat_map(|member| [postgres(member, &cluster), rest(member, &cluster)])
+        .flat_map(|member| {
+            let servers = member
+                .servers
+                .iter()
+                .map(|server| check_server(member, server, &cluster));
+            servers.chain([rest(member, &cluster)])
+        })
         .collect()
 }
 
@@ -81,17 +85,20 @@ impl ClusterFacts<'_> {
     }
 }
 
-fn postgres(member: &Member, cluster: &ClusterFacts<'_>) -> Check {
-    let server = if cluster.pooler { "pooler" } else { "PostgreSQL" };
-    let what = format!("{}, {server}", member.name);
-    let address = match &member.address {
+fn check_server(member: &Member, server: &MemberServer, cluster: &ClusterFacts<'_>) -> Check {
+    let what = match server.upstream {
+        Upstream::Postgres => format!("{}, PostgreSQL", member.name),
+        Upstream::Proxy => format!("{}, pooler at proxy_url", member.name),
+        Upstream::Port(port) => format!("{}, pooler at port {port}", member.name),
+    };
+    let address = match &server.address {
         Ok(address) => address,
-        Err(why) if cluster.pooler => {
+        Err(why) if server.upstream.is_pooler() => {
             return cluster.grade(
                 member,
                 what,
                 why.clone(),
-                "correct --target, or postgresql.proxy_address in Patroni",
+                "correct the target (--target, or target= of the route), or postgresql.proxy_address in Patroni",
             );
         }
         Err(why) => {
@@ -102,7 +109,7 @@ fn postgres(member: &Member, cluster: &ClusterFacts<'_>) -> Check {
             );
         }
     };
-    let greeting = match &member.postgres {
+    let greeting = match &server.greeting {
         Ok(greeting) => greeting,
         Err(why) => {
             let found = format!("cannot connect to {address}: {why}");

@@ -7,10 +7,12 @@ use crate::config::{Job, Settings};
 use crate::discovery::patroni::TlsProblem;
 use crate::doctor::check::Level;
 use crate::doctor::facts::{
-    Capacity, Config, EtcdFacts, EtcdFailure, Greeting, LeaderObject, Member, Renewal, Rest, RestFailure, Seed, Service,
+    Capacity, Config, EtcdFacts, EtcdFailure, Greeting, LeaderObject, Member, MemberServer, Renewal, Rest, RestFailure,
+    Seed, Service,
 };
 use crate::leader::observation::{ClusterSettings, Lock, ObjectKind, Replication, Report, Role, Standby};
 use crate::leader::{Address, BaseUrl, MemberName};
+use crate::route::Upstream;
 
 fn url(text: &str) -> BaseUrl {
     BaseUrl::parse(text).unwrap()
@@ -53,12 +55,19 @@ fn report(role: Role, timeline: u32) -> Report {
     }
 }
 
+fn server(upstream: Upstream, port: u16) -> MemberServer {
+    MemberServer {
+        upstream,
+        address: Ok(Address::new("10.0.0.7", port).unwrap()),
+        greeting: Ok(Greeting::Tls),
+    }
+}
+
 fn member(name: &str, role: Role) -> Member {
     Member {
         name: name.into(),
-        address: Ok(Address::new("10.0.0.7", 5432).unwrap()),
+        servers: vec![server(Upstream::Postgres, 5432)],
         malformed: None,
-        postgres: Ok(Greeting::Tls),
         rest: Rest::Answered {
             url: url(&format!("http://{name}:8008")),
             report: report(role, 3),
@@ -183,7 +192,7 @@ type Row = (&'static str, fn(&mut Facts), Level, &'static str);
 
 /// Name, what is broken, and words that stand in the one line which is not ok.
 #[rustfmt::skip]
-const ROWS: [Row; 49] = [
+const ROWS: [Row; 51] = [
     ("a right of the lock's kind: get", |f| take(f, "get endpoints"), Level::Fail, "right to get endpoints — not granted in namespace db: an overdue renewal of the lock counts as a silent API, so a fence may come late"),
     ("a right of the lock's kind: list", |f| take(f, "list endpoints"), Level::Fail, "grant verb list on endpoints"),
     ("list of pods", |f| take(f, "list pods"), Level::Fail, "every client is held"),
@@ -218,10 +227,12 @@ const ROWS: [Row; 49] = [
     ("TLS files", |f| f.tls_files = Some("/ca.crt: no such file".into()), Level::Fail, "TLS files — /ca.crt: no such file"),
     ("no token", |f| f.admin_token = Some(Err("/token: it is empty".into())), Level::Warn, "token for operator commands — /token: it is empty; operator commands are rejected"),
     ("no certificate for refusals", |f| f.refusal_certificate = Some(Err("/tls.crt: No such file".into())), Level::Fail, "certificate for refusals — /tls.crt: No such file; the proxy does not start"),
-    ("the leader out of reach", |f| f.members[0].postgres = Err("no answer within 1s".into()), Level::Fail, "demo-0, PostgreSQL — cannot connect to 10.0.0.7:5432: no answer within 1s; this is the leader"),
-    ("a replica out of reach", |f| f.members[1].postgres = Err("connection refused".into()), Level::Warn, "demo-1, PostgreSQL — cannot connect"),
-    ("no PostgreSQL there", |f| f.members[0].postgres = Ok(Greeting::Foreign), Level::Fail, "does not answer like PostgreSQL"),
-    ("a bad conn_url", |f| f.members[1].address = Err("pod demo-1: annotation `status` has a conn_url that is not a URL".into()), Level::Fail, "has a conn_url that is not a URL"),
+    ("the leader out of reach", |f| f.members[0].servers[0].greeting = Err("no answer within 1s".into()), Level::Fail, "demo-0, PostgreSQL — cannot connect to 10.0.0.7:5432: no answer within 1s; this is the leader"),
+    ("a replica out of reach", |f| f.members[1].servers[0].greeting = Err("connection refused".into()), Level::Warn, "demo-1, PostgreSQL — cannot connect"),
+    ("the leader's pooler out of reach", |f| { f.members[0].servers.push(server(Upstream::Port(6432), 6432)); f.members[0].servers[1].greeting = Err("connection refused".into()); }, Level::Fail, "demo-0, pooler at port 6432 — cannot connect to 10.0.0.7:6432: connection refused; this is the leader"),
+    ("a pooler without an address", |f| { f.members[1].servers.push(server(Upstream::Proxy, 6432)); f.members[1].servers[1].address = Err("member demo-1 has published no proxy_url".into()); }, Level::Warn, "demo-1, pooler at proxy_url — member demo-1 has published no proxy_url"),
+    ("no PostgreSQL there", |f| f.members[0].servers[0].greeting = Ok(Greeting::Foreign), Level::Fail, "does not answer like PostgreSQL"),
+    ("a bad conn_url", |f| f.members[1].servers[0].address = Err("pod demo-1: annotation `status` has a conn_url that is not a URL".into()), Level::Fail, "has a conn_url that is not a URL"),
     ("a bad api_url", |f| f.members[1].malformed = Some("annotation `status` has an api_url that is not a URL".into()), Level::Warn, "has an api_url that is not a URL"),
     ("the leader is no primary", |f| f.members[0].rest = Rest::Answered { url: url("http://u:8008"), report: report(Role::Other, 3) }, Level::Fail, "this member holds the lock: clients are held"),
     ("another one is primary", |f| f.members[1].rest = Rest::Answered { url: url("http://u:8008"), report: report(Role::Primary, 3) }, Level::Fail, "http://u:8008 says: primary, running, timeline 3, but demo-0 holds the lock"),

@@ -4,7 +4,7 @@ use super::Outcome::{self, NoEquivalent, NotNeeded, Setting};
 use super::check::Check;
 use super::lines::{Directive, Line, Section};
 use super::routes::{Routes, listener};
-use super::sections::{Backend, POOLER, Sections};
+use super::sections::{Backend, Sections};
 use super::server::{self, Options, Part};
 use super::suggestion::{Suggestion, problem_of};
 use super::words::{self, BIND, GLOBAL, PROXY};
@@ -44,12 +44,8 @@ impl<'a> Reader<'a> {
                 ),
             }
         }
-        let shared = self.shared.into_iter().map(|(flag, value, _)| (flag, value)).collect();
-        let (suggestions, outcomes) = self.routes.suggestions(shared);
-        for (at, outcome) in outcomes {
-            self.lines[at].outcomes.push(outcome);
-        }
-        suggestions
+        let shared = self.shared.into_iter().map(|(flag, value, _)| (flag, value));
+        self.routes.suggestions(&shared.collect::<Vec<_>>())
     }
 
     /// Adds an outcome. Words of one line with the same reason share it.
@@ -291,9 +287,10 @@ impl<'a> Reader<'a> {
             },
         );
         let port = server.address.as_ref().ok().and_then(|address| address.port.as_deref());
-        if let Some(port) = port.filter(|port| ![POSTGRES, POOLER].contains(port)) {
+        if let Some(port) = port.filter(|port| *port != POSTGRES && backend.pooler() != Some(port)) {
             self.note(*at, NoEquivalent(format!(
-                "port {port}: PostgreSQL's port comes from Patroni; if a pooler listens at {port}, add --target {port}"
+                "port {port}: PostgreSQL's port comes from Patroni; if poolers listen at {port}, add target={port} to the \
+                 route"
             )));
         }
         let skipped = if words[0] == "server" { 3 } else { 4 };

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::Outcome::{self, NoEquivalent, Setting};
 use super::lines::Line;
-use super::sections::{Backend, POOLER};
+use super::sections::Backend;
 use super::suggestion::{Suggestion, problem_of};
 
 /// All routes.
@@ -26,8 +26,6 @@ struct Route {
     at: usize,
     listen: SocketAddr,
     leads_to: String,
-    /// Its servers are PgBouncers.
-    pooler: bool,
 }
 
 impl Cluster {
@@ -61,7 +59,6 @@ impl Routes {
             at,
             listen,
             leads_to: backend.leads_to(),
-            pooler: backend.has_poolers(),
         };
         if let Some(earlier) = self.all().find(|earlier| earlier.is_ipv4_of(&route)) {
             let number = lines[earlier.at].number;
@@ -93,26 +90,15 @@ impl Routes {
         self.clusters.iter_mut().flat_map(|cluster| &mut cluster.routes)
     }
 
-    /// Returns the settings for each cluster, with those that all share; and further outcomes, with their lines.
-    pub(super) fn suggestions(self, shared: Vec<(&'static str, String)>) -> (Vec<Suggestion>, Vec<(usize, Outcome)>) {
-        let mut outcomes = Vec::new();
+    /// Returns the settings for each cluster, with those that all share.
+    pub(super) fn suggestions(self, shared: &[(&'static str, String)]) -> Vec<Suggestion> {
         let suggestion = |cluster: Cluster| {
             let mut settings: Vec<_> = cluster.routes.iter().map(Route::setting).collect();
             settings.push(("patroni", cluster.urls.join(",")));
-            let poolers: Vec<_> = cluster.routes.iter().filter(|route| route.pooler).collect();
-            let why = "only some routes lead to poolers, and --target is one for all";
-            match poolers.len() == cluster.routes.len() {
-                true => settings.push(("target", POOLER.to_owned())),
-                false => outcomes.extend(poolers.iter().map(|route| {
-                    let outcome = NoEquivalent(format!("port {POOLER}: {why}"));
-                    (route.at, outcome)
-                })),
-            }
-            settings.extend(shared.clone());
+            settings.extend_from_slice(shared);
             Suggestion { settings }
         };
-        let suggestions = self.clusters.into_iter().map(suggestion).collect();
-        (suggestions, outcomes)
+        self.clusters.into_iter().map(suggestion).collect()
     }
 }
 

@@ -6,7 +6,7 @@ use super::server::{self, Address, Context, Options};
 use super::suggestion::problem_of;
 
 /// PgBouncer's port (its `listen_port`).
-pub(super) const POOLER: &str = "6432";
+const POOLER: &str = "6432";
 
 /// All sections.
 pub(super) struct Sections<'a> {
@@ -51,25 +51,20 @@ impl Backend {
         }
     }
 
-    pub(super) fn has_poolers(&self) -> bool {
+    /// Returns the port of the servers if all of them are PgBouncers.
+    pub(super) fn pooler(&self) -> Option<&'static str> {
         let port = |server: &Server| server.address.as_ref().ok().and_then(|address| address.port.clone());
-        !self.servers.is_empty()
-            && self
-                .servers
-                .iter()
-                .all(|server| port(server).as_deref() == Some(POOLER))
+        let is_pooler = |server: &Server| port(server).as_deref() == Some(POOLER);
+        (!self.servers.is_empty() && self.servers.iter().all(is_pooler)).then_some(POOLER)
     }
 
     /// Returns what follows the `=` of a `--route`.
     pub(super) fn leads_to(&self) -> String {
         let Ok(check) = &self.check else { return String::new() };
-        let cut = self.ends_sessions && limits_lag(check);
-        let keys = check
-            .keys
-            .iter()
-            .map(String::as_str)
-            .chain(cut.then_some("lagging=cut"));
-        let all: Vec<_> = [check.kind.as_str()].into_iter().chain(keys).collect();
+        let cut = (self.ends_sessions && limits_lag(check)).then(|| "lagging=cut".to_owned());
+        let target = self.pooler().map(|port| format!("target={port}"));
+        let keys = check.keys.iter().cloned().chain(cut).chain(target);
+        let all: Vec<_> = [check.kind.as_str().to_owned()].into_iter().chain(keys).collect();
         all.join(",")
     }
 }

@@ -188,14 +188,32 @@ fn listeners_and_backends_become_routes() {
     assert_eq!(
         arguments(&text),
         [
-            "--route=[::]:5000=primary --route=0.0.0.0:5002=sync --route=0.0.0.0:5003=async,max-lag=1GB,lagging=cut \
-          --patroni=http://10.0.0.1:8008 --target=6432"
+            "--route=[::]:5000=primary,target=6432 --route=0.0.0.0:5002=sync,target=6432 \
+             --route=0.0.0.0:5003=async,max-lag=1GB,lagging=cut,target=6432 --patroni=http://10.0.0.1:8008"
         ]
     );
     let report = read(&text).unwrap().to_string();
     assert!(
         report.contains("without `option httpchk`, HAProxy does not ask Patroni; keep HAProxy for it"),
         "{report}"
+    );
+}
+
+/// Pigsty leads some ports to poolers, and others to PostgreSQL.
+#[test]
+fn a_section_of_poolers_becomes_a_route_with_a_target() {
+    let poolers = listen("").replace("10.0.0.1:5432", "10.0.0.1:6432");
+    let direct = listen("").replace("5000", "5001");
+    assert_eq!(
+        arguments(&(poolers + &direct)),
+        ["--route=10.0.0.9:5000=primary,target=6432 --route=10.0.0.9:5001=primary --patroni=http://10.0.0.1:8008"]
+    );
+    let one_of_two = listen("server b 10.0.0.2:6432 check port 8008");
+    assert_eq!(
+        last(&one_of_two).lines().last(),
+        Some(
+            "! port 6432: PostgreSQL's port comes from Patroni; if poolers listen at 6432, add target=6432 to the route"
+        )
     );
 }
 

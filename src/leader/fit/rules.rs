@@ -21,7 +21,7 @@ const AVOIDED: u8 = 8;
 impl Inputs<'_> {
     /// Rule 1: M has no known address. That says nothing about the server at its former one.
     pub(super) fn no_address(&self) -> Option<Outcome> {
-        let cause = self.view.address(self.member).err()?;
+        let cause = self.address().err()?;
         let cause = cause.to_string();
         Some(Outcome::Closed(Unfit::NoAddress { cause }))
     }
@@ -265,6 +265,8 @@ impl Inputs<'_> {
     }
 
     fn avoided_until(&self) -> Option<Instant> {
-        Some(self.view.leader_failure(self.member)? + AVOIDED_FOR)
+        let failed = self.view.leader_failure(self.member);
+        let pooler_failed = self.view.pooler_failure(self.member, self.upstream);
+        Some(failed.max(pooler_failed)? + AVOIDED_FOR)
     }
 }

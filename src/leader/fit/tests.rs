@@ -10,7 +10,7 @@ use crate::leader::observation::{
 use crate::leader::synchronous::SyncState;
 use crate::leader::view::View;
 use crate::leader::{Address, BaseUrl, RoutingState, Server};
-use crate::route::{Conditions, RouteKind};
+use crate::route::{Conditions, RouteKind, Upstream};
 
 /// The default ttl of the lock.
 const TTL: Duration = Duration::from_secs(30);
@@ -82,7 +82,11 @@ impl Story {
     }
 
     fn under(&self, conditions: &Conditions) -> Fitness {
-        fit(&self.view, &self.primary, conditions, self.now)
+        self.at(conditions, Upstream::Postgres)
+    }
+
+    fn at(&self, conditions: &Conditions, upstream: Upstream) -> Fitness {
+        fit(&self.view, &self.primary, conditions, upstream, self.now)
     }
 
     /// Returns what a route makes of a member: the treatment, and the rule.
@@ -171,6 +175,53 @@ const ROWS: &[Row] = &[
     ("noloadbalance is off", |s| s.pod(tagged("noloadbalance", "false")), "fit 0, rule 17", "fit 0, rule 17"),
     ("its pod has no status yet", |s| s.pod(DcsStatus { role: None, state: None, ..pod("m", "", "") }), "closed, rule 7", "closed, rule 7"),
 ];
+
+#[test]
+fn a_pooler_that_could_not_be_reached_is_avoided_on_routes_to_it_alone() {
+    let mut story = Story::healthy();
+    story.hear(Claim::PoolerFailure("m".into(), Upstream::Port(6432)));
+    for (target, rank) in [
+        (Upstream::Port(6432), 8),
+        (Upstream::Postgres, 0),
+        (Upstream::Port(6433), 0),
+    ] {
+        let fitness = story.at(&Conditions::of(RouteKind::Replica), target);
+        assert_eq!(fitness.members[1].outcome, Outcome::Fit(rank), "{target}");
+    }
+    story.wait(AVOIDED_FOR);
+    let fitness = story.at(&Conditions::of(RouteKind::Replica), Upstream::Port(6432));
+    assert_eq!(fitness.members[1].outcome, Outcome::Fit(0));
+}
+
+#[test]
+fn a_member_needs_an_address_at_the_target_of_the_route() {
+    let mut story = Story::healthy();
+    let pooler = Address::new("m", 6432).unwrap();
+    story.pod(DcsStatus {
+        proxy_address: Some(Ok(pooler)),
+        ..pod("m", "replica", "running")
+    });
+    for (target, address_of_m, outcome_of_l) in [
+        (Upstream::Postgres, "m:5432", "fit"),
+        (Upstream::Port(7000), "m:7000", "fit"),
+        // l has published no proxy_url.
+        (Upstream::Proxy, "m:6432", "closed"),
+    ] {
+        let fitness = story.at(&Conditions::of(RouteKind::ReadOnly), target);
+        let [l, m] = &fitness.members[..] else {
+            panic!("{fitness:?}")
+        };
+        let address = m.server.as_ref().map(|server| server.address.to_string());
+        assert_eq!(address.as_deref(), Some(address_of_m), "{target}");
+        assert!(matches!(m.outcome, Outcome::Fit(0)), "{target}: {m:?}");
+        let outcome = match &l.outcome {
+            Outcome::Fit(_) => "fit",
+            Outcome::Closed(_) => "closed",
+            Outcome::Out(_) => "out",
+        };
+        assert_eq!(outcome, outcome_of_l, "{target}: {l:?}");
+    }
+}
 
 fn tagged(name: &str, value: &str) -> DcsStatus {
     DcsStatus {

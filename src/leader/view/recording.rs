@@ -82,6 +82,9 @@ impl View {
             Claim::LeaderFailure(member) => {
                 self.leader_failures.insert(member, at);
             }
+            Claim::PoolerFailure(member, upstream) => {
+                self.pooler_failures.insert((member, upstream), at);
+            }
             Claim::Held(hold) => self.operator_hold = hold,
             // `only_ours` has already used it.
             Claim::Seed(..) => {}
@@ -146,6 +149,7 @@ impl View {
         let known = |name: &MemberName| statuses.contains_key(name) || listed.contains_key(name);
         self.answers.retain(|name, _| known(name));
         self.leader_failures.retain(|name, _| known(name));
+        self.pooler_failures.retain(|(name, _), _| known(name));
         self.named.retain(|name, _| known(name));
     }
 

@@ -33,7 +33,7 @@ impl Session {
         match failure {
             Failure::Dial(_) if self.goes_to_pooler() && log_limiter.should_log(&fault()) => {
                 warn!(target: TARGET, peer = %self.peer, %leader,
-                    "the leader's pooler {failure}; PostgreSQL is not concerned; the client waits, and pgnorth tries again"
+                    "{server}'s pooler {failure}; PostgreSQL is not concerned; the client waits, and pgnorth tries again"
                 )
             }
             Failure::Dial(_) if log_limiter.should_log(&fault()) => {
@@ -58,7 +58,14 @@ impl Session {
             Failure::Opening(_) => true,
         };
         if is_leaders {
-            report_failure(&self.shared.context, leader, failure.to_string());
+            let route = &self.shared.route;
+            report_failure(
+                &self.shared.context,
+                route.kind,
+                route.upstream,
+                leader,
+                failure.to_string(),
+            );
         }
         match self.goes_to_pooler() {
             true => format!("the pooler of {leader} {failure}"),
@@ -67,7 +74,7 @@ impl Session {
     }
 
     fn goes_to_pooler(&self) -> bool {
-        self.shared.context.settings.upstream.is_pooler()
+        self.shared.route.upstream.is_pooler()
     }
 
     /// Tells a client that is still there why it got no leader.

@@ -99,7 +99,7 @@ impl PlacedSession {
         let owner = Forwarded {
             record: Record::resumed(
                 context.clone(),
-                shared.route.kind,
+                &shared.route,
                 passed.peer,
                 &passed.record,
                 (&target.server, leader_side),

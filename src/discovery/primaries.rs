@@ -1,0 +1,116 @@
+//! Further slots of the primary, for routes whose sessions go to another server of it than `--target` says: PostgreSQL
+//! instead of the pooler, or the reverse.
+//!
+//! There is one decision about the primary. Each of these slots gets it in the same step as the slot of `--target`, with
+//! another address of the same member. A slot never leads to another member, and never opens before the decision does.
+
+use std::sync::Arc;
+
+use tracing::{info, warn};
+
+use crate::leader::view::View;
+use crate::leader::{RoutingState, Server, UnknownAddress};
+use crate::route::Upstream;
+use crate::slot::{Cut, RouteSlot};
+
+/// A further slot of the primary.
+#[derive(Debug)]
+pub struct PrimarySlot {
+    /// The server of the primary that its sessions go to.
+    pub upstream: Upstream,
+    /// Slot in which the decision is published.
+    pub slot: Arc<RouteSlot>,
+    /// The address is not known, for this cause, so that clients wait.
+    problem: Option<UnknownAddress>,
+    /// The problem that was logged.
+    logged: Option<UnknownAddress>,
+}
+
+impl PrimarySlot {
+    /// Returns a slot in which nothing is published yet.
+    pub fn new(upstream: Upstream, slot: Arc<RouteSlot>) -> Self {
+        Self {
+            upstream,
+            slot,
+            problem: None,
+            logged: None,
+        }
+    }
+
+    /// Publishes the decision, unless the slot has it already. If its leader is another one, or at another address, the
+    /// caller has to end the sessions to the former one through the returned [`Cut`].
+    #[must_use = "sessions to the former leader live until they are told to end"]
+    pub fn follow(&mut self, view: &View, decided: &RoutingState, reason: &str) -> Option<Cut> {
+        let snapshot = self.slot.snapshot();
+        let before = snapshot.state();
+        let state = match at(view, self.upstream, decided, before.leader()) {
+            Ok(state) => {
+                self.problem = None;
+                state
+            }
+            Err(cause) => {
+                self.problem = Some(cause);
+                RoutingState::Hold(None)
+            }
+        };
+        let reason = match &self.problem {
+            None => reason.to_owned(),
+            Some(cause) => format!(
+                "{reason}; its address at target={} is not known: {cause}",
+                self.upstream
+            ),
+        };
+        (state != before || reason != snapshot.reason)
+            .then(|| self.slot.succeed(state, reason))
+            .flatten()
+    }
+
+    /// Logs a problem when it begins or changes, and its end.
+    pub fn log_problem(&mut self) {
+        if self.problem == self.logged {
+            return;
+        }
+        let target = self.upstream;
+        match &self.problem {
+            Some(cause) => {
+                warn!(%target, %cause, "the primary has no known address at this target of routes: their clients wait")
+            }
+            None => info!(%target, "the address at this target of routes is known again"),
+        }
+        self.logged.clone_from(&self.problem);
+    }
+}
+
+/// Returns the decision for sessions that go to this server of the leader. `current` is the leader whose sessions live
+/// there now: an address that is not known any more stays its last one, as in `decide`.
+///
+/// # Errors
+/// Returns why the address is not known.
+fn at(
+    view: &View,
+    upstream: Upstream,
+    decided: &RoutingState,
+    current: Option<&Server>,
+) -> Result<RoutingState, UnknownAddress> {
+    let Some(leader) = decided.leader() else {
+        return Ok(decided.clone());
+    };
+    let current = current.filter(|current| current.member == leader.member);
+    let address = match (view.address_of(&leader.member, upstream), current) {
+        (Ok(address), _) => address,
+        // That says nothing about the server at its former one.
+        (Err(_), Some(current)) => current.address.clone(),
+        (Err(cause), None) => return Err(cause),
+    };
+    let server = Server {
+        address,
+        ..leader.clone()
+    };
+    Ok(match decided {
+        RoutingState::Route(_) => RoutingState::Route(server),
+        RoutingState::Hold(_) | RoutingState::Fence => RoutingState::Hold(Some(server)),
+    })
+}
+
+#[cfg(test)]
+mod tests;

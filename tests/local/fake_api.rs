@@ -120,6 +120,19 @@ impl FakeApi {
         self.tell();
     }
 
+    /// Creates a Service without a selector.
+    pub fn put_service_without_selector(&self, name: &str) {
+        self.put("services", name, &json!({}));
+        let mut state = self.state();
+        let service = state.objects.get_mut(&("services".into(), name.into())).unwrap();
+        service["spec"] = json!({"ports": [{"name": "postgresql", "port": 5432}]});
+    }
+
+    /// Returns an object as it was written last.
+    pub fn object(&self, kind: &str, name: &str) -> Option<Value> {
+        self.state().objects.get(&(kind.into(), name.into())).cloned()
+    }
+
     /// Makes `change` without an event for any watch, because the history is lost.
     pub fn lose_history(&self, how: Gone, change: impl FnOnce()) {
         self.state().watches_mute = true;
@@ -202,11 +215,17 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) -> Option<()> {
     }
     let head = String::from_utf8(head).ok()?;
     let target = head.split(' ').nth(1)?;
-    if head.starts_with("POST ") {
+    if target == "/apis" {
+        // None: a publisher with --endpoints then writes Endpoints alone.
+        let groups = json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": []});
+        return answer(stream, 200, &groups).await;
+    }
+    if head.starts_with("POST ") || head.starts_with("PUT ") {
         let body = body(&mut stream, &head).await?;
-        return match target.contains("/events") {
-            true => write(stream, body, &shared).await,
-            false => review(stream, body, &shared).await,
+        return match target {
+            events if events.contains("/events") => write(stream, body, &shared).await,
+            endpoints if endpoints.contains("/endpoints") => keep(stream, body, &shared).await,
+            _ => review(stream, body, &shared).await,
         };
     }
     if target.starts_with("/version") {
@@ -262,6 +281,18 @@ async fn write(stream: TcpStream, event: Value, shared: &Shared) -> Option<()> {
         return answer(stream, 403, &failure(403, "Forbidden", message)).await;
     }
     answer(stream, 201, &event).await
+}
+
+/// Answers a request to create or to replace Endpoints, whatever version it is based on.
+async fn keep(stream: TcpStream, mut endpoints: Value, shared: &Shared) -> Option<()> {
+    let name = endpoints["metadata"]["name"].as_str()?.to_owned();
+    {
+        let mut state = shared.state.lock().unwrap();
+        state.revision += 1;
+        endpoints["metadata"]["resourceVersion"] = json!(state.revision.to_string());
+        state.objects.insert(("endpoints".into(), name), endpoints.clone());
+    }
+    answer(stream, 201, &endpoints).await
 }
 
 /// Answers a SelfSubjectAccessReview: rights that are forbidden are not granted.

@@ -118,6 +118,15 @@ impl Product {
         launched.once_it_listens().await
     }
 
+    /// Starts `pgnorth publish` and waits until its admin port listens.
+    pub async fn start_publisher(cluster: &FakeCluster, flags: &[&str]) -> Self {
+        let folder = TempDir::new().unwrap();
+        let kubeconfig = write_kubeconfig(folder.path(), cluster.api.address);
+        let variables = [("KUBECONFIG", kubeconfig.as_os_str())];
+        let launched = Self::launch(folder, &variables, &["publish", "--scope", "pg"], flags, None);
+        launched.once_it_listens().await
+    }
+
     /// Starts the binary without Kubernetes: it asks members alone.
     pub async fn start_by_rest(members: &[&FakeMember], flags: &[&str]) -> Self {
         let urls: Vec<_> = members.iter().map(|member| format!("http://{}", member.rest)).collect();
@@ -178,7 +187,12 @@ impl Product {
 
     fn launch_command(mut command: Command, folder: TempDir, flags: &[&str], stderr: Option<Stdio>) -> Self {
         let log = File::create(folder.path().join("log")).unwrap();
-        if command.get_args().next() != Some(OsStr::new("watch")) {
+        let has_no_clients = ["watch", "publish"].map(OsStr::new);
+        if !command
+            .get_args()
+            .next()
+            .is_some_and(|first| has_no_clients.contains(&first))
+        {
             command.args(["--listen", "127.0.0.1:0"]);
         }
         let child = command

@@ -50,6 +50,7 @@ mod prometheus;
 mod promotion;
 mod promtool;
 mod proxy_protocol;
+mod publishing;
 mod refusal;
 mod refusal_tls;
 mod reload;

@@ -133,6 +133,9 @@ pub struct HandoverState {
     pub routes: bool,
     /// Member and address of the leader whose sessions may live.
     pub leader: Option<(String, String)>,
+    /// The server of the leader that has this address (`--target`); none from a version that does not say so.
+    #[serde(default)]
+    pub target: Option<String>,
     /// The reason of the decision.
     pub reason: String,
     /// Every member whose sessions may live, with its route.
@@ -171,21 +174,32 @@ impl HandoverState {
             ready,
             routes: state.open_to().is_some(),
             leader: state.leader().map(named),
+            target: Some(view.upstream().to_string()),
             reason: reason.to_owned(),
             members,
             held_until: view.operator_hold().map(|hold| hold.until),
         }
     }
 
-    /// Returns true if such a process can go on with every session of a process in the state `old`.
+    /// Returns true if such a process can go on with every session of a process in the state `old`, or never
+    /// will: sessions to another target stay in the old process.
     pub fn keeps_all(&self, old: &Self) -> bool {
-        old.members.iter().all(|member| self.members.contains(member))
+        self.has_other_target(old) || old.members.iter().all(|member| self.members.contains(member))
+    }
+
+    fn has_other_target(&self, old: &Self) -> bool {
+        let both = self.target.as_ref().zip(old.target.as_ref());
+        both.is_some_and(|(own, former)| own != former)
     }
 
     /// Returns true if a successor in this state may take over from a process in the state `old`: no client
     /// waits longer and no session ends for it, and an operator's hold is in force in both or in none.
     pub fn may_follow(&self, old: &Self) -> bool {
-        let keeps_sessions = old.leader.is_none() || self.leader == old.leader;
+        let keeps_sessions = match (&old.leader, &self.leader) {
+            (None, _) => true,
+            (Some((member, _)), Some((same, _))) if self.has_other_target(old) => member == same,
+            (leader, same) => leader == same,
+        };
         self.ready && keeps_sessions && (self.routes || !old.routes) && self.held_until == old.held_until
     }
 }
@@ -235,6 +249,34 @@ mod tests {
             (Fence, Route(leader("b")), true),
         ] {
             assert_eq!(state_of(&new).may_follow(&state_of(&old)), may, "{old:?} → {new:?}");
+        }
+    }
+
+    #[test]
+    fn a_successor_with_another_target_has_to_follow_the_same_member() {
+        let at = |target: Option<&str>, member: &str, port: u16| {
+            let address = Address::new("10.0.0.7", port).unwrap();
+            let leader = Server {
+                address,
+                ..leader(member)
+            };
+            HandoverState {
+                target: target.map(str::to_owned),
+                members: vec![format!("primary {leader}")],
+                ..state_of(&RoutingState::Route(leader))
+            }
+        };
+        let old = at(Some("postgres"), "a", 5432);
+        for (new, may) in [
+            (at(Some("6432"), "a", 6432), true),
+            (at(Some("6432"), "b", 6432), false),
+            // The leader has another address: one of them does not know it yet.
+            (at(Some("postgres"), "a", 5433), false),
+            // A version that does not name its target.
+            (at(None, "a", 6432), false),
+        ] {
+            assert_eq!(new.may_follow(&old), may, "{new:?}");
+            assert_eq!(new.keeps_all(&old), new.target.as_deref() == Some("6432"), "{new:?}");
         }
     }
 

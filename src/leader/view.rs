@@ -119,6 +119,11 @@ impl View {
         Self { upstream, ..self }
     }
 
+    /// Returns the server of a member whose address [`address`](Self::address) returns.
+    pub fn upstream(&self) -> Upstream {
+        self.upstream
+    }
+
     fn objects(&self, kind: ObjectKind) -> &Objects {
         match kind {
             ObjectKind::Endpoints => &self.endpoints,

@@ -528,6 +528,7 @@ fn fake_successor() {
                 ready: true,
                 routes: true,
                 leader: Some(("a".to_owned(), variable("FAKE_LEADER"))),
+                target: None,
                 reason: String::new(),
                 members: vec![format!("primary a at {}", variable("FAKE_LEADER"))],
                 held_until: None,

@@ -229,6 +229,31 @@ async fn readers_avoid_a_pooler_that_could_not_be_reached() {
     product.decides("route", Some("a"), "").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_may_change_the_target_and_ends_no_session() {
+    let mut setup = Setup::start(20, &[]).await;
+    let [mut direct, mut pooled] = setup.sessions().await;
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_pgnorth"));
+    let pid = setup.product.id().to_string();
+    command.env_clear().args(["reload", "--pid", &pid, "--target", "proxy"]);
+    let output = within("the reload", command.output()).await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    setup.product.is_replaced(1).await;
+    let mut later = setup.sessions().await;
+    assert_eq!(later.each_ref().map(|session| session.member.as_str()), ["A", "A"]);
+    for session in [&mut direct, &mut pooled].into_iter().chain(&mut later) {
+        session.lives().await;
+    }
+    // The old process has the session to PostgreSQL, and still follows the leader.
+    setup.product.lives();
+    setup.cluster.lock_moves_to("b");
+    setup.cluster.b.is_primary(2);
+    direct.ends().await;
+    pooled.ends().await;
+    assert_eq!(setup.product.ended().await, Some(0));
+    assert_eq!(setup.product.session().await.member, "B");
+}
+
 /// The failure of a pooler concerns its own route, and a member without a pooler leads nowhere else.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pooler_that_fails_or_has_no_address_holds_the_clients_of_its_route_alone() {

@@ -33,7 +33,7 @@ help:
 	@echo 'make image           builds the image into target/pgnorth-image.tar, for docker load, podman load or ctr images import; needs no registry. Root'
 	@echo 'make image-test      builds the image without a registry, starts it as Kubernetes would, and lists its contents. Root'
 	@echo 'make bench-failover  measures what faults cost clients of pgnorth, of HAProxy and of libpq alone; about 15 minutes. Root (ARGS=--quick, ARGS=--patroni-defaults, ARGS=--help)'
-	@echo 'make bench-forward   measures the cost of a connection through pgnorth and others; about 11 minutes. Root (ARGS=--quick, ARGS=--help)'
+	@echo 'make bench-forward   measures the cost of a connection through pgnorth and others; about 13 minutes. Root (ARGS=--quick, ARGS=--help)'
 	@echo 'make check           checks conflict markers, format, lints, docs, dependencies and the commits of this branch; advisories, too, if the RustSec database can be fetched'
 	@echo 'make advisories      checks the advisories alone; fails if the database cannot be fetched'
 	@echo 'make sbom            writes target/pgnorth.cdx.json, a CycloneDX list of the crates in the binary'

@@ -57,7 +57,8 @@ pub struct Running {
     pub address: SocketAddr,
     pub target: Target,
     process: Option<Process>,
-    _patroni: Option<FakePatroni>,
+    /// The cluster of a contender that follows one.
+    pub patroni: Option<FakePatroni>,
 }
 
 /// A guard that keeps the kernel's redirect in force. It is held no longer than needed, because the redirect makes
@@ -128,7 +129,7 @@ impl Running {
             address,
             target,
             process: None,
-            _patroni: patroni,
+            patroni,
         };
         if let Some(command) = contender.command(pgnorth_arguments) {
             contender.process = Some(Process::start(&kind.key(), command, &contender.file("log")));
@@ -220,7 +221,7 @@ impl Running {
     }
 
     fn pgnorth(&self, arguments: &[String]) -> Command {
-        let patroni = self._patroni.as_ref().expect("pgnorth was given one");
+        let patroni = self.patroni.as_ref().expect("pgnorth was given one");
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgnorth"));
         // Variables about pgnorth, or about logs, in this process's environment are not meant for this one.
         command.env_clear();

@@ -12,6 +12,8 @@
 //! session     what client and backend agree on
 //! load        the clients, and the window in which they count
 //! measure     one workload, once, through one contender
+//! come_back   thousands of sessions that connect at the same instant
+//! delay_line  delays packets if the kernel cannot
 //! usage       CPU time, memory and files of a contender's processes
 //! world       CPUs, limits and the network's settings
 //! outcomes    medians, spreads and ratios
@@ -26,7 +28,9 @@ mod process;
 
 mod backend;
 mod bars;
+mod come_back;
 mod contenders;
+mod delay_line;
 mod load;
 mod measure;
 mod outcomes;
@@ -92,6 +96,9 @@ struct Arguments {
     /// Print the workloads and the contenders
     #[arg(long)]
     list: bool,
+    /// Be a delay line: carry packets between standard input and output, each for so many microseconds
+    #[arg(long, hide = true, value_name = "MICROSECONDS")]
+    delay_line: Option<u64>,
     /// Cargo's own
     #[arg(long, hide = true)]
     bench: bool,
@@ -103,6 +110,11 @@ fn main() -> ExitCode {
         list::<Workload>("workloads");
         list::<Kind>("contenders");
         return ExitCode::SUCCESS;
+    }
+    if let Some(delay) = arguments.delay_line {
+        let ended = delay_line::carry(Duration::from_micros(delay));
+        eprintln!("the delay line ended: {ended:?}");
+        return ExitCode::FAILURE;
     }
     match run(&arguments) {
         Ok(code) => code,
@@ -148,6 +160,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
         stage.set_far(&kinds)?;
     }
     for workload in far {
+        stage.delay(workload.delay())?;
         outcomes.push(all_rounds(workload, &stage, rounds, window));
     }
     let present = |kind: &Kind| !stage.left_out.iter().any(|(left_out, _)| left_out == kind);
@@ -167,11 +180,10 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
 /// Runs all rounds. Each measures every contender once; the first one changes from round to round.
 fn all_rounds(workload: Workload, stage: &Stage, rounds: usize, window: Window) -> Outcome {
     let start = Instant::now();
-    let about_a_process = workload.is_about_a_process();
     let contenders: Vec<&Running> = stage
         .contenders
         .iter()
-        .filter(|contender| contender.kind.has_process() || !about_a_process)
+        .filter(|contender| workload.is_for(contender.kind))
         .collect();
     let mut outcome = Outcome {
         workload,

@@ -4,11 +4,13 @@ use std::io;
 use std::net::TcpStream;
 use std::time::Duration;
 
+use crate::come_back;
 use crate::contenders::Running;
 use crate::load::{
     Load, Seen, Window, ask_alone, ask_in_turn, ask_on_many, come_and_go, come_and_go_regardless, receive_bulk, run,
     send_bulk,
 };
+use crate::postgres::Script;
 use crate::session::{self, Trade, ask};
 use crate::stage::Stage;
 use crate::usage;
@@ -24,6 +26,8 @@ const GIB: f64 = (1 << 30) as f64;
 const FIRST: usize = 10;
 /// Clients that connect and close at the same time.
 const COMERS: usize = 8;
+/// Deadline for thousands of sessions to end.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Measures a workload; returns when every session is closed.
 pub fn measure(workload: Workload, contender: &Running, stage: &Stage, window: Window) -> io::Result<Values> {
@@ -41,16 +45,21 @@ pub fn measure(workload: Workload, contender: &Running, stage: &Stage, window: W
         Workload::PingPong64 => bench.ping_pong(64),
         Workload::Connect => bench.connect(),
         Workload::ConnectFar => bench.connect_far(),
+        Workload::Far | Workload::Far200us | Workload::Far2ms => bench.far(),
+        Workload::ComeBack => bench.come_back(10_000),
         Workload::Idle => bench.idle(4_000),
         Workload::SmallBesideBulk => bench.small_beside_bulk(),
         Workload::BusyAmongIdle => bench.busy_among_idle(32, 3_000),
         Workload::InTurn => bench.in_turn(5_000),
         Workload::Storm => bench.storm(),
         Workload::Scale => bench.scale(),
-        Workload::Pgbench1 => stage.pgbench(contender, window, 1, None),
-        Workload::Pgbench16 => stage.pgbench(contender, window, 16, None),
-        Workload::Rows100k => stage.pgbench(contender, window, 4, Some(100_000)),
-        Workload::Rows1m => stage.pgbench(contender, window, 4, Some(1_000_000)),
+        Workload::Pgbench1 => stage.pgbench(contender, window, Script::selects(1)),
+        Workload::Pgbench16 => stage.pgbench(contender, window, Script::selects(16)),
+        Workload::Rows100k => stage.pgbench(contender, window, Script::rows(100_000)),
+        Workload::Rows1m => stage.pgbench(contender, window, Script::rows(1_000_000)),
+        Workload::TlsPgbench16 => stage.pgbench(contender, window, Script::selects(16).with_tls()),
+        Workload::TlsRows1m => stage.pgbench(contender, window, Script::rows(1_000_000).with_tls()),
+        Workload::TlsConnect => stage.pgbench(contender, window, Script::connections(4).with_tls()),
     }
 }
 
@@ -116,20 +125,57 @@ impl Bench<'_> {
         ])
     }
 
+    /// Measures over the way to another host; only one session at a time if a process of the benchmark delays packets,
+    /// because more would measure that process.
+    fn far(&self) -> io::Result<Values> {
+        let stream = session::open(self.contender.address, Trade::AnswerAlone)?;
+        let alone = self.run(vec![ask_alone(stream)])?;
+        let [p50, p99] = percentiles(&alone.tallies[0].latencies);
+        let comer = self.run(vec![come_and_go(self.contender.address)])?;
+        let [connect, _] = percentiles(&comer.tallies[0].latencies);
+        let mut values = vec![Some(p50 / 1e3), Some(p99 / 1e3), Some(connect / 1e3)];
+        if self.stage.is_delayed_by_a_process() {
+            values.resize(Workload::Far.figures().len(), None);
+            return Ok(values);
+        }
+        let streams = self.open(64)?;
+        let many = self.run(vec![ask_on_many(&streams)])?;
+        drop(streams);
+        let bulk = self.run(self.bulk_loads(1, Trade::Give)?)?;
+        values.extend([Some(many.rate()), micros(cpu(&many, many.done() as f64))]);
+        values.extend([Some(gigabits(&bulk)), cpu(&bulk, bulk.bytes() as f64 / GIB)]);
+        Ok(values)
+    }
+
+    fn come_back(&self, sessions: usize) -> io::Result<Values> {
+        let sessions = sessions.min(self.stage.world.most_sessions);
+        let at_once = come_back::at_once(self.contender, sessions)?;
+        self.stage
+            .backend
+            .wait_until_quiet(PATIENCE)
+            .map_err(io::Error::other)?;
+        let held = come_back::after_a_hold(self.contender, sessions)?;
+        Ok(vec![Some(at_once.as_secs_f64()), held.map(|held| held.as_secs_f64())])
+    }
+
     /// Measures idle sessions in a new process: one that has served others may have memory left from them.
     fn idle(&self, sessions: usize) -> io::Result<Values> {
         let fresh = self.contender.start_afresh(&self.stage.pgnorth_arguments);
         let fresh = fresh.map_err(io::Error::other)?;
-        let Some(id) = fresh.id() else {
-            return Ok(vec![None, None]);
+        let own = || {
+            fresh
+                .id()
+                .map(|id| [usage::resident(id) as f64, usage::files(id) as f64])
         };
         let mut streams = self.open_at(&fresh, FIRST)?;
-        let (memory, files) = (usage::resident(id), usage::files(id));
+        let (own_before, kernel_before) = (own(), usage::of_the_kernel());
         streams.extend(self.open_at(&fresh, sessions)?);
-        let memory = usage::resident(id).saturating_sub(memory) as f64;
-        let files = usage::files(id).saturating_sub(files) as f64;
+        let (own_after, kernel_after) = (own(), usage::of_the_kernel());
         let sessions = sessions as f64;
-        Ok(vec![Some(memory / sessions), Some(files / sessions)])
+        let each = |before: f64, after: f64| (after - before) / sessions;
+        let own = [0, 1].map(|place| Some(each(own_before?[place], own_after?[place])));
+        let kernel = [0, 1].map(|place| Some(each(kernel_before[place], kernel_after[place])));
+        Ok([own, kernel].concat())
     }
 
     fn small_beside_bulk(&self) -> io::Result<Values> {

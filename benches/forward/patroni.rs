@@ -2,6 +2,8 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -12,28 +14,38 @@ const LONGEST: usize = 8192;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A fake Patroni. It answers until the process ends.
-pub struct FakePatroni(SocketAddr);
+pub struct FakePatroni {
+    address: SocketAddr,
+    leads: Arc<AtomicBool>,
+}
 
 impl FakePatroni {
     /// Starts it for a leader whose PostgreSQL is at this address.
     pub fn start(postgres: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
+        let leads = Arc::new(AtomicBool::new(true));
+        let its_leads = leads.clone();
         thread::Builder::new().name("fake Patroni".into()).spawn(move || {
             for stream in listener.incoming().flatten() {
                 // A client that breaks off asks again.
-                let _broken = answer(stream, address, postgres);
+                let _broken = answer(stream, address, postgres, its_leads.load(Ordering::Relaxed));
             }
         })?;
-        Ok(Self(address))
+        Ok(Self { address, leads })
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.0)
+        format!("http://{}", self.address)
+    }
+
+    /// Makes the member a primary that holds the lock, or a replica of a cluster without a leader.
+    pub fn lead(&self, leads: bool) {
+        self.leads.store(leads, Ordering::Relaxed);
     }
 }
 
-fn answer(mut stream: TcpStream, rest: SocketAddr, postgres: SocketAddr) -> io::Result<()> {
+fn answer(mut stream: TcpStream, rest: SocketAddr, postgres: SocketAddr, leads: bool) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut head = Vec::new();
     let mut buffer = [0; 1024];
@@ -45,8 +57,9 @@ fn answer(mut stream: TcpStream, rest: SocketAddr, postgres: SocketAddr) -> io::
     }
     let path = head.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
     let (status, body) = match path {
-        b"/primary" => (200, report()),
-        b"/cluster" => (200, cluster(rest, postgres)),
+        b"/primary" if leads => (200, report("primary")),
+        b"/primary" => (503, report("replica")),
+        b"/cluster" => (200, cluster(rest, postgres, if leads { "leader" } else { "replica" })),
         b"/config" => (200, json!({"ttl": 30, "loop_wait": 10, "retry_timeout": 10})),
         _ => (404, Value::Null),
     };
@@ -55,18 +68,18 @@ fn answer(mut stream: TcpStream, rest: SocketAddr, postgres: SocketAddr) -> io::
     stream.write_all((head + &body).as_bytes())
 }
 
-fn report() -> Value {
+fn report(role: &str) -> Value {
     json!({
-        "state": "running", "role": "primary", "timeline": 1, "database_system_identifier": "7440000000000000000",
+        "state": "running", "role": role, "timeline": 1, "database_system_identifier": "7440000000000000000",
         "patroni": {"version": "4.1.5", "scope": "bench", "name": "bench"},
     })
 }
 
-fn cluster(rest: SocketAddr, postgres: SocketAddr) -> Value {
+fn cluster(rest: SocketAddr, postgres: SocketAddr, role: &str) -> Value {
     json!({
         "scope": "bench",
         "members": [{
-            "name": "bench", "role": "leader", "state": "running", "timeline": 1, "api_url": format!("http://{rest}/patroni"),
+            "name": "bench", "role": role, "state": "running", "timeline": 1, "api_url": format!("http://{rest}/patroni"),
             "host": postgres.ip().to_string(), "port": postgres.port(),
         }],
     })

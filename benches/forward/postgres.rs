@@ -24,7 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Rows of pgbench_accounts in units of 100,000: all of them stay in memory.
 const SCALE: &str = "10";
 /// Settings without any wait for a disk: only the network is measured.
-const SETTINGS: [&str; 9] = [
+const SETTINGS: [&str; 10] = [
+    "ssl=on",
     "listen_addresses=127.0.0.1",
     "unix_socket_directories=",
     "max_connections=300",
@@ -36,6 +37,20 @@ const SETTINGS: [&str; 9] = [
     "max_wal_size=4GB",
 ];
 
+/// The certificate's and the key's file in the data folder.
+const TLS: [&str; 2] = ["server.crt", "server.key"];
+
+/// The work of one run of pgbench.
+#[derive(Clone, Copy, Debug)]
+pub struct Script {
+    clients: u32,
+    /// Size of the rows to select; without it, pgbench runs with -S.
+    row: Option<u32>,
+    /// Each transaction has a session of its own.
+    connects: bool,
+    tls: bool,
+}
+
 /// A PostgreSQL server. Its drop ends it.
 pub struct Postgres {
     _process: Process,
@@ -46,6 +61,35 @@ pub struct Done {
     pub transactions: f64,
     /// Transactions a second, without the time of connecting.
     pub rate: f64,
+}
+
+impl Script {
+    pub fn selects(clients: u32) -> Self {
+        Self {
+            clients,
+            row: None,
+            connects: false,
+            tls: false,
+        }
+    }
+
+    pub fn rows(size: u32) -> Self {
+        Self {
+            row: Some(size),
+            ..Self::selects(4)
+        }
+    }
+
+    pub fn connections(clients: u32) -> Self {
+        Self {
+            connects: true,
+            ..Self::selects(clients)
+        }
+    }
+
+    pub fn with_tls(self) -> Self {
+        Self { tls: true, ..self }
+    }
 }
 
 impl Postgres {
@@ -60,6 +104,7 @@ impl Postgres {
             PATIENCE,
         );
         initdb.map_err(|error| error.to_string())?;
+        make_certificate(&data)?;
         let mut command = as_postgres("postgres");
         command.arg("-D").arg(&data).args(["-p", &PORT.to_string()]);
         SETTINGS.iter().for_each(|setting| {
@@ -74,27 +119,27 @@ impl Postgres {
             }
             thread::sleep(Duration::from_millis(20));
         }
-        let filled = finish(pgbench(address).args(["-i", "-q", "-s", SCALE, LOGIN.1]), 2 * PATIENCE);
+        let filled = finish(
+            pgbench(address)
+                .env("PGSSLMODE", "disable")
+                .args(["-i", "-q", "-s", SCALE, LOGIN.1]),
+            2 * PATIENCE,
+        );
         filled.map_err(|error| error.to_string())?;
         Ok(Self { _process: process })
     }
 
     /// Runs pgbench for the window's time, whole seconds at least.
-    pub fn pgbench(&self, address: SocketAddr, window: Window, clients: u32, row: Option<u32>) -> io::Result<Done> {
+    pub fn pgbench(&self, address: SocketAddr, window: Window, script: Script) -> io::Result<Done> {
         let seconds = window.counted.as_secs().max(1).to_string();
         let mut command = pgbench(address);
-        command.args([
-            "-n",
-            "-M",
-            "prepared",
-            "-T",
-            &seconds,
-            "-c",
-            &clients.to_string(),
-            "-j",
-            "1",
-        ]);
-        match row {
+        let clients = script.clients.to_string();
+        command.args(["-n", "-M", "prepared", "-T", &seconds, "-c", &clients, "-j", "1"]);
+        command.env("PGSSLMODE", if script.tls { "require" } else { "disable" });
+        if script.connects {
+            command.arg("-C");
+        }
+        match script.row {
             None => command.arg("-S"),
             Some(size) => {
                 let script = folder().join(format!("rows-{size}.sql"));
@@ -118,7 +163,7 @@ impl Postgres {
 
 fn pgbench(address: SocketAddr) -> Command {
     let mut command = Command::new("pgbench");
-    command.env("PGUSER", LOGIN.0).env("PGSSLMODE", "disable");
+    command.env("PGUSER", LOGIN.0);
     command.args(["-h", &address.ip().to_string(), "-p", &address.port().to_string()]);
     command
 }
@@ -148,6 +193,25 @@ fn make_folder(data: &Path) -> Result<(), String> {
     let id = line.and_then(|line| line.split(':').nth(2)?.parse().ok());
     let id = id.ok_or("there is no user postgres: PostgreSQL is not installed")?;
     chown(data, Some(id), None).map_err(|error| format!("give {} to postgres: {error}", data.display()))
+}
+
+/// Creates the server's key and a certificate signed by itself, where PostgreSQL looks for them.
+fn make_certificate(data: &Path) -> Result<(), String> {
+    let [certificate, key] = TLS.map(|file| data.join(file));
+    let mut openssl = as_postgres("openssl");
+    openssl.args([
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+    ]);
+    openssl
+        .args(["-nodes", "-days", "2", "-subj", "/CN=bench", "-out"])
+        .arg(certificate);
+    let made = finish(openssl.arg("-keyout").arg(key), PATIENCE);
+    made.map(drop).map_err(|error| error.to_string())
 }
 
 /// Runs a tool until it ends, and returns its output. Kills it after the deadline.

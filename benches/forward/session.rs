@@ -12,8 +12,11 @@ pub const ANSWER: usize = 300;
 /// Deadline of a session's waits: a session that waits longer hangs, and its figure fails.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Time without an answer after which a client counts as held.
+const HELD: Duration = Duration::from_millis(300);
+
 /// AuthenticationOk and ReadyForQuery: the answer of a server that trusts its clients.
-const READY: [u8; 15] = *b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";
+pub const READY: [u8; 15] = *b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";
 /// The message Terminate: the server closes after it.
 pub const TERMINATE: [u8; 5] = *b"X\0\0\0\x04";
 /// The version of PostgreSQL's protocol, as in its pqcomm.h.
@@ -35,7 +38,7 @@ pub enum Trade {
 impl Trade {
     const ALL: [Self; 4] = [Self::Answer, Self::AnswerAlone, Self::Take, Self::Give];
 
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Answer => "answer",
             Self::AnswerAlone => "answer_alone",
@@ -77,6 +80,17 @@ pub fn is_answered(address: SocketAddr, user: &str, database: &str) -> io::Resul
     }
 }
 
+/// Returns true if a start-up to this address is not answered for a while.
+pub fn is_held(address: SocketAddr) -> io::Result<bool> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(HELD))?;
+    stream.write_all(&start_up("bench", Trade::Answer.name()))?;
+    match stream.read(&mut [0; READY.len()]) {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(true),
+        read => read.map(|_| false),
+    }
+}
+
 /// Makes one round trip on a blocking socket.
 pub fn ask(stream: &mut TcpStream) -> io::Result<()> {
     stream.write_all(&[b'q'; QUESTION])?;
@@ -106,7 +120,8 @@ pub fn greet(stream: &mut TcpStream) -> io::Result<()> {
     stream.write_all(&READY)
 }
 
-fn start_up(user: &str, database: &str) -> Vec<u8> {
+/// Returns a start-up packet.
+pub fn start_up(user: &str, database: &str) -> Vec<u8> {
     let body = format!("user\0{user}\0database\0{database}\0\0");
     let length = u32::try_from(8 + body.len()).expect("a start-up is short");
     [

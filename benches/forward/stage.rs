@@ -2,12 +2,13 @@
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use crate::backend::Backend;
 use crate::contenders::{Kind, Running, Target};
 use crate::load::Window;
 use crate::measure::{Values, micros};
-use crate::postgres::Postgres;
+use crate::postgres::{Postgres, Script};
 use crate::usage;
 use crate::world::{Neighbour, World};
 
@@ -22,6 +23,7 @@ pub struct Stage {
     pub left_out: Vec<(Kind, String)>,
     pub pgnorth_arguments: Vec<String>,
     postgres: Option<Postgres>,
+    neighbour: Option<Neighbour>,
     /// Backends on the neighbour, one for each contender: the ports in TIME_WAIT of one must not affect the next.
     far: Vec<Backend>,
 }
@@ -42,6 +44,7 @@ impl Stage {
             left_out: Vec::new(),
             pgnorth_arguments,
             postgres: None,
+            neighbour: None,
             far: Vec::new(),
         };
         stage.start(kinds, target, PORTS);
@@ -78,7 +81,20 @@ impl Stage {
             };
             self.start(&[*kind], target, PORTS + 200 + port - 6001);
         }
+        self.neighbour = Some(neighbour);
         Ok(())
+    }
+
+    /// Delays packets to and from the neighbour, so that a round trip takes this much longer.
+    pub fn delay(&mut self, round_trip: Duration) -> Result<(), String> {
+        self.neighbour
+            .as_mut()
+            .map_or(Ok(()), |neighbour| neighbour.delay(round_trip))
+    }
+
+    /// Returns true if packets pass a process of the benchmark, because the kernel cannot delay them.
+    pub fn is_delayed_by_a_process(&self) -> bool {
+        self.neighbour.as_ref().is_some_and(Neighbour::has_a_delay_line)
     }
 
     fn start(&mut self, kinds: &[Kind], target: Target, ports: u16) {
@@ -98,14 +114,14 @@ impl Stage {
         }
     }
 
-    /// Runs pgbench through a contender; `row` is the size of the rows to select; without it, pgbench runs with -S.
-    pub fn pgbench(&self, contender: &Running, window: Window, clients: u32, row: Option<u32>) -> io::Result<Values> {
+    /// Runs pgbench through a contender.
+    pub fn pgbench(&self, contender: &Running, window: Window, script: Script) -> io::Result<Values> {
         let postgres = self
             .postgres
             .as_ref()
             .ok_or_else(|| io::Error::other("there is no PostgreSQL"))?;
         let before = contender.id().map(usage::cpu);
-        let done = postgres.pgbench(contender.address, window, clients, row)?;
+        let done = postgres.pgbench(contender.address, window, script)?;
         let cpu = contender.id().map(usage::cpu).zip(before);
         let cpu = cpu.map(|(after, before)| after.saturating_sub(before).as_secs_f64() / done.transactions);
         Ok(vec![Some(done.rate), micros(cpu)])

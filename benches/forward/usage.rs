@@ -8,6 +8,9 @@ use std::time::Duration;
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
+/// A page of memory in KiB, where it is not larger.
+const PAGE_KIB: f64 = 4.0;
+
 /// Returns a process and all its descendants.
 pub fn tree(root: u32) -> Vec<u32> {
     let parents: BTreeMap<u32, u32> = numbers("/proc")
@@ -46,6 +49,32 @@ pub fn resident(root: u32) -> u64 {
         line.trim().trim_end_matches(" kB").parse::<u64>().ok()
     });
     sizes.sum()
+}
+
+/// Returns the memory of the kernel's objects, and of all TCP buffers, of the whole machine, in KiB.
+pub fn of_the_kernel() -> [f64; 2] {
+    [objects(), tcp_buffers()]
+}
+
+/// Returns the memory of the objects that are in use. `Slab` in /proc/meminfo would include the free ones, which the
+/// sessions of the contender before leave behind.
+fn objects() -> f64 {
+    let caches = fs::read_to_string("/proc/slabinfo").unwrap_or_default();
+    let bytes = caches.lines().skip(2).filter_map(|line| {
+        // The cache's name, objects in use, all objects, and the size of one.
+        let mut numbers = line.split_whitespace().skip(1).map(str::parse::<f64>);
+        let (used, _all, size) = (numbers.next()?.ok()?, numbers.next()?, numbers.next()?.ok()?);
+        Some(used * size)
+    });
+    bytes.sum::<f64>() / 1024.0
+}
+
+fn tcp_buffers() -> f64 {
+    let sockets = fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
+    // "TCP: inuse 1 orphan 0 tw 0 alloc 110 mem 0", in pages.
+    let line = sockets.lines().find(|line| line.starts_with("TCP:"));
+    let pages = line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    pages.unwrap_or(0.0) * PAGE_KIB
 }
 
 /// Returns the number of their open files.

@@ -3,11 +3,15 @@
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getpid, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-use crate::process::run;
+use crate::delay_line;
+use crate::process::{Process, run};
 
 /// Number of CPUs of all processes: HAProxy and nginx have two threads.
 const CPUS: usize = 2;
@@ -61,14 +65,22 @@ impl World {
 pub struct Neighbour {
     pub namespace: fs::File,
     pub address: Ipv4Addr,
+    /// The delay of one direction, and the process that makes it if the kernel cannot.
+    delay: Duration,
+    line: Option<Process>,
 }
+
+/// The neighbour's network namespace.
+const NEIGHBOUR: &str = "bench-far";
+/// The addresses of this side and of the neighbour.
+const ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 9, 0, 1), Ipv4Addr::new(10, 9, 0, 2)];
 
 impl Neighbour {
     /// Makes the host. From now on local ports have the kernel's defaults: in TIME_WAIT they are used again on loopback
     /// only.
     pub fn join() -> Result<Self, String> {
-        const NAME: &str = "bench-far";
-        let address = Ipv4Addr::new(10, 9, 0, 2);
+        const NAME: &str = NEIGHBOUR;
+        let [_, address] = ADDRESSES;
         run("ip", &["netns", "add", NAME]);
         run(
             "ip",
@@ -87,8 +99,85 @@ impl Neighbour {
         set("net/ipv4/tcp_tw_reuse", "2")?;
         let file = format!("/run/netns/{NAME}");
         let namespace = fs::File::open(&file).map_err(|error| format!("open {file}: {error}"))?;
-        Ok(Self { namespace, address })
+        Ok(Self {
+            namespace,
+            address,
+            delay: Duration::ZERO,
+            line: None,
+        })
     }
+
+    /// Delays packets, so that a round trip takes this much longer: by netem if the kernel has it, otherwise by a
+    /// process that all packets pass.
+    pub fn delay(&mut self, round_trip: Duration) -> Result<(), String> {
+        let delay = round_trip / 2;
+        if delay == self.delay {
+            return Ok(());
+        }
+        self.delay = delay;
+        self.line = None;
+        match delay {
+            Duration::ZERO => remove_netem(),
+            _ if set_netem(delay) => {}
+            _ => self.line = Some(route_through_a_line(delay)?),
+        }
+        Ok(())
+    }
+
+    pub fn has_a_delay_line(&self) -> bool {
+        self.line.is_some()
+    }
+}
+
+/// The two ends of the veth pair, as arguments of `tc` and `ip`.
+const ENDS: [(&[&str], &str); 2] = [(&[], "bench0"), (&["-n", NEIGHBOUR], "bench1")];
+
+/// Returns false if this kernel has no netem.
+fn set_netem(delay: Duration) -> bool {
+    let delay = format!("{}us", delay.as_micros());
+    ENDS.iter().all(|(place, device)| {
+        // As many packets as the fastest stream has under way.
+        let netem = ["root", "netem", "delay", &delay, "limit", "100000"];
+        let mut tc = Command::new("tc");
+        tc.args(*place).args(["qdisc", "replace", "dev", device]).args(netem);
+        tc.output().is_ok_and(|output| output.status.success())
+    })
+}
+
+fn remove_netem() {
+    for (place, device) in ENDS {
+        // Without netem there is none to delete.
+        let _none = Command::new("tc")
+            .args(place)
+            .args(["qdisc", "delete", "dev", device, "root"])
+            .output();
+    }
+}
+
+/// Starts a delay line and makes it the way to the neighbour. The addresses stay those of the veth pair. The routes
+/// vanish with the line's devices.
+fn route_through_a_line(delay: Duration) -> Result<Process, String> {
+    let mut line = delay_line::start(delay).map_err(|error| format!("start a delay line: {error}"))?;
+    let start = Instant::now();
+    let exists = |device: &str| fs::exists(format!("/proc/sys/net/ipv4/conf/{device}")).unwrap_or(false);
+    while !exists(delay_line::NEAR) || !exists(delay_line::FAR) {
+        if line.exit_status().is_some() || start.elapsed() > Duration::from_secs(5) {
+            return Err(format!("the delay line does not start: {}", line.log()));
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    run("ip", &["link", "set", delay_line::FAR, "netns", NEIGHBOUR]);
+    let [near, far] = ADDRESSES.map(|address| address.to_string());
+    let none: &[&str] = &[];
+    for (place, device, from, to) in [
+        (none, delay_line::NEAR, &near, &far),
+        (&["-n", NEIGHBOUR], delay_line::FAR, &far, &near),
+    ] {
+        let ip = |arguments: &[&str]| run("ip", &[place, arguments].concat());
+        ip(&["link", "set", device, "up"]);
+        ip(&["route", "replace", &format!("{to}/32"), "dev", device, "src", from]);
+    }
+    Ok(line)
 }
 
 /// Returns the connections in TIME_WAIT to this port of the neighbour, on this side.

@@ -65,9 +65,10 @@ impl PrimarySlot {
             .flatten()
     }
 
-    /// Logs a problem when it begins or changes, and its end.
+    /// Logs a problem when it begins or changes, and its end once a leader has an address.
     pub fn log_problem(&mut self) {
-        if self.problem == self.logged {
+        let is_solved = || self.slot.snapshot().state().leader().is_some();
+        if self.problem == self.logged || self.problem.is_none() && !is_solved() {
             return;
         }
         let target = self.upstream;

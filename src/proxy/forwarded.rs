@@ -109,10 +109,14 @@ impl Forwarded {
     }
 }
 
-/// Reports a failure of a leader, or of its pooler, to discovery. A pooler's failures are counted, too.
+/// Reports a failure of a leader to discovery. A pooler's failure is counted, and reported if there may be other members
+/// to ask first.
 pub(super) fn report_failure(context: &Context, route: RouteKind, upstream: Upstream, leader: &Server, what: String) {
     if upstream.is_pooler() {
         context.metrics.pooler_failures(route, upstream).increment(1);
+        if route == RouteKind::Primary {
+            return;
+        }
     }
     let failure = LeaderFailure {
         member: leader.member.clone(),

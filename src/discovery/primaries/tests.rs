@@ -159,8 +159,15 @@ fn an_unknown_address_is_logged_once_and_its_end_too() {
     let log = Log::default();
     let _logs_here = log.install();
     let (mut primary, decided) = (primary(), RoutingState::Route(postgres("a")));
-    for poolers in [[None; 2], [None; 2], [Some(6432); 2], [Some(6432); 2]] {
-        follow(&mut primary, &view(poolers), &decided);
+    let nobody = RoutingState::Hold(None);
+    for (poolers, decided) in [
+        ([None; 2], &decided),
+        ([None; 2], &decided),
+        ([None; 2], &nobody),
+        ([Some(6432); 2], &decided),
+        ([Some(6432); 2], &decided),
+    ] {
+        follow(&mut primary, &view(poolers), decided);
         primary.log_problem();
     }
     let lines = log.lines();

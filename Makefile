@@ -3,7 +3,7 @@
 # The cache folder of install.sh: programs that do not come from Debian's archive.
 cache = $(shell tests/support/install.sh where)
 
-.PHONY: help run switchover test test-integrity test-memory test-reload test-reload-rig test-haproxy test-random test-consistency test-soak test-routes test-manifests test-drivers test-clients test-versions fuzz pictures docs man packages test-packages test-pods image image-test bench-failover bench-forward check advisories sbom build clean
+.PHONY: help run switchover test test-integrity test-memory test-reload test-reload-rig test-haproxy test-random test-consistency test-soak test-routes test-manifests test-drivers test-clients test-versions fuzz pictures docs man packages test-packages test-pods image image-test bench-failover bench-forward bench-reload check advisories sbom build clean
 .DEFAULT_GOAL := help
 
 help:
@@ -34,6 +34,7 @@ help:
 	@echo 'make image-test      builds the image without a registry, starts it as Kubernetes would, and lists its contents. Root'
 	@echo 'make bench-failover  measures what faults cost clients of pgnorth, of HAProxy and of libpq alone; about 15 minutes. Root (ARGS=--quick, ARGS=--patroni-defaults, ARGS=--help)'
 	@echo 'make bench-forward   measures the cost of a connection through pgnorth and others; about 13 minutes. Root (ARGS=--quick, ARGS=--help)'
+	@echo 'make bench-reload    compares what reloads of pgnorth, HAProxy and PgBouncer cost their clients; three minutes. Root (ARGS=--help)'
 	@echo 'make check           checks conflict markers, format, lints, docs, dependencies and the commits of this branch; advisories, too, if the RustSec database can be fetched'
 	@echo 'make advisories      checks the advisories alone; fails if the database cannot be fetched'
 	@echo 'make sbom            writes target/pgnorth.cdx.json, a CycloneDX list of the crates in the binary'
@@ -193,6 +194,12 @@ bench-forward:
 	tests/support/install.sh bench
 	cargo bench --locked --no-run --bench forward
 	tests/support/inside.sh cargo bench --locked --offline --bench forward -- --json target/forward.json $(ARGS)
+
+# Prints a table.
+bench-reload:
+	tests/support/install.sh bench
+	cargo bench --locked --no-run --bench reload
+	tests/support/inside.sh cargo bench --locked --offline --bench reload -- $(ARGS)
 
 check:
 	@! git grep -nE '^(<<<<<<<|>>>>>>>)( |$$)' || { echo 'check: these lines are conflict markers; resolve them'; exit 1; }

@@ -171,7 +171,8 @@ awk -v exposure="$exposure" 'BEGIN { exit !(exposure <= 2.0) }' || die "systemd-
 at systemctl start pgnorth || true
 within 20 "deb: a start without settings fails" at systemctl is-failed pgnorth
 check "deb: exit status without settings" "$(property ExecMainStatus), $(property NRestarts) restarts" "2, 0 restarts"
-at journalctl --no-pager --unit pgnorth --grep 'PGNORTH_SCOPE' >/dev/null || check "deb: the journal names the setting" no yes
+at journalctl --no-pager --unit pgnorth --priority err --grep 'PGNORTH_SCOPE' >/dev/null ||
+    check "deb: an error in the journal names the setting" no yes
 
 configure
 start "deb: started"
@@ -181,6 +182,9 @@ check "deb: user of the process" "$(at ps -o user= -p "$main")" pgnorth
 check "deb: limit of open files, or the machine's" "$(at awk '/^Max open files/ { print $4 }' "/proc/$main/limits")" \
     "$(at awk '/^Max open files/ { print $5 < 65536 ? $5 : 65536 }' /proc/1/limits)"
 check "deb: warnings and errors in its log" "$(at journalctl --no-pager --unit pgnorth --output cat "_PID=$main" | grep -cE ' (WARN|ERROR) ' || true)" 0
+journal() { at journalctl --no-pager --unit pgnorth --output cat "$@" "_PID=$main"; }
+check "deb: the journal's priority of 'listening'" "$(journal --priority info..info | grep -c ' listening ' || true)" 1
+check "deb: priorities are not part of the text" "$(journal | grep -c '^<' || true)" 0
 at kill -KILL "$main"
 within 20 "deb: another process after SIGKILL" at sh -c "[ \"\$(systemctl show --value --property MainPID pgnorth)\" -gt 0 ] && [ \"\$(systemctl show --value --property MainPID pgnorth)\" != $main ]"
 answers "deb: killed"

@@ -2,10 +2,13 @@
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use rustix::net::sockopt::set_socket_recv_buffer_size;
 
 use super::super::{Finish, Side};
-use super::{Fixture, HANG, Kernel, Pipes, TestSession};
+use super::content::Content;
+use super::{Fixture, HANG, Kernel, Pipes, TestSession, connected};
 
 /// A client of PostgreSQL ends with this and a FIN.
 const TERMINATE: &[u8] = b"X\0\0\0\x04";
@@ -50,6 +53,37 @@ fn a_leader_that_waits_for_the_clients_fin_gets_it() {
     assert_eq!(answer, b"an answer");
     let done = session.finished.recv_timeout(HANG).unwrap();
     assert!(matches!(done.finish, Finish::Closed(Side::Client)), "{:?}", done.finish);
+}
+
+#[test]
+fn a_slow_client_gets_every_byte_of_a_leader_that_closed_and_then_resets() {
+    const LENGTH: usize = 256 << 10;
+    let fixture = Fixture::start();
+    // The client's window is so small that most of the bytes wait in pgnorth's socket.
+    let mut session = fixture.session_of(|| {
+        let (peer, own) = connected();
+        set_socket_recv_buffer_size(&peer, 4096).unwrap();
+        (peer, own)
+    });
+    let bytes = Content::new(1).next(LENGTH).to_vec();
+    session.leader.write_all(&bytes).unwrap();
+    drop(session.leader);
+    let begun = Instant::now();
+    while fixture.traffic.to_client.get() < LENGTH as u64 {
+        assert!(begun.elapsed() < HANG, "pgnorth does not read what the leader has sent");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // The kernel resets what comes for a socket that is closed; after the reset pgnorth's own sending fails.
+    for _ in 0..20 {
+        session.client.write_all(b"too late").unwrap();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let mut got = Vec::new();
+    session.client.read_to_end(&mut got).unwrap();
+    assert!(got == bytes, "{} of {LENGTH} bytes", got.len());
+    drop(session.client);
+    let done = session.finished.recv_timeout(HANG).unwrap();
+    assert!(matches!(done.finish, Finish::Closed(Side::Leader)), "{:?}", done.finish);
 }
 
 /// Returns true if this connection is in TIME_WAIT, in this network namespace.

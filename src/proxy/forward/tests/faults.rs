@@ -83,6 +83,36 @@ impl Syscalls for FaultyKernel {
     }
 }
 
+/// A fake of a socket that has received all of this already, so that epoll sends no further event for it. Its sink takes
+/// everything.
+pub(super) struct Received {
+    pub(super) left: usize,
+}
+
+impl Syscalls for Received {
+    fn recv(&mut self, _: &TcpStream, buffer: &mut [u8]) -> Result<usize> {
+        let read = self.left.min(buffer.len());
+        self.left -= read;
+        if read == 0 { Err(Errno::AGAIN) } else { Ok(read) }
+    }
+
+    fn send(&mut self, _: &TcpStream, bytes: &[u8]) -> Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn fill(&mut self, _: &TcpStream, _: &OwnedFd, _: usize) -> Result<usize> {
+        Err(Errno::INVAL)
+    }
+
+    fn drain(&mut self, _: &OwnedFd, _: &TcpStream, _: usize) -> Result<usize> {
+        Err(Errno::INVAL)
+    }
+
+    fn take_out(&mut self, _: &OwnedFd, _: &mut [u8]) -> Result<usize> {
+        Err(Errno::INVAL)
+    }
+}
+
 /// A fake of a system that refuses splice(2), as a seccomp profile or a kernel in user space does.
 pub(super) struct WithoutSplice {
     pub(super) error: Errno,

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
 
-use super::super::MAX_PIPES;
-use super::super::{Finish, Transferred};
+use super::super::{Finish, MAX_PIPES, Pipes, Transferred};
 use super::content::Content;
+use super::faults::Received;
 use super::{Fixture, HANG, TestSession, connected};
 
 /// Opens with every session: two sockets in the worker, and their two peers here.
@@ -77,6 +77,23 @@ fn a_thousand_stalled_sessions_stay_within_their_bound() {
         }
     }
     assert!(fixture.traffic.pipes.count() <= MAX_PIPES);
+}
+
+#[test]
+fn a_stream_that_was_received_already_needs_no_further_event() {
+    // The periodic check of a session would move a quantum of it at a time, and so take far longer than HANG.
+    const LENGTH: usize = 1 << 30;
+    let fixture = Fixture::with(Pipes::default(), || Received { left: LENGTH });
+    let mut session = fixture.session();
+    session.client.write_all(b"the only event").unwrap();
+    let begun = Instant::now();
+    while fixture.traffic.to_leader.get() < LENGTH as u64 {
+        assert!(begun.elapsed() < HANG, "{} bytes", fixture.traffic.to_leader.get());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    session.over.store(true, Ordering::SeqCst);
+    fixture.workers.check_owners();
+    session.finished.recv_timeout(HANG).unwrap();
 }
 
 #[test]

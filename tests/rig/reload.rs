@@ -139,7 +139,8 @@ struct Sessions {
     notifications: mpsc::UnboundedReceiver<String>,
     notifier: JoinHandle<u32>,
     logins: mpsc::UnboundedReceiver<()>,
-    tls: JoinHandle<()>,
+    /// One logs in again and again, the other asks in one session.
+    tls: [JoinHandle<()>; 2],
     idle: Vec<Client>,
     listener: Client,
 }
@@ -162,7 +163,10 @@ impl Sessions {
         let (listener, notifications) = listen(at).await;
         let notifier = tokio::spawn(notify(at, stop.clone()));
         let (sender, logins) = mpsc::unbounded_channel();
-        let tls = tokio::spawn(log_in(at, sender, stop.clone()));
+        let tls = [
+            tokio::spawn(ask_with_tls(at, "\\connect\n", sender, stop.clone())),
+            tokio::spawn(ask_with_tls(at, "", mpsc::unbounded_channel().0, stop.clone())),
+        ];
         let mut idle = Vec::new();
         for number in 0..IDLE {
             let client = session(at).await.unwrap();
@@ -216,7 +220,9 @@ impl Sessions {
                 .expect("a notification");
             assert_eq!(received, Some(number.to_string()), "of {notified} notifications");
         }
-        self.tls.await.unwrap();
+        for asking in self.tls {
+            asking.await.unwrap();
+        }
         println!(
             "{lines} KiB were copied to the server; {notified} notifications, {} logins with TLS",
             self.logins.len()
@@ -315,8 +321,8 @@ async fn notify(at: SocketAddr, stop: CancellationToken) -> u32 {
     number
 }
 
-/// Logs in with TLS and SCRAM again and again, by one psql that reconnects.
-async fn log_in(at: SocketAddr, logins: mpsc::UnboundedSender<()>, stop: CancellationToken) {
+/// Asks again and again in one psql with TLS and SCRAM, with this line before each question.
+async fn ask_with_tls(at: SocketAddr, before: &str, asked: mpsc::UnboundedSender<()>, stop: CancellationToken) {
     let mut command = Command::new("psql");
     command.args([
         "--no-psqlrc",
@@ -330,14 +336,13 @@ async fn log_in(at: SocketAddr, logins: mpsc::UnboundedSender<()>, stop: Cancell
     let (mut to, from) = (psql.stdin.take().unwrap(), psql.stdout.take().unwrap());
     let mut lines = BufReader::new(from).lines();
     while !stop.is_cancelled() {
-        to.write_all(b"\\connect\nselect ssl from pg_stat_ssl where pid = pg_backend_pid();\n")
-            .await
-            .unwrap();
+        let ask = format!("{before}select ssl from pg_stat_ssl where pid = pg_backend_pid();\n");
+        to.write_all(ask.as_bytes()).await.unwrap();
         let line = timeout(DEADLINE, lines.next_line())
             .await
             .expect("psql answers")
             .unwrap();
-        assert_eq!(line.as_deref(), Some("t"), "psql logs in with TLS");
-        let _test_has_ended = logins.send(());
+        assert_eq!(line.as_deref(), Some("t"), "psql has a session with TLS");
+        let _nobody_counts = asked.send(());
     }
 }

@@ -2,12 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 
 use super::super::{Finish, Side};
 use super::content::Content;
+use super::faults::LostLeader;
 use super::{Fixture, HANG, Kernel, Pipes, TestSession, connected};
 
 /// A client of PostgreSQL ends with this and a FIN.
@@ -84,6 +86,28 @@ fn a_slow_client_gets_every_byte_of_a_leader_that_closed_and_then_resets() {
     drop(session.client);
     let done = session.finished.recv_timeout(HANG).unwrap();
     assert!(matches!(done.finish, Finish::Closed(Side::Leader)), "{:?}", done.finish);
+}
+
+#[test]
+fn the_bytes_that_a_leader_sent_before_its_reset_are_delivered() {
+    // More than a direction moves at a time.
+    const LENGTH: usize = 5 << 20;
+    let own = Arc::<OnceLock<SocketAddr>>::default();
+    let fixture = Fixture::with(Pipes::default(), || LostLeader {
+        own: own.clone(),
+        is_lost: false,
+        left: LENGTH,
+    });
+    let mut session = fixture.session();
+    own.set(session.leader.peer_addr().unwrap()).unwrap();
+    session.client.write_all(b"a question").unwrap();
+    let done = session.finished.recv_timeout(HANG).unwrap();
+    assert!(
+        matches!(done.finish, Finish::Lost(Side::Leader, _)),
+        "{:?}",
+        done.finish
+    );
+    assert_eq!(done.transferred.to_client, LENGTH as u64);
 }
 
 /// Returns true if this connection is in TIME_WAIT, in this network namespace.

@@ -1,7 +1,8 @@
 //! Fake kernels: short reads and writes, sockets that seem not to be ready, and a refused splice(2).
 
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
+use std::sync::{Arc, OnceLock};
 
 use rustix::io::{Errno, Result};
 
@@ -97,6 +98,55 @@ impl Syscalls for Received {
     }
 
     fn send(&mut self, _: &TcpStream, bytes: &[u8]) -> Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn fill(&mut self, _: &TcpStream, _: &OwnedFd, _: usize) -> Result<usize> {
+        Err(Errno::INVAL)
+    }
+
+    fn drain(&mut self, _: &OwnedFd, _: &TcpStream, _: usize) -> Result<usize> {
+        Err(Errno::INVAL)
+    }
+
+    fn take_out(&mut self, _: &OwnedFd, _: &mut [u8]) -> Result<usize> {
+        Err(Errno::INVAL)
+    }
+}
+
+/// A fake of a leader that had sent this much before it was reset, and of the moment in which the reset is noticed by a
+/// send, before epoll reports what had come. The client takes everything.
+pub(super) struct LostLeader {
+    /// pgnorth's own address towards it.
+    pub(super) own: Arc<OnceLock<SocketAddr>>,
+    pub(super) is_lost: bool,
+    pub(super) left: usize,
+}
+
+impl LostLeader {
+    fn is(&self, stream: &TcpStream) -> bool {
+        self.own.get().copied() == stream.local_addr().ok()
+    }
+}
+
+impl Syscalls for LostLeader {
+    fn recv(&mut self, source: &TcpStream, buffer: &mut [u8]) -> Result<usize> {
+        if !self.is(source) {
+            return Kernel.recv(source, buffer);
+        }
+        if !self.is_lost {
+            return Err(Errno::AGAIN);
+        }
+        let read = self.left.min(buffer.len());
+        self.left -= read;
+        if read == 0 { Err(Errno::CONNRESET) } else { Ok(read) }
+    }
+
+    fn send(&mut self, sink: &TcpStream, bytes: &[u8]) -> Result<usize> {
+        if self.is(sink) {
+            self.is_lost = true;
+            return Err(Errno::PIPE);
+        }
         Ok(bytes.len())
     }
 

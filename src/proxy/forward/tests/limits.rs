@@ -5,7 +5,9 @@ use std::net::TcpStream;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
+use rustix::net::sockopt::{
+    set_socket_recv_buffer_size, set_socket_send_buffer_size, set_tcp_user_timeout, tcp_user_timeout,
+};
 
 use super::super::{Finish, MAX_PIPES, Pipes, Transferred};
 use super::content::Content;
@@ -77,6 +79,27 @@ fn a_thousand_stalled_sessions_stay_within_their_bound() {
         }
     }
     assert!(fixture.traffic.pipes.count() <= MAX_PIPES);
+}
+
+#[test]
+fn a_client_that_sends_nothing_and_does_not_read_is_not_taken_for_a_dead_one() {
+    let fixture = Fixture::start();
+    let ours = std::cell::RefCell::new(Vec::new());
+    let session = fixture.session_of(|| {
+        let (peer, own) = narrow();
+        set_tcp_user_timeout(&own, 10_000).unwrap();
+        ours.borrow_mut().push(own.try_clone().unwrap());
+        (peer, own)
+    });
+    let client = &ours.borrow()[0];
+    // Bytes go in one direction alone, until nothing more is taken.
+    session.leader.set_nonblocking(true).unwrap();
+    let begun = Instant::now();
+    while tcp_user_timeout(client).unwrap() != 0 {
+        let _taken_or_full = (&session.leader).write(&[7; 64 << 10]);
+        assert!(begun.elapsed() < HANG, "TCP_USER_TIMEOUT would end the client");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]

@@ -96,6 +96,7 @@ impl Discovery {
         loop {
             let of_routes = self.routes.iter().filter_map(FollowedRoute::recheck_at);
             let recheck_at = published.decision.recheck_at.into_iter().chain(of_routes).min();
+            let mut reply = None;
             tokio::select! {
                 // Observations before the clock: a renewal that has arrived must win over the lock's expiry.
                 biased;
@@ -111,7 +112,9 @@ impl Discovery {
                     };
                     self.record(&mut view, Observation { at: Instant::now(), claim });
                 }
-                Some(command) = self.commands.recv() => self.apply_command(command, &mut view, &mut published),
+                Some(command) = self.commands.recv() => {
+                    reply = self.apply_command(command, &mut view, &mut published);
+                }
                 () = sleep_until(recheck_at) => {}
             }
             while let Ok(observation) = self.observations.try_recv() {
@@ -128,6 +131,9 @@ impl Discovery {
                 if let Some(note) = route.follow(&view, &published.decision.state, now) {
                     self.events.send(EventKind::NoMemberFit, note);
                 }
+            }
+            if let Some((command, outcome)) = reply {
+                command.reply(outcome);
             }
             self.replan(&view, &published, now);
             self.update_metrics(&view, &published, now);

@@ -15,7 +15,14 @@ use crate::slot::Cut;
 
 impl Discovery {
     /// Applies one command. A hold and its release are observations like any other: the decision follows from them.
-    pub(super) fn apply_command(&self, pending: PendingCommand, view: &mut View, published: &mut Published) {
+    /// Returns their reply, which is to be sent once that decision is published: an operator who reads it may stop the
+    /// primary, and no client may be on its way there.
+    pub(super) fn apply_command(
+        &self,
+        pending: PendingCommand,
+        view: &mut View,
+        published: &mut Published,
+    ) -> Option<(PendingCommand, Outcome)> {
         match pending.command.clone() {
             OperatorCommand::Hold(length) => {
                 let (now, wall) = (Instant::now(), SystemTime::now());
@@ -29,15 +36,18 @@ impl Discovery {
                     "operator command: hold new clients"
                 );
                 self.set_hold(view, Some(hold));
-                pending.reply(Outcome::Held(hold.until));
+                Some((pending, Outcome::Held(hold.until)))
             }
             OperatorCommand::Release => {
                 let held = view.operator_hold().is_some();
                 info!(by = %pending.by, held, "operator command: release new clients");
                 self.set_hold(view, None);
-                pending.reply(Outcome::Released(held));
+                Some((pending, Outcome::Released(held)))
             }
-            OperatorCommand::Cut(member) => self.cut(pending, member.as_deref(), view, published),
+            OperatorCommand::Cut(member) => {
+                self.cut(pending, member.as_deref(), view, published);
+                None
+            }
         }
     }
 

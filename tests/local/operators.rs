@@ -236,6 +236,20 @@ async fn a_held_client_is_refused_at_its_deadline_with_the_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_client_reaches_the_primary_once_a_hold_has_been_answered() {
+    let setup = Setup::start(&[]).await;
+    setup.product.decides("route", Some("a"), "").await;
+    for round in 0..50 {
+        setup.applied("/hold").await;
+        let client = setup.product.client().await;
+        setup.metric("pgnorth_sessions{state=\"held\"} 1").await;
+        assert_eq!(setup.cluster.a.visits(), round, "it came after the answer");
+        setup.applied("/release").await;
+        assert_eq!(Session::of(client).await.member, "a");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_lock_moves_during_a_hold_and_no_session_stays_with_the_old_primary() {
     let setup = Setup::start(&[]).await;
     let session = setup.product.session().await;

@@ -162,7 +162,7 @@ async fn watcher_and_publisher_report_to_systemd() {
     let cluster = FakeCluster::start(20).await;
     let folder = tempfile::TempDir::new().unwrap();
     let kubeconfig = write_kubeconfig(folder.path(), cluster.api.address);
-    for command in [&["watch"][..], &["publish", "--service", "primary"]] {
+    for command in [&["watch"][..], &["publish", "--service", "primary", "--endpoints"]] {
         let systemd = Systemd::new();
         let mut pgnorth = Command::new(env!("CARGO_BIN_EXE_pgnorth"));
         pgnorth.args(command).args(["--scope", "pg", "--admin", "127.0.0.1:0"]);

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -14,10 +14,13 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 #[derive(Clone, Debug, Default)]
 pub struct Drain {
     sessions: TaskTracker,
+    accept_loops: TaskTracker,
     stop_accepting: CancellationToken,
     leave_backlog: Arc<AtomicBool>,
     paused: watch::Sender<bool>,
     force: CancellationToken,
+    /// Number of sessions when they were told to end.
+    forced: Arc<AtomicUsize>,
 }
 
 impl Drain {
@@ -29,6 +32,11 @@ impl Drain {
     /// Makes the drain wait until the token is dropped, for a session that is no task.
     pub fn token(&self) -> TaskTrackerToken {
         self.sessions.token()
+    }
+
+    /// Makes the drain wait until the token is dropped, for an accept loop, which empties its backlog before it ends.
+    pub fn accept_loop(&self) -> TaskTrackerToken {
+        self.accept_loops.token()
     }
 
     /// Tells the accept loops to close their listeners.
@@ -73,26 +81,33 @@ impl Drain {
         self.force.is_cancelled()
     }
 
-    /// Returns the number of clients that are here in any way, and of accept loops.
+    /// Returns the number of clients that are here in any way.
     pub fn open(&self) -> usize {
         self.sessions.len()
     }
 
     /// Tells every session to end now.
     pub fn force(&self) {
+        if !self.is_forced() {
+            self.forced.store(self.sessions.len(), Ordering::SeqCst);
+        }
         self.force.cancel();
     }
 
     /// Waits for the sessions to finish, at most `patience`, then ends the rest and waits for that. Returns the
-    /// number of sessions ended by force.
+    /// number of sessions ended by force, here or by [`force`](Self::force).
     pub async fn finish(&self, patience: Duration) -> usize {
+        self.accept_loops.close();
         self.sessions.close();
-        if tokio::time::timeout(patience, self.sessions.wait()).await.is_ok() {
-            return 0;
+        if tokio::time::timeout(patience, self.finished()).await.is_err() {
+            self.force();
+            self.finished().await;
         }
-        let left = self.sessions.len();
-        self.force();
+        self.forced.load(Ordering::SeqCst)
+    }
+
+    async fn finished(&self) {
+        self.accept_loops.wait().await;
         self.sessions.wait().await;
-        left
     }
 }

@@ -251,8 +251,8 @@ impl Proxy {
             .sessions
             .set(listeners.iter().map(|(_, shared)| shared.clone()).collect());
         for (socket, shared) in listeners {
-            // Tracked like a session: the drain must not be over before the backlog is empty.
-            let (tracked, begin) = (context.drain.token(), accepting.begin.clone());
+            // The drain must not be over before the backlog is empty.
+            let (tracked, begin) = (context.drain.accept_loop(), accepting.begin.clone());
             let stop = context.drain.accepting_stopped();
             workers.on_each(move |executor| {
                 let turns = accept::Turns {

@@ -35,6 +35,8 @@ use crate::proxy::{self, Accepting, Context, Proxy, RefusalTls, STARTUP, Session
 
 /// The name of the admin port's task.
 const ADMIN: &str = "the admin port";
+/// The reason why sessions end before the time of --drain is over.
+const REQUESTED_AGAIN: &str = "shutdown was requested again";
 
 /// A running proxy. Only [`Bound::run`] ends it in order: dropped without a shutdown, it leaves threads that serve open
 /// sessions and the admin port.
@@ -52,7 +54,7 @@ pub struct Bound {
     shutdown: Shutdown,
     stop_admin: CancellationToken,
     tasks: Tasks,
-    traffic: Traffic,
+    runtime: SessionRuntime,
     listeners: Listeners,
     slots: RouteSlots,
     sessions: Sessions,
@@ -64,7 +66,7 @@ pub struct Bound {
 }
 
 /// The runtime that keeps time for sessions and resolves names for them. Sessions themselves run on workers.
-struct Traffic(Option<Runtime>);
+struct SessionRuntime(Option<Runtime>);
 
 /// Binds the ports and starts the proxy, as `main` does. The calling runtime does the control work and should do
 /// nothing else.
@@ -84,7 +86,7 @@ pub(super) async fn serve_from(
     shutdown: Shutdown,
 ) -> Result<Bound> {
     let state = AppState::new(metrics);
-    let traffic = Traffic::start()?;
+    let runtime = SessionRuntime::start()?;
     let mut inherited = match &started.predecessor {
         Some(predecessor) => predecessor.listeners()?,
         None => Inherited::from_systemd(started.activated),
@@ -134,7 +136,7 @@ pub(super) async fn serve_from(
         shutdown,
         stop_admin: CancellationToken::new(),
         tasks: Tasks::new(),
-        traffic,
+        runtime,
         listeners,
         slots,
         sessions: proxy.sessions(),
@@ -196,7 +198,7 @@ impl Bound {
             begin: self.accept.clone(),
             alone: self.service.main.clone(),
         };
-        let proxying = self.traffic.handle().spawn(proxy.run(context, accepting));
+        let proxying = self.runtime.handle().spawn(proxy.run(context, accepting));
         tasks.spawn(async { ("the proxy", proxied(proxying).await) });
         Ok(reports.observations)
     }
@@ -236,7 +238,7 @@ impl Bound {
         let finishing = finish(
             &self.state,
             &self.drain,
-            self.traffic.handle(),
+            self.runtime.handle(),
             &mut self.shutdown,
             &mut self.listeners,
             self.lame_duck,
@@ -251,7 +253,7 @@ impl Bound {
     }
 }
 
-impl Traffic {
+impl SessionRuntime {
     fn start() -> Result<Self> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
@@ -267,7 +269,7 @@ impl Traffic {
     }
 }
 
-impl Drop for Traffic {
+impl Drop for SessionRuntime {
     /// Does not wait: sessions have ended or were forced, and a name look-up that hangs must not keep the process.
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
@@ -318,41 +320,47 @@ fn check_sources(sources: &[IpAddr]) -> Result<()> {
 async fn finish(
     state: &AppState,
     drain: &Drain,
-    traffic: &Handle,
+    runtime: &Handle,
     shutdown: &mut Shutdown,
     listeners: &mut Listeners,
     lame_duck: Duration,
     drain_time: Duration,
 ) {
     state.readiness.shutting_down();
-    info!(
-        ?lame_duck,
-        "not ready; still accepting clients while load balancers take notice (--lame-duck)"
-    );
-    let second = tokio::select! {
+    if !lame_duck.is_zero() {
+        info!(
+            ?lame_duck,
+            "not ready; still accepting clients until load balancers have noticed (--lame-duck)"
+        );
+    }
+    let mut why = "the time of --drain is over";
+    let again = tokio::select! {
         () = tokio::time::sleep(lame_duck) => false,
         _ = shutdown.requested() => true,
     };
     *listeners = Listeners::default();
     drain.stop_accepting();
-    let patience = if second { Duration::ZERO } else { drain_time };
-    info!(drain = ?patience, "no longer accepting clients; open sessions may finish (--drain)");
+    if again {
+        why = REQUESTED_AGAIN;
+        info!("no longer accepting clients; ending open sessions now: {why}");
+        drain.force();
+    } else {
+        info!(drain = ?drain_time, "no longer accepting clients; open sessions may finish (--drain)");
+    }
     let finishing = drain.clone();
-    let mut finishing = traffic.spawn(async move { finishing.finish(patience).await });
+    let mut finishing = runtime.spawn(async move { finishing.finish(drain_time).await });
     let forced = tokio::select! {
         forced = &mut finishing => forced,
-        _ = shutdown.requested() => {
-            info!("shutdown requested again: ending open sessions now");
+        _ = shutdown.requested(), if !again => {
+            why = REQUESTED_AGAIN;
+            info!("ending open sessions now: {why}");
             drain.force();
             finishing.await
         }
     };
     match forced {
         Ok(0) => info!("every session finished"),
-        Ok(sessions) => warn!(
-            sessions,
-            "the drain time is over (--drain): pgnorth ended the sessions that were still open"
-        ),
+        Ok(sessions) => warn!(sessions, "pgnorth ended the sessions that were still open: {why}"),
         Err(error) => warn!(%error, "waiting for sessions failed; this is a defect in pgnorth"),
     }
 }

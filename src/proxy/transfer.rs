@@ -112,12 +112,7 @@ impl Sessions {
 
     /// Returns the number of clients that are here in any way: forwarded, held, opening, or being refused.
     pub fn clients(&self) -> usize {
-        let listeners = self.0.get().map_or(&[][..], |listeners| listeners);
-        let clients = |shared: &Arc<Shared>| {
-            let accept_loops = shared.workers.count() * listeners.len();
-            shared.context.drain.open().saturating_sub(accept_loops)
-        };
-        listeners.first().map_or(0, clients)
+        self.any().map_or(0, |shared| shared.context.drain.open())
     }
 
     /// Prepares to go on with sessions and clients of another process, whose bytes and files follow each other in the

@@ -186,7 +186,7 @@ impl Bound {
         }
         let drain = self.drain.clone();
         let mut finishing = self
-            .traffic
+            .runtime
             .handle()
             .spawn(async move { drain.finish(Duration::MAX).await });
         loop {

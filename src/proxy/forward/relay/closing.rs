@@ -108,3 +108,23 @@ pub(crate) fn discard_unread<S: Syscalls>(client: &PolledStream, io: &mut IoCont
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_that_takes_nothing_after_its_end_is_gone_at_the_first_look() {
+        let mut closing = Closing::default();
+        closing.begin_linger(5);
+        assert!(closing.leader_is_gone(5));
+    }
+
+    #[test]
+    fn a_leader_that_still_takes_bytes_after_its_end_is_not_gone() {
+        let mut closing = Closing::default();
+        closing.begin_linger(5);
+        assert!(!closing.leader_is_gone(6));
+        assert!(closing.leader_is_gone(6));
+    }
+}

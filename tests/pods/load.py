@@ -20,6 +20,8 @@ STATEMENTS = 15
 PAUSE = 0.1
 # Longer than pgnorth holds a client: what it refuses is counted as refused, not as a client's own deadline.
 CONNECT_TIMEOUT = 15
+# A server that stops ends the logins that are under way: by this message, or without one before authentication is over.
+CUT = ("server closed the connection unexpectedly", "terminating connection due to administrator command")
 
 lock = threading.Lock()
 log = None
@@ -94,6 +96,7 @@ def since(start):
     lines = [line for line in lines if line["end"] >= start]
     connections = sorted((line for line in lines if line["kind"] == "connection"), key=lambda line: line["end"])
     good = [line for line in connections if line["ok"]]
+    cut = sum(not line["ok"] and any(text in line["error"] for text in CUT) for line in connections)
     opened = [line for line in lines if line["kind"] == "session"]
     ends = [start] + [line["end"] for line in good]
     errors = {}
@@ -104,7 +107,8 @@ def since(start):
         json.dumps(
             {
                 "connections": len(connections),
-                "refused": len(connections) - len(good),
+                "refused": len(connections) - len(good) - cut,
+                "cut": cut,
                 "longest_wait": round(max((line["end"] - line["begin"] for line in good), default=0), 2),
                 "longest_gap": round(max((b - a for a, b in zip(ends, ends[1:])), default=0), 2),
                 "standby": sum(line.get("standby", False) for line in lines),

@@ -96,37 +96,38 @@ other_primary() { [ -n "$(primary)" ] && [ "$(primary)" != "$1" ]; }
 now() { k exec load -- date +%s.%N; }
 recovered() { # POD: new clients have been served again for two seconds
     k exec "$1" -- python3 /load/load.py since "$(k exec "$1" -- date +%s.%N --date='2 seconds ago')" |
-        python3 -c 'import json, sys; d = json.load(sys.stdin); sys.exit(not (d["connections"] > 20 and d["refused"] == 0))'
+        python3 -c 'import json, sys; d = json.load(sys.stdin); sys.exit(not (d["connections"] > 20 and d["refused"] + d["cut"] == 0))'
 }
 
-# under_load NAME REFUSED BROKEN COMMAND…: runs COMMAND, waits until clients are served again, and prints what they saw.
-# REFUSED and BROKEN are the numbers that are allowed, or "-".
+# under_load NAME REFUSED CUT BROKEN COMMAND…: runs COMMAND, waits until clients are served again, and prints what they saw.
+# REFUSED, CUT (logins that were ended while they were under way) and BROKEN are the numbers that are allowed, or "-".
 under_load() {
-    local name=$1 refused=$2 broken=$3 from pod
-    shift 3
+    local name=$1 refused=$2 cut=$3 broken=$4 from pod
+    shift 4
     [[ $name == *"${ONLY-}"* ]] || return 0
     say "$name"
     from=$(now)
     "$@"
     for pod in load load-direct; do
         until_true 180 "$name: new clients of $pod are served" recovered "$pod"
-        count "$name" "$pod" "$from" "$refused" "$broken"
-            # Only pgnorth holds clients; those of the Service that it publishes go to PostgreSQL directly.
-        refused=- broken=-
+        count "$name" "$pod" "$from" "$refused" "$cut" "$broken"
+        # Only pgnorth holds clients; those of the Service that it publishes go to PostgreSQL directly.
+        refused=- cut=- broken=-
     done
     until_true 240 "$name: three members run again" three_members
 }
-count() { # NAME POD FROM REFUSED BROKEN
+count() { # NAME POD FROM REFUSED CUT BROKEN
     local seen
     seen=$(k exec "$2" -- python3 /load/load.py since "$3")
     value() { python3 -c 'import json, sys; print(json.loads(sys.argv[1])[sys.argv[2]])' "$seen" "$1"; }
-    rows+=("| $1 | $([ "$2" = load ] && echo pgnorth || echo publish) | $(value connections) | $(value refused) | $(value longest_wait) s | $(value longest_gap) s | $(value sessions) / $(value broken) | $(value standby) |")
+    rows+=("| $1 | $([ "$2" = load ] && echo pgnorth || echo publish) | $(value connections) | $(value refused) / $(value cut) | $(value longest_wait) s | $(value longest_gap) s | $(value sessions) / $(value broken) | $(value standby) |")
     say "${rows[-1]}"
     [ "$(value errors)" = '{}' ] || say "$2: $(value errors)"
     if [ "$2" = load ]; then
         must "$1: answers by a standby" 0 "$(value standby)"
         [ "$4" = - ] || must "$1: refused connections" "$4" "$(value refused)"
-        [ "$5" = - ] || must "$1: broken sessions" "$5" "$(value broken)"
+        [ "$5" = - ] || [ "$(value cut)" -le "$5" ] || must "$1: logins that were cut" "at most $5" "$(value cut)"
+        [ "$6" = - ] || must "$1: broken sessions" "$6" "$(value broken)"
     fi
 }
 
@@ -234,19 +235,20 @@ trap 'printf "pods: error: line %s ended with exit status %s: %s\n" "$LINENO" "$
 start
 commands
 [ -z "$cluster" ] || container
-under_load "switchover" 0 - switchover
-under_load "rolling update of pgnorth" 0 0 restart deployment/pgnorth
-under_load "pgnorth scaled to 4 and back" 0 0 scale deployment/pgnorth 4 2
-under_load "eviction of both pgnorths" 0 0 evict_both
-under_load "primary's pod deleted by force" - - delete_primary
-under_load "rolling update of Patroni" 0 - restart statefulset/demo
-under_load "Patroni scaled to 4 and back" 0 - scale statefulset/demo 4 3
+# Ten clients: a primary that stops cuts a login of each at most.
+under_load "switchover" 0 10 - switchover
+under_load "rolling update of pgnorth" 0 0 0 restart deployment/pgnorth
+under_load "pgnorth scaled to 4 and back" 0 0 0 scale deployment/pgnorth 4 2
+under_load "eviction of both pgnorths" 0 0 0 evict_both
+under_load "primary's pod deleted by force" - - - delete_primary
+under_load "rolling update of Patroni" 0 20 - restart statefulset/demo
+under_load "Patroni scaled to 4 and back" 0 0 - scale statefulset/demo 4 3
 if [ -n "$cluster" ]; then
-    under_load "loss of the primary's node" - - lose_node
+    under_load "loss of the primary's node" - - - lose_node
 else
     say "loss of a node: NOT TRIED, it needs CLUSTER"
 fi
 [ -z "$cluster" ] || memory
-printf '\nkube-proxy: %s\n| change | Service | connections | refused | longest wait | longest gap | sessions / broken | answered by a standby |\n|--|--|--|--|--|--|--|--|\n' "${cluster:+$PROXYMODE}"
+printf '\nkube-proxy: %s\n| change | Service | connections | refused / cut in the login | longest wait | longest gap | sessions / broken | answered by a standby |\n|--|--|--|--|--|--|--|--|\n' "${cluster:+$PROXYMODE}"
 printf '%s\n' "${rows[@]}"
 [ "$failures" = 0 ] || die "$failures counts are not as they must be (FAILED, above)"

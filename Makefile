@@ -147,8 +147,15 @@ test-drivers:
 test-clients:
 	tests/support/install.sh test
 	tests/support/install.sh drivers
+	tests/support/install.sh versions
 	PGNORTH_CACHE='$(cache)' tests/drivers/run.sh install
+	PGNORTH_CACHE='$(cache)' tests/versions/run.sh install
 	cargo test --locked --no-run --test rig
+	PGNORTH_CACHE='$(cache)' tests/support/inside.sh cargo test --locked --offline --test rig -- --ignored --exact --nocapture \
+		tools::tools_fail_in_a_switchover_and_work_again_at_once
+	PGNORTH_CACHE='$(cache)' PGNORTH_POSTGRESQL='$(cache)/versions/17/bin' \
+		tests/support/inside.sh cargo test --locked --offline --test rig -- --ignored --exact --nocapture \
+		subscription::a_subscription_with_a_failover_slot_follows_the_primary
 	PGNORTH_CACHE='$(cache)' PGNORTH_SWITCHOVERS='$(SWITCHOVERS)' PGNORTH_CRASHES='$(CRASHES)' \
 		tests/support/inside.sh cargo test --locked --offline --test rig -- --ignored --exact --nocapture drivers::drivers_live_through_failovers
 

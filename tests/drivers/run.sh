@@ -3,7 +3,7 @@
 set -eu
 cd "$(dirname "$0")"
 work=${PGNORTH_CACHE:?the Makefile sets it}/drivers
-for program in node npm go javac openssl; do
+for program in node npm go javac openssl cargo; do
     command -v "$program" >/dev/null || {
         echo "$0: $program is not on PATH" >&2
         exit 1
@@ -33,5 +33,7 @@ javac -cp /usr/share/java/postgresql.jar:/usr/share/java/HikariCP.jar -d "$work/
 for client in clients/lib_pq clients/pgx pools/sql; do
     GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE="$work/go" GOFLAGS= go build -o "$work/${client#*/}" "$client.go"
 done
+cargo build --quiet --locked --manifest-path pools/deadpool/Cargo.toml --target-dir "$work/deadpool"
+cp "$work/deadpool/debug/deadpool-client" "$work/"
 [ "$1" != install ] || exit 0
 DRIVERS_WORK=$work PYTHONDONTWRITEBYTECODE=1 exec "$work/venv/bin/python" try.py "$@"

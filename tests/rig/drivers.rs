@@ -26,7 +26,7 @@ const BETWEEN: Duration = Duration::from_secs(4);
 /// The clients: name, whether it has settings for safe failovers, and its command below `tests/drivers/pools` (`@`) or
 /// the folder of `run.sh` (`%`).
 #[rustfmt::skip]
-const CLIENTS: [(&str, bool, &[&str]); 10] = [
+const CLIENTS: [(&str, bool, &[&str]); 12] = [
     ("libpq",        false, &["%venv/bin/python", "@libpq_client.py"]),
     ("libpq-hosts",  false, &["%venv/bin/python", "@libpq_client.py"]),
     ("psycopg_pool", true,  &["%venv/bin/python", "@psycopg_pool_client.py"]),
@@ -37,6 +37,8 @@ const CLIENTS: [(&str, bool, &[&str]); 10] = [
     ("hikari",       true,  &["java", "-cp", HIKARI, "Hikari"]),
     ("pgx",          false, &["%sql", "pgx"]),
     ("lib-pq",       false, &["%sql", "pq"]),
+    ("deadpool",     true,  &["%deadpool-client"]),
+    ("pgbouncer",    true,  &["%venv/bin/python", "@pgbouncer_client.py"]),
 ];
 const HIKARI: &str = "%java:/usr/share/java/postgresql.jar:/usr/share/java/HikariCP.jar:/usr/share/java/slf4j-api.jar:\
                       /usr/share/java/slf4j-nop.jar";
@@ -55,6 +57,10 @@ async fn drivers_live_through_failovers() {
     }
     let table = "create table driven (id bigserial primary key, client text not null)";
     rig.leader().await.psql(table).await.expect("make the table");
+    for kind in ["plain", "tls"] {
+        let role = format!("create role \"pgbouncer-{kind}\" superuser login password 'rig'");
+        rig.leader().await.psql(&role).await.expect("make PgBouncer's role");
+    }
     let mut clients = start_clients(&rig, &pair);
     for round in 0..switchovers.max(crashes) {
         if round < switchovers {
@@ -145,12 +151,17 @@ async fn fault<'a>(rig: &'a Rig, clients: &mut [Client], strike: impl AsyncFn(&'
 }
 
 async fn every_client_inserts(rig: &Rig, clients: &[Client]) {
-    let mut before = None;
+    let (mut before, mut idle_before) = (None, Vec::new());
     wait_until("every client inserts", WHOLE, async || {
         let rows = rows(rig.find_leader().await?).await?;
         let before = before.get_or_insert_with(|| rows.clone());
-        let inserts = |client: &Client| rows.get(&client.name) > before.get(&client.name);
-        clients.iter().all(inserts).then_some(())
+        let idle = |client: &&Client| rows.get(&client.name) <= before.get(&client.name);
+        let now: Vec<_> = clients.iter().filter(idle).map(|client| client.name.as_str()).collect();
+        if now != idle_before {
+            eprintln!("no row yet of {now:?}");
+            idle_before = now.clone();
+        }
+        now.is_empty().then_some(())
     })
     .await;
 }
@@ -191,6 +202,8 @@ impl Client {
             .expect("count rows")
             .remove(&self.name)
             .unwrap_or(0);
+        // PgBouncer does not log that a login is complete.
+        let completed = account["completed"].as_u64();
         let logins = logins(rig, &self.name);
         let (name, kind) = self.name.rsplit_once('-').expect("a name with its kind");
         let shown: Vec<_> = errors.iter().map(|(kind, count)| format!("{count} × {kind}")).collect();
@@ -203,7 +216,7 @@ impl Client {
             },
             account["longest"].as_f64().expect("a number"),
             count("rows"),
-            count("completed"),
+            completed.unwrap_or(count("begun")),
         );
         let failed: u64 = errors.values().sum();
         let mut wrong = Vec::new();
@@ -219,23 +232,22 @@ impl Client {
         }
         // A login may be complete at the server, and its answer lost. With several hosts, libpq then tries the next one.
         let most = if self.many_hosts { u64::MAX } else { count("begun") };
-        if !(count("completed")..=most).contains(&logins) {
+        if !(completed.unwrap_or(0)..=most).contains(&logins) {
             wrong.push(format!(
-                "{}: {} logins of {} begun, {logins} at the servers",
-                self.name,
-                count("completed"),
-                most
+                "{}: {completed:?} logins of {most} begun, {logins} at the servers",
+                self.name
             ));
         }
         wrong
     }
 }
 
-/// Returns the number of logins that the members' PostgreSQL logged for a client.
+/// Returns the number of logins that the members' PostgreSQL logged for a client, by its application_name or its role.
 fn logins(rig: &Rig, name: &str) -> u64 {
-    let application = format!("application_name={name}");
-    let is_login =
-        |line: &&str| line.contains("connection authorized") && line.split(' ').any(|word| word == application);
+    let names = [format!("application_name={name}"), format!("user={name}")];
+    let is_login = |line: &&str| {
+        line.contains("connection authorized") && line.split(' ').any(|word| names.iter().any(|name| name == word))
+    };
     let of_one = |member: &Member| member.log().lines().filter(is_login).count() as u64;
     rig.members().iter().map(of_one).sum()
 }

@@ -66,8 +66,8 @@ class Account:
 ACCOUNT = Account()
 
 
-def serve(insert):
-    """Runs `insert`, which takes a connection from the pool and inserts one row, in each worker."""
+def serve(insert, account=lambda: None):
+    """Runs `insert`, which takes a connection from the pool and inserts one row, in each worker. `account` is called at the end."""
 
     def work():
         while not ACCOUNT.over.is_set():
@@ -86,6 +86,7 @@ def serve(insert):
     ACCOUNT.over.set()
     for worker in workers:
         worker.join()
+    account()
     ACCOUNT.show()
     os._exit(0)  # a pool's threads may wait
 

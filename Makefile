@@ -21,7 +21,7 @@ help:
 	@echo 'make test-routes     prints what each fault costs readers on each route, beside HAProxy; half an hour. Root (ONLY=every_fault_by_etcd)'
 	@echo 'make test-manifests  checks the rendered deploy/ against the schemas of Kubernetes, Istio and the Prometheus operator'
 	@echo 'make test-drivers    tries how real drivers present a refusal, by sslmode (WAYS=ways, WAYS=silence)'
-	@echo 'make test-clients    lets drivers with their pools insert through switchovers and crashes, and prints what each sees; ten minutes. Root (SWITCHOVERS=20, CRASHES=5)'
+	@echo 'make test-clients    lets drivers, pools, the tools of PostgreSQL and a subscription work through switchovers and crashes, and prints what each sees; fifteen minutes. Root (SWITCHOVERS=20, CRASHES=5)'
 	@echo 'make test-versions   tries pgnorth with Patroni 3.0 to 4.1 and PostgreSQL 13 to 18, and prints a table; half an hour. Root (PAIRS="4.1/18", PATRONI=checkout)'
 	@echo 'make fuzz            feeds random input to each parser, 60 s each; coverage-guided (TIME=, TARGETS=)'
 	@echo 'make pictures        makes the pictures of docs/operating/monitoring.md from a real run of some minutes. Root (FOLDER=target/pictures, AGAIN=yes draws the panels again from its data)'

@@ -1,6 +1,6 @@
-//! The admin listener: HTTP for probes, metrics and people. `admin/pages.rs` has the answers.
+//! The admin listener: HTTP for probes, scrapers, browsers and operators. `admin/pages.rs` has the answers.
 //!
-//! It runs on a thread of its own where nothing blocks, and bounds every connection in time and size.
+//! It runs on its own thread, where nothing blocks, and bounds every connection in time and size.
 
 mod collect;
 mod connections;
@@ -49,9 +49,9 @@ pub struct Facts {
     pub slot: Arc<RouteSlot>,
     /// The proxy's listeners; empty for a publisher.
     pub routes: Vec<BoundRoute>,
-    /// The threads' signs of life.
+    /// The liveness of the process's threads.
     pub liveness: Liveness,
-    /// Tells load balancers whether to send clients here.
+    /// The readiness that load balancers see.
     pub readiness: ReadinessHandle,
     /// All metrics.
     pub metrics: Arc<Metrics>,
@@ -74,7 +74,7 @@ pub struct Facts {
 pub struct BoundRoute {
     /// The kind of route.
     pub kind: RouteKind,
-    /// The server of a member that its sessions go to.
+    /// The server of a member that this route's sessions go to.
     pub upstream: Upstream,
     /// The address that was bound.
     pub address: SocketAddr,
@@ -91,13 +91,14 @@ pub struct Limits {
     pub head_time: Duration,
     /// Size of a request's head, in bytes.
     pub head_size: usize,
-    /// Lifetime of a connection from accept; a stream of events has none.
+    /// Lifetime of a connection from accept. A stream of events is not limited.
     pub lifetime: Duration,
     /// Time to finish an answer after the lifetime, or after the process stops.
     pub farewell: Duration,
-    /// Open connections. One more closes the oldest, so that idle clients cannot keep a probe out.
+    /// Maximum number of open connections. A further connection closes the oldest one, so that idle clients cannot keep
+    /// a probe out.
     pub connections: usize,
-    /// Open streams of events. A further client is refused, and may poll.
+    /// Maximum number of open streams of events. A further client is refused, and can poll.
     pub viewers: usize,
     /// Shortest time between two events.
     pub pace: Duration,
@@ -128,8 +129,8 @@ impl Default for Limits {
 }
 
 impl Admin {
-    /// Binds the address. `[::]` takes IPv4 too, unless the host sets `net.ipv6.bindv6only`; on a host without IPv6 it
-    /// is `0.0.0.0`.
+    /// Binds the address. `[::]` also accepts IPv4, unless the host sets `net.ipv6.bindv6only`. On a host without
+    /// IPv6, `0.0.0.0` is bound instead.
     ///
     /// # Errors
     /// Returns a text that names the address and the fix.
@@ -151,7 +152,7 @@ impl Admin {
         Ok(Self { listener, limits })
     }
 
-    /// Takes a listener that another process has opened.
+    /// Adopts a listener that another process has opened.
     ///
     /// # Errors
     /// Returns the system's error if the listener cannot be used.
@@ -174,12 +175,11 @@ impl Admin {
         self.listener.local_addr()
     }
 
-    /// Serves until `stop`, then closes the listener and lets open answers finish for a moment. Not cancel-safe:
-    /// dropped, it disconnects its clients.
+    /// Serves until `stop` is cancelled, then closes the listener and gives open answers a moment to finish. Not
+    /// cancel-safe: dropping the future disconnects the clients.
     ///
     /// # Errors
-    /// Returns an error if the runtime cannot take the listener; never because of a client, or of an accept that
-    /// failed.
+    /// Returns an error if the runtime cannot register the listener. Errors of clients and of accept are not returned.
     pub async fn run(self, facts: Arc<Facts>, stop: CancellationToken) -> io::Result<()> {
         let listener = TcpListener::from_std(self.listener)?;
         let log_limiter = facts.log_limiter.clone();
@@ -201,7 +201,7 @@ impl Admin {
     }
 }
 
-/// Returns the next client, or `None` at `stop`. Drops finished connections meanwhile.
+/// Returns the next client, or `None` when `stop` is cancelled. Removes finished connections while it waits.
 async fn next(
     listener: &TcpListener,
     connections: &mut Connections,
@@ -221,8 +221,8 @@ async fn next(
     }
 }
 
-/// Waits a second after a lack of files or memory, after which accept would fail again at once. A client that left
-/// before accept is no reason to wait.
+/// Waits a second if accept failed for lack of files or memory, because it would fail again at once. Does not wait if
+/// the client left before accept.
 async fn rest_after(error: &io::Error, log_limiter: &LogLimiter, stop: &CancellationToken) {
     if error.kind() == io::ErrorKind::ConnectionAborted {
         return;
@@ -236,8 +236,8 @@ async fn rest_after(error: &io::Error, log_limiter: &LogLimiter, stop: &Cancella
     }
 }
 
-/// Binds `address`, or IPv4 in place of `[::]` if the host has IPv6 switched off: every error but a busy port or a
-/// missing right means that.
+/// Binds `address`, or `0.0.0.0` in place of `[::]` if IPv6 is off. Any error except "address in use" and "permission
+/// denied" is taken as a sign of that.
 fn bind_or_fall_back<L>(address: SocketAddr, bind: impl Fn(SocketAddr) -> io::Result<L>) -> io::Result<L> {
     let failed = |address, error: io::Error| io::Error::new(error.kind(), cannot_bind(address, &error));
     let error = match bind(address) {
@@ -249,7 +249,7 @@ fn bind_or_fall_back<L>(address: SocketAddr, bind: impl Fn(SocketAddr) -> io::Re
         return Err(failed(address, error));
     }
     let fallback = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
-    warn!(%address, %fallback, %error, "this host has no IPv6: the admin port listens on IPv4 only");
+    warn!(%address, %fallback, %error, "the admin port cannot listen on IPv6: it listens on IPv4 only");
     bind(fallback).map_err(|error| failed(fallback, error))
 }
 

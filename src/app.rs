@@ -1,7 +1,7 @@
-//! Binds the ports, starts every long-lived task, and orders the shutdown: of the proxy in `app/proxy.rs`, of the
-//! publisher in `app/publish.rs`, of the watcher in `app/watcher.rs`.
+//! Binds the ports, starts every long-lived task, and orders the shutdown. `app/proxy.rs` does this for the proxy,
+//! `app/publish.rs` for the publisher, `app/watcher.rs` for the watcher.
 //!
-//! Control work (discovery, admin) has runtimes of its own, so that traffic cannot delay a change of leader. A
+//! Control work (discovery, admin) has separate runtimes, so that traffic cannot delay a change of leader. A
 //! long-lived task that ends before a shutdown was requested ends the process.
 
 mod admin_thread;
@@ -50,21 +50,21 @@ use crate::slot::RouteSlot;
 use crate::systemd::Notifier;
 use crate::wait_queue::WaitQueue;
 
-const STARTING: &str = "neither the Kubernetes API nor a member's REST API has answered yet";
+const STARTING: &str = "no source (the Kubernetes API, etcd, or a member's REST API) has answered yet";
 
 /// The long-lived tasks. Each returns its name, and the error that ended it.
 type Tasks = JoinSet<(&'static str, Result<()>)>;
 
-/// The way in which this process was started, and what it got from others.
+/// The arguments of this process, and the resources that other processes passed to it.
 #[derive(Debug, Default)]
 pub struct Started {
-    /// The arguments, which begin with the program: a successor is started with them.
+    /// The arguments, beginning with the program. A successor is started with them too.
     pub arguments: Vec<OsString>,
-    /// The listeners that systemd opened for it.
+    /// The listeners that systemd opened for this process.
     pub activated: Vec<TcpListener>,
-    /// The process that it replaces.
+    /// The process that this one replaces.
     pub predecessor: Option<Predecessor>,
-    /// Reports to systemd.
+    /// Sender of notifications to systemd.
     pub notifier: Notifier,
 }
 
@@ -114,7 +114,7 @@ pub fn run(settings: Settings, metrics: Arc<Metrics>, started: Started) -> Resul
         }
         .map(|()| ExitCode::SUCCESS)
     });
-    // A name look-up that hangs must not keep the process.
+    // A name look-up that hangs must not keep the process alive.
     control.shutdown_background();
     outcome
 }

@@ -4,7 +4,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
-/// Pauses with decorrelated jitter: each is between the first and three times the last one. Processes that fail
+/// Pauses with decorrelated jitter: each is between the first one and three times the last one. Processes that fail
 /// together do not retry together.
 #[derive(Clone, Debug)]
 pub struct Backoff {
@@ -35,7 +35,7 @@ impl Backoff {
         self.last
     }
 
-    /// Records a success: the pauses begin with short ones again.
+    /// Records a success: the next pause is a short one again.
     pub const fn reset(&mut self) {
         self.last = self.first;
     }

@@ -1,5 +1,5 @@
-//! Certificates and keys in PEM files, and the values built from them. A changed file rebuilds its value, so that a
-//! renewed certificate needs no restart.
+//! Certificates and keys in PEM files, and the values built from them. A value is rebuilt when a file changes, so that
+//! a renewed certificate needs no restart.
 
 use std::fs;
 use std::io;
@@ -28,7 +28,7 @@ pub enum TlsError {
     Malformed {
         /// The file.
         file: PathBuf,
-        /// The defect.
+        /// The problem.
         what: String,
     },
     /// Certificate and key do not match, or cannot be used.
@@ -101,7 +101,7 @@ pub(crate) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, 
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(file)?).collect();
     match found {
         Ok(found) if !found.is_empty() => Ok(found),
-        Ok(_) => Err(malformed(file, "holds no certificate in PEM form")),
+        Ok(_) => Err(malformed(file, "contains no certificate in PEM format")),
         Err(error) => Err(malformed(file, &error.to_string())),
     }
 }
@@ -109,7 +109,7 @@ pub(crate) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, 
 /// Reads a private key.
 pub(crate) fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_slice(&read(file)?)
-        .map_err(|error| malformed(file, &format!("holds no private key in PEM form: {error}")))
+        .map_err(|error| malformed(file, &format!("contains no usable private key in PEM format: {error}")))
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, TlsError> {

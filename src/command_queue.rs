@@ -1,4 +1,4 @@
-//! The queue of operator commands from the admin port to discovery, which alone writes the slot.
+//! The queue of operator commands from the admin port to discovery, the only writer of the slot.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::OperatorCommand;
 
-/// Commands that may wait; discovery applies each at once.
+/// Number of commands that may wait; discovery applies each at once.
 const CAPACITY: usize = 16;
 
 /// The result of a command.
@@ -15,17 +15,17 @@ const CAPACITY: usize = 16;
 pub enum Outcome {
     /// New clients are held, until this time at the latest.
     Held(SystemTime),
-    /// No hold is in force. The flag is true if one was before.
+    /// No hold is in force. The value is true if the command ended one.
     Released(bool),
     /// The number of sessions that were closed, and the time it took.
     Cut(u64, Duration),
-    /// No member has this name; these members are known.
+    /// No member has this name. The value lists the known members.
     NoSuchMember(Vec<String>),
-    /// Another cut is not finished.
+    /// Another cut is still in progress.
     CutUnderWay,
 }
 
-/// A command that has not been answered.
+/// A command that is not answered yet.
 #[derive(Debug)]
 pub struct PendingCommand {
     /// The command.

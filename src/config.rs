@@ -1,8 +1,8 @@
 //! The settings: flags and environment variables, read once, typed, with all invalid ones reported together.
 //!
-//! No I/O here: the caller passes arguments and environment, and no file is opened. A new setting has a row in
-//! `config/table/`, its place in the help in `config/commands.rs`, and a field beside the line that
-//! reads it, in the module of its command. Everything else follows from the row.
+//! No I/O happens here: the caller passes arguments and environment, and no file is opened. A new setting needs a row
+//! in `config/table/`, its place in the help in `config/commands.rs`, and a field beside the line that reads it, in the
+//! module of its command. Everything else follows from the row.
 
 mod commands;
 mod invalid;
@@ -85,7 +85,7 @@ pub enum Job {
 /// An output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// For people.
+    /// Human-readable text.
     Text,
     /// One object per line.
     Json,
@@ -103,8 +103,8 @@ pub enum SettingsError {
 }
 
 impl Settings {
-    /// Reads the arguments, which begin with the program's name, and the variables through `env`. A flag wins over its
-    /// variable, a variable over the default; an empty variable counts as unset.
+    /// Reads the arguments, which begin with the program's name, and the variables through `env`. A flag overrides its
+    /// variable, a variable the default; an empty variable counts as unset.
     ///
     /// # Errors
     /// [`SettingsError::Usage`] for help, version and an unusable command line; otherwise all invalid settings at once.

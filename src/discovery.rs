@@ -1,8 +1,8 @@
 //! The discovery loop: it records observations in the view, decides on the view, and publishes the decision in the
 //! slot.
 //!
-//! This file owns the order of these steps, and their log lines and metrics. `leader::decide` decides what the
-//! facts mean; the sources below deliver them.
+//! This file owns the order of these steps, and their log lines and metrics. The sources below deliver the
+//! observations, and `leader::decide` makes the decision.
 
 mod clusters;
 mod commands;
@@ -44,13 +44,13 @@ use crate::slot::RouteSlot;
 pub struct Discovery {
     /// Slot in which decisions about the primary are published.
     pub slot: Arc<RouteSlot>,
-    /// Further slots in which they are published, for routes to the primary with a target of their own.
+    /// Further slots for the same decisions, for routes to the primary that have another target.
     pub primaries: Vec<PrimarySlot>,
-    /// Routes to other members than the primary alone.
+    /// Routes that do not lead only to the primary.
     pub routes: Vec<FollowedRoute>,
     /// Metrics of decisions.
     pub metrics: Arc<Metrics>,
-    /// Flight recorder: keeps each change of leader.
+    /// Flight recorder of the changes of leader.
     pub recorder: Arc<Recorder>,
     /// Sender of Kubernetes Events about changes of leader.
     pub events: Events,
@@ -58,15 +58,15 @@ pub struct Discovery {
     pub log_limiter: LogLimiter,
     /// Readiness, set once a source has answered.
     pub readiness: ReadinessHandle,
-    /// Times from the settings on which decisions depend.
+    /// The settings that decisions depend on.
     pub policy: Policy,
-    /// Time for which sessions to a leader that released the lock cleanly may continue.
+    /// Time for which sessions may continue to a leader that has released the lock cleanly.
     pub failover_drain: Duration,
     /// Scope that answers must have, if the settings name one.
     pub scope: Option<String>,
     /// Citus group, if the settings name one.
     pub citus_group: Option<u32>,
-    /// The server of a member that sessions go to, unless a route has another one.
+    /// Server of a member that sessions connect to, unless a route has another target.
     pub upstream: Upstream,
     /// Observations from the sources.
     pub observations: mpsc::Receiver<Observation>,
@@ -81,7 +81,7 @@ pub struct Discovery {
 }
 
 impl Discovery {
-    /// Runs the loop until every source is gone. Nothing in it waits for sessions.
+    /// Runs the loop until every source has ended. The loop never waits for sessions.
     pub async fn run(mut self) {
         let mut view = View::of(self.scope.clone(), self.citus_group).with_upstream(self.upstream);
         let mut published = Published {
@@ -150,7 +150,7 @@ impl Discovery {
             warn!(
                 leader,
                 "the cluster has gone back from timeline {from} to timeline {to}: the leader has renewed its lock for \
-                 a whole ttl and reports that it is a running primary on timeline {to}. If the cluster was not \
+                 a whole ttl and reports that it is a running primary on timeline {to}; unless the cluster was \
                  restored on purpose, writes on timeline {from} may be lost: check the cluster"
             );
         }

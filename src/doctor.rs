@@ -1,8 +1,8 @@
-//! `pgnorth doctor`: asks once everything that the proxy will ask, in the same way and with the same settings, and
-//! reports what is wrong and the fix.
+//! `pgnorth doctor`: makes each request of the proxy once, with the same settings, and reports each problem with its
+//! fix.
 //!
 //! `ask` collects facts, each within a deadline and independently; `judge` turns them into lines, without I/O. The
-//! doctor writes nothing and logs in nowhere: it sends PostgreSQL an SSLRequest only.
+//! doctor writes nothing and never logs in: it sends PostgreSQL only an SSLRequest.
 
 mod ask;
 mod check;
@@ -16,9 +16,10 @@ use crate::config::Doctor;
 use crate::discovery::etcd::Endpoints;
 use crate::discovery::patroni::{Client, TlsError};
 
-/// Examines everything. `client` and `etcd` are errors if their files cannot be used. `capacity` is the number of sessions that the limits of this host allow.
+/// Runs all checks. `client` and `etcd` are errors if their files cannot be used. `capacity` is the number of sessions
+/// that the limits of this host allow.
 ///
-/// Takes until the lock's next renewal: Patroni's loop_wait and some seconds, about a minute at most.
+/// Takes until the lock's next renewal, but not longer than Patroni's loop_wait and some seconds.
 pub async fn examine(
     settings: &Doctor,
     client: Result<Client, TlsError>,

@@ -1,4 +1,4 @@
-//! Endings: the reason why a session ended, as a closed set that is a log field and a metric's label.
+//! Endings: the closed set of reasons why a session ended. Each is a log field's value and a metric's label.
 
 use std::fmt;
 
@@ -34,24 +34,24 @@ macro_rules! endings {
 }
 
 endings! {
-    ClientClosed = "client_closed", "both sides finished; the client's side closed first";
-    LeaderClosed = "leader_closed", "both sides finished; the leader's side closed first";
-    ClientLost = "client_lost", "the client's side was reset, or vanished (keepalive or TCP_USER_TIMEOUT ran out)";
-    LeaderLost = "leader_lost", "the leader's side was reset, or vanished";
-    ClientLeft = "client_left", "the client left while it waited for a leader";
-    NoStartup = "no_startup", "the client closed before its first packet was complete: a TCP health check, a port scan; no session, and no connection to the leader";
+    ClientClosed = "client_closed", "both sides closed; the client closed first";
+    LeaderClosed = "leader_closed", "both sides closed; the leader closed first";
+    ClientLost = "client_lost", "the client's connection was reset, or timed out (keepalive or TCP_USER_TIMEOUT)";
+    LeaderLost = "leader_lost", "the leader's connection was reset or timed out, or the leader twice disconnected before its first answer";
+    ClientLeft = "client_left", "the client disconnected while it waited for a leader";
+    NoStartup = "no_startup", "the client disconnected before its first packet was complete, like a TCP health check or a port scan, or sent no PROXY protocol header although --proxy-protocol-from requires one; pgnorth did not connect to the leader";
     StartupExpired = "startup_expired", "the client sent no complete first packet within 60 s, or pgnorth needed its connection for another client; the client gets 08P01";
-    LeaderChanged = "leader_changed", "the session's server is no longer the primary";
-    Fenced = "fenced", "the leader's lock may have expired: another member may be promoted by now";
-    MemberUnfit = "member_unfit", "the session's server may no longer be used on this route: it was promoted or demoted, has left the cluster, or is not what the route requires";
-    CutByOperator = "cut_by_operator", "an operator ended it through POST /sessions/cut";
-    HoldExpired = "hold_expired", "no leader could be reached within --hold";
-    QueueExpired = "queue_expired", "there was a leader, but the client did not get its turn within 10 s: pgnorth connects 64 clients at a time";
-    CancelSent = "cancel_sent", "no session: a cancel request that was sent to the leader";
-    CancelDropped = "cancel_dropped", "no session: a cancel request without a leader whose sessions stay, or one that could not be reached";
-    Full = "full", "--max-sessions were open already";
-    Shutdown = "shutdown", "the drain expired, or a second signal came";
-    Failed = "failed", "pgnorth itself could not go on: out of files or memory";
+    LeaderChanged = "leader_changed", "the session's server is no longer the primary, or was closed to new clients during the login";
+    Fenced = "fenced", "the leader's lock may have expired, so another member may have been promoted";
+    MemberUnfit = "member_unfit", "the session's server may no longer be used on this route: it was promoted or demoted, has left the cluster, or no longer meets the route's conditions";
+    CutByOperator = "cut_by_operator", "an operator ended the session through POST /sessions/cut";
+    HoldExpired = "hold_expired", "no leader could be reached within --hold, or the hold of the route";
+    QueueExpired = "queue_expired", "there was a leader, but the client's turn to connect did not come within 10 s: pgnorth connects 64 clients at a time";
+    CancelSent = "cancel_sent", "a cancel request, which is not a session; it was sent to the leader";
+    CancelDropped = "cancel_dropped", "a cancel request, which is not a session; no leader had sessions, or the leader could not be reached";
+    Full = "full", "the limit --max-sessions was reached";
+    Shutdown = "shutdown", "pgnorth shut down: the drain expired, a second signal came, or the client had not sent its first packet";
+    Failed = "failed", "pgnorth could not continue, for example because it ran out of memory or epoll watches";
 }
 
 impl fmt::Display for Ending {

@@ -1,7 +1,7 @@
 //! Kubernetes Events about pgnorth's own pod, so that `kubectl describe pod` shows changes of leader and fences.
 //!
-//! Nothing depends on them, and nothing waits for them: the queue is short, an Event that does not fit is dropped, and
-//! one that cannot be written in five minutes is given up.
+//! Nothing depends on these Events, and nothing waits for them. The queue is short: an Event is dropped if the queue is
+//! full, or if the Event cannot be written within five minutes.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -20,13 +20,13 @@ use crate::backoff::jittered;
 use crate::config::Pod;
 use crate::kubernetes::{Access, Connection, error_message};
 
-/// Events that may wait while the API does not answer.
+/// Capacity of the queue of Events, which fills while the API does not answer.
 const CAPACITY: usize = 32;
 /// Deadline of one request.
 const DEADLINE: Duration = Duration::from_secs(2);
 /// Pause between two attempts: during a fence the API is often unreachable.
 const RETRY: Duration = Duration::from_secs(5);
-/// Attempts for one Event, five minutes in all. An older Event is of no use.
+/// Attempts to write one Event, over five minutes in all. An older Event is useless.
 const ATTEMPTS: usize = 60;
 /// The API's limit for a note, in bytes.
 const LONGEST_NOTE: usize = 1024;
@@ -36,9 +36,9 @@ const LONGEST_NOTE: usize = 1024;
 pub enum EventKind {
     /// Sessions go to a new leader.
     LeaderChanged,
-    /// pgnorth ended every session, because the lock may have expired.
+    /// pgnorth ended every session, because another member may be primary.
     Fenced,
-    /// A route other than the primary's has no member that is fit.
+    /// No member is fit for a route other than the primary's.
     NoMemberFit,
 }
 
@@ -74,12 +74,12 @@ impl Events {
         (Self(Some(sender)), writer)
     }
 
-    /// Queues an Event with a note for people. Never waits.
+    /// Queues an Event with a human-readable note. Never waits.
     pub fn send(&self, kind: EventKind, note: String) {
         let Some(queue) = &self.0 else { return };
         let at = SystemTime::now();
         if let Err(error) = queue.try_send(Event { kind, note, at }) {
-            debug!(%error, "dropped a Kubernetes Event: its queue is full");
+            debug!(%error, "cannot queue a Kubernetes Event; it is dropped");
         }
     }
 }
@@ -98,26 +98,31 @@ impl Writer {
         let object = object(&self.pod, &connection.namespace, event);
         for _ in 0..ATTEMPTS {
             match timeout(DEADLINE, events.create(&PostParams::default(), &object)).await {
-                // 409: it was written, and the answer was lost.
+                // 409: an earlier attempt wrote the Event, and its answer was lost.
                 Ok(Ok(_)) => return self.is_forbidden = false,
                 Ok(Err(kube::Error::Api(status))) if status.code == 409 => return,
                 Ok(Err(error @ kube::Error::Api(_))) if is_final(&error) => return self.log_rejected(&error),
-                Ok(Err(error)) => debug!("a Kubernetes Event cannot be written yet: {}", error_message(&error)),
-                Err(_) => debug!("a Kubernetes Event cannot be written yet: no answer within 2 s"),
+                Ok(Err(error)) => debug!(
+                    "cannot write a Kubernetes Event yet; retrying: {}",
+                    error_message(&error)
+                ),
+                Err(_) => debug!("cannot write a Kubernetes Event yet; retrying: no answer within 2 s"),
             }
             tokio::time::sleep(jittered(RETRY)).await;
         }
-        debug!("gave up writing a Kubernetes Event");
+        debug!("dropped a Kubernetes Event: the API has not accepted it for five minutes");
     }
 
-    /// Logs a rejection once: a missing right is probably intended. The next Event is attempted all the same.
+    /// Logs a rejection at info only once, because a missing right is probably intended. Later Events are still
+    /// attempted.
     fn log_rejected(&mut self, error: &kube::Error) {
         if std::mem::replace(&mut self.is_forbidden, true) {
             debug!("the API still rejects Kubernetes Events: {}", error_message(error));
             return;
         }
         info!(
-            "pgnorth writes no Kubernetes Events for changes of leader: the API rejects them; to enable them, grant the service account create on events in events.k8s.io: {}",
+            "pgnorth writes no Kubernetes Events, because the API rejects them: {}; if the right is missing, grant the \
+             service account create on events in events.k8s.io",
             error_message(error)
         );
     }
@@ -158,22 +163,22 @@ impl EventKind {
         }
     }
 
-    /// Returns the meaning, for the reference.
+    /// Returns the meaning, as the reference documentation has it.
     pub const fn meaning(self) -> &'static str {
         match self {
-            Self::LeaderChanged => "sessions go to another leader than before",
-            Self::Fenced => "every session was ended, because the lock may have expired",
-            Self::NoMemberFit => "a route other than the primary's has no member that is fit: its new clients are held",
+            Self::LeaderChanged => "sessions go to a new leader",
+            Self::Fenced => "sessions to the primary were ended, because another member may be primary",
+            Self::NoMemberFit => "no member is fit for a route other than the primary's: its new clients are held",
         }
     }
 }
 
-/// Returns the object for events.k8s.io/v1, which Kubernetes has since 1.19.
+/// Returns the Event as an object of events.k8s.io/v1, which Kubernetes has since 1.19.
 fn object(pod: &Pod, namespace: &str, event: &Event) -> Object {
     let at = Timestamp::try_from(event.at).unwrap_or_default();
     Object {
         metadata: ObjectMeta {
-            // The usual form of these names, which makes each unique.
+            // The usual form of the names of Events, which makes each name unique.
             name: Some(format!("{}.{:x}", pod.name, at.as_nanosecond())),
             namespace: Some(namespace.to_owned()),
             ..ObjectMeta::default()

@@ -1,8 +1,8 @@
-//! The channel between a pgnorth that is being replaced and its successor: how the successor finds it, and the messages.
-//! What is done with them is the business of `app`.
+//! The channel between a pgnorth that is being replaced and its successor, and the messages on it. `app` acts on the
+//! messages.
 //!
-//! The channel is a pair of connected Unix sockets. The old process keeps one and starts the successor with the other as
-//! its standard input, so that no other process can reach it. The variable [`PREDECESSOR`] says so.
+//! The channel is a pair of connected Unix sockets. The old process keeps one and starts the successor with the other
+//! as its standard input, so that no other process can reach it. The variable [`PREDECESSOR`] tells the successor.
 
 mod channel;
 mod messages;
@@ -24,16 +24,15 @@ pub use self::messages::{
 /// The variable that holds the process id of the pgnorth that a new one replaces.
 pub const PREDECESSOR: &str = "PGNORTH_PREDECESSOR";
 
-/// [`PREDECESSOR`] is set, but standard input is no channel to that process.
+/// Error: [`PREDECESSOR`] is set, but standard input is not a channel to that process.
 #[derive(Debug, Error)]
 #[error(
-    "{PREDECESSOR} is set, which pgnorth sets itself for a process that replaces it, but standard input is no channel to \
+    "{PREDECESSOR} is set (pgnorth sets it for the process that replaces it), but standard input is not a channel to \
      process {0:?}; unset the variable"
 )]
 pub struct NoChannel(OsString);
 
-/// Returns the channel to the process that this one replaces; none if it replaces none. Standard input is empty
-/// afterwards.
+/// Returns the channel to the process that this one replaces, if there is such a process. Standard input is then empty.
 ///
 /// # Errors
 /// Returns an error if the variable is set, but not by a pgnorth that started this process.

@@ -1,7 +1,7 @@
-//! Compares HAProxy with pgnorth, for `pgnorth watch --haproxy`: reads HAProxy's statistics again and again, and reports
-//! each change of leader and each disagreement.
+//! Compares HAProxy with pgnorth, for `pgnorth watch --haproxy`: polls HAProxy's statistics, and reports each change of
+//! leader and each disagreement.
 //!
-//! Nothing here is evidence about the cluster: discovery does not read it.
+//! Discovery does not use HAProxy's state as evidence about the cluster.
 
 pub mod compare;
 pub mod import;
@@ -30,7 +30,7 @@ use crate::metrics::{HaproxyTime, Metrics};
 use crate::recorder::{HaproxyReport, Recorder};
 use crate::slot::RouteSlot;
 
-/// Pause between two readings while all is well, and while a change of leader or a disagreement is under way.
+/// Pauses between two readings: normally, and during a change of leader or a disagreement.
 const PACES: [Duration; 2] = [Duration::from_secs(1), Duration::from_millis(250)];
 
 /// The comparison as a task.
@@ -44,7 +44,7 @@ pub struct Comparer {
     metrics: Arc<Metrics>,
 }
 
-/// The reason for which a reading says nothing.
+/// The reason why a reading cannot be used.
 #[derive(Debug, Error)]
 enum Fault {
     #[error(transparent)]
@@ -56,7 +56,7 @@ enum Fault {
 }
 
 impl Comparer {
-    /// Returns the comparison with the HAProxy that the settings name. `hold` is the proxy's.
+    /// Returns the comparison with the HAProxy in the settings. `hold` is the proxy's --hold.
     ///
     /// # Errors
     /// Returns the error of the system's CA certificates.
@@ -79,7 +79,7 @@ impl Comparer {
         })
     }
 
-    /// Compares for ever. Begins when pgnorth has found a leader: until then it says nothing about HAProxy.
+    /// Compares forever. Begins once pgnorth has found a leader.
     pub async fn run(self) {
         let (mut comparison, mut problems) = (Comparison::default(), CurrentProblems::default());
         let mut has_begun = false;
@@ -142,13 +142,13 @@ impl Comparer {
             })
         });
         match record {
-            Some((from, to, summary)) => info!(%from, %to, "leader changed: {summary}"),
+            Some((from, to, summary)) => info!(%from, %to, "change of leader, compared with HAProxy: {summary}"),
             None => info!("{}", self.summary(report, None)),
         }
     }
 
-    /// Describes a report as one sentence; `held` is the least and the most time for which the proxy would have held clients:
-    /// it also holds while its own connections to the leader fail, which are not made here.
+    /// Describes a report in one sentence. `held` is the minimum and the maximum time for which a proxy would have held
+    /// clients. A proxy also holds while its connections to the leader fail; `pgnorth watch` makes none.
     fn summary(&self, report: &Report, held: Option<[f64; 2]>) -> String {
         let mut text = match (report.wrong.is_zero(), report.refused.is_zero()) {
             (true, true) => "HAProxy was never wrong".to_owned(),
@@ -181,7 +181,7 @@ impl Comparer {
             ));
         }
         if !report.settled {
-            add(format_args!("it still differs from pgnorth"));
+            add(format_args!("HAProxy still disagrees with pgnorth"));
         }
         match held {
             Some([least, most]) => {
@@ -203,8 +203,8 @@ impl Comparer {
     }
 }
 
-/// Returns the member that accepts writes as far as pgnorth knows: that of new clients, or the leader of an announced
-/// switchover that has not stopped yet.
+/// Returns the member that accepts writes as far as pgnorth knows: the one that new clients go to or, in an announced
+/// switchover, the old leader until it stops.
 fn primary<'a>(state: &'a RoutingState, view: &View) -> Option<&'a MemberName> {
     let writable = |member: &MemberName| {
         let last = view.answers(member).and_then(|answers| answers.last.as_ref());

@@ -16,21 +16,21 @@ use tracing::{info, warn};
 use crate::backoff::Backoff;
 use crate::root_cause::root_cause;
 
-/// Time for one connection to the API to be established.
+/// Deadline for opening a connection to the API.
 const DEADLINE: Duration = Duration::from_secs(1);
-/// Longest time without a byte on a connection. It ends a list that is never answered, and a watch that the server should have
-/// ended long ago.
+/// Longest time without a byte on a connection. It ends a list that is never answered, and a watch that the server
+/// should have ended long ago.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(90);
 /// Time for which the API server is asked to keep a watch open. It differs for each watch, so that they are not all
-/// opened again together. kube waits 5 s longer, then assumes that the stream is dead and opens another one. This must
-/// happen before `READ_TIMEOUT` ends the connection, because that looks like an API that does not answer.
+/// reopened at once. kube waits 5 s longer, then assumes that the stream is dead and opens a new one. This must happen
+/// before `READ_TIMEOUT` ends the connection, because that counts as a fault of the API.
 pub const WATCH_SECONDS: RangeInclusive<u32> = 60..=80;
 /// Pauses between attempts to find missing credentials.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
 /// Environment variable that Kubernetes sets in every pod.
 const IN_A_POD: &str = "KUBERNETES_SERVICE_HOST";
 
-/// Access to the API, or the wait for its credentials. All users share one connection and its log lines.
+/// Access to the API, or the wait for its credentials. All users share one connection, so its state is logged once.
 pub struct Access {
     connection: OnceCell<Connection>,
     missing: Mutex<Option<String>>,
@@ -53,8 +53,8 @@ pub enum ConnectError {
         "no Kubernetes credentials: neither a pod's service account nor a kubeconfig (KUBECONFIG or ~/.kube/config): {0}"
     )]
     NoCredentials(#[source] kube::config::InferConfigError),
-    /// The token's file exists without its content.
-    #[error("the service account's token is empty: {0}")]
+    /// The token file is empty.
+    #[error("the service account's token file is empty: {0}")]
     EmptyToken(String),
     /// The credentials cannot be used.
     #[error("the Kubernetes credentials cannot be used: {0}")]
@@ -65,7 +65,7 @@ impl Access {
     /// Looks for credentials: a kubeconfig, or the pod's service account. Makes no request.
     ///
     /// # Errors
-    /// Fails if there are none and this is not a pod, in which they may still appear.
+    /// Fails if there are none outside a pod. In a pod, they may still appear.
     pub async fn new() -> Result<Arc<Self>, ConnectError> {
         let mut access = Self {
             connection: OnceCell::new(),

@@ -21,16 +21,17 @@ pub use member::MemberName;
 
 use crate::route::Upstream;
 
-/// The server of a member that sessions go to: the leader's, or on a route to other members another one's.
+/// The server of a member that sessions go to: the leader's server, or on a route to other members that of another
+/// member.
 ///
-/// Two are equal if member and address are equal: a new timeline alone is no change of leader.
+/// Two servers are equal if member and address are equal, so a new timeline is not a change of leader.
 #[derive(Clone, Debug)]
 pub struct Server {
     /// The member's name.
     pub member: MemberName,
     /// The address that sessions are forwarded to.
     pub address: Address,
-    /// The timeline that its REST API reported, if it was verified that way.
+    /// The timeline that the member's REST API reported, if the member was verified that way.
     pub timeline: Option<u32>,
 }
 
@@ -48,14 +49,14 @@ impl fmt::Display for Server {
     }
 }
 
-/// The present treatment of clients and sessions.
+/// The current treatment of clients and sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RoutingState {
-    /// New clients go to this leader; sessions to any other end.
+    /// New clients go to this leader; sessions to other members end.
     Route(Server),
-    /// New clients wait; sessions to this leader stay, any other end.
+    /// New clients wait; sessions to this leader stay, and all other sessions end.
     Hold(Option<Server>),
-    /// New clients wait; every session ends, because another member may be promoted by now.
+    /// New clients wait; sessions to the primary end, because another member may have been promoted.
     Fence,
 }
 
@@ -69,7 +70,7 @@ impl RoutingState {
         }
     }
 
-    /// Returns the leader whose sessions may live.
+    /// Returns the leader whose sessions are kept.
     pub fn leader(&self) -> Option<&Server> {
         match self {
             Self::Route(leader) => Some(leader),
@@ -87,14 +88,14 @@ impl RoutingState {
     }
 }
 
-/// A report from the proxy to discovery: a server does not behave like a leader.
+/// A report from the proxy to discovery that a server does not behave like a leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaderFailure {
     /// The leader's member name.
     pub member: MemberName,
-    /// The server that failed. A pooler's failure is no evidence about the member.
+    /// The server that failed. A pooler's failure is not evidence about the member.
     pub upstream: Upstream,
-    /// The failure, as the end of a sentence: "connection refused".
+    /// The failure, as the end of a sentence, for example "connection refused".
     pub what: String,
 }
 

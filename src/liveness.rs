@@ -1,15 +1,16 @@
-//! Detects stuck threads: each watched thread beats, and one without a beat for ten ticks of another thread is stuck.
+//! Detects stuck threads: each watched thread records heartbeats. A thread is stuck if it records none during ten ticks
+//! of another thread.
 //!
 //! Ticks are used instead of a clock: a process that was stopped as a whole (SIGSTOP, a debugger, a frozen machine)
-//! has missed ticks as well as beats, and is not stuck when it continues.
+//! has missed ticks as well as heartbeats, so it is not considered stuck when it continues.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Interval of beats and of ticks.
+/// Interval of heartbeats and of ticks.
 pub const EVERY: Duration = Duration::from_secs(1);
-/// Number of ticks without a beat after which a thread is stuck. No loop of pgnorth occupies its thread for more
+/// Number of ticks without a heartbeat after which a thread is stuck. No loop of pgnorth occupies its thread for more
 /// than some milliseconds.
 const STUCK: u32 = 10;
 
@@ -17,47 +18,47 @@ const STUCK: u32 = 10;
 #[derive(Clone, Debug, Default)]
 pub struct Liveness(Arc<Mutex<Vec<WatchedThread>>>);
 
-/// The beats of one thread. Clones share them.
+/// The heartbeats of one thread. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct Beat(Arc<BeatCount>);
+pub struct Heartbeat(Arc<HeartbeatCount>);
 
 #[derive(Debug, Default)]
-struct BeatCount {
-    beats: AtomicU64,
-    asked: AtomicU64,
+struct HeartbeatCount {
+    recorded: AtomicU64,
+    requested: AtomicU64,
 }
 
 #[derive(Debug)]
 struct WatchedThread {
     thread: String,
-    beat: Beat,
+    heartbeat: Heartbeat,
     seen: u64,
     ticks_since: u32,
 }
 
 impl Liveness {
-    /// Watches another thread. The returned value is for its beats.
-    pub fn watch(&self, thread: impl Into<String>) -> Beat {
-        let beat = Beat::default();
+    /// Adds a thread, which must record its heartbeats through the returned value.
+    pub fn watch(&self, thread: impl Into<String>) -> Heartbeat {
+        let heartbeat = Heartbeat::default();
         let mut threads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         threads.push(WatchedThread {
             thread: thread.into(),
-            beat: beat.clone(),
+            heartbeat: heartbeat.clone(),
             seen: 0,
             ticks_since: 0,
         });
-        beat
+        heartbeat
     }
 
     /// Counts one tick. Must be called once per [`EVERY`], from a thread that is not watched.
     pub fn tick(&self) {
         for watched in &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            let beats = watched.beat.0.beats.load(Ordering::Relaxed);
-            watched.ticks_since = match beats == watched.seen {
+            let recorded = watched.heartbeat.0.recorded.load(Ordering::Relaxed);
+            watched.ticks_since = match recorded == watched.seen {
                 true => watched.ticks_since.saturating_add(1),
                 false => 0,
             };
-            watched.seen = beats;
+            watched.seen = recorded;
         }
     }
 
@@ -69,23 +70,23 @@ impl Liveness {
     }
 }
 
-impl Beat {
-    /// Records a beat. Costs one atomic addition.
-    pub fn beat(&self) {
-        self.0.beats.fetch_add(1, Ordering::Relaxed);
+impl Heartbeat {
+    /// Records a heartbeat. Costs one atomic addition.
+    pub fn record(&self) {
+        self.0.recorded.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Returns true if a thread that beats only on request should be asked now. While a request is unanswered it
-    /// returns false, so that requests do not pile up.
-    pub fn ask(&self) -> bool {
-        let beats = self.0.beats.load(Ordering::Relaxed);
-        self.0.asked.swap(beats + 1, Ordering::Relaxed) <= beats
+    /// Returns true if a thread that records heartbeats only on request should receive a request now. Returns false
+    /// while a request is unanswered, so that requests do not pile up.
+    pub fn request(&self) -> bool {
+        let recorded = self.0.recorded.load(Ordering::Relaxed);
+        self.0.requested.swap(recorded + 1, Ordering::Relaxed) <= recorded
     }
 
-    /// Beats once per [`EVERY`], for a thread that runs tasks. Never returns.
-    pub async fn keep_beating(self) {
+    /// Records a heartbeat once per [`EVERY`], for a thread that runs tasks. Never returns.
+    pub async fn keep_recording(self) {
         loop {
-            self.beat();
+            self.record();
             tokio::time::sleep(EVERY).await;
         }
     }
@@ -96,22 +97,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_without_beats_for_ten_ticks_is_stuck_until_it_beats_again() {
+    fn a_thread_without_heartbeats_for_ten_ticks_is_stuck_until_the_next_heartbeat() {
         let liveness = Liveness::default();
         let (control, worker) = (liveness.watch("control"), liveness.watch("worker-0"));
         let ticks = |count: u32| (0..count).for_each(|_| liveness.tick());
         let seconds = |count: u32| {
             for _ in 0..count {
-                control.beat();
+                control.record();
                 liveness.tick();
             }
         };
-        worker.beat();
+        worker.record();
         seconds(STUCK);
         assert_eq!(liveness.stuck(), None);
         seconds(1);
         assert_eq!(liveness.stuck().as_deref(), Some("worker-0"));
-        worker.beat();
+        worker.record();
         ticks(1);
         assert_eq!(liveness.stuck(), None);
         ticks(STUCK);
@@ -122,19 +123,19 @@ mod tests {
     fn a_process_that_was_stopped_as_a_whole_is_not_stuck() {
         let liveness = Liveness::default();
         let control = liveness.watch("control");
-        control.beat();
-        // Hours may have passed: neither beats nor ticks have.
+        control.record();
+        // Hours may have passed, without heartbeats and without ticks.
         liveness.tick();
         assert_eq!(liveness.stuck(), None);
     }
 
     #[test]
     fn requests_do_not_pile_up() {
-        let beat = Beat::default();
-        assert!(beat.ask());
-        assert!(!beat.ask() && !beat.ask());
-        beat.beat();
-        assert!(beat.ask());
-        assert!(!beat.ask());
+        let heartbeat = Heartbeat::default();
+        assert!(heartbeat.request());
+        assert!(!heartbeat.request() && !heartbeat.request());
+        heartbeat.record();
+        assert!(heartbeat.request());
+        assert!(!heartbeat.request());
     }
 }

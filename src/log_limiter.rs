@@ -8,27 +8,27 @@ use std::time::Duration;
 
 use tracing::{Level, info, warn};
 
-/// Time from a line to the next one, which has the count.
+/// Interval between the lines about one fault.
 const QUIET: Duration = Duration::from_secs(30);
 
-/// The recently logged faults, and how often each has occurred since. Clones share them.
+/// The recently logged faults, and the number of times that each has recurred since. Clones share them.
 ///
 /// Callers build the texts from a closed set of faults and the names of members, so there are few.
 #[derive(Clone, Debug, Default)]
 pub struct LogLimiter(Arc<Mutex<HashMap<String, u64>>>);
 
 impl LogLimiter {
-    /// Returns true if the caller should log this fault in full: the same one was not logged recently. Otherwise
-    /// counts it. A line has the count 30 s after the first, and again every 30 s while the fault recurs. Must be
-    /// called on a tokio runtime.
+    /// Returns true if the caller should log this fault in full, because it was not logged recently. Otherwise counts
+    /// the fault: a line with the count follows 30 s after the first line, and then every 30 s while the fault recurs.
+    /// Must be called on a tokio runtime.
     pub fn should_log(&self, fault: &str) -> bool {
         self.should_log_at(Level::WARN, fault)
     }
 
-    /// Does the same with another level, info or warn, for the line with the count.
+    /// Works as [`Self::should_log`] does, with this level, info or warn, for the line with the count.
     pub fn should_log_at(&self, level: Level, fault: &str) -> bool {
         {
-            // One lock for both: of callers at the same time, one logs.
+            // One lock for look-up and insertion, so that only one of several concurrent callers logs.
             let mut recent = self.lock();
             if let Some(more) = recent.get_mut(fault) {
                 *more += 1;
@@ -63,13 +63,14 @@ impl LogLimiter {
     }
 }
 
-/// The problem that each object has now, so that it is logged when it begins or changes, and not at each reading of the
-/// object.
+/// The current problem of each object. A problem is logged when it begins or changes, and not each time the object is
+/// read.
 #[derive(Debug, Default)]
 pub struct CurrentProblems(HashMap<String, String>);
 
 impl CurrentProblems {
-    /// Records an object's problem. Returns true if the caller should log it: the object had none, or another one.
+    /// Records an object's problem. Returns true if the caller should log it, because the object had none or a
+    /// different one.
     pub fn is_new(&mut self, object: &str, problem: &str) -> bool {
         if self.0.get(object).is_some_and(|known| known == problem) {
             return false;
@@ -78,7 +79,7 @@ impl CurrentProblems {
         true
     }
 
-    /// Records that an object has no problem. Returns true if it had one.
+    /// Records that an object has no problem. Returns true if it had one before.
     pub fn solved(&mut self, object: &str) -> bool {
         self.0.remove(object).is_some()
     }

@@ -1,7 +1,7 @@
 //! The binary: reads the settings, starts the log, runs the app.
 //!
 //! Exit status: 0 after SIGTERM or SIGINT, 1 on a runtime failure, 2 if the settings are invalid. `config/commands.rs`
-//! has those of the subcommands.
+//! lists the exit statuses of the subcommands.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
 fn refuse(error: &SettingsError) -> ExitCode {
     match error {
         SettingsError::Usage(usage) => {
-            // A closed stream has no reader.
+            // If the stream is closed, nobody reads the text.
             let _closed = usage.print();
             u8::try_from(usage.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
         }

@@ -1,6 +1,6 @@
-//! The handles of all metrics. Only the rows of `metrics/table.rs` name a metric.
+//! The handles of all metrics. The names of metrics occur only in `metrics/table.rs`.
 //!
-//! Values are in base units. Label sets are closed: a member's name and the scope are the only label values from
+//! Values are in base units. Label sets are closed: members' names and the scope are the only label values from
 //! outside.
 
 mod carried;
@@ -28,7 +28,7 @@ use crate::leader::RoutingState;
 use crate::leader::reason::Reason;
 use crate::route::{RouteKind, Upstream};
 
-/// The handles of one recorder. They are passed in; nothing is global.
+/// The handles of the metrics of one recorder. Nothing is global.
 pub struct Metrics {
     recorder: PrometheusRecorder,
     read_back: ReadBack,
@@ -37,11 +37,11 @@ pub struct Metrics {
     endings: HashMap<Ending, Count>,
     /// Accepted clients.
     pub accepted: Count,
-    /// Accepted clients whose first packet is not complete.
+    /// Accepted clients whose first packet is incomplete.
     pub pending: Level,
-    /// Accepts that failed for lack of files or memory.
+    /// Calls of accept(2) that failed for lack of file descriptors or memory.
     pub accept_errors: Counter,
-    /// Limit of open sessions in force.
+    /// Current limit of open sessions.
     pub sessions_max: Level,
     /// Local ports for connections to one leader.
     pub local_ports: Level,
@@ -57,7 +57,7 @@ pub struct Metrics {
     dial_seconds: [Histogram; 3],
     /// Changes from one leader to another.
     pub leader_changes: Counter,
-    /// Fences: every session was ended because the lock may have expired.
+    /// Fences: sessions to the primary were ended because another member may be primary.
     pub fences: Counter,
     routing: Gauge,
     primaries: Gauge,
@@ -76,12 +76,12 @@ pub struct Metrics {
     haproxy_agrees: Gauge,
     haproxy_stale_sessions: Gauge,
     haproxy_seconds: [Histogram; 3],
-    /// Log lines that were lost because nothing read stderr.
+    /// Log lines that were lost because nothing read standard error.
     pub log_lines_lost: Count,
     infos: Mutex<Infos>,
 }
 
-/// The series of each `_info` metric that is 1.
+/// The series of each `_info` metric that is currently 1, and the series of routes.
 #[derive(Default)]
 struct Infos {
     leader: Option<Gauge>,
@@ -172,18 +172,19 @@ impl Metrics {
         self.endings[&ending].get()
     }
 
-    /// Returns the number of sessions that were ended because their leader had ceased to be the leader.
+    /// Returns the number of sessions that were ended because of a change of leader or a fence.
     pub fn sessions_cut(&self) -> u64 {
         self.endings(Ending::LeaderChanged) + self.endings(Ending::Fenced)
     }
 
-    /// Returns the counter of dials, openings and sessions that poolers failed on routes of this kind and target.
+    /// Returns the counter of dials, openings and sessions that failed because of a pooler, on routes of this kind and
+    /// target.
     pub fn pooler_failures(&self, route: RouteKind, upstream: Upstream) -> Counter {
         let target = upstream.to_string();
         counter(&self.recorder, &row::POOLER_FAILURES, &[route.as_str(), &target])
     }
 
-    /// Records one dial.
+    /// Records the time of one dial.
     pub fn dialled(&self, outcome: Outcome, took: Duration) {
         self.dial_seconds[outcome as usize].record(took);
     }
@@ -193,19 +194,19 @@ impl Metrics {
         self.probes[outcome as usize].increment(1);
     }
 
-    /// Sets what the last reading of HAProxy's statistics says.
+    /// Sets the gauges of HAProxy from the last reading of its statistics.
     pub fn set_haproxy(&self, readable: bool, agrees: bool, stale_sessions: u64) {
         self.haproxy_readable.set(f64::from(u8::from(readable)));
         self.haproxy_agrees.set(f64::from(u8::from(agrees)));
         self.haproxy_stale_sessions.set(stale_sessions as f64);
     }
 
-    /// Records a time of a report about HAProxy.
+    /// Records one of the times in a report about HAProxy.
     pub fn haproxy_time(&self, time: HaproxyTime, took: Duration) {
         self.haproxy_seconds[time as usize].record(took);
     }
 
-    /// Sets the member that sessions go to; `None` for none.
+    /// Sets the leader whose sessions are kept, if any.
     pub fn set_leader(&self, member: Option<&str>) {
         let series = member.map(|member| gauge(&self.recorder, &row::LEADER_INFO, &[member]));
         switch_to(&mut self.infos().leader, series);
@@ -224,17 +225,17 @@ impl Metrics {
         switch_to(&mut self.infos().cluster, Some(series));
     }
 
-    /// Sets to 1 while new clients go to a leader.
+    /// Sets `pgnorth_routing`: 1 if new clients go to a leader.
     pub fn set_routing(&self, routes: bool) {
         self.routing.set(f64::from(u8::from(routes)));
     }
 
-    /// Sets to 1 while an operator holds new clients.
+    /// Sets `pgnorth_held_by_operator`: 1 if an operator holds new clients.
     pub fn set_held_by_operator(&self, holds: bool) {
         self.held_by_operator.set(f64::from(u8::from(holds)));
     }
 
-    /// Sets the number of members that report to be a running primary.
+    /// Sets the number of members that say that they are a running primary.
     pub fn set_primaries(&self, count: usize) {
         self.primaries.set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
     }
@@ -260,7 +261,7 @@ impl Metrics {
         *self.lock_seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
     }
 
-    /// Sets to 1 while a source answers.
+    /// Sets `pgnorth_source_up` of a source: 1 if it answers.
     pub fn set_source_up(&self, source: &str, up: bool) {
         gauge(&self.recorder, &row::SOURCE_UP, &[source]).set(f64::from(u8::from(up)));
     }
@@ -275,23 +276,23 @@ impl Metrics {
         self.publishes[result as usize].increment(1);
     }
 
-    /// Sets to 1 while the Service differs from the decision.
+    /// Sets `pgnorth_publish_behind`: 1 if the Service differs from the decision.
     pub fn set_publish_behind(&self, behind: bool) {
         self.publish_behind.set(f64::from(u8::from(behind)));
     }
 
-    /// Sets version and commit of this build.
+    /// Sets the version and commit of this build.
     pub fn set_build(&self, version: &str, commit: &str) {
         gauge(&self.recorder, &row::BUILD_INFO, &[version, commit]).set(1.0);
     }
 
-    /// Sorts the histograms' observations into their buckets, as a scrape does. Until then each observation stays in
-    /// memory, so this is called periodically, in case nothing scrapes.
+    /// Sorts the histograms' observations into their buckets, as a scrape does. Until then, each observation stays in
+    /// memory, so this must be called periodically in case nothing scrapes.
     pub fn upkeep(&self) {
         self.recorder.handle().run_upkeep();
     }
 
-    /// Returns every counter with its labels, for a process that replaces this one.
+    /// Returns the value of every counter by its series, for a process that replaces this one.
     pub fn counters(&self) -> Vec<(String, u64)> {
         let text = self.render();
         let counter = |line: &str| {
@@ -302,7 +303,7 @@ impl Metrics {
         text.lines().filter_map(counter).collect()
     }
 
-    /// Adds the counters of a process that this one replaces. Those that this version does not have are left out.
+    /// Adds the counters of the process that this one replaces. Skips counters that this version does not have.
     pub fn carry_on(&self, counters: &[(String, u64)]) {
         for (series, count) in counters.iter().filter(|(_, count)| *count > 0) {
             if !self.read_back.add(series, *count)
@@ -313,22 +314,22 @@ impl Metrics {
         }
     }
 
-    /// Returns every histogram's series with its value, for a process that replaces this one.
+    /// Returns the values of all histograms by series, for a process that replaces this one.
     pub fn histograms(&self) -> Vec<(String, f64)> {
         carried::histograms(&self.render())
     }
 
-    /// Adds the histograms of a process that this one replaces, in the place of those that were added before.
+    /// Adds the histograms of the process that this one replaces. Replaces values that were added by an earlier call.
     pub fn carry_histograms(&self, values: Vec<(String, f64)>) {
         self.carried.set(values, &self.render_own());
     }
 
-    /// Returns everything in Prometheus' text format 0.0.4.
+    /// Returns all metrics in Prometheus' text format 0.0.4.
     pub fn render(&self) -> String {
         self.carried.add_to(self.render_own())
     }
 
-    /// Returns the same without what another process has observed.
+    /// Returns all metrics without the histograms of a replaced process.
     fn render_own(&self) -> String {
         if let Some(at) = *self.lock_seen.lock().unwrap_or_else(PoisonError::into_inner) {
             self.lock_age_seconds.set(at.elapsed());
@@ -354,7 +355,7 @@ impl std::fmt::Debug for Metrics {
     }
 }
 
-/// Sets the former series to 0 and the new one to 1. A series that vanished would look like a target that is down.
+/// Sets the former series to 0 and the new series to 1. A series that vanished would look like a target that is down.
 fn switch_to(series: &mut Option<Gauge>, to: Option<Gauge>) {
     if let Some(former) = series.take() {
         former.set(0.0);

@@ -1,8 +1,8 @@
-//! The layer of sessions: listens, admits clients, and runs a session for each from accept to its
+//! The session layer: listens, admits clients, and runs a session for each from accept to its
 //! [`Ending`](crate::ending::Ending).
 //!
-//! The proxy reads the members to dial from the [`RouteSlot`] of each route. It never decides which they are, and
-//! only reports failures that it sees.
+//! The proxy reads the members to dial from the [`RouteSlot`] of each route. It does not choose those members; it only
+//! reports the failures that it sees.
 
 mod accept;
 mod buffers;
@@ -38,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Network;
 use crate::drain::Drain;
 use crate::leader::LeaderFailure;
-use crate::liveness::{self, Beat, Liveness};
+use crate::liveness::{self, Heartbeat, Liveness};
 use crate::log_limiter::LogLimiter;
 use crate::metrics::Metrics;
 use crate::recorder::Recorder;
@@ -56,17 +56,16 @@ pub(crate) use packets::SSL_REQUEST;
 use pending::Connections;
 pub use refuse::RefusalTls;
 pub use socket::{BindError, keep_port};
-pub use transfer::{Incomplete, Parked, Passed, Resumed, SESSION_FORMAT, Sessions};
+pub use transfer::{IncompleteTransferError, Parked, Passed, Resumed, SESSION_FORMAT, Sessions};
 
-/// Refusals that are answered at the same time: inside TLS each costs a handshake.
+/// Maximum number of refusals in progress at the same time. Inside TLS, each costs a handshake.
 const REFUSALS: usize = 256;
 
-/// Time that a client's FIN waits for the leader's own. PostgreSQL closes within 2 ms after a client has said that it
-/// terminates.
+/// Time for which a client's FIN is held back, so that the leader's FIN can come first. PostgreSQL closes within 2 ms
+/// after a client's Terminate message.
 const FIN_DELAY: Duration = Duration::from_millis(20);
 
-/// Default time for a client's first packet, as long as PostgreSQL itself gives (the default of
-/// authentication_timeout).
+/// Default deadline for a client's first packet. It equals PostgreSQL's default authentication_timeout.
 pub const STARTUP: Duration = Duration::from_secs(60);
 
 /// Limits and deadlines of sessions.
@@ -74,44 +73,44 @@ pub const STARTUP: Duration = Duration::from_secs(60);
 pub struct Settings {
     /// Time that a client has to send its whole first packet.
     pub startup: Duration,
-    /// Time that a client waits for a leader, failed dials included, before it is refused; a route may have its own.
+    /// Time that a client waits for a leader, failed dials included, before it is refused; a route may override it.
     pub hold: Duration,
-    /// Time that one dial may take, name resolution included.
+    /// Deadline of one dial, name resolution included.
     pub connect_timeout: Duration,
-    /// TCP_USER_TIMEOUT towards the leader: a host that does not answer for longer counts as gone. Zero leaves that to
-    /// the system.
+    /// TCP_USER_TIMEOUT of connections to the leader: a host that does not answer for this long counts as gone. Zero
+    /// keeps the system's default.
     pub tcp_user_timeout: Duration,
-    /// TCP_USER_TIMEOUT towards clients, likewise.
+    /// TCP_USER_TIMEOUT of clients' connections, likewise.
     pub client_tcp_user_timeout: Duration,
-    /// Budget in bytes for data that the kernel queues for slow clients; zero leaves their buffers to the system.
+    /// Budget in bytes for data that the kernel queues for slow clients; zero leaves the buffer sizes to the system.
     pub socket_buffers: usize,
-    /// Addresses of this host to dial from; if there are none, the system chooses.
+    /// Addresses of this host to dial from; if there are none, the system chooses the address.
     pub sources: Vec<IpAddr>,
-    /// Networks of load balancers, which send a header of the PROXY protocol.
+    /// Networks of load balancers that send a PROXY protocol header.
     pub proxy_protocol: Vec<Network>,
-    /// Sessions open at once, held ones included.
+    /// Maximum number of open sessions, held ones included.
     pub max_sessions: usize,
-    /// Threads that serve sessions.
+    /// Number of threads that serve sessions.
     pub workers: usize,
 }
 
-/// The proxy's connections to the rest of the process, and its settings.
+/// The proxy's handles on the rest of the process, and its settings.
 #[derive(Debug)]
 pub struct Context {
     /// Tracks the sessions, and ends them at shutdown.
     pub drain: Drain,
     /// Counters and gauges.
     pub metrics: Arc<Metrics>,
-    /// Receives which clients waited, and when the first of them reached a new leader.
+    /// Records the waits of clients, and the first session on a new leader.
     pub recorder: Arc<Recorder>,
-    /// Receives which clients wait now.
+    /// The clients that are waiting now.
     pub wait_queue: Arc<WaitQueue>,
     /// Decides whether a repeated fault is logged again.
     pub log_limiter: LogLimiter,
-    /// Receives a beat from every worker.
+    /// Receives the heartbeats of every worker.
     pub liveness: Liveness,
-    /// Reports failed dials, and sessions that the leader's side broke, to discovery. If the channel is full, the
-    /// report is dropped: others say the same.
+    /// Reports failed dials, and sessions that lost the leader's connection, to discovery. A report is dropped if the
+    /// channel is full, because it would only repeat the queued ones.
     pub leader_failures: mpsc::Sender<LeaderFailure>,
     /// Certificate for TLS clients that are refused.
     pub refusal_tls: RefusalTls,
@@ -119,20 +118,20 @@ pub struct Context {
     pub settings: Settings,
 }
 
-/// A listener's route: where its clients go.
+/// The route of a listener's clients.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// The members that it leads to.
+    /// The kind of members that it leads to.
     pub kind: RouteKind,
-    /// Source of the members to dial, and of the end of their sessions.
+    /// The members to dial, and the end signals of their sessions.
     pub slot: Arc<RouteSlot>,
-    /// The server of a member that sessions go to: a pooler's failures are not the member's.
+    /// The server of a member that sessions go to. A pooler's failures are not the member's.
     pub upstream: Upstream,
     /// Time that a client waits for a member, failed dials included, before it is refused.
     pub hold: Duration,
 }
 
-/// Bound listeners, not yet accepting.
+/// The bound listeners, before they accept clients.
 #[derive(Debug, Default)]
 pub struct Proxy {
     listeners: Vec<Listener>,
@@ -144,16 +143,16 @@ pub struct Proxy {
 struct Listener {
     socket: Arc<TcpListener>,
     route: Route,
-    /// Listeners of the process that this one replaces, at other addresses with the same port.
+    /// The replaced process's listeners at other addresses with the same port.
     former: Vec<Arc<TcpListener>>,
 }
 
-/// The times from which clients are accepted.
+/// The signals that tell a new process when to accept clients.
 #[derive(Clone, Debug, Default)]
 pub struct Accepting {
-    /// Cancelled when clients are to be accepted.
+    /// Cancelled when accepting is to begin.
     pub begin: CancellationToken,
-    /// Cancelled when the process that this one replaces has closed its listeners.
+    /// Cancelled when the replaced process has closed its listeners.
     pub alone: CancellationToken,
 }
 
@@ -186,20 +185,20 @@ impl Proxy {
     /// Binds an address for this route. Afterwards clients can connect, and wait in the backlog for
     /// [`run`](Self::run). Returns the listener.
     ///
-    /// Uses the settings for clients' sockets, which inherit them from the listener.
+    /// Sets the options of clients' sockets on the listener, from which those sockets inherit them.
     pub fn bind(&mut self, listen: SocketAddr, route: Route, settings: &Settings) -> Result<&TcpListener, BindError> {
         let socket = socket::listen(listen, settings.client_tcp_user_timeout)?;
         Ok(self.add(socket, route))
     }
 
-    /// Takes a listener that another process has opened, and sets what [`bind`](Self::bind) sets.
+    /// Adds a listener that another process has opened, and sets the same options as [`bind`](Self::bind).
     pub fn adopt(&mut self, socket: TcpListener, route: Route, settings: &Settings) -> io::Result<&TcpListener> {
         socket::adopt(&socket, settings.client_tcp_user_timeout)?;
         Ok(self.add(socket, route))
     }
 
-    /// Does the same beside listeners of the process that this one replaces, which have the same port at other
-    /// addresses. Their clients are accepted, too, until that process has closed them.
+    /// Binds an address while the replaced process listens on the same port at other addresses (`former`). Clients of
+    /// the former listeners are accepted, too, until that process has closed them.
     pub fn bind_beside(
         &mut self,
         listen: SocketAddr,
@@ -227,10 +226,10 @@ impl Proxy {
         &self.listeners[self.listeners.len() - 1].socket
     }
 
-    /// Accepts from [`Accepting::begin`] until the drain says stop; then takes the clients in the backlog
-    /// and closes the listeners. Clients of another process may come before. Never returns by itself: sessions live on,
-    /// and their workers have to learn of ends. Must be called on a tokio runtime, whose timers sessions use. Returns an
-    /// error if the worker threads cannot be started.
+    /// Accepts clients from [`Accepting::begin`] until the drain stops accepting; then accepts the clients in the
+    /// backlog and closes the listeners. Clients of another process may be resumed before. Never returns unless it
+    /// fails: open sessions continue, and their workers have to be notified of ends. Must be called on a tokio runtime,
+    /// because sessions use its timers. Returns an error if the worker threads cannot be started.
     pub async fn run(self, context: Arc<Context>, accepting: Accepting) -> io::Result<Infallible> {
         let traffic = Arc::new(Traffic::new(&context));
         let (workers, ends) = Workers::start(context.settings.workers, &traffic)?;
@@ -287,7 +286,7 @@ impl Proxy {
     }
 }
 
-/// Passes the ends of epochs, and the forced end of all sessions, on to the workers.
+/// Notifies the workers of the end of each epoch, and of the forced end of all sessions.
 async fn notify_workers(mut endings: watch::Receiver<()>, context: Arc<Context>, workers: Arc<Workers<Forwarded>>) {
     let forced = context.drain.forced();
     loop {
@@ -300,15 +299,15 @@ async fn notify_workers(mut endings: watch::Receiver<()>, context: Arc<Context>,
     }
 }
 
-/// Gives a beat for the runtime that keeps the workers' time, and makes each worker give its own.
+/// Records heartbeats of the runtime that keeps the workers' time, and requests one from each worker.
 async fn watch_workers(liveness: Liveness, workers: Arc<Workers<Forwarded>>) {
     let traffic = liveness.watch("traffic");
-    let workers_beats: Vec<Beat> = (0..workers.count())
+    let heartbeats: Vec<Heartbeat> = (0..workers.count())
         .map(|number| liveness.watch(format!("worker-{number}")))
         .collect();
     loop {
-        traffic.beat();
-        workers.ask_for(&workers_beats);
+        traffic.record();
+        workers.request_heartbeats(&heartbeats);
         tokio::time::sleep(liveness::EVERY).await;
     }
 }
@@ -353,8 +352,8 @@ impl Shared {
         }
     }
 
-    /// Returns the state for another listener's sessions. Each route has a queue of its own: clients that wait for a
-    /// replica must not take the permits of those for the primary.
+    /// Returns the state for another listener's sessions. Each route has a separate queue: clients that wait for a
+    /// replica must not use up the permits of clients of the primary.
     fn on(&self, port: u16, route: Route) -> Self {
         Self {
             port,

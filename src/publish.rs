@@ -1,9 +1,9 @@
 //! The publisher: writes the slot's decisions as the endpoints of a Service without a selector.
 //!
 //! The Service has an endpoint only while the decision is *route*, because an endpoint promises a verified primary
-//! that takes writes. A hold removes it as a fence does: the publisher cannot hold clients, and a refused connection
-//! is better than a server that is stopping. Open sessions are not affected, because kube-proxy leaves established TCP
-//! flows alone when an endpoint is removed.
+//! that accepts writes. A hold removes it as a fence does: the publisher cannot hold clients, and a refused connection
+//! is better than a server that is stopping. Open sessions are not affected, because kube-proxy keeps established TCP
+//! connections when an endpoint is removed.
 
 mod destination;
 mod errors;
@@ -40,25 +40,25 @@ use questions::Questions;
 
 /// The interval at which the objects are read again, to correct what others have changed.
 const READ_INTERVAL: Duration = Duration::from_secs(10);
-/// The same if the leader has a name in place of an address, which is then resolved again as well.
+/// The same interval if the leader's address is a DNS name, which is then also resolved again.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(3);
-/// A publisher that has just started knows less than its predecessor: it removes no address before it had this time to
-/// find a leader.
+/// Time for a publisher to find a leader after its start, before it removes any address: at first it knows less than
+/// its predecessor did.
 const SETTLE: Duration = Duration::from_secs(2);
 /// The pauses between attempts to write.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(2));
 /// Deadline for resolving a leader's name.
 const RESOLVE: Duration = Duration::from_secs(1);
 
-/// The Service to keep, and how.
+/// The settings of a publisher.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The Service without a selector.
     pub service: String,
     /// The Service's namespace; `None` for that of the credentials.
     pub namespace: Option<String>,
-    /// Patroni's scope, if it is known. The publisher refuses a Service of this name, because its Endpoints are
-    /// Patroni's.
+    /// Patroni's scope, if it is known. The publisher refuses a Service of this name, because Patroni writes the
+    /// Endpoints of this name.
     pub scope: Option<String>,
     /// True to write Endpoints in addition to EndpointSlices.
     pub endpoints: bool,
@@ -68,17 +68,17 @@ pub struct Settings {
     pub identity: String,
 }
 
-/// The publisher.
+/// A publisher of the leader's address in a Service.
 pub struct Publisher {
     /// The current decision.
     pub slot: Arc<RouteSlot>,
     /// Ready once a source has answered.
     pub readiness: ReadinessHandle,
-    /// Counts writes.
+    /// Metrics of writes.
     pub metrics: Arc<Metrics>,
-    /// Limits repeated log lines.
+    /// Limiter of repeated log lines.
     pub log_limiter: LogLimiter,
-    /// The Service to keep, and how.
+    /// The Service, and how to write it.
     pub settings: Settings,
 }
 
@@ -92,11 +92,12 @@ struct State {
     last: Option<(Server, Vec<IpAddr>)>,
     /// True if the last round published a leader.
     routing: bool,
-    /// The time of the decision that the objects agree with.
+    /// The time of the decision of the last complete round.
     done: Option<Instant>,
     read_at: Option<Instant>,
-    /// Failures in a row, and the pause after the next one.
+    /// The number of failures in a row.
     failures: u32,
+    /// The pauses after these failures.
     backoff: Option<Backoff>,
     problems: CurrentProblems,
 }
@@ -106,7 +107,10 @@ pub(crate) fn slice_name(service: &str) -> String {
     objects::Kind::Slice4.name(service)
 }
 
-/// Checks that a publisher would keep this Service; the error says why not.
+/// Checks that a publisher may write this Service.
+///
+/// # Errors
+/// Returns the reason if a publisher must not or cannot write it.
 pub(crate) async fn check(client: Client, namespace: &str, settings: &Settings) -> Result<(), PublishError> {
     let mut destination = Destination {
         client,
@@ -123,7 +127,7 @@ pub(crate) async fn check(client: Client, namespace: &str, settings: &Settings) 
 }
 
 impl Publisher {
-    /// Keeps the Service up to date until `stop`, which leaves it as it is.
+    /// Keeps the Service up to date until `stop` is cancelled, and then leaves it as it is.
     ///
     /// # Errors
     /// Returns the reason if a publisher must not write this Service.
@@ -177,18 +181,21 @@ impl Publisher {
         }
     }
 
-    /// Checks the Service while another publisher writes it, so that a mistake shows before this one is needed.
+    /// Checks the Service while another publisher writes it, so that a mistake shows before this publisher is needed.
     async fn stand_by(&self, destination: &mut Destination, state: &mut State) -> Result<Duration, InvalidService> {
         (state.done, state.last, state.read_at, state.routing) = (None, None, None, false);
         self.metrics.set_publish_behind(false);
         match destination.read().await {
             Err(PublishError::InvalidService(refused)) => Err(refused),
-            Err(error) => Ok(self.on_error(destination, state, &error)),
-            Ok(()) => Ok(READ_INTERVAL),
+            Err(error) => Ok(self.on_error(false, destination, state, &error)),
+            Ok(()) => {
+                self.log_solved(destination, state, "the Service can be checked again");
+                Ok(READ_INTERVAL)
+            }
         }
     }
 
-    /// Does one round: reads the objects if that is due, and writes those that differ. Returns the time until the next
+    /// Runs one round: reads the objects if that is due, and writes those that differ. Returns the time until the next
     /// round.
     async fn keep(
         &self,
@@ -205,7 +212,7 @@ impl Publisher {
         if destination.seen.is_none() || due && !should_log {
             match destination.read().await {
                 Err(PublishError::InvalidService(refused)) => return Err(refused),
-                Err(error) => return Ok(self.on_error(destination, state, &error)),
+                Err(error) => return Ok(self.on_error(true, destination, state, &error)),
                 Ok(()) => state.read_at = Some(Instant::now()),
             }
         }
@@ -216,7 +223,7 @@ impl Publisher {
         let before = destination.endpoints();
         match destination.write(&desired).await {
             Err(PublishError::InvalidService(refused)) => Err(refused),
-            Err(error) => Ok(self.on_error(destination, state, &error)),
+            Err(error) => Ok(self.on_error(true, destination, state, &error)),
             Ok(written) => {
                 self.metrics.set_publish_behind(written.yielded.is_some());
                 match written.yielded {
@@ -239,7 +246,8 @@ impl Publisher {
         }
     }
 
-    /// Returns the endpoints that the Service should have; or the time to wait, while this publisher does not know.
+    /// Returns the endpoints that the Service should have. While this publisher does not know them, returns the time to
+    /// wait as an error.
     async fn desired(&self, snapshot: &Snapshot, state: &mut State) -> Result<Desired, Duration> {
         if self.readiness.now() != Readiness::Ready {
             return Err(READ_INTERVAL);
@@ -272,7 +280,7 @@ impl Publisher {
         })
     }
 
-    /// Resolves the leader's name. If that fails, returns the addresses that were known before for the same leader.
+    /// Resolves the leader's name. If that fails, returns the last known addresses of the same leader.
     async fn addresses(&self, leader: &Server, state: &State) -> Vec<IpAddr> {
         let name = match &leader.address.host {
             Host::Ip(ip) => return vec![*ip],
@@ -282,7 +290,7 @@ impl Publisher {
             Ok(addresses) => addresses.to_vec(),
             Err(error) => {
                 if self.log_limiter.should_log(&format!("{name} cannot be resolved")) {
-                    warn!(leader = %leader, "{error}");
+                    warn!(leader = %leader, "using the leader's last known addresses, if there are any: {error}");
                 }
                 let known = state.last.as_ref().filter(|(last, _)| last == leader);
                 known.map(|(_, addresses)| addresses.clone()).unwrap_or_default()

@@ -5,7 +5,7 @@ use tokio::sync::watch;
 /// The readiness of this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Readiness {
-    /// Not ready yet; the text says what is missing.
+    /// Not ready yet; the text names what is missing.
     Starting(String),
     /// The listener is bound and a source has answered. No leader is needed, because holding a client is better than
     /// refusing it.
@@ -29,7 +29,7 @@ impl ReadinessHandle {
         self.0.borrow().clone()
     }
 
-    /// Becomes ready, unless shutting down.
+    /// Sets ready, unless the process is shutting down.
     pub fn ready(&self) {
         self.0.send_if_modified(|now| {
             let starting = matches!(now, Readiness::Starting(_));
@@ -40,7 +40,7 @@ impl ReadinessHandle {
         });
     }
 
-    /// Sets what is missing, while starting.
+    /// Sets what is missing, if the process is still starting.
     pub fn missing(&self, what: impl Into<String>) {
         self.0.send_if_modified(|now| match now {
             Readiness::Starting(missing) => {
@@ -51,7 +51,7 @@ impl ReadinessHandle {
         });
     }
 
-    /// Becomes not ready, finally.
+    /// Sets shutting down, which is final.
     pub fn shutting_down(&self) {
         self.0.send_replace(Readiness::ShuttingDown);
     }

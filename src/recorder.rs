@@ -1,7 +1,7 @@
 //! The flight recorder: a record of each change of leader, from its first sign to the first session on the new leader.
 //!
-//! Discovery and the proxy report events to it. It keeps the last changes, measures their phases and logs them. It
-//! makes no decisions.
+//! Discovery and the proxy report events to the recorder, which keeps the last changes, measures their phases and logs
+//! them. It makes no decisions.
 
 mod failover;
 #[cfg(test)]
@@ -22,14 +22,15 @@ pub use failover::{Failover, HaproxyReport, OngoingChange};
 /// Number of changes that are kept.
 const KEPT: usize = 100;
 
-/// The recorder. Its lock is held for moments, never across an await.
+/// The flight recorder. Its lock is held only briefly, and never across an await.
 #[derive(Debug)]
 pub struct Recorder {
     metrics: Arc<Metrics>,
-    /// Sessions are reported too.
+    /// True if this process forwards sessions.
     has_sessions: bool,
     records: Mutex<Records>,
-    /// A change is under way, or waits for its first session. While this is false, a session takes no lock.
+    /// True while a change is under way or waits for its first session. While this is false, a session acquires no
+    /// lock.
     attentive: AtomicBool,
 }
 
@@ -37,18 +38,18 @@ pub struct Recorder {
 struct Records {
     open: Option<OpenRecord>,
     past: VecDeque<Arc<Failover>>,
-    /// The number of changes since the start; `past` has the last of them.
+    /// The number of changes since the start. `past` contains the last ones.
     changes: u64,
     writable_at: Option<Instant>,
 }
 
-/// A change under way.
+/// A change that is under way.
 #[derive(Debug)]
 struct OpenRecord {
     began: Instant,
     wall: SystemTime,
     sign: String,
-    /// Clients are held for it.
+    /// True if clients are held for this change.
     holding: bool,
     lock_moved: Option<(Instant, MemberName)>,
     cut: (u64, Option<Duration>),
@@ -80,8 +81,8 @@ impl Recorder {
         past.iter().map(|change| Failover::clone(change)).collect()
     }
 
-    /// Goes on with the changes of a process that this one replaces, the newest first, in the place of its own: both
-    /// have seen the same since it started.
+    /// Replaces the records with those of the replaced process, which come newest first. Records of this process would
+    /// only duplicate them, because both processes have observed the same changes.
     pub fn carry_on(&self, failovers: Vec<Failover>) {
         let mut records = self.lock();
         records.past = failovers.into_iter().take(KEPT).rev().map(Arc::new).collect();
@@ -93,8 +94,8 @@ impl Recorder {
         self.lock().changes
     }
 
-    /// Adds what HAProxy did to the record of the change with this number. Returns the members and the summary, unless
-    /// the record is not kept any more.
+    /// Adds HAProxy's behaviour to the record of the change with this number. Returns the former and the new leader,
+    /// and the summary; `None` if the record is no longer kept.
     pub fn add_report(
         &self,
         change: u64,
@@ -109,7 +110,7 @@ impl Recorder {
         Some((record.from.clone(), record.to.clone(), summary))
     }
 
-    /// Returns the change of leader that may be under way, if there is one.
+    /// Returns the change of leader that may be under way, if any.
     pub fn trouble(&self, now: Instant) -> Option<OngoingChange> {
         let records = self.lock();
         let open = records.open.as_ref()?;
@@ -124,9 +125,9 @@ impl Recorder {
         })
     }
 
-    /// Records a sign of trouble with the leader; `holding` is true if clients are held for it. The first sign after
-    /// a time without trouble begins a record. If no client was held within `patience` of that sign, the next sign
-    /// that holds clients is another trouble, and begins a new record.
+    /// Records a sign of trouble with the leader. `holding` is true if clients are held for it. The first sign opens a
+    /// record. If more than `patience` passes without clients being held, the next sign that holds clients belongs to
+    /// new trouble, and opens a new record.
     pub fn sign(&self, now: Instant, what: &str, holding: bool, patience: Duration) {
         let mut records = self.lock();
         let another_trouble =
@@ -147,14 +148,14 @@ impl Recorder {
         }
     }
 
-    /// Drops the record that is under way: the same leader continues.
+    /// Drops the open record, because the same leader continues.
     pub fn all_is_well(&self) {
         let mut records = self.lock();
         records.open = None;
         self.attentive.store(records.writable_at.is_some(), Ordering::Relaxed);
     }
 
-    /// Records that the lock names another member than the former leader.
+    /// Records that the lock names a member other than the former leader.
     pub fn lock_moved(&self, now: Instant, to: &MemberName) {
         let mut records = self.lock();
         if let Some(open) = &mut records.open
@@ -164,7 +165,7 @@ impl Recorder {
         }
     }
 
-    /// Records that all sessions to the former leader are closed, with their number and the time that it took.
+    /// Records that all sessions to the former leader are closed, their number, and the time that closing them took.
     pub fn sessions_cut(&self, sessions: u64, took: Duration) {
         if sessions == 0 {
             return;
@@ -187,9 +188,9 @@ impl Recorder {
         }
     }
 
-    /// Records that another leader was verified, after new clients had none for `held`. If `through` is true, the waiting clients are sent to it, and the
-    /// record lacks only its first session. Otherwise an operator holds them, and their further wait does not belong
-    /// to this change.
+    /// Records that a new leader was verified, after new clients had no leader for `held`. If `through` is true, the
+    /// waiting clients are sent to the new leader, and the record lacks only the first session. Otherwise, an operator
+    /// holds the clients, and their further wait does not belong to this change.
     pub fn writable(&self, now: Instant, from: &Server, to: &Server, held: Duration, through: bool) {
         let mut records = self.lock();
         let Some(open) = records.open.take() else { return };
@@ -225,7 +226,7 @@ impl Recorder {
         records.writable_at = through.then_some(now);
     }
 
-    /// Records that a client was sent to `leader` after it had waited.
+    /// Records a session of a client that had waited for `waited` when it was sent to `leader`.
     pub fn session(&self, leader: &Server, waited: Duration) {
         if !self.attentive.load(Ordering::Relaxed) {
             return;
@@ -237,8 +238,8 @@ impl Recorder {
         let Some(last) = last.map(Arc::make_mut) else {
             return;
         };
-        // This client arrived after the new leader was verified, so this change did not hold it: all clients that
-        // were held have been sent, and later sessions need no record.
+        // This client arrived after the new leader was verified, so the change did not hold it. All held clients have
+        // been sent to the new leader, and later sessions need no record.
         if waited <= since_writable {
             records.writable_at = None;
             self.attentive.store(records.open.is_some(), Ordering::Relaxed);

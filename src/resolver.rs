@@ -1,7 +1,7 @@
-//! Names of members: resolved for each dial, without delay to anything else.
+//! Resolves members' names for each dial, without delaying anything else.
 //!
-//! The system's resolver blocks a thread for as long as its name servers are silent, which may be a minute. So dials
-//! of one name share their look-ups, of which only a few run at a time, and each dial has its own time limit.
+//! The system's resolver blocks a thread for as long as its name servers are silent, which may be a minute. Dials of
+//! one name therefore share look-ups, only a few of which run at a time, and each dial has its own time limit.
 
 use std::collections::HashMap;
 use std::io;
@@ -16,18 +16,18 @@ use tokio::sync::watch;
 /// Look-ups of one name that run at the same time, however many dials ask.
 const MAX_LOOK_UPS: usize = 4;
 /// Time after which a second look-up is started beside a slow one: the name server may be back, and the system's
-/// resolver asks it again only after seconds.
+/// resolver asks it again only after some seconds.
 const SLOW_LOOK_UP: Duration = Duration::from_secs(1);
-/// Time to wait for a new answer if the last one would do.
+/// Time to wait for a new answer if the last one may be used instead.
 const FRESH: Duration = Duration::from_millis(300);
 
 type Answer = Result<Arc<[IpAddr]>, Arc<io::Error>>;
 
-/// Resolves names. Clones share look-ups.
+/// A resolver of names. Clones share look-ups.
 #[derive(Clone, Debug, Default)]
 pub struct Resolver(Arc<Mutex<HashMap<String, Name>>>);
 
-/// Reasons why a name cannot be resolved now.
+/// The reason why a name cannot be resolved now.
 #[derive(Clone, Debug, Error)]
 pub enum Unresolved {
     /// No name server answered.
@@ -47,13 +47,13 @@ struct Name {
 }
 
 impl Resolver {
-    /// Returns the current addresses of a name; at least one. Cancel-safe: a look-up without a dial that waits for it
+    /// Returns the current addresses of a name, at least one. Cancel-safe: the look-up continues without its dial, and
     /// ends by itself.
     pub async fn resolve(&self, name: &str, within: Duration) -> Result<Arc<[IpAddr]>, Unresolved> {
         let mut answers = self.ask(name);
         let answer = async {
             loop {
-                // The sender lives in the map for good.
+                // The map never drops the sender.
                 if answers.changed().await.is_err() {
                     std::future::pending::<()>().await;
                 }
@@ -68,8 +68,8 @@ impl Resolver {
         }
     }
 
-    /// Returns the same, or the last answer if the name server fails. For callers that check which host they have
-    /// reached.
+    /// Returns the addresses as `resolve` does, or the last answer if the name server fails. For callers that check
+    /// which host they have reached.
     pub async fn resolve_or_recall(&self, name: &str, within: Duration) -> Result<Arc<[IpAddr]>, Unresolved> {
         let last = self.names().get(name).and_then(|name| name.last.clone());
         match last {
@@ -175,7 +175,11 @@ mod tests {
         assert_eq!(resolver.under_way("pg-0.invalid"), 1, "dials share a look-up");
         resolver.hang("pg-1.invalid", 1, SLOW_LOOK_UP);
         drop(resolver.ask("pg-1.invalid"));
-        assert_eq!(resolver.under_way("pg-1.invalid"), 2, "a slow one gets company");
+        assert_eq!(
+            resolver.under_way("pg-1.invalid"),
+            2,
+            "a second one starts beside a slow one"
+        );
         resolver.hang("pg-2.invalid", MAX_LOOK_UPS, 100 * SLOW_LOOK_UP);
         drop(resolver.ask("pg-2.invalid"));
         assert_eq!(resolver.under_way("pg-2.invalid"), MAX_LOOK_UPS);

@@ -1,4 +1,4 @@
-//! Routes: which members the clients of one listener may reach, and which of a member's servers. Values only:
+//! Routes: the members that a listener's clients may reach, and the server of each member. This file has only values:
 //! `config/routes.rs` parses them, and `leader/fit` applies them.
 
 use std::fmt;
@@ -10,35 +10,35 @@ use std::time::Duration;
 pub struct Route {
     /// Address for PostgreSQL clients.
     pub listen: SocketAddr,
-    /// Longest wait of a client for a member that is fit; none takes `--hold`.
+    /// Longest time that a client waits for a fit member; `None` means `--hold`.
     pub hold: Option<Duration>,
-    /// Server of a member that its sessions go to; none takes that of `--target`.
+    /// Server of a member that its sessions go to; `None` means `--target`.
     pub upstream: Option<Upstream>,
-    /// The members that are fit.
+    /// The conditions that a fit member meets.
     pub conditions: Conditions,
 }
 
 /// The conditions under which a member is fit for a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conditions {
-    /// The members in question.
+    /// The kind of members.
     pub kind: RouteKind,
-    /// Most bytes of WAL that a replica's replay may be behind the leader.
+    /// Maximum replay lag of a replica behind the leader, in bytes of WAL.
     pub max_lag: Option<u64>,
-    /// Sessions to a replica that lags too far end; otherwise it only gets no new clients.
+    /// True if a replica that exceeds `max_lag` also loses its sessions; otherwise it only gets no new clients.
     pub cut_lagging: bool,
-    /// A replica has to stream from another member.
+    /// True if a replica has to stream from another member.
     pub streaming: bool,
     /// Tags that a replica must have.
     pub tags: Vec<(String, String)>,
-    /// Tags of the replicas that come first.
+    /// Tags of the replicas that are used first.
     pub prefer: Vec<(String, String)>,
-    /// The primary gets the clients while no replica takes them.
+    /// True if the primary gets the clients that no replica accepts.
     pub fallback: bool,
 }
 
 impl Conditions {
-    /// Returns the conditions of a route without keys.
+    /// Returns the default conditions of a route of this kind.
     pub const fn of(kind: RouteKind) -> Self {
         Self {
             kind,
@@ -77,7 +77,7 @@ impl Upstream {
     }
 }
 
-/// The value of `--target`, and of a route's key `target`.
+/// Writes the value of `--target`, and of a route's key `target`.
 impl fmt::Display for Upstream {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -88,7 +88,7 @@ impl fmt::Display for Upstream {
     }
 }
 
-/// The kinds of routes, in Patroni's words.
+/// The kinds of routes, named as in Patroni's REST API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RouteKind {
     /// The writable primary.
@@ -99,7 +99,7 @@ pub enum RouteKind {
     ReadOnly,
     /// Synchronous standbys.
     Sync,
-    /// Replicas that are no synchronous standbys.
+    /// Replicas that are not synchronous standbys.
     Async,
     /// Synchronous standbys in quorum mode.
     Quorum,
@@ -136,25 +136,25 @@ impl RouteKind {
         }
     }
 
-    /// Returns the kind of this name.
+    /// Returns the kind with this name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == name)
     }
 
-    /// Returns the server that a client of this route did not get, as the subject of a sentence.
+    /// Returns the servers that a client of this route could not reach, as the subject of a sentence.
     pub const fn unreached(self) -> &'static str {
         match self {
             Self::Primary => "no primary",
             Self::Replica => "no replica",
-            Self::ReadOnly => "no replica and no primary",
+            Self::ReadOnly => "neither a replica nor the primary",
             Self::Sync | Self::Quorum => "no synchronous standby",
             Self::Async => "no asynchronous replica",
             Self::Leader => "no leader",
-            Self::StandbyLeader => "no leader of a standby cluster",
+            Self::StandbyLeader => "no standby leader",
         }
     }
 
-    /// Returns the name of the sessions' other side, for the log.
+    /// Returns the log's term for the server of a session.
     pub const fn server(self) -> &'static str {
         if self.is_for_replicas() {
             "the member"
@@ -163,7 +163,7 @@ impl RouteKind {
         }
     }
 
-    /// Returns true if it depends on which members are synchronous standbys.
+    /// Returns true if fitness for the route depends on which members are synchronous standbys.
     pub const fn depends_on_standbys(self) -> bool {
         matches!(self, Self::Sync | Self::Async | Self::Quorum)
     }
@@ -177,7 +177,7 @@ impl RouteKind {
 /// The units of sizes, which are powers of 1024, as in Patroni and PostgreSQL.
 pub const UNITS: [(&str, u32); 4] = [("TB", 40), ("GB", 30), ("MB", 20), ("kB", 10)];
 
-/// Returns a size as the settings write it.
+/// Formats a size as in the settings.
 pub fn size(bytes: u64) -> String {
     let fitting = UNITS
         .iter()

@@ -1,8 +1,8 @@
-//! The swapped slot of a route: it holds the current [`Snapshot`], which has the members that the route may use now.
+//! The slot of a route: an atomic pointer to the current [`Snapshot`], which has the members that the route may use.
 //!
-//! A snapshot contains its own end signals: a session reads its member, waits for one and notices its end through the
-//! same value, and no registry of sessions is needed. Discovery decides which members they are; this file only
-//! publishes them, and `choice` says which one a client gets. The slot of the route to the primary has one at most.
+//! A snapshot contains the end signals of its members' sessions. A session gets its member and its end signal from the
+//! same value, so no registry of sessions is needed. Discovery chooses the members; this file only publishes them, and
+//! `choice` picks one of them for each client. The slot of the route to the primary has at most one member.
 
 mod choice;
 mod epoch;
@@ -24,14 +24,14 @@ use crate::leader::{RoutingState, Server};
 /// A decision, from its publication until the next one.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// The reason, as a sentence for people.
+    /// The reason, as a human-readable sentence.
     pub reason: String,
-    /// Time since which sessions of these members may live, or since which there is none; a hold in between does not
-    /// change it.
+    /// Time at which the members last changed completely, so that no former member stayed. A hold does not change it.
     pub since: SystemTime,
     /// Time of this decision's publication.
     pub at: Instant,
-    /// Time since which the route is open, or not; a new reason or a further member does not change it.
+    /// Time at which the route last opened or closed, began or ended a fence, or changed its members completely. A new
+    /// reason or an additional member does not change it.
     pub state_since: Instant,
     fenced: bool,
     members: Box<[SlotMember]>,
@@ -39,16 +39,16 @@ pub struct Snapshot {
     superseded: CancellationToken,
 }
 
-/// A member whose sessions may live, in one snapshot.
+/// A member whose sessions are kept, in one snapshot.
 #[derive(Debug)]
 pub struct SlotMember {
     /// The member's server.
     pub server: Arc<Server>,
     /// True if new clients may go there.
     pub open: bool,
-    /// Members of the lowest rank get clients; the others are asked only if none of these takes the client.
+    /// Preference: clients go to the members of the lowest rank, and to others only if none of those accepts them.
     pub rank: u8,
-    /// Time from which its share grows, if it became fit beside others.
+    /// Start of its ramp-up, if it became fit while others were in use.
     grows_from: Option<Instant>,
     epoch: Arc<Epoch>,
 }
@@ -58,7 +58,7 @@ pub struct SlotMember {
 pub struct Usable {
     /// The member's server.
     pub server: Server,
-    /// New clients may go there; otherwise its sessions stay, and no more are added.
+    /// True if new clients may go there; otherwise it only keeps its sessions.
     pub open: bool,
     /// Preference: the lowest rank is used first.
     pub rank: u8,
@@ -68,17 +68,18 @@ pub struct Usable {
 #[derive(Debug)]
 pub struct RouteSlot {
     snapshot: ArcSwap<Snapshot>,
-    /// Changes at each end of an epoch.
+    /// Changes whenever an epoch ends.
     epoch_ended: watch::Sender<()>,
 }
 
 impl RouteSlot {
-    /// Returns a slot without a leader, for the reason given.
+    /// Returns a slot without members, for this reason.
     pub fn new(reason: impl Into<String>) -> Self {
         Self::with(watch::Sender::new(()), reason.into())
     }
 
-    /// Returns a slot for another route. Both report the ends of their epochs through the same [`endings`](Self::endings).
+    /// Returns a slot for another route. Both slots report the ends of their epochs through the same
+    /// [`endings`](Self::endings).
     pub fn beside(&self, reason: impl Into<String>) -> Self {
         Self::with(self.epoch_ended.clone(), reason.into())
     }
@@ -104,12 +105,11 @@ impl RouteSlot {
         self.snapshot.load_full()
     }
 
-    /// Makes `state` the current one, on the route to the primary. Afterwards new clients see it, and waiting clients
-    /// are woken. If the leader is another one, the caller has to end the sessions to the former leader through the
-    /// returned [`Cut`].
+    /// Publishes `state` on the route to the primary: new clients see it, and waiting clients are woken. If the leader
+    /// has changed, the caller has to end the sessions to the former leader through the returned [`Cut`].
     ///
-    /// Only discovery calls this; two callers at once would lose one decision.
-    #[must_use = "sessions to the former leader live until they are told to end"]
+    /// Only discovery calls this: of two concurrent calls, one decision would be lost.
+    #[must_use = "sessions to the former leader continue until this ends them"]
     pub fn succeed(&self, state: RoutingState, reason: String) -> Option<Cut> {
         let fenced = state == RoutingState::Fence;
         let open = state.open_to().is_some();
@@ -121,11 +121,11 @@ impl RouteSlot {
         self.replace(member, fenced, reason).pop()
     }
 
-    /// Makes these the members that the route may use. Sessions to a member that stays are unaffected; the caller has
-    /// to end those to each other one through the returned [`Cut`]s.
+    /// Publishes the members that the route may use. Sessions to members that stay are unaffected; the caller has to
+    /// end the sessions to the other members through the returned [`Cut`]s.
     ///
     /// Only discovery calls this, as for [`succeed`](Self::succeed).
-    #[must_use = "sessions to the former members live until they are told to end"]
+    #[must_use = "sessions to the former members continue until these end them"]
     pub fn share(&self, members: Vec<Usable>, reason: String) -> Vec<Cut> {
         self.replace(members, false, reason)
     }
@@ -160,10 +160,10 @@ impl RouteSlot {
         cuts
     }
 
-    /// Returns the member's place beside those that the route has had until now.
+    /// Returns the member's entry in the next snapshot. A member of `old` keeps its epoch.
     fn place(&self, member: Usable, old: &Snapshot, at: Instant) -> SlotMember {
         let known = old.members.iter().find(|place| *place.server == member.server);
-        // Members that are found one after the other at the start are equals.
+        // Members that are found one after the other at the start need no ramp-up.
         let settled = old.is_open() && SETTLING <= at.saturating_duration_since(old.state_since);
         let grows_from = match known {
             Some(known) if known.open => known.grows_from,
@@ -178,17 +178,18 @@ impl RouteSlot {
         }
     }
 
-    /// Wakes the waiting clients once the slot holds `new`, so that they find it there.
+    /// Stores `new`, then wakes the waiting clients, so that they find it there.
     fn swap(&self, old: &Snapshot, new: Snapshot) {
         self.snapshot.store(Arc::new(new));
         old.superseded.cancel();
     }
 
-    /// Begins another epoch of each of these members, under the same decision. The returned handles end all existing
-    /// sessions; later ones are unaffected. Empty if the route has no such member, and so no session to it.
+    /// Begins a new epoch for each member for which `concerns` returns true, under the same decision. The returned
+    /// handles end the existing sessions to these members; later ones are unaffected. Returns none if the route has no
+    /// such member.
     ///
     /// Only discovery calls this, as for [`succeed`](Self::succeed).
-    #[must_use = "the sessions live until they are told to end"]
+    #[must_use = "the sessions continue until these end them"]
     pub fn renew(&self, concerns: impl Fn(&Server) -> bool) -> Vec<Cut> {
         let old = self.snapshot();
         let (mut members, mut cuts) = (Vec::new(), Vec::new());
@@ -221,7 +222,7 @@ impl RouteSlot {
         cuts
     }
 
-    /// Calls [`succeed`](Self::succeed), and ends every session to the former leader if the leader is another one.
+    /// Calls [`succeed`](Self::succeed), and ends every session to the former leader if the leader has changed.
     pub fn publish(&self, state: RoutingState, reason: String) -> Option<Cut> {
         let why = ending(&state);
         let cut = self.succeed(state, reason)?;
@@ -229,8 +230,8 @@ impl RouteSlot {
         Some(cut)
     }
 
-    /// Waits until new clients may go to a member; `tried` as for [`Snapshot::target`]. Cancel-safe; never returns
-    /// while the route is not open.
+    /// Waits until new clients may go to a member, and returns it. `tried` is as for [`Snapshot::target`]. Cancel-safe;
+    /// never returns while the route is closed.
     pub async fn target(&self, tried: &[Arc<Server>]) -> Target {
         loop {
             let snapshot = self.snapshot();
@@ -261,8 +262,8 @@ impl RouteSlot {
         self.epoch_ended.subscribe()
     }
 
-    /// Completes when the slot no longer holds the present snapshot. The future itself keeps no snapshot: a snapshot
-    /// that is kept delays [`Cut::done`], as a session does. Cancel-safe.
+    /// Completes when the slot no longer holds the present snapshot. The future does not keep the snapshot, because a
+    /// snapshot that is kept delays [`Cut::done`], as a session does. Cancel-safe.
     pub fn changed(&self) -> WaitForCancellationFutureOwned {
         self.snapshot().replaced()
     }
@@ -273,7 +274,7 @@ impl RouteSlot {
     }
 }
 
-/// Returns the ending of the sessions that a state does not keep.
+/// Returns the ending of the sessions that `state` does not keep.
 pub fn ending(state: &RoutingState) -> Ending {
     match state {
         RoutingState::Fence => Ending::Fenced,
@@ -282,7 +283,7 @@ pub fn ending(state: &RoutingState) -> Ending {
 }
 
 impl Snapshot {
-    /// Returns the routing state of a route with one member at most, as the one to the primary.
+    /// Returns the routing state of a route with at most one member, such as the route to the primary.
     pub fn state(&self) -> RoutingState {
         match self.members.first() {
             Some(place) if place.open => RoutingState::Route((*place.server).clone()),
@@ -292,7 +293,7 @@ impl Snapshot {
         }
     }
 
-    /// Returns the members whose sessions may live.
+    /// Returns the members whose sessions are kept.
     pub fn members(&self) -> &[SlotMember] {
         &self.members
     }
@@ -308,7 +309,7 @@ impl Snapshot {
         open.any(|place| !tried.contains(&place.server))
     }
 
-    /// Returns true if new clients may go to another member than `server` and those in `tried`.
+    /// Returns true if new clients may go to a member other than `server` and those in `tried`.
     pub fn has_others(&self, tried: &[Arc<Server>], server: &Server) -> bool {
         let mut open = self
             .members
@@ -322,17 +323,17 @@ impl Snapshot {
         self.superseded.clone().cancelled_owned()
     }
 
-    /// Returns the members whose sessions may live now, even while new clients are held.
+    /// Returns a target for each member whose sessions are kept, even while new clients are held.
     pub fn kept(&self) -> impl Iterator<Item = Target> {
         self.members.iter().map(SlotMember::target)
     }
 
-    /// Returns the member to dial, if new clients may go to one now. A member in `tried` is returned only if every
-    /// one that is open is in it.
+    /// Returns the member to dial, if new clients may go to one now. A member in `tried` is returned only if `tried`
+    /// contains every open member.
     pub fn target(&self, tried: &[Arc<Server>]) -> Option<Target> {
         match &*self.members {
             [] => None,
-            // The primary: no choice, and nothing that all clients would write to.
+            // The primary: there is no choice to make, so no counter that all clients would write to.
             [only] => only.open.then(|| only.target()),
             members => {
                 let all_tried = !self.has_untried(tried);

@@ -17,7 +17,7 @@ use rustix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 use tracing::warn;
 
-/// The variables by which systemd passes on what concerns one process only: its successor must not see them.
+/// The variables of systemd that apply to one process only. A successor must not inherit them.
 pub const OF_ONE_PROCESS: [&str; 6] = [
     "LISTEN_PID",
     "LISTEN_FDS",
@@ -30,7 +30,7 @@ pub const OF_ONE_PROCESS: [&str; 6] = [
 /// The first descriptor that systemd passes.
 const FIRST: usize = 3;
 
-/// Sends notifications to systemd. Clones share the socket.
+/// Sender of notifications to systemd. Clones share the socket.
 #[derive(Clone, Debug, Default)]
 pub struct Notifier(Option<Arc<Socket>>);
 
@@ -40,7 +40,7 @@ struct Socket {
     address: SocketAddr,
 }
 
-/// A listener that systemd passed cannot be used.
+/// Error: a listener that systemd passed cannot be used.
 #[derive(Debug, Error)]
 #[error("cannot use descriptor {descriptor}, which systemd passed (ListenStream= of the .socket unit): {error}")]
 pub struct NotUsable {
@@ -50,8 +50,8 @@ pub struct NotUsable {
 }
 
 impl Notifier {
-    /// Returns the notifier for the value of NOTIFY_SOCKET. Logs a socket that cannot be used: systemd will miss the
-    /// notification, and say so.
+    /// Returns the notifier for the value of NOTIFY_SOCKET. Logs a socket that cannot be used; systemd then reports the
+    /// missing notification itself.
     pub fn new(notify_socket: Option<OsString>) -> Self {
         let Some(name) = notify_socket.filter(|name| !name.is_empty()) else {
             return Self(None);
@@ -64,7 +64,7 @@ impl Notifier {
         match opened {
             Ok(socket) => Self(Some(Arc::new(socket))),
             Err(error) => {
-                warn!(?name, %error, "cannot notify systemd: NOTIFY_SOCKET is no socket that can be used");
+                warn!(?name, %error, "cannot notify systemd: NOTIFY_SOCKET does not name a usable socket");
                 Self(None)
             }
         }
@@ -75,19 +75,19 @@ impl Notifier {
         self.0.is_some()
     }
 
-    /// The process serves. `status` is what `systemctl status` shows.
+    /// Reports that the process serves. `systemctl status` shows `status`.
     pub fn ready(&self, status: &str) {
         self.send(&format!("READY=1\nSTATUS={}", line(status)));
     }
 
-    /// A reload has begun; [`ready`](Self::ready) ends it.
+    /// Reports that a reload has begun; [`ready`](Self::ready) ends it.
     pub fn reloading(&self) {
         let now = clock_gettime(ClockId::Monotonic);
         let microseconds = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1000;
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={microseconds}\nSTATUS=reloading"));
     }
 
-    /// A shutdown has begun.
+    /// Reports that a shutdown has begun.
     pub fn stopping(&self) {
         self.send("STOPPING=1\nSTATUS=shutting down");
     }
@@ -109,8 +109,8 @@ impl Notifier {
 
     fn send(&self, text: &str) {
         if let Some(socket) = &self.0 {
-            // systemd reads its socket, and drops what it does not understand. If its queue is full, the next status or
-            // sign of life comes soon; a lost READY=1 ends the start by systemd's own timeout.
+            // systemd ignores messages that it does not understand. If its queue is full, the next status or watchdog
+            // message follows soon; after a lost READY=1, systemd's own timeout ends the start.
             let _lost = socket.socket.send_to_addr(text.as_bytes(), &socket.address);
         }
     }
@@ -124,13 +124,13 @@ fn address(name: &OsStr) -> io::Result<SocketAddr> {
     }
 }
 
-/// A line break would begin another assignment.
+/// Replaces line breaks, which would begin another assignment.
 fn line(text: &str) -> String {
     text.replace(['\n', '\r'], " ")
 }
 
-/// Returns the interval in which the watchdog is to be fed, half of systemd's own, from WATCHDOG_USEC and WATCHDOG_PID;
-/// none if systemd watches no process, or another one.
+/// Returns the interval at which to feed the watchdog, half of systemd's own, from WATCHDOG_USEC and WATCHDOG_PID; none
+/// if systemd does not watch this process.
 pub fn watchdog_interval(usec: Option<OsString>, of: Option<OsString>) -> Option<Duration> {
     let number = |text: OsString| text.to_str()?.parse::<u64>().ok();
     if of.is_some_and(|of| number(of) != Some(u64::from(std::process::id()))) {
@@ -140,11 +140,11 @@ pub fn watchdog_interval(usec: Option<OsString>, of: Option<OsString>) -> Option
     Some(Duration::from_micros(usec) / 2)
 }
 
-/// Takes the listeners that systemd opened for this process. To be called once, before any thread is started: it removes
-/// the variables from the environment.
+/// Takes the listeners that systemd opened for this process. Must be called once, before any thread is started, because
+/// it removes the variables from the environment.
 ///
 /// # Errors
-/// Returns which descriptor is no TCP listener.
+/// Returns the descriptor that is not a TCP listener.
 pub fn take_listeners() -> Result<Vec<TcpListener>, NotUsable> {
     // The crate contains the `unsafe` without which a number cannot become a file.
     let mut passed = listenfd::ListenFd::from_env();

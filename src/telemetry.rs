@@ -1,5 +1,5 @@
-//! The log: one line per event on stderr, as text for people or as JSON. This module filters and writes the lines of
-//! all others.
+//! The log: one line per event on stderr, as human-readable text or as JSON. This module filters and writes the lines
+//! of all other modules.
 
 mod journal;
 mod text;
@@ -30,10 +30,10 @@ use self::writer::Queue;
 use crate::config::{COMMIT, Format, Job, LogFilter, Settings, VERSION};
 use crate::metrics::Metrics;
 
-/// Time for writing the rest of the log when the process ends. With a reader this takes microseconds.
+/// Time limit for writing the rest of the log when the process ends. With a reader this takes microseconds.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// The log of a process. Dropped, it writes the remaining lines if stderr has a reader.
+/// The log of a process. When this is dropped, it writes the remaining lines if stderr has a reader.
 #[derive(Debug)]
 pub struct Log {
     queue: Queue,
@@ -45,7 +45,7 @@ impl Log {
     /// not set.
     ///
     /// # Errors
-    /// Returns an error if the process logs already, or cannot open a file or start a thread.
+    /// Returns an error if the process already logs, or cannot open a file or start a thread.
     pub fn start(filter: &LogFilter, format: Format, metrics: &Metrics) -> Result<Self> {
         let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         // Not `io::stderr`, whose lock a thread that is stuck in a write would hold.
@@ -62,8 +62,8 @@ impl Log {
         Ok(Self { queue, to_journal })
     }
 
-    /// Logs the error that ends the process: in the log's own format, so that a reader of JSON gets no stray line, and
-    /// despite any filter.
+    /// Logs the error that ends the process. The line has the log's own format, so that a JSON reader gets no stray
+    /// line, and no filter suppresses it.
     pub fn ends(&self, reason: &dyn Display) {
         log_or_push(&self.queue, self.to_journal, "pgnorth ends", reason, None);
     }
@@ -84,7 +84,7 @@ fn log_panic(panic: &PanicHookInfo<'_>, queue: &Queue, to_journal: bool) {
     let backtrace = Backtrace::capture();
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then_some(backtrace);
     let reason = format_args!("thread {thread} at {place}: {what}").to_string();
-    let message = "a panic; this is a defect in pgnorth";
+    let message = "a thread panicked; this is a defect in pgnorth";
     log_or_push(queue, to_journal, message, &reason, backtrace);
 }
 

@@ -1,4 +1,4 @@
-//! The clients that wait for a leader, ordered by the beginning of their wait. For display only: it decides nothing.
+//! The clients that wait for a leader, ordered by the beginning of their wait. For display only.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ pub struct WaitQueue {
 
 #[derive(Debug, Default)]
 struct Entries {
-    /// The number tells clients apart that began to wait at the same instant.
+    /// The number distinguishes clients that began to wait at the same instant.
     since: BTreeSet<(Instant, u64)>,
     next: u64,
 }

@@ -40,7 +40,7 @@ failed() { # COMPONENT MESSAGE: shows the end of its log, and keeps the log, bec
 
 # ---- Ports
 
-free_ports() { # COUNT: below the range of outgoing connections, so that none is taken before it is used
+free_ports() { # COUNT: below the range of outgoing connections, so that no port is taken before it is used
     "$venv/bin/python" - "$1" <<'PYTHON'
 import random, socket, sys
 sockets = []
@@ -108,7 +108,7 @@ start() { # NAME COMMAND...: in a session of its own, so that the terminal's Ctr
     env -i -C "$dir" DEMO_DIR="$dir" HOME="$dir" PATH="$pg_bin:/usr/bin:/bin" LANG=C.UTF-8 \
         setsid "${as_user[@]}" "$@" </dev/null >"$dir/$name.log" 2>&1 &
     pids[$name]=$!
-    disown # otherwise bash reports each one that ends
+    disown # otherwise bash reports each process that ends
 }
 
 all_alive() {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Asks Patroni for a switchover in the demo that runs. `make switchover` calls this.
+# Asks Patroni for a switchover in the running demo. `make switchover` calls this.
 #
-#   PORT   pgnorth's port in the demo that is meant, if several run
+#   PORT   pgnorth's port in the demo to use, if several are running
 set -euo pipefail
 cd "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../.."
 venv=$(tests/support/install.sh where)/patroni

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes the PrometheusRule of ../components/prometheus-operator from alerts.yaml, the one source: run it after a change. A test compares the two.
-# (kustomize cannot: it takes no file from beside its folder, and no list of groups as a resource.)
+# (kustomize cannot do this: it reads no file outside its folder, and accepts no list of groups as a resource.)
 set -eu
 cd "$(dirname "$0")"
 {

@@ -163,7 +163,7 @@ fn members(view: &View, leader: Option<&MemberName>, now: Instant) -> Vec<Member
             address: view.address(name).ok().map(|address| address.to_string()),
             leads: leader == Some(name),
             holds_lock: holder == Some(name),
-            // The last position of a server that is down does not tell its lag.
+            // The last position of a server that is down is not its lag.
             lag_bytes: heard
                 .as_ref()
                 .filter(|heard| {
@@ -256,8 +256,8 @@ fn role_of_row(role: &str) -> String {
     }
 }
 
-/// Returns the lag from `/cluster`, else the difference between both pods' positions: an estimate, as Patroni's own,
-/// because each writes at its own time.
+/// Returns the lag from `/cluster`, else the difference between the positions in both members' status. This is an
+/// estimate, like Patroni's, because the members write at different times.
 fn lag(view: &View, name: &MemberName, leader: Option<&MemberName>) -> Option<u64> {
     let leader = leader.filter(|leader| *leader != name)?;
     let of_row = view.condition(name).and_then(|(Condition { lag, .. }, _)| *lag);

@@ -60,7 +60,7 @@ impl Connections {
         }
     }
 
-    /// Waits for all connections, which have got the signal to stop and end within a bound.
+    /// Waits for all connections. They have been told to stop, and end within a bounded time.
     pub(super) async fn finish(mut self) {
         while let Some(result) = self.tasks.join_next().await {
             log_panic(result);
@@ -68,7 +68,7 @@ impl Connections {
     }
 }
 
-/// Serves one connection until it ends, its time is over, or `stop`.
+/// Serves one connection until it closes, its time limit is reached, or `stop` is cancelled.
 pub(super) async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
@@ -108,7 +108,7 @@ pub(super) async fn serve(
     }
 }
 
-/// Waits until the connection's time is over: its lifetime, or for a stream the time for which its client did not read.
+/// Waits until the connection's time limit: its lifetime or, for a stream, the time for which its client does not read.
 async fn lapse(limits: &Limits, mut activity: watch::Receiver<Activity>) {
     sleep(limits.lifetime).await;
     loop {

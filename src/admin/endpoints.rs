@@ -1,4 +1,4 @@
-//! The endpoints of the admin port: one table for the router, for the list that an unknown path gets, and for the
+//! The endpoints of the admin port: one table for the router, for the answer to an unknown path, and for the
 //! reference.
 
 /// One endpoint.
@@ -14,7 +14,7 @@ pub struct Endpoint {
     pub more: &'static str,
 }
 
-/// The pages, of which the router answers each.
+/// The pages that the router answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Page {
     Root,
@@ -41,15 +41,15 @@ const fn endpoint(path: &'static str, page: Page, answer: &'static str, more: &'
 #[rustfmt::skip]
 pub const ENDPOINTS: [Endpoint; 11] = [
     endpoint("/", Page::Root, "the status page, for a browser", ""),
-    endpoint("/livez", Page::Livez, "200 while every thread of the process runs, otherwise 503 and the thread that does not",
+    endpoint("/livez", Page::Livez, "200 while every thread of the process runs, otherwise 503 and the name of the thread that is stuck",
         "A thread counts as stuck after 10 s."),
     endpoint("/readyz", Page::Readyz, "200 while clients should be sent here, otherwise 503 and the reason",
-        "It is ready once a source has answered, with or without a leader, and during an operator's hold: clients are better held than refused. It is not ready while pgnorth starts or shuts down."),
+        "pgnorth is ready once a source has answered, with or without a leader. It stays ready during an operator's hold, because it is better to hold clients than to refuse them. It is not ready while it starts or shuts down."),
     endpoint("/leader", Page::Leader, "the leader, its routing state and the reason (JSON); 503 while clients are held",
         "The fields are the same with 200 and 503."),
     endpoint("/status", Page::Status, "everything that the status page and `pgnorth status` show (JSON)", "Always 200. It includes the last ten minutes, one value per second."),
     endpoint("/status/events", Page::StatusEvents, "the same as server-sent events (`event: status`)",
-        "One at once, one at each change, four per second at most, and one every second. 16 readers at the same time; further ones get 503. A reader that leaves an event unread for 10 s is closed."),
+        "One event at once, one at each change (at most four per second), and one every second. At most 16 readers at a time; further readers get 503. A reader that leaves an event unread for 10 s is disconnected."),
     endpoint("/failovers", Page::Failovers, "the last 100 changes of leader with their phases, newest first (JSON)", ""),
     endpoint("/metrics", Page::Metrics, "metrics in Prometheus' text format 0.0.4", ""),
     endpoint("/hold", Page::Command, "new clients wait, for a minute or for `?for=5m`", ""),
@@ -85,6 +85,6 @@ impl Endpoint {
         let (commands, pages): (Vec<_>, Vec<_>) = ENDPOINTS.iter().partition(|endpoint| endpoint.page == Page::Command);
         let pages: String = pages.into_iter().map(line).collect();
         let commands: String = commands.into_iter().map(line).collect();
-        format!("{pages}\nOperator commands, by POST and with the token of --admin-token-file:\n\n{commands}")
+        format!("{pages}\nOperator commands, with POST and the token of --admin-token-file:\n\n{commands}")
     }
 }

@@ -1,4 +1,4 @@
-//! The last ten minutes in one sample a second, for the charts of the page.
+//! The last ten minutes, with one sample per second, for the charts of the status page.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -41,7 +41,7 @@ impl History {
         }
     }
 
-    /// Takes a sample. Callers do so about once a second; rates use the time that has passed.
+    /// Takes a sample. Call it about once a second; rates use the time since the last sample.
     pub(super) fn sample(&mut self, metrics: &Metrics, now: Instant) {
         let counted = CounterValues::read(metrics, now);
         let seconds = now.saturating_duration_since(self.last.at).as_secs_f64().max(0.001);

@@ -19,8 +19,8 @@ impl Hosts {
         Self(all.map(str::to_ascii_lowercase).collect())
     }
 
-    /// Returns true if a request with this `Host` (its port included) is meant for this pgnorth. One without a host
-    /// is, because every browser sends it.
+    /// Returns true if a request with this `Host` (its port included) is meant for this pgnorth. A request without a
+    /// host is accepted, because every browser sends a host.
     pub(super) fn knows(&self, host: &str) -> bool {
         let name = without_port(host);
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();

@@ -18,9 +18,9 @@ use super::status::Status;
 use super::{Facts, Limits};
 use crate::liveness;
 
-/// Interval of samples and of ticks for the threads' signs of life, and longest interval between events.
+/// Interval of samples and of liveness ticks, and longest interval between events.
 const SECOND: Duration = liveness::EVERY;
-/// Time after which a browser connects again, in milliseconds.
+/// Time after which a browser reconnects, in milliseconds.
 const RETRY: &str = "retry: 1000\n";
 
 /// The state that all viewers share.
@@ -43,7 +43,7 @@ pub(super) enum Activity {
     Answering,
     /// The stream waits for the next event.
     Waiting,
-    /// The stream's client has not yet taken the event that it was given at this time.
+    /// The stream's client has not yet read the event that was passed to it at this time.
     Given(Instant),
 }
 
@@ -107,7 +107,8 @@ impl Live {
         }
     }
 
-    /// Returns a stream that begins with the present status; `None` if too many are open. It ends at `stop`.
+    /// Returns a stream that begins with the current status; `None` if too many are open. It ends when `stop` is
+    /// cancelled.
     pub(super) fn watch(
         self: &Arc<Self>,
         activity: watch::Sender<Activity>,
@@ -129,7 +130,7 @@ impl Live {
 }
 
 impl Viewer {
-    /// Returns the next event. hyper asks for it once the client has read the one before, apart from a small buffer.
+    /// Returns the next event. hyper asks for it once the client has read the previous one, apart from a small buffer.
     async fn next(&mut self) -> Option<Bytes> {
         self.activity.send_replace(Activity::Waiting);
         let event = if std::mem::take(&mut self.begins) {

@@ -31,14 +31,16 @@ pub struct Operators {
 }
 
 impl Operators {
-    /// Accepts commands that carry the token in `file`. The file is read again for each command; a file that cannot be
-    /// used now is logged.
+    /// Returns the access for commands that carry the token in `file`. The file is read again for each command. If it
+    /// cannot be used now, a warning is logged.
     pub async fn new(file: PathBuf, queue: CommandQueue) -> Self {
         let token = TokenFile::new(file);
         match token.read().await {
-            Ok(_) => info!("the admin port accepts operator commands (hold, release, cut) with the token"),
+            Ok(_) => info!(
+                "the admin port accepts operator commands (hold, release, cut) with the token in --admin-token-file"
+            ),
             Err(problem) => {
-                warn!(%problem, "operator commands are rejected until the token file can be read (--admin-token-file)")
+                warn!(%problem, "operator commands are rejected until the token file can be used (--admin-token-file)")
             }
         }
         Self { token, queue }
@@ -73,7 +75,7 @@ impl Operators {
             }
             Err(problem) => {
                 log("the token file cannot be used (--admin-token-file)", Some(&problem));
-                let text = "pgnorth cannot use the file of --admin-token-file; its log says why\n";
+                let text = "pgnorth cannot use the file of --admin-token-file; its log has the reason\n";
                 Err(pages::plain(StatusCode::SERVICE_UNAVAILABLE, text))
             }
         }
@@ -108,7 +110,7 @@ pub(super) async fn answer(facts: &Facts, method: &Method, uri: &Uri, headers: &
         Ok(None) => pages::plain(StatusCode::SERVICE_UNAVAILABLE, "pgnorth is shutting down\n"),
         Err(_) => pages::plain(
             StatusCode::GATEWAY_TIMEOUT,
-            "the command is not complete after 10 s and may still be applied; the log reports when it is\n",
+            "the command has not finished after 10 s, and may still be applied; the log reports it then\n",
         ),
     }
 }
@@ -145,7 +147,7 @@ fn respond(command: &OperatorCommand, outcome: Outcome) -> Answer {
             return pages::plain(StatusCode::NOT_FOUND, text);
         }
         Outcome::CutUnderWay => {
-            let text = "another cut is not finished; nothing was done\n";
+            let text = "another cut is still running; nothing was done\n";
             return pages::plain(StatusCode::CONFLICT, text);
         }
     };

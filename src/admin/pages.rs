@@ -39,7 +39,7 @@ const STREAM: &str = "text/event-stream";
 /// One file with its style and script, so that it needs no other request.
 const PAGE: &str = include_str!("page.html");
 /// The hashes of the page's style and script; a test computes them and reports the right ones.
-const POLICY: &str = "default-src 'none'; style-src 'sha256-sQOoR2a4+d7tqd8TKvwpOowJ3Bi3CVfb7OKa8LXswS0='; script-src 'sha256-4n1osVuDkUKVV3HW5TMfiDotmVnQd75G1s9O5hWBecA='; \
+const POLICY: &str = "default-src 'none'; style-src 'sha256-sQOoR2a4+d7tqd8TKvwpOowJ3Bi3CVfb7OKa8LXswS0='; script-src 'sha256-RJm6VvNhKzv4j/yIcD0M7mhJYBCXXL95BrKJWYP7rxQ='; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 pub(super) type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
@@ -47,7 +47,7 @@ pub(super) type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 /// The document of `/leader`. Field names are an interface: scripts read them.
 #[derive(Debug, Serialize)]
 struct LeaderPage<'snapshot> {
-    /// The member whose sessions may live.
+    /// The member whose sessions are kept.
     member: Option<&'snapshot str>,
     /// Address of its PostgreSQL.
     address: Option<String>,
@@ -69,7 +69,7 @@ pub(super) async fn answer<B>(
     activity: &watch::Sender<Activity>,
     stop: &CancellationToken,
 ) -> Answer {
-    // Probes reveal nothing worth protecting, and this check must never make one fail.
+    // The answers to probes need no protection, and this check must never make a probe fail.
     if !matches!(request.uri().path(), "/livez" | "/readyz")
         && let Some(host) = unknown_host(request, &live.facts)
     {
@@ -104,7 +104,7 @@ pub(super) async fn answer<B>(
     refusal
 }
 
-/// The status page. It fetches nothing but `/status` and its events, and no other page may frame it.
+/// Returns the status page. It fetches only `/status` and its events, and no other page may frame it.
 fn status_page() -> Answer {
     let mut page = respond(StatusCode::OK, HTML, PAGE);
     let headers = page.headers_mut();
@@ -124,7 +124,7 @@ fn events(live: &Arc<Live>, activity: watch::Sender<Activity>, stop: Cancellatio
     }
 }
 
-/// Returns a host name of the request that is not known; `None` for a request without one.
+/// Returns a host name of the request that is not allowed, if there is one.
 fn unknown_host<'request, B>(request: &'request Request<B>, facts: &Facts) -> Option<&'request str> {
     let named = request.headers().get_all(HOST).iter();
     let named = named.map(|host| host.to_str().unwrap_or("a name that is not text"));
@@ -141,8 +141,8 @@ fn misdirected(host: &str, facts: &Facts) -> Answer {
         warn!(host = ?name, "the admin port rejected a request for an unknown host name; if the name is yours, add it to --admin-host (PGNORTH_ADMIN_HOST)");
     }
     let text = format!(
-        "pgnorth's admin port does not know the host {name:?}. It answers requests for IP addresses, for names that cannot be public, and for the names\n\
-        in --admin-host; otherwise a web page could read it under a name of its own. If this name is yours:\n\n  --admin-host {name}   or   PGNORTH_ADMIN_HOST={name}\n"
+        "pgnorth's admin port does not accept the host name {name:?}. It accepts IP addresses, names that cannot be public, and the names in\n\
+        --admin-host; otherwise a foreign web page could read it (DNS rebinding). If this name is yours, set:\n\n  --admin-host {name}   or   PGNORTH_ADMIN_HOST={name}\n"
     );
     plain(StatusCode::MISDIRECTED_REQUEST, text)
 }
@@ -162,7 +162,7 @@ fn livez(stuck: Option<String>) -> Answer {
     }
 }
 
-/// Stays 200 during an operator's hold: holding a client is better than refusing it.
+/// Returns 200 during an operator's hold, too: holding a client is better than refusing it.
 fn readyz(readiness: &Readiness, hold: Option<&OperatorHold>) -> Answer {
     let status = match readiness {
         Readiness::Ready => StatusCode::OK,

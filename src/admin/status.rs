@@ -1,7 +1,7 @@
 //! The status document of `/status`, its events and `pgnorth status`. Field names are an interface. `admin/collect.rs`
 //! fills the fields.
 //!
-//! It gives ages in place of times, so that the reader's clock need not agree with this one.
+//! It has ages in place of times, so that the reader's clock does not have to agree with the local clock.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,7 @@ use crate::recorder::{Failover, OngoingChange};
 pub struct Status {
     /// This build's version.
     pub version: String,
-    /// The commit it was made from.
+    /// The commit that it was built from.
     pub commit: String,
     /// Time of the document by the local clock, RFC 3339.
     pub at: Option<String>,
@@ -28,11 +28,11 @@ pub struct Status {
     pub reason: String,
     /// The member that sessions go to.
     pub leader: Option<LeaderStatus>,
-    /// Time since which there is this leader, or none; RFC 3339.
+    /// Time when the current leader, or the lack of one, began; RFC 3339.
     pub since: Option<String>,
     /// `since` as an age.
     pub since_seconds: f64,
-    /// True while Patroni is paused and does no failover.
+    /// True while Patroni is paused, so that it does no automatic failover.
     pub paused: bool,
     /// The announced switchover.
     pub switchover: Option<Switchover>,
@@ -106,7 +106,7 @@ pub struct LockStatus {
     pub ttl_seconds: f64,
 }
 
-/// One member. A value that is not known is null.
+/// One member. An unknown value is null.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Member {
     /// Patroni's name.
@@ -129,7 +129,7 @@ pub struct Member {
     pub heard_from: Option<ReportSource>,
     /// Age of role and state. A watched status in the DCS is as old as its last change, and still true.
     pub heard_seconds: Option<f64>,
-    /// The error of its REST API, if it was asked and did not answer.
+    /// The error of its REST API, if its last request failed.
     pub silent: Option<String>,
 }
 
@@ -139,7 +139,7 @@ pub struct Member {
 pub enum ReportSource {
     /// The member's own REST API.
     Rest,
-    /// The status annotation of its pod, which pgnorth watches.
+    /// Its status in the DCS, which pgnorth watches: an annotation of its pod, or its key in etcd.
     Pod,
     /// `/cluster` of another member.
     Cluster,
@@ -148,7 +148,7 @@ pub enum ReportSource {
 /// A source of discovery.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Source {
-    /// `kubernetes` or `patroni`.
+    /// `kubernetes`, `etcd` or `patroni`.
     pub name: String,
     /// True if it answers.
     pub up: bool,
@@ -199,13 +199,13 @@ pub struct RouteStatus {
 pub struct RouteMember {
     /// Patroni's name.
     pub name: String,
-    /// The address that its sessions go to: PostgreSQL's, or the pooler's. `None` if it is not known.
+    /// The address that its sessions go to: PostgreSQL's, or the pooler's. `None` if it is unknown.
     pub address: Option<String>,
     /// The treatment of clients and sessions.
     pub treatment: Treatment,
     /// The kind of reason why it gets no new clients, as in `pgnorth_route_member_unfit`.
     pub reason_kind: Option<String>,
-    /// Why it gets no new clients, as a sentence.
+    /// The reason why it gets no new clients, as a sentence.
     pub reason: Option<String>,
     /// Sessions to it on this route, including clients that dial it now.
     pub sessions: u64,

@@ -1,4 +1,4 @@
-//! Serves the admin port on a thread of its own, so that its readers take no time from discovery.
+//! Serves the admin port on a separate thread, so that its requests take no time from discovery.
 
 use std::sync::Arc;
 use std::thread;
@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, Facts};
 
-/// Starts the thread, which serves from `begin` on. The returned future completes when serving has ended, which is not
-/// before `stop`.
+/// Starts the thread, which serves once `begin` is cancelled. The returned future completes when the thread no longer
+/// serves: after `stop` is cancelled, or on an error.
 pub(super) fn start(
     admin: Admin,
     facts: Facts,
@@ -32,7 +32,7 @@ pub(super) fn start(
                     () = stop.cancelled() => Ok(()),
                 }
             });
-            // A name look-up or a file that hangs must not keep the process.
+            // A name look-up or a file that hangs must not keep the process alive.
             runtime.shutdown_background();
             let _process_may_be_ending = sender.send(served);
         })

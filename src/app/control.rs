@@ -1,5 +1,4 @@
-//! The control part of a process without sessions, which `pgnorth publish` and `pgnorth watch` share: discovery and the
-//! admin port.
+//! The control tasks that `pgnorth publish` and `pgnorth watch` share: discovery and the admin port.
 
 use std::sync::Arc;
 
@@ -26,7 +25,7 @@ pub(super) fn start(
     tasks: &mut Tasks,
 ) -> Result<()> {
     let address = admin.local_addr()?;
-    // Without clients to hold and sessions to spare it takes no commands, and sees no failures of a leader.
+    // A process without clients accepts no operator commands, and reports no leader failures.
     let (_, commands) = CommandQueue::new();
     let _reports = discovery::start(settings, access, grace, Routes::default(), commands, state, tasks)?;
     let facts = state.admin_facts(None, hosts, Vec::new());

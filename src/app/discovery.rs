@@ -29,13 +29,13 @@ use crate::route::RouteKind;
 const OBSERVATIONS: usize = 1024;
 /// Number of reported leader failures that may wait. Further ones are dropped, because one has the same effect as many.
 const LEADER_FAILURES: usize = 16;
-/// Maximum age of a report without a lock to watch. Members are asked each second with a deadline of one second, so an
-/// older report was not confirmed twice.
+/// Maximum age of a member's report if there is no lock to watch. Members are asked each second with a deadline of one
+/// second, so an older report was not confirmed twice.
 const REPORT_LIFE: Duration = Duration::from_secs(3);
 /// The interval at which histograms merge their observations.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// The times for which discovery spares clients and sessions in a planned change.
+/// Grace periods for clients and sessions in a planned change of leader.
 #[derive(Default)]
 pub(super) struct GracePeriods {
     /// Maximum time for which an announced switchover holds new clients.
@@ -44,11 +44,11 @@ pub(super) struct GracePeriods {
     pub(super) failover_drain: Duration,
 }
 
-/// The ways in which the rest of the process reports to discovery.
+/// The channels through which the rest of the process reports to discovery.
 pub(super) struct Reports {
     /// The proxy's reports of leader failures.
     pub(super) leader_failures: mpsc::Sender<LeaderFailure>,
-    /// What another process has learnt.
+    /// Observations passed on by the replaced process.
     pub(super) observations: mpsc::Sender<Observation>,
 }
 
@@ -111,8 +111,13 @@ pub(super) fn start(
     tasks.spawn(async { ("discovery", no_error(discovery.run()).await) });
     let metrics = state.metrics.clone();
     tasks.spawn(async { ("the upkeep of metrics", no_error(upkeep(metrics)).await) });
-    let beat = state.liveness.watch("control");
-    tasks.spawn(async { ("the control thread's beat", no_error(beat.keep_beating()).await) });
+    let heartbeat = state.liveness.watch("control");
+    tasks.spawn(async {
+        (
+            "the control thread's heartbeat",
+            no_error(heartbeat.keep_recording()).await,
+        )
+    });
     Ok(reports)
 }
 
@@ -211,7 +216,7 @@ pub(super) fn patroni_client(tls: &ClientTls, metrics: Arc<Metrics>) -> Result<C
     Client::new(tls_files(tls), metrics)
 }
 
-/// Keeps the histograms' memory flat without scrapes.
+/// Keeps the histograms' memory constant without scrapes.
 async fn upkeep(metrics: Arc<Metrics>) {
     loop {
         tokio::time::sleep(UPKEEP).await;

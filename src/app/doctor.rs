@@ -12,7 +12,7 @@ use crate::config::{self, Format};
 use crate::doctor;
 use crate::metrics::Metrics;
 
-/// Examines, prints, and returns the exit status.
+/// Examines the environment, prints the report and returns the exit status.
 pub(super) async fn run(settings: &config::Doctor) -> Result<ExitCode> {
     let capacity = files::capacity(workers(&settings.proxy), &settings.proxy.sources);
     let client = patroni_client(&settings.proxy.discovery.patroni_tls, Arc::new(Metrics::new()));
@@ -23,7 +23,7 @@ pub(super) async fn run(settings: &config::Doctor) -> Result<ExitCode> {
         Format::Text => report.to_string(),
         Format::Json => report.json(),
     };
-    // A closed stdout is no failure of a check; the exit status reports the result.
+    // A closed stdout is not a failure of a check; the exit status reports the result.
     let _unread = writeln!(io::stdout(), "{text}");
     Ok(if report.has_failed() {
         ExitCode::FAILURE

@@ -1,4 +1,4 @@
-//! Limits of the system: raises the limit of open files, counts local ports, and derives the limit of sessions from
+//! System limits: raises the limit of open files, counts local ports, and derives the limit of sessions from
 //! both.
 
 use std::fs;
@@ -11,11 +11,11 @@ use crate::config::DEFAULT_SESSIONS;
 use crate::doctor::Capacity;
 use crate::proxy::files_needed;
 
-/// Open files outside the proxy: watches, probes, admin connections, epoll, the log.
+/// Number of open files outside the proxy: watches, probes, admin connections, epoll, the log.
 const RESERVE: usize = 192;
 
 /// Raises the limit of open files to the hard limit, and returns the limit of sessions: `wanted`, or the default,
-/// lowered to what fits below open files and `ports`. Only a wanted limit that does not fit is worth a warning.
+/// lowered to what open files and `ports` allow. Warns only if `wanted` does not fit.
 pub fn session_limit(wanted: Option<usize>, workers: usize, ports: usize) -> usize {
     let open_files = raise();
     let by_files = sessions_below(open_files, workers);
@@ -29,7 +29,7 @@ pub fn session_limit(wanted: Option<usize>, workers: usize, ports: usize) -> usi
             max_sessions,
             open_files,
             local_ports = ports,
-            "the limit of sessions follows from open files and local ports"
+            "session limit lowered from the default {DEFAULT_SESSIONS} to fit the limits of open files and local ports"
         ),
         Some(wanted) if ports < by_files => warn!(
             max_sessions,
@@ -52,18 +52,19 @@ pub fn local_ports(sources: &[IpAddr]) -> usize {
     const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
     let text = fs::read_to_string(RANGE);
     let range = text.ok().and_then(|text| ports_in(&text));
-    // An unreadable range sets no limit.
-    range.map_or(usize::MAX, |range| range * sources.len().max(1))
+    // If the range cannot be read, every port may be in it.
+    range.unwrap_or(usize::from(u16::MAX)) * sources.len().max(1)
 }
 
-/// Parses the lowest and the highest port, both included, and returns their count.
+/// Parses the lowest and the highest port of a range, and returns the number of its ports, both included.
 fn ports_in(text: &str) -> Option<usize> {
     let mut bounds = text.split_whitespace().map(|bound| bound.parse::<usize>().ok());
     let (low, high) = (bounds.next()??, bounds.next()??);
     high.checked_sub(low).map(|difference| difference + 1)
 }
 
-/// Returns the sessions that fit below the hard limit of open files, that limit, and the local ports. Changes nothing.
+/// Returns the hard limit of open files, the number of sessions that it allows, and the number of local ports. Changes
+/// nothing.
 pub fn capacity(workers: usize, sources: &[IpAddr]) -> Capacity {
     let files = count(getrlimit(Resource::Nofile).maximum);
     Capacity {
@@ -88,14 +89,14 @@ fn raise() -> usize {
     let in_force = match setrlimit(Resource::Nofile, raised) {
         Ok(()) => raised.current,
         Err(error) => {
-            info!(%error, "the limit of open files cannot be raised");
+            info!(%error, "cannot raise the limit of open files; the present limit applies");
             now.current
         }
     };
     count(in_force)
 }
 
-/// Returns the largest number for none, the kernel's "unlimited".
+/// Returns the limit as a number: the largest one for `None`, the kernel's "unlimited".
 fn count(limit: Option<u64>) -> usize {
     limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }

@@ -1,4 +1,4 @@
-//! Listeners that another process opened: systemd, or the pgnorth that this one replaces.
+//! Listeners that another process opened: systemd, or the pgnorth that this process replaces.
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -14,18 +14,18 @@ pub(super) struct Inherited(Vec<Waiting>);
 
 #[derive(Debug)]
 struct Waiting {
-    /// The flag and the address in the settings of the old process; none if systemd has just opened it.
+    /// The flag and the address in the old process's settings; none if systemd passed the listener to this process.
     asked: Option<(String, SocketAddr)>,
     activated: bool,
     listener: TcpListener,
 }
 
-/// The listeners in use, to be passed on. While this exists, none of them is closed.
+/// Copies of the listeners in use, for a successor. They keep the listeners open.
 #[derive(Debug, Default)]
 pub(super) struct Listeners(Vec<(PassedListener, TcpListener)>);
 
 impl Inherited {
-    /// Takes the listeners that systemd opened.
+    /// Returns the set of listeners that systemd opened.
     pub(super) fn from_systemd(listeners: Vec<TcpListener>) -> Self {
         let waiting = listeners.into_iter().map(|listener| Waiting {
             asked: None,
@@ -35,7 +35,7 @@ impl Inherited {
         Self(waiting.collect())
     }
 
-    /// Takes the listeners of the old process.
+    /// Returns the set of listeners of the old process.
     pub(super) fn from_predecessor(passed: Vec<PassedListener>, files: Vec<OwnedFd>) -> Self {
         let waiting = passed.into_iter().zip(files).map(|(passed, file)| Waiting {
             asked: Some((passed.flag, passed.asked)),
@@ -45,11 +45,11 @@ impl Inherited {
         Self(waiting.collect())
     }
 
-    /// Takes the listener for this address, which this flag names, and whether systemd opened it. systemd's own address
-    /// need not be the same, only the port.
+    /// Removes and returns the listener for the address that this flag names, and true if systemd opened the listener.
+    /// A listener of systemd needs to have the same port, but not the same address.
     ///
     /// # Errors
-    /// Returns a text that names both units and setting if systemd passed several listeners for it.
+    /// Returns an error that names the setting and the port if systemd passed several listeners with this port.
     pub(super) fn take(&mut self, flag: &str, asked: SocketAddr) -> Result<Option<(TcpListener, bool)>> {
         let port = |waiting: &Waiting| waiting.listener.local_addr().map(|address| address.port()).ok();
         let is_it = |waiting: &Waiting| match &waiting.asked {
@@ -59,13 +59,14 @@ impl Inherited {
         let found: Vec<usize> = (0..self.0.len()).filter(|number| is_it(&self.0[*number])).collect();
         match found[..] {
             [] => Ok(None),
-            // Several listeners with port 0 have the order of the settings.
+            // Several listeners with port 0 are in the order of the settings.
             [one, ..] if found.len() == 1 || self.0[one].asked.is_some() => {
                 let waiting = self.0.remove(one);
                 Ok(Some((waiting.listener, waiting.activated)))
             }
             _ => bail!(
-                "systemd passed {} listeners for the port of --{flag}, {}; keep one ListenStream= for it in the .socket units",
+                "systemd passed {} listeners for port {} (--{flag}); keep only one ListenStream= with this port in the \
+                 .socket units",
                 found.len(),
                 asked.port()
             ),
@@ -90,17 +91,17 @@ impl Inherited {
             .collect()
     }
 
-    /// Checks that every listener of systemd is in use: clients of another one would wait for ever.
+    /// Checks that every listener of systemd is in use: clients of an unused one would wait forever.
     ///
     /// # Errors
-    /// Returns a text that names the address and the settings.
+    /// Returns an error that names the address and the settings.
     pub(super) fn check_used(&self) -> Result<()> {
         let unused = self.0.iter().find(|waiting| waiting.asked.is_none());
         match unused.map(|waiting| waiting.listener.local_addr()) {
             None => Ok(()),
             Some(address) => bail!(
-                "systemd passed a listener on {}, but neither --listen, --route nor --admin has its port; correct \
-                 ListenStream= of the .socket unit, or the setting",
+                "systemd passed a listener on {}, but none of --listen, --route and --admin uses this port; correct \
+                 ListenStream= in the .socket unit, or the setting",
                 address.map_or_else(|error| error.to_string(), |address| address.to_string())
             ),
         }
@@ -108,7 +109,7 @@ impl Inherited {
 }
 
 impl Listeners {
-    /// Keeps a listener in use open.
+    /// Keeps a copy of a listener in use, so that the listener stays open.
     ///
     /// # Errors
     /// Returns the system's error if no further file can be opened.
@@ -125,12 +126,12 @@ impl Listeners {
         Ok(())
     }
 
-    /// Makes the ports this process's alone again, after a successor has not taken over.
+    /// Makes the ports exclusive to this process again, after a reload has failed.
     pub(super) fn keep_ports(&self) {
         self.0.iter().for_each(|(_, listener)| proxy::keep_port(listener));
     }
 
-    /// Returns copies, to be passed on.
+    /// Returns copies for a successor.
     ///
     /// # Errors
     /// Returns the system's error if no further file can be opened.

@@ -38,8 +38,8 @@ const ADMIN: &str = "the admin port";
 /// The reason why sessions end before the time of --drain is over.
 const REQUESTED_AGAIN: &str = "shutdown was requested again";
 
-/// A running proxy. Only [`Bound::run`] ends it in order: dropped without a shutdown, it leaves threads that serve open
-/// sessions and the admin port.
+/// A running proxy. Only [`Bound::run`] shuts it down in order: if this is dropped before, threads that serve open
+/// sessions and the admin port remain.
 #[must_use = "await `run`, which orders the shutdown"]
 pub struct Bound {
     /// The listeners for PostgreSQL clients, with the ports that were bound. The first is that of `--listen`, if it
@@ -58,14 +58,14 @@ pub struct Bound {
     listeners: Listeners,
     slots: RouteSlots,
     sessions: Sessions,
-    /// Cancelled when clients are accepted: at once, or when a process that is replaced says so.
+    /// Cancelled when this process accepts clients: at once, or when the process that it replaces tells it to.
     accept: CancellationToken,
     service: Service,
     reloads: Requests,
     start: Start,
 }
 
-/// The runtime that keeps time for sessions and resolves names for them. Sessions themselves run on workers.
+/// The runtime of the sessions' timers and name look-ups. Sessions themselves run on workers.
 struct SessionRuntime(Option<Runtime>);
 
 /// Binds the ports and starts the proxy, as `main` does. The calling runtime does the control work and should do
@@ -153,7 +153,7 @@ pub(super) async fn serve_from(
 }
 
 impl Bound {
-    /// Starts discovery, the admin port and the proxy. Returns the channel for what another process has learnt.
+    /// Starts discovery, the admin port and the proxy. Returns the channel for the observations of a replaced process.
     async fn start(
         &mut self,
         settings: &config::Proxy,
@@ -270,7 +270,7 @@ impl SessionRuntime {
 }
 
 impl Drop for SessionRuntime {
-    /// Does not wait: sessions have ended or were forced, and a name look-up that hangs must not keep the process.
+    /// Does not wait: sessions have ended, and a name look-up that hangs must not delay the exit.
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
@@ -316,7 +316,7 @@ fn check_sources(sources: &[IpAddr]) -> Result<()> {
 }
 
 /// Reports not ready and still accepts while load balancers catch up; then lets sessions finish, while discovery still
-/// follows the leader. Each further request cuts the present phase short.
+/// follows the leader. A second request ends the open sessions at once.
 async fn finish(
     state: &AppState,
     drain: &Drain,

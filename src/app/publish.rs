@@ -1,4 +1,4 @@
-//! The publisher as a process: discovery, the admin port, and the task that keeps the Service.
+//! The publisher as a process: discovery, the admin port, and the task that updates the Service.
 
 use std::sync::Arc;
 use std::time::SystemTime;

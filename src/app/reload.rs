@@ -1,8 +1,8 @@
-//! Replaces this process by a successor: starts the binary that is now on disk, waits until it can route, and passes it
-//! the listeners. `reload/requests.rs` has the ways to ask for it, `successor.rs` the successor's side.
+//! Replaces this process with a successor: starts the binary that is now on disk, waits until it can route, and passes
+//! it the listeners. `reload/requests.rs` receives the requests; `successor.rs` is the successor's side.
 //!
-//! Until the successor has said that it accepts clients, nothing has changed for this process, and every failure leaves
-//! it as it was.
+//! Until the successor confirms that it accepts clients, this process keeps its listeners, and continues after any
+//! failure.
 
 mod command;
 mod passing;
@@ -37,33 +37,33 @@ use crate::route::RouteKind;
 use crate::slot::RouteSlot;
 use crate::systemd::OF_ONE_PROCESS;
 
-/// Time for the successor to read its settings and say hello.
+/// Time for the successor to read its settings and send Hello.
 const HELLO: Duration = Duration::from_secs(15);
 /// Time from the start of the successor until it must be able to route. systemd gives a reload 90 s by default.
 const READY: Duration = Duration::from_secs(60);
-/// Time for each answer of a successor that has said hello.
+/// Time for each answer of the successor after Hello.
 const ANSWER: Duration = Duration::from_secs(10);
-/// Time for it to know every member that has sessions. It has other limits for replicas perhaps, or sees one that is about
-/// to be left, so this is no condition.
+/// Time for the successor to find every member that has sessions here. The reload does not depend on it: the successor
+/// may have other limits for replicas, or a member may be about to lose its sessions.
 const MEMBERS: Duration = Duration::from_secs(10);
-/// Records of changes of leader in one message; each has some hundred bytes.
+/// Number of records of changes of leader in one message; each has a few hundred bytes.
 const FAILOVERS: usize = 20;
-/// Interval of asking whether it can route.
+/// Interval at which the successor is asked for its state.
 const ASK: Duration = Duration::from_millis(20);
 
-/// The way in which this process was started.
+/// The parameters with which this process was started.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Start {
-    /// The arguments, which begin with the program.
+    /// The arguments, beginning with the program.
     pub(super) arguments: Vec<OsString>,
-    /// It has replaced another process.
+    /// True if this process was started to replace another pgnorth.
     pub(super) is_successor: bool,
 }
 
 /// The slots of all routes.
 pub(super) type RouteSlots = Vec<(RouteKind, Arc<RouteSlot>)>;
 
-/// Returns every member whose sessions may live, with its route.
+/// Returns every member whose sessions are kept, with its route.
 pub(super) fn members(slots: &RouteSlots) -> Vec<String> {
     let of = |(kind, slot): &(RouteKind, Arc<RouteSlot>)| {
         let members: Vec<_> = slot
@@ -81,7 +81,7 @@ pub(super) fn operator_hold(view: &View) -> Option<PassedHold> {
     view.operator_hold().map(|hold| PassedHold::new(hold, Instant::now()))
 }
 
-/// One attempt to be replaced.
+/// One attempt to hand over to a successor.
 pub(super) struct Attempt {
     pub(super) start: Start,
     pub(super) change: Change,
@@ -93,7 +93,7 @@ pub(super) struct Attempt {
     pub(super) view: watch::Receiver<Arc<View>>,
     pub(super) drain: Drain,
     pub(super) sessions: Sessions,
-    /// Ends the attempt.
+    /// Cancelled to abort the attempt.
     pub(super) aborted: CancellationToken,
 }
 
@@ -119,58 +119,58 @@ pub(super) enum ReloadError {
         #[source]
         error: io::Error,
     },
-    #[error("the new process refused to start: {0}")]
+    #[error("the new process could not start: {0}")]
     Refused(String),
-    #[error("the new process ended before it took over ({0}); its lines in the log say why")]
+    #[error("the new process exited before it took over ({0}); see its log lines")]
     Ended(ExitStatus),
-    #[error("the new process did not do its part: {0}")]
+    #[error("the hand-over to the new process failed: {0}")]
     Channel(#[from] ChannelError),
-    #[error("the new process sent a message out of turn; it may be a version that cannot replace this one")]
+    #[error("the new process sent an unexpected message; its version may be incompatible with this one")]
     OutOfTurn,
     #[error(
-        "the new process was not able to take over within {}: it says {new:?}; this process says {old:?}",
+        "the new process was not ready to take over within {}: it reports {new:?}; this process reports {old:?}",
         humantime::format_duration(READY)
     )]
     NotReady { new: String, old: String },
     #[error(
-        "the new process was lost after it had taken {taken} sessions and held clients, which ended with it: {error}"
+        "the new process failed after it had taken over {taken} sessions and held clients, which ended with it: {error}"
     )]
     LostWithSessions {
         taken: usize,
         #[source]
         error: Box<Self>,
     },
-    #[error("a shutdown was requested meanwhile")]
+    #[error("a shutdown was requested during the reload")]
     Aborted,
 }
 
-/// Returns why this process cannot be replaced by another one, if that is so.
+/// Returns the reason why this process cannot be replaced, if there is one.
 pub(super) fn unsupported(is_successor: bool) -> Option<&'static str> {
     let alone = std::env::var_os("NOTIFY_SOCKET").is_none() && !is_successor;
     if std::process::id() == 1 {
         return Some(
-            "this process is the container's first (pid 1), and the container ends with it; change the container \
-             instead: a rolling update keeps the address",
+            "this process is pid 1: the container would stop with it; deploy a new container instead (a rolling update \
+             keeps the Service address)",
         );
     }
     if alone && std::env::var_os("INVOCATION_ID").is_some() {
         return Some(
-            "systemd runs this service without Type=notify, and would end it when its first process ends; set \
-             Type=notify in the unit, or use `systemctl restart`",
+            "systemd runs this service without Type=notify, and would stop it when this process exits; set Type=notify \
+             in the unit, or use `systemctl restart`",
         );
     }
     if alone && std::os::unix::process::parent_id() == 1 {
         return Some(
-            "the parent of this process is pid 1, which is not told about a successor (NOTIFY_SOCKET is not set) and \
-             may end it with this process; restart the service or the container instead",
+            "the parent of this process is pid 1, which would not learn about a new process (NOTIFY_SOCKET is not set) \
+             and may stop it when this process exits; restart the service or the container instead",
         );
     }
     None
 }
 
 impl Attempt {
-    /// Starts the successor and waits until it accepts clients. Blocks; bounded by the constants above. On failure the
-    /// successor has ended.
+    /// Starts the successor and waits until it accepts clients. Blocks, at most for the times above. After a failure
+    /// the successor has ended.
     pub(super) fn run(self) -> Result<Successor, ReloadError> {
         let (channel, other) = Channel::pair().map_err(ChannelError::Io)?;
         let mut child = self.spawn(other)?;
@@ -180,7 +180,7 @@ impl Attempt {
             Err(error) => {
                 let closed = matches!(error, ReloadError::Channel(ChannelError::Closed));
                 let status = if closed { wait(&mut child) } else { None };
-                // It may have ended, or hang.
+                // The successor may have ended, or may hang.
                 let _ended = child.kill();
                 let _status = child.wait();
                 Err(status.map_or(error, ReloadError::Ended))
@@ -224,7 +224,7 @@ impl Attempt {
         };
         info!(
             version,
-            "reload: the new process has read its settings, and looks for the leader"
+            "reload: the new process has read its settings and is looking for the leader"
         );
         let (listeners, files) = &self.listeners;
         let files: Vec<_> = files.iter().map(AsFd::as_fd).collect();
@@ -241,7 +241,8 @@ impl Attempt {
         } else {
             info!(
                 version,
-                "reload: the versions pass sessions in different ways, so the open ones finish in this process"
+                "reload: this version and the new one use different session formats; open sessions stay in this \
+                 process until they end"
             );
             self.take(channel)
         };
@@ -251,11 +252,11 @@ impl Attempt {
         taken_over
     }
 
-    /// Passes the clients that wait, makes the successor accept, and passes the sessions.
+    /// Passes the waiting clients, makes the successor accept, and passes the sessions.
     fn pass_all(&self, channel: &Channel, child: &mut Child) -> Result<(), ReloadError> {
         let mut passing = Passing::new(&self.sessions, channel, child);
         passing.waiting_clients()?;
-        // Before the admin port of the successor answers.
+        // The successor needs the records before its admin port answers.
         self.pass_failovers(channel).map_err(|error| passing.lost(error))?;
         self.take(channel).map_err(|error| passing.lost(error))?;
         passing.everything()
@@ -270,7 +271,7 @@ impl Attempt {
         Ok(())
     }
 
-    /// Makes the successor accept clients. It is not aborted: the successor may have clients already.
+    /// Makes the successor accept clients. This is never aborted, because the successor may already have clients.
     fn take(&self, channel: &Channel) -> Result<(), ReloadError> {
         let (counters, histograms) = (self.metrics.counters(), self.metrics.histograms());
         tell(channel, &FromPredecessor::Take { counters, histograms }, &[])?;
@@ -281,7 +282,7 @@ impl Attempt {
         }
     }
 
-    /// Asks the successor again and again until no client is worse off with it.
+    /// Waits until no client would be worse off with the successor.
     fn wait_until_ready(&self, channel: &Channel, deadline: Instant) -> Result<(), ReloadError> {
         loop {
             let hold = operator_hold(&self.view.borrow());
@@ -324,7 +325,7 @@ impl Attempt {
     }
 }
 
-/// Sends a message. A successor that has ended may have said why.
+/// Sends a message. If the successor has ended, returns the reason that it sent, if any.
 fn tell(channel: &Channel, message: &FromPredecessor, files: &[BorrowedFd<'_>]) -> Result<(), ReloadError> {
     let sent = channel.send(message, &[], files, ANSWER);
     if let Err(ChannelError::Closed) = sent
@@ -337,19 +338,19 @@ fn tell(channel: &Channel, message: &FromPredecessor, files: &[BorrowedFd<'_>]) 
 }
 
 impl Successor {
-    /// Its process id.
+    /// Returns the successor's process id.
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Tells it that this process accepts no longer, and the state to go on with.
+    /// Tells the successor that this process no longer accepts clients, and passes the final counters and the hold.
     pub(super) fn done(&self, metrics: &Metrics, hold: Option<PassedHold>) {
         let done = FromPredecessor::Done {
             counters: metrics.counters(),
             histograms: metrics.histograms(),
             hold,
         };
-        // If it has ended meanwhile, systemd starts the service again.
+        // If the successor has ended, systemd starts the service again.
         let _ended = self.channel.send(&done, &[], &[], ANSWER);
     }
 }

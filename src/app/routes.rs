@@ -1,4 +1,4 @@
-//! The slot of each route: that of the primary, a further one of it for another target, or one of the route's own.
+//! Assigns a slot to each route: the primary's slot, the primary's slot for another target, or a slot of its own.
 
 use std::sync::Arc;
 
@@ -11,18 +11,18 @@ use crate::leader::fit::Fitness;
 use crate::route::{Route, RouteKind, Upstream};
 use crate::slot::RouteSlot;
 
-/// The slots that discovery keeps beside that of the primary.
+/// The slots that discovery updates in addition to the primary's.
 #[derive(Default)]
 pub(super) struct Routes {
     /// Slots of routes to the primary with another target than `--target`, one for each target.
     pub(super) primaries: Vec<PrimarySlot>,
-    /// Routes to other members than the primary alone.
+    /// Routes that lead to other members too.
     pub(super) followed: Vec<FollowedRoute>,
 }
 
 impl Routes {
-    /// Returns the slot of a route whose sessions go to `upstream`, and the outcomes for its members, unless it leads to
-    /// the primary alone.
+    /// Adds a route whose sessions go to `upstream`. Returns its slot and, unless it leads only to the primary, the
+    /// fitness of its members.
     pub(super) fn add(
         &mut self,
         route: &Route,

@@ -24,7 +24,7 @@ pub(super) async fn run(settings: &config::SendCommand) -> ExitCode {
     };
     match post(settings.admin, &path(&settings.command), token.header()).await {
         Ok((true, answer)) => {
-            // A closed stdout is no failure of the command; the exit status reports the result.
+            // A closed stdout is not a failure of the command; the exit status reports the result.
             let _unread = io::stdout().write_all(answer.as_bytes());
             ExitCode::SUCCESS
         }

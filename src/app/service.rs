@@ -1,4 +1,4 @@
-//! Reports to the service manager: that the process serves, its state, and that its threads live.
+//! Reports to the service manager: readiness, a status line, and the watchdog's heartbeat.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::metrics::{Metrics, SessionState};
 use crate::slot::{RouteSlot, Snapshot};
 use crate::systemd::{Notifier, watchdog_interval};
 
-/// Interval at which the status line gets the number of sessions.
+/// Interval at which the status line is updated with the number of sessions.
 const REFRESH: Duration = Duration::from_secs(10);
 
 /// The process as its service manager sees it. Only the main process reports.
@@ -25,14 +25,14 @@ pub(super) struct Service {
     metrics: Arc<Metrics>,
     liveness: Liveness,
     has_sessions: bool,
-    /// Cancelled when this process becomes the main one.
+    /// Cancelled when this process becomes the main process.
     pub(super) main: CancellationToken,
     /// Cancelled when this process has been replaced, or shuts down.
     pub(super) over: CancellationToken,
 }
 
 impl Service {
-    /// Returns the reports of a process that is not the main one yet.
+    /// Returns the service of a process that is not yet the main process.
     pub(super) fn new(notifier: Notifier, state: &AppState) -> Self {
         let variable = |name| std::env::var_os(name);
         Self {
@@ -47,8 +47,8 @@ impl Service {
         }
     }
 
-    /// Reports while this is the main process. Runs on the control thread, so that the watchdog is fed by what it
-    /// watches. Never returns.
+    /// Reports while this is the main process. Runs on the control thread, so that the watchdog notices if that thread
+    /// is stuck. Never returns.
     pub(super) async fn report(self) {
         if self.notifier.is_on() {
             self.main.cancelled().await;
@@ -62,7 +62,7 @@ impl Service {
         std::future::pending().await
     }
 
-    /// Returns the reports of a process that nothing replaces, and that has no sessions to count.
+    /// Returns the service of a process that is never replaced and has no sessions.
     pub(super) fn without_sessions(notifier: Notifier, state: &AppState) -> Self {
         let service = Self {
             has_sessions: false,
@@ -72,20 +72,20 @@ impl Service {
         service
     }
 
-    /// Tells that the process shuts down.
+    /// Reports that the process shuts down.
     pub(super) fn stopping(&self) {
         self.over.cancel();
         self.notifier.stopping();
     }
 
-    /// Tells that the process serves.
+    /// Reports that the process serves.
     pub(super) fn ready(&self) {
         self.notifier.ready(&self.status(&self.slot.snapshot()));
     }
 
     async fn keep_status(&self) {
         loop {
-            // A snapshot that is kept would delay the end of its epoch.
+            // Keeping the snapshot would delay the end of its epoch.
             let (status, replaced) = {
                 let snapshot = self.slot.snapshot();
                 (self.status(&snapshot), snapshot.replaced())

@@ -1,4 +1,4 @@
-//! Requests to shut down: from signals in pgnorth's own process, from a [`ShutdownTrigger`] anywhere else.
+//! Requests to shut down: from signals in the pgnorth binary, from a [`ShutdownTrigger`] anywhere else.
 
 use std::future::pending;
 use std::io;
@@ -10,11 +10,11 @@ use tracing::info;
 /// Number of requests that may wait; a shutdown has fewer phases.
 const CAPACITY: usize = 8;
 
-/// Receives requests to shut down. The first begins the shutdown; each later one cuts its current phase short.
+/// Receiver of requests to shut down. The first begins the shutdown; each later one cuts its current phase short.
 #[derive(Debug)]
 pub struct Shutdown(mpsc::Receiver<&'static str>);
 
-/// Requests a shutdown. Clones share it.
+/// Sender of requests to shut down. Clones share the receiver.
 #[derive(Clone, Debug)]
 pub struct ShutdownTrigger(mpsc::Sender<&'static str>);
 
@@ -25,7 +25,7 @@ impl Shutdown {
         (ShutdownTrigger(sender), Self(receiver))
     }
 
-    /// Takes over the process's signals. Each SIGTERM or SIGINT is a request; SIGHUP calls `reload`, if it is given.
+    /// Handles the process's signals. Each SIGTERM or SIGINT is a request. SIGHUP calls `reload`, if there is one.
     ///
     /// # Errors
     /// Returns the system's error if a signal handler cannot be installed.
@@ -57,12 +57,12 @@ impl ShutdownTrigger {
     }
 }
 
-/// Called at each SIGHUP.
+/// Function that is called at each SIGHUP.
 type Reload = Box<dyn Fn() + Send>;
 
 /// The signals that a process of pgnorth handles: SIGTERM (Kubernetes, systemd) and SIGINT (Ctrl-C) request a shutdown.
-/// SIGHUP asks the proxy for a reload. SIGUSR1 and SIGUSR2 mean "reopen the log" elsewhere; unhandled, they would kill the
-/// process, and so would SIGHUP the publisher.
+/// SIGHUP requests a reload of the proxy. SIGUSR1 and SIGUSR2, on which other programs reopen their log, and SIGHUP in
+/// other commands are ignored, because their default action would kill the process.
 struct Signals {
     term: Signal,
     interrupt: Signal,
@@ -104,7 +104,7 @@ impl Signals {
             };
             info!(
                 signal,
-                "signal ignored: it has no meaning here, and the log has no file to reopen"
+                "signal ignored: pgnorth takes no action on it, and has no log file to reopen"
             );
         }
     }

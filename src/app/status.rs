@@ -11,7 +11,7 @@ use self::client::{ContactError, get, watch};
 use crate::admin::status::{StateName, Status};
 use crate::config::{self, Format};
 
-/// Pause between two attempts to connect again.
+/// Pause before each attempt to reconnect.
 const RETRY: Duration = Duration::from_secs(1);
 /// Moves the cursor to the upper left corner and clears the terminal.
 const CLEAR: &str = "\x1b[H\x1b[J";
@@ -28,10 +28,11 @@ struct Output {
     colour: bool,
 }
 
-/// Error: stdout is closed.
+/// The error that stdout is closed.
 struct Closed;
 
-/// Shows the status once, or until interrupted or stdout is closed. The exit status is that of the state shown last.
+/// Shows the status once or, with --watch, until it is interrupted or stdout is closed. The exit status is that of the
+/// state shown last.
 pub(super) async fn run(settings: &config::Status) -> ExitCode {
     let terminal = io::stdout().is_terminal();
     let output = Output {

@@ -1,4 +1,4 @@
-//! The successor's side of a reload: takes the listeners, reports whether it can route, and accepts clients when the
+//! The successor's side of a reload: receives the listeners, reports whether it can route, and accepts clients when the
 //! old process asks for it.
 
 use std::collections::HashMap;
@@ -26,14 +26,14 @@ use crate::readiness::{Readiness, ReadinessHandle};
 use crate::recorder::Recorder;
 use crate::slot::RouteSlot;
 
-/// Time for the old process to answer, or to go on: it asks every 20 ms.
+/// Time limit for sending or receiving one message. The old process sends one every 20 ms.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The process that this one replaces.
 #[derive(Clone, Debug)]
 pub struct Predecessor(Arc<Channel>);
 
-/// The parts of this process that the hand-over concerns.
+/// The parts of this process that the hand-over uses.
 pub(super) struct Facts {
     pub(super) slot: Arc<RouteSlot>,
     pub(super) slots: RouteSlots,
@@ -41,35 +41,35 @@ pub(super) struct Facts {
     pub(super) readiness: ReadinessHandle,
     pub(super) recorder: Arc<Recorder>,
     pub(super) view: watch::Receiver<Arc<View>>,
-    /// Discovery takes an operator's hold from it.
+    /// The channel that passes an operator's hold to discovery.
     pub(super) observations: mpsc::Sender<Observation>,
     pub(super) sessions: Sessions,
-    /// Cancelled when this process is to accept clients.
+    /// Cancelled to start accepting clients.
     pub(super) accept: CancellationToken,
-    /// Cancelled when this process is the service's main process.
+    /// Cancelled when this process becomes the service's main process.
     pub(super) main: CancellationToken,
 }
 
 impl Predecessor {
-    /// Takes the channel to the old process.
+    /// Wraps the channel to the old process.
     pub fn new(channel: Channel) -> Self {
         Self(Arc::new(channel))
     }
 
-    /// Tells the old process that this one does not start, and why.
+    /// Tells the old process why this process cannot start.
     pub fn refuse(&self, why: &str) {
         let why = why.trim_end().to_owned();
-        // It has its own deadline, and sees the end of this process.
+        // If this fails, the old process sees that this process has ended, or reaches its own deadline.
         let _gone = self.0.send(&FromSuccessor::Refused { why }, &[], &[], PATIENCE);
     }
 
-    /// Says hello, and takes the listeners. Blocks for some milliseconds.
+    /// Sends Hello and receives the listeners. Blocks for some milliseconds.
     pub(super) fn listeners(&self) -> Result<Inherited> {
         let hello = FromSuccessor::Hello {
             version: VERSION.to_owned(),
             session_format: SESSION_FORMAT,
         };
-        let lost = "the process to be replaced did not pass its listeners";
+        let lost = "the process being replaced did not pass its listeners";
         self.0.send(&hello, &[], &[], PATIENCE).context(lost)?;
         let Received { message, files, .. } = self.0.receive(PATIENCE).context(lost)?;
         match message {
@@ -77,16 +77,16 @@ impl Predecessor {
                 info!(
                     version,
                     listeners = listeners.len(),
-                    "replacing a running pgnorth: its listeners are here"
+                    "replacing a running pgnorth: received its listeners"
                 );
                 Ok(Inherited::from_predecessor(listeners, files))
             }
-            _ => bail!("{lost}: its first message is not the greeting that a reload begins with"),
+            _ => bail!("{lost}: its first message was not a valid Hello"),
         }
     }
 
-    /// Answers the old process on a thread of its own. The future completes if this process has to end, because it is
-    /// not to replace the other one after all.
+    /// Answers the old process on a separate thread. The returned future completes only if the hand-over fails and this
+    /// process must exit.
     pub(super) fn follow(self, facts: Facts) -> Result<impl Future<Output = Result<()>>> {
         let (sender, ended) = oneshot::channel();
         thread::Builder::new()
@@ -96,31 +96,35 @@ impl Predecessor {
                     let _process_is_ending = sender.send(error);
                 }
             })
-            .context("cannot start the thread of the hand-over")?;
+            .context("cannot start the hand-over thread")?;
         Ok(async {
             match ended.await {
                 Ok(error) => Err(error),
-                // The hand-over is done.
+                // The hand-over is complete.
                 Err(_) => pending().await,
             }
         })
     }
 
-    /// Answers until the hand-over is done.
+    /// Answers the old process until the hand-over is complete.
     fn answer(&self, facts: &Facts) -> Result<()> {
         let (mut carried, mut failovers, mut hold) = (HashMap::new(), Vec::new(), None);
         loop {
             let asked = match self.0.receive(PATIENCE) {
                 Ok(received) => received,
-                // The other process waits for an answer, and has all of them still.
-                Err(error @ ChannelError::FilesLost) => {
+                // The old process waits for an answer, and still has all sessions of this message.
+                Err(error @ (ChannelError::FilesLost | ChannelError::TooLong)) => {
                     self.refuse_sessions(&error)?;
                     continue;
                 }
                 Err(error) if !facts.accept.is_cancelled() => return Err(given_up(error)),
-                // This process accepts clients already: whatever became of the other one, it goes on.
+                // This process already accepts clients, so it continues without the old one.
                 Err(error) => {
-                    info!(%error, "the replaced process was lost before the end of the hand-over; this one goes on");
+                    info!(
+                        %error,
+                        "lost contact with the replaced process before the hand-over was complete; this process \
+                         already accepts clients and continues"
+                    );
                     facts.main.cancel();
                     return Ok(());
                 }
@@ -132,12 +136,12 @@ impl Predecessor {
                     self.0.send(&state, &[], &[], PATIENCE).map_err(given_up)?;
                 }
                 FromPredecessor::Failovers { failovers: more } => {
-                    // A record that this version cannot read is left out.
+                    // Records that this version cannot read are left out.
                     let more = more.into_iter().map(serde_json::from_value);
                     failovers.extend(more.filter_map(Result::ok));
                 }
                 FromPredecessor::Take { counters, histograms } => {
-                    // Said first: if the other process is lost, this one must not accept beside it.
+                    // Without this answer, the old process accepts again, and this process must not accept beside it.
                     self.0
                         .send(&FromSuccessor::Taken, &[], &[], PATIENCE)
                         .map_err(given_up)?;
@@ -164,15 +168,15 @@ impl Predecessor {
                     facts.main.cancel();
                     return Ok(());
                 }
-                FromPredecessor::Hello { .. } => bail!("the process to be replaced said hello twice"),
+                FromPredecessor::Hello { .. } => bail!("the process being replaced sent Hello twice"),
             }
         }
     }
 }
 
 impl Predecessor {
-    /// Goes on with sessions of the old process. It learns of it before the first byte is moved, so that it goes on with
-    /// them itself if this process ends before.
+    /// Takes over sessions. The old process is told before any byte moves, so that it can keep them if this process
+    /// dies first.
     fn take_sessions(&self, facts: &Facts, sessions: Vec<Value>, bytes: &[u8], files: Vec<OwnedFd>) -> Result<()> {
         let passed: Result<Vec<_>, _> = sessions.into_iter().map(serde_json::from_value).collect();
         let complete = match passed {
@@ -181,7 +185,7 @@ impl Predecessor {
         };
         match complete {
             Ok(resumed) => match self.0.send(&taken(&resumed), &[], &[], PATIENCE) {
-                // Without the other process, nobody else has them.
+                // The old process has ended, so no other process has these sessions.
                 Ok(()) | Err(ChannelError::Closed) => {
                     resumed.begin();
                     Ok(())
@@ -206,7 +210,7 @@ impl Facts {
         HandoverState::new(&state, &snapshot.reason, ready, members, &self.view.borrow())
     }
 
-    /// Applies the operator's hold of the old process if it is another one than before.
+    /// Applies the operator's hold of the old process if it has changed since the last call.
     fn follow_hold(&self, last: &mut Option<SystemTime>, in_force: Option<PassedHold>) {
         let until = in_force.map(|hold| hold.until);
         if std::mem::replace(last, until) == until {
@@ -225,5 +229,5 @@ fn taken(resumed: &Resumed) -> FromSuccessor {
 }
 
 fn given_up(error: ChannelError) -> anyhow::Error {
-    anyhow!(error).context("this process was to replace another one, which goes on by itself")
+    anyhow!(error).context("this process exits, because it lost contact with the process being replaced")
 }

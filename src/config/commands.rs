@@ -16,11 +16,11 @@ pub struct CommandRow {
     pub name: Option<&'static str>,
     /// The purpose, in one phrase.
     pub about: &'static str,
-    /// The words that it takes beside settings: placeholder and help.
+    /// The positional argument of the command: placeholder and help.
     operand: Option<(&'static str, &'static str)>,
     /// The settings, in the order of the help.
     groups: &'static [Group],
-    /// The exit statuses, and when each is returned.
+    /// The exit statuses, each with its condition.
     pub exit_statuses: &'static [(u8, &'static str)],
     /// Command lines, each followed by an indented explanation.
     pub examples: &'static str,
@@ -82,7 +82,7 @@ const FAILED: &str = "on a runtime failure, which the log names";
 const INVALID: &str = "if the settings are invalid";
 const DONE: &str = "once the command is carried out";
 const REFUSED: &str = "if the command is refused, or its token file cannot be read";
-const NO_CONTACT: &str = "without contact, or if the settings are invalid";
+const NO_CONTACT: &str = "if pgnorth cannot be reached, or the settings are invalid";
 
 /// The proxy, which has no subcommand.
 pub(super) const PROXY: CommandRow = CommandRow {
@@ -97,7 +97,7 @@ pub(super) const PROXY: CommandRow = CommandRow {
   pgnorth --scope demo --etcd https://10.0.0.1:2379,https://10.0.0.2:2379,https://10.0.0.3:2379
       on hosts: follow the Patroni cluster `demo` in etcd
   pgnorth --patroni http://10.0.0.1:8008,http://10.0.0.2:8008
-      elsewhere: ask the members themselves
+      elsewhere: ask the members' REST API
   pgnorth --scope demo --kubernetes=false --patroni http://10.0.0.1:8008,http://10.0.0.2:8008
       the same, but only answers of the cluster `demo` count
   pgnorth publish --help
@@ -119,7 +119,7 @@ pub(super) const PUBLISH: CommandRow = CommandRow {
 
 pub(super) const WATCH_LEADER: CommandRow = CommandRow {
     name: Some("watch"),
-    about: "Decides and records as the proxy does, without clients; compares with HAProxy",
+    about: "Makes and records the proxy's decisions without serving clients; compares them with HAProxy",
     operand: None,
     groups: &[
         &[&HAPROXY, &HAPROXY_BACKEND],
@@ -146,9 +146,9 @@ pub(super) const STATUS: CommandRow = CommandRow {
     exit_statuses: &[(0, "while it routes"), (1, "while it holds or fences"), (2, NO_CONTACT)],
     examples: "\
   pgnorth status
-      of the pgnorth on the same host or in the same pod, with the same PGNORTH_ADMIN
+      the pgnorth on the same host or in the same pod, with the same PGNORTH_ADMIN
   pgnorth status --admin 10.0.0.7:8080 --watch
-      of another one, until interrupted",
+      another pgnorth, until interrupted",
 };
 
 pub(super) const DOCTOR: CommandRow = CommandRow {
@@ -205,19 +205,19 @@ pub(super) const CUT: CommandRow = CommandRow {
 
 pub(super) const RELOAD: CommandRow = CommandRow {
     name: Some("reload"),
-    about: "Replaces a running pgnorth by the binary that is now on disk, with the settings that are now in force",
+    about: "Replaces a running pgnorth with the binary now on disk and the present settings",
     operand: None,
     groups: &[&[&PID], PORTS, FINDING, SESSIONS, POD, LOGGING],
     exit_statuses: &[
         (0, "once the new process has taken over"),
-        (1, "if it has not: the running process goes on as before"),
+        (1, "if it has not; the running process continues unchanged"),
         (2, NO_CONTACT),
     ],
     examples: "\
   systemctl reload pgnorth
       ExecReload= of the unit is `pgnorth reload`: the new process gets the unit's variables as they are now
   pgnorth reload --workers 4
-      by hand: the flags that are given replace those of the running process, which keeps all its other settings",
+      by hand: the given flags replace those of the running process; its other settings stay",
 };
 
 pub(super) const IMPORT: CommandRow = CommandRow {
@@ -233,7 +233,7 @@ pub(super) const IMPORT: CommandRow = CommandRow {
             0,
             "if there are settings that do the same; lines without an equivalent are marked",
         ),
-        (2, "if a file cannot be read, or no section leads to members of Patroni"),
+        (2, "if a file cannot be read, or no section leads to Patroni members"),
     ],
     examples: "\
   pgnorth import /etc/haproxy/haproxy.cfg
@@ -259,7 +259,7 @@ pub const COMMANDS: [&CommandRow; 10] = [
 
 /// The rules that apply to all settings.
 const RULES: &str = "\
-A flag wins over its environment variable; an empty variable counts as unset.
+A flag overrides its environment variable; an empty variable counts as unset.
 Durations have units: 500ms, 30s, 1m30s.";
 
 /// Returns the command line: the one definition behind parsing, `--help`, man pages and completions.
@@ -286,7 +286,7 @@ pub fn command_line() -> Command {
         )
 }
 
-/// Returns the flags of a setting among these arguments, as they were written.
+/// Returns the command's flags among these arguments, with their values as written.
 fn written<'a>(row: &CommandRow, flags: &'a ArgMatches) -> Vec<(&'static str, &'a str)> {
     let value = |setting: &Setting| flags.try_get_one::<String>(setting.flag).ok().flatten();
     (row.settings())
@@ -302,8 +302,8 @@ pub(super) fn for_the_successor(flags: &ArgMatches) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Returns the arguments of a proxy, which begin with the program's name, with these flags in place of its own. None
-/// if they are no arguments of a proxy.
+/// Returns the proxy's `arguments`, beginning with the program's name, with `flags` in place of its own. Returns `None`
+/// if `arguments` are not those of a proxy.
 pub fn with_flags(arguments: Vec<OsString>, flags: &[(String, String)]) -> Option<Vec<OsString>> {
     let program = arguments.first()?.clone();
     let matches = command_line().try_get_matches_from(arguments).ok()?;
@@ -334,7 +334,7 @@ impl CommandRow {
         }
     }
 
-    /// Returns its settings in the order of the help.
+    /// Returns the command's settings in the order of the help.
     pub fn settings(&self) -> impl Iterator<Item = &'static Setting> {
         self.groups.iter().copied().flatten().copied()
     }
@@ -353,7 +353,7 @@ impl CommandRow {
                 "help",
                 'h',
                 ArgAction::Help,
-                "Prints this; -h prints a shorter one",
+                "Prints this help; -h prints a shorter one",
             ))
             .after_help(format!("Examples:\n  {examples}\n\nExit status:\n{statuses}\n{RULES}"))
             .max_term_width(120)
@@ -373,7 +373,7 @@ fn operand(placeholder: &'static str, help: &'static str) -> Arg {
         .value_parser(ValueParser::path_buf())
 }
 
-/// Returns the files that a command is given as its operands.
+/// Returns the files that are given as operands.
 pub(super) fn files(matches: &ArgMatches) -> Vec<PathBuf> {
     let files = matches.get_many::<PathBuf>(OPERAND).into_iter().flatten();
     files.cloned().collect()

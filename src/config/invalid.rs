@@ -1,5 +1,5 @@
-//! The message about invalid settings: what was written and where, what is wrong, and a valid example. Passwords are
-//! masked.
+//! The message about invalid settings: for each, the value and its origin, the problem, and a valid example. Passwords
+//! are masked.
 
 use std::error::Error;
 use std::fmt;
@@ -8,7 +8,7 @@ use super::reader::{Origin, RawValue};
 use super::routes::Mistake;
 use super::table::{ETCD, PATRONI, SCOPE, Setting};
 
-/// Longest value in a message, in characters; the rest is cut.
+/// Maximum length of a value in a message, in characters; the rest is cut.
 const SHOWN: usize = 100;
 
 /// One invalid setting.
@@ -50,7 +50,7 @@ impl InvalidSetting {
         }
     }
 
-    /// Reports every mistake in the routes, each with the route as it may have been meant.
+    /// Reports every mistake in the routes, each with a suggested route.
     pub(super) fn of_routes(setting: &Setting, given: &RawValue, mistakes: Vec<Mistake>) -> Self {
         let problems = mistakes.into_iter().map(|mistake| {
             let example = both_ways_with(setting, &mistake.instead);
@@ -84,7 +84,7 @@ impl InvalidSetting {
                     both_ways(&ETCD),
                 ),
                 (
-                    "elsewhere, list the REST API URLs of its members; with one of the others, both work too"
+                    "elsewhere, list the REST API URLs of its members; this can be combined with either of the above"
                         .to_owned(),
                     both_ways(&PATRONI),
                 ),
@@ -148,7 +148,7 @@ fn both_ways_with(setting: &Setting, example: &str) -> String {
     format!("--{flag} {quote}{example}{quote}   or   {env}={example}")
 }
 
-/// Returns a value without a URL's password or query, without control characters, and cut to its longest.
+/// Returns a value without a URL's password or query, without control characters, and cut to the maximum length.
 ///
 /// The mask covers everything from the first `://` to the last `@`: a password may contain commas and slashes, and
 /// masking too much does no harm.

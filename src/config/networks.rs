@@ -1,9 +1,9 @@
-//! Networks, as settings name them: `10.0.0.0/24`, or one address.
+//! Networks in settings: `10.0.0.0/24`, or one address.
 
 use std::fmt;
 use std::net::IpAddr;
 
-/// The addresses that share the first bits of one.
+/// The addresses that have their first bits in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
     address: IpAddr,
@@ -11,7 +11,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Returns true if the network has this address. An IPv4 address that is mapped to IPv6 counts as IPv4.
+    /// Returns true if the network contains this address. An IPv4 address that is mapped to IPv6 counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {

@@ -6,10 +6,10 @@ use std::time::Duration;
 /// A command for maintenance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OperatorCommand {
-    /// Hold new clients for at most this long.
+    /// Holds new clients, for at most this time.
     Hold(Duration),
-    /// End the hold.
+    /// Ends the hold.
     Release,
-    /// Close sessions: those to this member, or all of them.
+    /// Closes sessions: those to this member, or all of them.
     Cut(Option<String>),
 }

@@ -1,4 +1,4 @@
-//! The settings of all commands but the proxy, and how they are read.
+//! Reads the settings of all commands except the proxy.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,11 +22,11 @@ pub struct Publish {
     pub discovery: DiscoverySettings,
     /// Namespace of the Service; none means the pod's own, or the kubeconfig's.
     pub namespace: Option<String>,
-    /// Service that points at the primary.
+    /// Service that pgnorth points at the primary.
     pub service: String,
-    /// Writes its Endpoints too.
+    /// True if the Service's Endpoints are written too.
     pub endpoints: bool,
-    /// Lease that elects the writer; none makes every publisher write.
+    /// Lease that elects the writer; without one, every publisher writes.
     pub lease: Option<String>,
 }
 
@@ -43,7 +43,7 @@ pub struct Watch {
     pub hold: Duration,
     /// Longest time that the proxy would hold new clients for an announced switchover.
     pub switchover_hold: Duration,
-    /// HAProxy to compare with; none compares with nothing.
+    /// HAProxy to compare with, if there is one.
     pub haproxy: Option<Haproxy>,
 }
 
@@ -52,18 +52,18 @@ pub struct Watch {
 pub struct Haproxy {
     /// Its statistics.
     pub statistics: HaproxyStatistics,
-    /// The backend of the primary; none takes the only one with members as servers.
+    /// The backend of the primary; by default, the only one with members as servers.
     pub backend: Option<String>,
 }
 
-/// The place of HAProxy's statistics.
+/// The location of HAProxy's statistics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HaproxyStatistics {
     /// http or https, with a host, without user, password and fragment; its path or query ends in `;csv`.
     Http(Box<Url>),
     /// A Unix socket that understands `show stat`.
     Socket(PathBuf),
-    /// A file that is written each second.
+    /// A file that is rewritten each second.
     File(PathBuf),
 }
 
@@ -72,7 +72,7 @@ pub enum HaproxyStatistics {
 pub struct Status {
     /// Admin port of the running pgnorth; an unspecified address means this host.
     pub admin: SocketAddr,
-    /// Refreshes until interrupted.
+    /// True to refresh the report until interrupted.
     pub watch: bool,
     /// Format of the report.
     pub format: Format,
@@ -83,7 +83,7 @@ pub struct Status {
 pub struct SendCommand {
     /// Admin port of the running pgnorth; an unspecified address means this host.
     pub admin: SocketAddr,
-    /// File of its token.
+    /// File with the token of that pgnorth.
     pub token_file: PathBuf,
     /// The command.
     pub command: OperatorCommand,
@@ -92,9 +92,9 @@ pub struct SendCommand {
 /// The settings of `pgnorth reload`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reload {
-    /// The process to replace; none looks for it.
+    /// The process to replace; by default, the only pgnorth that is found.
     pub pid: Option<u32>,
-    /// Flags for the new process with their values, which it checks itself.
+    /// Flags and values for the new process, which checks them itself.
     pub flags: Vec<(String, String)>,
 }
 
@@ -105,7 +105,7 @@ pub struct Doctor {
     pub proxy: Proxy,
     /// Service of the publisher to check, if there is one.
     pub service: Option<String>,
-    /// The publisher writes Endpoints too.
+    /// True if the publisher writes Endpoints too.
     pub endpoints: bool,
     /// Lease of the publisher.
     pub lease: Option<String>,
@@ -116,7 +116,7 @@ pub struct Doctor {
 pub(super) fn publish(reader: &mut Reader<'_>) -> Publish {
     let why = "name the Service that clients connect to; it must not have a selector";
     let namespace = reader.option(&table::NAMESPACE, parse::namespace);
-    // The Service has a namespace even if Kubernetes is no source of discovery.
+    // The Service has a namespace even if Kubernetes is not a source of discovery.
     let mut discovery = discovery(reader, namespace.clone(), &[&table::SELECTOR]);
     discovery.upstream = upstream(reader, &discovery);
     Publish {

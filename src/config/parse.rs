@@ -28,9 +28,9 @@ impl LogFilter {
             if let Ok(bare) = directive.parse() {
                 level = bare;
             } else if !directive.contains(['=', '[']) {
-                // EnvFilter takes a misspelt level for a module's name, and then logs nothing.
+                // EnvFilter would treat a misspelt level as a module's name, and log nothing.
                 return Err(format!(
-                    "{directive:?} is not a level; valid are off, error, warn, info, debug, trace and module=level"
+                    "{directive:?} is not a level; valid values are off, error, warn, info, debug, trace and module=level"
                 ));
             } else {
                 EnvFilter::try_new(directive)
@@ -83,7 +83,7 @@ pub(super) fn listener(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-/// Returns true if both addresses cannot be bound at the same time.
+/// Returns true if the two addresses cannot be bound at the same time.
 pub(super) fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     let overlap = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
     overlap && one.port() == other.port() && one.port() != 0
@@ -107,7 +107,7 @@ pub(super) fn duration(least: Duration, most: Duration) -> impl Fn(&str) -> Resu
     }
 }
 
-/// Returns a duration as `parse` reads it, in hours at most.
+/// Formats a duration so that it can be parsed again, with hours as the largest unit.
 pub(super) fn human(duration: Duration) -> String {
     match duration.as_secs() {
         seconds if seconds > 0 && seconds % 3600 == 0 => format!("{}h", seconds / 3600),
@@ -115,7 +115,7 @@ pub(super) fn human(duration: Duration) -> String {
     }
 }
 
-/// Returns a parser of sizes within bounds, both included, and of 0.
+/// Returns a parser of sizes within bounds, both included, that also accepts 0.
 pub(super) fn size(least: usize, most: usize) -> impl Fn(&str) -> Result<usize, String> {
     move |text| {
         if text == "0" {
@@ -178,10 +178,10 @@ pub(super) fn upstream(text: &str) -> Result<Upstream, String> {
     }
 }
 
-/// Accepts any text: outside Kubernetes a scope is only compared.
+/// Accepts any text that is not empty: outside Kubernetes a scope is only compared.
 pub(super) fn any_scope(text: &str) -> Result<String, String> {
     if text.is_empty() {
-        return Err("empty; name the scope".to_owned());
+        return Err("empty; give a name".to_owned());
     }
     Ok(text.to_owned())
 }
@@ -227,8 +227,7 @@ fn is_label(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-/// Checks the characters and that no part is empty. The API server checks the grammar, and explains what is wrong with
-/// it.
+/// Checks the characters, and that no part is empty. The API server checks the grammar and explains errors.
 pub(super) fn selector(text: &str) -> Result<String, String> {
     let usual = |letter: char| letter.is_ascii_alphanumeric() || "._-/=!,() ".contains(letter);
     if text.chars().all(usual) && text.split(',').all(|part| !part.trim().is_empty()) {
@@ -237,7 +236,7 @@ pub(super) fn selector(text: &str) -> Result<String, String> {
     Err("not a label selector; write label=value, separated by commas".to_owned())
 }
 
-/// Accepts almost any name, as Patroni does; the running pgnorth knows which members exist.
+/// Accepts any name that is not empty. The running pgnorth checks that the member exists.
 pub(super) fn member(text: &str) -> Result<String, String> {
     if text.is_empty() {
         return Err("empty; leave the setting out to end all sessions".to_owned());
@@ -275,8 +274,8 @@ pub(super) fn hosts(text: &str) -> Result<Vec<String>, String> {
 pub(super) fn urls(text: &str) -> Result<Vec<Url>, String> {
     url_list(
         text,
-        "http or https, which Patroni's REST API speaks",
-        "reading needs none. For members that require a client certificate, set --patroni-cert",
+        "http or https, the only schemes of Patroni's REST API",
+        "reading the REST API needs neither; if members require a client certificate, set --patroni-cert",
     )
 }
 
@@ -284,7 +283,7 @@ pub(super) fn urls(text: &str) -> Result<Vec<Url>, String> {
 pub(super) fn etcd_urls(text: &str) -> Result<Vec<Url>, String> {
     url_list(
         text,
-        "http or https, which etcd's gateway speaks",
+        "http or https, the only schemes of etcd's gateway",
         "set --etcd-user and --etcd-password-file instead",
     )
 }
@@ -292,12 +291,12 @@ pub(super) fn etcd_urls(text: &str) -> Result<Vec<Url>, String> {
 /// Parses a part of a key: text without a slash.
 pub(super) fn key_part(text: &str) -> Result<String, String> {
     match any_scope(text) {
-        Ok(text) if text.contains('/') => Err("contains a slash; name the scope alone".to_owned()),
+        Ok(text) if text.contains('/') => Err("contains a slash; give only the scope".to_owned()),
         part => part,
     }
 }
 
-/// Parses the beginning of keys, as Patroni writes it: one slash at its begin, none at its end.
+/// Parses the beginning of keys, as Patroni writes it: with one leading slash, and without a trailing one.
 pub(super) fn key_path(text: &str) -> Result<String, String> {
     let parts: Vec<_> = text.split('/').filter(|part| !part.is_empty()).collect();
     match parts[..] {
@@ -306,7 +305,7 @@ pub(super) fn key_path(text: &str) -> Result<String, String> {
     }
 }
 
-/// Parses the place of HAProxy's statistics. A URL gets the `;csv` that it needs.
+/// Parses the location of HAProxy's statistics. Appends `;csv` to a URL that does not end in it.
 pub(super) fn haproxy(text: &str) -> Result<HaproxyStatistics, String> {
     if let Some(path) = text.strip_prefix("unix:") {
         return file(path).map(HaproxyStatistics::Socket);

@@ -1,4 +1,4 @@
-//! The settings of the proxy, and how they are read: its routes and addresses, and the ports that contradict each other.
+//! Reads the settings of the proxy, and rejects listeners with the same port.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -13,15 +13,15 @@ use crate::route::{Route, RouteKind, Upstream};
 /// The settings of the proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy {
-    /// The listeners for PostgreSQL clients, and where each leads; never empty.
+    /// The routes: listeners for PostgreSQL clients, each with the members that it leads to; never empty.
     pub routes: Vec<Route>,
-    /// Networks of load balancers, which send a header of the PROXY protocol.
+    /// Networks of load balancers that send a PROXY protocol header.
     pub proxy_protocol: Vec<Network>,
     /// Address of the admin port: probes, metrics, status.
     pub admin: SocketAddr,
     /// Public host names of the admin port.
     pub admin_hosts: Vec<String>,
-    /// File of the token for operator commands; none accepts no command.
+    /// File with the token for operator commands; without one, no command is accepted.
     pub admin_token_file: Option<PathBuf>,
     /// Sources of discovery.
     pub discovery: DiscoverySettings,
@@ -35,7 +35,7 @@ pub struct Proxy {
     pub connect_timeout: Duration,
     /// Time without any answer of the leader's host after which a session ends.
     pub tcp_user_timeout: Duration,
-    /// Certificate for TLS clients that are refused; none makes one at start.
+    /// Certificate for TLS clients that are refused; by default, one made at start.
     pub refusal: Option<Identity>,
     /// Time without any answer of a client's host after which its session ends.
     pub client_tcp_user_timeout: Duration,
@@ -43,13 +43,13 @@ pub struct Proxy {
     pub socket_buffers: usize,
     /// Local addresses to dial leaders from; empty leaves the choice to the system.
     pub sources: Vec<IpAddr>,
-    /// Time that sessions have to finish at shutdown.
+    /// Time for sessions to finish at shutdown.
     pub drain: Duration,
-    /// Time that clients are still accepted at shutdown, before the drain.
+    /// Time for which clients are still accepted at shutdown, before the drain.
     pub lame_duck: Duration,
-    /// Limit of open sessions, at least 1; none derives it from open files and local ports.
+    /// Limit of open sessions, at least 1; by default, it follows from open files and local ports.
     pub max_sessions: Option<usize>,
-    /// Threads that serve sessions, at least 1; none starts one per core.
+    /// Threads that serve sessions, at least 1; by default, one per core.
     pub workers: Option<usize>,
 }
 
@@ -67,9 +67,9 @@ impl Proxy {
     }
 }
 
-/// The problem with Patroni's `proxy_url` if no source reads the DCS: Patroni publishes it there alone.
-const UNPUBLISHED: &str = "requires the lock's source, --etcd or Kubernetes: members publish proxy_url there alone; \
-                           name the pooler's port instead";
+/// The problem with Patroni's `proxy_url` if no source reads the DCS: Patroni publishes it only there.
+const UNPUBLISHED: &str = "requires --etcd or Kubernetes, the only places where members publish proxy_url; \
+                           otherwise set the pooler's port";
 
 /// Reads the server of a member that sessions go to.
 pub(super) fn upstream(reader: &mut Reader<'_>, discovery: &DiscoverySettings) -> Upstream {
@@ -80,7 +80,7 @@ pub(super) fn upstream(reader: &mut Reader<'_>, discovery: &DiscoverySettings) -
     upstream
 }
 
-/// Refuses routes to poolers whose address cannot be known.
+/// Rejects routes to poolers whose address no source reads.
 fn refuse_unpublished_targets(reader: &mut Reader<'_>, proxy: &Proxy) {
     if proxy.discovery.reads_dcs() {
         return;
@@ -125,7 +125,8 @@ pub(super) fn proxy(reader: &mut Reader<'_>) -> Proxy {
     proxy
 }
 
-/// Reads the routes. `--listen` is a route to the primary, and so is its default, unless `--route` or `--ports` has one.
+/// Reads the routes. `--listen` is a route to the primary; its default applies if `--route` and `--ports` have no such
+/// route.
 fn routes(reader: &mut Reader<'_>) -> Vec<Route> {
     let mut listed = reader.option(&table::PORTS_PRESET, routes::preset).unwrap_or_default();
     listed.extend(reader.routes(&table::ROUTE));
@@ -135,7 +136,7 @@ fn routes(reader: &mut Reader<'_>) -> Vec<Route> {
     short.into_iter().chain(listed).collect()
 }
 
-/// Refuses routes and an admin port that cannot be bound at the same time.
+/// Rejects routes and an admin port that cannot be bound at the same time.
 fn refuse_shared_ports(reader: &mut Reader<'_>, proxy: &Proxy) {
     let listen = proxy.routes[0].listen;
     for (place, route) in proxy.routes.iter().enumerate() {

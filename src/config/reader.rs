@@ -1,4 +1,4 @@
-//! Takes each setting from its flag or variable, collects every invalid one, and records the values in force.
+//! Reads each setting from its flag or variable, collects every invalid one, and records the values in force.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::table::Setting;
 use super::values::Values;
 use crate::route::Route;
 
-/// A value as it was written, and where.
+/// A value as it was written, with its origin.
 #[derive(Clone, Debug)]
 pub(super) struct RawValue {
     pub(super) text: String,
@@ -26,7 +26,7 @@ pub(super) enum Origin {
     Env,
 }
 
-/// Reads settings. After an invalid value it returns a placeholder, which [`Reader::finish`] keeps from being used.
+/// Reads settings. For an invalid value it returns a placeholder, which is never used: [`Reader::finish`] then fails.
 pub(super) struct Reader<'a> {
     flags: &'a ArgMatches,
     env: &'a dyn Fn(&str) -> Option<OsString>,
@@ -44,12 +44,12 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Returns the value as it was given. A variable that is not UTF-8 has replacement characters, which `option`
-    /// refuses.
+    /// Returns the value as it was given. A variable that is not UTF-8 gets replacement characters, which `option`
+    /// rejects.
     pub(super) fn given(&self, setting: &Setting) -> Option<RawValue> {
         // A command ignores the variables of settings that it does not have.
         if let Some(texts) = self.flags.try_get_many::<String>(setting.flag).ok()? {
-            // Only a setting that may be repeated has several.
+            // Only a repeatable setting has several.
             let texts: Vec<_> = texts.map(String::as_str).collect();
             return Some(RawValue {
                 text: texts.join(";"),
@@ -67,8 +67,7 @@ impl<'a> Reader<'a> {
         self.given(setting).is_some()
     }
 
-    /// Reads a setting that may be left out. `parse` describes what is wrong as a phrase that does not repeat the
-    /// value.
+    /// Reads an optional setting. `parse` describes a problem as a phrase that does not repeat the value.
     pub(super) fn option<T>(
         &mut self,
         setting: &'static Setting,
@@ -116,7 +115,7 @@ impl<'a> Reader<'a> {
         self.value(setting, parse::duration(least, most))
     }
 
-    /// Reads a count within the bound of its row, which may be left out.
+    /// Reads an optional count within the bound of its row.
     pub(super) fn count(&mut self, setting: &'static Setting) -> Option<usize> {
         let Values::Count(most) = setting.values else {
             unreachable!("--{} is declared as a count: a test reads every setting", setting.flag);
@@ -149,7 +148,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads a required setting; `why` says what it is for.
+    /// Reads a required setting; `why` describes its purpose.
     pub(super) fn required<T: Default>(
         &mut self,
         setting: &'static Setting,
@@ -162,7 +161,7 @@ impl<'a> Reader<'a> {
         self.option(setting, parse).unwrap_or_default()
     }
 
-    /// Notes a value that applies without having been read, such as a default that depends on another setting.
+    /// Records a value that applies although it was not read, such as a default that depends on another setting.
     pub(super) fn is_in_force(&mut self, setting: &Setting, text: &str) {
         let quoted = text.is_empty() || text.contains(|letter: char| letter.is_whitespace() || letter.is_control());
         let text = if quoted { format!("{text:?}") } else { text.to_owned() };
@@ -184,8 +183,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Returns the values in force, as flags, or every invalid setting; `command` is the one whose `--help` explains
-    /// them.
+    /// Returns the values in force, as flags, or every invalid setting. The error refers to the `--help` of `command`.
     pub(super) fn finish(self, command: &str) -> Result<String, InvalidSettings> {
         InvalidSettings::unless_none(self.invalid, command)?;
         Ok(self.in_force.join(" "))

@@ -1,5 +1,5 @@
 //! The grammar of routes: `ADDRESS=ROUTE[,KEY=VALUE…]`, several separated by `;`. Every mistake is returned, each with
-//! the route as it may have been meant.
+//! a suggested route.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -25,9 +25,9 @@ const KEYS: [&str; 8] = [
 /// A mistake in one route.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Mistake {
-    /// The part that is wrong, and why.
+    /// The wrong part and its problem.
     pub(super) problem: String,
-    /// A route to copy.
+    /// A valid route to copy.
     pub(super) instead: String,
 }
 
@@ -60,7 +60,7 @@ pub(super) fn to_primary(listen: SocketAddr) -> Route {
 /// The names of the presets.
 const PRESETS: [&str; 2] = ["patroni", "autobase"];
 
-/// Returns a mistake for each route to a pooler whose address is published in the DCS alone.
+/// Returns a mistake for each route to a pooler whose address is published only in the DCS.
 pub(super) fn unpublished(routes: &[Route], problem: &str) -> Vec<Mistake> {
     let to_proxy_url = routes.iter().filter(|route| route.upstream == Some(Upstream::Proxy));
     let mistake = |route: &Route| {
@@ -80,7 +80,7 @@ pub(super) fn preset(name: &str) -> Result<Vec<Route>, String> {
         "patroni" => "[::]:5000=primary;[::]:5001=replica",
         // roles/haproxy/templates/haproxy.cfg.j2, with the default of patroni_maximum_lag_on_replica
         "autobase" => "[::]:5000=primary;[::]:5001=replica,max-lag=100MB;[::]:5002=sync;[::]:5003=async,max-lag=100MB",
-        _ => return Err(format!("no preset; the presets are {}", PRESETS.join(" and "))),
+        _ => return Err(format!("not a preset; the presets are {}", PRESETS.join(" and "))),
     };
     Ok(parse(routes).expect("a test parses every preset"))
 }
@@ -105,7 +105,7 @@ fn parse_one(entry: &str) -> Result<Route, Vec<Mistake>> {
     let kind = parts.next().unwrap_or_default();
     let listen = parse::listener(address.trim());
     let named = RouteKind::named(kind);
-    // What is offered to copy is valid, even if several parts are wrong.
+    // The suggested route is valid even if several parts are wrong.
     let good_address = listen.as_ref().map_or("[::]:5001".to_owned(), ToString::to_string);
     let good_kind = named.unwrap_or(RouteKind::Replica);
     let good = |keys: &str| format!("{good_address}={good_kind}{keys}");
@@ -114,7 +114,7 @@ fn parse_one(entry: &str) -> Result<Route, Vec<Mistake>> {
     }
     if named.is_none() {
         let kinds = RouteKind::ALL.map(RouteKind::as_str).join(", ");
-        wrong(format!("{kind:?} is no route; the routes are {kinds}"), good(""));
+        wrong(format!("{kind:?} is not a route; the routes are {kinds}"), good(""));
     }
     let mut read = Route {
         listen: listen.unwrap_or_else(|_| SocketAddr::from(([0; 16], 0))),
@@ -136,7 +136,7 @@ fn parse_one(entry: &str) -> Result<Route, Vec<Mistake>> {
     }
 }
 
-/// Reads one key into the route. Returns the problem, and the key as it may have been meant.
+/// Reads one key into the route. On failure, returns the problem and a suggested key.
 fn read_key(route: &mut Route, key: &str, value: Option<&str>) -> Result<(), (String, String)> {
     let conditions = &mut route.conditions;
     if !["hold", "target"].contains(&key) && !conditions.kind.is_for_replicas() {
@@ -146,7 +146,7 @@ fn read_key(route: &mut Route, key: &str, value: Option<&str>) -> Result<(), (St
         let kind = conditions.kind;
         return Err(match known {
             true => (
-                format!("{key} is a condition on replicas; the route {kind} leads to none"),
+                format!("{key} is a condition on replicas; the route {kind} does not lead to replicas"),
                 String::new(),
             ),
             false => (unknown(key), String::new()),
@@ -159,7 +159,7 @@ fn read_key(route: &mut Route, key: &str, value: Option<&str>) -> Result<(), (St
     match (key, value) {
         ("hold", Some(value)) => {
             let hold = parse::duration(HOLD.0, HOLD.1)(value);
-            route.hold = Some(hold.map_err(|problem| (format!("hold is {problem}"), ",hold=5s".to_owned()))?);
+            route.hold = Some(hold.map_err(|problem| (format!("hold: {problem}"), ",hold=5s".to_owned()))?);
         }
         ("target", Some(value)) => {
             let upstream = parse::upstream(value);
@@ -188,7 +188,7 @@ fn read_key(route: &mut Route, key: &str, value: Option<&str>) -> Result<(), (St
 }
 
 fn unknown(key: &str) -> String {
-    format!("{key:?} is no key; the keys are {}", KEYS.join(", "))
+    format!("{key:?} is not a key; the keys are {}", KEYS.join(", "))
 }
 
 /// Parses a size in Patroni's and PostgreSQL's units.
@@ -277,7 +277,7 @@ mod tests {
             ("5001=replica", "a port without an address", "[::]:5001=replica"),
             (
                 "[::]:5001=replicas",
-                "\"replicas\" is no route; the routes are primary, replica",
+                "\"replicas\" is not a route; the routes are primary, replica",
                 "[::]:5001=replica",
             ),
             (
@@ -287,7 +287,7 @@ mod tests {
             ),
             (
                 "[::]:5001=replica,lagg=1",
-                "\"lagg\" is no key; the keys are hold",
+                "\"lagg\" is not a key; the keys are hold",
                 "[::]:5001=replica",
             ),
             (
@@ -342,7 +342,7 @@ mod tests {
             ),
             (
                 "[::]:5000=primary,max-lag=1MB",
-                "the route primary leads to none",
+                "the route primary does not lead to replicas",
                 "[::]:5000=primary",
             ),
         ] {

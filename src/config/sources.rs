@@ -1,4 +1,4 @@
-//! The settings of the sources of discovery, and how they are read: Kubernetes, etcd, members' REST API.
+//! Reads the settings of the sources of discovery: Kubernetes, etcd, members' REST API.
 
 use std::path::PathBuf;
 
@@ -9,14 +9,15 @@ use super::tls::{ClientTls, both, identity, patroni_tls};
 use super::{InvalidSetting, Setting, parse, table};
 use crate::route::Upstream;
 
-/// Sources of discovery: `kubernetes` or `etcd`, `patroni`, or two of them.
+/// Sources of discovery: `kubernetes` or `etcd`, and `patroni`. At least one is set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiscoverySettings {
-    /// Scope that members must report for their answers to count; none takes that of the first verified leader.
+    /// Scope that members must report for their answers to count. Without one, pgnorth adopts that of the first
+    /// verified leader.
     pub scope: Option<String>,
-    /// The cluster's objects in Kubernetes; none does not use its API.
+    /// The cluster's objects in Kubernetes, if its API is a source.
     pub kubernetes: Option<Kubernetes>,
-    /// The cluster's keys in etcd; none does not use it.
+    /// The cluster's keys in etcd, if it is a source.
     pub etcd: Option<Etcd>,
     /// Base URLs of members' REST API: http or https, with a host, without user, password, path, query or fragment,
     /// each once.
@@ -45,11 +46,11 @@ impl DiscoverySettings {
 pub struct Etcd {
     /// Client URLs: http or https, with a host, without user, password, path, query or fragment, each once.
     pub endpoints: Vec<Url>,
-    /// `/<namespace>/<scope>/`, with the group of a Citus cluster: every key begins with it.
+    /// The beginning of every key: `/<namespace>/<scope>/`, and the group of a Citus cluster.
     pub prefix: String,
     /// Group of a Citus cluster; each group has its own keys.
     pub citus_group: Option<u32>,
-    /// User and the file of its password; none does not authenticate.
+    /// The user and the file with its password, if pgnorth authenticates.
     pub login: Option<(String, PathBuf)>,
     /// TLS files for etcd.
     pub tls: ClientTls,
@@ -66,7 +67,7 @@ pub struct Kubernetes {
     pub namespace: Option<String>,
     /// Label selector of the members' pods.
     pub selector: String,
-    /// pgnorth's own pod, which Events are about; none writes no Events.
+    /// pgnorth's own pod, to which its Events refer; without one, it writes no Events.
     pub pod: Option<Pod>,
 }
 
@@ -80,7 +81,7 @@ impl Kubernetes {
         }
     }
 
-    /// Returns the scope that members report; none if `scope` may be the prefix of a Citus group, `<scope>-<group>`,
+    /// Returns the scope that members report; none if `scope` may be `<scope>-<group>`, the prefix of a Citus group,
     /// which members do not report.
     fn reported_scope(&self) -> Option<String> {
         let last = self.scope.rsplit_once('-').map(|(_, last)| last);
@@ -93,9 +94,9 @@ impl Kubernetes {
 /// The pod that this process runs in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
-    /// Its name.
+    /// Name of the pod.
     pub name: String,
-    /// Its uid.
+    /// UID of the pod.
     pub uid: Option<String>,
 }
 
@@ -121,7 +122,7 @@ pub(super) fn discovery(
     }
     if wanted == Some(true) && with_etcd {
         let problem = format!(
-            "contradicts --etcd ({}): Patroni keeps its lock in one of them",
+            "contradicts --etcd ({}): Patroni keeps its leader lock in only one of the two",
             table::ETCD.env()
         );
         reader.refuse_if_set(&table::KUBERNETES, problem);
@@ -140,7 +141,7 @@ pub(super) fn discovery(
     discovery
 }
 
-/// Reads the scope without Kubernetes: it only says which answers count.
+/// Reads the scope without Kubernetes, where it only filters members' answers.
 fn scope_without_kubernetes(reader: &mut Reader<'_>, only_with_scope: &[&'static Setting]) -> Option<String> {
     if reader.is_set(&table::ETCD) {
         return scope_in_etcd(reader, only_with_scope);

@@ -1,6 +1,6 @@
 //! One row per setting: flag, group, values, help, default and example. The variable follows from the flag; `--help`,
-//! man page, completions, reference and error messages follow from the row. `commands.rs` says which command has which
-//! settings.
+//! man page, completions, reference and error messages follow from the row. `commands.rs` lists the settings of each
+//! command.
 
 mod finding;
 mod instance;
@@ -26,18 +26,18 @@ pub struct Setting {
     pub flag: &'static str,
     /// Heading in the help.
     group: &'static str,
-    /// The values that it takes.
+    /// The values that the setting accepts.
     pub values: Values,
-    /// One phrase, as `-h` prints it.
+    /// Help in one phrase, as `-h` prints it.
     pub help: &'static str,
-    /// Further sentences for `--help`, the man page and the reference; empty if the phrase says it all.
+    /// Further sentences for `--help`, the man page and the reference; empty if the phrase is enough.
     pub more: &'static str,
     /// The page of `docs/` that explains it; empty if none does.
     pub see: &'static str,
     unset: Unset,
-    /// The flag may be given several times. In the variable, the values are separated by `;`.
+    /// True if the flag may be given several times. In the variable, the values are separated by `;`.
     pub repeats: bool,
-    /// A valid value, offered in error messages.
+    /// A valid value, which error messages suggest.
     pub example: &'static str,
 }
 
@@ -51,7 +51,7 @@ enum Unset {
     Nothing,
 }
 
-/// The optional parts of a row.
+/// The defaults of a row's optional parts.
 const ROW: Setting = Setting {
     flag: "",
     group: "",
@@ -95,7 +95,7 @@ impl Setting {
         }
     }
 
-    /// Returns the default in words, if what applies is known only at run time.
+    /// Returns the description of a default that is known only at run time.
     pub fn default_in_words(&self) -> Option<&'static str> {
         match self.unset {
             Unset::Found(text) => Some(text),
@@ -104,7 +104,7 @@ impl Setting {
     }
 
     /// Returns clap's argument. Its own `env` and `default_value` are not used: clap would read the process's
-    /// environment by itself, and take an empty variable for a value.
+    /// environment itself, and treat an empty variable as a value.
     pub(super) fn argument(&self) -> Arg {
         let default = self.default().or(self.default_in_words());
         let default = default.map_or(String::new(), |text| format!(" [default: {text}]"));

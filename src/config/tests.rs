@@ -505,7 +505,7 @@ fn each_invalid_setting_is_reported_with_its_place_the_problem_and_an_example() 
         ("--target 0", &["neither postgres, nor proxy, nor a port"]),
         (
             "--kubernetes=false --patroni http://10.0.0.1:8008 --target proxy",
-            &["requires the lock's source", "name the pooler's port"],
+            &["requires --etcd or Kubernetes", "set the pooler's port"],
         ),
         ("--source ::", &["not a comma-separated list of IP addresses"]),
         (

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use super::reader::Reader;
 use super::{Setting, parse, table};
 
-/// PEM files, opened when a connection needs them; they may not exist.
+/// PEM files, opened when a connection needs them. They need not exist before that.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientTls {
-    /// Certificates that the servers' certificates are checked against; none means the system's.
+    /// Certificates that the servers' certificates are checked against; by default, the system's.
     pub ca: Option<PathBuf>,
     /// Client certificate for servers that require one.
     pub identity: Option<Identity>,
@@ -36,7 +36,7 @@ pub(super) fn identity(reader: &mut Reader<'_>, cert: &'static Setting, key: &'s
     cert.zip(key).map(|(cert, key)| Identity { cert, key })
 }
 
-/// Refuses one of two settings without the other.
+/// Rejects one of two settings without the other.
 pub(super) fn both(reader: &mut Reader<'_>, first: &'static Setting, second: &'static Setting) {
     for (one, other) in [(first, second), (second, first)] {
         if !reader.is_set(other) {

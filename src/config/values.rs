@@ -1,21 +1,21 @@
-//! The values that settings take, with their bounds: the one source for parsing, for the placeholder in the help and
-//! for the reference.
+//! The values that settings accept, with their bounds: the single source for parsing, for the placeholder in the help
+//! and for the reference.
 
 use std::fmt;
 use std::time::Duration;
 
 use super::parse;
 
-/// The values that a setting takes.
+/// The values that a setting accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Values {
-    /// Text with a placeholder for the help and a description; its grammar is that of the parser that reads it.
+    /// Text with a placeholder for the help and a description. The setting's parser defines its grammar.
     Text(&'static str, &'static str),
     /// A file's path.
     File,
     /// A duration between these bounds, both included.
     Duration(Duration, Duration),
-    /// A whole number from 1 to this one.
+    /// A whole number from 1 to this maximum.
     Count(usize),
     /// A number of bytes between these bounds, both included, or 0.
     Size(usize, usize),
@@ -40,7 +40,7 @@ impl Values {
     }
 }
 
-/// As the reference and `--help` describe them.
+/// Describes the values for the reference and `--help`.
 impl fmt::Display for Values {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,4 +1,4 @@
-//! Logs answers of other clusters at addresses of this one, and a system identifier that has replaced a former one.
+//! Logs answers from other clusters at this cluster's addresses, and a new system identifier of this cluster.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use crate::leader::identity::Identity;
 use crate::leader::view::{AnswerOrigin, View};
 use crate::log_limiter::LogLimiter;
 
-/// State of the clusters that was logged last.
+/// The other clusters and the system identifier that were logged last.
 #[derive(Default)]
 pub(super) struct Clusters {
     foreign_clusters: BTreeSet<(AnswerOrigin, Identity)>,
@@ -41,7 +41,7 @@ impl Clusters {
         {
             warn!(
                 "the cluster was initialised again: its system identifier was {former:?} and is now {system:?}; \
-                 pgnorth follows it"
+                 pgnorth follows the new one"
             );
         }
         self.system = ours.system;

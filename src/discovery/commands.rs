@@ -14,9 +14,9 @@ use crate::leader::view::View;
 use crate::slot::Cut;
 
 impl Discovery {
-    /// Applies one command. A hold and its release are observations like any other: the decision follows from them.
-    /// Returns their reply, which is to be sent once that decision is published: an operator who reads it may stop the
-    /// primary, and no client may be on its way there.
+    /// Applies one command. A hold or a release becomes an observation, from which the decision follows. Returns its
+    /// reply. The caller sends the reply only after that decision is published: an operator who reads it may stop the
+    /// primary, and no client may then be on its way there.
     pub(super) fn apply_command(
         &self,
         pending: PendingCommand,
@@ -71,7 +71,7 @@ impl Discovery {
         if let Some(member) = member
             && !view.members().any(|known| known == member)
         {
-            info!(by = %pending.by, member, "operator command: cut sessions; rejected: no member has this name");
+            info!(by = %pending.by, member, "operator command: cut sessions; rejected, because no member has this name");
             let members = view.members().map(MemberName::to_string).collect();
             return pending.reply(Outcome::NoSuchMember(members));
         }
@@ -79,7 +79,7 @@ impl Discovery {
         if published.cutting.as_ref().is_some_and(|cutting| !cutting.is_finished()) {
             info!(
                 by = %pending.by, member = whose,
-                "operator command: cut sessions; rejected: another cut is not finished"
+                "operator command: cut sessions; rejected, because another cut is not finished"
             );
             return pending.reply(Outcome::CutUnderWay);
         }
@@ -104,8 +104,8 @@ impl Discovery {
         }));
     }
 
-    /// Returns the handles that end the sessions to this member, or to every member, on each route: those to a former
-    /// leader that are draining, too.
+    /// Returns the handles that end the sessions to this member, or to every member, on all routes. This includes the
+    /// draining sessions to a former leader.
     fn cuts_of(&self, member: Option<&str>, published: &mut Published) -> Vec<Cut> {
         let concerns = |other: &str| member.is_none_or(|member| member == other);
         let mut cuts = self.slot.renew(|leader| concerns(&leader.member));

@@ -1,8 +1,8 @@
 //! etcd as a source: a watch of the keys of Patroni's scope, and checks of the lock.
 //!
 //! The watch reports changes, but no renewal of the leader key's lease, and a watch that is silent may be dead. A check
-//! (`gateway`) proves both with two requests: it lists the keys at a revision that a majority of etcd confirms, and it
-//! asks how much of the lease is left. `tracked` turns the answers into claims, `lease` decides when to check.
+//! (`gateway`) therefore makes two requests: it lists the keys at a revision that a majority of etcd confirms, and it
+//! asks for the remaining time of the lease. `tracked` turns the answers into claims, `lease` decides when to check.
 
 mod content;
 mod faults;
@@ -25,7 +25,7 @@ use crate::backoff::random;
 pub use crate::discovery::etcd::content::Content;
 use crate::discovery::etcd::faults::Faults;
 use crate::discovery::etcd::follow::{Ended, Followed};
-use crate::discovery::etcd::gateway::Checked;
+use crate::discovery::etcd::gateway::CheckedListing;
 pub use crate::discovery::etcd::gateway::{Gateway, GatewayError, Login, Session, Watch};
 pub use crate::discovery::etcd::lease::Lease;
 use crate::discovery::etcd::lease::RESERVE;
@@ -39,7 +39,7 @@ const KIND: ObjectKind = ObjectKind::EtcdKey;
 /// The scope's keys in etcd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScopeKeys {
-    /// `/<namespace>/<scope>/`, with the group of a Citus cluster: every key begins with it.
+    /// Prefix of every key: `/<namespace>/<scope>/`, followed by the group of a Citus cluster.
     pub prefix: String,
     /// The Citus group.
     pub citus_group: Option<u32>,
@@ -61,16 +61,16 @@ pub struct Etcd {
     log_limiter: LogLimiter,
 }
 
-/// An endpoint that answers: what it listed, and a watch of the changes since.
+/// An endpoint that answers, its listing of the keys, and a watch of the changes since.
 struct Opened<'a> {
     url: BaseUrl,
     session: Session<'a>,
-    checked: Checked,
+    checked: CheckedListing,
     watch: Watch,
 }
 
-/// The error of each endpoint.
-struct Unanswered(Vec<(BaseUrl, GatewayError)>);
+/// The error of each endpoint, if all have failed.
+struct EndpointFailures(Vec<(BaseUrl, GatewayError)>);
 
 impl Etcd {
     /// Returns a source that has not sent any request yet.
@@ -78,7 +78,7 @@ impl Etcd {
         Self { endpoints, log_limiter }
     }
 
-    /// Watches until the receiver of observations is gone.
+    /// Watches until the receiver of observations is dropped.
     pub async fn run(self, observations: mpsc::Sender<Observation>) {
         let Self { endpoints, log_limiter } = self;
         let Endpoints {
@@ -91,7 +91,7 @@ impl Etcd {
         if !send(&observations, vec![Claim::Watching(KIND)]).await {
             return;
         }
-        // Begins with a random endpoint, so that many pgnorths share the load among them.
+        // Starts with a random endpoint, so that many pgnorths spread their load over the endpoints.
         let begin = (endpoints.len() as f64 * random()) as usize;
         endpoints.rotate_left(begin);
         let mut tracked = Tracked::new(&scope.prefix, scope.citus_group);
@@ -99,9 +99,9 @@ impl Etcd {
         loop {
             let opened = match open(&gateway, &endpoints, &scope.prefix).await {
                 Ok(opened) => opened,
-                Err(unanswered) => {
-                    let pause = faults.record(&unanswered);
-                    let claim = Claim::ApiUnreachable(KIND, unanswered.to_string());
+                Err(failures) => {
+                    let pause = faults.record(&failures);
+                    let claim = Claim::ApiUnreachable(KIND, failures.to_string());
                     if !send(&observations, vec![claim]).await {
                         return;
                     }
@@ -121,22 +121,20 @@ impl Etcd {
             match followed.follow(opened, &scope.prefix).await {
                 Ended::Unheard => return,
                 Ended::ListAgain(why) => {
-                    debug!(%url, "{why}: listing the keys again");
+                    debug!(%url, "{why}; listing the keys again");
                     tokio::time::sleep(faults.pause_before_listing()).await;
                 }
                 Ended::Failed(error) => {
                     let why = format!("{url}: {error}");
-                    // While the other endpoints are tried, the lock must not expire here.
+                    // The lock must not count as expired while the other endpoints are tried.
                     let is_late = tracked
                         .lease()
                         .is_some_and(|lease| lease.expiry() < Instant::now() + 2 * RESERVE);
                     if is_late && !send(&observations, vec![Claim::ApiUnreachable(KIND, why.clone())]).await {
                         return;
                     }
-                    if 1 < endpoints.len()
-                        && log_limiter.should_log(&format!("an endpoint of etcd does not answer: {url}"))
-                    {
-                        warn!("an endpoint of etcd does not answer; trying the others: {why}");
+                    if 1 < endpoints.len() && log_limiter.should_log(&format!("an etcd endpoint failed: {url}")) {
+                        warn!("an etcd endpoint failed; trying the others: {why}");
                     }
                     endpoints.rotate_left(1);
                 }
@@ -145,8 +143,8 @@ impl Etcd {
     }
 }
 
-/// Lists and watches the keys at the first endpoint; if that fails, at the first of the others that answers.
-async fn open<'a>(gateway: &'a Gateway, endpoints: &[BaseUrl], prefix: &str) -> Result<Opened<'a>, Unanswered> {
+/// Lists and watches the keys at the first endpoint. If that fails, asks all others, and uses the first that answers.
+async fn open<'a>(gateway: &'a Gateway, endpoints: &[BaseUrl], prefix: &str) -> Result<Opened<'a>, EndpointFailures> {
     let mut errors = Vec::new();
     let (first, others) = endpoints.split_at(endpoints.len().min(1));
     for together in [first, others] {
@@ -161,13 +159,14 @@ async fn open<'a>(gateway: &'a Gateway, endpoints: &[BaseUrl], prefix: &str) -> 
             }
         }
     }
-    Err(Unanswered(errors))
+    Err(EndpointFailures(errors))
 }
 
 async fn open_at<'a>(gateway: &'a Gateway, url: &BaseUrl, prefix: &str) -> Result<Opened<'a>, (BaseUrl, GatewayError)> {
     let mut session = gateway.session(url);
     let opening = async {
-        // With the age of the lease: after an outage, the lock must not look as old as the last answer before it.
+        // Includes the age of the lease: after an outage, the lock must not look as old as the last answer before the
+        // outage.
         let checked = session.check(prefix, false).await?;
         let watch = session.watch(prefix, checked.listing.revision + 1).await?;
         Ok((checked, watch))
@@ -183,7 +182,7 @@ async fn open_at<'a>(gateway: &'a Gateway, url: &BaseUrl, prefix: &str) -> Resul
     }
 }
 
-/// Sends claims that arrived now. Returns false if the receiver is gone.
+/// Sends claims with the current time. Returns false if the receiver was dropped.
 async fn send(observations: &mpsc::Sender<Observation>, claims: Vec<Claim>) -> bool {
     let at = Instant::now();
     for claim in claims {
@@ -194,7 +193,7 @@ async fn send(observations: &mpsc::Sender<Observation>, claims: Vec<Claim>) -> b
     true
 }
 
-impl fmt::Display for Unanswered {
+impl fmt::Display for EndpointFailures {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let errors: Vec<_> = self.0.iter().map(|(url, error)| format!("{url}: {error}")).collect();
         out.write_str(&errors.join("; "))

@@ -27,7 +27,7 @@ use crate::discovery::http::tls::{Tls, TlsError, TlsFiles, TlsProblem};
 use crate::resolver::{Resolver, Unresolved};
 use crate::root_cause::root_cause;
 
-/// Opens connections. Clones share TLS settings and resolved names.
+/// The settings of new connections. Clones share TLS settings and resolved names.
 #[derive(Clone)]
 pub struct Connector {
     tls: Arc<Tls>,
@@ -37,7 +37,8 @@ pub struct Connector {
 /// One HTTP/1.1 connection, for one request at a time.
 pub(in crate::discovery) struct Connection {
     sender: SendRequest<Full<Bytes>>,
-    /// Moves the bytes while a request is under way, so that the connection needs no task and ends when it is dropped.
+    /// Future that moves the bytes while a request is under way. The connection thus needs no task, and closes when it
+    /// is dropped.
     driver: Driver,
     authority: String,
 }
@@ -53,36 +54,36 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-/// The body of an answer that has no end, in pieces.
+/// The body of an endless answer, in pieces.
 pub(in crate::discovery) struct Stream {
     body: Incoming,
     connection: Connection,
 }
 
-/// The reason for which there is no usable answer. It is no evidence about the leader.
+/// The reason why there is no usable answer. It is not evidence about the leader.
 #[derive(Debug, Error)]
 pub enum Unreachable {
     /// The URL is not http or https with a host.
     #[error("{0:?} is not a usable URL (example: http://10.0.0.7:8008)")]
     BadUrl(String),
-    /// Refused or unreachable.
+    /// The connection could not be opened.
     #[error("{0}")]
     Connect(#[source] std::io::Error),
-    /// The name does not resolve, and never has since pgnorth started.
+    /// The name cannot be resolved, and there are no earlier addresses that may be used.
     #[error(transparent)]
     Unresolved(#[from] Unresolved),
     /// The TLS files cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// The TLS handshake failed.
-    #[error("TLS: {0}")]
+    #[error("TLS handshake failed: {0}")]
     Handshake(#[source] std::io::Error),
-    /// The connection broke, or the answer is not HTTP, or it is too long.
+    /// The connection broke, or the answer is not HTTP or is too long.
     #[error("no valid HTTP answer: {}", root_cause(&**.0))]
     Http(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The deadline passed.
-    #[error("no answer within 1 s")]
-    TimedOut,
+    /// There was no answer within this deadline.
+    #[error("no answer within {} s", .0.as_secs())]
+    TimedOut(Duration),
     /// The answer is not Patroni's, or not this member's.
     #[error("{0}")]
     NotPatroni(String),
@@ -90,7 +91,7 @@ pub enum Unreachable {
 
 impl Unreachable {
     /// Returns the TLS problem in this error's chain, if there is one. A server that requires a client certificate
-    /// reports that only after the handshake, so it may be behind any variant.
+    /// reports that only after the handshake, so the problem may be behind any variant.
     pub fn tls_problem(&self) -> Option<TlsProblem> {
         let mut next: Option<&(dyn std::error::Error + 'static)> = Some(self);
         while let Some(error) = next {
@@ -104,7 +105,7 @@ impl Unreachable {
 }
 
 impl Connector {
-    /// Reads the TLS files, if any are given. `server` is the name of the servers in log lines.
+    /// Reads the TLS files, if any are given. `server` names the servers in log lines.
     pub fn new(server: &'static str, files: TlsFiles) -> Result<Self, TlsError> {
         Ok(Self {
             tls: Arc::new(Tls::new(server, files)?),
@@ -112,8 +113,8 @@ impl Connector {
         })
     }
 
-    /// Connects to the host of a base URL. `recall`: if the name server fails, the last known addresses are used; names
-    /// are waited for until `within`. Cancel-safe: the connection is closed.
+    /// Connects to the host of a base URL. A look-up of its name takes at most `within`; if it fails and `recall` is
+    /// true, the last known addresses are used. Cancel-safe: cancelling closes the connection.
     pub(in crate::discovery) async fn connect(
         &self,
         base: &str,
@@ -157,8 +158,8 @@ impl Connector {
         Ok(addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect())
     }
 
-    /// Returns the answer to a GET, of at most `longest` bytes, over a connection of its own. Cancel-safe: the connection
-    /// is closed.
+    /// Sends a GET on a new connection and returns the answer, of at most `longest` bytes. Cancel-safe: cancelling
+    /// closes the connection.
     pub async fn get(&self, url: &Url, longest: usize, within: Duration) -> Result<Answer, Unreachable> {
         let mut connection = self.connect(url.as_str(), false, within).await?;
         let request = Request::get(&url[Position::BeforePath..]).body(Full::default());
@@ -181,8 +182,8 @@ impl Connection {
         })
     }
 
-    /// Sends a request, to which `HOST` is added, and waits for the head of the answer. If this is cancelled, the
-    /// connection cannot be used any more.
+    /// Adds the header `Host` to a request, sends it, and waits for the head of the answer. After a cancellation, the
+    /// connection is unusable.
     async fn send(&mut self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Unreachable> {
         let host = self
             .authority
@@ -213,7 +214,7 @@ impl Connection {
         })
     }
 
-    /// Sends a request whose answer has no end. An answer with another status than 2xx is returned as `Err`.
+    /// Sends a request whose answer is endless. Returns an answer with a status other than 2xx as the inner `Err`.
     pub(in crate::discovery) async fn stream(
         mut self,
         request: Request<Full<Bytes>>,
@@ -239,7 +240,7 @@ impl Stream {
                 None => return Ok(None),
                 Some(frame) => match frame.into_data() {
                     Ok(data) => return Ok(Some(data)),
-                    // Trailers carry nothing that counts.
+                    // Trailers carry no data.
                     Err(_) => continue,
                 },
             }
@@ -247,13 +248,13 @@ impl Stream {
     }
 }
 
-/// Awaits a part of an exchange while the connection's bytes are moved. Cancel-safe if `part` is.
+/// Awaits a part of an exchange, and moves the connection's bytes meanwhile. Cancel-safe if `part` is.
 async fn driven<T>(driver: &mut Driver, part: impl Future<Output = T>) -> Result<T, Unreachable> {
     tokio::pin!(part);
     tokio::select! {
         answer = &mut part => Ok(answer),
         ended = driver => match ended {
-            // The connection has ended, but what it brought may still be unread.
+            // The connection has closed, but bytes that it received may still be unread.
             Ok(()) => Ok(part.await),
             Err(error) => Err(broken(error)),
         },

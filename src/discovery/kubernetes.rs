@@ -1,4 +1,5 @@
-//! The watches: leader object, failover object and config object of both kinds, and the pods of the scope.
+//! The watches of Patroni's objects: leader, failover and config object, each as Endpoints and as ConfigMap, and the
+//! pods of the scope.
 //!
 //! Each watch is kube's (list, watch, list again after 410). The watch of the lock has more checks than the others
 //! (`lock`). `annotations` parses the objects.
@@ -37,7 +38,7 @@ use crate::log_limiter::LogLimiter;
 const OBJECT_RIGHTS: &str = "get, list and watch";
 /// Patroni's label on the pods of a Citus cluster (postgresql/mpp/citus.py).
 const CITUS_GROUP: &str = "citus-group";
-/// Time for one request to the API. After it the API counts as unreachable.
+/// Deadline of one request to the API. After that, the API counts as unreachable.
 const DEADLINE: Duration = Duration::from_secs(1);
 
 /// The Kubernetes source.
@@ -46,16 +47,16 @@ pub struct Kubernetes {
     scope: String,
     namespace: Option<String>,
     selector: String,
-    /// A route depends on which members are synchronous standbys.
+    /// True if a route depends on which members are synchronous standbys.
     standbys: bool,
     log_limiter: LogLimiter,
 }
 
-/// The receiver of all watches' claims, and the state that the watches share.
+/// The channel for all watches' claims, and the state that the watches share.
 #[derive(Clone)]
 struct ClaimSink {
     observations: mpsc::Sender<Observation>,
-    /// Incremented when a stream is, or may be, dead. All streams use the same network, so all watches are then
+    /// Counter, incremented when a stream is or may be dead. All streams use the same network, so all watches are then
     /// restarted.
     restart: watch::Sender<u64>,
     /// Kind of the leader object that changed last.
@@ -81,13 +82,13 @@ impl Kubernetes {
         }
     }
 
-    /// Returns the same source. If `standbys` is true, it watches the object of the synchronous standbys, too.
+    /// Returns this source. If `standbys` is true, the source also watches the object of the synchronous standbys.
     pub fn with_standbys(self, standbys: bool) -> Self {
         Self { standbys, ..self }
     }
 
-    /// Watches until the receiver of observations is gone. If the pod has no credentials yet, reports that and
-    /// waits for them.
+    /// Watches until the receiver of observations is dropped. If the pod has no credentials yet, reports that and waits
+    /// for them.
     pub async fn run(self, observations: mpsc::Sender<Observation>) {
         let sink = ClaimSink {
             observations,
@@ -167,7 +168,7 @@ impl Kubernetes {
 
     fn spawn_pods(&self, api: Api<Pod>, namespace: &str, sink: ClaimSink, watches: &mut JoinSet<()>) {
         let selector = self.selector.clone();
-        let title = format!("pods {namespace} with labels {}", self.selector);
+        let title = format!("pods in namespace {namespace} with labels {}", self.selector);
         let open = move || watcher::watcher(api.clone(), watching().labels(&selector));
         watches.spawn(follow(
             title.clone(),
@@ -197,7 +198,7 @@ impl<K> Object for K where
 {
 }
 
-/// An object by its exact name: three of Patroni's objects have an annotation `leader`, and only their names differ.
+/// The exact name of an object. Three of Patroni's objects have an annotation `leader`; only their names differ.
 #[derive(Clone, Debug)]
 struct ObjectName {
     name: String,
@@ -216,7 +217,7 @@ impl ObjectName {
 }
 
 impl ClaimSink {
-    /// Sends one claim. Returns false if the receiver is gone.
+    /// Sends one claim. Returns false if the receiver was dropped.
     async fn send(&self, claim: Claim) -> bool {
         let observation = Observation {
             at: Instant::now(),
@@ -230,17 +231,17 @@ impl ClaimSink {
     }
 }
 
-/// Returns a configuration with which the API server ends each watch, and kube continues it with a new request.
-/// A quiet stream thus differs from a dead one. Bookmarks are not enough: for a quiet kind of object the server sends
-/// none until the kind's version passes that of the watch.
+/// Returns a configuration that makes the API server end each watch after some time; kube then continues it with a new
+/// request. A quiet stream can thus be distinguished from a dead one. Bookmarks are not enough: for a quiet kind of
+/// object the server sends none until the kind's version passes that of the watch.
 fn watching() -> watcher::Config {
     let range = WATCH_SECONDS.end() - WATCH_SECONDS.start();
-    // Rounded down, because the end of the range is a bound.
+    // Rounded down, so that the sum does not exceed the end of the range.
     let more = (f64::from(range) * random()) as u32;
     watcher::Config::default().timeout(WATCH_SECONDS.start() + more)
 }
 
-/// Watches one object by its name; `None` while there is no such object. kube's own `watch_object` takes no
+/// Watches one object by its name; `None` while there is no such object. kube's own `watch_object` accepts no
 /// configuration.
 fn watch_object<K: Object>(
     api: Api<K>,
@@ -269,7 +270,8 @@ fn watch_object<K: Object>(
 
 /// Follows a watch other than the lock's. Its faults are only logged: the lock's watch reports the state of the API.
 ///
-/// `rights` are the verbs that it needs, for the message if one is refused. `lost` is the claim if it fails.
+/// `rights` are the verbs that the watch needs, for the message if one is forbidden. `lost` is the claim that is sent
+/// if the watch fails.
 async fn follow<E, S>(
     title: String,
     rights: &'static str,
@@ -343,7 +345,7 @@ fn read_pods(title: String, log_limiter: LogLimiter) -> impl FnMut(Event<Pod>, &
         Event::InitDone => {
             // Without the right to watch, pods are listed twice a second.
             if listed.is_empty() && log_limiter.should_log(&format!("{title}: none exist")) {
-                warn!(%title, "no pod matches the selector, so no member is known: check --selector and --namespace");
+                warn!(%title, "no pod matches the selector: check --selector and --namespace");
             }
             Some(Claim::DcsStatuses(std::mem::take(&mut listed)))
         }

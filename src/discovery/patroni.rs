@@ -23,7 +23,7 @@ use crate::leader::{BaseUrl, MemberName};
 pub use cluster_poller::{CLUSTER_EVERY, CLUSTER_ON_ALERT, CONFIG_EVERY, ClusterPoller, SEEDS_EVERY, SEEDS_ON_ALERT};
 pub use prober::Prober;
 
-/// The path that a member is asked for.
+/// The path that is requested from a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
     /// `/primary`: the member's own role and state.
@@ -55,7 +55,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// Returns a key that differs for another member, for the same member at another address, and for another question.
+    /// Returns a key that is unique for the member, its address and the question.
     fn key(&self) -> String {
         format!("{} {}{}", self.member, self.url, self.question.path())
     }
@@ -101,11 +101,11 @@ pub struct Plan {
     pub urls: Vec<BaseUrl>,
     /// True while new clients are held.
     pub alert: bool,
-    /// Cluster that pgnorth follows. Answers of another one add no members.
+    /// Cluster that pgnorth follows. Answers from another cluster add no members.
     pub followed: Identity,
 }
 
-/// Sleeps until that time, or for ever if it is `None`.
+/// Sleeps until `at`, or for ever if it is `None`.
 pub(crate) async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,

@@ -1,8 +1,9 @@
-//! Further slots of the primary, for routes whose sessions go to another server of it than `--target` says: PostgreSQL
-//! instead of the pooler, or the reverse.
+//! Further slots of the primary, for routes with a target other than `--target`: PostgreSQL instead of the pooler, or
+//! the reverse.
 //!
-//! There is one decision about the primary. Each of these slots gets it in the same step as the slot of `--target`, with
-//! another address of the same member. A slot never leads to another member, and never opens before the decision does.
+//! There is one decision about the primary. Each of these slots gets it in the same step as the slot of `--target`,
+//! with another address of the same member. A slot never leads to a different member, and is open only if the decision
+//! is to route.
 
 use std::sync::Arc;
 
@@ -16,13 +17,13 @@ use crate::slot::{Cut, RouteSlot};
 /// A further slot of the primary.
 #[derive(Debug)]
 pub struct PrimarySlot {
-    /// The server of the primary that its sessions go to.
+    /// Server of the primary that sessions of this slot connect to.
     pub upstream: Upstream,
     /// Slot in which the decision is published.
     pub slot: Arc<RouteSlot>,
-    /// The address is not known, for this cause, so that clients wait.
+    /// Reason why the address is unknown. Clients wait while there is one.
     problem: Option<UnknownAddress>,
-    /// The problem that was logged.
+    /// The problem that was logged last.
     logged: Option<UnknownAddress>,
 }
 
@@ -37,9 +38,9 @@ impl PrimarySlot {
         }
     }
 
-    /// Publishes the decision, unless the slot has it already. If its leader is another one, or at another address, the
-    /// caller has to end the sessions to the former one through the returned [`Cut`].
-    #[must_use = "sessions to the former leader live until they are told to end"]
+    /// Publishes the decision, unless the slot already has it. If the leader or its address has changed, the caller
+    /// must end the sessions to the former server through the returned [`Cut`].
+    #[must_use = "sessions to the former server stay open until this ends them"]
     pub fn follow(&mut self, view: &View, decided: &RoutingState, reason: &str) -> Option<Cut> {
         let snapshot = self.slot.snapshot();
         let before = snapshot.state();
@@ -56,7 +57,7 @@ impl PrimarySlot {
         let reason = match &self.problem {
             None => reason.to_owned(),
             Some(cause) => format!(
-                "{reason}; its address at target={} is not known: {cause}",
+                "{reason}; the leader's address for target={} is unknown: {cause}",
                 self.upstream
             ),
         };
@@ -74,19 +75,22 @@ impl PrimarySlot {
         let target = self.upstream;
         match &self.problem {
             Some(cause) => {
-                warn!(%target, %cause, "the primary has no known address at this target of routes: their clients wait")
+                warn!(
+                    %target, %cause,
+                    "the primary's address for this route target is unknown: clients of its routes wait"
+                )
             }
-            None => info!(%target, "the address at this target of routes is known again"),
+            None => info!(%target, "the primary's address for this route target is known again"),
         }
         self.logged.clone_from(&self.problem);
     }
 }
 
-/// Returns the decision for sessions that go to this server of the leader. `current` is the leader whose sessions live
-/// there now: an address that is not known any more stays its last one, as in `decide`.
+/// Returns the decision for sessions that connect to this server of the leader. `current` is the leader of the present
+/// sessions: if its address has become unknown, its last address stays in use, as in `decide`.
 ///
 /// # Errors
-/// Returns why the address is not known.
+/// Returns the reason why the address is unknown.
 fn at(
     view: &View,
     upstream: Upstream,
@@ -99,7 +103,7 @@ fn at(
     let current = current.filter(|current| current.member == leader.member);
     let address = match (view.address_of(&leader.member, upstream), current) {
         (Ok(address), _) => address,
-        // That says nothing about the server at its former one.
+        // An unknown address is not evidence against the server at the last one.
         (Err(_), Some(current)) => current.address.clone(),
         (Err(cause), None) => return Err(cause),
     };

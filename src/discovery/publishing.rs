@@ -15,19 +15,19 @@ use crate::leader::view::View;
 use crate::leader::{MemberName, RoutingState, Server};
 use crate::slot::{Cut, ending};
 
-/// Target of these log lines, in documents and filters.
+/// Tracing target of these log lines. Documents and filters name it.
 const TARGET: &str = "pgnorth::discovery";
 
 /// The decision that was published last, and the times and tasks that depend on it.
 pub(super) struct Published {
     pub(super) decision: Decision,
-    /// Start of the time for which new clients have been held, for any reason.
+    /// Time since which new clients have been held, for any reason.
     pub(super) held_since: Option<Instant>,
-    /// Start of the time without a leader for new clients. An operator's hold alone does not count.
+    /// Time since which there has been no leader for new clients. An operator's hold does not count.
     pub(super) leaderless_since: Option<Instant>,
     pub(super) last_leader: Option<Server>,
     pub(super) draining: Option<Draining>,
-    /// Task of an operator's cut, until its last session is closed.
+    /// Task of an operator's cut. It ends when the last of its sessions is closed.
     pub(super) cutting: Option<JoinHandle<()>>,
 }
 
@@ -55,7 +55,7 @@ impl Discovery {
         };
         let changed = decision.state != published.decision.state || primary != published.decision.primary();
         if !changed && decision.reason == published.decision.reason && decision.held == published.decision.held {
-            // The leader may have another address at a target.
+            // The leader's address for another target may have changed.
             end_all(&self.follow_in_primaries(view, &decision), ending(&decision.state));
             self.log_problems();
             published.decision = decision;
@@ -79,14 +79,16 @@ impl Discovery {
         self.primaries.iter_mut().for_each(PrimarySlot::log_problem);
     }
 
-    /// Returns true if the reason is of another kind than before. Kinds that alternate are logged once, then counted.
+    /// Returns true if the reason is of another kind than before and should be logged. Kinds that alternate are logged
+    /// once, then counted.
     fn is_another_kind(&self, decision: &Decision, before: &Decision) -> bool {
         let kind = |decision: &Decision| format!("{}: {}", still(&decision.state), decision.reason.as_str());
         decision.reason.as_str() != before.reason.as_str()
             && self.log_limiter.should_log_at(Level::INFO, &kind(decision))
     }
 
-    /// Publishes the decision in the further slots of the primary. Returns the epochs that are over.
+    /// Publishes the decision in the further slots of the primary. Returns the handles that end the sessions to former
+    /// servers.
     fn follow_in_primaries(&mut self, view: &View, decision: &Decision) -> Vec<Cut> {
         if self.primaries.is_empty() {
             return Vec::new();
@@ -98,8 +100,8 @@ impl Discovery {
             .collect()
     }
 
-    /// Publishes the new state in every slot of the primary, and then ends the sessions that must end, before the change
-    /// is logged. If the lock was released cleanly, they get `failover_drain`.
+    /// Publishes the new state in every slot of the primary, and then ends the sessions that must end, before the
+    /// change is logged. If the lock was released cleanly, these sessions may continue for `failover_drain`.
     fn change_state(&mut self, decision: &Decision, reason: &str, view: &View, published: &mut Published) {
         let why = ending(&decision.state);
         let before = self.metrics.sessions_cut();
@@ -168,7 +170,7 @@ impl Discovery {
                 }
                 published.last_leader = Some(leader.clone());
             }
-            // The change is over. From now on clients wait for the operator.
+            // The change of leader is over. From now on, clients wait for the operator.
             RoutingState::Hold(Some(leader))
                 if decision.primary().is_some() && published.last_leader.as_ref() != Some(leader) =>
             {
@@ -200,15 +202,15 @@ impl Discovery {
                 published.held_since.get_or_insert(now);
                 if from.is_some() {
                     self.metrics.fences.increment(1);
-                    let note = format!("every session ends, new clients wait: {reason}");
+                    let note = format!("sessions to the primary end, new clients wait: {reason}");
                     self.events.send(EventKind::Fenced, note);
                 }
                 match (&decision.reason, from) {
                     (Reason::SplitBrain { .. }, _) => {
-                        warn!(target: TARGET, %reason, "fencing: every session ends, new clients wait")
+                        warn!(target: TARGET, %reason, "fencing: sessions to the primary end, new clients wait")
                     }
                     (_, Some(from)) => {
-                        warn!(target: TARGET, from = %from, %reason, "fencing: every session ends, new clients wait")
+                        warn!(target: TARGET, from = %from, %reason, "fencing: sessions to the primary end, new clients wait")
                     }
                     (_, None) => info!(target: TARGET, %reason, "holding new clients"),
                 }

@@ -1,5 +1,5 @@
-//! The routes to other members than the primary alone: decides which members are fit, publishes them in each route's
-//! slot, and ends the sessions to those that are not.
+//! The routes that do not lead only to the primary: decides which members are fit, publishes them in each route's slot,
+//! and ends the sessions to members that may no longer be used.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,7 +23,7 @@ pub struct FollowedRoute {
     pub port: u16,
     /// The conditions under which a member is fit.
     pub conditions: Conditions,
-    /// The server of a member that its sessions go to.
+    /// Server of a member that the route's sessions connect to.
     pub upstream: Upstream,
     /// Slot in which the members are published.
     pub slot: Arc<RouteSlot>,
@@ -34,14 +34,14 @@ pub struct FollowedRoute {
 }
 
 impl FollowedRoute {
-    /// Returns when to decide again without a new observation.
+    /// Returns the time of the next decision without a new observation.
     pub fn recheck_at(&self) -> Option<Instant> {
         self.fitness.borrow().recheck_at
     }
 
-    /// Decides which members are fit now, and publishes them if they differ from before. Sessions to a member that may
-    /// not be used any more end before anything is logged. Returns a note for people if the route has lost its last
-    /// member.
+    /// Decides which members are fit now, and publishes them if they differ from before. Ends the sessions to members
+    /// that may no longer be used, before it logs anything. Returns the note of an Event if the route has lost its last
+    /// fit member.
     pub fn follow(&mut self, view: &View, primary: &RoutingState, now: Instant) -> Option<String> {
         let next = fit(view, primary, &self.conditions, self.upstream, now);
         let before = self.fitness.borrow().clone();
@@ -70,8 +70,8 @@ impl FollowedRoute {
         note
     }
 
-    /// Returns the members with sessions that may live. A member whose address is not known any more keeps those at its
-    /// last one.
+    /// Returns the members whose sessions are kept. A member whose address has become unknown keeps its sessions at its
+    /// last known address.
     fn usable(&self, fitness: &Fitness) -> Vec<Usable> {
         let snapshot = self.slot.snapshot();
         let last = |member: &MemberName| {
@@ -125,8 +125,8 @@ impl FollowedRoute {
         }
         match (before.open().next(), next.open().next()) {
             (Some(_), None) => warn!(%route, %listen, reason = %why, "no member is fit: new clients are held"),
-            (None, Some(_)) => info!(%route, %listen, reason = %why, "clients go to the members that are fit"),
-            _ => debug!(%route, %listen, reason = %why, "the members that are fit have changed"),
+            (None, Some(_)) => info!(%route, %listen, reason = %why, "new clients go to the members that are fit"),
+            _ => debug!(%route, %listen, reason = %why, "the set of fit members has changed"),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Asks everything; independent questions go out at once, and one that fails costs only its own answer.
+//! Collects the facts. Independent requests run concurrently; if one fails, only its own fact is missing.
 
 mod etcd;
 mod kubernetes;
@@ -18,10 +18,10 @@ use crate::leader::observation::{ClusterMember, DcsStatus};
 use crate::leader::{Address, BaseUrl, MemberName, UnknownAddress};
 use crate::proxy::RefusalTls;
 use crate::route::Upstream;
-use kubernetes::Cluster;
+use kubernetes::ApiConnection;
 use members::MemberClient;
 
-/// A member as a pod or `/cluster` lists it, before it is asked itself.
+/// A member as a pod, a key in etcd or `/cluster` lists it, before the member itself is asked.
 struct ListedMember {
     name: MemberName,
     /// The address of each server that sessions go to.
@@ -37,8 +37,8 @@ pub(super) async fn everything(
     capacity: Capacity,
 ) -> Facts {
     let client_of_members = MemberClient::new(&settings.proxy, client);
-    let cluster = match &settings.proxy.discovery.kubernetes {
-        Some(kubernetes) => Some(Cluster::reach(kubernetes, settings).await),
+    let connection = match &settings.proxy.discovery.kubernetes {
+        Some(kubernetes) => Some(ApiConnection::reach(kubernetes, settings).await),
         None => None,
     };
     let upstreams = &settings.proxy.upstreams()[..];
@@ -63,15 +63,15 @@ pub(super) async fn everything(
         Some(Err(why)) => Some(Err(why)),
         None => None,
     };
-    let (api, members) = match cluster {
+    let (api, members) = match connection {
         None => (None, client_of_members.members(known).await),
         Some(Err(failure)) => (Some(Err(failure)), client_of_members.members(known).await),
-        Some(Ok(cluster)) => {
-            let (mut api, pods) = Box::pin(cluster.collect()).await;
+        Some(Ok(connection)) => {
+            let (mut api, pods) = Box::pin(connection.collect()).await;
             // A pod's status takes precedence over /cluster, as in the proxy.
             known.extend(pods.into_iter().map(|known| (known.name.clone(), known)));
             info!("waiting for a renewal of the leader lock");
-            let (renewal, members) = tokio::join!(cluster.wait_for_renewal(&api), client_of_members.members(known));
+            let (renewal, members) = tokio::join!(connection.wait_for_renewal(&api), client_of_members.members(known));
             api.renewal = renewal;
             (Some(Ok(api)), members)
         }

@@ -50,14 +50,9 @@ impl Check {
         Self::new(Level::Fail, what.into(), found.into(), Some(fix.into()))
     }
 
-    /// Returns a warning: a check that was not done is no success.
+    /// Returns a warning: a check that was not done is not a success.
     pub(super) fn not_checked(what: impl Into<String>, because: impl fmt::Display) -> Self {
-        Self::new(
-            Level::Warn,
-            what.into(),
-            format!("not checked: because {because}"),
-            None,
-        )
+        Self::new(Level::Warn, what.into(), format!("not checked: {because}"), None)
     }
 
     fn new(level: Level, what: String, found: String, fix: Option<String>) -> Self {
@@ -145,7 +140,7 @@ mod tests {
             "ok    pods — 3\n\
              warn  clock — 7 s ahead — set it\n\
              FAIL  lock — no\\nok    lock — all is well\\u{1b}[2J — look\n\
-             warn  names — not checked: because it is forbidden\n\
+             warn  names — not checked: it is forbidden\n\
              4 checks: 1 ok, 2 warn, 1 FAIL"
         );
     }

@@ -8,19 +8,19 @@ use crate::leader::observation::{ClusterSettings, Lock, ObjectKind, Report};
 use crate::leader::{Address, BaseUrl, MemberName};
 use crate::route::Upstream;
 
-/// A value, or the reason for its absence as the end of a sentence that begins with "because".
+/// A value, or the reason why it is missing.
 pub type Answer<T> = Result<T, String>;
 
-/// All facts; `None` for what these settings do not ask.
+/// All facts. A field is `None` if the settings do not ask for it.
 #[derive(Debug)]
 pub struct Facts {
     /// The facts from the Kubernetes API; an error if it cannot be used.
     pub api: Option<Result<Api, ApiFailure>>,
     /// The facts from etcd; the error of its files if they cannot be used.
     pub etcd: Option<Answer<EtcdFacts>>,
-    /// The answers to `/cluster` by URL of `--patroni`.
+    /// The answers to `/cluster`, for each URL of `--patroni`.
     pub seeds: Vec<(BaseUrl, Result<Seed, RestFailure>)>,
-    /// Every member that a pod or `/cluster` lists.
+    /// Every member that a pod, a key in etcd or `/cluster` lists.
     pub members: Vec<Member>,
     /// The error of the TLS files, if they cannot be used.
     pub tls_files: Option<String>,
@@ -32,12 +32,12 @@ pub struct Facts {
     pub capacity: Capacity,
 }
 
-/// The reasons why the Kubernetes API cannot be used.
+/// The reason why the Kubernetes API cannot be used.
 #[derive(Debug)]
 pub enum ApiFailure {
-    /// No kubeconfig, no service account.
+    /// There is neither a kubeconfig nor a service account.
     NoCredentials(String),
-    /// The API rejects token or certificate.
+    /// The API rejects the token or the certificate.
     Unauthorized(String),
     /// The API does not answer.
     Unreachable(String),
@@ -63,7 +63,7 @@ pub struct Api {
     /// Labels of the holder's pod, if the selector does not match it.
     pub holder_labels: Option<BTreeMap<String, String>>,
     pub services: Answer<Vec<Service>>,
-    /// The Service of `pgnorth publish`, and the reason why it would reject it.
+    /// The Service of `pgnorth publish`; an error if that command would reject it.
     pub published: Option<(String, Answer<()>)>,
     /// Seconds by which the API server's clock is ahead of the local one; its header has whole seconds.
     pub ahead: Answer<f64>,
@@ -73,7 +73,7 @@ pub struct Api {
 #[derive(Debug)]
 pub struct EtcdFacts {
     pub prefix: String,
-    /// Number of keys that each endpoint lists; an endpoint that cannot be watched fails, too.
+    /// Number of keys that each endpoint lists; an error if it cannot be listed or watched.
     pub endpoints: Vec<(BaseUrl, Result<usize, EtcdFailure>)>,
     /// The lock's holder.
     pub holder: Option<MemberName>,
@@ -84,15 +84,15 @@ pub struct EtcdFacts {
     pub renewal: Answer<Renewal>,
 }
 
-/// The error of an endpoint of etcd.
+/// The failure of an etcd endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EtcdFailure {
     pub why: String,
     /// The TLS failure, if it is one.
     pub tls: Option<TlsProblem>,
-    /// The user may not read the keys.
+    /// True if the user may not read the keys.
     pub is_denied: bool,
-    /// User or password are missing or wrong.
+    /// True if the user or the password is missing or wrong.
     pub is_login: bool,
 }
 
@@ -119,15 +119,15 @@ pub enum LeaderObject {
 pub struct Config {
     pub settings: ClusterSettings,
     pub loop_wait: Option<Duration>,
-    /// True in failsafe mode: the primary stays up while Patroni cannot reach the Kubernetes API.
+    /// True in failsafe mode: the primary stays up while Patroni cannot reach its DCS.
     pub failsafe: bool,
 }
 
 /// The result of watching the lock.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Renewal {
-    /// The time until the renewal, and the seconds by which its holder's clock (from `renewTime`) is ahead of the
-    /// local one.
+    /// The time until the renewal, and the seconds by which the lock holder's clock (from `renewTime`) is ahead of
+    /// the local one.
     Renewed { after: Duration, ahead: Option<f64> },
     /// No renewal within this time.
     Missing(Duration),
@@ -138,8 +138,8 @@ pub enum Renewal {
 pub struct Service {
     pub name: String,
     pub has_selector: bool,
-    /// True if the Endpoints of its name carry Patroni's annotations.
-    pub is_patronis: bool,
+    /// True if the Endpoints with the same name carry Patroni's annotations.
+    pub has_patroni_endpoints: bool,
 }
 
 /// A member's answers to `/cluster` and `/config`.
@@ -157,9 +157,9 @@ pub struct Seed {
 #[derive(Debug)]
 pub struct Member {
     pub name: MemberName,
-    /// Its servers that sessions go to: PostgreSQL, poolers, or several of them.
+    /// The servers that sessions go to: PostgreSQL, a pooler, or several of these.
     pub servers: Vec<MemberServer>,
-    /// The problem if its own description is malformed.
+    /// The problem with its status in the DCS (annotation or key), if that is malformed.
     pub malformed: Option<String>,
     pub rest: Rest,
 }
@@ -195,7 +195,7 @@ pub enum Rest {
     Failed { url: BaseUrl, failure: RestFailure },
 }
 
-/// The error of a REST API that gave no usable answer.
+/// The failure of a REST API that gave no usable answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RestFailure {
     /// The client's error.
@@ -216,7 +216,7 @@ pub struct Capacity {
 }
 
 impl Api {
-    /// Returns the lock; of two, the one that was renewed last.
+    /// Returns the lock. If both kinds have one, returns the one renewed last.
     pub fn lock(&self) -> Option<(ObjectKind, &Lock)> {
         let locks = self.leaders.iter().filter_map(|(kind, object)| match object {
             Ok(LeaderObject::Lock(lock, _)) => Some((*kind, lock)),

@@ -22,7 +22,7 @@ pub(super) fn everything(settings: &Doctor, facts: &Facts) -> Vec<Check> {
         checks.push(Check::fail(
             "TLS files",
             problem,
-            "--patroni-ca, --patroni-cert and --patroni-key name PEM files that this process must be able to read",
+            "--patroni-ca, --patroni-cert and --patroni-key must name PEM files that this process can read",
         ));
     }
     if let Some(token) = &facts.admin_token {
@@ -41,7 +41,7 @@ pub(super) fn everything(settings: &Doctor, facts: &Facts) -> Vec<Check> {
         Some(Err(why)) => checks.push(Check::fail(
             "TLS files of etcd",
             why,
-            "--etcd-ca, --etcd-cert and --etcd-key name PEM files that this process must be able to read",
+            "--etcd-ca, --etcd-cert and --etcd-key must name PEM files that this process can read",
         )),
         Some(Ok(found)) => checks.extend(etcd::all(settings, found)),
     }
@@ -68,7 +68,7 @@ fn kubernetes(settings: &Doctor, api: &Api) -> Vec<Check> {
     checks
 }
 
-/// Names every check that needs the API, so that a missing line is not taken for a success.
+/// Returns the failure, and a warning for each check that needs the API: a missing line would look like a success.
 fn unreachable(failure: &ApiFailure) -> Vec<Check> {
     let (first, because) = host::failure(failure);
     let lost = [

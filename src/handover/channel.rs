@@ -1,5 +1,5 @@
-//! Messages with open files over a Unix socket that keeps their bounds. Every call has a deadline, because the process at
-//! the other end may hang.
+//! Sends and receives messages with open files over a Unix socket that preserves message boundaries. Every call has a
+//! deadline, because the process at the other end may hang.
 
 use std::io;
 use std::io::{IoSlice, IoSliceMut};
@@ -17,22 +17,22 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-/// Files in one message. Linux takes 253 (SCM_MAX_FD).
+/// Maximum number of files in one message. Linux accepts 253 (SCM_MAX_FD).
 pub const MAX_FILES: usize = 240;
-/// Bytes in one message. Linux keeps up to 208 KiB in a socket by default (net.core.wmem_default).
+/// Maximum size of one message. Linux keeps up to 208 KiB in a socket by default (net.core.wmem_default).
 const MAX_BYTES: usize = 192 << 10;
 
-/// Between the message and its bytes; JSON has none.
+/// Separator between the message and its bytes. JSON never contains it.
 const SEPARATOR: u8 = 0;
 
-/// A message, with what came with it.
+/// A received message, with the bytes and files that came with it.
 #[derive(Debug)]
 pub struct Received<M> {
     /// The message.
     pub message: M,
-    /// Its bytes.
+    /// The bytes that came with the message.
     pub bytes: Vec<u8>,
-    /// Its files.
+    /// The files that came with the message.
     pub files: Vec<OwnedFd>,
 }
 
@@ -44,16 +44,19 @@ pub struct Channel(OwnedFd);
 #[derive(Debug, Error)]
 pub enum ChannelError {
     /// The other process has ended, or closed the channel.
-    #[error("it has closed the channel")]
+    #[error("the other process closed the channel")]
     Closed,
-    /// The other process did not do its part in time.
-    #[error("it did not answer within {}", humantime::format_duration(*.0))]
+    /// The other process did not read or answer in time.
+    #[error("the other process did not answer within {}", humantime::format_duration(*.0))]
     TimedOut(Duration),
     /// The kernel dropped files of the message: too many are open.
-    #[error("files were lost on the way: the limit of open files is reached (LimitNOFILE=, ulimit -n)")]
+    #[error("not all passed files arrived: the limit of open files is reached (raise LimitNOFILE= or ulimit -n)")]
     FilesLost,
-    /// The message is none that this version knows.
-    #[error("it sent a message that this version of pgnorth does not understand: {0}")]
+    /// The message is longer than this version accepts.
+    #[error("the other process sent a message of more than {MAX_BYTES} bytes")]
+    TooLong,
+    /// This version does not know the message.
+    #[error("the other process sent a message that this version of pgnorth does not understand: {0}")]
     Unknown(#[source] serde_json::Error),
     /// Any other error.
     #[error("the channel failed: {0}")]
@@ -86,7 +89,7 @@ impl Channel {
     /// Sends a message with these bytes and files, which stay open here.
     ///
     /// # Errors
-    /// Returns why the message cannot have arrived.
+    /// Returns the reason why the message cannot have arrived.
     pub fn send<M: Serialize>(
         &self,
         message: &M,
@@ -123,7 +126,7 @@ impl Channel {
     /// Receives the next message with its bytes and files.
     ///
     /// # Errors
-    /// Returns why there is none. Files of a message that cannot be read are closed.
+    /// Returns the reason why there is no message. Files of a message that cannot be read are closed.
     pub fn receive<M: DeserializeOwned>(&self, within: Duration) -> Result<Received<M>, ChannelError> {
         let deadline = Instant::now() + within;
         let mut bytes = vec![0; MAX_BYTES];
@@ -136,7 +139,8 @@ impl Channel {
                 Ok(received) => break received,
                 Err(Errno::AGAIN) => self.wait(PollFlags::IN, deadline, within)?,
                 Err(Errno::INTR) => {}
-                // The other end was closed with a message unread. The kernel says so once, before what was sent earlier.
+                // The other end was closed with an unread message. The kernel reports this once, before it delivers the
+                // messages that the other end had sent.
                 Err(Errno::CONNRESET) if !is_reset => is_reset = true,
                 Err(error) => return Err(error.into()),
             }
@@ -148,7 +152,10 @@ impl Channel {
             })
             .flatten()
             .collect();
-        if received.flags.intersects(ReturnFlags::CTRUNC | ReturnFlags::TRUNC) {
+        if received.flags.contains(ReturnFlags::TRUNC) {
+            return Err(ChannelError::TooLong);
+        }
+        if received.flags.contains(ReturnFlags::CTRUNC) {
             return Err(ChannelError::FilesLost);
         }
         if received.bytes == 0 {

@@ -1,5 +1,5 @@
-//! The messages of a hand-over, as JSON. A field that a version does not know is ignored, so that old and new versions
-//! understand each other: the first messages of each side, and those about listeners, stay as they are.
+//! The messages of a hand-over, as JSON. Unknown fields are ignored, so that old and new versions understand each
+//! other. The first message of each side and the description of listeners never change.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
@@ -11,14 +11,14 @@ use crate::leader::observation::OperatorHold;
 use crate::leader::view::View;
 use crate::leader::{RoutingState, Server};
 
-/// A listener that is passed, beside its file.
+/// The description of a passed listener. Its file comes with the message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PassedListener {
     /// The flag of the setting that names its address.
     pub flag: String,
     /// The address that the settings name, which may have port 0.
     pub asked: SocketAddr,
-    /// systemd opened it, and keeps it open.
+    /// True if systemd opened the listener, and keeps it open.
     pub activated: bool,
 }
 
@@ -32,7 +32,7 @@ pub type Histograms = Vec<(String, f64)>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PassedHold {
     since: SystemTime,
-    /// Time at which it ends by itself.
+    /// Time at which the hold ends unless it is released earlier.
     pub until: SystemTime,
     left: Duration,
 }
@@ -47,7 +47,7 @@ pub enum FromPredecessor {
         version: String,
         /// The listeners, in the order of the files.
         listeners: Vec<PassedListener>,
-        /// The format in which it passes sessions; zero if it passes none.
+        /// The format in which the old process passes sessions; zero if it passes none.
         #[serde(default)]
         session_format: u32,
     },
@@ -60,10 +60,10 @@ pub enum FromPredecessor {
     /// Changes of leader that the old process has recorded, the newest first, as `/failovers` serves them; more may
     /// follow. There is no answer.
     Failovers {
-        /// Their records.
+        /// The records.
         failovers: Vec<Value>,
     },
-    /// The successor is to accept clients from now on.
+    /// Asks the successor to accept clients from now on.
     Take {
         /// The counters so far, each with its labels.
         #[serde(default)]
@@ -72,20 +72,21 @@ pub enum FromPredecessor {
         #[serde(default)]
         histograms: Histograms,
     },
-    /// Sessions, whose bytes and files come with the message. The old process does not touch them until they are refused.
+    /// Sessions, whose bytes and files come with the message. The old process does not touch them unless the successor
+    /// refuses them.
     Sessions {
         /// Their descriptions, in the session format.
         sessions: Vec<Value>,
     },
-    /// The old process accepts no longer, and has told systemd which process is the main one.
+    /// The old process no longer accepts clients, and has told systemd the new main PID.
     Done {
-        /// The counters at last; those of clients that it still has are not counted on.
+        /// The final counters. Later changes, by clients that stay in the old process, are not passed on.
         #[serde(default)]
         counters: Counters,
-        /// The histograms at last, likewise.
+        /// The final histograms, likewise.
         #[serde(default)]
         histograms: Histograms,
-        /// The operator's hold, which may have changed meanwhile.
+        /// The operator's hold, which may have changed since the last [`Ask`](Self::Ask).
         #[serde(default)]
         hold: Option<PassedHold>,
     },
@@ -99,46 +100,47 @@ pub enum FromSuccessor {
     Hello {
         /// The version of the successor.
         version: String,
-        /// The format in which it takes sessions; zero if it takes none.
+        /// The format in which the successor accepts sessions; zero if it accepts none.
         #[serde(default)]
         session_format: u32,
     },
-    /// It cannot start. It ends.
+    /// The successor cannot start, and ends.
     Refused {
-        /// The reason, for people.
+        /// The reason, human-readable.
         why: String,
     },
     /// The answer to [`FromPredecessor::Ask`].
     State(HandoverState),
-    /// It accepts clients: the answer to [`FromPredecessor::Take`].
+    /// The successor accepts clients. Answers [`FromPredecessor::Take`].
     Taken,
-    /// It goes on with the sessions: an answer to [`FromPredecessor::Sessions`], sent before it touches the first one.
+    /// The successor takes over the sessions. Answers [`FromPredecessor::Sessions`], before the successor touches the
+    /// first session.
     SessionsTaken {
-        /// The numbers of those that it leaves where they are, because it does not follow their member.
+        /// Positions of the sessions that stay in the old process, because the successor does not follow their member.
         left: Vec<usize>,
     },
-    /// It cannot go on with the sessions, and has not touched them: another answer.
+    /// The successor cannot take over the sessions, and has not touched them. Answers [`FromPredecessor::Sessions`].
     SessionsRefused {
-        /// The reason, for people.
+        /// The reason, human-readable.
         why: String,
     },
 }
 
-/// The decision of a process, with all that a hand-over depends on.
+/// The decision of a process, and the other parts of its state that a hand-over depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandoverState {
-    /// A source has answered.
+    /// True if a source has answered.
     pub ready: bool,
-    /// New clients are sent to a leader.
+    /// True if new clients are sent to a leader.
     pub routes: bool,
-    /// Member and address of the leader whose sessions may live.
+    /// Member and address of the leader whose sessions are kept.
     pub leader: Option<(String, String)>,
-    /// The server of the leader that has this address (`--target`); none from a version that does not say so.
+    /// The leader's server at this address (`--target`); none if the other version does not report it.
     #[serde(default)]
     pub target: Option<String>,
-    /// The reason of the decision.
+    /// The reason for the decision.
     pub reason: String,
-    /// Every member whose sessions may live, with its route.
+    /// Every member whose sessions are kept, with its route.
     #[serde(default)]
     pub members: Vec<String>,
     /// End of the operator's hold that is in force.
@@ -156,7 +158,7 @@ impl PassedHold {
         }
     }
 
-    /// Returns the hold by this process's clock.
+    /// Converts the hold to this process's clock.
     pub fn resume(self, now: Instant) -> OperatorHold {
         OperatorHold {
             since: self.since,
@@ -167,7 +169,7 @@ impl PassedHold {
 }
 
 impl HandoverState {
-    /// Returns the state of a process that has decided like this.
+    /// Returns the state of a process with this decision.
     pub fn new(state: &RoutingState, reason: &str, ready: bool, members: Vec<String>, view: &View) -> Self {
         let named = |leader: &Server| (leader.member.to_string(), leader.address.to_string());
         Self {
@@ -181,8 +183,8 @@ impl HandoverState {
         }
     }
 
-    /// Returns true if such a process can go on with every session of a process in the state `old`, or never
-    /// will: sessions to another target stay in the old process.
+    /// Returns true if a successor in this state can take over every session of a process in the state `old`, or if
+    /// waiting does not help: sessions to another target stay in the old process.
     pub fn keeps_all(&self, old: &Self) -> bool {
         self.has_other_target(old) || old.members.iter().all(|member| self.members.contains(member))
     }
@@ -192,8 +194,8 @@ impl HandoverState {
         both.is_some_and(|(own, former)| own != former)
     }
 
-    /// Returns true if a successor in this state may take over from a process in the state `old`: no client
-    /// waits longer and no session ends for it, and an operator's hold is in force in both or in none.
+    /// Returns true if a successor in this state may take over from a process in the state `old`: no client waits
+    /// longer, no session ends because of it, and both processes have the same operator's hold, or none.
     pub fn may_follow(&self, old: &Self) -> bool {
         let keeps_sessions = match (&old.leader, &self.leader) {
             (None, _) => true,
@@ -241,7 +243,7 @@ mod tests {
             (Route(a()), Fence, false),
             (Hold(Some(a())), Hold(Some(a())), true),
             (Hold(Some(a())), Route(a()), true),
-            // It does not know the leader whose sessions live, and would end them.
+            // The successor does not know the leader whose sessions are kept, and would end them.
             (Hold(Some(a())), Hold(None), false),
             (Hold(None), Hold(None), true),
             (Hold(None), Route(a()), true),
@@ -270,7 +272,7 @@ mod tests {
         for (new, may) in [
             (at(Some("6432"), "a", 6432), true),
             (at(Some("6432"), "b", 6432), false),
-            // The leader has another address: one of them does not know it yet.
+            // The leader has another address, which one of the processes does not know yet.
             (at(Some("postgres"), "a", 5433), false),
             // A version that does not name its target.
             (at(None, "a", 6432), false),

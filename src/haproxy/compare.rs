@@ -5,19 +5,19 @@ use std::time::{Duration, Instant};
 use super::sample::Sample;
 use crate::leader::MemberName;
 
-/// Time after which a comparison ends although HAProxy still disagrees.
+/// Time after which a comparison ends even if HAProxy still disagrees.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What HAProxy and pgnorth say at one point in time.
+/// The states of HAProxy and pgnorth at one point in time.
 #[derive(Clone, Copy, Debug)]
 pub struct Reading<'a> {
     /// The time of the reading.
     pub at: Instant,
-    /// HAProxy's backend; `None` if it cannot be read.
+    /// The state of HAProxy's backend; `None` if the statistics cannot be read.
     pub haproxy: Option<&'a Sample>,
     /// The member that accepts writes, as far as pgnorth knows.
     pub primary: Option<&'a MemberName>,
-    /// The member whose sessions pgnorth would leave open.
+    /// The member whose sessions pgnorth would keep.
     pub leader: Option<&'a MemberName>,
     /// True while pgnorth sees signs of a change of leader.
     pub trouble: bool,
@@ -28,7 +28,7 @@ pub struct Reading<'a> {
 /// HAProxy's state, compared with pgnorth's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Agreement {
-    /// Exactly the primary is up.
+    /// Only the primary is up.
     Agrees,
     /// A member is up that is not the primary.
     Wrong,
@@ -38,7 +38,7 @@ pub enum Agreement {
     Unseen,
 }
 
-/// The sums over one change of leader, or over a time in which HAProxy disagreed.
+/// The totals over one change of leader, or over a time in which HAProxy disagreed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Report {
     /// The number of the change of leader; `None` if pgnorth's leader stayed.
@@ -51,31 +51,32 @@ pub struct Report {
     pub unseen: Duration,
     /// Time in which pgnorth had no primary either, and would have held clients.
     pub held: Duration,
-    /// The most sessions that were open at one time to members that had ceased to lead.
+    /// Maximum number of sessions that were open at one time to members other than the leader.
     pub stale_sessions: u64,
-    /// Time in which there was at least one of them.
+    /// Time in which at least one such session was open.
     pub stale: Duration,
-    /// HAProxy agrees again, and no such session is left.
+    /// True if HAProxy agrees again and no such session is left.
     pub settled: bool,
 }
 
-/// The comparison, from reading to reading.
+/// The comparison over successive readings.
 #[derive(Debug, Default)]
 pub struct Comparison {
     last: Option<Last>,
     open: Option<Open>,
-    /// A lasting disagreement was reported: the next one begins when HAProxy has agreed again, or with a change.
+    /// True after a lasting disagreement was reported. The next report begins after HAProxy has agreed again, or with a
+    /// change of leader.
     reported: bool,
     changes: u64,
 }
 
-/// The last reading, which holds until the next one.
+/// The last reading. It counts until the next one.
 #[derive(Clone, Copy, Debug)]
 struct Last {
     at: Instant,
     agreement: Agreement,
     stale_sessions: u64,
-    /// pgnorth has no primary.
+    /// True if pgnorth has no primary.
     holds: bool,
 }
 
@@ -94,7 +95,7 @@ impl Comparison {
         self.open.is_some()
     }
 
-    /// Adds a reading. Returns the report that it completes, if it does.
+    /// Adds a reading. Returns the report that the reading completes, if any.
     pub fn add(&mut self, reading: &Reading<'_>) -> Option<Report> {
         let now = Last {
             at: reading.at,
@@ -109,7 +110,7 @@ impl Comparison {
         let settled = matches!(now.agreement, Agreement::Agrees) && now.stale_sessions == 0 && !reading.trouble;
         let changed = self.changes < reading.changes;
         self.changes = reading.changes;
-        // Each change has a report of its own.
+        // Each change has its own report.
         let previous = self.open.take_if(|open| changed && open.changed.is_some());
         self.reported &= !settled;
         let disagrees = !settled && now.agreement != Agreement::Unseen && !self.reported;
@@ -122,7 +123,7 @@ impl Comparison {
             open.report.change = Some(reading.changes);
             open.changed = Some(now.at);
         }
-        // A reading completes one report; the next one closes the other.
+        // A reading completes at most one report; the next reading completes the other.
         let ended = match previous {
             Some(_) => None,
             None => self.open.take_if(|open| open.is_over(reading, settled)),
@@ -152,7 +153,7 @@ impl Open {
         }
     }
 
-    /// Counts the time between two readings as the earlier one had it.
+    /// Adds the time between two readings to the totals for the earlier reading's state.
     fn count(&mut self, before: Last, now: Last) {
         let took = now.at.saturating_duration_since(before.at);
         let report = &mut self.report;
@@ -178,7 +179,7 @@ impl Open {
     }
 }
 
-/// Compares one reading.
+/// Compares HAProxy with pgnorth in one reading.
 pub fn agreement(reading: &Reading<'_>) -> Agreement {
     let Some(sample) = reading.haproxy else {
         return Agreement::Unseen;

@@ -1,8 +1,8 @@
-//! Reads HAProxy's configuration, and says for each line which of pgnorth's settings does the same, for `pgnorth
-//! import`. All of it is pure: the caller reads the files.
+//! Translates HAProxy's configuration, line by line, into settings of pgnorth, for `pgnorth import`. It is pure: the
+//! caller reads the files.
 //!
-//! It never guesses. A line that it does not know, or whose meaning pgnorth lacks, is named as one without an
-//! equivalent. Every setting that it suggests has passed pgnorth's own parser.
+//! It never guesses: a line that is unknown, or that pgnorth has no setting for, is listed as one without an
+//! equivalent. Every suggested setting has passed pgnorth's own parser.
 
 mod check;
 mod lines;
@@ -24,16 +24,16 @@ use self::proxies::Reader;
 /// The outcome for one line, or for a part of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The setting, or the part of one, that does the same.
+    /// The setting, or the part of a setting, that does the same.
     Setting(String),
     /// The reason why pgnorth needs no setting.
     NotNeeded(String),
-    /// The difference that remains.
+    /// The remaining difference, because pgnorth has no equivalent.
     NoEquivalent(String),
 }
 
 impl Outcome {
-    /// Returns one outcome for the words of both, if both have the same reason.
+    /// Merges two outcomes with the same reason into one that names the words of both; `None` for other outcomes.
     fn and(&self, next: &Self) -> Option<Self> {
         let both = |one: &str, other: &str| {
             let ((words, why), (word, other_why)) = (one.split_once(": ")?, other.split_once(": ")?);
@@ -54,11 +54,11 @@ impl Outcome {
 #[derive(Debug)]
 pub struct Import {
     lines: Vec<Line>,
-    /// One for each cluster, as far as their servers tell; never empty.
+    /// One suggestion for each cluster, as far as the servers' addresses show; never empty.
     pub suggestions: Vec<Suggestion>,
 }
 
-/// The reason for which there is nothing to suggest. It shows what was read all the same.
+/// The reason why nothing can be suggested. It includes the lines with their outcomes.
 #[derive(Debug, Error)]
 pub enum ImportError {
     /// No section checks members of Patroni.
@@ -80,10 +80,10 @@ pub enum ImportError {
     },
 }
 
-/// Reads the files, each with its name, as one configuration.
+/// Translates the files, each with its name, as one configuration.
 ///
 /// # Errors
-/// Returns the lines with their outcomes if nothing results.
+/// Returns the lines with their outcomes if no valid settings result.
 pub fn import(files: &[(String, String)]) -> Result<Import, ImportError> {
     let (mut lines, sections) = lines::read(files);
     let suggestions = Reader::new(&mut lines, &sections).read();

@@ -17,24 +17,24 @@ use crate::discovery::http::{Connector, Unreachable};
 
 /// Deadline of one reading.
 const DEADLINE: Duration = Duration::from_secs(1);
-/// Maximum size; a server has some 500 bytes.
+/// Maximum size of the statistics. A server takes about 500 bytes.
 const LONGEST: usize = 4 * 1024 * 1024;
-/// Maximum age of a file. An older one says nothing about now.
+/// Maximum age of a file. An older file is outdated.
 const FRESH: Duration = Duration::from_secs(3);
 
-/// The place of the statistics.
+/// The source of the statistics.
 pub(super) enum Source {
     Http(Connector, Box<Url>),
     Socket(PathBuf),
     File(PathBuf),
 }
 
-/// The reason for which the statistics cannot be read.
+/// The reason why the statistics cannot be read.
 #[derive(Debug, Error)]
 pub(super) enum ReadError {
     #[error("{0}: {1}")]
     Http(Box<Url>, #[source] Unreachable),
-    #[error("{0} answers with the status {1}; if it requires a password, use the socket (unix:PATH)")]
+    #[error("{0} answered with status {1}; if it requires a password, use the socket (unix:PATH)")]
     Status(Box<Url>, u16),
     #[error("{path}: {1}", path = .0.display())]
     Io(PathBuf, #[source] io::Error),
@@ -58,7 +58,7 @@ impl Source {
         })
     }
 
-    /// Returns the statistics now. Cancel-safe: a connection is closed.
+    /// Reads the current statistics. Cancel-safe: cancelling closes the connection.
     pub(super) async fn read(&self) -> Result<String, ReadError> {
         let bytes = match self {
             Self::Http(connector, url) => over_http(connector, url).await?,
@@ -74,7 +74,7 @@ impl Source {
 
 async fn over_http(connector: &Connector, url: &Url) -> Result<Vec<u8>, ReadError> {
     let answer = timeout(DEADLINE, connector.get(url, LONGEST, DEADLINE)).await;
-    let answer = answer.unwrap_or(Err(Unreachable::TimedOut));
+    let answer = answer.unwrap_or(Err(Unreachable::TimedOut(DEADLINE)));
     let answer = answer.map_err(|error| ReadError::Http(Box::new(url.clone()), error))?;
     match answer.status.is_success() {
         true => Ok(answer.body.to_vec()),
@@ -96,18 +96,19 @@ async fn from_socket(path: &Path) -> Result<Vec<u8>, ReadError> {
     }
 }
 
-/// A file system that hangs stops the comparison, and nothing else: with a deadline, each reading would leave a thread.
+/// Reads without a deadline, because each reading that timed out would leave a thread behind. A file system that hangs
+/// stops only the comparison.
 async fn from_file(path: PathBuf) -> Result<Vec<u8>, ReadError> {
     let reading = tokio::task::spawn_blocking(|| read_file(path));
     reading.await.expect("reading a file does not panic")
 }
 
-/// Reads a regular file. A pipe could block for ever.
+/// Reads a regular file; a pipe could block forever.
 fn read_file(path: PathBuf) -> Result<Vec<u8>, ReadError> {
     let read = || {
         let metadata = path.metadata()?;
         if !metadata.is_file() {
-            return Err(io::Error::other("not a regular file; a socket is named unix:PATH"));
+            return Err(io::Error::other("not a regular file; write a socket as unix:PATH"));
         }
         let age = metadata.modified()?.elapsed().unwrap_or_default();
         let mut bytes = Vec::new();

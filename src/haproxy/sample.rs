@@ -1,4 +1,4 @@
-//! The servers of the primary's backend as members of the cluster (pure).
+//! Maps the servers of the primary's backend to members of the cluster (pure).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,25 +16,27 @@ pub struct Sample {
     pub sessions: BTreeMap<MemberName, u64>,
 }
 
-/// The reason for which the backend of the primary is not known.
+/// The reason why the primary's backend is unknown.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum UnknownBackend {
     /// The named backend does not exist, or has no servers.
-    #[error("HAProxy has no backend {0} with servers; it has {1}. Correct --haproxy-backend (PGNORTH_HAPROXY_BACKEND)")]
+    #[error(
+        "HAProxy has no backend {0} with servers; its backends are {1}; correct --haproxy-backend (PGNORTH_HAPROXY_BACKEND)"
+    )]
     NotThere(String, String),
     /// No server is a member.
-    #[error("no server of HAProxy has the address or the name of a member; its backends are {0}")]
+    #[error("no server in HAProxy has the address or the name of a member; HAProxy's backends are {0}")]
     NoneFits(String),
     /// Several backends have members as servers.
     #[error(
-        "several backends of HAProxy have members as servers: {0}. Name that of the primary with --haproxy-backend \
+        "several backends of HAProxy have members as servers: {0}; name the primary's backend with --haproxy-backend \
          (PGNORTH_HAPROXY_BACKEND)"
     )]
     SeveralFit(String),
 }
 
-/// Returns the state of the backend with this name, or of the only one with members as servers. A server that is no
-/// known member keeps its name: a member that has just died may be unknown already.
+/// Returns the state of the backend with this name, or of the only one with members as servers. A server that is not
+/// a known member keeps its name, because a member that has just died may already be unknown.
 pub fn sample(
     servers: &[HaproxyServer],
     backend: Option<&str>,
@@ -78,8 +80,8 @@ fn backend_of_the_primary<'a>(
     }
 }
 
-/// Returns the member at the server's address; if there is none, the member of the server's name; then the only member
-/// on the server's host, whose pooler may have another port.
+/// Returns the member at the server's address; else the member with the server's name; else the only member on the
+/// server's host, because a pooler there may have another port.
 fn member_of<'a>(server: &HaproxyServer, members: &'a [(MemberName, Option<Address>)]) -> Option<&'a MemberName> {
     let address = server.address.as_ref();
     let at = |fits: &dyn Fn(&Address) -> bool| {

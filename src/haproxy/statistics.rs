@@ -22,7 +22,7 @@ pub struct HaproxyServer {
     pub address: Option<Address>,
 }
 
-/// The reason for which a text is not usable as statistics.
+/// The reason why a text cannot be used as statistics.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum BadStatistics {
     /// Another page, or another command's output.
@@ -34,12 +34,12 @@ pub enum BadStatistics {
     /// The text was cut off.
     #[error("line {0} has fewer fields than the header: the statistics are cut off")]
     CutOff(usize),
-    /// A number of sessions that is none.
+    /// A number of sessions that is not a number.
     #[error("server {0}: {1:?} is not a number of sessions")]
     Sessions(String, String),
 }
 
-/// Returns every server, in the order of the text.
+/// Parses the statistics. Returns all servers, in the order of the text.
 pub fn parse(text: &str) -> Result<Vec<HaproxyServer>, BadStatistics> {
     let header = text.strip_prefix("# ").ok_or(BadStatistics::NoHeader)?;
     let mut records = records(header).into_iter();
@@ -52,7 +52,7 @@ pub fn parse(text: &str) -> Result<Vec<HaproxyServer>, BadStatistics> {
     let (kind, status, sessions, address) = (column("type")?, column("status")?, column("scur")?, find("addr"));
     let mut servers = Vec::new();
     for (place, record) in records.enumerate() {
-        // Only the empty line at the end.
+        // This is the empty line at the end.
         if record == [""] {
             continue;
         }
@@ -74,8 +74,8 @@ pub fn parse(text: &str) -> Result<Vec<HaproxyServer>, BadStatistics> {
     Ok(servers)
 }
 
-/// Returns true if new sessions go to a server of this status. `UP 1/3` has failed a check and is still used; `DOWN 1/2`
-/// has passed one and is not used yet.
+/// Returns true if new sessions go to a server with this status. A server with `UP 1/3` has failed a check and is still
+/// used; one with `DOWN 1/2` has passed a check and is not used yet.
 fn takes_sessions(status: &str) -> bool {
     status.starts_with("UP") || status == "no check"
 }
@@ -85,8 +85,8 @@ fn parse_address(text: &str) -> Option<Address> {
     Address::new(host, port.parse().ok()?).ok()
 }
 
-/// Splits a text into records of fields. A field may be quoted; it then may contain commas and line breaks, and a quote
-/// is doubled.
+/// Splits a text into records of fields. A quoted field may contain commas and line breaks; a quote within it is
+/// doubled.
 fn records(text: &str) -> Vec<Vec<String>> {
     let (mut records, mut record, mut field) = (Vec::new(), Vec::new(), String::new());
     let (mut quoted, mut letters) = (false, text.chars().peekable());

@@ -11,7 +11,7 @@ use url::Url;
 
 use crate::leader::MemberName;
 
-/// The address of a member's PostgreSQL. A host name stays a name: it is resolved at each dial and never cached.
+/// The address of a member's PostgreSQL. A host name is resolved at each dial, and never cached.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address {
     /// An IP address, or a DNS name.
@@ -23,19 +23,19 @@ pub struct Address {
 /// An IP address or a DNS name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Host {
-    /// An IP address, which is dialled as it is.
+    /// An IP address, which is dialled directly.
     Ip(IpAddr),
     /// A DNS name, which is resolved at each dial.
     Name(String),
 }
 
-/// A text that is no address of a PostgreSQL server.
+/// A text that is not the address of a PostgreSQL server.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("not a host and port: {0:?} (examples: 10.0.0.7:5432, [fd00::7]:5432, pg-0.pg:5432)")]
 pub struct BadAddress(pub String);
 
-/// The reason for which a `conn_url` is not usable. Prints as the end of a sentence about it, and never quotes it: it
-/// may contain a password.
+/// The reason why a `conn_url` or `proxy_url` is not usable. Displayed as the end of a sentence about the URL. Never
+/// quotes the URL, because it may contain a password.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum BadConnUrl {
     /// It cannot be parsed.
@@ -45,14 +45,14 @@ pub enum BadConnUrl {
     #[error("is not of the form postgres://host:port/database")]
     Scheme,
     /// It has no host.
-    #[error("names no host")]
+    #[error("has no host")]
     NoHost,
     /// Its host or port is invalid.
-    #[error("names no valid host and port")]
+    #[error("has no valid host and port")]
     BadAddress,
 }
 
-/// The reason for which the address of a member's PostgreSQL is not known.
+/// The reason why the address of a member's server is unknown.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum UnknownAddress {
     /// The pod's `conn_url` is not usable.
@@ -75,8 +75,8 @@ pub enum UnknownAddress {
     NotInKey(MemberName),
     /// Sessions go to the member's pooler, and the member has no `proxy_url`.
     #[error(
-        "member {0} has published no proxy_url; set postgresql.proxy_address in its Patroni, or name the pooler's port \
-         as the target"
+        "member {0} has published no proxy_url; set postgresql.proxy_address in its Patroni configuration, or use the \
+         pooler's port as the target"
     )]
     NoProxyUrl(MemberName),
     /// The member's `proxy_url` is not usable.
@@ -91,7 +91,7 @@ pub enum UnknownAddress {
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BaseUrl(Arc<str>);
 
-/// A text that is no URL of a REST API. Prints as the end of a sentence about it.
+/// The reason why a text is not the base URL of a REST API. Displayed as the end of a sentence about the text.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum BadBaseUrl {
     /// It cannot be parsed.
@@ -101,16 +101,16 @@ pub enum BadBaseUrl {
     #[error("is not of the form http://host:port")]
     Scheme,
     /// It has no host.
-    #[error("names no host")]
+    #[error("has no host")]
     NoHost,
     /// It has no port.
-    #[error("names no port")]
+    #[error("has no port")]
     NoPort,
 }
 
 impl Address {
-    /// Parses a host as it is written in a URL or in `/cluster`: an IPv4 address, an IPv6 address with or without
-    /// brackets, or a name.
+    /// Parses a host in the form of a URL or of `/cluster`: an IPv4 address, an IPv6 address with or without brackets,
+    /// or a name.
     pub fn new(host: &str, port: u16) -> Result<Self, BadAddress> {
         let bare = host
             .strip_prefix('[')
@@ -129,7 +129,7 @@ impl Address {
 }
 
 impl BaseUrl {
-    /// Parses a URL, and drops its path, query and credentials.
+    /// Parses a URL and drops its path, query and credentials.
     pub fn parse(url: &str) -> Result<Self, BadBaseUrl> {
         let url = Url::parse(url).map_err(|_| BadBaseUrl::Malformed)?;
         if !matches!(url.scheme(), "http" | "https") {
@@ -161,8 +161,8 @@ impl fmt::Debug for BaseUrl {
     }
 }
 
-/// Returns true for letters, digits, hyphens, underscores (which occur in practice) and dots, in the lengths of RFC
-/// 1123.
+/// Returns true if the text consists of letters, digits, hyphens, dots and underscores (which occur in practice),
+/// within the length limits of RFC 1123.
 fn is_dns_name(text: &str) -> bool {
     let label = |label: &str| {
         !label.is_empty()

@@ -1,7 +1,7 @@
-//! Decides which member is the leader now, and why: one pure, total function without I/O and without a clock.
+//! Decides which member is the leader now, and why. `decide` is a pure, total function without I/O and without a clock.
 //!
-//! The rules stand in `RULES`, in the order, with the numbers and the titles of docs/concepts/deciding.md. The first
-//! rule that applies decides. Each rule is one function; `member_state` holds the table of evidence that they use.
+//! `RULES` lists the rules with the order, numbers and titles of docs/concepts/deciding.md. The first rule that applies
+//! decides. Each rule is one function; `member_state` has the table of evidence that they use.
 
 mod by_lock;
 mod by_reports;
@@ -26,14 +26,14 @@ use crate::leader::view::View;
 pub struct Policy {
     /// Longest time that an announced switchover holds new clients while the leader still runs.
     pub switchover_hold: Duration,
-    /// Time for which an answer of a member's REST API counts, if no lock is watched.
+    /// Time for which an answer of a member's REST API counts while no lock is watched.
     pub report_life: Duration,
 }
 
 /// A rule: its title in docs/concepts/deciding.md, and its function, which returns `None` if the rule does not apply.
 type Rule = (&'static str, fn(&Inputs<'_>) -> Option<Decision>);
 
-/// All rules but the last. A rule's number is its place, counted from 1.
+/// All rules except the last. A rule's number is its position, counted from 1.
 #[rustfmt::skip]
 const RULES: [Rule; 22] = [
     ("A leader object has not been read yet", |inputs| inputs.lock_unread()),
@@ -50,7 +50,7 @@ const RULES: [Rule; 22] = [
     ("A switchover away from X is announced", |inputs| inputs.switchover_of_the_holder()),
     ("The lock is fresh", |inputs| inputs.lock_fresh()),
     // No lock is watched: the members' answers decide; X is the member in question.
-    ("The cluster to follow is not known", |inputs| inputs.cluster_unknown()),
+    ("The cluster to follow is unknown", |inputs| inputs.cluster_unknown()),
     ("Several members are equally primary", |inputs| inputs.split_brain()),
     ("A switchover away from the primary is announced", |inputs| inputs.switchover_of_the_primary()),
     ("A member says that it is a running primary", |inputs| inputs.reported_primary()),
@@ -65,7 +65,7 @@ const RULES: [Rule; 22] = [
 #[cfg(test)]
 const LAST_RULE: &str = "There is no leader";
 
-/// Decides. `current` is the leader whose sessions live now.
+/// Decides which member is the leader. `current` is the leader whose sessions are kept now.
 pub fn decide(view: &View, current: Option<&Server>, now: Instant, policy: &Policy) -> Decision {
     let inputs = Inputs::new(view, current, now, policy);
     let mut rules = (1..).zip(&RULES);

@@ -1,8 +1,8 @@
-//! Decides which members are fit for a route, and why: one pure, total function without I/O and without a clock,
-//! beside `decide`.
+//! Decides which members are fit for a route, and why. Like `decide`, `fit` is a pure, total function without I/O and
+//! without a clock.
 //!
-//! The rules stand in `RULES`, in the order, with the numbers and the titles of docs/concepts/routes.md. For each
-//! member the first rule that applies decides. Each rule is one function in `rules`.
+//! `RULES` lists the rules with the order, numbers and titles of docs/concepts/routes.md. For each member, the first
+//! rule that applies decides. Each rule is one function in `rules`.
 
 mod facts;
 mod reason;
@@ -18,18 +18,18 @@ use crate::leader::view::View;
 use crate::leader::{Address, MemberName, RoutingState, Server, UnknownAddress};
 use crate::route::{Conditions, RouteKind, Upstream};
 
-/// Time for which a member that the proxy could not reach gets clients only if no other member takes them.
+/// Time for which a member that the proxy could not reach gets clients only if no other member can.
 pub const AVOIDED_FOR: Duration = Duration::from_secs(5);
-/// Time for which the last known lag of a replica counts, and its part in synchronous replication. Members are asked
-/// every 2 s, so several answers in a row are missing by then.
+/// Time for which the last known lag of a replica, and its last known kind of standby, count. Members are asked every
+/// 2 s, so several answers in a row are missing by then.
 pub const LAG_LIFE: Duration = Duration::from_secs(15);
 
-/// The outcome for one route.
+/// The fitness of all members for one route.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fitness {
-    /// Every known member, by name.
+    /// Every known member, sorted by name.
     pub members: Vec<Judged>,
-    /// When to decide again without a new observation; `None` if time changes nothing.
+    /// Time of the next decision without a new observation; `None` if the passage of time changes nothing.
     pub recheck_at: Option<Instant>,
 }
 
@@ -49,11 +49,11 @@ pub struct Judged {
 /// The treatment of a member's clients and sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It gets new clients; those of the lowest rank come first.
+    /// The member gets new clients. Members of the lowest rank are preferred.
     Fit(u8),
-    /// It gets no new clients, and its sessions stay.
+    /// The member gets no new clients, and its sessions stay.
     Closed(Unfit),
-    /// It gets no new clients, and its sessions end.
+    /// The member gets no new clients, and its sessions end.
     Out(Unfit),
 }
 
@@ -63,7 +63,7 @@ struct Inputs<'a> {
     /// The decision about the primary.
     primary: &'a RoutingState,
     conditions: &'a Conditions,
-    /// The server of a member that sessions go to.
+    /// The server of the member that sessions go to: PostgreSQL or a pooler.
     upstream: Upstream,
     member: &'a MemberName,
     facts: Option<Facts<'a>>,
@@ -73,32 +73,32 @@ struct Inputs<'a> {
 /// A rule: its title in docs/concepts/routes.md, and its function, which returns `None` if the rule does not apply.
 type Rule = (&'static str, fn(&Inputs<'_>) -> Option<Outcome>);
 
-/// All rules but the last. A rule's number is its place, counted from 1. M is the member in question.
+/// All rules except the last. A rule's number is its position, counted from 1. M is the member in question.
 #[rustfmt::skip]
 const RULES: [Rule; 16] = [
     ("M has no known address", |inputs| inputs.no_address()),
     ("Another cluster answers at M's address", |inputs| inputs.another_cluster()),
     ("Clients of the primary go to M", |inputs| inputs.is_the_primary()),
     ("M says that it is a primary", |inputs| inputs.says_primary()),
-    ("M is no leader", |inputs| inputs.no_leader()),
+    ("M is not a leader", |inputs| inputs.no_leader()),
     ("M holds the lock", |inputs| inputs.holds_the_lock()),
     ("M has not reported", |inputs| inputs.unreported()),
     ("M is not running", |inputs| inputs.not_running()),
-    ("M is no replica", |inputs| inputs.no_replica()),
+    ("M is not a replica", |inputs| inputs.no_replica()),
     ("M is on another timeline", |inputs| inputs.other_timeline()),
     ("M has the tag noloadbalance", |inputs| inputs.noloadbalance()),
     ("M lacks a tag of the route", |inputs| inputs.lacks_a_tag()),
     ("M is not the standby that the route asks for", |inputs| inputs.other_standby()),
     ("M does not stream", |inputs| inputs.not_streaming()),
-    ("M's lag is not known", |inputs| inputs.lag_unknown()),
+    ("M's lag is unknown", |inputs| inputs.lag_unknown()),
     ("M lags", |inputs| inputs.lags()),
 ];
 /// The title of the last rule, which always applies ([`Inputs::fit`]).
 #[cfg(test)]
 const LAST_RULE: &str = "M is fit";
 
-/// Decides for each known member. `primary` is the decision about the primary on the same view, and `upstream` the
-/// server of a member that sessions of the route go to.
+/// Decides which known members are fit. `primary` is the decision about the primary for the same view, and `upstream`
+/// is the server of a member that the route's sessions go to.
 pub fn fit(view: &View, primary: &RoutingState, conditions: &Conditions, upstream: Upstream, now: Instant) -> Fitness {
     let mut names: Vec<_> = view.members().collect();
     names.sort_unstable();
@@ -135,7 +135,7 @@ impl Inputs<'_> {
         }
     }
 
-    /// Returns the address that sessions to the member go to, or why it is not known.
+    /// Returns the address that sessions to the member go to, or the reason why it is unknown.
     fn address(&self) -> Result<Address, UnknownAddress> {
         self.view.address_of(self.member, self.upstream)
     }
@@ -151,7 +151,7 @@ impl Fitness {
         open.map(|judged| &judged.member)
     }
 
-    /// Returns the reason for the route's state, as a sentence for people.
+    /// Returns the reason for the route's state, as a sentence.
     pub fn why(&self, kind: RouteKind) -> String {
         let open: Vec<_> = self.open().map(MemberName::as_str).collect();
         let causes = self.members.iter().filter_map(|judged| match &judged.outcome {

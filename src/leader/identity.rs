@@ -8,12 +8,12 @@ use std::fmt;
 pub struct Identity {
     /// Patroni's scope.
     pub scope: Option<String>,
-    /// PostgreSQL's system identifier: `initdb` makes a new one.
+    /// PostgreSQL's system identifier, which `initdb` creates.
     pub system: Option<String>,
 }
 
 impl Identity {
-    /// Returns true if the two cannot be the same cluster. A part that either of them lacks is no contradiction.
+    /// Returns true if the two identities cannot belong to the same cluster. A missing part is not a contradiction.
     pub fn contradicts(&self, other: &Self) -> bool {
         self.has_another_scope_than(other) || differ(self.system.as_ref(), other.system.as_ref())
     }
@@ -23,7 +23,7 @@ impl Identity {
         differ(self.scope.as_ref(), other.scope.as_ref())
     }
 
-    /// Returns true if `other` has each part that is known here, with the same value.
+    /// Returns true if `other` has each known part of `self`, and no part contradicts.
     pub fn is_confirmed_by(&self, other: &Self) -> bool {
         let has_it = |ours: &Option<String>, theirs: &Option<String>| ours.is_none() || theirs.is_some();
         has_it(&self.scope, &other.scope) && has_it(&self.system, &other.system) && !self.contradicts(other)

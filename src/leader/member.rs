@@ -1,4 +1,4 @@
-//! The name of a member, as a type of its own, so that it is not mistaken for a URL, a scope or a sentence.
+//! The name of a member. A separate type prevents confusion with URLs, scopes and other texts.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// Patroni's name of a member; in Kubernetes the pod's name. Cheap to clone.
+/// Patroni's name of a member; in Kubernetes, the pod's name. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub struct MemberName(Arc<str>);
 
 impl MemberName {
-    /// Returns the name as a text.
+    /// Returns the name as a string slice.
     pub fn as_str(&self) -> &str {
         &self.0
     }

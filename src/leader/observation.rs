@@ -1,4 +1,4 @@
-//! The parsed statements of the sources, as values only. Each source in `discovery` has its own parsing; `decide`
+//! The parsed statements of the sources, as plain values. Each source in `discovery` parses its own input; `decide`
 //! draws the conclusions.
 
 mod dcs;
@@ -17,7 +17,7 @@ pub use dcs::{Announcement, ClusterSettings, DcsStatus, Lock, ObjectKind};
 pub use member::{Replication, Standby, Tags};
 pub use rest::{Cluster, ClusterMember, Condition, NamedLeader, NoReport, Report, Role};
 
-/// One claim with its local time of arrival. Remote clocks are never compared with the local one.
+/// A claim with its local time of arrival. Remote clocks are never compared with the local clock.
 #[derive(Clone, Debug)]
 pub struct Observation {
     /// Local time of arrival.
@@ -29,66 +29,66 @@ pub struct Observation {
 /// A statement of a source.
 #[derive(Clone, Debug)]
 pub enum Claim {
-    /// The leader object; `None` if there is no such object. The API has answered, so it is reachable again.
+    /// The leader object; `None` if no such object exists. The claim also means that the API is reachable again.
     Lock(ObjectKind, Option<Lock>),
-    /// pgnorth has begun to watch the leader object of this kind.
+    /// The leader object of this kind is requested.
     Watching(ObjectKind),
-    /// The API does not answer for the leader object of this kind: the error.
+    /// The leader object of this kind cannot be read, with this error.
     ApiUnreachable(ObjectKind, String),
     /// The `<scope>-failover` object; `None` if it is absent or empty.
     Announcement(ObjectKind, Option<Announcement>),
     /// The `<scope>-config` object; `None` if it is absent.
     Settings(ObjectKind, Option<ClusterSettings>),
-    /// The `<scope>-sync` object, which is empty if it is absent; `None` if it cannot be read.
+    /// The `<scope>-sync` object; empty if it is absent, and `None` if it cannot be read.
     Synchronous(ObjectKind, Option<SyncState>),
-    /// The status of every member in the DCS: no others exist any more.
+    /// The statuses of all members in the DCS. Any other status no longer exists.
     DcsStatuses(Vec<DcsStatus>),
-    /// The status of one member, new or changed.
+    /// The new or changed status of one member.
     DcsStatus(DcsStatus),
     /// The pod or key of a member was deleted.
     DcsStatusGone(MemberName),
-    /// A member's answer to `GET /primary`, or the reason for which there is none.
+    /// A member's answer to `GET /primary`, or the reason why there is no answer.
     Report(MemberName, Result<Report, NoReport>),
     /// A member's answer to `GET /cluster`.
     Cluster(Cluster),
-    /// The cluster that answers at a base URL of `--patroni`, if one does.
+    /// The identity of the cluster that answers at a base URL of `--patroni`, if a cluster answers.
     Seed(BaseUrl, Option<Identity>),
-    /// The members that failsafe mode knows, while no `/cluster` answers. The list has no addresses of PostgreSQL;
-    /// they are taken from the host of each REST API.
+    /// The members in Patroni's list for failsafe mode, used while no member answers `/cluster`. The list has no
+    /// addresses of PostgreSQL, so the host of each REST API is used.
     Failsafe(Vec<ClusterMember>),
-    /// No member answered `GET /cluster`: the errors.
+    /// No member answered `GET /cluster`, with these errors.
     ClusterUnreachable(String),
     /// A member's own answer to `GET /cluster`, which names the leader.
     NamedLeader {
-        /// The member that answers.
+        /// The member that answered.
         by: MemberName,
-        /// Local time at which the request was sent: the member read the leader from the DCS after it.
+        /// Local time of the request. The member read the leader from the DCS after this time.
         asked: Instant,
-        /// The leader that it names; `None` if no member is the leader.
+        /// The leader that the member names; `None` if it names no leader.
         leader: Option<NamedLeader>,
     },
     /// The proxy reports that this member does not behave like a leader.
     LeaderFailure(MemberName),
-    /// The proxy could not reach this pooler of the member. It is no evidence about the member.
+    /// The proxy could not reach this pooler of the member. This is not evidence about the member itself.
     PoolerFailure(MemberName, Upstream),
     /// An operator's hold of new clients; `None` if it was withdrawn.
     Held(Option<OperatorHold>),
 }
 
-/// An operator's request to hold new clients, for maintenance. Prints as the beginning of a reason.
+/// An operator's request to hold new clients, for maintenance. Displayed as the beginning of a reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OperatorHold {
-    /// Time of the first request, for people.
+    /// Wall-clock time of the first request, for display.
     pub since: SystemTime,
-    /// Time at which it ends by itself, for people.
+    /// Wall-clock time at which the hold ends automatically, for display.
     pub until: SystemTime,
-    /// The same time by the clock that `decide` uses.
+    /// The end by the monotonic clock, which `decide` uses.
     pub ends: Instant,
 }
 
 impl fmt::Display for OperatorHold {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A time outside of the calendar comes from a clock that was never set.
+        // A time outside the calendar's range comes from a clock that was never set.
         let wall = |at| jiff::Timestamp::try_from(at).unwrap_or_default();
         write!(
             out,

@@ -1,8 +1,8 @@
-//! The members to ask next, and how urgent each answer is. Pure, like `decide`; `pacing` computes the time of each
-//! request.
+//! Plans which members to ask next, and how urgent each answer is. Pure, like `decide`; `pacing` computes the time of
+//! each request.
 //!
-//! Patroni's REST API runs one SQL query for each request, so a quiet cluster gets few requests: while the lock is
-//! watched, only its leader is asked. On suspicion the candidate is asked often, for a bounded time.
+//! Patroni's REST API runs an SQL query for each request, so a healthy cluster gets few requests: while the lock is
+//! watched, only its leader is asked. On suspicion of a failure, the candidate is asked often for a limited time.
 
 pub mod pacing;
 
@@ -12,7 +12,7 @@ use crate::leader::probing::pacing::{ROUND, STEADY};
 use crate::leader::view::{LockView, View};
 use crate::leader::{MemberName, RoutingState};
 
-/// Time for which a failure that the proxy reported keeps the leader under suspicion.
+/// Time for which the leader is under suspicion after the proxy has reported a failure.
 const SUSPECT_FOR: Duration = Duration::from_secs(3);
 
 /// A member to ask.
@@ -20,36 +20,36 @@ const SUSPECT_FOR: Duration = Duration::from_secs(3);
 pub struct Probe {
     /// Name of the member.
     pub member: MemberName,
-    /// Urgency of the answer.
+    /// Urgency of its answer.
     pub urgency: Urgency,
 }
 
 /// The urgency of a member's next answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
-    /// The answer of the leader while all is well and the lock is watched.
+    /// For the leader while the lock is watched and nothing is suspicious.
     Steady,
-    /// The answer of any member while no lock is watched and nothing is suspicious.
+    /// For any member while no lock is watched and nothing is suspicious.
     Round,
-    /// The answer to `/cluster` of a member whose word keeps a silent leader.
+    /// For the `/cluster` answer that decides whether an unresponsive leader keeps its sessions.
     Naming,
-    /// The answer of a member that may report a change.
+    /// For a member that may report a change.
     Alert(Suspicion),
-    /// The answer of the candidate: its first `running primary` releases the waiting clients.
+    /// For the candidate, whose first report of a running primary releases the waiting clients.
     Candidate(Suspicion),
 }
 
 /// The reason to ask more often than usual.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Suspicion {
-    /// Time of the newest event that caused it.
+    /// Time of the newest event that caused the suspicion.
     pub since: Instant,
     /// Longest interval between two requests, even if the suspicion lasts long and answers are slow.
     pub longest: Duration,
 }
 
-/// Returns the members to ask and the urgency of each. `held_since` is the start of the hold of new clients; `None` if
-/// they are not held.
+/// Returns the members to ask and the urgency of each. `held_since` is the start of the hold of new clients; `None`
+/// if they are not held.
 pub fn plan(view: &View, state: &RoutingState, held_since: Option<Instant>, now: Instant) -> Vec<Probe> {
     let Some(lock) = view.lock().filter(|_| view.api_unreachable().is_none()) else {
         return every_member(view, state, held_since, now);
@@ -59,7 +59,7 @@ pub fn plan(view: &View, state: &RoutingState, held_since: Option<Instant>, now:
             member: holder.clone(),
             urgency: urgency_of_holder(view, lock, holder, held_since, now),
         }],
-        // The lock has no holder: only the former leader may still be a primary (in pause).
+        // The lock has no holder. In pause, only the former leader may still be a primary.
         None => state
             .leader()
             .map(|leader| Probe {
@@ -74,7 +74,8 @@ pub fn plan(view: &View, state: &RoutingState, held_since: Option<Instant>, now:
 /// Returns the members to ask for their own `/cluster`, and the urgency of each.
 pub fn witnesses(view: &View, state: &RoutingState, now: Instant) -> Vec<Probe> {
     let leader = state.leader().map(|leader| &leader.member);
-    // A leader that the proxy cannot reach either has no sessions to lose. Its host is gone: every pgnorth asks then.
+    // A leader that the proxy cannot reach has no sessions to lose. Its host is probably gone, so every pgnorth asks at
+    // this time: a lower urgency limits the number of requests.
     let is_gone = leader.is_some_and(|leader| recent_failure(view, leader, now).is_some());
     let urgency = if is_gone { Urgency::Round } else { Urgency::Naming };
     view.witnesses(leader, now)
@@ -85,7 +86,7 @@ pub fn witnesses(view: &View, state: &RoutingState, now: Instant) -> Vec<Probe> 
         .collect()
 }
 
-/// Returns the number of members that are asked now, and how many of these answer. A member that was asked only
+/// Returns the number of members that are asked now, and the number of these that answer. A member that was asked only
 /// before the lock moved does not count.
 pub fn asked_and_answering(view: &View, state: &RoutingState, now: Instant) -> (usize, usize) {
     let probes = plan(view, state, None, now);
@@ -105,7 +106,8 @@ fn urgency_of_holder(
         last.is_some_and(|last| last.value.is_writable() && lock.held_since.is_none_or(|since| since <= last.at));
     let suspicion = |since| Suspicion { since, longest: STEADY };
     match (held_since, recent_failure(view, holder, now)) {
-        // The holder is still writable: a switchover was announced, and the answer shows when the holder stops.
+        // The holder is still writable although clients are held, because a switchover was announced. Its answers show
+        // when it stops.
         (Some(held), None) if verified => Urgency::Alert(suspicion(held)),
         (Some(held), failed) => {
             let newest = lock.held_since.max(failed);
@@ -116,12 +118,13 @@ fn urgency_of_holder(
     }
 }
 
-/// Plans requests to every member, because no lock is watched. While there are sessions, these answers alone decide
-/// about them, so no interval grows beyond `ROUND`.
+/// Plans requests to every member, because no lock is watched. While there are sessions, only these answers decide
+/// about them, so no interval exceeds `ROUND`.
 fn every_member(view: &View, state: &RoutingState, held_since: Option<Instant>, now: Instant) -> Vec<Probe> {
     let leader = state.leader().map(|leader| &leader.member);
     let longest = if leader.is_some() { ROUND } else { STEADY };
-    // A request without an answer is no reason to ask the others more often: too many requests may be its cause.
+    // A request without an answer is not a reason to ask the others more often, because too many requests may be its
+    // cause.
     let failed = leader.and_then(|leader| recent_failure(view, leader, now));
     let suspicion = held_since.or(failed).map(|since| Suspicion { since, longest });
     view.members()

@@ -1,4 +1,4 @@
-//! The reasons for decisions: a closed set. Each prints as a sentence for people.
+//! The reasons for decisions: a closed set. Each is displayed as a sentence.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,25 +8,26 @@ use crate::leader::observation::ObjectKind;
 use crate::leader::view::AnswerOrigin;
 use crate::leader::{MemberName, UnknownAddress};
 
-/// The reason for a decision. It holds nothing that changes while the facts stay the same.
+/// The reason for a decision. It contains nothing that changes while the facts stay the same.
 #[allow(missing_docs, reason = "the variants say what their fields are")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// No source has answered yet.
     Starting,
-    /// At least one kind of leader object has not been read yet, for example this one.
+    /// At least one kind of leader object has not been read yet; `kind` is one such kind.
     LockUnread { kind: ObjectKind },
     /// The member holds the lock, and its REST API says that it is a running primary.
     LockAndReport { member: MemberName },
-    /// The member holds a fresh lock; its REST API does not answer, for this cause.
+    /// The member holds a fresh lock, and its REST API gives no valid answer.
     LockAlone { member: MemberName, cause: String },
-    /// The member holds the lock, and its status in the DCS says that it is a running primary; its REST API does not answer.
+    /// The member holds the lock, and its status in the DCS says that it is a running primary. Its REST API gives no
+    /// valid answer.
     LockAndPodStatus { member: MemberName, cause: String },
-    /// The lock moved to the member, which has not said since that it is a running primary.
+    /// The lock moved to the member, which has not reported since then that it is a running primary.
     Unverified { member: MemberName, cause: String },
-    /// The member leads and does not accept writes, for this cause.
+    /// The member leads, but does not accept writes or must not get any.
     NotWritable { member: MemberName, cause: String },
-    /// The member leads, and its address is not known, for this cause.
+    /// The member leads, and its address is unknown.
     NoAddress { member: MemberName, cause: UnknownAddress },
     /// A switchover between these members is about to begin; `to` is `None` if no candidate is named.
     SwitchoverAnnounced { from: MemberName, to: Option<MemberName> },
@@ -46,13 +47,15 @@ pub enum Reason {
     Failsafe { member: MemberName },
     /// The member leads a standby cluster.
     StandbyCluster { member: MemberName },
-    /// Without a lock: the member alone says that it is a running primary.
+    /// Without a lock: only this member says that it is a running primary.
     OnlyPrimary { member: MemberName, no_lock: NoLock },
-    /// Without a lock: several members say that they are primary, and this one is the foremost.
+    /// Without a lock: several members say that they are primary, and only this one holds the lock, or it has the
+    /// highest timeline.
     NewestPrimary { member: MemberName, no_lock: NoLock },
-    /// Without a lock: several members say that they are primary, and none is the foremost.
+    /// Without a lock: several members say that they are primary, and neither the lock nor the timeline distinguishes
+    /// the first two.
     SplitBrain { members: Vec<MemberName> },
-    /// Without a lock: the leader does not answer, and is kept until its ttl is over.
+    /// Without a lock: the leader does not answer, and stays the leader until its ttl has passed.
     KeptInSilence { member: MemberName, no_lock: NoLock },
     /// Without a lock: the leader does not answer, and a majority of the members names it.
     NamedByMembers { member: MemberName, no_lock: NoLock },
@@ -60,33 +63,33 @@ pub enum Reason {
     NamedAgain { member: MemberName, no_lock: NoLock },
     /// Without a lock: the leader does not answer, and Patroni is paused.
     SilentInPause { member: MemberName, no_lock: NoLock },
-    /// Without a lock: for a whole ttl no member said that it is a running primary.
+    /// Without a lock: the leader has not answered for its whole ttl.
     SilentTooLong { no_lock: NoLock },
-    /// Without a lock: members answer, and none is a running primary.
+    /// Without a lock: members answer, but no member is a running primary.
     NoPrimary { no_lock: NoLock },
-    /// Without a lock: no member is known, or none has ever answered.
+    /// Without a lock: no member is known, or no member has ever answered.
     NobodyAnswers { no_lock: NoLock, cause: String },
-    /// Another cluster than the followed one answers here.
+    /// A cluster other than the followed one answers at `origin`.
     AnotherCluster {
         origin: AnswerOrigin,
         theirs: Identity,
         ours: Identity,
     },
-    /// These clusters answer, and nothing says which one to follow.
+    /// These clusters answer, and it is unknown which one to follow.
     SeveralClusters { clusters: Vec<Identity>, no_lock: NoLock },
-    /// The scope is that of a Citus cluster with these groups, and the settings name none of them.
+    /// The pods belong to these groups of a Citus cluster, and the settings select none of them.
     CitusGroups { groups: Vec<u32> },
 }
 
-/// The reason for which the members' answers decide instead of the lock.
+/// The reason why the members' answers decide instead of the lock.
 #[allow(missing_docs, reason = "the variants say what their fields are")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoLock {
-    /// pgnorth runs with Patroni's REST API alone.
+    /// pgnorth uses only Patroni's REST API.
     RestOnly,
-    /// The store of the lock, the Kubernetes API or etcd, does not answer, for this cause.
+    /// The store of the lock, the Kubernetes API or etcd, cannot be read.
     ApiUnreachable { store: &'static str, cause: String },
-    /// There is no leader object, of this kind or another one in its store.
+    /// The store has no leader object, neither of this kind nor of another.
     NoObject { kind: ObjectKind },
 }
 
@@ -127,8 +130,8 @@ impl Reason {
         }
     }
 
-    /// Returns true if the reason names a fault of the leader although clients are still sent to it: often the first
-    /// sign of a failover.
+    /// Returns true if clients are still sent to the leader although it shows a fault. This is often the first sign of
+    /// a failover.
     pub fn is_sign_of_failover(&self) -> bool {
         matches!(
             self,
@@ -147,11 +150,11 @@ impl fmt::Display for NoLock {
             Self::RestOnly => out.write_str("decided by Patroni's REST API"),
             Self::ApiUnreachable { store, cause } => write!(
                 out,
-                "decided by Patroni's REST API alone, because {store} does not answer: {cause}"
+                "decided by Patroni's REST API only, because {store} cannot be read: {cause}"
             ),
             Self::NoObject { kind } => write!(
                 out,
-                "decided by Patroni's REST API alone, because {} has no {}",
+                "decided by Patroni's REST API only, because {} has no {}",
                 kind.store(),
                 kind.lock_object()
             ),
@@ -165,7 +168,7 @@ impl fmt::Display for Reason {
             Self::Starting => out.write_str("no source has answered yet"),
             Self::LockUnread { kind } => write!(
                 out,
-                "{} has not yet said whether there is a {}",
+                "{} has not yet reported whether there is a {}",
                 kind.store(),
                 kind.lock_object()
             ),
@@ -175,22 +178,22 @@ impl fmt::Display for Reason {
             ),
             Self::LockAlone { member, cause } => write!(
                 out,
-                "{member} holds the leader lock, which has not expired; its REST API does not answer: {cause}"
+                "{member} holds the leader lock, which has not expired; its REST API gives no valid answer: {cause}"
             ),
             Self::LockAndPodStatus { member, cause } => write!(
                 out,
-                "{member} holds the leader lock and its status in the DCS says running primary; its REST API does not \
-                 answer: {cause}"
+                "{member} holds the leader lock, and its status in the DCS says that it is a running primary; its REST \
+                 API gives no valid answer: {cause}"
             ),
             Self::Unverified { member, cause } => write!(
                 out,
-                "{member} holds the leader lock, but has not said yet that it is a running primary: {cause}"
+                "{member} holds the leader lock, but has not yet reported that it is a running primary: {cause}"
             ),
             Self::NotWritable { member, cause } => {
-                write!(out, "{member} leads but does not accept writes: {cause}")
+                write!(out, "{member} leads but is not ready for writes: {cause}")
             }
             Self::NoAddress { member, cause } => {
-                write!(out, "{member} leads, but its address is not known: {cause}")
+                write!(out, "{member} leads, but its address is unknown: {cause}")
             }
             Self::SwitchoverAnnounced { from, to: Some(to) } => {
                 write!(out, "a switchover from {from} to {to} was announced")
@@ -207,75 +210,80 @@ impl fmt::Display for Reason {
             ),
             Self::LockExpired { member, ttl } => write!(
                 out,
-                "{member} has not renewed the leader lock for {} s (its ttl): another member may be promoted by now",
+                "{member} has not renewed the leader lock for {} s (its ttl): another member may have been promoted by \
+                 now",
                 ttl.as_secs()
             ),
             Self::RaceBackoff { member, backoff } => write!(
                 out,
-                "{member} has not been seen to renew the leader lock for its ttl, but while it writes, the other \
-                 members put the race for the lock off for up to {} s (primary_race_backoff): its sessions stay until \
+                "{member} has not renewed the leader lock for its ttl, but while it still writes, the other members \
+                 postpone the race for the lock for up to {} s (primary_race_backoff): its sessions are kept until \
                  then, unless another member takes the lock",
                 backoff.as_secs()
             ),
             Self::ExpiredInPause { member } => write!(
                 out,
-                "{member} does not renew the leader lock, but Patroni is paused and promotes no other member by itself"
+                "{member} does not renew the leader lock, but Patroni is paused and promotes no other member \
+                 automatically"
             ),
             Self::Failsafe { member } => write!(
                 out,
-                "{member} cannot renew the leader lock, but leads in failsafe mode: every member agrees to it"
+                "{member} cannot renew the leader lock, but stays the leader in failsafe mode, confirmed by every \
+                 member"
             ),
             Self::StandbyCluster { member } => write!(
                 out,
                 "{member} leads a standby cluster, which follows another cluster's primary and accepts no writes"
             ),
             Self::OnlyPrimary { member, no_lock } => {
-                write!(out, "{member} alone says that it is a running primary; {no_lock}")
+                write!(out, "only {member} says that it is a running primary; {no_lock}")
             }
             Self::NewestPrimary { member, no_lock } => write!(
                 out,
-                "several members say that they are primary, and {member} holds the lock or has the newest timeline; \
-                 {no_lock}"
+                "several members say that they are primary; {member} is used, because it holds the lock or has the \
+                 highest timeline; {no_lock}"
             ),
             Self::SplitBrain { members } => write!(
                 out,
-                "SPLIT BRAIN: {} all say that they are primary, on the same timeline; no client gets a connection \
-                 until one of them is stopped",
+                "SPLIT BRAIN: {} say that they are primary, and neither the lock nor the timeline shows which one is \
+                 right; clients wait until only one of them is left: stop the others",
                 members.join(" and ")
             ),
             Self::KeptInSilence { member, no_lock } => write!(
                 out,
-                "{member} does not answer and no other member is primary: it is kept until its lock expires; {no_lock}"
+                "{member} does not answer, and no other member is known to be the primary: {member} stays the leader \
+                 until its ttl has passed; {no_lock}"
             ),
             Self::NamedByMembers { member, no_lock } => write!(
                 out,
-                "{member} does not answer, but a majority of the members says that it holds the leader lock; {no_lock}"
+                "{member} does not answer, but a majority of the members names it as the lock holder; {no_lock}"
             ),
             Self::NamedAgain { member, no_lock } => write!(
                 out,
-                "{member} does not answer, but every other member says that it holds the leader lock and runs on the \
-                 timeline on which it was primary; {no_lock}"
+                "{member} does not answer, but every other member names it as the lock holder, on the timeline on \
+                 which it last led; {no_lock}"
             ),
             Self::SilentInPause { member, no_lock } => write!(
                 out,
-                "{member} does not answer, but Patroni is paused and promotes no other member by itself; {no_lock}"
+                "{member} does not answer, but Patroni is paused and promotes no other member automatically; {no_lock}"
             ),
-            Self::SilentTooLong { no_lock } => {
-                write!(out, "no member has said for a whole ttl that it is primary; {no_lock}")
-            }
+            Self::SilentTooLong { no_lock } => write!(
+                out,
+                "the leader has not answered for its whole ttl: another member may have been promoted by now; {no_lock}"
+            ),
             Self::NoPrimary { no_lock } => write!(out, "no member says that it is a running primary; {no_lock}"),
             Self::NobodyAnswers { no_lock, cause } => write!(out, "{cause}; {no_lock}"),
             Self::AnotherCluster { origin, theirs, ours } => write!(
                 out,
-                "ANOTHER CLUSTER answers for {origin}: {theirs}; pgnorth follows {ours} and sends no client there. If \
-                 that is wrong, correct --scope and --patroni"
+                "ANOTHER CLUSTER answers for {origin}: {theirs}; pgnorth follows {ours} and sends no clients there. If \
+                 it follows the wrong cluster, correct --scope and --patroni"
             ),
             Self::SeveralClusters { clusters, no_lock } => {
                 let clusters: Vec<_> = clusters.iter().map(ToString::to_string).collect();
                 write!(
                     out,
-                    "SEVERAL CLUSTERS answer, and nothing says which one to follow: {}; name its scope (--scope, \
-                     without Kubernetes together with --kubernetes=false), or remove the others' URLs from --patroni; \
+                    "SEVERAL CLUSTERS answer, and it is unknown which one to follow: {}; set --scope (without \
+                     Kubernetes, together with --kubernetes=false), or remove the other clusters' URLs from --patroni; \
                      {no_lock}",
                     clusters.join(" and ")
                 )
@@ -284,8 +292,8 @@ impl fmt::Display for Reason {
                 let groups: Vec<_> = groups.iter().map(u32::to_string).collect();
                 write!(
                     out,
-                    "the pods belong to a Citus cluster, in which each group has its own primary: choose one of the \
-                     groups found here with --citus-group: {}",
+                    "the pods belong to a Citus cluster, in which each group has its own primary: select one with \
+                     --citus-group; groups found: {}",
                     groups.join(", ")
                 )
             }

@@ -1,18 +1,19 @@
-//! Patroni's own record of the synchronous standbys: the object `<scope>-sync`, or the key `sync`.
+//! Patroni's record of the synchronous standbys: the object `<scope>-sync`, or the key `sync`.
 
 use std::collections::BTreeSet;
 
 use crate::leader::MemberName;
 
-/// The synchronous standbys, in quorum mode all that may take part in a commit.
+/// The synchronous standbys; in quorum mode, all standbys that may take part in a commit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SyncState {
-    /// Their names in lower case: Patroni compares names as PostgreSQL does in `synchronous_standby_names`.
+    /// The names in lower case, because Patroni compares names as PostgreSQL does in `synchronous_standby_names`.
     standbys: BTreeSet<String>,
 }
 
 impl SyncState {
-    /// Returns the record with these texts. Without a leader it is empty (dcs/__init__.py, `SyncState.is_empty`).
+    /// Returns the record with the given `leader` and `sync_standby`. Without a leader, the record is empty
+    /// (dcs/__init__.py, `SyncState.is_empty`).
     pub fn new(leader: Option<&str>, sync_standby: Option<&str>) -> Self {
         let named = sync_standby.filter(|_| leader.is_some_and(|leader| !leader.is_empty()));
         let names = named.unwrap_or_default().split(',').map(str::trim);
@@ -33,7 +34,7 @@ mod tests {
 
     #[test]
     fn the_standbys_are_those_that_patroni_finds() {
-        // The expected values are those that SyncState.matches of Patroni 4.1.5 returns.
+        // The expected values are the results of SyncState.matches in Patroni 4.1.5.
         for (leader, standbys, member, expected) in [
             (Some("a"), Some("b"), "b", true),
             (Some("a"), Some("b, c"), "c", true),

@@ -1,7 +1,7 @@
 //! The newest observation of each source, with its local time of arrival.
 //!
-//! The observation of a source that fails becomes older; a failure is no evidence that there is no leader. `decide`
-//! draws the conclusions.
+//! While a source fails, its last observation is kept and becomes older, because a failure is not evidence that there
+//! is no leader. `decide` draws the conclusions.
 
 mod evidence;
 mod followed;
@@ -31,16 +31,16 @@ use crate::leader::view::synchronous::SyncView;
 use crate::leader::{Address, BaseUrl, MemberName, UnknownAddress};
 use crate::route::Upstream;
 
-/// Patroni's default ttl, used until the cluster's own is known.
+/// Patroni's default ttl, used until the cluster's ttl is known.
 const DEFAULT_TTL: Duration = Duration::from_secs(30);
 
-/// Age below which an answer is recent. Members are asked more often than this, if they are asked at all.
+/// Age below which an answer is recent. A member that is asked at all is asked more often than this.
 const RECENT: Duration = Duration::from_secs(10);
 
-/// Longest time for which a member's last answer is kept: longer than any ttl.
+/// Longest time for which the time of a member's last answer is kept. Exceeds any ttl.
 const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// All observations that count now.
+/// All observations that currently count.
 #[derive(Clone, Debug, Default)]
 pub struct View {
     endpoints: Objects,
@@ -53,8 +53,8 @@ pub struct View {
     pooler_failures: BTreeMap<(MemberName, Upstream), Instant>,
     cluster: ClusterAnswer,
     newest_timeline: Option<NewestTimeline>,
-    /// Time of each member's last answer. It outlives the member's status and its row in `/cluster`: without it, the ttl
-    /// of a member that disappears and returns would start again.
+    /// Time of each member's last answer. It is kept when the member's status and its row in `/cluster` are gone, so
+    /// that the ttl of a member that disappears and returns does not start again.
     last_answers: BTreeMap<MemberName, Instant>,
     named: BTreeMap<MemberName, Naming>,
     leader_positions: LeaderPositions,
@@ -87,9 +87,9 @@ struct Objects {
 /// The answers of a member's REST API.
 #[derive(Clone, Debug, Default)]
 pub struct Answers {
-    /// The newest answer. It is kept while the member is unreachable.
+    /// The newest answer, which is kept while the member is unreachable.
     pub last: Option<Timestamped<Report>>,
-    /// Time of its last answer as a leader in failsafe mode.
+    /// Time of the member's last answer as a leader in failsafe mode.
     pub failsafe_seen: Option<Instant>,
     /// The error of the newest request and the time of the first failure; `None` if the newest request was answered.
     pub unreachable: Option<Timestamped<NoReport>>,
@@ -97,7 +97,7 @@ pub struct Answers {
     pub asked: Option<Instant>,
 }
 
-/// The newest answer to `/cluster`, without the members.
+/// The newest answer to `/cluster`, without its list of members.
 #[derive(Clone, Debug, Default)]
 struct ClusterAnswer {
     answered: bool,
@@ -114,12 +114,12 @@ struct ClusterAnswer {
 }
 
 impl View {
-    /// Returns the same view, with the addresses of these servers of the members.
+    /// Returns the same view, in which [`address`](Self::address) returns the addresses of `upstream`.
     pub fn with_upstream(self, upstream: Upstream) -> Self {
         Self { upstream, ..self }
     }
 
-    /// Returns the server of a member whose address [`address`](Self::address) returns.
+    /// Returns the kind of server whose address [`address`](Self::address) returns.
     pub fn upstream(&self) -> Upstream {
         self.upstream
     }
@@ -132,8 +132,8 @@ impl View {
         }
     }
 
-    /// Returns the kind of object in which Patroni keeps its lock. If both kinds exist (during a migration), it is
-    /// the one that was renewed last.
+    /// Returns the kind of object in which Patroni keeps its lock. If several kinds exist (during a migration), returns
+    /// the kind whose lock was renewed last.
     pub fn kind(&self) -> Option<ObjectKind> {
         let with_lock = |kind: &ObjectKind| self.objects(*kind).lock.is_some();
         let mut kinds = ObjectKind::ALL.into_iter().filter(with_lock);
@@ -151,7 +151,7 @@ impl View {
         self.objects(self.kind()?).lock.as_ref()
     }
 
-    /// Returns the kind of object that is, or may be, the lock; `None` if pgnorth watches none.
+    /// Returns the kind of object that is, or may be, the lock; `None` if pgnorth watches no such object.
     pub fn watched_kind(&self) -> Option<ObjectKind> {
         let is_watched = |kind: &ObjectKind| {
             let objects = self.objects(*kind);
@@ -160,7 +160,7 @@ impl View {
         self.kind().or_else(|| ObjectKind::ALL.into_iter().find(is_watched))
     }
 
-    /// Returns the kind of object that is, or may be, the lock; Endpoints if pgnorth watches none.
+    /// Returns the kind of object that is, or may be, the lock; Endpoints if pgnorth watches no such object.
     pub fn lock_kind(&self) -> ObjectKind {
         self.watched_kind().unwrap_or(ObjectKind::Endpoints)
     }
@@ -175,14 +175,14 @@ impl View {
         };
         match self.kind() {
             Some(kind) => error(kind),
-            // No lock has been seen: it may be of the kind that could not be read, because of an error or of a
-            // missing right.
+            // No lock has been seen, but it may be of a kind that could not be read because of an error or a missing
+            // right.
             None => ObjectKind::ALL.into_iter().find_map(error),
         }
     }
 
-    /// Returns true if a leader object was requested, and neither an answer nor an error has arrived: it may be the
-    /// lock.
+    /// Returns true if a leader object was requested and neither an answer nor an error has arrived. That object may be
+    /// the lock.
     pub fn awaits_a_leader_object(&self) -> bool {
         let unheard = |objects: &Objects| objects.asked && !objects.answered && objects.unreachable.is_none();
         ObjectKind::ALL.iter().any(|kind| unheard(self.objects(*kind)))
@@ -206,7 +206,7 @@ impl View {
         self.settings().map_or(self.cluster.paused, |settings| settings.paused)
     }
 
-    /// Returns true if this is a standby cluster: its leader replicates from another cluster and is no primary.
+    /// Returns true if this is a standby cluster: its leader replicates from another cluster and is not a primary.
     pub fn is_standby_cluster(&self) -> bool {
         self.settings().is_some_and(|settings| settings.standby_cluster)
     }
@@ -216,7 +216,7 @@ impl View {
     }
 
     /// Returns the time for which standbys may postpone the race for a lost lock while the leader still writes; zero if
-    /// Patroni would not postpone it (its master's ha.py, `process_unhealthy_cluster`).
+    /// Patroni would not postpone the race (ha.py on Patroni's branch `master`, `process_unhealthy_cluster`).
     pub fn race_backoff(&self) -> Duration {
         let never = self.is_paused() || self.is_standby_cluster();
         let candidate = self.announcement().is_some_and(|heard| heard.value.candidate.is_some());
@@ -238,16 +238,16 @@ impl View {
         self.cluster.answered || self.answers.values().any(|answers| answers.last.is_some())
     }
 
-    /// Returns true if a member's REST API has answered the newest request to it, and recently: the old answer of a
-    /// member that is no longer asked proves nothing.
+    /// Returns true if a member's REST API has recently answered the newest request to it. The old answer of a member
+    /// that is no longer asked proves nothing.
     pub fn rest_answers(&self, member: &MemberName, now: Instant) -> bool {
         let answers = self.answers.get(member).filter(|answers| answers.unreachable.is_none());
         let last = answers.and_then(|answers| answers.last.as_ref());
         last.is_some_and(|last| now < last.at + RECENT)
     }
 
-    /// Returns the time of the last evidence that a member leads, the newer one of its lock's renewal and its last
-    /// answer; `None` if there was none.
+    /// Returns the time of the last evidence that a member leads: the later of its last renewal of the lock and its
+    /// last answer. `None` if there is no evidence.
     pub fn last_evidence(&self, member: Option<&MemberName>) -> Option<Instant> {
         let member = member?;
         let lock = self.lock().filter(|view| view.lock.holder.as_ref() == Some(member));
@@ -255,8 +255,8 @@ impl View {
             .max(self.last_answers.get(member).copied())
     }
 
-    /// Returns the time from which the ttl of the leader, or of the lock's holder, counts. While the lock is watched,
-    /// this is its last renewal, because a leader that answers may fail to renew the lock; otherwise it is the last
+    /// Returns the time from which the ttl of a leader or lock holder counts. While the lock is watched, this is the
+    /// last renewal, because a leader that answers may still fail to renew the lock. Otherwise, it is the last
     /// evidence.
     pub fn renewal_seen(&self, member: &MemberName) -> Option<Instant> {
         let watched = self.lock().filter(|_| self.api_unreachable().is_none());
@@ -277,7 +277,7 @@ impl View {
         named.is_some_and(|named| self.last_answers.get(member).is_none_or(|heard| *heard < named.at))
     }
 
-    /// Returns the errors of `/cluster`; `None` if a member answers it.
+    /// Returns the errors of `/cluster`; `None` if a member answers `/cluster`.
     pub fn cluster_unreachable(&self) -> Option<&str> {
         self.cluster.unreachable.as_deref()
     }
@@ -288,12 +288,12 @@ impl View {
         self.statuses.keys().chain(only_listed)
     }
 
-    /// Returns the address of a member's server of `--target`, or why it is not known.
+    /// Returns the address of a member's server of this view's kind, or the reason why it is unknown.
     pub fn address(&self, member: &MemberName) -> Result<Address, UnknownAddress> {
         self.address_of(member, self.upstream)
     }
 
-    /// Returns the address of one of a member's servers, or why it is not known.
+    /// Returns the address of one of a member's servers, or the reason why it is unknown.
     pub fn address_of(&self, member: &MemberName, upstream: Upstream) -> Result<Address, UnknownAddress> {
         match (self.statuses.get(member), self.listed.get(member)) {
             (Some(status), listed) => status.value.session_address(upstream).or_else(|why| {
@@ -324,8 +324,8 @@ impl View {
         self.answers.get(member)
     }
 
-    /// Returns the hold that an operator requested. After its end it holds no client any more, but is returned until
-    /// it is withdrawn.
+    /// Returns the hold that an operator requested. A hold that has ended no longer holds clients, but is still
+    /// returned until it is withdrawn.
     pub fn operator_hold(&self) -> Option<&OperatorHold> {
         self.operator_hold.as_ref()
     }

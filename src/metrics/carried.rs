@@ -1,5 +1,5 @@
-//! Histograms of a process that this one has replaced. The exporter takes observations only, one by one, so their counts
-//! and sums are added to its text.
+//! Histograms of the process that this one has replaced. The exporter accepts only single observations, so the counts
+//! and sums of these histograms are added to the exporter's text.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,8 +11,8 @@ use super::table::{FAMILIES, Family, Kind};
 pub(super) struct Carried(Mutex<BTreeMap<String, f64>>);
 
 impl Carried {
-    /// Replaces the values to add. `text` is the exposition without them: a family that has other series there, because
-    /// its buckets or labels are another version's, is left out.
+    /// Replaces the values to add. `text` is the exposition without them. Skips a family whose series differ from those
+    /// in `text`, because the other version has other buckets or labels.
     pub(super) fn set(&self, values: Vec<(String, f64)>, text: &str) {
         let own: BTreeSet<String> = histograms(text).into_iter().map(|(series, _)| series).collect();
         let is_known = |series: &String| own.contains(series);
@@ -33,7 +33,7 @@ impl Carried {
         *self.lock() = values.into_iter().filter(|(series, _)| !differs(series)).collect();
     }
 
-    /// Adds the values to those of the exporter.
+    /// Adds the values to those in the exporter's text.
     pub(super) fn add_to(&self, text: String) -> String {
         let carried = self.lock();
         if carried.is_empty() {
@@ -52,7 +52,7 @@ impl Carried {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, f64>> {
-        // No code under the lock can panic half-way.
+        // No code that holds the lock can panic halfway.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -82,7 +82,7 @@ mod tests {
 
     use super::super::Metrics;
 
-    /// Returns the lines of `pgnorth_hold_seconds` that end its exposition.
+    /// Returns the last bucket, the sum and the count of `pgnorth_hold_seconds`.
     fn sum_and_count(metrics: &Metrics) -> String {
         let text = metrics.render();
         let lines = text.lines().filter(|line| {
@@ -107,7 +107,7 @@ mod tests {
             let next = Metrics::new();
             record(&next, 0.25);
             next.carry_histograms(last.histograms());
-            // Once more, with what the old process observed at last.
+            // A second call, as at the end of the replaced process, must not count anything twice.
             next.carry_histograms(last.histograms());
             let (count, sum) = (2 + reloads, 2.5 + 0.25 * f64::from(reloads));
             let expected = format!(

@@ -1,4 +1,4 @@
-//! The closed sets of label values.
+//! The label values that are closed sets.
 
 /// The states of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,24 +62,24 @@ impl PublishResult {
 pub enum FailoverPhase {
     /// From the first sign until the lock named the new leader.
     Lock,
-    /// From there until the new leader was verified to accept writes.
+    /// From then until the new leader was verified to accept writes.
     Promotion,
     /// From the decision until the last session to the former leader was closed.
     Cut,
-    /// From the verification to the first session on the new leader.
+    /// From the verification until the first session of a client that had waited.
     FirstSession,
-    /// From the first sign to the verification.
+    /// From the first sign until the verification.
     Total,
 }
 
-/// A time in a report about HAProxy.
+/// The kinds of time in a report about HAProxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HaproxyTime {
     /// A member was up that was not the primary.
     Wrong,
     /// No member was up.
     Refused,
-    /// Sessions were open to a member that had ceased to lead.
+    /// Sessions were open to a former leader.
     StaleSessions,
 }
 

@@ -1,4 +1,4 @@
-//! Registers metrics with the exporter's recorder, and owns the values that pgnorth reads back itself.
+//! Registers metrics with the exporter's recorder, and keeps the values that pgnorth itself reads back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -8,10 +8,10 @@ use metrics_exporter_prometheus::PrometheusRecorder;
 
 use super::table::{FAMILIES, Family, Kind};
 
-/// The facade's description of a call site. The exporter ignores it.
+/// The description of a call site, which the `metrics` facade requires. The exporter ignores it.
 const METADATA: Metadata<'static> = Metadata::new("pgnorth", Verbosity::INFO, None);
 
-/// A counter that pgnorth reads back. The exporter gets its value at each scrape.
+/// A counter that pgnorth reads back. Its value is copied to the exporter at each scrape.
 #[derive(Clone, Debug, Default)]
 pub struct Count(Arc<AtomicU64>);
 
@@ -32,7 +32,7 @@ impl Count {
     }
 }
 
-/// A gauge that pgnorth reads back. The exporter gets its value at each scrape.
+/// A gauge that pgnorth reads back. Its value is copied to the exporter at each scrape.
 #[derive(Clone, Debug, Default)]
 pub struct Level(Arc<AtomicI64>);
 
@@ -61,7 +61,7 @@ impl Level {
 /// The values that are copied to the exporter at each scrape.
 #[derive(Debug, Default)]
 pub(super) struct ReadBack {
-    /// With the name and labels of each.
+    /// The counters, each with its name and labels.
     counts: Vec<(String, Count, Counter)>,
     levels: Vec<(Level, Gauge)>,
 }
@@ -73,7 +73,7 @@ impl ReadBack {
         count
     }
 
-    /// Adds to the counter of this name and labels. Returns true if it is one of these.
+    /// Adds to the counter with this name and labels. Returns false if pgnorth does not read such a counter back.
     pub(super) fn add(&self, series: &str, more: u64) -> bool {
         let found = self.counts.iter().find(|(own, ..)| own == series);
         found.inspect(|(_, count, _)| count.inc_by(more)).is_some()
@@ -108,7 +108,8 @@ pub(super) fn describe_all(recorder: &PrometheusRecorder) {
     }
 }
 
-/// Returns name and labels as the exposition has them. Values are of closed sets, which need no escape.
+/// Returns the name and labels as the exposition format has them. The values come from closed sets, so they need no
+/// escaping.
 pub(super) fn series(family: &Family, values: &[&str]) -> String {
     let labels = family.labels.iter().zip(values);
     let labels: Vec<_> = labels.map(|(name, value)| format!("{name}=\"{value}\"")).collect();

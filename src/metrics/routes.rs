@@ -7,29 +7,29 @@ use metrics::Gauge;
 use super::register::gauge;
 use super::{Metrics, row};
 
-/// The series of routes and their members, so that those of members that are gone can go to 0.
+/// The series of routes and their members, kept so that the series of former members can be set to 0.
 #[derive(Default)]
 pub(super) struct RouteSeries {
-    /// Of each route and member: whether it is fit, and its sessions.
+    /// Gauges of fitness and sessions, by route, port and member.
     members: HashMap<[String; 3], [Gauge; 2]>,
-    /// Of each route, member and reason: whether the member is not fit for that reason.
+    /// Gauges of unfitness, by route, port, member and reason.
     unfit: HashMap<[String; 4], Gauge>,
 }
 
 impl Metrics {
-    /// Sets every member of every route to 0, before those that there are now are set.
+    /// Sets the series of all members of all routes to 0. Call this before setting those of the present members.
     pub fn begin_routes(&self) {
         let RouteSeries { members, unfit } = &self.infos().routes;
         let all = members.values().flatten().chain(unfit.values());
         all.for_each(|gauge| gauge.set(0.0));
     }
 
-    /// Sets to 1 while new clients of a route go to a member.
+    /// Sets `pgnorth_route_open` of a route: 1 if its new clients go to a member.
     pub fn set_route_open(&self, route: &str, port: u16, open: bool) {
         gauge(&self.recorder, &row::ROUTE_OPEN, &[route, &port.to_string()]).set(f64::from(u8::from(open)));
     }
 
-    /// Sets the reason for which a member gets no new clients of a route.
+    /// Sets the reason why a member gets no new clients of a route.
     pub fn set_route_member_unfit(&self, route: &str, port: u16, member: &str, reason: &str) {
         let labels = [route, &port.to_string(), member, reason];
         let mut infos = self.infos();
@@ -42,7 +42,7 @@ impl Metrics {
             .set(1.0);
     }
 
-    /// Sets whether a member gets new clients of a route, and its sessions there.
+    /// Sets the fitness of a member for a route, and the number of its sessions on that route.
     pub fn set_route_member(&self, route: &str, port: u16, member: &str, fit: bool, sessions: u64) {
         let labels = [route, &port.to_string(), member];
         let mut infos = self.infos();

@@ -1,4 +1,4 @@
-//! The exposition: families, help, and series that move.
+//! Tests of the exposition: families, help texts, and series that change.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -40,7 +40,7 @@ fn every_row_of_the_table_is_exposed_with_its_kind_and_help_and_nothing_else() {
         .collect();
     let declared: BTreeSet<_> = FAMILIES.iter().map(|family| family.name).collect();
     assert_eq!(exposed, declared);
-    assert_eq!(declared.len(), FAMILIES.len(), "a name stands twice");
+    assert_eq!(declared.len(), FAMILIES.len(), "a name occurs twice");
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn a_former_leader_state_and_scope_go_to_zero() {
     assert!(metrics.render().contains("pgnorth_leader_info{member=\"pg-1\"} 1\n"));
 }
 
-/// A label's value may hold anything that Patroni allows in a name.
+/// A label's value may contain any character that Patroni allows in a name.
 #[test]
 fn values_from_outside_are_escaped() {
     let metrics = Metrics::new();
@@ -120,8 +120,9 @@ fn values_that_are_read_back_equal_the_exposed_ones() {
     }
 }
 
-/// A day without a scrape, 100 sessions a second, upkeep each five seconds: memory stays what it was after the first
-/// minutes. Measured in a process of its own: in this one, the memory of other tests would count as well.
+/// Checks that memory does not grow after the first minutes of a day without a scrape, with 100 sessions per second and
+/// upkeep every five seconds. Measured in a separate process, because the memory of other tests would count in this
+/// one.
 #[test]
 fn a_day_without_a_scrape_costs_no_memory() {
     const ALONE: &str = "PGNORTH_TEST_ALONE";
@@ -153,7 +154,7 @@ fn a_day_without_a_scrape_costs_no_memory() {
     let before = resident_kib();
     (0..24 * 60 * 12).for_each(|_| five_seconds(&metrics));
     let grown = resident_kib().saturating_sub(before);
-    // Without upkeep it grows by some 270 MiB.
+    // Without upkeep, memory grows by about 270 MiB.
     assert!(grown < 8 << 10, "grown by {grown} KiB");
     assert!(metrics.render().contains("pgnorth_hold_seconds_count 8690000\n"));
 }

@@ -1,4 +1,4 @@
-//! The accept loop: admits clients up to the cap, and goes on after any error of accept(2).
+//! The accept loop: admits clients up to the limit, and continues after any error of accept(2).
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -15,24 +15,23 @@ use super::pending::Pending;
 use super::{Accepting, Shared, socket};
 use crate::ending::Ending;
 
-/// Time without accept(2) after it failed for want of files or memory. Clients wait in the backlog meanwhile, where
-/// they are better off than closed: a file may be free in moments. This is why no file is kept in reserve to accept
-/// and close them with.
+/// Pause after accept(2) failed for lack of files or memory. Clients wait in the backlog meanwhile, which is better
+/// than closing them, because a file may soon be free. So no file is kept in reserve to accept and close clients with.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Time for connections that are being established when a former address is given up.
+/// Time for connections that are being established when a former listener is given up.
 const LAST_HANDSHAKES: Duration = Duration::from_millis(500);
 
-const FULL: &str = "full: refusing clients";
+const FULL: &str = "refusing clients: the limit --max-sessions is reached";
 const CANNOT_ACCEPT: &str = "cannot accept clients";
 
-/// The times between which a listener's clients are accepted.
+/// The signals that begin and stop accepting from a listener.
 pub(super) struct Turns {
     pub(super) begin: CancellationToken,
     pub(super) stop: CancellationToken,
 }
 
-/// Accepts on this worker between these times; then closes the listener, unless another worker still has it.
+/// Accepts on this worker from `begin` until `stop`; then closes the listener, unless another worker still has it.
 pub(super) async fn run(
     listener: Arc<TcpListener>,
     executor: Executor<Forwarded>,
@@ -47,7 +46,7 @@ pub(super) async fn run(
     }
     if let Err(error) = socket::begin(&listener) {
         // The address was bound at the start, so no other process can have taken it.
-        warn!(%error, address = ?listener.local_addr(), "cannot listen for clients; restart pgnorth");
+        warn!(%error, address = ?listener.local_addr(), "cannot listen for clients on this address; restart pgnorth");
     }
     let mut acceptor = Acceptor::new(executor, shared);
     loop {
@@ -62,8 +61,8 @@ pub(super) async fn run(
             sleep(PAUSE).await;
             continue;
         }
-        // Of the processes that wait for a client, the kernel wakes one (EPOLLEXCLUSIVE). A client that it has announced to
-        // this one would wait in the backlog until the next one comes.
+        // Of the processes that wait for a client, the kernel wakes only one (EPOLLEXCLUSIVE). A client for which it
+        // has woken this process would wait in the backlog until another client comes.
         acceptor.take_backlog(&listener);
         tokio::select! {
             biased;
@@ -77,8 +76,8 @@ pub(super) async fn run(
     }
 }
 
-/// Accepts from a listener of the process that this one replaces, which has the port of another one here, until that
-/// process has closed it. Then closes it, without a reset for any client.
+/// Accepts from a listener of the replaced process until that process has closed it; a listener of this process has the
+/// same port. Then closes the former listener without resetting any client.
 pub(super) async fn from_former(
     listener: Arc<TcpListener>,
     workers: Arc<Workers<Forwarded>>,
@@ -101,7 +100,7 @@ pub(super) async fn from_former(
         () = stopped.cancelled() => {}
     }
     if let Err(error) = socket::ignore_new(&listener) {
-        debug!(%error, "cannot filter the connections to a former address; one that is being established may be reset");
+        debug!(%error, "cannot stop new connections to the old listener; closing it may reset a connecting client");
     }
     sleep(LAST_HANDSHAKES).await;
     stop.cancel();
@@ -122,7 +121,7 @@ fn is_the_clients(error: &io::Error) -> bool {
     )
 }
 
-/// Starts the client's task, on the session's own worker.
+/// Starts the client's task on its worker.
 fn begin(
     executor: &Executor<Forwarded>,
     client: TcpStream,
@@ -144,16 +143,16 @@ fn begin(
 }
 
 impl Shared {
-    /// Logs, at most once in a while, that clients are refused.
+    /// Logs that clients are refused, unless that was logged recently.
     pub(super) fn warn_full(&self) {
         let max_sessions = self.context.settings.max_sessions;
         if self.context.log_limiter.should_log(FULL) {
-            warn!(max_sessions, "{FULL} (raise --max-sessions, or pool connections)");
+            warn!(max_sessions, "{FULL}; raise it, or pool connections");
         }
     }
 }
 
-/// The accept loop of one worker. It counts failures, so that the log shows changes of state and not every client.
+/// The accept loop of one worker. It counts failures, so that the log shows when accepting works again.
 struct Acceptor {
     executor: Executor<Forwarded>,
     shared: Arc<Shared>,
@@ -207,7 +206,7 @@ impl Acceptor {
         match self.shared.connections.open() {
             Some(connection) => {
                 let shared = self.shared.clone();
-                // It is on its way to another worker, and the drain must not be over before it is there.
+                // The client is being passed to another worker, and the drain must not be over before it arrives.
                 let tracked = context.drain.token();
                 self.shared
                     .workers
@@ -221,7 +220,7 @@ impl Acceptor {
         }
     }
 
-    /// Closes the client without an answer: even the reserve is used up by clients that are being refused.
+    /// Closes the client without an answer, because even the reserve is used up by clients that are being refused.
     fn reject(&self, client: TcpStream, peer: SocketAddr) {
         self.shared.warn_full();
         debug!(%peer, ending = %Ending::Full, "connection ended without a session");
@@ -234,7 +233,7 @@ impl Acceptor {
         context.metrics.accept_errors.increment(1);
         self.failures += 1;
         if context.log_limiter.should_log(CANNOT_ACCEPT) {
-            warn!(%error, "{CANNOT_ACCEPT}; they wait in the backlog, and pgnorth tries again");
+            warn!(%error, "{CANNOT_ACCEPT}; new clients wait in the backlog, and pgnorth tries again");
         }
     }
 }

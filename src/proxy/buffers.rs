@@ -1,21 +1,21 @@
-//! The bytes that each session may queue in the kernel, such that the sum over all sessions is bounded in whatever
-//! order they open and close.
+//! The limit of bytes that each session may queue in the kernel. The sum over all sessions is bounded, whatever the
+//! order in which they open and close.
 //!
 //! Of the open sessions, the j-th oldest opened when at least j were open (all older ones still are), so its share is
-//! at most BUDGET/j. The sum over N sessions is at most BUDGET * (1 + ln N), plus the least shares. A share never
-//! changes: a receive buffer that shrinks drops bytes that its window has allowed, and the leader sends them again
-//! only after seconds.
+//! at most BUDGET/j. The sum over N sessions is at most BUDGET * (1 + ln N), plus the minimum shares. A share never
+//! changes: a receive buffer that shrinks drops bytes that its window has allowed, and the leader retransmits them only
+//! after seconds.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Memory of a stalled session as a multiple of its limit: Linux doubles SO_RCVBUF, and as much as the limit is
-/// unsent to the client.
+/// Memory of a stalled session as a multiple of its limit: Linux doubles SO_RCVBUF, and as many bytes again are unsent
+/// to the client.
 const QUEUED: usize = 3;
-/// Limit from which on it would change nothing: Linux lets a receive buffer grow by itself to twice that
-/// (net.ipv4.tcp_rmem; newer kernels: further).
+/// Limit above which no limit is set, because it would have no effect: by default Linux lets a receive buffer grow only
+/// to twice this size (net.ipv4.tcp_rmem; newer kernels allow more).
 const AUTOTUNED: usize = 3 << 20;
-/// Least limit. A lower one would cost more speed than it saves memory.
+/// Minimum limit. A lower limit would reduce throughput more than it saves memory.
 const LEAST: usize = 64 << 10;
 
 /// The budget, and the number of sessions that share it now.
@@ -33,7 +33,7 @@ pub(super) struct Share {
 }
 
 impl Buffers {
-    /// Creates a budget in bytes; zero leaves every buffer to Linux.
+    /// Creates a budget of this many bytes; zero leaves the size of every buffer to Linux.
     pub(super) fn new(budget: usize) -> Arc<Self> {
         Arc::new(Self {
             budget,
@@ -41,7 +41,7 @@ impl Buffers {
         })
     }
 
-    /// Returns the share of a session whose sockets have this limit already.
+    /// Returns the share of a resumed session, whose sockets already have this limit.
     pub(super) fn resumed(self: &Arc<Self>, limit: Option<u32>) -> Share {
         self.open.fetch_add(1, Ordering::Relaxed);
         Share {
@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(limit_of(10_000, 0), None);
     }
 
-    /// Returns the most that the session may occupy.
+    /// Returns the maximum number of bytes that the session may occupy.
     fn most(share: &Share) -> usize {
         QUEUED * share.limit().map_or(AUTOTUNED, |limit| limit as usize)
     }

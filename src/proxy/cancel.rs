@@ -1,8 +1,8 @@
-//! Cancel requests: each goes at once to the members whose sessions stay, even while clients that want a session are
-//! held, and even if its sender has left.
+//! Cancel requests: each is sent at once to the members whose sessions are kept, even while clients that want a session
+//! are held, and even if its sender has disconnected.
 //!
-//! A request names the backend by its process and a secret key. It does not say on which of a route's members that
-//! backend is, so each of them gets it: a server that has no such backend ignores it.
+//! A request identifies the backend by its process ID and a secret key. It does not say on which of a route's members
+//! the backend runs, so each of them gets the request; a server without that backend ignores it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,21 +16,22 @@ use super::forward::Socket;
 use crate::leader::Server;
 use crate::slot::Target;
 
-/// Cancel requests that are delivered at the same time: PostgreSQL forks a process for each, as for a session.
+/// Maximum number of cancel requests that are delivered at the same time. PostgreSQL forks a process for each, as for a
+/// session.
 pub(super) const CANCELS: usize = 64;
-/// Time from the request to the leader's close. PostgreSQL signals the backend and closes at once.
+/// Maximum time for a delivery, up to the leader's close. PostgreSQL signals the backend and closes at once.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Shared {
-    /// Delivers the request. Returns true if it was sent to a leader. A leader closes the connection once it has
-    /// signalled the backend; libpq waits for that.
+    /// Delivers the request. Returns true if it was sent to a leader. A leader closes the connection after it has
+    /// signalled the backend; libpq waits for this close.
     pub(super) async fn deliver_cancel(&self, client: &Socket, peer: SocketAddr, request: &[u8]) -> bool {
         let targets: Vec<_> = self.route.slot.snapshot().kept().collect();
         if targets.is_empty() {
-            debug!(%peer, "a cancel request was dropped: no leader has sessions that stay");
+            debug!(%peer, "dropped a cancel request: its route has no server with sessions");
         }
         let mut sent = false;
-        // One after the other: a client's socket has one peer at a time.
+        // The members are dialled one after the other, because a client's socket has one peer at a time.
         for target in targets {
             sent |= self.deliver_to(target, client, peer, request).await;
         }
@@ -46,7 +47,7 @@ impl Shared {
             in_time = delivery => if !matches!(in_time, Ok(Ok(()))) {
                 debug!(
                     %peer, leader = %target.server, ?in_time,
-                    "the leader did not close the connection of a cancel request"
+                    "a cancel request was not sent, or the server did not close the connection after it"
                 );
             },
         }

@@ -14,7 +14,7 @@ use crate::resolver::{Resolver, Unresolved};
 /// Reasons why a dial failed. The text ends a sentence that begins with the leader's name.
 #[derive(Debug, Error)]
 pub(crate) enum DialError {
-    /// No answer came.
+    /// No answer came in time.
     #[error("no answer within {}", humantime::format_duration(*.0))]
     TimedOut(Duration),
     /// The name has no address, or no name server answered.
@@ -24,7 +24,7 @@ pub(crate) enum DialError {
     #[error("{0}")]
     Failed(#[source] io::Error),
     /// pgnorth itself ran out of files, ports or memory.
-    #[error("pgnorth cannot dial: {0}")]
+    #[error("pgnorth cannot open a connection: {0}")]
     Own(#[source] io::Error),
 }
 
@@ -52,8 +52,8 @@ impl From<io::Error> for DialError {
     }
 }
 
-/// Connects to `address` within `limit`, through `dial` for each of its IP addresses, and records the outcome.
-/// Cancel-safe if `dial` is: an abandoned dial leaves nothing behind.
+/// Connects to `address` within `limit`: calls `dial` for each of its IP addresses, and records the outcome.
+/// Cancel-safe if `dial` is.
 pub(crate) async fn connect<S>(
     address: &Address,
     limit: Duration,
@@ -86,7 +86,7 @@ async fn resolve_and_dial<S>(
     try_each(&targets, deadline, limit, dial).await
 }
 
-/// Tries each target with an equal share of the remaining time, so that a silent one does not use up the time of the
+/// Tries each target with an equal share of the remaining time, so that a silent target does not use up the time of the
 /// others.
 async fn try_each<S>(
     targets: &[SocketAddr],

@@ -1,8 +1,8 @@
-//! The exit of clients that have no session yet, which another process is to go on with: each leaves its task at a point
-//! where it can be described.
+//! The exit of clients that have no session yet and that another process takes over: each client leaves its task at a
+//! point where its state can be described.
 //!
-//! Such a point is a wait for the first packet, for a leader, or for a dial permit. A client whose first packet is on its
-//! way to a leader has no such point: it becomes a session, or waits again.
+//! Such a point is a wait for the first packet, for a leader, or for a dial permit. A client whose first packet has
+//! been sent to a leader has no such point: it becomes a session, or waits again.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,38 +32,39 @@ impl Departure {
         })
     }
 
-    /// Makes the clients leave from now on.
+    /// Makes clients leave their tasks from now on.
     pub(super) fn open(&self) {
         self.open.send_replace(true);
     }
 
-    /// Makes the others stay, and returns those that have left since the last call.
+    /// Makes the remaining clients stay, and returns those that have left since the last [`take`](Self::take).
     pub(super) fn close(&self) -> Vec<ParkedClient> {
         let mut left = self.lock();
         self.open.send_replace(false);
         std::mem::take(&mut left)
     }
 
-    /// Returns the clients that have left since the last call, in the order of arrival.
+    /// Returns the clients that have left their tasks since the last call, in the order of arrival.
     pub(super) fn take(&self) -> Vec<ParkedClient> {
         let mut left = std::mem::take(&mut *self.lock());
         left.sort_by_key(ParkedClient::since);
         left
     }
 
-    /// Returns the number of clients that may leave and have not yet.
+    /// Returns the number of clients that may leave and have not yet left.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Acquire)
     }
 
     /// Waits until clients are to leave. Cancel-safe.
     pub(super) async fn requested(&self) {
-        // It fails only without a sender, and `self` is one.
+        // This fails only if there is no sender, and `self` has one.
         let mut open = self.open.subscribe();
         let _open = open.wait_for(|open| *open).await;
     }
 
-    /// Awaits `wait`, unless the client is to leave before that; one that `stays` never is. Cancel-safe if `wait` is.
+    /// Awaits `wait`, unless the client is to leave before `wait` completes. A client that `stays` does not leave.
+    /// Cancel-safe if `wait` is.
     pub(super) async fn unless_requested<T>(
         self: &Arc<Self>,
         stays: bool,
@@ -84,7 +85,7 @@ impl Departure {
         }
     }
 
-    /// Takes a client that leaves. If it is too late, the client goes on in a new task.
+    /// Accepts a client that has left its task. If clients no longer leave, this client continues in a new task.
     pub(super) fn park(&self, client: ParkedClient, leaves: Leaves) {
         let mut left = self.lock();
         // Read under the lock: `close` finds every client that came before it.

@@ -1,4 +1,4 @@
-//! One connection to the leader: the choice of the local address, and the error if no local port is free.
+//! Connects to the leader: chooses the local address, and explains the error if no local port is free.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
@@ -11,7 +11,7 @@ use super::forward::Socket;
 use super::socket;
 use crate::metrics::Metrics;
 
-/// Dials from each local address in turn, so that each contributes its local ports.
+/// Dials from each local address in turn, so that the local ports of all addresses are used.
 #[derive(Debug)]
 pub(super) struct Dialler {
     sources: Vec<IpAddr>,
@@ -21,7 +21,7 @@ pub(super) struct Dialler {
 }
 
 impl Dialler {
-    /// Creates a dialler; without `sources` the system chooses the address.
+    /// Creates a dialler. Without `sources`, the system chooses the local address.
     pub(super) fn new(sources: Vec<IpAddr>, user_timeout: Duration, metrics: Arc<Metrics>) -> Self {
         Self {
             sources,
@@ -31,31 +31,27 @@ impl Dialler {
         }
     }
 
-    /// Connects to `target` for this client; `queued` bounds the buffers, in bytes. Cancel-safe.
+    /// Connects to `target` for this client. `queued` bounds the buffers, in bytes. Cancel-safe.
     pub(super) async fn dial(
         &self,
         client: &Socket,
         target: SocketAddr,
         queued: Option<u32>,
     ) -> Result<Socket, DialError> {
-        let mut error = None;
+        let mut cause = io::Error::from(ErrorKind::AddrNotAvailable);
         for source in self.candidates(target) {
             match self.dial_from(source, client, target, queued).await {
-                Err(used_up) if used_up.kind() == ErrorKind::AddrNotAvailable => error = Some(used_up),
+                Err(used_up) if used_up.kind() == ErrorKind::AddrNotAvailable => cause = used_up,
                 dialled => return dialled.map_err(DialError::from),
             }
         }
         self.metrics.dials_without_port.increment(1);
-        let cause = error.map_or_else(
-            || "no address of --source has one".to_owned(),
-            |error| error.to_string(),
-        );
         Err(DialError::Own(io::Error::new(
             ErrorKind::AddrNotAvailable,
             format!(
                 "no local port is free for {target} ({cause}): open connections and those closed in the last minute \
-                 use all of them; widen net.ipv4.ip_local_port_range, give more addresses with --source, or let \
-                 clients pool their connections"
+                 use all local ports; widen net.ipv4.ip_local_port_range, add addresses to --source, or pool \
+                 connections"
             ),
         )))
     }
@@ -71,8 +67,8 @@ impl Dialler {
         client.dial(own, target).await
     }
 
-    /// Returns the addresses of the target's family, beginning with another one each time; `None` leaves the choice
-    /// to the system.
+    /// Returns the local addresses of the target's family, beginning with a different one each time; `None` leaves the
+    /// choice to the system.
     fn candidates(&self, target: SocketAddr) -> Vec<Option<IpAddr>> {
         let same_family = |source: &&IpAddr| source.is_ipv4() == target.is_ipv4();
         let mut fitting: Vec<_> = self.sources.iter().filter(same_family).copied().map(Some).collect();

@@ -1,4 +1,4 @@
-//! Forwards bytes both ways between two connected sockets, until both directions ended or one side broke.
+//! Forwards bytes both ways between two connected sockets, until both directions have ended or one side is lost.
 //!
 //! Three layers, whose imports go downwards only (tests/local/layers.rs checks it, file by file):
 //!
@@ -8,11 +8,11 @@
 //! | [`relay`] | one pair, its two directions, pipes, timers, stalled peers |
 //! | [`reactor`] | a worker's epoll, the files in it, sockets and their readiness |
 //!
-//! The way of a client's socket, from accept(2) to the last byte: [`reactor::Listener`] accepts it. The acceptor's
-//! task calls [`Workers::begin_session`], and the chosen worker takes it as a [`Socket`] in its epoll. The session's
+//! The path of a client's socket, from accept(2) to the last byte: [`reactor::Listener`] accepts it. The acceptor's
+//! task calls [`Workers::begin_session`], and the chosen worker adds it to its epoll as a [`Socket`]. The session's
 //! task reads from it and dials the leader. [`Executor::forward`] turns both sockets into a pair, which
 //! `executor/pairs.rs` runs at each event; `relay.rs` runs its two directions, `relay/direction.rs` moves the bytes.
-//! At the end the pair's [`Owner`] gets both sockets back and closes them. Nothing here knows of leaders or epochs.
+//! At the end, the pair's [`Owner`] gets both sockets back and closes them. This module does not use leaders or epochs.
 
 mod executor;
 mod reactor;

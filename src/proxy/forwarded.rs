@@ -16,18 +16,18 @@ use crate::leader::{LeaderFailure, Server};
 use crate::route::{RouteKind, Upstream};
 use crate::slot::Target;
 
-/// The state of a session while it is forwarded. The fields are dropped in this order: observers that wait for the
-/// last target or token read the counters then.
+/// The state of a session while it is forwarded. The record is dropped first: observers that wait for the last target
+/// or token read the counters afterwards.
 #[derive(Debug)]
 pub(super) struct Forwarded {
     pub(super) record: Record,
-    /// Bytes of the opening.
+    /// Number of bytes delivered by the opening.
     pub(super) opening: Transferred,
     pub(super) target: Target,
-    /// It is not passed to another process.
+    /// True if the session is not handed over to another process.
     pub(super) stays: bool,
     pub(super) _share: Share,
-    /// None for a session of another process that found all places taken.
+    /// `None` for a session of another process that was resumed when no permit was free.
     pub(super) _session_permit: Option<OwnedSemaphorePermit>,
     pub(super) _admission: Admission,
     pub(super) _tracked: TaskTrackerToken,
@@ -36,18 +36,18 @@ pub(super) struct Forwarded {
 /// The permits of a connected client.
 #[derive(Debug)]
 pub(super) struct Admission {
-    /// Its permit among all connections.
+    /// The permit for the client's connection.
     pub(super) connection: ConnectionPermit,
-    /// Its entry in the count of its worker's sessions.
+    /// The client's entry in its worker's session count.
     pub(super) count: SessionCount,
 }
 
 /// The way in which a socket is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Close {
-    /// A close with FIN: sent bytes are delivered, then the peer reads the end of the stream.
+    /// A close with FIN: all bytes are delivered, then the peer reads the end of the stream.
     Fin,
-    /// A close with RST: bytes that are not sent are dropped, and the peer gets an error.
+    /// A close with RST: unsent bytes are dropped, and the peer gets an error.
     Reset,
 }
 
@@ -64,7 +64,7 @@ impl Owner for Forwarded {
         let (ending, client_close, leader_close) = self.close_plan(&pair);
         match &pair.finish {
             Finish::Lost(Side::Leader, error) if ending == Ending::LeaderLost => {
-                let broke = format!("a session broke: {error}");
+                let broke = format!("a session lost its connection: {error}");
                 let Record {
                     context,
                     route,
@@ -88,10 +88,10 @@ impl Forwarded {
     /// Returns the ending of the session, and how the client's and the leader's sockets are closed.
     fn close_plan(&self, pair: &Finished) -> (Ending, Close, Close) {
         match pair.finish {
-            // The old leader's side is reset, so that no backend lingers over an answer. The client reads an end at
-            // once, after the bytes delivered to it before: a reset could destroy, for example, the confirmation of a
-            // commit that the old leader did give. But an end amid undelivered bytes would look whole, so the client
-            // gets a reset then. (If the client is still sending, Linux makes it a reset.)
+            // The old leader's connection is reset, so that no backend waits to send an answer. The client reads the
+            // end of the stream after the bytes delivered to it: a reset could destroy, for example, the confirmation
+            // of a commit by the old leader. But if bytes are undelivered, the client gets a reset, because a cut
+            // answer would look complete. (If the client is still sending, Linux turns the FIN into a reset.)
             Finish::Stopped => {
                 let ending = self.target.ending().unwrap_or(Ending::Shutdown);
                 let client_close = if pair.owes_client { Close::Reset } else { Close::Fin };
@@ -109,8 +109,8 @@ impl Forwarded {
     }
 }
 
-/// Reports a failure of a leader to discovery. A pooler's failure is counted, and reported if there may be other members
-/// to ask first.
+/// Reports a failure of a leader to discovery. A pooler's failure is counted, and reported only if the route may have
+/// other members to try first.
 pub(super) fn report_failure(context: &Context, route: RouteKind, upstream: Upstream, leader: &Server, what: String) {
     if upstream.is_pooler() {
         context.metrics.pooler_failures(route, upstream).increment(1);

@@ -1,17 +1,17 @@
-//! The header of the PROXY protocol, versions 1 and 2, by which a load balancer passes on its client's address; parsed
-//! (pure). Source: HAProxy's doc/proxy-protocol.txt.
+//! Parses the header of the PROXY protocol, versions 1 and 2, by which a load balancer passes on its client's address.
+//! Pure. Source: HAProxy's doc/proxy-protocol.txt.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The beginning of version 1.
 const TEXT: &[u8] = b"PROXY ";
-/// Longest header of version 1, with its CRLF.
+/// Maximum length of a header of version 1, with its CRLF.
 const LONGEST_TEXT: usize = 107;
 /// The beginning of version 2.
 const BINARY: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Length of version 2 before its addresses: beginning, version and command, family, length.
 const FIXED: usize = 16;
-/// Longest header of version 2 that is accepted: addresses and some extensions.
+/// Maximum length of an accepted header of version 2: addresses and some extensions.
 const LONGEST_BINARY: usize = 4096;
 
 /// The meaning of the first bytes of a connection.
@@ -19,10 +19,10 @@ const LONGEST_BINARY: usize = 4096;
 pub(super) enum Header {
     /// The beginning of a header.
     Incomplete,
-    /// A header of this length, with the client's address. There is none if the load balancer connects on its own
-    /// behalf, or knows no address of TCP.
+    /// A header of this length, with the client's address. There is no address if the load balancer connects on its own
+    /// behalf, or if the client did not connect by TCP.
     Complete(usize, Option<SocketAddr>),
-    /// No header.
+    /// Bytes that are not a header.
     Malformed,
 }
 
@@ -93,7 +93,7 @@ fn binary(bytes: &[u8]) -> Header {
             (Some(ip), Some(port)) if addresses.len() >= 36 => Some(SocketAddr::from((Ipv6Addr::from(*ip), port))),
             _ => return Header::Malformed,
         },
-        // Unix sockets, datagrams, and what may come: the connection counts, its addresses do not.
+        // Unix sockets, datagrams, and future families: the connection is accepted, its addresses are ignored.
         _ => None,
     };
     Header::Complete(length, client)

@@ -1,5 +1,5 @@
-//! The wait of a client for a leader, in the order of arrival. A client that leaves is forgotten at once; nothing is
-//! read from it after its first packet.
+//! The wait of a client for a leader, in the order of arrival. A client that disconnects gives up its place at once;
+//! nothing is read from a client after its first packet.
 
 use std::fmt;
 use std::pin::Pin;
@@ -16,22 +16,23 @@ use crate::leader::Server;
 use crate::slot::{RouteSlot, Snapshot, Target};
 use crate::wait_queue::WaitQueue;
 
-/// Sessions that may dial or be in their opening at the same time.
+/// Maximum number of sessions that dial or open at the same time.
 ///
-/// A new primary forks a backend for each, while it has other things to do. 64 keep its cores busy, and leave its
-/// backlog and max_connections alone. Measured with PostgreSQL 15 on two shared cores: 2,000 clients released
+/// A new primary forks a backend for each, while it is busy with its promotion. 64 keep its cores busy, and exhaust
+/// neither its backlog nor max_connections. Measured with PostgreSQL 15 on two shared cores: 2,000 clients released
 /// together had all logged in after 5.7 s, without an error.
 pub(super) const DIALS: usize = 64;
 
-/// Time that a client waits for its dial permit while there is a leader. The 64 clients before it take some
-/// milliseconds each, so a leader that makes it wait for so long accepts no clients any more.
+/// Time that a client waits for its dial permit while there is a leader. The 64 clients ahead of it take some
+/// milliseconds each, so after such a wait the leader no longer accepts clients.
 pub(super) const QUEUE: Duration = Duration::from_secs(10);
 
-/// Clients that retry at the same time because the leader has no connection free (53300). They are few: each attempt
-/// costs the leader a process while its connections are busy.
+/// Maximum number of clients that retry at the same time because the leader has no free connection (53300). It is low,
+/// because each attempt costs the leader a process while all connections are busy.
 const CROWD: usize = 8;
-/// Time for which such a client retries, and its pause between two attempts.
+/// Time for which a client retries if the leader has no free connection.
 pub(super) const CROWD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause between two of these attempts.
 const CROWD_PAUSE: Duration = Duration::from_millis(250);
 
 /// The queue for dials. tokio's semaphore is fair: the client that has waited longest gets the next permit.
@@ -42,26 +43,26 @@ pub(super) struct Queue {
     wait_queue: Arc<WaitQueue>,
 }
 
-/// The right to dial. A client takes it before it waits for a leader, so that clients are served in the order of
-/// arrival, and drops it when the leader answers.
+/// The right to dial. A client acquires it before it waits for a leader, so that clients are served in the order of
+/// arrival, and releases it when the leader answers.
 pub(super) type DialPermit = OwnedSemaphorePermit;
 
-/// The right to retry at a leader without a free connection.
+/// The right to retry if the leader has no free connection.
 pub(super) type RetryPermit = OwnedSemaphorePermit;
 
 /// A client's place in the queue, which it keeps while no task runs it.
 pub(super) enum Place {
-    /// It kept the permit from a failed dial, or found one free.
+    /// The client kept the permit from a failed dial, or found one free.
     Permit(DialPermit),
     Queued(Pin<Box<dyn Future<Output = DialPermit> + Send>>),
 }
 
-/// A client that may dial, and its target.
+/// The target and the permit of a client that may dial.
 #[derive(Debug)]
 pub(super) struct Admitted {
     pub(super) target: Target,
     pub(super) permit: DialPermit,
-    /// The client had to wait, for a leader or for its permit.
+    /// True if the client had to wait for a leader or for its permit.
     pub(super) waited: bool,
 }
 
@@ -100,11 +101,11 @@ impl Queue {
         }
     }
 
-    /// Takes the next place at once.
+    /// Reserves the next place in the queue at once.
     pub(super) fn enqueue(&self) -> Place {
         let mut permit = Box::pin(self.permit());
-        // The first poll puts it in the semaphore's queue. A permit that it gets before the client's task polls it again
-        // is kept for it.
+        // The first poll puts the future in the semaphore's queue. If it gets a permit before the client's task polls
+        // it again, the semaphore keeps that permit for it.
         match permit.as_mut().now_or_never() {
             Some(permit) => Place::Permit(permit),
             None => Place::Queued(permit),
@@ -121,11 +122,11 @@ impl fmt::Debug for Place {
     }
 }
 
-/// Waits until `client`, which came at `since`, may dial. `place` is the one that it has already. Gives up when
-/// the client leaves; at `deadline`, while there is no leader; and [`QUEUE`] after both the leader and the client were
-/// there, while others have the permits, which is no hold.
+/// Waits until `client`, which came at `since`, may dial. `place` is its place in the queue, if it has one already.
+/// Gives up when the client disconnects; at `deadline`, if there is no leader; and [`QUEUE`] after both the leader and
+/// the client were there, if other clients have the permits.
 ///
-/// With a leader and a free permit it returns without a look at the client. Cancel-safe: a permit is given back.
+/// If there is a leader and a free permit, returns without checking the client. Cancel-safe: a permit is given back.
 pub(super) async fn wait(
     client: &Socket,
     slot: &RouteSlot,
@@ -164,10 +165,10 @@ pub(super) async fn wait(
     }
 }
 
-/// Completes when a client that came at `since` has waited for too long, for a leader or for its permit. Cancel-safe.
+/// Completes when a client that came at `since` has waited too long for a leader or for its permit. Cancel-safe.
 async fn expired(slot: &RouteSlot, since: Instant, deadline: Instant) -> Ending {
     loop {
-        // Only values are kept: a snapshot that is kept prevents its epoch from ending.
+        // Only values are kept during the wait: a snapshot that is kept delays `Cut::done`.
         let (changed, open_since) = {
             let snapshot = slot.snapshot();
             let open_since = snapshot.is_open().then(|| Instant::from_std(snapshot.state_since));
@@ -206,8 +207,9 @@ pub(super) async fn pause(
     }
 }
 
-/// Waits, without a dial permit, after the leader had no connection free: until `retry` is free and a pause is over,
-/// but not beyond `until`. Gives up when the client leaves. Returns true if the client may retry once more.
+/// Waits, without a dial permit, after the leader had no free connection: until the client has its `retry` permit and a
+/// pause is over, but not beyond `until`. Gives up when the client disconnects. Returns true if the client may retry
+/// once more.
 pub(super) async fn pause_in_crowd(
     client: &Socket,
     queue: &Queue,

@@ -1,11 +1,11 @@
 //! The rest of a login after the leader's first answer, as far as it can be recognised from outside. The kinds and
 //! lengths of TLS records suffice; nothing is decrypted.
 
-/// Least length of the greeting. PostgreSQL sends AuthenticationOk, its parameters, the cancellation key and
+/// Minimum length of the greeting. PostgreSQL sends AuthenticationOk, its parameters, the cancellation key and
 /// ReadyForQuery in one write of some 400 bytes. Its earlier messages, after the TLS handshake, are shorter: a SASL
 /// challenge has about 100 bytes. An error may be as long, and ends a login, too.
 const GREETING: usize = 256;
-/// TLS's content type of all encrypted records, except before TLS 1.3 in the handshake.
+/// TLS content type of encrypted records; before TLS 1.3, those of the handshake have another type.
 const APPLICATION_DATA: u8 = 23;
 /// First bytes of a ClientHello: a handshake record of TLS.
 const CLIENT_HELLO: &[u8] = &[22, 3];
@@ -17,10 +17,10 @@ const OK: &[u8] = &[0; 4];
 pub(super) struct Login {
     client: Records,
     leader: Records,
-    /// The leader has finished the handshake: its next records are no certificate.
+    /// True if the leader has finished the handshake, so that its next records are not a certificate.
     is_past_handshake: bool,
     is_encrypted: bool,
-    /// The leader owes an answer.
+    /// True if the leader has to answer next.
     pub(super) asked: bool,
 }
 
@@ -33,7 +33,7 @@ struct Records {
 }
 
 impl Login {
-    /// Begins after the leader has accepted TLS.
+    /// Returns a login in which the leader has accepted TLS.
     pub(super) fn encrypted() -> Self {
         Self {
             client: Records::default(),
@@ -44,14 +44,15 @@ impl Login {
         }
     }
 
-    /// Begins with a client's first bytes, if they are TLS without a request (`sslnegotiation=direct`).
+    /// Returns a login that begins with the client's first bytes, if they are TLS without a request
+    /// (`sslnegotiation=direct`).
     pub(super) fn direct(first: &[u8]) -> Option<Self> {
         let mut login = first.starts_with(CLIENT_HELLO).then(Self::encrypted)?;
         login.on_client(first);
         Some(login)
     }
 
-    /// Begins after the leader's answer to a plaintext start-up, if that is a challenge.
+    /// Returns a login in which the leader has answered a plaintext start-up, if the answer is a challenge.
     pub(super) fn challenged(answer: &[u8]) -> Option<Self> {
         let code = answer.get(5..9)?;
         (answer[0] == b'R' && code != OK).then(|| Self {
@@ -62,7 +63,7 @@ impl Login {
 
     pub(super) fn on_client(&mut self, bytes: &[u8]) {
         self.asked = true;
-        // Before TLS 1.3 this is the start-up packet; since then it is the end of the client's part of the handshake.
+        // Such a record is the start-up packet before TLS 1.3, and the end of the client's handshake since TLS 1.3.
         self.is_past_handshake |= self.client.longest(bytes) > 0;
     }
 
@@ -77,8 +78,8 @@ impl Login {
 }
 
 impl Records {
-    /// Reads the bytes that follow the last ones. Returns the length of the longest record of application data
-    /// among those that begin here.
+    /// Reads the next bytes of the stream. Returns the length of the longest application data record that begins in
+    /// them.
     fn longest(&mut self, mut bytes: &[u8]) -> usize {
         let mut longest = 0;
         while let Some((first, rest)) = bytes.split_first() {

@@ -2,12 +2,12 @@
 //! client.
 //!
 //! A leader that answers the start-up with 57P03 (starting up, shutting down, in recovery), or disconnects before it
-//! answers, has done nothing for this client. The client waits again, and its first packet is sent again. A client
-//! that was held with others does the same if the leader has no connection free (53300).
+//! answers, has done nothing for this client. The client waits again, and its first packet is sent again. The same
+//! happens to a client that was held with others if the leader has no free connection (53300).
 //!
-//! This is the only module that reads what clients and servers send, and it stops at the first answer. It sees
-//! nothing inside TLS; for such clients Patroni's state has to tell in time that the leader starts or stops. The
-//! login of a client that was held is followed to its end, but only for the time at which it ends.
+//! This is the only module that reads what clients and servers send, and it stops at the first answer. It cannot read
+//! inside TLS; for TLS clients, Patroni's state has to show in time that the leader starts or stops. The login of a
+//! client that was held is followed to its end, but only to find the time at which it ends.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -24,20 +24,20 @@ use super::hold::DialPermit;
 use super::login::Login;
 use super::packets::{MAX_ERROR, NO, Packet, Parsed, YES, error_message, parse};
 
-/// Time after which a client that does not send the rest of its packet loses its dial permit to the next one.
+/// Time after which a client that does not send the rest of its packet loses its dial permit to the next client.
 const CLIENT_TIMEOUT: Duration = Duration::from_millis(250);
-/// Time that a client has for each step of a login. TLS and SCRAM cost its machine CPU time, and a machine with many
-/// clients needs a moment for each.
+/// Time that a client has for each step of a login. TLS and SCRAM cost CPU time on the client's machine, which may run
+/// many clients.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time after which a leader that does not answer no longer keeps the dial permit: it hangs, or authentication is
-/// slow. It is long enough that clients do not all ask a busy leader at once. It also bounds the rest of a login as a
-/// whole.
+/// slow. This is long enough to keep all clients from connecting to a busy leader at once. It also bounds the rest of a
+/// login as a whole.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// SQLSTATE cannot_connect_now.
 const CANNOT_CONNECT_NOW: &[u8] = b"57P03";
 /// SQLSTATE too_many_connections.
 const TOO_MANY_CONNECTIONS: &[u8] = b"53300";
-/// SQLSTATE protocol_violation, which PgBouncer sends with every error of its own.
+/// SQLSTATE protocol_violation, which PgBouncer sends with all errors that it raises itself.
 const POOLER_ERROR: &[u8] = b"08P01";
 /// The errors of PgBouncer after which a later attempt may succeed, by their beginnings (PgBouncer 1.18 to 1.25,
 /// client.c and objects.c). PostgreSQL has none of them.
@@ -51,27 +51,27 @@ const POOLER_NOT_YET: [&str; 4] = [
 /// The purpose of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// A session, or something that only the leader can interpret.
+    /// A session, or bytes that only the leader can interpret.
     Session,
     /// The cancellation of another session's query.
     Cancel,
 }
 
-/// Reasons why the leader did not take the client, which has received nothing.
+/// Reasons why the leader did not accept the client. The client has received nothing.
 #[derive(Debug, Error)]
 pub(super) enum OpeningError {
-    /// The leader said so (57P03).
+    /// The leader answered 57P03.
     #[error("it answered: {0}")]
     CannotConnectNow(String),
-    /// The leader has no connection free (53300).
-    #[error("it has no connection free: {0}")]
+    /// The leader has no free connection (53300), or its pooler is not ready.
+    #[error("it has no free connection: {0}")]
     TooManyConnections(String),
     /// The leader closed or reset the connection before it answered.
-    #[error("it broke the connection before it answered: {0}")]
+    #[error("it closed or reset the connection before it answered: {0}")]
     Disconnected(#[source] io::Error),
 }
 
-/// The header of the PROXY protocol, from a client that has to send one.
+/// The PROXY protocol header of a client that has to send one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum ProxyHeader {
     Awaited,
@@ -79,23 +79,23 @@ enum ProxyHeader {
     Malformed,
 }
 
-/// The state of an opening, which outlives leaders that do not take the client.
+/// The state of an opening. It is kept while one leader after the other does not accept the client.
 #[derive(Debug, Default)]
 pub(super) struct Opening {
-    /// None if the client does not send a header.
+    /// `None` if the client need not send a header.
     header: Option<ProxyHeader>,
     received: Vec<u8>,
     answered: bool,
     transferred: Transferred,
-    /// The rest of the login, if the leader's first answer does not end it.
+    /// The rest of the login, if the leader's first answer did not end it.
     login: Option<Login>,
-    /// The client had to wait, so it is one of many that are released together.
+    /// True if the client had to wait, so that it may be one of many that are released together.
     pub(super) waited: bool,
-    /// A leader without a free connection is asked again, instead of its error being passed on.
+    /// True if the client retries when the leader has no free connection; otherwise the client gets the error.
     pub(super) insists: bool,
 }
 
-/// An opening as it is passed to another process, without the bytes that were received.
+/// An opening as it is handed over to another process, without the received bytes.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct PassedOpening {
     header: Option<ProxyHeader>,
@@ -104,7 +104,7 @@ pub(super) struct PassedOpening {
 }
 
 impl Opening {
-    /// Returns an opening that begins with a header of the PROXY protocol.
+    /// Returns an opening that begins with a PROXY protocol header.
     pub(super) fn behind_load_balancer() -> Self {
         Self {
             header: Some(ProxyHeader::Awaited),
@@ -112,7 +112,7 @@ impl Opening {
         }
     }
 
-    /// Returns the client's address in the header of its load balancer.
+    /// Returns the client's address from the load balancer's header.
     pub(super) fn client_address(&self) -> Option<SocketAddr> {
         match self.header {
             Some(ProxyHeader::Read(client)) => client,
@@ -120,7 +120,7 @@ impl Opening {
         }
     }
 
-    /// Returns true if the client should have sent a header, and sent something else.
+    /// Returns true if the client had to send a header and sent something else.
     pub(super) fn lacks_header(&self) -> bool {
         matches!(self.header, Some(ProxyHeader::Malformed))
     }
@@ -130,9 +130,9 @@ impl Opening {
         !self.answered
     }
 
-    /// Reads the client's first packet, after a header of the PROXY protocol if it has to send one; `None` if the
-    /// client closes before the packet is whole, or [lacks the header](Self::lacks_header). Cancel-safe: received bytes
-    /// are kept.
+    /// Reads the client's first packet, and before it the PROXY protocol header if the client has to send one. Returns
+    /// `None` if the client closes before the packet is complete, or [lacks the header](Self::lacks_header).
+    /// Cancel-safe: received bytes are kept.
     pub(super) async fn first(&mut self, client: &Socket) -> Option<Purpose> {
         while matches!(self.header, Some(ProxyHeader::Awaited)) {
             match header::parse(&self.received) {
@@ -166,17 +166,17 @@ impl Opening {
         Some(())
     }
 
-    /// Returns the bytes received from the client that no leader has taken.
+    /// Returns the bytes received from the client and not yet accepted by a leader.
     pub(super) fn received(&self) -> &[u8] {
         &self.received
     }
 
-    /// Returns the same, owned.
+    /// Consumes the opening, and returns its [`received`](Self::received) bytes.
     pub(super) fn into_received(self) -> Vec<u8> {
         self.received
     }
 
-    /// Returns a description for another process, while no leader has answered.
+    /// Returns a description for another process. To be called only while no leader has answered.
     pub(super) fn passed(&self) -> PassedOpening {
         PassedOpening {
             header: self.header.clone(),
@@ -185,16 +185,16 @@ impl Opening {
         }
     }
 
-    /// Returns the bytes delivered to the leader that took the client, and to the client.
+    /// Returns the number of bytes delivered to the leader that accepted the client, and to the client.
     pub(super) fn transferred(&self) -> Transferred {
         self.transferred
     }
 
-    /// Passes the opening between both sides until the leader has answered, or until there is nothing to interpret;
-    /// the relay passes on the rest.
+    /// Forwards the opening between both sides until the leader has answered, or until there is nothing to interpret;
+    /// the relay forwards the rest.
     ///
-    /// Cancel-safe as long as [`can_start_over`](Self::can_start_over): received bytes are kept, and the leader's
-    /// connection is to be dropped. Drops `permit`, for the next client, if this client or the leader takes too long.
+    /// Cancel-safe while [`can_start_over`](Self::can_start_over) is true: received bytes are kept, and the caller
+    /// drops the leader's connection. Gives `permit` to the next client if this client or the leader takes too long.
     pub(super) async fn exchange(
         &mut self,
         client: &Socket,
@@ -211,7 +211,7 @@ impl Opening {
             self.transferred.to_leader += self.received.len() as u64;
             let sent = std::mem::take(&mut self.received);
             if packet == Some(Packet::Encryption) && answer == [NO] {
-                // Declined: the client begins again in plaintext, with any leader.
+                // Encryption was declined: the client begins again in plaintext, with any leader.
                 self.pass_on(&answer, client).await;
                 continue;
             }
@@ -227,10 +227,10 @@ impl Opening {
         }
     }
 
-    /// Passes the rest of a login on, with the client's permit still taken: after its first answer the leader has
-    /// forked, and the costly part is yet to come. Ends with the leader's greeting, or when a side stops or takes too
-    /// long, or once `enough` completes; the relay passes on the rest. Returns at once for a client that did not have to
-    /// wait. Not cancel-safe: bytes may have been passed on.
+    /// Forwards the rest of a login while the client keeps its permit: when the leader first answers, it has only
+    /// forked, and the costly part of the login is yet to come. Returns after the leader's greeting, when a side closes
+    /// or takes too long, or when `enough` completes; the relay forwards the rest. Returns at once for a client that
+    /// did not have to wait. Not cancel-safe: bytes may have been forwarded.
     pub(super) async fn log_in(&mut self, client: &Socket, leader: &Socket, enough: impl Future<Output = ()>) {
         let Some(mut login) = self.login.take().filter(|_| self.waited) else {
             return;
@@ -269,8 +269,8 @@ impl Opening {
         }
     }
 
-    /// Reads from the client until its packet is whole. `None` if there is no packet: the received bytes are to be
-    /// passed on as they are.
+    /// Reads from the client until its packet is complete. Returns `None` if there is no packet: the received bytes are
+    /// forwarded as they are.
     async fn read_packet(
         &mut self,
         client: &Socket,
@@ -280,7 +280,7 @@ impl Opening {
         let mut timeout = pin!(sleep(CLIENT_TIMEOUT));
         loop {
             match parse(&self.received) {
-                // The bytes after the packet may already be work, which must not be sent twice.
+                // The bytes after the packet may already be a query, which must not be sent twice.
                 Parsed::Complete(_, length) if self.received.len() > length => return Ok(None),
                 Parsed::Complete(packet, _) => return Ok(Some(packet)),
                 Parsed::NotPostgres => return Ok(None),
@@ -293,11 +293,11 @@ impl Opening {
                     // The client left or was lost, which the relay will notice, too.
                     _ => return Ok(None),
                 },
-                // The leader spoke first: it has something to say, or is gone.
+                // The leader sent its answer first, or is gone.
                 first = leader.receive() => {
                     let first = first.map_err(OpeningError::Disconnected)?;
                     let answer = match first.is_empty() {
-                        // It waited for too long for the client (authentication_timeout): an end like any other.
+                        // The leader gave up waiting for the client (authentication_timeout).
                         true => first,
                         false => complete(first, leader, false).await?,
                     };
@@ -310,7 +310,7 @@ impl Opening {
         }
     }
 
-    /// Sends this to the client. If the client is gone, the relay will notice.
+    /// Sends `answer` to the client. If the client is gone, the relay will notice.
     async fn pass_on(&mut self, answer: &[u8], client: &Socket) {
         if client.send(answer).await.is_ok() {
             self.transferred.to_client += answer.len() as u64;
@@ -319,7 +319,7 @@ impl Opening {
 }
 
 impl PassedOpening {
-    /// Returns the opening of a client that has sent these bytes.
+    /// Returns the opening of a client that has sent `received`.
     pub(super) fn resume(self, received: Vec<u8>) -> Opening {
         Opening {
             header: self.header,
@@ -331,8 +331,8 @@ impl PassedOpening {
     }
 }
 
-/// Waits for the leader's first answer; empty if the client leaves first. The relay passes on the bytes that it
-/// leaves behind.
+/// Waits for the leader's first answer; empty if the client disconnects first. The relay forwards the bytes that the
+/// client has sent.
 async fn ask(
     client: &Socket,
     leader: &Socket,
@@ -351,7 +351,7 @@ async fn ask(
     }
 }
 
-/// Reads the leader's first answer, or the error that stands for none.
+/// Reads the leader's first answer. Returns an error if the leader did not accept the client.
 async fn answer(leader: &Socket, insists: bool) -> Result<Vec<u8>, OpeningError> {
     let first = leader.receive().await.map_err(OpeningError::Disconnected)?;
     if first.is_empty() {
@@ -360,7 +360,7 @@ async fn answer(leader: &Socket, insists: bool) -> Result<Vec<u8>, OpeningError>
     complete(first, leader, insists).await
 }
 
-/// Reads the rest of an answer that begins like this: an error is read to its end.
+/// Completes an answer whose first bytes are given: reads on to the end if the answer is an error.
 async fn complete(mut answer: Vec<u8>, leader: &Socket, insists: bool) -> Result<Vec<u8>, OpeningError> {
     loop {
         match error_message(&answer) {
@@ -391,7 +391,7 @@ async fn complete(mut answer: Vec<u8>, leader: &Socket, insists: bool) -> Result
     }
 }
 
-/// Returns true for an error of a pooler that a later attempt may not get.
+/// Returns true for an error of a pooler after which a later attempt may succeed.
 fn is_not_yet(error: &str) -> bool {
     POOLER_NOT_YET.iter().any(|beginning| error.starts_with(beginning))
 }

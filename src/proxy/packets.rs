@@ -1,8 +1,8 @@
 //! The first packets of PostgreSQL's protocol, and its error messages, parsed (pure).
 
-/// PostgreSQL's own MAX_STARTUP_PACKET_LENGTH.
+/// PostgreSQL's MAX_STARTUP_PACKET_LENGTH.
 const MAX_PACKET: usize = 10_000;
-/// Longest ErrorResponse that is read; longer ones are passed on unread.
+/// Maximum length of an ErrorResponse that is read; longer ones are forwarded unread.
 pub(super) const MAX_ERROR: usize = 8192;
 /// The answer that declines a request for encryption.
 pub(super) const NO: u8 = b'N';
@@ -19,9 +19,9 @@ const GSSENC_REQUEST: u32 = 1234 << 16 | 5680;
 pub(super) enum Packet {
     /// A start-up packet.
     Session,
-    /// SSLRequest or GSSENCRequest: encryption first.
+    /// SSLRequest or GSSENCRequest, after which the start-up packet follows.
     Encryption,
-    /// CancelRequest: its sender never reads an answer.
+    /// CancelRequest. Its sender reads no answer.
     Cancel,
 }
 
@@ -32,7 +32,7 @@ pub(super) enum Parsed {
     Incomplete,
     /// A packet of this length, perhaps with more bytes after it.
     Complete(Packet, usize),
-    /// No packet of PostgreSQL's protocol.
+    /// Bytes that are not a packet of PostgreSQL's protocol.
     NotPostgres,
 }
 
@@ -42,7 +42,7 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
         let four = bytes.get(at..at + 4)?;
         Some(u32::from_be_bytes(four.try_into().ok()?))
     };
-    // The length of the longest packet begins with two zero bytes: anything else need not be waited for.
+    // The length of every valid packet begins with two zero bytes, so there is no need to wait for the rest.
     if bytes.iter().take(2).any(|byte| *byte != 0) {
         return Parsed::NotPostgres;
     }
@@ -57,7 +57,7 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
         None => return Parsed::Incomplete,
         Some(CANCEL_REQUEST) => Packet::Cancel,
         Some(SSL_REQUEST | GSSENC_REQUEST) if length == 8 => Packet::Encryption,
-        // Protocol 3, any minor version; PostgreSQL has not spoken version 2 since release 14.
+        // Protocol 3, any minor version; PostgreSQL has not supported version 2 since release 14.
         Some(version) if version >> 16 == 3 => Packet::Session,
         Some(_) => return Parsed::NotPostgres,
     };
@@ -67,8 +67,8 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
     Parsed::Complete(packet, length)
 }
 
-/// Returns the fields of an ErrorResponse, once they are complete; `None` if it is another message (PostgreSQL's
-/// manual, "Message Formats").
+/// Returns the fields of an ErrorResponse, or `Some(None)` while they are incomplete; `None` if `answer` is another
+/// message (PostgreSQL's manual, "Message Formats").
 pub(super) fn error_message(answer: &[u8]) -> Option<Option<&[u8]>> {
     if answer.first() != Some(&b'E') {
         return None;

@@ -1,9 +1,9 @@
-//! Clients that were accepted and have not sent their first packet. They have a connection, but no session permit
-//! below `--max-sessions`, no dial and no backend of the leader.
+//! Clients that were accepted and have not sent their first packet. Such a client has a connection, but no session
+//! permit of `--max-sessions` and no connection to the leader.
 //!
 //! PostgreSQL's clients send their first packet at once. Health checks by TCP connect, port scans and attackers do
-//! not. They have as much time as PostgreSQL itself gives, but when connections run out, the client that has been
-//! pending for longest is closed for the next one.
+//! not. They have as much time as PostgreSQL allows by default, but when connections run out, the client that has been
+//! pending longest is closed to make room for the next one.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -24,14 +24,14 @@ use super::transfer::{ParkedClient, WaitingClient};
 use crate::ending::Ending;
 use crate::metrics::Metrics;
 
-/// Connections beyond `--max-sessions`, for clients whose first packet is yet to come: it may be a CancelRequest, or
-/// of a client that is to be refused because pgnorth is full.
+/// Number of connections beyond `--max-sessions`, for clients that have not sent their first packet: it may be a
+/// CancelRequest, or pgnorth may have to refuse the client because all sessions are in use.
 pub(super) const RESERVE: usize = 256;
-const NO_HEADER: &str = "closed a client that sends no PROXY protocol header";
-/// Time that a pending client has left once accepting has stopped: a first packet that is on its way arrives by then.
+const NO_HEADER: &str = "closed a connection without a PROXY protocol header";
+/// Time that a pending client has left once accepting has stopped. A first packet in flight arrives within this time.
 const AT_SHUTDOWN: Duration = Duration::from_secs(1);
 
-/// The number of connections that clients may still open, and the pending ones.
+/// The number of connections that clients may still open, and the pending clients.
 #[derive(Debug)]
 pub(super) struct Connections {
     inner: Mutex<Inner>,
@@ -39,21 +39,21 @@ pub(super) struct Connections {
 
 #[derive(Debug)]
 struct Inner {
-    /// Below zero while clients that were closed have not gone yet.
+    /// Negative while clients that are being closed still hold their permits.
     free: isize,
     next: u64,
-    /// By arrival; dropping the sender closes the client.
+    /// The pending clients in the order of arrival. Dropping a sender closes its client.
     pending: BTreeMap<u64, oneshot::Sender<()>>,
 }
 
-/// The right to one open connection; dropped with it.
+/// The right to one open connection; it is dropped with the connection.
 #[derive(Debug)]
 pub(super) struct ConnectionPermit {
     number: u64,
     connections: Arc<Connections>,
 }
 
-/// A pending client; removed from the map when it is dropped.
+/// A pending client's entry in the map. When this is dropped, the entry is removed.
 struct PendingEntry<'permit> {
     permit: &'permit ConnectionPermit,
     metrics: &'permit Metrics,
@@ -70,8 +70,8 @@ impl Connections {
         })
     }
 
-    /// Returns a permit for one more connection. If none is free, the client that has been pending for longest is
-    /// closed; `None` if no client is pending.
+    /// Returns a permit for one more connection. If none is free, closes the client that has been pending longest;
+    /// returns `None` if no client is pending.
     pub(super) fn open(self: &Arc<Self>) -> Option<ConnectionPermit> {
         let mut inner = self.lock();
         if inner.free <= 0 {
@@ -103,7 +103,8 @@ impl Connections {
 }
 
 impl ConnectionPermit {
-    /// Completes when this client, which is pending from the first poll on, is to be closed for another. Cancel-safe.
+    /// Registers this client as pending at the first poll. Completes when the client must be closed to make room for
+    /// another one. Cancel-safe.
     async fn evicted(&self, metrics: &Metrics) {
         let (sender, evicted) = oneshot::channel();
         self.connections.lock().pending.insert(self.number, sender);
@@ -133,9 +134,9 @@ pub(super) struct Pending {
     pub(super) shared: Arc<Shared>,
     pub(super) executor: Executor<Forwarded>,
     pub(super) since: Instant,
-    /// End of its time for the first packet.
+    /// Deadline for its first packet.
     pub(super) deadline: Instant,
-    /// It is not passed to another process.
+    /// True if the client is not handed over to another process.
     pub(super) stays: bool,
 }
 
@@ -153,7 +154,7 @@ impl Pending {
         }
     }
 
-    /// Reads the first packet, and does what it asks for: a session or a cancellation.
+    /// Reads the first packet, and starts the session or delivers the cancellation that it requests.
     pub(super) async fn run(self, admission: Admission) {
         let opening = match self.comes_from_load_balancer() {
             true => Opening::behind_load_balancer(),
@@ -162,7 +163,7 @@ impl Pending {
         self.go_on(opening, admission).await;
     }
 
-    /// Does the same for a client that may have sent a part of it already.
+    /// Continues like [`run`](Self::run) with a client that may have sent a part of its first packet already.
     pub(super) async fn go_on(mut self, mut opening: Opening, admission: Admission) {
         let departure = self.shared.departure.clone();
         let reading = self.first_packet(&mut opening, &admission.connection);
@@ -192,7 +193,7 @@ impl Pending {
             },
             Err(ending) => ending,
         };
-        // Counted before the client is told, so that a client that reads the error finds it in the metrics.
+        // Counted before the error is sent, so that a client that reads the error finds it in the metrics.
         self.shared.context.metrics.ended(ending);
         debug!(peer = %self.peer, %ending, "connection ended without a session");
         self.explain(ending, opening).await;
@@ -226,8 +227,8 @@ impl Pending {
         if self.shared.context.log_limiter.should_log(NO_HEADER) {
             warn!(
                 peer = %self.peer,
-                "{NO_HEADER}, although it is in a network of --proxy-protocol-from; switch the header on at the load \
-                 balancer, or correct the setting"
+                "{NO_HEADER}, although it comes from a network in --proxy-protocol-from; enable the PROXY protocol on \
+                 the load balancer, or correct the setting"
             );
         }
     }
@@ -247,7 +248,7 @@ impl Pending {
         }
     }
 
-    /// Delivers a CancelRequest, unless shutdown is forced meanwhile.
+    /// Delivers a CancelRequest, unless shutdown is forced in the meantime.
     async fn cancel(&self, opening: &Opening) -> Ending {
         let forced = self.shared.context.drain.forced();
         tokio::select! {
@@ -280,7 +281,7 @@ impl Pending {
             Ending::StartupExpired => {
                 let startup = humantime::format_duration(settings.startup);
                 let text = format!(
-                    "pgnorth received no complete start-up packet within {startup} (less if it runs out of \
+                    "pgnorth received no complete start-up packet within {startup} (or sooner, if pgnorth ran out of \
                      connections)"
                 );
                 send_error(&self.client, SqlState::ProtocolViolation, &text).await;

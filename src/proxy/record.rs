@@ -1,4 +1,4 @@
-//! The record of one session: gauges while it lives, a counter and a log line when it ends.
+//! The record of one session: gauges while it is open, a counter and a log line when it ends.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,23 +15,23 @@ use crate::leader::Server;
 use crate::metrics::SessionState;
 use crate::route::{RouteKind, Upstream};
 
-/// A leader that was reached.
+/// The leader that a session has reached.
 #[derive(Debug)]
 struct Reached {
     leader: Arc<Server>,
-    /// pgnorth's own address towards the leader, under which PostgreSQL shows the session; `None` unless it will be
-    /// logged. In a box, because every session has this field and few have an address.
+    /// Local address of the connection to the leader, under which PostgreSQL shows the session; `None` unless it will
+    /// be logged. It is boxed, because every session has this field and few have an address.
     leader_side: Option<Box<SocketAddr>>,
 }
 
-/// A record as it is passed to another process: times are ages.
+/// A record as it is handed over to another process. Its times are ages.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct PassedRecord {
     begun: Duration,
     reached: Duration,
 }
 
-/// One session's record. Dropped without an ending, as in a panic, it still leaves the gauges right.
+/// One session's record. The gauges stay correct even if it is dropped without an ending, as in a panic.
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) context: Arc<Context>,
@@ -40,7 +40,7 @@ pub(super) struct Record {
     pub(super) peer: SocketAddr,
     state: SessionState,
     pub(super) begun: Instant,
-    /// The beginning of the last dial, and from then on the time at which the leader was reached.
+    /// Start of the last dial; once the leader is reached, the time at which it was reached.
     changed_at: Instant,
     reached: Option<Reached>,
 }
@@ -69,7 +69,7 @@ impl Record {
         }
     }
 
-    /// Returns the record of a session that another process has begun to forward.
+    /// Returns the record of a session that another process forwarded before.
     pub(super) fn resumed(
         context: Arc<Context>,
         route: &Route,
@@ -112,7 +112,7 @@ impl Record {
 
     /// Records that the leader was reached through `socket`.
     pub(super) fn forwarding(&mut self, leader: &Arc<Server>, socket: &Socket) {
-        // The address costs a system call, so it is only asked for if it is logged.
+        // The address costs a system call, so it is read only if it will be logged.
         let leader_side = tracing::enabled!(tracing::Level::DEBUG)
             .then(|| socket.local_addr().ok())
             .flatten();
@@ -131,7 +131,7 @@ impl Record {
         }
     }
 
-    /// Records that the client was given up before a leader was reached.
+    /// Records that the client gave up, or was refused, before a leader was reached.
     pub(super) fn gave_up(&self) {
         self.observe_hold(Instant::now());
     }

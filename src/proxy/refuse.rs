@@ -1,9 +1,9 @@
-//! Refusals: a PostgreSQL error with the reason in words, instead of a reset.
+//! Refusals: sends the client a PostgreSQL error with the reason, instead of a reset.
 //!
-//! Reads the packets before a session, and answers the startup packet with the error. A client that asks for TLS, or
+//! Reads the packets before a session, and answers the start-up packet with the error. A client that requests TLS, or
 //! begins with it, gets TLS, because its driver shows an error only inside TLS. libpq shows no text from before TLS
-//! (CVE-2024-10977). If TLS is declined, sslmode=require says "server does not support SSL", and sslmode=prefer sends
-//! user and database in clear. The table is in docs/reference/drivers.md.
+//! (CVE-2024-10977). If TLS were declined, sslmode=require would report "server does not support SSL", and
+//! sslmode=prefer would send user and database in cleartext. docs/reference/drivers.md has a table of the drivers.
 
 mod certificate;
 mod tls;
@@ -18,23 +18,23 @@ use super::packets::{NO, Packet, Parsed, SSL_REQUEST, YES, parse};
 use tls::Encrypted;
 pub use tls::RefusalTls;
 
-/// Time that a refusal may take, from the first byte to the close: three round trips with TLS.
+/// Maximum duration of a refusal, from the first byte to the close. With TLS it takes three round trips.
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// Packets that are read: a client may ask for GSSAPI, then for TLS, and then begin its session.
+/// Maximum number of packets that are read: a client may request GSSAPI, then TLS, and then begin its session.
 const MAX_PACKETS: usize = 3;
-/// Bytes that are read and dropped while the client takes its error.
+/// Maximum number of bytes that are read and discarded before the client closes.
 const MAX_DISCARDED: usize = 64 * 1024;
 /// First byte of a TLS handshake: PostgreSQL 17's sslnegotiation=direct begins with it.
 const TLS_HANDSHAKE: u8 = 0x16;
 
-/// PostgreSQL's code of the error.
+/// The SQLSTATE of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SqlState {
-    /// cannot_connect_now: drivers with several hosts go on to the next, and pools try again.
+    /// cannot_connect_now, after which drivers with several hosts try the next, and pools retry.
     CannotConnectNow,
     /// too_many_connections.
     TooManyConnections,
-    /// protocol_violation: PostgreSQL's own for an incomplete start-up packet (src/backend/tcop/backend_startup.c).
+    /// protocol_violation, which PostgreSQL sends for an invalid start-up packet (src/backend/tcop/backend_startup.c).
     ProtocolViolation,
 }
 
@@ -56,25 +56,25 @@ enum Channel<'a> {
 
 /// A request of a client that is refused.
 enum Request {
-    /// A session, which ends with the error.
+    /// A session, which is answered with the error.
     Session,
-    /// TLS by SSLRequest.
+    /// TLS after an SSLRequest.
     Tls,
-    /// TLS at once, without a request.
+    /// TLS without an SSLRequest.
     DirectTls,
-    /// Encryption by GSSAPI.
+    /// GSSAPI encryption.
     Gssapi,
 }
 
-/// Tells the client the reason, if it speaks PostgreSQL, and closes. `received` holds the bytes read from it before.
-/// Takes at most [`TIMEOUT`].
+/// Sends the reason to the client, if it uses PostgreSQL's protocol, and closes the connection. `received` holds the
+/// bytes read from the client so far. Takes at most [`TIMEOUT`].
 pub(super) async fn refuse(client: Socket, received: Vec<u8>, tls: &RefusalTls, state: SqlState, text: &str) {
     // The connection is closed in either case.
     let _in_time = timeout(TIMEOUT, send_refusal(&client, received, tls, state, text)).await;
 }
 
-/// Tells the reason to a client that has sent no whole packet; it is to be closed next, without a wait for its own
-/// close.
+/// Sends the reason to a client that has sent no complete packet. The caller closes the connection next, without
+/// waiting for the client to close it.
 pub(super) async fn send_error(client: &Socket, state: SqlState, text: &str) {
     let _in_time = timeout(TIMEOUT, client.send(&error_response(state, text))).await;
 }
@@ -137,8 +137,8 @@ async fn wait_for_close(client: &Socket) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes one packet off `bytes`, and reads on until it is whole; `None` if there is none to answer. Takes nothing off
-/// for direct TLS.
+/// Removes one packet from the front of `bytes`, and reads more until it is complete. Returns `None` if there is no
+/// packet to answer. Removes nothing for direct TLS.
 async fn next_request(client: &mut Channel<'_>, bytes: &mut Vec<u8>) -> io::Result<Option<Request>> {
     loop {
         if bytes.first() == Some(&TLS_HANDSHAKE) {

@@ -29,17 +29,17 @@ use crate::ending::Ending;
 use crate::leader::Server;
 use crate::slot::Target;
 
-/// Time that a dial has left once the client is to go on in another process. The server of a dial that is given up has
-/// not seen the client.
+/// Time that a dial has left once the client is to continue in another process. If the dial is given up, the server has
+/// received nothing from the client.
 const LAST_DIAL: Duration = Duration::from_secs(1);
 
-/// A client whose first packet asks for a session, admitted below --max-sessions.
+/// A client whose first packet requests a session, and that was admitted within --max-sessions.
 pub(super) struct Session {
     pub(super) client: Socket,
     pub(super) peer: SocketAddr,
     pub(super) shared: Arc<Shared>,
     pub(super) executor: Executor<Forwarded>,
-    /// It is not passed to another process before it is forwarded.
+    /// True if the client is not handed over to another process before it is forwarded.
     pub(super) stays: bool,
 }
 
@@ -47,34 +47,34 @@ pub(super) struct Session {
 #[derive(Debug)]
 pub(super) struct Hold {
     record: Record,
-    /// None for a client of another process that found all places taken.
+    /// `None` for a client of another process that was resumed when no permit was free.
     session_permit: Option<OwnedSemaphorePermit>,
     deadline: Instant,
     attempts: Attempts,
-    /// The place that it has already.
+    /// The client's place in the queue, if it has one already.
     pub(super) place: Option<Place>,
 }
 
-/// A leader that took the client.
+/// A leader that accepted the client.
 struct Reached {
     leader: Socket,
     target: Target,
     share: Share,
 }
 
-/// Reasons why a leader did not take the client. The text ends a sentence that begins with the leader's name.
+/// Reasons why a leader did not accept the client. The text ends a sentence that begins with the leader's name.
 #[derive(Debug, Error)]
 enum Failure {
     #[error("could not be reached: {0}")]
     Dial(#[from] DialError),
-    #[error("did not take the client: {0}")]
+    #[error("did not accept the client: {0}")]
     Opening(#[from] OpeningError),
 }
 
-/// Reasons why a client does not reach a leader here.
+/// Reasons why a client does not reach a leader in this process.
 enum Unreached {
     Ended(Ending),
-    /// Another process goes on with it.
+    /// The client continues in another process.
     Leaves(Leaves),
 }
 
@@ -91,7 +91,7 @@ impl From<Leaves> for Unreached {
 }
 
 impl Session {
-    /// Runs the session until its client has a leader, and hands both over to be forwarded; or refuses the client.
+    /// Runs the session until its client has reached a leader, then starts to forward it; or refuses the client.
     pub(super) async fn run(self, mut opening: Opening, admission: Admission, mut hold: Hold) {
         let forced = self.shared.context.drain.forced();
         let reached = tokio::select! {
@@ -113,7 +113,7 @@ impl Session {
                     ..
                 } = hold;
                 record.gave_up();
-                // Recorded before the client is told, so that a client that reads the error finds its ending in the
+                // Recorded before the error is sent, so that a client that reads the error finds its ending in the
                 // metrics.
                 record.end(ending, opening.transferred());
                 self.refuse(ending, attempts.last_failure, opening.into_received())
@@ -141,7 +141,7 @@ impl Session {
         }
     }
 
-    /// Hands the session over to the worker; [`Forwarded`] closes and records it.
+    /// Gives the session to the worker; [`Forwarded`] closes and records it.
     fn forward(self, reached: Reached, opening: &Opening, hold: Hold, admission: Admission) {
         let Self {
             client,
@@ -165,7 +165,7 @@ impl Session {
         executor.forward(client, reached.leader, forwarded);
     }
 
-    /// Waits for a leader, dials it and opens the session there, until one takes the client or the hold deadline
+    /// Waits for a leader, dials it and opens the session there, until a leader accepts the client or the hold deadline
     /// passes. Cancel-safe.
     async fn reach(&self, opening: &mut Opening, hold: &mut Hold) -> Result<Reached, Unreached> {
         let (slot, queue) = (&*self.shared.route.slot, &self.shared.queue);
@@ -193,8 +193,7 @@ impl Session {
             let tried = tokio::select! {
                 biased;
                 () = target.ended() => None,
-                // An announced switchover: a client without an answer waits, rather than be cut off in the middle of
-                // its login.
+                // A switchover was announced: a client without an answer waits, because its login would be cut off.
                 () = slot.closed(&target.server) => None,
                 tried = self.dial_and_open(&target.server, opening, &mut permit) => tried.transpose(),
             };
@@ -203,7 +202,7 @@ impl Session {
                     if permit.is_some() {
                         tokio::select! {
                             biased;
-                            // The worker asks the owner for it next.
+                            // The worker checks for the end of the epoch next.
                             () = target.ended() => {}
                             () = opening.log_in(&self.client, &leader, self.asked_to_leave()) => {}
                         }
@@ -215,7 +214,7 @@ impl Session {
                 None if !opening.can_start_over() => {
                     return Err(target.ending().unwrap_or(Ending::LeaderChanged).into());
                 }
-                // The attempt failed through no fault of the leader: the client goes on to the next one, or leaves.
+                // The attempt failed through no fault of the leader: the client tries the next leader, or leaves.
                 None => record.held(),
                 Some(Err(failure)) => {
                     record.held();
@@ -246,12 +245,12 @@ impl Session {
         }
     }
 
-    /// Awaits `wait`, unless the client is to go on in another process before that.
+    /// Awaits `wait`, unless the client is to continue in another process before `wait` completes.
     async fn unless_leaves<T>(&self, wait: impl Future<Output = T>) -> Result<T, Leaves> {
         self.shared.departure.unless_requested(self.stays, wait).await
     }
 
-    /// Completes when the client is to go on in another process. Cancel-safe.
+    /// Completes when the client is to continue in another process. Cancel-safe.
     async fn asked_to_leave(&self) {
         if self.stays {
             return pending().await;
@@ -259,14 +258,14 @@ impl Session {
         self.shared.departure.requested().await;
     }
 
-    /// Completes when a dial that has not succeeded is to be given up for that.
+    /// Completes when an unfinished dial is to be given up, because the client is to continue in another process.
     async fn leaves_unconnected(&self) {
         self.asked_to_leave().await;
         sleep(LAST_DIAL).await;
     }
 
-    /// Makes one attempt. The permit goes to the next client once the leader has answered, or when that takes too
-    /// long. Returns none if the client is to leave and has not reached the leader.
+    /// Makes one attempt. Gives `permit` to the next client if the opening takes too long. Returns `None` if the client
+    /// is to continue in another process and has not reached the leader.
     async fn dial_and_open(
         &self,
         leader: &Server,
@@ -298,7 +297,7 @@ impl Hold {
         }
     }
 
-    /// Returns the hold of a client of another process that has made these attempts.
+    /// Returns the hold of a client that has made these attempts in another process.
     pub(super) fn resume(
         passed: PassedAttempts,
         shared: &Shared,
@@ -315,7 +314,7 @@ impl Hold {
         }
     }
 
-    /// Returns the attempts, for another process.
+    /// Returns the description of the attempts for another process.
     pub(super) fn passed(&self) -> PassedAttempts {
         self.attempts.passed()
     }

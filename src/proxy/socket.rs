@@ -9,11 +9,11 @@ use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, TcpKeepalive, Type}
 use thiserror::Error;
 use tracing::warn;
 
-/// Clients that may wait for accept(2). A whole fleet reconnects within moments of a failover; Linux caps this at
-/// net.core.somaxconn (4096 since 5.4).
+/// Maximum number of clients that wait for accept(2). A whole fleet reconnects within moments of a failover; Linux caps
+/// this at net.core.somaxconn (4096 since 5.4).
 const BACKLOG: i32 = 4096;
 
-/// Reasons why an address cannot be listened on.
+/// Reasons why pgnorth cannot listen on an address.
 #[derive(Debug, Error)]
 pub enum BindError {
     /// Another process listens there.
@@ -25,7 +25,7 @@ pub enum BindError {
     Busy(SocketAddr),
     /// The port is below 1024, or below net.ipv4.ip_unprivileged_port_start.
     #[error(
-        "cannot listen on {0}: port {port} is privileged; choose one from 1024 up with --listen, or grant \
+        "cannot listen on {0}: port {port} is privileged; choose port 1024 or higher with --listen, or grant \
          CAP_NET_BIND_SERVICE",
         port = .0.port()
     )]
@@ -40,8 +40,8 @@ pub enum BindError {
     Other(SocketAddr, #[source] io::Error),
 }
 
-/// Listens on `address`. Hosts of clients may be silent for `user_timeout`; zero leaves that to the system. `[::]`
-/// accepts IPv4 too, and falls back to `0.0.0.0` on a host without IPv6.
+/// Listens on `address`. A client's host may be silent for `user_timeout`; zero keeps the system's default. `[::]`
+/// accepts IPv4, too, and falls back to `0.0.0.0` on a host without IPv6.
 pub(super) fn listen(address: SocketAddr, user_timeout: Duration) -> Result<TcpListener, BindError> {
     let listen = |address| -> io::Result<TcpListener> {
         let socket = bind(address, user_timeout, false)?;
@@ -52,21 +52,21 @@ pub(super) fn listen(address: SocketAddr, user_timeout: Duration) -> Result<TcpL
         Ok(listener) => return Ok(listener),
         Err(error) => error,
     };
-    // Busy and privileged ports are so for IPv4 too. Any other error on the wildcard address means a host with IPv6
-    // switched off.
+    // A port that is busy or privileged is so for IPv4, too. Any other error on the wildcard address is taken to mean
+    // that IPv6 is switched off.
     let decided = matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied);
     if address.ip() == IpAddr::from(Ipv6Addr::UNSPECIFIED) && !decided {
         let fallback = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
-        warn!(%address, %fallback, %error, "this host has no IPv6: listening on IPv4 only");
+        warn!(%address, %fallback, %error, "cannot listen on IPv6; listening on IPv4 only");
         return listen(fallback).map_err(|error| BindError::new(fallback, error));
     }
     Err(BindError::new(address, error))
 }
 
-/// Binds `address` although listeners of another process have its port at other addresses, which may include it. Clients
-/// can connect after [`begin`].
+/// Binds `address` although another process listens on the same port at other addresses, one of which may be a wildcard
+/// that includes `address`. Clients can connect after [`begin`].
 ///
-/// Linux allows that if all have SO_REUSEPORT; it need not be set when they are bound.
+/// Linux allows this if all the sockets have SO_REUSEPORT, even if the others got it after their bind.
 pub(super) fn bind_beside(
     address: SocketAddr,
     others: &[TcpListener],
@@ -81,27 +81,28 @@ pub(super) fn bind_beside(
     bind().map_err(|error| BindError::new(address, error))
 }
 
-/// Makes clients able to connect to a listener that was only bound. Does nothing to another one.
+/// Starts to listen on a socket that was only bound. Does nothing if the socket listens already.
 pub(super) fn begin(listener: &TcpListener) -> io::Result<()> {
     let socket = SockRef::from(listener);
     if socket.is_listener()? {
         return Ok(());
     }
-    // Linux compares it with the others once more.
+    // Linux checks for conflicts with the other sockets again, so SO_REUSEPORT is needed until here.
     socket.listen(BACKLOG)?;
     socket.set_reuse_port(false)
 }
 
-/// Forbids other processes of this user to listen at the same port again, after `bind_beside` has allowed it.
+/// Forbids other processes of this user to listen on the same port, after `bind_beside` has allowed it.
 pub fn keep_port(listener: &TcpListener) {
-    // It fails only for a file that is no socket.
+    // This fails only for a file that is not a socket.
     let _cannot_fail = SockRef::from(listener).set_reuse_port(false);
 }
 
-/// Makes the kernel ignore new connections to a listener that is about to be closed; those that are being established
-/// are completed. A client that is ignored tries again after a second, and gets another listener, if there is one.
+/// Makes the kernel ignore new connections to a listener that is about to be closed; connections that are being
+/// established are completed. The kernel of an ignored client retries after a second, and reaches another listener if
+/// there is one.
 pub(super) fn ignore_new(listener: &TcpListener) -> io::Result<()> {
-    // Classic BPF over the TCP header: load the flags, keep SYN and ACK, drop the packet if SYN is set alone.
+    // Classic BPF over the TCP header: load the flags, keep SYN and ACK, drop the packet if only SYN is set.
     let [load, mask, compare, drop, accept] = [
         SockFilter::new(0x30, 0, 0, 13),
         SockFilter::new(0x54, 0, 0, 0x12),
@@ -119,20 +120,20 @@ fn bind(address: SocketAddr, user_timeout: Duration, reuse_port: bool) -> io::Re
         Some(Protocol::TCP),
     )?;
     if address.is_ipv6() {
-        // IPv4 clients must get in whatever the host's default (net.ipv6.bindv6only) is.
+        // IPv4 clients must be able to connect, whatever the host's default (net.ipv6.bindv6only) is.
         socket.set_only_v6(false)?;
     }
-    // Without it, a restart would have to wait until the old process's connections have left TIME_WAIT.
+    // Without this option, a restart would have to wait until the old process's connections have left TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(reuse_port)?;
-    // Accepted sockets inherit both, which saves six system calls for each.
+    // Accepted sockets inherit these options, which saves six system calls per client.
     socket.set_tcp_nodelay(true)?;
     detect_death(&SockRef::from(&socket), user_timeout)?;
     socket.bind(&address.into())?;
     Ok(socket)
 }
 
-/// Makes a listener of another process like one of [`listen`]. Sockets that are accepted inherit these options.
+/// Sets the options of [`listen`] on a listener of another process. Accepted sockets inherit them.
 pub(super) fn adopt(listener: &TcpListener, user_timeout: Duration) -> io::Result<()> {
     let socket = SockRef::from(listener);
     socket.set_nonblocking(true)?;
@@ -141,11 +142,11 @@ pub(super) fn adopt(listener: &TcpListener, user_timeout: Duration) -> io::Resul
     socket.listen(BACKLOG)
 }
 
-/// Makes a socket to dial `address` with, from `source` if one is given; not yet connected.
+/// Creates a socket for dialling `address`, bound to `source` if one is given. It is not yet connected.
 ///
-/// `queued` bounds the bytes that the kernel queues: those from the leader by the receive buffer (up to
-/// net.core.rmem_max), and those of a client that are unsent. A client's receive buffer is not bounded: uploads from
-/// a distance would be slow, and a PostgreSQL that reads nothing is rare.
+/// `queued` bounds the bytes that the kernel queues: bytes from the leader by the receive buffer (up to
+/// net.core.rmem_max), and a client's bytes while they are unsent. The receive buffer of a client's socket is not
+/// bounded: long-distance uploads would be slow, and a PostgreSQL that reads nothing is rare.
 pub(super) fn dialler(
     address: SocketAddr,
     source: Option<IpAddr>,
@@ -170,16 +171,17 @@ pub(super) fn dialler(
     Ok(socket.into())
 }
 
-/// Makes the kernel notice a peer that vanished without a FIN, with bytes in flight (TCP_USER_TIMEOUT) or idle
-/// (keepalive), within `user_timeout`.
+/// Makes the kernel detect, within `user_timeout`, a peer that vanished without a FIN: by TCP_USER_TIMEOUT if bytes are
+/// in flight, by keepalive if the connection is idle.
 ///
-/// Keepalive probes start at half that time and run for the other half. TCP_USER_TIMEOUT overrides the count of
-/// probes, which counts while `forward/relay/stall.rs` has switched it off. Zero leaves everything to the system.
+/// Keepalive probes start at half that time and run for the other half. TCP_USER_TIMEOUT overrides the number of
+/// probes; that number applies only while `forward/relay/stall.rs` has switched TCP_USER_TIMEOUT off. Zero keeps the
+/// system's defaults.
 fn detect_death(socket: &SockRef<'_>, user_timeout: Duration) -> io::Result<()> {
     if user_timeout.is_zero() {
         return Ok(());
     }
-    // The kernel counts these in whole seconds, from 1.
+    // The kernel takes these in whole seconds, at least 1.
     let second = Duration::from_secs(1);
     let keepalive = TcpKeepalive::new()
         .with_time((user_timeout / 2).max(second))
@@ -189,21 +191,20 @@ fn detect_death(socket: &SockRef<'_>, user_timeout: Duration) -> io::Result<()> 
     socket.set_tcp_user_timeout(Some(user_timeout))
 }
 
-/// Makes the coming close of `stream` a reset: unsent bytes are dropped, and the peer sees an error rather than an
-/// end.
+/// Makes the close of `stream` a reset: unsent bytes are dropped, and the peer reads an error instead of the end of the
+/// stream.
 pub(super) fn reset_on_close(stream: &impl AsFd) {
-    // It fails only for a file that is no socket.
+    // This fails only for a file that is not a socket.
     let _cannot_fail = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
-/// Sets the number of unsent bytes up to which the socket counts as writable; 0 restores the system's default. Bytes
-/// that are sent and not yet acknowledged are not bounded by it, so that distant clients get all that the network
-/// gives.
+/// Sets the number of unsent bytes up to which the socket counts as writable; 0 restores the system's default. Bytes in
+/// flight are not bounded, so that distant clients get full throughput.
 pub(super) fn set_notsent_lowat(stream: &impl AsFd, bytes: u32) -> io::Result<()> {
     SockRef::from(stream).set_tcp_notsent_lowat(bytes)
 }
 
-/// Returns the same option.
+/// Returns the number that [`set_notsent_lowat`] sets.
 pub(super) fn notsent_lowat(stream: &impl AsFd) -> io::Result<u32> {
     SockRef::from(stream).tcp_notsent_lowat()
 }
@@ -248,7 +249,7 @@ mod tests {
         let listener = listen("127.0.0.1:0".parse().unwrap(), ten).unwrap();
         let address = listener.local_addr().unwrap();
         let dialled = dialler(address, Some(address.ip()), ten, Some(128 << 10)).unwrap();
-        // Loopback connects although accept(2) is yet to come; it reports that later.
+        // The connection is established before accept(2); connect(2) itself returns EINPROGRESS.
         let _underway = SockRef::from(&dialled).connect(&address.into());
         listener.set_nonblocking(false).unwrap();
         let accepted = listener.accept().unwrap().0;

@@ -1,5 +1,5 @@
-//! Sessions, and clients that wait for one, that go on in another process: taken out of the workers and described by the
-//! process that is replaced, and put together again by its successor.
+//! The hand-over of sessions, and of clients that wait for one, to another process: the replaced process removes them
+//! from its workers and describes them; its successor restores them.
 
 mod client;
 mod session;
@@ -11,20 +11,20 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub(super) use self::client::{ParkedClient, WaitingClient};
-use self::client::{PassedClient, PlacedClient};
+use self::client::{PassedClient, ResumableClient};
 pub(super) use self::session::PassedServer;
-use self::session::{ParkedSession, PassedSession, PlacedSession};
+use self::session::{ParkedSession, PassedSession, ResumableSession};
 use super::Shared;
 
-/// The version of [`Passed`]. Processes of different versions pass no sessions.
+/// The version of [`Passed`]. Processes of different versions hand over no sessions.
 pub const SESSION_FORMAT: u32 = 2;
 
-/// The clients of this process. Clones are handles on the same ones.
+/// A handle on the clients of this process. Clones are handles on the same clients.
 #[derive(Clone, Debug, Default)]
 pub struct Sessions(Arc<OnceLock<Vec<Arc<Shared>>>>);
 
-/// A session, or a client that waits for one, that no worker runs, until it is put back or dropped. Dropped, it ends for
-/// this process alone: another one has its files.
+/// A session, or a client that waits for one, that no worker runs until it is put back. Dropping it ends it only in
+/// this process: another process has its files.
 #[derive(Debug)]
 pub struct Parked(Kind);
 
@@ -34,7 +34,7 @@ enum Kind {
     Client(Box<ParkedClient>),
 }
 
-/// A session or client as it is passed, without its files and bytes.
+/// A session or client as it is handed over, without its files and bytes.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Passed {
@@ -44,24 +44,24 @@ pub enum Passed {
     Client(PassedClient),
 }
 
-/// A session or client that cannot be put together.
+/// The error of a handed-over session or client that lacks a part.
 #[derive(Debug, Error)]
-#[error("a session that was passed is incomplete: {0}")]
-pub struct Incomplete(&'static str);
+#[error("a handed-over session is incomplete: {0}")]
+pub struct IncompleteTransferError(&'static str);
 
 impl Sessions {
-    /// Sets what the sessions of each listener share; once.
+    /// Sets the state that the sessions of each listener share. It can be set only once.
     pub(super) fn set(&self, listeners: Vec<Arc<Shared>>) -> Result<(), Vec<Arc<Shared>>> {
         self.0.set(listeners)
     }
 
-    /// Returns what the sessions of the first listener share: all listeners have the same workers.
+    /// Returns the shared state of the first listener's sessions. All listeners have the same workers.
     fn any(&self) -> Option<&Arc<Shared>> {
         self.0.get()?.first()
     }
 
-    /// Takes out forwarded sessions, at most `most` of each worker, and the clients that have left their tasks, in the
-    /// order of arrival. Blocks for a moment.
+    /// Removes and returns the clients that have left their tasks, in the order of arrival, and forwarded sessions, at
+    /// most `most` of each worker. Blocks for a moment.
     pub fn park(&self, most: usize) -> Vec<Parked> {
         let Some(shared) = self.any() else {
             return Vec::new();
@@ -73,20 +73,20 @@ impl Sessions {
         self.park_clients().into_iter().chain(sessions).collect()
     }
 
-    /// Takes out the clients that have left their tasks, in the order of arrival.
+    /// Removes and returns the clients that have left their tasks, in the order of arrival.
     pub fn park_clients(&self) -> Vec<Parked> {
         let left = self.any().map_or_else(Vec::new, |shared| shared.departure.take());
         left.into_iter().map(Parked::client).collect()
     }
 
-    /// Makes clients that wait leave their tasks, to be taken out.
+    /// Makes waiting clients leave their tasks, so that they can be parked.
     pub fn let_clients_leave(&self) {
         if let Some(shared) = self.any() {
             shared.departure.open();
         }
     }
 
-    /// Makes them stay again, and puts back `parked` and those that were not taken out.
+    /// Makes waiting clients stay again. Puts back `parked`, and the clients that have left and were not parked.
     pub fn keep_clients(&self, mut parked: Vec<Parked>) {
         let left = self.any().map_or_else(Vec::new, |shared| shared.departure.close());
         parked.extend(left.into_iter().map(Parked::client));
@@ -98,7 +98,7 @@ impl Sessions {
         self.any().map_or(0, |shared| shared.departure.waiting())
     }
 
-    /// Puts sessions and clients back, which then go on here. Clients keep their order.
+    /// Puts sessions and clients back, so that they continue in this process. Clients keep their order.
     pub fn put_back(&self, mut parked: Vec<Parked>) {
         let Some(shared) = self.any() else { return };
         parked.sort_by_key(Parked::since);
@@ -110,17 +110,22 @@ impl Sessions {
         }
     }
 
-    /// Returns the number of clients that are here in any way: forwarded, held, opening, or being refused.
+    /// Returns the number of clients of all kinds: forwarded, held, opening, or being refused.
     pub fn clients(&self) -> usize {
         self.any().map_or(0, |shared| shared.context.drain.open())
     }
 
-    /// Prepares to go on with sessions and clients of another process, whose bytes and files follow each other in the
-    /// same order. Blocks until this process has started its workers.
+    /// Restores sessions and clients of another process, without running them. `bytes` and `files` are in the order of
+    /// `passed`. Blocks until this process has started its workers.
     ///
     /// # Errors
-    /// Returns what is missing. Then none of them goes on.
-    pub fn resume(&self, passed: Vec<Passed>, bytes: &[u8], files: Vec<OwnedFd>) -> Result<Resumed, Incomplete> {
+    /// Returns an error if a part is missing. Then none of them is resumed.
+    pub fn resume(
+        &self,
+        passed: Vec<Passed>,
+        bytes: &[u8],
+        files: Vec<OwnedFd>,
+    ) -> Result<Resumed, IncompleteTransferError> {
         let (mut bytes, mut files) = (bytes, files.into_iter());
         let listeners = self.0.wait();
         let mut resumed = Resumed::default();
@@ -128,9 +133,9 @@ impl Sessions {
             let placed = match passed {
                 Passed::Session(session) => {
                     let complete = session.complete(&mut bytes, &mut files)?;
-                    complete.place(listeners).map(Placed::Session)
+                    complete.place(listeners).map(Resumable::Session)
                 }
-                Passed::Client(client) => client.place(&mut bytes, &mut files, listeners)?.map(Placed::Client),
+                Passed::Client(client) => client.place(&mut bytes, &mut files, listeners)?.map(Resumable::Client),
             };
             match placed {
                 Some(placed) => resumed.all.push(placed),
@@ -141,28 +146,29 @@ impl Sessions {
     }
 }
 
-/// Sessions and clients that are complete and not touched yet.
+/// Sessions and clients that are restored and not yet running.
 #[derive(Debug, Default)]
 pub struct Resumed {
-    /// The numbers of those that cannot go on here: this process has no route of their kind, or the route does not have
-    /// the session's member.
+    /// The indexes of those that cannot continue here: this process has no route of their kind, or the route does not
+    /// have the session's member.
     pub left: Vec<usize>,
-    all: Vec<Placed>,
+    all: Vec<Resumable>,
 }
 
 #[derive(Debug)]
-enum Placed {
-    Session(PlacedSession),
-    Client(PlacedClient),
+enum Resumable {
+    Session(ResumableSession),
+    Client(ResumableClient),
 }
 
 impl Resumed {
-    /// Begins to forward them, or to wait for a leader. From here on, the other process must not.
+    /// Begins to forward the sessions, and resumes the wait of the clients. From now on, the other process must not run
+    /// them.
     pub fn begin(self) {
         for placed in self.all {
             match placed {
-                Placed::Session(session) => session.begin(),
-                Placed::Client(client) => client.begin(),
+                Resumable::Session(session) => session.begin(),
+                Resumable::Client(client) => client.begin(),
             }
         }
     }
@@ -173,7 +179,7 @@ impl Parked {
         Self(Kind::Client(Box::new(client)))
     }
 
-    /// Clients are put back in the order of arrival; the order of sessions is of no account.
+    /// Returns the key by which clients are put back in the order of arrival; the order of sessions does not matter.
     fn since(&self) -> Option<tokio::time::Instant> {
         match &self.0 {
             Kind::Session(_) => None,
@@ -181,7 +187,7 @@ impl Parked {
         }
     }
 
-    /// Returns the number of its files, and about that of the bytes in its message.
+    /// Returns the number of files, and the approximate size of the message in bytes.
     pub fn size(&self) -> (usize, usize) {
         match &self.0 {
             Kind::Session(session) => session.size(),
@@ -189,7 +195,7 @@ impl Parked {
         }
     }
 
-    /// Makes it stay in this process: it is not taken out again.
+    /// Makes the session or client stay in this process, so that it is not parked again.
     pub fn stay(&mut self) {
         match &mut self.0 {
             Kind::Session(session) => session.stay(),
@@ -197,7 +203,7 @@ impl Parked {
         }
     }
 
-    /// Returns its description, its undelivered bytes and its files.
+    /// Returns the description, the undelivered bytes and the files.
     pub fn describe(&self) -> (Passed, Vec<u8>, Vec<BorrowedFd<'_>>) {
         match &self.0 {
             Kind::Session(session) => {

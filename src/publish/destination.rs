@@ -40,12 +40,12 @@ pub(super) struct Written {
 /// The result for one object.
 enum ObjectOutcome {
     Same,
-    /// The reason, and the object as it is with a question, if one was asked.
+    /// The reason, and the object with the question if this round has asked one.
     Yielded(String, Option<Box<DynamicObject>>),
     Written(Box<DynamicObject>),
 }
 
-/// The Service to keep.
+/// The Service that the publisher writes.
 pub(super) struct Destination {
     pub(super) client: Client,
     pub(super) namespace: String,
@@ -56,13 +56,13 @@ pub(super) struct Destination {
     pub(super) endpoints: bool,
     /// A unique name of this publisher.
     pub(super) identity: String,
-    /// True if a Lease keeps others from writing.
+    /// True if a Lease keeps other publishers from writing.
     pub(super) alone: bool,
     pub(super) questions: Questions,
     pub(super) seen: Option<Seen>,
 }
 
-/// The objects as they were read last, with the writes since.
+/// The objects as they were read last, including the writes since.
 pub(super) struct Seen {
     service: Service,
     objects: BTreeMap<Kind, (ApiResource, Option<DynamicObject>)>,
@@ -111,7 +111,8 @@ impl Destination {
         Ok(())
     }
 
-    /// Writes the objects that differ from `desired` in the version that was read last, all at once.
+    /// Writes the objects that differ from `desired`, all at once. Each write replaces only the version that was read
+    /// last.
     pub(super) async fn write(&mut self, desired: &Desired) -> Result<Written, PublishError> {
         let mut written = Written::default();
         let Some(mut seen) = self.seen.take() else {
@@ -263,18 +264,21 @@ impl Destination {
     }
 }
 
-/// Describes a dispute, and its resolution.
+/// Describes a dispute, its outcome, and what an operator can check.
 fn describe(title: &str, dispute: &Dispute) -> String {
     let with = dispute.with.as_deref().unwrap_or("an unnamed publisher");
     let seconds = ANSWER.as_secs();
     match &dispute.subject {
         DisputeSubject::Timeline { theirs, ours } => format!(
-            "{with} wrote a leader on timeline {theirs} into {title}, but this publisher knows timeline {ours}. This publisher overwrites it unless one that \
-            still sees timeline {theirs} confirms it within {seconds} s. If pgnorth_publish_behind stays 1, one does: compare /leader of both"
+            "{title}: {with} wrote a leader on timeline {theirs}, but this publisher knows timeline {ours}. This \
+             publisher overwrites that leader after {seconds} s unless another publisher confirms timeline {theirs}. \
+             If pgnorth_publish_behind stays 1, timeline {theirs} was confirmed: compare /leader of both publishers"
         ),
         DisputeSubject::Leader => format!(
-            "{with} wrote a primary into {title}, but this publisher knows none. It removes the address unless a publisher that knows the primary confirms it \
-            within {seconds} s. If pgnorth_publish_behind stays 1, one does, and this publisher sees less: run `pgnorth doctor` beside it; with --lease only one publisher writes"
+            "{title}: {with} wrote a primary, but this publisher knows none. This publisher removes the address after \
+             {seconds} s unless another publisher confirms that primary. If pgnorth_publish_behind stays 1, the \
+             primary was confirmed, and this publisher does not find it: run `pgnorth doctor` with the settings of \
+             this publisher; with --lease, only one publisher writes"
         ),
     }
 }

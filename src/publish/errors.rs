@@ -10,7 +10,7 @@ use crate::kubernetes::error_message;
 /// Deadline of one request.
 const DEADLINE: Duration = Duration::from_secs(1);
 
-/// The reasons why a publisher must not write a Service. Only the Service's owner can remove them.
+/// The reason why a publisher must not write a Service. Only the Service's owner can fix it.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum InvalidService {
     /// A selector makes Kubernetes write the endpoints.
@@ -23,31 +23,31 @@ pub enum InvalidService {
         "service {0} is of type ExternalName, which has no endpoints: name one of type ClusterIP without a selector"
     )]
     ExternalName(String),
-    /// Several ports: pgnorth knows a target for PostgreSQL's only.
-    #[error("service {0} has {1} ports, but pgnorth knows only the leader's PostgreSQL port: keep one port")]
+    /// pgnorth publishes one port of the leader.
+    #[error("service {0} has {1} ports, but pgnorth publishes one port of the leader: define exactly one port")]
     Ports(String, usize),
     /// Patroni writes the same object.
     #[error(
         "service {0}: the Endpoints of this name are Patroni's own ({1}): choose another name for the Service, such as {2}-primary"
     )]
     Patronis(String, String, String),
-    /// Kubernetes mirrors other Endpoints into a slice of its own.
+    /// Kubernetes mirrors the addresses of other Endpoints into an additional slice.
     #[error(
         "endpoints {0} has addresses that pgnorth did not write, and Kubernetes sends clients there as well: delete it (kubectl delete endpoints {1}), or let pgnorth write it with --endpoints (PGNORTH_ENDPOINTS=true)"
     )]
     Foreign(String, String),
-    /// An old API without EndpointSlices, and Endpoints are not enabled.
+    /// The API is too old for EndpointSlices, and Endpoints are not enabled.
     #[error("this Kubernetes API has no EndpointSlices (discovery.k8s.io): use --endpoints (PGNORTH_ENDPOINTS=true)")]
     NoSlices,
 }
 
-/// The reasons why an object cannot be read or written now.
+/// The reason why an object cannot be read or written now.
 #[derive(Debug, Error)]
 pub(crate) enum PublishError {
     #[error(transparent)]
     InvalidService(#[from] InvalidService),
     /// Another client has written the object since it was read.
-    #[error("{0} was changed by another client")]
+    #[error("{0} was changed by another client since it was read")]
     Conflict(String),
     #[error("{0}")]
     Failed(String),

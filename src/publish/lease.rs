@@ -1,8 +1,8 @@
-//! Elects the one publisher of several that writes: the holder of a Lease.
+//! Elects, of several publishers, the one that writes: the holder of a Lease.
 //!
-//! A holder counts as gone if its Lease has not changed for its duration by the local clock; remote clocks are never
-//! compared. The election saves writes and is not needed for safety: the API rejects every write against an outdated
-//! version.
+//! A holder counts as gone if its Lease has not changed for the Lease's duration by the local clock; remote clocks are
+//! never compared. The election saves writes and is not needed for safety: the API rejects every write against an
+//! outdated version.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -20,10 +20,10 @@ use super::errors::{PublishError, request};
 const DURATION: Duration = Duration::from_secs(15);
 /// Interval between renewals, or between reads.
 const EVERY: Duration = Duration::from_secs(3);
-/// A publisher that could not renew for this time stops writing: another may hold the Lease soon.
+/// Time without a renewal after which the holder stops writing: another publisher may soon hold the Lease.
 const GIVE_UP: Duration = Duration::from_secs(10);
 
-/// One publisher's part in the election.
+/// A candidate in the election.
 pub(super) struct Lease {
     pub(super) api: Api<LeaseObject>,
     pub(super) name: String,
@@ -31,10 +31,10 @@ pub(super) struct Lease {
     pub(super) identity: String,
 }
 
-/// The publisher's knowledge of the Lease.
+/// The state of the Lease, as this publisher knows it.
 #[derive(Default)]
 struct LeaseState {
-    /// The Lease's version, and when it was first seen.
+    /// The Lease's version, and the time at which it was first seen.
     seen: Option<(Option<String>, Instant)>,
     renewed: Option<Instant>,
     failing: bool,
@@ -43,8 +43,8 @@ struct LeaseState {
 }
 
 impl Lease {
-    /// Keeps `holds` true while this publisher holds the Lease, until `stop`; then releases the Lease, so that another
-    /// need not wait.
+    /// Keeps `holds` true while this publisher holds the Lease, until `stop` is cancelled. Then releases the Lease, so
+    /// that another publisher need not wait.
     pub(super) async fn run(self, holds: watch::Sender<bool>, stop: CancellationToken) {
         let mut known = LeaseState::default();
         loop {
@@ -190,7 +190,7 @@ mod tests {
         let log = Log::default();
         let _logs_here = log.install();
         let mut holder_is = |holder: &str, version: u32| {
-            // The holder has just renewed, as it does before each look.
+            // The holder has just renewed, as it does before each read.
             known.seen = Some((Some(version.to_string()), Instant::now()));
             lease.on_holder(&holds, &mut known, holder);
             log.lines().len()

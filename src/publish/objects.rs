@@ -8,14 +8,14 @@ use kube::api::{ApiResource, DynamicObject};
 use kube::core::{GroupVersionKind, ObjectMeta};
 use serde_json::{Value, json};
 
-/// The timeline of the newest leader that any publisher has seen.
+/// Annotation with the timeline of the newest leader that any publisher has seen.
 const TIMELINE: &str = "pgnorth/timeline";
-/// The member that has the addresses.
+/// Annotation with the member that has the addresses.
 const LEADER: &str = "pgnorth/leader";
-/// The publisher that wrote last.
+/// Annotation with the publisher that wrote last.
 const PUBLISHER: &str = "pgnorth/publisher";
-/// A question to the publisher that wrote last, whether its write is still right. A publisher that knows so removes
-/// it. Each is unique.
+/// Annotation with a unique question: is the last write still right? A publisher that can confirm the write removes
+/// the question.
 const ASKED: &str = "pgnorth/asked-by";
 const PGNORTH: &str = "pgnorth";
 
@@ -35,17 +35,17 @@ pub(super) enum Kind {
 pub(super) struct Desired {
     /// The verified writable primary, if there is one.
     pub(super) leader: Option<Primary>,
-    /// The timeline of the newest leader that this publisher knew.
+    /// The timeline of the newest leader that this publisher has known.
     pub(super) timeline: Option<u32>,
     /// True in the first round after this publisher lost its leader.
     pub(super) just_ended: bool,
 }
 
-/// The publisher that decides.
+/// The publisher that writes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Writer<'a> {
     pub(super) identity: &'a str,
-    /// True if it holds a Lease, so that no other publisher writes.
+    /// True if the publisher holds a Lease, so that no other publisher writes.
     pub(super) alone: bool,
     /// The question about this object that no publisher has answered in time.
     pub(super) unanswered: Option<&'a str>,
@@ -64,7 +64,7 @@ pub(super) struct Primary {
 pub(super) struct Service {
     pub(super) name: String,
     pub(super) uid: String,
-    /// kube-proxy joins the ports of Service and slice by name.
+    /// The port's name. kube-proxy matches the ports of the Service and the slice by name.
     pub(super) port_name: Option<String>,
     pub(super) app_protocol: Option<String>,
 }
@@ -74,8 +74,8 @@ pub(super) struct Service {
 pub(super) enum Step {
     /// The object is as it should be.
     Nothing,
-    /// Another publisher contradicts this one, and its object stays: this write asks it a question (if the version is
-    /// still the one that was read), or an earlier write did.
+    /// The object must be left to a publisher that disagrees. The optional write asks that publisher to confirm the
+    /// object, if it is still the version that was read; there is no write if the question was asked before.
     Yield(Option<Box<DynamicObject>>, Dispute),
     /// The object must be created.
     Create(Box<DynamicObject>),
@@ -86,7 +86,7 @@ pub(super) enum Step {
 /// A contradiction between another publisher and this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Dispute {
-    /// The other publisher, if it is known.
+    /// The other publisher, if the object names it.
     pub(super) with: Option<String>,
     pub(super) subject: DisputeSubject,
 }
@@ -95,7 +95,7 @@ pub(super) struct Dispute {
 pub(super) enum DisputeSubject {
     /// The other publisher knew a leader on a higher timeline.
     Timeline { theirs: u32, ours: u32 },
-    /// The other publisher wrote a primary, and this one knows none.
+    /// The other publisher wrote a primary, and this publisher knows none.
     Leader,
 }
 
@@ -117,7 +117,7 @@ impl Kind {
     }
 }
 
-/// Returns EndpointSlices of this version.
+/// Returns the resource of EndpointSlices in this version.
 pub(super) fn slices(version: &str) -> ApiResource {
     ApiResource::from_gvk_with_plural(
         &GroupVersionKind::gvk("discovery.k8s.io", version, "EndpointSlice"),
@@ -171,10 +171,10 @@ pub(super) fn step(
     Step::Replace(writable(object, resource))
 }
 
-/// Returns how `found` contradicts `desired`, if another publisher wrote it and may know better.
+/// Returns the contradiction between `found` and `desired`, if another publisher wrote `found` and may be right.
 ///
 /// A publisher that has just stopped routing removes the address at once. If the address then comes back, or was there
-/// before this publisher knew any leader, another publisher verifies a primary all the time, and that one is right.
+/// before this publisher knew any leader, another publisher is verifying a primary, and that publisher is right.
 fn dispute(found: &DynamicObject, desired: &Desired, writer: Writer<'_>) -> Option<Dispute> {
     let with = annotation(found, PUBLISHER);
     if with == Some(writer.identity) || addresses(found).is_empty() {
@@ -191,7 +191,7 @@ fn dispute(found: &DynamicObject, desired: &Desired, writer: Writer<'_>) -> Opti
     Some(Dispute { with, subject })
 }
 
-/// Returns the object with a question, which the version makes unique.
+/// Returns the object with a question. The object's version makes the question unique.
 fn ask(found: &DynamicObject, resource: &ApiResource, writer: Writer<'_>) -> Box<DynamicObject> {
     let version = found.metadata.resource_version.as_deref().unwrap_or_default();
     let mut object = found.clone();
@@ -248,7 +248,7 @@ fn annotate(metadata: &mut ObjectMeta, name: &str, value: &str) {
         .insert(name.into(), value.into());
 }
 
-/// Sets labels, annotations and owner, and keeps those of others.
+/// Sets pgnorth's labels, annotations and owner reference, and keeps all others.
 fn set_metadata(metadata: &mut ObjectMeta, kind: Kind, desired: &Desired, service: &Service) {
     let labels = metadata.labels.get_or_insert_default();
     match kind {
@@ -258,7 +258,7 @@ fn set_metadata(metadata: &mut ObjectMeta, kind: Kind, desired: &Desired, servic
         }
         Kind::Endpoints => {
             labels.insert("app.kubernetes.io/managed-by".into(), PGNORTH.into());
-            // Without this label Kubernetes mirrors it into a slice of its own, a moment later than ours.
+            // Without this label, Kubernetes mirrors the Endpoints into another slice, a moment later than ours.
             labels.insert("endpointslice.kubernetes.io/skip-mirror".into(), "true".into());
         }
     }
@@ -316,7 +316,7 @@ fn data(kind: Kind, addresses: &[String], primary: Option<&Primary>, service: &S
 }
 
 /// Returns the parts of an object that clients notice. The API writes an empty list as null, and an absent name as an
-/// empty one.
+/// empty string.
 fn shape(object: &DynamicObject) -> (Vec<String>, Vec<(u64, String, String)>) {
     let mut addresses = addresses(object);
     addresses.sort();

@@ -10,7 +10,7 @@ use super::objects::Kind;
 /// twice by then.
 pub(super) const ANSWER: Duration = Duration::from_millis(2500 * READ_INTERVAL.as_secs());
 
-/// The newest question about each kind of object, and when it was first seen.
+/// The newest question about each kind of object, and the time at which it was first seen.
 #[derive(Debug, Default)]
 pub(super) struct Questions(BTreeMap<Kind, (String, Instant)>);
 

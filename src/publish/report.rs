@@ -11,6 +11,11 @@ use super::{Publisher, RETRY, State};
 use crate::metrics::PublishResult;
 use crate::slot::Snapshot;
 
+/// Message about a failed round of the publisher that writes.
+const UPDATE_FAILED: &str = "cannot update the Service, which may point to a former primary";
+/// Message about a failed check of the Service by a publisher that stands by.
+const STANDBY_FAILED: &str = "cannot check the Service, which another publisher writes";
+
 impl Publisher {
     /// Logs and counts a round without errors.
     #[expect(
@@ -28,10 +33,7 @@ impl Publisher {
         state: &mut State,
     ) {
         let service = destination.title();
-        if state.problems.solved(&service) {
-            info!(%service, "the Service is up to date again");
-        }
-        (state.failures, state.backoff) = (0, None);
+        self.log_solved(destination, state, "the Service is up to date again");
         if !changed {
             if should_log {
                 self.metrics.count_publish(PublishResult::Unchanged);
@@ -45,7 +47,11 @@ impl Publisher {
             match &desired.leader {
                 Some(primary) if primary.addresses.iter().all(|ip| before.contains(&ip.to_string())) => {}
                 _ => {
-                    warn!(%service, endpoints_before = ?before, endpoints = ?destination.endpoints(), "something else had changed the Service's endpoints; they are restored")
+                    warn!(
+                        %service, endpoints_before = ?before, endpoints = ?destination.endpoints(),
+                        "corrected the Service's endpoints: another client had changed them, or the leader's name has \
+                         new addresses"
+                    )
                 }
             }
             return;
@@ -63,9 +69,24 @@ impl Publisher {
         }
     }
 
-    /// Handles a failed round, and returns the pause. A conflict is not a fault: the next round reads the objects
-    /// again.
-    pub(super) fn on_error(&self, destination: &mut Destination, state: &mut State, error: &PublishError) -> Duration {
+    /// Records that the Service has no problem, and logs `message` if it had one.
+    pub(super) fn log_solved(&self, destination: &Destination, state: &mut State, message: &'static str) {
+        let service = destination.title();
+        if state.problems.solved(&service) {
+            info!(%service, "{message}");
+        }
+        (state.failures, state.backoff) = (0, None);
+    }
+
+    /// Handles a failed round, and returns the pause. `writes` is true if this publisher writes the Service, false if it
+    /// stands by. A conflict is not a fault: the next round reads the objects again.
+    pub(super) fn on_error(
+        &self,
+        writes: bool,
+        destination: &mut Destination,
+        state: &mut State,
+        error: &PublishError,
+    ) -> Duration {
         let service = destination.title();
         let pause = state.backoff.get_or_insert(RETRY).pause();
         state.failures += 1;
@@ -76,14 +97,15 @@ impl Publisher {
             return pause;
         }
         self.metrics.count_publish(PublishResult::Failed);
-        self.metrics.set_publish_behind(true);
+        self.metrics.set_publish_behind(writes);
+        let what = if writes { UPDATE_FAILED } else { STANDBY_FAILED };
         let why = error.to_string();
         let leader = self.slot.snapshot().state().open_to().map(ToString::to_string);
         if state.problems.is_new(&service, &why) {
             let leader = leader.as_deref().unwrap_or("none");
-            warn!(%service, %leader, "cannot update the Service, which may point to a former primary: {why}");
+            warn!(%service, %leader, "{what}: {why}");
         } else {
-            debug!(%service, failures = state.failures, "still cannot update the Service: {why}");
+            debug!(%service, failures = state.failures, "still {what}: {why}");
         }
         pause
     }
@@ -93,7 +115,7 @@ impl Publisher {
         self.metrics.count_publish(PublishResult::Yielded);
         let service = destination.title();
         if state.problems.is_new(&service, why) {
-            warn!(%service, "not updated: another publisher contradicts this one: {why}");
+            warn!(%service, "left another publisher's endpoints unchanged for now: {why}");
         }
     }
 }

@@ -1,14 +1,14 @@
-//! The member that a client gets: of the lowest rank the one with the fewest sessions, in turn if several have as few.
-//! Pure: the time is an argument.
+//! The choice of a client's member: of those with the lowest rank, the member with the fewest sessions. In a tie, the
+//! members take turns. Pure: the time is an argument.
 
 use std::time::{Duration, Instant};
 
-/// Time in which the share of a member grows that has become fit beside others. Its caches are cold, and clients that
-/// open many short sessions would all go to it at once.
+/// Ramp-up time of a member that becomes fit while others are in use. Its caches are cold, and without a ramp-up it
+/// would get all clients that open many short sessions.
 const GROWTH: Duration = Duration::from_secs(30);
-/// Smallest share of a member in that time.
+/// Smallest share of a member during its ramp-up.
 const LEAST_SHARE: f64 = 1.0 / 30.0;
-/// Time after a route has opened in which members that become fit are equals: they are found one after the other.
+/// Time after a route has opened in which members need no ramp-up, because they are found one after the other.
 pub(super) const SETTLING: Duration = Duration::from_secs(5);
 
 /// A member that a client may get.
@@ -16,14 +16,14 @@ pub(super) const SETTLING: Duration = Duration::from_secs(5);
 pub(super) struct Candidate {
     /// Sessions to it, including clients that dial it now.
     pub(super) sessions: usize,
-    /// The lowest rank is chosen.
+    /// Preference: the lowest rank is chosen.
     pub(super) rank: u8,
-    /// Time from which its share grows.
+    /// Start of its ramp-up.
     pub(super) grows_from: Option<Instant>,
 }
 
 impl Candidate {
-    /// Returns its sessions with one more, in proportion to its share.
+    /// Returns the number of its sessions plus one, divided by its share.
     fn load(&self, now: Instant) -> f64 {
         let share = match self.grows_from.map(|from| now.saturating_duration_since(from)) {
             Some(age) if age < GROWTH => (age.as_secs_f64() / GROWTH.as_secs_f64()).max(LEAST_SHARE),
@@ -35,8 +35,8 @@ impl Candidate {
     }
 }
 
-/// Returns the place of the chosen one among `count` members; `candidate` returns `None` for one that cannot be
-/// chosen. The search begins at another place each `turn`, which decides between equals.
+/// Returns the index of the chosen member among `count`; `candidate` returns `None` for a member that cannot be chosen.
+/// The search begins at a different index each `turn`, which decides between equals.
 pub(super) fn choose(
     count: usize,
     turn: usize,

@@ -1,4 +1,5 @@
-//! Epochs: the time in which sessions to one member may live, the targets that sessions take from it, and its end.
+//! Epochs: the periods in which sessions to one member are kept, the targets that sessions get from them, and their
+//! ends.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -9,11 +10,11 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use crate::ending::Ending;
 use crate::leader::Server;
 
-/// The unbroken time in which sessions to one member may live. It spans a hold that keeps them.
+/// The unbroken period in which sessions to one member are kept. A hold that keeps them does not end it.
 #[derive(Debug)]
 pub(super) struct Epoch {
     end: End,
-    /// Targets that were taken and not yet dropped: sessions, and clients that dial.
+    /// Number of targets in use, by sessions and by clients that dial.
     sessions: AtomicUsize,
     /// Closed when the last target of this epoch is dropped.
     alive: watch::Sender<()>,
@@ -27,17 +28,18 @@ pub struct End {
     epoch_ended: watch::Sender<()>,
 }
 
-/// An epoch that is over: its sessions have to end.
+/// An epoch that is over, and whose sessions have to end.
 #[derive(Clone, Debug)]
 pub struct Cut {
-    /// The server that they go to.
+    /// The server that the sessions go to.
     pub server: Arc<Server>,
-    /// The signal that ends them.
+    /// The signal that ends the sessions.
     pub end: End,
     alive: watch::Receiver<()>,
 }
 
-/// A server to dial, and the signal that ends every session to it. Read together, so there is no race between them.
+/// A server to dial, and the signal that ends every session to it. Both are read together, so there is no race between
+/// them.
 #[derive(Debug)]
 pub struct Target {
     /// The server to dial.
@@ -59,12 +61,12 @@ impl Target {
 
     /// Completes when sessions to this server must end. Cancel-safe.
     ///
-    /// Each call makes a token of its own: polling one shared token would make all sessions queue for one lock.
+    /// Each call makes a new token: polling a shared token would make all sessions queue for one lock.
     pub fn ended(&self) -> WaitForCancellationFutureOwned {
         self.epoch.end.ended.child_token().cancelled_owned()
     }
 
-    /// Returns why sessions must end; `None` while they may live.
+    /// Returns the reason why sessions must end; `None` while they are kept.
     pub fn ending(&self) -> Option<Ending> {
         self.epoch.end.why.get().copied()
     }
@@ -100,12 +102,12 @@ impl Epoch {
         })
     }
 
-    /// Returns the number of targets that were taken and not yet dropped.
+    /// Returns the number of targets in use.
     pub(super) fn sessions(&self) -> usize {
         self.sessions.load(Ordering::Relaxed)
     }
 
-    /// Returns the handle that ends its sessions, which go to this server.
+    /// Returns a handle that ends the epoch's sessions, which go to this server.
     pub(super) fn cut(&self, server: Arc<Server>) -> Cut {
         Cut {
             server,

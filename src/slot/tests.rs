@@ -196,7 +196,7 @@ fn the_slot_shows_each_state_as_it_was_published() {
     }
 }
 
-/// Of a decision: true if `since` changed, true if `state_since` did.
+/// Publishes `state`. Returns true if `since` changed, and true if `state_since` changed.
 fn changes(slot: &RouteSlot, state: RoutingState) -> (bool, bool) {
     let old = slot.snapshot();
     // Both clocks may be too coarse to tell two decisions apart.

@@ -1,5 +1,5 @@
-//! Priorities for systemd's journal: `<N>` before each line (sd-daemon(3)), if standard error leads there. The journal takes
-//! the prefix off, so that `journalctl -p warning` finds warnings.
+//! Priorities for systemd's journal: `<N>` before each line (sd-daemon(3)), if standard error is the journal. The
+//! journal removes the prefix and stores the priority, so that `journalctl -p warning` finds warnings.
 
 use std::ffi::OsStr;
 use std::fmt;

@@ -40,7 +40,7 @@ fn logged_to(journal: bool, log: &str, format: Format, colour: bool, tell: impl 
     String::from_utf8(memory.0.lock().unwrap().clone()).unwrap()
 }
 
-/// Without the time, which is checked to be one.
+/// Returns the line without its time, and checks the format of the time.
 fn without_time(line: &str) -> &str {
     let (time, rest) = line.split_once(' ').unwrap();
     assert_eq!(time.len(), "2026-07-23T07:48:03.123Z".len(), "{time}");
@@ -75,7 +75,7 @@ fn values_from_outside_can_forge_no_line() {
     );
 }
 
-/// `journalctl -p warning` found nothing: systemd took every line for priority info.
+/// `journalctl -p warning` found nothing: systemd treated every line as priority info.
 #[test]
 fn the_journal_gets_the_priority_of_each_line() {
     for format in [Format::Text, Format::Json] {

@@ -1,4 +1,4 @@
-//! A log line for people: time, level, module, message, then `field=value`, quoted unless it is one word. Text from
+//! Human-readable log lines: time, level, module, message, then `field=value`, quoted unless it is one word. Text from
 //! outside cannot break the line.
 
 use std::fmt::{self, Debug, Write};
@@ -15,10 +15,10 @@ use super::Utc;
 
 const DIM: &str = "2";
 
-/// Writes an event.
+/// Format of an event.
 pub(super) struct Line;
 
-/// Writes the fields of an event or of a span.
+/// Format of the fields of an event or of a span.
 pub(super) struct Fields;
 
 /// The message and the other fields, kept apart.
@@ -105,7 +105,7 @@ impl Visit for Parts {
     }
 }
 
-/// Returns true for one word, and for text that `?value` has quoted before.
+/// Returns true for one word, and for text that `?value` has already quoted.
 fn is_one_word(value: &str) -> bool {
     let quoted = value.len() > 1 && value.starts_with('"') && value.ends_with('"');
     let plain = |letter: char| !letter.is_whitespace() && !letter.is_control() && letter != '"';

@@ -1,5 +1,5 @@
-//! Writes the log from a thread of its own. Other threads leave their lines in memory and go on: a stderr that is not
-//! read costs lines, which are counted, and nothing else.
+//! Writes the log on a separate thread. Other threads only queue their lines and never wait: if nothing reads stderr,
+//! lines are lost, and the lost lines are counted.
 
 use std::io::{self, Write};
 use std::mem::take;
@@ -11,8 +11,8 @@ use crate::metrics::Count;
 use tracing::warn;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Bytes that may wait to be written: at some 200 bytes a line enough for a burst, and small beside the memory of
-/// sessions.
+/// Limit of bytes that wait to be written. At some 200 bytes a line it is enough for a burst, and small compared with
+/// the memory of sessions.
 const CAPACITY: usize = 1 << 20;
 /// Pause after a write to a stderr that another process has made non-blocking.
 const RETRY: Duration = Duration::from_millis(20);
@@ -38,14 +38,14 @@ struct Buffer {
     writing: bool,
 }
 
-/// One line that is being formatted. Dropped, it enters the queue as a whole.
+/// One line that is being formatted. When it is dropped, it is queued as a whole.
 pub(super) struct Line<'queue> {
     queue: &'queue Queue,
     bytes: Vec<u8>,
 }
 
 impl Queue {
-    /// Starts the thread. It lives as long as the process, and may be stuck in a write when that ends.
+    /// Starts the thread. It runs as long as the process, and may be blocked in a write when the process ends.
     ///
     /// # Errors
     /// Returns the system's error if the thread cannot be started.
@@ -173,7 +173,7 @@ mod tests {
 
     const HANG: Duration = Duration::from_secs(60);
 
-    /// A sink that takes a write only when the test does.
+    /// A sink whose writes complete only when the test allows it.
     struct Stuck(Sender<Vec<u8>>, Receiver<io::Result<()>>);
 
     impl Write for Stuck {
@@ -188,7 +188,7 @@ mod tests {
         }
     }
 
-    /// The queue, what is being written, and what lets a write end.
+    /// Returns the queue, the writes in progress, and a sender that completes them.
     fn stuck() -> (Queue, Receiver<Vec<u8>>, Sender<io::Result<()>>) {
         let ((written, seen), (let_go, allowed)) = (channel(), channel());
         let lost = Count::default();

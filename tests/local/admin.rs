@@ -157,7 +157,7 @@ async fn livez_answers_whatever_the_state() {
 async fn livez_fails_while_a_thread_is_stuck() {
     let served = Served::start(Limits::default());
     let liveness = &served.facts.liveness;
-    let beat = liveness.watch("worker-1");
+    let heartbeat = liveness.watch("worker-1");
     let livez = async || {
         let answer = served.get("/livez").await;
         (answer.status, answer.body)
@@ -170,7 +170,7 @@ async fn livez_fails_while_a_thread_is_stuck() {
         livez().await,
         (503, "the thread worker-1 has not run for 10 s\n".into())
     );
-    beat.beat();
+    heartbeat.record();
     liveness.tick();
     assert_eq!(livez().await.0, 200);
 }

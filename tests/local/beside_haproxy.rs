@@ -133,7 +133,12 @@ async fn a_real_haproxy_that_follows_late_is_reported_with_the_session_that_stay
     ] {
         assert!(summary.contains(part), "{summary}");
     }
-    watcher.tells("INFO", &["leader changed: HAProxy was wrong for "]).await;
+    watcher
+        .tells(
+            "INFO",
+            &["change of leader, compared with HAProxy: HAProxy was wrong for "],
+        )
+        .await;
     shows(&watcher, "pgnorth_haproxy_agrees", "1").await;
 }
 

@@ -286,7 +286,7 @@ async fn a_lease_that_is_not_renewed_fences_before_another_member_is_promoted() 
     members.a.is_replica(1);
     etcds.put_with_lease("leader", "b", &lease);
     product
-        .decides("hold", None, "b leads but does not accept writes")
+        .decides("hold", None, "b leads but is not ready for writes")
         .await;
     members.b.is_primary(2);
     product.decides("route", Some("b"), "b holds the leader lock").await;
@@ -328,7 +328,7 @@ async fn the_documented_role_suffices_and_a_password_and_certificates_are_replac
     flags.extend(["--etcd-user", "pgnorth"]);
     let product = Product::start_by_etcd(&etcds.urls(), &flags).await;
 
-    product.tells("WARN", &["etcd does not answer", "BadCertificate"]).await;
+    product.tells("WARN", &["at any etcd endpoint", "BadCertificate"]).await;
     replace("client.key", &key);
     replace("client.crt", &cert);
     product.decides("route", Some("a"), "a holds the leader lock").await;
@@ -336,9 +336,9 @@ async fn the_documented_role_suffices_and_a_password_and_certificates_are_replac
 
     // The only right of the role, taken away and given back; and a narrower one.
     etcds.ctl(&["role", "revoke-permission", "--prefix=true", "pgnorth", PREFIX]);
-    product.decides("route", Some("a"), "etcd does not answer").await;
+    product.decides("route", Some("a"), "etcd cannot be read").await;
     product
-        .tells("WARN", &["etcd does not answer", "permission denied"])
+        .tells("WARN", &["at any etcd endpoint", "permission denied"])
         .await;
     etcds.ctl(&["role", "grant-permission", "pgnorth", "read", "/service/pg/leader"]);
     product.decides("route", Some("a"), "permission denied").await;
@@ -380,7 +380,7 @@ async fn etcds_leader_dies_and_the_lock_stays_watched_and_a_minority_is_no_sourc
 
     let second = (first + 1) % 3;
     etcds.kill(second);
-    product.decides("route", Some("a"), "etcd does not answer").await;
+    product.decides("route", Some("a"), "etcd cannot be read").await;
     session.lives().await;
     etcds.processes[second] = etcds.launch(second);
     product.decides("route", Some("a"), "a holds the leader lock").await;
@@ -432,10 +432,10 @@ async fn the_doctor_checks_etcd() {
     let members = etcds.with_members(20).await;
     let report = doctor(&etcds.urls(), "").await;
     for line in [
-        "lists and watches 5 keys below /service/pg/",
+        "5 keys below /service/pg/ can be listed and watched",
         "/service/pg/leader: a holds the lock",
         "its lease was renewed",
-        "names one endpoint",
+        "names only one endpoint",
         "a, REST API",
         "b, PostgreSQL",
     ] {

@@ -14,7 +14,7 @@ async fn a_lock_that_expired_after_the_rest_api_failed_does_not_hold_clients_for
         .await;
     cluster.a.answers(Answer::Reset);
     product
-        .decides("route", Some("a"), "its REST API does not answer")
+        .decides("route", Some("a"), "its REST API gives no valid answer")
         .await;
     cluster.freeze();
     product.decides("fence", None, "has not renewed the leader lock").await;

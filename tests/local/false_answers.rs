@@ -20,7 +20,7 @@ async fn proves_nothing(answer: FalseAnswer) {
         .decides(
             "route",
             Some("a"),
-            "a holds the leader lock, which has not expired; its REST API does not answer",
+            "a holds the leader lock, which has not expired; its REST API gives no valid answer",
         )
         .await;
     session.lives().await;

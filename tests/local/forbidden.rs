@@ -35,9 +35,9 @@ async fn without_any_right_pgnorth_is_not_ready_and_logs_why() {
     }
     let mut product = Product::start(&cluster, &[]).await;
     for (kind, needed) in [
-        ("endpoints", "needs get, list and watch"),
-        ("configmaps", "needs get, list and watch"),
-        ("pods", "needs list and watch"),
+        ("endpoints", "grant get, list and watch"),
+        ("configmaps", "grant get, list and watch"),
+        ("pods", "grant list and watch"),
     ] {
         product.tells("INFO", &[kind, "forbidden", needed]).await;
     }

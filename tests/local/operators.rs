@@ -312,7 +312,7 @@ async fn a_cut_ends_the_open_sessions_and_later_clients_are_served() {
             "/sessions/cut?memeber=a",
             "unknown parameter; /sessions/cut accepts only ?member=",
         ),
-        ("/sessions/cut?member=", "member is empty"),
+        ("/sessions/cut?member=", "?member= is empty"),
     ] {
         let (status, body) = setup.command(path).await;
         assert!(

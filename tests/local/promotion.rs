@@ -20,7 +20,7 @@ async fn clients_wait_from_the_lock_to_the_promotion() {
         .decides(
             "hold",
             None,
-            "b leads but does not accept writes: it is still in recovery",
+            "b leads but is not ready for writes: it is still in recovery",
         )
         .await;
     let late = product.client().await;

@@ -404,7 +404,7 @@ async fn a_bad_setting_is_named_and_changes_nothing() {
     let mut session = product.session().await;
     let output = reload(product.id(), &[], &["--workers", "many"]).await;
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
-    for words in ["--workers many", "goes on as before"] {
+    for words in ["--workers many", "continues unchanged"] {
         assert!(text(&output).contains(words), "{words} in {}", text(&output));
     }
     product.tells("WARN", &["not reloaded"]).await;
@@ -468,7 +468,7 @@ async fn a_successor_that_does_not_see_the_leader_takes_nothing_and_ends_with_a_
     product
         .logs("the new process has read its settings", |event| {
             let message = event["fields"]["message"].as_str().unwrap_or_default();
-            message.contains("looks for the leader")
+            message.contains("looking for the leader")
         })
         .await;
     product.session().await;
@@ -559,7 +559,7 @@ async fn sessions_that_a_lost_successor_has_not_taken_go_on() {
         sessions.push(product.session().await);
     }
     for (does, why) in [
-        ("dies", "ended before it took over (exit status: 0)"),
+        ("dies", "exited before it took over (exit status: 0)"),
         ("hangs", "did not answer within"),
     ] {
         let fake = std::env::current_exe().unwrap();

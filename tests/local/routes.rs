@@ -221,7 +221,7 @@ async fn without_a_fit_member_readers_wait_and_are_refused_with_the_reason() {
     let mut client = within("a client connects", TcpStream::connect(reads)).await.unwrap();
     let error = error_after(&mut client, &startup()).await;
     assert!(
-        error.starts_with("57P03 no replica and no primary could be reached within 1s: no member is fit"),
+        error.starts_with("57P03 neither a replica nor the primary could be reached within 1s: no member is fit"),
         "{error}"
     );
     assert!(error.contains("b is not running (state crashed)"), "{error}");

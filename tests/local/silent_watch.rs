@@ -65,15 +65,17 @@ async fn an_api_that_hangs_costs_no_session_and_rest_names_the_next_leader() {
 
     cluster.api.hang();
     product
-        .decides("route", Some("a"), "the Kubernetes API does not answer")
+        .decides("route", Some("a"), "the Kubernetes API cannot be read")
         .await;
     // Longer than the ttl, in which no renewal can be observed.
     tokio::time::sleep(Duration::from_secs(u64::from(TTL) + 1)).await;
     product
-        .decides("route", Some("a"), "the Kubernetes API does not answer")
+        .decides("route", Some("a"), "the Kubernetes API cannot be read")
         .await;
     session.lives().await;
-    product.tells("WARN", &["the Kubernetes API does not answer"]).await;
+    product
+        .tells("WARN", &["cannot read or watch", "in the Kubernetes API"])
+        .await;
     let (_, metrics) = product.page("/metrics").await;
     let silent = metrics
         .lines()

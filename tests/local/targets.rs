@@ -135,7 +135,10 @@ async fn a_change_of_leader_ends_the_sessions_at_every_target_and_holds_the_clie
     let line = product
         .logs("the further listener", |event| event["fields"]["target"] == "proxy")
         .await;
-    assert_eq!(line["fields"]["message"], "listening for clients of a further route");
+    assert_eq!(
+        line["fields"]["message"],
+        "listening for clients of an additional route"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -273,7 +276,7 @@ async fn a_pooler_that_fails_or_has_no_address_holds_the_clients_of_its_route_al
             "WARN",
             &[
                 "the leader's pooler could not be reached",
-                "PostgreSQL is not concerned",
+                "this says nothing about PostgreSQL",
             ],
         )
         .await;
@@ -309,14 +312,14 @@ async fn a_pooler_that_fails_or_has_no_address_holds_the_clients_of_its_route_al
         product,
         1,
         false,
-        "its address at target=proxy is not known: member b has published no proxy_url",
+        "the leader's address for target=proxy is unknown: member b has published no proxy_url",
     )
     .await;
     product
         .logs("the missing address", |event| {
             let fields = &event["fields"];
             let text = |field: &str| fields[field].as_str().unwrap_or_default();
-            text("message").contains("no known address at this target of routes")
+            text("message").contains("address for this route target is unknown")
                 && text("cause").contains("member b has published no proxy_url")
         })
         .await;
@@ -328,7 +331,5 @@ async fn a_pooler_that_fails_or_has_no_address_holds_the_clients_of_its_route_al
         .api
         .put("pods", "b", &pod(&setup.cluster.b, "primary", Some(pooler)));
     assert_eq!(Session::of(waiting).await.member, "B");
-    product
-        .tells("INFO", &["at this target of routes is known again"])
-        .await;
+    product.tells("INFO", &["for this route target is known again"]).await;
 }

@@ -99,7 +99,7 @@ async fn a_switchover_a_crash_and_a_hang_are_reported() {
     rig.switchover(None).await;
     let report = next_report(&watcher, before).await;
     assert!(
-        report.contains("leader changed: HAProxy ") && report.contains("refused nobody"),
+        report.contains("change of leader, compared with HAProxy: HAProxy ") && report.contains("refused nobody"),
         "{report}"
     );
     drop(open);
@@ -109,7 +109,10 @@ async fn a_switchover_a_crash_and_a_hang_are_reported() {
     let (leader, before) = (rig.leader().await, reports(&watcher).len());
     leader.kill_host();
     let report = next_report(&watcher, before).await;
-    assert!(report.contains("leader changed: HAProxy "), "{report}");
+    assert!(
+        report.contains("change of leader, compared with HAProxy: HAProxy "),
+        "{report}"
+    );
     leader.start();
 
     rig.wait_until_whole(SOON).await;

@@ -67,7 +67,7 @@ async fn a_healthy_cluster_and_seven_broken_ones() {
     );
     wrong_scope.fails_among(&[
         "there is neither endpoints default/demo nor configmap default/demo-leader",
-        "there is: patronidemo",
+        "have the scopes: patronidemo",
     ]);
     let unknown = examine(
         &rig,

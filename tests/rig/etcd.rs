@@ -39,7 +39,9 @@ async fn etcd_announces_a_switchover_and_loses_the_lock_of_a_dead_leader() {
     .await;
     open.query("select 1", &[]).await.expect("the session lives");
     rig.dcs_start().await;
-    product.wait_for_event("etcd answers again", FAILOVER).await;
+    product
+        .wait_for_event("etcd serves Patroni's keys again", FAILOVER)
+        .await;
     open.query("select 1", &[]).await.expect("the session lives");
     rig.wait_until_whole(FAILOVER).await;
 
@@ -86,9 +88,11 @@ async fn two_of_three_etcds_are_gone_and_failsafe_mode_decides_what_happens() {
         sleep(Duration::from_secs(1)).await;
     }
     let without_etcd = reason().await;
-    assert!(without_etcd.contains("because etcd does not answer"), "{without_etcd}");
+    assert!(without_etcd.contains("because etcd cannot be read"), "{without_etcd}");
     rig.etcd().start_again().await;
-    product.wait_for_event("etcd answers again", FAILOVER).await;
+    product
+        .wait_for_event("etcd serves Patroni's keys again", FAILOVER)
+        .await;
     rig.wait_until_whole(FAILOVER).await;
     open.query("select 1", &[]).await.expect("the session lives");
     assert_eq!(product.metric("pgnorth_fences_total", &[]).await, Some(0.0));

@@ -186,7 +186,7 @@ async fn one_that_knows_no_primary_empties_nothing_while_they_live(rig: &Rig, ot
     let leader = [rig.member(2).ip().to_string()];
     let blind = Publisher::start(rig, &["--service", SERVICE, "--selector", "app=nobody"]);
     let event = blind
-        .wait_for_event("not updated: another publisher contradicts this one", SOON)
+        .wait_for_event("left another publisher's endpoints unchanged for now", SOON)
         .await;
     println!("{}", event["message"]);
     // It asks, gets an answer, and asks again.

@@ -33,7 +33,7 @@ async fn a_rest_api_that_hangs_for_longer_than_ttl_ends_no_session_while_the_oth
     let kept = product.admin_get("/leader").await.json();
     let reason = kept["reason"].as_str().expect("a reason");
     assert!(
-        reason.contains("a majority of the members says that it holds the leader lock"),
+        reason.contains("a majority of the members names it as the lock holder"),
         "{reason}"
     );
     assert_eq!(product.metric("pgnorth_fences_total", &[]).await, Some(0.0));

@@ -7,12 +7,12 @@ use url::form_urlencoded;
 
 use crate::config::OperatorCommand;
 
-/// Length of a hold whose request names none.
+/// Duration of a hold whose request does not specify one.
 const DEFAULT_HOLD: Duration = Duration::from_secs(60);
-/// Maximum length of a hold, so that a forgotten one ends.
+/// Maximum duration of a hold, so that a forgotten hold ends.
 const LONGEST_HOLD: Duration = Duration::from_secs(3600);
 
-/// The reason for which a request is not a command.
+/// The reason why a request is not a command.
 #[derive(Debug, Error)]
 pub(super) enum BadCommand {
     #[error("unknown parameter; {0} accepts none")]
@@ -20,13 +20,15 @@ pub(super) enum BadCommand {
     /// The path, and its only parameter.
     #[error("unknown parameter; {0} accepts only ?{1}=")]
     UnknownParameter(String, &'static str),
-    #[error("the parameter {0} is given twice")]
+    #[error("the parameter ?{0}= is given twice")]
     Repeated(&'static str),
-    #[error("the parameter member is empty; name a member, or omit it to cut every session")]
+    #[error("the parameter ?member= is empty; name a member, or omit the parameter to cut every session")]
     NoMember,
-    #[error("the parameter for must be a duration with its unit, such as 90s or 5m")]
+    #[error("the parameter ?for= must be a duration with its unit, such as 90s or 5m")]
     NoDuration,
-    #[error("the parameter for must be between 1s and 1h; to hold for longer, repeat the command in time")]
+    #[error(
+        "the parameter ?for= must be between 1s and 1h; to hold for longer, repeat the command before the hold ends"
+    )]
     OutOfRange,
 }
 
@@ -94,7 +96,7 @@ mod tests {
                 Ok(OperatorCommand::Cut(Some("pg-0".into()))),
             ),
             ("/sessions/cut", "memeber=pg-0", Err("accepts only ?member=")),
-            ("/sessions/cut", "member=", Err("member is empty")),
+            ("/sessions/cut", "member=", Err("?member= is empty")),
         ] {
             match (command(path, query), read) {
                 (Ok(found), Ok(read)) => assert_eq!(found, read, "{path}?{query}"),

@@ -1,4 +1,4 @@
-//! The file with the operators' token. It is read for each command, so that a changed Secret counts at once; its
+//! The file with the operators' token. It is read for each command, so that a changed Secret takes effect at once; its
 //! content is never logged or shown.
 
 use std::fs::File;
@@ -71,7 +71,7 @@ impl TokenFile {
 }
 
 impl Token {
-    /// Returns the `Authorization` header. hyper does not print a sensitive value either.
+    /// Returns the `Authorization` header. hyper does not print a sensitive header.
     pub fn header(&self) -> HeaderValue {
         let value = [b"Bearer ", self.0.as_slice()].concat();
         let mut value = HeaderValue::from_bytes(&value).expect("a token has printable ASCII characters only");
@@ -85,7 +85,7 @@ impl Token {
     }
 }
 
-/// Reads the token in this file. Blocks while the storage does.
+/// Reads the token in this file. Blocks if the storage hangs.
 ///
 /// # Errors
 /// Returns a `Problem` if the file cannot be read, or its content is not a usable token.
@@ -107,7 +107,9 @@ pub fn read(file: &Path) -> Result<Token, Problem> {
         0 => Err(unfit("it is empty")),
         length if length < SHORTEST => Err(unfit("a token needs at least 16 characters")),
         length if length > LONGEST => Err(unfit("a token has at most 1024 characters")),
-        _ if !token.iter().all(u8::is_ascii_graphic) => Err(unfit("a token is one word of printable ASCII characters")),
+        _ if !token.iter().all(u8::is_ascii_graphic) => {
+            Err(unfit("a token must be one word of printable ASCII characters"))
+        }
         _ => Ok(Token(token.to_owned())),
     }
 }

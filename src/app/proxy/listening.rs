@@ -1,4 +1,4 @@
-//! The listeners of the proxy: taken from another process, or bound.
+//! The listeners of the proxy: inherited from another process, or bound.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,7 @@ use crate::app::inherited::{Inherited, Listeners};
 use crate::drain::Drain;
 use crate::proxy::{self, Proxy, Settings};
 
-/// Takes the listener of the admin port from another process, or binds one.
+/// Opens the admin port: on an inherited listener, or on a new one.
 pub(super) fn admin(asked: SocketAddr, inherited: &mut Inherited, listeners: &mut Listeners) -> Result<Admin> {
     let taken = inherited.take("admin", asked)?;
     let activated = matches!(taken, Some((_, true)));
@@ -22,8 +22,8 @@ pub(super) fn admin(asked: SocketAddr, inherited: &mut Inherited, listeners: &mu
     Ok(admin)
 }
 
-/// Takes the listener of a route from another process, or binds one. A listener of systemd outlives this process, and so
-/// do the clients in its backlog.
+/// Opens the port of a route: on an inherited listener, or on a new one. A listener of systemd outlives this process,
+/// and so do the clients in its backlog.
 pub(super) fn listen(
     asked: SocketAddr,
     route: proxy::Route,

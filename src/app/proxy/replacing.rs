@@ -1,4 +1,4 @@
-//! How the proxy begins in place of another process, and how it is replaced by one.
+//! Starts the proxy in place of another process, and hands over to a successor.
 
 use std::future::pending;
 use std::time::Duration;
@@ -20,24 +20,25 @@ use crate::systemd::Notifier;
 
 /// The result of a request for a reload.
 pub(super) enum Reload {
-    /// This process goes on.
+    /// This process continues.
     Failed,
-    /// It shuts down: that was requested meanwhile.
+    /// This process shuts down, as was requested during the reload.
     Aborted,
     /// A successor has taken over.
     Done(Replaced),
 }
 
-/// A process that a successor has replaced.
+/// The state of this process after a successor has taken over.
 pub(super) struct Replaced {
     successor: Successor,
     replies: Replies,
-    /// A shutdown was requested meanwhile.
+    /// True if a shutdown was requested during the reload.
     shutdown: bool,
 }
 
 impl Bound {
-    /// Accepts clients, at once or when the replaced process says so, and reports to the service manager.
+    /// Starts to accept clients, at once or when the replaced process asks for it, and to report to the service
+    /// manager.
     pub(super) fn begin(
         &mut self,
         predecessor: Option<Predecessor>,
@@ -79,7 +80,7 @@ impl Bound {
                 } = bound;
                 match place {
                     0 => info!(postgres = %address, %admin, "listening"),
-                    _ => info!(route = %kind, target = %upstream, %address, "listening for clients of a further route"),
+                    _ => info!(route = %kind, target = %upstream, %address, "listening for clients of an additional route"),
                 }
             }
             pending().await
@@ -87,10 +88,10 @@ impl Bound {
         Ok(())
     }
 
-    /// Tries to be replaced.
+    /// Tries to hand over to a successor.
     ///
     /// # Errors
-    /// Returns the cause if a long-lived task ends meanwhile.
+    /// Returns the cause if a long-lived task ends during the reload.
     pub(super) async fn reload(&mut self, request: Request) -> Result<Reload> {
         let Request { by, change, replies } = request;
         info!(by, "reload requested");
@@ -116,7 +117,7 @@ impl Bound {
             sessions: self.sessions.clone(),
             aborted: aborted.clone(),
         };
-        // It ends soon after it is aborted, so that no successor outlives this process unseen.
+        // The attempt ends soon after it is aborted, so that no successor outlives this process unnoticed.
         let _abort = aborted.clone().drop_guard();
         let mut attempt = tokio::task::spawn_blocking(|| attempt.run());
         let outcome = tokio::select! {
@@ -146,16 +147,16 @@ impl Bound {
     }
 
     async fn not_reloaded(&self, replies: Replies, error: &ReloadError) -> Reload {
-        warn!(%error, "not reloaded; this process goes on as before");
+        warn!(%error, "not reloaded; this process continues unchanged");
         self.listeners.keep_ports();
         self.service.ready();
-        let text = format!("not reloaded: {error}; the running process goes on as before");
+        let text = format!("not reloaded: {error}; the running process continues unchanged");
         replies.send(false, text).await;
         Reload::Failed
     }
 
-    /// Stops accepting, because a successor does, and lets sessions finish while discovery follows the leader. A request
-    /// to shut down gives them `--drain`.
+    /// Stops accepting, because the successor accepts, and lets sessions finish while discovery follows the leader.
+    /// After a request to shut down, sessions have `--drain` to finish.
     pub(super) async fn retire(mut self, replaced: Replaced) -> Result<()> {
         let Replaced {
             successor,
@@ -167,7 +168,7 @@ impl Bound {
         self.listeners = Listeners::default();
         self.stop_admin.cancel();
         self.service.notifier.main_process(successor.pid());
-        // From here on, systemd listens to the other process.
+        // From here on, systemd accepts notifications from the successor only.
         self.service.notifier = Notifier::default();
         successor.done(&self.state.metrics, reload::operator_hold(&self.state.view.borrow()));
         let pid = successor.pid();
@@ -178,7 +179,7 @@ impl Bound {
         info!(
             successor = pid,
             sessions = open,
-            "reloaded: the new process accepts clients; the sessions of this one may finish here"
+            "reloaded: the new process accepts clients; this process exits when its remaining sessions have ended"
         );
         self.lame_duck = Duration::ZERO;
         if shutdown {
@@ -208,7 +209,7 @@ impl Bound {
     }
 }
 
-/// Waits for a request for a reload; a process that is to replace another one takes none before it has.
+/// Waits for a request for a reload. A successor accepts none before it has replaced the old process.
 pub(super) async fn next_after(main: &CancellationToken, reloads: &mut Requests) -> Request {
     main.cancelled().await;
     reloads.next().await

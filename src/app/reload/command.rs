@@ -1,7 +1,7 @@
-//! `pgnorth reload`: finds the running pgnorth, asks it to be replaced, and prints the result.
+//! `pgnorth reload`: finds the running pgnorth, requests a reload, and prints the result.
 //!
-//! As ExecReload= of a systemd unit, it passes on its whole environment, which systemd has read again. Called by hand it
-//! passes on its flags alone: the variables of a shell are not those of the service.
+//! As ExecReload= of a systemd unit, it passes its whole environment, which systemd has read again. When run by hand,
+//! it passes only its flags: a shell does not have the variables of the service.
 
 use std::fs;
 use std::io::{self, Read as _, Write};
@@ -20,10 +20,10 @@ const NOT_RELOADED: u8 = 1;
 const NO_CONTACT: u8 = 2;
 /// Time for the answer; a reload takes less.
 const ANSWER: Duration = Duration::from_secs(120);
-/// The variable by which systemd tells ExecReload= the main process.
+/// The variable in which systemd passes the main process's id to ExecReload=.
 const MAIN_PID: &str = "MAINPID";
 
-/// Asks for the reload and waits for its end.
+/// Requests the reload and waits until it ends.
 pub(in crate::app) fn run(settings: &config::Reload) -> ExitCode {
     let main_pid = std::env::var(MAIN_PID).ok().and_then(|pid| pid.parse().ok());
     let change = Change {
@@ -44,7 +44,7 @@ pub(in crate::app) fn run(settings: &config::Reload) -> ExitCode {
     }
 }
 
-/// Returns this process's environment; no setting of pgnorth is anything but UTF-8.
+/// Returns this process's environment without variables that are not UTF-8: no setting of pgnorth needs them.
 fn environment() -> Vec<(String, String)> {
     let all = std::env::vars_os();
     all.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -54,7 +54,7 @@ fn environment() -> Vec<(String, String)> {
 fn ask(pid: u32, change: &Change) -> io::Result<Reply> {
     let mut stream = UnixStream::connect_addr(&address(pid)?)?;
     if peer_pid(&stream)? != pid {
-        return Err(io::Error::other("another process has taken the name of its socket"));
+        return Err(io::Error::other("a different process owns the socket of that name"));
     }
     stream.set_read_timeout(Some(ANSWER))?;
     stream.write_all(&serde_json::to_vec(change)?)?;
@@ -62,7 +62,7 @@ fn ask(pid: u32, change: &Change) -> io::Result<Reply> {
     let mut reply = Vec::new();
     stream.read_to_end(&mut reply)?;
     if reply.is_empty() {
-        return Err(io::Error::other("it ended the connection without an answer"));
+        return Err(io::Error::other("it closed the connection without an answer"));
     }
     Ok(serde_json::from_slice(&reply)?)
 }
@@ -74,10 +74,10 @@ fn only_one() -> Result<u32, String> {
     match pids(&sockets)[..] {
         [pid] => Ok(pid),
         [] => {
-            Err("no running pgnorth was found on this host (in a container, change the container instead)".to_owned())
+            Err("no running pgnorth was found on this host (in a container, deploy a new container instead)".to_owned())
         }
         ref several => Err(format!(
-            "several pgnorths run on this host, with the process ids {several:?}; choose one with --pid"
+            "several pgnorth processes run on this host, with the ids {several:?}; choose one with --pid"
         )),
     }
 }
@@ -94,9 +94,7 @@ fn pids(sockets: &str) -> Vec<u32> {
 }
 
 fn no_contact(pid: u32, error: &io::Error) -> String {
-    format!(
-        "cannot reach pgnorth with process id {pid}: {error}; `systemctl status` or `pgrep pgnorth` shows which run"
-    )
+    format!("cannot reach pgnorth with process id {pid}: {error}; `pgrep pgnorth` lists the running processes")
 }
 
 fn fail(problem: &str, status: u8) -> ExitCode {

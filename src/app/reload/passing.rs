@@ -1,8 +1,9 @@
-//! Passes clients that wait, and then the forwarded sessions, to the successor, some at a time.
+//! Passes the waiting clients and then the forwarded sessions to the successor, in batches.
 //!
-//! No worker runs a session while it is passed. The successor answers before it moves the first byte: until that answer,
-//! the session is this process's, and goes on here if the successor ends or refuses it. Whether a successor that was
-//! lost had answered is known once it has ended, because the answer stays readable. So no session is lost or run twice.
+//! No worker runs a session while it is passed. The successor answers before it moves the first byte. Until that
+//! answer, the session belongs to this process, and continues here if the successor ends or refuses it. The last answer
+//! stays readable after the successor has ended, so this process can tell which sessions it had taken: none is lost or
+//! run twice.
 
 use std::process::Child;
 use std::thread::sleep;
@@ -14,22 +15,22 @@ use super::{ANSWER, ReloadError};
 use crate::handover::{Channel, ChannelError, FromPredecessor, FromSuccessor, MAX_FILES};
 use crate::proxy::{Parked, Sessions};
 
-/// Time for the clients that wait to leave their tasks. Each does when its worker runs it next.
+/// Time for the waiting clients to leave their tasks. Each client leaves when its worker next runs the task.
 const LEAVE: Duration = Duration::from_secs(1);
-/// Sessions of each worker that are at rest at the same time.
+/// Number of sessions of each worker that are passed at the same time.
 const AT_ONCE: usize = 16;
-/// Undelivered bytes in one message; one session has at most twice as many.
+/// Limit of undelivered bytes in a message with several sessions; a single session has at most twice as many.
 const MAX_BYTES: usize = 64 << 10;
-/// Time without a session to pass, in which clients that are being connected may become one.
+/// Time without a session to pass after which passing ends. Until then, connecting clients may become sessions.
 const SETTLE: Duration = Duration::from_secs(3);
-/// Interval of looking for such sessions.
+/// Interval at which such sessions are looked for.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// The answer of the successor to one message.
 struct Answer {
-    /// The numbers of those that it leaves here; none if it has taken nothing.
+    /// Positions of the sessions that stay here; none if the successor has taken nothing.
     left: Option<Vec<usize>>,
-    /// The reason why it takes no more.
+    /// The reason why the successor takes no more sessions.
     end: Option<End>,
 }
 
@@ -38,14 +39,14 @@ enum End {
     Refused(String),
 }
 
-/// Sessions and clients on their way to the successor. Dropped, the clients that wait stay here again.
+/// Sessions and clients on their way to the successor. When this is dropped, the waiting clients stay here again.
 pub(super) struct Passing<'a> {
     sessions: &'a Sessions,
     channel: &'a Channel,
     successor: &'a mut Child,
     taken: usize,
     stay: usize,
-    /// The successor takes no more.
+    /// True if the successor takes no more sessions.
     refused: bool,
 }
 
@@ -61,10 +62,10 @@ impl<'a> Passing<'a> {
         }
     }
 
-    /// Passes the clients that wait, before the successor accepts any: so none that comes later is before them.
+    /// Passes the waiting clients before the successor accepts, so that they keep their places ahead of new ones.
     ///
     /// # Errors
-    /// Returns how the successor was lost. Clients that it had not taken wait here.
+    /// Returns the reason why the successor was lost. Clients that it had not taken still wait here.
     pub(super) fn waiting_clients(&mut self) -> Result<(), ReloadError> {
         let begun = Instant::now();
         self.sessions.let_clients_leave();
@@ -74,11 +75,11 @@ impl<'a> Passing<'a> {
         self.pass(self.sessions.park_clients())
     }
 
-    /// Passes every session, also those that become one meanwhile, and clients that wait again. Those that the successor
-    /// refuses stay here.
+    /// Passes every session, and every client that becomes a session or waits again in the meantime. Those that the
+    /// successor refuses stay here.
     ///
     /// # Errors
-    /// Returns how the successor was lost. It has ended then; sessions that it had not taken go on here.
+    /// Returns the reason why the successor was lost. It has then ended; sessions that it had not taken continue here.
     pub(super) fn everything(&mut self) -> Result<(), ReloadError> {
         let begun = Instant::now();
         let mut last = begun;
@@ -94,8 +95,8 @@ impl<'a> Passing<'a> {
             last = Instant::now();
             self.pass(parked)?;
         }
-        let (clients, stay) = (self.taken, self.sessions.clients());
-        info!(clients, stay, took = ?begun.elapsed(), "reload: the new process has taken the open sessions");
+        let (passed, remaining) = (self.taken, self.sessions.clients());
+        info!(passed, remaining, took = ?begun.elapsed(), "reload: handed over sessions and held clients");
         Ok(())
     }
 
@@ -136,14 +137,14 @@ impl<'a> Passing<'a> {
                 self.refused = true;
                 warn!(
                     why,
-                    "reload: the new process cannot take more sessions; the others finish in this one"
+                    "reload: the new process cannot take more sessions; the others stay in this process until they end"
                 );
                 Ok(())
             }
         }
     }
 
-    /// Keeps the sessions that the successor left, for good; the others are its own from now on.
+    /// Keeps the sessions that the successor left here, and never passes them again. The successor owns the others.
     fn keep(&mut self, batch: Vec<Parked>, left: &[usize]) {
         let (mut own, count) = (Vec::new(), batch.len());
         for (number, mut session) in batch.into_iter().enumerate() {
@@ -180,7 +181,7 @@ impl<'a> Passing<'a> {
         }
     }
 
-    /// Ends a successor that does not answer, and reads whether it had taken the sessions before it ended.
+    /// Ends a successor that does not answer. Returns its last answer if it took sessions before it ended.
     fn last_answer(&mut self, is_ending: bool) -> Option<Vec<usize>> {
         if is_ending {
             let _status = super::wait(self.successor);
@@ -200,7 +201,7 @@ impl Drop for Passing<'_> {
     }
 }
 
-/// Divides sessions so that each part fits into one message.
+/// Divides sessions into batches that fit into one message each.
 fn batches(parked: Vec<Parked>) -> Vec<Vec<Parked>> {
     let mut batches: Vec<Vec<Parked>> = Vec::new();
     let (mut files, mut bytes) = (usize::MAX, 0);

@@ -1,7 +1,7 @@
-//! The ways to ask a running pgnorth for a reload: SIGHUP, and the socket that `pgnorth reload` connects to.
+//! Receives requests for a reload: from SIGHUP, and from the socket that `pgnorth reload` connects to.
 //!
-//! The socket has an abstract name with the process id, so there is no file to protect or to clean up. The kernel says
-//! who connects: root and the user of this process may ask.
+//! The socket has an abstract name with the process id, so there is no file to protect or to clean up. The kernel
+//! reports the user of each connection: only root and the user of this process may request a reload.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt;
@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The settings of the successor that differ from those of this process.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(in crate::app) struct Change {
-    /// Flags in place of this process's own.
+    /// Flags that replace those of this process.
     pub(in crate::app) flags: Vec<(String, String)>,
     /// The whole environment; none keeps that of this process.
     pub(in crate::app) environment: Option<Vec<(String, String)>>,
@@ -49,11 +49,11 @@ pub(in crate::app) struct Request {
     pub(in crate::app) replies: Replies,
 }
 
-/// Tells the origin of a request what became of it, if it listens.
+/// The connection to report the result of a request to; none for a signal.
 #[derive(Debug, Default)]
 pub(in crate::app) struct Replies(Option<UnixStream>);
 
-/// Receives requests for a reload.
+/// Receiver of requests for a reload.
 #[derive(Debug)]
 pub(in crate::app) struct Requests {
     sender: mpsc::Sender<Request>,
@@ -61,7 +61,7 @@ pub(in crate::app) struct Requests {
 }
 
 impl Replies {
-    /// Tells what became of the request.
+    /// Reports the result of the request.
     pub(in crate::app) async fn send(self, reloaded: bool, text: String) {
         if let Some(stream) = self.0 {
             // The command may have been interrupted.
@@ -72,7 +72,7 @@ impl Replies {
 
 impl Requests {
     pub(in crate::app) fn new() -> Self {
-        // A reload that is asked for during another one has nothing to add.
+        // During a reload, one further request may wait; more would have the same effect.
         let (sender, receiver) = mpsc::channel(1);
         Self { sender, receiver }
     }
@@ -106,7 +106,11 @@ impl Requests {
             match bind() {
                 Ok(listener) => accept(listener, sender).await,
                 Err(error) => {
-                    warn!(%error, "`pgnorth reload` cannot reach this process; SIGHUP has the same effect");
+                    warn!(
+                        %error,
+                        "cannot open the socket for `pgnorth reload`; SIGHUP still reloads, but with the flags and \
+                         environment of this process"
+                    );
                     std::future::pending().await
                 }
             }
@@ -128,10 +132,10 @@ fn bind() -> io::Result<UnixListener> {
 async fn accept(listener: UnixListener, sender: mpsc::Sender<Request>) {
     loop {
         match listener.accept().await {
-            // One at a time: their processes are few, and each has its deadline.
+            // Requests are served one at a time: they are few, and each has a deadline.
             Ok((stream, _)) => {
                 if let Err(error) = serve(stream, &sender).await {
-                    debug!(%error, "a request for a reload was not understood, or its answer not read");
+                    debug!(%error, "cannot read a reload request, or cannot answer it");
                 }
             }
             Err(_) => sleep(PAUSE).await,
@@ -149,13 +153,13 @@ async fn serve(mut stream: UnixStream, sender: &mpsc::Sender<Request>) -> io::Re
             change: serde_json::from_slice(&text)?,
             replies: Replies(Some(stream)),
         };
-        // If nobody receives it, the connection ends without an answer.
+        // Without a receiver, the connection ends without an answer.
         let _received = sender.send(request).await;
         return Ok(());
     }
     warn!(
         uid = peer,
-        "a request for a reload was refused: it came from another user"
+        "reload request refused: only root and the user of this process may reload it"
     );
     let text = "only root and the user of the running pgnorth may reload it".to_owned();
     reply(stream, &Reply { reloaded: false, text }).await

@@ -1,4 +1,5 @@
-//! The client of a pgnorth's admin port: for one document, a stream of them, or a command. Every wait has a deadline.
+//! A client for pgnorth's admin port: reads one status or a stream of them, or sends a command. Every wait has a
+//! deadline.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -19,12 +20,12 @@ use crate::admin::status::Status;
 
 /// Deadline for one answer, including the connection, and for the next event; pgnorth sends one each second.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// A command: pgnorth gives up applying it after 10 s.
+/// Deadline for a command, which pgnorth itself gives up after 10 s.
 const COMMAND: Duration = Duration::from_secs(15);
 /// Size limit of a status, which has some tens of KiB.
 const LONGEST: usize = 4 * 1024 * 1024;
 
-/// The reasons for no status. Each text begins with the address.
+/// Reasons why no usable answer was received. Each text begins with the address.
 #[derive(Debug, Error)]
 pub(in crate::app) enum ContactError {
     /// The connection failed.
@@ -50,7 +51,7 @@ pub(super) struct StatusStream {
     _connection: JoinSet<()>,
 }
 
-/// Returns the status now.
+/// Returns the present status.
 pub(super) async fn get(address: SocketAddr) -> Result<Status, ContactError> {
     let asked = async {
         let (answer, _connection) = ask(address, "/status").await?;
@@ -63,7 +64,7 @@ pub(super) async fn get(address: SocketAddr) -> Result<Status, ContactError> {
         .unwrap_or(Err(ContactError::TimedOut(address, DEADLINE.as_secs())))
 }
 
-/// Returns a stream of the status, from now on.
+/// Returns a stream of the status.
 pub(super) async fn watch(address: SocketAddr) -> Result<StatusStream, ContactError> {
     let asked = async {
         let (answer, connection) = ask(address, "/status/events").await?;
@@ -145,7 +146,7 @@ async fn ask(address: SocketAddr, path: &str) -> Result<(Response<Incoming>, Joi
     let (answer, driver) = send(address, request).await?;
     match answer.status() {
         StatusCode::OK => Ok((answer, driver)),
-        status => Err(ContactError::NoStatus(address, format!("{path} answers {status}"))),
+        status => Err(ContactError::NoStatus(address, format!("{path} returned {status}"))),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::recorder::{Failover, OngoingChange};
 
 /// The lock's bar, in characters.
 const BAR: usize = 20;
-/// Failovers shown.
+/// Number of failovers shown.
 const FAILOVERS: usize = 3;
 
 const GREEN: &str = "32";
@@ -18,7 +18,7 @@ const RED: &str = "31";
 const BOLD: &str = "1";
 const DIM: &str = "2";
 
-/// Writes lines, with colour or without.
+/// The text under construction, with or without colour.
 struct Page {
     text: String,
     colour: bool,
@@ -74,7 +74,7 @@ impl Page {
         let (word, code, what) = match status.state {
             StateName::Route => ("ROUTING", GREEN, "new clients go to the leader"),
             StateName::Hold => ("HOLDING", YELLOW, "new clients wait"),
-            StateName::Fence => ("FENCING", RED, "new clients wait; every session was ended"),
+            StateName::Fence => ("FENCING", RED, "new clients wait; sessions to the primary were ended"),
         };
         let word = self.painted(word, code);
         self.line(&format!("{word} for {}: {what}", time(status.state_seconds)));
@@ -100,7 +100,7 @@ impl Page {
             self.line(&format!("  readiness {}", escaped(&status.readiness)));
         }
         if status.paused {
-            self.line("  paused    Patroni is paused and does no failover");
+            self.line("  paused    Patroni is paused: no automatic failover");
         }
         if let Some(switchover) = &status.switchover {
             let name = |member: &Option<String>| escaped(member.as_deref().unwrap_or("any member"));
@@ -218,12 +218,12 @@ impl Page {
             };
             self.line(&line);
             if let Some(silent) = number.checked_sub(1).and_then(|at| members[at].silent.as_deref()) {
-                self.line(&format!("     its REST API does not answer: {}", escaped(silent)));
+                self.line(&format!("     its REST API failed: {}", escaped(silent)));
             }
         }
     }
 
-    /// Writes the routes, unless the one to the primary is all there is.
+    /// Writes the routes if there is more than one.
     fn routes(&mut self, routes: &[RouteStatus]) {
         if routes.len() < 2 {
             return;
@@ -253,7 +253,7 @@ impl Page {
                     ),
                     Treatment::Out => format!("{}; its sessions end", escaped(reason.unwrap_or_default())),
                 };
-                let to = member.address.as_deref().unwrap_or("no known address");
+                let to = member.address.as_deref().unwrap_or("an unknown address");
                 self.line(&format!("    {fit}, {sessions} sessions to {}", escaped(to)));
             }
         }
@@ -321,7 +321,7 @@ fn row(member: &Member) -> [String; 7] {
     ]
 }
 
-/// Returns the target of a route, unless it is PostgreSQL itself.
+/// Returns the target of a route as a suffix of its name; empty for PostgreSQL itself.
 fn target_of(route: &RouteStatus) -> String {
     match route.target.as_str() {
         "" | "postgres" => String::new(),

@@ -16,7 +16,7 @@ pub(in crate::config) const KUBERNETES: Setting = Setting {
     group: FINDING,
     values: Values::Switch,
     help: "Follow the scope's objects in the Kubernetes API",
-    more: "With false, --scope only says which cluster's answers to --patroni count.",
+    more: "If false, --scope only filters the answers to --patroni: those of other clusters are ignored.",
     see: "concepts/deciding.md#which-cluster-is-followed",
     unset: Unset::Found("true with --scope, false with --etcd"),
     example: "false",
@@ -28,7 +28,7 @@ pub(in crate::config) const CITUS_GROUP: Setting = Setting {
     group: FINDING,
     values: Values::Text("NUMBER", "group number"),
     help: "Group to follow if the scope is a Citus cluster; 0 is the coordinator",
-    more: "Only with --scope, in Kubernetes or with --etcd.",
+    more: "Only with --scope, and with Kubernetes or --etcd as a source.",
     example: "0",
     ..ROW
 };
@@ -39,7 +39,7 @@ pub(in crate::config) const NAMESPACE: Setting = Setting {
     values: NAME,
     help: "Namespace of the cluster",
     more: "Only with --scope.",
-    unset: Unset::Found("the pod's or kubeconfig's own"),
+    unset: Unset::Found("the pod's, or the kubeconfig's"),
     example: "databases",
     ..ROW
 };
@@ -60,7 +60,7 @@ pub(in crate::config) const PATRONI: Setting = Setting {
     group: FINDING,
     values: Values::Text("URLS", "URLs, comma-separated"),
     help: "Base URLs of members' REST API, comma-separated; needs no Kubernetes",
-    more: "Scheme, host and port. One member that answers is enough: it names the others.",
+    more: "Each URL has a scheme, a host and a port. One reachable member is enough: it names the others.",
     example: "http://10.0.0.1:8008,http://10.0.0.2:8008",
     ..ROW
 };
@@ -69,7 +69,7 @@ pub(in crate::config) const PATRONI_CA: Setting = Setting {
     flag: "patroni-ca",
     group: FINDING,
     values: FILE,
-    help: "CA certificates (PEM) that members' https certificates are checked against",
+    help: "CA certificates (PEM) to verify members' https certificates",
     more: "The file is read again when it changes.",
     unset: Unset::Found("the system's"),
     example: "/etc/pgnorth/ca.crt",
@@ -80,7 +80,7 @@ pub(in crate::config) const PATRONI_CERT: Setting = Setting {
     flag: "patroni-cert",
     group: FINDING,
     values: FILE,
-    help: "Client certificate (PEM) to show to members; needs --patroni-key",
+    help: "Client certificate (PEM) to present to members; needs --patroni-key",
     more: "The file is read again when it changes.",
     example: "/etc/pgnorth/tls.crt",
     ..ROW
@@ -100,8 +100,9 @@ pub(in crate::config) const ETCD: Setting = Setting {
     flag: "etcd",
     group: FINDING,
     values: Values::Text("URLS", "URLs, comma-separated"),
-    help: "Client URLs of the etcd that Patroni uses, comma-separated: follow the scope's keys there",
-    more: "Scheme, host and port, as in Patroni's `etcd3.hosts`; all of them, so that one may fail. Needs --scope.",
+    help: "Client URLs of Patroni's etcd, comma-separated; pgnorth follows the scope's keys there",
+    more: "Each URL has a scheme, a host and a port. List all etcd members, as in Patroni's `etcd3.hosts`, so that one \
+           may fail. Needs --scope.",
     see: "start/hosts.md#etcd",
     example: "https://10.0.0.1:2379,https://10.0.0.2:2379,https://10.0.0.3:2379",
     ..ROW
@@ -111,7 +112,7 @@ pub(in crate::config) const ETCD_NAMESPACE: Setting = Setting {
     flag: "etcd-namespace",
     group: FINDING,
     values: Values::Text("PATH", "first part of the keys"),
-    help: "Patroni's `namespace`: the keys begin with it, then the scope",
+    help: "Patroni's `namespace`: the first part of every key, before the scope",
     unset: Unset::Value("/service"),
     example: "/service",
     ..ROW
@@ -121,8 +122,8 @@ pub(in crate::config) const ETCD_USER: Setting = Setting {
     flag: "etcd-user",
     group: FINDING,
     values: NAME,
-    help: "User of etcd, if it requires one; needs --etcd-password-file",
-    more: "The user needs to read the scope's keys, and nothing else.",
+    help: "etcd user, if etcd requires authentication; needs --etcd-password-file",
+    more: "The user needs read access to the scope's keys only.",
     see: "operating/hosts.md#a-user-of-etcd-for-pgnorth",
     example: "pgnorth",
     ..ROW
@@ -132,7 +133,7 @@ pub(in crate::config) const ETCD_PASSWORD_FILE: Setting = Setting {
     flag: "etcd-password-file",
     group: FINDING,
     values: FILE,
-    help: "File of the user's password for etcd",
+    help: "File with the password of the etcd user",
     more: "The file is read at each authentication.",
     example: "/etc/pgnorth/etcd-password",
     ..ROW
@@ -142,7 +143,7 @@ pub(in crate::config) const ETCD_CA: Setting = Setting {
     flag: "etcd-ca",
     group: FINDING,
     values: FILE,
-    help: "CA certificates (PEM) that etcd's https certificates are checked against",
+    help: "CA certificates (PEM) to verify etcd's https certificates",
     more: "The file is read again when it changes.",
     unset: Unset::Found("the system's"),
     example: "/etc/pgnorth/etcd-ca.crt",
@@ -153,7 +154,7 @@ pub(in crate::config) const ETCD_CERT: Setting = Setting {
     flag: "etcd-cert",
     group: FINDING,
     values: FILE,
-    help: "Client certificate (PEM) to show to etcd; needs --etcd-key",
+    help: "Client certificate (PEM) to present to etcd; needs --etcd-key",
     more: "The file is read again when it changes.",
     example: "/etc/pgnorth/etcd.crt",
     ..ROW

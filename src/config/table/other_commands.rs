@@ -1,4 +1,4 @@
-//! The rows that only commands beside the proxy have.
+//! The rows of the settings that only the other commands have.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ pub(in crate::config) const SERVICE: Setting = Setting {
     group: PUBLISHING,
     values: NAME,
     help: "Service without a selector that pgnorth points at the primary",
-    more: "It has exactly one port.",
+    more: "It must have exactly one port.",
     see: "operating/publish.md",
     example: "postgres-primary",
     ..ROW
@@ -31,7 +31,7 @@ pub(in crate::config) const LEASE: Setting = Setting {
     group: PUBLISHING,
     values: NAME,
     help: "Lease that elects one writer among several publishers",
-    more: "Without it, all publishers write, and write the same.",
+    more: "Without it, every publisher writes, and all write the same.",
     example: "pgnorth-publish",
     ..ROW
 };
@@ -103,7 +103,7 @@ pub(in crate::config) const PID: Setting = Setting {
     group: OPERATORS,
     values: Values::Count(1 << 22),
     help: "Process to replace",
-    unset: Unset::Found("systemd's MAINPID, or the only pgnorth of this user"),
+    unset: Unset::Found("systemd's MAINPID, or the only pgnorth on this host"),
     example: "4711",
     ..ROW
 };

@@ -1,4 +1,4 @@
-//! The rows that concern sessions.
+//! The rows of the settings for sessions.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ pub(in crate::config) const HOLD: Setting = Setting {
     group: SESSIONS,
     values: UP_TO_AN_HOUR,
     help: "Longest time that a new client waits for a leader before it is refused",
-    more: "Choose more than a failover takes (Patroni's ttl and some seconds) if clients wait that long.",
+    more: "If clients wait that long, set it higher than a failover takes: Patroni's ttl plus some seconds.",
     see: "operating/choosing-hold.md",
     unset: Unset::Value("60s"),
     example: "60s",
@@ -21,7 +21,7 @@ pub(in crate::config) const FAILOVER_DRAIN: Setting = Setting {
     group: SESSIONS,
     values: UP_TO_AN_HOUR,
     help: "Time for which sessions to a leader that released the lock cleanly may continue",
-    more: "A fence never waits.",
+    more: "A fence still ends sessions at once.",
     unset: Unset::Value("0s"),
     example: "5s",
     ..ROW
@@ -32,7 +32,7 @@ pub(in crate::config) const SWITCHOVER_HOLD: Setting = Setting {
     group: SESSIONS,
     values: UP_TO_AN_HOUR,
     help: "Longest time that an announced switchover holds new clients",
-    more: "After it, they go to the old leader again.",
+    more: "After that, they go to the old leader again.",
     unset: Unset::Value("10s"),
     example: "10s",
     ..ROW
@@ -54,7 +54,7 @@ pub(in crate::config) const TCP_USER_TIMEOUT: Setting = Setting {
     group: SESSIONS,
     values: HOST_TIMEOUT,
     help: "Time without any answer of the leader's host after which a session ends",
-    more: "It bounds unacknowledged data (TCP_USER_TIMEOUT) and idle connections (keepalive).",
+    more: "It applies to unacknowledged data (TCP_USER_TIMEOUT) and idle connections (keepalive).",
     see: "operating/silent-peers.md",
     unset: Unset::Value("30s"),
     example: "30s",
@@ -77,7 +77,8 @@ pub(in crate::config) const SOCKET_BUFFERS: Setting = Setting {
     group: SESSIONS,
     values: Values::Size(1 << 20, 64 << 30),
     help: "Memory for the kernel's socket buffers of slow clients; 0 leaves them to Linux",
-    more: "The N-th open session gets an N-th of it, at least 192 KiB. Linux alone may take megabytes per session.",
+    more: "The N-th open session gets 1/N of this memory, at least 192 KiB. Without the limit, Linux may use megabytes \
+           per session.",
     see: "operating/memory-and-ports.md",
     unset: Unset::Value("40MiB"),
     example: "40MiB",
@@ -88,10 +89,10 @@ pub(in crate::config) const TARGET: Setting = Setting {
     flag: "target",
     group: SESSIONS,
     values: Values::Text("TARGET", "postgres, proxy, or a port"),
-    help: "Server of a member that sessions go to: PostgreSQL, or the pooler beside it",
+    help: "Server on each member that sessions go to: PostgreSQL, or the pooler beside it",
     more: "proxy is the pooler that Patroni publishes as proxy_url; a number is the pooler's port on PostgreSQL's host. \
-           The key target of a route overrides it. The member is found and verified in the same way. A pooler that \
-           fails is never evidence against its member.",
+           The key target of a route overrides it. The member is found and verified in the same way. A failing pooler \
+           never counts against its member.",
     see: "operating/pgbouncer.md",
     unset: Unset::Value("postgres"),
     example: "6432",
@@ -102,8 +103,8 @@ pub(in crate::config) const SOURCE: Setting = Setting {
     flag: "source",
     group: SESSIONS,
     values: Values::Text("ADDRESSES", "IP addresses, comma-separated"),
-    help: "Local IP addresses to connect to leaders from, in turn, comma-separated",
-    more: "Each has local ports of its own.",
+    help: "Local IP addresses for connections to leaders, used in turn, comma-separated",
+    more: "Each address has its own range of local ports.",
     see: "operating/memory-and-ports.md",
     unset: Unset::Found("the system's choice"),
     example: "10.0.0.5,10.0.0.6",
@@ -115,8 +116,9 @@ pub(in crate::config) const MAX_SESSIONS: Setting = Setting {
     group: SESSIONS,
     values: Values::Count(1_000_000),
     help: "Limit of open sessions, held clients included; further clients are refused with 53300",
-    more: "Each session takes two open files and one local port. A given value that does not fit is lowered at start, with a warning.",
-    unset: Unset::Found("10000, or what fits below open files and local ports"),
+    more: "Each session uses two open files and one local port. A value that does not fit is lowered at start, with a \
+           warning.",
+    unset: Unset::Found("10000, or fewer if open files or local ports do not suffice"),
     example: "10000",
     ..ROW
 };
@@ -137,7 +139,7 @@ pub(in crate::config) const REFUSAL_CERT: Setting = Setting {
     group: SESSIONS,
     values: FILE,
     help: "Certificate chain (PEM) for TLS clients that are refused; needs --refusal-key",
-    more: "It is shown for refusals only. The file is read again when it changes.",
+    more: "It is used for refusals only. The file is read again when it changes.",
     see: "reference/drivers.md",
     unset: Unset::Found("self-signed, made at start"),
     example: "/etc/pgnorth/refusals/tls.crt",
@@ -148,7 +150,7 @@ pub(in crate::config) const REFUSAL_KEY: Setting = Setting {
     flag: "refusal-key",
     group: SESSIONS,
     values: FILE,
-    help: "Private key (PEM) of that certificate",
+    help: "Private key (PEM) of the refusal certificate",
     more: "The file is read again when it changes.",
     example: "/etc/pgnorth/refusals/tls.key",
     ..ROW

@@ -1,4 +1,4 @@
-//! The content of a scope's keys at one time, for a report. Pure.
+//! The content of a scope's keys at one time, for `pgnorth doctor`. Pure.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub struct Content {
     pub loop_wait: Option<Duration>,
     /// `failsafe_mode` in the key `config`.
     pub failsafe: bool,
-    /// Citus groups that have keys of members below this scope.
+    /// Citus groups whose members have keys below this scope.
     pub groups: Vec<u32>,
 }
 

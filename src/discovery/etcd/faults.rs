@@ -1,23 +1,23 @@
-//! Faults of all endpoints: the pause after each, and one log line for many.
+//! Pauses and log lines for failures of all endpoints.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::Unanswered;
+use super::EndpointFailures;
 use crate::backoff::{Backoff, jittered};
 use crate::discovery::outage::{Outage, RECOVERED_AFTER};
 
-/// Pauses between attempts while no endpoint answers.
+/// Pauses between attempts after all endpoints have failed.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
-/// Pause between attempts if only an operator can change the answers. Each attempt may cost etcd the hash of a
+/// Pause between attempts if only an operator can change the answers. In each attempt, etcd may have to hash a
 /// password.
 const REFUSED_RETRY: Duration = Duration::from_secs(10);
-/// Pause before the keys are listed again soon after the last time. No change is seen meanwhile, so it is short.
+/// Pause before the keys are listed again soon after the last time. It is short, because no change is seen meanwhile.
 const LIST_AGAIN: Duration = Duration::from_millis(250);
 
-/// Repeated faults. The first is logged, then the recovery with their number.
+/// Repeated faults. The first fault is logged, and the recovery with the number of faults.
 pub(super) struct Faults {
     outage: Outage,
     backoff: Backoff,
@@ -36,20 +36,23 @@ impl Default for Faults {
 }
 
 impl Faults {
-    /// Records and logs that no endpoint answers, and returns the pause before the next attempt.
-    pub(super) fn record(&mut self, unanswered: &Unanswered) -> Duration {
+    /// Records and logs the errors of all endpoints, and returns the pause before the next attempt.
+    pub(super) fn record(&mut self, failures: &EndpointFailures) -> Duration {
         match self.outage.count() {
-            1 => warn!("etcd does not answer: {unanswered}"),
-            count => debug!(count, "etcd still does not answer: {unanswered}"),
+            1 => warn!("cannot read or watch Patroni's keys at any etcd endpoint; retrying: {failures}"),
+            count => debug!(
+                count,
+                "still cannot read or watch Patroni's keys at any etcd endpoint: {failures}"
+            ),
         }
-        match unanswered.0.iter().all(|(_, error)| error.needs_an_operator()) {
+        match failures.0.iter().all(|(_, error)| error.needs_an_operator()) {
             true => jittered(REFUSED_RETRY),
             false => self.backoff.pause(),
         }
     }
 
-    /// Returns the pause before the keys are listed again: none for the first time, so that an etcd that requires it
-    /// again and again is not asked without a pause.
+    /// Returns the pause before the keys are listed again: zero the first time, and about [`LIST_AGAIN`] if that recurs
+    /// soon.
     pub(super) fn pause_before_listing(&mut self) -> Duration {
         let again = self.listed_again.is_some_and(|at| at.elapsed() < 2 * RECOVERED_AFTER);
         self.listed_again = Some(Instant::now());
@@ -68,7 +71,7 @@ impl Faults {
     pub(super) async fn recovered(&mut self) {
         let faults = self.outage.recovered().await;
         self.backoff.reset();
-        info!(faults, "etcd answers again");
+        info!(faults, "etcd serves Patroni's keys again");
     }
 }
 
@@ -82,12 +85,12 @@ mod tests {
     use crate::leader::BaseUrl;
     use crate::log_limiter::capture::Log;
 
-    fn unanswered(errors: &[Refused]) -> Unanswered {
+    fn failures(errors: &[Refused]) -> EndpointFailures {
         let url = BaseUrl::parse("http://10.0.0.1:2379").unwrap();
         let errors = errors
             .iter()
             .map(|error| (url.clone(), GatewayError::from(error.clone())));
-        Unanswered(errors.collect())
+        EndpointFailures(errors.collect())
     }
 
     #[tokio::test(start_paused = true)]
@@ -96,7 +99,7 @@ mod tests {
         let _logs_here = log.install();
         let mut faults = Faults::default();
         for _ in 0..100 {
-            sleep(faults.record(&unanswered(&[Refused::Other("no leader".into())]))).await;
+            sleep(faults.record(&failures(&[Refused::Other("no leader".into())]))).await;
         }
         faults.answered();
         faults.recovered().await;
@@ -108,9 +111,9 @@ mod tests {
     #[test]
     fn a_wrong_password_at_every_endpoint_is_tried_seldom() {
         let mut faults = Faults::default();
-        let pause = faults.record(&unanswered(&[Refused::Password, Refused::Password]));
+        let pause = faults.record(&failures(&[Refused::Password, Refused::Password]));
         assert!(Duration::from_secs(7) < pause, "{pause:?}");
-        let pause = faults.record(&unanswered(&[Refused::Password, Refused::Other("no leader".into())]));
+        let pause = faults.record(&failures(&[Refused::Password, Refused::Other("no leader".into())]));
         assert!(pause < Duration::from_secs(5), "{pause:?}");
     }
 

@@ -1,4 +1,4 @@
-//! Follows one endpoint: reports what was listed there, then every change, and checks the lock, until that fails.
+//! Follows one endpoint: reports its listing, then every change, and checks the lock, until the watch or a check fails.
 
 use std::pin::Pin;
 use std::time::{Duration, Instant};
@@ -9,26 +9,26 @@ use tracing::warn;
 use super::{Opened, send};
 use crate::backoff::random;
 use crate::discovery::etcd::faults::Faults;
-use crate::discovery::etcd::gateway::{Checked, GatewayError, Session};
+use crate::discovery::etcd::gateway::{CheckedListing, GatewayError, Session};
 use crate::discovery::etcd::lease::Pace;
 use crate::discovery::etcd::messages::WatchMessage;
 use crate::discovery::etcd::tracked::Tracked;
 use crate::leader::observation::{Claim, Observation};
 use crate::log_limiter::LogLimiter;
 
-/// Time for a change that a check has found to arrive by the watch.
+/// Time for the watch to deliver a change that a check has found.
 const CATCH_UP: Duration = Duration::from_millis(250);
 
 /// Reason for the end of a watch.
 pub(super) enum Ended {
-    /// The receiver of claims is gone.
+    /// The receiver of claims was dropped.
     Unheard,
-    /// The keys are listed again: a check found a change that the watch did not report, or etcd has compacted it.
+    /// The keys must be listed again, for this reason: the watch missed a change, or etcd has compacted changes.
     ListAgain(&'static str),
     Failed(GatewayError),
 }
 
-/// The state of the keys, and where it is reported.
+/// The state of the keys, and the receivers of reports about it.
 pub(super) struct Followed<'a> {
     pub(super) tracked: &'a mut Tracked,
     pub(super) faults: &'a mut Faults,
@@ -36,8 +36,8 @@ pub(super) struct Followed<'a> {
     pub(super) observations: &'a mpsc::Sender<Observation>,
 }
 
-/// A check under way, and the session that it gives back.
-type Checking<'a> = Pin<Box<dyn Future<Output = (Session<'a>, Result<Checked, GatewayError>)> + Send + 'a>>;
+/// A check under way. It returns its session.
+type Checking<'a> = Pin<Box<dyn Future<Output = (Session<'a>, Result<CheckedListing, GatewayError>)> + Send + 'a>>;
 
 impl Followed<'_> {
     /// Reports the listing, then every change, and checks the lock, until the watch ends.
@@ -50,7 +50,10 @@ impl Followed<'_> {
         } = opened;
         let claims = self.tracked.replace(checked, Instant::now());
         if self.tracked.is_empty() && self.log_limiter.should_log(&format!("no key begins with {prefix}")) {
-            warn!("no key in etcd begins with {prefix}: check --scope and --etcd-namespace");
+            warn!(
+                "no key in etcd begins with {prefix}: check --scope and --etcd-namespace, unless Patroni has not \
+                 started yet"
+            );
         }
         if !self.report(claims).await {
             return Ended::Unheard;
@@ -73,7 +76,9 @@ impl Followed<'_> {
                         claims
                     }
                     Ok(WatchMessage::Created) => Vec::new(),
-                    Ok(WatchMessage::Compacted) => return Ended::ListAgain("etcd has compacted the changes"),
+                    Ok(WatchMessage::Compacted) => {
+                        return Ended::ListAgain("etcd has compacted changes that the watch needs");
+                    }
                     Err(error) => return Ended::Failed(error),
                 },
                 (unused, checked) = finished(&mut checking) => {
@@ -85,10 +90,10 @@ impl Followed<'_> {
                     };
                     let was_behind = std::mem::replace(&mut is_behind, self.tracked.is_behind(&checked.listing));
                     if is_behind && (was_behind || self.tracked.has_another_leader(&checked.listing)) {
-                        return Ended::ListAgain("the watch has not reported a change");
+                        return Ended::ListAgain("the watch missed a change that a listing shows");
                     }
                     if is_behind {
-                        // The change may have been made a moment ago, and its report be under way.
+                        // The change may be so recent that its event is still under way.
                         check_at = tokio::time::Instant::now() + CATCH_UP;
                         continue;
                     }
@@ -112,7 +117,7 @@ impl Followed<'_> {
         tokio::time::Instant::now() + pace.pause(self.tracked.lease(), Instant::now(), random())
     }
 
-    /// Sends the claims, and logs texts that cannot be used. Returns false if the receiver is gone.
+    /// Sends the claims, and logs values that cannot be parsed. Returns false if the receiver was dropped.
     async fn report(&mut self, claims: Vec<Claim>) -> bool {
         for problem in self.tracked.take_problems() {
             warn!("etcd: {problem}");
@@ -133,7 +138,7 @@ fn check<'a>(mut session: Session<'a>, prefix: &'a str) -> Checking<'a> {
 }
 
 /// Waits for the check under way; for ever if there is none. Cancel-safe.
-async fn finished<'a>(checking: &mut Option<Checking<'a>>) -> (Session<'a>, Result<Checked, GatewayError>) {
+async fn finished<'a>(checking: &mut Option<Checking<'a>>) -> (Session<'a>, Result<CheckedListing, GatewayError>) {
     match checking {
         Some(checking) => checking.await,
         None => std::future::pending().await,

@@ -1,6 +1,6 @@
-//! One endpoint of etcd: its JSON gateway, a connection for requests, and another one for the watch.
+//! One endpoint of etcd: its JSON gateway, a connection for requests, and a second connection for the watch.
 //!
-//! Every request has a deadline. `messages` builds and parses what is sent.
+//! Every request has a deadline. `messages` builds the requests and parses the answers.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -17,12 +17,12 @@ use crate::discovery::etcd::messages::{self, LeaseTime, Listing, Refused, WatchM
 use crate::discovery::http::{Connection, Connector, Stream, Unreachable};
 use crate::leader::BaseUrl;
 
-/// Time for one request, connecting included.
+/// Deadline of one request, including the connection.
 pub(super) const DEADLINE: Duration = Duration::from_secs(1);
-/// Time for an authentication: etcd hashes the password for a tenth of a second, and after a restart of etcd many
-/// clients authenticate together.
+/// Deadline of an authentication. etcd needs a tenth of a second to hash a password, and after a restart of etcd many
+/// clients authenticate at once.
 const AUTHENTICATION: Duration = Duration::from_secs(5);
-/// Longest answer. A scope has some KiB, and `history` may have as much again.
+/// Longest accepted answer. The keys of a scope have some KiB, and `history` may be as large as all others together.
 const LONGEST: usize = 8 * 1024 * 1024;
 
 /// User and password for etcd.
@@ -34,13 +34,13 @@ pub struct Login {
     pub password_file: PathBuf,
 }
 
-/// The reason for which an endpoint does not answer.
+/// A failed request to an endpoint.
 #[derive(Debug, Error)]
 pub enum GatewayError {
-    /// No answer, or none that is HTTP.
+    /// There is no answer, or it is not HTTP.
     #[error(transparent)]
     Unreachable(#[from] Unreachable),
-    /// etcd answers with an error.
+    /// etcd answers with an error, or the answer is not etcd's.
     #[error(transparent)]
     Refused(#[from] Refused),
     /// The password cannot be read.
@@ -59,7 +59,7 @@ impl GatewayError {
         matches!(self, Self::Refused(Refused::Permission(_)))
     }
 
-    /// Returns true if user, password or token are missing or wrong.
+    /// Returns true if the user, the password or the token is missing or wrong.
     pub fn is_login(&self) -> bool {
         matches!(
             self,
@@ -67,7 +67,7 @@ impl GatewayError {
         )
     }
 
-    /// Returns true if only an operator can end the error: attempts may be few.
+    /// Returns true if only an operator can fix the error, so that attempts may be rare.
     pub(super) fn needs_an_operator(&self) -> bool {
         matches!(
             self,
@@ -76,11 +76,11 @@ impl GatewayError {
     }
 }
 
-/// Opens sessions with endpoints, and keeps the token that they share.
+/// Access to the endpoints. It opens sessions, and keeps the token that they share.
 pub struct Gateway {
     connector: Connector,
     login: Option<Login>,
-    /// etcd accepts a token at every endpoint.
+    /// Token, which is valid at every endpoint.
     token: Mutex<Option<HeaderValue>>,
 }
 
@@ -91,7 +91,7 @@ pub struct Session<'a> {
     connection: Option<Connection>,
 }
 
-/// The messages of a watch.
+/// An open watch.
 pub struct Watch {
     stream: Stream,
     received: Vec<u8>,
@@ -141,13 +141,14 @@ impl Session<'_> {
         Ok(messages::read_listing(&body)?)
     }
 
-    /// Asks how much of a lease is left. etcd's leader answers, for any endpoint. This needs no right.
+    /// Asks for the remaining time of a lease. Each endpoint gets the answer from etcd's leader. The request needs no
+    /// permission.
     pub async fn lease_time(&mut self, id: i64) -> Result<LeaseTime, GatewayError> {
         let body = self.ask("/v3/lease/timetolive", &messages::lease_time(id)).await?;
         Ok(messages::read_lease_time(&body)?)
     }
 
-    /// Watches the keys with this prefix from this revision on, on a connection of its own. etcd has confirmed the
+    /// Watches the keys with this prefix, starting at this revision, on a second connection. etcd has confirmed the
     /// watch when this returns.
     pub async fn watch(&mut self, prefix: &str, revision: i64) -> Result<Watch, GatewayError> {
         let begin = async {
@@ -169,7 +170,7 @@ impl Session<'_> {
         within(DEADLINE, begin).await
     }
 
-    /// Sends a request, and once more if its token is not valid any more.
+    /// Sends a request. If its token is no longer valid, gets a new one and sends the request again.
     async fn ask(&mut self, path: &'static str, body: &Value) -> Result<Bytes, GatewayError> {
         if self.gateway.login.is_some() && self.gateway.token().is_none() {
             self.authenticate().await?;
@@ -206,8 +207,8 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Sends one request on the open connection. If there is none, or etcd has closed it, a new one is opened. If this
-    /// is cancelled, the connection is closed.
+    /// Sends one request on the open connection, or on a new one if there is none or it fails. Cancelling closes the
+    /// connection.
     async fn exchange(&mut self, path: &'static str, body: &Value) -> Result<Bytes, GatewayError> {
         let mut answer = None;
         if let Some(mut open) = self.connection.take()
@@ -234,7 +235,7 @@ impl Watch {
     /// Returns the next message. Cancel-safe.
     pub async fn next(&mut self) -> Result<WatchMessage, GatewayError> {
         loop {
-            // Each message is a line.
+            // Each message is one line.
             if let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.received.drain(..=end).collect();
                 return Ok(messages::read_watch(&line)?);
@@ -244,23 +245,23 @@ impl Watch {
             }
             match self.stream.next().await? {
                 Some(piece) => self.received.extend_from_slice(&piece),
-                None => return Err(Refused::Other("it ended the watch".into()).into()),
+                None => return Err(Refused::Other("etcd ended the watch".into()).into()),
             }
         }
     }
 }
 
-/// Awaits an exchange until the deadline.
+/// Awaits an exchange for at most `deadline`.
 async fn within<T>(
     deadline: Duration,
     exchange: impl Future<Output = Result<T, GatewayError>>,
 ) -> Result<T, GatewayError> {
     let answer = tokio::time::timeout(deadline, exchange).await;
-    answer.unwrap_or(Err(Unreachable::TimedOut.into()))
+    answer.unwrap_or(Err(Unreachable::TimedOut(deadline).into()))
 }
 
-/// A listing, and the time of the leader key's lease.
-pub(super) struct Checked {
+/// A listing, and the remaining time of the leader key's lease.
+pub(super) struct CheckedListing {
     pub(super) listing: Listing,
     /// The lease; `None` if there is no leader key.
     pub(super) lease: Option<CheckedLease>,
@@ -269,18 +270,18 @@ pub(super) struct Checked {
 /// The answer about the lease of the leader key.
 #[derive(Clone, Copy)]
 pub(super) struct CheckedLease {
-    /// 0 if the key has no lease: it is there, and does not expire.
+    /// ID of the lease; 0 if the key has none, and thus does not expire.
     pub(super) id: i64,
     pub(super) time: LeaseTime,
-    /// Time at which the question was sent.
+    /// Time at which the request was sent.
     pub(super) sent: Instant,
     /// Time of the answer.
     pub(super) answered: Instant,
 }
 
 impl Session<'_> {
-    /// Lists the keys, and asks for the time of the leader key's lease.
-    pub(super) async fn check(&mut self, prefix: &str, keys_only: bool) -> Result<Checked, GatewayError> {
+    /// Lists the keys, and asks for the remaining time of the leader key's lease.
+    pub(super) async fn check(&mut self, prefix: &str, keys_only: bool) -> Result<CheckedListing, GatewayError> {
         let begun = Instant::now();
         let listing = self.list(prefix, keys_only).await?;
         let mut keys = listing.keys.iter();
@@ -303,6 +304,6 @@ impl Session<'_> {
                 })
             }
         };
-        Ok(Checked { listing, lease })
+        Ok(CheckedListing { listing, lease })
     }
 }

@@ -1,7 +1,7 @@
-//! Patroni's keys in etcd as values: each key's text becomes a claim. Pure.
+//! Parses Patroni's keys in etcd into values. Pure.
 //!
-//! Source of the formats: Patroni 4.1, patroni/dcs/__init__.py and ha.py. The texts are those of the annotations in
-//! Kubernetes, so `kubernetes::annotations` parses them.
+//! Source of the formats: Patroni 4.1, patroni/dcs/__init__.py and ha.py. The keys have the same texts as the
+//! annotations in Kubernetes, so `kubernetes::annotations` parses them.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,7 +12,7 @@ use crate::leader::UnknownAddress;
 use crate::leader::observation::{Announcement, ClusterSettings, DcsStatus};
 use crate::leader::synchronous::SyncState;
 
-/// The keys below a scope's prefix that matter here.
+/// A key below a scope's prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Key<'a> {
     /// `leader`: the name of the lock's holder.
@@ -25,7 +25,7 @@ pub(super) enum Key<'a> {
     Initialize,
     /// `sync`: the synchronous standbys.
     Sync,
-    /// `members/<name>`: what a member says about itself.
+    /// `members/<name>`: the status of a member.
     Member(&'a str),
     /// `<group>/members/<name>`: a member of a Citus group, in the scope of the whole Citus cluster.
     GroupMember(u32, &'a str),
@@ -57,7 +57,7 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && !name.contains('/')
 }
 
-/// A value, and what is wrong with the key's text, as the end of a sentence.
+/// A value, and the problem with the key's text, as the end of a sentence.
 pub(super) type Read<T> = (T, Option<String>);
 
 /// Parses the key `failover`. Patroni writes `{}` when the switchover is over.
@@ -73,14 +73,14 @@ pub(super) fn announcement(text: &str, now: Instant, wall: SystemTime) -> Read<O
     (announcement, problem.map(|problem| problem.of_a_key()))
 }
 
-/// Parses the keys `config` and `initialize`, as far as they exist.
+/// Parses the keys `config` and `initialize`. Both are optional.
 pub(super) fn settings(config: Option<&str>, initialize: Option<&str>) -> Read<Option<ClusterSettings>> {
     let pairs = [("config", config), ("initialize", initialize)];
     let (settings, problem) = annotations::settings(&present(pairs));
     (settings, problem.map(|problem| problem.of_a_key()))
 }
 
-/// Parses the key `sync`. Patroni takes a text that it cannot parse as a record without a leader.
+/// Parses the key `sync`. Patroni treats a text that it cannot parse as a record without a leader.
 pub(super) fn synchronous_standbys(text: &str) -> Read<SyncState> {
     match serde_json::from_str(text) {
         Ok(Value::Object(fields)) => (

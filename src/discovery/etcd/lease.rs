@@ -1,7 +1,7 @@
-//! The lease of the leader key: when its holder renewed it last, and when to ask for it again. Pure.
+//! The lease of the leader key: the time of its last renewal, and the time of the next check. Pure.
 //!
-//! etcd reports no event for a renewal, but it answers how much of a lease is left, in whole seconds. A renewal is
-//! therefore known to an interval: from the second that the answer allows as the earliest, to the latest.
+//! etcd sends no event for a renewal, but it reports the remaining time of a lease, in whole seconds. The time of a
+//! renewal is therefore known only as an interval, from the earliest to the latest time that the answer allows.
 
 use std::time::{Duration, Instant};
 
@@ -11,23 +11,23 @@ use crate::discovery::etcd::messages::LeaseTime;
 /// Number of checks in one ttl while the lock is renewed in time: with Patroni's defaults (ttl 30 s, loop_wait 10 s)
 /// one per renewal.
 const CHECKS_PER_TTL: u32 = 3;
-/// Time before the expiry that is left for a check that is not answered: for its deadline, and for the attempts at the
-/// other endpoints.
+/// Time before the expiry that is reserved for an unanswered check: for its deadline, and for the attempts at the other
+/// endpoints.
 pub(super) const RESERVE: Duration = Duration::from_secs(3);
 /// Shortest pause between two checks.
 const SHORTEST: Duration = Duration::from_millis(500);
 /// Pauses between checks once the lease has expired and the key still exists, or while no key exists.
 const EXPIRED: Backoff = Backoff::new(SHORTEST, Duration::from_secs(15));
 
-/// A lease as etcd described it.
+/// A lease, as etcd reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
     pub(super) id: i64,
     /// Time that a renewal grants.
     pub(super) ttl: Duration,
-    /// Earliest and latest local time at which its holder may have renewed it last.
+    /// Earliest and latest possible local time of the last renewal.
     renewed: (Instant, Instant),
-    /// False until etcd has answered how old the last renewal is.
+    /// False until etcd has reported the age of the last renewal.
     known: bool,
 }
 
@@ -43,9 +43,9 @@ impl Lease {
     }
 
     /// Records the answer to a request that was sent and answered at these times. Returns true if the holder has
-    /// renewed the lease since the last answer that counted, or if this is the first answer.
+    /// renewed the lease since the last recorded renewal, or if this is the first answer.
     ///
-    /// A lease that does not exist any more changes nothing: the watch reports that its keys are deleted.
+    /// A lease that no longer exists changes nothing: the watch reports the deletion of its keys.
     pub fn record(&mut self, time: LeaseTime, sent: Instant, answered: Instant) -> bool {
         let (Ok(left), Ok(granted)) = (u64::try_from(time.left), u64::try_from(time.granted)) else {
             return false;
@@ -69,7 +69,7 @@ impl Lease {
         true
     }
 
-    /// Records a check that found a key without a lease: it cannot expire, and it is there.
+    /// Records a check that found a key without a lease. Such a key counts as renewed while it exists.
     pub(super) fn found(&mut self, sent: Instant) {
         self.renewed = (sent, sent);
     }
@@ -79,7 +79,7 @@ impl Lease {
         self.renewed.0
     }
 
-    /// Returns the earliest time at which it expires if it is not renewed.
+    /// Returns the earliest time at which the lease expires unless it is renewed.
     pub(super) fn expiry(&self) -> Instant {
         self.renewed.0 + self.ttl
     }
@@ -118,7 +118,7 @@ mod tests {
         Duration::from_secs_f64(seconds)
     }
 
-    /// etcd's answer about a lease that was renewed `age` ago.
+    /// Returns etcd's answer about a lease that was renewed `age` seconds ago.
     fn time(age: f64) -> LeaseTime {
         LeaseTime {
             left: (30.0 - age).floor() as i64,

@@ -14,10 +14,10 @@ const UNAUTHENTICATED: u64 = 16;
 const INVALID_ARGUMENT: u64 = 3;
 const PERMISSION_DENIED: u64 = 7;
 const FAILED_PRECONDITION: u64 = 9;
-/// Longest text of an answer that is no JSON, in characters.
+/// Longest text that is quoted from an answer that is not JSON, in characters.
 const LONGEST_TEXT: usize = 200;
 
-/// A key and what etcd says about it.
+/// A key, its value, and etcd's data about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct KeyValue {
     /// The key.
@@ -26,7 +26,7 @@ pub struct KeyValue {
     /// The value; empty if only keys were requested.
     #[serde(default, deserialize_with = "text")]
     pub value: String,
-    /// Revision of the last change; of a deletion, the revision of the deletion.
+    /// Revision of the last change; for a deleted key, of its deletion.
     #[serde(default, deserialize_with = "number")]
     pub mod_revision: i64,
     /// Lease that the key is bound to; 0 for none.
@@ -46,7 +46,7 @@ pub struct Listing {
 /// The answer to a request for a lease's remaining time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseTime {
-    /// Seconds that are left, rounded down; -1 if the lease does not exist any more.
+    /// Seconds that are left, rounded down; -1 if the lease no longer exists.
     pub left: i64,
     /// Seconds that each renewal grants.
     pub granted: i64,
@@ -68,30 +68,30 @@ pub enum WatchMessage {
     Created,
     /// Changes, in the order in which they were made.
     Changes(Vec<Change>),
-    /// etcd has ended the watch: the changes since the requested revision are compacted.
+    /// etcd has ended the watch, because changes since the requested revision have been compacted.
     Compacted,
 }
 
-/// An answer that is a refusal, or not etcd's.
+/// An error that etcd returned, or an answer that is not etcd's.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Refused {
-    /// The token is missing, expired or of before a change of users and roles: a new one may help.
-    #[error("{0}")]
+    /// The token is missing, has expired, or is older than a change of users and roles: a new token may help.
+    #[error("etcd requires a valid authentication token: {0}")]
     Token(String),
-    /// User and password are wrong.
-    #[error("it rejects the user or the password of --etcd-user and --etcd-password-file")]
+    /// The user or the password is wrong.
+    #[error("etcd rejects the user or the password (--etcd-user, --etcd-password-file)")]
     Password,
-    /// Users and passwords are not in use there.
-    #[error("authentication is not enabled there")]
+    /// etcd runs without authentication.
+    #[error("authentication is not enabled in etcd")]
     NoAuthentication,
-    /// The user's role does not suffice.
-    #[error("{0}")]
+    /// The user's roles do not allow the request.
+    #[error("etcd denies access to these keys: {0}")]
     Permission(String),
     /// Any other error of etcd, for example that it has no leader.
     #[error("{0}")]
     Other(String),
-    /// Not an answer of etcd's gateway.
-    #[error("{0} is not answered as etcd's JSON gateway (3.4 or newer) answers it")]
+    /// The answer is not one of etcd's gateway.
+    #[error("unexpected answer to {0}; is this etcd 3.4 or newer with its JSON gateway?")]
     NotEtcd(&'static str),
 }
 
@@ -119,7 +119,7 @@ pub fn lease_time(id: i64) -> Value {
     json!({"ID": id.to_string()})
 }
 
-/// Returns the first key after all those with this prefix, which is not empty.
+/// Returns the first key after all keys with this prefix. The prefix must not be empty.
 fn end_of(prefix: &str) -> Vec<u8> {
     let mut end = prefix.as_bytes().to_vec();
     if let Some(last) = end.last_mut() {
@@ -154,7 +154,7 @@ struct Header {
 pub fn read_lease_time(body: &[u8]) -> Result<LeaseTime, Refused> {
     #[derive(Deserialize)]
     struct Body {
-        /// Tells an answer from any other JSON object: all other fields may be left out.
+        /// Distinguishes an answer from any other JSON object: all other fields may be missing.
         #[serde(rename = "header")]
         _header: Header,
         #[serde(default, rename = "TTL", deserialize_with = "number")]
@@ -211,7 +211,10 @@ pub fn read_watch(line: &[u8]) -> Result<WatchMessage, Refused> {
     if body.canceled {
         return match body.compact_revision {
             0 if body.cancel_reason.contains("permission denied") => Err(Refused::Permission(body.cancel_reason)),
-            0 => Err(Refused::Other(format!("it ended the watch: {}", body.cancel_reason))),
+            0 => Err(Refused::Other(format!(
+                "etcd canceled the watch: {}",
+                body.cancel_reason
+            ))),
             _ => Ok(WatchMessage::Compacted),
         };
     }
@@ -225,7 +228,7 @@ pub fn read_watch(line: &[u8]) -> Result<WatchMessage, Refused> {
     Ok(WatchMessage::Changes(body.events.into_iter().map(change).collect()))
 }
 
-/// Parses the body of an answer whose status is not 200.
+/// Parses the body of an answer whose status is not 2xx.
 pub fn read_error(status: u16, body: &[u8]) -> Refused {
     match serde_json::from_slice::<Value>(body) {
         Ok(error @ Value::Object(_)) => refused_by(&error),
@@ -233,8 +236,8 @@ pub fn read_error(status: u16, body: &[u8]) -> Refused {
     }
 }
 
-/// Describes an answer that is no JSON. etcd explains some of its refusals so, for example of a client certificate with
-/// a CommonName while authentication is enabled.
+/// Describes an error answer that is not JSON. etcd rejects some requests this way, for example a client certificate
+/// with a CommonName while authentication is enabled.
 fn text_of(status: u16, body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let line: String = text
@@ -245,8 +248,8 @@ fn text_of(status: u16, body: &[u8]) -> String {
         .take(LONGEST_TEXT)
         .collect();
     match line.trim() {
-        "" => format!("it answers with HTTP status {status}"),
-        line => format!("it answers with HTTP status {status}: {line}"),
+        "" => format!("HTTP status {status}"),
+        line => format!("HTTP status {status}: {line}"),
     }
 }
 
@@ -254,11 +257,11 @@ fn refused_by(error: &Value) -> Refused {
     let text = error["message"]
         .as_str()
         .or(error["error"].as_str())
-        .unwrap_or("an error");
-    // etcd's own prefix says nothing more.
+        .unwrap_or("no message");
+    // etcd's own prefix adds nothing.
     let text = text.strip_prefix("etcdserver: ").unwrap_or(text).to_owned();
     let code = error["code"].as_u64().or(error["grpc_code"].as_u64());
-    // The code for an invalid argument has several meanings, which only the text tells apart (api/v3rpc/rpctypes).
+    // The code for an invalid argument has several meanings. Only the text distinguishes them (api/v3rpc/rpctypes).
     let has = |part: &str| text.contains(part);
     match code {
         Some(UNAUTHENTICATED) => Refused::Token(text),
@@ -266,7 +269,7 @@ fn refused_by(error: &Value) -> Refused {
         Some(INVALID_ARGUMENT) if has("authentication failed") => Refused::Password,
         Some(FAILED_PRECONDITION) if has("authentication is not enabled") => Refused::NoAuthentication,
         Some(PERMISSION_DENIED) => Refused::Permission(text),
-        _ => Refused::Other(text),
+        _ => Refused::Other(format!("etcd answers with an error: {text}")),
     }
 }
 
@@ -274,7 +277,8 @@ fn parse<'a, T: Deserialize<'a>>(body: &'a [u8], path: &'static str) -> Result<T
     serde_json::from_slice(body).map_err(|_| Refused::NotEtcd(path))
 }
 
-/// Decodes a text in base64. What is no UTF-8 is not Patroni's, and is kept only so far that it is recognised again.
+/// Decodes a text in base64. A text that is not UTF-8 is not Patroni's, so a lossy copy is enough to recognise it
+/// again.
 fn text<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     let coded = String::deserialize(from)?;
     let bytes = BASE64_STANDARD.decode(coded).map_err(serde::de::Error::custom)?;

@@ -1,22 +1,22 @@
-//! The state of a scope's keys, as listings, changes and answers about the lease build it; and the claims that follow
-//! from each. Pure.
+//! The state of a scope's keys, built from listings, changes and answers about the lease, and the claims that follow.
+//! Pure.
 //!
-//! Two facts differ from Kubernetes. A holder that does not renew its lease loses the leader key: if a key vanishes
-//! when its lease was due to expire, the claim is a lock that has expired, and not one that was released. And a member
-//! that does not reach etcd loses its own key: its address stays known until the lock is renewed again, because the
-//! members may be cut off from etcd together, and lead on in failsafe mode.
+//! Two facts differ from Kubernetes. First, etcd deletes the leader key if its holder does not renew the lease: if the
+//! key vanishes when its lease was due to expire, the claim is an expired lock, and not a released one. Second, etcd
+//! deletes the key of a member that cannot reach it: the member's address stays known until the lock is renewed again,
+//! because all members may be cut off from etcd together, and the leader may continue in failsafe mode.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::discovery::etcd::gateway::{Checked, CheckedLease};
+use crate::discovery::etcd::gateway::{CheckedLease, CheckedListing};
 use crate::discovery::etcd::keys::{self, Key};
 use crate::discovery::etcd::lease::Lease;
 use crate::discovery::etcd::messages::{Change, KeyValue, LeaseTime, Listing};
 use crate::leader::MemberName;
 use crate::leader::observation::{Claim, DcsStatus, Lock, ObjectKind};
 
-/// Patroni's default ttl, until etcd or the key `config` names the cluster's own.
+/// Patroni's default ttl, used until the lease or the key `config` shows the cluster's ttl.
 const DEFAULT_TTL: Duration = Duration::from_secs(30);
 const KIND: ObjectKind = ObjectKind::EtcdKey;
 
@@ -25,18 +25,18 @@ const KIND: ObjectKind = ObjectKind::EtcdKey;
 pub(super) struct Tracked {
     prefix: String,
     group: Option<u32>,
-    /// Newest revision of the store that is contained in this state.
+    /// Newest revision that this state includes.
     revision: i64,
-    /// The keys below the prefix, by their path there.
+    /// The keys below the prefix, by path.
     keys: BTreeMap<String, KeyValue>,
     lease: Option<Lease>,
     /// The lock in the last claim.
     lock: Option<Lock>,
-    /// Members whose keys are gone, and that are not forgotten yet.
+    /// Members whose keys are gone, but whose addresses stay known.
     vanished: BTreeMap<MemberName, DcsStatus>,
-    /// Texts that cannot be used, by key, and what is wrong with them.
+    /// Problems with values that cannot be parsed, by key.
     problems: BTreeMap<String, String>,
-    /// Problems that were not reported yet.
+    /// Problems that have not been reported yet.
     new_problems: Vec<String>,
 }
 
@@ -61,19 +61,19 @@ impl Tracked {
         self.lease.as_ref().filter(|_| self.keys.contains_key("leader"))
     }
 
-    /// Returns true if nothing is known below the prefix.
+    /// Returns true if there is no key below the prefix.
     pub(super) fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// Returns the texts that cannot be used and were not returned before, as sentences.
+    /// Returns the problems that were not returned before, as sentences.
     pub(super) fn take_problems(&mut self) -> Vec<String> {
         std::mem::take(&mut self.new_problems)
     }
 
-    /// Replaces everything by a listing.
-    pub(super) fn replace(&mut self, checked: Checked, at: Instant) -> Vec<Claim> {
-        let Checked { listing, lease } = checked;
+    /// Replaces all keys with those of a listing.
+    pub(super) fn replace(&mut self, checked: CheckedListing, at: Instant) -> Vec<Claim> {
+        let CheckedListing { listing, lease } = checked;
         let before = std::mem::take(&mut self.keys);
         self.revision = listing.revision;
         for key in listing.keys {
@@ -147,7 +147,7 @@ impl Tracked {
         Vec::new()
     }
 
-    /// Determines the lock after its key was written or has gone.
+    /// Updates the lock after its key was written or deleted.
     fn leader_changed(&mut self, at: Instant) {
         let ttl = self.ttl();
         let Some(key) = self.keys.get("leader") else {
@@ -175,7 +175,7 @@ impl Tracked {
         });
     }
 
-    /// Records the lease of a check that found every key as it is known.
+    /// Records the lease of a check that found no missed change.
     pub(super) fn checked(&mut self, lease: Option<CheckedLease>) -> Vec<Claim> {
         match lease {
             Some(lease) => self.record_lease(lease.id, lease.time, lease.sent, lease.answered),
@@ -183,7 +183,7 @@ impl Tracked {
         }
     }
 
-    /// Records the answer about the lease of the leader key, which was requested and answered at these times.
+    /// Records an answer about the lease of the leader key, with the times of the request and the answer.
     fn record_lease(&mut self, id: i64, time: LeaseTime, sent: Instant, answered: Instant) -> Vec<Claim> {
         let Some(lease) = self.lease.as_mut().filter(|lease| lease.id == id) else {
             return vec![self.lock_claim()];
@@ -207,12 +207,12 @@ impl Tracked {
         claims
     }
 
-    /// Returns the lock as a claim: etcd has answered.
+    /// Returns the lock as a claim, which also shows that etcd has answered.
     fn lock_claim(&self) -> Claim {
         Claim::Lock(KIND, self.lock.clone())
     }
 
-    /// Forgets the members whose keys are gone: the holder reaches etcd, so these members could, too.
+    /// Forgets the members whose keys are gone: the holder reaches etcd, so these members could reach it, too.
     fn forget_vanished(&mut self) -> Vec<Claim> {
         let holder = self.lock.as_ref().and_then(|lock| lock.holder.clone());
         let gone: BTreeSet<_> = self
@@ -225,7 +225,7 @@ impl Tracked {
         gone.into_iter().map(Claim::DcsStatusGone).collect()
     }
 
-    /// Returns true if a listing of the keys alone shows that changes did not arrive.
+    /// Returns true if a listing, even one without values, shows that the watch has not delivered every change.
     pub(super) fn is_behind(&self, listing: &Listing) -> bool {
         if listing.revision < self.revision {
             return false;
@@ -238,7 +238,7 @@ impl Tracked {
         listed.ne(known)
     }
 
-    /// Returns true if a listing has another leader key than the one that is known.
+    /// Returns true if the leader key in a listing differs from the known one.
     pub(super) fn has_another_leader(&self, listing: &Listing) -> bool {
         let leader = |key: &&KeyValue| key.key.strip_prefix(&self.prefix) == Some("leader");
         let listed = listing.keys.iter().find(leader).map(|key| key.mod_revision);

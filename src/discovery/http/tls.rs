@@ -18,14 +18,14 @@ pub struct TlsFiles {
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// A problem of TLS with a server. Problems that need different fixes are different variants.
+/// A TLS problem with a server. Each variant needs a different fix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TlsProblem {
     /// No known authority has signed the server's certificate.
     UnknownAuthority,
     /// The certificate has expired, or is not valid yet.
     Expired,
-    /// The certificate is for other names or addresses than the requested one.
+    /// The certificate does not match the requested name or address.
     WrongName,
     /// The server requires a client certificate, and got none.
     CertificateRequired,
@@ -38,7 +38,7 @@ pub enum TlsProblem {
 }
 
 impl TlsProblem {
-    /// Converts one link of an error's chain, if it is an error of rustls, which may be inside an `io::Error`.
+    /// Converts one link of an error's chain if it is an error of rustls, or an `io::Error` that contains one.
     pub(super) fn of(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
         let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         let found = error.downcast_ref().or(inner.and_then(|inner| inner.downcast_ref()));
@@ -80,15 +80,15 @@ impl TlsProblem {
 pub(crate) struct Tls(FileBacked<Arc<ClientConfig>>);
 
 impl Tls {
-    /// Loads the files of connections to `server`, which log lines name.
+    /// Loads the TLS files. `server` names the servers in log lines.
     pub(crate) fn new(server: &'static str, files: TlsFiles) -> Result<Self, TlsError> {
         let identity = files.identity.iter().flat_map(|(cert, key)| [cert, key]);
         let read = files.ca.iter().chain(identity).cloned().collect();
         FileBacked::new(server, read, move || load(&files)).map(Self)
     }
 
-    /// Returns the settings, which are read again if a file has changed. If that fails, the former settings stay in
-    /// force, and the failure is logged.
+    /// Returns the settings. Reads them again if a file has changed; if that fails, logs the failure and keeps the
+    /// former settings.
     pub(crate) fn config(&self) -> Arc<ClientConfig> {
         self.0.current()
     }

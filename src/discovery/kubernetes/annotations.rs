@@ -120,7 +120,7 @@ pub fn synchronous_standbys(annotations: &Annotations) -> SyncState {
     SyncState::new(get("leader"), get("sync_standby"))
 }
 
-/// Parses an ISO 8601 time into a local instant; a time in the past is `now`. `None` if it is not a time.
+/// Parses an ISO 8601 time into a local instant: `now` for a time in the past, `None` if the text is not a time.
 pub fn instant_of(text: &str, now: Instant, wall: SystemTime) -> Option<Instant> {
     now.checked_add(time(text)?.duration_since(wall).unwrap_or_default())
 }
@@ -129,7 +129,7 @@ fn time(text: &str) -> Option<SystemTime> {
     text.parse::<Timestamp>().ok().map(SystemTime::from)
 }
 
-/// Returns the place of a syntax error only: serde's own message quotes the value, which may be a secret.
+/// Describes a syntax error only by its position: serde's own message quotes the value, which may be a secret.
 fn not_json(error: &serde_json::Error) -> String {
     format!(
         "is not the JSON that Patroni writes (line {}, column {})",

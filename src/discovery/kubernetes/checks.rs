@@ -1,18 +1,17 @@
-//! Computes when the API is asked again: after a failure, and for a quiet leader object; and when that is a reason
-//! to restart all watches. Pure.
+//! Computes the time of the next request to the API, after a failure and for a quiet leader object, and the times at
+//! which all watches are restarted. Pure.
 
 use std::time::{Duration, Instant};
 
 use crate::backoff::Backoff;
 use crate::leader::observation::Lock;
 
-/// Pauses between attempts for the lock while the API does not answer. The lock's watch reports whether the API is
-/// back.
+/// Pauses between attempts to read the lock after a failure. The lock's watch reports whether the API has recovered.
 pub const LOCK_RETRY: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
 /// Pauses between attempts for any other object. They end when the lock's watch has recovered.
 pub const OTHER_RETRY: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
 
-/// Time after which the watch of a quiet leader object is checked, if the object does not exist or is not Patroni's.
+/// Time after which a quiet watch of a leader object is checked, if the object does not exist or is not Patroni's.
 const QUIET_WITHOUT_LOCK: Duration = Duration::from_secs(30);
 /// Intervals of the checks while a renewal is overdue.
 const OVERDUE: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
@@ -37,7 +36,7 @@ impl Default for Checks {
 }
 
 impl Checks {
-    /// Returns the time after which the object is checked if the watch stays quiet. `changed`: the object has
+    /// Returns the time after which the object is checked if the watch stays quiet. `changed` is true if the object has
     /// changed since the last call. Patroni renews the lock every loop_wait, which is well below half of the ttl.
     pub fn quiet(&mut self, lock: Option<&Lock>, changed: bool, random: f64) -> Duration {
         let Some(lock) = lock else {
@@ -45,15 +44,15 @@ impl Checks {
         };
         if changed {
             self.overdue.reset();
-            // All pgnorths received the last renewal at the same time.
+            // The jitter is needed because all pgnorths received the last renewal at the same time.
             return (lock.ttl / 2).mul_f64(1.0 + random / 4.0);
         }
         self.overdue.pause_by(random)
     }
 
-    /// Returns true if all watches should be restarted after a check that found the object unchanged: an overdue
-    /// lock cannot prove its stream alive. A stream that is younger than the ttl was opened for that reason
-    /// already.
+    /// Returns true if all watches should be restarted after a check that found the object unchanged: while the lock is
+    /// overdue, nothing proves that the streams are alive. A stream younger than the ttl is not restarted, because it
+    /// was opened for that reason.
     pub fn should_restart(&mut self, lock: Option<&Lock>, opened: Instant, now: Instant) -> bool {
         let old = lock.is_some_and(|lock| lock.ttl <= now.saturating_duration_since(opened));
         let restart = old && self.restarted.is_none_or(|restarted| restarted + RESTART_EVERY <= now);

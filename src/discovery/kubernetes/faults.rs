@@ -1,4 +1,4 @@
-//! Faults of a watch: the pause after each, and one log line for many.
+//! Pauses and log lines for the faults of a watch.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use crate::discovery::outage::{Outage, RECOVERED_AFTER};
 use crate::log_limiter::CurrentProblems;
 use crate::root_cause::root_cause;
 
-/// Pause between attempts if the API has forbidden every one so far: only an operator can change that.
+/// Pause between attempts if the API has forbidden every attempt so far: only an operator can change that.
 const FORBIDDEN_RETRY: Duration = Duration::from_secs(10);
-/// Time for which an API server may forbid everything after its start, until it has loaded its roles. After that, a
-/// right is missing.
+/// Time for which a restarted API server may forbid everything, because it has not yet loaded its roles. After that, a
+/// right counts as missing.
 const ROLES_LOAD: Duration = Duration::from_secs(30);
 
-/// The malformed objects of one watch.
+/// The known problems of one watch's objects.
 #[derive(Default)]
 pub(super) struct Problems(CurrentProblems);
 
@@ -45,28 +45,28 @@ pub(super) enum StreamEnd {
     Failed(watcher::Error),
 }
 
-/// Repeated faults of one watch. The first is logged, then the recovery with their number.
+/// Repeated faults of one watch. The first fault is logged, and the recovery with the number of faults.
 pub(super) struct Faults {
     title: String,
     needs: &'static str,
     backoff: Backoff,
     outage: Outage,
-    /// True once the API has answered: rights that existed once will most likely exist again in a moment.
+    /// True once the API has answered: a right that existed before is probably missing only for a moment.
     answered: bool,
-    /// Time of the first refusal of a request that was allowed before; true once the warning is logged.
+    /// Time of the first refusal after requests were allowed, and true once the warning is logged.
     forbidden: Option<(Instant, bool)>,
     /// Time of the last 410 Gone.
     lost: Option<Instant>,
 }
 
-/// The pause after a fault, and its description.
+/// The pause after a fault, and the fault's description.
 pub(super) struct Fault {
     pub(super) pause: Duration,
     pub(super) why: String,
 }
 
 impl Faults {
-    /// Returns a value without faults. `needs` are the verbs to name if one is forbidden; `backoff` has the pauses
+    /// Returns the state before any fault. `needs` are the verbs to name if one is forbidden; `backoff` has the pauses
     /// between attempts.
     pub(super) fn new(title: &str, needs: &'static str, backoff: Backoff) -> Self {
         Self {
@@ -89,16 +89,15 @@ impl Faults {
         };
         tokio::select! {
             () = sleep(pause) => {}
-            // An error here means that the sender is gone, and with it the receiver of this stream's claims.
+            // An error here means that the sender was dropped, and with it the receiver of this stream's claims.
             _ = restart.changed() => {}
         }
     }
 
-    /// Returns the pause after 410 Gone: none for the first, so that an API that answers it again and again is not
-    /// asked without a pause.
+    /// Returns the pause after 410 Gone: zero the first time, and a growing pause if it recurs soon.
     fn history_lost(&mut self) -> Duration {
         debug!(
-            "{}: the API no longer has the changes since the last version (410 Gone); listing again",
+            "{}: the API no longer has the changes since the version that was read last (410 Gone); listing again",
             self.title
         );
         let again = self.lost.is_some_and(|lost| lost.elapsed() < 2 * RECOVERED_AFTER);
@@ -116,21 +115,23 @@ impl Faults {
             return self.record_forbidden(error, count);
         }
         self.forbidden = None;
-        let why = format!("{}: {}", self.title, root_cause(error));
+        let (title, cause) = (&self.title, root_cause(error));
         match count {
-            1 => warn!("the Kubernetes API does not answer: {why}"),
-            _ => debug!(count, "the Kubernetes API still does not answer: {why}"),
+            1 => warn!("cannot read or watch {title} in the Kubernetes API; retrying: {cause}"),
+            _ => debug!(
+                count,
+                "still cannot read or watch {title} in the Kubernetes API: {cause}"
+            ),
         }
+        let why = format!("{title}: {cause}");
         let pause = self.backoff.pause();
         Fault { pause, why }
     }
 
     fn record_forbidden(&mut self, error: &watcher::Error, count: u64) -> Fault {
-        let (title, needs) = (&self.title, self.needs);
-        let lacks = format!(
-            "{title}: forbidden; the service account needs {needs} on it: {}",
-            root_cause(error)
-        );
+        let (title, cause) = (&self.title, root_cause(error));
+        let fix = format!("grant {} to pgnorth's service account or user", self.needs);
+        let lacks = format!("{title}: forbidden; {fix}: {cause}");
         if !self.answered {
             match count {
                 1 => info!("{lacks}"),
@@ -143,9 +144,8 @@ impl Faults {
         let (since, logged) = self.forbidden.get_or_insert((Instant::now(), false));
         if since.elapsed() < ROLES_LOAD {
             let why = format!(
-                "{title}: forbidden, perhaps for the moment: {} (requests were allowed before; an API server that has \
-                 just started forbids everything until it has loaded its roles)",
-                root_cause(error)
+                "{title}: forbidden, although it was allowed before; retrying, because an API server that has just \
+                 started forbids everything until it has loaded its roles: {cause}"
             );
             match count {
                 1 => info!("{why}"),
@@ -154,7 +154,8 @@ impl Faults {
             return Fault { pause, why };
         }
         if !std::mem::replace(logged, true) {
-            warn!("{lacks} (it was allowed until {} s ago)", since.elapsed().as_secs());
+            let seconds = since.elapsed().as_secs();
+            warn!("{title}: forbidden for {seconds} s, after it was allowed; {fix}: {cause}");
         }
         Fault { pause, why: lacks }
     }
@@ -170,7 +171,7 @@ impl Faults {
         let faults = self.outage.recovered().await;
         (self.forbidden, self.lost) = (None, None);
         self.backoff.reset();
-        info!(faults, "the Kubernetes API answers again for {}", self.title);
+        info!(faults, "the Kubernetes API serves {} again", self.title);
     }
 }
 
@@ -182,7 +183,7 @@ pub(super) fn is_gone(error: &watcher::Error) -> bool {
     status_of(error) == Some(410)
 }
 
-/// Returns the HTTP status of the API's refusal, which is an answer or an event.
+/// Returns the HTTP status of the API's error, which arrives as an answer or as an event of the watch.
 pub(super) fn status_of(error: &watcher::Error) -> Option<u16> {
     use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
     match error {

@@ -1,4 +1,4 @@
-//! The watch of the leader object. It alone reports whether the API answers.
+//! The watch of the leader object. Only this watch reports whether the API answers.
 //!
 //! If the watch has been quiet for too long, a GET checks the object: either the stream is dead, or the lock is not
 //! renewed. While the lock is overdue, the streams of all watches may be dead, too.
@@ -43,7 +43,7 @@ pub(super) async fn follow_lock<K: Object>(api: Api<K>, kind: ObjectKind, object
                     if sink.in_use.borrow().is_some_and(|in_use| in_use != kind) {
                         continue;
                     }
-                    debug!(object = %object.title, "all watches are restarted: the API answers again");
+                    debug!(object = %object.title, "restarting all watches: the API serves the leader object again");
                     sink.restart_all();
                     continue;
                 }
@@ -56,8 +56,8 @@ pub(super) async fn follow_lock<K: Object>(api: Api<K>, kind: ObjectKind, object
                 checks.renewed();
                 sink.in_use.send_replace(Some(kind));
             }
-            // A lock of the other kind that is not renewed may be left from a migration: it says nothing about the
-            // streams.
+            // A lock of the other kind that is not renewed may be left over from a migration: it is not evidence about
+            // the streams.
             let restart_all = checked
                 && known.is_some()
                 && sink.in_use.borrow().is_none_or(|in_use| in_use == kind)
@@ -69,7 +69,7 @@ pub(super) async fn follow_lock<K: Object>(api: Api<K>, kind: ObjectKind, object
             }
             faults.answered();
             if restart_all {
-                debug!(object = %object.title, "all watches are restarted: their streams may be dead");
+                debug!(object = %object.title, "restarting all watches: their streams may be dead");
                 sink.restart_all();
             }
         };
@@ -86,7 +86,7 @@ pub(super) async fn follow_lock<K: Object>(api: Api<K>, kind: ObjectKind, object
     }
 }
 
-/// Gets the object before a deadline.
+/// Gets the object within the deadline.
 async fn check<K: Object>(api: &Api<K>, name: &str) -> Result<Option<K>, watcher::Error> {
     let answer = tokio::time::timeout(DEADLINE, api.get_opt(name)).await;
     let answer = answer.unwrap_or_else(|_| Err(kube::Error::Service("no answer within 1 s".into())));

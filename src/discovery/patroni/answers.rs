@@ -26,7 +26,7 @@ const MAX_TTL: u64 = 24 * 60 * 60;
 ///
 /// A body that names another member is an error: that member has the address now. Patroni names the member since 3.2.
 /// With an older Patroni, scope and system identifier must be the followed cluster's (`leader/view/followed.rs`), and
-/// another member of the same cluster that has inherited the address is not noticed. A body with `state: unknown` is
+/// another member of the same cluster that has inherited the address is not detected. A body with `state: unknown` is
 /// an error, too: Patroni's own query failed, and `role` is the last known one (api.py:1462-1467).
 pub fn read_report(member: &MemberName, answer: &Answer) -> Result<Report, Unreachable> {
     #[derive(Deserialize)]
@@ -55,7 +55,7 @@ pub fn read_report(member: &MemberName, answer: &Answer) -> Result<Report, Unrea
     let names_member = name.is_some();
     if let Some(other) = name.filter(|name| *member != **name) {
         return Err(Unreachable::NotPatroni(format!(
-            "member {other:?} answers at this address, which is no longer {member}'s"
+            "member {other:?} answered instead of {member}"
         )));
     }
     if body.state == "unknown" {
@@ -78,7 +78,7 @@ pub fn read_report(member: &MemberName, answer: &Answer) -> Result<Report, Unrea
     })
 }
 
-/// Parses what the body of `GET /primary` says of replication.
+/// Parses the replication fields of the body of `GET /primary`.
 fn read_replication(body: &Map<String, Value>, role: Role) -> Replication {
     let location = |field: &str| body.get("xlog")?[field].as_u64();
     let is = |field: &str| body.get(field).and_then(Value::as_bool) == Some(true);
@@ -92,18 +92,18 @@ fn read_replication(body: &Map<String, Value>, role: Role) -> Replication {
             _ if role != Role::Replica => None,
             (true, _) => Some(Standby::Sync),
             (_, true) => Some(Standby::Quorum),
-            // A member that does not reach the DCS says this, too (api.py): it does not know then what it is.
+            // A member that cannot reach the DCS reports this, too (api.py). It does not know which standby it is.
             _ if is("cluster_unlocked") => None,
             _ => Some(Standby::Async),
         },
-        // Patroni names a replica's connection after its member.
+        // Patroni sets a replica's application_name to its member's name.
         streaming: streaming
             .filter_map(|row| row["application_name"].as_str().map(MemberName::from))
             .collect(),
     }
 }
 
-/// Parses the identity of the answering member's cluster from the body of `GET /patroni`, as far as it is there.
+/// Parses the identity of the answering member's cluster from the body of `GET /patroni`. Missing fields are `None`.
 pub fn read_identity(answer: &Answer) -> Result<Identity, Unreachable> {
     let body: Value = json(answer, "/patroni")?;
     Ok(Identity {

@@ -11,7 +11,7 @@ use crate::discovery::http::tls::{TlsError, TlsFiles};
 use crate::discovery::http::{Answer, Connector, Unreachable};
 use crate::metrics::{Metrics, Outcome};
 
-/// Time for one request, connecting included. A stopped Patroni accepts the connection and never answers.
+/// Deadline of one request, including the connection. A stopped Patroni accepts the connection and never answers.
 const DEADLINE: Duration = Duration::from_secs(1);
 /// Longest answer. `/cluster` of a large cluster has a few KiB.
 const MAX_BODY: usize = 1024 * 1024;
@@ -32,20 +32,21 @@ impl Client {
         })
     }
 
-    /// Sends GET `path` to `base` and waits for the answer until the deadline. Cancel-safe: the connection is closed.
+    /// Sends GET `path` to `base` and waits for the answer until the deadline. Cancel-safe: cancelling closes the
+    /// connection.
     pub async fn get(&self, base: &str, path: &str) -> Result<Answer, Unreachable> {
         let answer = tokio::time::timeout(DEADLINE, self.attempt(base, path)).await;
-        let answer = answer.unwrap_or(Err(Unreachable::TimedOut));
+        let answer = answer.unwrap_or(Err(Unreachable::TimedOut(DEADLINE)));
         self.metrics.probed(match answer {
             Ok(_) => Outcome::Ok,
-            Err(Unreachable::TimedOut) => Outcome::TimedOut,
+            Err(Unreachable::TimedOut(_)) => Outcome::TimedOut,
             Err(_) => Outcome::Failed,
         });
         answer
     }
 
-    /// Sends the request on a connection of its own: Patroni speaks HTTP/1.0. Answers to `/primary` name their member,
-    /// so the last known address may be used for them when the name server fails: members stay reachable.
+    /// Sends the request on a connection of its own: Patroni speaks HTTP/1.0. An answer to `/primary` names its member,
+    /// so the last known address may be used if the name server fails. Members thus stay reachable.
     async fn attempt(&self, base: &str, path: &str) -> Result<Answer, Unreachable> {
         let names_its_member = path == "/primary";
         let mut connection = self.connector.connect(base, names_its_member, DEADLINE).await?;

@@ -14,10 +14,10 @@ use crate::leader::identity::Identity;
 use crate::leader::observation::{Claim, Observation};
 use crate::log_limiter::LogLimiter;
 
-/// Interval of requests for `/cluster`: membership changes seldom.
+/// Interval of requests for `/cluster`. Membership rarely changes.
 pub const CLUSTER_EVERY: Duration = Duration::from_secs(10);
 
-/// Intervals of requests for `/cluster` while new clients are held; they grow for as long as that lasts.
+/// Growing intervals of requests for `/cluster` while new clients are held.
 pub const CLUSTER_ON_ALERT: Backoff = Backoff::new(Duration::from_secs(3), CLUSTER_EVERY);
 
 /// Intervals of requests for `/cluster` while no member answers, for example before Patroni has started.
@@ -27,10 +27,10 @@ const CLUSTER_UNANSWERED: Backoff = Backoff::new(Duration::from_millis(500), CLU
 pub const CONFIG_EVERY: Duration = Duration::from_secs(20);
 
 /// Interval of requests for the identity of the cluster at each base URL of `--patroni`, while all is well. Each
-/// costs an SQL query there.
+/// request costs an SQL query on that member.
 pub const SEEDS_EVERY: Duration = Duration::from_secs(60);
 
-/// Interval of these requests while no member answers `/cluster`, or new clients are held.
+/// Interval of requests for these identities while no member answers `/cluster`, or new clients are held.
 pub const SEEDS_ON_ALERT: Duration = Duration::from_secs(30);
 
 /// The result of one round of requests for `/cluster`.
@@ -43,11 +43,11 @@ struct ClusterRound {
 /// A member that answered `/cluster`.
 struct Responder {
     url: BaseUrl,
-    /// Its system identifier, from its newest answer that had one.
+    /// The system identifier in its newest answer that had one.
     system: Option<String>,
 }
 
-/// Asks one member at a time for `/cluster`, and for the lock's ttl.
+/// Poller of `/cluster` and the lock's ttl. It asks one member at a time.
 pub struct ClusterPoller {
     client: Client,
     seeds: Vec<BaseUrl>,
@@ -57,7 +57,7 @@ pub struct ClusterPoller {
 }
 
 impl ClusterPoller {
-    /// Returns a poller that begins with the given base URLs and continues with those of the members that it learns of.
+    /// Returns a poller that starts with the given base URLs, and later prefers those of the members in the plan.
     pub fn new(
         client: Client,
         seeds: Vec<BaseUrl>,
@@ -74,7 +74,7 @@ impl ClusterPoller {
         }
     }
 
-    /// Asks until the plan's writer or the observations' reader is gone.
+    /// Asks until the plan's sender or the observations' receiver is dropped.
     pub async fn run(mut self) {
         let mut responder: Option<Responder> = None;
         let mut identified: Option<Instant> = None;
@@ -85,7 +85,7 @@ impl ClusterPoller {
             let every = if alert { SEEDS_ON_ALERT } else { SEEDS_EVERY };
             let due = identified.is_none_or(|at| every <= at.elapsed());
             let with_config = config_at.is_none_or(|at| CONFIG_EVERY <= at.elapsed());
-            // All seeds are asked before a cluster is followed: two clusters among them must be noticed first.
+            // All seeds are asked before a cluster is followed: two clusters among them must be detected first.
             let (cluster, seeds) = tokio::join!(
                 Box::pin(self.ask_any(responder.as_ref(), due, with_config)),
                 Box::pin(self.identities(due))
@@ -118,8 +118,7 @@ impl ClusterPoller {
         }
     }
 
-    /// Asks all seeds at once for their cluster's identity, each before its deadline. Returns nothing if that is
-    /// not due.
+    /// Asks all seeds at once for their cluster's identity, each within the deadline. Returns nothing unless `due`.
     async fn identities(&self, due: bool) -> Vec<Claim> {
         if !due {
             return Vec::new();
@@ -131,7 +130,7 @@ impl ClusterPoller {
         join_all(asking).await
     }
 
-    /// Returns the identity of the cluster that answers at this URL, if any does.
+    /// Returns the identity of the cluster that answers at this URL, if one does.
     async fn identity(&self, url: &BaseUrl) -> Option<Identity> {
         let answer = self.client.get(url, "/patroni").await.ok()?;
         read_identity(&answer).ok()
@@ -161,7 +160,7 @@ impl ClusterPoller {
     /// cluster.
     async fn ask_any(&self, last: Option<&Responder>, due: bool, with_config: bool) -> ClusterRound {
         let mut known = self.plan.borrow().urls.clone();
-        // Begins with a random member, so that many pgnorths share the load among the members.
+        // Starts with a random member, so that many pgnorths spread their requests over the members.
         let begin = (known.len() as f64 * random()) as usize;
         known.rotate_left(begin);
         let no_member_is_known = known.is_empty();
@@ -178,12 +177,12 @@ impl ClusterPoller {
             match answer.and_then(|answer| read_cluster(&url, &answer)) {
                 Ok((mut cluster, problems)) => {
                     for UnusableRow { member, problem } in problems {
-                        // Every answer has this row, so it is not logged each time.
+                        // The row is in every answer, so it is not logged each time.
                         if self
                             .log_limiter
-                            .should_log(&format!("/cluster: the row of {member} cannot be used"))
+                            .should_log(&format!("ignoring the row of {member} in /cluster"))
                         {
-                            warn!(%url, %member, "/cluster: the row of this member cannot be used: {problem}");
+                            warn!(%url, %member, "ignoring the row of this member in /cluster: {problem}");
                         }
                     }
                     // Asking for the identity costs another SQL query, so it is not done each time.
@@ -207,7 +206,7 @@ impl ClusterPoller {
                             claims,
                         };
                     }
-                    why.push(format!("{url}: another cluster answers, {identity}"));
+                    why.push(format!("{url}: answered by a different cluster, {identity}"));
                 }
                 Err(unreachable) => {
                     debug!(%url, %unreachable, "no usable answer to /cluster");
@@ -215,7 +214,7 @@ impl ClusterPoller {
                 }
             }
         }
-        let unanswered = format!("no member answers /cluster ({})", why.join("; "));
+        let unanswered = format!("no member of this cluster answers /cluster ({})", why.join("; "));
         if no_member_is_known {
             claims.extend(self.failsafe_members(&urls).await);
         }
@@ -226,7 +225,8 @@ impl ClusterPoller {
         }
     }
 
-    /// Returns the members from `/failsafe`, for a start while the DCS is down: members then do not answer `/cluster`.
+    /// Returns the members from `/failsafe`. This serves a start while the DCS is down, when no member answers
+    /// `/cluster`.
     async fn failsafe_members(&self, urls: &[BaseUrl]) -> Option<Claim> {
         for url in urls {
             let answer = self.client.get(url, "/failsafe").await;
@@ -237,8 +237,8 @@ impl ClusterPoller {
         None
     }
 
-    /// Returns the lock's ttl and `primary_race_backoff`. Returns neither unless `wanted`: the last values remain
-    /// in force.
+    /// Returns the lock's ttl and `primary_race_backoff`, or neither unless `wanted`; the last values then remain in
+    /// force.
     async fn config(&self, url: &BaseUrl, wanted: bool) -> (Option<Duration>, Option<Duration>) {
         if !wanted {
             return (None, None);

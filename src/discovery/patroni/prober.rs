@@ -10,7 +10,7 @@ use crate::backoff::random;
 use crate::leader::observation::Observation;
 use crate::leader::probing::pacing::Pacer;
 
-/// Asks members according to the plan.
+/// Prober of the members in the plan.
 pub struct Prober {
     client: Client,
     plan: watch::Receiver<Plan>,
@@ -27,8 +27,8 @@ impl Prober {
         }
     }
 
-    /// Asks until the plan's writer or the observations' reader is gone. One request at a time is under way for
-    /// each question to each member.
+    /// Asks until the plan's sender or the observations' receiver is dropped. At most one request is under way for each
+    /// question to each member.
     pub async fn run(mut self) {
         let mut pacer = Pacer::default();
         let mut requests: JoinSet<Reply> = JoinSet::new();
@@ -39,7 +39,7 @@ impl Prober {
                 Some(reply) = requests.join_next() => {
                     // A request that panicked is a bug in pgnorth. The end of this task ends the process with an error.
                     let Ok(Reply { key, answered, claim }) = reply else { return };
-                    // An answer from an address that the member no longer has says nothing about it.
+                    // An answer from a member's former address is not evidence about the member.
                     if !pacer.ended(&key, answered, Instant::now()) {
                         continue;
                     }

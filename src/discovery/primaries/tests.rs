@@ -1,4 +1,4 @@
-//! A further slot beside the decision that it gets.
+//! Tests that compare a further slot of the primary with the decision.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use crate::leader::{Address, BadConnUrl};
 use crate::log_limiter::capture::Log;
 use crate::slot::{Target, ending};
 
-/// The addresses of the poolers: of a and of b, if they are known.
+/// The ports of the poolers of a and b, if they are known.
 type Known = [Option<u16>; 2];
 
 /// Returns a view of a and b, whose poolers listen at these ports.
@@ -91,7 +91,7 @@ fn check(primary: &PrimarySlot, decided: &RoutingState, poolers: Known, sessions
     }
 }
 
-/// Whatever was decided and known before.
+/// Covers every sequence of three decisions, each with every combination of known addresses.
 #[test]
 fn a_further_slot_of_the_primary_never_differs_from_the_decision_in_more_than_the_address() {
     let known: [Known; 4] = [[None, None], [Some(6432), None], [Some(6432); 2], [Some(6433); 2]];
@@ -130,7 +130,9 @@ fn an_address_that_is_not_known_any_more_keeps_its_sessions_and_one_that_never_w
     assert_eq!(primary.slot.snapshot().state(), RoutingState::Hold(None));
     let reason = primary.slot.snapshot().reason.clone();
     assert!(
-        reason.starts_with("because; its address at target=proxy is not known: member a has published no proxy_url"),
+        reason.starts_with(
+            "because; the leader's address for target=proxy is unknown: member a has published no proxy_url"
+        ),
         "{reason}"
     );
     follow(&mut primary, &view([Some(6432), None]), &decided);
@@ -173,7 +175,7 @@ fn an_unknown_address_is_logged_once_and_its_end_too() {
     let lines = log.lines();
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(
-        lines[0].contains("no known address at this target of routes"),
+        lines[0].contains("address for this route target is unknown"),
         "{lines:?}"
     );
     assert!(lines[1].contains("is known again"), "{lines:?}");

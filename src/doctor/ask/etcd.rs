@@ -1,4 +1,4 @@
-//! Asks every endpoint of etcd what the proxy asks there: a listing, a watch, and the time of the lock's lease.
+//! Makes the proxy's requests to every etcd endpoint: a listing, a watch, and the remaining time of the lock's lease.
 
 use std::time::{Duration, Instant};
 
@@ -13,14 +13,14 @@ use crate::leader::BaseUrl;
 use crate::root_cause::root_cause;
 use crate::route::Upstream;
 
-/// Interval of the questions for the lease while its renewal is waited for.
+/// Interval at which the lease's remaining time is read, until the lease is renewed.
 const EVERY: Duration = Duration::from_millis(500);
-/// Time beyond Patroni's loop_wait for a renewal to arrive.
+/// Time beyond Patroni's loop_wait that a renewal may take.
 const SLACK: Duration = Duration::from_secs(5);
 /// Patroni's default loop_wait.
 const LOOP_WAIT: Duration = Duration::from_secs(10);
 
-/// Collects everything but the renewal, and the members from their keys.
+/// Collects all facts from etcd, the renewal included, and the members from their keys.
 pub(super) async fn collect(etcd: &Endpoints, upstreams: &[Upstream]) -> (EtcdFacts, Vec<ListedMember>) {
     let asking = etcd
         .urls
@@ -39,7 +39,7 @@ pub(super) async fn collect(etcd: &Endpoints, upstreams: &[Upstream]) -> (EtcdFa
         })
         .collect();
     let Some(content) = content else {
-        let renewal = Err("no endpoint of etcd answers".to_owned());
+        let renewal = Err("no etcd endpoint gave a usable answer".to_owned());
         return (facts(&etcd.scope, endpoints, &Content::default(), renewal), Vec::new());
     };
     let renewal = renewal(etcd, &content).await;
@@ -72,7 +72,7 @@ fn facts(
     }
 }
 
-/// Lists the keys, and opens a watch of them.
+/// Lists the keys, then opens a watch on them.
 async fn listing(etcd: &Endpoints, url: &BaseUrl) -> Result<Listing, GatewayError> {
     let prefix = &etcd.scope.prefix;
     let mut session = etcd.gateway.session(url);
@@ -90,7 +90,7 @@ async fn renewal(etcd: &Endpoints, content: &Content) -> Answer<Renewal> {
     let within = content.loop_wait.unwrap_or(LOOP_WAIT) + SLACK;
     let begun = Instant::now();
     let mut known: Option<Lease> = None;
-    let mut failed = "no endpoint of etcd answers".to_owned();
+    let mut failed = "no etcd endpoint gave a usable answer".to_owned();
     while begun.elapsed() < within {
         for url in &etcd.urls {
             let sent = Instant::now();

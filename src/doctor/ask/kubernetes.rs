@@ -1,5 +1,5 @@
-//! Asks the Kubernetes API by list and watch, as discovery does. It writes nothing: a SelfSubjectAccessReview is not
-//! stored.
+//! Reads from the Kubernetes API by list and watch, as discovery does. It writes nothing: a SelfSubjectAccessReview is
+//! not stored.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -27,15 +27,15 @@ use crate::root_cause::root_cause;
 
 /// Deadline of one request: a laptop may be far from the API.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// Patroni's default, for a configuration that cannot be read.
+/// Patroni's default loop_wait, used if the configuration cannot be read.
 const LOOP_WAIT: Duration = Duration::from_secs(10);
-/// Time by which a renewal may be later than loop_wait.
+/// Time beyond loop_wait that a renewal may take.
 const LATE: Duration = Duration::from_secs(3);
 /// The longest wait for a renewal.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// A connection to the API that has answered.
-pub(super) struct Cluster<'a> {
+/// A connection to an API server that has answered.
+pub(super) struct ApiConnection<'a> {
     client: Client,
     namespace: String,
     version: Answer<String>,
@@ -43,8 +43,8 @@ pub(super) struct Cluster<'a> {
     settings: &'a Doctor,
 }
 
-impl<'a> Cluster<'a> {
-    /// Finds credentials and uses them once.
+impl<'a> ApiConnection<'a> {
+    /// Finds the credentials and makes one request with them.
     pub(super) async fn reach(kubernetes: &'a config::Kubernetes, settings: &'a Doctor) -> Result<Self, ApiFailure> {
         let access = Access::new().await;
         let access = access.map_err(|error| ApiFailure::NoCredentials(error.to_string()))?;
@@ -75,7 +75,7 @@ impl<'a> Cluster<'a> {
         })
     }
 
-    /// Collects everything but the renewal, and the members from the pods.
+    /// Collects all facts except the renewal, and the members that the pods list.
     pub(super) async fn collect(&self) -> (Api, Vec<ListedMember>) {
         let (rights, endpoints, config_map, config, pods, services, published, ahead) = tokio::join!(
             self.rights(),
@@ -118,7 +118,7 @@ impl<'a> Cluster<'a> {
         (api, known)
     }
 
-    /// Watches the lock until it is renewed, or overdue.
+    /// Watches the lock until it is renewed or overdue.
     pub(super) async fn wait_for_renewal(&self, api: &Api) -> Answer<Renewal> {
         let Some((kind, lock)) = api.lock() else {
             return api.renewal.clone();
@@ -145,7 +145,8 @@ impl<'a> Cluster<'a> {
         futures_util::future::join_all(asking).await
     }
 
-    /// Asks for each object by its name, because a Role may be limited to names; an object to create has none yet.
+    /// Checks a right for each object by name, because a Role may be limited to names. An object to create has no name
+    /// yet.
     async fn may(&self, right: Right) -> Answer<bool> {
         for name in self.names(right) {
             if !self.may_name(right, name).await? {
@@ -162,7 +163,7 @@ impl<'a> Cluster<'a> {
             _ => None,
         };
         match (right.resource, right.verb, kind) {
-            // pgnorth publish reads the Service's own Endpoints as well.
+            // pgnorth publish also reads the Service's Endpoints.
             ("endpoints", "get", _) => {
                 let service = self.settings.service.clone().map(Some);
                 [Some(self.leader_name(ObjectKind::Endpoints))]
@@ -265,7 +266,7 @@ impl<'a> Cluster<'a> {
             let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
             Service {
                 has_selector: selector.is_some_and(|selector| !selector.is_empty()),
-                is_patronis: endpoints.iter().any(|(endpoints, annotations)| {
+                has_patroni_endpoints: endpoints.iter().any(|(endpoints, annotations)| {
                     *endpoints == name
                         && PATRONIS_ANNOTATIONS
                             .iter()
@@ -291,7 +292,8 @@ impl<'a> Cluster<'a> {
         Some((service, checked.map_err(|error| error.to_string())))
     }
 
-    /// Returns the scopes with a leader object here: of Patroni's objects, only that one is renewed.
+    /// Returns the scopes with a leader object in this namespace. Of Patroni's objects, only the leader object has
+    /// `renewTime`.
     async fn scopes(&self) -> Vec<String> {
         let is_renewed = |annotations: &Annotations| annotations.contains_key("renewTime");
         let mut scopes = Vec::new();
@@ -306,7 +308,8 @@ impl<'a> Cluster<'a> {
         scopes
     }
 
-    /// Returns the difference between the API server's clock and the local one, from an answer that needs no right.
+    /// Returns the seconds by which the API server's clock is ahead of the local one, from a request that needs no
+    /// rights.
     async fn ahead(&self) -> Answer<f64> {
         let request = Request::new("/version").list(&ListParams::default());
         let request = request.map_err(|error| error.to_string())?.map(Body::from);
@@ -320,7 +323,8 @@ impl<'a> Cluster<'a> {
         Ok(seconds_after(middle, SystemTime::from(date.timestamp())) + 0.5)
     }
 
-    /// Returns an object's annotations, by the list with which a watch begins; `None` if it does not exist.
+    /// Returns an object's annotations, or `None` if it does not exist. Makes the same list request that begins a
+    /// watch.
     async fn annotations(&self, kind: ObjectKind, name: &str) -> Answer<Option<Annotations>> {
         let by_name = ListParams::default().fields(&format!("metadata.name={name}"));
         let found = bounded(self.objects(kind).list_metadata(&by_name)).await?;
@@ -349,15 +353,15 @@ impl<'a> Cluster<'a> {
     }
 }
 
-/// Returns the first renewed lock; an error if the watch ends.
+/// Waits for the first renewal of the lock. Returns an error if the watch ends.
 async fn next_renewal(
     events: impl futures_util::Stream<Item = Result<Option<DynamicObject>, watcher::Error>>,
     before: &[Option<String>; 3],
 ) -> Answer<Lock> {
     let mut events = pin!(events);
     loop {
-        let event = events.next().await.ok_or("its watch ended")?;
-        let found = event.map_err(|error| format!("its watch failed: {}", root_cause(&error)))?;
+        let event = events.next().await.ok_or("the watch of the lock ended")?;
+        let found = event.map_err(|error| format!("the watch of the lock failed: {}", root_cause(&error)))?;
         let lock = found.and_then(|object| annotations::lock(object.annotations()).0);
         if let Some(lock) = lock
             && lock.renewal != *before
@@ -375,10 +379,10 @@ async fn bounded<T>(request: impl Future<Output = kube::Result<T>>) -> Answer<T>
 }
 
 fn no_answer() -> String {
-    format!("there was no answer within {}", humantime::format_duration(DEADLINE))
+    format!("no answer within {}", humantime::format_duration(DEADLINE))
 }
 
-/// Returns the seconds from `earlier` to `later`, negative if it is before.
+/// Returns the seconds from `earlier` to `later`; negative if `later` comes first.
 fn seconds_after(earlier: SystemTime, later: SystemTime) -> f64 {
     match later.duration_since(earlier) {
         Ok(after) => after.as_secs_f64(),

@@ -1,5 +1,5 @@
-//! Asks members: PostgreSQL for TLS, which needs no login, and Patroni's REST API for `/primary`, `/cluster` and
-//! `/config`.
+//! Asks members: sends PostgreSQL an SSLRequest, which needs no login, and gets `/primary`, `/cluster` and `/config`
+//! from Patroni's REST API.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use crate::proxy::{self, SSL_REQUEST};
 use crate::resolver::Resolver;
 use crate::root_cause::with_causes;
 
-/// Deadline for PostgreSQL's answer of one byte.
+/// Deadline for PostgreSQL's one-byte answer.
 const GREETING: Duration = Duration::from_secs(2);
 
 /// Asks members as the proxy does.
@@ -47,7 +47,7 @@ impl<'a> MemberClient<'a> {
         self.client.as_ref().err().map(TlsError::to_string)
     }
 
-    /// Asks each URL for `/cluster`, and returns the members in the answer.
+    /// Gets `/cluster` from each URL. Returns each answer with its members.
     pub(super) async fn clusters(&self, urls: &[Url]) -> Vec<(BaseUrl, Result<Seed, RestFailure>, Vec<ClusterMember>)> {
         let asking = urls
             .iter()
@@ -79,7 +79,7 @@ impl<'a> MemberClient<'a> {
         Ok((seed, cluster.members))
     }
 
-    /// Asks all members at once; returns them in the order of their names.
+    /// Asks all members concurrently. Returns them sorted by name.
     pub(super) async fn members(&self, known: BTreeMap<MemberName, ListedMember>) -> Vec<Member> {
         futures_util::future::join_all(known.into_values().map(|known| self.member(known))).await
     }
@@ -102,7 +102,7 @@ impl<'a> MemberClient<'a> {
         }
     }
 
-    /// Connects as a session would, and asks for TLS.
+    /// Connects as a session would, and sends an SSLRequest.
     async fn greet(&self, address: &Address) -> Answer<Greeting> {
         let limit = self.settings.connect_timeout;
         let dial = async |target: SocketAddr| TcpStream::connect(target).await.map_err(proxy::DialError::from);
@@ -118,7 +118,7 @@ impl<'a> MemberClient<'a> {
             Err(error) => return Rest::NotAsked(unusable(error)),
         };
         let Some(url) = known.api_url.clone() else {
-            return Rest::NotAsked("it has reported no api_url".to_owned());
+            return Rest::NotAsked("the member has published no api_url".to_owned());
         };
         let answer = client.get(&url, "/primary").await;
         match answer.and_then(|answer| read_report(&known.name, &answer)) {
@@ -132,7 +132,7 @@ impl<'a> MemberClient<'a> {
 }
 
 fn unusable(error: &TlsError) -> String {
-    format!("the files for TLS cannot be used: {error}")
+    format!("the TLS files cannot be used: {error}")
 }
 
 impl From<&Unreachable> for RestFailure {

@@ -1,4 +1,4 @@
-//! Checks of the list of members: by pods, and by `/cluster`.
+//! Checks of the member list: the pods, and `/cluster`.
 
 use super::tls;
 use crate::config::{ClientTls, DiscoverySettings};
@@ -18,14 +18,14 @@ pub(super) fn pods(api: &Api) -> Option<Check> {
     Some(match lost {
         Some(holder) => Check::fail(
             what,
-            format!("{selected}; {holder}, which holds the lock, is not among them, so its address is not known"),
+            format!("{selected}; {holder}, which holds the lock, is not among them, so its address is unknown"),
             selector_for(api, holder),
         ),
         None if pods.is_empty() => Check::fail(
             what,
             selected,
             format!(
-                "--selector must be the labels of Patroni's pods: kubectl get pods --namespace {namespace} --show-labels"
+                "--selector must match the labels of Patroni's pods; to list them: kubectl get pods --namespace {namespace} --show-labels"
             ),
         ),
         None => Check::ok(what, format!("{selected}: {}", pods.join(", "))),
@@ -36,14 +36,14 @@ pub(super) fn pods(api: &Api) -> Option<Check> {
 fn selector_for(api: &Api, holder: &str) -> String {
     let Some(labels) = &api.holder_labels else {
         return format!(
-            "--selector must be the labels of Patroni's pods, and {holder} has to be a pod of namespace {}",
+            "--selector must match the labels of Patroni's pods, and {holder} must be a pod in namespace {}",
             api.namespace
         );
     };
     let shown: Vec<_> = labels.iter().map(|(label, value)| format!("{label}={value}")).collect();
     match labels.iter().find(|(_, value)| **value == api.scope) {
         Some((label, value)) => format!("--selector {label}={value}"),
-        None => format!("--selector must fit the labels of {holder}: {}", shown.join(",")),
+        None => format!("--selector must match the labels of {holder}: {}", shown.join(",")),
     }
 }
 
@@ -72,7 +72,7 @@ pub(super) fn seeds(seeds: &[(BaseUrl, Result<Seed, RestFailure>)], discovery: &
     if discovery.scope.is_none() && scopes.len() > 1 {
         checks.push(Check::fail(
             "/cluster",
-            format!("the URLs of --patroni lead to several clusters, with the scopes {}", scopes.join(", ")),
+            format!("the URLs of --patroni belong to several clusters, with the scopes {}", scopes.join(", ")),
             "remove the wrong cluster's URLs from --patroni, and name the right scope with --scope (without Kubernetes, add --kubernetes=false)",
         ));
     }
@@ -81,7 +81,7 @@ pub(super) fn seeds(seeds: &[(BaseUrl, Result<Seed, RestFailure>)], discovery: &
         checks.push(Check::fail(
             "/cluster",
             "members disagree about the leader",
-            "during a change of leader this is normal; otherwise the URLs of --patroni belong to different clusters, or a member has lost Patroni's DCS",
+            "during a change of leader this is normal; otherwise the URLs of --patroni belong to different clusters, or a member cannot reach Patroni's DCS",
         ));
     }
     if answered.iter().any(|seed| seed.paused) {
@@ -93,7 +93,7 @@ pub(super) fn seeds(seeds: &[(BaseUrl, Result<Seed, RestFailure>)], discovery: &
 pub(super) fn paused() -> Check {
     Check::warn(
         "pause",
-        "Patroni is paused: it does no failover if the primary fails",
+        "Patroni is paused: there is no failover if the primary fails",
         "run patronictl resume when the maintenance is over",
     )
 }
@@ -104,8 +104,8 @@ fn foreign(what: &str, seed: &Seed, scope: Option<&str>) -> Option<Check> {
     let ours = scope.filter(|ours| *ours != theirs)?;
     Some(Check::fail(
         what,
-        format!("another cluster answers there: its scope is {theirs}, and --scope is {ours}"),
-        "remove this URL from --patroni, or correct --scope: pgnorth ignores its answers",
+        format!("a different cluster answers there: its scope is {theirs}, but --scope is {ours}"),
+        "remove this URL from --patroni, or correct --scope; until then pgnorth ignores its answers",
     ))
 }
 

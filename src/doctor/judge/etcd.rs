@@ -10,7 +10,7 @@ use crate::doctor::facts::{EtcdFacts, EtcdFailure, Renewal};
 pub(super) fn all(settings: &Doctor, facts: &EtcdFacts) -> Vec<Check> {
     let mut checks = endpoints(settings, facts);
     if facts.endpoints.iter().all(|(_, answer)| answer.is_err()) {
-        let because = "no endpoint of etcd answers";
+        let because = "no etcd endpoint gave a usable answer";
         checks.extend(["leader key", "lock is renewed", "members"].map(|what| Check::not_checked(what, because)));
         return checks;
     }
@@ -27,17 +27,20 @@ fn endpoints(settings: &Doctor, facts: &EtcdFacts) -> Vec<Check> {
     let check = |(url, answer): &(_, Result<usize, EtcdFailure>)| {
         let what = format!("etcd {url}");
         match answer {
-            Ok(keys) => Check::ok(what, format!("lists and watches {keys} keys below {}", facts.prefix)),
+            Ok(keys) => Check::ok(
+                what,
+                format!("{keys} keys below {} can be listed and watched", facts.prefix),
+            ),
             Err(failure) => grade(what, failure.why.clone(), fix(settings, facts, failure)),
         }
     };
     let mut checks: Vec<_> = facts.endpoints.iter().map(check).collect();
     if facts.endpoints.len() == 1 {
-        let found = "names one endpoint: while that does not answer, pgnorth sees no lock";
+        let found = "names only one endpoint: if it does not answer, pgnorth cannot see the lock";
         checks.push(Check::warn(
             "--etcd",
             found,
-            "name every member of etcd, comma-separated, if there are more",
+            "if etcd has more members, name all of them, separated by commas",
         ));
     }
     checks
@@ -55,8 +58,8 @@ fn fix(settings: &Doctor, facts: &EtcdFacts, failure: &EtcdFailure) -> String {
             "etcdctl role grant-permission <a role of {user}> --prefix=true read {prefix}"
         ),
         (true, ..) | (_, true, None) => "set --etcd-user and --etcd-password-file: this etcd has authentication enabled".to_owned(),
-        (_, true, Some(user)) => format!("the password of {user} must be in --etcd-password-file: etcdctl user passwd {user}"),
-        _ => "is etcd running there? --etcd takes the client URLs of Patroni's own configuration; a firewall must let this host through".to_owned(),
+        (_, true, Some(user)) => format!("the file of --etcd-password-file must contain the password of {user}; to set a new one: etcdctl user passwd {user}"),
+        _ => "is etcd running there? --etcd takes the client URLs in Patroni's configuration; a firewall must let this host through".to_owned(),
     }
 }
 
@@ -70,9 +73,9 @@ fn leader(facts: &EtcdFacts) -> Check {
             let groups: Vec<_> = facts.groups.iter().map(u32::to_string).collect();
             Check::fail(
                 what,
-                format!("there is no {key}; the scope is a Citus cluster, whose groups have keys of their own"),
+                format!("there is no {key}; this scope is a Citus cluster, and each of its groups has its own keys"),
                 format!(
-                    "add --citus-group, one of the groups {}; 0 is the coordinator",
+                    "add --citus-group with one of its groups ({}); 0 is the coordinator",
                     groups.join(", ")
                 ),
             )
@@ -80,7 +83,7 @@ fn leader(facts: &EtcdFacts) -> Check {
         None if !has_keys => Check::fail(
             what,
             format!("no key begins with {}", facts.prefix),
-            "--scope and --etcd-namespace must be scope and namespace of Patroni's configuration: etcdctl get --prefix --keys-only /service/ lists the keys",
+            "--scope and --etcd-namespace must be the scope and the namespace in Patroni's configuration; to list the keys: etcdctl get --prefix --keys-only /service/",
         ),
         None => Check::fail(
             what,
@@ -107,7 +110,7 @@ fn renewal(facts: &EtcdFacts) -> Check {
                 "no renewal of its lease within {} (Patroni's loop_wait and some seconds)",
                 format_duration(*within)
             ),
-            "check Patroni on the holder: is it running, and does it reach etcd? After the ttl another member takes the lock",
+            "check Patroni on the lock's holder: is it running, and can it reach etcd? When the ttl expires, another member takes the lock",
         ),
     }
 }

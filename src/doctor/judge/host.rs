@@ -4,7 +4,7 @@ use crate::config::DEFAULT_SESSIONS;
 use crate::doctor::check::Check;
 use crate::doctor::facts::{Answer, Api, ApiFailure, Capacity, Renewal};
 
-/// Allowed difference of clocks: NTP keeps them within milliseconds, but the Date header has whole seconds.
+/// Tolerated difference between clocks. NTP keeps them within milliseconds, but the Date header has whole seconds.
 const SKEW: f64 = 2.0;
 
 pub(super) fn credentials(api: &Api) -> Check {
@@ -18,7 +18,7 @@ pub(super) fn credentials(api: &Api) -> Check {
     )
 }
 
-/// Returns the check, and the reason why the others are not done.
+/// Returns the check, and the reason why the checks that need the API are not done.
 pub(super) fn failure(failure: &ApiFailure) -> (Check, &'static str) {
     let what = "credentials";
     match failure {
@@ -26,7 +26,7 @@ pub(super) fn failure(failure: &ApiFailure) -> (Check, &'static str) {
             Check::fail(
                 what,
                 why,
-                "on a laptop: set KUBECONFIG, and verify it with kubectl config current-context. In a pod: set serviceAccountName, and let automountServiceAccountToken be true",
+                "on a laptop: set KUBECONFIG, and verify it with kubectl config current-context. In a pod: set serviceAccountName, and automountServiceAccountToken: true",
             ),
             "there are no Kubernetes credentials",
         ),
@@ -49,7 +49,7 @@ pub(super) fn failure(failure: &ApiFailure) -> (Check, &'static str) {
     }
 }
 
-/// Checks clocks, for information: the lock's age is measured by the local clock alone, from the arrival of a renewal.
+/// Checks clocks, for information only: the lock's age is measured with the local clock, from the arrival of a renewal.
 pub(super) fn clocks(api: &Api) -> Vec<Check> {
     let holder = match &api.renewal {
         Ok(Renewal::Renewed { ahead: Some(ahead), .. }) => Some(*ahead),
@@ -73,14 +73,14 @@ fn clock(whose: &str, ahead: f64) -> Check {
     Check::warn(
         what,
         format!(
-            "{:.0} s {than} this host's; pgnorth does not use it for the lock's ttl, but it matters for certificates, tokens, scheduled switchovers and log times",
+            "{:.0} s {than} this host's; pgnorth does not use that clock for the lock's ttl, but the difference matters for certificates, tokens, scheduled switchovers and log timestamps",
             ahead.abs()
         ),
         "synchronise both clocks with NTP",
     )
 }
 
-/// Checks the operators' token. A missing one harms no session, but would be found only when an operator needs a
+/// Checks the operators' token. A missing token affects no session, but would be noticed only when an operator needs a
 /// command.
 pub(super) fn admin_token(token: &Answer<()>) -> Check {
     let what = "token for operator commands";
@@ -89,7 +89,7 @@ pub(super) fn admin_token(token: &Answer<()>) -> Check {
         Err(problem) => Check::warn(
             what,
             format!("{problem}; operator commands are rejected"),
-            "--admin-token-file names a file with one word of 16 characters or more, which this process must be able to read",
+            "--admin-token-file must name a file that this process can read, with one word of 16 characters or more",
         ),
     }
 }
@@ -101,12 +101,12 @@ pub(super) fn refusal_certificate(certificate: &Answer<()>) -> Check {
         Err(problem) => Check::fail(
             what,
             format!("{problem}; the proxy does not start"),
-            "--refusal-cert names a certificate chain in PEM form and --refusal-key its private key; this process must be able to read both",
+            "--refusal-cert must name a PEM certificate chain and --refusal-key its private key; this process must be able to read both files",
         ),
     }
 }
 
-/// A limit that was not given is lowered to what fits, without a warning.
+/// Checks --max-sessions against the limit of open files. The default is lowered to fit, without a warning.
 pub(super) fn open_files(wanted: Option<usize>, capacity: Capacity) -> Check {
     let what = "open files and --max-sessions";
     let files = match capacity.files {
@@ -128,7 +128,7 @@ pub(super) fn open_files(wanted: Option<usize>, capacity: Capacity) -> Check {
 pub(super) fn ports(wanted: Option<usize>, capacity: Capacity) -> Check {
     let what = "local ports and --max-sessions";
     let ports = match capacity.ports {
-        usize::MAX => "the range of local ports cannot be read".to_owned(),
+        usize::MAX => return Check::ok(what, "unknown: the range of local ports cannot be read here"),
         ports => format!("{ports} local ports for connections to one leader"),
     };
     let wanted = wanted.unwrap_or(DEFAULT_SESSIONS.min(capacity.ports));
@@ -137,7 +137,7 @@ pub(super) fn ports(wanted: Option<usize>, capacity: Capacity) -> Check {
     } else {
         Check::warn(
             what,
-            format!("{ports} here, fewer than {wanted} sessions"),
+            format!("{ports} here, too few for {wanted} sessions"),
             "where pgnorth runs, widen net.ipv4.ip_local_port_range, give more addresses with --source, or lower --max-sessions",
         )
     }

@@ -9,7 +9,7 @@ use crate::doctor::check::Check;
 use crate::doctor::facts::{Api, Config, LeaderObject, Renewal};
 use crate::leader::observation::{Lock, ObjectKind};
 
-/// Time from the lock to a primary that accepts writes: some seconds, more if there is much WAL to replay.
+/// Time from taking the lock to accepting writes: some seconds, more if there is much WAL to replay.
 const PROMOTION: Duration = Duration::from_secs(5);
 /// Subject of the checks of the leader object.
 const OBJECT: &str = "leader object";
@@ -37,7 +37,7 @@ pub(super) fn objects(api: &Api) -> Vec<Check> {
         [one, other] => checks.push(Check::warn(
             OBJECT,
             format!(
-                "both kinds have a lock, {} and {}; the one renewed last counts",
+                "both kinds have a lock, {} and {}; pgnorth uses the one renewed last",
                 title(api, one),
                 title(api, other)
             ),
@@ -52,7 +52,11 @@ pub(super) fn objects(api: &Api) -> Vec<Check> {
 fn found_lock(title: &str, lock: &Lock, problem: Option<&str>) -> Vec<Check> {
     let malformed = problem.map(|problem| {
         let found = format!("{title}: {problem}");
-        Check::warn(OBJECT, found, "only Patroni should write it: find the other writer")
+        Check::warn(
+            OBJECT,
+            found,
+            "only Patroni should write this object: find the other writer",
+        )
     });
     let held = match &lock.holder {
         Some(holder) => Check::ok(
@@ -62,7 +66,7 @@ fn found_lock(title: &str, lock: &Lock, problem: Option<&str>) -> Vec<Check> {
         None => Check::fail(
             OBJECT,
             format!("{title}: no member holds the lock"),
-            "Patroni has released it and no member has taken it: find the reason with patronictl list and in the members' logs",
+            "Patroni has released the lock and no member has taken it: find the reason with patronictl list and in the members' logs",
         ),
     };
     malformed.into_iter().chain([held]).collect()
@@ -79,20 +83,19 @@ fn absent(api: &Api) -> Check {
         title(api, ObjectKind::ConfigMap)
     );
     let found = match foreign {
-        Some((kind, _)) => format!("{} exists, but Patroni's annotations are not on it", title(api, *kind)),
+        Some((kind, _)) => format!("{} exists, but without Patroni's annotations", title(api, *kind)),
         None => format!("there is neither {both}"),
     };
     let groups = citus_groups(api);
     let fix = if !groups.is_empty() {
         format!(
-            "{} is a Citus cluster, whose groups have objects of their own: add --citus-group {}, one of the groups {}; 0 is the coordinator",
+            "{} is a Citus cluster, and each of its groups has its own objects: add --citus-group with one of its groups ({}); 0 is the coordinator",
             api.scope,
-            groups[0],
             groups.join(", ")
         )
     } else if api.scopes.is_empty() {
         format!(
-            "--scope must be Patroni's scope, and --namespace its namespace; no leader object of any scope is in namespace {}. If Patroni keeps its lock elsewhere, use --etcd (etcd) or --patroni (Consul, ZooKeeper) instead",
+            "--scope must be Patroni's scope, and --namespace its namespace; namespace {} has no leader object of any scope. If Patroni keeps its lock elsewhere, use --etcd (etcd) or --patroni (Consul, ZooKeeper) instead",
             api.namespace
         )
     } else {
@@ -100,7 +103,7 @@ fn absent(api: &Api) -> Check {
         scopes.sort();
         scopes.dedup();
         format!(
-            "--scope must be Patroni's scope; in namespace {} there is: {}",
+            "--scope must be Patroni's scope; leader objects in namespace {} have the scopes: {}",
             api.namespace,
             scopes.join(", ")
         )
@@ -133,7 +136,7 @@ pub(super) fn renewal(api: &Api) -> Option<Check> {
             ),
             match api.holder() {
                 Some(holder) => format!(
-                    "check Patroni on {holder} (kubectl logs {holder}): is it running, and does it reach the Kubernetes API? After the ttl another member takes the lock"
+                    "check Patroni on {holder} (kubectl logs {holder}): is it running, and can it reach the Kubernetes API? When the ttl expires, another member takes the lock"
                 ),
                 None => "no member holds the lock: check the members' logs".to_owned(),
             },
@@ -148,22 +151,23 @@ pub(super) fn config(api: &Api) -> Vec<Check> {
         Ok(None) if api.lock().is_none() => return Vec::new(),
         Ok(None) => {
             let (what, scope) = ("Patroni's configuration", &api.scope);
-            let found = format!("there is no object {scope}-config; this check assumes a loop_wait of 10 s");
-            return vec![Check::warn(what, found, "Patroni writes it by itself: check its log")];
+            let found =
+                format!("there is no object {scope}-config; the check of the renewal assumes a loop_wait of 10 s");
+            return vec![Check::warn(what, found, "Patroni creates this object: check its log")];
         }
         Err(why) => return vec![Check::not_checked("Patroni's configuration", why)],
     };
     of_config(config)
 }
 
-/// The same, once the configuration is known.
+/// Checks a configuration that could be read.
 pub(super) fn of_config(config: &Config) -> Vec<Check> {
     let mut checks = Vec::new();
     if config.settings.standby_cluster {
         checks.push(Check::fail(
             "standby cluster",
-            "this cluster follows another one, so its leader accepts no writes: every client is held",
-            "point pgnorth at the other cluster, or end the standby: patronictl edit-config, and remove standby_cluster",
+            "this cluster replicates from another cluster, so its leader accepts no writes: clients of the primary are held",
+            "point pgnorth at the primary cluster, or promote this one: remove standby_cluster with patronictl edit-config",
         ));
     }
     if config.settings.paused {
@@ -177,11 +181,11 @@ pub(super) fn of_config(config: &Config) -> Vec<Check> {
 pub(super) fn hold(hold: Duration, ttl: Option<Duration>) -> Check {
     let what = "--hold and Patroni's ttl";
     let Some(ttl) = ttl else {
-        return Check::not_checked(what, "ttl is not known");
+        return Check::not_checked(what, "the ttl is unknown");
     };
     let found = format!("hold {}, ttl {}", format_duration(hold), format_duration(ttl));
     let fix = format!(
-        "--hold {} (ttl and some seconds for the promotion), if your clients' own timeouts allow it",
+        "set --hold {} (the ttl and some seconds for the promotion), if your clients' timeouts allow it",
         format_duration(ttl + 2 * PROMOTION)
     );
     if hold.is_zero() {
@@ -193,7 +197,7 @@ pub(super) fn hold(hold: Duration, ttl: Option<Duration>) -> Check {
     } else if hold < ttl {
         Check::fail(
             what,
-            format!("{found}: when the primary crashes, clients are refused before another one can be promoted"),
+            format!("{found}: when the primary crashes, clients are refused before another member can be promoted"),
             fix,
         )
     } else if hold < ttl + PROMOTION {

@@ -14,6 +14,8 @@ pub(super) struct ClusterFacts<'a> {
     /// The leader's report.
     pub(super) report: Option<&'a Report>,
     tls: &'a ClientTls,
+    /// True if the TLS files can be used; without them no REST API is asked.
+    has_tls_files: bool,
     /// The scope in the settings.
     pub(super) scope: Option<&'a str>,
     /// The system identifier of Patroni's config object.
@@ -27,11 +29,12 @@ pub(super) fn all(facts: &Facts, discovery: &DiscoverySettings) -> Vec<Check> {
         leader,
         report: of_leader.and_then(Member::report),
         tls: &discovery.patroni_tls,
+        has_tls_files: facts.tls_files.is_none(),
         scope: discovery.scope.as_deref(),
         system: system(facts),
     };
     if facts.members.is_empty() {
-        return vec![Check::not_checked("members", "none is known")];
+        return vec![Check::not_checked("members", "no member is known")];
     }
     facts
         .members
@@ -98,14 +101,14 @@ fn check_server(member: &Member, server: &MemberServer, cluster: &ClusterFacts<'
                 member,
                 what,
                 why.clone(),
-                "correct the target (--target, or target= of the route), or postgresql.proxy_address in Patroni",
+                "correct the target (--target, or target= of the route), or postgresql.proxy_address in Patroni's configuration",
             );
         }
         Err(why) => {
             return Check::fail(
                 what,
                 why,
-                "Patroni writes conn_url from postgresql.connect_address: it has to be host:port, as reached from here",
+                "Patroni writes conn_url from postgresql.connect_address, which must be a host:port that can be reached from here",
             );
         }
     };
@@ -113,7 +116,7 @@ fn check_server(member: &Member, server: &MemberServer, cluster: &ClusterFacts<'
         Ok(greeting) => greeting,
         Err(why) => {
             let found = format!("cannot connect to {address}: {why}");
-            let fix = "does it run there? A network policy, firewall or mesh must let pgnorth through to this port (from a laptop, pod addresses are often out of reach: run it in a pod)";
+            let fix = "is it running there? A network policy, firewall or mesh must let pgnorth connect to this port (from a laptop, pod addresses are often out of reach: run the doctor in the pod)";
             return cluster.grade(member, what, found, fix);
         }
     };
@@ -122,12 +125,12 @@ fn check_server(member: &Member, server: &MemberServer, cluster: &ClusterFacts<'
         Greeting::Plain => format!("{address} answers; TLS is off"),
         Greeting::TimedOut | Greeting::Closed | Greeting::Foreign => {
             let then = match greeting {
-                Greeting::TimedOut => "says nothing to an SSLRequest",
-                Greeting::Closed => "closes the connection",
+                Greeting::TimedOut => "does not answer an SSLRequest",
+                Greeting::Closed => "closes them",
                 _ => "does not answer like PostgreSQL",
             };
-            let found = format!("{address} accepts, but {then}");
-            let fix = "it is starting, out of connections, or something else has this port: a mesh's sidecar that demands mTLS, or a pooler. See deploy/components/istio";
+            let found = format!("{address} accepts connections, but {then}");
+            let fix = "the server is starting or has no free connections, or something else has this port, such as a pooler or a mesh's sidecar that requires mTLS (deploy/components/istio)";
             return cluster.grade(member, what, found, fix);
         }
     };
@@ -135,7 +138,7 @@ fn check_server(member: &Member, server: &MemberServer, cluster: &ClusterFacts<'
         Some(problem) => Check::warn(
             what,
             format!("{found}; {problem}"),
-            "Patroni writes this annotation: check its log on this member",
+            "Patroni writes this status: check its log on this member",
         ),
         None => Check::ok(what, found),
     }
@@ -145,15 +148,20 @@ fn rest(member: &Member, cluster: &ClusterFacts<'_>) -> Check {
     let what = format!("{}, REST API", member.name);
     match &member.rest {
         Rest::NotAsked(why) => {
-            let fix = "Patroni writes api_url from restapi.connect_address once it runs: check its log on this member";
-            cluster.grade(member, what, format!("not checked: because {why}"), fix)
+            let fix = match cluster.has_tls_files {
+                true => {
+                    "Patroni publishes api_url (from restapi.connect_address) when it runs: check its log on this member"
+                }
+                false => "correct the TLS files first",
+            };
+            cluster.grade(member, what, format!("not checked: {why}"), fix)
         }
         Rest::Failed {
             url,
             failure: RestFailure { why, tls: None },
         } => {
-            let fix = "is Patroni running there? A network policy, firewall or mesh must let pgnorth through to this port (from a laptop, pod addresses are often out of reach: run it in a pod)";
-            cluster.grade(member, what, format!("{url} gives no answer: {why}"), fix)
+            let fix = "is Patroni running there? A network policy, firewall or mesh must let pgnorth connect to this port (from a laptop, pod addresses are often out of reach: run the doctor in the pod)";
+            cluster.grade(member, what, format!("{url} gives no usable answer: {why}"), fix)
         }
         Rest::Failed {
             url,

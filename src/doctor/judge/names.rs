@@ -1,5 +1,5 @@
-//! Checks for Services whose Endpoints are Patroni's. Kubernetes and Patroni then write the same object, and the lock
-//! is lost sooner or later.
+//! Checks for Services whose Endpoints Patroni uses, too: Kubernetes and Patroni then write the same object, and the
+//! lock is lost sooner or later.
 
 use crate::config::Doctor;
 use crate::doctor::check::Check;
@@ -12,13 +12,13 @@ pub(super) fn all(api: &Api, settings: &Doctor) -> Vec<Check> {
     if let Some((name, answer)) = &api.published {
         let what = format!("service {}/{name}", api.namespace);
         checks.push(match answer {
-            Ok(()) => Check::ok(what, "pgnorth publish may keep it"),
-            Err(why) => Check::fail(what, why, "pgnorth publish needs a Service of type ClusterIP without a selector, with one port: deploy/publish has one"),
+            Ok(()) => Check::ok(what, "pgnorth publish can use it"),
+            Err(why) => Check::fail(what, why, "pgnorth publish needs a Service of type ClusterIP without a selector, with one port: deploy/publish has an example"),
         });
     } else if settings.endpoints || settings.lease.is_some() {
         checks.push(Check::not_checked(
             "the Service of pgnorth publish",
-            "--service does not name it",
+            "--service is not set",
         ));
     }
     checks
@@ -30,7 +30,7 @@ fn services(api: &Api) -> Vec<Check> {
         Ok(services) => services,
         Err(why) => {
             let because = format!(
-                "{why} (pgnorth itself does not need this right; with an administrator's kubeconfig it is checked)"
+                "{why} (pgnorth does not need this right; run the doctor with an administrator's kubeconfig for this check)"
             );
             return vec![Check::not_checked(what, because)];
         }
@@ -50,12 +50,12 @@ fn clash(api: &Api, service: &Service) -> Option<Check> {
     let Service { name, has_selector, .. } = service;
     let (namespace, scope) = (&api.namespace, &api.scope);
     let is_named_so = PATRONIS.iter().any(|suffix| format!("{scope}{suffix}") == *name);
-    if !has_selector || !is_named_so && !service.is_patronis {
+    if !has_selector || !is_named_so && !service.has_patroni_endpoints {
         return None;
     }
     let what = format!("service {namespace}/{name}");
     match api.lock() {
-        // With the lock in ConfigMaps, Patroni uses no Endpoints: its old annotations are no reason to remove the
+        // With the lock in ConfigMaps, Patroni uses no Endpoints: its old annotations are not a reason to remove the
         // selector of a working Service.
         Some((ObjectKind::ConfigMap, _)) if is_named_so => return leftovers(service, what),
         Some((ObjectKind::Endpoints, _)) if is_named_so => {}
@@ -65,30 +65,30 @@ fn clash(api: &Api, service: &Service) -> Option<Check> {
             return Some(Check::warn(
                 what,
                 format!(
-                    "it has a selector, and the Endpoints of its name are, or may be, where Patroni keeps its {}",
+                    "it has a selector, and Patroni may keep its {} in the Endpoints with the same name",
                     purpose(scope, name)
                 ),
-                "find out first whether that Patroni keeps its lock in Endpoints (kubernetes.use_endpoints). Only if it does, the Service needs another name, or no selector; if it keeps the lock in ConfigMaps, leave the Service as it is",
+                "first find out whether that Patroni keeps its lock in Endpoints (kubernetes.use_endpoints). Only then does the Service need another name, or no selector; if the lock is in ConfigMaps, leave the Service as it is",
             ));
         }
     }
     Some(Check::fail(
         what,
         format!(
-            "it has a selector, and the Endpoints of its name are where Patroni keeps its {}: Kubernetes writes pod addresses into them, and deletes them together with the Service",
+            "it has a selector, and Patroni keeps its {} in the Endpoints with the same name: Kubernetes writes pod addresses into them, and deletes them together with the Service",
             purpose(scope, name)
         ),
         format!(
-            "give your Service another name, such as {scope}-primary. Do not delete this one, take its selector away: kubectl --namespace {namespace} patch service {name} --type=json -p '[{{\"op\":\"remove\",\"path\":\"/spec/selector\"}}]'"
+            "give your Service another name, such as {scope}-primary. Do not delete this Service; remove its selector: kubectl --namespace {namespace} patch service {name} --type=json -p '[{{\"op\":\"remove\",\"path\":\"/spec/selector\"}}]'"
         ),
     ))
 }
 
 fn leftovers(service: &Service, what: String) -> Option<Check> {
-    service.is_patronis.then(|| {
+    service.has_patroni_endpoints.then(|| {
         Check::warn(
             what,
-            "its Endpoints carry annotations of Patroni, which keeps its lock in ConfigMaps now: they are left over from kubernetes.use_endpoints",
+            "its Endpoints have old annotations of Patroni, which now keeps its lock in ConfigMaps: they are left over from kubernetes.use_endpoints",
             "leave the Service and its selector as they are: they work, and the annotations do no harm",
         )
     })

@@ -1,4 +1,4 @@
-//! Checks that a pgnorth that starts during an outage of the Kubernetes API finds members.
+//! Checks that a pgnorth that starts during an outage of the Kubernetes API or of etcd can find members.
 
 use url::{Host, Url};
 
@@ -6,7 +6,7 @@ use crate::config::DiscoverySettings;
 use crate::doctor::check::Check;
 use crate::doctor::facts::{Api, EtcdFacts, Facts, Rest};
 
-/// Checks `--patroni` if Patroni's failsafe mode is on; without it, such an outage leaves no primary.
+/// Checks `--patroni` if Patroni's failsafe mode is on. Without failsafe mode, such an outage leaves no primary.
 pub(super) fn start(facts: &Facts, discovery: &DiscoverySettings) -> Option<Check> {
     if let Some(Ok(etcd)) = &facts.etcd {
         return in_etcd(etcd, facts, discovery);
@@ -16,13 +16,13 @@ pub(super) fn start(facts: &Facts, discovery: &DiscoverySettings) -> Option<Chec
     (failsafe && discovery.patroni.is_empty()).then(|| {
         Check::warn(
             "--patroni",
-            "not set, and Patroni's failsafe mode is on: in an outage of the Kubernetes API it keeps the primary up, but a pgnorth that starts meanwhile knows no member to ask",
+            "not set, but Patroni's failsafe mode is on: it keeps the primary up during an outage of the Kubernetes API, but a pgnorth that starts in such an outage knows no member to ask",
             value(api, facts),
         )
     })
 }
 
-/// The same for etcd, in which the members' keys expire during an outage.
+/// Checks `--patroni` for a cluster in etcd, where the members' keys expire during an outage.
 fn in_etcd(etcd: &EtcdFacts, facts: &Facts, discovery: &DiscoverySettings) -> Option<Check> {
     let failsafe = etcd.config.as_ref().is_some_and(|config| config.failsafe);
     let urls = facts.members.iter().filter_map(|member| url(&member.rest));
@@ -30,13 +30,13 @@ fn in_etcd(etcd: &EtcdFacts, facts: &Facts, discovery: &DiscoverySettings) -> Op
     (failsafe && discovery.patroni.is_empty()).then(|| {
         Check::warn(
             "--patroni",
-            "not set, and Patroni's failsafe mode is on: in an outage of etcd it keeps the primary up, but a pgnorth that starts meanwhile knows no member to ask",
+            "not set, but Patroni's failsafe mode is on: it keeps the primary up during an outage of etcd, but a pgnorth that starts in such an outage knows no member to ask",
             format!("--patroni {}", urls.join(",")),
         )
     })
 }
 
-/// Suggests a value. It prefers names, because a pod's address changes with the pod.
+/// Suggests a value for `--patroni`. It prefers names, because a pod's address changes with the pod.
 fn value(api: &Api, facts: &Facts) -> String {
     let urls: Vec<_> = facts.members.iter().filter_map(|member| url(&member.rest)).collect();
     let is_name = |url: &Url| matches!(url.host(), Some(Host::Domain(_)));
@@ -49,7 +49,7 @@ fn value(api: &Api, facts: &Facts) -> String {
     let port = of_an_address.and_then(Url::port_or_known_default).unwrap_or(8008);
     let (scope, namespace, selector) = (&api.scope, &api.namespace, &api.selector);
     let certificate = match scheme {
-        "https" => ". The members' certificates must hold that name",
+        "https" => ". The members' certificates must include that name",
         _ => "",
     };
     format!(

@@ -22,7 +22,7 @@ pub(super) fn check(
         Role::StandbyLeader => "standby_leader",
         Role::Replica | Role::Other => "not primary",
     };
-    let found = format!("{url} says: {role}, {}{timeline}", report.state);
+    let found = format!("{url} reports: {role}, {}{timeline}", report.state);
     let leads = cluster.is_leader(member);
     another_cluster(cluster, &what, &found, report)
         .or_else(|| against_lock(cluster, leads, &what, &found, report))
@@ -43,8 +43,8 @@ fn another_cluster(cluster: &ClusterFacts<'_>, what: &str, found: &str, report: 
     })?;
     Some(Check::fail(
         what,
-        format!("{found}, but another cluster answers there: its {name} is {theirs}, and it should be {ours}"),
-        "pgnorth ignores its answers. Another process has the address in this member's api_url (restapi.connect_address), --selector matches pods of other clusters, or --scope is another cluster's",
+        format!("{found}, but a different cluster answers there: its {name} is {theirs}, not {ours}"),
+        "pgnorth ignores its answers. Another process listens at this member's api_url (restapi.connect_address), --selector matches pods of other clusters, or --scope names another cluster",
     ))
 }
 
@@ -55,7 +55,7 @@ fn against_lock(cluster: &ClusterFacts<'_>, leads: bool, what: &str, found: &str
         (true, false) => Some(Check::fail(
             what,
             format!("{found}, but this member holds the lock: clients are held until it accepts writes"),
-            "right after a failover this takes some seconds; otherwise check Patroni's and PostgreSQL's log on this member",
+            "right after a failover this is normal for some seconds; otherwise check the logs of Patroni and PostgreSQL on this member",
         )),
         (false, true) => {
             let holder = cluster.leader.map_or_else(
@@ -65,7 +65,7 @@ fn against_lock(cluster: &ClusterFacts<'_>, leads: bool, what: &str, found: &str
             Some(Check::fail(
                 what,
                 format!("{found}, but {holder}"),
-                "two primaries, or a change of leader in progress: run the doctor again. If this persists, this member was promoted by hand, or the members belong to different clusters (--selector, --scope). Stop the wrong one",
+                "two primaries, or a change of leader in progress: run the doctor again. If this persists, this member was promoted by hand, or the members belong to different clusters (--selector, --scope). Stop the wrong primary",
             ))
         }
     }
@@ -80,7 +80,7 @@ fn against_leader(cluster: &ClusterFacts<'_>, what: &str, found: &str, report: &
         return Some(Check::fail(
             what,
             format!("{found}, but its system identifier {ours} is not the leader's {theirs}"),
-            "it belongs to another cluster: --selector matches too many pods, or its data directory needs patronictl reinit",
+            "this member belongs to another cluster, because --selector matches too many pods, or its data directory must be rebuilt with patronictl reinit",
         ));
     }
     let (theirs, ours) = leader.timeline.zip(report.timeline)?;
@@ -88,7 +88,7 @@ fn against_leader(cluster: &ClusterFacts<'_>, what: &str, found: &str, report: &
         Check::warn(
             what,
             format!("{found}, but the leader is on timeline {theirs}"),
-            "right after a failover this is normal; otherwise the replica does not follow: patronictl list, then patronictl reinit",
+            "right after a failover this is normal; otherwise the replica cannot follow the leader: check with patronictl list, then run patronictl reinit",
         )
     })
 }

@@ -35,7 +35,7 @@ const WITH_LEASE: [Right; 3] = [
 
 /// The effect of a missing right.
 enum Impact {
-    /// No effect that matters; the text says why.
+    /// No relevant effect; the text is the reason.
     None(&'static str),
     Degraded(&'static str),
     Broken(&'static str),
@@ -104,7 +104,7 @@ fn missing(api: &Api, right: Right) -> Check {
         _ => "deploy/base/rbac.yaml",
     };
     let fix = format!(
-        "grant verb {} on {} to the user or service account of these credentials: {role} has the whole Role",
+        "grant verb {} on {} to the user or service account of these credentials: {role} contains the complete Role",
         right.verb,
         qualified(right),
     );
@@ -130,20 +130,20 @@ fn impact(right: Right, lock: Option<ObjectKind>) -> Impact {
     };
     match (right.verb, right.resource) {
         ("get" | "list" | "watch", _) if kind.is_some() && lock.is_some() && kind != lock => {
-            Impact::None("the lock is kept in the other kind")
+            Impact::None("the lock is in the other kind of object")
         }
-        ("create", "events") => Impact::None("without it no Kubernetes Events show changes of leader"),
+        ("create", "events") => Impact::None("only the Kubernetes Events about changes of leader are missing"),
         ("get", "endpoints" | "configmaps") => {
-            Impact::Broken("an overdue renewal of the lock counts as a silent API, so a fence may come late")
+            Impact::Broken("an overdue renewal of the lock counts as an unreachable API, so a fence may come late")
         }
         ("list", "endpoints" | "configmaps") => Impact::Broken(
-            "pgnorth cannot see the lock: it learns the leader from Patroni's REST API alone, and sees no announced switchover",
+            "pgnorth cannot see the lock: it learns the leader only from Patroni's REST API, and does not see an announced switchover",
         ),
-        ("watch", "endpoints" | "configmaps") => {
-            Impact::Broken("pgnorth lists the lock twice a second instead, and each rejection counts as a silent API")
-        }
+        ("watch", "endpoints" | "configmaps") => Impact::Broken(
+            "pgnorth lists the lock twice a second instead, and each rejection counts as an unreachable API",
+        ),
         ("list", "pods") => Impact::Broken("no member's address is known, so every client is held and then refused"),
         ("watch", "pods") => Impact::Degraded("pgnorth lists pods twice a second instead"),
-        _ => Impact::Broken("pgnorth publish cannot keep the Service"),
+        _ => Impact::Broken("pgnorth publish cannot maintain the Service"),
     }
 }

@@ -1,11 +1,11 @@
-//! Checks of the routes to replicas: each needs a member that it can lead to.
+//! Checks of the routes to replicas: each needs a member that fits.
 
 use crate::doctor::check::Check;
 use crate::doctor::facts::{Member, Rest};
 use crate::leader::observation::{Report, Role, Standby};
 use crate::route::{Route, RouteKind};
 
-/// Checks each route to replicas. Lag and tags change from minute to minute, and are left to the running pgnorth.
+/// Checks each route to replicas, but not lag and tags, which change from minute to minute.
 pub(super) fn all<'a>(members: &'a [Member], routes: &'a [Route]) -> impl Iterator<Item = Check> + 'a {
     let to_replicas = routes.iter().filter(|route| route.conditions.kind.is_for_replicas());
     to_replicas.map(|route| one(members, route))
@@ -23,20 +23,16 @@ fn one(members: &[Member], route: &Route) -> Check {
         (false, _) => Check::ok(what, fit.join(", ")),
         (true, RouteKind::Sync | RouteKind::Quorum) => Check::warn(
             what,
-            "no member that answers is a synchronous standby of this kind; clients of the route wait",
+            "none of the members that answer is a synchronous standby of this kind; clients of the route wait, unless it has fallback=primary",
             format!(
-                "set synchronous_mode in Patroni's configuration ({})",
-                if kind == RouteKind::Quorum {
-                    "to quorum"
-                } else {
-                    "to on"
-                }
+                "set synchronous_mode to {} in Patroni's configuration",
+                if kind == RouteKind::Quorum { "quorum" } else { "on" }
             ),
         ),
         (true, _) => Check::warn(
             what,
-            "no member that answers is a running replica; clients of the route wait",
-            "bring a replica up; with fallback=primary the route leads to the primary meanwhile",
+            "none of the members that answer fits this route; clients of the route wait, unless it has fallback=primary",
+            "start a replica that fits; with fallback=primary the route leads to the primary until then",
         ),
     }
 }

@@ -1,4 +1,4 @@
-//! Each row: what is wrong, and the line that has to say so.
+//! Tables of defects, each with the line that must report it.
 
 use std::time::{Duration, SystemTime};
 
@@ -85,15 +85,15 @@ fn silent(tls: Option<TlsProblem>) -> Rest {
     }
 }
 
-fn service(name: &str, has_selector: bool, is_patronis: bool) -> Service {
+fn service(name: &str, has_selector: bool, has_patroni_endpoints: bool) -> Service {
     Service {
         name: name.into(),
         has_selector,
-        is_patronis,
+        has_patroni_endpoints,
     }
 }
 
-/// Nothing is wrong: demo-0 leads by Endpoints, demo-1 follows.
+/// Returns a cluster without defects: demo-0 leads with the lock in Endpoints, and demo-1 follows.
 fn healthy(settings: &Doctor) -> Facts {
     let api = Api {
         namespace: "db".into(),
@@ -150,7 +150,7 @@ fn api(facts: &mut Facts) -> &mut Api {
     facts.api.as_mut().unwrap().as_mut().unwrap()
 }
 
-/// The right with this title, `get endpoints`, is not granted.
+/// Takes away the right with this title, such as `get endpoints`.
 fn take(facts: &mut Facts, title: &str) {
     let mut taken = 0;
     for (right, result) in &mut api(facts).rights {
@@ -162,7 +162,7 @@ fn take(facts: &mut Facts, title: &str) {
     assert_eq!(taken, 1, "{title}");
 }
 
-/// The lock in ConfigMaps, and a Service of the scope's name has Endpoints of its own.
+/// Moves the lock to ConfigMaps. The Endpoints with the scope's name are then not Patroni's.
 fn in_config_maps(facts: &mut Facts) {
     let api = api(facts);
     api.leaders[0].1 = Ok(LeaderObject::Foreign);
@@ -180,7 +180,7 @@ fn a_healthy_cluster_is_ok_in_every_line() {
         let checks = everything(&settings, &facts);
         assert!(checks.len() >= 14, "{checks:#?}");
         let titles: std::collections::BTreeSet<_> = checks.iter().map(|check| &check.what).collect();
-        assert_eq!(titles.len(), checks.len(), "a check stands twice: {checks:#?}");
+        assert_eq!(titles.len(), checks.len(), "a check is listed twice: {checks:#?}");
         for check in checks {
             assert_eq!(check.level, Level::Ok, "{check}");
             assert_eq!(check.fix, None, "{check}");
@@ -190,40 +190,40 @@ fn a_healthy_cluster_is_ok_in_every_line() {
 
 type Row = (&'static str, fn(&mut Facts), Level, &'static str);
 
-/// Name, what is broken, and words that stand in the one line which is not ok.
+/// Name, defect, level, and a part of the only line that is not ok.
 #[rustfmt::skip]
 const ROWS: [Row; 51] = [
-    ("a right of the lock's kind: get", |f| take(f, "get endpoints"), Level::Fail, "right to get endpoints — not granted in namespace db: an overdue renewal of the lock counts as a silent API, so a fence may come late"),
+    ("a right of the lock's kind: get", |f| take(f, "get endpoints"), Level::Fail, "right to get endpoints — not granted in namespace db: an overdue renewal of the lock counts as an unreachable API, so a fence may come late"),
     ("a right of the lock's kind: list", |f| take(f, "list endpoints"), Level::Fail, "grant verb list on endpoints"),
     ("list of pods", |f| take(f, "list pods"), Level::Fail, "every client is held"),
     ("watch of pods", |f| take(f, "watch pods"), Level::Warn, "twice a second"),
-    ("rights unknown", |f| api(f).rights[0].1 = Err("it broke".into()), Level::Warn, "right to get endpoints — not checked: because it broke"),
-    ("no leader object", |f| { api(f).leaders[0].1 = Ok(LeaderObject::Absent); api(f).scopes = vec!["other".into()] }, Level::Fail, "there is neither endpoints db/demo nor configmap db/demo-leader — --scope must be Patroni's scope; in namespace db there is: other"),
+    ("rights unknown", |f| api(f).rights[0].1 = Err("it broke".into()), Level::Warn, "right to get endpoints — not checked: it broke"),
+    ("no leader object", |f| { api(f).leaders[0].1 = Ok(LeaderObject::Absent); api(f).scopes = vec!["other".into()] }, Level::Fail, "there is neither endpoints db/demo nor configmap db/demo-leader — --scope must be Patroni's scope; leader objects in namespace db have the scopes: other"),
     ("no leader object of any scope", |f| api(f).leaders[0].1 = Ok(LeaderObject::Absent), Level::Fail, "use --etcd (etcd) or --patroni (Consul, ZooKeeper) instead"),
-    ("Endpoints that are not Patroni's", |f| api(f).leaders[0].1 = Ok(LeaderObject::Foreign), Level::Fail, "endpoints db/demo exists, but Patroni's annotations are not on it"),
+    ("Endpoints that are not Patroni's", |f| api(f).leaders[0].1 = Ok(LeaderObject::Foreign), Level::Fail, "endpoints db/demo exists, but without Patroni's annotations"),
     ("a released lock", |f| api(f).leaders[0].1 = Ok(lock(None, 5)), Level::Fail, "no member holds the lock"),
     ("both kinds", |f| api(f).leaders[1].1 = Ok(lock(Some("demo-9"), 4)), Level::Warn, "both kinds have a lock"),
-    ("one kind forbidden", |f| api(f).leaders[1].1 = Err("it is forbidden".into()), Level::Warn, "leader object, configmap db/demo-leader — not checked: because it is forbidden"),
+    ("one kind forbidden", |f| api(f).leaders[1].1 = Err("it is forbidden".into()), Level::Warn, "leader object, configmap db/demo-leader — not checked: it is forbidden"),
     ("an odd ttl", |f| if let Ok(LeaderObject::Lock(_, problem)) = &mut api(f).leaders[0].1 { *problem = Some("annotation `ttl` is odd".into()) }, Level::Warn, "annotation `ttl` is odd"),
     ("no renewal", |f| api(f).renewal = Ok(Renewal::Missing(Duration::from_secs(13))), Level::Fail, "lock is renewed — no renewal within 13s (Patroni's loop_wait and some seconds) — check Patroni on demo-0"),
-    ("no watch", |f| api(f).renewal = Err("its watch failed".into()), Level::Warn, "lock is renewed — not checked: because its watch failed"),
+    ("no watch", |f| api(f).renewal = Err("its watch failed".into()), Level::Warn, "lock is renewed — not checked: its watch failed"),
     ("pause", |f| if let Ok(Some(config)) = &mut api(f).config { config.settings.paused = true }, Level::Warn, "patronictl resume"),
     ("a standby cluster", |f| if let Ok(Some(config)) = &mut api(f).config { config.settings.standby_cluster = true }, Level::Fail, "accepts no writes"),
     ("failsafe mode, and no --patroni", failsafe, Level::Warn, "--patroni http://demo-0:8008,http://demo-1:8008"),
     ("no configuration", |f| api(f).config = Ok(None), Level::Warn, "there is no object demo-config"),
-    ("configuration forbidden", |f| api(f).config = Err("it is forbidden".into()), Level::Warn, "Patroni's configuration — not checked: because it is forbidden"),
+    ("configuration forbidden", |f| api(f).config = Err("it is forbidden".into()), Level::Warn, "Patroni's configuration — not checked: it is forbidden"),
     ("no pods", |f| api(f).pods = Ok(Vec::new()), Level::Fail, "0 pods in namespace db with cluster-name=demo; demo-0, which holds the lock, is not among them"),
     ("another selector", |f| { api(f).pods = Ok(vec!["x-0".into()]); api(f).holder_labels = Some([("app", "pg"), ("cluster", "demo")].map(|(l, v)| (l.into(), v.into())).into()) }, Level::Fail, "--selector cluster=demo"),
     ("another selector, no label with the scope", |f| { api(f).pods = Ok(vec![]); api(f).holder_labels = Some([("app", "pg"), ("no", "1")].map(|(l, v)| (l.into(), v.into())).into()) }, Level::Fail, "the labels of demo-0: app=pg,no=1"),
-    ("pods forbidden", |f| api(f).pods = Err("it is forbidden".into()), Level::Warn, "pods — not checked: because it is forbidden"),
-    ("a Service named like the scope", |f| api(f).services = Ok(vec![service("demo", true, false)]), Level::Fail, "service db/demo — it has a selector, and the Endpoints of its name are where Patroni keeps its lock"),
-    ("a Service with Patroni's Endpoints", |f| api(f).services = Ok(vec![service("other", true, true)]), Level::Warn, "service db/other — it has a selector, and the Endpoints of its name are, or may be, where Patroni keeps its state"),
+    ("pods forbidden", |f| api(f).pods = Err("it is forbidden".into()), Level::Warn, "pods — not checked: it is forbidden"),
+    ("a Service named like the scope", |f| api(f).services = Ok(vec![service("demo", true, false)]), Level::Fail, "service db/demo — it has a selector, and Patroni keeps its lock in the Endpoints with the same name"),
+    ("a Service with Patroni's Endpoints", |f| api(f).services = Ok(vec![service("other", true, true)]), Level::Warn, "service db/other — it has a selector, and Patroni may keep its state in the Endpoints with the same name"),
     ("a Service named like the configuration", |f| api(f).services = Ok(vec![service("demo-config", true, false)]), Level::Fail, "keeps its configuration"),
-    ("Services forbidden", |f| api(f).services = Err("it is forbidden".into()), Level::Warn, "names of Services — not checked: because it is forbidden"),
+    ("Services forbidden", |f| api(f).services = Err("it is forbidden".into()), Level::Warn, "names of Services — not checked: it is forbidden"),
     ("publish is refused", |f| api(f).published = Some(("p".into(), Err("it has two ports".into()))), Level::Fail, "service db/p — it has two ports"),
     ("the API's clock", |f| api(f).ahead = Ok(7.4), Level::Warn, "clock of the Kubernetes API — 7 s ahead of this host's"),
     ("the leader's clock", |f| api(f).renewal = Ok(Renewal::Renewed { after: Duration::ZERO, ahead: Some(-61.0) }), Level::Warn, "clock of demo-0 — 61 s behind this host's"),
-    ("no date", |f| api(f).ahead = Err("its answers carry no date".into()), Level::Warn, "not checked: because its answers carry no date"),
+    ("no date", |f| api(f).ahead = Err("its answers carry no date".into()), Level::Warn, "not checked: its answers carry no date"),
     ("TLS files", |f| f.tls_files = Some("/ca.crt: no such file".into()), Level::Fail, "TLS files — /ca.crt: no such file"),
     ("no token", |f| f.admin_token = Some(Err("/token: it is empty".into())), Level::Warn, "token for operator commands — /token: it is empty; operator commands are rejected"),
     ("no certificate for refusals", |f| f.refusal_certificate = Some(Err("/tls.crt: No such file".into())), Level::Fail, "certificate for refusals — /tls.crt: No such file; the proxy does not start"),
@@ -234,16 +234,16 @@ const ROWS: [Row; 51] = [
     ("no PostgreSQL there", |f| f.members[0].servers[0].greeting = Ok(Greeting::Foreign), Level::Fail, "does not answer like PostgreSQL"),
     ("a bad conn_url", |f| f.members[1].servers[0].address = Err("pod demo-1: annotation `status` has a conn_url that is not a URL".into()), Level::Fail, "has a conn_url that is not a URL"),
     ("a bad api_url", |f| f.members[1].malformed = Some("annotation `status` has an api_url that is not a URL".into()), Level::Warn, "has an api_url that is not a URL"),
-    ("the leader is no primary", |f| f.members[0].rest = Rest::Answered { url: url("http://u:8008"), report: report(Role::Other, 3) }, Level::Fail, "this member holds the lock: clients are held"),
-    ("another one is primary", |f| f.members[1].rest = Rest::Answered { url: url("http://u:8008"), report: report(Role::Primary, 3) }, Level::Fail, "http://u:8008 says: primary, running, timeline 3, but demo-0 holds the lock"),
+    ("the leader is not a primary", |f| f.members[0].rest = Rest::Answered { url: url("http://u:8008"), report: report(Role::Other, 3) }, Level::Fail, "this member holds the lock: clients are held"),
+    ("another member is primary", |f| f.members[1].rest = Rest::Answered { url: url("http://u:8008"), report: report(Role::Primary, 3) }, Level::Fail, "http://u:8008 reports: primary, running, timeline 3, but demo-0 holds the lock"),
     ("a replica left behind", |f| f.members[1].rest = Rest::Answered { url: url("http://u:8008"), report: report(Role::Other, 2) }, Level::Warn, "but the leader is on timeline 3"),
-    ("the bare scope of a Citus cluster", |f| { api(f).leaders[0].1 = Ok(LeaderObject::Absent); api(f).scopes = vec!["demo-1".into(), "demo-0".into(), "other-0".into()] }, Level::Fail, "add --citus-group 0, one of the groups 0, 1"),
-    ("a member's address is another cluster's", |f| f.members[1].rest = Rest::Answered { url: url("http://u:8008"), report: Report { scope: Some("zz".into()), ..report(Role::Primary, 3) } }, Level::Fail, "another cluster answers there: its scope is zz, and it should be demo"),
-    ("the leader's address is another cluster's of the same scope", |f| { api(f).config.as_mut().unwrap().as_mut().unwrap().settings.system = Some("9".into()); f.members.truncate(1) }, Level::Fail, "its system identifier is 7, and it should be 9"),
+    ("the bare scope of a Citus cluster", |f| { api(f).leaders[0].1 = Ok(LeaderObject::Absent); api(f).scopes = vec!["demo-1".into(), "demo-0".into(), "other-0".into()] }, Level::Fail, "add --citus-group with one of its groups (0, 1)"),
+    ("a member's address is another cluster's", |f| f.members[1].rest = Rest::Answered { url: url("http://u:8008"), report: Report { scope: Some("zz".into()), ..report(Role::Primary, 3) } }, Level::Fail, "a different cluster answers there: its scope is zz, not demo"),
+    ("the leader's address is another cluster's of the same scope", |f| { api(f).config.as_mut().unwrap().as_mut().unwrap().settings.system = Some("9".into()); f.members.truncate(1) }, Level::Fail, "its system identifier is 7, not 9"),
     ("another system", |f| f.members[1].rest = Rest::Answered { url: url("http://u:8008"), report: Report { system: Some("8".into()), ..report(Role::Other, 3) } }, Level::Fail, "system identifier 8 is not the leader's 7"),
     ("a replica that starts", |f| f.members[1].rest = Rest::Answered { url: url("http://u:8008"), report: Report { state: "starting".into(), ..report(Role::Other, 3) } }, Level::Warn, "cannot take over now"),
-    ("a silent REST API", |f| f.members[0].rest = silent(None), Level::Fail, "gives no answer: the words of the error; this is the leader"),
-    ("no api_url", |f| f.members[1].rest = Rest::NotAsked("it has reported no api_url".into()), Level::Warn, "not checked: because it has reported no api_url"),
+    ("a silent REST API", |f| f.members[0].rest = silent(None), Level::Fail, "gives no usable answer: the words of the error; this is the leader"),
+    ("no api_url", |f| f.members[1].rest = Rest::NotAsked("the member has published no api_url".into()), Level::Warn, "not checked: the member has published no api_url"),
 ];
 
 #[test]
@@ -258,7 +258,7 @@ fn a_limit_of_sessions_that_was_given_and_does_not_fit_is_a_warning() {
     let checks = everything(&settings, &facts);
     for part in [
         "a hard limit of 1024 open files here allows 400 sessions, not 10000",
-        "5000 local ports for connections to one leader here, fewer than 10000 sessions",
+        "5000 local ports for connections to one leader here, too few for 10000 sessions",
     ] {
         let check = checks.iter().find(|check| check.to_string().contains(part));
         assert_eq!(check.map(|check| check.level), Some(Level::Warn), "{part}");
@@ -318,7 +318,7 @@ fn a_problem_fails_one_line_and_the_others_stay_ok() {
         assert!(result.iter().any(fits), "{name}: {result:#?}");
         let not_checked = |check: &Check| check.found.starts_with("not checked: ");
         for check in result.iter().filter(|check| !fits(check)) {
-            // Impact a lock nothing can be said of its length, and no member is its holder.
+            // Without a lock, its ttl is unknown, and no member is its holder.
             assert!(
                 not_checked(check) || check.found.contains("no member holds the lock"),
                 "{name}: {check}"
@@ -431,7 +431,7 @@ fn a_tls_failure_is_named() {
         (
             "--patroni-ca /ca.crt",
             TlsProblem::UnknownAuthority,
-            "none of --patroni-ca /ca.crt",
+            "not signed by a CA in /ca.crt (--patroni-ca)",
             "authority that signed",
         ),
         ("", TlsProblem::Expired, "has expired", "renew"),
@@ -445,14 +445,14 @@ fn a_tls_failure_is_named() {
         (
             "",
             TlsProblem::CertificateRefused,
-            "refuses our client certificate",
+            "rejects the client certificate",
             "set --patroni-cert",
         ),
         (
             "--patroni-cert /c --patroni-key /k",
             TlsProblem::CertificateRefused,
-            "refuses",
-            "/c must be in date",
+            "rejects",
+            "/c must not have expired",
         ),
         ("", TlsProblem::NoTls, "it does not use TLS", "http://"),
         (
@@ -486,9 +486,7 @@ fn without_the_api_everything_else_is_named() {
         facts.members.clear();
         let checks = everything(&settings, &facts);
         assert_eq!(checks.iter().filter(|check| check.level == Level::Fail).count(), 1);
-        let lost = checks
-            .iter()
-            .filter(|check| check.found.starts_with("not checked: because "));
+        let lost = checks.iter().filter(|check| check.found.starts_with("not checked: "));
         assert_eq!(lost.count(), 8, "{checks:#?}");
     }
 }
@@ -573,7 +571,7 @@ fn each_failure_of_etcd_has_its_fix() {
         (
             "--etcd-user u --etcd-password-file /p",
             login,
-            "the password of u must be in --etcd-password-file",
+            "--etcd-password-file must contain the password of u",
         ),
         ("", stranger, "set --etcd-ca"),
     ] {
@@ -587,7 +585,7 @@ fn each_failure_of_etcd_has_its_fix() {
             ttl: None,
             config: None,
             groups: Vec::new(),
-            renewal: Err("no endpoint of etcd answers".into()),
+            renewal: Err("no etcd endpoint gave a usable answer".into()),
         }));
         let checks = everything(&settings, &facts);
         let check = checks.iter().find(|check| check.what == "etcd https://h:2379").unwrap();
@@ -614,7 +612,11 @@ fn a_route_without_a_member_that_suits_is_a_warning() {
             report.replication.standby = Some(standby);
         }
     };
-    assert_eq!(line("replica", &facts).unwrap().0, Level::Warn, "demo-1 is no replica");
+    assert_eq!(
+        line("replica", &facts).unwrap().0,
+        Level::Warn,
+        "demo-1 is not a replica"
+    );
     is(&mut facts, Standby::Async);
     assert_eq!(line("replica", &facts).unwrap(), (Level::Ok, "demo-1".to_owned()));
     assert_eq!(

@@ -6,12 +6,12 @@ use crate::discovery::patroni::TlsProblem;
 /// Returns the description of the problem, and the fix.
 pub(super) fn explain(trouble: &TlsProblem, files: &ClientTls) -> (String, String) {
     let ca = match &files.ca {
-        Some(file) => format!("--patroni-ca {}", file.display()),
-        None => "the system's authorities (--patroni-ca is not set)".to_owned(),
+        Some(file) => format!("a CA in {} (--patroni-ca)", file.display()),
+        None => "a CA of the system (--patroni-ca is not set)".to_owned(),
     };
     let (found, fix) = match trouble {
         TlsProblem::UnknownAuthority => (
-            format!("unknown CA: its certificate is signed by none of {ca}"),
+            format!("unknown CA: its certificate is not signed by {ca}"),
             "set --patroni-ca to the PEM file of the authority that signed restapi.certfile (on Crunchy: ca.crt of the Secret <cluster>-cluster-cert)".to_owned(),
         ),
         TlsProblem::Expired => (
@@ -19,21 +19,21 @@ pub(super) fn explain(trouble: &TlsProblem, files: &ClientTls) -> (String, Strin
             "renew restapi.certfile on this member and reload Patroni; check both clocks".to_owned(),
         ),
         TlsProblem::WrongName => (
-            "its certificate is for other names than the host in its api_url".to_owned(),
-            "put this host into the certificate's subjectAltName, or set restapi.connect_address to a name that is in it".to_owned(),
+            "its certificate is for other names than the host in this URL".to_owned(),
+            "add this host to the certificate's subjectAltName, or use a name that is in it (restapi.connect_address, --patroni)".to_owned(),
         ),
         TlsProblem::CertificateRequired => (
             "it demands a client certificate (restapi.verify_client: required)".to_owned(),
-            "set --patroni-cert and --patroni-key to a certificate that its restapi.cafile has signed".to_owned(),
+            "set --patroni-cert and --patroni-key to a certificate that is signed by the CA in its restapi.cafile".to_owned(),
         ),
         TlsProblem::CertificateRefused => (
-            "it refuses our client certificate".to_owned(),
+            "it rejects the client certificate".to_owned(),
             match &files.identity {
                 Some(identity) => format!(
-                    "{} must be in date, and signed by the authority in restapi.cafile of this member",
+                    "{} must not have expired, and must be signed by the CA in restapi.cafile of this member",
                     identity.cert.display()
                 ),
-                None => "it wants a client certificate: set --patroni-cert and --patroni-key".to_owned(),
+                None => "it requires a client certificate: set --patroni-cert and --patroni-key".to_owned(),
             },
         ),
         TlsProblem::NoTls => (
@@ -42,7 +42,7 @@ pub(super) fn explain(trouble: &TlsProblem, files: &ClientTls) -> (String, Strin
         ),
         TlsProblem::Other(why) => (
             format!("TLS fails: {why}"),
-            "look at restapi.certfile of this member: openssl s_client -connect <host:port> shows it".to_owned(),
+            "check restapi.certfile of this member; to show it: openssl s_client -connect <host:port>".to_owned(),
         ),
     };
     (found, fix)
@@ -57,16 +57,19 @@ pub(super) fn fix_for_etcd(problem: &TlsProblem, files: &ClientTls) -> String {
         }
         TlsProblem::Expired => "renew the file in etcd's --cert-file; check both clocks".to_owned(),
         TlsProblem::WrongName => {
-            "put the host of this URL into the subjectAltName of etcd's --cert-file, or use a name in it".to_owned()
+            "add the host in this URL to the subjectAltName of etcd's --cert-file, or use a name that is in it"
+                .to_owned()
         }
         TlsProblem::CertificateRequired | TlsProblem::CertificateRefused => match identity {
             Some(identity) => format!(
-                "{} must be in date, and signed by the authority in etcd's --trusted-ca-file",
+                "{} must not have expired, and must be signed by the CA in etcd's --trusted-ca-file",
                 identity.cert.display()
             ),
-            None => "etcd wants a client certificate: set --etcd-cert and --etcd-key".to_owned(),
+            None => "etcd requires a client certificate: set --etcd-cert and --etcd-key".to_owned(),
         },
         TlsProblem::NoTls => "etcd does not use TLS here: write http:// in --etcd".to_owned(),
-        TlsProblem::Other(_) => "look at etcd's --cert-file: openssl s_client -connect <host:port> shows it".to_owned(),
+        TlsProblem::Other(_) => {
+            "check etcd's --cert-file; to show it: openssl s_client -connect <host:port>".to_owned()
+        }
     }
 }

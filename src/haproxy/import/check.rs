@@ -1,9 +1,9 @@
-//! Patroni's health checks as routes: the path and query that HAProxy asks for.
+//! Patroni's health checks as routes: the path and query that HAProxy requests.
 
 use super::Outcome::{self, NoEquivalent, NotNeeded, Setting};
 use crate::route::{RouteKind, UNITS};
 
-/// The route that a check stands for, and the outcomes of the parts of its query.
+/// The route that corresponds to a check, and the outcomes of the parts of the check's query.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Check {
     pub(super) kind: RouteKind,
@@ -30,17 +30,17 @@ const PATHS: [(&str, RouteKind); 14] = [
     ("/asynchronous", RouteKind::Async),
 ];
 
-/// Returns the route that HAProxy's request asks Patroni for. Without one, the reason.
+/// Returns the route that corresponds to HAProxy's request, or the reason why there is none.
 pub(super) fn read(uri: &str) -> Result<Check, String> {
     let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
     let kind = PATHS.iter().find(|(known, _)| *known == path).map(|(_, kind)| *kind);
     let Some(kind) = kind else {
         return Err(match path {
             "GET" | "HEAD" | "OPTIONS" => format!(
-                "HAProxy takes a single word as the path, and asks for {path}; Patroni answers 503. Perhaps `{path} /primary` is \
-                 meant"
+                "HAProxy takes a single word as the path, and asks for {path}; Patroni answers 503. Did you mean \
+                 `{path} /primary`?"
             ),
-            _ => format!("{path} is no health check of Patroni for which pgnorth has a route"),
+            _ => format!("pgnorth has no route that corresponds to the health check {path}"),
         });
     };
     let mut check = Check {
@@ -73,19 +73,19 @@ impl Check {
             ("lag", _) => match kilobytes(value) {
                 Some(size) => Setting(format!("max-lag={size}")),
                 None => NoEquivalent(format!(
-                    "{value:?} is no size, and Patroni ignores it; pgnorth has no limit then"
+                    "{value:?} is not a size, so Patroni ignores it and the route gets no limit"
                 )),
             },
             ("replication_state", _) if value == "streaming" => Setting("streaming".to_owned()),
             (_, Some(tag)) if is_plain(tag) && is_plain(value) => Setting(format!("tag.{tag}={value}")),
             (_, Some(tag)) => NoEquivalent(format!("the value of the tag {tag} cannot be written in --route")),
-            ("replication_state", _) => NoEquivalent(format!("a route cannot ask for the replication state {value:?}")),
-            _ => NotNeeded(format!("Patroni knows no parameter {name}, and ignores it")),
+            ("replication_state", _) => NoEquivalent(format!("a route cannot require the replication state {value:?}")),
+            _ => NotNeeded(format!("Patroni has no parameter {name}, and ignores it")),
         }
     }
 }
 
-/// Returns one of Patroni's sizes in the units of a route. A number without a unit is in bytes, and is rounded down.
+/// Converts one of Patroni's sizes to the units of a route, rounded down. A number without a unit is in bytes.
 fn kilobytes(value: &str) -> Option<String> {
     let split = value
         .find(|letter: char| !letter.is_ascii_digit())
@@ -142,7 +142,7 @@ mod tests {
             assert!(read(uri).is_err(), "{uri}");
         }
         for (uri, part) in [
-            ("/replica?lag=lots", "no size"),
+            ("/replica?lag=lots", "not a size"),
             ("/replica?tag_a=b%2Cc", "cannot be written"),
             ("/replica?replication_state=in+archive+recovery", "replication state"),
         ] {

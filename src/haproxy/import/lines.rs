@@ -2,17 +2,17 @@
 
 use super::Outcome;
 
-/// One line of a file, without comment lines and empty ones.
+/// One line of a file. Comments and empty lines are omitted.
 #[derive(Debug)]
 pub(super) struct Line {
     pub(super) file: String,
     pub(super) number: usize,
-    /// The line as it is written, without the line's end, and with passwords masked.
+    /// The line as it is written, but with passwords masked.
     pub(super) text: String,
     pub(super) outcomes: Vec<Outcome>,
 }
 
-/// A line's words, and the place of its `Line`.
+/// A line's words, and the index of its `Line`.
 #[derive(Debug)]
 pub(super) struct Directive {
     pub(super) at: usize,
@@ -31,7 +31,7 @@ pub(super) struct Section {
     pub(super) directives: Vec<Directive>,
 }
 
-/// The words that begin a section (HAProxy 2.6, and those of its programs and caches).
+/// The keywords that begin a section (HAProxy 2.6 and later).
 const SECTIONS: [&str; 17] = [
     "global",
     "defaults",
@@ -52,7 +52,7 @@ const SECTIONS: [&str; 17] = [
     "traces",
 ];
 
-/// Returns the lines that say something, and the sections that they make.
+/// Returns the lines that are not empty or comments, and the sections that they form.
 pub(super) fn read(files: &[(String, String)]) -> (Vec<Line>, Vec<Section>) {
     let (mut lines, mut sections) = (Vec::new(), Vec::<Section>::new());
     for (file, text) in files {
@@ -71,14 +71,14 @@ pub(super) fn read(files: &[(String, String)]) -> (Vec<Line>, Vec<Section>) {
             match split {
                 Err(problem) => line.outcomes.push(Outcome::NoEquivalent(problem.to_owned())),
                 Ok(words) if words[0].starts_with('.') => line.outcomes.push(Outcome::NoEquivalent(
-                    "conditions are not evaluated: the lines of every branch are read".to_owned(),
+                    "import does not evaluate conditions: it reads the lines of every branch".to_owned(),
                 )),
                 Ok(words) if SECTIONS.contains(&words[0].as_str()) => sections.push(section(at, &words)),
                 Ok(words) => match sections.last_mut() {
                     Some(section) => section.directives.push(Directive { at, words }),
-                    None => line
-                        .outcomes
-                        .push(Outcome::NoEquivalent("stands before every section".to_owned())),
+                    None => line.outcomes.push(Outcome::NoEquivalent(
+                        "this line is before the first section".to_owned(),
+                    )),
                 },
             }
             lines.push(line);
@@ -87,7 +87,7 @@ pub(super) fn read(files: &[(String, String)]) -> (Vec<Line>, Vec<Section>) {
     (lines, sections)
 }
 
-/// Returns a line as it is shown: users paste the report into tickets.
+/// Returns a line with its password masked: users paste the report into tickets.
 fn masked(text: &str, words: &[String]) -> String {
     let text = text.trim_end().replace('\t', "    ");
     let is_before = |word: &String| ["password", "insecure-password", "ca-sign-pass"].contains(&word.as_str());
@@ -101,11 +101,11 @@ fn masked(text: &str, words: &[String]) -> String {
         }
     };
     match secret {
-        // It could not be split.
+        // The line could not be split.
         None if words.is_empty() && ["pass", "auth"].iter().any(|part| text.contains(part)) => "    ***".to_owned(),
         None | Some("") => text,
         Some(secret) if text.contains(secret) => text.replace(secret, "***"),
-        // It is quoted or escaped.
+        // The password is quoted or escaped.
         Some(_) => format!("    {} ***", words[0]),
     }
 }
@@ -122,8 +122,8 @@ fn section(at: usize, words: &[String]) -> Section {
     }
 }
 
-/// Splits a line into words (HAProxy's manual, 2.2): `\` escapes, quotes keep spaces, `#` begins a comment. Variables,
-/// which HAProxy expands within double quotes, are a problem.
+/// Splits a line into words (HAProxy's manual, 2.2): `\` escapes, quotes keep spaces, `#` begins a comment. Returns an
+/// error for variables, which HAProxy expands within double quotes.
 fn split(text: &str) -> Result<Vec<String>, &'static str> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     let mut letters = text.chars();
@@ -131,7 +131,7 @@ fn split(text: &str) -> Result<Vec<String>, &'static str> {
         match (letter, quote) {
             ('\'', Some('\'')) | ('"', Some('"')) => quote = None,
             (_, Some('\'')) => word.get_or_insert_default().push(letter),
-            ('$', Some(_)) => return Err("has an environment variable: write its value instead, and import again"),
+            ('$', Some(_)) => return Err("environment variable: write its value instead, and import again"),
             ('\\', _) => word.get_or_insert_default().extend(letters.next()),
             (_, Some(_)) => word.get_or_insert_default().push(letter),
             ('\'' | '"', None) => {
@@ -145,7 +145,7 @@ fn split(text: &str) -> Result<Vec<String>, &'static str> {
     }
     words.extend(word);
     match quote {
-        Some(_) => Err("has a quote that does not end"),
+        Some(_) => Err("a quote is not closed"),
         None => Ok(words),
     }
 }

@@ -40,7 +40,10 @@ impl<'a> Reader<'a> {
                 "listen" | "frontend" | "backend" => self.proxy(place),
                 _ => self.set_aside(
                     section,
-                    NotNeeded(format!("{}: no part of it concerns members of Patroni", section.kind)),
+                    NotNeeded(format!(
+                        "{}: this section does not affect members of Patroni",
+                        section.kind
+                    )),
                 ),
             }
         }
@@ -66,7 +69,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Takes settings that all routes share. The first value of a setting counts.
+    /// Adds settings that all routes share. The first value of a setting is kept.
     fn offer(&mut self, at: usize, settings: Vec<(&'static str, String)>) {
         let text = |(flag, value): &(&str, String)| format!("--{flag} {value}");
         let written = settings.iter().map(text).collect::<Vec<_>>().join(" ");
@@ -80,7 +83,7 @@ impl<'a> Reader<'a> {
                 self.note(
                     at,
                     NoEquivalent(format!(
-                        "--{flag} is one for all routes, and has the value of line {first}"
+                        "all routes share --{flag}, which has the value of line {first}"
                     )),
                 );
             }
@@ -93,7 +96,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Gives a section that stays out of pgnorth one outcome, and its lines with it.
+    /// Marks a section as not imported: `outcome` for its header, "not needed" for its lines.
     fn set_aside(&mut self, section: &Section, outcome: Outcome) {
         self.note(section.at, outcome);
         for directive in &section.directives {
@@ -135,7 +138,10 @@ impl<'a> Reader<'a> {
                     self.note_parts(directive.at, parts);
                 }
                 "option" if directive.words.get(1).is_some_and(|word| word == "httpchk") => {
-                    self.note(directive.at, Setting("the route, in each section below".to_owned()));
+                    self.note(
+                        directive.at,
+                        Setting("the kind of route, in each section below".to_owned()),
+                    );
                 }
                 _ => self.common(directive, None),
             }
@@ -149,7 +155,7 @@ impl<'a> Reader<'a> {
             return self.http(place);
         }
         let Some(target) = self.sections.target(place) else {
-            let why = "no section is named by `default_backend`, or by `use_backend` without a condition";
+            let why = "neither `default_backend` nor a `use_backend` without a condition names a section";
             return self.set_aside(
                 section,
                 NoEquivalent(format!("{}: {why}; keep HAProxy for it", section.kind)),
@@ -167,12 +173,12 @@ impl<'a> Reader<'a> {
         if section.kind == "backend" && !(0..self.sections.all.len()).any(|other| is_used(&other)) {
             return self.set_aside(
                 section,
-                NoEquivalent("backend: no `frontend` always leads here".to_owned()),
+                NoEquivalent("backend: no `frontend` leads here without a condition".to_owned()),
             );
         }
         if section.kind != "frontend" && !backend.ends_sessions {
             let why = "without `on-marked-down shutdown-sessions`, HAProxy keeps sessions to a former primary, or to a server \
-                       that is no replica any more; pgnorth ends them";
+                       that is no longer a replica; pgnorth ends them";
             self.note(section.at, NoEquivalent(format!("{}: {why}", section.kind)));
         }
         for directive in &section.directives {
@@ -180,7 +186,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads a section of HTTP: HAProxy's statistics, or something else.
+    /// Reads a section in HTTP mode: HAProxy's statistics, or something else.
     fn http(&mut self, place: usize) {
         let section = &self.sections.all[place];
         let shows_statistics = |directive: &Directive| {
@@ -188,7 +194,7 @@ impl<'a> Reader<'a> {
             words[0] == "stats" || words.iter().any(|word| word == "prometheus-exporter")
         };
         if !section.directives.iter().any(shows_statistics) {
-            let why = "pgnorth forwards PostgreSQL alone; keep HAProxy for it";
+            let why = "pgnorth forwards only PostgreSQL; keep HAProxy for it";
             return self.set_aside(section, NoEquivalent(format!("{}: {why}", section.kind)));
         }
         for Directive { at, words } in &section.directives {
@@ -201,11 +207,11 @@ impl<'a> Reader<'a> {
                     ),
                 },
                 word if words.iter().any(|word| word == "auth" || word.contains("http_auth")) => {
-                    let why = "the admin port asks for no password; keep it inside your network";
+                    let why = "the admin port has no password; keep it inside your network";
                     self.note(*at, NoEquivalent(format!("{word}: {why}")));
                 }
                 word => {
-                    let why = "the admin port has the page, /metrics and /status";
+                    let why = "the admin port serves the status page, /metrics and /status";
                     self.note(*at, NotNeeded(format!("{word}: {why}")));
                 }
             }
@@ -239,24 +245,27 @@ impl<'a> Reader<'a> {
         let outcome = match (words[0].as_str(), second) {
             ("timeout", "connect") => return self.offer(*at, vec![("connect-timeout", server::duration(&value()))]),
             ("source", address) => return self.note_parts(*at, vec![server::source(address)]),
-            ("option", "httpchk") => NotNeeded("option httpchk: another line has the path".to_owned()),
+            ("option", "httpchk") => NotNeeded("option httpchk: the path is on another line".to_owned()),
             ("http-check", "expect" | "send" | "connect") => NotNeeded(format!(
                 "http-check {second}: pgnorth reads the whole answer of the REST API"
             )),
-            ("default_backend", _) => NotNeeded(format!("{}: a route is its listener and its members", words[0])),
+            ("default_backend", _) => NotNeeded(format!(
+                "{}: a route consists of its listener and its members",
+                words[0]
+            )),
             ("use_backend", _) if words.len() == 2 => {
-                NotNeeded("use_backend: a route is its listener and its members".to_owned())
+                NotNeeded("use_backend: a route consists of its listener and its members".to_owned())
             }
             ("use_backend", _) => NoEquivalent(
-                "use_backend: a route follows from the listener alone; give each backend a `bind` of its own"
-                    .to_owned(),
+                "use_backend: only the listener determines the route; give each backend its own `bind`".to_owned(),
             ),
             ("balance", _) if !is_for_replicas => NotNeeded("balance: one member at a time is the primary".to_owned()),
-            ("balance", "roundrobin" | "leastconn" | "random") => {
-                NotNeeded("balance: the member with the fewest sessions gets the client; equals take turns".to_owned())
-            }
+            ("balance", "roundrobin" | "leastconn" | "random") => NotNeeded(
+                "balance: the member with the fewest sessions gets the client; members with equally many take turns"
+                    .to_owned(),
+            ),
             ("balance", other) => NoEquivalent(format!(
-                "balance {other}: the member with the fewest sessions gets the client; equals take turns"
+                "balance {other}: the member with the fewest sessions gets the client; members with equally many take turns"
             )),
             ("stick-table" | "stick", _) if !is_for_replicas => {
                 NotNeeded(format!("{}: one member at a time is the primary", words[0]))
@@ -265,7 +274,7 @@ impl<'a> Reader<'a> {
                 "{}: a client's next session may go to another replica",
                 words[0]
             )),
-            ("no", _) => NotNeeded(format!("no {second}: it takes an option back")),
+            ("no", _) => NotNeeded(format!("no {second}: it switches an option off")),
             ("option" | "timeout" | "http-check", _) => {
                 let word = format!("{} {second}", words[0]);
                 words::directive(PROXY, &word).of(&word)

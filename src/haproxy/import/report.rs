@@ -9,7 +9,7 @@ use super::{Import, Outcome, Suggestion};
 const LEGEND: &str = "= becomes this setting   - needs none   ! has no equivalent: decide yourself\n";
 
 impl Import {
-    /// Returns each line with its number and its outcomes. A remark that an earlier line has refers to that line.
+    /// Returns each line with its number and its outcomes. A repeated remark refers to the first line that has it.
     pub(super) fn annotated(&self) -> String {
         let mut text = LEGEND.to_owned();
         let mut remarks = HashMap::new();
@@ -72,8 +72,8 @@ impl fmt::Display for Import {
         if self.suggestions.len() > 1 {
             writeln!(
                 out,
-                "The servers are those of {} clusters, as far as their addresses tell. Each needs a pgnorth of its own, with \
-                 another --admin.",
+                "By their addresses, the servers belong to {} clusters. Each cluster needs its own pgnorth, with a different \
+                 --admin.",
                 self.suggestions.len()
             )?;
         }
@@ -82,8 +82,8 @@ impl fmt::Display for Import {
         }
         writeln!(
             out,
-            "\nBetter, if Patroni uses etcd: --scope and --etcd, so that pgnorth watches the lock itself. Without etcd, --scope \
-             NAME\nwith --kubernetes=false makes answers of another cluster not count. Then check everything: pgnorth doctor."
+            "\nIf Patroni uses etcd, add --scope and --etcd, so that pgnorth watches the lock itself. Without etcd, add --scope \
+             NAME\nand --kubernetes=false, so that pgnorth ignores answers of another cluster. Then check everything with pgnorth doctor."
         )
     }
 }
@@ -99,7 +99,7 @@ impl fmt::Display for Suggestion {
             true => Ok(()),
             false => writeln!(
                 out,
-                "\nNo section leads to the primary: pgnorth then also listens for its clients, at [::]:5432 or at --listen."
+                "\nNo section leads to the primary. pgnorth still listens for clients of the primary, at --listen (default [::]:5432)."
             ),
         }
     }

@@ -1,4 +1,4 @@
-//! The routes that result, by cluster.
+//! The resulting routes, by cluster.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -13,14 +13,14 @@ pub(super) struct Routes {
     clusters: Vec<Cluster>,
 }
 
-/// The servers and routes of one cluster, as far as the servers' addresses tell.
+/// The servers and routes of one cluster, as far as the servers' addresses show.
 #[derive(Debug, Default)]
 struct Cluster {
     urls: Vec<String>,
     routes: Vec<Route>,
 }
 
-/// A listener, and what follows the `=` of its `--route`.
+/// A listener, and the part of its `--route` after the `=`.
 #[derive(Clone, Debug)]
 struct Route {
     at: usize,
@@ -38,8 +38,8 @@ impl Cluster {
 }
 
 impl Route {
-    /// Returns true if the other one listens on every IPv6 address, and this one on every IPv4 address of the same port, for
-    /// the same members: pgnorth's `[::]` is both.
+    /// Returns true if this route listens on all IPv4 addresses and `other` on all IPv6 addresses, with the same port
+    /// and for the same members: pgnorth's `[::]` includes both.
     fn is_ipv4_of(&self, other: &Self) -> bool {
         let listens = [self.listen, other.listen].map(|listen| listen.ip());
         listens == [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)]
@@ -53,7 +53,7 @@ impl Route {
 }
 
 impl Routes {
-    /// Adds a route for the listener, if pgnorth can listen there beside the others.
+    /// Adds a route for the listener, if pgnorth can listen there in addition to the others.
     pub(super) fn add(&mut self, at: usize, listen: SocketAddr, backend: &Backend, lines: &[Line]) -> Outcome {
         let route = Route {
             at,
@@ -64,7 +64,9 @@ impl Routes {
             let number = lines[earlier.at].number;
             earlier.listen = listen;
             let (_, setting) = earlier.setting();
-            return Setting(format!("--route {setting}, which takes the IPv4 of line {number}, too"));
+            return Setting(format!(
+                "--route {setting}, which includes the IPv4 address of line {number}"
+            ));
         }
         let settings: Vec<_> = self
             .all()
@@ -114,7 +116,7 @@ pub(super) fn listener(text: &str) -> Result<SocketAddr, String> {
     };
     let port: u16 = port
         .parse()
-        .map_err(|_| "not one port; write a --route for each".to_owned())?;
+        .map_err(|_| "not a single port; write a --route for each port".to_owned())?;
     let ip = match host.trim_start_matches('[').trim_end_matches(']') {
         "" | "*" if is_v6 => IpAddr::from(Ipv6Addr::UNSPECIFIED),
         "" | "*" => IpAddr::from(Ipv4Addr::UNSPECIFIED),

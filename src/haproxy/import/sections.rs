@@ -1,4 +1,4 @@
-//! The lines that are in force for a section, its defaults included, and the servers that it leads to.
+//! The directives that apply to a section, inherited ones included, and the servers that it uses.
 
 use super::check::{self, Check};
 use super::lines::{Directive, Section};
@@ -15,14 +15,14 @@ pub(super) struct Sections<'a> {
     bases: [String; 2],
 }
 
-/// What HAProxy asks the servers of a section for, and where.
+/// The health check and the servers of a section.
 #[derive(Debug)]
 pub(super) struct Backend {
     pub(super) check: Result<Check, String>,
     /// The line with the path.
     pub(super) path_at: usize,
     pub(super) servers: Vec<Server>,
-    /// `default-server`, the section's own included.
+    /// The options of all `default-server` lines that apply.
     pub(super) defaults: Options,
     pub(super) ends_sessions: bool,
 }
@@ -42,7 +42,7 @@ impl Backend {
             .collect()
     }
 
-    /// Returns the reason for which pgnorth does not take this section over.
+    /// Returns the reason why this section is not imported, if there is one.
     pub(super) fn stays(&self) -> Option<String> {
         match &self.check {
             Err(problem) => Some(problem.clone()),
@@ -58,7 +58,7 @@ impl Backend {
         (!self.servers.is_empty() && self.servers.iter().all(is_pooler)).then_some(POOLER)
     }
 
-    /// Returns what follows the `=` of a `--route`.
+    /// Returns the part of a `--route` after the `=`.
     pub(super) fn leads_to(&self) -> String {
         let Ok(check) = &self.check else { return String::new() };
         let cut = (self.ends_sessions && limits_lag(check)).then(|| "lagging=cut".to_owned());
@@ -84,7 +84,7 @@ impl<'a> Sections<'a> {
         }
     }
 
-    /// Returns the section whose servers a section leads to.
+    /// Returns the section whose servers a section uses.
     pub(super) fn target(&self, place: usize) -> Option<usize> {
         if self.all[place].kind != "frontend" {
             return Some(place);
@@ -99,7 +99,7 @@ impl<'a> Sections<'a> {
         self.all.iter().position(leads)
     }
 
-    /// Returns the lines with this word that are in force, those of the section's defaults first.
+    /// Returns the directives with this keyword that apply to the section; inherited ones from `defaults` come first.
     pub(super) fn effective(&self, place: usize, word: &str) -> Vec<&'a Directive> {
         let mut lineage = vec![place];
         lineage.extend(std::iter::successors(self.defaults(place), |place| {
@@ -109,8 +109,8 @@ impl<'a> Sections<'a> {
         directives.filter(|directive| directive.words[0] == word).collect()
     }
 
-    /// Returns the section that a section takes its defaults from: the one that it names, else the last one before it
-    /// (HAProxy's manual, 4). A `defaults` section has such a section only if it names one.
+    /// Returns the `defaults` section that a section inherits from: the one that it names, else the last one before it
+    /// (HAProxy's manual, 4). A `defaults` section inherits only if it names another.
     fn defaults(&self, place: usize) -> Option<usize> {
         let section = &self.all[place];
         if section.kind == "defaults" && section.from.is_none() {
@@ -173,7 +173,7 @@ impl<'a> Sections<'a> {
         }
     }
 
-    /// Returns the `http-check` lines that are in force: a section's own replace those of its defaults.
+    /// Returns the `http-check` lines that apply: a section's own lines replace the inherited ones.
     pub(super) fn rules(&self, place: usize) -> Vec<&'a Directive> {
         let own = self.all[place].directives.iter();
         let own: Vec<_> = own.filter(|directive| directive.words[0] == "http-check").collect();
@@ -184,7 +184,7 @@ impl<'a> Sections<'a> {
         }
     }
 
-    /// Returns the route that the check of a section stands for, and the line that says so.
+    /// Returns the route that corresponds to the section's check, and the index of the line that has its path.
     pub(super) fn check(&self, place: usize) -> (Result<Check, String>, usize) {
         let Some(httpchk) = self.httpchk(place) else {
             return (
@@ -195,7 +195,10 @@ impl<'a> Sections<'a> {
         for rule in self.rules(place) {
             let words: Vec<_> = rule.words.iter().map(String::as_str).collect();
             if words.get(1) == Some(&"expect") && !words.ends_with(&["status", "200"]) {
-                return (Err(format!("`{}` is not the status 200", words.join(" "))), rule.at);
+                return (
+                    Err(format!("`{}` does not expect status 200", words.join(" "))),
+                    rule.at,
+                );
             }
         }
         let sent = self
@@ -210,7 +213,7 @@ impl<'a> Sections<'a> {
         (check::read(uri), at)
     }
 
-    /// Returns the `option httpchk` that is in force: no later option asks for other checks, or for none.
+    /// Returns the `option httpchk` that applies, unless a later option selects another check or none.
     fn httpchk(&self, place: usize) -> Option<&'a Directive> {
         let mut options = self.effective(place, "option").into_iter();
         let last = options.rfind(|directive| directive.words.get(1).is_some_and(|word| is_check(word)))?;
@@ -245,7 +248,7 @@ pub(super) fn limits_lag(check: &Check) -> bool {
     check.keys.iter().any(|key| key.starts_with("max-lag="))
 }
 
-/// Returns the word after this one.
+/// Returns the word after `word`.
 fn after<'a>(words: &'a [String], word: &str) -> Option<&'a str> {
     let at = words.iter().position(|other| other == word)?;
     words.get(at + 1).map(String::as_str)

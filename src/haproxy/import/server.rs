@@ -1,9 +1,9 @@
-//! `server`, `server-template` and `default-server`: the REST API that HAProxy asks, and what becomes of each option.
+//! `server`, `server-template` and `default-server`: the REST API that HAProxy asks, and the outcome of each option.
 
 use super::Outcome::{self, NoEquivalent, NotNeeded, Setting};
 use super::words::{self, SERVER, UNKNOWN};
 
-/// The options of a server that matter to pgnorth. Those of `default-server` are where a server begins.
+/// The options of a server that matter to pgnorth. A server starts with those of `default-server`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Options {
     pub(super) is_checked: bool,
@@ -12,7 +12,7 @@ pub(super) struct Options {
     /// Port of the check, if it is not the server's.
     check_port: Option<String>,
     is_https: bool,
-    /// Sessions end when the server goes down.
+    /// True if sessions end when the server goes down.
     pub(super) ends_sessions: bool,
     pub(super) weight: Option<String>,
 }
@@ -24,21 +24,21 @@ pub(super) enum Part {
     Offer(Vec<(&'static str, String)>),
 }
 
-/// What the options depend on.
+/// The properties of a section that determine how server options translate.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Context<'a> {
-    /// The section leads to replicas.
+    /// True if the section leads to replicas.
     pub(super) replicas: bool,
-    /// The route has a limit of lag.
+    /// True if the route has a limit of lag.
     pub(super) limits_lag: bool,
-    /// The weights of the section's servers differ.
+    /// True if the weights of the section's servers differ.
     pub(super) weights_differ: bool,
     /// `ca-base` and `crt-base` of `global`.
     pub(super) bases: [&'a str; 2],
 }
 
 impl Options {
-    /// Reads the words after the server's address. Returns what becomes of them.
+    /// Reads the words after the server's address. Returns their outcomes.
     pub(super) fn read(&mut self, words: &[String], context: Context<'_>) -> Vec<Part> {
         let (mut parts, mut words) = (Vec::new(), words.iter());
         while let Some(word) = words.next() {
@@ -68,20 +68,20 @@ impl Options {
                     let _action = value();
                     Some(Part::Outcome(match context.replicas {
                         false => NotNeeded("on-marked-up: one member at a time is the primary".to_owned()),
-                        true => NoEquivalent("on-marked-up: sessions to a fit replica stay when another becomes fit".to_owned()),
+                        true => NoEquivalent("on-marked-up: sessions stay on a fit replica when another replica becomes fit".to_owned()),
                     }))
                 }
                 "backup" => Some(Part::Outcome(match context.replicas {
                     false => NotNeeded("backup: one member at a time is the primary".to_owned()),
                     true => NoEquivalent(
-                        "backup: pgnorth prefers by tag, with the key prefer.NAME=VALUE of --route; fallback=primary is for the \
-                         primary"
+                        "backup: in --route, prefer.NAME=VALUE prefers members with this tag, and fallback=primary falls back to \
+                         the primary"
                             .to_owned(),
                     ),
                 })),
                 "verify" => Some(match value().as_str() {
                     "none" => Part::Outcome(NoEquivalent(
-                        "verify none: pgnorth verifies certificates; set --patroni-ca to the CA of Patroni's".to_owned(),
+                        "verify none: pgnorth always verifies certificates; set --patroni-ca to the CA of Patroni's REST API".to_owned(),
                     )),
                     _ => Part::Outcome(NotNeeded("verify: pgnorth always verifies".to_owned())),
                 }),
@@ -89,7 +89,7 @@ impl Options {
                 "crt" => Some(certificate(&value(), context)),
                 "source" => Some(source(&value())),
                 "usesrc" | "interface" => {
-                    Some(Part::Outcome(NoEquivalent(format!("{word} {}: --source takes addresses alone", value()))))
+                    Some(Part::Outcome(NoEquivalent(format!("{word} {}: --source takes only addresses", value()))))
                 }
                 "tcp-ut" => Some(Part::Offer(vec![("tcp-user-timeout", duration(&value()))])),
                 _ => {
@@ -111,11 +111,11 @@ impl Options {
     /// Returns the base URL of the REST API that HAProxy asks for this server; `port` is that of `http-check connect`.
     pub(super) fn url(&self, address: &Address, port: Option<&str>, is_https: bool) -> Result<String, String> {
         if !self.is_checked {
-            return Err("HAProxy does not check this server; pgnorth leads to every member that is fit".to_owned());
+            return Err("HAProxy does not check this server; pgnorth uses every member that is fit".to_owned());
         }
         let port = port.or(self.check_port.as_deref());
         let Some(port) = port.filter(|port| Some(*port) != address.port.as_deref()) else {
-            return Err("the check goes to the port of PostgreSQL, where no REST API of Patroni is".to_owned());
+            return Err("the check goes to PostgreSQL's port, not to Patroni's REST API".to_owned());
         };
         let host = self.check_host.as_deref().unwrap_or(&address.host);
         let host = match host.contains(':') && !host.starts_with('[') {
@@ -131,7 +131,7 @@ impl Options {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Address {
     pub(super) host: String,
-    /// PostgreSQL's or the pooler's port, as it is written; none if HAProxy keeps the client's.
+    /// PostgreSQL's or the pooler's port, as it is written; `None` if HAProxy keeps the port that the client used.
     pub(super) port: Option<String>,
 }
 
@@ -142,7 +142,7 @@ pub(super) fn address(text: &str) -> Result<Address, String> {
         .find_map(|prefix| text.strip_prefix(prefix))
         .unwrap_or(text);
     if text.contains(['/', '@']) {
-        return Err(format!("{text} is no TCP address of a member"));
+        return Err(format!("{text} is not a TCP address"));
     }
     if text.starts_with('_') {
         return Err(format!(
@@ -152,7 +152,9 @@ pub(super) fn address(text: &str) -> Result<Address, String> {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !port.is_empty() => (host, Some(port)),
         Some((_, port)) if port.starts_with(['+', '-']) => {
-            return Err(format!("{text} has a port that depends on the client's"));
+            return Err(format!(
+                "{text} has a port relative to the port that the client connected to (+N/-N), which pgnorth does not support"
+            ));
         }
         _ => (text, None),
     };
@@ -163,7 +165,7 @@ pub(super) fn address(text: &str) -> Result<Address, String> {
     })
 }
 
-/// Returns one of HAProxy's times, which are in milliseconds without a unit, as pgnorth writes it.
+/// Converts one of HAProxy's times, which are in milliseconds if they have no unit.
 pub(super) fn duration(text: &str) -> String {
     match text.bytes().all(|byte| byte.is_ascii_digit()) {
         true => match text.strip_suffix("000") {
@@ -201,14 +203,14 @@ fn ca_file(file: &str, context: Context<'_>) -> Part {
     }
 }
 
-/// HAProxy's file holds the certificate and its key. pgnorth reads each from the file that is named for it, and skips the
-/// rest.
+/// Returns the settings for `crt`. HAProxy's file has both the certificate and its key; pgnorth reads each from the
+/// file that its flag names, and skips the rest.
 fn certificate(file: &str, context: Context<'_>) -> Part {
     let file = in_folder(context.bases[1], file);
     Part::Offer(vec![("patroni-cert", file.clone()), ("patroni-key", file)])
 }
 
-/// Returns the offer of `source`, which may have a port.
+/// Returns the setting for `source`, without its port.
 pub(super) fn source(text: &str) -> Part {
     let host = address(text).map_or_else(|_| text.to_owned(), |address| address.host);
     Part::Offer(vec![("source", host)])

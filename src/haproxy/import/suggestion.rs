@@ -1,4 +1,4 @@
-//! The settings that result, as a command line and as an environment file. pgnorth's own parser judges them.
+//! The resulting settings, as a command line and as an environment file, checked by pgnorth's own parser.
 
 use std::ffi::OsString;
 use std::fmt::Write;
@@ -8,18 +8,18 @@ use crate::config::{COMMANDS, Settings, SettingsError};
 /// The settings of one pgnorth.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Suggestion {
-    /// Flags without hyphens, with their values. A route is a flag of its own.
+    /// Flags without hyphens, with their values. Each route is a separate flag.
     pub(super) settings: Vec<(&'static str, String)>,
 }
 
 impl Suggestion {
-    /// Returns the flags, each with its value in the same word.
+    /// Returns the flags as `--flag=value`.
     pub fn arguments(&self) -> Vec<String> {
         let flags = self.settings.iter();
         flags.map(|(flag, value)| format!("--{flag}={value}")).collect()
     }
 
-    /// Returns the environment variables. Several routes are one variable.
+    /// Returns the environment variables. All routes share one variable.
     pub fn variables(&self) -> Vec<(String, String)> {
         let mut all = Vec::<(String, String)>::new();
         for (flag, value) in &self.settings {
@@ -42,7 +42,7 @@ impl Suggestion {
         text
     }
 
-    /// Returns the lines of an environment file. systemd and a shell that sources it read the same.
+    /// Returns the lines of an environment file. systemd, and a shell that sources the file, read the same values.
     pub(super) fn environment(&self) -> String {
         let lines = self.variables().into_iter();
         lines
@@ -50,13 +50,13 @@ impl Suggestion {
             .collect()
     }
 
-    /// Returns what pgnorth's parser says against these settings, if they are invalid.
+    /// Returns the errors of pgnorth's parser, if these settings are invalid.
     pub(super) fn problem(&self) -> Option<String> {
         problem(self.arguments())
     }
 }
 
-/// Returns what pgnorth's parser says against these settings, beside an address of the cluster.
+/// Returns the errors of pgnorth's parser, if these settings are invalid together with an address of the cluster.
 pub(super) fn problem_of(settings: &[(&'static str, String)]) -> Option<String> {
     let cluster = ("patroni", "http://h:8008".to_owned());
     let is_named = settings.iter().any(|(flag, _)| *flag == cluster.0);
@@ -64,13 +64,13 @@ pub(super) fn problem_of(settings: &[(&'static str, String)]) -> Option<String> 
     let flags = settings.iter().chain(cluster);
     if let Some((_, value)) = settings.iter().find(|(_, value)| !is_plain(value)) {
         return Some(format!(
-            "{value:?} has characters that shells or systemd read differently: set it by hand"
+            "{value:?} has characters that shells and systemd read differently: set this value by hand"
         ));
     }
     problem(flags.map(|(flag, value)| format!("--{flag}={value}")).collect())
 }
 
-/// Returns a plain value for a shell, which expands brackets as a pattern, and ends a command at a semicolon.
+/// Quotes a plain value if a shell needs it: a shell expands brackets as a pattern, and ends a command at a semicolon.
 fn quoted(value: &str) -> String {
     let quote = if value.contains(['[', ';']) { "'" } else { "" };
     format!("{quote}{value}{quote}")

@@ -1,4 +1,4 @@
-//! Tables: lines of HAProxy's configuration, and what becomes of them.
+//! Tables: lines of HAProxy's configuration, and their outcomes.
 
 use std::ffi::OsString;
 
@@ -223,7 +223,7 @@ fn a_password_of_the_statistics_is_named() {
     let stats = "listen stats\n mode http\n bind *:7000\n stats enable\n stats auth admin:s3cret\n";
     let text = listen("") + stats;
     assert!(
-        last(&text).starts_with("! stats: the admin port asks for no password"),
+        last(&text).starts_with("! stats: the admin port has no password"),
         "{}",
         last(&text)
     );
@@ -268,7 +268,7 @@ fn nothing_is_suggested_without_members_of_patroni() {
     }
 }
 
-/// As flags and as variables the settings are the same, and pgnorth's parser takes them.
+/// As flags and as variables the settings are the same, and pgnorth's parser accepts them.
 #[test]
 fn every_suggestion_is_valid() {
     let text = "global\n maxconn 70\n nbthread 2\n hard-stop-after 30s\n".to_owned()

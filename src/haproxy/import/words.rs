@@ -1,21 +1,21 @@
-//! HAProxy's words that need no code: each with the number of its values, if it is an option within a line, and with what
-//! becomes of it. HAProxy 2.6's manual has them all.
+//! HAProxy's keywords that need no code. Each has its outcome and, if it is an option within a line, the number of its
+//! values. HAProxy 2.6's manual describes all of them.
 
 use super::Outcome;
 
-/// The outcome of a word, whatever its value.
+/// The outcome of a keyword, whatever its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
-    /// pgnorth needs no setting, because of this.
+    /// The reason why pgnorth needs no setting.
     NotNeeded(&'static str),
-    /// pgnorth has no equivalent; this is the difference.
+    /// The remaining difference, because pgnorth has no equivalent.
     NoEquivalent(&'static str),
 }
 
 use Meaning::{NoEquivalent, NotNeeded};
 
-/// The outcome of a word that is in no table.
-pub(super) const UNKNOWN: Meaning = NoEquivalent("import does not know this word");
+/// The outcome of a keyword that is in no table.
+pub(super) const UNKNOWN: Meaning = NoEquivalent("unknown to pgnorth import");
 
 impl Meaning {
     /// Returns the outcome for this word of a line.
@@ -27,32 +27,32 @@ impl Meaning {
     }
 }
 
-/// Words that have the same meaning, separated by `|`.
+/// Keywords with the same meaning, separated by `|`.
 type Group = (&'static str, Meaning);
-/// The same, with the number of values that follow each word.
+/// Keywords with the same meaning, and the number of values that follow each.
 type Options = (&'static str, usize, Meaning);
 
-const CHECKS: Meaning = NotNeeded("the lock is watched, and members are asked at the pace that Patroni's ttl requires");
+const CHECKS: Meaning = NotNeeded("pgnorth asks members as often as Patroni's ttl requires");
 const TLS_TO_POSTGRES: Meaning =
     NoEquivalent("pgnorth passes TLS between client and PostgreSQL through, and adds none");
 const TLS_FROM_CLIENTS: Meaning =
-    NoEquivalent("pgnorth ends no TLS: clients negotiate it with PostgreSQL through pgnorth");
+    NoEquivalent("pgnorth does not terminate TLS: clients negotiate it with PostgreSQL through pgnorth");
 const TLS_TUNING: Meaning =
-    NotNeeded("pgnorth uses TLS 1.2 and 1.3 for the REST API, and none of its own for sessions");
+    NotNeeded("pgnorth uses TLS 1.2 or 1.3 for the REST API, and does not terminate TLS in sessions");
 const QUEUE: Meaning = NoEquivalent(
-    "no limit of a single server: max_connections of PostgreSQL, or the pooler, limits what reaches a member",
+    "pgnorth has no limit per server: PostgreSQL's max_connections, or the pooler, limits the sessions of a member",
 );
-const HEADER: Meaning = NoEquivalent("pgnorth sends no header of the PROXY protocol");
-const NAMES: Meaning = NotNeeded("names are resolved at each dial, by the system's resolver");
+const HEADER: Meaning = NoEquivalent("pgnorth does not send the PROXY protocol header");
+const NAMES: Meaning = NotNeeded("pgnorth resolves a name at each connection, with the system's resolver");
 const AGENT: Meaning =
-    NoEquivalent("pgnorth asks no agent; to take a replica out, give it Patroni's tag noloadbalance");
-const PROCESS: Meaning = NotNeeded("pgnorth's service unit or container has its own");
-const HTTP: Meaning = NotNeeded("it concerns HTTP alone");
+    NoEquivalent("pgnorth does not ask agents; to exclude a replica, set Patroni's tag noloadbalance on it");
+const PROCESS: Meaning = NotNeeded("pgnorth's systemd unit or container sets this");
+const HTTP: Meaning = NotNeeded("it applies only to HTTP");
 const LOGS: Meaning = NotNeeded("pgnorth logs to standard error; see --log and --log-format");
-const KERNEL: Meaning = NotNeeded("pgnorth sets the socket options itself");
-const UNIX: Meaning = NoEquivalent("pgnorth listens on TCP alone");
+const KERNEL: Meaning = NotNeeded("pgnorth sets up its sockets and threads itself");
+const UNIX: Meaning = NoEquivalent("pgnorth listens only on TCP");
 
-/// Options of `server` and `default-server`. Those that the code reads are not here.
+/// Options of `server` and `default-server`. Options that `server.rs` reads are not listed.
 pub(super) const SERVER: &[Options] = &[
     (
         "inter|fastinter|downinter|fall|rise|error-limit|observe|on-error",
@@ -101,29 +101,31 @@ pub(super) const SERVER: &[Options] = &[
     (
         "verifyhost|check-sni",
         1,
-        NoEquivalent("pgnorth checks the name or address in the URL: use names that the certificate has in --patroni"),
+        NoEquivalent(
+            "pgnorth verifies the name or address in the URL: in --patroni, use names that are in the certificate",
+        ),
     ),
     (
         "crl-file",
         1,
-        NoEquivalent("pgnorth reads no list of revoked certificates"),
+        NoEquivalent("pgnorth does not read certificate revocation lists"),
     ),
     (
         "track",
         1,
-        NoEquivalent("import does not follow it: give the server the check itself, and import again"),
+        NoEquivalent("import does not follow it: write the other server's check on this line, and import again"),
     ),
     (
         "disabled",
         0,
-        NoEquivalent("pgnorth leads to every fit member; to take a replica out, give it Patroni's tag noloadbalance"),
+        NoEquivalent("pgnorth uses every fit member; to exclude a replica, set Patroni's tag noloadbalance on it"),
     ),
     (
         "cookie|redir|max-reuse|pool-low-conn|pool-max-conn|pool-purge-delay|proto|ws",
         1,
         HTTP,
     ),
-    ("id", 1, NotNeeded("members have names")),
+    ("id", 1, NotNeeded("pgnorth identifies members by name")),
     ("log-proto", 1, LOGS),
     ("tfo|no-tfo", 0, KERNEL),
     (
@@ -141,13 +143,13 @@ pub(super) const BIND: &[Options] = &[
         "accept-proxy",
         0,
         NoEquivalent(
-            "set --proxy-protocol-from to the networks of the load balancers: pgnorth takes the header from nobody else",
+            "set --proxy-protocol-from to the networks of the load balancers: pgnorth accepts the header only from those",
         ),
     ),
     (
         "accept-netscaler-cip",
         1,
-        NoEquivalent("pgnorth knows the PROXY protocol alone"),
+        NoEquivalent("pgnorth supports only the PROXY protocol"),
     ),
     (
         "ssl|allow-0rtt|strict-sni|generate-certificates|no-ca-names|prefer-client-ciphers",
@@ -191,20 +193,20 @@ pub(super) const BIND: &[Options] = &[
         NoEquivalent("pgnorth uses the network namespace that it is started in"),
     ),
     ("maxconn", 1, NoEquivalent("all routes share --max-sessions")),
-    ("v4v6", 0, NotNeeded("[::] takes IPv4 too")),
-    ("v6only", 0, NoEquivalent("[::] takes IPv4 too")),
+    ("v4v6", 0, NotNeeded("[::] also accepts IPv4")),
+    ("v6only", 0, NoEquivalent("[::] also accepts IPv4")),
     ("backlog|mss|nice|process|thread|shards|proto", 1, KERNEL),
     ("tfo|defer-accept", 0, KERNEL),
     (
         "name|id|level|severity-output",
         1,
-        NotNeeded("routes have their addresses as names"),
+        NotNeeded("a route is identified by its address"),
     ),
     ("mode|user|group|uid|gid", 1, UNIX),
     ("expose-fd", 1, NotNeeded("a reload hands the listeners over")),
 ];
 
-/// Words of `global`.
+/// Keywords of `global`.
 pub(super) const GLOBAL: &[Group] = &[
     (
         "user|group|uid|gid|chroot|daemon|pidfile|master-worker|ulimit-n|set-dumpable|nbproc|cpu-map|node|\
@@ -216,11 +218,11 @@ pub(super) const GLOBAL: &[Group] = &[
     ("log|log-send-hostname|log-tag|quiet|zero-warning", LOGS),
     (
         "stats",
-        NotNeeded("the admin port has the state: pgnorth status, /status, /metrics"),
+        NotNeeded("the admin port shows the state: pgnorth status, /status, /metrics"),
     ),
     (
         "ca-base|crt-base",
-        NotNeeded("relative paths below are completed with it"),
+        NotNeeded("import adds it to the relative paths below"),
     ),
     (
         "ssl-default-bind-ciphers|ssl-default-bind-ciphersuites|ssl-default-bind-options|\
@@ -244,15 +246,16 @@ pub(super) const GLOBAL: &[Group] = &[
     ),
     (
         "grace",
-        NoEquivalent("--lame-duck is the time in which clients are still accepted at a stop"),
+        NoEquivalent("pgnorth has --lame-duck, the time for which it still accepts clients after SIGTERM"),
     ),
     (
         "setenv|presetenv|unsetenv|resetenv",
-        NotNeeded("lines that use variables are named"),
+        NotNeeded("import reports the lines that use variables"),
     ),
 ];
 
-/// Words of `defaults`, `listen`, `frontend` and `backend`; of `option`, `timeout` and `http-check` the word after it.
+/// Keywords of `defaults`, `listen`, `frontend` and `backend`; `option`, `timeout` and `http-check` include the next
+/// word.
 pub(super) const PROXY: &[Group] = &[
     (
         "log|log-format|log-tag|log-format-sd|error-log-format|unique-id-format|option tcplog|option httplog|\
@@ -276,7 +279,9 @@ pub(super) const PROXY: &[Group] = &[
     ),
     (
         "option redispatch|retries|option persist",
-        NotNeeded("a client whose dial fails waits for the primary, or gets the next replica, until --hold"),
+        NotNeeded(
+            "a client that cannot be connected waits for the primary, or tries the next replica, for up to --hold",
+        ),
     ),
     (
         "option http-keep-alive|option httpclose|option http-server-close|option forwardfor|\
@@ -290,15 +295,15 @@ pub(super) const PROXY: &[Group] = &[
     ("timeout check", CHECKS),
     (
         "timeout queue",
-        NotNeeded("no client waits for a place at a server; --hold is the time that one waits for a member"),
+        NotNeeded("clients do not queue for a server; --hold limits the time that they wait for a member"),
     ),
     (
         "timeout client-fin|timeout server-fin|timeout tarpit",
-        NotNeeded("half-closed sessions stay until both sides close, or a host does not answer"),
+        NotNeeded("a half-closed session stays until both sides close, or a host stops responding"),
     ),
     (
         "timeout client|timeout server|timeout tunnel",
-        NoEquivalent("pgnorth closes no idle session; PostgreSQL's idle_session_timeout does, if that is wanted"),
+        NoEquivalent("pgnorth does not close idle sessions; PostgreSQL's idle_session_timeout can"),
     ),
     (
         "http-check disable-on-404|http-check send-state|http-check comment|http-check set-var|\
@@ -307,7 +312,7 @@ pub(super) const PROXY: &[Group] = &[
     ),
     (
         "maxconn|fullconn",
-        NoEquivalent("a limit of this section: all routes share --max-sessions"),
+        NoEquivalent("there is no limit per section: all routes share --max-sessions"),
     ),
     (
         "rate-limit",
@@ -315,7 +320,7 @@ pub(super) const PROXY: &[Group] = &[
     ),
     (
         "acl|tcp-request|tcp-response|filter",
-        NoEquivalent("pgnorth looks into no connection: limit clients with a firewall or pg_hba.conf"),
+        NoEquivalent("pgnorth does not inspect connections: restrict clients with a firewall or pg_hba.conf"),
     ),
     ("http-request|http-response|http-after-response|redirect", HTTP),
     (
@@ -323,21 +328,30 @@ pub(super) const PROXY: &[Group] = &[
          hash-balance-factor",
         NoEquivalent("pgnorth chooses the member itself"),
     ),
-    ("option allbackups", NotNeeded("all fit members get clients")),
+    ("option allbackups", NotNeeded("every fit member gets clients")),
     (
         "option pgsql-check|option tcp-check|tcp-check|option mysql-check|option ssl-hello-chk|\
          option external-check|external-check",
-        NoEquivalent("pgnorth asks Patroni alone, and learns from its own connections that a server fails"),
+        NoEquivalent("pgnorth asks only Patroni, and notices a failing server by its own connections"),
     ),
-    ("stats", NotNeeded("the admin port has the state")),
+    ("stats", NotNeeded("the admin port shows the state")),
     (
         "email-alert",
         NoEquivalent("alerts come from the metrics: deploy/ has rules for Prometheus"),
     ),
-    ("description|id|disabled|enabled|guid|option transparent", PROCESS),
+    ("description|id|guid", NotNeeded("pgnorth has no such labels")),
+    ("enabled", NotNeeded("it is the default")),
+    (
+        "disabled",
+        NoEquivalent("HAProxy does not listen here: remove the routes below that you do not want"),
+    ),
+    (
+        "option transparent",
+        NoEquivalent("pgnorth connects only to the members that Patroni lists"),
+    ),
 ];
 
-/// Returns the meaning of a word in one of the tables of directives.
+/// Returns the meaning of a keyword in one of the tables of directives.
 pub(super) fn directive(table: &[Group], word: &str) -> Meaning {
     let found = table
         .iter()

@@ -8,8 +8,8 @@ use crate::leader::view::LockView;
 use crate::leader::{RoutingState, Server};
 
 impl Inputs<'_> {
-    /// Rule 2: the lock has no holder. Sessions end, because any member may take it; in pause no member does so by
-    /// itself, and the sessions of a leader that still says that it is a running primary stay.
+    /// Rule 2: the lock has no holder. Sessions end, because any member may acquire the lock. In pause, no member does
+    /// so automatically, so the sessions of a leader that still says that it is a running primary stay.
     pub(super) fn lock_released(&self) -> Option<Decision> {
         let lock = self.lock()?;
         let paused_primary = || {
@@ -27,7 +27,7 @@ impl Inputs<'_> {
         })
     }
 
-    /// Rule 3: the cluster is a standby cluster, by Patroni's configuration: X is not a primary.
+    /// Rule 3: Patroni's configuration makes the cluster a standby cluster, so X is not a primary.
     pub(super) fn standby_cluster(&self) -> Option<Decision> {
         let member = self.lock()?.lock.holder.clone()?;
         let applies = self.view.is_standby_cluster();
@@ -41,15 +41,15 @@ impl Inputs<'_> {
         Some(decision(RoutingState::Hold(None), Reason::NoAddress { member, cause }))
     }
 
-    /// Rule 5: the lock has expired, and X said within its ttl that it leads in failsafe mode: route.
+    /// Rule 5: the lock has expired, but X said less than a ttl ago that it leads in failsafe mode. Clients go to X.
     pub(super) fn expired_in_failsafe_mode(&self) -> Option<Decision> {
         let (lock, leader) = self.holder_of_expired_lock()?;
         let answers = self.view.answers(&leader.member)?;
         let (last, failsafe_seen) = answers.last.as_ref().zip(answers.failsafe_seen)?;
         let report = &last.value;
         let until = failsafe_seen + lock.lock.ttl;
-        // Patroni drops the flag once it has renewed the lock: the answer that says so may arrive before the watch's
-        // event.
+        // Patroni clears `failsafe_active` once it has renewed the lock. That answer may arrive before the watch
+        // reports the renewal, so `holds_lock` counts as well.
         let leads = (report.failsafe_active || report.holds_lock) && report.is_writable();
         let is_ours = self.view.foreign_cluster(&leader.member).is_none();
         let lower_timeline = self.lower_timeline(&leader.member, report.timeline, report.system.as_deref());
@@ -61,8 +61,8 @@ impl Inputs<'_> {
         })
     }
 
-    /// Rule 6: the lock has expired in pause. Patroni promotes no member by itself then, so that an expired lock proves
-    /// nothing against the leader whose sessions live.
+    /// Rule 6: the lock has expired in pause. Patroni then promotes no member automatically, so an expired lock is not
+    /// evidence against the current leader.
     pub(super) fn expired_in_pause(&self) -> Option<Decision> {
         let (_, leader) = self.holder_of_expired_lock()?;
         let member = leader.member.clone();
@@ -77,14 +77,14 @@ impl Inputs<'_> {
         })
     }
 
-    /// Rule 7: the lock has expired, and the members put the race for it off.
+    /// Rule 7: the lock has expired, and the members may postpone the race for it.
     pub(super) fn expired_before_the_race(&self) -> Option<Decision> {
         let (lock, leader) = self.holder_of_expired_lock()?;
         let leader = Some(leader).filter(|leader| self.is_current(leader))?;
         self.hold_before_the_race(&leader, lock.lock_expiry())
     }
 
-    /// Rule 8: the lock has expired. Another member may be promoted by now: fence.
+    /// Rule 8: the lock has expired. All sessions end, because another member may have been promoted by now.
     pub(super) fn lock_expired(&self) -> Option<Decision> {
         let (lock, leader) = self.holder_of_expired_lock()?;
         let reason = Reason::LockExpired {
@@ -94,7 +94,7 @@ impl Inputs<'_> {
         Some(decision(RoutingState::Fence, reason))
     }
 
-    /// Rule 9: the lock is about to expire, and neither pause nor failsafe mode will keep X afterwards.
+    /// Rule 9: the lock is about to expire, and neither pause nor failsafe mode would keep X as the leader after that.
     pub(super) fn lock_expiring(&self) -> Option<Decision> {
         let (lock, leader) = self.holder_of_fresh_lock()?;
         let applies = Self::margin_start(lock) <= self.now && !self.outlives_the_lock(lock, &leader);
@@ -118,7 +118,7 @@ impl Inputs<'_> {
         Some(decision(self.hold_keeping(leader), reason))
     }
 
-    /// Rule 11: a switchover away from X is announced while rule 12 would route to it.
+    /// Rule 11: a switchover away from X is announced, and rule 12 would route to X.
     pub(super) fn switchover_of_the_holder(&self) -> Option<Decision> {
         match self.lock_fresh()?.state {
             RoutingState::Route(leader) => self.hold_for_switchover(leader),
@@ -131,8 +131,8 @@ impl Inputs<'_> {
     /// | X | new clients | sessions to X | sessions to other members |
     /// |--|--|--|--|
     /// | says that it is a running primary | go to X | stay | end |
-    /// | does not answer, and has live sessions | go to X | stay | end |
-    /// | does not answer, and has none | wait | | end |
+    /// | does not answer, and is the current leader | go to X | stay | end |
+    /// | does not answer, and is not the current leader | wait | | end |
     /// | says `stopping`, `starting`, `crashed` or in recovery | wait | stay; PostgreSQL ends them | end |
     /// | says that it leads a standby cluster | wait | end | end |
     pub(super) fn lock_fresh(&self) -> Option<Decision> {
@@ -152,7 +152,7 @@ impl Inputs<'_> {
             MemberState::WritableByStatus { timeline, cause } => {
                 route(timeline, Reason::LockAndPodStatus { member, cause })
             }
-            // A short fault of the REST API ends no session.
+            // A short failure of the REST API does not end sessions.
             MemberState::Unreachable { cause } if self.is_current(&leader) => {
                 route(leader.timeline, Reason::LockAlone { member, cause })
             }

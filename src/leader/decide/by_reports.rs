@@ -1,4 +1,5 @@
-//! Rules 13 to 23: no lock is watched. The members' answers decide; the last good evidence keeps the leader for a ttl.
+//! Rules 13 to 23: no lock is watched. The members' answers decide. After the last evidence that it leads, the leader
+//! is kept for a ttl.
 
 use std::time::Instant;
 
@@ -9,17 +10,17 @@ use crate::leader::observation::Report;
 use crate::leader::reason::{NoLock, Reason};
 use crate::leader::{RoutingState, Server};
 
-/// The cause if a primary says that it does not hold the lock.
+/// The cause for a primary that says that it does not hold the lock.
 const LACKS_THE_LOCK: &str = "it says that it does not hold the lock";
 
 impl Inputs<'_> {
-    /// Rule 13: the cluster to follow is not known.
+    /// Rule 13: the cluster to follow is unknown.
     pub(super) fn cluster_unknown(&self) -> Option<Decision> {
         let reason = self.unclear(self.no_lock()?)?;
         Some(decision(RoutingState::Hold(None), reason))
     }
 
-    /// Rule 14: several members are equally primary. A client could reach either: fence.
+    /// Rule 14: several members are equally primary. All sessions end, because any of these members may accept writes.
     pub(super) fn split_brain(&self) -> Option<Decision> {
         self.no_lock()?;
         let rank = |report: &Report| (report.holds_lock, report.timeline);
@@ -32,7 +33,7 @@ impl Inputs<'_> {
         }
     }
 
-    /// Rule 15: a switchover is announced while rule 16 would route.
+    /// Rule 15: a switchover away from the primary is announced, and rule 16 would route to it.
     pub(super) fn switchover_of_the_primary(&self) -> Option<Decision> {
         match self.reported_primary()?.state {
             RoutingState::Route(leader) => self.hold_for_switchover(leader),
@@ -40,8 +41,8 @@ impl Inputs<'_> {
         }
     }
 
-    /// Rule 16: a member says that it is a running primary. Of several, the one that holds the lock counts, then the
-    /// one on the higher timeline.
+    /// Rule 16: a member says that it is a running primary. If several do, the member that holds the lock takes
+    /// precedence, then the member on the highest timeline.
     pub(super) fn reported_primary(&self) -> Option<Decision> {
         let no_lock = self.no_lock()?.clone();
         let primaries = self.primaries();
@@ -70,8 +71,8 @@ impl Inputs<'_> {
         Some(decision(RoutingState::Route(leader), reason).recheck_by(heard + self.policy.report_life))
     }
 
-    /// Rule 17: the ttl is over, and a majority names X. The members read this from the DCS, in which a leader that
-    /// does not renew its key stands for its ttl and no longer.
+    /// Rule 17: the ttl is over, and a majority names X. The members read the leader from the DCS, where the key of a
+    /// leader that does not renew it expires after the ttl.
     pub(super) fn named_by_majority(&self) -> Option<Decision> {
         let (current, no_lock) = self.unheard_leader()?;
         let until = self
@@ -87,7 +88,7 @@ impl Inputs<'_> {
         })
     }
 
-    /// Rule 18: the ttl is over, and the members put the race for the lock off.
+    /// Rule 18: the ttl is over, and the members may postpone the race for the lock.
     pub(super) fn unheard_before_the_race(&self) -> Option<Decision> {
         let (current, _) = self.unheard_leader()?;
         let answering = self.answering();
@@ -101,14 +102,16 @@ impl Inputs<'_> {
         }
     }
 
-    /// Rule 19: the ttl is over: nothing has shown for a ttl that X leads, and another member may be promoted by now.
+    /// Rule 19: the ttl is over. There has been no evidence for a ttl that X leads, so another member may have been
+    /// promoted by now.
     pub(super) fn unheard_for_ttl(&self) -> Option<Decision> {
         let (_, no_lock) = self.unheard_leader()?;
         let no_lock = no_lock.clone();
         Some(decision(RoutingState::Fence, Reason::SilentTooLong { no_lock }))
     }
 
-    /// Rule 20: X says that it does not accept writes, or that it does not hold the lock. PostgreSQL ends its sessions.
+    /// Rule 20: X says that it does not accept writes, or that it does not hold the lock. X's sessions are left to
+    /// PostgreSQL, which ends them when it stops.
     pub(super) fn leader_not_writable(&self) -> Option<Decision> {
         self.no_lock()?;
         let current = self.current?;
@@ -129,7 +132,7 @@ impl Inputs<'_> {
         Some(decided.recheck_at(self.leader_expiry()))
     }
 
-    /// Rule 21: X does not answer. It is kept until the ttl after the last evidence is over; in pause, for longer.
+    /// Rule 21: X does not answer. X stays the leader until a ttl after the last evidence; in pause, for longer.
     pub(super) fn leader_unreachable(&self) -> Option<Decision> {
         let no_lock = self.no_lock()?.clone();
         let current = self.current?;
@@ -141,7 +144,7 @@ impl Inputs<'_> {
         })
     }
 
-    /// Rule 22: every other member names X again, which was the leader and does not answer.
+    /// Rule 22: X was the leader and does not answer, but every other member names X again.
     pub(super) fn named_again(&self) -> Option<Decision> {
         let no_lock = self.no_lock()?.clone();
         let (leader, from) = self.named_again_from()?;
@@ -156,10 +159,10 @@ impl Inputs<'_> {
 
     /// Returns the leader that every other member names again, and the time from which clients may go to it.
     ///
-    /// That is at once if its own last answer and the others' answers follow each other without a break: it is known
-    /// as well as before the fence. Otherwise it may have demoted itself meanwhile and hold the lock in recovery. Once
-    /// the others have named it for a whole ttl, its loop has run again, and has written a new timeline if it was
-    /// promoted again.
+    /// Clients may go to it at once if there is no gap between its own last answer and the other members' answers: the
+    /// evidence is then as good as before the fence. After a gap, it may have demoted itself in the meantime and now
+    /// hold the lock in recovery. Once the others have named it for a whole ttl, its Patroni loop has run again, and
+    /// has written a new timeline if it was promoted again.
     pub(super) fn named_again_from(&self) -> Option<(Server, Instant)> {
         self.no_lock().filter(|_| self.current.is_none())?;
         let (member, last) = self.view.silent_leader()?;
@@ -199,22 +202,22 @@ impl Inputs<'_> {
         decision(RoutingState::Hold(None), reason)
     }
 
-    /// Returns the leader whose sessions live, if no lock is watched and its ttl is over.
+    /// Returns the current leader, if no lock is watched and the leader's ttl is over.
     fn unheard_leader(&self) -> Option<(&Server, &NoLock)> {
         let (current, no_lock) = (self.current?, self.no_lock()?);
         let is_over = self.leader_expiry().is_some_and(|expiry| expiry <= self.now);
         is_over.then_some((current, no_lock))
     }
 
-    /// Returns the end of the leader's ttl; `None` in pause: Patroni then promotes no member by itself, so an
-    /// unreachable leader is no evidence of another one.
+    /// Returns the end of the leader's ttl; `None` in pause. Patroni then promotes no member automatically, so silence
+    /// of the leader is not evidence of a new leader.
     fn leader_expiry(&self) -> Option<Instant> {
         let current = self.current?;
         let is_excused = self.is_known_to_be_paused(self.no_lock()?) && !self.view.is_succeeded(&current.member);
         (!is_excused).then(|| self.last_expiry(current))
     }
 
-    /// Returns the time a ttl after the last evidence that a member leads. Without any evidence, the ttl is over.
+    /// Returns the end of the ttl after the last evidence that a member leads. Without any evidence, the ttl is over.
     fn last_expiry(&self, leader: &Server) -> Instant {
         let evidence = self.view.last_evidence(Some(&leader.member));
         evidence.map_or(self.now, |evidence| evidence + self.view.ttl())

@@ -1,12 +1,12 @@
-//! Answers of several clusters: clients are sent only to the cluster that is followed.
+//! Evaluates answers of several clusters. Clients are sent only to the cluster that is followed.
 
 use super::inputs::Inputs;
 use crate::leader::reason::{NoLock, Reason};
 use crate::leader::view::{AnswerOrigin, ForeignCluster};
 
 impl Inputs<'_> {
-    /// Returns the reason for which the cluster to follow is not known. There are no sessions then: the first verified
-    /// leader settles it.
+    /// Returns the reason if the cluster to follow is unknown. No sessions exist then, because the first verified
+    /// leader determines the cluster.
     pub(super) fn unclear(&self, no_lock: &NoLock) -> Option<Reason> {
         let groups = self.view.groups_not_named();
         if self.view.lock().is_none() && self.view.identity().system.is_none() && !groups.is_empty() {
@@ -19,7 +19,7 @@ impl Inputs<'_> {
         })
     }
 
-    /// Returns a reason if no member of the followed cluster answers, and another cluster does.
+    /// Returns the reason if no member of the followed cluster answers, but another cluster does.
     pub(super) fn only_another_answers(&self) -> Option<Reason> {
         let (origin, foreign_cluster) = self.view.foreign_clusters().next()?;
         let nobody_answers = self.answering().is_empty();

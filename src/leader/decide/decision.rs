@@ -9,24 +9,24 @@ use crate::leader::{RoutingState, Server};
 /// The outcome of the rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// The routing state: the destination of new clients, and the leader whose sessions live.
+    /// The routing state: the destination of new clients, and the leader whose sessions are kept.
     pub state: RoutingState,
-    /// The reason, without an operator's hold.
+    /// The reason that applies without an operator's hold.
     pub reason: Reason,
     /// The number of the rule that decided, in docs/concepts/deciding.md; 0 before the first decision.
     pub rule: usize,
-    /// The operator's hold, while there is one.
+    /// The operator's hold, if one is active.
     pub held: Option<HoldEffect>,
-    /// Time at which to decide again without a new observation; `None` if time changes nothing.
+    /// Time of the next decision without a new observation; `None` if the passage of time changes nothing.
     pub recheck_at: Option<Instant>,
 }
 
 /// The effect of an operator's hold on a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HoldEffect {
-    /// The hold.
+    /// The operator's hold.
     pub hold: OperatorHold,
-    /// The hold is the only obstacle: when it ends, clients go to the leader.
+    /// True if the hold is the only obstacle: without it, clients would go to the leader.
     pub alone: bool,
 }
 
@@ -54,7 +54,7 @@ impl Decision {
         }
     }
 
-    /// Returns the reason as a sentence for people, with the operator's hold.
+    /// Returns the reason as a sentence, including the operator's hold.
     pub fn why(&self) -> String {
         match &self.held {
             None => self.reason.to_string(),
@@ -63,8 +63,8 @@ impl Decision {
         }
     }
 
-    /// Applies an operator's hold: new clients wait. The leader, the sessions that live and a fence do not depend on
-    /// it.
+    /// Applies an operator's hold: new clients wait. The hold affects neither the choice of the leader, nor sessions,
+    /// nor a fence.
     pub(super) fn held_by(self, hold: Option<&OperatorHold>, now: Instant) -> Self {
         let Some(hold) = hold.filter(|hold| now < hold.ends) else {
             return self;
@@ -77,7 +77,7 @@ impl Decision {
         Self { state, held, ..self }.recheck_by(hold.ends)
     }
 
-    /// Adds an instant at which time alone may change the decision.
+    /// Adds an instant at which the passage of time may change the decision.
     pub(super) fn recheck_by(self, at: Instant) -> Self {
         self.recheck_at(Some(at))
     }

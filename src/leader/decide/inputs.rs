@@ -1,4 +1,4 @@
-//! The facts that the rules read, and the questions that several rules ask about them.
+//! The facts that the rules read, and the queries that several rules share.
 
 use std::time::{Duration, Instant};
 
@@ -9,14 +9,14 @@ use crate::leader::reason::{NoLock, Reason};
 use crate::leader::view::{LockView, View};
 use crate::leader::{MemberName, RoutingState, Server, UnknownAddress};
 
-/// From this long before the lock expires, new clients wait: a client that logs in now would be cut in the middle of
-/// its login. A lock that is renewed in time never comes this close to its expiry.
+/// Time before the lock's expiry from which new clients wait, because a client that logs in now could be cut off in the
+/// middle of its login. A lock that is renewed in time never comes this close to its expiry.
 const EXPIRY_MARGIN: Duration = Duration::from_millis(500);
 
 /// The arguments of one decision, and the source that determines the leader.
 pub(super) struct Inputs<'a> {
     pub(super) view: &'a View,
-    /// The leader whose sessions live now.
+    /// The leader whose sessions are kept now.
     pub(super) current: Option<&'a Server>,
     pub(super) now: Instant,
     pub(super) policy: &'a Policy,
@@ -27,9 +27,9 @@ pub(super) struct Inputs<'a> {
 enum Source<'a> {
     /// The leader object has not been read yet.
     Unread,
-    /// The leader object, which its store answers for.
+    /// The lock in the leader object, whose store answers.
     Lock(&'a LockView),
-    /// The members' answers, and why there is no lock.
+    /// The members' answers, and the reason why no lock is watched.
     Reports(NoLock),
 }
 
@@ -70,7 +70,7 @@ impl<'a> Inputs<'a> {
         }
     }
 
-    /// Returns the reason for which no lock is watched; `None` if one is, or is yet to be read.
+    /// Returns the reason why no lock is watched; `None` if a lock is watched or has yet to be read.
     pub(super) fn no_lock(&self) -> Option<&NoLock> {
         match &self.source {
             Source::Reports(no_lock) => Some(no_lock),
@@ -78,24 +78,24 @@ impl<'a> Inputs<'a> {
         }
     }
 
-    /// Returns the watched lock and its holder, at the holder's address.
+    /// Returns the watched lock and its holder, if the holder's address is known.
     pub(super) fn holder(&self) -> Option<(&'a LockView, Server)> {
         let lock = self.lock()?;
         let holder = self.at_its_address(lock.lock.holder.as_ref()?).ok()?;
         Some((lock, holder))
     }
 
-    /// Does as [`holder`](Self::holder), while the lock has not expired.
+    /// Returns the same as [`holder`](Self::holder), unless the lock has expired.
     pub(super) fn holder_of_fresh_lock(&self) -> Option<(&'a LockView, Server)> {
         self.holder().filter(|(lock, _)| self.now < lock.lock_expiry())
     }
 
-    /// Does as [`holder`](Self::holder), once the lock has expired.
+    /// Returns the same as [`holder`](Self::holder), if the lock has expired.
     pub(super) fn holder_of_expired_lock(&self) -> Option<(&'a LockView, Server)> {
         self.holder().filter(|(lock, _)| lock.lock_expiry() <= self.now)
     }
 
-    /// Returns the member as a leader, or the reason for which its address is not known.
+    /// Returns the member's server, or the reason why its address is unknown.
     pub(super) fn at_its_address(&self, member: &MemberName) -> Result<Server, UnknownAddress> {
         let current = self.current.filter(|current| current.member == *member);
         match (self.view.address(member), current) {
@@ -105,7 +105,7 @@ impl<'a> Inputs<'a> {
                 address,
                 timeline: None,
             }),
-            // Its pod or row is gone while the lock stands: that is no evidence that its server is gone.
+            // A missing pod or row is not evidence that the server is gone, as long as the member holds the lock.
             (Err(_), Some(current)) => Ok(current.clone()),
             (Err(cause), None) => Err(cause),
         }
@@ -115,7 +115,7 @@ impl<'a> Inputs<'a> {
         self.current == Some(leader)
     }
 
-    /// Returns a hold that keeps the sessions of `leader`, if it is the leader whose sessions live.
+    /// Returns a hold, which keeps the sessions of `leader` if it is the current leader.
     pub(super) fn hold_keeping(&self, leader: Server) -> RoutingState {
         RoutingState::Hold(self.is_current(&leader).then_some(leader))
     }
@@ -125,7 +125,7 @@ impl<'a> Inputs<'a> {
         lock.lock_expiry() - EXPIRY_MARGIN
     }
 
-    /// Holds new clients for a while, if a switchover away from `leader` is due.
+    /// Holds new clients for up to `switchover_hold`, if a switchover away from `leader` is due.
     pub(super) fn hold_for_switchover(&self, leader: Server) -> Option<Decision> {
         let heard = self.view.announcement()?;
         let begins = heard.value.starts.map_or(heard.at, |starts| starts.max(heard.at));
@@ -141,9 +141,9 @@ impl<'a> Inputs<'a> {
         })
     }
 
-    /// Holds new clients while the members put the race for an expired lock off (`primary_race_backoff`), as long as
-    /// the leader's WAL grows: a fence would stop it, and so cause the failover that is being avoided. A leader that
-    /// says that it is not a primary writes nothing.
+    /// Holds new clients while the members may postpone the race for an expired lock (`primary_race_backoff`). They do
+    /// so as long as the leader's WAL advances. A fence would stop the WAL, and so cause the failover that Patroni is
+    /// avoiding. Does not apply to a leader that says that it is not a primary, because it writes nothing.
     pub(super) fn hold_before_the_race(&self, leader: &Server, lock_expiry: Instant) -> Option<Decision> {
         let backoff = self.view.race_backoff();
         let end = lock_expiry + backoff;
@@ -161,7 +161,8 @@ impl<'a> Inputs<'a> {
         })
     }
 
-    /// Returns the next instant at which time alone may make another rule apply, apart from those that the rules name.
+    /// Returns the next instant at which the passage of time may make another rule apply. Rules add further instants
+    /// with `recheck_by`.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let of_lock = self.holder_of_fresh_lock();
         let of_lock = of_lock.map(|(lock, _)| [Self::margin_start(lock), lock.lock_expiry()]);

@@ -1,4 +1,4 @@
-//! The state of a member, by the newest evidence of it.
+//! The state of a member according to the newest evidence.
 
 use std::time::Instant;
 
@@ -11,21 +11,22 @@ use crate::leader::view::Timestamped;
 pub(super) enum MemberState {
     /// Its REST API says that it is a running primary, on this timeline.
     Writable { timeline: Option<u32> },
-    /// Its status in the DCS says so. Its REST API does not answer, for this cause.
+    /// Its status in the DCS says that it is a running primary, on this timeline. Its REST API gives no valid answer,
+    /// for this cause.
     WritableByStatus { timeline: Option<u32>, cause: String },
-    /// It does not accept writes, or must not get any, for this cause.
+    /// It does not accept writes or must not get any, for this cause.
     NotWritable { cause: String },
     /// It leads a standby cluster.
     StandbyLeader,
-    /// No evidence of it counts any more, for this cause.
+    /// No current evidence about it exists; the cause is the error of its REST API.
     Unreachable { cause: String },
 }
 
 /// The newest statement about a member.
 enum Evidence<'a> {
-    /// The last answer of its REST API, which answers now.
+    /// The last answer of a REST API that still answers.
     Answer(&'a Timestamped<Report>),
-    /// The last answer of its REST API, which does not answer any more.
+    /// The last answer of a REST API that no longer answers.
     FormerAnswer(&'a Timestamped<Report>),
     /// Its status in the DCS.
     DcsStatus(&'a DcsStatus),
@@ -38,12 +39,12 @@ impl MemberState {
 }
 
 impl Inputs<'_> {
-    /// Returns the state of a member. `since` is the time at which the lock moved to it: evidence that it is writable
-    /// counts only if it is newer; evidence that it is not counts at any age.
+    /// Returns the state of a member. `since` is the time at which the lock moved to it. Evidence that the member is
+    /// writable counts only if it is newer than `since`; evidence that it is not writable counts at any age.
     pub(super) fn member_state(&self, member: &MemberName, since: Option<Instant>) -> MemberState {
         if let Some(foreign_cluster) = self.view.foreign_cluster(member) {
             return MemberState::NotWritable {
-                cause: format!("another cluster answers there, {}", foreign_cluster.identity),
+                cause: format!("another cluster answers at its address: {}", foreign_cluster.identity),
             };
         }
         let last = self.view.answers(member).and_then(|answers| answers.last.as_ref());
@@ -53,8 +54,8 @@ impl Inputs<'_> {
         let status = self.view.dcs_status(member).map(|view| &view.value);
         let status = status.filter(|status| status.role.is_some());
         let status_is_newer = last.is_none_or(|last| Some(last.at) < status_at);
-        // The evidence in order of precedence: its REST API's answer, its status in the DCS if that is newer, its last
-        // answer. Patroni writes the status about a second late.
+        // The evidence in order of precedence: a current answer of the REST API, the status in the DCS if it is newer
+        // than the last answer, the last answer. Patroni writes the status about a second late.
         let evidence = match (no_answer, last, status.filter(|_| status_is_newer)) {
             (None, Some(last), _) => Evidence::Answer(last),
             (Some(_), _, Some(status)) => Evidence::DcsStatus(status),
@@ -68,16 +69,15 @@ impl Inputs<'_> {
             Evidence::DcsStatus(status) => (self.state_by_status(status, &cause), status_at),
         };
         let is_too_old = since.is_some_and(|since| said_at < Some(since));
-        // After the lock moved, older evidence that a member is writable does not count any more; older evidence
-        // against it does.
+        // Once the lock has moved, older evidence that the member is writable no longer counts, but older evidence that
+        // it is not writable does.
         match (state.is_writable(), evidence, is_too_old) {
             (true, Evidence::FormerAnswer(_), _) | (true, _, true) => MemberState::Unreachable { cause },
             (true, Evidence::Answer(_) | Evidence::DcsStatus(_), false) | (false, ..) => state,
         }
     }
 
-    /// Returns the error of the member's REST API. A failure from before `since` is as old as an answer from
-    /// before it, and does not count.
+    /// Returns the error of the member's REST API. Neither a failure nor an answer from before `since` counts.
     fn no_answer(&self, member: &MemberName, since: Option<Instant>) -> Option<&NoReport> {
         let answers = self.view.answers(member)?;
         let asked_since = since.is_none_or(|since| answers.asked.is_some_and(|asked| since <= asked));
@@ -102,7 +102,7 @@ impl Inputs<'_> {
         }
     }
 
-    /// Returns the state by the status in the DCS. `no_answer` is the error of its REST API.
+    /// Returns the state according to the status in the DCS. `no_answer` is the error of the member's REST API.
     fn state_by_status(&self, status: &DcsStatus, no_answer: &str) -> MemberState {
         let role = status.role.as_deref().map_or(Role::Other, Role::from_patroni);
         let is_running = status.state.as_deref() == Some("running");
@@ -118,14 +118,15 @@ impl Inputs<'_> {
                 let role = status.role.as_deref().unwrap_or("unknown");
                 let state = status.state.as_deref().unwrap_or("unknown");
                 let cause = format!(
-                    "its status in the DCS says role {role}, state {state}; its REST API does not answer: {no_answer}"
+                    "its status in the DCS says role {role}, state {state}; its REST API gives no valid answer: \
+                     {no_answer}"
                 );
                 MemberState::NotWritable { cause }
             }
         }
     }
 
-    /// Returns the reason for which a member's timeline forbids routing to it, with the event that ends that.
+    /// Returns the reason if a member's timeline forbids routing to it. The reason says what ends this state.
     pub(super) fn lower_timeline(
         &self,
         member: &MemberName,
@@ -135,7 +136,7 @@ impl Inputs<'_> {
         let newest = self.view.newer_timeline_than(timeline, system)?;
         let timeline = timeline.unwrap_or_default();
         let then = match self.view.lock() {
-            Some(_) => format!("clients go to it once {member} has renewed the leader lock for its whole ttl"),
+            Some(_) => format!("clients go to {member} once it has renewed the leader lock for a whole ttl"),
             None => format!("if the cluster was restored onto timeline {timeline} on purpose, restart pgnorth"),
         };
         Some(format!(

@@ -9,10 +9,10 @@ use crate::leader::observation::{Report, Role};
 use crate::leader::reason::NoLock;
 
 impl Inputs<'_> {
-    /// Returns the members whose newest request was answered within `report_life`, with their answers and the time of
-    /// each.
+    /// Returns the members that answered their newest request, less than `report_life` ago, with each answer and its
+    /// time.
     pub(super) fn answering(&self) -> Vec<(&MemberName, &Report, Instant)> {
-        // An answer from before the lock moved does not count for the new epoch.
+        // An answer from before the lock moved does not count any more.
         let since = self.view.lock().and_then(|lock| lock.held_since);
         self.view
             .members()
@@ -27,10 +27,11 @@ impl Inputs<'_> {
             .collect()
     }
 
-    /// Returns those that say that they are a running primary, the foremost first.
+    /// Returns the answering members that say that they are a running primary: a lock holder first, then the highest
+    /// timeline.
     ///
-    /// A member that lacks the lock counts only if it is the leader whose sessions live; any other one was promoted
-    /// without Patroni, or was left behind as a primary.
+    /// A member that lacks the lock counts only if it is the current leader. Any other such member was promoted without
+    /// Patroni, or is a former primary that was not demoted.
     pub(super) fn primaries(&self) -> Vec<(&MemberName, &Report, Instant)> {
         let mut found = self.answering();
         found.retain(|(member, report, _)| {
@@ -41,8 +42,8 @@ impl Inputs<'_> {
         found
     }
 
-    /// Returns true if a member says that it lacks the lock (status 503) without an excuse: in pause and in failsafe
-    /// mode a leader may lack the lock, unless another member says that it holds it.
+    /// Returns true if a member says that it lacks the lock (status 503) without an excuse. In pause and in failsafe
+    /// mode, a leader may lack the lock unless another member says that it holds the lock.
     pub(super) fn lacks_the_lock(&self, report: &Report) -> bool {
         let is_excused = report.paused || report.failsafe_active;
         let another_holds_it = || self.answering().iter().any(|(_, other, _)| other.holds_lock);
@@ -58,8 +59,8 @@ impl Inputs<'_> {
         leaders.next().map(|(member, ..)| (*member).clone())
     }
 
-    /// Returns true if Patroni is paused and a source that says so still answers: otherwise a pause could end
-    /// unnoticed.
+    /// Returns true if Patroni is paused and a source that reports the pause still answers. Without such a source, the
+    /// pause could end unnoticed.
     pub(super) fn is_known_to_be_paused(&self, no_lock: &NoLock) -> bool {
         let is_confirmed = match no_lock {
             NoLock::ApiUnreachable { .. } => self.answering().iter().any(|(_, report, _)| report.paused),

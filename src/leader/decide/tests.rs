@@ -1,6 +1,6 @@
-//! Tests of the decision: `stories`, a table with a row for each situation; `histories`, random observations;
-//! `simulation`, a model of Patroni with random faults; `restarts`, a running process against a new one;
-//! `rule_numbers`, the rules in the code, the document and the rows.
+//! Tests of the decision. `stories` is a table with a row for each situation, `histories` are random observations, and
+//! `simulation` is a model of Patroni with random faults. `restarts` compares a long-running process with a new one,
+//! and `rule_numbers` compares the rules in the code, the document and the rows.
 
 mod histories;
 mod restarts;

@@ -1,4 +1,4 @@
-//! The newest statement about a member: of its own REST API, of its pod's status, or of its row in `/cluster`.
+//! The newest statement about a member, from its own REST API, its status in the DCS, or its row in `/cluster`.
 
 use std::time::{Duration, Instant};
 
@@ -6,8 +6,8 @@ use crate::leader::MemberName;
 use crate::leader::observation::{Report, Role, Tags};
 use crate::leader::view::{Timestamped, View};
 
-/// Age below which a member's own answer takes precedence: it is asked at least every 2 s, if it is asked at all. The
-/// other sources repeat the member's status in the DCS, which is up to a `loop_wait` old.
+/// Age below which a member's own answer takes precedence. A member that is asked at all is asked at least every 2 s.
+/// The other sources repeat the member's status in the DCS, which is up to a `loop_wait` old.
 pub(super) const FRESH: Duration = Duration::from_secs(5);
 
 /// The role and the state of a member.
@@ -15,17 +15,17 @@ pub(super) const FRESH: Duration = Duration::from_secs(5);
 pub(super) struct Facts<'a> {
     at: Instant,
     pub(super) role: MemberRole,
-    /// The role as it is written.
+    /// The role, as Patroni writes it.
     pub(super) role_text: &'a str,
     pub(super) state: &'a str,
     pub(super) timeline: Option<u32>,
     pub(super) tags: &'a Tags,
     pub(super) replication_state: Option<&'a str>,
-    /// The member's answer says that it holds the lock.
+    /// True if the member's answer says that it holds the lock.
     pub(super) holds_lock: bool,
 }
 
-/// The roles that the rules tell apart.
+/// The roles that the rules distinguish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MemberRole {
     Primary,
@@ -99,13 +99,13 @@ impl<'a> Facts<'a> {
             state,
             timeline: row.timeline,
             tags: &row.tags,
-            // In a row, the state of replication takes the place of `running`.
+            // A row has the state of replication in place of `running`.
             replication_state: Some(state),
             holds_lock: false,
         })
     }
 
-    /// Adds the tags, which only the status in the DCS has.
+    /// Adds the tags, which the answer of the REST API does not contain.
     fn with_tags(self, view: &'a View, member: &MemberName) -> Self {
         let of_pod = view.dcs_status(member).map(|pod| &pod.value.tags);
         let of_row = view.condition(member).map(|(row, _)| &row.tags);
@@ -113,7 +113,7 @@ impl<'a> Facts<'a> {
         Self { tags, ..self }
     }
 
-    /// Returns true if PostgreSQL runs.
+    /// Returns true if PostgreSQL is running.
     pub(super) fn is_running(&self) -> bool {
         matches!(self.state, "running" | "streaming" | "in archive recovery")
     }

@@ -1,5 +1,5 @@
-//! The reasons why a member is not fit for a route: a closed set. Each prints as the rest of a sentence that begins
-//! with the member's name.
+//! The reasons why a member is not fit for a route: a closed set. Each is displayed as the rest of a sentence that
+//! begins with the member's name.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::route::{RouteKind, size};
 #[allow(missing_docs, reason = "the variants say what their fields are")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unfit {
-    /// Its address is not known, for this cause.
+    /// Its address is unknown.
     NoAddress { cause: String },
     /// Another cluster answers at its address.
     AnotherCluster,
@@ -18,33 +18,33 @@ pub enum Unfit {
     Primary,
     /// It is the primary, and its new clients are held.
     PrimaryHeld,
-    /// It says that it is a primary, and is not the one that clients are sent to.
+    /// It says that it is a primary, but is not the leader that pgnorth uses.
     SaysPrimary,
     /// It holds the lock, so it is being promoted.
     Promoting,
     /// No source has reported its role and state.
     Unreported,
-    /// Its state in Patroni's words.
+    /// It is not running; the state as Patroni writes it.
     NotRunning { state: String },
-    /// Its role in Patroni's words.
+    /// It is not a replica; the role as Patroni writes it.
     NotReplica { role: String },
-    /// Its timeline is another one than the leader's, and has been for a whole ttl.
+    /// Its timeline has differed from the leader's for a whole ttl.
     OtherTimeline { its: u32, leaders: u32 },
     /// It has the tag `noloadbalance`.
     NoLoadBalance,
-    /// It leads no cluster, and the route leads to a leader.
+    /// It is not a running leader, and the route leads to a leader.
     NoLeader,
     /// It lacks this tag, or has it with another value.
     OtherTag { tag: String, value: String },
-    /// It is no standby of the kind that the route asks for.
+    /// It is not a standby of the kind that the route requires.
     OtherStandby { wanted: RouteKind },
-    /// Its part in synchronous replication is not known.
+    /// It is unknown whether it is a synchronous standby.
     StandbyUnknown,
     /// It does not stream from another member.
     NotStreaming,
-    /// Its lag is not known.
+    /// Its lag is unknown.
     LagUnknown,
-    /// Its replay is more bytes of WAL behind the leader than this.
+    /// Its replay is more than `limit` bytes of WAL behind the leader.
     Lagging { limit: u64 },
 }
 
@@ -81,13 +81,11 @@ impl fmt::Display for Unfit {
             Self::AnotherCluster => out.write_str("is at an address where another cluster answers"),
             Self::Primary => out.write_str("is the primary"),
             Self::PrimaryHeld => out.write_str("is the primary, whose new clients are held"),
-            Self::SaysPrimary => {
-                out.write_str("says that it is a primary, and is not the one that clients are sent to")
-            }
+            Self::SaysPrimary => out.write_str("says that it is a primary, but pgnorth does not use it as the leader"),
             Self::Promoting => out.write_str("holds the leader lock: it is being promoted"),
             Self::Unreported => out.write_str("has not reported its role and state"),
             Self::NotRunning { state } => write!(out, "is not running (state {state})"),
-            Self::NotReplica { role } => write!(out, "is no replica (role {role})"),
+            Self::NotReplica { role } => write!(out, "is not a replica (role {role})"),
             Self::OtherTimeline { its, leaders } => {
                 write!(
                     out,
@@ -95,28 +93,27 @@ impl fmt::Display for Unfit {
                 )
             }
             Self::NoLoadBalance => out.write_str("has the tag noloadbalance"),
-            Self::NoLeader => out.write_str("leads no cluster"),
+            Self::NoLeader => out.write_str("is not a running leader"),
             Self::OtherTag { tag, value } => write!(out, "does not have the tag {tag}={value}"),
             Self::OtherStandby {
                 wanted: RouteKind::Async,
             } => out.write_str("is a synchronous standby"),
             Self::OtherStandby {
                 wanted: RouteKind::Quorum,
-            } => out.write_str("is no synchronous standby in quorum mode"),
-            Self::OtherStandby { .. } => out.write_str("is no synchronous standby"),
+            } => out.write_str("is not a synchronous standby in quorum mode"),
+            Self::OtherStandby { .. } => out.write_str("is not a synchronous standby"),
             Self::StandbyUnknown => out.write_str(
                 "may or may not be a synchronous standby: neither the DCS nor the member has reported it recently",
             ),
             Self::NotStreaming => out.write_str("does not stream from another member"),
             Self::LagUnknown => {
-                out.write_str("has a lag that is not known: its position in the WAL, or the leader's, is too old")
+                out.write_str("has an unknown lag: its WAL position, or the leader's, is missing or too old")
             }
             Self::Lagging { limit } => write!(out, "is more than {} behind the leader", size(*limit)),
         }
     }
 }
 
-/// A member with its reason, as a sentence.
 impl Unfit {
     /// Returns the sentence about this member.
     pub fn of(&self, member: &MemberName) -> String {

@@ -1,4 +1,4 @@
-//! The rules, in their order. M is the member in question.
+//! The rules, in order. M is the member in question.
 
 use std::time::{Duration, Instant};
 
@@ -9,17 +9,19 @@ use crate::leader::view::ReplayLag;
 use crate::leader::{MemberName, RoutingState};
 use crate::route::RouteKind;
 
-// Ranks of members that are fit, which add up: the lowest gets clients, as long as one of that rank takes them.
+// A fit member's rank is the sum of its penalties. Clients go to the members of the lowest rank, as long as one of
+// these can be reached.
 
-/// It lacks a tag of the members that come first.
+/// Rank penalty of a member that lacks a preferred tag.
 const NOT_PREFERRED: u8 = 1;
-/// It is the primary, and stands in for replicas.
+/// Rank penalty of the primary as the fallback for replicas.
 const FALLBACK: u8 = 4;
-/// The proxy could not reach it a moment ago.
+/// Rank penalty of a member that the proxy recently failed to reach.
 const AVOIDED: u8 = 8;
 
 impl Inputs<'_> {
-    /// Rule 1: M has no known address. That says nothing about the server at its former one.
+    /// Rule 1: M has no known address. Its sessions stay, because this is not evidence against the server at its former
+    /// address.
     pub(super) fn no_address(&self) -> Option<Outcome> {
         let cause = self.address().err()?;
         let cause = cause.to_string();
@@ -32,7 +34,7 @@ impl Inputs<'_> {
         Some(Outcome::Closed(Unfit::AnotherCluster))
     }
 
-    /// Rule 3: clients of the primary go to M, or its sessions stay while they wait.
+    /// Rule 3: clients of the primary go to M, or they wait while sessions to M stay.
     pub(super) fn is_the_primary(&self) -> Option<Outcome> {
         let leader = self.primary.leader().filter(|leader| leader.member == *self.member)?;
         let allowed = matches!(
@@ -47,14 +49,14 @@ impl Inputs<'_> {
         })
     }
 
-    /// Rule 4: M says that it is a primary, and clients of the primary do not go to it: it is a former or a future
+    /// Rule 4: M says that it is a primary, but clients of the primary do not go to it. M is a former or a future
     /// leader, and writes to it may be lost.
     pub(super) fn says_primary(&self) -> Option<Outcome> {
         let says = self.facts.as_ref()?.role == MemberRole::Primary;
         says.then_some(Outcome::Out(Unfit::SaysPrimary))
     }
 
-    /// Rule 5: the route leads to a leader, and M is none: neither the primary (rule 3) nor the leader of a standby
+    /// Rule 5: the route leads to a leader, and M is neither the primary (rule 3) nor the running leader of a standby
     /// cluster.
     pub(super) fn no_leader(&self) -> Option<Outcome> {
         if !matches!(self.conditions.kind, RouteKind::Leader | RouteKind::StandbyLeader) {
@@ -67,8 +69,8 @@ impl Inputs<'_> {
         })
     }
 
-    /// Rule 6: M holds the lock and is not the primary yet. PostgreSQL keeps sessions at a promotion, so that they end
-    /// only once M is one, and only if the route does not lead to the primary.
+    /// Rule 6: M holds the lock and is not the primary yet. PostgreSQL keeps sessions during a promotion, so they end
+    /// only once M is the primary, and only if the route does not lead to the primary.
     pub(super) fn holds_the_lock(&self) -> Option<Outcome> {
         let watched = self.view.lock().filter(|_| self.view.api_unreachable().is_none());
         let holder = watched.and_then(|lock| lock.lock.holder.as_ref());
@@ -90,7 +92,8 @@ impl Inputs<'_> {
         Some(Outcome::Out(Unfit::NotRunning { state }))
     }
 
-    /// Rule 9: M is no replica. The leader of a standby cluster is one, but Patroni's `/replica` leaves it out.
+    /// Rule 9: M is not a replica. The leader of a standby cluster counts as one only for `read-only`, because
+    /// Patroni's `/replica` excludes it.
     pub(super) fn no_replica(&self) -> Option<Outcome> {
         let facts = self.facts.as_ref()?;
         let reads = self.conditions.kind == RouteKind::ReadOnly && self.leads_a_standby_cluster();
@@ -98,8 +101,8 @@ impl Inputs<'_> {
         (facts.role != MemberRole::Replica && !reads).then_some(Outcome::Out(Unfit::NotReplica { role }))
     }
 
-    /// Rule 10: M has been on another timeline than the leader for a whole ttl. After a promotion each replica needs a
-    /// moment to follow.
+    /// Rule 10: M has been on a different timeline than the leader for a whole ttl. The ttl gives each replica time to
+    /// follow a promotion.
     pub(super) fn other_timeline(&self) -> Option<Outcome> {
         let its = self.facts.as_ref()?.timeline?;
         let leaders = self.view.newest_timeline().filter(|leaders| *leaders != its)?;
@@ -107,13 +110,13 @@ impl Inputs<'_> {
         is_over.then_some(Outcome::Out(Unfit::OtherTimeline { its, leaders }))
     }
 
-    /// Rule 11: M has the tag `noloadbalance`: an operator takes it out, and its sessions may finish.
+    /// Rule 11: M has the tag `noloadbalance`. An operator removes M from use, and its sessions may finish.
     pub(super) fn noloadbalance(&self) -> Option<Outcome> {
         let tagged = self.facts.as_ref()?.tags.is_on("noloadbalance");
         tagged.then_some(Outcome::Closed(Unfit::NoLoadBalance))
     }
 
-    /// Rule 12: M lacks a tag of the route.
+    /// Rule 12: M lacks a tag that the route requires.
     pub(super) fn lacks_a_tag(&self) -> Option<Outcome> {
         let tags = self.facts.as_ref()?.tags;
         let mut wanted = self.conditions.tags.iter();
@@ -121,8 +124,8 @@ impl Inputs<'_> {
         Some(Outcome::Closed(Unfit::OtherTag { tag, value }))
     }
 
-    /// Rule 13: M is not the standby that the route asks for, by Patroni's own view. Sessions of a former synchronous
-    /// standby end: their reads may be stale.
+    /// Rule 13: according to Patroni, M is not the kind of standby that the route requires. Sessions to a former
+    /// synchronous standby end, because their reads may be stale.
     pub(super) fn other_standby(&self) -> Option<Outcome> {
         let wanted = match self.conditions.kind {
             RouteKind::Sync => Standby::Sync,
@@ -141,14 +144,14 @@ impl Inputs<'_> {
         }
     }
 
-    /// Rule 14: M does not stream, neither by its own report nor by the leader's pg_stat_replication.
+    /// Rule 14: neither M's own report nor the leader's pg_stat_replication says that M streams.
     pub(super) fn not_streaming(&self) -> Option<Outcome> {
         let says_so = self.facts.as_ref()?.replication_state == Some("streaming");
         let streams = says_so || self.leader_sees_it_stream();
         (self.conditions.streaming && !streams).then_some(Outcome::Closed(Unfit::NotStreaming))
     }
 
-    /// Rule 15: M's lag is not known. That is no small lag.
+    /// Rule 15: M's lag is unknown, so it cannot satisfy `max-lag`.
     pub(super) fn lag_unknown(&self) -> Option<Outcome> {
         let limit = self.conditions.max_lag?;
         let known = self
@@ -157,7 +160,7 @@ impl Inputs<'_> {
         (!known).then_some(Outcome::Closed(Unfit::LagUnknown))
     }
 
-    /// Rule 16: M lags: its replay was too far behind the leader when its position was read.
+    /// Rule 16: M lags. Its replay was too far behind the leader when M's position was read, and may still be.
     pub(super) fn lags(&self) -> Option<Outcome> {
         let limit = self.conditions.max_lag?;
         let lag = self.lag()?;
@@ -168,7 +171,8 @@ impl Inputs<'_> {
         })
     }
 
-    /// Rule 17: M is fit. If the proxy could not reach it a moment ago, or others are preferred, those come first.
+    /// Rule 17: M is fit. Its rank is worse if the proxy recently failed to reach it, or if other members are
+    /// preferred.
     pub(super) fn fit(&self) -> Outcome {
         let tags = self.facts.as_ref().map(|facts| facts.tags);
         let has = |(tag, value): &(String, String)| tags.is_some_and(|tags| tags.get(tag) == Some(value));
@@ -191,8 +195,8 @@ impl Inputs<'_> {
         (self.now < lag.leader_at + self.view.ttl()).then_some(lag)
     }
 
-    /// Returns M's part in synchronous replication. Patroni's record in the DCS takes precedence: what members say of
-    /// themselves repeats it up to a `loop_wait` later.
+    /// Returns M's kind of standby. Patroni's record in the DCS takes precedence, because the members' own reports
+    /// repeat it up to a `loop_wait` later.
     fn standby(&self) -> Option<Standby> {
         let recorded = |grace| self.view.recorded_standby(self.member, grace, self.now);
         let reported = || self.reported_standby().map(|(standby, _)| standby);
@@ -201,8 +205,8 @@ impl Inputs<'_> {
             .or_else(|| recorded(LAG_LIFE))
     }
 
-    /// Returns M's part in synchronous replication by its own newest answer or its row in `/cluster`, and the time of
-    /// that statement.
+    /// Returns M's kind of standby according to its own newest answer or its row in `/cluster`, and the time of that
+    /// statement.
     fn reported_standby(&self) -> Option<(Standby, Instant)> {
         let last = self.view.answers(self.member).and_then(|answers| answers.last.as_ref());
         let reported = last.and_then(|last| Some((last.value.replication.standby?, last.at)));
@@ -229,7 +233,7 @@ impl Inputs<'_> {
         last.is_some_and(|last| self.now < last.at + LAG_LIFE && last.value.replication.streaming.contains(self.member))
     }
 
-    /// Returns the next instant at which time alone may make another rule apply.
+    /// Returns the next instant at which the passage of time may make another rule apply.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let lag = self.conditions.max_lag.and_then(|_| self.view.replay_lag(self.member));
         let depends = self.conditions.kind.depends_on_standbys();

@@ -1,4 +1,4 @@
-//! The rules of fitness as rows: what is known about member m, and what the routes make of it. The leader is l.
+//! The rules of fitness as rows: the facts about member m, and the outcome for m on routes. The leader is l.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::route::{Conditions, RouteKind, Upstream};
 /// The default ttl of the lock.
 const TTL: Duration = Duration::from_secs(30);
 
-/// A cluster in Kubernetes: l leads, m is a running replica, both on timeline 2.
+/// A story about a cluster in Kubernetes: l leads, m is a running replica, and both are on timeline 2.
 struct Story {
     view: View,
     begin: Instant,
@@ -89,7 +89,7 @@ impl Story {
         fit(&self.view, &self.primary, conditions, upstream, self.now)
     }
 
-    /// Returns what a route makes of a member: the treatment, and the rule.
+    /// Returns the outcome for a member on a route, and the rule that decided.
     fn of(&self, kind: RouteKind, member: &str) -> String {
         self.of_under(&Conditions::of(kind), member)
     }
@@ -146,7 +146,7 @@ fn report(role: Role, state: &str, timeline: u32) -> Report {
     }
 }
 
-/// A row: what happens, and what becomes of m on a route to replicas and on one for reads.
+/// A row: the title, the events, and the outcome for m on a route to replicas and on a read-only route.
 type Row = (&'static str, fn(&mut Story), &'static str, &'static str);
 
 #[rustfmt::skip]
@@ -161,13 +161,13 @@ const ROWS: &[Row] = &[
     ("it is promoted, and clients of the primary go to it", |s| { s.lock("m"); s.report("m", report(Role::Primary, "running", 3)); s.primary = RoutingState::Route(leader("m")); }, "out, rule 3: is the primary", "fit 0, rule 3"),
     ("it is the primary, and a switchover is announced", |s| s.primary = RoutingState::Hold(Some(leader("m"))), "out, rule 3", "closed, rule 3"),
     ("the lock has moved to it, and it is still in recovery", |s| { s.lock("m"); s.primary = RoutingState::Hold(None); }, "closed, rule 6: holds the leader lock", "closed, rule 6"),
-    ("it says primary, and the lock is another's", |s| s.report("m", report(Role::Primary, "running", 2)), "out, rule 4", "out, rule 4"),
+    ("it says primary, and another member holds the lock", |s| s.report("m", report(Role::Primary, "running", 2)), "out, rule 4", "out, rule 4"),
     ("it was the primary until its lock expired", |s| { s.pod(pod("m", "primary", "running")); s.lock("m"); s.primary = RoutingState::Fence; }, "out, rule 4", "out, rule 4"),
     ("it is demoted and starts", |s| s.pod(pod("m", "demoted", "starting")), "out, rule 8: is not running (state starting)", "out, rule 8"),
     ("its PostgreSQL has crashed", |s| s.pod(pod("m", "replica", "crashed")), "out, rule 8: is not running (state crashed)", "out, rule 8"),
-    ("it says crashed, and its pod not yet", |s| s.report("m", report(Role::Replica, "crashed", 2)), "out, rule 8", "out, rule 8"),
+    ("it says crashed, and its pod does not yet", |s| s.report("m", report(Role::Replica, "crashed", 2)), "out, rule 8", "out, rule 8"),
     ("it is copied from the leader", |s| s.pod(pod("m", "uninitialized", "creating replica")), "out, rule 8", "out, rule 8"),
-    ("it is demoted and runs", |s| s.pod(pod("m", "demoted", "running")), "out, rule 9: is no replica (role demoted)", "out, rule 9"),
+    ("it is demoted and runs", |s| s.pod(pod("m", "demoted", "running")), "out, rule 9: is not a replica (role demoted)", "out, rule 9"),
     ("it leads a standby cluster", |s| { s.lock("m"); s.pod(pod("m", "standby_leader", "running")); s.primary = RoutingState::Hold(None); }, "out, rule 9", "fit 0, rule 17"),
     ("the leader was just promoted to timeline 3", |s| s.report("l", report(Role::Primary, "running", 3)), "fit 0, rule 17", "fit 0, rule 17"),
     ("it has not followed the leader to timeline 3 for a ttl", |s| { s.report("l", report(Role::Primary, "running", 3)); s.wait(TTL); }, "out, rule 10: is on timeline 2, and the leader has been on timeline 3", "out, rule 10"),
@@ -204,7 +204,7 @@ fn a_member_needs_an_address_at_the_target_of_the_route() {
     for (target, address_of_m, outcome_of_l) in [
         (Upstream::Postgres, "m:5432", "fit"),
         (Upstream::Port(7000), "m:7000", "fit"),
-        // l has published no proxy_url.
+        // l has not published a proxy_url.
         (Upstream::Proxy, "m:6432", "closed"),
     ] {
         let fitness = story.at(&Conditions::of(RouteKind::ReadOnly), target);
@@ -238,14 +238,14 @@ fn no_address() -> Claim {
     })
 }
 
-/// A row: the route's conditions, what happens, and what becomes of m.
+/// A row: the title, the route's conditions, the events, and the outcome for m.
 type KeyRow = (&'static str, fn(&mut Conditions), fn(&mut Story), &'static str);
 
 const MB: u64 = 1 << 20;
 
 #[rustfmt::skip]
 const KEY_ROWS: &[KeyRow] = &[
-    ("no position of m is known", |c| c.max_lag = Some(16 * MB), |s| s.leads_at(100), "closed, rule 15: has a lag that is not known"),
+    ("no position of m is known", |c| c.max_lag = Some(16 * MB), |s| s.leads_at(100), "closed, rule 15: has an unknown lag"),
     ("no position of the leader is known", |c| c.max_lag = Some(16 * MB), |s| s.replays(100), "closed, rule 15"),
     ("m is as far as allowed", |c| c.max_lag = Some(16 * MB), |s| { s.leads_at(100); s.replays(84); }, "fit 0, rule 17"),
     ("m is a byte further behind", |c| c.max_lag = Some(16 * MB - 1), |s| { s.leads_at(100); s.replays(84); }, "closed, rule 16: is more than 16777215B behind"),
@@ -254,35 +254,35 @@ const KEY_ROWS: &[KeyRow] = &[
     ("m has not answered since, for long", |c| c.max_lag = Some(16 * MB), |s| { s.leads_at(100); s.replays(99); s.wait(SECOND); s.leads_at(190); s.wait(LAG_LIFE); }, "closed, rule 15"),
     ("m has not answered for long, and nothing was written", |c| c.max_lag = Some(16 * MB), |s| { s.leads_at(100); s.replays(99); s.wait(LAG_LIFE); s.leads_at(100); s.silent("m"); }, "fit 0, rule 17"),
     ("the leader has not answered for a ttl", |c| c.max_lag = Some(16 * MB), |s| { s.leads_at(100); s.replays(99); s.wait(TTL); }, "closed, rule 15"),
-    ("m's pod says its position", |c| c.max_lag = Some(16 * MB), |s| { s.leads_at(100); s.pod(replaying(90 * MB)); }, "fit 0, rule 17"),
-    ("m streams by its own word", |c| c.streaming = true, |s| s.report("m", Report { replication: Replication { state: Some("streaming".into()), ..Replication::default() }, ..report(Role::Replica, "running", 2) }), "fit 0, rule 17"),
-    ("m streams by the leader's word", |c| c.streaming = true, |s| s.report("l", Report { replication: Replication { streaming: vec!["m".into()], ..Replication::default() }, ..report(Role::Primary, "running", 2) }), "fit 0, rule 17"),
+    ("m's pod reports its position", |c| c.max_lag = Some(16 * MB), |s| { s.leads_at(100); s.pod(replaying(90 * MB)); }, "fit 0, rule 17"),
+    ("m reports that it streams", |c| c.streaming = true, |s| s.report("m", Report { replication: Replication { state: Some("streaming".into()), ..Replication::default() }, ..report(Role::Replica, "running", 2) }), "fit 0, rule 17"),
+    ("the leader reports that m streams", |c| c.streaming = true, |s| s.report("l", Report { replication: Replication { streaming: vec!["m".into()], ..Replication::default() }, ..report(Role::Primary, "running", 2) }), "fit 0, rule 17"),
     ("m reads from the archive", |c| c.streaming = true, |_| {}, "closed, rule 14: does not stream"),
     ("m has the route's tag", |c| c.tags = one_tag("dc", "a"), |s| s.pod(tagged("dc", "a")), "fit 0, rule 17"),
     ("m has it with another value", |c| c.tags = one_tag("dc", "a"), |s| s.pod(tagged("dc", "b")), "closed, rule 12: does not have the tag dc=a"),
     ("m has a preferred tag", |c| c.prefer = one_tag("dc", "a"), |s| s.pod(tagged("dc", "a")), "fit 0, rule 17"),
     ("m lacks a preferred tag", |c| c.prefer = one_tag("dc", "a"), |_| {}, "fit 1, rule 17"),
     ("m is a synchronous standby", |c| c.kind = RouteKind::Sync, |s| s.is_standby(Standby::Sync), "fit 0, rule 17"),
-    ("m is one no longer", |c| c.kind = RouteKind::Sync, |s| { s.is_standby(Standby::Sync); s.is_standby(Standby::Async); }, "out, rule 13: is no synchronous standby"),
-    ("m was one when it was last heard", |c| c.kind = RouteKind::Sync, |s| { s.is_standby(Standby::Sync); s.silent("m"); s.wait(LAG_LIFE - SECOND); }, "fit 0, rule 17"),
-    ("m was one, and has not been heard for long", |c| c.kind = RouteKind::Sync, |s| { s.is_standby(Standby::Sync); s.silent("m"); s.wait(LAG_LIFE); }, "closed, rule 13: may or may not be a synchronous standby"),
+    ("m is no longer a synchronous standby", |c| c.kind = RouteKind::Sync, |s| { s.is_standby(Standby::Sync); s.is_standby(Standby::Async); }, "out, rule 13: is not a synchronous standby"),
+    ("m was a synchronous standby in its last answer", |c| c.kind = RouteKind::Sync, |s| { s.is_standby(Standby::Sync); s.silent("m"); s.wait(LAG_LIFE - SECOND); }, "fit 0, rule 17"),
+    ("m was a synchronous standby, and has not answered for long", |c| c.kind = RouteKind::Sync, |s| { s.is_standby(Standby::Sync); s.silent("m"); s.wait(LAG_LIFE); }, "closed, rule 13: may or may not be a synchronous standby"),
     ("m is a standby of a quorum", |c| c.kind = RouteKind::Quorum, |s| s.is_standby(Standby::Quorum), "fit 0, rule 17"),
     ("m is asynchronous", |c| c.kind = RouteKind::Async, |s| s.is_standby(Standby::Async), "fit 0, rule 17"),
     ("m has become synchronous", |c| c.kind = RouteKind::Async, |s| s.is_standby(Standby::Sync), "closed, rule 13: is a synchronous standby"),
     ("the DCS says that m is a synchronous standby, and m not yet", |c| c.kind = RouteKind::Sync, |s| { s.is_standby(Standby::Async); s.record(Some(Standby::Sync), "m"); }, "fit 0, rule 17"),
-    ("the DCS says that m is one no longer, and m not yet", |c| c.kind = RouteKind::Sync, |s| { s.is_standby(Standby::Sync); s.record(Some(Standby::Sync), "n"); }, "out, rule 13: is no synchronous standby"),
+    ("the DCS says that m is no longer a synchronous standby, and m not yet", |c| c.kind = RouteKind::Sync, |s| { s.is_standby(Standby::Sync); s.record(Some(Standby::Sync), "n"); }, "out, rule 13: is not a synchronous standby"),
     ("the DCS says that m is a standby of a quorum", |c| c.kind = RouteKind::Quorum, |s| s.record(Some(Standby::Quorum), "m,n"), "fit 0, rule 17"),
-    ("the DCS says that another is one", |c| c.kind = RouteKind::Async, |s| s.record(Some(Standby::Sync), "n"), "fit 0, rule 17"),
+    ("the DCS says that another member is the synchronous standby", |c| c.kind = RouteKind::Async, |s| s.record(Some(Standby::Sync), "n"), "fit 0, rule 17"),
     ("synchronous_mode is off, and the record is not removed yet", |c| c.kind = RouteKind::Async, |s| s.record(None, "m"), "fit 0, rule 17"),
     ("the record was never read", |c| c.kind = RouteKind::Sync, |s| s.hear(Claim::Synchronous(ObjectKind::Endpoints, None)), "closed, rule 13: may or may not be a synchronous standby"),
     ("the record cannot be read, and m says that it is asynchronous", |c| c.kind = RouteKind::Sync, |s| { s.record(Some(Standby::Sync), "m"); s.hear(Claim::Synchronous(ObjectKind::Endpoints, None)); s.is_standby(Standby::Async); }, "out, rule 13"),
-    ("the record cannot be read, and m has not said what it is", |c| c.kind = RouteKind::Sync, |s| { s.record(Some(Standby::Sync), "m"); s.hear(Claim::Synchronous(ObjectKind::Endpoints, None)); s.wait(LAG_LIFE - SECOND); }, "fit 0, rule 17"),
+    ("the record cannot be read, and m has not reported its kind of standby", |c| c.kind = RouteKind::Sync, |s| { s.record(Some(Standby::Sync), "m"); s.hear(Claim::Synchronous(ObjectKind::Endpoints, None)); s.wait(LAG_LIFE - SECOND); }, "fit 0, rule 17"),
     ("the record has not been readable for long", |c| c.kind = RouteKind::Sync, |s| { s.record(Some(Standby::Sync), "m"); s.hear(Claim::Synchronous(ObjectKind::Endpoints, None)); s.wait(LAG_LIFE); }, "closed, rule 13: may or may not be a synchronous standby"),
     ("the Kubernetes API has not answered for long", |c| c.kind = RouteKind::Sync, |s| { s.record(Some(Standby::Sync), "m"); s.hear(Claim::ApiUnreachable(ObjectKind::Endpoints, "timeout".into())); s.wait(LAG_LIFE); }, "closed, rule 13: may or may not be a synchronous standby"),
     ("m is the primary, which may stand in", |c| c.fallback = true, |s| s.primary = RoutingState::Route(leader("m")), "fit 4, rule 3"),
     ("m is the primary, which stands in and is held", |c| c.fallback = true, |s| s.primary = RoutingState::Hold(Some(leader("m"))), "closed, rule 3"),
     ("m is the leader", |c| c.kind = RouteKind::Leader, |s| s.primary = RoutingState::Route(leader("m")), "fit 0, rule 3"),
-    ("m is a replica", |c| c.kind = RouteKind::Leader, |_| {}, "out, rule 5: leads no cluster"),
+    ("m is a replica", |c| c.kind = RouteKind::Leader, |_| {}, "out, rule 5: is not a running leader"),
     ("m leads a standby cluster", |c| c.kind = RouteKind::Leader, |s| { s.pod(pod("m", "standby_leader", "running")); s.primary = RoutingState::Hold(None); }, "fit 0, rule 5"),
     ("m leads a standby cluster, which the route is for", |c| c.kind = RouteKind::StandbyLeader, |s| { s.pod(pod("m", "standby_leader", "running")); s.primary = RoutingState::Hold(None); }, "fit 0, rule 5"),
     ("m's cluster is promoted", |c| c.kind = RouteKind::StandbyLeader, |s| s.primary = RoutingState::Route(leader("m")), "out, rule 3"),

@@ -1,4 +1,4 @@
-//! Claims that come from Patroni's DCS: its objects in Kubernetes, or its keys in etcd.
+//! Claims from Patroni's DCS: its objects in Kubernetes, or its keys in etcd.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -23,7 +23,7 @@ impl ObjectKind {
     /// The kinds in Kubernetes.
     pub const IN_KUBERNETES: [Self; 2] = [Self::Endpoints, Self::ConfigMap];
 
-    /// Returns the store that answers for objects of this kind, as a sentence names it.
+    /// Returns the name of the store that contains objects of this kind, for use in a sentence.
     pub const fn store(self) -> &'static str {
         match self {
             Self::Endpoints | Self::ConfigMap => "the Kubernetes API",
@@ -31,7 +31,7 @@ impl ObjectKind {
         }
     }
 
-    /// Returns the words for an object of this kind that is the lock.
+    /// Returns the noun for an object of this kind that is the lock.
     pub const fn lock_object(self) -> &'static str {
         match self {
             Self::Endpoints | Self::ConfigMap => "leader object",
@@ -48,26 +48,26 @@ impl ObjectKind {
     }
 }
 
-/// The annotations of the leader object that make up the lock.
+/// The lock, as the leader object or key contains it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lock {
     /// The member that holds it; `None` after a release.
     pub holder: Option<MemberName>,
     /// The lock's ttl.
     pub ttl: Duration,
-    /// `acquireTime`, `renewTime` and `transitions` as written. They are only compared with each other, as Patroni does
-    /// (kubernetes.py:904-923), and never with the local clock.
+    /// `acquireTime`, `renewTime` and `transitions` as written. They are compared only with earlier values, as Patroni
+    /// does (kubernetes.py:904-923), and never with the local clock.
     pub renewal: [Option<String>; 3],
-    /// `renewTime` by its holder's clock, if it can be parsed. It is compared with other times of that clock alone.
+    /// `renewTime` by the holder's clock, if it can be parsed. It is compared only with other times of that clock.
     pub written: Option<SystemTime>,
-    /// Local time of the last renewal, if the source knows it: in etcd, from the lease's age. `None` if the
-    /// arrival of a change is all that is known.
+    /// Local time of the last renewal, if the source knows it: for etcd, computed from the lease's age. `None` if only
+    /// the arrival of the change is known.
     pub renewed: Option<Instant>,
 }
 
 /// A planned switchover, or a failover that an operator requested.
 ///
-/// Two are equal if their texts are equal: `starts` is computed again each time the object is read.
+/// Two announcements are equal if their texts are equal. `starts` is computed again each time the object is read.
 #[derive(Clone, Debug, Eq)]
 pub struct Announcement {
     /// The member to demote, if it is named.
@@ -80,32 +80,32 @@ pub struct Announcement {
     pub starts: Option<Instant>,
 }
 
-/// The settings in Patroni's config object that matter here.
+/// The settings in Patroni's config object that pgnorth uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterSettings {
-    /// Patroni is paused: no member is promoted automatically.
+    /// True if Patroni is paused: no member is promoted automatically.
     pub paused: bool,
-    /// The cluster's leader is a standby of another cluster, and no primary.
+    /// True if the cluster is a standby cluster: its leader is a standby of another cluster, not a primary.
     pub standby_cluster: bool,
     /// Time for which standbys may postpone the race for the lock while the former leader's WAL advances
     /// (`primary_race_backoff`); zero if they may not.
     pub race_backoff: Duration,
-    /// The kind of Patroni's synchronous standbys (`synchronous_mode`); `None` if it has none.
+    /// The kind of synchronous standbys that `synchronous_mode` selects; `None` if it is off.
     pub synchronous: Option<Standby>,
-    /// The annotation `initialize`: the system identifier of the cluster.
+    /// The system identifier of the cluster, from the annotation `initialize`.
     pub system: Option<String>,
 }
 
-/// A member's status in the DCS: what it publishes about itself, in the annotation `status` of its pod or in its key.
+/// A member's status in the DCS, which the member publishes in the annotation `status` of its pod or in its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DcsStatus {
     /// Patroni's member name; in Kubernetes, the pod's name.
     pub name: MemberName,
-    /// PostgreSQL's address from `conn_url`, else the pod's IP and port 5432.
+    /// PostgreSQL's address, from `conn_url`, else from the pod's IP with port 5432.
     pub address: Result<Address, UnknownAddress>,
-    /// Its pooler's address, from `proxy_url`.
+    /// The address of the member's pooler, from `proxy_url`.
     pub proxy_address: Option<Result<Address, BadConnUrl>>,
-    /// The base URL of its REST API, from `api_url`.
+    /// The base URL of the member's REST API, from `api_url`.
     pub api_url: Option<BaseUrl>,
     /// `role`, as written.
     pub role: Option<String>,
@@ -113,7 +113,7 @@ pub struct DcsStatus {
     pub state: Option<String>,
     /// `timeline`.
     pub timeline: Option<u32>,
-    /// `xlog_location`: the position in the WAL, in bytes. No decision about the leader depends on it.
+    /// `xlog_location`: the WAL position, in bytes. No decision about the leader depends on it.
     pub xlog_location: Option<u64>,
     /// `tags`.
     pub tags: Tags,
@@ -131,7 +131,7 @@ impl PartialEq for Announcement {
 }
 
 impl DcsStatus {
-    /// Returns the address that sessions to this member go to, or why it is not known.
+    /// Returns the address that sessions to this member go to, or the reason why it is unknown.
     pub fn session_address(&self, upstream: Upstream) -> Result<Address, UnknownAddress> {
         match (upstream, &self.proxy_address) {
             (Upstream::Postgres, _) => self.address.clone(),

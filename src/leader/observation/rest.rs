@@ -1,4 +1,4 @@
-//! Claims that come from members' REST API: the answers to `GET /primary` and `GET /cluster`.
+//! Claims from members' REST APIs: the answers to `GET /primary` and `GET /cluster`.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::leader::identity::Identity;
 use crate::leader::{Address, BaseUrl, MemberName, UnknownAddress};
 use crate::route::Upstream;
 
-/// The body of `GET /primary`, and whether its status was 200.
+/// A member's answer to `GET /primary`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// The status was 200: the member believes that it holds the lock. This does not mean that it is writable.
+    /// True if the status was 200: the member believes that it holds the lock. It may still not accept writes.
     pub holds_lock: bool,
     /// PostgreSQL's role according to Patroni.
     pub role: Role,
@@ -21,39 +21,41 @@ pub struct Report {
     pub state: String,
     /// The timeline, if Patroni knows it.
     pub timeline: Option<u32>,
-    /// `database_system_identifier`: only timelines of the same system can be compared.
+    /// `database_system_identifier`. Only timelines of the same system can be compared.
     pub system: Option<String>,
     /// `patroni.scope`.
     pub scope: Option<String>,
-    /// The answer has the name of the member that was asked. Patroni sends the name since 3.2.
+    /// True if the answer has the name of the member that was asked. Patroni sends the name since 3.2.
     pub names_member: bool,
-    /// Patroni is paused.
+    /// True if Patroni is paused.
     pub paused: bool,
-    /// Failsafe mode is active: the DCS is down, and every member has confirmed the leader.
+    /// True if failsafe mode is active: the DCS is down, and every member has confirmed the leader.
     pub failsafe_active: bool,
     /// `xlog`, `replication_state`, `replication`, `sync_standby` and `quorum_standby`.
     pub replication: Replication,
 }
 
-/// The reason for which a member has given no answer to `GET /primary` that counts.
+/// The reason why a member has given no valid answer to `GET /primary`.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum NoReport {
-    /// Its REST API has no known URL. Its status in the DCS is the only evidence.
-    #[error("its status in the DCS names no usable api_url")]
+    /// The URL of its REST API is unknown. Its status in the DCS is the only evidence.
+    #[error("its status in the DCS has no usable api_url")]
     NoUrl,
-    /// The request failed: the client's error.
+    /// The request failed with this error.
     #[error("{0}")]
     Unreachable(String),
-    /// Another cluster answers.
-    #[error("another cluster answers there, {theirs}; this one is {ours}")]
+    /// Another cluster answers at the member's address.
+    #[error("another cluster answers at its address: {theirs}; pgnorth follows {ours}")]
     OtherCluster {
         /// The identity of the cluster that answers.
         theirs: Identity,
         /// The identity of the cluster that is followed.
         ours: Identity,
     },
-    /// The answer proves neither its member nor its cluster.
-    #[error("its answer has no member name (Patroni before 3.2) and only {theirs}, which is no proof of {ours}")]
+    /// The answer proves neither the member nor the cluster that it comes from.
+    #[error(
+        "its answer has no member name (Patroni before 3.2) and only {theirs}, which does not prove that it is {ours}"
+    )]
     Unproven {
         /// The identity in the answer.
         theirs: Identity,
@@ -62,7 +64,7 @@ pub enum NoReport {
     },
 }
 
-/// PostgreSQL's role in Patroni's words.
+/// PostgreSQL's role as Patroni names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// `primary`, or `master` before Patroni 4.0.
@@ -75,13 +77,13 @@ pub enum Role {
     Other,
 }
 
-/// The leader according to `GET /cluster`. Its row says that it holds the lock, but not that it is a primary.
+/// The leader according to `GET /cluster`. Its row shows that it holds the lock, but not that it is a primary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedLeader {
     /// The member that holds the lock.
     pub member: MemberName,
-    /// The timeline on which it runs, as it wrote at the end of its last loop; `None` if its state is not `running`, or
-    /// if it leads a standby cluster.
+    /// The timeline that the member wrote to the DCS at the end of its last loop. `None` if its state is not `running`,
+    /// or if it leads a standby cluster.
     pub running_on: Option<u32>,
 }
 
@@ -98,11 +100,11 @@ pub struct Cluster {
     pub members: Vec<ClusterMember>,
     /// The member that holds the lock.
     pub leader: Option<MemberName>,
-    /// Patroni is paused.
+    /// True if Patroni is paused.
     pub paused: bool,
     /// The scheduled switchover.
     pub switchover: Option<Announcement>,
-    /// The lock's ttl from `GET /config`, if that was answered.
+    /// The lock's ttl from `GET /config`, if that request was answered.
     pub ttl: Option<Duration>,
     /// `primary_race_backoff` from `GET /config`.
     pub race_backoff: Option<Duration>,
@@ -117,7 +119,7 @@ pub struct ClusterMember {
     pub address: Option<Address>,
     /// The base URL of its REST API.
     pub api_url: Option<BaseUrl>,
-    /// The rest of the row.
+    /// The other fields of the row.
     pub condition: Condition,
 }
 
@@ -139,7 +141,8 @@ pub struct Condition {
 }
 
 impl ClusterMember {
-    /// Returns the address that sessions to this member go to, or why it is not known: `/cluster` has no `proxy_url`.
+    /// Returns the address that sessions to this member go to, or the reason why it is unknown. `/cluster` has no
+    /// `proxy_url`.
     pub fn session_address(&self, upstream: Upstream) -> Result<Address, UnknownAddress> {
         let address = || {
             let address = self.address.clone();
@@ -184,7 +187,7 @@ impl Report {
         }
     }
 
-    /// Returns true for role primary and state running: PostgreSQL accepts writes.
+    /// Returns true if the role is primary and the state is running, which means that PostgreSQL accepts writes.
     pub fn is_writable(&self) -> bool {
         self.role == Role::Primary && self.state == "running"
     }

@@ -1,62 +1,64 @@
 //! Computes the time of each request to a member, from the urgency in the plan and from the member's answers so far.
 //! Pure: time and random numbers are arguments.
 //!
-//! A pgnorth does not know how many others there are. Their number shows only in the answers: if 200 of them ask a
-//! candidate every 25 ms, its few threads cannot keep up, and an answer takes many times as long as usual. A pgnorth
-//! that measures this asks less and less often.
+//! A pgnorth process does not know how many others there are. It can tell only from the answers: if 200 processes ask a
+//! candidate every 25 ms, the candidate's few threads cannot keep up, and an answer takes many times as long as usual.
+//! A process that measures this asks less and less often.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::{Suspicion, Urgency};
 
-/// Interval for the leader while all is well and the lock is watched, and the longest of all intervals. 200 pgnorths
-/// with this interval send 105 requests a second.
+/// Interval for the leader while the lock is watched and nothing is suspicious, and the longest of all intervals. 200
+/// pgnorths with this interval send 105 requests per second.
 pub const STEADY: Duration = Duration::from_secs(2);
-/// Longest interval while sessions depend on members' answers to `/primary`, which count for 3 s: after a request
-/// without an answer within its deadline of 1 s, the next answer arrives in time. 200 pgnorths with this interval send
-/// 162 requests a second, and 20 more for membership and settings; with 1 s they would send more than 200.
+/// Longest interval while sessions depend on members' answers to `/primary`, which count for 3 s. If a request gets no
+/// answer within its deadline of 1 s, the next answer still arrives in time. 200 pgnorths with this interval send 162
+/// requests per second, and 20 more for membership and settings; with 1 s they would send more than 200.
 pub const ROUND: Duration = Duration::from_millis(1_300);
-/// Interval for `/cluster` while the sessions of a silent leader depend on it. An answer counts for 1.5 s, and for 2 s
-/// from its request on, because members wait for 2 s before they promote another one (`view::naming`). With this
-/// interval the next answer arrives in time even if it takes its whole deadline of 1 s, and so does a quick answer after
-/// a request without one.
+/// Interval for `/cluster` while the sessions of an unresponsive leader depend on it. An answer counts for 1.5 s, and
+/// for at most 2 s from its request on, because members wait for 2 s before they promote another member
+/// (`view::naming`). With this interval, the next answer arrives in time even if it takes its whole deadline of 1 s. A
+/// quick answer also arrives in time after one request without an answer.
 const NAMING: Duration = Duration::from_millis(400);
-/// Longest interval for it, if answers are slow. The next answer still arrives in time if it takes its whole deadline.
+/// Longest interval for `/cluster` if answers are slow. The next answer still arrives in time if it takes its whole
+/// deadline.
 const NAMING_SLOW: Duration = Duration::from_millis(900);
 /// Shortest interval for the candidate.
 const BURST: Duration = Duration::from_millis(25);
 /// Longest time with the interval `BURST`.
 const BURST_FOR: Duration = Duration::from_secs(5);
-/// Time for which any other suspicious member is asked at intervals of `BURST`. In this time slow answers show whether
-/// many pgnorths ask.
+/// Time for which any other suspicious member is asked at intervals of `BURST`. During this time, slow answers show if
+/// many pgnorths are asking.
 const MUSTER: Duration = Duration::from_millis(500);
 /// Interval after `MUSTER`.
 const ALERT: Duration = Duration::from_millis(100);
 /// Longest time with the interval `ALERT`.
 const ALERT_FOR: Duration = Duration::from_secs(60);
-/// Divisor for many pgnorths: the interval is the square of the time since the suspicion began, divided by this.
-/// 250 ms after 1 s, and 1 s after 2 s.
+/// Divisor of the interval while many pgnorths are asking. The interval is the square of the time since the suspicion
+/// began, divided by this number: 250 ms after 1 s, and 1 s after 2 s.
 const CROWD: f64 = 4.0;
-/// A suspicion that begins sooner than this after another one does not begin another burst.
+/// Shortest time between the starts of two bursts. A suspicion that begins sooner does not start a burst.
 const NEXT_BURST: Duration = Duration::from_secs(15);
 /// Shortest interval, as a multiple of the time that the last request took.
 const BREATHER: u32 = 2;
-/// A request had to queue if it took longer than this multiple of the quickest one and longer than this time.
+/// Thresholds above which a request counts as queued: a multiple of the quickest answer's time, and an absolute time. A
+/// request must exceed both.
 const QUEUED: (u32, Duration) = (4, Duration::from_millis(20));
-/// Factor by which the quickest time grows with each later answer, so that an old one is forgotten.
+/// Factor by which the quickest time grows with each later answer, so that an old value is forgotten.
 const FORGET: f64 = 1.01;
 /// Time for which the pace of a member outside the plan is remembered.
 const KEPT: Duration = Duration::from_secs(60);
-/// Intervals are shortened by up to this part, at random: pgnorths that noticed a change together do not ask together.
-/// They are never lengthened.
+/// Largest fraction by which intervals are shortened at random, so that pgnorths that notice a change at the same time
+/// do not ask at the same time. Intervals are never lengthened.
 const JITTER: f64 = 0.1;
 
-/// Computes when each member is asked. Each has a key; a member at another address has another key.
+/// Computes when each member is asked. A member at another address has another key.
 #[derive(Debug, Default)]
 pub struct Pacer {
     members: BTreeMap<String, Pace>,
-    /// Time that the quickest recent answer of any member took.
+    /// Time of the quickest recent answer of any member.
     quickest: Option<Duration>,
 }
 
@@ -80,8 +82,8 @@ struct Pace {
 }
 
 impl Pacer {
-    /// Returns the places in the plan of the members to ask now, which count as asked, and the time of the next
-    /// request. `random` returns a number from 0 to 1.
+    /// Returns the positions in the plan of the members to ask now, and the time of the next request. Records the
+    /// returned members as asked. `random` returns a number from 0 to 1.
     pub fn due<'plan>(
         &mut self,
         plan: impl IntoIterator<Item = (&'plan str, Urgency)>,
@@ -157,8 +159,8 @@ impl Pace {
         }
         match self.asked {
             Some(asked) => asked + self.interval(urgency, asked),
-            // All pgnorths learn of a candidate within some milliseconds. Their requests would exceed its listen
-            // queue, and its promotion takes longer than this.
+            // All pgnorths notice a candidate within a few milliseconds, and simultaneous requests would overflow its
+            // listen queue. The promotion takes longer than this random delay.
             None if matches!(urgency, Urgency::Candidate(_)) => self.since + BURST.mul_f64(self.random),
             None => now,
         }

@@ -1,5 +1,5 @@
 //! The members' own statements as evidence: the age of a status in the DCS, the members that say that they are primary,
-//! and the timelines of leaders.
+//! and the leaders' timelines.
 
 use std::time::{Duration, Instant};
 
@@ -10,12 +10,12 @@ use crate::leader::view::{Answers, View};
 /// A member's status in the DCS, and its age.
 #[derive(Clone, Debug)]
 pub struct DcsStatusView {
-    /// The status as it was last reported.
+    /// The newest status.
     pub value: DcsStatus,
     /// Local time at which this value was first seen.
     pub at: Instant,
-    /// Time of the last observed change, even if only `xlog_location` changed. `None` if it has not
-    /// changed since it was first seen: then its age is unknown.
+    /// Time of the last observed change, even if only `xlog_location` changed. `None` if the status has not changed
+    /// since it was first seen; its age is then unknown.
     pub written: Option<Instant>,
 }
 
@@ -26,12 +26,12 @@ pub(super) struct NewestTimeline {
     timeline: u32,
     /// Local time at which a leader was first seen on it.
     since: Instant,
-    /// The newer timeline that leaders had before the cluster went back to this one.
+    /// The newer timeline of leaders before the cluster went back to this timeline.
     before: Option<u32>,
 }
 
 impl DcsStatusView {
-    /// Keeps the known times if the status is listed again unchanged.
+    /// Returns the view of a status, with the known times if the status is listed again unchanged.
     pub(super) fn new(known: Option<Self>, value: DcsStatus, at: Instant) -> Self {
         match known {
             Some(known) if known.value == value => known,
@@ -56,11 +56,10 @@ impl View {
 
     /// Returns the time at which a member's status in the DCS was certainly true; `None` if that is unknown.
     ///
-    /// A status is as old as its last write, with one exception. If it says primary, and its member holds the lock
-    /// and has renewed it for a whole ttl, the status is no older than the beginning of that ttl: at the end of each
-    /// loop Patroni compares the status with what it would write now (ha.py, `touch_member`). The exception does not
-    /// cover a status that says anything else: then the watch of pods is late, and no session must end because of
-    /// that.
+    /// A status is as old as its last write, with one exception. If it says primary, and its member holds the lock and
+    /// has renewed it for a whole ttl, the status was true at the beginning of that ttl or later, because Patroni
+    /// updates an outdated status at the end of each loop (ha.py, `touch_member`). The exception does not cover any
+    /// other status of such a member: in that case the watch of pods is late, and no session must end for that reason.
     pub fn dcs_status_as_of(&self, member: &MemberName) -> Option<Instant> {
         let status = self.statuses.get(member)?;
         let lock = self.lock().filter(|view| view.lock.holder.as_ref() == Some(member));
@@ -84,8 +83,9 @@ impl View {
         if let Some(last) = fresh {
             return last.value.is_writable();
         }
-        // A member that is not asked (because the lock is watched) reports through its status in the DCS. A member that died
-        // does not correct its status: what was written before the lock moved counts for the lock's holder alone.
+        // A member that is not asked, because the lock is watched, reports through its status in the DCS. A member that
+        // died does not correct its status, so a status written before the lock moved counts only for the lock's
+        // holder.
         let status = self
             .statuses
             .get(member)
@@ -116,8 +116,8 @@ impl View {
         }
     }
 
-    /// Accepts an older timeline, on which a restored cluster continues. The evidence is a holder of the lock that has
-    /// renewed it for a whole ttl and says, throughout or at the end of that time, that it is a running primary.
+    /// Accepts an older timeline, on which a restored cluster continues. The required evidence is a lock holder that
+    /// has renewed the lock for a whole ttl, and that has said during this ttl that it is a running primary.
     pub(super) fn follow_the_lock_to_an_older_timeline(&mut self, at: Instant) {
         if let (Some(older), Some(newest)) = (self.older_timeline_of_the_lock(), &mut self.newest_timeline) {
             newest.before = Some(newest.timeline);
@@ -147,7 +147,7 @@ impl View {
         self.newest_timeline.as_ref().map(|newest| newest.timeline)
     }
 
-    /// Returns true if this status says that its member is a running primary, and it holds the lock.
+    /// Returns true if this status says that its member is a running primary, and the member holds the lock.
     pub(super) fn leads_by_status(&self, status: &DcsStatus) -> bool {
         let holds = self
             .lock()
@@ -160,7 +160,7 @@ impl View {
         self.newest_timeline.as_ref().map(|newest| newest.since)
     }
 
-    /// Returns the former and the present timeline, if the cluster has gone back to an older one.
+    /// Returns the former and the present timeline, if the cluster has gone back to an older timeline.
     pub fn gone_back(&self) -> Option<(u32, u32)> {
         let newest = self.newest_timeline.as_ref()?;
         Some((newest.before?, newest.timeline))
@@ -172,8 +172,8 @@ impl View {
         (system.is_none_or(|system| system == newest.system) && timeline? < newest.timeline).then_some(newest.timeline)
     }
 
-    /// Returns the system identifier that belongs to a member's status, which does not contain it: that of the config
-    /// object, else that of the member's last answer.
+    /// Returns the system identifier that belongs to a member's status, which does not contain it. It is taken from the
+    /// config object, else from the member's last answer.
     pub fn system_of(&self, member: &MemberName) -> Option<&str> {
         let of_member = || self.answers.get(member)?.last.as_ref()?.value.system.as_deref();
         let of_cluster = self.settings().and_then(|settings| settings.system.as_deref());
@@ -181,7 +181,7 @@ impl View {
     }
 }
 
-/// Returns the newest answer, if it came at `since` or later and says running primary.
+/// Returns the newest answer, if it arrived at `since` or later and says that the member is a running primary.
 fn answered_since(answers: &Answers, since: Instant) -> Option<&Report> {
     let last = answers.last.as_ref().filter(|last| since <= last.at)?;
     last.value.is_writable().then_some(&last.value)

@@ -1,9 +1,9 @@
 //! The cluster that is followed. Answers of other clusters never count; they are kept only to be reported.
 //!
-//! The scope comes from the settings or from the first verified leader, which reports the system identifier, too. In
-//! Kubernetes, Patroni's config object (annotation `initialize`) has precedence for the system identifier: if another
-//! cluster's pod has got a member's former address, it may answer with our scope and our member's name, but not with
-//! our system identifier.
+//! The scope comes from the settings or from the first verified leader, which also reports the system identifier. In
+//! Kubernetes, the system identifier in Patroni's config object (annotation `initialize`) takes precedence: a pod of
+//! another cluster that has received a member's former address may answer with the same scope and member name, but not
+//! with the same system identifier.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,8 +14,8 @@ use crate::leader::identity::Identity;
 use crate::leader::observation::{Claim, Cluster, NoReport, Report};
 use crate::leader::{BaseUrl, MemberName};
 
-/// Time for which the identity at a base URL counts. Base URLs other than the one that answers `/cluster` are asked
-/// for their identity each minute: two of these requests may fail.
+/// Time for which the identity at a base URL counts. Base URLs other than the one that answers `/cluster` are asked for
+/// their identity every minute, and two of these requests may fail.
 const SEED_LIFE: Duration = Duration::from_secs(150);
 
 /// The cluster that is followed, and the others that answered.
@@ -25,17 +25,17 @@ pub(super) struct FollowedCluster {
     scope: Option<String>,
     /// The Citus group in the settings.
     group: Option<u32>,
-    /// The identity that the first verified leader reported, or the config object.
+    /// The identity that the first verified leader or the config object reported.
     pinned: Identity,
-    /// The system identifier that was followed before this one.
+    /// The system identifier that was followed before the present one.
     former: Option<String>,
-    /// Time of the last answer of this cluster.
+    /// Time of the last answer of the followed cluster.
     heard: Option<Instant>,
-    /// The identities at the base URLs of `--patroni`; `None` for one that does not answer.
+    /// The identity at each base URL of `--patroni`; `None` for a URL that does not answer.
     seeds: BTreeMap<BaseUrl, Timestamped<Option<Identity>>>,
     /// Members and URLs whose newest answer came from another cluster.
     foreign_clusters: BTreeMap<AnswerOrigin, ForeignCluster>,
-    /// The clusters that answer, while it is not known which of them to follow.
+    /// The clusters that answer, while it is unknown which of them to follow.
     unclear: Vec<Identity>,
 }
 
@@ -48,7 +48,7 @@ pub enum AnswerOrigin {
     Url(BaseUrl),
 }
 
-/// Another cluster that answers at a [`AnswerOrigin`].
+/// Another cluster that answers at an [`AnswerOrigin`].
 #[derive(Clone, Debug)]
 pub struct ForeignCluster {
     /// The cluster that answers there.
@@ -57,9 +57,9 @@ pub struct ForeignCluster {
     pub since: Instant,
     /// Time of its last answer there.
     pub at: Instant,
-    /// The answer says that it is a running primary.
+    /// True if its answer says that it is a running primary.
     writable: bool,
-    /// The answer says that it holds the lock.
+    /// True if its answer says that it holds the lock.
     holds_lock: bool,
 }
 
@@ -104,21 +104,21 @@ impl FollowedCluster {
 
     fn record_ours(&mut self, origin: &AnswerOrigin, theirs: &Identity, at: Instant) {
         self.foreign_clusters.remove(origin);
-        // An answer without the system identifier may come from a member that is being initialised, which may become a
-        // member of another cluster.
+        // An answer without a system identifier may come from a member that is being initialised, and that may join
+        // another cluster.
         if self.identity().is_confirmed_by(theirs) {
             self.heard = Some(at);
         }
     }
 
-    /// Returns true if this cluster has not answered for a whole ttl.
+    /// Returns true if the followed cluster has not answered for a whole ttl.
     fn is_gone(&self, at: Instant, ttl: Duration) -> bool {
         self.heard.is_none_or(|heard| heard + ttl <= at)
     }
 }
 
 impl View {
-    /// Returns a view of the cluster with this scope and this Citus group, if the settings have them.
+    /// Returns an empty view of the cluster with this scope and Citus group, as far as the settings have them.
     pub fn of(scope: Option<String>, citus_group: Option<u32>) -> Self {
         let mut view = Self::default();
         view.followed.scope = scope;
@@ -131,7 +131,7 @@ impl View {
         self.followed.identity()
     }
 
-    /// Returns the system identifier that this one has replaced under the same scope.
+    /// Returns the system identifier that the present one has replaced under the same scope.
     pub fn former_system(&self) -> Option<&str> {
         self.followed.former.as_deref()
     }
@@ -148,7 +148,7 @@ impl View {
             .get(&AnswerOrigin::Member(member.clone()))
     }
 
-    /// Returns the clusters that answer, while it is not known which of them to follow.
+    /// Returns the clusters that answer, while it is unknown which of them to follow.
     pub fn unclear(&self) -> &[Identity] {
         &self.followed.unclear
     }
@@ -162,7 +162,7 @@ impl View {
         groups
     }
 
-    /// Drops claims of other clusters. Another cluster's answer for a member becomes an error of that member.
+    /// Drops claims of other clusters. Turns another cluster's answer for a member into an error of that member.
     pub(super) fn only_ours(&mut self, claim: Claim, at: Instant) -> Option<Claim> {
         match claim {
             Claim::Report(member, Ok(report)) => Some(match self.not_ours(&member, &report, at) {
@@ -170,7 +170,7 @@ impl View {
                 None => Claim::Report(member, Ok(report)),
             }),
             Claim::Cluster(cluster) => self.our_cluster(cluster, at).map(Claim::Cluster),
-            // Another cluster's leader does not matter here.
+            // A leader that another cluster names is irrelevant.
             Claim::NamedLeader { by, .. } if self.foreign_cluster(&by).is_some() => None,
             Claim::Seed(url, identity) => {
                 match &identity {
@@ -188,7 +188,8 @@ impl View {
         }
     }
 
-    /// Returns the reason for which a member's answer does not count as this cluster's; `None` if it does.
+    /// Returns the reason why a member's answer does not count as an answer of the followed cluster; `None` if it
+    /// counts.
     fn not_ours(&mut self, member: &MemberName, report: &Report, at: Instant) -> Option<NoReport> {
         let (ours, theirs) = (self.identity(), report.identity());
         if ours.contradicts(&theirs) {
@@ -208,8 +209,8 @@ impl View {
         None
     }
 
-    /// Returns the answer to `/cluster`, unless it is another cluster's. If that cluster may be this one after a new
-    /// initialisation, its members are recorded, so that they are asked: their answers decide.
+    /// Returns the answer to `/cluster`, unless it comes from another cluster. If that cluster may be the followed one
+    /// after a new initialisation, records its members, so that they are asked. Their answers then decide.
     fn our_cluster(&mut self, cluster: Cluster, at: Instant) -> Option<Cluster> {
         let (ours, theirs) = (self.identity(), cluster.identity());
         if !ours.contradicts(&theirs) {
@@ -245,8 +246,8 @@ impl View {
         self.followed.unclear = self.contradictions(at);
     }
 
-    /// Returns the identity that the lock's holder reports. A new system identifier counts once the member that
-    /// reports it has renewed the lock.
+    /// Returns the identity that the lock's holder reports. A new system identifier counts once the holder has renewed
+    /// the lock after first reporting it.
     fn by_the_holder(&self, lock: &LockView) -> Option<Identity> {
         let holder = lock.lock.holder.as_ref()?;
         if let Some(foreign_cluster) = self.foreign_cluster(holder) {
@@ -258,8 +259,8 @@ impl View {
         (since_it_holds && last.value.is_writable()).then(|| last.value.identity())
     }
 
-    /// Returns the identity that the leader reports, if no lock is watched. A new system identifier counts once the
-    /// former one has not been reported for a whole ttl, and most members report the new one.
+    /// Returns the identity that the leader reports, for the case that no lock is watched. A new system identifier
+    /// counts once the former one has not been reported for a whole ttl and most members report the new one.
     fn by_answers_alone(&self, at: Instant) -> Option<Identity> {
         if self.followed.pinned.system.is_none() {
             if self.lock().is_none() && !self.groups_not_named().is_empty() {
@@ -281,8 +282,9 @@ impl View {
             .then(|| leader.identity.clone())
     }
 
-    /// Returns true if this cluster has not answered for a whole ttl, and most members, or most URLs of `--patroni`,
-    /// report `identity` instead. One URL of another cluster, or one host that was given to it, is no majority.
+    /// Returns true if the followed cluster has not answered for a whole ttl, and most members or most URLs of
+    /// `--patroni` report `identity` instead. One wrong URL among several, or one host that now belongs to another
+    /// cluster, is not a majority.
     fn is_replaced_by(&self, identity: &Identity, at: Instant) -> bool {
         let of_members = self.members().filter_map(|member| self.foreign_cluster(member));
         let members = of_members
@@ -314,7 +316,7 @@ impl View {
         self.drop_foreign_answers(at);
     }
 
-    /// Drops the answers that were recorded before they were known to be another cluster's.
+    /// Drops recorded answers that turn out to come from another cluster.
     fn drop_foreign_answers(&mut self, at: Instant) {
         let ours = self.identity();
         for (member, answers) in &mut self.answers {
@@ -348,7 +350,7 @@ impl View {
         self.newest_timeline = timeline.filter(|newest| ours.system.as_ref().is_none_or(|ours| *ours == newest.system));
     }
 
-    /// Forgets clusters that have not answered recently, and those at members that are gone or have moved.
+    /// Forgets other clusters that have not answered recently, or whose member is gone or has moved.
     fn forget_foreign_clusters(&mut self, at: Instant) {
         let ttl = self.ttl();
         let answers = &self.answers;
@@ -362,7 +364,7 @@ impl View {
         });
     }
 
-    /// Returns the clusters that answer and that could each be the one to follow, if they contradict each other.
+    /// Returns the answering clusters that contradict each other and could each be the one to follow.
     fn contradictions(&self, at: Instant) -> Vec<Identity> {
         if self.followed.pinned.system.is_some() {
             return Vec::new();

@@ -1,8 +1,8 @@
 //! The lag of a replica's replay behind the leader, in bytes of WAL.
 //!
-//! Both positions are read at different times. A replica only advances, so that its last known position and the
-//! leader's newest one bound its lag from above. Its lag at the time of its own position is the difference to the
-//! leader's position at that time.
+//! The two positions are read at different times. Because a replica only advances, the difference between the leader's
+//! newest position and the replica's last known position is an upper bound of its present lag. Its lag when its own
+//! position was read is the difference to the leader's position at that time.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use crate::leader::MemberName;
 use crate::leader::view::View;
 
-/// Positions of the leader that are kept: it is asked every 2 s, so these reach back far enough for any replica's.
+/// Number of the leader's positions that are kept. The leader is asked every 2 s, so they reach back far enough for the
+/// position of any replica.
 const KEPT: usize = 16;
 
 /// The leader's positions in the WAL, the newest last.
@@ -23,24 +24,24 @@ pub(super) struct LeaderPositions {
 /// A replica's lag, in bytes of WAL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplayLag {
-    /// Its lag when its position was read.
+    /// Lag when the replica's position was read.
     pub then: u64,
-    /// Its lag now is not larger, if the leader's newest position is still right.
+    /// Upper bound of the present lag, if the leader has not written since `leader_at`.
     pub at_most: u64,
-    /// Time at which its position was read.
+    /// Time at which the replica's position was read.
     pub at: Instant,
     /// Time at which the leader's newest position was read.
     pub leader_at: Instant,
 }
 
 impl LeaderPositions {
-    /// Records the position of the leader. Those of a former leader do not count.
+    /// Records the position of the leader, and drops those of a former leader.
     pub(super) fn record(&mut self, leader: &MemberName, location: u64, at: Instant) {
         if self.leader.as_ref() != Some(leader) {
             self.leader = Some(leader.clone());
             self.samples.clear();
         }
-        // A pod's status arrives later than the same position in a REST answer.
+        // A status in the DCS may arrive later than a newer position in a REST answer.
         if self.samples.back().is_some_and(|(_, last)| location < *last) {
             return;
         }
@@ -50,7 +51,7 @@ impl LeaderPositions {
         self.samples.push_back((at, location));
     }
 
-    /// Returns the position at that time: between two known ones in proportion, else the nearest one.
+    /// Returns the position at that time: interpolated between two known positions, else the nearest one.
     fn at(&self, at: Instant) -> Option<u64> {
         let later = self.samples.iter().position(|(known, _)| at <= *known);
         let (_, last) = *self.samples.back()?;
@@ -70,8 +71,8 @@ impl LeaderPositions {
 }
 
 impl View {
-    /// Returns the lag of a replica's replay; `None` if its position or the leader's is not known. A member
-    /// that does not say its position has the lag that `/cluster` gives.
+    /// Returns the lag of a replica's replay; `None` if it is unknown. For a member that does not report its position,
+    /// this is the lag in `/cluster`.
     pub fn replay_lag(&self, member: &MemberName) -> Option<ReplayLag> {
         self.own_replay_lag(member).or_else(|| {
             let (row, at) = self.condition(member)?;

@@ -1,4 +1,4 @@
-//! The lock and its observed changes: its holder, since when it holds the lock, and when the lock expires.
+//! The lock and its observed changes: the holder, the time since which it has held the lock, and the expiry.
 
 use std::time::{Duration, Instant};
 
@@ -11,16 +11,16 @@ const RENEW_TIME: usize = 1;
 /// The lock, and the local times of its changes.
 #[derive(Clone, Debug)]
 pub struct LockView {
-    /// The lock as the object has it.
+    /// The lock as read from its object.
     pub lock: Lock,
-    /// Time of its last change: a renewal, another holder or a release. The ttl counts from here. If a change arrived
-    /// later than usual, this is earlier than its arrival. Time in which the API was unreachable is added.
+    /// Time of the last change: a renewal, a new holder or a release. The ttl counts from this time. It is earlier than
+    /// the arrival of a change that arrived later than usual. Time in which the API was unreachable is added.
     pub renewed: Instant,
-    /// Time at which it changed to this holder; `None` if it had this holder when it was first seen.
+    /// Time at which the lock changed to this holder; `None` if it had this holder when it was first seen.
     pub held_since: Option<Instant>,
-    /// Time of the last observed change or appearance; `None` while it is as it was first seen.
+    /// Time of the last observed change or appearance; `None` if the lock has not changed since it was first seen.
     pub(super) changed: Option<Instant>,
-    /// An existing lock was seen to change.
+    /// True if an existing lock was seen to change.
     pub(super) seen_to_change: bool,
     /// Start of this holder's observed renewals, with no gap of a ttl or longer between them.
     renewing_since: Option<Instant>,
@@ -45,8 +45,8 @@ impl LockView {
         }
     }
 
-    /// Moves the expiry by an outage of the API, in which no member could renew the lock. If the source knows the time
-    /// of the renewal, it knows the expiry, too.
+    /// Postpones the expiry by the length of an outage of the API, in which no member could renew the lock. Has no
+    /// effect if the source knows the time of the renewal, because it then knows the expiry as well.
     pub(super) fn after_outage(mut self, outage: Duration) -> Self {
         if self.lock.renewed.is_none() {
             self.renewed += outage;
@@ -60,7 +60,7 @@ impl LockView {
             .written
             .map(|written| self.renewals.delay_of(written, at, lock.ttl));
         let renewed = lock.renewed.or_else(|| at.checked_sub(delay.unwrap_or_default()));
-        // A source that knows the time of a renewal may have learnt of it much later.
+        // A source that knows the time of a renewal may have observed the renewal much later.
         let changed = changed.map(|changed| lock.renewed.unwrap_or(changed));
         let unbroken = self.changed.is_some_and(|last| changed.unwrap_or(at) < last + lock.ttl);
         Self {
@@ -72,9 +72,9 @@ impl LockView {
         }
     }
 
-    /// Returns true if this lock is newer than the other one: if both were seen to change, by the time of the change,
-    /// else by the `renewTime` that Patroni wrote. Both of these come from the same members' clocks, and an object
-    /// that is left over from before may appear at any time.
+    /// Returns true if this lock is newer than the other one. If both were seen to change, the local times of the
+    /// changes are compared. Otherwise, an object left over from a migration may just have appeared, so the values of
+    /// `renewTime` are compared, which come from the clocks of the same members.
     pub(super) fn is_newer_than(&self, other: &Self) -> bool {
         match (self.seen_to_change, other.seen_to_change) {
             (true, true) => self.changed > other.changed,
@@ -87,8 +87,8 @@ impl LockView {
         self.renewed + self.lock.ttl
     }
 
-    /// Returns the start of the newest ttl throughout which the holder has renewed the lock without a gap, if there
-    /// is one.
+    /// Returns the start of the ttl before the last change, if the holder has renewed the lock throughout that ttl
+    /// without a gap.
     pub fn renewed_throughout(&self) -> Option<Instant> {
         let begin = self.changed?.checked_sub(self.lock.ttl)?;
         self.renewing_since.is_some_and(|since| since <= begin).then_some(begin)

@@ -1,9 +1,9 @@
-//! The leader according to the other members. Each is asked for its own `/cluster` while the leader's REST API is
+//! The leader according to the other members. Each of them is asked for `/cluster` while the leader's REST API is
 //! unreachable and no lock is watched.
 //!
-//! A member reads the leader for that answer from the DCS. With etcd this is a serializable read: a member whose etcd
-//! server is cut off from the others continues to name a leader that was replaced long ago. So one member proves
-//! nothing; a majority of all known members is a proof if no member contradicts.
+//! A member reads the leader for that answer from the DCS. With etcd this is a serializable read, so a member whose
+//! etcd server is cut off from the others continues to name a leader that was replaced long ago. Therefore the answer
+//! of one member is not proof, but a majority of all known members is, unless a member contradicts it.
 
 use std::time::{Duration, Instant};
 
@@ -11,33 +11,34 @@ use crate::leader::MemberName;
 use crate::leader::observation::{NamedLeader, Report};
 use crate::leader::view::{Timestamped, View};
 
-/// Time for which a member's answer about the leader counts from its arrival. The member is asked again before that
-/// (`probing::pacing`). Once the leader's key has expired and the leader's Patroni is frozen, the members need
-/// at least 2 s to promote another one (each waits that long for the leader's answer: Patroni's `fetch_node_status`,
-/// timeout 2 s), and meanwhile they may be too busy to answer pgnorth. Sessions to the old primary must have ended by
-/// then.
+/// Time for which a member's answer about the leader counts from its arrival. The member is asked again before this
+/// time is over (`probing::pacing`). Once the key of a leader with a frozen Patroni has expired, the members need at
+/// least 2 s to promote another member, because each waits that long for the leader's answer (`fetch_node_status`,
+/// timeout 2 s). During these 2 s they may be too busy to answer pgnorth, and after them sessions to the old primary
+/// must have ended.
 const NAMING_LIFE: Duration = Duration::from_millis(1_500);
 
-/// Time for which it counts at most from the request on: a slow answer may have been read at once.
+/// Longest time for which the answer counts from the request on. A slow answer may contain what the member read at the
+/// start of the request.
 const NAMING_AGE: Duration = Duration::from_millis(2_000);
 
-/// Longest time between two answers of a member that count as unbroken. It is Patroni's shortest retry_timeout: a
-/// leader that does not reach the DCS for less than this does not demote itself.
+/// Longest time between two answers of a member that still form an unbroken sequence. It is Patroni's shortest
+/// retry_timeout: a leader that loses the DCS for less than this time does not demote itself.
 const UNBROKEN: Duration = Duration::from_secs(3);
 
-/// Time before the end of the ttl at which the members are first asked: enough for a first answer of each.
+/// Time before the end of the ttl at which the members are first asked. It suffices for a first answer of each member.
 const ASK_AHEAD: Duration = Duration::from_millis(2_000);
 
 /// A member's newest answer about the leader.
 #[derive(Clone, Debug)]
 pub(super) struct Naming {
-    /// The leader that it names; `None` if it names none.
+    /// The leader that the member names; `None` if it names no leader.
     leader: Option<NamedLeader>,
-    /// Arrival of the first answer of the unbroken sequence that says the same.
+    /// Arrival of the first answer in the unbroken sequence of equal answers.
     since: Instant,
     /// Arrival of the answer.
     at: Instant,
-    /// End of the time for which it counts.
+    /// End of the time for which the answer counts.
     until: Instant,
 }
 
@@ -59,9 +60,9 @@ impl Naming {
 
 impl View {
     /// Returns the members to ask for their own `/cluster`. Their answers matter once the leader has been unreachable
-    /// for a ttl, so they are asked only from shortly before that: if the leader's host is gone, many instances of
-    /// pgnorth need not ask before another member takes the lock. Without a leader they are asked while `/cluster`
-    /// still names the last one: the route to it may reopen.
+    /// for a ttl, so they are asked only from shortly before that time. If the leader's host is gone, this avoids
+    /// requests of many pgnorths before another member acquires the lock. Without a leader, the members are asked while
+    /// `/cluster` still names the last leader, because the route to it may reopen.
     pub fn witnesses<'a>(
         &'a self,
         leader: Option<&'a MemberName>,
@@ -87,9 +88,9 @@ impl View {
             .filter(move |member| leader.is_some_and(|leader| leader != *member))
     }
 
-    /// Returns the time until which the other members' answers keep `leader`, if no more answers arrive; `None` if
-    /// they do not keep it. They do if a majority of the known members has named it recently, none of them has named
-    /// another one, and none says that it holds the lock itself.
+    /// Returns the time until which the other members' answers keep `leader`, if no more answers arrive; `None` if they
+    /// do not keep it. They keep it if a majority of the known members has named it recently, no member has recently
+    /// named another leader, and no other member says that it holds the lock.
     ///
     /// Only a member that has answered `/primary` under its own name within `life` counts: the answer to `/cluster`
     /// does not contain the name of the member that sent it.
@@ -111,8 +112,8 @@ impl View {
         untils.get(majority - 1).copied()
     }
 
-    /// Returns the member whose last answer said that it is a running primary and holds the lock, if it does not answer
-    /// any more and no other member is known to have succeeded it; with that answer.
+    /// Returns the member whose last answer said that it is a running primary and holds the lock, together with that
+    /// answer. The member must no longer answer, and no other member may be known to have succeeded it.
     pub fn silent_leader(&self) -> Option<(&MemberName, &Timestamped<Report>)> {
         let silent = self.answers.iter().filter(|(_, answers)| answers.unreachable.is_some());
         let said = silent.filter_map(|(member, answers)| Some((member, answers.last.as_ref()?)));
@@ -125,9 +126,9 @@ impl View {
         })
     }
 
-    /// Returns the time since which every other known member, without a break, has named `leader` as running on that
-    /// timeline; `None` if one of them does not, or has not answered recently, or says that it is a primary or holds
-    /// the lock.
+    /// Returns the time since which every other known member has named `leader` without a gap as running on that
+    /// timeline. `None` if a member does not name it so, has not answered recently, or says that it is itself a primary
+    /// or holds the lock.
     pub fn named_by_all_since(
         &self,
         leader: &MemberName,

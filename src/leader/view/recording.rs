@@ -66,8 +66,8 @@ impl View {
                 newest.switchover = cluster.switchover.map(|new| unchanged_or_new(former, new, at));
                 self.record_members(cluster.members);
             }
-            // A pod has its IP address for itself. On any other host another PostgreSQL server may use the default
-            // port, so these members count only if every member is expected in a pod.
+            // No other server shares the IP address of a pod. On any other host, another PostgreSQL server may use the
+            // default port, so these members count only if every member is expected in a pod.
             Claim::Failsafe(members) => {
                 let in_pods = ObjectKind::IN_KUBERNETES.iter().any(|kind| self.objects(*kind).asked);
                 if in_pods && self.statuses.is_empty() && self.listed.is_empty() {
@@ -86,7 +86,7 @@ impl View {
                 self.pooler_failures.insert((member, upstream), at);
             }
             Claim::Held(hold) => self.operator_hold = hold,
-            // `only_ours` has already used it.
+            // `only_ours` has already recorded it.
             Claim::Seed(..) => {}
         }
         self.follow_the_lock_to_an_older_timeline(at);
@@ -98,7 +98,7 @@ impl View {
             .as_ref()
             .is_some_and(|known| known.value.address != status.address || known.value.api_url != status.api_url);
         if moved {
-            // The same name at another address is another process: the answers of the former one are no evidence.
+            // The same name at another address is another process, so the former process's answers are not evidence.
             self.answers.remove(&status.name);
         }
         if status.api_url.is_none() {
@@ -191,7 +191,7 @@ impl Objects {
     }
 }
 
-/// Returns the new error with the time of the first of the failures in a row.
+/// Returns the new error with the time of the first failure in the current series.
 fn since_first_failure<E>(known: &Option<Timestamped<E>>, error: E, at: Instant) -> Timestamped<E> {
     Timestamped {
         value: error,
@@ -199,7 +199,7 @@ fn since_first_failure<E>(known: &Option<Timestamped<E>>, error: E, at: Instant)
     }
 }
 
-/// Keeps the time at which a value was first seen, if it is the same.
+/// Returns the known value with its time if it is unchanged, else the new value.
 fn unchanged_or_new<T: PartialEq>(known: Option<Timestamped<T>>, new: T, at: Instant) -> Timestamped<T> {
     match known {
         Some(known) if known.value == new => known,

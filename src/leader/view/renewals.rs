@@ -1,19 +1,20 @@
-//! The delay with which a renewal arrives, estimated without comparing clocks: the time between two renewals by the
-//! holder's clock is compared with the time between their arrivals by the local clock.
+//! Estimates how late a renewal arrives, without comparing clocks: the time between two renewals by the holder's clock
+//! is compared with the time between their arrivals by the local clock.
 //!
-//! The delay that every renewal has cannot be told from the difference of the clocks, and is not counted.
+//! A delay that all renewals have cannot be distinguished from the difference between the clocks, and is not counted.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime};
 
-/// Number of the newest renewals that are compared: enough that one of them arrived quickly, and few enough that a
-/// clock that was set back does not matter for long.
+/// Number of the newest renewals that are compared: enough for one of them to have arrived quickly, and few enough to
+/// soon forget a clock that was set back.
 const COMPARED: usize = 8;
-/// Longest delay that counts: the holder's clock may have been set back a little. Patroni keeps ttl at or above
-/// loop_wait and two retry_timeouts, and retry_timeout at 3 s or more: a holder that renews in time leaves at least 3
-/// s of its ttl.
+/// Longest delay that counts, because a holder's clock that was set back a little looks like a delay. Patroni keeps ttl
+/// at or above loop_wait plus twice retry_timeout, and retry_timeout at 3 s or more, so a holder that renews in time
+/// has at least 3 s of its ttl left.
 const MAX_DELAY: Duration = Duration::from_secs(1);
-/// Divisor of the ttl for the longest delay of a lock whose ttl is shorter than Patroni allows today (20 s).
+/// Divisor of the ttl for the longest delay that counts. It matters only for a ttl below Patroni's present minimum of
+/// 20 s.
 const MAX_DELAY_OF_TTL: u32 = 20;
 
 /// The newest renewals by one holder, the oldest first.
@@ -29,10 +30,10 @@ struct Renewal {
 }
 
 impl Renewals {
-    /// Records a renewal, and returns how much longer it took to arrive than the fastest of the newest ones.
+    /// Records a renewal, and returns by how much its arrival took longer than the fastest of the newest arrivals.
     pub(super) fn delay_of(&mut self, written: SystemTime, seen: Instant, ttl: Duration) -> Duration {
         if self.0.back().is_some_and(|newest| written < newest.written) {
-            // The holder's clock was set back: its earlier times can no longer be compared.
+            // The holder's clock was set back, so its earlier times can no longer be compared.
             self.0.clear();
         }
         if self.0.len() == COMPARED {

@@ -1,4 +1,4 @@
-//! A replica's part in synchronous replication by Patroni's own record in the DCS.
+//! The synchronous standbys according to Patroni's own record in the DCS.
 
 use std::time::{Duration, Instant};
 
@@ -7,21 +7,22 @@ use crate::leader::MemberName;
 use crate::leader::observation::Standby;
 use crate::leader::synchronous::SyncState;
 
-/// The newest record, and the time since which it cannot be read; `None` while it is read.
+/// The newest record, and the time since which it cannot be read.
 #[derive(Clone, Debug)]
 pub(super) struct SyncView {
     pub(super) state: SyncState,
+    /// `None` while the record can be read.
     pub(super) unread_since: Option<Instant>,
 }
 
 impl View {
-    /// Returns true if Patroni's record of the synchronous standbys is read from the DCS now.
+    /// Returns true if Patroni's record of the synchronous standbys can currently be read from the DCS.
     pub fn reads_standbys(&self) -> bool {
         self.standbys_unread_since() == Some(None)
     }
 
-    /// Returns a replica's part in synchronous replication, by Patroni's record; `None` if that cannot be read, and
-    /// could not be for `grace`.
+    /// Returns a replica's kind of standby according to Patroni's record; `None` if the record has been unreadable for
+    /// `grace` or longer, or was never read.
     pub fn recorded_standby(&self, member: &MemberName, grace: Duration, now: Instant) -> Option<Standby> {
         let objects = self.objects(self.kind()?);
         let record = &objects.synchronous.as_ref()?.state;
@@ -34,7 +35,8 @@ impl View {
         Some(kind.filter(|_| record.contains(member)).unwrap_or(Standby::Async))
     }
 
-    /// Returns the time since which the record cannot be read, if it cannot; `None` if it was never read.
+    /// Returns `Some(Some(since))` if the record has been unreadable since `since`, `Some(None)` if it can be read, and
+    /// `None` if it was never read.
     pub fn standbys_unread_since(&self) -> Option<Option<Instant>> {
         let objects = self.objects(self.kind()?);
         objects.settings.as_ref()?;

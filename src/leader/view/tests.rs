@@ -7,7 +7,7 @@ use crate::leader::{RoutingState, probing};
 const LIFE: Duration = Duration::from_secs(3);
 const TTL: Duration = Duration::from_secs(30);
 
-/// A view whose claims and times the test sets.
+/// A view with claims and times that the test sets.
 struct World {
     view: View,
     now: Instant,
@@ -134,7 +134,7 @@ fn an_old_answer_of_the_former_leader_does_not_mean_that_its_rest_api_answers() 
     let world = two_members().lock("a").answer("a", Role::Primary);
     assert_eq!(asked_and_answering(&world), (1, 1));
     let world = world.after(1).lock("b").unreachable("b");
-    assert_eq!(asked_and_answering(&world), (1, 0), "b alone is asked");
+    assert_eq!(asked_and_answering(&world), (1, 0), "only b is asked");
     let world = world.answer("b", Role::Primary).after(60).lock("a");
     assert_eq!(
         asked_and_answering(&world),

@@ -1,6 +1,6 @@
 //! The upper layer of forwarding: the worker threads, each of which runs the tasks and the pairs of its sessions.
 //!
-//! A session stays on the worker where it began. It begins as a task, which accepts the first packet and dials the
+//! A session stays on the worker where it began. It begins as a task, which reads the first packet and dials the
 //! leader; [`Executor::forward`] makes it a pair, whose bytes the relay moves.
 
 mod atomic;

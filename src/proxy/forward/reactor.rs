@@ -1,4 +1,4 @@
-//! The lowest layer of forwarding: one epoll per worker, the files in it, and sockets that know their own readiness.
+//! The lowest layer of forwarding: one epoll per worker, the files in it, and sockets that record their readiness.
 //!
 //! A socket is used in two ways. While a session is being opened it is a [`Socket`], whose async methods wait for
 //! epoll. When the session is forwarded it becomes a [`PolledStream`], which the relay tries whenever epoll reports an

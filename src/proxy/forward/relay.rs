@@ -49,14 +49,14 @@ impl Relay {
         }
     }
 
-    /// Returns a pair that another process has begun to forward.
+    /// Returns a pair that another process forwarded before.
     pub(crate) fn resumed([client, leader]: [PolledStream; 2], parts: (Direction, Direction, Closing, Stall)) -> Self {
         let mut relay = Self::new(client, leader);
         (relay.to_leader, relay.to_client, relay.closing, relay.stall) = parts;
         relay
     }
 
-    /// Returns what another process needs to go on.
+    /// Returns the state that another process needs to continue.
     pub(crate) fn at_rest(&self) -> AtRest<'_> {
         let directions = [&self.to_leader, &self.to_client];
         AtRest::new([&self.client, &self.leader], directions, &self.closing, &self.stall)
@@ -69,7 +69,7 @@ impl Relay {
         }
     }
 
-    /// Gives the sockets back, with the facts that decide how they are closed.
+    /// Returns the sockets, with the facts that decide how they are closed.
     pub(crate) fn finish<S: Syscalls>(self, finish: Finish, io: &mut IoContext<S>) -> Finished {
         if matches!(finish, Finish::Closed(Side::Leader)) {
             discard_unread(&self.client, io);
@@ -87,7 +87,7 @@ impl Relay {
         }
     }
 
-    /// Moves the bytes that can be moved now, and makes epoll report what it waits for.
+    /// Moves the bytes that can be moved now, and makes epoll report the events that the pair waits for.
     pub(crate) fn run<S: Syscalls>(&mut self, io: &mut IoContext<S>, epoll: &Epoll) -> Next {
         let mut next = self.move_bytes(io);
         if io.syscalls.faked_readiness() {
@@ -134,8 +134,8 @@ impl Relay {
             self.closing.defer_fin();
         }
         if to_client == Progress::Ended {
-            // Both sides have closed, so the FIN need not be deferred. A leader whose reset came after its end sends
-            // no further event.
+            // Both sides have closed, so the FIN need not be deferred. If the leader's reset came after its FIN, no
+            // further event will come.
             if to_leader == Progress::EofDeferred || self.leader.is_broken() {
                 self.to_leader.abandon();
                 to_leader = Progress::Ended;
@@ -146,7 +146,7 @@ impl Relay {
             (Progress::Ended, Progress::Ended) => {
                 Next::Finish(Finish::Closed(self.closing.first().unwrap_or(Side::Client)))
             }
-            // The client's reset came after its end: it takes nothing more.
+            // The client's reset came after its FIN, so it accepts no more bytes.
             (Progress::Ended | Progress::EofDeferred, _) if self.client.is_broken() => {
                 let error = self.client.stream.take_error().ok().flatten();
                 let error = error.unwrap_or(ErrorKind::ConnectionReset.into());
@@ -173,8 +173,8 @@ impl Relay {
         progress
     }
 
-    /// Delivers the bytes that a side had sent before it broke: the error message that PostgreSQL sends before it
-    /// resets a connection must reach the client. Goes on while that makes progress; a broken socket's buffer is
+    /// Delivers the bytes that a side sent before its connection broke: the error message that PostgreSQL sends before
+    /// it resets a connection must reach the client. Continues while bytes are delivered; a broken socket's buffer is
     /// finite.
     fn deliver_remainder(&mut self, mut go_on: impl FnMut(&mut Self) -> (Result<Progress, DirectionError>, u64)) {
         // The socket's last event may not have been reported yet.
@@ -208,7 +208,7 @@ impl Relay {
         }
     }
 
-    /// Does what is due. Unless it returns how the pair finished, the pair is to run next.
+    /// Handles a timer that is due. Returns how the pair finished; if it has not finished, it must be run next.
     pub(crate) fn on_timer<S: Syscalls>(&mut self, timer: Timer, io: &mut IoContext<S>) -> Option<Finish> {
         match timer {
             Timer::Fin => {
@@ -225,7 +225,7 @@ impl Relay {
     }
 
     /// Checks for stalled peers (see [`stall`]), and for the reset of a side that is not being read because the other
-    /// does not take the bytes that were read before.
+    /// side does not accept the bytes that were read before.
     fn check<S: Syscalls>(&mut self, io: &IoContext<S>) -> Option<Finish> {
         self.to_leader.on_check(&mut self.client, &mut self.leader);
         self.to_client.on_check(&mut self.leader, &mut self.client);

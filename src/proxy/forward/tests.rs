@@ -1,4 +1,4 @@
-//! The workers alone, between real sockets: every byte arrives, once and in order, whatever sessions and kernel do.
+//! Tests of the workers between real sockets: every byte arrives, once and in order, whatever sessions and kernel do.
 //!
 //! PGNORTH_SESSIONS is the number of random sessions (`make test-integrity` runs 10,000); PGNORTH_SEED repeats a run.
 
@@ -18,7 +18,7 @@ use super::{Executor, Finish, Finished, Owner, Pipes, SessionCount, Traffic, Tra
 use crate::liveness::Liveness;
 use crate::metrics::Count;
 
-/// A lost wakeup would show as a hang.
+/// Time after which a test fails. A lost wake-up would show as a hang.
 const HANG: Duration = Duration::from_secs(60);
 
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,7 +57,7 @@ impl Owner for TestOwner {
 
     fn finished(self, pair: Finished) {
         drop((pair.client, pair.leader, self.count));
-        // The test may not wait for it.
+        // The test may no longer wait for this.
         let _gone = self.finished.send(Done {
             finish: pair.finish,
             transferred: pair.transferred,
@@ -124,7 +124,8 @@ impl Fixture {
     }
 }
 
-/// Makes a connection. The peer's end, first, blocks, but not for ever; pgnorth's does not block.
+/// Makes a connection. Returns the peer's end, whose calls block for a limited time, and pgnorth's end, which does not
+/// block.
 fn connected() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -142,11 +143,11 @@ fn connected() -> (TcpStream, TcpStream) {
 fn a_stuck_worker_is_reported_by_its_name() {
     let fixture = Fixture::start();
     let liveness = Liveness::default();
-    let beats = ["worker-0", "worker-1"].map(|thread| liveness.watch(thread));
+    let heartbeats = ["worker-0", "worker-1"].map(|thread| liveness.watch(thread));
     let until = |stuck: Option<&str>| {
         let begun = Instant::now();
         while liveness.stuck().as_deref() != stuck {
-            fixture.workers.ask_for(&beats);
+            fixture.workers.request_heartbeats(&heartbeats);
             std::thread::sleep(Duration::from_millis(1));
             liveness.tick();
             assert!(begun.elapsed() < HANG, "not {stuck:?}, but {:?}", liveness.stuck());

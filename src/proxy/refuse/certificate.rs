@@ -1,12 +1,12 @@
-//! A self-signed certificate, made at start, for refusals without a certificate of the operator's.
+//! A self-signed certificate, generated at start, for refusals if the operator configured no certificate.
 
 use ring::error::Unspecified;
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
-/// The subject, and the name for which the certificate is valid. Go's drivers show it to users who verify
-/// certificates, so it names the real fault.
+/// The subject, and the name for which the certificate is valid. Go's drivers show this name to users who verify
+/// certificates, so it says that pgnorth refused the connection.
 pub(super) const NAME: &str = "refused-by-pgnorth";
 
 // DER (X.690) tags.
@@ -29,8 +29,8 @@ const ECDSA_WITH_SHA256: &[u8] = b"\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02";
 const COMMON_NAME_ID: &[u8] = b"\x06\x03\x55\x04\x03";
 const SUBJECT_ALT_NAME: &[u8] = b"\x06\x03\x55\x1d\x11";
 
-/// Makes a P-256 key and a certificate for it that proves nothing: it only serves to encrypt for clients that verify
-/// no certificate.
+/// Generates a P-256 key and a certificate for it. The certificate proves no identity: it only allows encryption for
+/// clients that do not verify certificates.
 pub(super) fn self_signed() -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), Unspecified> {
     let random = SystemRandom::new();
     let key = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random)?;
@@ -47,10 +47,10 @@ pub(super) fn self_signed() -> Result<(CertificateDer<'static>, PrivateKeyDer<'s
     Ok((CertificateDer::from(certificate), PrivateKeyDer::Pkcs8(key)))
 }
 
-/// Builds the TBSCertificate (RFC 5280, 4.1). Version 3, for clients that parse nothing older; without an end of
-/// validity, because the key lives as long as the process.
+/// Builds the TBSCertificate (RFC 5280, 4.1). It has version 3, because some clients parse no older version, and does
+/// not expire, because the key exists only as long as the process.
 fn to_be_signed(serial: &[u8; 16], public_key: &[u8], algorithm: &[u8]) -> Vec<u8> {
-    // Positive, and in the fewest bytes: it begins with 0x01.
+    // The leading 0x01 makes the number positive, and its encoding the shortest.
     let serial = der(INTEGER, &[&[1], serial]);
     let name = der(SEQUENCE, &[COMMON_NAME_ID, &der(UTF8_STRING, &[NAME.as_bytes()])]);
     let name = der(SEQUENCE, &[&der(SET, &[&name])]);
@@ -73,7 +73,7 @@ fn to_be_signed(serial: &[u8; 16], public_key: &[u8], algorithm: &[u8]) -> Vec<u
     der(SEQUENCE, &parts.each_ref().map(Vec::as_slice))
 }
 
-/// Builds one element. Its content must be shorter than 64 KiB.
+/// Encodes one element. Its content must be shorter than 64 KiB.
 fn der(tag: u8, content: &[&[u8]]) -> Vec<u8> {
     let content = content.concat();
     let [high, low] = u16::try_from(content.len()).unwrap_or(u16::MAX).to_be_bytes();

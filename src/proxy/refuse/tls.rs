@@ -1,5 +1,5 @@
-//! TLS for refusals: the certificate, and a client's connection after its handshake. The TLS of sessions that reach a
-//! leader is the leader's.
+//! TLS for refusals: the certificate, and a client's connection after its handshake. pgnorth does not terminate the TLS
+//! of sessions that reach a leader.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::PathBuf;
@@ -13,10 +13,10 @@ use super::certificate::self_signed;
 use crate::certificates::{FileBacked, TlsError, certificates, private_key};
 use crate::proxy::forward::Socket;
 
-/// Handshakes begun in one second; further TLS clients are closed without an answer. They cost CPU time that sessions
-/// need: a signature with RSA 2048 alone takes 0.7 ms.
+/// Maximum number of handshakes begun in one second; further TLS clients are closed without an answer. Handshakes cost
+/// CPU time that sessions need: one signature with RSA 2048 takes 0.7 ms.
 const HANDSHAKES: u32 = 256;
-/// The only protocol that clients ask for (PostgreSQL's manual, "Protocol Flow"); another one gets TLS's alert.
+/// The only ALPN protocol of PostgreSQL clients (PostgreSQL's manual, "Protocol Flow"); any other gets a TLS alert.
 const PROTOCOL: &[u8] = b"postgresql";
 
 /// The certificate for TLS clients that are refused, and the limit of handshakes.
@@ -38,14 +38,15 @@ impl std::fmt::Debug for RefusalTls {
 }
 
 impl RefusalTls {
-    /// Uses the certificate chain and key in these PEM files, which are read again when they change; without files, a
-    /// self-signed certificate made now.
+    /// Uses the certificate chain and key in these PEM files, which are read again when they change. Without files,
+    /// generates a self-signed certificate.
     pub fn new(files: Option<(PathBuf, PathBuf)>) -> Result<Self, TlsError> {
         let read = files.iter().flat_map(|(chain, key)| [chain, key]).cloned().collect();
         let make = move || match &files {
             Some((chain, key)) => config(certificates(chain)?, private_key(key)?),
             None => {
-                let made = self_signed().map_err(|_| rustls::Error::General("no certificate could be made".into()));
+                let made = self_signed()
+                    .map_err(|_| rustls::Error::General("cannot generate a self-signed certificate".into()));
                 let (certificate, key) = made?;
                 config(vec![certificate], key)
             }
@@ -56,7 +57,7 @@ impl RefusalTls {
         })
     }
 
-    /// Answers the handshake that `received` begins. The caller bounds the time.
+    /// Performs the handshake that begins with the bytes `received`. The caller bounds the time.
     pub(super) async fn accept<'a>(&self, client: &'a Socket, received: &[u8]) -> io::Result<Encrypted<'a>> {
         if !self.may_begin(Instant::now()) {
             return Err(ErrorKind::QuotaExceeded.into());
@@ -97,7 +98,7 @@ fn config(
         .with_no_client_auth()
         .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![PROTOCOL.to_vec()];
-    // A refused client does not resume: no tickets, no memory of sessions.
+    // A refused client does not resume its TLS session, so it gets no ticket.
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(Arc::new(config))
@@ -122,7 +123,7 @@ impl Encrypted<'_> {
         }
     }
 
-    /// Sends all of it, and the end of the TLS stream. Not cancel-safe.
+    /// Sends all bytes, and the end of the TLS stream. Not cancel-safe.
     pub(super) async fn send_last(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.tls.writer().write_all(bytes)?;
         self.tls.send_close_notify();
@@ -187,8 +188,8 @@ mod tests {
         certificate
     }
 
-    /// Performs a handshake in memory, of a client that trusts `authority` alone. Returns true if it verified the
-    /// certificate of `tls`.
+    /// Performs a handshake in memory with a client that trusts only `authority`. Returns true if the client verified
+    /// the certificate of `tls`.
     fn verifies(tls: &RefusalTls, authority: &CertificateDer<'static>) -> bool {
         let mut roots = RootCertStore::empty();
         roots.add(authority.clone()).unwrap();
@@ -248,12 +249,12 @@ mod tests {
         );
         write_pair(&chain, &key, 0);
         assert!(
-            error(&key, &key).contains("tls.key: holds no certificate"),
+            error(&key, &key).contains("tls.key: contains no certificate"),
             "{}",
             error(&key, &key)
         );
         assert!(
-            error(&chain, &chain).contains("tls.crt: holds no private key"),
+            error(&chain, &chain).contains("tls.crt: contains no usable private key"),
             "{}",
             error(&chain, &chain)
         );

@@ -1,5 +1,5 @@
-//! The attempts of a client to reach a leader: its pauses, the members that did not take it, and what is passed of them
-//! to another process.
+//! The attempts of a client to reach a leader: its pauses, the members that did not accept it, and the part that is
+//! handed over to another process.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,14 +14,15 @@ use crate::proxy::hold::{self, CROWD_TIMEOUT};
 use crate::proxy::opening::OpeningError;
 use crate::proxy::transfer::PassedServer;
 
-/// First pause between two dials of a leader that cannot be reached, and the longest: it doubles each time. It ends
-/// when discovery publishes something.
+/// First pause between two dials of a leader that cannot be reached. The pause doubles each time, and ends early when
+/// discovery publishes a decision.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// Longest of these pauses.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// Connections of a client that a leader may break before it has answered. A failover does it once; afterwards the
-/// leader cannot be reached, or says why it takes no clients. If it happens again, this client's first packet may be
-/// what kills its backend, and PostgreSQL then ends every other session, too.
+/// Number of times after which a client gives up on a leader that disconnects before its first answer. A failover does
+/// this once; afterwards the leader cannot be reached, or answers with an error. If it happens again, this client's
+/// first packet may be crashing its backend, and PostgreSQL then ends every other session, too.
 const MAX_BREAKS: u32 = 2;
 
 /// The attempts of a client so far.
@@ -29,17 +30,17 @@ const MAX_BREAKS: u32 = 2;
 pub(super) struct Attempts {
     pub(super) last_failure: Option<String>,
     pause: Option<Duration>,
-    /// The members that did not take the client. If there are others, they are asked first.
+    /// The members that did not accept the client. Other members are tried first.
     pub(super) tried: Vec<Arc<Server>>,
-    /// The members that broke the connection, and how often each did.
+    /// The members that disconnected before their first answer, and the number of times.
     broke: Vec<(Arc<Server>, u32)>,
     retry: Option<hold::RetryPermit>,
-    /// Time until which a leader without a free connection is asked again.
+    /// Time until which the client retries if the leader has no free connection.
     crowd_until: Option<Instant>,
     pub(super) crowd_is_over: bool,
 }
 
-/// The attempts as they are passed to another process.
+/// The attempts as they are handed over to another process.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::proxy) struct PassedAttempts {
     last_failure: Option<String>,
@@ -56,8 +57,8 @@ impl Attempts {
         pause
     }
 
-    /// Counts this failure, if the leader broke the connection before it had answered. Returns true if that happened
-    /// too often.
+    /// Counts this failure if the leader disconnected before its first answer. Returns true if that has happened too
+    /// often.
     pub(super) fn breaks_too_often(&mut self, leader: &Arc<Server>, failure: &Failure) -> bool {
         if !matches!(failure, Failure::Opening(OpeningError::Disconnected(_))) {
             return false;
@@ -86,7 +87,7 @@ impl Attempts {
         Ok(())
     }
 
-    /// Returns the attempts, for another process.
+    /// Returns the description of the attempts for another process.
     pub(super) fn passed(&self) -> PassedAttempts {
         let Attempts {
             last_failure,

@@ -1,4 +1,4 @@
-//! Reports a failure to reach a leader: to the log, to discovery and to the client.
+//! Reports a failure to reach a leader to the log, to discovery and to the client.
 
 use std::time::Duration;
 
@@ -13,47 +13,54 @@ use crate::proxy::hold::{self, CROWD_TIMEOUT};
 use crate::proxy::opening::OpeningError;
 use crate::proxy::refuse::{SqlState, refuse};
 
-/// Target of these log lines, in documents and filters.
+/// Target of these log lines, which documents and filters use.
 const TARGET: &str = "pgnorth::proxy::session";
 
-/// Time that a client waits for its refusal while many others are being refused: most take milliseconds.
+/// Maximum time that a client waits for its refusal while many others are being refused. Most refusals take
+/// milliseconds.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(10);
 
-const REFUSED: &str = "refused a client: no leader took it within --hold";
+const REFUSED: &str = "refused a client: no server accepted it within the hold time";
 
-const QUEUED: &str = "refused a client: it waited too long in the queue, because the leader accepts clients too slowly";
-const NO_CONNECTION: &str = "the leader has no connection free";
+const QUEUED: &str = "refused a client: it waited too long in the queue, because the server accepts clients too slowly";
+const NO_CONNECTION: &str = "the server has no free connection for a client";
 
 impl Session {
-    /// Logs the failure. A leader that cannot be reached is a warning; one that starts or stops is no fault.
+    /// Logs the failure: as a warning if the leader cannot be reached or has no free connection, at debug if it is
+    /// starting or stopping.
     pub(super) fn log_failure(&self, leader: &Server, failure: &Failure) {
         let fault = || format!("{leader} cannot be reached");
         let log_limiter = &self.shared.context.log_limiter;
         let server = self.shared.route.kind.server();
         match failure {
-            Failure::Dial(_) if self.goes_to_pooler() && log_limiter.should_log(&fault()) => {
-                warn!(target: TARGET, peer = %self.peer, %leader,
-                    "{server}'s pooler {failure}; PostgreSQL is not concerned; the client waits, and pgnorth tries again"
-                )
-            }
             Failure::Dial(_) if log_limiter.should_log(&fault()) => {
-                warn!(target: TARGET, peer = %self.peer, %leader, "{server} {failure}; the client waits, and pgnorth tries again");
+                if self.goes_to_pooler() {
+                    warn!(target: TARGET, peer = %self.peer, %leader,
+                        "{server}'s pooler {failure}; this says nothing about PostgreSQL; the client waits, and \
+                         pgnorth tries again"
+                    );
+                } else {
+                    warn!(target: TARGET, peer = %self.peer, %leader,
+                        "{server} {failure}; the client waits, and pgnorth tries again"
+                    );
+                }
             }
             Failure::Opening(OpeningError::TooManyConnections(said)) if log_limiter.should_log(NO_CONNECTION) => {
                 let timeout = humantime::format_duration(CROWD_TIMEOUT);
                 warn!(target: TARGET, peer = %self.peer, %leader, %said,
-                    "{NO_CONNECTION} (53300); clients that were held try again for {timeout}"
+                    "{NO_CONNECTION}; held clients try again for {timeout}; if this lasts, raise max_connections or \
+                     the pooler's limit, or pool connections"
                 );
             }
-            _ => debug!(target: TARGET, peer = %self.peer, %leader, %failure, "{server} did not take the client"),
+            _ => debug!(target: TARGET, peer = %self.peer, %leader, %failure, "{server} did not accept the client"),
         }
     }
 
-    /// Reports the failure to discovery, if it concerns it. Returns the text for the client.
+    /// Reports the failure to discovery if it says something about the leader. Returns the text for the client.
     pub(super) fn failed(&self, leader: &Server, failure: &Failure) -> String {
         let is_leaders = match failure {
             Failure::Dial(error) => error.is_leaders(),
-            // A primary without a free connection is one.
+            // A primary without a free connection is still the primary.
             Failure::Opening(OpeningError::TooManyConnections(_)) => false,
             Failure::Opening(_) => true,
         };
@@ -77,7 +84,7 @@ impl Session {
         self.shared.route.upstream.is_pooler()
     }
 
-    /// Tells a client that is still there why it got no leader.
+    /// Sends the reason of `ending` to a client that is still connected.
     pub(super) async fn refuse(self, ending: Ending, last_failure: Option<String>, received: Vec<u8>) {
         let context = &self.shared.context;
         let why = match ending {
@@ -97,7 +104,7 @@ impl Session {
                     warn!(target: TARGET, peer = %self.peer, queue = %queue, "{QUEUED}");
                 }
                 format!(
-                    "this client was not connected within {queue}: other clients are before it in the queue, and \
+                    "this client was not connected within {queue}: other clients are ahead of it in the queue, and \
                      pgnorth connects {} at a time{reason}",
                     hold::DIALS
                 )
@@ -105,7 +112,7 @@ impl Session {
             Ending::Shutdown => "pgnorth is shutting down".to_owned(),
             _ => return,
         };
-        // All held clients reach their deadline after the same time, so they are refused a few at a time.
+        // Many held clients reach their deadlines at about the same time, so only some are refused at once.
         let Ok(_permit) = timeout(REFUSAL_TIMEOUT, self.shared.refusals.acquire()).await else {
             return;
         };

@@ -1,4 +1,5 @@
-//! Clients without a session that go on in another process: held ones, and those whose first packet is not complete.
+//! Clients without a session that continue in another process: held clients, and those whose first packet is not
+//! complete.
 
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::debug;
 
-use super::Incomplete;
+use super::IncompleteTransferError;
 use crate::ending::Ending;
 use crate::proxy::Shared;
 use crate::proxy::forward::{Executor, SessionCount};
@@ -19,7 +20,7 @@ use crate::proxy::opening::{Opening, PassedOpening};
 use crate::proxy::pending::{ConnectionPermit, Pending};
 use crate::proxy::session::{Hold, PassedAttempts, Session};
 
-/// Bytes of a client's description in JSON, without the text of its last failure.
+/// Approximate length of a client's description in JSON, without the text of its last failure.
 const DESCRIPTION: usize = 512;
 
 /// A client that waits, without the worker that runs it.
@@ -30,18 +31,18 @@ pub(in crate::proxy) struct WaitingClient {
     pub(in crate::proxy) shared: Arc<Shared>,
     pub(in crate::proxy) opening: Opening,
     pub(in crate::proxy) connection: ConnectionPermit,
-    /// Arrival of its first packet, or of the client if that is yet to come.
+    /// Arrival of its first packet, or of the client if its first packet is not complete.
     pub(in crate::proxy) since: Instant,
-    /// End of its time for that.
+    /// Deadline of its hold, or of its first packet.
     pub(in crate::proxy) deadline: Instant,
-    /// None before its first packet is complete.
+    /// `None` before its first packet is complete.
     pub(in crate::proxy) hold: Option<Hold>,
     pub(in crate::proxy) stays: bool,
-    /// It counts as a client all the time.
+    /// Makes the drain wait for the client.
     pub(in crate::proxy) tracked: TaskTrackerToken,
 }
 
-/// Such a client in the process where it came.
+/// A waiting client that has left its task, in the process that accepted it.
 #[derive(Debug)]
 pub(in crate::proxy) struct ParkedClient {
     pub(in crate::proxy) client: WaitingClient,
@@ -49,26 +50,26 @@ pub(in crate::proxy) struct ParkedClient {
     pub(in crate::proxy) count: SessionCount,
 }
 
-/// A client as it is passed. Times are ages and remainders.
+/// A client as it is handed over. Its times are ages and remainders.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct PassedClient {
-    /// The kind of its route.
+    /// The kind of the client's route.
     route: String,
     peer: SocketAddr,
     since: Duration,
     left: Duration,
     opening: PassedOpening,
     attempts: Option<PassedAttempts>,
-    /// The bytes that it has sent.
+    /// Number of bytes that the client has sent.
     bytes: usize,
 }
 
-/// A client that this process can go on with.
+/// A client of another process that can continue in this process.
 #[derive(Debug)]
-pub(super) struct PlacedClient(WaitingClient);
+pub(super) struct ResumableClient(WaitingClient);
 
 impl WaitingClient {
-    /// Goes on in a task of this worker.
+    /// Continues in a task of this worker.
     fn go_on(self, executor: &Executor<Forwarded>, count: SessionCount) {
         let context = self.shared.context.clone();
         let client = match executor.socket(self.stream) {
@@ -110,7 +111,7 @@ impl WaitingClient {
         drop(self.tracked);
     }
 
-    /// Takes a place in the queue, before every client that comes later.
+    /// Reserves a place in the queue, ahead of every client that comes later.
     fn queue(&mut self) {
         if let Some(hold) = &mut self.hold {
             hold.place = Some(self.shared.queue.enqueue());
@@ -123,7 +124,7 @@ impl ParkedClient {
         self.client.since
     }
 
-    /// Makes it go on in this process, behind the clients of its route that were put back before it.
+    /// Makes the client continue in this process, behind the clients of its route that were put back before it.
     pub(in crate::proxy) fn put_back(self) {
         let Self {
             mut client,
@@ -161,18 +162,21 @@ impl ParkedClient {
 }
 
 impl PassedClient {
-    /// Takes its bytes and file from the front of those that were passed. Returns none if no listener has a route of its
-    /// kind.
+    /// Takes the client's bytes and file from the front of `bytes` and `files`. Returns `None` if no listener fits its
+    /// route.
     pub(super) fn place(
         self,
         bytes: &mut &[u8],
         files: &mut impl Iterator<Item = OwnedFd>,
         listeners: &[Arc<Shared>],
-    ) -> Result<Option<PlacedClient>, Incomplete> {
-        let stream = TcpStream::from(files.next().ok_or(Incomplete("a file is missing"))?);
+    ) -> Result<Option<ResumableClient>, IncompleteTransferError> {
+        let file = files
+            .next()
+            .ok_or(IncompleteTransferError("a file descriptor is missing"))?;
+        let stream = TcpStream::from(file);
         let (own, rest) = bytes
             .split_at_checked(self.bytes)
-            .ok_or(Incomplete("bytes are missing"))?;
+            .ok_or(IncompleteTransferError("bytes are missing"))?;
         *bytes = rest;
         let Some(shared) = listener_of(&self.route, &stream, listeners) else {
             return Ok(None);
@@ -180,7 +184,7 @@ impl PassedClient {
         let now = Instant::now();
         let (since, deadline) = (now.checked_sub(self.since).unwrap_or(now), now + self.left);
         let hold = (self.attempts).map(|attempts| Hold::resume(attempts, &shared, self.peer, since, deadline));
-        Ok(Some(PlacedClient(WaitingClient {
+        Ok(Some(ResumableClient(WaitingClient {
             stream,
             peer: self.peer,
             opening: self.opening.resume(own.to_vec()),
@@ -195,8 +199,8 @@ impl PassedClient {
     }
 }
 
-/// Returns what the sessions of the client's listener share. Several listeners may have a route of the same kind and lead
-/// to other servers: then the port decides.
+/// Returns the state that the sessions of the client's listener share. If several listeners have a route of its kind,
+/// they may lead to different servers, so the port decides.
 fn listener_of(route: &str, client: &TcpStream, listeners: &[Arc<Shared>]) -> Option<Arc<Shared>> {
     let mut of_its_kind = listeners.iter().filter(|shared| shared.route.kind.as_str() == route);
     let port = client.local_addr().ok()?.port();
@@ -206,8 +210,8 @@ fn listener_of(route: &str, client: &TcpStream, listeners: &[Arc<Shared>]) -> Op
     }
 }
 
-impl PlacedClient {
-    /// Goes on with it here.
+impl ResumableClient {
+    /// Continues with the client on the worker with the fewest sessions.
     pub(super) fn begin(self) {
         let mut client = self.0;
         client.queue();

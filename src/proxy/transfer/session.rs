@@ -1,4 +1,4 @@
-//! Forwarded sessions that go on in another process.
+//! Forwarded sessions that continue in another process.
 
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Incomplete;
+use super::IncompleteTransferError;
 use crate::leader::{Address, Host, Server};
 use crate::proxy::Shared;
 use crate::proxy::forward::{Executor, OnTheWay, Pair, RelayState, SessionCount, Transferred};
@@ -21,10 +21,10 @@ pub(super) struct ParkedSession {
     pub(super) pair: Box<Pair<Forwarded>>,
 }
 
-/// A session as it is passed, without its files and bytes.
+/// A session as it is handed over, without its files and bytes.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct PassedSession {
-    /// The kind of its route.
+    /// The kind of the session's route.
     route: String,
     peer: SocketAddr,
     server: PassedServer,
@@ -32,12 +32,12 @@ pub struct PassedSession {
     opening: Transferred,
     share: Option<u32>,
     relay: RelayState,
-    /// Undelivered bytes in memory, to the leader and to the client.
+    /// Number of undelivered bytes in memory, to the leader and to the client.
     bytes: [usize; 2],
     files: usize,
 }
 
-/// A server as it is passed.
+/// A server as it is handed over.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::proxy) struct PassedServer {
     member: String,
@@ -48,24 +48,24 @@ pub(in crate::proxy) struct PassedServer {
 
 /// A session with its bytes and files.
 #[derive(Debug)]
-pub(super) struct Complete {
+pub(super) struct CompleteSession {
     passed: PassedSession,
     server: Server,
     streams: (TcpStream, TcpStream),
     on_the_way: [OnTheWay; 2],
 }
 
-/// A session with its target in this process.
+/// A session of another process that can continue in this process, with its target here.
 #[derive(Debug)]
-pub(super) struct PlacedSession {
-    complete: Complete,
+pub(super) struct ResumableSession {
+    complete: CompleteSession,
     target: Target,
     shared: Arc<Shared>,
 }
 
-impl Complete {
+impl CompleteSession {
     /// Finds a route of the session's kind that keeps sessions to its member.
-    pub(super) fn place(self, listeners: &[Arc<Shared>]) -> Option<PlacedSession> {
+    pub(super) fn place(self, listeners: &[Arc<Shared>]) -> Option<ResumableSession> {
         let of_its_kind = (listeners.iter()).filter(|shared| shared.route.kind.as_str() == self.passed.route);
         let target = |shared: &Arc<Shared>| {
             let snapshot = shared.route.slot.snapshot();
@@ -73,7 +73,7 @@ impl Complete {
             Some((shared.clone(), target?))
         };
         let (shared, target) = of_its_kind.into_iter().find_map(target)?;
-        Some(PlacedSession {
+        Some(ResumableSession {
             complete: self,
             target,
             shared,
@@ -81,7 +81,7 @@ impl Complete {
     }
 }
 
-impl PlacedSession {
+impl ResumableSession {
     /// Begins to forward on the worker with the fewest sessions.
     pub(super) fn begin(self) {
         let workers = self.shared.workers.clone();
@@ -164,7 +164,7 @@ impl PassedServer {
         }
     }
 
-    /// Returns the server; none if its address cannot be read.
+    /// Returns the server; `None` if its address is invalid.
     pub(in crate::proxy) fn resume(&self) -> Option<Server> {
         Some(Server {
             member: self.member.as_str().into(),
@@ -175,17 +175,23 @@ impl PassedServer {
 }
 
 impl PassedSession {
-    /// Takes its bytes and files from the front of those that were passed.
+    /// Takes the session's bytes and files from the front of `bytes` and `files`.
     pub(super) fn complete(
         self,
         bytes: &mut &[u8],
         files: &mut impl Iterator<Item = OwnedFd>,
-    ) -> Result<Complete, Incomplete> {
-        let mut file = || files.next().ok_or(Incomplete("a file is missing"));
+    ) -> Result<CompleteSession, IncompleteTransferError> {
+        let mut file = || {
+            files
+                .next()
+                .ok_or(IncompleteTransferError("a file descriptor is missing"))
+        };
         let streams = (TcpStream::from(file()?), TcpStream::from(file()?));
         let mut on_the_way = |filled: usize, count: usize| match filled {
             0 => {
-                let (own, rest) = bytes.split_at_checked(count).ok_or(Incomplete("bytes are missing"))?;
+                let (own, rest) = bytes
+                    .split_at_checked(count)
+                    .ok_or(IncompleteTransferError("bytes are missing"))?;
                 *bytes = rest;
                 Ok(OnTheWay::Bytes(own.to_vec()))
             }
@@ -196,8 +202,8 @@ impl PassedSession {
             on_the_way(filled_to_leader, self.bytes[0])?,
             on_the_way(filled_to_client, self.bytes[1])?,
         ];
-        let server = (self.server.resume()).ok_or(Incomplete("its server has no address"))?;
-        Ok(Complete {
+        let server = (self.server.resume()).ok_or(IncompleteTransferError("the address of its server is invalid"))?;
+        Ok(CompleteSession {
             server,
             passed: self,
             streams,

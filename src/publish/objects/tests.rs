@@ -227,7 +227,7 @@ impl Simulation {
         }
     }
 
-    /// Lets every publisher read the slice for this number of seconds, and want what `of` returns.
+    /// Runs the publishers for this number of seconds. Each wants the endpoints that `of` returns for its name.
     fn run(&mut self, seconds: u64, of: impl Fn(&str) -> Desired) {
         for _ in 0..seconds {
             let turn = usize::try_from(self.seconds % 10 / 3).unwrap();

@@ -166,7 +166,7 @@ async fn held_clients_that_a_successor_does_not_take_stay_with_their_places() {
         clients.push(held(&product, number, number + 1).await);
     }
     for (does, succeeds, why) in [
-        ("dies", false, "ended before it took over"),
+        ("dies", false, "exited before it took over"),
         ("hangs", false, "did not answer within"),
         ("refuses", true, "has taken over"),
     ] {
@@ -197,7 +197,7 @@ async fn a_successor_that_is_lost_with_held_clients_is_reported_with_their_numbe
     replace(&binary, &fake("takes", &member));
     let output = reload(product.id(), &[], &[]).await;
     assert!(!output.status.success());
-    let why = "after it had taken 3 sessions and held clients";
+    let why = "after it had taken over 3 sessions and held clients";
     assert!(text(&output).contains(why), "{}", text(&output));
     for mut client in lost {
         let mut rest = Vec::new();

@@ -72,7 +72,7 @@ fn messages_of_a_watch_are_parsed() {
     for (error, refused) in [
         (
             r#"{"error":{"grpc_code":14,"http_code":503,"message":"etcdserver: no leader"}}"#,
-            Refused::Other("no leader".into()),
+            Refused::Other("etcd answers with an error: no leader".into()),
         ),
         // 3.5.
         (
@@ -116,18 +116,15 @@ fn refusals_that_need_different_fixes_differ() {
         ),
         (
             r#"{"error":"etcdserver: request timed out","code":14}"#,
-            Refused::Other("request timed out".into()),
+            Refused::Other("etcd answers with an error: request timed out".into()),
         ),
     ] {
         assert_eq!(read_error(400, body.as_bytes()), refused, "{body}");
     }
-    assert_eq!(
-        read_error(502, b""),
-        Refused::Other("it answers with HTTP status 502".into())
-    );
+    assert_eq!(read_error(502, b""), Refused::Other("HTTP status 502".into()));
     assert_eq!(
         read_error(404, b"404 page not found"),
-        Refused::Other("it answers with HTTP status 404: 404 page not found".into())
+        Refused::Other("HTTP status 404: 404 page not found".into())
     );
 }
 

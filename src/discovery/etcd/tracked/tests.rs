@@ -1,4 +1,4 @@
-//! What changes of Patroni's keys mean, as the claims that `decide` gets.
+//! Tests of the claims that follow from changes of Patroni's keys, and of the decisions on these claims.
 
 use super::*;
 use crate::leader::decide::{Decision, Policy, decide};
@@ -19,12 +19,12 @@ struct World {
     view: View,
     decision: Decision,
     claims: Vec<Claim>,
-    /// A fence was decided on, if only for a moment.
+    /// True if a fence was decided on, if only for a moment.
     fenced: bool,
 }
 
 impl World {
-    /// Members a and b, of which a holds the lock with lease 1 and says that it is a running primary.
+    /// Returns a world with members a and b. a holds the lock with lease 1 and reports that it is a running primary.
     fn new() -> Self {
         let mut world = Self {
             now: Instant::now(),
@@ -51,7 +51,7 @@ impl World {
         ]
     }
 
-    /// Lists the keys; of the leader key's lease so many seconds are left.
+    /// Lists the keys, with `left` seconds remaining of the leader key's lease.
     fn list(&mut self, keys: Vec<KeyValue>, left: i64) {
         let is_leader = |key: &&KeyValue| key.key == format!("{PREFIX}leader");
         let lease = keys.iter().find(is_leader).map(|key| CheckedLease {
@@ -64,7 +64,7 @@ impl World {
             revision: self.revision,
             keys,
         };
-        let claims = self.tracked.replace(Checked { listing, lease }, self.now);
+        let claims = self.tracked.replace(CheckedListing { listing, lease }, self.now);
         self.hear(claims);
     }
 
@@ -85,7 +85,7 @@ impl World {
         self.change(paths.iter().map(gone).collect());
     }
 
-    /// etcd answers that so many seconds of the lease are left.
+    /// Records etcd's answer that `left` seconds of the lease remain.
     fn lease_left(&mut self, id: i64, left: i64) {
         let time = LeaseTime { left, granted: TTL };
         let claims = self.tracked.record_lease(id, time, self.now, self.now);
@@ -218,7 +218,7 @@ fn a_lock_whose_renewals_stop_expires_as_etcd_counts_it() {
     world.after(20.0);
     world.lease_left(1, 9);
     assert_eq!(world.state(), "route a");
-    // 29 s were left at the begin: between 29 and 30.
+    // 29 s were left at the start, rounded down: between 29 and 30 s.
     world.after(8.6);
     assert_eq!(world.state(), "hold a", "{:?}", world.decision.reason);
     world.after(0.5);
@@ -339,7 +339,7 @@ fn an_etcd_that_does_not_answer_is_no_evidence_against_the_leader() {
         assert_eq!(world.state(), "route a");
     }
     assert!(
-        world.decision.why().contains("because etcd does not answer"),
+        world.decision.why().contains("because etcd cannot be read"),
         "{}",
         world.decision.why()
     );
@@ -360,7 +360,7 @@ fn a_pgnorth_that_was_cut_off_from_etcd_for_longer_than_ttl_fences_only_if_the_l
         }
         world.claims.clear();
         let keys = world.healthy();
-        // Every claim on the way is decided on, not the last one alone.
+        // A decision follows each claim on the way, not only the last one.
         world.list(keys, left);
         assert_eq!(world.state(), state, "{:?}", world.decision.reason);
         assert_eq!(world.fenced, state == "fence", "{:?}", world.claims);

@@ -1,4 +1,4 @@
-//! Parses a member's own data: the annotation `status` of its pod, and its key in etcd, which has the same text.
+//! Parses a member's own data: the annotation `status` of its pod, or its key in etcd, which has the same text.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -11,7 +11,8 @@ use crate::leader::{Address, BadConnUrl, BaseUrl, UnknownAddress};
 /// PostgreSQL's default port, for a `conn_url` without a port.
 const POSTGRESQL_PORT: u16 = 5432;
 
-/// Parses a member's status, from the annotations of its pod. `ip` is its address in Kubernetes' status, used if `conn_url` is missing.
+/// Parses a member's status from the annotations of its pod. `ip` is the pod's IP address in Kubernetes, which is used
+/// if `conn_url` is missing.
 pub fn dcs_status(name: &str, annotations: &Annotations, ip: Option<&str>) -> Read<DcsStatus> {
     #[derive(Default, Deserialize)]
     struct Status {
@@ -74,7 +75,7 @@ pub fn dcs_status(name: &str, annotations: &Annotations, ip: Option<&str>) -> Re
     (pod, problem)
 }
 
-/// Parses a member's tags. A value that is no text is compared by its lower-case text, as Patroni does.
+/// Parses a member's tags. A value that is not a string is compared by its lower-case text, as in Patroni.
 pub fn tags(value: &Value) -> Tags {
     let text = |value: &Value| match value {
         Value::String(text) => text.clone(),

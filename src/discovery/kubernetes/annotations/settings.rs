@@ -1,4 +1,4 @@
-//! Parses Patroni's dynamic configuration, with the rules by which Patroni reads its values.
+//! Parses Patroni's dynamic configuration, by Patroni's own rules for its values.
 
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ fn is_on(value: &Value) -> bool {
     }
 }
 
-/// Returns the kind of synchronous standbys that `synchronous_mode` asks for (global_config.py).
+/// Returns the kind of synchronous standbys that `synchronous_mode` enables (global_config.py).
 fn synchronous(mode: &Value) -> Option<Standby> {
     match mode {
         Value::String(text) if text.to_lowercase() == "quorum" => Some(Standby::Quorum),

@@ -20,17 +20,17 @@ const POSTGRESQL_PORT: u16 = 5432;
 /// A row of `/cluster` that cannot be used.
 #[derive(Debug, PartialEq, Eq)]
 pub struct UnusableRow {
-    /// Name of the member, or its place in the list.
+    /// Name of the member, or its position in the list.
     pub member: String,
     /// The reason.
     pub problem: RowError,
 }
 
-/// The reason for which a row of `/cluster` cannot be used.
+/// The reason why a row of `/cluster` cannot be used.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum RowError {
     /// The row has no `name`.
-    #[error("it has no name")]
+    #[error("the row has no name")]
     NoName,
     /// `port` is not a TCP port.
     #[error("port {0} is too large")]
@@ -43,7 +43,7 @@ pub enum RowError {
     ApiUrl(#[from] BadBaseUrl),
 }
 
-/// Parses the body of `GET /cluster` from this URL. Returns the rows that cannot be used, too.
+/// Parses the body of `GET /cluster` from this URL. Also returns the rows that cannot be used.
 pub fn read_cluster(from: &BaseUrl, answer: &Answer) -> Result<(Cluster, Vec<UnusableRow>), Unreachable> {
     #[derive(Deserialize)]
     struct Body {
@@ -60,7 +60,7 @@ pub fn read_cluster(from: &BaseUrl, answer: &Answer) -> Result<(Cluster, Vec<Unu
         to: Option<String>,
     }
     if !answer.status.is_success() {
-        return Err(Unreachable::NotPatroni(format!("/cluster answers {}", answer.status)));
+        return Err(Unreachable::NotPatroni(format!("/cluster returned {}", answer.status)));
     }
     let body: Body = json(answer, "/cluster")?;
     let mut problems = Vec::new();
@@ -108,7 +108,7 @@ pub fn read_leader(answer: &Answer) -> Result<Option<NamedLeader>, Unreachable> 
         members: Vec<Value>,
     }
     if !answer.status.is_success() {
-        return Err(Unreachable::NotPatroni(format!("/cluster answers {}", answer.status)));
+        return Err(Unreachable::NotPatroni(format!("/cluster returned {}", answer.status)));
     }
     let body: Body = json(answer, "/cluster")?;
     Ok(leader_among(&body.members))
@@ -118,7 +118,7 @@ pub fn read_leader(answer: &Answer) -> Result<Option<NamedLeader>, Unreachable> 
 /// its DCS is down.
 pub fn read_failsafe(answer: &Answer) -> Result<Vec<ClusterMember>, Unreachable> {
     if !answer.status.is_success() {
-        return Err(Unreachable::NotPatroni(format!("/failsafe answers {}", answer.status)));
+        return Err(Unreachable::NotPatroni(format!("/failsafe returned {}", answer.status)));
     }
     let body: BTreeMap<String, String> = json(answer, "/failsafe")?;
     let member = |(name, url): (String, String)| {
@@ -170,7 +170,8 @@ fn read_member(row: &Value) -> Result<ClusterMember, RowError> {
     })
 }
 
-/// Parses the fields that can be parsed. Patroni writes "unknown" for an unknown lag.
+/// Parses a member's condition. A field that cannot be parsed counts as missing: Patroni writes "unknown" for an
+/// unknown lag.
 fn read_condition(row: &Value) -> Condition {
     let text = |field: &str| row[field].as_str().map(str::to_owned);
     Condition {

@@ -1,4 +1,4 @@
-//! Random histories of observations. The properties hold for every content and every order of them.
+//! Random histories of observations. The properties hold for all observations, in any order.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -28,7 +28,7 @@ fn kind() -> impl Strategy<Value = ObjectKind> {
     ]
 }
 
-/// A `renewTime` by a clock that is set again and again, or one that cannot be parsed.
+/// Returns a `renewTime` of a clock that is set repeatedly, or `None` for a value that cannot be parsed.
 fn written() -> impl Strategy<Value = Option<SystemTime>> {
     let at = prop_oneof![4 => 3_600_000..3_700_000_u64, 1 => 0..10_000_000_000_u64];
     prop::option::weighted(
@@ -113,14 +113,14 @@ pub(super) fn history() -> impl Strategy<Value = Vec<(Duration, Claim)>> {
     prop::collection::vec((pause, claim()), 1..60)
 }
 
-/// Runs a history as discovery does, with a slot and a session opened to every leader that is routed to.
+/// Runs a history as discovery does, with a slot and with one session to each leader that clients are routed to.
 pub(super) struct Run {
     pub(super) now: Instant,
     view: View,
     slot: RouteSlot,
     sessions: Vec<Target>,
     pub(super) decision: Decision,
-    /// The newest timeline on which a lock's holder was seen writable, in the system that is followed.
+    /// The newest timeline of the followed system on which a lock's holder was seen writable.
     newest: u32,
     system: Option<String>,
 }
@@ -211,8 +211,8 @@ impl Run {
         Ok(())
     }
 
-    /// Checks that an operator's hold keeps new clients waiting and changes nothing else: leader, sessions, fence and
-    /// reason stay.
+    /// Checks that an operator's hold makes new clients wait and changes nothing else: neither leader, sessions, fence
+    /// nor reason.
     fn check_hold(&self) -> Result<(), TestCaseError> {
         let hold = OperatorHold {
             since: SystemTime::UNIX_EPOCH,
@@ -236,7 +236,7 @@ impl Run {
         Ok(())
     }
 
-    /// Checks that time alone changes the decision only at `recheck_at`.
+    /// Checks that, without observations, the decision changes only at `recheck_at`.
     fn check_time(&self, wait: Duration) -> Result<(), TestCaseError> {
         let later = decide(&self.view, self.current().as_ref(), self.now + wait, &policy());
         let rechecked = self.decision.recheck_at.is_some_and(|at| at <= self.now + wait);
@@ -255,7 +255,7 @@ impl Run {
     }
 }
 
-/// A claim of another cluster: its answer to `/primary` at a member's address, to `/cluster`, or at a URL of
+/// Returns a claim of another cluster: its answer to `/primary` at a member's address, to `/cluster`, or at a URL of
 /// `--patroni`.
 fn foreign_claim() -> impl Strategy<Value = Claim> {
     let other = Identity {
@@ -301,7 +301,7 @@ proptest! {
         }
     }
 
-    /// A member at whose address another cluster answers gets no new client, whatever else is observed of it.
+    /// A member at whose address another cluster answers gets no new clients, whatever else is observed about it.
     #[test]
     fn no_client_is_sent_to_an_address_where_another_cluster_answers(
         history in prop::collection::vec((0..3_000_u64, claim(), prop::option::of((member(), any_report()))), 1..60),
@@ -326,8 +326,8 @@ proptest! {
         }
     }
 
-    /// Once it is known which cluster is followed, a run that observes another cluster all the time decides as a run
-    /// that never observes it. The texts may differ in which of its own members is unreachable.
+    /// Once the followed cluster is known, a run that continually observes another cluster decides as a run that never
+    /// observes it. The reasons may differ in which member of the followed cluster is unreachable.
     #[test]
     fn another_clusters_answers_never_change_the_decision(
         history in prop::collection::vec((0..3_000_u64, claim(), foreign_claim()), 1..60),
@@ -343,8 +343,8 @@ proptest! {
                 run.now += Duration::from_millis(pause);
                 run.hear(claim.clone());
             }
-            // A second decision on the same facts may have another reason: a leader that was fenced is not the current
-            // leader any more.
+            // A second decision on the same facts may have another reason, because a fenced leader is no longer the
+            // current leader.
             run.decide();
             beside.hear(foreign);
             // A fence without a leader is the same as a hold.
@@ -361,7 +361,7 @@ proptest! {
     fn an_unreachable_rest_api_alone_never_changes_the_leader_while_the_lock_is_renewed(
         history in history(),
         first in written(),
-        // The lock expires half a second of margin, and a second for the clock's faults, later.
+        // 1.5 s less than the ttl: half a second is the margin before the expiry, and a second is for clock errors.
         silences in prop::collection::vec((0..18_500_u64, member(), written()), 1..30),
     ) {
         let mut run = Run::new();

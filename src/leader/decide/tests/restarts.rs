@@ -1,5 +1,5 @@
-//! A restart never helps: whatever it observed before, a long-running process routes to the same leader as a new
-//! process, which lists everything again.
+//! Checks that a restart never helps: regardless of its earlier observations, a long-running process routes to the same
+//! leader as a new process that lists everything again.
 
 use proptest::prelude::*;
 
@@ -20,7 +20,7 @@ struct Facts {
 }
 
 fn facts() -> impl Strategy<Value = Facts> {
-    // The cluster may have been initialised again meanwhile.
+    // The cluster may have been initialised again in the meantime.
     let report = (any_report(), prop::bool::weighted(0.3)).prop_map(|(report, anew)| match anew {
         true => Report {
             system: Some("8".into()),
@@ -36,7 +36,7 @@ fn facts() -> impl Strategy<Value = Facts> {
         prop::bool::weighted(0.2),
     )
         .prop_map(|(holder, answer, pods, paused)| {
-            // Keeps the last pod of each name.
+            // Keep the last pod of each name.
             let by_name: std::collections::BTreeMap<_, _> =
                 pods.into_iter().map(|pod| (pod.name.clone(), pod)).collect();
             Facts {
@@ -104,7 +104,7 @@ proptest! {
             old.hear(listed[place].clone());
             fresh.hear(listed[place].clone());
         }
-        // Enough renewals for a whole ttl between the first and the last.
+        // Enough renewals for a whole ttl between the first and the last renewal.
         for renewal in 1..=TTL.as_secs().div_ceil(LOOP.as_secs()) + 1 {
             for run in [&mut old, &mut fresh] {
                 run.now += LOOP;

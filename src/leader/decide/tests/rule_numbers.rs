@@ -1,4 +1,5 @@
-//! The rules have the same numbers, titles and order in the code, in docs/concepts/deciding.md and in the stories.
+//! Checks that the rules have the same numbers, titles and order in the code, in docs/concepts/deciding.md and in the
+//! stories.
 
 use std::collections::BTreeSet;
 

@@ -2,7 +2,8 @@
 //! delays, in simulated time.
 //!
 //! `patroni` is the cluster. `watch` and `world` are the network between the cluster and pgnorth. `observer` drives
-//! view, decide, slot and plan as discovery does. `properties` states what must never happen, with its bounds.
+//! view, decide, slot and plan as discovery does. `properties` defines the properties that must hold, with their
+//! bounds.
 
 mod dice;
 mod observer;
@@ -20,7 +21,7 @@ use world::{Conditions, DEADLINE, Fault, Kind, Target, World};
 
 const TTL: Ms = 20_000;
 const LOOP_WAIT: Ms = 3_000;
-/// Time by which the leader has been found, whatever the delays.
+/// Time by which the leader has been found, even with the longest delays.
 const FOUND: Ms = 5_000;
 
 fn rules(failsafe: impl Strategy<Value = bool>) -> impl Strategy<Value = Rules> {
@@ -54,7 +55,7 @@ fn conditions(
     )
 }
 
-/// Returns conditions with REST alone, in which every answer arrives within the deadline of its request.
+/// Returns conditions without Kubernetes, in which every answer arrives within the deadline of its request.
 fn rest_only() -> impl Strategy<Value = Conditions> {
     let rules = Rules {
         ttl: TTL,
@@ -105,7 +106,7 @@ fn lasts() -> impl Strategy<Value = Ms> {
     prop_oneof![2 => 100..5_000_u64, 4 => 5_000..60_000_u64]
 }
 
-/// Returns runs in which only the leader can be reached for a long time: the only evidence left is the lock's ttl.
+/// Returns runs in which pgnorth can reach only the leader for a long time, so the ttl is the only other evidence.
 fn alone_with_the_leader(faults: impl Strategy<Value = Vec<Fault>>) -> impl Strategy<Value = Vec<Fault>> {
     (path_failure(), faults).prop_map(|(path_failure, faults)| {
         let long = |after: Ms, kind: Kind| Fault {
@@ -126,7 +127,7 @@ fn once_found(mut faults: Vec<Fault>) -> Vec<Fault> {
     faults
 }
 
-/// Returns `times` as many cases as PROPTEST_CASES, or proptest's own default, demands.
+/// Returns a configuration with `times` as many cases as PROPTEST_CASES (or proptest's default) sets.
 fn cases(times: u32) -> ProptestConfig {
     let usual = ProptestConfig::default();
     ProptestConfig {
@@ -183,7 +184,7 @@ proptest! {
         const HANG: Ms = 150_000;
         let hang = Fault { after: FOUND, lasts: HANG, kind: Kind::RestFreeze(Target(0)) };
         let cut = Fault { after, lasts, kind: Kind::RestCut(Target(1)) };
-        // A whole ttl, and the first answers.
+        // A whole ttl, and time for the first answers.
         let back = FOUND + after + lasts + TTL + 4 * DEADLINE;
         run(World::new(conditions, &[hang, cut]), |world| {
             let must_be_back = (back..FOUND + HANG).contains(&world.now);
@@ -196,8 +197,8 @@ proptest! {
     fn an_outage_shorter_than_the_lock_ends_no_session_although_the_leader_cannot_be_reached(
         conditions in conditions(Just(true), Just(Rules { ttl: 30_000, loop_wait: 10_000, retry_timeout: 10_000, failsafe: true })),
         after in FOUND..30_000,
-        // The outage began up to a loop after the last renewal, and pgnorth noticed its end 2.5 s late: this is still
-        // within the ttl, less a second for the clocks.
+        // If the outage begins a whole loop after the last renewal and pgnorth notices its end 2.5 s late, the time
+        // since the renewal is still below the ttl minus a second for the clocks.
         lasts in 1_000..16_500_u64,
     ) {
         let cut = Fault { after: FOUND, lasts: 90_000, kind: Kind::RestCut(Target(0)) };

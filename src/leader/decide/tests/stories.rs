@@ -1,4 +1,4 @@
-//! A table of stories: each row is a sequence of observations, and the decisions that must follow from it.
+//! A table of stories. Each row is a sequence of observations with the decisions that must follow from them.
 
 mod clusters;
 mod evidence;
@@ -28,7 +28,7 @@ use crate::leader::{Address, BaseUrl};
 const TTL: u64 = 20;
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A story about members a, b and c, which live at 10.0.0.1, .2 and .3.
+/// A story about members a, b and c, whose addresses are 10.0.0.1, .2 and .3.
 pub(super) struct Story {
     begin: Instant,
     now: Instant,
@@ -78,7 +78,7 @@ pub(super) fn report(role: Role, state: &str, timeline: u32) -> Report {
 }
 
 impl Story {
-    /// Returns a story in which only three pods are known.
+    /// Returns a story in which only the three pods are known.
     fn kubernetes() -> Self {
         let mut story = Self::nothing();
         let pods = ["a", "b", "c"].map(|name| pod(name, "replica")).to_vec();
@@ -86,7 +86,7 @@ impl Story {
         story
     }
 
-    /// Returns a story in which only three rows of `/cluster` are known. Kubernetes is not used.
+    /// Returns a story without Kubernetes, in which only the three rows of `/cluster` are known.
     fn rest_only() -> Self {
         let mut story = Self::nothing();
         story.cluster(None);
@@ -116,7 +116,7 @@ impl Story {
             .must_route("a")
     }
 
-    /// Returns a story in which a leads on timeline 1, by its report alone.
+    /// Returns a story without Kubernetes, in which a reports that it leads on timeline 1.
     fn a_leads_by_report() -> Self {
         Self::rest_only()
             .says("a", Role::Primary, "running", 1)
@@ -147,14 +147,14 @@ impl Story {
         self.lock_late(holder, 0.0)
     }
 
-    /// Records a lock that was written some seconds ago.
+    /// Records a lock that was written `seconds` ago.
     fn lock_late(self, holder: &str, seconds: f64) -> Self {
         let since_begin = self.now - self.begin;
         let written = SystemTime::UNIX_EPOCH + HOUR + since_begin - Duration::from_secs_f64(seconds);
         self.lock_written(holder, Some(written))
     }
 
-    /// Records a lock with any `renewTime`, or with one that cannot be parsed.
+    /// Records a lock with this `renewTime`; `None` for one that cannot be parsed.
     fn lock_written(mut self, holder: &str, written: Option<SystemTime>) -> Self {
         self.renewals += 1;
         self.written = written;
@@ -168,7 +168,7 @@ impl Story {
         self.observe(lock)
     }
 
-    /// Records the same lock again, not renewed.
+    /// Records the same lock again, without a renewal.
     fn same_lock(self, holder: &str) -> Self {
         let lock = self.lock_now(Some(holder));
         self.observe(lock)
@@ -229,8 +229,8 @@ impl Story {
         ))
     }
 
-    /// Records that the member's own `/cluster` names that leader, running on timeline 1, while it answers `/primary` as
-    /// a replica.
+    /// Records that the member's own `/cluster` names `leader` as running on timeline 1, and that the member answers
+    /// `/primary` as a replica.
     fn names(self, member: &str, leader: Option<&str>) -> Self {
         self.names_running(member, leader, Some(1))
     }
@@ -240,7 +240,7 @@ impl Story {
             .names_silently(member, leader, running_on)
     }
 
-    /// Does as [`Story::names_running`] without an answer to `/primary`.
+    /// Does the same as [`Story::names_running`], but without an answer to `/primary`.
     fn names_silently(self, member: &str, leader: Option<&str>, running_on: Option<u32>) -> Self {
         let claim = Claim::NamedLeader {
             by: member.into(),
@@ -260,7 +260,7 @@ impl Story {
         }))
     }
 
-    /// Records the position in the WAL that the pod's status reports now.
+    /// Records a change of the WAL position in the pod's status.
     fn wrote_wal(self, member: &str, role: &str) -> Self {
         self.observe(Claim::DcsStatus(DcsStatus {
             xlog_location: Some(67_108_960),
@@ -318,7 +318,7 @@ impl Story {
         self.observe(Claim::Held(None))
     }
 
-    /// Does as [`Story::pause`], and `/cluster` names the lock's holder.
+    /// Does the same as [`Story::pause`], with a `/cluster` that names `leader` as the lock's holder.
     fn paused_and_led_by(mut self, leader: &str) -> Self {
         self.pause_with(Some(leader.into()));
         self
@@ -428,7 +428,7 @@ fn pod(name: &str, role: &str) -> DcsStatus {
     }
 }
 
-/// The number of the rule that decides last, the title, and the story.
+/// The number of the rule that makes the last decision, the title, and the story.
 type Row = (usize, &'static str, fn() -> Story);
 
 pub(super) fn rows() -> Vec<Row> {

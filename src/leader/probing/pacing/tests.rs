@@ -1,4 +1,4 @@
-//! Tests of the times of requests.
+//! Tests of the request times that `Pacer` computes.
 
 use super::*;
 use crate::leader::observation::{
@@ -11,7 +11,7 @@ fn candidate(since: Instant) -> Urgency {
     Urgency::Candidate(Suspicion { since, longest: STEADY })
 }
 
-/// Asks one member, whose answers take `takes`; returns when it was asked, in milliseconds.
+/// Asks one member, whose answers take `takes`. Returns the times of the requests, in milliseconds.
 fn asked(pacer: &mut Pacer, begin: Instant, urgency: Urgency, takes: Duration, until: Duration) -> Vec<u128> {
     let (mut at, mut all) = (begin, Vec::new());
     while at < begin + until {
@@ -116,8 +116,9 @@ fn no_interval_exceeds_the_longest_that_the_plan_allows() {
     }
 }
 
-/// Asks b and c about the silent leader a for five minutes; `takes` returns the time of each answer, or `None` for a
-/// request without one. The pacer shortens no interval. Returns the first instant at which the answers had expired.
+/// Asks b and c about the unresponsive leader a for five minutes. `takes` returns the time of each answer, or `None`
+/// for a request without an answer. The pacer shortens no interval. Returns the first instant at which the answers had
+/// expired.
 fn naming_expires(mut takes: impl FnMut() -> Option<Duration>) -> Option<Duration> {
     let begin = Instant::now();
     let (mut pacer, mut view, mut now) = (Pacer::default(), View::default(), begin);

@@ -1,3 +1,3 @@
-//! The atomic of the wake flag. tests/wake_flag.rs puts a model checker's in the place of this module.
+//! The atomic type of the wake flag. tests/wake_flag.rs replaces this module with a model checker's type.
 
 pub(crate) use std::sync::atomic::{AtomicU8, Ordering};

@@ -1,7 +1,7 @@
-//! A worker as its tasks see it: they start other tasks, open sockets, and hand sessions over to be forwarded.
+//! A worker's interface for its tasks: they start other tasks, open sockets, and begin to forward sessions.
 //!
 //! The opening of a session is async and may use tokio's timers and channels, but its sockets are in the worker's epoll
-//! from the beginning: when the leader has taken the client, they stay where they are.
+//! from the beginning: when the leader has accepted the client, they stay where they are.
 
 use std::cell::RefCell;
 use std::io;
@@ -59,25 +59,25 @@ impl<O> Executor<O> {
         self.number
     }
 
-    /// Starts a task on this worker. One that panics is dropped, and the worker goes on.
+    /// Starts a task on this worker. A task that panics is dropped, and the worker continues.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         let task = AssertUnwindSafe(task).catch_unwind();
         self.incoming.tasks.borrow_mut().push(Box::pin(task.map(drop)));
     }
 
-    /// Forwards between these two sockets from now on, until one side ends it or `owner` does.
+    /// Forwards between these two sockets from now on, until a side or `owner` ends it.
     pub(crate) fn forward(&self, client: Socket, leader: Socket, owner: O) {
         self.incoming.pairs.borrow_mut().push(Pair::new(client, leader, owner));
     }
 
-    /// Goes on with a pair of this worker that was taken out.
+    /// Resumes a parked pair of this worker.
     pub(crate) fn unpark(&self, mut pair: Pair<O>) {
-        // It fails only without memory. Then nothing more is read, until the owner ends the pair.
+        // This fails only for lack of memory. Then nothing more is read until the owner ends the pair.
         let _no_memory = pair.unpark(self.reactor.epoll());
         self.incoming.pairs.borrow_mut().push(pair);
     }
 
-    /// Goes on with a pair of another process.
+    /// Resumes a pair of another process.
     pub(crate) fn resume(
         &self,
         (client, leader): (TcpStream, TcpStream),
@@ -93,12 +93,13 @@ impl<O> Executor<O> {
         self.unpark(Pair::resumed(number, relay, owner));
     }
 
-    /// Takes a client's stream, connected and non-blocking.
+    /// Adds a client's stream to the worker's epoll. It must be connected and non-blocking.
     pub(crate) fn socket(&self, stream: TcpStream) -> io::Result<Socket> {
         Socket::of_client(stream, &self.reactor)
     }
 
-    /// Waits for clients of `listener`, which must be non-blocking. Of several workers that wait, one is woken.
+    /// Adds `listener`, which must be non-blocking, to the worker's epoll. Each client wakes one of the workers that
+    /// wait.
     pub(crate) fn listen<'a>(&self, listener: &'a TcpListener) -> io::Result<Listener<'a>> {
         Listener::new(listener, &self.reactor)
     }
@@ -108,7 +109,7 @@ impl<O> Executor<O> {
         self.incoming.tasks.take()
     }
 
-    /// Returns the pairs that were handed over since the last call.
+    /// Returns the pairs that tasks began to forward since the last call.
     pub(crate) fn take_pairs(&self) -> Vec<Pair<O>> {
         self.incoming.pairs.take()
     }

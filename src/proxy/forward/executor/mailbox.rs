@@ -1,4 +1,4 @@
-//! A worker as other threads see it: its mailbox, and the count of its sessions.
+//! A worker's interface for other threads: its mailbox, and the count of its sessions.
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ pub(crate) struct WorkerHandle<O> {
     sessions: Arc<AtomicUsize>,
 }
 
-/// Counts one session of a worker; dropped with the session.
+/// Counts one session of a worker until it is dropped.
 #[derive(Debug)]
 pub(crate) struct SessionCount(Arc<AtomicUsize>);
 
@@ -28,15 +28,15 @@ pub(crate) type Job<O> = Box<dyn FnOnce(&Executor<O>) + Send>;
 
 pub(crate) enum Message<O> {
     Run(Job<O>),
-    /// Ask every owner whether its pair is over.
+    /// A request to ask every owner whether its pair is over.
     CheckOwners,
-    /// Take out pairs, at most this many, and pass them on.
+    /// A request to park at most this many pairs, and to send them through the channel.
     Park(usize, Parked<O>),
-    /// No further message will come.
+    /// The last message, after which the worker ends with its last task and pair.
     Close,
 }
 
-/// Receives the pairs of one worker that were taken out.
+/// Channel for the parked pairs of one worker.
 pub(crate) type Parked<O> = mpsc::SyncSender<Vec<Box<Pair<O>>>>;
 
 impl<O> WorkerHandle<O> {
@@ -59,12 +59,12 @@ impl<O> WorkerHandle<O> {
         self.set_flag();
     }
 
-    /// Returns the messages since the last call, in order. For the worker.
+    /// Returns the messages since the last call, in order. Only the worker calls this.
     pub(crate) fn take_messages(&self) -> Vec<Message<O>> {
         std::mem::take(&mut *self.lock())
     }
 
-    /// The worker's side of the wake flag.
+    /// Returns the wake flag. Only the worker calls this.
     pub(crate) fn wake_flag(&self) -> &WakeFlag {
         &self.wake_flag
     }

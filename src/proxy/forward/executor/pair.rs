@@ -11,31 +11,31 @@ pub(crate) trait Owner: Send + 'static {
     /// [`Workers::check_owners`](super::Workers::check_owners).
     fn is_over(&self) -> bool;
 
-    /// Returns true if the pair is not to be taken out.
+    /// Returns true if the pair must not be parked.
     fn stays(&self) -> bool {
         false
     }
 
-    /// Takes the sockets back when forwarding has finished. Runs on the worker, so it must not block.
+    /// Receives the sockets when forwarding has finished. Runs on the worker, so it must not block.
     fn finished(self, pair: Finished);
 }
 
 #[derive(Debug)]
 pub(crate) struct Pair<O> {
-    /// The number of its sockets' tokens.
+    /// The number in its sockets' tokens.
     pub(crate) number: u64,
     pub(crate) relay: Relay,
     pub(crate) owner: O,
-    /// It is among the pairs that go on without an event.
+    /// True if it is among the pairs that can continue without an event.
     pub(crate) is_queued: bool,
     armed: [bool; TIMERS.len()],
 }
 
-/// The timers that a pair may have, each once.
+/// The kinds of timers that a pair may have, at most one of each.
 const TIMERS: [Timer; 3] = [Timer::Fin, Timer::Linger, Timer::Check];
 
 impl<O> Pair<O> {
-    /// Takes two sockets of one worker; the leader's was dialled for this client.
+    /// Makes a pair of two sockets of one worker; the leader's was dialled for this client.
     pub(crate) fn new(client: Socket, leader: Socket, owner: O) -> Self {
         let ((number, client), (_, leader)) = (client.into_polled(), leader.into_polled());
         Self {
@@ -47,7 +47,7 @@ impl<O> Pair<O> {
         }
     }
 
-    /// Makes a pair that another process has begun to forward.
+    /// Makes a pair that another process forwarded before.
     pub(crate) fn resumed(number: u64, relay: Relay, owner: O) -> Self {
         Self {
             number,
@@ -58,18 +58,18 @@ impl<O> Pair<O> {
         }
     }
 
-    /// Ends epoll's reports about its sockets. It owns them still, and is not run any more.
+    /// Removes its sockets from epoll. The pair still owns them, and must not be run until it is unparked.
     pub(crate) fn park(&mut self, epoll: &Epoll) {
         for side in [Side::Client, Side::Leader] {
-            // They are in this epoll, which is what the call could complain of.
+            // This fails only for sockets that are not in this epoll.
             let _was_there = self.relay.stream(side).unwatch(epoll);
         }
-        // Its timers may be due meanwhile.
+        // Its timers may expire meanwhile.
         self.armed = [false; TIMERS.len()];
         self.is_queued = false;
     }
 
-    /// Makes epoll report about its sockets again, beginning with what is pending.
+    /// Adds its sockets to epoll again, which reports pending events first.
     pub(crate) fn unpark(&mut self, epoll: &Epoll) -> io::Result<()> {
         for side in [Side::Client, Side::Leader] {
             self.relay.stream(side).watch(epoll)?;
@@ -77,7 +77,7 @@ impl<O> Pair<O> {
         Ok(())
     }
 
-    /// Arms the timers that it needs and does not have; calls `arm` for each.
+    /// Calls `arm` for each timer that the pair needs and that is not armed.
     pub(crate) fn arm_timers(&mut self, mut arm: impl FnMut(Timer)) {
         for (armed, timer) in self.armed.iter_mut().zip(TIMERS) {
             if !*armed && self.relay.needs(timer) {

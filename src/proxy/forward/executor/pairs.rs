@@ -9,14 +9,14 @@ use super::pair::{Owner, Pair};
 use crate::proxy::forward::reactor::{Reactor, Side, Syscalls, Timerfd};
 use crate::proxy::forward::relay::{Delays, Finish, IDLE_PIPES, IoContext, Next, Timer, Timers, Traffic};
 
-/// Pairs that moved bytes are checked after a quarter of TCP_USER_TIMEOUT, but not later than this.
+/// Maximum time until a pair that moved bytes is checked. The time is a quarter of TCP_USER_TIMEOUT if that is less.
 const MAX_CHECK_DELAY: Duration = Duration::from_millis(2500);
 /// Time that a client has to close after its leader did, before its session ends.
 const LINGER: Duration = Duration::from_secs(1);
 
 pub(crate) struct Pairs<O, S> {
     by_number: HashMap<u64, Box<Pair<O>>>,
-    /// Pairs that used up their quantum and can go on.
+    /// Pairs that used up their quantum and can continue.
     queued: Vec<u64>,
     /// One timer for all pairs, so that an idle pair costs no time.
     timers: Timers,
@@ -43,12 +43,12 @@ impl<O: Owner, S: Syscalls> Pairs<O, S> {
         self.by_number.is_empty()
     }
 
-    /// Returns true if a pair can go on without an event.
+    /// Returns true if a pair can continue without an event.
     pub(crate) fn has_queued(&self) -> bool {
         !self.queued.is_empty()
     }
 
-    /// Begins to forward. Asks the owner first: the pair may have ended while it was handed over.
+    /// Begins to forward `pair`, unless it is over already: its session may have ended on the way to this worker.
     pub(crate) fn adopt(&mut self, pair: Pair<O>) {
         let (number, is_over) = (pair.number, pair.owner.is_over());
         self.by_number.insert(number, Box::new(pair));
@@ -60,8 +60,8 @@ impl<O: Owner, S: Syscalls> Pairs<O, S> {
         }
     }
 
-    /// Takes out some pairs that do not stay, at most `most`. Nothing happens to them until they are put back, here or in
-    /// another process.
+    /// Removes and returns at most `most` pairs, except those that stay. They are not run until they are put back, here
+    /// or in another process.
     pub(crate) fn park(&mut self, most: usize) -> Vec<Box<Pair<O>>> {
         let may_leave = self.by_number.iter().filter(|(_, pair)| !pair.owner.stays());
         let numbers: Vec<u64> = may_leave.map(|(number, _)| *number).take(most).collect();
@@ -85,7 +85,7 @@ impl<O: Owner, S: Syscalls> Pairs<O, S> {
         true
     }
 
-    /// Runs the pairs that can go on without an event, once each.
+    /// Runs the pairs that can continue without an event, once each.
     pub(crate) fn run_queued(&mut self) {
         for number in std::mem::take(&mut self.queued) {
             if let Some(pair) = self.by_number.get_mut(&number) {
@@ -95,7 +95,7 @@ impl<O: Owner, S: Syscalls> Pairs<O, S> {
         }
     }
 
-    /// Stops the pairs whose owners say that they are over.
+    /// Stops the pairs that are over according to their owners.
     pub(crate) fn check_owners(&mut self) {
         let over = self.by_number.iter().filter(|(_, pair)| pair.owner.is_over());
         let over: Vec<u64> = over.map(|(number, _)| *number).collect();
@@ -104,7 +104,7 @@ impl<O: Owner, S: Syscalls> Pairs<O, S> {
         }
     }
 
-    /// Does what is due.
+    /// Handles the timers that are due.
     pub(crate) fn on_timer(&mut self) {
         for (timer, number) in self.timers.take_due(Instant::now()) {
             if timer == Timer::Pipes {

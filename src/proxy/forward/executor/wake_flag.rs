@@ -5,10 +5,10 @@ use super::atomic::{AtomicU8, Ordering};
 const AWAKE: u8 = 0;
 /// The worker is in epoll_wait(2), or about to be.
 const ASLEEP: u8 = 1;
-/// The flag was set, and the worker has not taken it yet.
+/// The flag was set, and the worker has not cleared it yet.
 const SET: u8 = 2;
 
-/// An atomic without a lock, because a worker reads it for each message that it forwards.
+/// The flag. It has no lock, because a worker reads it for each message that it forwards.
 #[derive(Debug)]
 pub(crate) struct WakeFlag(AtomicU8);
 
@@ -17,19 +17,19 @@ impl WakeFlag {
         Self(AtomicU8::new(AWAKE))
     }
 
-    /// Sets the flag. Callers first leave a message for the worker. Returns true if the worker sleeps, and has
-    /// to be woken by its eventfd.
+    /// Sets the flag. Callers first post a message for the worker. Returns true if the worker sleeps and has to be
+    /// woken by its eventfd.
     pub(crate) fn set(&self) -> bool {
         self.0.swap(SET, Ordering::AcqRel) == ASLEEP
     }
 
-    /// Returns true if the flag was set since the last call, and clears it; the worker is awake from now on. It sees
-    /// every message that was left before the flag was set.
+    /// Clears the flag, and marks the worker as awake. Returns true if the flag was set since the last call. The worker
+    /// then sees every message that was posted before the flag was set.
     pub(crate) fn take(&self) -> bool {
         self.0.swap(AWAKE, Ordering::AcqRel) == SET
     }
 
-    /// Returns true if the worker may sleep until it is woken.
+    /// Marks the worker as asleep, unless the flag is set. Returns true if the worker may sleep until it is woken.
     pub(crate) fn try_sleep(&self) -> bool {
         self.0
             .compare_exchange(AWAKE, ASLEEP, Ordering::AcqRel, Ordering::Acquire)

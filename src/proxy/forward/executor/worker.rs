@@ -1,4 +1,4 @@
-//! A worker's thread: it waits for events and runs what they concern, its tasks and its pairs.
+//! A worker's thread: it waits for events, and runs its tasks and its pairs.
 
 use std::io;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::pairs::Pairs;
 use crate::proxy::forward::reactor::{EVENT_BATCH, Epoll, Reactor, Syscalls, Timerfd, Token};
 use crate::proxy::forward::relay::{IoContext, Traffic};
 
-/// The parts of a worker that may fail to be made, and that may be sent to its thread.
+/// The parts of a worker whose creation may fail. They are created before the worker's thread, and sent to it.
 pub(crate) struct Setup<O, S> {
     number: usize,
     handle: Arc<WorkerHandle<O>>,
@@ -73,7 +73,7 @@ impl<O: Owner, S: Syscalls> Worker<O, S> {
         while !(self.closing && self.pairs.is_empty() && self.tasks.is_empty()) {
             let woken = self.wait(&mut events);
             if woken {
-                // The end of a pair comes before its late bytes, so the mail comes before the events.
+                // Messages are read before events, so that a pair that is over moves no late bytes.
                 self.read_mail();
             }
             for event in &events {
@@ -126,7 +126,7 @@ impl<O: Owner, S: Syscalls> Worker<O, S> {
         }
     }
 
-    /// Polls every task that was woken or started, and adds the pairs that they hand over.
+    /// Polls every task that was woken or started, and adds the pairs that the tasks begin to forward.
     fn run_tasks(&mut self, context: &mut Context<'_>) {
         loop {
             let polled = self.tasks.poll_next_unpin(context);

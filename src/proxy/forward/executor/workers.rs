@@ -1,4 +1,4 @@
-//! All workers: where sessions begin, and how every worker learns that some of its sessions are over.
+//! All workers: begins sessions on them, and notifies every worker when some of its sessions are over.
 
 use std::io;
 use std::sync::{Arc, mpsc};
@@ -10,11 +10,11 @@ use super::handle::Executor;
 use super::mailbox::{Message, SessionCount, WorkerHandle};
 use super::pair::{Owner, Pair};
 use super::worker::{Setup, Worker};
-use crate::liveness::Beat;
+use crate::liveness::Heartbeat;
 use crate::proxy::forward::reactor::{Kernel, Syscalls};
 use crate::proxy::forward::relay::Traffic;
 
-/// The worker threads. After this is dropped, each ends with its last task and pair.
+/// The worker threads. After this is dropped, each thread ends with its last task and pair.
 #[derive(Debug)]
 pub(crate) struct Workers<O: Owner> {
     handles: Vec<Arc<WorkerHandle<O>>>,
@@ -27,7 +27,7 @@ impl<O: Owner> Workers<O> {
         Self::start_with(count, traffic, || Kernel)
     }
 
-    /// Does the same with other system calls.
+    /// Starts threads like [`start`](Self::start), with other system calls.
     pub(crate) fn start_with<S: Syscalls>(
         count: usize,
         traffic: &Arc<Traffic>,
@@ -64,7 +64,8 @@ impl<O: Owner> Workers<O> {
         }
     }
 
-    /// Calls `begin` on the worker that has the fewest sessions; at once, if that is the current worker, `own`.
+    /// Calls `begin` on the worker that has the fewest sessions. The call is made at once if that is `own`, the current
+    /// worker.
     pub(crate) fn begin_session(
         &self,
         own: &Executor<O>,
@@ -85,7 +86,7 @@ impl<O: Owner> Workers<O> {
         self.on(number, |executor| begin(executor, count));
     }
 
-    /// Takes out pairs of the worker with this number, at most `most`. Blocks until the worker has done so.
+    /// Parks and returns at most `most` pairs of the worker with this number. Blocks until the worker has done so.
     pub(crate) fn park(&self, number: usize, most: usize) -> Vec<Box<Pair<O>>> {
         let (sender, receiver) = mpsc::sync_channel(1);
         self.handles[number].post(Message::Park(most, sender));
@@ -93,14 +94,14 @@ impl<O: Owner> Workers<O> {
         receiver.recv().unwrap_or_default()
     }
 
-    /// Puts such pairs back.
+    /// Puts parked pairs back on their worker.
     pub(crate) fn unpark(&self, number: usize, parked: Vec<Box<Pair<O>>>) {
         self.on(number, move |executor| {
             parked.into_iter().for_each(|pair| executor.unpark(*pair))
         });
     }
 
-    /// Returns the worker with the fewest sessions; of several, `own` if it is one of them.
+    /// Returns the number of the worker with the fewest sessions. If several have as few, `own` is preferred.
     pub(crate) fn least_loaded(&self, own: Option<usize>) -> usize {
         let others = (0..self.count()).filter(|number| Some(*number) != own);
         let all = own.into_iter().chain(others);
@@ -111,11 +112,15 @@ impl<O: Owner> Workers<O> {
         self.handles.len()
     }
 
-    /// Asks each worker for its beat, unless it still owes the last one.
-    pub(crate) fn ask_for(&self, beats: &[Beat]) {
-        for (number, beat) in beats.iter().enumerate().filter(|(_, beat)| beat.ask()) {
-            let beat = beat.clone();
-            self.on(number, move |_| beat.beat());
+    /// Requests a heartbeat from each worker that has answered the previous request.
+    pub(crate) fn request_heartbeats(&self, heartbeats: &[Heartbeat]) {
+        let due = heartbeats
+            .iter()
+            .enumerate()
+            .filter(|(_, heartbeat)| heartbeat.request());
+        for (number, heartbeat) in due {
+            let heartbeat = heartbeat.clone();
+            self.on(number, move |_| heartbeat.record());
         }
     }
 

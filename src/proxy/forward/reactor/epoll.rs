@@ -1,4 +1,4 @@
-//! An epoll instance whose entries are named by [`Token`]s.
+//! An epoll instance whose entries are identified by [`Token`]s.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::token::Token;
 
-/// Events that one epoll_wait(2) returns at most.
+/// Maximum number of events that one epoll_wait(2) returns.
 pub(crate) const EVENT_BATCH: usize = 256;
 
 const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -22,22 +22,23 @@ impl Epoll {
         Ok(Self(epoll::create(epoll::CreateFlags::CLOEXEC)?))
     }
 
-    /// Reports this file's events from now on, beginning with those that are pending.
+    /// Adds a file. Its pending events are reported first.
     pub(crate) fn add(&self, file: impl AsFd, token: Token, flags: EventFlags) -> io::Result<()> {
         Ok(epoll::add(&self.0, file, EventData::new_u64(token.encode()), flags)?)
     }
 
-    /// Replaces the events that are reported; those that are pending are reported again.
+    /// Replaces the kinds of events that are reported; pending events are reported again.
     pub(crate) fn modify(&self, file: impl AsFd, token: Token, flags: EventFlags) -> io::Result<()> {
         Ok(epoll::modify(&self.0, file, EventData::new_u64(token.encode()), flags)?)
     }
 
-    /// Ends the reports about a file that stays open; a file that is closed needs no call.
+    /// Removes a file that stays open; a file that is closed is removed without a call.
     pub(crate) fn remove(&self, file: impl AsFd) -> io::Result<()> {
         Ok(epoll::delete(&self.0, file)?)
     }
 
-    /// Replaces `events` by those that are pending; if `may_sleep`, waits for the first. A signal may leave it empty.
+    /// Replaces `events` with the pending events. If `may_sleep`, waits for the first one; a signal may end this wait
+    /// without an event.
     pub(crate) fn wait(&self, events: &mut Vec<Event>, may_sleep: bool) {
         let timeout = (!may_sleep).then_some(&AT_ONCE);
         events.clear();

@@ -11,7 +11,7 @@ use rustix::net::{SocketFlags, acceptfrom_with};
 use super::registry::{Reactor, Registration};
 use super::token::Token;
 
-/// EPOLLEXCLUSIVE, which rustix does not name: of several workers that wait, the kernel wakes one.
+/// EPOLLEXCLUSIVE, for which rustix has no constant: the kernel wakes one of the workers that wait.
 const EXCLUSIVE: EventFlags = EventFlags::from_bits_retain(1 << 28);
 
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(crate) struct Listener<'a> {
 }
 
 impl<'a> Listener<'a> {
-    /// Waits for clients of `listener`, which must be non-blocking.
+    /// Adds `listener`, which must be non-blocking, to the worker's epoll.
     pub(crate) fn new(listener: &'a TcpListener, reactor: &Reactor) -> io::Result<Self> {
         let token = Token::Listener(reactor.next_number());
         let registration = reactor.register(token);
@@ -56,7 +56,7 @@ impl Drop for Listener<'_> {
     }
 }
 
-/// Accepts a client that waits already; `WouldBlock` if there is none.
+/// Accepts a client that is already waiting. Returns a `WouldBlock` error if there is none.
 pub(crate) fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
     let (stream, peer) = acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
     let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());

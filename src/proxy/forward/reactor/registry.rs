@@ -1,4 +1,4 @@
-//! The files that tasks wait for: which events came, and which task to wake.
+//! The files that tasks wait for: the events that came, and the tasks to wake.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -18,18 +18,19 @@ pub(crate) struct Reactor(Rc<Inner>);
 struct Inner {
     epoll: Epoll,
     next_number: Cell<u64>,
-    /// By encoded token.
+    /// The files by their encoded tokens.
     registered: RefCell<HashMap<u64, Rc<Readiness>>>,
 }
 
-/// The events of a file since its task last looked, and that task's waker. Only one task waits for a file.
+/// The events of a file since its task last checked, and the task's waker. Only one task waits for a file.
 #[derive(Debug)]
 struct Readiness {
     events: Cell<EventFlags>,
     waker: RefCell<Option<Waker>>,
 }
 
-/// A file that a task waits for. Dropped, the reactor forgets it; epoll does when the file is closed.
+/// A file that a task waits for. When this is dropped, the reactor removes its entry; epoll removes the file when the
+/// file is closed.
 #[derive(Debug)]
 pub(crate) struct Registration {
     token: Token,
@@ -50,7 +51,7 @@ impl Reactor {
         &self.0.epoll
     }
 
-    /// Returns a number for a token, each only once.
+    /// Returns a new number for a token.
     pub(crate) fn next_number(&self) -> u64 {
         let next = self.0.next_number.get();
         self.0.next_number.set(next + 1);

@@ -15,7 +15,7 @@ use super::syscalls::{Kernel, Syscalls};
 use super::token::{Side, Token};
 use crate::proxy::socket;
 
-/// Bytes read at once before a session is forwarded: first packets and first answers have some hundred.
+/// Maximum number of bytes per read before a session is forwarded. First packets and first answers have a few hundred.
 const CHUNK: usize = 2048;
 
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Takes a client's stream, connected and non-blocking.
+    /// Adds a client's stream to the worker's epoll. It must be connected and non-blocking.
     pub(crate) fn of_client(stream: TcpStream, reactor: &Reactor) -> io::Result<Self> {
         let number = reactor.next_number();
         let token = Token::Socket(number, Side::Client);
@@ -58,20 +58,20 @@ impl Socket {
         Ok(leader)
     }
 
-    /// Takes the stream to this client's leader, which is connected already.
+    /// Adds a stream to the worker's epoll that is connected to this client's leader already.
     pub(crate) fn with_leader(&self, leader: TcpStream) -> io::Result<Self> {
         let token = Token::Socket(self.number, Side::Leader);
         let polled = PolledStream::new(leader, token);
         Self::watch(self.registration.reactor(), self.number, token, polled)
     }
 
-    /// Bounds the unsent bytes at which the socket still takes more; `None` leaves that to Linux.
+    /// Sets the number of unsent bytes up to which the socket accepts more; `None` restores the system's default.
     pub(crate) fn set_max_unsent(&self, bytes: Option<u32>) {
-        // It fails only for a connection that is gone, which the next read or write reports.
+        // This fails only for a connection that is gone, which the next read or write reports.
         let _gone = socket::set_notsent_lowat(&self.polled.borrow().stream, bytes.unwrap_or(0));
     }
 
-    /// Reads what has come, at most 2 KiB; empty at the end. Cancel-safe.
+    /// Reads the bytes that have come, at most 2 KiB; empty at the end of the stream. Cancel-safe.
     pub(crate) async fn receive(&self) -> io::Result<Vec<u8>> {
         self.retry(|polled| {
             let mut buffer = [0; CHUNK];
@@ -81,7 +81,7 @@ impl Socket {
         .await
     }
 
-    /// Sends all of it. Not cancel-safe: the caller cannot know how much was sent.
+    /// Sends all bytes. Not cancel-safe: the caller cannot know how many were sent.
     pub(crate) async fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let sent = self
@@ -92,19 +92,20 @@ impl Socket {
         Ok(())
     }
 
-    /// Completes when the peer has closed or reset the connection, whatever it sent before. Reads nothing. Cancel-safe.
+    /// Completes when the peer has closed or reset the connection, even if bytes are unread. Reads nothing.
+    /// Cancel-safe.
     pub(crate) async fn closed(&self) {
         // The attempt has no error.
         let _closed = self.retry(|polled| Ok(polled.has_ended().then_some(()))).await;
     }
 
-    /// Sends the FIN; reading goes on.
+    /// Sends the FIN. Reading remains possible.
     pub(crate) fn shut_write(&self) {
         // A peer that is gone needs no FIN.
         let _already_gone = rustix::net::shutdown(&self.polled.borrow().stream, Shutdown::Write);
     }
 
-    /// Returns pgnorth's own address of this connection.
+    /// Returns the local address of this connection.
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
         self.polled.borrow().stream.local_addr()
     }
@@ -126,10 +127,10 @@ impl Socket {
         .await
     }
 
-    /// Leaves the worker's epoll. Returns the stream with the bytes that have not been read.
+    /// Removes the socket from the worker's epoll. Returns the stream, in which unread bytes remain.
     pub(crate) fn into_stream(self) -> TcpStream {
         let polled = self.polled.into_inner();
-        // It is in this epoll, which is what the call could complain of.
+        // This fails only for a socket that is not in this epoll.
         let _was_there = polled.unwatch(self.registration.epoll());
         polled.stream
     }

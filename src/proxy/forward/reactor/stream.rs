@@ -1,4 +1,4 @@
-//! A stream under edge-triggered epoll, and what is known of its readiness.
+//! A stream under edge-triggered epoll, and its known readiness.
 
 use std::io;
 use std::net::TcpStream;
@@ -9,26 +9,26 @@ use super::epoll::Epoll;
 use super::token::Token;
 use super::unsent::wait_for_unsent;
 
-/// One socket of a session. It counts as ready until the kernel says "would block", and again from the next event on.
+/// One socket of a session. It counts as ready until a call would block, and again from the next event on.
 #[derive(Debug)]
 pub(crate) struct PolledStream {
     pub(crate) stream: TcpStream,
     token: Token,
     readable: bool,
     writable: bool,
-    /// A FIN or a reset was reported, after which there is always something to read: the end.
+    /// True after a FIN or a reset was reported. From then on, a read never returns EAGAIN.
     ended: bool,
-    /// The connection is gone, or was shut down both ways.
+    /// True if the connection is gone, or was shut down both ways.
     broken: bool,
     write_interest: WriteInterest,
 }
 
-/// The registration for reports that the socket has become writable. Most sockets never block in send(2), and the
-/// report would only wake their worker once for nothing.
+/// The registration for writability. Most sockets never block in send(2), so a report would only wake their worker for
+/// nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WriteInterest {
     None,
-    /// send(2) blocked for the first time, and epoll is not asked for writability yet.
+    /// send(2) blocked for the first time, and epoll does not report writability yet.
     Requested,
     Registered,
 }
@@ -36,7 +36,7 @@ enum WriteInterest {
 const EDGES: EventFlags = EventFlags::IN.union(EventFlags::RDHUP).union(EventFlags::ET);
 
 impl PolledStream {
-    /// Takes a connected, non-blocking stream.
+    /// Wraps a connected, non-blocking stream.
     pub(crate) fn new(stream: TcpStream, token: Token) -> Self {
         Self {
             stream,
@@ -49,7 +49,7 @@ impl PolledStream {
         }
     }
 
-    /// Takes a stream whose connection is being established.
+    /// Wraps a stream whose connection is being established.
     pub(crate) fn connecting(stream: TcpStream, token: Token) -> Self {
         Self {
             writable: false,
@@ -67,7 +67,7 @@ impl PolledStream {
         epoll.add(&self.stream, self.token, flags)
     }
 
-    /// Ends the reports of epoll: the stream stays open, here or in another process.
+    /// Removes it from epoll. The stream stays open, here or in another process.
     pub(crate) fn unwatch(&self, epoll: &Epoll) -> io::Result<()> {
         epoll.remove(&self.stream)
     }
@@ -87,13 +87,13 @@ impl PolledStream {
         self.ended
     }
 
-    /// Returns true if the connection was reset, or given up by the kernel, provided that it was not shut down both
-    /// ways.
+    /// Returns true if the connection was reset or given up by the kernel. Also true after a shutdown in both
+    /// directions.
     pub(crate) fn is_broken(&self) -> bool {
         self.broken
     }
 
-    /// Returns true if the kernel has sent everything at least once. If not, epoll reports when it has.
+    /// Returns true if the kernel has sent every byte at least once. If not, epoll reports when it has.
     pub(crate) fn has_sent_all(&mut self) -> bool {
         if self.writable && wait_for_unsent(&self.stream) {
             self.on_write_blocked();
@@ -108,7 +108,7 @@ impl PolledStream {
         }
     }
 
-    /// If a send has blocked: makes epoll report writability from now on; if it is writable again already, at once.
+    /// Registers for writability if a send has blocked. epoll reports at once if the socket is writable again.
     pub(crate) fn update_write_interest(&mut self, epoll: &Epoll) -> io::Result<()> {
         if self.write_interest == WriteInterest::Requested {
             epoll.modify(&self.stream, self.token, EDGES | EventFlags::OUT)?;
@@ -126,16 +126,17 @@ impl PolledStream {
         self.writable |= broken || flags.contains(EventFlags::OUT);
     }
 
-    /// Makes the next read and write be tried, whatever is known.
+    /// Makes the next read and the next write try their system calls, whatever the known readiness is.
     pub(crate) fn assume_ready(&mut self) {
         (self.readable, self.writable) = (true, true);
     }
 
-    /// Reads by `call` unless nothing can be there; returns `None` if there is nothing. `drains` decides whether a
-    /// count means that the socket is empty now.
+    /// Reads with `call`, unless the socket is known to be empty; returns `None` if there is nothing to read. `drains`
+    /// returns true if a read of this many bytes has emptied the socket.
     ///
-    /// If it does, the next read waits for an event, which saves a system call that would return EAGAIN. But the event
-    /// of a FIN may have come before this read, and no other would follow: after a FIN, reading goes on to the end.
+    /// After such a read, the next one waits for an event, which saves a system call that would return EAGAIN. But the
+    /// event of a FIN may have come before, and no other event would follow, so after a FIN, reading continues to the
+    /// end.
     pub(crate) fn read(
         &mut self,
         drains: impl FnOnce(usize) -> bool,
@@ -152,7 +153,7 @@ impl PolledStream {
         Ok(read)
     }
 
-    /// Writes by `call` unless the socket is known to be full; returns `None` if it is.
+    /// Writes with `call`, unless the socket is known to be full; returns `None` if it is full.
     pub(crate) fn write(
         &mut self,
         call: impl FnOnce(&TcpStream) -> rustix::io::Result<usize>,

@@ -10,7 +10,7 @@ use rustix::io::{Result, retry_on_intr};
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::pipe::SpliceFlags;
 
-// MOVE is a hint. NONBLOCK concerns the pipe; the sockets are non-blocking themselves.
+// MOVE is a hint. NONBLOCK applies to the pipe; the sockets are non-blocking themselves.
 const FLAGS: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
 
 /// The calls that a worker makes for its pairs. None of them blocks.
@@ -25,8 +25,8 @@ pub(crate) trait Syscalls: Send + 'static {
     fn drain(&mut self, pipe: &OwnedFd, sink: &TcpStream, most: usize) -> Result<usize>;
     /// read(2) from a pipe.
     fn take_out(&mut self, pipe: &OwnedFd, buffer: &mut [u8]) -> Result<usize>;
-    /// Returns true if a call since the last question reported a socket as not ready, or as drained, although it was
-    /// not. epoll sends no event after such a call. Only fakes do this.
+    /// Returns true if, since this was last called, a system call reported a socket as not ready or as drained although
+    /// it was not. epoll sends no event after such a call. Only fakes return true.
     fn faked_readiness(&mut self) -> bool {
         false
     }

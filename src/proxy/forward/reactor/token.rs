@@ -1,4 +1,4 @@
-//! The name of a file in a worker's epoll, and its form as the 64 bits that epoll stores.
+//! The identifier of a file in a worker's epoll, and its encoding in the 64 bits that epoll stores.
 
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +24,7 @@ pub(crate) enum Token {
     Timer,
 }
 
-/// Count of the lowest bits, which hold the kind; the number of the file follows.
+/// Number of the lowest bits, which hold the kind; the bits above hold the number of the file.
 const KIND_BITS: u32 = 2;
 const CLIENT: u64 = 0;
 const LEADER: u64 = 1;

@@ -1,7 +1,7 @@
 //! Asks the kernel whether a socket holds bytes that it has not yet sent for the first time.
 //!
-//! There is no safe call for SIOCOUTQNSD, but with TCP_NOTSENT_LOWAT = 1 a socket is writable exactly if there are none
-//! and its buffer is not full.
+//! SIOCOUTQNSD has no safe wrapper, but with TCP_NOTSENT_LOWAT = 1 a socket is writable if and only if it has no unsent
+//! bytes and its buffer is not full.
 
 use std::net::TcpStream;
 
@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::proxy::socket;
 
-/// Returns true if there are unsent bytes, and leaves TCP_NOTSENT_LOWAT as it was. An error counts as none.
+/// Returns true if there are unsent bytes, and leaves TCP_NOTSENT_LOWAT as it was. Returns false on an error.
 pub(crate) fn has_unsent(stream: &TcpStream) -> bool {
     let Ok(before) = socket::notsent_lowat(stream) else {
         return false;
@@ -19,7 +19,8 @@ pub(crate) fn has_unsent(stream: &TcpStream) -> bool {
     unsent
 }
 
-/// Returns the same, and leaves the option at 1: epoll then reports when everything is sent, if it reports writability.
+/// Returns true if there are unsent bytes, and leaves TCP_NOTSENT_LOWAT at 1, so that an epoll that reports writability
+/// reports when every byte is sent.
 pub(crate) fn wait_for_unsent(stream: &TcpStream) -> bool {
     if socket::set_notsent_lowat(stream, 1).is_err() {
         return false;

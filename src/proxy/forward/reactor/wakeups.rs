@@ -36,7 +36,7 @@ impl Eventfd {
     }
 
     pub(crate) fn signal(&self) {
-        // It fails only if the counter is full, after 2^64 signals.
+        // This fails only if the counter is full, after 2^64 signals.
         let _signalled = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
     }
 }
@@ -51,7 +51,7 @@ impl Timerfd {
         Ok(Self(timer))
     }
 
-    /// Fires once after this time, which must not be zero, instead of when it was to fire before.
+    /// Sets the timer to fire once after this time, which must not be zero. Replaces the time that was set before.
     pub(crate) fn set(&self, after: Duration) {
         let once = Itimerspec {
             it_interval: Timespec::default(),

@@ -1,4 +1,5 @@
-//! Closes a pair: which side was first, when the client's FIN goes on, and how long a session outlives its leader.
+//! Decides how a pair is closed: which side closed first, when the client's FIN is passed on, and for how long a
+//! session outlives its leader.
 
 use std::time::Duration;
 
@@ -16,16 +17,16 @@ const MAX_DISCARDED: usize = 1 << 20;
 pub(crate) struct Closing {
     first: Option<Side>,
     client_fin: ClientFin,
-    /// Bytes that had gone to a leader that has closed, when that was last asked.
+    /// Number of bytes delivered to a leader that has closed, at the last check.
     to_leader_at_linger: Option<u64>,
 }
 
-/// The client's FIN, on its way to the leader.
+/// The state of the client's FIN, which is to be passed on to the leader.
 ///
-/// A client of PostgreSQL says that it terminates and closes at once; the server reads the former and closes by itself.
-/// The side that closes first keeps the port in TIME_WAIT for a minute. If the FIN came with the message, that side
-/// would be pgnorth, whose ports to one leader are few. So the leader's FIN gets some milliseconds to come first. A
-/// leader that waits for the client's FIN gets it then.
+/// A client of PostgreSQL sends Terminate and closes at once; the server closes when it reads that message. The side that
+/// closes first keeps the port in TIME_WAIT for a minute. If the FIN came with the message, that side would be pgnorth,
+/// which has few ports to one leader. So the FIN is held back for some milliseconds, in which the leader's FIN can come
+/// first. A leader that waits for the client's FIN gets it afterwards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 enum ClientFin {
     #[default]
@@ -84,22 +85,22 @@ impl Closing {
         }
     }
 
-    /// Records that the leader has closed, after this many bytes to it.
+    /// Records that the leader has closed, and that `to_leader` bytes were delivered to it until then.
     pub(crate) fn begin_linger(&mut self, to_leader: u64) {
         self.to_leader_at_linger.get_or_insert(to_leader);
     }
 
-    /// Returns true if the leader, which closed some time ago, has taken no byte since the last call.
+    /// Returns true if no byte was delivered to the leader, which has closed, since the last call.
     ///
-    /// PostgreSQL never half-closes: unless the leader still takes bytes, nothing more comes of the session, although a
-    /// client that is idle may notice that only when it next uses its connection.
+    /// PostgreSQL never half-closes: unless the leader still accepts bytes, the session is over, although an idle client
+    /// may notice that only when it next uses its connection.
     pub(crate) fn leader_is_gone(&mut self, to_leader: u64) -> bool {
         self.to_leader_at_linger.replace(to_leader) == Some(to_leader)
     }
 }
 
-/// Reads and drops what the client has sent, before its socket is closed after a FIN. If bytes were left unread, Linux
-/// would make the close a reset, which may destroy bytes that the client has not read yet.
+/// Reads and drops the bytes that the client has sent, before its socket is closed after a FIN. If bytes were left
+/// unread, Linux would close with a reset, which may destroy bytes that the client has not read yet.
 pub(crate) fn discard_unread<S: Syscalls>(client: &PolledStream, io: &mut IoContext<S>) {
     for _ in 0..MAX_DISCARDED / BUFFER {
         match io.syscalls.recv(&client.stream, &mut io.buffer) {

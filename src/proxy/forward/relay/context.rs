@@ -1,4 +1,4 @@
-//! The things that all pairs share: across workers the [`Traffic`], on one worker the [`IoContext`].
+//! The state that pairs share: [`Traffic`] across all workers, [`IoContext`] on one worker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,16 +19,16 @@ pub(crate) struct Traffic {
     pub(crate) client_timeout: Duration,
     /// TCP_USER_TIMEOUT of leaders' sockets; zero if the system's default applies.
     pub(crate) leader_timeout: Duration,
-    /// Time that a client's FIN waits for the leader's own.
+    /// Time for which a client's FIN is held back, so that the leader's FIN can come first.
     pub(crate) fin_delay: Duration,
 }
 
-/// A worker's means of moving bytes, lent to one pair after the other.
+/// The resources with which a worker moves bytes. One pair at a time uses them.
 pub(crate) struct IoContext<S = Kernel> {
     pub(crate) buffer: Box<[u8]>,
     pub(crate) syscalls: S,
     pub(crate) traffic: Arc<Traffic>,
-    /// A pipe was lent since the worker last looked.
+    /// True if a pipe was lent since the worker last checked.
     pub(crate) lent_pipe: bool,
 }
 
@@ -42,7 +42,7 @@ impl<S: Syscalls> IoContext<S> {
         }
     }
 
-    /// Returns an empty pipe, if one can be had.
+    /// Returns an empty pipe, if one is available.
     pub(crate) fn take_pipe(&mut self) -> Option<Pipe> {
         let pipe = self.traffic.pipes.take();
         self.lent_pipe |= pipe.is_some();

@@ -13,15 +13,15 @@ use super::pipes::{BUFFER, Pipe};
 use super::undelivered::Undelivered;
 use crate::proxy::forward::reactor::{PolledStream, Syscalls};
 
-/// Bytes after which a direction lets other sessions of its worker go on: 50 to 100 µs at the speed of memory.
+/// Number of bytes after which a direction yields to other sessions of its worker: 50 to 100 µs at the speed of memory.
 const QUANTUM: u64 = 2 << 20;
 
-/// One direction. It owns the bytes that were read and not yet delivered, and nothing while it is idle.
+/// One direction. It owns the bytes that were read and not yet delivered, and has no buffer while it is idle.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Direction {
     #[serde(skip)]
     pub(crate) undelivered: Undelivered,
-    /// The last read filled a buffer: try splice(2) first.
+    /// True if the last read filled a buffer, so that splice(2) is tried first.
     streaming: bool,
     source_closed: bool,
     ended: bool,
@@ -29,20 +29,20 @@ pub(crate) struct Direction {
     delivered_at_check: u64,
 }
 
-/// The state of a direction after it ran.
+/// The state of a direction after a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
     /// It waits for an event.
     Blocked,
-    /// It could go on, but has used up its quantum.
+    /// It could continue, but has used up its quantum.
     Yielded,
-    /// Everything is delivered except for the EOF, which was to be deferred.
+    /// Everything is delivered except for the EOF, which is deferred.
     EofDeferred,
     /// The source's EOF was passed on.
     Ended,
 }
 
-/// The treatment of a source's EOF once everything before it is delivered.
+/// The action at a source's EOF, once all bytes before it are delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EofAction {
     PassOn,
@@ -60,7 +60,7 @@ impl Direction {
         }
     }
 
-    /// Bytes that the sink has taken so far.
+    /// Returns the number of bytes that the sink has accepted so far.
     pub(crate) fn delivered(&self) -> u64 {
         self.delivered
     }
@@ -81,11 +81,11 @@ impl Direction {
         self.delivered != self.delivered_at_check
     }
 
-    /// Makes the next run try again what no event may report.
+    /// Makes the next run retry the operations for which epoll may send no event.
     ///
-    /// If bytes came since the last check, it reads once: recv(2) stops short at the mark of urgent data although more
-    /// follows, and those bytes would lie there until the peer sends again. An EOF that waits for unsent bytes asks for
-    /// them again.
+    /// If bytes came since the last check, the next run reads once: recv(2) stops at the mark of urgent data although
+    /// more bytes follow, and these would stay unread until the peer sends again. If an EOF waits until all bytes are
+    /// sent, the next run checks this again.
     pub(crate) fn on_check(&mut self, source: &mut PolledStream, sink: &mut PolledStream) {
         if self.moved_since_check() {
             source.assume_ready();
@@ -96,7 +96,8 @@ impl Direction {
         }
     }
 
-    /// Ends it because its sink takes nothing more: undelivered bytes, and those still to come, are dropped.
+    /// Ends the direction because its sink accepts no more bytes. Undelivered bytes, and those still to come, are
+    /// dropped.
     pub(crate) fn abandon(&mut self) {
         self.undelivered = Undelivered::Nothing;
         self.ended = true;
@@ -130,7 +131,7 @@ impl Direction {
         }
     }
 
-    /// Delivers the undelivered bytes; ready when none are left.
+    /// Delivers the undelivered bytes. Returns ready when none are left.
     fn deliver<S: Syscalls>(
         &mut self,
         sink: &mut PolledStream,
@@ -145,11 +146,11 @@ impl Direction {
         Ok(Poll::Ready(()))
     }
 
-    /// Treats the EOF, when nothing else is left.
+    /// Handles the EOF, when nothing else is left.
     ///
-    /// It waits until the kernel has sent everything before it. Afterwards unsent bytes can no longer be told from
-    /// none, so that a slow reader would look like a host that vanished (see [`super::stall`]); and bytes that were
-    /// sent have their place in the peer's socket, whatever becomes of this one.
+    /// The EOF waits until the kernel has sent all bytes before it. After a FIN, pgnorth can no longer detect unsent
+    /// bytes, so a slow reader would look like a host that vanished (see [`super::stall`]). Bytes that were sent reach
+    /// the peer's socket, whatever happens to this one.
     fn end(&mut self, sink: &mut PolledStream, eof: EofAction) -> Progress {
         // Less than a buffer fits into the window that every connection starts with.
         if self.delivered >= BUFFER as u64 && !sink.has_sent_all() {
@@ -167,7 +168,7 @@ impl Direction {
         Progress::Ended
     }
 
-    /// Reads, when nothing is undelivered. Copied bytes are sent at once, as far as the sink takes them.
+    /// Reads, when nothing is undelivered. Copied bytes are sent at once, as far as the sink accepts them.
     fn read<S: Syscalls>(
         &mut self,
         source: &mut PolledStream,
@@ -175,7 +176,7 @@ impl Direction {
         io: &mut IoContext<S>,
     ) -> Result<Poll<()>, DirectionError> {
         if self.streaming && matches!(self.undelivered, Undelivered::Nothing) {
-            // Without a pipe, copying does the same, slower.
+            // Without a pipe, the bytes are copied, which is slower.
             self.undelivered = io.take_pipe().map_or(Undelivered::Nothing, Undelivered::Pipe);
         }
         let read = match &mut self.undelivered {
@@ -198,7 +199,7 @@ impl Direction {
             Some(_) => return Ok(Poll::Ready(())),
             None => {}
         }
-        // There is nothing to read, so the pipe, which is empty, serves others meanwhile.
+        // There is nothing to read, so the empty pipe returns to the pool.
         self.undelivered = Undelivered::Nothing;
         Ok(if self.source_closed {
             Poll::Ready(())
@@ -207,7 +208,7 @@ impl Direction {
         })
     }
 
-    /// Reads once into the worker's buffer and sends once from it. Returns the count that was read.
+    /// Reads once into the worker's buffer and sends once from it. Returns the number of bytes that were read.
     fn copy<S: Syscalls>(
         &mut self,
         source: &mut PolledStream,

@@ -4,7 +4,7 @@ use std::io;
 
 use rustix::io::Errno;
 
-/// The reason why a direction cannot go on.
+/// The reason why a direction cannot continue.
 #[derive(Debug)]
 pub(crate) struct DirectionError {
     pub(crate) failed: FailedEnd,
@@ -15,7 +15,7 @@ pub(crate) struct DirectionError {
 pub(crate) enum FailedEnd {
     Source,
     Sink,
-    /// Neither: pgnorth itself could not go on, for example without memory.
+    /// Neither end: pgnorth itself could not continue, for example because it ran out of memory.
     Internal,
 }
 
@@ -41,8 +41,8 @@ impl DirectionError {
     }
 }
 
-/// Returns true if a system without splice(2) for sockets answers like this: under a seccomp profile, or a kernel in
-/// user space.
+/// Returns true if the error means that the system does not support splice(2) for sockets, as under a seccomp profile
+/// or on a kernel in user space.
 pub(crate) fn is_splice_refused(error: &io::Error) -> bool {
     let errno = Errno::from_io_error(error);
     matches!(

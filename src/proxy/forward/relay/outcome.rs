@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 use super::error::{DirectionError, FailedEnd};
 use crate::proxy::forward::reactor::Side;
 
-/// A pair's state after it ran.
+/// The state of a pair after a run.
 #[derive(Debug)]
 pub(crate) enum Next {
     /// It waits for an event.
     Wait,
-    /// It can go on at once.
+    /// It can continue at once.
     GoOn,
     Finish(Finish),
 }
@@ -22,13 +22,13 @@ pub(crate) enum Next {
 /// The way in which forwarding finished.
 #[derive(Debug)]
 pub(crate) enum Finish {
-    /// Both sides sent a FIN and got every byte; this one closed first.
+    /// Both sides closed, or the client did not close in time after the leader. This side closed first.
     Closed(Side),
-    /// This side was reset, or vanished.
+    /// The connection of this side was reset, or timed out.
     Lost(Side, io::Error),
-    /// The owner said that the pair is over.
+    /// The pair is over according to its owner.
     Stopped,
-    /// pgnorth could not go on, for example without memory or epoll watches.
+    /// pgnorth could not continue, for example because it ran out of memory or epoll watches.
     Failed(io::Error),
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct Finished {
     pub(crate) transferred: Transferred,
     /// The side whose FIN came first, if any came.
     pub(crate) closed_first: Option<Side>,
-    /// Bytes for the client were undelivered: closing its socket with a FIN would pass a cut stream off as a whole one.
+    /// True if bytes for the client were undelivered: after a FIN, the cut stream would look complete to the client.
     pub(crate) owes_client: bool,
 }
 
@@ -60,7 +60,7 @@ impl AddAssign for Transferred {
 }
 
 impl Finish {
-    /// Returns what the error of a direction that begins at `source` means for the pair.
+    /// Returns how a pair finishes after an error of the direction that begins at `source`.
     pub(crate) fn of(error: DirectionError, source: Side) -> Self {
         match error.failed {
             FailedEnd::Source => Self::Lost(source, error.error),

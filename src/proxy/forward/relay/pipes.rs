@@ -1,9 +1,9 @@
-//! The pool of pipes for splice(2): bounded, lent to directions that stream, taken back only when empty, and closed
-//! when idle.
+//! The pool of pipes for splice(2). Their number is limited. They are lent to directions that stream, returned only
+//! when empty, and closed when idle.
 //!
-//! Linux grants all processes of an unprivileged user together 16,384 pages of pipes (fs.pipe-user-pages-soft,
-//! pipe(7)), by their capacity, even if they are empty. Beyond that every new pipe has two pages. Every pgnorth on a
-//! node has the same user, so each takes at most a third of it, and gives it back.
+//! Linux allows all processes of an unprivileged user together 16,384 pages of pipe capacity (fs.pipe-user-pages-soft,
+//! pipe(7)), even if the pipes are empty. Beyond that limit, every new pipe has two pages. Every pgnorth on a node has
+//! the same user, so each uses at most a third of the limit, and closes pipes that it does not need.
 
 mod state;
 #[cfg(test)]
@@ -25,14 +25,14 @@ pub(crate) use state::{BUFFER, IDLE, MAX_PIPES, make};
 #[derive(Debug)]
 pub(crate) struct Pipes {
     state: Arc<Mutex<PoolState>>,
-    /// Makes a pipe; tests replace it by one that fails.
+    /// Creates a pipe; tests replace it with a function that fails.
     make: fn(bool) -> Option<PipeFds>,
-    /// splice(2) was refused, so everything is copied from now on.
+    /// True after splice(2) was refused. From then on, everything is copied.
     refused: AtomicBool,
 }
 
-/// A lent pipe. Dropped empty, it returns to the pool; with bytes in it, which belong to a session that is over, it is
-/// closed.
+/// A lent pipe. When it is dropped, it returns to the pool if it is empty. Otherwise it is closed, because its bytes
+/// belong to a session that is over.
 #[derive(Debug)]
 pub(crate) struct Pipe {
     ends: Arc<PipeFds>,
@@ -48,7 +48,7 @@ impl Default for Pipes {
 }
 
 impl Pipes {
-    /// Creates a pool whose pipes come from `make`; its argument demands a large one.
+    /// Creates a pool that calls `make` to create a pipe; the argument is true for a large pipe.
     pub(crate) fn made_by(make: fn(bool) -> Option<PipeFds>) -> Self {
         Self {
             state: Arc::default(),
@@ -57,7 +57,7 @@ impl Pipes {
         }
     }
 
-    /// Lends no further pipe, so that everything is copied: the system has refused splice(2) with this error.
+    /// Stops lending pipes, so that everything is copied, because the system has refused splice(2) with `error`.
     pub(crate) fn on_splice_refused(&self, error: &io::Error) {
         if !self.refused.swap(true, Ordering::Relaxed) {
             warn!(
@@ -68,7 +68,7 @@ impl Pipes {
         }
     }
 
-    /// Closes the pipes that were idle for [`IDLE`]. Returns true if there are others, so that this is to be called
+    /// Closes the pipes that were idle for [`IDLE`]. Returns true if other pipes remain, so that this must be called
     /// again after that time.
     pub(crate) fn close_idle(&self) -> bool {
         self.close_idle_at(Instant::now())
@@ -84,7 +84,7 @@ impl Pipes {
         others
     }
 
-    /// Lends an empty pipe of at least [`BUFFER`] bytes, a large one if possible; `None` if none can be had now.
+    /// Lends an empty pipe of at least [`BUFFER`] bytes, a large one if possible; `None` if no pipe is available now.
     pub(crate) fn take(&self) -> Option<Pipe> {
         if self.refused.load(Ordering::Relaxed) {
             return None;
@@ -99,7 +99,7 @@ impl Pipes {
         };
         let made = (self.make)(want_large);
         let mut state = lock(&self.state);
-        // The reservation is replaced by the pipe that was made, which may be a small one.
+        // The reservation is replaced by the created pipe, which may be small although a large one was reserved.
         state.forget(want_large);
         if let Some(ends) = made {
             state.count(ends.is_large());
@@ -111,7 +111,8 @@ impl Pipes {
         }
     }
 
-    /// Takes a pipe of another process, with this many bytes in it. Counted, whatever the bound: it exists already.
+    /// Takes over a pipe of another process, with this many bytes in it. It is counted even beyond the limit, because
+    /// it exists already.
     pub(crate) fn adopt(&self, ends: PipeFds, filled: usize) -> Pipe {
         lock(&self.state).count(ends.is_large());
         let mut pipe = self.lend(Arc::new(ends));

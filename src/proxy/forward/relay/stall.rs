@@ -25,13 +25,13 @@ pub(crate) struct Stall {
 }
 
 impl Stall {
-    /// Returns true if any is switched off, so that it has to be checked again.
+    /// Returns true if the option of a socket is switched off, so that the socket has to be checked again.
     pub(crate) fn is_active(&self) -> bool {
         self.client || self.leader
     }
 
-    /// Switches the option off or on, as each socket needs. Takes each socket's TCP_USER_TIMEOUT, and is to be called
-    /// at least four times in that time while there may be unsent bytes.
+    /// Switches the option off or on, as each socket needs. The durations are the sockets' TCP_USER_TIMEOUT. To be
+    /// called at least four times in that time while there may be unsent bytes.
     pub(crate) fn check(&mut self, client: (&TcpStream, Duration), leader: (&TcpStream, Duration)) {
         for (is_off, (socket, user_timeout)) in [(&mut self.client, client), (&mut self.leader, leader)] {
             if user_timeout.is_zero() {

@@ -1,4 +1,4 @@
-//! A pair at rest, as another process needs it: the bytes on the way, and how far its end has come.
+//! A pair at rest, as it is handed over to another process: its undelivered bytes, and the progress of its closing.
 //!
 //! The kernel keeps the rest with the sockets: unread and unsent bytes, FINs, options.
 
@@ -21,21 +21,21 @@ pub(crate) struct RelayState {
     to_client: Direction,
     closing: Closing,
     stall: Stall,
-    /// Bytes in the pipes of both directions; zero for no pipe.
+    /// Number of bytes in the pipe of each direction; zero without a pipe.
     pub(crate) filled: [usize; 2],
 }
 
-/// A pair at rest. Both directions are in the order to the leader, to the client.
+/// A pair at rest. Its arrays have the direction to the leader first, and then the direction to the client.
 #[derive(Debug)]
 pub(crate) struct AtRest<'a> {
     pub(crate) state: RelayState,
     /// The undelivered bytes in memory.
     pub(crate) bytes: [&'a [u8]; 2],
-    /// The client's socket, the leader's, and the pipes that hold bytes, each input before its output.
+    /// The client's socket, the leader's socket, and the pipes that hold bytes, each input before its output.
     pub(crate) files: Vec<BorrowedFd<'a>>,
 }
 
-/// The bytes of one direction that were read from one side and not yet taken by the other.
+/// The bytes of one direction that were read from one side and not yet accepted by the other.
 #[derive(Debug)]
 pub(crate) enum OnTheWay {
     Bytes(Vec<u8>),

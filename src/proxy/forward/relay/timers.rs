@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 /// The kinds of timers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Timer {
-    /// The client's FIN has waited for long enough for the leader's own.
+    /// The client's FIN has been held back long enough for the leader's FIN to come first.
     Fin,
-    /// The leader closed, and the client had time to do the same.
+    /// The leader has closed, and the client has had time to close, too.
     Linger,
-    /// Bytes were sent that may be stuck: see [`super::stall`].
+    /// Bytes that were sent may be stuck: see [`super::stall`].
     Check,
-    /// Pipes were used, and those that are idle are to be closed. Concerns no single session.
+    /// Pipes were used, and idle ones are to be closed. This timer belongs to no session.
     Pipes,
 }
 
@@ -29,11 +29,12 @@ pub(crate) struct Delays {
     pub(crate) pipes: Duration,
 }
 
-/// The shortest time between two expiries of the timerfd; timers that are due a little later are taken together.
+/// Minimum time between two expiries of the timerfd. Timers that become due in between are handled together.
 const TICK: Duration = Duration::from_millis(5);
-/// Checks made at once, which take some 200 µs; or a fiftieth of all, if that is more. Thousands in a row would delay
-/// every message of their worker. Sessions that began together stay apart from then on, because each check is armed
-/// when its session next sends. The other kinds are not bounded: most of their sessions are over when they are due.
+/// Maximum number of checks in a batch, which takes some 200 µs; or a fiftieth of all checks, if that is more.
+/// Thousands in a row would delay every message of their worker. After their first checks, sessions that began together
+/// are checked at different times, because each check is armed when its session next sends. The other kinds of timers
+/// are not limited: most of their sessions are over when they are due.
 const SLICE: usize = 32;
 
 /// The armed timers, the earliest first in each queue.
@@ -68,7 +69,7 @@ impl Timers {
         }
     }
 
-    /// Arms a timer. Returns the time to which the timerfd is to be set, if this makes that necessary.
+    /// Arms a timer. Returns the time to which the timerfd has to be set, if it has to be set.
     pub(crate) fn add(&mut self, timer: Timer, session: u64, now: Instant) -> Option<Duration> {
         let queue = self.queues.iter_mut().find(|queue| queue.timer == timer)?;
         let at = now + queue.delay;
@@ -79,7 +80,8 @@ impl Timers {
         }
     }
 
-    /// Takes the timers that are due, of checks a slice. To be called when the timerfd has expired.
+    /// Removes and returns the due timers; `Check` timers only a batch at a time. To be called when the timerfd has
+    /// expired.
     pub(crate) fn take_due(&mut self, now: Instant) -> Vec<(Timer, u64)> {
         self.fires_at = None;
         let mut taken = Vec::new();
@@ -94,8 +96,8 @@ impl Timers {
         taken
     }
 
-    /// Returns the time to which the timerfd is to be set next, if a timer is armed and it was not set meanwhile. To be
-    /// called after the work that was due.
+    /// Returns the time to which the timerfd has to be set next, if a timer is armed and the timerfd is not set early
+    /// enough. To be called after the due timers were handled.
     pub(crate) fn next(&mut self, now: Instant) -> Option<Duration> {
         let fronts = self.queues.iter().filter_map(|queue| queue.due.front());
         let at = fronts.map(|(at, _)| *at).min()?.max(now + TICK);

@@ -1,4 +1,4 @@
-//! Bytes that were read from one side and not yet taken by the other.
+//! Bytes that were read from one side and not yet accepted by the other.
 
 use std::io;
 
@@ -11,7 +11,7 @@ use crate::proxy::forward::reactor::{PolledStream, Syscalls};
 pub(crate) enum Undelivered {
     #[default]
     Nothing,
-    /// The rest of a copied message; the number is how much of it was sent since.
+    /// The rest of a copied message, and the number of bytes of this rest that were sent since.
     Bytes(Box<[u8]>, usize),
     /// A pipe, which may be empty.
     Pipe(Pipe),
@@ -26,7 +26,7 @@ impl Undelivered {
         }
     }
 
-    /// Sends as much as the sink takes at once, and returns the count; `None` if the sink takes nothing now.
+    /// Sends as many bytes as the sink accepts at once, and returns their number; `None` if the sink accepts none now.
     pub(crate) fn send<S: Syscalls>(
         &mut self,
         sink: &mut PolledStream,
@@ -69,7 +69,8 @@ impl Undelivered {
         Ok(())
     }
 
-    /// Takes the bytes out of the pipe by read(2), after splice(2) was refused. Returns true if there was a pipe.
+    /// Moves the bytes from the pipe to memory with read(2), after splice(2) was refused. Returns true if there was a
+    /// pipe.
     fn empty_pipe<S: Syscalls>(&mut self, error: &io::Error, io: &mut IoContext<S>) -> Result<bool, DirectionError> {
         let Self::Pipe(pipe) = self else {
             return Ok(false);

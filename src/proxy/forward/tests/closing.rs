@@ -1,4 +1,4 @@
-//! Which side closes first.
+//! Tests of the order in which the sides close.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use super::content::Content;
 use super::faults::LostLeader;
 use super::{Fixture, HANG, Kernel, Pipes, TestSession, connected};
 
-/// A client of PostgreSQL ends with this and a FIN.
+/// The Terminate message, which a PostgreSQL client sends before its FIN.
 const TERMINATE: &[u8] = b"X\0\0\0\x04";
 
 #[test]

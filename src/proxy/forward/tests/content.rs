@@ -7,7 +7,7 @@ const LENGTH: usize = 1_048_573;
 
 static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut random = Random(7);
-    // Twice, so that every piece of up to LENGTH bytes lies in one stretch.
+    // Twice, so that every piece of up to LENGTH bytes is contiguous.
     let once: Vec<u8> = (0..LENGTH).map(|_| random.next().to_le_bytes()[0]).collect();
     [once.clone(), once].concat()
 });
@@ -25,7 +25,7 @@ impl Content {
         }
     }
 
-    /// The next `length` bytes, which must be fewer than a mebibyte.
+    /// Returns the next `length` bytes, which must be fewer than a mebibyte.
     pub(super) fn next(&mut self, length: usize) -> &'static [u8] {
         let piece = &PATTERN[self.at..self.at + length];
         self.at = (self.at + length) % LENGTH;
@@ -49,7 +49,7 @@ impl Random {
         self.next() % bound
     }
 
-    /// True once in `times`.
+    /// Returns true once in `times` calls on average.
     pub(super) fn once_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
     }

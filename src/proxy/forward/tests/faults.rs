@@ -9,7 +9,7 @@ use rustix::io::{Errno, Result};
 use super::super::reactor::{Kernel, Syscalls};
 use super::content::Random;
 
-/// A fake in front of the real syscalls: what it lets through is real.
+/// A fake in front of the real system calls; the calls that it does not refuse are real.
 pub(super) struct FaultyKernel {
     random: Random,
     faked_readiness: bool,
@@ -84,8 +84,8 @@ impl Syscalls for FaultyKernel {
     }
 }
 
-/// A fake of a socket that has received all of this already, so that epoll sends no further event for it. Its sink takes
-/// everything.
+/// A fake of a socket that has received `left` bytes already, so that epoll sends no further event for it. Its sink
+/// accepts everything.
 pub(super) struct Received {
     pub(super) left: usize,
 }
@@ -114,10 +114,10 @@ impl Syscalls for Received {
     }
 }
 
-/// A fake of a leader that had sent this much before it was reset, and of the moment in which the reset is noticed by a
-/// send, before epoll reports what had come. The client takes everything.
+/// A fake of a leader that sent `left` bytes before its reset. A send notices the reset before epoll reports these
+/// bytes. The client accepts everything.
 pub(super) struct LostLeader {
-    /// pgnorth's own address towards it.
+    /// pgnorth's address of the connection to the leader.
     pub(super) own: Arc<OnceLock<SocketAddr>>,
     pub(super) is_lost: bool,
     pub(super) left: usize,
@@ -166,7 +166,7 @@ impl Syscalls for LostLeader {
 /// A fake of a system that refuses splice(2), as a seccomp profile or a kernel in user space does.
 pub(super) struct WithoutSplice {
     pub(super) error: Errno,
-    /// It refuses only to splice into a socket, so that there are bytes in a pipe already.
+    /// True if it refuses only to splice into a socket, so that a pipe already holds bytes.
     pub(super) fills: bool,
 }
 

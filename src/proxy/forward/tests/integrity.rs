@@ -16,7 +16,7 @@ use super::content::{Content, Random};
 use super::faults::{FaultyKernel, WithoutSplice};
 use super::{Fixture, HANG, TestSession};
 
-/// Sessions at the same time, four threads each.
+/// Number of sessions at the same time, with four threads each.
 const AT_ONCE: usize = 16;
 const MOST: u64 = 64 << 20;
 
@@ -25,7 +25,7 @@ const MOST: u64 = 64 << 20;
 struct Plan {
     seed: u64,
     bytes: u64,
-    /// Greatest piece that the sender sends, in bytes.
+    /// Maximum size of the pieces that the sender sends, in bytes.
     piece: u64,
     sender_pauses: bool,
     receiver_pauses: bool,

@@ -14,7 +14,7 @@ use super::content::Content;
 use super::faults::Received;
 use super::{Fixture, HANG, TestSession, connected};
 
-/// Opens with every session: two sockets in the worker, and their two peers here.
+/// Number of stalled sessions. Each has two sockets in the worker, and their two peers in the test.
 const STALLED: usize = 1000;
 
 #[test]
@@ -34,7 +34,7 @@ fn a_thousand_stalled_sessions_stay_within_their_bound() {
     let sessions: Vec<TestSession> = (0..STALLED).map(|_| fixture.session_of(narrow)).collect();
     let mut sent = vec![0_u64; STALLED];
     let mut contents: Vec<Content> = (0..STALLED as u64).map(Content::new).collect();
-    // The leader's end reads nothing: every client sends until nothing more is taken, from end to end.
+    // The leader's end reads nothing: every client sends until its socket accepts no more.
     for session in &sessions {
         session.client.set_nonblocking(true).unwrap();
     }
@@ -92,7 +92,7 @@ fn a_client_that_sends_nothing_and_does_not_read_is_not_taken_for_a_dead_one() {
         (peer, own)
     });
     let client = &ours.borrow()[0];
-    // Bytes go in one direction alone, until nothing more is taken.
+    // Bytes go in one direction only, until the socket accepts no more.
     session.leader.set_nonblocking(true).unwrap();
     let begun = Instant::now();
     while tcp_user_timeout(client).unwrap() != 0 {

@@ -1,4 +1,4 @@
-//! Reproducible chance: everything random in a run comes from one seed.
+//! Reproducible random numbers: all random values in a run derive from one seed.
 
 use super::patroni::Ms;
 
@@ -18,8 +18,8 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
-    /// Returns a number from `low` to `high`, both included. The two ends are frequent, because mistakes are most
-    /// likely there.
+    /// Returns a number from `low` to `high`, both included. The two ends are frequent, because errors are most likely
+    /// there.
     pub(super) fn between(&mut self, low: Ms, high: Ms) -> Ms {
         match self.roll() % 8 {
             0 => low,

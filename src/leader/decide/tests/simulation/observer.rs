@@ -1,4 +1,4 @@
-//! pgnorth in the simulation: view, decide, slot and plan, driven as `discovery` and its prober drive them.
+//! pgnorth in the simulation. Drives view, decide, slot and plan as `discovery` and its prober do.
 
 use std::time::{Duration, Instant};
 
@@ -45,12 +45,12 @@ impl Observer {
     }
 
     pub(super) fn millis(&self, at: Instant) -> Ms {
-        // Rounded up: just before the instant nothing is due yet, and the same wake-up would be planned again and
-        // again.
+        // Rounds up. If it rounded down, the wake-up would come just before the instant, when nothing is due yet, and
+        // the same wake-up would be planned endlessly.
         at.saturating_duration_since(self.begin).as_nanos().div_ceil(1_000_000) as Ms
     }
 
-    /// Returns the leader whose sessions may live.
+    /// Returns the leader whose sessions are kept.
     pub(super) fn leader(&self) -> Option<MemberIndex> {
         self.slot.snapshot().state().leader().map(place)
     }
@@ -82,14 +82,14 @@ impl Observer {
         self.decision = decision;
     }
 
-    /// Returns the decision at that time if no claim arrives until then.
+    /// Returns the decision at that time if no claim arrives before.
     pub(super) fn decision_at(&self, now: Ms) -> Decision {
         let current = self.slot.snapshot().state().leader().cloned();
         decide(&self.view, current.as_ref(), self.instant(now), &policy())
     }
 
-    /// Returns the requests that are due, and the time of the next one, as `Prober::ask_the_due` does. Each interval is
-    /// the longest that is possible.
+    /// Returns the requests that are due, and the time of the next request, as `Prober::ask_the_due` does. Each
+    /// interval has its greatest possible length.
     pub(super) fn ask_the_due(&mut self, now: Ms) -> (Vec<Request>, Option<Ms>) {
         let at = self.instant(now);
         let probes = plan(&self.view, &self.decision.state, self.held_since, at);
@@ -114,8 +114,7 @@ impl Observer {
         )
     }
 
-    /// Records an answer, or a request that was not answered before the deadline. Returns false if the answer no longer
-    /// counts.
+    /// Records an answer, or the end of a request without an answer. Returns false if the answer no longer counts.
     pub(super) fn answered(&mut self, request: Request, answered: bool, now: Ms) -> bool {
         let now = self.instant(now);
         self.pacer.ended(&request.key(), answered, now)

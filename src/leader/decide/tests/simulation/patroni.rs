@@ -1,8 +1,8 @@
 //! A small model of a Patroni cluster in simulated milliseconds: the lock, three members, their HA loops and their
 //! PostgreSQL.
 //!
-//! It follows ha.py and dcs/kubernetes.py of Patroni 4.1, reduced to what an observer can see. If Patroni's timing
-//! varies, the timing here is random within Patroni's bounds: an observer that is safe here does not depend on luck.
+//! The model follows ha.py and dcs/kubernetes.py of Patroni 4.1, reduced to what an observer can see. Where Patroni's
+//! timing varies, the model chooses a random time within Patroni's bounds, so that safety here does not depend on luck.
 
 mod ha;
 
@@ -26,20 +26,20 @@ pub(super) struct Rules {
     pub(super) failsafe: bool,
 }
 
-/// The leader object. The server does not delete it after a ttl.
+/// The leader object. The API server does not delete it when the ttl is over.
 pub(super) struct LockObject {
     pub(super) holder: Option<MemberIndex>,
     /// The resource version. Every write increments it.
     pub(super) version: u64,
-    /// Times of the last two writes, the newer first.
+    /// Times of the last two writes, newest first.
     pub(super) written: [Ms; 2],
-    /// Time at which the last write began, when its writer read its clock.
+    /// Start of the last write, when the writer read its clock.
     pub(super) begun: Ms,
-    /// The writer's clock at that time, if `renewTime` can be parsed.
+    /// The writer's clock at `begun`, if `renewTime` can be parsed.
     pub(super) renew_time: Option<Ms>,
-    /// Time since which its holder holds it.
+    /// Time since which the holder has held the lock.
     pub(super) taken: Ms,
-    /// Time since which each member does not hold it.
+    /// Time since which each member has not held the lock.
     pub(super) not_held_since: [Ms; 3],
 }
 
@@ -58,23 +58,23 @@ pub(super) enum Postgres {
 
 pub(super) struct Member {
     pub(super) alive: bool,
-    /// Patroni is stopped (SIGSTOP); PostgreSQL runs.
+    /// True if Patroni is stopped (SIGSTOP), while PostgreSQL runs.
     pub(super) frozen: bool,
-    /// The REST API hangs; the HA loop runs.
+    /// True if the REST API hangs, while the HA loop runs.
     pub(super) rest_frozen: bool,
     pub(super) postgres: Postgres,
     pub(super) timeline: u32,
-    /// End of the time for which it believes that it leads: the last write of the lock + ttl (ha.py:294-308).
+    /// End of the time for which the member believes that it leads: last write of the lock + ttl (ha.py:294-308).
     leads_until: Ms,
     failsafe_until: Ms,
-    /// The version of the lock that it saw last, and the time at which that version was new to it. Patroni counts the
-    /// ttl from this time (kubernetes.py:904-923).
+    /// The version of the lock that the member saw last, and the time at which it first saw that version. Patroni
+    /// counts the ttl from this time (kubernetes.py:904-923).
     seen: (u64, Ms),
-    /// It will release the lock after a clean stop.
+    /// True if the member will release the lock after a clean stop.
     releasing: bool,
     crashed: Ms,
     pub(super) pod: PodStatus,
-    /// Number of times that Patroni was frozen or killed. Timers that were set before are void.
+    /// Number of times that Patroni was frozen or killed. Earlier timers are void.
     incarnation: u64,
     loop_era: u64,
     postgres_era: u64,
@@ -96,7 +96,7 @@ pub(super) struct Planned {
     pub(super) aborted: bool,
 }
 
-/// The newest promotion. Only the member that it made writable may get writes.
+/// The newest promotion. Only the promoted member may get writes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Promotion {
     pub(super) member: MemberIndex,
@@ -141,8 +141,8 @@ pub(super) struct Cluster {
     /// Time at which each clock was last set.
     pub(super) clock_set: [Option<Ms>; 3],
     pub(super) newest: Promotion,
-    /// Patroni itself let a leader on an older timeline lead again. No observer can tell that leader from the newest
-    /// one.
+    /// True if Patroni itself let a leader on an older timeline lead again. No observer can distinguish that leader
+    /// from the newest one.
     pub(super) went_back: bool,
     /// Timers that the world has to start.
     pub(super) timers: Vec<(Ms, Timer)>,
@@ -160,7 +160,7 @@ enum LockHolder {
 }
 
 impl Cluster {
-    /// Returns a cluster in which `a` leads on timeline 1 and the others follow it.
+    /// Returns a cluster in which `a` leads on timeline 1 and the other members follow it.
     pub(super) fn new(rules: Rules, seed: u64) -> Self {
         let role = |who: MemberIndex| if who == 0 { Postgres::Primary } else { Postgres::Replica };
         let member = |who: MemberIndex| Member {
@@ -220,28 +220,28 @@ impl Cluster {
         cluster
     }
 
-    /// Returns true if PostgreSQL accepts writes.
+    /// Returns true if the member's PostgreSQL accepts writes.
     pub(super) fn is_writable(&self, who: MemberIndex) -> bool {
         self.members[who].postgres == Postgres::Primary
     }
 
-    /// Returns true if it has followed the newest promotion.
+    /// Returns true if the member has followed the newest promotion.
     fn is_up_to_date(&self, who: MemberIndex) -> bool {
         self.members[who].timeline == self.newest.timeline
     }
 
-    /// Returns true if its Patroni believes that it leads.
+    /// Returns true if the member's Patroni believes that it leads.
     pub(super) fn believes_it_leads(&self, who: MemberIndex) -> bool {
         self.now < self.members[who].leads_until
     }
 
-    /// Returns true if its REST API answers.
+    /// Returns true if the member's REST API answers.
     pub(super) fn answers(&self, who: MemberIndex) -> bool {
         let member = &self.members[who];
         member.alive && !member.frozen && !member.rest_frozen
     }
 
-    /// Returns its present answer to `GET /primary`; `None` while Patroni cannot query PostgreSQL.
+    /// Returns the member's present answer to `GET /primary`; `None` while Patroni cannot query PostgreSQL.
     pub(super) fn report(&self, who: MemberIndex) -> Option<Report> {
         let member = &self.members[who];
         if member.postgres == Postgres::Recovering && self.now < member.crashed + 300 {
@@ -269,8 +269,8 @@ impl Cluster {
         })
     }
 
-    /// Returns the leader that a member reads from the DCS, whose key expires a ttl after its last write. The row of
-    /// `/cluster` is what the leader wrote at the end of its last loop.
+    /// Returns the leader that a member reads from the DCS, where the leader's key expires a ttl after its last write.
+    /// The leader's row in `/cluster` is the status that it wrote at the end of its last loop.
     pub(super) fn named_leader(&self) -> Option<NamedLeader> {
         let holder = self
             .lock
@@ -321,7 +321,7 @@ impl Cluster {
         self.timers.push((self.now + wait, timer));
     }
 
-    /// Starts a timer of PostgreSQL. It runs on while Patroni is frozen.
+    /// Starts a timer of PostgreSQL, which continues while Patroni is frozen.
     fn postgres_after(&mut self, wait: Ms, who: MemberIndex, becomes: Postgres, timer: fn(MemberIndex, u64) -> Timer) {
         let member = &mut self.members[who];
         member.postgres = becomes;

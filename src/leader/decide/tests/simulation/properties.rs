@@ -1,39 +1,40 @@
 //! The properties that hold at every instant of a run, checked against the true state of the model and against the
 //! observations that reached pgnorth.
 //!
-//! `W` is the bound of the watch's delay, `D` the deadline of a request (1 s), and `A` a member whose sessions live.
+//! `W` is the longest delay of a watch event, `D` the deadline of a request (1 s), and `A` a member whose sessions are
+//! kept.
 //!
 //! 1. *No session to a former leader.* `A`'s sessions end at the first of these times:
-//!    - **watch**: `W` after another member took the lock, `A` released it, or the watch worked again after that. A
+//!    - **watch**: `W` after another member acquired the lock, `A` released it, or the watch worked again after that. A
 //!      promotion follows the lock, so the other member is not writable yet, unless its promotion takes less than `W`.
-//!    - **reports** (REST alone, or the API is known to be unreachable): 1.3 s (the round of probes) + `D` after the
-//!      new primary became writable, or could be reached again.
+//!    - **reports** (REST only, or the API is known to be unreachable): 1.3 s (the round of probes) + `D` after the new
+//!      primary became writable, or could be reached again.
 //!    - **lease**, if another member is writable: a ttl after the last evidence of `A` (a write of the lock, or any
-//!      answer) reached pgnorth. An outage of the API that is over is not counted. In pause, in which Patroni promotes
-//!      no member by itself, `A`'s sessions live until pgnorth observes another leader (rule 4). After the pause they
-//!      live for as long as its end may remain unnoticed: 13 s; or, with a dead stream, ttl / 2 + `D` + `W` after `A`
-//!      lost the lock, or ttl + 2 (`D` + `W`) after the end of the pause. If `A`'s PostgreSQL has stopped, 2 s after `A`
-//!      lost the lock are enough: for so long an answer to `/cluster` that names `A` counts. No other member is promoted
-//!      sooner while `A`'s Patroni hangs and its PostgreSQL runs.
-//!    - **lock**, while pgnorth believes the watch, without pause and failsafe mode: a ttl after `A` began its last
-//!      renewal that reached pgnorth, plus the delay of the fastest of the last renewals (the clocks hide that delay),
-//!      or a second less than the delay of this one. An outage of the API is not counted.
-//! 2. *No cut without cause.* `A`'s sessions live while `A` holds the lock and a renewal that began less than a ttl ago
-//!    has surely arrived, or pgnorth knows of a pause. If a clock was set, or a write took longer than a second, the
-//!    renewal must have begun less than ttl - 1 s ago. If reports decide, the sessions live while `A` reports each
-//!    second that it leads.
+//!      answer) reached pgnorth. A past outage of the API is not counted. In pause, when Patroni promotes no member
+//!      automatically, `A`'s sessions are kept until pgnorth observes another leader (rules 6 and 21). After the pause,
+//!      they are kept for as long as its end may remain unnoticed: 13 s; or, with a dead stream, ttl / 2 + `D` + `W`
+//!      after `A` lost the lock, or ttl + 2 (`D` + `W`) after the end of the pause. If `A`'s PostgreSQL has stopped,
+//!      the bound is at least 2 s after `A` lost the lock, the time for which an answer to `/cluster` that names `A`
+//!      counts. No other member is promoted sooner while `A`'s Patroni hangs and its PostgreSQL runs.
+//!    - **lock**, while pgnorth believes the watch, without pause and failsafe mode: a ttl after the start of `A`'s
+//!      last renewal that reached pgnorth, plus the delay of the fastest of the last renewals (the clocks hide that
+//!      delay), or a second less than the delay of this renewal. An outage of the API is not counted.
+//! 2. *No cut without cause.* `A`'s sessions are kept while `A` holds the lock and a renewal that began less than a ttl
+//!    ago has certainly arrived, or pgnorth knows of a pause. If a clock was set, or a write took longer than a second,
+//!    the renewal must have begun less than ttl - 1 s ago. If reports decide, the sessions are kept while `A` reports
+//!    every second that it leads.
 //! 3. *No flapping.* A decision on unchanged facts before `recheck_at` is the same, and `recheck_at` is never now.
-//! 4. *Evidence.* A member gets its first new clients because of an answer, or a pod's status, from a time at which it
+//! 4. *Evidence.* A member gets its first new clients because of an answer or a pod's status from a time at which it
 //!    was the writable primary of the newest timeline (or of an older one, if Patroni itself went back to it and
-//!    pgnorth observed no leader on a newer one). They end no later than 2 s (the steady pause) + `D` after it stopped
-//!    being writable, if its REST API can be reached. A leader that every other member names again gets clients only
-//!    while no other member was promoted after it. Not checked: a primary without the lock in pause, while pgnorth knows
-//!    of no holder.
-//! 5. *Liveness.* If one writable member holds the lock and all faults are over, it is routed to within [`patience`].
+//!    pgnorth observed no leader on a newer one). It gets no new clients from 2 s (the steady interval) + `D` after it
+//!    stopped being writable, if its REST API can be reached. A leader that every other member names again gets clients
+//!    only while no other member was promoted after it. Not checked: a primary without the lock in pause, while pgnorth
+//!    knows of no holder.
+//! 5. *Liveness.* If one writable member holds the lock and all faults are over, clients go to it within [`patience`].
 //!
-//! More properties stand with their tests in `simulation.rs`: 6, a fault of the REST API alone changes nothing; 7, an
-//! outage of the API in failsafe mode ends no session; 8, a silent leader that the others name again gets its clients
-//! back.
+//! `simulation.rs` has three more properties with their tests: 6, a fault of the REST API alone changes nothing; 7, an
+//! outage of the API in failsafe mode ends no session; 8, an unresponsive leader that the others name again gets its
+//! clients back.
 
 use proptest::prelude::*;
 
@@ -43,31 +44,31 @@ use super::watch::{CLOCK_FAULTS, RETRY};
 use super::world::{Conditions, DEADLINE, World};
 use crate::leader::Server;
 
-/// Longest time of a round of probes. A second is not possible: 200 pgnorths would ask each member 200 times a second,
-/// and for `/cluster` as well.
+/// Longest interval of a round of probes. It cannot be a second, because 200 pgnorths would then ask each member 200
+/// times per second, and for `/cluster` as well.
 const ROUND: Ms = 1_300;
 const STEADY: Ms = 2_000;
 /// Longest time for which an answer to `/cluster` counts, from its request on.
 const NAMING_AGE: Ms = 2_000;
 const SWITCHOVER_HOLD: Ms = 10_000;
-/// Longest time for which pgnorth may still believe in a pause that is over, if no watch reports its end: it asks for
-/// `/cluster` every 10 s, and an answer counts for 3 s.
+/// Longest time for which pgnorth may not notice the end of a pause, if no watch reports it: `/cluster` is requested
+/// every 10 s, and an answer counts for 3 s.
 const PAUSE_IS_TOLD: Ms = 13_000;
-/// Time within which the model itself must come to rest.
+/// Time within which the model must reach a quiet state.
 const LONG: Ms = 600_000;
 
 type Checked = Result<(), TestCaseError>;
 
-/// The time since which each condition holds.
+/// The time since which each condition has held.
 #[derive(Default)]
 pub(super) struct Checker {
     leader: Option<MemberIndex>,
     open_to: Option<MemberIndex>,
-    /// Its REST API can be reached by pgnorth.
+    /// The member's REST API can be reached by pgnorth.
     heard: [Option<Ms>; 3],
-    /// It is the writable primary of the newest timeline, and believes that it leads.
+    /// The member is the writable primary of the newest timeline, and believes that it leads.
     leading: [Option<Ms>; 3],
-    /// PostgreSQL accepts no writes.
+    /// The member's PostgreSQL accepts no writes.
     unwritable: [Option<Ms>; 3],
     paused: Option<Ms>,
     unpaused: Option<Ms>,
@@ -75,19 +76,19 @@ pub(super) struct Checker {
     turn: u64,
 }
 
-/// Returns the longest time that may pass between the last fault and routing to the leader: pgnorth notices a dead
-/// stream, asks the API again, reads the lock, waits for the end of an announced switchover that never came, and may
-/// lose an answer or two.
+/// Returns the longest time that may pass between the last fault and routing to the leader. In this time, pgnorth
+/// notices a dead stream, asks the API again, reads the lock and waits for the end of an announced switchover that did
+/// not happen. One or two answers may be lost.
 pub(super) fn patience(conditions: &Conditions) -> Ms {
     conditions.rules.ttl / 2 + DEADLINE + RETRY + 2 * conditions.watch_delay + SWITCHOVER_HOLD + ROUND + 5 * DEADLINE
 }
 
-/// Runs a world until all faults are over and pgnorth has had time to react; `also` must hold after each step.
+/// Runs a world until all faults are over and pgnorth has had time to react. `also` must hold after each step.
 pub(super) fn run(mut world: World, also: impl Fn(&World) -> Checked) -> Checked {
     let mut checker = Checker::default();
     checker.look(&world);
     loop {
-        // Checks the state until the next instant, then the effects of that instant.
+        // Check the state until the next instant, then the effects of that instant.
         checker.check_bounds(&world, world.next())?;
         world.step();
         checker.check_changes(&world)?;
@@ -137,7 +138,7 @@ impl Checker {
         self.heard[who].map(|since| since.max(world.lost[who]))
     }
 
-    /// Returns the time since which pgnorth knows that it has to decide by reports alone.
+    /// Returns the time since which pgnorth has known that only reports can decide.
     fn by_reports_since(&self, world: &World) -> Option<Ms> {
         if world.conditions.kubernetes {
             world.watch.silent_since
@@ -166,7 +167,7 @@ impl Checker {
 
     fn check_watch_bound(&self, world: &World, leader: MemberIndex, until: Ms) -> Checked {
         let lock = &world.cluster.lock;
-        // In pause a released lock ends no session, by rule 3; only another holder does.
+        // In pause, a released lock does not end sessions (rule 2); only a new holder does.
         let paused = world.observer.view.is_paused();
         if let Some(good) = world.watch.good_since
             && lock.holder != Some(leader)
@@ -198,8 +199,8 @@ impl Checker {
 
     fn check_lock_expiry_bound(&self, world: &World, leader: MemberIndex, until: Ms) -> Checked {
         let lock_expiry = world.heard_alive[leader] + world.conditions.rules.ttl + world.watch.silence[leader];
-        // pgnorth notices a dead stream when the check of the lock shows that the lock has moved, or that nobody renews
-        // it.
+        // pgnorth notices a dead stream when the check of the lock shows that the lock has moved, or that no member
+        // renews it.
         let checked = world.cluster.lock.not_held_since[leader]
             + world.conditions.rules.ttl / 2
             + DEADLINE
@@ -209,7 +210,7 @@ impl Checker {
         let lock_expiry = lock_expiry.max(if stopped { named_until } else { 0 });
         let anew = |over: Ms| over + world.conditions.rules.ttl + 2 * DEADLINE + 2 * world.conditions.watch_delay;
         let end = match (world.observer.view.is_paused(), self.unpaused) {
-            // Patroni is still paused: by rule 4, sessions stay until pgnorth observes another leader.
+            // Patroni is still paused: sessions stay until pgnorth observes another leader (rules 6 and 21).
             (true, None) => match world
                 .heard_named
                 .filter(|(named, _)| !world.conditions.kubernetes && *named != leader)
@@ -291,7 +292,7 @@ impl Checker {
         if !self.turn.is_multiple_of(4) {
             return Ok(());
         }
-        // A recheck that is due at this instant has not happened yet.
+        // A recheck that is due at this instant has not been done yet.
         let late = recheck.map_or(world.now + LONG, |at| at - 1).max(observer.decided);
         for when in [observer.decided, late] {
             let again = observer.decision_at(when);
@@ -333,7 +334,7 @@ fn check_evidence(world: &World, new: MemberIndex) -> Checked {
         world.observer.decision.reason,
         Reason::LockAndReport { .. } | Reason::OnlyPrimary { .. } | Reason::NewestPrimary { .. }
     );
-    // A pod's status counts if the REST API does not answer.
+    // A pod's status counts only if the REST API does not answer.
     let pod = world.heard_pod[new].filter(|_| !by_answer);
     let heard = [world.heard_answer[new], pod].into_iter().flatten();
     let evidence = heard
@@ -361,8 +362,7 @@ fn check_evidence(world: &World, new: MemberIndex) -> Checked {
     Ok(())
 }
 
-/// Returns the leader whose sessions live and the leader of new clients. A fence without a leader is the same as a
-/// hold.
+/// Returns the leader whose sessions are kept and the leader of new clients. A fence without a leader equals a hold.
 fn effect(decision: &Decision) -> (Option<&Server>, Option<&Server>) {
     let state: &RoutingState = &decision.state;
     (state.leader(), state.open_to())

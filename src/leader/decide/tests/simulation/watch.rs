@@ -1,5 +1,5 @@
-//! The watches of the API, as `discovery::kubernetes` keeps them: ordered and delayed streams, dead streams, the check
-//! of the lock by GET, and the new list after a failure.
+//! The watches of the API, as `discovery::kubernetes` handles them: ordered and delayed streams, dead streams, the
+//! check of the lock with GET, and the new list after a failure.
 
 use std::time::{Duration, SystemTime};
 
@@ -19,7 +19,7 @@ pub(super) const CLOCK_FAULTS: Ms = 1_000;
 /// The ways in which a path fails.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum PathFailure {
-    /// The connection is reset, which is noticed at once.
+    /// The connection is reset, and pgnorth notices it at once.
     Reset,
     /// The stream is dead but looks alive, and stays dead.
     Dead,
@@ -27,7 +27,7 @@ pub(super) enum PathFailure {
     Stalled,
 }
 
-/// The watched objects. The events of one object keep their order; those of different objects need not.
+/// The watched objects. Events of one object arrive in order; events of different objects may not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Object {
     Lock,
@@ -47,30 +47,30 @@ const OBJECTS: [Object; 6] = [
 
 pub(super) struct Watch {
     pub(super) cut_off: bool,
-    /// True while pgnorth believes that its streams live.
+    /// True while pgnorth believes that its streams are alive.
     live: bool,
     deaf: bool,
     stalled: bool,
     /// Events that a stalled stream will still deliver.
     backlog: Vec<(Object, Claim, TrueState)>,
-    /// The generation of streams. Streams of an older one deliver nothing more.
+    /// The generation of the streams. Streams of an older generation deliver nothing.
     generation: u64,
-    /// Time at which they were opened.
+    /// Time at which the streams were opened.
     opened: Ms,
     check: u64,
     known: u64,
     arrives: [Ms; 6],
-    /// Time since which every write of the lock arrives within the watch's delay.
+    /// Time since which every write of the lock has arrived within the watch's delay.
     pub(super) good_since: Option<Ms>,
-    /// Time since which pgnorth knows that the API does not answer.
+    /// Time since which pgnorth has known that the API does not answer.
     pub(super) silent_since: Option<Ms>,
-    /// Length of the API's outages since each member last wrote the lock, as far as pgnorth knows.
+    /// Total length of the API's outages since each member last wrote the lock, as far as pgnorth knows.
     pub(super) silence: [Ms; 3],
     /// The lock's holder, as far as pgnorth knows.
     pub(super) holder: Option<MemberIndex>,
     /// Time from which the holder's ttl counts.
     pub(super) lock_valid_from: Ms,
-    /// The renewals that pgnorth knows: the time at which each began, and the time at which it arrived.
+    /// The start and the arrival of each renewal that pgnorth has observed.
     renewals: Vec<(Ms, Ms)>,
 }
 
@@ -102,7 +102,7 @@ impl World {
         self.cluster.api_up && !self.watch.cut_off
     }
 
-    /// Sends an event about an object that was written.
+    /// Sends the event of a write of an object.
     pub(super) fn send_object_event(&mut self, object: Object) {
         let (claim, truth) = self.read(object);
         match (self.watch.live && !self.watch.deaf, self.watch.stalled) {
@@ -123,7 +123,7 @@ impl World {
         }
     }
 
-    /// Opens all streams again: each begins with the present object.
+    /// Reopens all streams. Each begins with the present object.
     pub(super) fn reopen_streams(&mut self) {
         self.watch.generation += 1;
         self.watch.opened = self.now;
@@ -178,9 +178,9 @@ impl World {
         });
     }
 
-    /// Records a renewal. Its ttl counts from the time at which the renewal began, less the fastest delay of the newest
-    /// eight renewals: the difference between the clocks hides that delay. The result is wrong by [`CLOCK_FAULTS`] at
-    /// most. If a clock was set among them, it may hide any delay.
+    /// Records a renewal. Its ttl counts from the start of the renewal plus the shortest delay of the newest eight
+    /// renewals, which the difference between the clocks hides. The result is wrong by at most [`CLOCK_FAULTS`]. If a
+    /// clock was set during these renewals, any delay may be hidden.
     fn hear_renewal(&mut self, who: MemberIndex, truth: TrueState) {
         if self.watch.holder != Some(who) {
             self.watch.renewals.clear();
@@ -230,7 +230,7 @@ impl World {
         let missed = truth.version != self.watch.known;
         self.hear_lock(claim, truth);
         if missed || self.watch.opened + self.conditions.rules.ttl <= self.now {
-            // The stream has withheld events, or may have: all streams are opened again.
+            // The stream has withheld events, or may have done so. All streams are reopened.
             if self.path_is_up() {
                 self.reopen_streams();
             } else {

@@ -1,4 +1,4 @@
-//! The network between Patroni and pgnorth in simulated time: the queue of events, the faults, and the requests to
+//! The network between Patroni and pgnorth in simulated time: the queue of events, the faults, and the requests to the
 //! members.
 
 use std::collections::BTreeMap;
@@ -11,25 +11,25 @@ use super::patroni::{ApiEvent, Cluster, EVERYBODY, MemberIndex, Ms, NAMES, Postg
 use super::watch::{Object, PathFailure, Watch};
 use crate::leader::observation::{Claim, Cluster as Listing, NamedLeader, NoReport, Report};
 
-/// Longest time of a request to a member.
+/// Deadline of a request to a member.
 pub(super) const DEADLINE: Ms = 1_000;
 
-/// The conditions that stay the same in one run.
+/// The conditions that do not change during a run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Conditions {
     pub(super) rules: Rules,
-    /// True with Kubernetes, false with REST alone.
+    /// True with Kubernetes, false with only the REST API.
     pub(super) kubernetes: bool,
-    /// Longest delay of an event of the watch.
+    /// Longest delay of a watch event.
     pub(super) watch_delay: Ms,
     /// Longest delay of an answer of the REST API.
     pub(super) rest_delay: Ms,
-    /// One answer in this number is lost; 0 for none.
+    /// One answer in this many is lost; 0 if none is lost.
     pub(super) losses: u64,
     pub(super) seed: u64,
 }
 
-/// The member that a fault concerns: the present leader, or one of the others.
+/// The member that a fault affects: the present leader, or one of the other members.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Target(pub(super) MemberIndex);
 
@@ -37,9 +37,9 @@ pub(super) struct Target(pub(super) MemberIndex);
 pub(super) enum Kind {
     /// The host and everything on it is gone.
     Kill(Target),
-    /// Patroni is stopped; its PostgreSQL still accepts writes.
+    /// Patroni is stopped, while its PostgreSQL still accepts writes.
     Freeze(Target),
-    /// The REST API hangs; the lock is renewed.
+    /// The REST API hangs, while the lock is still renewed.
     RestFreeze(Target),
     /// Only pgnorth cannot reach a member's REST API.
     RestCut(Target),
@@ -49,16 +49,16 @@ pub(super) enum Kind {
     ApiDown(PathFailure),
     /// Only pgnorth is cut off from the API.
     CutOff(PathFailure),
-    /// A planned switchover. An aborted one is announced and does not happen.
+    /// A planned switchover. An aborted switchover is announced, but does not happen.
     Switchover(Option<Target>, bool),
     Pause,
-    /// A member's clock is set by this difference.
+    /// A member's clock is changed by this difference.
     ClockSet(Target, i64),
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fault {
-    /// Time since the fault before.
+    /// Time since the previous fault.
     pub(super) after: Ms,
     pub(super) lasts: Ms,
     pub(super) kind: Kind,
@@ -69,15 +69,15 @@ pub(super) enum Event {
     Patroni(Timer),
     Begins(Kind, Ms),
     Ends(Kind, [MemberIndex; 3]),
-    /// An event of the API reaches pgnorth, if its stream has this generation.
+    /// An event of the API, which reaches pgnorth if its stream still has this generation.
     Watched(u64, Object, Claim, TrueState),
-    /// The lock's watch was quiet for a long time: pgnorth reads the lock.
+    /// The watch of the lock has been quiet for a long time, so pgnorth reads the lock.
     Check(u64),
     Checked(u64, Claim, TrueState),
     Silent(u64),
     Retry(u64),
     Answered(Request, Option<Report>, TrueState),
-    /// A member names the leader; the time at which it was asked, and its answer.
+    /// A member's answer that names the leader, with the time of the request.
     Named(Request, Ms, Option<Option<NamedLeader>>),
     LeaderFailure(MemberIndex),
     Listing,
@@ -85,15 +85,16 @@ pub(super) enum Event {
     Recheck,
 }
 
-/// The true state of the cluster when a piece of evidence was made.
+/// The true state of the cluster when a piece of evidence was created.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct TrueState {
     pub(super) at: Ms,
-    /// It came from the only member that accepted writes on the newest timeline.
+    /// True if the evidence came from the only member that accepted writes on the newest timeline.
     pub(super) writable: bool,
     pub(super) timeline: u32,
-    /// The lock's version, and the time at which its write began, if it can be parsed.
+    /// The lock's version.
     pub(super) version: u64,
+    /// Start of the lock's last write, if `renewTime` can be parsed.
     pub(super) begun: Option<Ms>,
 }
 
@@ -104,12 +105,12 @@ pub(super) struct World {
     pub(super) observer: Observer,
     pub(super) watch: Watch,
     pub(super) rest_cut: [bool; 3],
-    /// Time at which the newest answer of each member was lost.
+    /// Time at which an answer of each member was last lost.
     pub(super) lost: [Ms; 3],
-    /// The true state behind each member's newest answer and newest pod status that reached pgnorth.
+    /// The true state behind the newest answer and the newest pod status of each member that have reached pgnorth.
     pub(super) heard_answer: [Option<TrueState>; 3],
     pub(super) heard_pod: [Option<TrueState>; 3],
-    /// Time at which pgnorth last received evidence of each member: its write of the lock, or any answer.
+    /// Time at which pgnorth last received evidence about each member: a write of the lock, or any answer.
     pub(super) heard_alive: [Ms; 3],
     /// The leader that `/cluster` named last, and the time of that answer.
     pub(super) heard_named: Option<(MemberIndex, Ms)>,
@@ -161,8 +162,7 @@ impl World {
     }
 
     pub(super) fn push(&mut self, at: Ms, event: Event) {
-        // Events come before the clock: what has arrived by then has precedence over a deadline, as in discovery's
-        // biased select.
+        // An event takes precedence over a deadline at the same instant, as in discovery's biased select.
         let last = matches!(event, Event::Recheck | Event::Ask);
         self.events += 1;
         let rank = if last { u64::MAX / 2 + self.events } else { self.events };
@@ -255,8 +255,8 @@ impl World {
         }
     }
 
-    /// Sends a request to a member. The answer is made at once and arrives late, which is the worst case: the evidence
-    /// is as old as possible.
+    /// Sends a request to a member. The answer is created at once and arrives late. This is the worst case, because the
+    /// evidence is as old as possible.
     fn ask(&mut self, request: Request) {
         let who = request.who;
         let takes = self.dice.between(0, self.conditions.rest_delay);
@@ -312,7 +312,7 @@ impl World {
         }
     }
 
-    /// Reports a leader failure: the proxy dials the leader and is refused.
+    /// Reports a leader failure, as if the proxy dialled the leader and was refused.
     fn report_failure(&mut self) {
         let refused = |who: &MemberIndex| {
             !matches!(
@@ -329,7 +329,8 @@ impl World {
         }
     }
 
-    /// Delivers the list of members: once with Kubernetes, from the pods; again and again without it, from `/cluster`.
+    /// Delivers the list of members: with Kubernetes once, from the pods; without Kubernetes repeatedly, from
+    /// `/cluster`.
     fn listing(&mut self) {
         let answered = EVERYBODY.into_iter().any(|who| self.cluster.answers(who)) && self.cluster.api_up;
         let claim = match answered {
@@ -381,7 +382,7 @@ impl World {
         self.push(until, Event::Ends(kind, others));
     }
 
-    /// Ends a fault. Faults of one kind that overlap end together, with the first of them.
+    /// Ends a fault. Overlapping faults of one kind end together, when the first of them ends.
     fn end(&mut self, kind: Kind, others: [MemberIndex; 3]) {
         let named = |target: Target| others[target.0];
         self.faults_under_way -= 1;

@@ -1,10 +1,10 @@
-//! Answers of more than one cluster. Ours is scope "pg" with system identifier 7.
+//! Answers of several clusters. The followed cluster has scope "pg" and system identifier 7.
 
 use super::*;
 use crate::leader::identity::Identity;
 
 impl Story {
-    /// Does as [`Story::kubernetes`], with the scope in the settings.
+    /// Does the same as [`Story::kubernetes`], with the scope in the settings.
     fn scope_named(mut self) -> Self {
         let known = std::mem::replace(&mut self.view, View::of(Some("pg".into()), None));
         let pods = known.members().map(|name| pod(name, "replica")).collect();
@@ -26,7 +26,7 @@ impl Story {
         self.observe(Claim::Report(member.into(), Ok(report)))
     }
 
-    /// Records the same report from a Patroni before 3.2, which does not name the member.
+    /// Records the same report from Patroni before 3.2, which does not send the member's name.
     fn leads_nameless(self, member: &str, scope: Option<&str>, system: Option<&str>) -> Self {
         let report = Report {
             scope: scope.map(str::to_owned),
@@ -80,7 +80,7 @@ impl Story {
 pub(super) const ANOTHER_CLUSTER: &[Row] = &[
     (
         23,
-        "REST alone, a gone for ever, the other cluster's primary answers → never routed to",
+        "REST only, a is gone, the other cluster's primary answers → never routed to",
         || {
             Story::a_leads_by_report()
                 .unreachable("a")
@@ -97,12 +97,12 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
     ),
     (
         16,
-        "the same scope and another system identifier → no less another cluster",
+        "the same scope and another system identifier → another cluster as well",
         || {
             Story::a_leads_by_report()
                 .leads_in("b", "pg", "8", 7)
                 .must_route("a")
-                .because("a alone")
+                .because("only a says")
         },
     ),
     (16, "a higher timeline of another cluster does not outdate ours", || {
@@ -113,14 +113,14 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
     }),
     (
         16,
-        "another cluster appears beside the one that was followed first → it counts for nothing",
+        "another cluster appears beside the followed one → it is ignored",
         || {
             Story::rest_only()
                 .leads_in("a", "pg", "7", 1)
                 .answers_in("b", "zz", "8", report(Role::Other, "running", 1))
                 .seed("b", "zz", "8")
                 .must_route("a")
-                .because("a alone")
+                .because("only a says")
         },
     ),
     (
@@ -334,16 +334,16 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
                 .pod_of_group("b", 1)
                 .leads_in("b", "pg", "8", 7)
                 .must_hold_and_cut()
-                .because("--citus-group: 0, 1")
+                .because("--citus-group; groups found: 0, 1")
         },
     ),
 ];
 
-/// Stories that belong to no rule, each named after its symptom.
+/// Stories that do not belong to a single rule. Each is named after its symptom.
 pub(super) const BESIDE_THE_RULES: &[Row] = &[
     (
         23,
-        "one kind of lock is forbidden and the other is absent → that is no \"no leader object\"",
+        "one kind of lock is forbidden and the other is absent → this is not \"no leader object\"",
         || {
             Story::kubernetes()
                 .observe(Claim::Lock(ObjectKind::ConfigMap, None))
@@ -391,13 +391,13 @@ pub(super) const BESIDE_THE_RULES: &[Row] = &[
                 .after(1.0)
                 .pod_status("a", "promoted", 1)
                 .must_hold_and_cut()
-                .because("its status in the DCS says role promoted, state running; its REST API does not answer")
+                .because("its status in the DCS says role promoted, state running; its REST API gives no valid answer")
         },
     ),
 ];
 
 impl Story {
-    /// Records a lock whose renewTime is older than any other.
+    /// Records a lock with the oldest possible `renewTime`.
     fn observe_old_lock(self, holder: &str) -> Self {
         let lock = Lock {
             holder: Some(holder.into()),

@@ -1,13 +1,14 @@
-//! The age of a pod's status while its REST API stays unreachable, and clusters that went back to an older timeline.
+//! The age of a pod's status while the member's REST API stays unreachable, and clusters that went back to an older
+//! timeline.
 
 use super::*;
 
-/// Renews the lock every three seconds as Patroni does; `also` happens after each renewal.
+/// Renews the lock every three seconds as Patroni does, and calls `also` after each renewal.
 fn renewing(story: Story, holder: &str, seconds: u64, also: impl Fn(Story) -> Story) -> Story {
     (0..seconds.div_ceil(3)).fold(story, |story, _| also(story.after(3.0).lock(holder)))
 }
 
-/// Returns a story in which a's REST API has failed, and the lock expired during an outage of the API.
+/// Returns a story in which a's REST API has failed, and the lock has expired during an outage of the API.
 fn a_fenced_and_unreachable() -> Story {
     Story::nothing()
         .observe(Claim::DcsStatuses(vec![pod("a", "primary"), pod("b", "replica")]))
@@ -27,7 +28,7 @@ fn asked() -> Story {
         .observe(Claim::Watching(ObjectKind::ConfigMap))
         .says("a", Role::Primary, "running", 1)
         .must_hold_and_cut()
-        .because("has not yet said")
+        .because("has not yet reported")
         .observe(Claim::Lock(ObjectKind::Endpoints, None))
         .must_hold_and_cut()
 }
@@ -67,7 +68,7 @@ pub(super) const EVIDENCE: &[Row] = &[
             .in_config_maps()
             .api_unreachable()
             .must_route("a")
-            .because("does not answer")
+            .because("cannot be read")
     }),
     (
         12,
@@ -78,11 +79,11 @@ pub(super) const EVIDENCE: &[Row] = &[
                 .lock("a")
                 .unreachable("a")
                 .must_hold_and_cut()
-                .because("has not said yet")
+                .because("has not yet reported")
                 .after(0.1)
                 .wrote_wal("a", "primary")
                 .must_route("a")
-                .because("its status in the DCS says running primary")
+                .because("its status in the DCS says that it is a running primary")
         },
     ),
     (
@@ -165,7 +166,7 @@ pub(super) const EVIDENCE: &[Row] = &[
             let story = restored(story)
                 .must_hold_and_cut()
                 .because("timeline 3, and a leader was seen on timeline 5")
-                .because("once b has renewed the leader lock for its whole ttl");
+                .because("clients go to b once it has renewed the leader lock for a whole ttl");
             let story = renewing(story, "b", 18, |story| restored(story).must_hold_and_cut());
             renewing(story, "b", 3, |story| restored(story).must_route("b"))
                 .api_unreachable()
@@ -196,7 +197,7 @@ pub(super) const EVIDENCE: &[Row] = &[
     ),
     (
         16,
-        "a lower timeline without a lock to go by → hold, and say what to do",
+        "a lower timeline, and no lock is watched → hold, and the reason says what to do",
         || {
             Story::rest_only()
                 .says("a", Role::Primary, "running", 5)

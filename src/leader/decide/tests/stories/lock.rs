@@ -1,4 +1,4 @@
-//! Decisions with a watched lock, and announced switchovers.
+//! Decisions while the lock is watched, and announced switchovers.
 
 use super::*;
 
@@ -15,7 +15,7 @@ pub(super) const WITH_THE_LOCK: &[Row] = &[
         Story::kubernetes()
             .lock("a")
             .must_hold_and_cut()
-            .because("has not said yet")
+            .because("has not yet reported")
     }),
     (
         12,

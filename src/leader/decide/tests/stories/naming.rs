@@ -1,8 +1,8 @@
-//! No watched lock, a's REST API hangs, and the other members name the leader.
+//! Decisions while no lock is watched, a's REST API hangs, and the other members name the leader.
 
 use super::*;
 
-/// Repeats `then` each second until this number of seconds after a's last answer.
+/// Repeats `then` every second until this number of seconds after a's last answer.
 fn each_second(until: u64, then: impl Fn(Story) -> Story) -> Story {
     let story = Story::a_leads_by_report().unreachable("a");
     (0..until).fold(story, |story, _| then(story.after(1.0)))
@@ -13,8 +13,8 @@ fn both_name_a(story: Story) -> Story {
 }
 
 pub(super) const NAMED_BY_OTHERS: &[Row] = &[
-    (17, "b and c name a → go on, beyond ttl", || {
-        each_second(100, |story| both_name_a(story).must_route("a")).because("a majority of the members says")
+    (17, "b and c name a → keep routing, beyond ttl", || {
+        each_second(100, |story| both_name_a(story).must_route("a")).because("a majority of the members names it")
     }),
     (
         19,
@@ -130,12 +130,12 @@ pub(super) const NAMED_BY_OTHERS: &[Row] = &[
     ),
     (
         23,
-        "a new process does not take b's and c's word: a has not said that it is writable",
+        "a new process does not trust b and c: a has not reported that it is writable",
         || both_name_a(Story::rest_only().unreachable("a")).must_hold_and_cut(),
     ),
 ];
 
-/// Returns a story in which b's and c's answers broke off for this number of seconds, and a's sessions ended.
+/// Returns a story in which b and c did not answer for this number of seconds, and a's sessions ended.
 fn fenced_for(seconds: f64) -> Story {
     each_second(22, both_name_a)
         .must_route("a")
@@ -145,7 +145,7 @@ fn fenced_for(seconds: f64) -> Story {
         .must_hold_and_cut()
 }
 
-/// Repeats `then` each second for this number of seconds, in all of which clients wait.
+/// Repeats `then` every second for this number of seconds, during which clients must wait.
 fn held_each_second(story: Story, seconds: u64, then: impl Fn(Story) -> Story) -> Story {
     (0..seconds).fold(story, |story, _| then(story.after(1.0)).must_hold_and_cut())
 }
@@ -160,12 +160,16 @@ pub(super) const NAMED_AGAIN: &[Row] = &[
     (22, "b's and c's answers come late → fence, and route again", || {
         both_name_a(fenced_for(1.7))
             .must_route("a")
-            .because("every other member says that it holds the leader lock")
+            .because("every other member names it as the lock holder")
     }),
-    (17, "the same, and they name a for another minute → go on", || {
-        let story = both_name_a(fenced_for(1.7)).must_route("a");
-        (0..60).fold(story, |story, _| both_name_a(story.after(1.0)).must_route("a"))
-    }),
+    (
+        17,
+        "the same, and they name a for another minute → keep routing",
+        || {
+            let story = both_name_a(fenced_for(1.7)).must_route("a");
+            (0..60).fold(story, |story, _| both_name_a(story.after(1.0)).must_route("a"))
+        },
+    ),
     (23, "c alone names a again → hold", || {
         fenced_for(1.7).names("c", Some("a")).must_hold_and_cut()
     }),

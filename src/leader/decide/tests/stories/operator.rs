@@ -1,4 +1,4 @@
-//! During an operator's hold.
+//! Decisions during an operator's hold.
 
 use super::*;
 
@@ -70,7 +70,7 @@ pub(super) const HELD_BY_AN_OPERATOR: &[Row] = &[
                 .held_by_operator(60)
                 .says("a", Role::Primary, "stopping", 1)
                 .must_hold_keeping("a")
-                .because("a leads but does not accept writes")
+                .because("a leads but is not ready for writes")
                 .released_by_operator()
                 .must_hold_keeping("a")
                 .says("a", Role::Primary, "running", 1)
@@ -89,7 +89,7 @@ pub(super) const HELD_BY_AN_OPERATOR: &[Row] = &[
     }),
     (
         16,
-        "without a lock to go by, b takes over during the hold → sessions of a end",
+        "no lock is watched, b becomes the leader during the hold → sessions of a end",
         || {
             Story::a_leads_by_report()
                 .held_by_operator(60)

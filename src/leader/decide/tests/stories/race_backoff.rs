@@ -1,5 +1,5 @@
-//! `primary_race_backoff`: standbys postpone the race for a lost lock while the leader writes. Patroni's master has it
-//! and 4.1.5 does not; these stories follow master.
+//! `primary_race_backoff`: standbys postpone the race for a lost lock while the leader writes. Patroni has this setting
+//! on its branch `master`, but not in 4.1.5; these stories follow `master`.
 
 use super::*;
 
@@ -13,7 +13,7 @@ fn a_unreachable_for_ttl() -> Story {
         .because("about to expire")
         .after(0.5)
         .must_hold_keeping("a")
-        .because("put the race for the lock off for up to 60 s")
+        .because("postpone the race for the lock for up to 60 s")
 }
 
 /// Returns the same story without Kubernetes.
@@ -51,7 +51,7 @@ pub(super) const RACE_BACKOFF: &[Row] = &[
     (12, "b takes the lock in the meantime → sessions of a end", || {
         a_unreachable_for_ttl().after(30.0).lock("b").must_hold_and_cut()
     }),
-    (8, "a says in the meantime that it is no primary → fence", || {
+    (8, "a says in the meantime that it is not a primary → fence", || {
         a_unreachable_for_ttl()
             .after(30.0)
             .says("a", Role::Other, "running", 1)
@@ -59,7 +59,7 @@ pub(super) const RACE_BACKOFF: &[Row] = &[
     }),
     (
         8,
-        "a failover to b is asked for: that is not put off → fence at ttl",
+        "a failover to b is requested, which is not postponed → fence at ttl",
         || {
             Story::a_leads()
                 .race_backoff(60)
@@ -82,7 +82,7 @@ pub(super) const RACE_BACKOFF: &[Row] = &[
     }),
     (
         16,
-        "the API is unreachable, too, and b alone says that it is primary → route to b",
+        "the API is unreachable, too, and only b says that it is primary → route to b",
         || {
             a_unreachable_for_ttl()
                 .api_unreachable()
@@ -100,7 +100,7 @@ pub(super) const RACE_BACKOFF: &[Row] = &[
     }),
     (
         18,
-        "REST alone: b answers as a replica → the race is put off all the same",
+        "REST alone: b answers as a replica → the race is still postponed",
         || {
             a_unreachable_by_rest()
                 .after(10.0)

@@ -1,4 +1,4 @@
-//! Decisions without a lock: the API is unreachable, or there is none.
+//! Decisions without a lock, because the API is unreachable or has no leader object, or because Kubernetes is not used.
 
 use super::*;
 
@@ -48,7 +48,7 @@ pub(super) const API_SILENT: &[Row] = &[
     ),
     (
         19,
-        "paused when the API became unreachable, a unreachable → kept only while a member says that pause goes on",
+        "paused when the API became unreachable, a unreachable → kept only while a member reports the pause",
         || {
             Story::a_leads()
                 .configured(true, false)
@@ -167,7 +167,7 @@ pub(super) const API_SILENT: &[Row] = &[
 
 pub(super) const REST_ONLY: &[Row] = &[
     (16, "one member says primary → route", || {
-        Story::a_leads_by_report().because("a alone says")
+        Story::a_leads_by_report().because("only a says")
     }),
     (23, "no member says primary → hold", || {
         Story::rest_only()
@@ -227,7 +227,7 @@ pub(super) const REST_ONLY: &[Row] = &[
     ),
     (
         21,
-        "paused, and a has spoken since /cluster named b → keep routing",
+        "paused, and a has answered since /cluster named b → keep routing",
         || {
             Story::a_leads_by_report()
                 .paused_and_led_by("b")

@@ -1,4 +1,4 @@
-//! The pipes themselves: how many there are of each size, which are idle, and how one is made.
+//! The state of the pool: the counts of pipes of each size, and the idle pipes. Also creates pipes.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -6,26 +6,27 @@ use std::time::{Duration, Instant};
 
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
 
-/// The size of a worker's buffer, and the least of a pipe. Copying and splicing cost the same at some size between 64
-/// and 128 KiB per message (measured).
+/// Size of a worker's buffer, and minimum capacity of a pipe. Copying and splicing cost the same at some size between
+/// 64 and 128 KiB per message (measured).
 pub(crate) const BUFFER: usize = 64 * 1024;
-/// A stream through 1 MiB pipes has 1.2 times the throughput and half the CPU cost of one through 64 KiB (measured).
+/// Capacity of a large pipe. A stream through 1 MiB pipes has 1.2 times the throughput and half the CPU cost of a
+/// stream through 64 KiB pipes (measured).
 const LARGE: usize = 1 << 20;
-/// Large pipes: 4,096 pages.
+/// Maximum number of large pipes; together they have 4,096 pages.
 pub(crate) const MAX_LARGE: usize = 16;
-/// Pipes of any size. Those beyond the large ones keep the default size, 64 KiB: 1,024 pages.
+/// Maximum number of pipes of any size. The small ones have the default capacity, 64 KiB, and together 1,024 pages.
 pub(crate) const MAX_PIPES: usize = 80;
-/// Time after which an unused pipe is closed, and the interval of looking for such pipes.
+/// Time after which an unused pipe is closed, and the interval of the search for such pipes.
 pub(crate) const IDLE: Duration = Duration::from_secs(5);
 
-/// Time without another attempt after no pipe could be made. The cause (the limit of files, or the user's share of pipe
-/// memory) does not pass in microseconds.
+/// Pause after a pipe could not be created. The cause (the limit of files, or the user's share of pipe memory) lasts
+/// longer than microseconds.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The counts and the idle pipes of a pool.
 #[derive(Debug, Default)]
 pub(crate) struct PoolState {
-    /// Unused pipes, and when each was returned. The last one is lent first, so that those not needed stay idle.
+    /// Unused pipes, and the times of their return. The last one is lent first, so that surplus pipes stay idle.
     pub(crate) idle_large: Vec<(Arc<PipeFds>, Instant)>,
     pub(crate) idle_small: Vec<(Arc<PipeFds>, Instant)>,
     /// Count of idle and lent pipes together.
@@ -43,7 +44,8 @@ pub(crate) struct PipeFds {
 }
 
 impl PoolState {
-    /// Counts a pipe that is about to be made. Returns true if it may be large.
+    /// Counts a pipe that is about to be created. Returns true if it may be large, and `None` if no pipe may be created
+    /// now.
     pub(crate) fn reserve(&mut self) -> Option<bool> {
         let refused = self.refused_at.is_some_and(|at| at.elapsed() < PAUSE);
         if refused || self.large + self.small >= MAX_PIPES {
@@ -54,7 +56,7 @@ impl PoolState {
         Some(large)
     }
 
-    /// Takes out the pipes that were idle for [`IDLE`].
+    /// Removes and returns the pipes that were idle for [`IDLE`].
     pub(crate) fn take_old(&mut self, now: Instant) -> Vec<(Arc<PipeFds>, Instant)> {
         let mut taken = Vec::new();
         for (idle, count) in [
@@ -89,7 +91,7 @@ impl PoolState {
 impl PipeFds {
     /// Takes both ends of a pipe.
     pub(crate) fn new(input: OwnedFd, output: OwnedFd) -> Self {
-        // It fails only for a file that is no pipe; then splice(2) says so.
+        // This fails only for a file that is not a pipe; splice(2) then reports it.
         let capacity = fcntl_getpipe_size(&input).unwrap_or(BUFFER);
         Self {
             input,
@@ -103,8 +105,9 @@ impl PipeFds {
     }
 }
 
-/// Makes a pipe of `LARGE` bytes if that is wanted and allowed, or else of the default size; `None` if that is less
-/// than a copy's buffer, as Linux makes them once a user has too many, or if no file can be opened.
+/// Creates a pipe of `LARGE` bytes if `large` is true and the system allows it, else one of the default capacity.
+/// Returns `None` if no file can be opened, or if the pipe is smaller than [`BUFFER`]: Linux creates such pipes once a
+/// user has too many.
 pub(crate) fn make(large: bool) -> Option<PipeFds> {
     let (output, input) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
     if large {

@@ -1,4 +1,4 @@
-//! The pool: bounded, returned to, and closed when idle.
+//! Tests of the pool: its limit, the return of pipes, and the closing of idle ones.
 
 use std::time::Instant;
 

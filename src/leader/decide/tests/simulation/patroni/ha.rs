@@ -1,5 +1,5 @@
-//! Patroni's HA loop and its effects: the lock is renewed, raced for and released; PostgreSQL is promoted, stopped and
-//! started.
+//! Patroni's HA loop and its effects: renewals of, races for, and releases of the lock; promotions, stops and starts of
+//! PostgreSQL.
 
 use super::{ApiEvent, Cluster, EVERYBODY, LockHolder, MemberIndex, Ms, PodStatus, Postgres, Promotion, Timer};
 
@@ -33,7 +33,7 @@ impl Cluster {
                 self.begin_switchover(who);
             }
             (Postgres::Primary | Postgres::Recovering, LockHolder::Other) if !self.paused => self.stop(who),
-            // It is not the healthiest member: another one was promoted while it was cut off.
+            // The member is not the healthiest: another member was promoted while this one was cut off.
             (Postgres::Primary, LockHolder::Nobody) if !self.paused && self.newest.member != who => self.stop(who),
             (Postgres::Primary | Postgres::Replica, LockHolder::Nobody) => self.race(who),
             (Postgres::Replica, LockHolder::Mine) => {
@@ -51,8 +51,8 @@ impl Cluster {
         self.write_pod(who);
     }
 
-    /// Reads the lock. Patroni notices a write at the latest in its next cycle; the model also lets it notice at once,
-    /// which is the worst case for a slower observer.
+    /// Reads the lock. Patroni notices a write in its next cycle at the latest. In the model it may also notice at
+    /// once, which is the worst case for a slower observer.
     pub(super) fn observe(&mut self, who: MemberIndex) -> LockHolder {
         if self.members[who].seen.0 != self.lock.version {
             let at_once = self.dice.one_in(2);
@@ -81,8 +81,8 @@ impl Cluster {
         }
         let vouches = |other: MemberIndex| self.answers(other) && (other == who || !self.is_writable(other));
         if self.rules.failsafe && EVERYBODY.into_iter().all(vouches) {
-            // Patroni compares no timelines here: a leader that resumes during an outage, after another member was
-            // promoted and demoted again, leads again.
+            // Patroni does not compare timelines here. A leader that resumes during an outage, after another member was
+            // promoted and demoted again, therefore leads again.
             self.went_back |= !self.is_up_to_date(who);
             let until = self.now + self.rules.ttl;
             self.members[who].leads_until = until;
@@ -104,7 +104,8 @@ impl Cluster {
         if moved {
             self.lock.taken = self.now;
         }
-        // A write takes a moment, and longer if Patroni has to retry: its `renewTime` is the time of the first attempt.
+        // A write takes some time, and longer if Patroni has to retry. Its `renewTime` is the time of the first
+        // attempt.
         let takes = if self.dice.one_in(16) { 2_000 } else { 30 };
         let begun = self.now.saturating_sub(self.dice.between(0, takes));
         self.lock.begun = begun.max(self.lock.written[0]);
@@ -131,8 +132,8 @@ impl Cluster {
         self.write_lock(Some(who));
     }
 
-    /// Races for a lock that has no holder or has expired. The healthiest member asks its peers, then writes its name,
-    /// unless another member was faster.
+    /// Races for a lock that has no holder or has expired. The healthiest member asks its peers and then writes its
+    /// name, unless another member was faster.
     pub(super) fn race(&mut self, who: MemberIndex) {
         let fit = |other: MemberIndex| other != who && self.answers(other) && self.is_up_to_date(other);
         let barred = match (self.members[who].postgres, self.planned) {
@@ -149,7 +150,7 @@ impl Cluster {
         let wait = self
             .dice
             .between(20, if self.lock.holder.is_none() { 200 } else { 1500 });
-        // Each waits for the former leader's answer (`fetch_node_status`, timeout 2 s).
+        // Each member waits for the former leader's answer (`fetch_node_status`, timeout 2 s).
         let hangs = |holder: MemberIndex| self.members[holder].alive && !self.answers(holder);
         let wait = wait + if self.lock.holder.is_some_and(hangs) { 2_000 } else { 0 };
         let timer = Timer::Take(who, self.members[who].incarnation, self.lock.version);
@@ -248,7 +249,7 @@ impl Cluster {
         }
     }
 
-    /// Writes the pod's `status` at the end of a cycle.
+    /// Writes the pod's annotation `status` at the end of a cycle.
     pub(super) fn write_pod(&mut self, who: MemberIndex) {
         let member = &mut self.members[who];
         if (member.pod.postgres, member.pod.timeline) != (member.postgres, member.timeline) {

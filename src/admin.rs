@@ -170,7 +170,7 @@ impl Admin {
     /// Returns the address, with the port that was bound.
     ///
     /// # Errors
-    /// Returns the system's error if the socket has no address, which is not known to happen.
+    /// Returns the system's error if the socket has no address, which should not happen.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
@@ -221,8 +221,8 @@ async fn next(
     }
 }
 
-/// Waits a second if accept failed for lack of files or memory, because it would fail again at once. Does not wait if
-/// the client left before accept.
+/// Waits a second if accept failed for lack of files or memory, because it would fail again immediately. Does not wait
+/// if the client left before accept.
 async fn rest_after(error: &io::Error, log_limiter: &LogLimiter, stop: &CancellationToken) {
     if error.kind() == io::ErrorKind::ConnectionAborted {
         return;
@@ -237,7 +237,7 @@ async fn rest_after(error: &io::Error, log_limiter: &LogLimiter, stop: &Cancella
 }
 
 /// Binds `address`, or `0.0.0.0` in place of `[::]` if IPv6 is off. Any error except "address in use" and "permission
-/// denied" is taken as a sign of that.
+/// denied" counts as a sign that IPv6 is off.
 fn bind_or_fall_back<L>(address: SocketAddr, bind: impl Fn(SocketAddr) -> io::Result<L>) -> io::Result<L> {
     let failed = |address, error: io::Error| io::Error::new(error.kind(), cannot_bind(address, &error));
     let error = match bind(address) {

@@ -69,8 +69,8 @@ impl<T: Clone> FileBacked<T> {
         })
     }
 
-    /// Returns the value, rebuilt if a file has changed. If the files cannot be used, for example half written, the
-    /// former value stays in force.
+    /// Returns the value, rebuilt if a file has changed. If the files cannot be used, for example because they are half
+    /// written, the former value stays in force.
     pub(crate) fn current(&self) -> T {
         let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
         let modified = modified(&self.files);

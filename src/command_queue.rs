@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::OperatorCommand;
 
-/// Number of commands that may wait; discovery applies each at once.
+/// Number of commands that may wait; discovery applies each immediately.
 const CAPACITY: usize = 16;
 
 /// The result of a command.

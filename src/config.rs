@@ -104,10 +104,10 @@ pub enum SettingsError {
 
 impl Settings {
     /// Reads the arguments, which begin with the program's name, and the variables through `env`. A flag overrides its
-    /// variable, a variable the default; an empty variable counts as unset.
+    /// variable, and a variable overrides the default; an empty variable counts as unset.
     ///
     /// # Errors
-    /// [`SettingsError::Usage`] for help, version and an unusable command line; otherwise all invalid settings at once.
+    /// [`SettingsError::Usage`] for help, version and an unusable command line; otherwise every invalid setting.
     pub fn read<A, E>(arguments: A, env: E) -> Result<Self, SettingsError>
     where
         A: IntoIterator<Item = OsString>,

@@ -19,7 +19,7 @@ use crate::discovery::patroni::{Client, TlsError};
 /// Runs all checks. `client` and `etcd` are errors if their files cannot be used. `capacity` is the number of sessions
 /// that the limits of this host allow.
 ///
-/// Takes until the lock's next renewal, but not longer than Patroni's loop_wait and some seconds.
+/// Runs until the lock's next renewal, but not longer than Patroni's loop_wait and a few seconds.
 pub async fn examine(
     settings: &Doctor,
     client: Result<Client, TlsError>,

@@ -29,7 +29,7 @@ impl Drain {
         self.sessions.track_future(task)
     }
 
-    /// Makes the drain wait until the token is dropped, for a session that is no task.
+    /// Makes the drain wait until the token is dropped, for a session that is not a task.
     pub fn token(&self) -> TaskTrackerToken {
         self.sessions.token()
     }
@@ -44,12 +44,12 @@ impl Drain {
         self.stop_accepting.cancel();
     }
 
-    /// Makes the accept loops wait, because another process accepts, or go on.
+    /// Pauses the accept loops, because another process accepts, or resumes them.
     pub fn pause_accepting(&self, pause: bool) {
         self.paused.send_replace(pause);
     }
 
-    /// Waits until accepting is to be paused (`true`), or to go on. Cancel-safe.
+    /// Waits until accepting is to be paused (`true`) or resumed (`false`). Cancel-safe.
     pub async fn accepting_pauses(&self, pause: bool) {
         // It fails only without a sender, and `self` is one.
         let mut paused = self.paused.subscribe();
@@ -71,7 +71,7 @@ impl Drain {
         self.stop_accepting.child_token()
     }
 
-    /// Returns a token of its own for each session, cancelled when the session must end now.
+    /// Returns a new token for one session, cancelled when the session must end now.
     pub fn forced(&self) -> CancellationToken {
         self.force.child_token()
     }
@@ -81,7 +81,7 @@ impl Drain {
         self.force.is_cancelled()
     }
 
-    /// Returns the number of clients that are here in any way.
+    /// Returns the number of clients in this process, whether they have a session yet or not.
     pub fn open(&self) -> usize {
         self.sessions.len()
     }

@@ -51,7 +51,7 @@ endings! {
     CancelDropped = "cancel_dropped", "a cancel request, which is not a session; no leader had sessions, or the leader could not be reached";
     Full = "full", "the limit --max-sessions was reached";
     Shutdown = "shutdown", "pgnorth shut down: the drain expired, a second signal came, or the client had not sent its first packet";
-    Failed = "failed", "pgnorth could not continue, for example because it ran out of memory or epoll watches";
+    Failed = "failed", "pgnorth could not continue this connection, for example because it ran out of memory or epoll watches";
 }
 
 impl fmt::Display for Ending {

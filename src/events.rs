@@ -36,7 +36,7 @@ const LONGEST_NOTE: usize = 1024;
 pub enum EventKind {
     /// Sessions go to a new leader.
     LeaderChanged,
-    /// pgnorth ended every session, because another member may be primary.
+    /// pgnorth ended the sessions to the primary, because another member may be primary.
     Fenced,
     /// No member is fit for a route other than the primary's.
     NoMemberFit,

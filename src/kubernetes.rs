@@ -22,8 +22,8 @@ const DEADLINE: Duration = Duration::from_secs(1);
 /// should have ended long ago.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(90);
 /// Time for which the API server is asked to keep a watch open. It differs for each watch, so that they are not all
-/// reopened at once. kube waits 5 s longer, then assumes that the stream is dead and opens a new one. This must happen
-/// before `READ_TIMEOUT` ends the connection, because that counts as a fault of the API.
+/// reopened at the same time. kube waits 5 s longer, then assumes that the stream is dead and opens a new one. This
+/// must happen before `READ_TIMEOUT` ends the connection, because that counts as a fault of the API.
 pub const WATCH_SECONDS: RangeInclusive<u32> = 60..=80;
 /// Pauses between attempts to find missing credentials.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
@@ -65,7 +65,7 @@ impl Access {
     /// Looks for credentials: a kubeconfig, or the pod's service account. Makes no request.
     ///
     /// # Errors
-    /// Fails if there are none outside a pod. In a pod, they may still appear.
+    /// Returns an error if there are none outside a pod. In a pod, they may still appear.
     pub async fn new() -> Result<Arc<Self>, ConnectError> {
         let mut access = Self {
             connection: OnceCell::new(),

@@ -21,8 +21,8 @@ pub use member::MemberName;
 
 use crate::route::Upstream;
 
-/// The server of a member that sessions go to: the leader's server, or on a route to other members that of another
-/// member.
+/// The server of a member that sessions go to: the leader's server or, on a route to other members, another member's
+/// server.
 ///
 /// Two servers are equal if member and address are equal, so a new timeline is not a change of leader.
 #[derive(Clone, Debug)]

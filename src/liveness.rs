@@ -11,7 +11,7 @@ use std::time::Duration;
 /// Interval of heartbeats and of ticks.
 pub const EVERY: Duration = Duration::from_secs(1);
 /// Number of ticks without a heartbeat after which a thread is stuck. No loop of pgnorth occupies its thread for more
-/// than some milliseconds.
+/// than a few milliseconds.
 const STUCK: u32 = 10;
 
 /// The watched threads. Clones share them.

@@ -1,5 +1,5 @@
 //! Limits repeated log lines. [`LogLimiter`] is for faults that clients or servers can repeat at will: the first is
-//! logged at once, the later ones are counted. [`CurrentProblems`] is for objects that are read again and again: a
+//! logged immediately, the later ones are counted. [`CurrentProblems`] is for objects that are read again and again: a
 //! problem is logged when it begins or changes.
 
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ const QUIET: Duration = Duration::from_secs(30);
 
 /// The recently logged faults, and the number of times that each has recurred since. Clones share them.
 ///
-/// Callers build the texts from a closed set of faults and the names of members, so there are few.
+/// Callers build the texts from a closed set of faults and the names of members, so there are few of them.
 #[derive(Clone, Debug, Default)]
 pub struct LogLimiter(Arc<Mutex<HashMap<String, u64>>>);
 
@@ -25,7 +25,7 @@ impl LogLimiter {
         self.should_log_at(Level::WARN, fault)
     }
 
-    /// Works as [`Self::should_log`] does, with this level, info or warn, for the line with the count.
+    /// Works like [`Self::should_log`], with this level (info or warn) for the line with the count.
     pub fn should_log_at(&self, level: Level, fault: &str) -> bool {
         {
             // One lock for look-up and insertion, so that only one of several concurrent callers logs.
@@ -156,7 +156,7 @@ mod tests {
             let _runtime = runtime.enter();
             for round in 0..ROUNDS {
                 let fault = round.to_string();
-                // The other thread is at most some instructions away.
+                // The other thread is at most a few instructions away.
                 arrived.fetch_add(1, Ordering::SeqCst);
                 while arrived.load(Ordering::SeqCst) < 2 * (round + 1) {
                     std::thread::yield_now();

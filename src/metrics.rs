@@ -57,7 +57,7 @@ pub struct Metrics {
     dial_seconds: [Histogram; 3],
     /// Changes from one leader to another.
     pub leader_changes: Counter,
-    /// Fences: sessions to the primary were ended because another member may be primary.
+    /// Fences: how often the sessions to the primary were ended because another member may have been promoted.
     pub fences: Counter,
     routing: Gauge,
     primaries: Gauge,

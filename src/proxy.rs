@@ -227,9 +227,10 @@ impl Proxy {
     }
 
     /// Accepts clients from [`Accepting::begin`] until the drain stops accepting; then accepts the clients in the
-    /// backlog and closes the listeners. Clients of another process may be resumed before. Never returns unless it
-    /// fails: open sessions continue, and their workers have to be notified of ends. Must be called on a tokio runtime,
-    /// because sessions use its timers. Returns an error if the worker threads cannot be started.
+    /// backlog and closes the listeners. Clients of another process may be resumed before. Must be called on a tokio
+    /// runtime, because sessions use its timers. Returns only on an error, for example if the worker threads cannot be
+    /// started: after the listeners are closed, open sessions continue, and their workers must still be notified when
+    /// an epoch ends.
     pub async fn run(self, context: Arc<Context>, accepting: Accepting) -> io::Result<Infallible> {
         let traffic = Arc::new(Traffic::new(&context));
         let (workers, ends) = Workers::start(context.settings.workers, &traffic)?;
@@ -299,7 +300,7 @@ async fn notify_workers(mut endings: watch::Receiver<()>, context: Arc<Context>,
     }
 }
 
-/// Records heartbeats of the runtime that keeps the workers' time, and requests one from each worker.
+/// Records heartbeats of the runtime that runs the workers' timers, and requests one from each worker.
 async fn watch_workers(liveness: Liveness, workers: Arc<Workers<Forwarded>>) {
     let traffic = liveness.watch("traffic");
     let heartbeats: Vec<Heartbeat> = (0..workers.count())

@@ -60,7 +60,7 @@ pub struct Settings {
     /// Patroni's scope, if it is known. The publisher refuses a Service of this name, because Patroni writes the
     /// Endpoints of this name.
     pub scope: Option<String>,
-    /// True to write Endpoints in addition to EndpointSlices.
+    /// True if Endpoints are written in addition to EndpointSlices.
     pub endpoints: bool,
     /// The Lease that elects one writer; `None` if every publisher writes.
     pub lease: Option<String>,
@@ -206,7 +206,7 @@ impl Publisher {
         let by_name =
             matches!(snapshot.state().open_to(), Some(leader) if matches!(leader.address.host, Host::Name(_)));
         let every = if by_name { RESOLVE_INTERVAL } else { READ_INTERVAL };
-        // A new decision is written at once, against the versions that were read before.
+        // A new decision is written immediately, against the versions that were read before.
         let should_log = state.done != Some(snapshot.at);
         let due = state.read_at.is_none_or(|read_at| read_at.elapsed() >= every);
         if destination.seen.is_none() || due && !should_log {

@@ -126,8 +126,8 @@ impl Recorder {
     }
 
     /// Records a sign of trouble with the leader. `holding` is true if clients are held for it. The first sign opens a
-    /// record. If more than `patience` passes without clients being held, the next sign that holds clients belongs to
-    /// new trouble, and opens a new record.
+    /// record. If more than `patience` passes without clients being held, the next sign that holds clients opens a new
+    /// record.
     pub fn sign(&self, now: Instant, what: &str, holding: bool, patience: Duration) {
         let mut records = self.lock();
         let another_trouble =

@@ -15,8 +15,8 @@ use tokio::sync::watch;
 
 /// Look-ups of one name that run at the same time, however many dials ask.
 const MAX_LOOK_UPS: usize = 4;
-/// Time after which a second look-up is started beside a slow one: the name server may be back, and the system's
-/// resolver asks it again only after some seconds.
+/// Time after which a second look-up is started in addition to a slow one: the name server may be back, and the
+/// system's resolver asks it again only after a few seconds.
 const SLOW_LOOK_UP: Duration = Duration::from_secs(1);
 /// Time to wait for a new answer if the last one may be used instead.
 const FRESH: Duration = Duration::from_millis(300);
@@ -68,8 +68,8 @@ impl Resolver {
         }
     }
 
-    /// Returns the addresses as `resolve` does, or the last answer if the name server fails. For callers that check
-    /// which host they have reached.
+    /// Returns the addresses as `resolve` does, or the last answer if the name server fails. Only for callers that
+    /// check which host they have reached.
     pub async fn resolve_or_recall(&self, name: &str, within: Duration) -> Result<Arc<[IpAddr]>, Unresolved> {
         let last = self.names().get(name).and_then(|name| name.last.clone());
         match last {
@@ -93,7 +93,7 @@ impl Resolver {
             known.under_way += 1;
             known.newest = Instant::now();
             let (resolver, name) = (self.clone(), name.to_owned());
-            // A task of its own, because it may outlive the dial that started it.
+            // A separate task, because it may outlive the dial that started it.
             tokio::spawn(async move {
                 let answer = look_up(&name).await;
                 resolver.answered(&name, answer);

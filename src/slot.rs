@@ -17,7 +17,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use self::choice::{Candidate, SETTLING, choose};
 use self::epoch::Epoch;
-pub use self::epoch::{Cut, End, Target};
+pub use self::epoch::{End, EndedEpoch, Target};
 use crate::ending::Ending;
 use crate::leader::{RoutingState, Server};
 
@@ -106,11 +106,11 @@ impl RouteSlot {
     }
 
     /// Publishes `state` on the route to the primary: new clients see it, and waiting clients are woken. If the leader
-    /// has changed, the caller has to end the sessions to the former leader through the returned [`Cut`].
+    /// has changed, the caller has to end the sessions to the former leader through the returned [`EndedEpoch`].
     ///
     /// Only discovery calls this: of two concurrent calls, one decision would be lost.
     #[must_use = "sessions to the former leader continue until this ends them"]
-    pub fn succeed(&self, state: RoutingState, reason: String) -> Option<Cut> {
+    pub fn succeed(&self, state: RoutingState, reason: String) -> Option<EndedEpoch> {
         let fenced = state == RoutingState::Fence;
         let open = state.open_to().is_some();
         let leader = match state {
@@ -122,15 +122,15 @@ impl RouteSlot {
     }
 
     /// Publishes the members that the route may use. Sessions to members that stay are unaffected; the caller has to
-    /// end the sessions to the other members through the returned [`Cut`]s.
+    /// end the sessions to the other members through the returned [`EndedEpoch`]s.
     ///
     /// Only discovery calls this, as for [`succeed`](Self::succeed).
     #[must_use = "sessions to the former members continue until these end them"]
-    pub fn share(&self, members: Vec<Usable>, reason: String) -> Vec<Cut> {
+    pub fn share(&self, members: Vec<Usable>, reason: String) -> Vec<EndedEpoch> {
         self.replace(members, false, reason)
     }
 
-    fn replace(&self, members: impl IntoIterator<Item = Usable>, fenced: bool, reason: String) -> Vec<Cut> {
+    fn replace(&self, members: impl IntoIterator<Item = Usable>, fenced: bool, reason: String) -> Vec<EndedEpoch> {
         let (old, at) = (self.snapshot(), Instant::now());
         let place = |member: Usable| self.place(member, &old, at);
         let members: Box<[SlotMember]> = members.into_iter().map(place).collect();
@@ -185,12 +185,12 @@ impl RouteSlot {
     }
 
     /// Begins a new epoch for each member for which `concerns` returns true, under the same decision. The returned
-    /// handles end the existing sessions to these members; later ones are unaffected. Returns none if the route has no
-    /// such member.
+    /// handles end the existing sessions to these members; later ones are unaffected. Returns an empty list if the
+    /// route has no such member.
     ///
     /// Only discovery calls this, as for [`succeed`](Self::succeed).
     #[must_use = "the sessions continue until these end them"]
-    pub fn renew(&self, concerns: impl Fn(&Server) -> bool) -> Vec<Cut> {
+    pub fn renew(&self, concerns: impl Fn(&Server) -> bool) -> Vec<EndedEpoch> {
         let old = self.snapshot();
         let (mut members, mut cuts) = (Vec::new(), Vec::new());
         for place in &old.members {
@@ -223,7 +223,7 @@ impl RouteSlot {
     }
 
     /// Calls [`succeed`](Self::succeed), and ends every session to the former leader if the leader has changed.
-    pub fn publish(&self, state: RoutingState, reason: String) -> Option<Cut> {
+    pub fn publish(&self, state: RoutingState, reason: String) -> Option<EndedEpoch> {
         let why = ending(&state);
         let cut = self.succeed(state, reason)?;
         cut.end.now(why);
@@ -263,7 +263,7 @@ impl RouteSlot {
     }
 
     /// Completes when the slot no longer holds the present snapshot. The future does not keep the snapshot, because a
-    /// snapshot that is kept delays [`Cut::done`], as a session does. Cancel-safe.
+    /// snapshot that is kept delays [`EndedEpoch::done`], as a session does. Cancel-safe.
     pub fn changed(&self) -> WaitForCancellationFutureOwned {
         self.snapshot().replaced()
     }
@@ -368,7 +368,7 @@ impl SlotMember {
         }
     }
 
-    fn cut(&self) -> Cut {
+    fn cut(&self) -> EndedEpoch {
         self.epoch.cut(self.server.clone())
     }
 

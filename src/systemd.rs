@@ -146,7 +146,7 @@ pub fn watchdog_interval(usec: Option<OsString>, of: Option<OsString>) -> Option
 /// # Errors
 /// Returns the descriptor that is not a TCP listener.
 pub fn take_listeners() -> Result<Vec<TcpListener>, NotUsable> {
-    // The crate contains the `unsafe` without which a number cannot become a file.
+    // The crate contains the `unsafe` code that is needed to turn a number into a file.
     let mut passed = listenfd::ListenFd::from_env();
     let mut all = Vec::new();
     for number in 0..passed.len() {

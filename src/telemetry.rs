@@ -30,7 +30,7 @@ use self::writer::Queue;
 use crate::config::{COMMIT, Format, Job, LogFilter, Settings, VERSION};
 use crate::metrics::Metrics;
 
-/// Time limit for writing the rest of the log when the process ends. With a reader this takes microseconds.
+/// Time limit for writing the rest of the log when the process ends. If stderr has a reader, this takes microseconds.
 const FLUSH: Duration = Duration::from_secs(1);
 
 /// The log of a process. When this is dropped, it writes the remaining lines if stderr has a reader.

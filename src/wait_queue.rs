@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The clients that wait now. A client that is let through at once never takes the lock.
+/// The clients that wait now. A client that does not have to wait never takes the lock.
 #[derive(Debug, Default)]
 pub struct WaitQueue {
     entries: Mutex<Entries>,

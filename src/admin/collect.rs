@@ -21,7 +21,7 @@ use crate::slot::{SlotMember, Snapshot};
 
 /// Number of changes of leader in the document; `/failovers` has more.
 const FAILOVERS: usize = 10;
-/// Maximum age of a member's own report that takes precedence: the member is asked at least every 2 s.
+/// Maximum age at which a member's own report takes precedence. Members are asked at least every 2 s.
 const FRESH: Duration = Duration::from_secs(5);
 
 /// Returns the document as of `now`.
@@ -226,8 +226,8 @@ fn heard(view: &View, name: &MemberName, now: Instant) -> Option<MemberReport> {
     }
 }
 
-/// Converts a member's own report. It distinguishes only the leading roles; other roles come from `known`, unless that
-/// is still a leading one.
+/// Converts a member's own report, which distinguishes only the leading roles. Any other role is taken from `known`,
+/// unless `known` still has a leading role.
 fn of_report(report: &Timestamped<Report>, known: Option<String>) -> MemberReport {
     let role = match report.value.role {
         Role::Primary => "primary".to_owned(),
@@ -256,8 +256,8 @@ fn role_of_row(role: &str) -> String {
     }
 }
 
-/// Returns the lag from `/cluster`, else the difference between the positions in both members' status. This is an
-/// estimate, like Patroni's, because the members write at different times.
+/// Returns the lag from `/cluster`, or else the difference between the WAL positions in the statuses of the member and
+/// the leader. That difference is an estimate, like Patroni's, because the members write at different times.
 fn lag(view: &View, name: &MemberName, leader: Option<&MemberName>) -> Option<u64> {
     let leader = leader.filter(|leader| *leader != name)?;
     let of_row = view.condition(name).and_then(|(Condition { lag, .. }, _)| *lag);
@@ -310,7 +310,7 @@ fn foreign((at, foreign_cluster): (&AnswerOrigin, &ForeignCluster), now: Instant
     }
 }
 
-/// Returns `None` for a process that forwards no sessions; a proxy has set the cap at its start.
+/// Returns the numbers of sessions; `None` for a process that forwards none. A proxy sets the limit when it starts.
 fn sessions(facts: &Facts, now: Instant) -> Option<Sessions> {
     let max = u64::try_from(facts.metrics.sessions_max.get())
         .ok()

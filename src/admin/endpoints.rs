@@ -49,7 +49,7 @@ pub const ENDPOINTS: [Endpoint; 11] = [
         "The fields are the same with 200 and 503."),
     endpoint("/status", Page::Status, "everything that the status page and `pgnorth status` show (JSON)", "Always 200. It includes the last ten minutes, one value per second."),
     endpoint("/status/events", Page::StatusEvents, "the same as server-sent events (`event: status`)",
-        "One event at once, one at each change (at most four per second), and one every second. At most 16 readers at a time; further readers get 503. A reader that leaves an event unread for 10 s is disconnected."),
+        "One event immediately, one at each change (at most four per second), and one every second. At most 16 readers at a time; further readers get 503. A reader that leaves an event unread for 10 s is disconnected."),
     endpoint("/failovers", Page::Failovers, "the last 100 changes of leader with their phases, newest first (JSON)", ""),
     endpoint("/metrics", Page::Metrics, "metrics in Prometheus' text format 0.0.4", ""),
     endpoint("/hold", Page::Command, "new clients wait, for a minute or for `?for=5m`", ""),
@@ -58,7 +58,7 @@ pub const ENDPOINTS: [Endpoint; 11] = [
 ];
 
 impl Endpoint {
-    /// Returns the methods that it answers.
+    /// Returns the methods that the endpoint answers.
     pub const fn methods(&self) -> &'static str {
         match self.page {
             Page::Command => "POST",

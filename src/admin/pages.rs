@@ -38,7 +38,7 @@ const HTML: &str = "text/html; charset=utf-8";
 const STREAM: &str = "text/event-stream";
 /// One file with its style and script, so that it needs no other request.
 const PAGE: &str = include_str!("page.html");
-/// The hashes of the page's style and script; a test computes them and reports the right ones.
+/// The hashes of the page's style and script. A test computes them, and reports the correct values if these differ.
 const POLICY: &str = "default-src 'none'; style-src 'sha256-sQOoR2a4+d7tqd8TKvwpOowJ3Bi3CVfb7OKa8LXswS0='; script-src 'sha256-RJm6VvNhKzv4j/yIcD0M7mhJYBCXXL95BrKJWYP7rxQ='; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -85,7 +85,7 @@ pub(super) async fn answer<B>(
         Page::Readyz => |live| readyz(&live.facts.readiness.now(), view(&live.facts).operator_hold()),
         Page::Leader => |live| leader(&live.facts.slot.snapshot()),
         Page::Status => |live| respond(StatusCode::OK, JSON, json(&live.status())),
-        // A stream never ends, so HEAD needs an answer of its own.
+        // A stream never ends, so HEAD needs a separate answer.
         Page::StatusEvents if request.method() == Method::GET => return events(live, activity.clone(), stop.clone()),
         Page::StatusEvents => |_| respond(StatusCode::OK, STREAM, ""),
         Page::Failovers => |live| respond(StatusCode::OK, JSON, json(&live.facts.recorder.failovers())),
@@ -147,7 +147,7 @@ fn misdirected(host: &str, facts: &Facts) -> Answer {
     plain(StatusCode::MISDIRECTED_REQUEST, text)
 }
 
-/// Returns a copy, so that discovery never waits for a reader.
+/// Returns a copy of the view, so that discovery never waits for a reader.
 fn view(facts: &Facts) -> Arc<View> {
     facts.view.borrow().clone()
 }

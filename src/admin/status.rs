@@ -28,7 +28,7 @@ pub struct Status {
     pub reason: String,
     /// The member that sessions go to.
     pub leader: Option<LeaderStatus>,
-    /// Time when the current leader, or the lack of one, began; RFC 3339.
+    /// Time since which there has been this leader, or no leader; RFC 3339.
     pub since: Option<String>,
     /// `since` as an age.
     pub since_seconds: f64,
@@ -69,7 +69,7 @@ pub enum StateName {
     Route,
     /// New clients wait.
     Hold,
-    /// New clients wait, and every session ended.
+    /// New clients wait, and the sessions to the primary have ended.
     Fence,
 }
 
@@ -91,7 +91,7 @@ pub struct Switchover {
     pub from: Option<String>,
     /// The member to promote, if named.
     pub to: Option<String>,
-    /// The scheduled time as Patroni wrote it; `None` for at once.
+    /// The scheduled time as Patroni wrote it; `None` if the switchover is immediate.
     pub scheduled_at: Option<String>,
 }
 
@@ -127,7 +127,7 @@ pub struct Member {
     pub lag_bytes: Option<u64>,
     /// The source of role and state.
     pub heard_from: Option<ReportSource>,
-    /// Age of role and state. A watched status in the DCS is as old as its last change, and still true.
+    /// Age of role and state. A watched status in the DCS is as old as its last change, and still current.
     pub heard_seconds: Option<f64>,
     /// The error of its REST API, if its last request failed.
     pub silent: Option<String>,
@@ -190,7 +190,7 @@ pub struct RouteStatus {
     pub open: bool,
     /// The reason, as a sentence.
     pub reason: String,
-    /// The members: of a route to the primary only the one that sessions go to.
+    /// The members. For a route to the primary, only the member that sessions go to.
     pub members: Vec<RouteMember>,
 }
 

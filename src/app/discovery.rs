@@ -45,7 +45,7 @@ pub(super) struct GracePeriods {
 }
 
 /// The channels through which the rest of the process reports to discovery.
-pub(super) struct Reports {
+pub(super) struct ReportSenders {
     /// The proxy's reports of leader failures.
     pub(super) leader_failures: mpsc::Sender<LeaderFailure>,
     /// Observations passed on by the replaced process.
@@ -61,7 +61,7 @@ pub(super) fn start(
     commands: mpsc::Receiver<PendingCommand>,
     state: &AppState,
     tasks: &mut Tasks,
-) -> Result<Reports> {
+) -> Result<ReportSenders> {
     let (claims, observations) = mpsc::channel(OBSERVATIONS);
     let (failures, leader_failures) = mpsc::channel(LEADER_FAILURES);
     let (plan, planned) = watch::channel(Plan::default());
@@ -80,7 +80,7 @@ pub(super) fn start(
     if let Some(settings) = &discovery.etcd {
         start_etcd(settings, claims.clone(), state, tasks)?;
     }
-    let reports = Reports {
+    let reports = ReportSenders {
         leader_failures: failures,
         observations: claims.clone(),
     };
@@ -216,7 +216,7 @@ pub(super) fn patroni_client(tls: &ClientTls, metrics: Arc<Metrics>) -> Result<C
     Client::new(tls_files(tls), metrics)
 }
 
-/// Keeps the histograms' memory constant without scrapes.
+/// Keeps the memory of the histograms constant even if nothing scrapes them.
 async fn upkeep(metrics: Arc<Metrics>) {
     loop {
         tokio::time::sleep(UPKEEP).await;

@@ -96,7 +96,7 @@ fn raise() -> usize {
     count(in_force)
 }
 
-/// Returns the limit as a number: the largest one for `None`, the kernel's "unlimited".
+/// Returns the limit as a number. For `None`, the kernel's "unlimited", this is the largest number.
 fn count(limit: Option<u64>) -> usize {
     limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }

@@ -91,7 +91,7 @@ impl Inherited {
             .collect()
     }
 
-    /// Checks that every listener of systemd is in use: clients of an unused one would wait forever.
+    /// Checks that every listener of systemd is in use: clients of an unused listener would wait forever.
     ///
     /// # Errors
     /// Returns an error that names the address and the settings.

@@ -20,7 +20,7 @@ use self::listening::{admin, listen};
 use self::replacing::{Reload, next_after};
 use super::discovery::{self, GracePeriods};
 use super::inherited::{Inherited, Listeners};
-use super::reload::{Requests, RouteSlots, Start};
+use super::reload::{Requests, RouteSlots, StartParameters};
 use super::routes::Routes;
 use super::service::Service;
 use super::{AppState, Shutdown, Started, Tasks, admin_thread, ended_early, files, workers};
@@ -38,7 +38,7 @@ const ADMIN: &str = "the admin port";
 /// The reason why sessions end before the time of --drain is over.
 const REQUESTED_AGAIN: &str = "shutdown was requested again";
 
-/// A running proxy. Only [`Bound::run`] shuts it down in order: if this is dropped before, threads that serve open
+/// A running proxy. Only [`Bound::run`] shuts it down in order. If it is dropped instead, the threads that serve open
 /// sessions and the admin port remain.
 #[must_use = "await `run`, which orders the shutdown"]
 pub struct Bound {
@@ -58,11 +58,11 @@ pub struct Bound {
     listeners: Listeners,
     slots: RouteSlots,
     sessions: Sessions,
-    /// Cancelled when this process accepts clients: at once, or when the process that it replaces tells it to.
+    /// Cancelled when this process accepts clients: immediately, or when the process that it replaces tells it to.
     accept: CancellationToken,
     service: Service,
     reloads: Requests,
-    start: Start,
+    start: StartParameters,
 }
 
 /// The runtime of the sessions' timers and name look-ups. Sessions themselves run on workers.
@@ -77,7 +77,7 @@ pub async fn serve(settings: &config::Proxy, metrics: Arc<Metrics>, shutdown: Sh
     serve_from(Started::default(), Requests::new(), settings, metrics, shutdown).await
 }
 
-/// Does the same for a process that systemd, or a pgnorth that it replaces, has started.
+/// Binds the ports and starts the proxy, like [`serve`], in a process that systemd or the replaced pgnorth has started.
 pub(super) async fn serve_from(
     started: Started,
     reloads: Requests,
@@ -142,7 +142,7 @@ pub(super) async fn serve_from(
         sessions: proxy.sessions(),
         accept: CancellationToken::new(),
         reloads,
-        start: Start {
+        start: StartParameters {
             arguments: started.arguments,
             is_successor: started.predecessor.is_some(),
         },
@@ -315,8 +315,8 @@ fn check_sources(sources: &[IpAddr]) -> Result<()> {
     Ok(())
 }
 
-/// Reports not ready and still accepts while load balancers catch up; then lets sessions finish, while discovery still
-/// follows the leader. A second request ends the open sessions at once.
+/// Reports that the process is not ready, and still accepts clients until load balancers have noticed. Then lets
+/// sessions finish, while discovery still follows the leader. A second request ends the open sessions immediately.
 async fn finish(
     state: &AppState,
     drain: &Drain,

@@ -53,7 +53,7 @@ const ASK: Duration = Duration::from_millis(20);
 
 /// The parameters with which this process was started.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Start {
+pub(super) struct StartParameters {
     /// The arguments, beginning with the program.
     pub(super) arguments: Vec<OsString>,
     /// True if this process was started to replace another pgnorth.
@@ -83,7 +83,7 @@ pub(super) fn operator_hold(view: &View) -> Option<PassedHold> {
 
 /// One attempt to hand over to a successor.
 pub(super) struct Attempt {
-    pub(super) start: Start,
+    pub(super) start: StartParameters,
     pub(super) change: Change,
     pub(super) listeners: (Vec<PassedListener>, Vec<OwnedFd>),
     pub(super) slot: Arc<RouteSlot>,

@@ -1,4 +1,4 @@
-//! Assigns a slot to each route: the primary's slot, the primary's slot for another target, or a slot of its own.
+//! Assigns a slot to each route: the primary's slot, the primary's slot for another target, or a separate slot.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::slot::RouteSlot;
 /// The slots that discovery updates in addition to the primary's.
 #[derive(Default)]
 pub(super) struct Routes {
-    /// Slots of routes to the primary with another target than `--target`, one for each target.
+    /// Slots of routes to the primary with a target other than `--target`, one for each target.
     pub(super) primaries: Vec<PrimarySlot>,
     /// Routes that lead to other members too.
     pub(super) followed: Vec<FollowedRoute>,

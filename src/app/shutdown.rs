@@ -10,7 +10,8 @@ use tracing::info;
 /// Number of requests that may wait; a shutdown has fewer phases.
 const CAPACITY: usize = 8;
 
-/// Receiver of requests to shut down. The first begins the shutdown; each later one cuts its current phase short.
+/// Receiver of requests to shut down. The first request begins the shutdown; each later one ends the current phase
+/// early.
 #[derive(Debug)]
 pub struct Shutdown(mpsc::Receiver<&'static str>);
 
@@ -57,7 +58,7 @@ impl ShutdownTrigger {
     }
 }
 
-/// Function that is called at each SIGHUP.
+/// A function that is called at each SIGHUP.
 type Reload = Box<dyn Fn() + Send>;
 
 /// The signals that a process of pgnorth handles: SIGTERM (Kubernetes, systemd) and SIGINT (Ctrl-C) request a shutdown.

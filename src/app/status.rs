@@ -23,12 +23,12 @@ const NO_CONTACT: u8 = 2;
 /// The format of the status on stdout.
 struct Output {
     format: Format,
-    /// True to redraw the status in place.
+    /// True if the status is redrawn in place.
     redraws: bool,
     colour: bool,
 }
 
-/// The error that stdout is closed.
+/// The error if stdout is closed.
 struct Closed;
 
 /// Shows the status once or, with --watch, until it is interrupted or stdout is closed. The exit status is that of the

@@ -63,7 +63,7 @@ impl Predecessor {
         let _gone = self.0.send(&FromSuccessor::Refused { why }, &[], &[], PATIENCE);
     }
 
-    /// Sends Hello and receives the listeners. Blocks for some milliseconds.
+    /// Sends Hello and receives the listeners. Blocks for a few milliseconds.
     pub(super) fn listeners(&self) -> Result<Inherited> {
         let hello = FromSuccessor::Hello {
             version: VERSION.to_owned(),
@@ -141,7 +141,8 @@ impl Predecessor {
                     failovers.extend(more.filter_map(Result::ok));
                 }
                 FromPredecessor::Take { counters, histograms } => {
-                    // Without this answer, the old process accepts again, and this process must not accept beside it.
+                    // Without this answer, the old process accepts again, and this process must not accept at the same
+                    // time.
                     self.0
                         .send(&FromSuccessor::Taken, &[], &[], PATIENCE)
                         .map_err(given_up)?;

@@ -200,7 +200,7 @@ pub(super) const CUT: CommandRow = CommandRow {
     exit_statuses: &[(0, DONE), (1, REFUSED), (2, NO_CONTACT)],
     examples: "\
   pgnorth cut --member demo-0
-      sessions to demo-0 end; their clients may reconnect at once, unless they are held",
+      sessions to demo-0 end; their clients may reconnect immediately, unless they are held",
 };
 
 pub(super) const RELOAD: CommandRow = CommandRow {

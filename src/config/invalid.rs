@@ -50,7 +50,7 @@ impl InvalidSetting {
         }
     }
 
-    /// Reports every mistake in the routes, each with a suggested route.
+    /// Returns the error for all mistakes in the routes, each with a suggested route.
     pub(super) fn of_routes(setting: &Setting, given: &RawValue, mistakes: Vec<Mistake>) -> Self {
         let problems = mistakes.into_iter().map(|mistake| {
             let example = both_ways_with(setting, &mistake.instead);

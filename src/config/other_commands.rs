@@ -72,7 +72,7 @@ pub enum HaproxyStatistics {
 pub struct Status {
     /// Admin port of the running pgnorth; an unspecified address means this host.
     pub admin: SocketAddr,
-    /// True to refresh the report until interrupted.
+    /// True if the report is refreshed until it is interrupted.
     pub watch: bool,
     /// Format of the report.
     pub format: Format,
@@ -148,7 +148,7 @@ fn haproxy(reader: &mut Reader<'_>) -> Option<Haproxy> {
         reader.refuse_if_set(&table::HAPROXY_BACKEND, problem);
     }
     let statistics = reader.option(&table::HAPROXY, parse::haproxy);
-    let backend = reader.option(&table::HAPROXY_BACKEND, parse::any_scope);
+    let backend = reader.option(&table::HAPROXY_BACKEND, parse::not_empty);
     Some(Haproxy {
         statistics: statistics?,
         backend,

@@ -178,8 +178,8 @@ pub(super) fn upstream(text: &str) -> Result<Upstream, String> {
     }
 }
 
-/// Accepts any text that is not empty: outside Kubernetes a scope is only compared.
-pub(super) fn any_scope(text: &str) -> Result<String, String> {
+/// Accepts any text that is not empty.
+pub(super) fn not_empty(text: &str) -> Result<String, String> {
     if text.is_empty() {
         return Err("empty; give a name".to_owned());
     }
@@ -290,7 +290,7 @@ pub(super) fn etcd_urls(text: &str) -> Result<Vec<Url>, String> {
 
 /// Parses a part of a key: text without a slash.
 pub(super) fn key_part(text: &str) -> Result<String, String> {
-    match any_scope(text) {
+    match not_empty(text) {
         Ok(text) if text.contains('/') => Err("contains a slash; give only the scope".to_owned()),
         part => part,
     }

@@ -25,11 +25,11 @@ pub struct Proxy {
     pub admin_token_file: Option<PathBuf>,
     /// Sources of discovery.
     pub discovery: DiscoverySettings,
-    /// Longest wait of a client for a leader; zero refuses at once.
+    /// Longest wait of a client for a leader; zero refuses it immediately.
     pub hold: Duration,
     /// Longest time that an announced switchover holds new clients; zero does not hold them.
     pub switchover_hold: Duration,
-    /// Time for which sessions to a leader that released the lock cleanly may continue; zero ends them at once.
+    /// Time for which sessions to a leader that released the lock cleanly may continue; zero ends them immediately.
     pub failover_drain: Duration,
     /// Deadline of one dial to the leader.
     pub connect_timeout: Duration,

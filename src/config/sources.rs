@@ -12,7 +12,7 @@ use crate::route::Upstream;
 /// Sources of discovery: `kubernetes` or `etcd`, and `patroni`. At least one is set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiscoverySettings {
-    /// Scope that members must report for their answers to count. Without one, pgnorth adopts that of the first
+    /// Scope that members must report for their answers to count. Without it, pgnorth uses the scope of the first
     /// verified leader.
     pub scope: Option<String>,
     /// The cluster's objects in Kubernetes, if its API is a source.
@@ -141,7 +141,7 @@ pub(super) fn discovery(
     discovery
 }
 
-/// Reads the scope without Kubernetes, where it only filters members' answers.
+/// Reads the scope if Kubernetes is not a source.
 fn scope_without_kubernetes(reader: &mut Reader<'_>, only_with_scope: &[&'static Setting]) -> Option<String> {
     if reader.is_set(&table::ETCD) {
         return scope_in_etcd(reader, only_with_scope);
@@ -157,7 +157,8 @@ fn scope_without_kubernetes(reader: &mut Reader<'_>, only_with_scope: &[&'static
     for setting in only_with_scope.iter().chain([&&table::CITUS_GROUP]) {
         reader.refuse_if_set(setting, "has no effect with --kubernetes=false".to_owned());
     }
-    reader.option(&table::SCOPE, parse::any_scope)
+    // Without Kubernetes and etcd, the scope is only compared with the scope in the members' answers.
+    reader.option(&table::SCOPE, parse::not_empty)
 }
 
 /// Reads the scope with etcd, where it is a part of each key.
@@ -189,7 +190,7 @@ fn etcd(reader: &mut Reader<'_>, scope: Option<&str>) -> Option<Etcd> {
     let namespace = reader.value(&table::ETCD_NAMESPACE, parse::key_path);
     let citus_group = reader.option(&table::CITUS_GROUP, parse::group);
     both(reader, &table::ETCD_USER, &table::ETCD_PASSWORD_FILE);
-    let user = reader.option(&table::ETCD_USER, parse::any_scope);
+    let user = reader.option(&table::ETCD_USER, parse::not_empty);
     let password_file = reader.option(&table::ETCD_PASSWORD_FILE, parse::file);
     let tls = ClientTls {
         ca: reader.option(&table::ETCD_CA, parse::file),

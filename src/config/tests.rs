@@ -107,7 +107,8 @@ fn demo() -> DiscoverySettings {
     }
 }
 
-/// The line at the start showed neither `--workers` nor `--pod-uid`, and named one setting fewer than there were.
+/// Regression: the line that is logged at the start omitted settings that were given, such as `--workers` and
+/// `--pod-uid`.
 #[test]
 fn every_setting_that_is_given_is_in_force() {
     let line = "PGNORTH_WORKERS=2 --scope demo --max-sessions 7 --pod-name p --pod-uid u --patroni-ca=/a\u{a0}b";

@@ -11,12 +11,12 @@ use crate::ending::Ending;
 use crate::leader::MemberName;
 use crate::leader::observation::{Claim, Observation, OperatorHold};
 use crate::leader::view::View;
-use crate::slot::Cut;
+use crate::slot::EndedEpoch;
 
 impl Discovery {
-    /// Applies one command. A hold or a release becomes an observation, from which the decision follows. Returns its
-    /// reply. The caller sends the reply only after that decision is published: an operator who reads it may stop the
-    /// primary, and no client may then be on its way there.
+    /// Applies one command. A hold or a release becomes an observation that leads to a new decision. Returns the
+    /// command and its outcome. The caller replies only after that decision is published: an operator who reads the
+    /// reply may stop the primary, and no client may then be on its way there.
     pub(super) fn apply_command(
         &self,
         pending: PendingCommand,
@@ -33,14 +33,14 @@ impl Discovery {
                 };
                 info!(
                     by = %pending.by, r#for = %humantime::format_duration(length),
-                    "operator command: hold new clients"
+                    "an operator holds new clients"
                 );
                 self.set_hold(view, Some(hold));
                 Some((pending, Outcome::Held(hold.until)))
             }
             OperatorCommand::Release => {
                 let held = view.operator_hold().is_some();
-                info!(by = %pending.by, held, "operator command: release new clients");
+                info!(by = %pending.by, held, "an operator releases new clients");
                 self.set_hold(view, None);
                 Some((pending, Outcome::Released(held)))
             }
@@ -71,7 +71,7 @@ impl Discovery {
         if let Some(member) = member
             && !view.members().any(|known| known == member)
         {
-            info!(by = %pending.by, member, "operator command: cut sessions; rejected, because no member has this name");
+            info!(by = %pending.by, member, "rejected an operator's command to end sessions: no member has this name");
             let members = view.members().map(MemberName::to_string).collect();
             return pending.reply(Outcome::NoSuchMember(members));
         }
@@ -79,11 +79,11 @@ impl Discovery {
         if published.cutting.as_ref().is_some_and(|cutting| !cutting.is_finished()) {
             info!(
                 by = %pending.by, member = whose,
-                "operator command: cut sessions; rejected, because another cut is not finished"
+                "rejected an operator's command to end sessions: an earlier one is not finished"
             );
             return pending.reply(Outcome::CutUnderWay);
         }
-        info!(by = %pending.by, member = whose, "operator command: cut sessions");
+        info!(by = %pending.by, member = whose, "an operator ends sessions");
         let metrics = self.metrics.clone();
         let (before, begun) = (metrics.endings(Ending::CutByOperator), Instant::now());
         let cuts = self.cuts_of(member, published);
@@ -98,7 +98,7 @@ impl Discovery {
             let (sessions, took) = (metrics.endings(Ending::CutByOperator) - before, begun.elapsed());
             info!(
                 by = %pending.by, member, sessions, took_ms = took.as_millis() as u64,
-                "operator command: the sessions are closed"
+                "the sessions that an operator ended are closed"
             );
             pending.reply(Outcome::Cut(sessions, took));
         }));
@@ -106,7 +106,7 @@ impl Discovery {
 
     /// Returns the handles that end the sessions to this member, or to every member, on all routes. This includes the
     /// draining sessions to a former leader.
-    fn cuts_of(&self, member: Option<&str>, published: &mut Published) -> Vec<Cut> {
+    fn cuts_of(&self, member: Option<&str>, published: &mut Published) -> Vec<EndedEpoch> {
         let concerns = |other: &str| member.is_none_or(|member| member == other);
         let mut cuts = self.slot.renew(|leader| concerns(&leader.member));
         let primaries = self.primaries.iter().map(|primary| &primary.slot);

@@ -24,7 +24,7 @@ use tracing::{debug, info, warn};
 use crate::backoff::random;
 pub use crate::discovery::etcd::content::Content;
 use crate::discovery::etcd::faults::Faults;
-use crate::discovery::etcd::follow::{Ended, Followed};
+use crate::discovery::etcd::follow::{Ended, KeyFollower};
 use crate::discovery::etcd::gateway::CheckedListing;
 pub use crate::discovery::etcd::gateway::{Gateway, GatewayError, Login, Session, Watch};
 pub use crate::discovery::etcd::lease::Lease;
@@ -112,13 +112,13 @@ impl Etcd {
             let url = opened.url.clone();
             debug!(%url, revision = opened.checked.listing.revision, "listed Patroni's keys");
             endpoints.sort_by_key(|endpoint| *endpoint != url);
-            let followed = Followed {
+            let follower = KeyFollower {
                 tracked: &mut tracked,
                 faults: &mut faults,
                 log_limiter: &log_limiter,
                 observations: &observations,
             };
-            match followed.follow(opened, &scope.prefix).await {
+            match follower.follow(opened, &scope.prefix).await {
                 Ended::Unheard => return,
                 Ended::ListAgain(why) => {
                     debug!(%url, "{why}; listing the keys again");

@@ -54,8 +54,8 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-/// The body of an endless answer, in pieces.
-pub(in crate::discovery) struct Stream {
+/// The body of an answer that does not end, read in pieces.
+pub(in crate::discovery) struct BodyStream {
     body: Incoming,
     connection: Connection,
 }
@@ -214,16 +214,16 @@ impl Connection {
         })
     }
 
-    /// Sends a request whose answer is endless. Returns an answer with a status other than 2xx as the inner `Err`.
+    /// Sends a request whose answer does not end. Returns an answer with a status other than 2xx as the inner `Err`.
     pub(in crate::discovery) async fn stream(
         mut self,
         request: Request<Full<Bytes>>,
         longest: usize,
-    ) -> Result<Result<Stream, Answer>, Unreachable> {
+    ) -> Result<Result<BodyStream, Answer>, Unreachable> {
         let response = self.send(request).await?;
         let (status, body) = (response.status(), response.into_body());
         if status.is_success() {
-            return Ok(Ok(Stream { body, connection: self }));
+            return Ok(Ok(BodyStream { body, connection: self }));
         }
         let body = driven(&mut self.driver, Limited::new(body, longest).collect()).await?;
         let body = body.map_err(Unreachable::Http)?.to_bytes();
@@ -231,7 +231,7 @@ impl Connection {
     }
 }
 
-impl Stream {
+impl BodyStream {
     /// Returns the next piece of the body; `None` at its end. Cancel-safe.
     pub(in crate::discovery) async fn next(&mut self) -> Result<Option<Bytes>, Unreachable> {
         loop {

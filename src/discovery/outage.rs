@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// Time without a fault, after an answer, that counts as a recovery. A shorter time would not do: a list may succeed
-/// before each watch that fails.
+/// Time without a fault, after an answer, that counts as a recovery. A shorter time would not suffice: a list may
+/// succeed before each watch that fails.
 pub(super) const RECOVERED_AFTER: Duration = Duration::from_secs(5);
 
 /// Faults of one source, since its last recovery.
@@ -30,7 +30,7 @@ impl Outage {
     }
 
     /// Waits for the recovery: no fault for [`RECOVERED_AFTER`] after an answer. Returns the number of faults before
-    /// it. Waits for ever if there was no fault. Cancel-safe.
+    /// it. Waits forever if there was no fault. Cancel-safe.
     pub(super) async fn recovered(&mut self) -> u64 {
         match self.answered.filter(|_| self.faults > 0) {
             Some(answered) => sleep_until(answered + RECOVERED_AFTER).await,

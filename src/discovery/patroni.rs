@@ -1,7 +1,7 @@
 //! Patroni's REST API as a source: members are asked according to the plan, and `/cluster` lists the members.
 //!
-//! Every request has a deadline, a connection of its own (Patroni speaks HTTP/1.0) and a bounded answer. `answers`
-//! parses the answers.
+//! Every request has a deadline, a separate connection (Patroni uses HTTP/1.0) and a bounded answer. `answers` parses
+//! the answers.
 
 pub mod answers;
 mod client;
@@ -105,7 +105,7 @@ pub struct Plan {
     pub followed: Identity,
 }
 
-/// Sleeps until `at`, or for ever if it is `None`.
+/// Sleeps until `at`, or forever if it is `None`.
 pub(crate) async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,

@@ -1,5 +1,5 @@
 //! Further slots of the primary, for routes with a target other than `--target`: PostgreSQL instead of the pooler, or
-//! the reverse.
+//! vice versa.
 //!
 //! There is one decision about the primary. Each of these slots gets it in the same step as the slot of `--target`,
 //! with another address of the same member. A slot never leads to a different member, and is open only if the decision
@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use crate::leader::view::View;
 use crate::leader::{RoutingState, Server, UnknownAddress};
 use crate::route::Upstream;
-use crate::slot::{Cut, RouteSlot};
+use crate::slot::{EndedEpoch, RouteSlot};
 
 /// A further slot of the primary.
 #[derive(Debug)]
@@ -39,9 +39,9 @@ impl PrimarySlot {
     }
 
     /// Publishes the decision, unless the slot already has it. If the leader or its address has changed, the caller
-    /// must end the sessions to the former server through the returned [`Cut`].
+    /// must end the sessions to the former server through the returned [`EndedEpoch`].
     #[must_use = "sessions to the former server stay open until this ends them"]
-    pub fn follow(&mut self, view: &View, decided: &RoutingState, reason: &str) -> Option<Cut> {
+    pub fn follow(&mut self, view: &View, decided: &RoutingState, reason: &str) -> Option<EndedEpoch> {
         let snapshot = self.slot.snapshot();
         let before = snapshot.state();
         let state = match at(view, self.upstream, decided, before.leader()) {

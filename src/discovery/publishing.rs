@@ -13,7 +13,7 @@ use crate::leader::decide::Decision;
 use crate::leader::reason::Reason;
 use crate::leader::view::View;
 use crate::leader::{MemberName, RoutingState, Server};
-use crate::slot::{Cut, ending};
+use crate::slot::{EndedEpoch, ending};
 
 /// Tracing target of these log lines. Documents and filters name it.
 const TARGET: &str = "pgnorth::discovery";
@@ -34,7 +34,7 @@ pub(super) struct Published {
 /// Sessions to a former leader that may continue for `failover_drain`.
 pub(super) struct Draining {
     pub(super) member: MemberName,
-    pub(super) cuts: Vec<Cut>,
+    pub(super) cuts: Vec<EndedEpoch>,
 }
 
 impl Published {
@@ -79,8 +79,8 @@ impl Discovery {
         self.primaries.iter_mut().for_each(PrimarySlot::log_problem);
     }
 
-    /// Returns true if the reason is of another kind than before and should be logged. Kinds that alternate are logged
-    /// once, then counted.
+    /// Returns true if the kind of the reason has changed and should be logged. Kinds that alternate are logged once,
+    /// then counted.
     fn is_another_kind(&self, decision: &Decision, before: &Decision) -> bool {
         let kind = |decision: &Decision| format!("{}: {}", still(&decision.state), decision.reason.as_str());
         decision.reason.as_str() != before.reason.as_str()
@@ -89,7 +89,7 @@ impl Discovery {
 
     /// Publishes the decision in the further slots of the primary. Returns the handles that end the sessions to former
     /// servers.
-    fn follow_in_primaries(&mut self, view: &View, decision: &Decision) -> Vec<Cut> {
+    fn follow_in_primaries(&mut self, view: &View, decision: &Decision) -> Vec<EndedEpoch> {
         if self.primaries.is_empty() {
             return Vec::new();
         }
@@ -224,7 +224,7 @@ impl Discovery {
     }
 }
 
-fn end_all(cuts: &[Cut], why: Ending) {
+fn end_all(cuts: &[EndedEpoch], why: Ending) {
     for cut in cuts {
         cut.end.now(why);
     }

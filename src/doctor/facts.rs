@@ -187,7 +187,7 @@ pub enum Greeting {
     TimedOut,
 }
 
-/// The REST API's answer to `/primary`.
+/// The outcome of asking the REST API for `/primary`.
 #[derive(Debug)]
 pub enum Rest {
     NotAsked(String),
@@ -207,7 +207,7 @@ pub struct RestFailure {
 /// The limits of this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
-    /// The number of sessions that the open files allow.
+    /// The number of sessions that the hard limit of open files allows.
     pub sessions: usize,
     /// The hard limit of open files.
     pub files: usize,

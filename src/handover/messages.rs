@@ -116,7 +116,8 @@ pub enum FromSuccessor {
     /// The successor takes over the sessions. Answers [`FromPredecessor::Sessions`], before the successor touches the
     /// first session.
     SessionsTaken {
-        /// Positions of the sessions that stay in the old process, because the successor does not follow their member.
+        /// Positions of the sessions that stay in the old process, because the successor has no route with their
+        /// member.
         left: Vec<usize>,
     },
     /// The successor cannot take over the sessions, and has not touched them. Answers [`FromPredecessor::Sessions`].

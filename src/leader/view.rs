@@ -288,7 +288,8 @@ impl View {
         self.statuses.keys().chain(only_listed)
     }
 
-    /// Returns the address of a member's server of this view's kind, or the reason why it is unknown.
+    /// Returns the address of the member's server that [`upstream`](Self::upstream) selects (PostgreSQL or a pooler),
+    /// or the reason why it is unknown.
     pub fn address(&self, member: &MemberName) -> Result<Address, UnknownAddress> {
         self.address_of(member, self.upstream)
     }

@@ -105,7 +105,7 @@ families! {
     PRIMARIES = gauge("pgnorth_primaries", [], "Members that say that they are a running primary: in a recent answer of their REST API or, if they are not asked because the lock is watched, in their status in the DCS. A status written before the lock moved counts only for the lock's holder.");
     FOREIGN_ANSWERS = gauge("pgnorth_foreign_answers", [], "Members and URLs of --patroni whose newest answer came from another cluster; pgnorth ignores such answers.");
     LEADER_CHANGES = counter("pgnorth_leader_changes_total", [], "Changes of the leader that sessions are sent to.");
-    FENCES = counter("pgnorth_fences_total", [], "Fences: times that all sessions were ended because another member may be primary.");
+    FENCES = counter("pgnorth_fences_total", [], "Fences: how often the sessions to the primary were ended because another member may have been promoted.");
     FAILOVER_SECONDS = histogram("pgnorth_failover_seconds", ["phase"], "Duration of changes of leader by phase. total: from the first sign until the new leader was verified to accept writes. lock: from the first sign until the lock named the new leader. promotion: from then until the verification. cut: from the decision until the last session to the old leader was closed. first_session: from the verification until the first session of a client that had waited.");
     LOCK_AGE_SECONDS = gauge("pgnorth_lock_age_seconds", [], "Time since the leader's lock was last seen renewed; without a lock to watch, since the leader last answered.");
     LOCK_TTL_SECONDS = gauge("pgnorth_lock_ttl_seconds", [], "Patroni's ttl.");

@@ -16,7 +16,8 @@ use super::{Accepting, Shared, socket};
 use crate::ending::Ending;
 
 /// Pause after accept(2) failed for lack of files or memory. Clients wait in the backlog meanwhile, which is better
-/// than closing them, because a file may soon be free. So no file is kept in reserve to accept and close clients with.
+/// than closing them, because a file may soon be free. Therefore, no file is reserved for accepting clients only to
+/// close them.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Time for connections that are being established when a former listener is given up.

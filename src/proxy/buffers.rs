@@ -4,7 +4,7 @@
 //! Of the open sessions, the j-th oldest opened when at least j were open (all older ones still are), so its share is
 //! at most BUDGET/j. The sum over N sessions is at most BUDGET * (1 + ln N), plus the minimum shares. A share never
 //! changes: a receive buffer that shrinks drops bytes that its window has allowed, and the leader retransmits them only
-//! after seconds.
+//! seconds later.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -125,7 +125,7 @@ mod tests {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 (state >> 33) as usize % below
             };
-            // Waves of up to a thousand, so that many close that opened among few, and the other way round.
+            // Waves of up to a thousand, so that many sessions close that opened when few were open, and vice versa.
             for _ in 0..20 {
                 let target = random(1000);
                 for _ in 0..2000 {

@@ -1,5 +1,5 @@
-//! Cancel requests: each is sent at once to the members whose sessions are kept, even while clients that want a session
-//! are held, and even if its sender has disconnected.
+//! Cancel requests: each is sent immediately to the members whose sessions are kept, even while clients that want a
+//! session are held, and even if its sender has disconnected.
 //!
 //! A request identifies the backend by its process ID and a secret key. It does not say on which of a route's members
 //! the backend runs, so each of them gets the request; a server without that backend ignores it.
@@ -19,7 +19,7 @@ use crate::slot::Target;
 /// Maximum number of cancel requests that are delivered at the same time. PostgreSQL forks a process for each, as for a
 /// session.
 pub(super) const CANCELS: usize = 64;
-/// Maximum time for a delivery, up to the leader's close. PostgreSQL signals the backend and closes at once.
+/// Maximum time for a delivery, up to the leader's close. PostgreSQL signals the backend and closes immediately.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Shared {

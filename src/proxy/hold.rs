@@ -1,5 +1,5 @@
-//! The wait of a client for a leader, in the order of arrival. A client that disconnects gives up its place at once;
-//! nothing is read from a client after its first packet.
+//! The wait of a client for a leader, in the order of arrival. A client that disconnects gives up its place
+//! immediately; nothing is read from a client after its first packet.
 
 use std::fmt;
 use std::pin::Pin;
@@ -23,7 +23,7 @@ use crate::wait_queue::WaitQueue;
 /// together had all logged in after 5.7 s, without an error.
 pub(super) const DIALS: usize = 64;
 
-/// Time that a client waits for its dial permit while there is a leader. The 64 clients ahead of it take some
+/// Time that a client waits for its dial permit while there is a leader. The 64 clients ahead of it take a few
 /// milliseconds each, so after such a wait the leader no longer accepts clients.
 pub(super) const QUEUE: Duration = Duration::from_secs(10);
 
@@ -101,7 +101,7 @@ impl Queue {
         }
     }
 
-    /// Reserves the next place in the queue at once.
+    /// Reserves the next place in the queue, without waiting.
     pub(super) fn enqueue(&self) -> Place {
         let mut permit = Box::pin(self.permit());
         // The first poll puts the future in the semaphore's queue. If it gets a permit before the client's task polls
@@ -124,7 +124,7 @@ impl fmt::Debug for Place {
 
 /// Waits until `client`, which came at `since`, may dial. `place` is its place in the queue, if it has one already.
 /// Gives up when the client disconnects; at `deadline`, if there is no leader; and [`QUEUE`] after both the leader and
-/// the client were there, if other clients have the permits.
+/// the client were present, if other clients have the permits.
 ///
 /// If there is a leader and a free permit, returns without checking the client. Cancel-safe: a permit is given back.
 pub(super) async fn wait(
@@ -168,7 +168,7 @@ pub(super) async fn wait(
 /// Completes when a client that came at `since` has waited too long for a leader or for its permit. Cancel-safe.
 async fn expired(slot: &RouteSlot, since: Instant, deadline: Instant) -> Ending {
     loop {
-        // Only values are kept during the wait: a snapshot that is kept delays `Cut::done`.
+        // Only values are kept during the wait: a snapshot that is kept delays `EndedEpoch::done`.
         let (changed, open_since) = {
             let snapshot = slot.snapshot();
             let open_since = snapshot.is_open().then(|| Instant::from_std(snapshot.state_since));

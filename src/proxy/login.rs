@@ -2,7 +2,7 @@
 //! lengths of TLS records suffice; nothing is decrypted.
 
 /// Minimum length of the greeting. PostgreSQL sends AuthenticationOk, its parameters, the cancellation key and
-/// ReadyForQuery in one write of some 400 bytes. Its earlier messages, after the TLS handshake, are shorter: a SASL
+/// ReadyForQuery in one write of about 400 bytes. Its earlier messages, after the TLS handshake, are shorter: a SASL
 /// challenge has about 100 bytes. An error may be as long, and ends a login, too.
 const GREETING: usize = 256;
 /// TLS content type of encrypted records; before TLS 1.3, those of the handshake have another type.
@@ -33,7 +33,7 @@ struct Records {
 }
 
 impl Login {
-    /// Returns a login in which the leader has accepted TLS.
+    /// Returns the login of a client that uses TLS, before the first record.
     pub(super) fn encrypted() -> Self {
         Self {
             client: Records::default(),
@@ -44,7 +44,7 @@ impl Login {
         }
     }
 
-    /// Returns a login that begins with the client's first bytes, if they are TLS without a request
+    /// Returns a login that begins with the client's first bytes, if they are TLS without an SSLRequest
     /// (`sslnegotiation=direct`).
     pub(super) fn direct(first: &[u8]) -> Option<Self> {
         let mut login = first.starts_with(CLIENT_HELLO).then(Self::encrypted)?;

@@ -6,8 +6,8 @@
 //! happens to a client that was held with others if the leader has no free connection (53300).
 //!
 //! This is the only module that reads what clients and servers send, and it stops at the first answer. It cannot read
-//! inside TLS; for TLS clients, Patroni's state has to show in time that the leader starts or stops. The login of a
-//! client that was held is followed to its end, but only to find the time at which it ends.
+//! inside TLS; for TLS clients, Patroni's state must show in time that the leader is starting or stopping. The login of
+//! a client that was held is followed to its end, but only to find the time at which it ends.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -29,9 +29,9 @@ const CLIENT_TIMEOUT: Duration = Duration::from_millis(250);
 /// Time that a client has for each step of a login. TLS and SCRAM cost CPU time on the client's machine, which may run
 /// many clients.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(1);
-/// Time after which a leader that does not answer no longer keeps the dial permit: it hangs, or authentication is
-/// slow. This is long enough to keep all clients from connecting to a busy leader at once. It also bounds the rest of a
-/// login as a whole.
+/// Time after which a leader that does not answer no longer keeps the dial permit: it hangs, or authentication is slow.
+/// This is long enough to keep all clients from connecting to a busy leader at the same time. It also bounds the rest
+/// of a login as a whole.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// SQLSTATE cannot_connect_now.
 const CANNOT_CONNECT_NOW: &[u8] = b"57P03";
@@ -39,8 +39,8 @@ const CANNOT_CONNECT_NOW: &[u8] = b"57P03";
 const TOO_MANY_CONNECTIONS: &[u8] = b"53300";
 /// SQLSTATE protocol_violation, which PgBouncer sends with all errors that it raises itself.
 const POOLER_ERROR: &[u8] = b"08P01";
-/// The errors of PgBouncer after which a later attempt may succeed, by their beginnings (PgBouncer 1.18 to 1.25,
-/// client.c and objects.c). PostgreSQL has none of them.
+/// The beginnings of PgBouncer's errors after which a later attempt may succeed (PgBouncer 1.18 to 1.25, client.c and
+/// objects.c). PostgreSQL has none of them.
 const POOLER_NOT_YET: [&str; 4] = [
     "no more connections allowed",
     "server login has been failing",
@@ -79,7 +79,7 @@ enum ProxyHeader {
     Malformed,
 }
 
-/// The state of an opening. It is kept while one leader after the other does not accept the client.
+/// The state of an opening. It is kept across attempts until a leader accepts the client.
 #[derive(Debug, Default)]
 pub(super) struct Opening {
     /// `None` if the client need not send a header.
@@ -176,7 +176,7 @@ impl Opening {
         self.received
     }
 
-    /// Returns a description for another process. To be called only while no leader has answered.
+    /// Returns a description for another process. Must be called only while no leader has answered.
     pub(super) fn passed(&self) -> PassedOpening {
         PassedOpening {
             header: self.header.clone(),
@@ -229,8 +229,8 @@ impl Opening {
 
     /// Forwards the rest of a login while the client keeps its permit: when the leader first answers, it has only
     /// forked, and the costly part of the login is yet to come. Returns after the leader's greeting, when a side closes
-    /// or takes too long, or when `enough` completes; the relay forwards the rest. Returns at once for a client that
-    /// did not have to wait. Not cancel-safe: bytes may have been forwarded.
+    /// or takes too long, or when `enough` completes; the relay forwards the rest. Returns immediately for a client
+    /// that did not have to wait. Not cancel-safe: bytes may have been forwarded.
     pub(super) async fn log_in(&mut self, client: &Socket, leader: &Socket, enough: impl Future<Output = ()>) {
         let Some(mut login) = self.login.take().filter(|_| self.waited) else {
             return;
@@ -331,8 +331,8 @@ impl PassedOpening {
     }
 }
 
-/// Waits for the leader's first answer; empty if the client disconnects first. The relay forwards the bytes that the
-/// client has sent.
+/// Waits for the leader's first answer and returns it. The returned bytes are empty if the client disconnects first.
+/// The relay forwards the bytes that the client has sent.
 async fn ask(
     client: &Socket,
     leader: &Socket,
@@ -360,7 +360,7 @@ async fn answer(leader: &Socket, insists: bool) -> Result<Vec<u8>, OpeningError>
     complete(first, leader, insists).await
 }
 
-/// Completes an answer whose first bytes are given: reads on to the end if the answer is an error.
+/// Completes an answer whose first bytes are given: if the answer is an error, reads the rest of it.
 async fn complete(mut answer: Vec<u8>, leader: &Socket, insists: bool) -> Result<Vec<u8>, OpeningError> {
     loop {
         match error_message(&answer) {

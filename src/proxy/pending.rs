@@ -1,7 +1,7 @@
 //! Clients that were accepted and have not sent their first packet. Such a client has a connection, but no session
 //! permit of `--max-sessions` and no connection to the leader.
 //!
-//! PostgreSQL's clients send their first packet at once. Health checks by TCP connect, port scans and attackers do
+//! PostgreSQL's clients send their first packet immediately. Health checks by TCP connect, port scans and attackers do
 //! not. They have as much time as PostgreSQL allows by default, but when connections run out, the client that has been
 //! pending longest is closed to make room for the next one.
 

@@ -81,7 +81,7 @@ pub(super) fn bind_beside(
     bind().map_err(|error| BindError::new(address, error))
 }
 
-/// Starts to listen on a socket that was only bound. Does nothing if the socket listens already.
+/// Starts to listen on a bound socket. Does nothing if the socket already listens.
 pub(super) fn begin(listener: &TcpListener) -> io::Result<()> {
     let socket = SockRef::from(listener);
     if socket.is_listener()? {
@@ -181,7 +181,7 @@ fn detect_death(socket: &SockRef<'_>, user_timeout: Duration) -> io::Result<()> 
     if user_timeout.is_zero() {
         return Ok(());
     }
-    // The kernel takes these in whole seconds, at least 1.
+    // The kernel accepts only whole seconds, at least 1.
     let second = Duration::from_secs(1);
     let keepalive = TcpKeepalive::new()
         .with_time((user_timeout / 2).max(second))

@@ -16,7 +16,7 @@ pub(super) use self::session::PassedServer;
 use self::session::{ParkedSession, PassedSession, ResumableSession};
 use super::Shared;
 
-/// The version of [`Passed`]. Processes of different versions hand over no sessions.
+/// The version of [`Passed`]. Processes whose versions differ hand over no sessions.
 pub const SESSION_FORMAT: u32 = 2;
 
 /// A handle on the clients of this process. Clones are handles on the same clients.
@@ -46,7 +46,7 @@ pub enum Passed {
 
 /// The error of a handed-over session or client that lacks a part.
 #[derive(Debug, Error)]
-#[error("a handed-over session is incomplete: {0}")]
+#[error("a handed-over session or client is incomplete: {0}")]
 pub struct IncompleteTransferError(&'static str);
 
 impl Sessions {
@@ -119,7 +119,7 @@ impl Sessions {
     /// `passed`. Blocks until this process has started its workers.
     ///
     /// # Errors
-    /// Returns an error if a part is missing. Then none of them is resumed.
+    /// Returns an error if a part is missing. In that case, none of them is resumed.
     pub fn resume(
         &self,
         passed: Vec<Passed>,

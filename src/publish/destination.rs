@@ -52,7 +52,7 @@ pub(super) struct Destination {
     pub(super) service: String,
     /// Patroni's scope, if it is known.
     pub(super) scope: Option<String>,
-    /// True to write Endpoints in addition to EndpointSlices.
+    /// True if Endpoints are written in addition to EndpointSlices.
     pub(super) endpoints: bool,
     /// A unique name of this publisher.
     pub(super) identity: String,
@@ -111,8 +111,8 @@ impl Destination {
         Ok(())
     }
 
-    /// Writes the objects that differ from `desired`, all at once. Each write replaces only the version that was read
-    /// last.
+    /// Writes the objects that differ from `desired`, all concurrently. Each write replaces only the version that was
+    /// read last.
     pub(super) async fn write(&mut self, desired: &Desired) -> Result<Written, PublishError> {
         let mut written = Written::default();
         let Some(mut seen) = self.seen.take() else {

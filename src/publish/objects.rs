@@ -14,7 +14,7 @@ const TIMELINE: &str = "pgnorth/timeline";
 const LEADER: &str = "pgnorth/leader";
 /// Annotation with the publisher that wrote last.
 const PUBLISHER: &str = "pgnorth/publisher";
-/// Annotation with a unique question: is the last write still right? A publisher that can confirm the write removes
+/// Annotation with a unique question: is the last write still correct? A publisher that can confirm the write removes
 /// the question.
 const ASKED: &str = "pgnorth/asked-by";
 const PGNORTH: &str = "pgnorth";
@@ -41,7 +41,7 @@ pub(super) struct Desired {
     pub(super) just_ended: bool,
 }
 
-/// The publisher that writes.
+/// This publisher, as the rules for an object see it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Writer<'a> {
     pub(super) identity: &'a str,
@@ -173,8 +173,8 @@ pub(super) fn step(
 
 /// Returns the contradiction between `found` and `desired`, if another publisher wrote `found` and may be right.
 ///
-/// A publisher that has just stopped routing removes the address at once. If the address then comes back, or was there
-/// before this publisher knew any leader, another publisher is verifying a primary, and that publisher is right.
+/// A publisher that has just stopped routing removes the address immediately. If the address then comes back, or was
+/// there before this publisher knew any leader, another publisher is verifying a primary, and that publisher is right.
 fn dispute(found: &DynamicObject, desired: &Desired, writer: Writer<'_>) -> Option<Dispute> {
     let with = annotation(found, PUBLISHER);
     if with == Some(writer.identity) || addresses(found).is_empty() {

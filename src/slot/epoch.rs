@@ -30,7 +30,7 @@ pub struct End {
 
 /// An epoch that is over, and whose sessions have to end.
 #[derive(Clone, Debug)]
-pub struct Cut {
+pub struct EndedEpoch {
     /// The server that the sessions go to.
     pub server: Arc<Server>,
     /// The signal that ends the sessions.
@@ -72,7 +72,7 @@ impl Target {
     }
 }
 
-impl Cut {
+impl EndedEpoch {
     /// Completes when no session of the epoch is left.
     pub async fn done(mut self) {
         while self.alive.changed().await.is_ok() {}
@@ -108,8 +108,8 @@ impl Epoch {
     }
 
     /// Returns a handle that ends the epoch's sessions, which go to this server.
-    pub(super) fn cut(&self, server: Arc<Server>) -> Cut {
-        Cut {
+    pub(super) fn cut(&self, server: Arc<Server>) -> EndedEpoch {
+        EndedEpoch {
             server,
             end: self.end.clone(),
             alive: self.alive.subscribe(),

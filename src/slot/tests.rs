@@ -93,7 +93,7 @@ fn usable(member: &str, open: bool) -> Usable {
     }
 }
 
-fn names(cuts: &[Cut]) -> Vec<&str> {
+fn names(cuts: &[EndedEpoch]) -> Vec<&str> {
     cuts.iter().map(|cut| &*cut.server.member).collect()
 }
 

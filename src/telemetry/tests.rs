@@ -75,7 +75,7 @@ fn values_from_outside_can_forge_no_line() {
     );
 }
 
-/// `journalctl -p warning` found nothing: systemd treated every line as priority info.
+/// Regression: `journalctl -p warning` found nothing, because systemd treated every line as priority info.
 #[test]
 fn the_journal_gets_the_priority_of_each_line() {
     for format in [Format::Text, Format::Json] {

@@ -11,7 +11,7 @@ use crate::metrics::Count;
 use tracing::warn;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Limit of bytes that wait to be written. At some 200 bytes a line it is enough for a burst, and small compared with
+/// Limit of bytes that wait to be written. At about 200 bytes a line it is enough for a burst, and small compared with
 /// the memory of sessions.
 const CAPACITY: usize = 1 << 20;
 /// Pause after a write to a stderr that another process has made non-blocking.

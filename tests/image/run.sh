@@ -116,12 +116,12 @@ config = json.load(open(path))
 config["root"] = {"path": rootfs, "readonly": True}
 config["process"].update(
     terminal=False, args=["/pgnorth"], cwd="/", capabilities={}, noNewPrivileges=True, user={"uid": int(user), "gid": int(user)},
-    # Nobody answers there: what is asked here is the image.
+    # Nothing answers there: only the image is tested here.
     env=["PGNORTH_PATRONI=http://127.0.0.1:8008", "PGNORTH_LAME_DUCK=0s"],
 )
 json.dump(config, open(path, "w"))
 PYTHON
-# crun knows cgroups of the second version alone: it sees some in a mount namespace of its own, and is told to leave them be.
+# crun supports only cgroups v2: it gets such a mount in its own mount namespace, and is told not to use cgroups.
 # shellcheck disable=SC2016 # the $ are the inner shell's
 unshare --mount --propagation private sh -c '
     umount --recursive --lazy /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup

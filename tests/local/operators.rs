@@ -199,8 +199,8 @@ async fn a_hold_keeps_sessions_and_holds_clients_until_it_is_released() {
         );
         line
     };
-    assert_eq!(by("operator command: hold new clients")["fields"]["for"], "5m");
-    assert_eq!(by("operator command: release new clients")["fields"]["held"], true);
+    assert_eq!(by("an operator holds new clients")["fields"]["for"], "5m");
+    assert_eq!(by("an operator releases new clients")["fields"]["held"], true);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -346,7 +346,7 @@ async fn a_cut_ends_the_open_sessions_and_later_clients_are_served() {
         .product
         .events()
         .into_iter()
-        .filter(|event| event["fields"]["message"] == "operator command: the sessions are closed")
+        .filter(|event| event["fields"]["message"] == "the sessions that an operator ended are closed")
         .map(|event| (event["fields"]["member"].clone(), event["fields"]["sessions"].clone()))
         .collect();
     let expected = [("b", 0), ("a", 2), ("every member", 1)].map(|(member, sessions)| (json!(member), json!(sessions)));

@@ -57,13 +57,13 @@ readonly work=$2
 mkdir "$work/upper" "$work/overlay" "$work/machine"
 mount -t overlay -o "lowerdir=$base,upperdir=$work/upper,workdir=$work/overlay" pgnorth-packages "$work/machine"
 cp "$work"/*.{deb,rpm} "$work/machine/root/"
-# Without systemd on this machine, nobody could make a scope for the other.
+# If this machine does not run systemd, nothing on it can create a scope for the container.
 keep_unit=--keep-unit
 [ ! -d /sys/fs/cgroup/systemd/system.slice ] && [ ! -d /sys/fs/cgroup/system.slice ] || keep_unit=
 systemd-nspawn --quiet --boot --register=no ${keep_unit:+"$keep_unit"} --private-network --console=pipe --machine=pgnorth-packages \
     --directory="$work/machine" >"$work/console" 2>&1 &
 for _ in $(seq 100); do
-    # The only systemd in this namespace of processes is the machine's.
+    # In this PID namespace, the only systemd is that of the container.
     first=$(pgrep --oldest --exact systemd) && break
     sleep 0.1
 done

@@ -2,7 +2,7 @@
 # Packs the two images that pods on a real Kubernetes need, without a registry, as archives that `ctr images import` and `docker load` read:
 #   $PGNORTH_CACHE/pods/patroni.tar   localhost/patroni:test, PostgreSQL 15 and Patroni, the one that install.sh keeps below $PGNORTH_CACHE/patroni; also psql, for clients
 #   $PGNORTH_CACHE/pods/pgnorth.tar   localhost/pgnorth:test, the program named (target/release/pgnorth if none is), on an empty root as the Dockerfile has it
-# Usage: images.sh [PROGRAM]. Root, debootstrap and buildah. The image that people run is the Dockerfile's; tests/image checks that one.
+# Usage: images.sh [PROGRAM]. Root, debootstrap and buildah. The image for users is built by the Dockerfile; tests/image checks it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 readonly cache=${PGNORTH_CACHE:?the Makefile sets it} program=${1:-target/release/pgnorth}
@@ -34,13 +34,13 @@ patroni() {
         rm -rf "$base"
         debootstrap --variant=minbase --include=ca-certificates,postgresql-15,python3,procps,iproute2 bookworm "$base" ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"} >"$folder/debootstrap.log" 2>&1 ||
             die "debootstrap failed; its output is in $folder/debootstrap.log"
-        # The cluster that Debian made is nobody's.
+        # Nothing uses the cluster that Debian creates.
         rm -rf "$base"/var/lib/postgresql/15 "$base"/etc/postgresql/15 "$base"/var/cache/apt/archives/*.deb
         touch "$base.done"
     fi
     container=$(b from scratch)
     b copy --quiet "$container" "$base" / >/dev/null
-    # A virtual environment holds its own path, so that it has to lie at the same one.
+    # A virtual environment contains its own path, so it needs the same path in the image.
     b copy --quiet "$container" "$cache/patroni" "$cache/patroni" >/dev/null
     b config --env PATH="$cache/patroni/bin:/usr/lib/postgresql/15/bin:/usr/bin:/bin" --env HOME=/tmp \
         --user "$(awk -F: '$1 == "postgres" { print $3 ":" $4 }' "$base/etc/passwd")" \

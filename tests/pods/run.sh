@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Patroni, pgnorth and `pgnorth publish` as real pods: each change and each fault under load from pods, counted.
-# Prints a table. Exit status 1 if a count is not as it must be.
+# Runs Patroni, pgnorth and `pgnorth publish` as real pods, makes changes and faults under load from pods, and counts what clients see.
+# Prints a table. Exit status 1 if a count is not as expected.
 #
 #   KUBECONFIG=… LOAD='kind load image-archive' run.sh     on a cluster of at least two nodes that the user has; LOAD is
 #                                                          called with each image's archive; objects go to `default`
@@ -10,7 +10,7 @@
 #
 # PROGRAM is the pgnorth to pack (target/release/pgnorth). ONLY=loss runs those whose name contains it. The pods' logs
 # go to target/pods. Only with CLUSTER: the loss of a node, and what the kernel
-# says of the container.
+# reports about the container.
 set -Eeuo pipefail
 cd "$(dirname "$0")/../.."
 readonly cache=${PGNORTH_CACHE:?the Makefile sets it} program=${PROGRAM:-target/release/pgnorth}
@@ -219,7 +219,7 @@ memory() {
 }
 commands() {
     say "psql through the ClusterIP: $(k exec load -- psql -XAtq -h postgres-primary -U postgres -c "select 'PostgreSQL ' || current_setting('server_version') || ', writable: ' || not pg_is_in_recovery()")"
-    # CLUSTER's DNS may know no headless Services.
+    # CLUSTER's DNS may not support headless Services.
     local report
     report=$(k exec deployment/pgnorth -- /pgnorth doctor) || true
     printf '%s\n' "$report"

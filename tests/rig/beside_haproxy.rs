@@ -16,7 +16,7 @@ use crate::support::wait::wait_until;
 use crate::support::{Dcs, Rig, session};
 
 const SOON: Duration = Duration::from_secs(60);
-/// A dead host costs ttl and some seconds; HAProxy's report may last a minute more.
+/// A dead host costs ttl and a few seconds; HAProxy's report may last a minute more.
 const LONG: Duration = Duration::from_secs(150);
 const HAPROXY: &str = "127.0.0.1:5000";
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Renders every folder of deploy/ and checks what comes out against published schemas (check.mjs). Needs kubectl, node and npm.
+# Renders every folder of deploy/ and checks the output against published schemas (check.mjs). Needs kubectl, node and npm.
 set -eu
 cd "$(dirname "$0")/../.."
 work=${PGNORTH_CACHE:?the Makefile sets it}/schemas
@@ -25,7 +25,7 @@ render() { # NAME FOLDER
 for folder in deploy/base deploy/publish deploy/examples/*; do
     render "$(basename "$folder")" "$folder"
 done
-# A component is no folder to apply: each is put on an example, and all of them together.
+# A component cannot be applied alone: each is added to an example, and then all of them together.
 scratch=$(mktemp -d "$root/deploy/.check.XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
 trap 'exit 130' INT TERM HUP

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks the dependencies against RustSec's database of advisories, and says clearly if that could not be done. `make check` calls this:
-# a machine without a way to the database can check everything else. `make advisories` is the same, and fails then: for a nightly run.
+# a machine without access to the database can check everything else. `make advisories` is the same, but fails in that case: for a nightly run.
 #
 #   advisories.sh [required]
 set -euo pipefail
@@ -15,7 +15,7 @@ why=$(GIT_TERMINAL_PROMPT=0 timeout 120 cargo deny --color never fetch db 2>&1) 
 if [ "$status" = 124 ]; then
     why='no answer within 2 min'
 elif [ "$status" != 0 ]; then
-    # Any other failure, such as a mistake in deny.toml, is no matter of the network.
+    # Any other failure, such as a mistake in deny.toml, is not a problem of the network.
     grep -q 'failed to fetch advisory database' <<<"$why" || {
         printf '%s\n' "$why" >&2
         exit 1

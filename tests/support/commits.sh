@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks the commits of this branch that are not on the branch it will land on: no merges, subjects within 72 characters, a body for each change above
+# Checks the commits of this branch that are not on the branch that it will be merged into: no merges, subjects within 72 characters, a body for each change above
 # 50 lines. `make check` calls this.
 #
 #   commits.sh [BASE]   origin/main, or the main branch of the only remote there is

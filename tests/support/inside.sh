@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs a command in a world of its own: network, processes, shared memory, mounts and /run are private to it.
-# When the command ends, or this script is killed, the kernel removes everything that was started in there.
+# Runs a command in its own namespaces: network, processes, shared memory, mounts and /run are private to it.
+# When the command ends, or this script is killed, the kernel removes everything that was started in them.
 set -eu
 
 if [ "${1-}" = --in-the-world ]; then
@@ -10,7 +10,7 @@ if [ "${1-}" = --in-the-world ]; then
     # PostgreSQL that is killed leaves its shared memory behind.
     mount -t tmpfs -o mode=1777 pgnorth-rig /dev/shm
     mkdir /run/netns "$PGNORTH_RIG"
-    # `ip netns add` would do this itself, but not when two rigs start at once.
+    # `ip netns add` would do this itself, but not when two rigs start at the same time.
     mount --bind /run/netns /run/netns
     mount --make-shared /run/netns
     ip link set lo up
@@ -30,7 +30,7 @@ fi
 
 export PGNORTH_RIG=/run/pgnorth-rig
 # unshare itself ignores SIGTERM while it waits, so it runs in the background and is killed for good; the shell's own
-# death reaches it through --pdeathsig, and everything in the world dies with it (--kill-child).
+# death reaches it through --pdeathsig, and everything in the namespaces dies with it (--kill-child).
 setpriv --pdeathsig KILL unshare --net --ipc --mount --propagation private --pid --fork --kill-child --mount-proc \
     sh "$0" --in-the-world "$@" <&0 &
 world=$!

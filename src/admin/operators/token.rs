@@ -1,5 +1,5 @@
-//! The file with the operators' token. It is read for each command, so that a changed Secret takes effect at once; its
-//! content is never logged or shown.
+//! The file with the operators' token. It is read for each command, so that a changed Secret takes effect immediately;
+//! its content is never logged or shown.
 
 use std::fs::File;
 use std::io::{self, Read};

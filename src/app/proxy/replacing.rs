@@ -37,7 +37,7 @@ pub(super) struct Replaced {
 }
 
 impl Bound {
-    /// Starts to accept clients, at once or when the replaced process asks for it, and to report to the service
+    /// Starts to accept clients, immediately or when the replaced process asks for it, and to report to the service
     /// manager.
     pub(super) fn begin(
         &mut self,
@@ -209,7 +209,7 @@ impl Bound {
     }
 }
 
-/// Waits for a request for a reload. A successor accepts none before it has replaced the old process.
+/// Waits for a request for a reload. A successor accepts no request before it has replaced the old process.
 pub(super) async fn next_after(main: &CancellationToken, reloads: &mut Requests) -> Request {
     main.cancelled().await;
     reloads.next().await

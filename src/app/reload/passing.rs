@@ -19,9 +19,11 @@ use crate::proxy::{Parked, Sessions};
 const LEAVE: Duration = Duration::from_secs(1);
 /// Number of sessions of each worker that are passed at the same time.
 const AT_ONCE: usize = 16;
-/// Limit of undelivered bytes in a message with several sessions; a single session has at most twice as many.
+/// Limit of undelivered bytes in a message with several sessions; a message with a single session may have up to twice
+/// as many.
 const MAX_BYTES: usize = 64 << 10;
-/// Time without a session to pass after which passing ends. Until then, connecting clients may become sessions.
+/// Time without sessions to pass, after which the hand-over of sessions ends. Until then, clients that are still
+/// connecting may become sessions.
 const SETTLE: Duration = Duration::from_secs(3);
 /// Interval at which such sessions are looked for.
 const LOOK: Duration = Duration::from_millis(5);
@@ -158,7 +160,7 @@ impl<'a> Passing<'a> {
         self.sessions.put_back(own);
     }
 
-    /// Passes one message of sessions.
+    /// Sends one message with sessions, and returns the answer.
     fn ask(&mut self, batch: &[Parked]) -> Answer {
         let lost = |left, error| Answer {
             left,

@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 pub(super) const NAME: &str = "pgnorth/";
 /// Time for a request to arrive, and for its answer to be read.
 const TRANSFER: Duration = Duration::from_secs(5);
-/// Size of a request in bytes: an environment has at most some 100 KiB.
+/// Size of a request in bytes: an environment has at most about 100 KiB.
 const MAX_REQUEST: u64 = 1 << 20;
 /// Pause after an accept(2) that failed.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(in crate::app) struct Change {
     /// Flags that replace those of this process.
     pub(in crate::app) flags: Vec<(String, String)>,
-    /// The whole environment; none keeps that of this process.
+    /// The whole environment; `None` keeps the environment of this process.
     pub(in crate::app) environment: Option<Vec<(String, String)>>,
 }
 
@@ -49,7 +49,7 @@ pub(in crate::app) struct Request {
     pub(in crate::app) replies: Replies,
 }
 
-/// The connection to report the result of a request to; none for a signal.
+/// The connection on which the result of a request is reported; `None` for a signal.
 #[derive(Debug, Default)]
 pub(in crate::app) struct Replies(Option<UnixStream>);
 

@@ -22,7 +22,7 @@ use crate::admin::status::Status;
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Deadline for a command, which pgnorth itself gives up after 10 s.
 const COMMAND: Duration = Duration::from_secs(15);
-/// Size limit of a status, which has some tens of KiB.
+/// Size limit of a status, which has a few tens of KiB.
 const LONGEST: usize = 4 * 1024 * 1024;
 
 /// Reasons why no usable answer was received. Each text begins with the address.
@@ -112,7 +112,8 @@ impl StatusStream {
         )
     }
 
-    /// Returns the data of the next event with data. An event ends with an empty line; pgnorth's have one line of data.
+    /// Returns the data of the next event with data. An event ends with an empty line; pgnorth's events have one line
+    /// of data.
     async fn event(&mut self) -> Result<Vec<u8>, ContactError> {
         let broken = |why: &str| ContactError::Broken(self.address, why.to_owned());
         loop {

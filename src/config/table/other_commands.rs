@@ -51,7 +51,7 @@ pub(in crate::config) const HAPROXY_BACKEND: Setting = Setting {
     flag: "haproxy-backend",
     group: COMPARING,
     values: NAME,
-    help: "HAProxy's backend, or listen section, of the primary",
+    help: "HAProxy's backend or listen section for the primary",
     unset: Unset::Found("the only one with members as servers"),
     example: "primary",
     ..ROW

@@ -9,7 +9,7 @@ pub(in crate::config) const HOLD: Setting = Setting {
     group: SESSIONS,
     values: UP_TO_AN_HOUR,
     help: "Longest time that a new client waits for a leader before it is refused",
-    more: "If clients wait that long, set it higher than a failover takes: Patroni's ttl plus some seconds.",
+    more: "If clients wait that long, set it higher than a failover takes: Patroni's ttl plus a few seconds.",
     see: "operating/choosing-hold.md",
     unset: Unset::Value("60s"),
     example: "60s",
@@ -21,7 +21,7 @@ pub(in crate::config) const FAILOVER_DRAIN: Setting = Setting {
     group: SESSIONS,
     values: UP_TO_AN_HOUR,
     help: "Time for which sessions to a leader that released the lock cleanly may continue",
-    more: "A fence still ends sessions at once.",
+    more: "A fence still ends sessions immediately.",
     unset: Unset::Value("0s"),
     example: "5s",
     ..ROW

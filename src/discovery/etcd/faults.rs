@@ -67,7 +67,7 @@ impl Faults {
         self.outage.answered();
     }
 
-    /// Waits for the recovery, and logs it. Waits for ever if there was no fault. Cancel-safe.
+    /// Waits for the recovery, and logs it. Waits forever if there was no fault. Cancel-safe.
     pub(super) async fn recovered(&mut self) {
         let faults = self.outage.recovered().await;
         self.backoff.reset();

@@ -28,8 +28,8 @@ pub(super) enum Ended {
     Failed(GatewayError),
 }
 
-/// The state of the keys, and the receivers of reports about it.
-pub(super) struct Followed<'a> {
+/// A follower of the keys: their state, and the receivers of reports about it.
+pub(super) struct KeyFollower<'a> {
     pub(super) tracked: &'a mut Tracked,
     pub(super) faults: &'a mut Faults,
     pub(super) log_limiter: &'a LogLimiter,
@@ -39,7 +39,7 @@ pub(super) struct Followed<'a> {
 /// A check under way. It returns its session.
 type Checking<'a> = Pin<Box<dyn Future<Output = (Session<'a>, Result<CheckedListing, GatewayError>)> + Send + 'a>>;
 
-impl Followed<'_> {
+impl KeyFollower<'_> {
     /// Reports the listing, then every change, and checks the lock, until the watch ends.
     pub(super) async fn follow(mut self, opened: Opened<'_>, prefix: &str) -> Ended {
         let Opened {
@@ -137,7 +137,7 @@ fn check<'a>(mut session: Session<'a>, prefix: &'a str) -> Checking<'a> {
     })
 }
 
-/// Waits for the check under way; for ever if there is none. Cancel-safe.
+/// Waits for the check under way; forever if there is none. Cancel-safe.
 async fn finished<'a>(checking: &mut Option<Checking<'a>>) -> (Session<'a>, Result<CheckedListing, GatewayError>) {
     match checking {
         Some(checking) => checking.await,

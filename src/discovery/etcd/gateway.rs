@@ -14,15 +14,15 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::discovery::etcd::messages::{self, LeaseTime, Listing, Refused, WatchMessage};
-use crate::discovery::http::{Connection, Connector, Stream, Unreachable};
+use crate::discovery::http::{BodyStream, Connection, Connector, Unreachable};
 use crate::leader::BaseUrl;
 
 /// Deadline of one request, including the connection.
 pub(super) const DEADLINE: Duration = Duration::from_secs(1);
 /// Deadline of an authentication. etcd needs a tenth of a second to hash a password, and after a restart of etcd many
-/// clients authenticate at once.
+/// clients authenticate at the same time.
 const AUTHENTICATION: Duration = Duration::from_secs(5);
-/// Longest accepted answer. The keys of a scope have some KiB, and `history` may be as large as all others together.
+/// Longest accepted answer. The keys of a scope have a few KiB, and `history` may be as large as all others together.
 const LONGEST: usize = 8 * 1024 * 1024;
 
 /// User and password for etcd.
@@ -93,7 +93,7 @@ pub struct Session<'a> {
 
 /// An open watch.
 pub struct Watch {
-    stream: Stream,
+    stream: BodyStream,
     received: Vec<u8>,
 }
 

@@ -90,7 +90,7 @@ pub enum Refused {
     /// Any other error of etcd, for example that it has no leader.
     #[error("{0}")]
     Other(String),
-    /// The answer is not one of etcd's gateway.
+    /// The answer is not from etcd's gateway.
     #[error("unexpected answer to {0}; is this etcd 3.4 or newer with its JSON gateway?")]
     NotEtcd(&'static str),
 }

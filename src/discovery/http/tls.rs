@@ -31,7 +31,7 @@ pub enum TlsProblem {
     CertificateRequired,
     /// The server rejects the client certificate.
     CertificateRefused,
-    /// The server does not speak TLS.
+    /// The server does not use TLS.
     NoTls,
     /// Any other problem, with the message of rustls.
     Other(String),

@@ -38,7 +38,7 @@ impl Problems {
 
 /// Reason for the end of a stream.
 pub(super) enum StreamEnd {
-    /// The watch is restarted at once.
+    /// The watch is restarted immediately.
     Restarted,
     /// 410 Gone. This is an answer: a new list replaces the missed changes.
     HistoryLost,
@@ -166,7 +166,7 @@ impl Faults {
         self.outage.answered();
     }
 
-    /// Waits for the recovery, and logs it. Waits for ever if there was no fault. Cancel-safe.
+    /// Waits for the recovery, and logs it. Waits forever if there was no fault. Cancel-safe.
     pub(super) async fn recovered(&mut self) {
         let faults = self.outage.recovered().await;
         (self.forbidden, self.lost) = (None, None);

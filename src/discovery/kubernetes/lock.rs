@@ -26,7 +26,7 @@ pub(super) async fn follow_lock<K: Object>(api: Api<K>, kind: ObjectKind, object
     loop {
         let mut events = Box::pin(watch_object(api.clone(), &object.name));
         let opened = Instant::now();
-        // A healthy stream begins with the object at once.
+        // A healthy stream begins with the object immediately.
         let mut check_at = opened + DEADLINE;
         let ended = loop {
             let (found, checked) = tokio::select! {

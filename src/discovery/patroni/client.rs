@@ -45,8 +45,8 @@ impl Client {
         answer
     }
 
-    /// Sends the request on a connection of its own: Patroni speaks HTTP/1.0. An answer to `/primary` names its member,
-    /// so the last known address may be used if the name server fails. Members thus stay reachable.
+    /// Sends the request on a separate connection: Patroni uses HTTP/1.0. An answer to `/primary` names its member, so
+    /// the last known address may be used if the name server fails. Members thus stay reachable.
     async fn attempt(&self, base: &str, path: &str) -> Result<Answer, Unreachable> {
         let names_its_member = path == "/primary";
         let mut connection = self.connector.connect(base, names_its_member, DEADLINE).await?;

@@ -118,7 +118,8 @@ impl ClusterPoller {
         }
     }
 
-    /// Asks all seeds at once for their cluster's identity, each within the deadline. Returns nothing unless `due`.
+    /// Asks all seeds concurrently for their cluster's identity, each within the deadline. Returns nothing unless `due`
+    /// is true.
     async fn identities(&self, due: bool) -> Vec<Claim> {
         if !due {
             return Vec::new();
@@ -225,7 +226,7 @@ impl ClusterPoller {
         }
     }
 
-    /// Returns the members from `/failsafe`. This serves a start while the DCS is down, when no member answers
+    /// Returns the members from `/failsafe`. This allows a start while the DCS is down, when no member answers
     /// `/cluster`.
     async fn failsafe_members(&self, urls: &[BaseUrl]) -> Option<Claim> {
         for url in urls {
@@ -237,8 +238,8 @@ impl ClusterPoller {
         None
     }
 
-    /// Returns the lock's ttl and `primary_race_backoff`, or neither unless `wanted`; the last values then remain in
-    /// force.
+    /// Returns the lock's ttl and `primary_race_backoff`, or neither unless `wanted` is true; the last values then
+    /// remain in force.
     async fn config(&self, url: &BaseUrl, wanted: bool) -> (Option<Duration>, Option<Duration>) {
         if !wanted {
             return (None, None);

@@ -117,7 +117,7 @@ fn no_cluster(failure: &RestFailure, files: &ClientTls) -> (String, String) {
         }
         None => (
             failure.why.clone(),
-            "is Patroni running there? --patroni takes the host and port of restapi.connect_address; a firewall or network policy must let this host through".to_owned(),
+            "check that Patroni is running there, that --patroni has the host and port of restapi.connect_address, and that firewalls and network policies let this host connect".to_owned(),
         ),
     }
 }

@@ -59,7 +59,7 @@ fn fix(settings: &Doctor, facts: &EtcdFacts, failure: &EtcdFailure) -> String {
         ),
         (true, ..) | (_, true, None) => "set --etcd-user and --etcd-password-file: this etcd has authentication enabled".to_owned(),
         (_, true, Some(user)) => format!("the file of --etcd-password-file must contain the password of {user}; to set a new one: etcdctl user passwd {user}"),
-        _ => "is etcd running there? --etcd takes the client URLs in Patroni's configuration; a firewall must let this host through".to_owned(),
+        _ => "check that etcd is running there, that --etcd has the client URLs of Patroni's configuration, and that firewalls let this host connect".to_owned(),
     }
 }
 
@@ -107,7 +107,7 @@ fn renewal(facts: &EtcdFacts) -> Check {
         Ok(Renewal::Missing(within)) => Check::fail(
             what,
             format!(
-                "no renewal of its lease within {} (Patroni's loop_wait and some seconds)",
+                "no renewal of its lease within {} (Patroni's loop_wait and a few seconds)",
                 format_duration(*within)
             ),
             "check Patroni on the lock's holder: is it running, and can it reach etcd? When the ttl expires, another member takes the lock",

@@ -9,7 +9,7 @@ use crate::doctor::check::Check;
 use crate::doctor::facts::{Api, Config, LeaderObject, Renewal};
 use crate::leader::observation::{Lock, ObjectKind};
 
-/// Time from taking the lock to accepting writes: some seconds, more if there is much WAL to replay.
+/// Time from taking the lock to accepting writes: a few seconds, more if there is much WAL to replay.
 const PROMOTION: Duration = Duration::from_secs(5);
 /// Subject of the checks of the leader object.
 const OBJECT: &str = "leader object";
@@ -131,7 +131,7 @@ pub(super) fn renewal(api: &Api) -> Option<Check> {
         Ok(Renewal::Missing(within)) => Check::fail(
             what,
             format!(
-                "no renewal within {} (Patroni's loop_wait and some seconds)",
+                "no renewal within {} (Patroni's loop_wait and a few seconds)",
                 format_duration(*within)
             ),
             match api.holder() {
@@ -185,13 +185,13 @@ pub(super) fn hold(hold: Duration, ttl: Option<Duration>) -> Check {
     };
     let found = format!("hold {}, ttl {}", format_duration(hold), format_duration(ttl));
     let fix = format!(
-        "set --hold {} (the ttl and some seconds for the promotion), if your clients' timeouts allow it",
+        "set --hold {} (the ttl and a few seconds for the promotion), if your clients' timeouts allow it",
         format_duration(ttl + 2 * PROMOTION)
     );
     if hold.is_zero() {
         Check::warn(
             what,
-            format!("{found}: clients are refused at once while there is no leader"),
+            format!("{found}: clients are refused immediately while there is no leader"),
             fix,
         )
     } else if hold < ttl {

@@ -116,7 +116,7 @@ fn check_server(member: &Member, server: &MemberServer, cluster: &ClusterFacts<'
         Ok(greeting) => greeting,
         Err(why) => {
             let found = format!("cannot connect to {address}: {why}");
-            let fix = "is it running there? A network policy, firewall or mesh must let pgnorth connect to this port (from a laptop, pod addresses are often out of reach: run the doctor in the pod)";
+            let fix = "check that it is running there, and that network policies, firewalls and meshes let pgnorth connect to this port (from a laptop, pod addresses are often out of reach: run the doctor in the pod)";
             return cluster.grade(member, what, found, fix);
         }
     };
@@ -130,7 +130,14 @@ fn check_server(member: &Member, server: &MemberServer, cluster: &ClusterFacts<'
                 _ => "does not answer like PostgreSQL",
             };
             let found = format!("{address} accepts connections, but {then}");
-            let fix = "the server is starting or has no free connections, or something else has this port, such as a pooler or a mesh's sidecar that requires mTLS (deploy/components/istio)";
+            let fix = match server.upstream.is_pooler() {
+                true => {
+                    "check the pooler's log: it may be starting or have no free connections. Otherwise something else listens on this port, such as a mesh's sidecar that requires mTLS (deploy/components/istio)"
+                }
+                false => {
+                    "check PostgreSQL's log on this member: it may be starting or have no free connections. Otherwise something else listens on this port, such as a pooler or a mesh's sidecar that requires mTLS (deploy/components/istio)"
+                }
+            };
             return cluster.grade(member, what, found, fix);
         }
     };
@@ -160,7 +167,7 @@ fn rest(member: &Member, cluster: &ClusterFacts<'_>) -> Check {
             url,
             failure: RestFailure { why, tls: None },
         } => {
-            let fix = "is Patroni running there? A network policy, firewall or mesh must let pgnorth connect to this port (from a laptop, pod addresses are often out of reach: run the doctor in the pod)";
+            let fix = "check that Patroni is running there, and that network policies, firewalls and meshes let pgnorth connect to this port (from a laptop, pod addresses are often out of reach: run the doctor in the pod)";
             cluster.grade(member, what, format!("{url} gives no usable answer: {why}"), fix)
         }
         Rest::Failed {

@@ -1,4 +1,4 @@
-//! Checks for Services whose Endpoints Patroni uses, too: Kubernetes and Patroni then write the same object, and the
+//! Checks for Services whose Endpoints Patroni also uses: Kubernetes and Patroni then write the same object, and the
 //! lock is lost sooner or later.
 
 use crate::config::Doctor;

@@ -55,7 +55,7 @@ fn against_lock(cluster: &ClusterFacts<'_>, leads: bool, what: &str, found: &str
         (true, false) => Some(Check::fail(
             what,
             format!("{found}, but this member holds the lock: clients are held until it accepts writes"),
-            "right after a failover this is normal for some seconds; otherwise check the logs of Patroni and PostgreSQL on this member",
+            "right after a failover this is normal for a few seconds; otherwise check the logs of Patroni and PostgreSQL on this member",
         )),
         (false, true) => {
             let holder = cluster.leader.map_or_else(

@@ -1,4 +1,4 @@
-//! The rights that pgnorth uses, and the effect of each missing one, measured by removing it
+//! The rights that pgnorth uses, and the effect of each missing right, determined by removing it
 //! (docs/operating/kubernetes.md).
 
 use crate::config::Doctor;

@@ -205,7 +205,7 @@ const ROWS: [Row; 51] = [
     ("both kinds", |f| api(f).leaders[1].1 = Ok(lock(Some("demo-9"), 4)), Level::Warn, "both kinds have a lock"),
     ("one kind forbidden", |f| api(f).leaders[1].1 = Err("it is forbidden".into()), Level::Warn, "leader object, configmap db/demo-leader — not checked: it is forbidden"),
     ("an odd ttl", |f| if let Ok(LeaderObject::Lock(_, problem)) = &mut api(f).leaders[0].1 { *problem = Some("annotation `ttl` is odd".into()) }, Level::Warn, "annotation `ttl` is odd"),
-    ("no renewal", |f| api(f).renewal = Ok(Renewal::Missing(Duration::from_secs(13))), Level::Fail, "lock is renewed — no renewal within 13s (Patroni's loop_wait and some seconds) — check Patroni on demo-0"),
+    ("no renewal", |f| api(f).renewal = Ok(Renewal::Missing(Duration::from_secs(13))), Level::Fail, "lock is renewed — no renewal within 13s (Patroni's loop_wait and a few seconds) — check Patroni on demo-0"),
     ("no watch", |f| api(f).renewal = Err("its watch failed".into()), Level::Warn, "lock is renewed — not checked: its watch failed"),
     ("pause", |f| if let Ok(Some(config)) = &mut api(f).config { config.settings.paused = true }, Level::Warn, "patronictl resume"),
     ("a standby cluster", |f| if let Ok(Some(config)) = &mut api(f).config { config.settings.standby_cluster = true }, Level::Fail, "accepts no writes"),
@@ -276,7 +276,8 @@ fn failsafe(facts: &mut Facts) {
     }
 }
 
-/// The primary stayed up through an outage of the API, and a pgnorth that was started during it found no leader.
+/// Regression: the primary stayed up during an outage of the API, and a pgnorth that was started meanwhile found no
+/// leader.
 #[test]
 fn failsafe_mode_asks_for_patroni_by_names_that_outlive_a_pod() {
     let result = |flags: &str, host: &str| {
@@ -367,7 +368,7 @@ fn beside_config_maps_a_service_may_have_the_scopes_name() {
     );
 }
 
-/// Clients were refused at 30 s, just before a failover at Patroni's default ttl was over.
+/// Regression: clients were refused at 30 s, just before a failover at Patroni's default ttl was over.
 #[test]
 fn the_default_hold_outlasts_a_failover_at_the_default_ttl() {
     let hold = settings("").proxy.hold;
@@ -560,7 +561,7 @@ fn each_failure_of_etcd_has_its_fix() {
         ..failure("UnknownIssuer")
     };
     for (flags, failure, fix) in [
-        ("", failure("connection refused"), "is etcd running there?"),
+        ("", failure("connection refused"), "check that etcd is running there"),
         ("", denied.clone(), "authentication enabled"),
         ("", login.clone(), "set --etcd-user and --etcd-password-file"),
         (

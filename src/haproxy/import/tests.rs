@@ -199,7 +199,7 @@ fn listeners_and_backends_become_routes() {
     );
 }
 
-/// Pigsty leads some ports to poolers, and others to PostgreSQL.
+/// Pigsty routes some ports to poolers, and others to PostgreSQL.
 #[test]
 fn a_section_of_poolers_becomes_a_route_with_a_target() {
     let poolers = listen("").replace("10.0.0.1:5432", "10.0.0.1:6432");
@@ -217,7 +217,7 @@ fn a_section_of_poolers_becomes_a_route_with_a_target() {
     );
 }
 
-/// The admin port has no password: an import that said that nothing is needed would open the page to everybody.
+/// The admin port has no password: an import that reported that nothing is needed would open the page to everyone.
 #[test]
 fn a_password_of_the_statistics_is_named() {
     let stats = "listen stats\n mode http\n bind *:7000\n stats enable\n stats auth admin:s3cret\n";
@@ -230,7 +230,7 @@ fn a_password_of_the_statistics_is_named() {
     assert!(!read(&text).unwrap().to_string().contains("s3cret"));
 }
 
-/// pgnorth follows one cluster. Servers that share no address may be two.
+/// pgnorth follows one cluster. Servers that share no address may belong to two clusters.
 #[test]
 fn servers_without_a_common_address_are_two_clusters() {
     let other = listen("").replace("10.0.0.1", "10.0.0.2").replace("5000", "5001");

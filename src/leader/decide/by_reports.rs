@@ -1,5 +1,5 @@
-//! Rules 13 to 23: no lock is watched. The members' answers decide. After the last evidence that it leads, the leader
-//! is kept for a ttl.
+//! Rules 13 to 23: no lock is watched. The members' answers decide. The leader is kept for a ttl after the last
+//! evidence that it leads.
 
 use std::time::Instant;
 
@@ -20,7 +20,8 @@ impl Inputs<'_> {
         Some(decision(RoutingState::Hold(None), reason))
     }
 
-    /// Rule 14: several members are equally primary. All sessions end, because any of these members may accept writes.
+    /// Rule 14: several members say that they are primary, and neither the lock nor the timeline distinguishes them.
+    /// All sessions end, because any of these members may accept writes.
     pub(super) fn split_brain(&self) -> Option<Decision> {
         self.no_lock()?;
         let rank = |report: &Report| (report.holds_lock, report.timeline);
@@ -159,10 +160,10 @@ impl Inputs<'_> {
 
     /// Returns the leader that every other member names again, and the time from which clients may go to it.
     ///
-    /// Clients may go to it at once if there is no gap between its own last answer and the other members' answers: the
-    /// evidence is then as good as before the fence. After a gap, it may have demoted itself in the meantime and now
-    /// hold the lock in recovery. Once the others have named it for a whole ttl, its Patroni loop has run again, and
-    /// has written a new timeline if it was promoted again.
+    /// Clients may go to it immediately if there is no gap between its own last answer and the other members' answers:
+    /// the evidence is then as good as before the fence. After a gap, it may have demoted itself in the meantime and
+    /// now hold the lock in recovery. Once the others have named it for a whole ttl, its Patroni loop has run again,
+    /// and has written a new timeline if it was promoted again.
     pub(super) fn named_again_from(&self) -> Option<(Server, Instant)> {
         self.no_lock().filter(|_| self.current.is_none())?;
         let (member, last) = self.view.silent_leader()?;

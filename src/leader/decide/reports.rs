@@ -42,8 +42,8 @@ impl Inputs<'_> {
         found
     }
 
-    /// Returns true if a member says that it lacks the lock (status 503) without an excuse. In pause and in failsafe
-    /// mode, a leader may lack the lock unless another member says that it holds the lock.
+    /// Returns true if a member says that it lacks the lock (status 503), unless that is permitted. In pause and in
+    /// failsafe mode, a leader may lack the lock as long as no other member says that it holds the lock.
     pub(super) fn lacks_the_lock(&self, report: &Report) -> bool {
         let is_excused = report.paused || report.failsafe_active;
         let another_holds_it = || self.answering().iter().any(|(_, other, _)| other.holds_lock);

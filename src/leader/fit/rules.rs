@@ -92,7 +92,7 @@ impl Inputs<'_> {
         Some(Outcome::Out(Unfit::NotRunning { state }))
     }
 
-    /// Rule 9: M is not a replica. The leader of a standby cluster counts as one only for `read-only`, because
+    /// Rule 9: M is not a replica. The leader of a standby cluster counts as a replica only for `read-only`, because
     /// Patroni's `/replica` excludes it.
     pub(super) fn no_replica(&self) -> Option<Outcome> {
         let facts = self.facts.as_ref()?;

@@ -291,7 +291,7 @@ const KEY_ROWS: &[KeyRow] = &[
 const SECOND: Duration = Duration::from_secs(1);
 
 impl Story {
-    /// The leader's position, in MB.
+    /// Records the leader's position, in MB.
     fn leads_at(&mut self, position: u64) {
         let replication = Replication {
             location: Some(position * MB),
@@ -301,7 +301,7 @@ impl Story {
         self.report("l", Report { replication, ..report });
     }
 
-    /// The position up to which m has replayed, in MB.
+    /// Records the position up to which m has replayed, in MB.
     fn replays(&mut self, position: u64) {
         let replication = Replication {
             replayed: Some(position * MB),
@@ -311,7 +311,7 @@ impl Story {
         self.report("m", Report { replication, ..report });
     }
 
-    /// Patroni's record of the synchronous standbys in the DCS, with its setting `synchronous_mode`.
+    /// Records the synchronous standbys in the DCS, with Patroni's setting `synchronous_mode`.
     fn record(&mut self, synchronous: Option<Standby>, standbys: &str) {
         let settings = ClusterSettings {
             synchronous,

@@ -56,10 +56,11 @@ impl View {
 
     /// Returns the time at which a member's status in the DCS was certainly true; `None` if that is unknown.
     ///
-    /// A status is as old as its last write, with one exception. If it says primary, and its member holds the lock and
-    /// has renewed it for a whole ttl, the status was true at the beginning of that ttl or later, because Patroni
-    /// updates an outdated status at the end of each loop (ha.py, `touch_member`). The exception does not cover any
-    /// other status of such a member: in that case the watch of pods is late, and no session must end for that reason.
+    /// A status is as old as its last write, with one exception. If the status says that its member is primary, and the
+    /// member holds the lock and has renewed it for a whole ttl, the status was true at the beginning of that ttl or
+    /// later, because Patroni updates an outdated status at the end of each loop (ha.py, `touch_member`). The exception
+    /// does not cover any other status of such a member: in that case the watch of pods is late, and no session must
+    /// end for that reason.
     pub fn dcs_status_as_of(&self, member: &MemberName) -> Option<Instant> {
         let status = self.statuses.get(member)?;
         let lock = self.lock().filter(|view| view.lock.holder.as_ref() == Some(member));

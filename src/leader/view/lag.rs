@@ -2,7 +2,7 @@
 //!
 //! The two positions are read at different times. Because a replica only advances, the difference between the leader's
 //! newest position and the replica's last known position is an upper bound of its present lag. Its lag when its own
-//! position was read is the difference to the leader's position at that time.
+//! position was read is the difference from the leader's position at that time.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

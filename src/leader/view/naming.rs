@@ -14,8 +14,8 @@ use crate::leader::view::{Timestamped, View};
 /// Time for which a member's answer about the leader counts from its arrival. The member is asked again before this
 /// time is over (`probing::pacing`). Once the key of a leader with a frozen Patroni has expired, the members need at
 /// least 2 s to promote another member, because each waits that long for the leader's answer (`fetch_node_status`,
-/// timeout 2 s). During these 2 s they may be too busy to answer pgnorth, and after them sessions to the old primary
-/// must have ended.
+/// timeout 2 s). During these 2 s they may be too busy to answer pgnorth, and by the end of these 2 s, sessions to the
+/// old primary must have ended.
 const NAMING_LIFE: Duration = Duration::from_millis(1_500);
 
 /// Longest time for which the answer counts from the request on. A slow answer may contain what the member read at the
@@ -60,9 +60,9 @@ impl Naming {
 
 impl View {
     /// Returns the members to ask for their own `/cluster`. Their answers matter once the leader has been unreachable
-    /// for a ttl, so they are asked only from shortly before that time. If the leader's host is gone, this avoids
-    /// requests of many pgnorths before another member acquires the lock. Without a leader, the members are asked while
-    /// `/cluster` still names the last leader, because the route to it may reopen.
+    /// for a ttl, so pgnorth begins to ask them only shortly before that time. If the leader's host is gone, this
+    /// avoids requests of many pgnorths before another member acquires the lock. Without a leader, the members are
+    /// asked while `/cluster` still names the last leader, because the route to it may reopen.
     pub fn witnesses<'a>(
         &'a self,
         leader: Option<&'a MemberName>,
@@ -127,8 +127,8 @@ impl View {
     }
 
     /// Returns the time since which every other known member has named `leader` without a gap as running on that
-    /// timeline. `None` if a member does not name it so, has not answered recently, or says that it is itself a primary
-    /// or holds the lock.
+    /// timeline. `None` if a member does not name it in this way, has not answered recently, or says that it is itself
+    /// a primary or holds the lock.
     pub fn named_by_all_since(
         &self,
         leader: &MemberName,

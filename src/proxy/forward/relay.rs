@@ -26,7 +26,7 @@ use stall::Stall;
 pub(crate) use state::{AtRest, OnTheWay, RelayState};
 pub(crate) use timers::{Delays, Timer, Timers};
 
-/// Both directions of a pair. Dropping it frees pipes and buffers at once.
+/// Both directions of a pair. Dropping it frees pipes and buffers immediately.
 #[derive(Debug)]
 pub(crate) struct Relay {
     client: PolledStream,

@@ -112,7 +112,8 @@ impl Session {
             Ending::Shutdown => "pgnorth is shutting down".to_owned(),
             _ => return,
         };
-        // Many held clients reach their deadlines at about the same time, so only some are refused at once.
+        // Many held clients reach their deadlines at about the same time, so the number of simultaneous refusals is
+        // limited.
         let Ok(_permit) = timeout(REFUSAL_TIMEOUT, self.shared.refusals.acquire()).await else {
             return;
         };

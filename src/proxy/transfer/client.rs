@@ -199,8 +199,8 @@ impl PassedClient {
     }
 }
 
-/// Returns the state that the sessions of the client's listener share. If several listeners have a route of its kind,
-/// they may lead to different servers, so the port decides.
+/// Returns the state that the sessions of the client's listener share. If several listeners have the same kind of
+/// route, they may lead to different servers, so the port decides.
 fn listener_of(route: &str, client: &TcpStream, listeners: &[Arc<Shared>]) -> Option<Arc<Shared>> {
     let mut of_its_kind = listeners.iter().filter(|shared| shared.route.kind.as_str() == route);
     let port = client.local_addr().ok()?.port();

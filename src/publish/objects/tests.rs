@@ -143,8 +143,8 @@ fn another_publisher_s_higher_timeline_is_not_overwritten_before_it_was_asked() 
     ));
 }
 
-/// The rows are (the writer of the object, has a Lease, has just ceased to route) → the step of a publisher that holds,
-/// for an object with an address.
+/// Each row has the writer of the object, true if the publisher has a Lease, true if it has just stopped routing, and
+/// its step for an object with an address while it decides to hold.
 #[test]
 fn an_address_is_taken_away_at_once_or_after_a_question() {
     let mine = || after(Kind::Slice4, &desired(&["10.0.0.7"], Some(1)));
@@ -201,7 +201,7 @@ fn a_publisher_that_knows_the_answer_removes_the_question_and_no_other_one_write
     assert!(matches!(take_slice(&answered, &route, third), Step::Nothing));
 }
 
-/// A simulation of publishers without a Lease that share one slice. Each reads it every 10 s, some seconds after the
+/// A simulation of publishers without a Lease that share one slice. Each reads it every 10 s, a few seconds after the
 /// one before it.
 struct Simulation {
     slice: DynamicObject,
@@ -273,7 +273,7 @@ fn a_publisher_that_holds_does_not_empty_what_two_others_fill_in_turn() {
         "a question and an answer in 10 s: {}",
         simulation.writes
     );
-    // The publishers with newer knowledge are gone: the address does not stay for ever.
+    // The publishers with newer knowledge are gone: the address does not stay forever.
     simulation.publishers = vec![("us".to_owned(), Questions::default())];
     simulation.run(60, of);
     assert!(

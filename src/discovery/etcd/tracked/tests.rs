@@ -19,7 +19,7 @@ struct World {
     view: View,
     decision: Decision,
     claims: Vec<Claim>,
-    /// True if a fence was decided on, if only for a moment.
+    /// True once a fence was decided on, even if only for a moment.
     fenced: bool,
 }
 

@@ -48,7 +48,8 @@ impl<O: Owner, S: Syscalls> Pairs<O, S> {
         !self.queued.is_empty()
     }
 
-    /// Begins to forward `pair`, unless it is over already: its session may have ended on the way to this worker.
+    /// Begins to forward `pair`, unless it is over already: its session may have ended while the pair was on its way to
+    /// this worker.
     pub(crate) fn adopt(&mut self, pair: Pair<O>) {
         let (number, is_over) = (pair.number, pair.owner.is_over());
         self.by_number.insert(number, Box::new(pair));
@@ -95,7 +96,7 @@ impl<O: Owner, S: Syscalls> Pairs<O, S> {
         }
     }
 
-    /// Stops the pairs that are over according to their owners.
+    /// Stops the pairs whose owner reports that the session is over.
     pub(crate) fn check_owners(&mut self) {
         let over = self.by_number.iter().filter(|(_, pair)| pair.owner.is_over());
         let over: Vec<u64> = over.map(|(number, _)| *number).collect();

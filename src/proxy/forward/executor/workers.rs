@@ -1,4 +1,4 @@
-//! All workers: begins sessions on them, and notifies every worker when some of its sessions are over.
+//! Begins sessions on the workers, and notifies every worker when some of its sessions are over.
 
 use std::io;
 use std::sync::{Arc, mpsc};
@@ -64,8 +64,8 @@ impl<O: Owner> Workers<O> {
         }
     }
 
-    /// Calls `begin` on the worker that has the fewest sessions. The call is made at once if that is `own`, the current
-    /// worker.
+    /// Calls `begin` on the worker that has the fewest sessions. The call is made immediately if that is `own`, the
+    /// current worker.
     pub(crate) fn begin_session(
         &self,
         own: &Executor<O>,
@@ -101,7 +101,7 @@ impl<O: Owner> Workers<O> {
         });
     }
 
-    /// Returns the number of the worker with the fewest sessions. If several have as few, `own` is preferred.
+    /// Returns the number of the worker with the fewest sessions. If several have equally few, `own` is preferred.
     pub(crate) fn least_loaded(&self, own: Option<usize>) -> usize {
         let others = (0..self.count()).filter(|number| Some(*number) != own);
         let all = own.into_iter().chain(others);

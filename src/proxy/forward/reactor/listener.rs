@@ -60,6 +60,6 @@ impl Drop for Listener<'_> {
 pub(crate) fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
     let (stream, peer) = acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
     let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
-    let peer = peer.ok_or_else(|| io::Error::other("accept(2) returned no address of the client"))?;
+    let peer = peer.ok_or_else(|| io::Error::other("accept(2) did not return the client's address"))?;
     Ok((stream.into(), peer))
 }

@@ -15,7 +15,8 @@ use super::syscalls::{Kernel, Syscalls};
 use super::token::{Side, Token};
 use crate::proxy::socket;
 
-/// Maximum number of bytes per read before a session is forwarded. First packets and first answers have a few hundred.
+/// Maximum number of bytes per read before a session is forwarded. First packets and first answers have a few hundred
+/// bytes.
 const CHUNK: usize = 2048;
 
 #[derive(Debug)]

@@ -108,7 +108,7 @@ impl PolledStream {
         }
     }
 
-    /// Registers for writability if a send has blocked. epoll reports at once if the socket is writable again.
+    /// Registers for writability if a send has blocked. epoll reports immediately if the socket is writable again.
     pub(crate) fn update_write_interest(&mut self, epoll: &Epoll) -> io::Result<()> {
         if self.write_interest == WriteInterest::Requested {
             epoll.modify(&self.stream, self.token, EDGES | EventFlags::OUT)?;

@@ -1,6 +1,6 @@
 //! The two files that wake a worker without a socket: an eventfd, which any thread may signal, and a timer.
 //!
-//! Neither is ever read: with edge-triggered epoll each signal and each expiry is an event of its own.
+//! Neither is ever read: with edge-triggered epoll each signal and each expiry is a separate event.
 
 use std::io;
 use std::time::Duration;
@@ -21,8 +21,8 @@ pub(crate) struct Eventfd(OwnedFd);
 
 /// A one-shot timer.
 ///
-/// A timeout of epoll_wait(2) would do the same, but the kernel would set up a timer for each single wait, which costs
-/// 1 µs per message.
+/// A timeout of epoll_wait(2) would do the same, but the kernel would set up a timer for every wait, which costs 1 µs
+/// per message.
 #[derive(Debug)]
 pub(crate) struct Timerfd(OwnedFd);
 

@@ -23,21 +23,21 @@ pub(crate) struct Closing {
 
 /// The state of the client's FIN, which is to be passed on to the leader.
 ///
-/// A client of PostgreSQL sends Terminate and closes at once; the server closes when it reads that message. The side that
-/// closes first keeps the port in TIME_WAIT for a minute. If the FIN came with the message, that side would be pgnorth,
-/// which has few ports to one leader. So the FIN is held back for some milliseconds, in which the leader's FIN can come
-/// first. A leader that waits for the client's FIN gets it afterwards.
+/// A client of PostgreSQL sends Terminate and closes immediately; the server closes when it reads that message. The
+/// side that closes first keeps the port in TIME_WAIT for a minute. If pgnorth passed the FIN on together with the
+/// message, pgnorth would be that side, and it has few ports to one leader. So the FIN is held back for a few
+/// milliseconds, in which the leader's FIN can come first. A leader that waits for the client's FIN gets it afterwards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 enum ClientFin {
     #[default]
     NotYet,
     Deferred,
-    /// It was deferred for long enough.
+    /// The FIN was deferred for long enough.
     Due,
 }
 
 impl Closing {
-    /// The side that closed first, if any has closed.
+    /// Returns the side that closed first, if any has closed.
     pub(crate) fn first(&self) -> Option<Side> {
         self.first
     }

@@ -146,11 +146,11 @@ impl Direction {
         Ok(Poll::Ready(()))
     }
 
-    /// Handles the EOF, when nothing else is left.
+    /// Handles the EOF once nothing else is left to deliver.
     ///
     /// The EOF waits until the kernel has sent all bytes before it. After a FIN, pgnorth can no longer detect unsent
     /// bytes, so a slow reader would look like a host that vanished (see [`super::stall`]). Bytes that were sent reach
-    /// the peer's socket, whatever happens to this one.
+    /// the peer's socket, whatever happens to this socket.
     fn end(&mut self, sink: &mut PolledStream, eof: EofAction) -> Progress {
         // Less than a buffer fits into the window that every connection starts with.
         if self.delivered >= BUFFER as u64 && !sink.has_sent_all() {
@@ -168,7 +168,7 @@ impl Direction {
         Progress::Ended
     }
 
-    /// Reads, when nothing is undelivered. Copied bytes are sent at once, as far as the sink accepts them.
+    /// Reads, when nothing is undelivered. Copied bytes are sent immediately, as far as the sink accepts them.
     fn read<S: Syscalls>(
         &mut self,
         source: &mut PolledStream,

@@ -15,7 +15,7 @@ pub(crate) struct DirectionError {
 pub(crate) enum FailedEnd {
     Source,
     Sink,
-    /// Neither end: pgnorth itself could not continue, for example because it ran out of memory.
+    /// Neither end: pgnorth itself could not continue this connection, for example because it ran out of memory.
     Internal,
 }
 

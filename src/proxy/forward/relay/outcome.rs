@@ -14,7 +14,7 @@ use crate::proxy::forward::reactor::Side;
 pub(crate) enum Next {
     /// It waits for an event.
     Wait,
-    /// It can continue at once.
+    /// It can continue immediately.
     GoOn,
     Finish(Finish),
 }
@@ -26,9 +26,9 @@ pub(crate) enum Finish {
     Closed(Side),
     /// The connection of this side was reset, or timed out.
     Lost(Side, io::Error),
-    /// The pair is over according to its owner.
+    /// The pair's owner reports that the session is over.
     Stopped,
-    /// pgnorth could not continue, for example because it ran out of memory or epoll watches.
+    /// pgnorth could not continue this connection, for example because it ran out of memory or epoll watches.
     Failed(io::Error),
 }
 

@@ -30,7 +30,7 @@ impl Stall {
         self.client || self.leader
     }
 
-    /// Switches the option off or on, as each socket needs. The durations are the sockets' TCP_USER_TIMEOUT. To be
+    /// Switches the option off or on, as each socket needs. The durations are the sockets' TCP_USER_TIMEOUT. Must be
     /// called at least four times in that time while there may be unsent bytes.
     pub(crate) fn check(&mut self, client: (&TcpStream, Duration), leader: (&TcpStream, Duration)) {
         for (is_off, (socket, user_timeout)) in [(&mut self.client, client), (&mut self.leader, leader)] {

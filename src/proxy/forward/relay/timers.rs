@@ -31,7 +31,7 @@ pub(crate) struct Delays {
 
 /// Minimum time between two expiries of the timerfd. Timers that become due in between are handled together.
 const TICK: Duration = Duration::from_millis(5);
-/// Maximum number of checks in a batch, which takes some 200 µs; or a fiftieth of all checks, if that is more.
+/// Maximum number of checks in a batch, which takes about 200 µs; or a fiftieth of all checks, if that is more.
 /// Thousands in a row would delay every message of their worker. After their first checks, sessions that began together
 /// are checked at different times, because each check is armed when its session next sends. The other kinds of timers
 /// are not limited: most of their sessions are over when they are due.
@@ -80,8 +80,8 @@ impl Timers {
         }
     }
 
-    /// Removes and returns the due timers; `Check` timers only a batch at a time. To be called when the timerfd has
-    /// expired.
+    /// Removes and returns the due timers, but at most a batch of `Check` timers at a time. Must be called when the
+    /// timerfd has expired.
     pub(crate) fn take_due(&mut self, now: Instant) -> Vec<(Timer, u64)> {
         self.fires_at = None;
         let mut taken = Vec::new();
@@ -97,7 +97,7 @@ impl Timers {
     }
 
     /// Returns the time to which the timerfd has to be set next, if a timer is armed and the timerfd is not set early
-    /// enough. To be called after the due timers were handled.
+    /// enough. Must be called after the due timers were handled.
     pub(crate) fn next(&mut self, now: Instant) -> Option<Duration> {
         let fronts = self.queues.iter().filter_map(|queue| queue.due.front());
         let at = fronts.map(|(at, _)| *at).min()?.max(now + TICK);

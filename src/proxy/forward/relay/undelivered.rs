@@ -26,7 +26,7 @@ impl Undelivered {
         }
     }
 
-    /// Sends as many bytes as the sink accepts at once, and returns their number; `None` if the sink accepts none now.
+    /// Sends as many bytes as the sink accepts now, and returns their number; `None` if it accepts none.
     pub(crate) fn send<S: Syscalls>(
         &mut self,
         sink: &mut PolledStream,

@@ -29,7 +29,7 @@ fn a_client_that_terminates_leaves_no_port_of_ours_in_time_wait() {
         let (theirs, ours) = (leader.local_addr().unwrap(), leader.peer_addr().unwrap());
         client.write_all(TERMINATE).unwrap();
         drop(client);
-        // As PostgreSQL: it does not wait for the FIN.
+        // Like PostgreSQL, the leader does not wait for the FIN.
         leader.read_exact(&mut [0; TERMINATE.len()]).unwrap();
         drop(leader);
         let done = finished.recv_timeout(HANG).unwrap();
@@ -75,7 +75,7 @@ fn a_slow_client_gets_every_byte_of_a_leader_that_closed_and_then_resets() {
         assert!(begun.elapsed() < HANG, "pgnorth does not read what the leader has sent");
         std::thread::sleep(Duration::from_millis(1));
     }
-    // The kernel resets what comes for a socket that is closed; after the reset pgnorth's own sending fails.
+    // The kernel answers bytes for a closed socket with a reset, after which pgnorth's own sends fail.
     for _ in 0..20 {
         session.client.write_all(b"too late").unwrap();
         std::thread::sleep(Duration::from_millis(1));

@@ -30,12 +30,13 @@ impl FaultyKernel {
         refuses
     }
 
-    /// Returns how much of `length` the call may move: in half of the calls all, else any number from one byte.
+    /// Returns how much of `length` the call may move: in half of the calls, all of it; otherwise, a random number of
+    /// bytes, at least one.
     fn most(&mut self, length: usize) -> usize {
         if length <= 1 || self.random.once_in(2) {
             return length;
         }
-        // The reader takes the socket for drained.
+        // The reader treats the socket as drained.
         self.faked_readiness = true;
         1 + self.random.below(length as u64 - 1) as usize
     }

@@ -188,7 +188,7 @@ impl Plan {
         let mut habits = Random(self.seed ^ 0xFACE);
         let mut content = Content::new(self.seed);
         let mut left = reset_after.unwrap_or(self.bytes);
-        // Large transfers in pieces of a few bytes would only take long.
+        // Large transfers in pieces of a few bytes would only take a long time.
         let piece = self.piece.max(self.bytes >> 12);
         while left > 0 {
             let length = left.min(1 + habits.below(piece));

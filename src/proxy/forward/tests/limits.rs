@@ -164,7 +164,7 @@ fn workers_end_with_their_last_session() {
     let session = fixture.session();
     let traffic = fixture.traffic.clone();
     drop(fixture);
-    // No further session can begin, but this one goes on.
+    // No further session can begin, but this one continues.
     passes(&session.client, &session.leader, b"still");
     drop((session.client, session.leader));
     session.finished.recv_timeout(HANG).unwrap();
@@ -197,8 +197,9 @@ fn sessions_are_spread_evenly() {
     drop(sessions);
 }
 
-/// Makes a connection whose buffers are large enough for splice(2) to be tried, and small enough that a thousand stay
-/// below the system's limit of TCP's memory (net.ipv4.tcp_mem), beyond which the kernel drops received bytes.
+/// Makes a connection whose buffers are large enough for splice(2) to be tried, and small enough that a thousand
+/// connections stay below the system's limit of TCP memory (net.ipv4.tcp_mem), beyond which the kernel drops received
+/// bytes.
 fn narrow() -> (TcpStream, TcpStream) {
     let (peer, own) = connected();
     for stream in [&peer, &own] {

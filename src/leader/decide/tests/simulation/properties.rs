@@ -64,11 +64,11 @@ type Checked = Result<(), TestCaseError>;
 pub(super) struct Checker {
     leader: Option<MemberIndex>,
     open_to: Option<MemberIndex>,
-    /// The member's REST API can be reached by pgnorth.
+    /// Time since which pgnorth can reach the member's REST API.
     heard: [Option<Ms>; 3],
-    /// The member is the writable primary of the newest timeline, and believes that it leads.
+    /// Time since which the member has been the writable primary of the newest timeline and has believed that it leads.
     leading: [Option<Ms>; 3],
-    /// The member's PostgreSQL accepts no writes.
+    /// Time since which the member's PostgreSQL has accepted no writes.
     unwritable: [Option<Ms>; 3],
     paused: Option<Ms>,
     unpaused: Option<Ms>,

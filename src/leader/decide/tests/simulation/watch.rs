@@ -19,7 +19,7 @@ pub(super) const CLOCK_FAULTS: Ms = 1_000;
 /// The ways in which a path fails.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum PathFailure {
-    /// The connection is reset, and pgnorth notices it at once.
+    /// The connection is reset, and pgnorth notices it immediately.
     Reset,
     /// The stream is dead but looks alive, and stays dead.
     Dead,

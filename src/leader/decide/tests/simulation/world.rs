@@ -255,8 +255,8 @@ impl World {
         }
     }
 
-    /// Sends a request to a member. The answer is created at once and arrives late. This is the worst case, because the
-    /// evidence is as old as possible.
+    /// Sends a request to a member. The answer is created immediately and arrives late. This is the worst case, because
+    /// the evidence is as old as possible.
     fn ask(&mut self, request: Request) {
         let who = request.who;
         let takes = self.dice.between(0, self.conditions.rest_delay);

@@ -19,8 +19,8 @@ pub(crate) const MAX_PIPES: usize = 80;
 /// Time after which an unused pipe is closed, and the interval of the search for such pipes.
 pub(crate) const IDLE: Duration = Duration::from_secs(5);
 
-/// Pause after a pipe could not be created. The cause (the limit of files, or the user's share of pipe memory) lasts
-/// longer than microseconds.
+/// Pause after a pipe could not be created. The cause (the limit of files, or the user's share of pipe memory) usually
+/// lasts longer than a few microseconds.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The counts and the idle pipes of a pool.
@@ -89,7 +89,7 @@ impl PoolState {
 }
 
 impl PipeFds {
-    /// Takes both ends of a pipe.
+    /// Wraps both ends of a pipe.
     pub(crate) fn new(input: OwnedFd, output: OwnedFd) -> Self {
         // This fails only for a file that is not a pipe; splice(2) then reports it.
         let capacity = fcntl_getpipe_size(&input).unwrap_or(BUFFER);

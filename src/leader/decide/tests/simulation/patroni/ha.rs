@@ -51,8 +51,8 @@ impl Cluster {
         self.write_pod(who);
     }
 
-    /// Reads the lock. Patroni notices a write in its next cycle at the latest. In the model it may also notice at
-    /// once, which is the worst case for a slower observer.
+    /// Reads the lock. Patroni notices a write in its next cycle at the latest. In the model it may also notice
+    /// immediately, which is the worst case for a slower observer.
     pub(super) fn observe(&mut self, who: MemberIndex) -> LockHolder {
         if self.members[who].seen.0 != self.lock.version {
             let at_once = self.dice.one_in(2);

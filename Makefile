@@ -10,33 +10,33 @@ help:
 	@echo 'make run             starts a Patroni cluster on this machine with pgnorth in front of it; Ctrl-C removes it (PORT=, ADMIN_PORT=)'
 	@echo 'make switchover      moves the leader of that cluster, from another terminal (PORT=)'
 	@echo 'make test            runs all tests, with real PostgreSQL, Patroni and Kubernetes API. Root'
-	@echo 'make test-integrity  compares every byte of ten thousand random sessions, then of as many with faults injected; some minutes (SESSIONS=, SEED=)'
+	@echo 'make test-integrity  compares every byte of ten thousand random sessions, then of as many with faults injected; a few minutes (SESSIONS=, SEED=)'
 	@echo 'make test-memory     runs a thousand clients that do not read against a pgnorth with 512 MiB; a minute. Root (READERS=, BUFFERS=)'
-	@echo 'make test-reload     keeps thousands of sessions alive over reloads, and prints the longest pause of any; some minutes (SESSIONS=, RELOADS=)'
+	@echo 'make test-reload     keeps thousands of sessions alive over reloads, and prints the longest pause of any session; a few minutes (SESSIONS=, RELOADS=)'
 	@echo 'make test-reload-rig copies 1 GiB each way, notifies and logs in over 30 reloads and a switchover of a real cluster; two minutes. Root'
 	@echo 'make test-haproxy    compares pgnorth watch with a real HAProxy through a switchover, a crash and a REST API that hangs; two minutes. Root'
 	@echo 'make test-random     injects random faults into one cluster; half an hour for 50 (FAULTS=, SEED= repeats a run)'
 	@echo 'make test-consistency looks for lost writes through two pgnorths while hosts fail and are cut off; half an hour for 100 faults. Root (FAULTS=, PARTS=, SEED=)'
-	@echo 'make test-soak       keeps 200 sessions at work while a fault a minute strikes, and fails if anything that pgnorth uses grows. Root (HOURS=1, SEED=)'
+	@echo 'make test-soak       runs 200 sessions with a fault every minute, and fails if the resources that pgnorth uses grow. Root (HOURS=1, SEED=)'
 	@echo 'make test-routes     prints what each fault costs readers on each route, beside HAProxy; half an hour. Root (ONLY=every_fault_by_etcd)'
 	@echo 'make test-manifests  checks the rendered deploy/ against the schemas of Kubernetes, Istio and the Prometheus operator'
-	@echo 'make test-drivers    tries how real drivers present a refusal, by sslmode (WAYS=ways, WAYS=silence)'
-	@echo 'make test-clients    lets drivers, pools, the tools of PostgreSQL and a subscription work through switchovers and crashes, and prints what each sees; fifteen minutes. Root (SWITCHOVERS=20, CRASHES=5)'
-	@echo 'make test-versions   tries pgnorth with Patroni 3.0 to 4.1 and PostgreSQL 13 to 18, and prints a table; half an hour. Root (PAIRS="4.1/18", PATRONI=checkout)'
+	@echo 'make test-drivers    tests how real drivers present a refusal, by sslmode (WAYS=ways, WAYS=silence)'
+	@echo 'make test-clients    runs drivers, pools, the tools of PostgreSQL and a subscription through switchovers and crashes, and prints what each sees; fifteen minutes. Root (SWITCHOVERS=20, CRASHES=5)'
+	@echo 'make test-versions   tests pgnorth with Patroni 3.0 to 4.1 and PostgreSQL 13 to 18, and prints a table; half an hour. Root (PAIRS="4.1/18", PATRONI=checkout)'
 	@echo 'make fuzz            feeds random input to each parser, 60 s each; coverage-guided (TIME=, TARGETS=)'
-	@echo 'make pictures        makes the pictures of docs/operating/monitoring.md from a real run of some minutes. Root (FOLDER=target/pictures, AGAIN=yes draws the panels again from its data)'
+	@echo 'make pictures        makes the pictures of docs/operating/monitoring.md from a real run of a few minutes. Root (FOLDER=target/pictures, AGAIN=yes draws the panels again from its data)'
 	@echo 'make docs            writes the generated parts of docs/reference from the tables in the code; a test fails if they differ'
 	@echo 'make man             writes man pages and shell completions into target/man and target/completions'
 	@echo 'make packages        builds the Debian and the RPM package into target/packages (PROFILE=, RELEASE=, PACKAGER=)'
-	@echo 'make test-packages   installs, starts, upgrades and removes both packages on a Debian that is booted for it; some minutes. Root (PROFILE=)'
-	@echo 'make test-pods       changes and breaks Patroni and pgnorth as pods, under load, on the cluster of KUBECONFIG or one of its own. Root (CLUSTER=, LOAD=, PROXYMODE=, PROFILE=)'
+	@echo 'make test-packages   installs, starts, upgrades and removes both packages on a Debian that is booted for it; a few minutes. Root (PROFILE=)'
+	@echo 'make test-pods       changes and breaks Patroni and pgnorth as pods, under load, on the cluster of KUBECONFIG or on its own cluster. Root (CLUSTER=, LOAD=, PROXYMODE=, PROFILE=)'
 	@echo 'make image           builds the image into target/pgnorth-image.tar, for docker load, podman load or ctr images import; needs no registry. Root'
 	@echo 'make image-test      builds the image without a registry, starts it as Kubernetes would, and lists its contents. Root'
 	@echo 'make bench-failover  measures what faults cost clients of pgnorth, of HAProxy and of libpq alone; about 15 minutes. Root (ARGS=--quick, ARGS=--patroni-defaults, ARGS=--help)'
 	@echo 'make bench-forward   measures the cost of a connection through pgnorth and others; about 13 minutes. Root (ARGS=--quick, ARGS=--help)'
 	@echo 'make bench-reload    compares what reloads of pgnorth, HAProxy and PgBouncer cost their clients; three minutes. Root (ARGS=--help)'
 	@echo 'make check           checks conflict markers, format, lints, docs, dependencies and the commits of this branch; advisories, too, if the RustSec database can be fetched'
-	@echo 'make advisories      checks the advisories alone; fails if the database cannot be fetched'
+	@echo 'make advisories      checks only the advisories; fails if the database cannot be fetched'
 	@echo 'make sbom            writes target/pgnorth.cdx.json, a CycloneDX list of the crates in the binary'
 	@echo 'make build           builds the release binary'
 	@echo 'make clean           removes what cargo built'
@@ -121,7 +121,7 @@ packages: man
 	tests/support/install.sh packages
 	PROFILE='$(PROFILE)' RELEASE='$(RELEASE)' PACKAGER='$(PACKAGER)' packaging/build.sh
 
-# PROFILE=dev tries the packages without an optimised build.
+# PROFILE=dev tests the packages without an optimised build.
 test-packages: man
 	tests/support/install.sh test-packages
 	PGNORTH_CACHE='$(cache)' PROFILE='$(PROFILE)' tests/packages/run.sh
@@ -159,12 +159,12 @@ test-clients:
 	PGNORTH_CACHE='$(cache)' PGNORTH_SWITCHOVERS='$(SWITCHOVERS)' PGNORTH_CRASHES='$(CRASHES)' \
 		tests/support/inside.sh cargo test --locked --offline --test rig -- --ignored --exact --nocapture drivers::drivers_live_through_failovers
 
-# npm and PyPI have builds of PostgreSQL and releases of Patroni, checked by hash. Some 65 s for each pair.
+# npm and PyPI have builds of PostgreSQL and releases of Patroni, checked by hash. About 65 s for each pair.
 test-versions:
 	tests/support/install.sh versions
 	PGNORTH_CACHE='$(cache)' PATRONI='$(PATRONI)' tests/versions/run.sh $(PAIRS)
 
-# libFuzzer, with the toolchain of the repository. No sanitizer: the crate forbids unsafe code. What it finds is in fuzz/artifacts.
+# libFuzzer, with the toolchain of the repository. No sanitizer: the crate forbids unsafe code. Its findings are in fuzz/artifacts.
 fuzz:
 	tests/support/install.sh fuzz
 	set -e; for target in $(or $(TARGETS),$(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))); do \
@@ -173,7 +173,7 @@ fuzz:
 			-- -max_total_time='$(or $(TIME),60)' -timeout=10 -print_final_stats=1; \
 	done
 
-# The first build takes some minutes; later ones compile what changed.
+# The first build takes a few minutes; later ones compile what changed.
 image:
 	tests/support/install.sh image
 	PGNORTH_CACHE='$(cache)' tests/image/run.sh '$(CURDIR)/target/pgnorth-image.tar'
@@ -182,14 +182,14 @@ image-test:
 	tests/support/install.sh image
 	PGNORTH_CACHE='$(cache)' tests/image/run.sh
 
-# Says itself which cluster it takes, and how long each step takes.
+# Prints which cluster it uses, and how long each step takes.
 test-pods:
 	tests/support/install.sh test-pods
 	cargo build --locked --profile '$(or $(PROFILE),dev)'
 	PGNORTH_CACHE='$(cache)' PROGRAM='target/$(if $(filter-out dev,$(PROFILE)),$(PROFILE),debug)/pgnorth' \
 		CLUSTER='$(CLUSTER)' LOAD='$(LOAD)' tests/pods/run.sh
 
-# Prints a table and writes target/failover.json. Keep figures only from an otherwise idle machine. Without HAProxy 3 it leaves that contender out.
+# Prints a table and writes target/failover.json. Keep figures only from an otherwise idle machine. Without HAProxy 3, it skips that contender.
 bench-failover:
 	tests/support/install.sh test
 	-tests/support/install.sh haproxy-3

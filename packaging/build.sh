@@ -31,7 +31,7 @@ export SOURCE_DATE_EPOCH
 deb=$folder/pgnorth_$version-${release}_$(dpkg --print-architecture).deb
 rpm=$folder/pgnorth-$version-$release.$(uname -m).rpm
 cargo deb --quiet --locked --no-build --strip --profile "$profile" --deb-version "$version-$release" --maintainer "$maintainer" --output "$deb"
-# cargo-generate-rpm packs the program as it lies there, so a copy without debug information lies there.
+# cargo-generate-rpm packs the program as it is in that folder, so this puts a copy without debug information there.
 mkdir -p "$folder/rpm/release"
 strip -o "$folder/rpm/release/pgnorth" "target/$([ "$profile" = dev ] && echo debug || echo "$profile")/pgnorth"
 cargo generate-rpm --target-dir "$folder/rpm" --set-metadata "release = \"$release\"" --output "$rpm"

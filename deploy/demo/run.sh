@@ -149,7 +149,7 @@ cleanup() {
 }
 
 on_signal() {
-    # pgnorth gets each signal: the first starts the drain, the second ends it at once.
+    # pgnorth gets each signal: the first starts the drain, the second ends it immediately.
     if [ -n "$proxy" ] && kill -TERM "$proxy" 2>/dev/null; then
         [ -n "$stopping" ] || say "stopping"
         stopping=yes

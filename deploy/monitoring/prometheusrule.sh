@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the PrometheusRule of ../components/prometheus-operator from alerts.yaml, the one source: run it after a change. A test compares the two.
+# Makes the PrometheusRule of ../components/prometheus-operator from alerts.yaml, its only source: run it after a change. A test compares the two.
 # (kustomize cannot do this: it reads no file outside its folder, and accepts no list of groups as a resource.)
 set -eu
 cd "$(dirname "$0")"

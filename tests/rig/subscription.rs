@@ -227,8 +227,8 @@ async fn wait_for_the_standbys_of(rig: &Rig, member: &Member) {
 }
 
 /// Waits until a failover to any standby finds the slot there. A former primary keeps the slot as its own, and PostgreSQL
-/// synchronizes none of that name ("same name slot already exists on the standby"): somebody has to drop it, as Patroni
-/// does after 4.1.5 (patroni#3493).
+/// synchronizes none of that name ("same name slot already exists on the standby"): somebody has to drop it, as the
+/// development version of Patroni does (patroni#3493).
 async fn slot_is_on_every_standby(rig: &Rig) {
     wait_until("the slot is on every standby", WHOLE, async || {
         let leader = rig.find_leader().await?;

@@ -84,12 +84,8 @@ impl Destination {
             self.get(Kind::Endpoints, objects::endpoints()),
             self.slices(),
         )?;
-        let found = found.ok_or_else(|| {
-            PublishError::Failed(format!(
-                "service {} does not exist; create it, without a selector",
-                self.title()
-            ))
-        })?;
+        let found =
+            found.ok_or_else(|| PublishError::failed(&service, "it does not exist; create it, without a selector"))?;
         let service = self.check(&found, endpoints.as_ref())?;
         let mut objects = BTreeMap::new();
         if let Some(resource) = slices {

@@ -49,8 +49,25 @@ pub(crate) enum PublishError {
     /// Another client has written the object since it was read.
     #[error("{0} was changed by another client since it was read")]
     Conflict(String),
-    #[error("{0}")]
-    Failed(String),
+    #[error("{object}: {cause}")]
+    Failed { object: String, cause: String },
+}
+
+impl PublishError {
+    pub(super) fn failed(object: &str, cause: impl Into<String>) -> Self {
+        Self::Failed {
+            object: object.to_owned(),
+            cause: cause.into(),
+        }
+    }
+
+    /// Returns the reason without the name of the object.
+    pub(super) fn cause(&self) -> String {
+        match self {
+            Self::Failed { cause, .. } => cause.clone(),
+            other => other.to_string(),
+        }
+    }
 }
 
 /// Awaits one request, within the deadline.
@@ -58,7 +75,7 @@ pub(super) async fn request<T>(what: &str, request: impl Future<Output = kube::R
     match timeout(DEADLINE, request).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(kube::Error::Api(status))) if status.code == 409 => Err(PublishError::Conflict(what.to_owned())),
-        Ok(Err(error)) => Err(PublishError::Failed(format!("{what}: {}", error_message(&error)))),
-        Err(_) => Err(PublishError::Failed(format!("{what}: no answer within 1 s"))),
+        Ok(Err(error)) => Err(PublishError::failed(what, error_message(&error))),
+        Err(_) => Err(PublishError::failed(what, "no answer within 1 s")),
     }
 }

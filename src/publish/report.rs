@@ -101,7 +101,9 @@ impl Publisher {
         let what = if writes { UPDATE_FAILED } else { STANDBY_FAILED };
         let why = error.to_string();
         let leader = self.slot.snapshot().state().open_to().map(ToString::to_string);
-        if state.problems.is_new(&service, &why) {
+        // An API that fails does so in several ways in turn, at one object after the other.
+        let cause = error.cause();
+        if state.problems.is_new(&service, &cause) && self.log_limiter.should_log(&format!("{what}: {cause}")) {
             let leader = leader.as_deref().unwrap_or("none");
             warn!(%service, %leader, "{what}: {why}");
         } else {
@@ -117,5 +119,61 @@ impl Publisher {
         if state.problems.is_new(&service, why) {
             warn!(%service, "left another publisher's endpoints unchanged for now: {why}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::Settings;
+    use super::super::questions::Questions;
+    use super::*;
+    use crate::log_limiter::LogLimiter;
+    use crate::log_limiter::capture::Log;
+    use crate::metrics::Metrics;
+    use crate::readiness::ReadinessHandle;
+    use crate::slot::RouteSlot;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_that_fails_in_several_ways_in_turn_does_not_flood_the_log() {
+        let publisher = Publisher {
+            slot: Arc::new(RouteSlot::new("not decided")),
+            readiness: ReadinessHandle::starting("nothing"),
+            metrics: Arc::new(Metrics::default()),
+            log_limiter: LogLimiter::default(),
+            settings: Settings {
+                namespace: None,
+                service: "db".into(),
+                scope: None,
+                endpoints: false,
+                lease: None,
+                identity: "one".into(),
+            },
+        };
+        let nowhere = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+        let mut destination = Destination {
+            client: kube::Client::try_from(nowhere).unwrap(),
+            namespace: "default".into(),
+            service: "db".into(),
+            scope: None,
+            endpoints: false,
+            identity: "one".into(),
+            alone: false,
+            questions: Questions::default(),
+            seen: None,
+        };
+        let (mut state, log) = (State::default(), Log::default());
+        let _logs_here = log.install();
+        for _ in 0..100 {
+            for object in ["service default/db", "endpoints default/db"] {
+                for cause in ["no answer within 1 s", "connection refused"] {
+                    publisher.on_error(true, &mut destination, &mut state, &PublishError::failed(object, cause));
+                }
+            }
+        }
+        assert_eq!(log.lines().len(), 2);
+        publisher.log_solved(&destination, &mut state, "the Service is up to date again");
+        assert_eq!(log.lines().len(), 1);
     }
 }

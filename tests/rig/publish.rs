@@ -278,7 +278,7 @@ async fn a_service_that_must_not_be_written_is_refused() {
     wait_until_leads_to(&rig, "handmade", &[rig.member(0).ip().to_string()], SOON).await;
     // The publisher waits for a Service that does not exist yet.
     let late = Publisher::start(&rig, &["--service", "late"]);
-    late.wait_for_event("service default/late does not exist; create it", SOON)
+    late.wait_for_event("service default/late: it does not exist; create it", SOON)
         .await;
     create_service(&rig, "late", &json!({})).await;
     wait_until_leads_to(&rig, "late", &[rig.member(0).ip().to_string()], SOON).await;

@@ -5,8 +5,10 @@ use pgnorth::ending::Ending;
 use pgnorth::metrics::SessionState;
 use pgnorth::proxy::Settings;
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use super::support::{Backend, Rig, read_all, read_exactly, settings};
+use crate::fake_cluster::{FakeCluster, Product};
 
 const HEADER: &[u8] = b"PROXY TCP4 192.0.2.7 10.0.0.1 54321 5432\r\n";
 /// A StartupMessage of protocol 3.
@@ -60,4 +62,25 @@ async fn a_header_from_elsewhere_is_not_read() {
         HEADER,
         "as any other bytes"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_has_the_clients_address_and_a_missing_header() {
+    let cluster = FakeCluster::start(20).await;
+    let flags = [
+        "--proxy-protocol-from",
+        "127.0.0.0/8",
+        "--log",
+        "info,pgnorth::proxy=debug",
+    ];
+    let product = Product::start(&cluster, &flags).await;
+    let mut client = TcpStream::connect(product.address).await.unwrap();
+    client.write_all(&[HEADER, b"?"].concat()).await.unwrap();
+    product
+        .logs("a session of 192.0.2.7", |event| {
+            event["fields"]["message"] == "session begins" && event["fields"]["peer"] == "192.0.2.7:54321"
+        })
+        .await;
+    let _without = product.client().await;
+    product.tells("WARN", &["--proxy-protocol-from"]).await;
 }

@@ -100,6 +100,32 @@ async fn a_client_without_an_answer_yet_moves_on_with_the_leader() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_error_that_comes_in_parts_is_read_to_its_end() {
+    let (rig, backend) = Rig::routed().await;
+    let mut client = rig.connect().await;
+    client.write_all(&startup()).await.unwrap();
+    let mut leader = answer(&backend, &error("57P03")[..7]).await;
+    // Nothing shows that the first part has been read. If both are read at once, the test passes as well.
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    leader.write_all(&error("57P03")[7..]).await.unwrap();
+    drop(leader);
+    let _leader = answer(&backend, WELCOME).await;
+    assert_eq!(read_exactly(&mut client, WELCOME.len()).await, WELCOME);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_up_with_bytes_behind_it_is_sent_once() {
+    let (rig, backend) = Rig::routed().await;
+    let mut client = rig.connect().await;
+    let sent = [&startup()[..], b"work"].concat();
+    client.write_all(&sent).await.unwrap();
+    let mut leader = backend.accept().await;
+    assert_eq!(read_exactly(&mut leader, sent.len()).await, sent);
+    leader.write_all(&error("57P03")).await.unwrap();
+    assert_eq!(read_exactly(&mut client, error("57P03").len()).await, error("57P03"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn other_errors_and_bytes_of_other_protocols_are_passed_on() {
     let (rig, backend) = Rig::routed().await;
     let refusal = error("28P01");

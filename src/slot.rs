@@ -355,7 +355,7 @@ fn is_open(members: &[SlotMember]) -> bool {
 }
 
 impl SlotMember {
-    /// Returns the number of its sessions on this route, including clients that dial it now.
+    /// Returns the number of this member's sessions on this route, including clients for which pgnorth is dialling it.
     pub fn sessions(&self) -> usize {
         self.epoch.sessions()
     }

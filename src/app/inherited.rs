@@ -131,7 +131,7 @@ impl Listeners {
         self.0.iter().for_each(|(_, listener)| proxy::keep_port(listener));
     }
 
-    /// Returns copies for a successor.
+    /// Returns copies of the listeners in use, for a successor.
     ///
     /// # Errors
     /// Returns the system's error if no further file can be opened.

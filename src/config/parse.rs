@@ -197,7 +197,7 @@ pub(super) fn uid(text: &str) -> Result<String, String> {
     if (1..=64).contains(&text.len()) && text.bytes().all(plain) {
         return Ok(text.to_owned());
     }
-    Err("not a uid; use letters, digits and - only, at most 64".to_owned())
+    Err("not a uid; use 1 to 64 letters, digits and hyphens".to_owned())
 }
 
 pub(super) fn namespace(text: &str) -> Result<String, String> {

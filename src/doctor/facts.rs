@@ -73,7 +73,7 @@ pub struct Api {
 #[derive(Debug)]
 pub struct EtcdFacts {
     pub prefix: String,
-    /// Number of keys that each endpoint lists; an error if it cannot be listed or watched.
+    /// For each endpoint, the number of keys that it lists, or the error if they cannot be listed or watched there.
     pub endpoints: Vec<(BaseUrl, Result<usize, EtcdFailure>)>,
     /// The lock's holder.
     pub holder: Option<MemberName>,

@@ -40,8 +40,8 @@ pub enum BindError {
     Other(SocketAddr, #[source] io::Error),
 }
 
-/// Listens on `address`. A client's host may be silent for `user_timeout`; zero keeps the system's default. `[::]`
-/// accepts IPv4, too, and falls back to `0.0.0.0` on a host without IPv6.
+/// Listens on `address`. Accepted connections detect within `user_timeout` that the client's host has vanished; zero
+/// keeps the system's defaults. `[::]` also accepts IPv4, and falls back to `0.0.0.0` on a host without IPv6.
 pub(super) fn listen(address: SocketAddr, user_timeout: Duration) -> Result<TcpListener, BindError> {
     let listen = |address| -> io::Result<TcpListener> {
         let socket = bind(address, user_timeout, false)?;

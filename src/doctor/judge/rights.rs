@@ -132,7 +132,9 @@ fn impact(right: Right, lock: Option<ObjectKind>) -> Impact {
         ("get" | "list" | "watch", _) if kind.is_some() && lock.is_some() && kind != lock => {
             Impact::None("the lock is in the other kind of object")
         }
-        ("create", "events") => Impact::None("only the Kubernetes Events about changes of leader are missing"),
+        ("create", "events") => {
+            Impact::None("without it, pgnorth only writes no Kubernetes Events about changes of leader")
+        }
         ("get", "endpoints" | "configmaps") => {
             Impact::Broken("an overdue renewal of the lock counts as an unreachable API, so a fence may come late")
         }

@@ -155,7 +155,12 @@ impl Etcds {
     fn keep(&mut self, lease: &str) {
         let renew = self.command();
         let mut keeper = Command::new("sh");
-        keeper.args(["-c", r#"while :; do "$@" >/dev/null 2>&1; sleep 1; done"#, "sh"]);
+        // The deadline ends a request that is under way when the shell is killed.
+        keeper.args([
+            "-c",
+            r#"while :; do timeout 5 "$@" >/dev/null 2>&1; sleep 1; done"#,
+            "sh",
+        ]);
         keeper.arg(renew.get_program()).args(renew.get_args());
         keeper.args(["lease", "keep-alive", "--once", lease]);
         self.keepers.push(keeper.env("ETCDCTL_API", "3").spawn().unwrap());

@@ -16,11 +16,12 @@ const RESERVE: usize = 192;
 
 /// Raises the limit of open files to the hard limit, and returns the limit of sessions: `wanted`, or the default,
 /// lowered to what open files and `ports` allow. Warns only if `wanted` does not fit.
-pub fn session_limit(wanted: Option<usize>, workers: usize, ports: usize) -> usize {
+pub fn session_limit(wanted: Option<usize>, workers: usize, ports: Option<usize>) -> usize {
     let open_files = raise();
+    let by_ports = ports.unwrap_or(usize::MAX);
     let by_files = sessions_below(open_files, workers);
     let target = wanted.unwrap_or(DEFAULT_SESSIONS);
-    let max_sessions = target.min(by_files).min(ports);
+    let max_sessions = target.min(by_files).min(by_ports);
     if max_sessions == target {
         return max_sessions;
     }
@@ -31,7 +32,7 @@ pub fn session_limit(wanted: Option<usize>, workers: usize, ports: usize) -> usi
             local_ports = ports,
             "session limit lowered from the default {DEFAULT_SESSIONS} to fit the limits of open files and local ports"
         ),
-        Some(wanted) if ports < by_files => warn!(
+        Some(wanted) if by_ports < by_files => warn!(
             max_sessions,
             wanted,
             local_ports = ports,
@@ -47,13 +48,13 @@ pub fn session_limit(wanted: Option<usize>, workers: usize, ports: usize) -> usi
     max_sessions
 }
 
-/// Returns the number of local ports for connections to one leader: one range for each source.
-pub fn local_ports(sources: &[IpAddr]) -> usize {
+/// Returns the number of local ports for connections to one leader, one range for each source; `None` if the range
+/// cannot be read.
+pub fn local_ports(sources: &[IpAddr]) -> Option<usize> {
     const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
     let text = fs::read_to_string(RANGE);
     let range = text.ok().and_then(|text| ports_in(&text));
-    // If the range cannot be read, every port may be in it.
-    range.unwrap_or(usize::from(u16::MAX)) * sources.len().max(1)
+    range.map(|range| range * sources.len().max(1))
 }
 
 /// Parses the lowest and the highest port of a range, and returns the number of its ports, both included.
@@ -114,13 +115,13 @@ mod tests {
 
     #[test]
     fn the_limit_of_sessions_is_not_above_the_local_ports() {
-        assert_eq!(session_limit(Some(10_000), 2, 100), 100);
+        assert_eq!(session_limit(Some(10_000), 2, Some(100)), 100);
     }
 
     #[test]
     fn each_source_has_the_range() {
-        let one = local_ports(&[]);
+        let one = local_ports(&[]).unwrap();
         let addresses = ["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()];
-        assert_eq!(local_ports(&addresses), 2 * one);
+        assert_eq!(local_ports(&addresses), Some(2 * one));
     }
 }

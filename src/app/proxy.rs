@@ -281,7 +281,9 @@ impl Drop for SessionRuntime {
 fn session_settings(settings: &config::Proxy, metrics: &Metrics) -> Settings {
     let workers = workers(settings);
     let ports = files::local_ports(&settings.sources);
-    metrics.local_ports.set(i64::try_from(ports).unwrap_or(i64::MAX));
+    metrics
+        .local_ports
+        .set(ports.map_or(i64::MAX, |ports| i64::try_from(ports).unwrap_or(i64::MAX)));
     Settings {
         startup: STARTUP,
         hold: settings.hold,

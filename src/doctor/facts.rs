@@ -211,8 +211,8 @@ pub struct Capacity {
     pub sessions: usize,
     /// The hard limit of open files.
     pub files: usize,
-    /// Local ports for connections to one leader.
-    pub ports: usize,
+    /// Local ports for connections to one leader; `None` if their range cannot be read.
+    pub ports: Option<usize>,
 }
 
 impl Api {

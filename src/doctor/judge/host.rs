@@ -127,17 +127,17 @@ pub(super) fn open_files(wanted: Option<usize>, capacity: Capacity) -> Check {
 
 pub(super) fn ports(wanted: Option<usize>, capacity: Capacity) -> Check {
     let what = "local ports and --max-sessions";
-    let ports = match capacity.ports {
-        usize::MAX => return Check::ok(what, "unknown: the range of local ports cannot be read here"),
-        ports => format!("{ports} local ports for connections to one leader"),
+    let Some(ports) = capacity.ports else {
+        return Check::ok(what, "unknown: the range of local ports cannot be read here");
     };
-    let wanted = wanted.unwrap_or(DEFAULT_SESSIONS.min(capacity.ports));
-    if capacity.ports >= wanted {
-        Check::ok(what, format!("{ports} here; {wanted} sessions fit"))
+    let wanted = wanted.unwrap_or(DEFAULT_SESSIONS.min(ports));
+    let found = format!("{ports} local ports for connections to one leader");
+    if ports >= wanted {
+        Check::ok(what, format!("{found} here; {wanted} sessions fit"))
     } else {
         Check::warn(
             what,
-            format!("{ports} here, too few for {wanted} sessions"),
+            format!("{found} here, too few for {wanted} sessions"),
             "where pgnorth runs, widen net.ipv4.ip_local_port_range, give more addresses with --source, or lower --max-sessions",
         )
     }

@@ -141,7 +141,7 @@ fn healthy(settings: &Doctor) -> Facts {
         capacity: Capacity {
             sessions: 100_000,
             files: 1_000_000,
-            ports: 28_232,
+            ports: Some(28_232),
         },
     }
 }
@@ -253,7 +253,7 @@ fn a_limit_of_sessions_that_was_given_and_does_not_fit_is_a_warning() {
     facts.capacity = Capacity {
         sessions: 400,
         files: 1024,
-        ports: 5000,
+        ports: Some(5000),
     };
     let checks = everything(&settings, &facts);
     for part in [

@@ -50,3 +50,30 @@ pub(crate) fn is_splice_refused(error: &io::Error) -> bool {
         Some(Errno::INVAL | Errno::NOSYS | Errno::PERM | Errno::OPNOTSUPP)
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lack_of_memory_is_no_fault_of_either_end() {
+        let failed = |kind: io::ErrorKind| DirectionError::source(kind.into()).failed;
+        assert_eq!(failed(io::ErrorKind::OutOfMemory), FailedEnd::Internal);
+        assert_eq!(failed(io::ErrorKind::InvalidInput), FailedEnd::Internal);
+        assert_eq!(failed(io::ErrorKind::ConnectionReset), FailedEnd::Source);
+        assert_eq!(
+            DirectionError::sink(io::ErrorKind::BrokenPipe.into()).failed,
+            FailedEnd::Sink
+        );
+    }
+
+    #[test]
+    fn a_reset_is_no_refusal_of_splice() {
+        for errno in [Errno::INVAL, Errno::NOSYS, Errno::PERM, Errno::OPNOTSUPP] {
+            assert!(is_splice_refused(&errno.into()), "{errno}");
+        }
+        for errno in [Errno::CONNRESET, Errno::PIPE, Errno::TIMEDOUT, Errno::NOMEM] {
+            assert!(!is_splice_refused(&errno.into()), "{errno}");
+        }
+    }
+}

@@ -50,3 +50,63 @@ fn set(socket: &TcpStream, timeout: Duration) -> bool {
     let millis = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
     set_tcp_user_timeout(socket, millis).is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use rustix::net::sockopt::tcp_user_timeout;
+
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(7);
+
+    /// Makes a connection whose second end has TCP_USER_TIMEOUT set; returns the peer's end first.
+    fn connected() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (own, _) = listener.accept().unwrap();
+        own.set_nonblocking(true).unwrap();
+        assert!(set(&own, TIMEOUT));
+        (peer, own)
+    }
+
+    /// Sends until the peer's window and the own buffer are full; returns the number of bytes.
+    fn fill(mut own: &TcpStream) -> usize {
+        std::iter::from_fn(|| own.write(&[7; 65_536]).ok()).sum()
+    }
+
+    #[test]
+    fn the_timeout_is_off_while_a_peer_does_not_read() {
+        let off = |stream: &TcpStream| tcp_user_timeout(stream).unwrap() == 0;
+        for stalled in [0, 1] {
+            let ends = [connected(), connected()];
+            let [client, leader] = [&ends[0].1, &ends[1].1];
+            let mut stall = Stall::default();
+            let mut check = || {
+                stall.check((client, TIMEOUT), (leader, TIMEOUT));
+                (stall.is_active(), [client, leader].map(off))
+            };
+            assert_eq!(check(), (false, [false; 2]), "nothing is unsent");
+
+            let (mut peer, own) = (&ends[stalled].0, &ends[stalled].1);
+            let sent = fill(own);
+            assert_eq!(check(), (true, [0, 1].map(|side| side == stalled)));
+            // The last byte arrives only after every byte before it was sent.
+            peer.read_exact(&mut vec![0; sent]).unwrap();
+            assert_eq!(check(), (false, [false; 2]), "everything was read");
+            assert_eq!(tcp_user_timeout(own).unwrap(), TIMEOUT.as_millis() as u32);
+        }
+    }
+
+    #[test]
+    fn the_system_default_is_left_alone() {
+        let (_peer, own) = connected();
+        fill(&own);
+        let mut stall = Stall::default();
+        stall.check((&own, Duration::ZERO), (&own, Duration::ZERO));
+        assert!(!stall.is_active());
+        assert_eq!(tcp_user_timeout(&own).unwrap(), TIMEOUT.as_millis() as u32);
+    }
+}

@@ -112,3 +112,130 @@ fn filled_pipe(direction: &Direction) -> Option<&Pipe> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+    use crate::metrics::Count;
+    use crate::proxy::forward::reactor::{Side, Token};
+    use crate::proxy::forward::relay::Pipes;
+
+    /// A direction that holds bytes in memory, of which the first two were sent, and one that holds bytes in a pipe.
+    fn directions(pipes: &Pipes) -> [Direction; 2] {
+        let mut pipe = pipes.take().unwrap();
+        rustix::io::write(pipe.input(), b"in a pipe").unwrap();
+        pipe.filled = 9;
+        [
+            Undelivered::Bytes(b"in memory".as_slice().into(), 2),
+            Undelivered::Pipe(pipe),
+        ]
+        .map(direction)
+    }
+
+    fn direction(undelivered: Undelivered) -> Direction {
+        let mut direction = Direction::default();
+        direction.undelivered = undelivered;
+        direction
+    }
+
+    fn traffic() -> Traffic {
+        Traffic {
+            pipes: Pipes::default(),
+            to_leader: Count::default(),
+            to_client: Count::default(),
+            client_timeout: std::time::Duration::ZERO,
+            leader_timeout: std::time::Duration::ZERO,
+            fin_delay: std::time::Duration::ZERO,
+        }
+    }
+
+    fn streams() -> [PolledStream; 2] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        [Side::Client, Side::Leader].map(|side| {
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            PolledStream::new(stream, Token::Socket(1, side))
+        })
+    }
+
+    #[test]
+    fn undelivered_bytes_are_handed_over_once() {
+        let (traffic, streams) = (traffic(), streams());
+        let [to_leader, to_client] = directions(&traffic.pipes);
+        let [client, leader] = &streams;
+        let at_rest = AtRest::new(
+            [client, leader],
+            [&to_leader, &to_client],
+            &Closing::default(),
+            &Stall::default(),
+        );
+        assert_eq!(at_rest.bytes, [b" memory".as_slice(), b""]);
+        assert_eq!(at_rest.state.filled, [0, 9]);
+        let Undelivered::Pipe(pipe) = &to_client.undelivered else {
+            panic!("the pipe was not taken away");
+        };
+        let files: Vec<_> = at_rest.files.iter().map(AsRawFd::as_raw_fd).collect();
+        let sockets = [client, leader].map(|stream| stream.stream.as_raw_fd());
+        let ends = [pipe.input().as_raw_fd(), pipe.output().as_raw_fd()];
+        assert_eq!(files, [sockets, ends].concat());
+        assert!(!at_rest.state.to_leader.has_undelivered() && !at_rest.state.to_client.has_undelivered());
+
+        let on_the_way = [
+            OnTheWay::Bytes(at_rest.bytes[0].to_vec()),
+            OnTheWay::Pipe(
+                pipe.input().try_clone().unwrap(),
+                pipe.output().try_clone().unwrap(),
+                at_rest.state.filled[1],
+            ),
+        ];
+        let (to_leader, to_client, ..) = at_rest.state.resume(on_the_way, &traffic);
+        assert_eq!(bytes_in_memory(&to_leader), b" memory");
+        assert_eq!(filled_pipe(&to_client).unwrap().filled, 9);
+    }
+
+    #[test]
+    fn a_session_without_undelivered_bytes_has_no_files_but_its_sockets() {
+        let (traffic, streams) = (traffic(), streams());
+        let [client, leader] = &streams;
+        let idle = Direction::default();
+        let with_an_empty_pipe = direction(Undelivered::Pipe(traffic.pipes.take().unwrap()));
+        let at_rest = AtRest::new(
+            [client, leader],
+            [&idle, &with_an_empty_pipe],
+            &Closing::default(),
+            &Stall::default(),
+        );
+        assert_eq!((at_rest.files.len(), at_rest.state.filled), (2, [0, 0]));
+        let nothing = || OnTheWay::Bytes(Vec::new());
+        let (to_leader, to_client, ..) = at_rest.state.resume([nothing(), nothing()], &traffic);
+        for direction in [to_leader, to_client] {
+            assert!(matches!(direction.undelivered, Undelivered::Nothing));
+        }
+    }
+    #[test]
+    fn the_progress_of_a_direction_is_handed_over() {
+        let progress = serde_json::json!({
+            "streaming": true,
+            "source_closed": true,
+            "ended": true,
+            "delivered": 7,
+            "delivered_at_check": 3,
+        });
+        let (traffic, streams) = (traffic(), streams());
+        let [client, leader] = &streams;
+        let direction: Direction = serde_json::from_value(progress.clone()).unwrap();
+        let at_rest = AtRest::new(
+            [client, leader],
+            [&direction, &direction],
+            &Closing::default(),
+            &Stall::default(),
+        );
+        let nothing = || OnTheWay::Bytes(Vec::new());
+        let (to_leader, to_client, ..) = at_rest.state.resume([nothing(), nothing()], &traffic);
+        for resumed in [to_leader, to_client] {
+            assert_eq!(serde_json::to_value(resumed).unwrap(), progress);
+        }
+    }
+}

@@ -133,6 +133,7 @@ mod tests {
     fn the_timerfd_expires_for_the_earliest_timer() {
         let (mut timers, now) = (timers(), Instant::now());
         assert_eq!(timers.add(Timer::Check, 1, now), Some(CHECK));
+        assert_eq!(timers.next(now), None, "it is set already");
         assert_eq!(timers.add(Timer::Check, 2, now), None, "it is set already");
         let fin = Duration::from_millis(10);
         assert_eq!(timers.add(Timer::Fin, 3, now), Some(fin));
@@ -143,22 +144,35 @@ mod tests {
     }
 
     #[test]
-    fn five_thousand_checks_that_are_due_together_come_in_slices() {
+    fn an_earlier_timer_than_the_one_just_armed_sets_the_timerfd() {
         let (mut timers, begun) = (timers(), Instant::now());
-        for session in 0..5000 {
+        let tick = Duration::from_millis(5);
+        timers.add(Timer::Fin, 1, begun);
+        timers.add(Timer::Fin, 2, begun + tick);
+        let now = begun + 2 * tick;
+        assert_eq!(timers.take_due(now), [(Timer::Fin, 1)]);
+        assert_eq!(timers.add(Timer::Check, 1, now), Some(CHECK), "the timerfd is not set");
+        assert_eq!(timers.next(now), Some(tick), "the second FIN is due before the check");
+    }
+
+    #[test]
+    fn thousands_of_checks_that_are_due_together_come_in_slices() {
+        const SESSIONS: u64 = 20_000;
+        let (mut timers, begun) = (timers(), Instant::now());
+        for session in 0..SESSIONS {
             timers.add(Timer::Check, session, begun);
         }
         let (mut now, mut seen) = (begun + CHECK, Vec::new());
         loop {
             let due = timers.take_due(now);
-            assert!(due.len() <= 100, "{} at once", due.len());
+            assert!(due.len() as u64 <= SESSIONS / 50, "{} at once", due.len());
             seen.extend(due.into_iter().map(|(_, session)| session));
             match timers.next(now) {
                 Some(pause) => now += pause,
                 None => break,
             }
         }
-        assert_eq!(seen, (0..5000).collect::<Vec<_>>());
+        assert_eq!(seen, (0..SESSIONS).collect::<Vec<_>>());
         // No session's check is so late that TCP_USER_TIMEOUT could be over before it.
         assert!(now - begun < 2 * CHECK, "{:?}", now - begun);
     }

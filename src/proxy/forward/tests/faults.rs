@@ -164,14 +164,15 @@ impl Syscalls for LostLeader {
     }
 }
 
-/// A fake of a system that refuses splice(2), as a seccomp profile or a kernel in user space does.
-pub(super) struct WithoutSplice {
-    pub(super) error: Errno,
-    /// True if it refuses only to splice into a socket, so that a pipe already holds bytes.
-    pub(super) fills: bool,
+/// A fake of a system whose splice(2) fails, as under a seccomp profile or on a kernel in user space.
+pub(super) struct FailingSplice {
+    /// The error of a splice from a socket; `None` if it works, so that a pipe already holds bytes.
+    pub(super) fill: Option<Errno>,
+    /// The result of a splice into a socket.
+    pub(super) drain: Result<usize>,
 }
 
-impl Syscalls for WithoutSplice {
+impl Syscalls for FailingSplice {
     fn recv(&mut self, source: &TcpStream, buffer: &mut [u8]) -> Result<usize> {
         Kernel.recv(source, buffer)
     }
@@ -181,17 +182,16 @@ impl Syscalls for WithoutSplice {
     }
 
     fn fill(&mut self, source: &TcpStream, pipe: &OwnedFd, most: usize) -> Result<usize> {
-        if self.fills {
-            return Kernel.fill(source, pipe, most);
-        }
-        Err(self.error)
+        self.fill.map_or_else(|| Kernel.fill(source, pipe, most), Err)
     }
 
     fn drain(&mut self, _: &OwnedFd, _: &TcpStream, _: usize) -> Result<usize> {
-        Err(self.error)
+        self.drain
     }
 
     fn take_out(&mut self, pipe: &OwnedFd, buffer: &mut [u8]) -> Result<usize> {
-        Kernel.take_out(pipe, buffer)
+        // read(2) may return a part.
+        let most = buffer.len().min(10_000);
+        Kernel.take_out(pipe, &mut buffer[..most])
     }
 }

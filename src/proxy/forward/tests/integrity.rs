@@ -13,7 +13,7 @@ use super::super::Pipes;
 use super::super::relay::make_pipe;
 use super::super::{Finish, Transferred};
 use super::content::{Content, Random};
-use super::faults::{FaultyKernel, WithoutSplice};
+use super::faults::{FailingSplice, FaultyKernel};
 use super::{Fixture, HANG, TestSession};
 
 /// Number of sessions at the same time, with four threads each.
@@ -72,7 +72,10 @@ fn random_sessions_arrive_whole_through_small_pipes() {
 fn random_sessions_arrive_whole_where_splice_is_refused() {
     for error in [Errno::PERM, Errno::NOSYS, Errno::INVAL] {
         for fills in [false, true] {
-            let fixture = Fixture::with(Pipes::default(), move || WithoutSplice { error, fills });
+            let fixture = Fixture::with(Pipes::default(), move || FailingSplice {
+                fill: (!fills).then_some(error),
+                drain: Err(error),
+            });
             run(&fixture, number("PGNORTH_SESSIONS", 300) / 12, 1 << 20);
             assert!(fixture.traffic.pipes.take().is_none(), "it is tried no more");
         }

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::state::MAX_LARGE;
 use super::*;
+use crate::log_limiter::capture::Log;
 
 #[test]
 fn an_empty_pipe_returns_and_a_filled_one_is_closed() {
@@ -48,6 +49,28 @@ fn idle_pipes_are_given_back() {
     drop(kept);
     assert!(!pipes.close_idle_at(now + 2 * IDLE), "there is none");
     assert_eq!(pipes.count(), 0);
+}
+
+#[test]
+fn small_pipes_count_as_large_ones_do() {
+    let pipes = Pipes::made_by(|_| make(false));
+    assert!(!pipes.close_idle(), "there is none");
+    let lent = pipes.take().unwrap();
+    assert!(pipes.close_idle(), "one is lent");
+    drop(lent);
+    assert!(pipes.close_idle(), "one is idle, but not for long");
+}
+
+#[test]
+fn a_refusal_of_splice_is_logged_once() {
+    let log = Log::default();
+    let _guard = log.install();
+    let pipes = Pipes::default();
+    for refused in 1..=2 {
+        pipes.on_splice_refused(&io::ErrorKind::PermissionDenied.into());
+        assert!(pipes.take().is_none());
+        assert_eq!(log.lines().len(), usize::from(refused == 1), "refusal {refused}");
+    }
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! Two pgnorths at once in front of one cluster, while members, etcds and pgnorths are killed, frozen, stopped and cut from
-//! each other. As in Patroni's own Jepsen test, every acknowledged write has to be there at the end; as Elle does it, the
-//! transactions of another history have to have an order in which they can have run one by one.
+//! each other, and clocks are stepped. As in Patroni's own Jepsen test, every acknowledged write has to be there at the end;
+//! as Elle does it, the transactions of another history have to have an order in which they can have run one by one.
 //!
 //! `make test-consistency` is the campaign. docs/internals/consistency.md has the claims and the figures.
 
 mod claims;
+mod clocks;
 mod cluster;
 mod faults;
 mod history;
@@ -27,7 +28,7 @@ use faults::{Fault, Kind, Part, Shape};
 use trial::Trial;
 
 #[tokio::test]
-async fn two_pgnorths_lose_no_write_to_three_faults() {
+async fn two_pgnorths_lose_no_write_to_four_faults() {
     let mut trial = Trial::start(1).await;
     let primary = trial.primary();
     let alone = Node::Pgnorth(1);
@@ -35,6 +36,7 @@ async fn two_pgnorths_lose_no_write_to_three_faults() {
     for kind in [
         Kind::Kill(Part::Pgnorth(0)),
         Kind::Cut(Shape::Alone, cut),
+        Kind::StepClock(Node::Member(primary), 300),
         Kind::Switchover,
     ] {
         let lasts = Duration::from_secs(2);

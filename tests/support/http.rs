@@ -31,6 +31,7 @@ pub struct Request<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answer {
     pub status: u16,
+    head: String,
     pub body: String,
 }
 
@@ -103,8 +104,16 @@ impl Answer {
         let status = head.split(' ').nth(1)?.parse().ok()?;
         Some(Self {
             status,
+            head: head.to_owned(),
             body: body.to_owned(),
         })
+    }
+
+    /// Returns a header, if there is one with this name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let headers = self.head.lines().filter_map(|line| line.split_once(": "));
+        let mut found = headers.filter(|(header, _)| header.eq_ignore_ascii_case(name));
+        found.next().map(|(_, value)| value)
     }
 
     /// Returns the body as JSON, or null if it is not JSON.

@@ -8,6 +8,7 @@
 //! kubernetes  etcd and kube-apiserver, users, pods, and the outages of the API
 //! etcd        etcd alone, as the DCS or below kube-apiserver
 //! network     the bridge, and one network namespace a host
+//! clock       a wall clock of a host's own, which a test steps
 //! dns         a real DNS server for members' names, and its outages
 //! pgnorth     Product: the real binary
 //! prometheus  a real Prometheus that scrapes the product
@@ -30,6 +31,7 @@
 
 pub mod balancer;
 pub mod browser;
+pub mod clock;
 pub mod config;
 pub mod dns;
 pub mod etcd;

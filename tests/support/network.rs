@@ -4,10 +4,12 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::process::Command;
 
 use rustix::process::Signal;
 
+use super::clock::Clock;
 use super::process::{run, send};
 
 /// The bridge. Its drop removes it.
@@ -21,6 +23,8 @@ pub struct Host {
     namespace: String,
     veth: String,
     pub address: Ipv4Addr,
+    /// `None`: its programs read the machine's clock.
+    clock: Option<Clock>,
 }
 
 /// A process of a host.
@@ -87,6 +91,7 @@ impl Host {
             namespace: format!("host{place}-{index}"),
             veth: format!("host{place}-{index}"),
             address,
+            clock: None,
         };
         let (name, veth) = (host.namespace.as_str(), host.veth.as_str());
         run("ip", &["netns", "add", name]);
@@ -131,10 +136,24 @@ impl Host {
         host
     }
 
+    /// Gives the host a wall clock of its own, whose files are in `folder`. Commands that are made later read it.
+    pub fn with_clock(mut self, folder: &Path) -> Self {
+        self.clock = Some(Clock::create(folder, &self.namespace));
+        self
+    }
+
+    /// Sets the host's own clock this many seconds ahead of the machine's.
+    pub fn step_clock(&self, seconds: i64) {
+        self.clock.as_ref().expect("a host with a clock").step(seconds);
+    }
+
     /// Returns a command that runs on this host.
     pub fn command_as_root(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command.args([&format!("--net=/run/netns/{}", self.namespace), program]);
+        if let Some(clock) = &self.clock {
+            clock.apply(&mut command);
+        }
         command
     }
 

@@ -56,6 +56,8 @@ pub struct Settings {
     pub pooler_port: Option<u16>,
     /// Each etcd has a host of its own, instead of a port of the gateway.
     pub etcd_hosts: bool,
+    /// Each member has a wall clock of its own, which a test may step.
+    pub clocks: bool,
     /// Clients of etcd speak TLS, and show a certificate.
     pub etcd_tls: bool,
     /// Any other key of Patroni's dynamic configuration, such as `{"maximum_lag_on_failover": 1000}`.
@@ -162,6 +164,10 @@ impl Rig {
             &["-d", "-m", "755", "-o", "postgres", "-g", "postgres", path(&folder)],
         );
         let host = Host::start(&self.network, index);
+        let host = match settings.clocks {
+            true => host.with_clock(&self.folder.0),
+            false => host,
+        };
         if let Some(dns) = &self.dns {
             dns.set(&name, host.address);
         }

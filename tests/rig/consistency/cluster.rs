@@ -57,6 +57,7 @@ impl Cluster {
         let settings = Settings {
             synchronous: true,
             etcd_hosts: true,
+            clocks: true,
             dynamic: json!({
                 "synchronous_mode_strict": true,
                 // Patroni takes this parameter from here alone.
@@ -117,7 +118,7 @@ impl Cluster {
             .for_each(|node| self.host(node).drop_no_packets());
     }
 
-    fn host(&self, node: Node) -> &Host {
+    pub fn host(&self, node: Node) -> &Host {
         match node {
             Node::Member(number) => self.rig.member(number).host(),
             Node::Etcd(number) => self.rig.etcd().host(number),
@@ -128,7 +129,7 @@ impl Cluster {
 
 impl Pgnorth {
     fn start(rig: &Rig, number: u8, source: Vec<String>) -> Self {
-        let host = Host::start(rig.network(), FIRST_HOST + number);
+        let host = Host::start(rig.network(), FIRST_HOST + number).with_clock(rig.folder());
         let listen = format!("{}:5432", host.address);
         let admin = format!("{}:9090", host.address);
         let mut arguments = ["--listen", &listen, "--admin", &admin, "--log-format", "json"]

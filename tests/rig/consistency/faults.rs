@@ -6,6 +6,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::time::timeout;
 
+use super::clocks;
 use super::cluster::{Cluster, Node, PGNORTHS};
 use crate::support::Member;
 use crate::support::random::Random;
@@ -34,6 +35,8 @@ pub enum Kind {
     RestartPostgres(usize),
     /// Packets of each pair's first node do not reach its second one.
     Cut(Shape, Vec<(Node, Node)>),
+    /// The host's wall clock goes forward by these seconds, or back; and the other way at the end.
+    StepClock(Node, i64),
 }
 
 /// The part that a fault strikes.
@@ -86,7 +89,7 @@ impl Fault {
             Part::Etcd(etcd),
             Part::Pgnorth(pgnorth),
         ]);
-        let kind = match random.below(10) {
+        let kind = match random.below(12) {
             0 => Kind::Switchover,
             1 | 2 => Kind::Kill(part),
             3 | 4 => Kind::Freeze(part),
@@ -97,7 +100,8 @@ impl Fault {
             6 => cut(Shape::Halves, random, primary),
             7 => cut(Shape::Ring, random, primary),
             8 => cut(Shape::OneWay, random, primary),
-            _ => cut(Shape::Alone, random, primary),
+            9 => cut(Shape::Alone, random, primary),
+            _ => clocks::choose(random, member, pgnorth),
         };
         // With ttl 20, most end before the lock can expire, and some outlast a failover.
         let seconds = random.one_of(&[1, 2, 4, 8, 12, 30]);
@@ -112,7 +116,8 @@ impl Fault {
         match &self.kind {
             Kind::Kill(part) | Kind::Freeze(part) | Kind::Stop(part) => matches!(part, Part::Pgnorth(_)),
             Kind::Cut(..) => true,
-            Kind::Switchover | Kind::RestartPostgres(_) => false,
+            // A pgnorth reads the monotonic clock.
+            Kind::Switchover | Kind::RestartPostgres(_) | Kind::StepClock(..) => false,
         }
     }
 
@@ -128,6 +133,7 @@ impl Fault {
             Kind::Switchover => switch_over(cluster).await,
             Kind::RestartPostgres(member) => request(rig.member(*member), "/restart").await,
             Kind::Cut(_, pairs) => cluster.cut(pairs),
+            Kind::StepClock(node, seconds) => clocks::step(cluster, *node, *seconds).await,
             Kind::Kill(part) => match *part {
                 Part::Postgres(member) => drop(rig.member(member).postmaster().map(kill)),
                 Part::Patroni(member) => rig.member(member).kill_patroni(),
@@ -162,6 +168,7 @@ impl Fault {
         match &self.kind {
             Kind::Switchover | Kind::RestartPostgres(_) | Kind::Kill(Part::Postgres(_)) => {}
             Kind::Cut(..) => cluster.reconnect(),
+            Kind::StepClock(node, _) => cluster.host(*node).step_clock(0),
             Kind::Freeze(part) => match *part {
                 Part::Postgres(member) => rig.member(member).thaw_postgres(),
                 Part::Patroni(member) => rig.member(member).thaw_patroni(),

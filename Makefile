@@ -16,7 +16,7 @@ help:
 	@echo 'make test-reload-rig copies 1 GiB each way, notifies and logs in over 30 reloads and a switchover of a real cluster; two minutes. Root'
 	@echo 'make test-haproxy    compares pgnorth watch with a real HAProxy through a switchover, a crash and a REST API that hangs; two minutes. Root'
 	@echo 'make test-random     injects random faults into one cluster; half an hour for 50 (FAULTS=, SEED= repeats a run)'
-	@echo 'make test-consistency looks for lost writes through two pgnorths while hosts fail and are cut off and clocks are stepped; half an hour for 100 faults. Root (FAULTS=, PARTS=, SEED=)'
+	@echo 'make test-consistency looks for lost writes through two pgnorths while hosts fail and are cut off and clocks are stepped; half an hour for 100 faults. Root (FAULTS=, PARTS=, SEED=, DCS=kubernetes)'
 	@echo 'make test-soak       runs 200 sessions with a fault every minute, and fails if the resources that pgnorth uses grow. Root (HOURS=1, SEED=)'
 	@echo 'make test-routes     prints what each fault costs readers on each route, beside HAProxy; half an hour. Root (ONLY=every_fault_by_etcd)'
 	@echo 'make test-manifests  checks the rendered deploy/ against the schemas of Kubernetes, Istio and the Prometheus operator'
@@ -94,7 +94,7 @@ test-random:
 test-consistency:
 	tests/support/install.sh test
 	cargo test --locked --no-run --test rig
-	PGNORTH_CACHE='$(cache)' PGNORTH_FAULTS='$(or $(FAULTS),100)' PGNORTH_PARTS='$(or $(PARTS),1)' $(if $(SEED),PGNORTH_SEED='$(SEED)') \
+	PGNORTH_CACHE='$(cache)' PGNORTH_FAULTS='$(or $(FAULTS),100)' PGNORTH_PARTS='$(or $(PARTS),1)' PGNORTH_DCS='$(or $(DCS),etcd)' $(if $(SEED),PGNORTH_SEED='$(SEED)') \
 		tests/support/inside.sh cargo test --locked --offline --test rig -- --ignored --exact --nocapture consistency::campaign
 
 test-soak:

@@ -1,4 +1,4 @@
-//! Two pgnorths at once in front of one cluster, while members, etcds and pgnorths are killed, frozen, stopped and cut from
+//! Two pgnorths at once in front of one cluster, while members, the DCS and pgnorths are killed, frozen, stopped and cut from
 //! each other, and clocks are stepped. As in Patroni's own Jepsen test, every acknowledged write has to be there at the end;
 //! as Elle does it, the transactions of another history have to have an order in which they can have run one by one.
 //!
@@ -7,9 +7,11 @@
 mod claims;
 mod clocks;
 mod cluster;
+mod dcs;
 mod faults;
 mod history;
 mod lists;
+mod lock;
 mod primaries;
 mod serializability;
 mod set;
@@ -22,6 +24,7 @@ mod workload;
 
 use std::time::Duration;
 
+use crate::support::Dcs;
 use crate::support::random::{Random, number, seed};
 use cluster::Node;
 use faults::{Fault, Kind, Part, Shape};
@@ -29,7 +32,7 @@ use trial::Trial;
 
 #[tokio::test]
 async fn two_pgnorths_lose_no_write_to_four_faults() {
-    let mut trial = Trial::start(1).await;
+    let mut trial = Trial::start(1, Dcs::Etcd).await;
     let primary = trial.primary();
     let alone = Node::Pgnorth(1);
     let cut = [(alone, Node::Member(primary)), (Node::Member(primary), alone)].to_vec();
@@ -46,7 +49,7 @@ async fn two_pgnorths_lose_no_write_to_four_faults() {
 }
 
 /// PGNORTH_FAULTS is the number of faults of a part, PGNORTH_PARTS the number of parts. Each part has a cluster of its own,
-/// and the next seed; PGNORTH_SEED is the first.
+/// and the next seed; PGNORTH_SEED is the first. PGNORTH_DCS is etcd or kubernetes.
 #[tokio::test]
 #[ignore = "takes half an hour for 100 faults: make test-consistency"]
 async fn campaign() {
@@ -55,10 +58,10 @@ async fn campaign() {
     for seed in first..first + number("PGNORTH_PARTS").unwrap_or(1) {
         eprintln!("{faults} faults, PGNORTH_SEED={seed}");
         let mut random = Random(seed);
-        let mut trial = Trial::start(seed).await;
+        let mut trial = Trial::start(seed, dcs::of_environment()).await;
         for index in 1..=faults {
             eprint!("{index}: ");
-            trial.endure(Fault::choose(&mut random, trial.primary())).await;
+            trial.endure(trial.choose(&mut random)).await;
         }
         trial.finish().await;
     }

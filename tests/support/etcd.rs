@@ -45,6 +45,7 @@ impl Place {
         }
     }
 
+    /// Returns a command that runs in this place.
     fn command(&self, program: &str) -> Command {
         let on = |host: &Host| host.command_as_root(program);
         self.host.as_ref().map_or_else(|| Command::new(program), on)
@@ -108,6 +109,16 @@ impl Etcd {
     /// Returns the host of an etcd that has one of its own.
     pub fn host(&self, number: usize) -> &Host {
         self.places[number].host.as_ref().expect("an etcd on a host of its own")
+    }
+
+    /// Returns the address of the first one.
+    pub fn address(&self) -> Ipv4Addr {
+        self.places[0].address
+    }
+
+    /// Returns a command that runs beside the first one.
+    pub fn command(&self, program: &str) -> Command {
+        self.places[0].command(program)
     }
 
     /// Starts those again that have ended; returns when all are healthy.

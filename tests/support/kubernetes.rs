@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::etcd::{self, Etcd, Place};
 use super::http::{Answer, Http, Request};
+use super::network::Host;
 use super::process::{Process, run};
 use super::rig::{SCOPE, cache};
 use super::tls::{Tls, path};
@@ -61,13 +62,14 @@ pub struct Kubernetes {
     http: Http,
     /// Version in which this server prefers EndpointSlices: `v1`, before 1.21 `v1beta1`.
     slices: String,
-    _etcd: Etcd,
+    etcd: Etcd,
 }
 
 impl User {
     const ALL: [Self; 4] = [Self::Admin, Self::Patroni, Self::Pgnorth, Self::Publisher];
 
-    fn name(self) -> &'static str {
+    /// Returns its name, which is its token.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Admin => "admin",
             Self::Patroni => "patroni",
@@ -91,18 +93,18 @@ impl User {
 }
 
 impl Kubernetes {
-    /// Starts the API on one address; returns when it is ready and the Roles are in force.
-    pub async fn start(folder: &Path, tls: &Tls, http: &Http, address: Ipv4Addr) -> Self {
-        let etcd = Etcd::start(folder, http, vec![Place::shared(address, 0)], None).await;
+    /// Starts the API and its etcd in one place; returns when it is ready and the Roles are in force.
+    pub async fn start(folder: &Path, tls: &Tls, http: &Http, place: Place) -> Self {
+        let etcd = Etcd::start(folder, http, vec![place], None).await;
         fs::write(folder.join("tokens"), User::ALL.map(User::line).concat()).expect("write the token file");
         let mut kubernetes = Self {
-            api: Mutex::new(start_api(folder, tls, address)),
-            address,
+            api: Mutex::new(start_api(folder, tls, &etcd)),
+            address: etcd.address(),
             folder: folder.to_owned(),
             tls: tls.clone(),
             http: http.clone(),
             slices: String::new(),
-            _etcd: etcd,
+            etcd,
         };
         for user in User::ALL {
             fs::write(kubernetes.kubeconfig(user), kubernetes.render(user)).expect("write a kubeconfig");
@@ -262,17 +264,35 @@ impl Kubernetes {
     /// Starts the API server again after `api_stop`; returns when it is ready.
     pub async fn api_start(&self) {
         assert!(self.api().exit_status().is_some(), "the API server runs already");
-        *self.api() = start_api(&self.folder, &self.tls, self.address);
+        self.api_launch_ended();
         self.wait_until_ready().await;
+    }
+
+    /// Starts the API server again if it has ended. Does not wait for it.
+    pub fn api_launch_ended(&self) {
+        let mut api = self.api();
+        if api.exit_status().is_some() {
+            *api = start_api(&self.folder, &self.tls, &self.etcd);
+        }
+    }
+
+    /// Sends a signal to the API server.
+    pub fn api_signal(&self, signal: Signal) {
+        self.api().signal(signal);
+    }
+
+    /// Returns the host of an API server that has one of its own.
+    pub fn host(&self) -> &Host {
+        self.etcd.host(0)
     }
 
     /// Stops the API server with SIGSTOP: connections stay open, and no request is answered.
     pub fn api_freeze(&self) {
-        self.api().signal(Signal::STOP);
+        self.api_signal(Signal::STOP);
     }
 
     pub fn api_thaw(&self) {
-        self.api().signal(Signal::CONT);
+        self.api_signal(Signal::CONT);
     }
 
     /// Cuts only the product off from the API: packets between them are dropped. Only the product (and this rig)
@@ -298,7 +318,8 @@ impl Kubernetes {
         format!("cut_{}", self.address.octets()[1])
     }
 
-    fn url(&self, path: &str) -> String {
+    /// Returns the URL of a path of the API.
+    pub fn url(&self, path: &str) -> String {
         format!("https://{}:{PORT}{path}", self.address)
     }
 
@@ -363,9 +384,9 @@ fn with_names(manifest: &str) -> String {
     manifest.lines().map(named).collect()
 }
 
-fn start_api(folder: &Path, tls: &Tls, address: Ipv4Addr) -> Process {
+fn start_api(folder: &Path, tls: &Tls, etcd: &Etcd) -> Process {
     let program = etcd::program("kube-apiserver").unwrap_or_else(|| cache().join("bin/kube-apiserver"));
-    let mut command = Command::new(program);
+    let (mut command, address) = (etcd.command(path(&program)), etcd.address());
     command.arg(format!("--etcd-servers=http://{address}:{}", etcd::PORT));
     command.arg(format!("--bind-address={address}"));
     command.arg(format!("--advertise-address={address}"));

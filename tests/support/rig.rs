@@ -24,8 +24,8 @@ pub const SCOPE: &str = "patronidemo";
 const MEMBERS: u8 = 3;
 /// Members of etcd, if that is the DCS.
 const ETCDS: u8 = 3;
-/// Number of the first host of etcd, if each has one.
-const ETCD_HOST: u8 = 40;
+/// Number of the first host of the DCS, if it has hosts of its own.
+const DCS_HOST: u8 = 40;
 
 /// Number of rigs that may run at a time in one world.
 const PLACES: u8 = 4;
@@ -54,8 +54,8 @@ pub struct Settings {
     pub names: bool,
     /// Port of a pooler beside each PostgreSQL, which the members publish. The test starts it.
     pub pooler_port: Option<u16>,
-    /// Each etcd has a host of its own, instead of a port of the gateway.
-    pub etcd_hosts: bool,
+    /// Each etcd, or the Kubernetes API, has a host of its own, instead of a port of the gateway.
+    pub dcs_hosts: bool,
     /// Each member has a wall clock of its own, which a test may step.
     pub clocks: bool,
     /// Clients of etcd speak TLS, and show a certificate.
@@ -94,7 +94,7 @@ impl Rig {
         let (place, lock) = wait_until("a place for the rig", PLACE, async || free_place(&world)).await;
         let network = Network::start(place);
         let folder = Folder::create(&world.join(format!("cluster{place}")));
-        let mut addresses = vec![network.gateway()];
+        let mut addresses = vec![network.gateway(), network.host(DCS_HOST)];
         // One more: a test may let another member join.
         addresses.extend((0..=MEMBERS).map(|index| network.host(index)));
         let tls = Tls::make(&folder.0, &addresses);
@@ -130,8 +130,8 @@ impl Rig {
 
     async fn start_dcs(&mut self, dcs: Dcs, settings: &Settings) {
         let gateway = self.network.gateway();
-        let place = |number: u8| match settings.etcd_hosts {
-            true => Place::alone(Host::start(&self.network, ETCD_HOST + number)),
+        let place = |number: u8| match settings.dcs_hosts {
+            true => Place::alone(Host::start(&self.network, DCS_HOST + number)),
             false => Place::shared(gateway, number.into()),
         };
         match dcs {
@@ -141,7 +141,7 @@ impl Rig {
                 self.etcd = Some(Etcd::start(&self.folder.0, &self.http, places, tls).await);
             }
             Dcs::Endpoints | Dcs::ConfigMaps => {
-                self.kubernetes = Some(Kubernetes::start(&self.folder.0, &self.tls, &self.http, gateway).await);
+                self.kubernetes = Some(Kubernetes::start(&self.folder.0, &self.tls, &self.http, place(0)).await);
             }
         }
     }

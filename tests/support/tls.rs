@@ -2,12 +2,14 @@
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
 
+use super::clock::Clock;
 use super::process::run;
 
 /// The paths of certificates and keys.
@@ -40,10 +42,13 @@ impl Tls {
             &tls.postgres_key,
         ]
         .map(|p| path(p));
-        let new = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
+        // Valid since yesterday: a test may step a clock back.
+        let clock = Clock::create(folder, "tls");
+        clock.step(-24 * 60 * 60);
+        let new = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3";
         let new: Vec<&str> = new.split(' ').collect();
-        run(
-            "openssl",
+        openssl(
+            &clock,
             &[&new[..], &["-subj", "/CN=rig authority", "-keyout", ca_key, "-out", ca]].concat(),
         );
         let server = [
@@ -61,7 +66,7 @@ impl Tls {
         let addresses: String = addresses.iter().map(|address| format!(",IP:{address}")).collect();
         let names = format!("subjectAltName=DNS:localhost,IP:127.0.0.1{addresses}");
         let extensions = ["-addext", "basicConstraints=critical,CA:false", "-addext", &names];
-        run("openssl", &[&new[..], &server, &extensions].concat());
+        openssl(&clock, &[&new[..], &server, &extensions].concat());
         run(
             "install",
             &["-o", "postgres", "-g", "postgres", "-m", "600", key, postgres_key],
@@ -79,6 +84,14 @@ impl Tls {
             .with_no_client_auth();
         TlsConnector::from(Arc::new(config))
     }
+}
+
+/// Runs openssl at the time of this clock.
+fn openssl(clock: &Clock, arguments: &[&str]) {
+    let mut command = Command::new("openssl");
+    clock.apply(&mut command);
+    let output = command.args(arguments).output().expect("run openssl");
+    assert!(output.status.success(), "openssl {arguments:?}: {output:?}");
 }
 
 /// Returns a path of the rig as text: all of them are ASCII.

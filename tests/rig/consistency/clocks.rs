@@ -11,19 +11,23 @@ use super::faults::Kind;
 use super::workload::session;
 use crate::support::http::Request;
 use crate::support::random::Random;
-use crate::support::{Member, wait_until};
+use crate::support::{Dcs, Member, wait_until};
 
 /// Deadline for the first program that tells its time: a host that has just been repaired starts its programs.
 const START: Duration = Duration::from_secs(60);
+/// A long step with Kubernetes, where nothing wakes a leader's Patroni that pauses for as long as its clock went back. It is
+/// longer than the timeouts of PostgreSQL's replication (60 s).
+const LONG: i64 = 90;
 const QUESTION: Duration = Duration::from_secs(1);
 /// An HTTP date has whole seconds.
 const PRECISION: f64 = 1.0;
 
 /// Chooses a step: of this member's clock, or less often of this pgnorth's; small, or more than the ttl.
-pub fn choose(random: &mut Random, member: usize, pgnorth: usize) -> Kind {
+pub fn choose(random: &mut Random, dcs: Dcs, member: usize, pgnorth: usize) -> Kind {
     let member = Node::Member(member);
+    let long = if dcs == Dcs::Etcd { 300 } else { LONG };
     let node = random.one_of(&[member, member, Node::Pgnorth(pgnorth)]);
-    Kind::StepClock(node, random.one_of(&[-300, -25, -2, 2, 25, 300]))
+    Kind::StepClock(node, random.one_of(&[-long, -25, -2, 2, 25, long]))
 }
 
 /// Steps the clock of a node; returns when its programs that answer have told the stepped time, at least one of them.
@@ -58,7 +62,7 @@ async fn tell(cluster: &Cluster, node: Node, seconds: f64) -> Vec<&'static str> 
             );
         }
         Node::Pgnorth(number) => note("pgnorth", now(), pgnorth(cluster, number).await),
-        Node::Etcd(_) => unreachable!("etcd reads no stepped clock"),
+        Node::Dcs(_) => unreachable!("no clock of the DCS is stepped"),
     }
     told
 }

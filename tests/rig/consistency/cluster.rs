@@ -1,5 +1,5 @@
-//! The cluster under test: three members, three etcds and two pgnorths, each on a host of its own, so that any of them can
-//! be cut off from any other. One pgnorth reads etcd, the other one asks the members alone.
+//! The cluster under test: three members, the servers of the DCS and two pgnorths, each on a host of its own, so that any of
+//! them can be cut off from any other. One pgnorth reads the DCS, the other one asks the members alone.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,6 +10,7 @@ use std::thread;
 use rustix::process::Signal;
 use serde_json::json;
 
+use super::dcs;
 use super::workload::ROLE;
 use crate::support::network::Host;
 use crate::support::process::Process;
@@ -17,7 +18,6 @@ use crate::support::rig::SCOPE;
 use crate::support::{Dcs, Member, Rig, Settings};
 
 const MEMBERS: usize = 3;
-const ETCDS: usize = 3;
 pub const PGNORTHS: usize = 2;
 /// Number of the first pgnorth's host.
 const FIRST_HOST: u8 = 20;
@@ -26,7 +26,8 @@ const FIRST_HOST: u8 = 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Node {
     Member(usize),
-    Etcd(usize),
+    /// A server of the DCS: an etcd, or the Kubernetes API server.
+    Dcs(usize),
     Pgnorth(usize),
 }
 
@@ -42,6 +43,7 @@ pub struct Pgnorth {
     process: Mutex<Process>,
     host: Host,
     arguments: Vec<String>,
+    kubeconfig: Option<PathBuf>,
     log: PathBuf,
 }
 
@@ -52,11 +54,12 @@ struct Logs {
 }
 
 impl Cluster {
-    /// Starts the cluster; `kept` is the folder for the logs of a test that fails.
-    pub async fn start(kept: &Path) -> Self {
+    /// Starts the cluster, in failsafe mode or not; `kept` is the folder for the logs of a test that fails.
+    pub async fn start(kept: &Path, dcs: Dcs, failsafe: bool) -> Self {
         let settings = Settings {
             synchronous: true,
-            etcd_hosts: true,
+            failsafe,
+            dcs_hosts: true,
             clocks: true,
             dynamic: json!({
                 "synchronous_mode_strict": true,
@@ -65,24 +68,16 @@ impl Cluster {
             }),
             ..Settings::default()
         };
-        let rig = Rig::start_with(Dcs::Etcd, settings).await;
+        let rig = Rig::start_with(dcs, settings).await;
         rig.leader().await.psql(ROLE).await.expect("make the role");
         let urls: Vec<_> = rig.members().iter().map(Member::rest_url).collect();
-        let sources = [
-            [
-                "--scope".to_owned(),
-                SCOPE.to_owned(),
-                "--etcd".to_owned(),
-                rig.etcd().urls(),
-            ]
-            .to_vec(),
-            ["--patroni".to_owned(), urls.join(",")].to_vec(),
+        let members = ["--patroni".to_owned(), urls.join(",")].to_vec();
+        let pgnorths = [
+            Pgnorth::start(&rig, 0, dcs::arguments(&rig), rig.kubeconfig()),
+            Pgnorth::start(&rig, 1, members, None),
         ];
-        let pgnorths = (0..)
-            .zip(sources)
-            .map(|(number, source)| Pgnorth::start(&rig, number, source));
         Self {
-            pgnorths: pgnorths.collect(),
+            pgnorths: pgnorths.into(),
             _logs: Logs {
                 from: rig.folder().to_owned(),
                 to: kept.to_owned(),
@@ -92,17 +87,17 @@ impl Cluster {
     }
 
     /// Returns every node.
-    pub fn nodes() -> Vec<Node> {
+    pub fn nodes(&self) -> Vec<Node> {
         let members = (0..MEMBERS).map(Node::Member);
         members
-            .chain((0..ETCDS).map(Node::Etcd))
+            .chain((0..dcs::servers(&self.rig)).map(Node::Dcs))
             .chain((0..PGNORTHS).map(Node::Pgnorth))
             .collect()
     }
 
     /// Drops the packets of each pair's first node at its second one.
     pub fn cut(&self, pairs: &[(Node, Node)]) {
-        for to in Self::nodes() {
+        for to in self.nodes() {
             let from = pairs.iter().filter(|pair| pair.1 == to);
             let from: Vec<Ipv4Addr> = from.map(|pair| self.host(pair.0).address).collect();
             if !from.is_empty() {
@@ -113,7 +108,7 @@ impl Cluster {
 
     /// Reconnects all nodes.
     pub fn reconnect(&self) {
-        Self::nodes()
+        self.nodes()
             .into_iter()
             .for_each(|node| self.host(node).drop_no_packets());
     }
@@ -121,14 +116,14 @@ impl Cluster {
     pub fn host(&self, node: Node) -> &Host {
         match node {
             Node::Member(number) => self.rig.member(number).host(),
-            Node::Etcd(number) => self.rig.etcd().host(number),
+            Node::Dcs(number) => dcs::host(&self.rig, number),
             Node::Pgnorth(number) => &self.pgnorths[number].host,
         }
     }
 }
 
 impl Pgnorth {
-    fn start(rig: &Rig, number: u8, source: Vec<String>) -> Self {
+    fn start(rig: &Rig, number: u8, source: Vec<String>, kubeconfig: Option<PathBuf>) -> Self {
         let host = Host::start(rig.network(), FIRST_HOST + number).with_clock(rig.folder());
         let listen = format!("{}:5432", host.address);
         let admin = format!("{}:9090", host.address);
@@ -137,11 +132,12 @@ impl Pgnorth {
             .to_vec();
         arguments.extend(source);
         let log = rig.folder().join(format!("pgnorth-{number}.log"));
-        let process = Mutex::new(run(&host, &arguments, &log));
+        let process = Mutex::new(run(&host, &arguments, kubeconfig.as_deref(), &log));
         Self {
             process,
             host,
             arguments,
+            kubeconfig,
             log,
         }
     }
@@ -179,7 +175,7 @@ impl Pgnorth {
     pub fn start_again(&self) {
         let mut process = self.process();
         if process.exit_status().is_some() {
-            *process = run(&self.host, &self.arguments, &self.log);
+            *process = run(&self.host, &self.arguments, self.kubeconfig.as_deref(), &self.log);
         }
     }
 
@@ -188,9 +184,12 @@ impl Pgnorth {
     }
 }
 
-fn run(host: &Host, arguments: &[String], log: &Path) -> Process {
+fn run(host: &Host, arguments: &[String], kubeconfig: Option<&Path>, log: &Path) -> Process {
     let mut command = host.command_as_root(env!("CARGO_BIN_EXE_pgnorth"));
     command.env_remove("KUBECONFIG").args(arguments);
+    if let Some(kubeconfig) = kubeconfig {
+        command.env("KUBECONFIG", kubeconfig);
+    }
     Process::start("pgnorth", command, log)
 }
 

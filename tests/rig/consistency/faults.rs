@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use super::clocks;
 use super::cluster::{Cluster, Node, PGNORTHS};
+use super::dcs;
 use crate::support::Member;
 use crate::support::random::Random;
 
@@ -46,7 +47,7 @@ pub enum Part {
     Patroni(usize),
     /// Both.
     Host(usize),
-    Etcd(usize),
+    Dcs(usize),
     Pgnorth(usize),
 }
 
@@ -76,17 +77,17 @@ impl fmt::Display for Fault {
 
 impl Fault {
     /// Chooses a fault. Half of those that strike a member strike the primary.
-    pub fn choose(random: &mut Random, primary: usize) -> Self {
+    pub fn choose(random: &mut Random, cluster: &Cluster, primary: usize) -> Self {
         let member = match random.below(2) {
             0 => primary,
             _ => random.below(3),
         };
-        let (etcd, pgnorth) = (random.below(3), random.below(PGNORTHS));
+        let (server, pgnorth) = (random.below(dcs::servers(&cluster.rig)), random.below(PGNORTHS));
         let part = random.one_of(&[
             Part::Postgres(member),
             Part::Patroni(member),
             Part::Host(member),
-            Part::Etcd(etcd),
+            Part::Dcs(server),
             Part::Pgnorth(pgnorth),
         ]);
         let kind = match random.below(12) {
@@ -97,11 +98,11 @@ impl Fault {
                 Part::Postgres(member) => Kind::RestartPostgres(member),
                 part => Kind::Stop(part),
             },
-            6 => cut(Shape::Halves, random, primary),
-            7 => cut(Shape::Ring, random, primary),
-            8 => cut(Shape::OneWay, random, primary),
-            9 => cut(Shape::Alone, random, primary),
-            _ => clocks::choose(random, member, pgnorth),
+            6 => cut(Shape::Halves, random, cluster, primary),
+            7 => cut(Shape::Ring, random, cluster, primary),
+            8 => cut(Shape::OneWay, random, cluster, primary),
+            9 => cut(Shape::Alone, random, cluster, primary),
+            _ => clocks::choose(random, cluster.rig.dcs(), member, pgnorth),
         };
         // With ttl 20, most end before the lock can expire, and some outlast a failover.
         let seconds = random.one_of(&[1, 2, 4, 8, 12, 30]);
@@ -138,7 +139,7 @@ impl Fault {
                 Part::Postgres(member) => drop(rig.member(member).postmaster().map(kill)),
                 Part::Patroni(member) => rig.member(member).kill_patroni(),
                 Part::Host(member) => rig.member(member).kill_host(),
-                Part::Etcd(number) => rig.etcd().kill(number),
+                Part::Dcs(number) => dcs::kill(rig, number),
                 Part::Pgnorth(number) => pgnorths[number].kill(),
             },
             Kind::Freeze(part) => match *part {
@@ -148,7 +149,7 @@ impl Fault {
                     rig.member(member).freeze_patroni();
                     rig.member(member).freeze_postgres();
                 }
-                Part::Etcd(number) => rig.etcd().signal(number, Signal::STOP),
+                Part::Dcs(number) => dcs::signal(rig, number, Signal::STOP),
                 Part::Pgnorth(number) => pgnorths[number].signal(Signal::STOP),
             },
             Kind::Stop(part) => match *part {
@@ -156,7 +157,7 @@ impl Fault {
                 Part::Postgres(member) | Part::Patroni(member) | Part::Host(member) => {
                     rig.member(member).stop_patroni_gracefully().await;
                 }
-                Part::Etcd(number) => rig.etcd().signal(number, Signal::TERM),
+                Part::Dcs(number) => dcs::signal(rig, number, Signal::TERM),
                 Part::Pgnorth(number) => pgnorths[number].signal(Signal::TERM),
             },
         }
@@ -176,16 +177,12 @@ impl Fault {
                     rig.member(member).thaw_postgres();
                     rig.member(member).thaw_patroni();
                 }
-                Part::Etcd(number) => rig.etcd().signal(number, Signal::CONT),
+                Part::Dcs(number) => dcs::signal(rig, number, Signal::CONT),
                 Part::Pgnorth(number) => pgnorths[number].signal(Signal::CONT),
             },
             Kind::Kill(part) | Kind::Stop(part) => match *part {
                 Part::Postgres(member) | Part::Patroni(member) | Part::Host(member) => rig.member(member).start(),
-                Part::Etcd(number) => {
-                    // One that is still ending is not started twice.
-                    rig.etcd().kill(number);
-                    rig.etcd().launch_ended();
-                }
+                Part::Dcs(number) => dcs::start_again(rig, number),
                 Part::Pgnorth(number) => {
                     pgnorths[number].kill();
                     pgnorths[number].start_again();
@@ -195,8 +192,8 @@ impl Fault {
     }
 }
 
-fn cut(shape: Shape, random: &mut Random, primary: usize) -> Kind {
-    let mut nodes = Cluster::nodes();
+fn cut(shape: Shape, random: &mut Random, cluster: &Cluster, primary: usize) -> Kind {
+    let mut nodes = cluster.nodes();
     random.shuffle(&mut nodes);
     let count = nodes.len();
     let between = |first: &[Node], second: &[Node]| -> Vec<(Node, Node)> {
@@ -216,7 +213,7 @@ fn cut(shape: Shape, random: &mut Random, primary: usize) -> Kind {
         }
         Shape::Ring => {
             // A majority: itself and as many neighbours on either side.
-            let reach = count / 4;
+            let reach = count.div_ceil(4);
             let distance = |one: usize, other: usize| one.abs_diff(other).min(count - one.abs_diff(other));
             let pairs = (0..count).flat_map(|from| (0..count).map(move |to| (from, to)));
             let cut = pairs.filter(|(from, to)| distance(*from, *to) > reach);

@@ -14,7 +14,7 @@ use super::watch::Watch;
 use crate::support::http::{Http, Request};
 use crate::support::pgnorth::sum;
 use crate::support::random::{Random, seed};
-use crate::support::session;
+use crate::support::{Dcs, session};
 
 /// Sessions of each pgnorth.
 const SESSIONS: usize = 100;
@@ -44,7 +44,7 @@ async fn soak() {
     let (seed, length) = (seed(), Duration::from_secs_f64(hours * 3600.0));
     eprintln!("{length:?}, PGNORTH_SEED={seed}");
     let history = History::begin(seed);
-    let cluster = Cluster::start(history.folder()).await;
+    let cluster = Cluster::start(history.folder(), Dcs::Etcd, false).await;
     TpcB::prepare(cluster.rig.leader().await).await;
     let watch = Watch::start(&cluster).await;
     let addresses: Vec<_> = cluster.pgnorths.iter().map(Pgnorth::address).collect();
@@ -78,7 +78,7 @@ async fn strike_until(end: Instant, seed: u64, cluster: &Cluster, watch: &Watch)
     let mut next = Instant::now() + FAULT_EVERY;
     while next < end {
         sleep_until(next).await;
-        let fault = Fault::choose(&mut random, recovered(cluster, watch).await);
+        let fault = Fault::choose(&mut random, cluster, recovered(cluster, watch).await);
         if !fault.ends_pgnorth() {
             eprintln!("{fault}");
             fault.strike(cluster).await;

@@ -11,12 +11,13 @@ use tokio_postgres::Client;
 
 use super::claims::{Look, Span};
 use super::cluster::Cluster;
+use super::lock::{Lock, Question};
 use super::workload::session;
 use crate::support::http::{Http, Request};
 
 /// Pause between two looks at a pgnorth.
 const LOOK: Duration = Duration::from_millis(50);
-/// Pause between two writes to a member.
+/// Pause between two writes to a member, and between two looks at the lock.
 const WRITE: Duration = Duration::from_millis(250);
 /// Deadline of each question.
 const QUESTION: Duration = Duration::from_secs(1);
@@ -30,10 +31,12 @@ pub struct Watch {
 #[derive(Default)]
 struct Seen {
     looks: Vec<Vec<Look>>,
-    /// Spans in which a member was a healthy primary: it acknowledged each write, and its Patroni called it the primary.
+    /// Spans in which a member was a healthy primary: it acknowledged each write, its Patroni called it the primary, and
+    /// the lock had not expired.
     healthy: Vec<Vec<Span>>,
-    /// The last write of each member failed, or its Patroni did not call it the primary.
+    /// The last look at each member found that it was not.
     unhealthy: Vec<bool>,
+    lock: Lock,
 }
 
 /// One member, as it is asked.
@@ -53,6 +56,7 @@ impl Watch {
             looks: vec![Vec::new(); pgnorths.len()],
             healthy: vec![Vec::new(); members.len()],
             unhealthy: vec![true; members.len()],
+            lock: Lock::default(),
         }));
         let mut tasks = JoinSet::new();
         for (number, pgnorth) in pgnorths.iter().enumerate() {
@@ -66,6 +70,9 @@ impl Watch {
                 session: None,
             };
             tasks.spawn(write_to_member(cluster.rig.http().clone(), asked, number, seen.clone()));
+        }
+        if let Some(question) = Question::of(cluster) {
+            tasks.spawn(look_at_lock(question, seen.clone()));
         }
         Self { seen, _tasks: tasks }
     }
@@ -125,6 +132,14 @@ fn route(answer: &Value) -> Option<Ipv4Addr> {
     }
 }
 
+async fn look_at_lock(question: Question, seen: Arc<Mutex<Seen>>) {
+    loop {
+        let renewal = question.ask(QUESTION).await;
+        lock(&seen).lock.note(renewal, Instant::now());
+        sleep(WRITE).await;
+    }
+}
+
 async fn write_to_member(http: Http, mut asked: Asked, number: usize, seen: Arc<Mutex<Seen>>) {
     loop {
         let begun = Instant::now();
@@ -172,6 +187,7 @@ impl Asked {
 impl Seen {
     /// Records the outcome of a write that was begun then.
     fn note(&mut self, number: usize, begun: Instant, is_healthy: bool) {
+        let is_healthy = is_healthy && !self.lock.has_expired(Instant::now());
         let spans = &mut self.healthy[number];
         match spans.last_mut() {
             // It was healthy in between.

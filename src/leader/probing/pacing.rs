@@ -36,6 +36,9 @@ const MUSTER: Duration = Duration::from_millis(500);
 const ALERT: Duration = Duration::from_millis(100);
 /// Longest time with the interval `ALERT`.
 const ALERT_FOR: Duration = Duration::from_secs(60);
+/// Interval after `ALERT_FOR`, unless an answer had to queue since the burst began: then it is `STEADY`. If a leader is
+/// writable again after a long outage, clients wait for it for less than a second.
+const PATIENT: Duration = Duration::from_millis(900);
 /// Divisor of the interval while many pgnorths are asking. The interval is the square of the time since the suspicion
 /// began, divided by this number: 250 ms after 1 s, and 1 s after 2 s.
 const CROWD: f64 = 4.0;
@@ -191,7 +194,8 @@ impl Pace {
             since if since < MUSTER => BURST,
             since if since < BURST_FOR => shortest,
             since if since < ALERT_FOR => ALERT,
-            _ => STEADY,
+            _ if self.queued >= self.burst => STEADY,
+            _ => PATIENT,
         }
     }
 }

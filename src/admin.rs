@@ -47,7 +47,7 @@ const CANNOT_ACCEPT: &str = "the admin port cannot accept connections";
 pub struct Facts {
     /// The current decision about the primary.
     pub slot: Arc<RouteSlot>,
-    /// The proxy's listeners; empty for a publisher.
+    /// The proxy's listeners; empty for a publisher or a watcher.
     pub routes: Vec<BoundRoute>,
     /// The liveness of the process's threads.
     pub liveness: Liveness,
@@ -133,7 +133,7 @@ impl Admin {
     /// IPv6, `0.0.0.0` is bound instead.
     ///
     /// # Errors
-    /// Returns a text that names the address and the fix.
+    /// Returns an error whose text names the address and the fix.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         Self::with_limits(address, Limits::default())
     }
@@ -221,14 +221,14 @@ async fn next(
     }
 }
 
-/// Waits a second if accept failed for lack of files or memory, because it would fail again immediately. Does not wait
-/// if the client left before accept.
+/// Waits a second after accept has failed, because it would fail again immediately, for example for lack of files or
+/// memory. Does not wait if only the client disconnected before accept.
 async fn rest_after(error: &io::Error, log_limiter: &LogLimiter, stop: &CancellationToken) {
     if error.kind() == io::ErrorKind::ConnectionAborted {
         return;
     }
     if log_limiter.should_log(CANNOT_ACCEPT) {
-        warn!(%error, "{CANNOT_ACCEPT}; pgnorth retries each second");
+        warn!(%error, "{CANNOT_ACCEPT}; pgnorth retries every second");
     }
     tokio::select! {
         () = stop.cancelled() => {}
@@ -249,14 +249,14 @@ fn bind_or_fall_back<L>(address: SocketAddr, bind: impl Fn(SocketAddr) -> io::Re
         return Err(failed(address, error));
     }
     let fallback = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
-    warn!(%address, %fallback, %error, "the admin port cannot listen on IPv6: it listens on IPv4 only");
+    warn!(%address, %fallback, %error, "the admin port cannot listen on IPv6; falling back to IPv4 only");
     bind(fallback).map_err(|error| failed(fallback, error))
 }
 
 fn cannot_bind(address: SocketAddr, error: &io::Error) -> String {
     let fix = match error.kind() {
         io::ErrorKind::AddrInUse => "another process listens there; choose another port",
-        io::ErrorKind::PermissionDenied => "ports below 1024 need root; choose a higher port",
+        io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher port",
         _ => "choose an address of this host",
     };
     format!("the admin port cannot listen on {address}: {error}: {fix} (--admin or PGNORTH_ADMIN)")

@@ -77,11 +77,12 @@ struct AppState {
     liveness: Liveness,
     wait_queue: Arc<WaitQueue>,
     log_limiter: LogLimiter,
-    /// Discovery's view, for the status.
+    /// Discovery's newest view, for the status, a reload and the comparison with HAProxy.
     view: watch::Sender<Arc<View>>,
 }
 
-/// Runs the command that the settings name. Proxy, publisher and watcher run until a signal requests a shutdown.
+/// Runs the command that the settings name. The proxy, the publisher and the watcher run until a signal requests a
+/// shutdown; the proxy also ends after a successor has replaced it.
 ///
 /// # Errors
 /// Returns the cause of a failed start, or of a long-lived task that ended too early.

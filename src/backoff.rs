@@ -1,11 +1,11 @@
-//! Computes pauses between attempts: they grow from failure to failure, and differ from process to process.
+//! Computes pauses between attempts: they tend to grow from failure to failure, and differ from process to process.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
-/// Pauses with decorrelated jitter: each is between the first one and three times the last one. Processes that fail
-/// together do not retry together.
+/// Pauses with decorrelated jitter: each is a random time between `first` and three times the previous pause, but never
+/// longer than `longest`. Processes that fail together therefore retry at different times.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     first: Duration,
@@ -14,7 +14,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Returns pauses from `first` to `longest`. The first one is up to three times `first`.
+    /// Returns pauses from `first` to `longest`. The first pause is at most three times `first`.
     pub const fn new(first: Duration, longest: Duration) -> Self {
         Self {
             first,
@@ -35,13 +35,13 @@ impl Backoff {
         self.last
     }
 
-    /// Records a success: the next pause is a short one again.
+    /// Records a success: the next pause is at most three times `first` again.
     pub const fn reset(&mut self) {
         self.last = self.first;
     }
 }
 
-/// Returns a random number from 0 to 1, for jitter only: each `RandomState` has its own keys.
+/// Returns a random number from 0 to 1. It is derived from the keys of a `RandomState`, which suffices for jitter.
 pub fn random() -> f64 {
     const BITS: u32 = 32;
     let bits = RandomState::new().build_hasher().finish() >> (u64::BITS - BITS);

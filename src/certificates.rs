@@ -23,7 +23,7 @@ pub enum TlsError {
         /// The system's error.
         error: io::Error,
     },
-    /// The file has no certificate, or no key.
+    /// The file has no usable certificate, or no usable key.
     #[error("{}: {what}", file.display())]
     Malformed {
         /// The file.

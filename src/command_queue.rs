@@ -1,4 +1,4 @@
-//! The queue of operator commands from the admin port to discovery, the only writer of the slot.
+//! The queue of operator commands from the admin port to discovery, the only writer of the slots.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::OperatorCommand;
 
-/// Number of commands that may wait; discovery applies each immediately.
+/// Maximum number of commands that wait for discovery, which applies each immediately.
 const CAPACITY: usize = 16;
 
 /// The result of a command.
@@ -15,7 +15,7 @@ const CAPACITY: usize = 16;
 pub enum Outcome {
     /// New clients are held, until this time at the latest.
     Held(SystemTime),
-    /// No hold is in force. The value is true if the command ended one.
+    /// No hold is in force. The value is true if the command ended a hold.
     Released(bool),
     /// The number of sessions that were closed, and the time it took.
     Cut(u64, Duration),
@@ -30,7 +30,7 @@ pub enum Outcome {
 pub struct PendingCommand {
     /// The command.
     pub command: OperatorCommand,
-    /// The address of the operator's connection.
+    /// The operator's address.
     pub by: SocketAddr,
     reply: oneshot::Sender<Outcome>,
 }

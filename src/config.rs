@@ -32,7 +32,7 @@ pub use operator::OperatorCommand;
 pub use other_commands::{Doctor, Haproxy, HaproxyStatistics, Publish, Reload, SendCommand, Status, Watch};
 pub use parse::LogFilter;
 pub use proxy::Proxy;
-pub use sources::{DiscoverySettings, Etcd, Kubernetes, Pod};
+pub use sources::{DiscoverySettings, Etcd, Kubernetes, OwnPod};
 pub use table::Setting;
 pub use tls::{ClientTls, Identity};
 pub use values::Values;
@@ -61,7 +61,7 @@ pub struct Settings {
     pub in_force: String,
 }
 
-/// The command that pgnorth was started with. A new subcommand is an arm here and a row in `config/commands.rs`.
+/// The command that pgnorth was started with. A new subcommand needs a variant here and a row in `config/commands.rs`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Job {
     /// No subcommand: the proxy.
@@ -87,7 +87,7 @@ pub enum Job {
 pub enum Format {
     /// Human-readable text.
     Text,
-    /// One object per line.
+    /// JSON, one object per line.
     Json,
 }
 

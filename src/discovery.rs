@@ -27,7 +27,7 @@ use crate::discovery::patroni::{Plan, Question, Target, sleep_until};
 use crate::discovery::primaries::PrimarySlot;
 use crate::discovery::publishing::Published;
 use crate::discovery::routes::FollowedRoute;
-use crate::events::{EventKind, Events};
+use crate::events::{EventKind, EventSender};
 use crate::leader::decide::{Decision, Policy, decide};
 use crate::leader::observation::{Claim, ObjectKind, Observation};
 use crate::leader::probing::{Urgency, asked_and_answering, plan, witnesses};
@@ -53,7 +53,7 @@ pub struct Discovery {
     /// Flight recorder of the changes of leader.
     pub recorder: Arc<Recorder>,
     /// Sender of Kubernetes Events about changes of leader.
-    pub events: Events,
+    pub events: EventSender,
     /// Limiter of repeated log lines.
     pub log_limiter: LogLimiter,
     /// Readiness, set once a source has answered.
@@ -76,7 +76,7 @@ pub struct Discovery {
     pub commands: mpsc::Receiver<PendingCommand>,
     /// Plan for the sources that ask Patroni.
     pub plan: watch::Sender<Plan>,
-    /// Newest view, for the status page and `/status`; written after each decision.
+    /// Newest view, for the status, a reload and the comparison with HAProxy; written after each decision.
     pub seen: watch::Sender<Arc<View>>,
 }
 
@@ -98,7 +98,7 @@ impl Discovery {
             let recheck_at = published.decision.recheck_at.into_iter().chain(of_routes).min();
             let mut reply = None;
             tokio::select! {
-                // Observations before the clock: a renewal that has arrived must win over the lock's expiry.
+                // Polls observations before the clock: a renewal that has arrived must win over the lock's expiry.
                 biased;
                 observation = self.observations.recv() => match observation {
                     Some(observation) => self.record(&mut view, observation),
@@ -159,7 +159,7 @@ impl Discovery {
         }
     }
 
-    /// Passes the signs of a change of leader to the flight recorder.
+    /// Reports signs of a change of leader, or their absence, to the flight recorder.
     fn record_signs(&self, view: &View, decision: &Decision, published: &Published, now: Instant) {
         let Some(last) = &published.last_leader else { return };
         match decision.primary() {

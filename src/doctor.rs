@@ -2,7 +2,7 @@
 //! fix.
 //!
 //! `ask` collects facts, each within a deadline and independently; `judge` turns them into lines, without I/O. The
-//! doctor writes nothing and never logs in: it sends PostgreSQL only an SSLRequest.
+//! doctor writes nothing, and never logs in to PostgreSQL: it sends only an SSLRequest.
 
 mod ask;
 mod check;
@@ -19,7 +19,7 @@ use crate::discovery::patroni::{Client, TlsError};
 /// Runs all checks. `client` and `etcd` are errors if their files cannot be used. `capacity` is the number of sessions
 /// that the limits of this host allow.
 ///
-/// Runs until the lock's next renewal, but not longer than Patroni's loop_wait and a few seconds.
+/// Waits for the lock's next renewal, for at most Patroni's loop_wait and a few seconds.
 pub async fn examine(
     settings: &Doctor,
     client: Result<Client, TlsError>,

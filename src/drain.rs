@@ -1,4 +1,4 @@
-//! Shutdown of the sessions: stop accepting, wait for them, end the rest by force.
+//! The shutdown of sessions: pgnorth stops accepting, waits for the sessions to finish, and ends the rest by force.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-/// Tracks all sessions, so that shutdown finds them. Clones are handles on the same drain.
+/// The tracker of all clients and accept loops, through which shutdown ends them. Clones are handles on the same drain.
 #[derive(Clone, Debug, Default)]
 pub struct Drain {
     sessions: TaskTracker,
@@ -19,22 +19,23 @@ pub struct Drain {
     leave_backlog: Arc<AtomicBool>,
     paused: watch::Sender<bool>,
     force: CancellationToken,
-    /// Number of sessions when they were told to end.
+    /// Number of clients when they were forced to end.
     forced: Arc<AtomicUsize>,
 }
 
 impl Drain {
-    /// Makes the drain wait for a task, as it does for sessions.
+    /// Makes the drain wait until a client's task has finished or was dropped.
     pub fn track<F: Future>(&self, task: F) -> impl Future<Output = F::Output> + use<F> {
         self.sessions.track_future(task)
     }
 
-    /// Makes the drain wait until the token is dropped, for a session that is not a task.
+    /// Returns a token for a client that has no task. The drain waits until the token is dropped.
     pub fn token(&self) -> TaskTrackerToken {
         self.sessions.token()
     }
 
-    /// Makes the drain wait until the token is dropped, for an accept loop, which empties its backlog before it ends.
+    /// Returns a token for an accept loop, which may empty its backlog before it ends. The drain waits until the token
+    /// is dropped.
     pub fn accept_loop(&self) -> TaskTrackerToken {
         self.accept_loops.token()
     }
@@ -44,24 +45,24 @@ impl Drain {
         self.stop_accepting.cancel();
     }
 
-    /// Pauses the accept loops, because another process accepts, or resumes them.
+    /// Pauses the accept loops (`true`), because another process accepts clients, or resumes them (`false`).
     pub fn pause_accepting(&self, pause: bool) {
         self.paused.send_replace(pause);
     }
 
     /// Waits until accepting is to be paused (`true`) or resumed (`false`). Cancel-safe.
     pub async fn accepting_pauses(&self, pause: bool) {
-        // It fails only without a sender, and `self` is one.
+        // This fails only if there is no sender, and `self` has one.
         let mut paused = self.paused.subscribe();
         let _changed = paused.wait_for(|paused| *paused == pause).await;
     }
 
-    /// Leaves the clients in the backlogs to systemd, which has the listeners open too.
+    /// Makes every accept loop leave the clients in its backlog to systemd, which keeps its listeners open.
     pub fn leave_backlog(&self) {
         self.leave_backlog.store(true, Ordering::Relaxed);
     }
 
-    /// Returns true if the clients in the backlogs are left to systemd.
+    /// Returns true if accept loops leave the clients in their backlogs to systemd.
     pub fn leaves_backlog(&self) -> bool {
         self.leave_backlog.load(Ordering::Relaxed)
     }
@@ -71,7 +72,7 @@ impl Drain {
         self.stop_accepting.child_token()
     }
 
-    /// Returns a new token for one session, cancelled when the session must end now.
+    /// Returns a new token that is cancelled when every session must end now.
     pub fn forced(&self) -> CancellationToken {
         self.force.child_token()
     }
@@ -94,8 +95,8 @@ impl Drain {
         self.force.cancel();
     }
 
-    /// Waits for the sessions to finish, at most `patience`, then ends the rest and waits for that. Returns the
-    /// number of sessions ended by force, here or by [`force`](Self::force).
+    /// Waits up to `patience` for accept loops and clients to finish, then ends the remaining clients by force and
+    /// waits for them. Returns the number of clients that were forced to end, here or by [`force`](Self::force).
     pub async fn finish(&self, patience: Duration) -> usize {
         self.accept_loops.close();
         self.sessions.close();

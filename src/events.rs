@@ -1,7 +1,7 @@
 //! Kubernetes Events about pgnorth's own pod, so that `kubectl describe pod` shows changes of leader and fences.
 //!
-//! Nothing depends on these Events, and nothing waits for them. The queue is short: an Event is dropped if the queue is
-//! full, or if the Event cannot be written within five minutes.
+//! Nothing depends on these Events, and nothing waits for them. An Event is dropped if the short queue is full, if the
+//! API rejects the Event, or if the Event cannot be written within about five minutes.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tracing::{debug, info};
 
 use crate::backoff::jittered;
-use crate::config::Pod;
+use crate::config::OwnPod;
 use crate::kubernetes::{Access, Connection, error_message};
 
 /// Capacity of the queue of Events, which fills while the API does not answer.
@@ -26,7 +26,7 @@ const CAPACITY: usize = 32;
 const DEADLINE: Duration = Duration::from_secs(2);
 /// Pause between two attempts: during a fence the API is often unreachable.
 const RETRY: Duration = Duration::from_secs(5);
-/// Attempts to write one Event, over five minutes in all. An older Event is useless.
+/// Attempts to write one Event, over some five minutes in all. An older Event is useless.
 const ATTEMPTS: usize = 60;
 /// The API's limit for a note, in bytes.
 const LONGEST_NOTE: usize = 1024;
@@ -34,7 +34,7 @@ const LONGEST_NOTE: usize = 1024;
 /// The kinds of Event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
-    /// Sessions go to a new leader.
+    /// The leader has changed. New clients go to the new leader, unless an operator holds them.
     LeaderChanged,
     /// pgnorth ended the sessions to the primary, because another member may be primary.
     Fenced,
@@ -52,19 +52,19 @@ struct Event {
 
 /// The sending end of the queue of Events. The default discards them.
 #[derive(Clone, Debug, Default)]
-pub struct Events(Option<mpsc::Sender<Event>>);
+pub struct EventSender(Option<mpsc::Sender<Event>>);
 
-/// Writes the queued Events.
+/// Writer of the queued Events.
 #[derive(Debug)]
 pub struct Writer {
-    pod: Pod,
+    pod: OwnPod,
     queue: mpsc::Receiver<Event>,
     is_forbidden: bool,
 }
 
-impl Events {
-    /// Returns a queue of Events about this pod, and its writer.
-    pub fn of(pod: Pod) -> (Self, Writer) {
+impl EventSender {
+    /// Returns the sending end of a queue of Events about this pod, and the writer of these Events.
+    pub fn of(pod: OwnPod) -> (Self, Writer) {
         let (sender, queue) = mpsc::channel(CAPACITY);
         let writer = Writer {
             pod,
@@ -110,7 +110,7 @@ impl Writer {
             }
             tokio::time::sleep(jittered(RETRY)).await;
         }
-        debug!("dropped a Kubernetes Event: the API has not accepted it for five minutes");
+        debug!("dropped a Kubernetes Event: {ATTEMPTS} attempts to write it have failed");
     }
 
     /// Logs a rejection at info only once, because a missing right is probably intended. Later Events are still
@@ -121,8 +121,8 @@ impl Writer {
             return;
         }
         info!(
-            "pgnorth writes no Kubernetes Events, because the API rejects them: {}; if the right is missing, grant the \
-             service account create on events in events.k8s.io",
+            "the API rejects pgnorth's Kubernetes Events: {}; if the right is missing, grant the service account create \
+             on events in events.k8s.io",
             error_message(error)
         );
     }
@@ -163,18 +163,22 @@ impl EventKind {
         }
     }
 
-    /// Returns the meaning, as the reference documentation has it.
+    /// Returns the meaning, for the reference documentation.
     pub const fn meaning(self) -> &'static str {
         match self {
-            Self::LeaderChanged => "sessions go to a new leader",
+            Self::LeaderChanged => {
+                "the leader has changed; new clients go to the new leader, unless an operator holds them"
+            }
             Self::Fenced => "sessions to the primary were ended, because another member may be primary",
-            Self::NoMemberFit => "no member is fit for a route other than the primary's: its new clients are held",
+            Self::NoMemberFit => {
+                "no member is fit for a route other than the primary's: the route's new clients are held"
+            }
         }
     }
 }
 
 /// Returns the Event as an object of events.k8s.io/v1, which Kubernetes has since 1.19.
-fn object(pod: &Pod, namespace: &str, event: &Event) -> Object {
+fn object(pod: &OwnPod, namespace: &str, event: &Event) -> Object {
     let at = Timestamp::try_from(event.at).unwrap_or_default();
     Object {
         metadata: ObjectMeta {
@@ -225,16 +229,16 @@ mod tests {
 
     #[tokio::test]
     async fn sending_never_waits() {
-        let pod = Pod {
+        let pod = OwnPod {
             name: "pgnorth-0".into(),
             uid: None,
         };
-        let (events, mut writer) = Events::of(pod);
+        let (events, mut writer) = EventSender::of(pod);
         for number in 0..2 * CAPACITY {
             events.send(EventKind::Fenced, number.to_string());
         }
         assert_eq!(writer.queue.recv().await.unwrap().note, "0");
         assert_eq!(writer.queue.len(), CAPACITY - 1, "those that do not fit are dropped");
-        Events::default().send(EventKind::Fenced, String::new());
+        EventSender::default().send(EventKind::Fenced, String::new());
     }
 }

@@ -24,7 +24,7 @@ pub use self::messages::{
 /// The variable that holds the process id of the pgnorth that a new one replaces.
 pub const PREDECESSOR: &str = "PGNORTH_PREDECESSOR";
 
-/// Error: [`PREDECESSOR`] is set, but standard input is not a channel to that process.
+/// The error if [`PREDECESSOR`] is set, but standard input is not a channel to that process.
 #[derive(Debug, Error)]
 #[error(
     "{PREDECESSOR} is set (pgnorth sets it for the process that replaces it), but standard input is not a channel to \
@@ -32,7 +32,8 @@ pub const PREDECESSOR: &str = "PGNORTH_PREDECESSOR";
 )]
 pub struct NoChannel(OsString);
 
-/// Returns the channel to the process that this one replaces, if there is such a process. Standard input is then empty.
+/// Returns the channel to the process that this one replaces, if there is such a process. In that case, /dev/null
+/// becomes standard input.
 ///
 /// # Errors
 /// Returns an error if the variable is set, but not by a pgnorth that started this process.

@@ -151,11 +151,11 @@ impl Comparer {
     /// clients. A proxy also holds while its connections to the leader fail; `pgnorth watch` makes none.
     fn summary(&self, report: &Report, held: Option<[f64; 2]>) -> String {
         let mut text = match (report.wrong.is_zero(), report.refused.is_zero()) {
-            (true, true) => "HAProxy was never wrong".to_owned(),
-            (false, true) => format!("HAProxy was wrong for {}", Seconds(report.wrong)),
+            (true, true) => "HAProxy was never seen with a wrong server up".to_owned(),
+            (false, true) => format!("HAProxy had a wrong server up for {}", Seconds(report.wrong)),
             (true, false) => format!("HAProxy refused clients for {}", Seconds(report.refused)),
             (false, false) => format!(
-                "HAProxy was wrong for {} and refused clients for {}",
+                "HAProxy had a wrong server up for {} and refused clients for {}",
                 Seconds(report.wrong),
                 Seconds(report.refused)
             ),
@@ -176,7 +176,7 @@ impl Comparer {
         }
         if !report.unseen.is_zero() {
             add(format_args!(
-                "its statistics could not be read for {}",
+                "its statistics could not be used for {}",
                 Seconds(report.unseen)
             ));
         }
@@ -215,15 +215,15 @@ fn primary<'a>(state: &'a RoutingState, view: &View) -> Option<&'a MemberName> {
     open.or_else(|| kept().filter(|member| view.announcement().is_some() && writable(member)))
 }
 
-/// Logs a fault when it begins or changes, and its end.
+/// Logs a fault when it begins, changes or ends.
 fn log_fault(fault: Option<&Fault>, problems: &mut CurrentProblems) {
     const HAPROXY: &str = "HAProxy";
     match fault.map(ToString::to_string) {
         Some(fault) if problems.is_new(HAPROXY, &fault) => {
-            warn!("cannot compare with HAProxy (--haproxy), retrying each second: {fault}");
+            warn!("cannot compare with HAProxy (--haproxy); retrying: {fault}");
         }
         Some(_) => {}
-        None if problems.solved(HAPROXY) => info!("HAProxy's statistics can be read again"),
+        None if problems.solved(HAPROXY) => info!("HAProxy's statistics can be used again"),
         None => {}
     }
 }

@@ -1,8 +1,8 @@
-//! Connects to the Kubernetes API: credentials and deadlines. `discovery::kubernetes` and `publish` make the requests.
+//! Connects to the Kubernetes API: credentials and deadlines. Other modules make the requests.
 //!
 //! A pod's token may appear after its containers have started. In a pod, pgnorth therefore waits for missing
-//! credentials; elsewhere they are a mistake. kube reads the token's file again once a minute, so a replaced token
-//! is used.
+//! credentials; elsewhere, missing credentials are an error. kube reads the token's file again once a minute, so a
+//! replaced token is used.
 
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -65,7 +65,7 @@ impl Access {
     /// Looks for credentials: a kubeconfig, or the pod's service account. Makes no request.
     ///
     /// # Errors
-    /// Returns an error if there are none outside a pod. In a pod, they may still appear.
+    /// Outside a pod, returns an error if there are no usable credentials. In a pod, they may still appear.
     pub async fn new() -> Result<Arc<Self>, ConnectError> {
         let mut access = Self {
             connection: OnceCell::new(),

@@ -1,4 +1,5 @@
-//! The values that all other modules share: the members, their addresses, the leader, and the routing state.
+//! The values that all other modules share (members, addresses, the leader, the routing state), and the pure functions
+//! that decide about them.
 //!
 //! This module does no I/O and reads no clock: times are arguments.
 
@@ -31,7 +32,7 @@ pub struct Server {
     pub member: MemberName,
     /// The address that sessions are forwarded to.
     pub address: Address,
-    /// The timeline that the member's REST API reported, if the member was verified that way.
+    /// The timeline that the member reported, through its REST API or its status in the DCS; `None` if it is unknown.
     pub timeline: Option<u32>,
 }
 
@@ -49,14 +50,14 @@ impl fmt::Display for Server {
     }
 }
 
-/// The current treatment of clients and sessions.
+/// The current treatment of clients and sessions on routes to the primary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RoutingState {
     /// New clients go to this leader; sessions to other members end.
     Route(Server),
     /// New clients wait; sessions to this leader stay, and all other sessions end.
     Hold(Option<Server>),
-    /// New clients wait; sessions to the primary end, because another member may have been promoted.
+    /// New clients wait; all sessions end, because another member may have been promoted.
     Fence,
 }
 
@@ -88,10 +89,11 @@ impl RoutingState {
     }
 }
 
-/// A report from the proxy to discovery that a server does not behave like a leader.
+/// A report from the proxy to discovery that a server failed: it could not be reached, did not accept a client, or lost
+/// the connection of a session. On a route to other members, the server may be a replica's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaderFailure {
-    /// The leader's member name.
+    /// The member whose server failed.
     pub member: MemberName,
     /// The server that failed. A pooler's failure is not evidence about the member.
     pub upstream: Upstream,

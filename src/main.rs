@@ -1,7 +1,7 @@
 //! The binary: reads the settings, starts the log, runs the app.
 //!
-//! Exit status: 0 after SIGTERM or SIGINT, 1 on a runtime failure, 2 if the settings are invalid. `config/commands.rs`
-//! lists the exit statuses of the subcommands.
+//! Exit status: 0 after SIGTERM or SIGINT, 1 on a runtime failure, 2 if the settings or the inherited
+//! sockets are invalid. `config/commands.rs` lists the exit statuses of the subcommands.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
             return refuse(&error);
         }
     };
-    // Before the first thread: it changes the environment.
+    // Before the first thread starts, because this changes the environment.
     let activated = match systemd::take_listeners() {
         Ok(activated) => activated,
         Err(error) => return invalid(&error),

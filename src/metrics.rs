@@ -19,7 +19,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use self::carried::Carried;
 pub use self::labels::{FailoverPhase, HaproxyTime, Outcome, PublishResult, SessionState};
 pub use self::register::{Count, Level};
-use self::register::{ReadBack, counter, describe_all, gauge, histogram, parse_series, series};
+use self::register::{ExportedValues, counter, describe_all, gauge, histogram, parse_series, series};
 use self::routes::RouteSeries;
 use self::table as row;
 pub use self::table::{FAMILIES, Family, Kind, SECONDS};
@@ -31,7 +31,7 @@ use crate::route::{RouteKind, Upstream};
 /// The handles of the metrics of one recorder. Nothing is global.
 pub struct Metrics {
     recorder: PrometheusRecorder,
-    read_back: ReadBack,
+    read_back: ExportedValues,
     carried: Carried,
     sessions: [Level; 3],
     endings: HashMap<Ending, Count>,
@@ -47,9 +47,9 @@ pub struct Metrics {
     pub local_ports: Level,
     /// Dials that found no free local port.
     pub dials_without_port: Counter,
-    /// Bytes from clients to the leader.
+    /// Bytes from clients to members.
     pub bytes_to_leader: Count,
-    /// Bytes from the leader to clients.
+    /// Bytes from members to clients.
     pub bytes_to_client: Count,
     oldest_wait_seconds: Gauge,
     /// Wait times of clients for a leader.
@@ -76,7 +76,7 @@ pub struct Metrics {
     haproxy_agrees: Gauge,
     haproxy_stale_sessions: Gauge,
     haproxy_seconds: [Histogram; 3],
-    /// Log lines that were lost because nothing read standard error.
+    /// Log lines that were lost because standard error was closed, or was not read fast enough.
     pub log_lines_lost: Count,
     infos: Mutex<Infos>,
 }
@@ -99,7 +99,7 @@ impl Metrics {
             .build_recorder();
         describe_all(&recorder);
         let all = &recorder;
-        let mut read_back = ReadBack::default();
+        let mut read_back = ExportedValues::default();
         let mut count = |family, values: &[&str]| read_back.count(series(family, values), counter(all, family, values));
         let endings = Ending::ALL.map(|ending| (ending, count(&row::SESSIONS_ENDED, &[ending.as_str()])));
         let accepted = count(&row::ACCEPTED, &[]);
@@ -235,7 +235,7 @@ impl Metrics {
         self.held_by_operator.set(f64::from(u8::from(holds)));
     }
 
-    /// Sets the number of members that say that they are a running primary.
+    /// Sets the number of members that report that they are a running primary.
     pub fn set_primaries(&self, count: usize) {
         self.primaries.set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
     }

@@ -1,4 +1,4 @@
-//! The session layer: listens, admits clients, and runs a session for each from accept to its
+//! The session layer: listens, admits clients, and serves each client from accept to its
 //! [`Ending`](crate::ending::Ending).
 //!
 //! The proxy reads the members to dial from the [`RouteSlot`] of each route. It does not choose those members; it only
@@ -58,7 +58,8 @@ pub use refuse::RefusalTls;
 pub use socket::{BindError, keep_port};
 pub use transfer::{IncompleteTransferError, Parked, Passed, Resumed, SESSION_FORMAT, Sessions};
 
-/// Maximum number of refusals in progress at the same time. Inside TLS, each costs a handshake.
+/// Maximum number of clients that are refused at the same time after a wait for a leader. Inside TLS, each refusal
+/// costs a handshake.
 const REFUSALS: usize = 256;
 
 /// Time for which a client's FIN is held back, so that the leader's FIN can come first. PostgreSQL closes within 2 ms
@@ -96,7 +97,7 @@ pub struct Settings {
 
 /// The proxy's handles on the rest of the process, and its settings.
 #[derive(Debug)]
-pub struct Context {
+pub struct Dependencies {
     /// Tracks the sessions, and ends them at shutdown.
     pub drain: Drain,
     /// Counters and gauges.
@@ -109,8 +110,8 @@ pub struct Context {
     pub log_limiter: LogLimiter,
     /// Receives the heartbeats of every worker.
     pub liveness: Liveness,
-    /// Reports failed dials, and sessions that lost the leader's connection, to discovery. A report is dropped if the
-    /// channel is full, because it would only repeat the queued ones.
+    /// Reports to discovery failed dials, leaders that did not accept a client, and sessions that lost the leader's
+    /// connection. A report is dropped if the channel is full, because it would only repeat the queued reports.
     pub leader_failures: mpsc::Sender<LeaderFailure>,
     /// Certificate for TLS clients that are refused.
     pub refusal_tls: RefusalTls,
@@ -152,7 +153,8 @@ struct Listener {
 pub struct Accepting {
     /// Cancelled when accepting is to begin.
     pub begin: CancellationToken,
-    /// Cancelled when the replaced process has closed its listeners.
+    /// Cancelled when this process becomes the main process: the replaced process, if any, has closed its listeners, or
+    /// contact with it was lost.
     pub alone: CancellationToken,
 }
 
@@ -161,8 +163,8 @@ pub struct Accepting {
 struct Shared {
     port: u16,
     route: Route,
-    queue: hold::Queue,
-    context: Arc<Context>,
+    queue: hold::DialQueue,
+    dependencies: Arc<Dependencies>,
     traffic: Arc<Traffic>,
     workers: Arc<Workers<Forwarded>>,
     connections: Arc<Connections>,
@@ -176,7 +178,7 @@ struct Shared {
 }
 
 /// Returns the number of files that the proxy may have open at `max_sessions`: two sockets per session, three files
-/// per worker, pipes, clients without a session, and listeners.
+/// per worker, pipes, clients without a session, cancel requests, and listeners.
 pub const fn files_needed(max_sessions: usize, workers: usize) -> usize {
     2 * max_sessions + 3 * workers + 2 * forward::MAX_PIPES + pending::RESERVE + cancel::CANCELS + 16
 }
@@ -191,7 +193,8 @@ impl Proxy {
         Ok(self.add(socket, route))
     }
 
-    /// Adds a listener that another process has opened, and sets the same options as [`bind`](Self::bind).
+    /// Adds a listener that another process has opened, and sets the same options of clients' sockets as
+    /// [`bind`](Self::bind).
     pub fn adopt(&mut self, socket: TcpListener, route: Route, settings: &Settings) -> io::Result<&TcpListener> {
         socket::adopt(&socket, settings.client_tcp_user_timeout)?;
         Ok(self.add(socket, route))
@@ -227,18 +230,18 @@ impl Proxy {
     }
 
     /// Accepts clients from [`Accepting::begin`] until the drain stops accepting; then accepts the clients in the
-    /// backlog and closes the listeners. Clients of another process may be resumed before. Must be called on a tokio
-    /// runtime, because sessions use its timers. Returns only on an error, for example if the worker threads cannot be
-    /// started: after the listeners are closed, open sessions continue, and their workers must still be notified when
-    /// an epoch ends.
-    pub async fn run(self, context: Arc<Context>, accepting: Accepting) -> io::Result<Infallible> {
-        let traffic = Arc::new(Traffic::new(&context));
-        let (workers, ends) = Workers::start(context.settings.workers, &traffic)?;
+    /// backlog, unless they are left to systemd, and closes the listeners. Clients of another process may be resumed
+    /// before [`Accepting::begin`]. Must be called on a tokio runtime, because sessions use its timers. Returns only on
+    /// an error, for example if the worker threads cannot be started: after the listeners are closed, open sessions
+    /// continue, and their workers must still be notified when an epoch ends.
+    pub async fn run(self, dependencies: Arc<Dependencies>, accepting: Accepting) -> io::Result<Infallible> {
+        let traffic = Arc::new(Traffic::new(&dependencies));
+        let (workers, ends) = Workers::start(dependencies.settings.workers, &traffic)?;
         let workers = Arc::new(workers);
         let mut tasks = JoinSet::new();
         let first = self.listeners.first().expect("a proxy has a listener");
         let endings = first.route.slot.endings();
-        let shared = Shared::new(first.route.clone(), context.clone(), traffic, workers.clone());
+        let shared = Shared::new(first.route.clone(), dependencies.clone(), traffic, workers.clone());
         let (mut listeners, mut former) = (Vec::new(), Vec::new());
         for listener in self.listeners {
             let port = listener.socket.local_addr()?.port();
@@ -252,8 +255,8 @@ impl Proxy {
             .set(listeners.iter().map(|(_, shared)| shared.clone()).collect());
         for (socket, shared) in listeners {
             // The drain must not be over before the backlog is empty.
-            let (tracked, begin) = (context.drain.accept_loop(), accepting.begin.clone());
-            let stop = context.drain.accepting_stopped();
+            let (tracked, begin) = (dependencies.drain.accept_loop(), accepting.begin.clone());
+            let stop = dependencies.drain.accepting_stopped();
             workers.on_each(move |executor| {
                 let turns = accept::Turns {
                     begin: begin.clone(),
@@ -273,8 +276,8 @@ impl Proxy {
         for end in ends {
             tasks.spawn(async { end.await.expect("a worker thread panicked") });
         }
-        tasks.spawn(watch_workers(context.liveness.clone(), workers.clone()));
-        tasks.spawn(notify_workers(endings, context, workers));
+        tasks.spawn(watch_workers(dependencies.liveness.clone(), workers.clone()));
+        tasks.spawn(notify_workers(endings, dependencies, workers));
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended
                 && let Ok(panic) = error.try_into_panic()
@@ -288,11 +291,15 @@ impl Proxy {
 }
 
 /// Notifies the workers of the end of each epoch, and of the forced end of all sessions.
-async fn notify_workers(mut endings: watch::Receiver<()>, context: Arc<Context>, workers: Arc<Workers<Forwarded>>) {
-    let forced = context.drain.forced();
+async fn notify_workers(
+    mut endings: watch::Receiver<()>,
+    dependencies: Arc<Dependencies>,
+    workers: Arc<Workers<Forwarded>>,
+) {
+    let forced = dependencies.drain.forced();
     loop {
         tokio::select! {
-            // It cannot fail: the slot lives as long as the sessions' shared state.
+            // This cannot fail: the slot lives as long as the sessions' shared state.
             _ = endings.changed() => {}
             () = forced.cancelled(), if !forced.is_cancelled() => {}
         }
@@ -314,27 +321,32 @@ async fn watch_workers(liveness: Liveness, workers: Arc<Workers<Forwarded>>) {
 }
 
 impl Traffic {
-    fn new(context: &Context) -> Self {
+    fn new(dependencies: &Dependencies) -> Self {
         Self {
             pipes: Pipes::default(),
-            to_leader: context.metrics.bytes_to_leader.clone(),
-            to_client: context.metrics.bytes_to_client.clone(),
-            client_timeout: context.settings.client_tcp_user_timeout,
-            leader_timeout: context.settings.tcp_user_timeout,
+            to_leader: dependencies.metrics.bytes_to_leader.clone(),
+            to_client: dependencies.metrics.bytes_to_client.clone(),
+            client_timeout: dependencies.settings.client_tcp_user_timeout,
+            leader_timeout: dependencies.settings.tcp_user_timeout,
             fin_delay: FIN_DELAY,
         }
     }
 }
 
 impl Shared {
-    fn new(route: Route, context: Arc<Context>, traffic: Arc<Traffic>, workers: Arc<Workers<Forwarded>>) -> Self {
-        let max_sessions = context.settings.max_sessions;
-        let sessions_max = &context.metrics.sessions_max;
+    fn new(
+        route: Route,
+        dependencies: Arc<Dependencies>,
+        traffic: Arc<Traffic>,
+        workers: Arc<Workers<Forwarded>>,
+    ) -> Self {
+        let max_sessions = dependencies.settings.max_sessions;
+        let sessions_max = &dependencies.metrics.sessions_max;
         sessions_max.set(i64::try_from(max_sessions).unwrap_or(i64::MAX));
         Self {
             port: 0,
             route,
-            queue: hold::Queue::new(context.wait_queue.clone()),
+            queue: hold::DialQueue::new(dependencies.wait_queue.clone()),
             traffic,
             workers,
             connections: Connections::new(max_sessions.saturating_add(pending::RESERVE)),
@@ -342,24 +354,24 @@ impl Shared {
             refusals: Arc::new(Semaphore::new(REFUSALS)),
             cancels: Arc::new(Semaphore::new(cancel::CANCELS)),
             resolver: Resolver::default(),
-            buffers: Buffers::new(context.settings.socket_buffers),
+            buffers: Buffers::new(dependencies.settings.socket_buffers),
             departure: Departure::new(),
             dialler: Arc::new(Dialler::new(
-                context.settings.sources.clone(),
-                context.settings.tcp_user_timeout,
-                context.metrics.clone(),
+                dependencies.settings.sources.clone(),
+                dependencies.settings.tcp_user_timeout,
+                dependencies.metrics.clone(),
             )),
-            context,
+            dependencies,
         }
     }
 
-    /// Returns the state for another listener's sessions. Each route has a separate queue: clients that wait for a
+    /// Returns the state for another listener's sessions. Each listener has a separate queue: clients that wait for a
     /// replica must not use up the permits of clients of the primary.
     fn on(&self, port: u16, route: Route) -> Self {
         Self {
             port,
             route,
-            queue: hold::Queue::new(self.context.wait_queue.clone()),
+            queue: hold::DialQueue::new(self.dependencies.wait_queue.clone()),
             ..self.clone()
         }
     }

@@ -29,7 +29,7 @@ use crate::log_limiter::{CurrentProblems, LogLimiter};
 use crate::metrics::Metrics;
 use crate::readiness::{Readiness, ReadinessHandle};
 use crate::resolver::Resolver;
-use crate::slot::{RouteSlot, Snapshot};
+use crate::slot::{RouteSlot, RouteSnapshot};
 use destination::Destination;
 pub(crate) use destination::{PATRONIS, PATRONIS_ANNOTATIONS};
 pub use errors::InvalidService;
@@ -42,8 +42,8 @@ use questions::Questions;
 const READ_INTERVAL: Duration = Duration::from_secs(10);
 /// The same interval if the leader's address is a DNS name, which is then also resolved again.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(3);
-/// Time for a publisher to find a leader after its start, before it removes any address: at first it knows less than
-/// its predecessor did.
+/// Time for a publisher to find a leader after a source has first answered, before the publisher removes any address:
+/// at first, it knows less than its predecessor did.
 const SETTLE: Duration = Duration::from_secs(2);
 /// The pauses between attempts to write.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(2));
@@ -57,8 +57,8 @@ pub struct Settings {
     pub service: String,
     /// The Service's namespace; `None` for that of the credentials.
     pub namespace: Option<String>,
-    /// Patroni's scope, if it is known. The publisher refuses a Service of this name, because Patroni writes the
-    /// Endpoints of this name.
+    /// Patroni's scope, if it is known. The publisher refuses a Service with the name of one of Patroni's objects,
+    /// because Patroni writes the Endpoints of that name.
     pub scope: Option<String>,
     /// True if Endpoints are written in addition to EndpointSlices.
     pub endpoints: bool,
@@ -86,7 +86,7 @@ pub struct Publisher {
 #[derive(Default)]
 struct State {
     resolver: Resolver,
-    /// The time at which a source first answered.
+    /// The time of the first round after a source had answered.
     settling: Option<Instant>,
     /// The last leader that was published, with its addresses.
     last: Option<(Server, Vec<IpAddr>)>,
@@ -127,7 +127,8 @@ pub(crate) async fn check(client: Client, namespace: &str, settings: &Settings) 
 }
 
 impl Publisher {
-    /// Keeps the Service up to date until `stop` is cancelled, and then leaves it as it is.
+    /// Keeps the Service up to date until `stop` is cancelled, and then leaves it as it is. With a Lease, writes only
+    /// while this publisher holds the Lease, and releases it at the end.
     ///
     /// # Errors
     /// Returns the reason if a publisher must not write this Service.
@@ -199,7 +200,7 @@ impl Publisher {
     /// round.
     async fn keep(
         &self,
-        snapshot: &Snapshot,
+        snapshot: &RouteSnapshot,
         destination: &mut Destination,
         state: &mut State,
     ) -> Result<Duration, InvalidService> {
@@ -248,7 +249,7 @@ impl Publisher {
 
     /// Returns the endpoints that the Service should have. While this publisher does not know them, returns the time to
     /// wait as an error.
-    async fn desired(&self, snapshot: &Snapshot, state: &mut State) -> Result<Desired, Duration> {
+    async fn desired(&self, snapshot: &RouteSnapshot, state: &mut State) -> Result<Desired, Duration> {
         if self.readiness.now() != Readiness::Ready {
             return Err(READ_INTERVAL);
         }
@@ -280,7 +281,8 @@ impl Publisher {
         })
     }
 
-    /// Resolves the leader's name. If that fails, returns the last known addresses of the same leader.
+    /// Returns the leader's IP address, or resolves its name. If that fails, returns the last known addresses of the
+    /// same leader; none if they are unknown.
     async fn addresses(&self, leader: &Server, state: &State) -> Vec<IpAddr> {
         let name = match &leader.address.host {
             Host::Ip(ip) => return vec![*ip],
@@ -290,7 +292,10 @@ impl Publisher {
             Ok(addresses) => addresses.to_vec(),
             Err(error) => {
                 if self.log_limiter.should_log(&format!("{name} cannot be resolved")) {
-                    warn!(leader = %leader, "using the leader's last known addresses, if there are any: {error}");
+                    warn!(
+                        leader = %leader,
+                        "using the leader's last known addresses; if there are none, the Service has no endpoints: {error}"
+                    );
                 }
                 let known = state.last.as_ref().filter(|(last, _)| last == leader);
                 known.map(|(_, addresses)| addresses.clone()).unwrap_or_default()

@@ -38,7 +38,7 @@ pub struct Recorder {
 struct Records {
     open: Option<OpenRecord>,
     past: VecDeque<Arc<Failover>>,
-    /// The number of changes since the start. `past` contains the last ones.
+    /// The number of recorded changes, including those of a replaced process. `past` contains the last ones.
     changes: u64,
     writable_at: Option<Instant>,
 }
@@ -66,7 +66,7 @@ impl Recorder {
         }
     }
 
-    /// Returns a recorder for a process that forwards no sessions: its records say nothing about sessions and clients.
+    /// Returns a recorder for a process that forwards no sessions: its records have no values for sessions and clients.
     pub fn without_sessions(metrics: Arc<Metrics>) -> Self {
         Self {
             has_sessions: false,
@@ -89,7 +89,7 @@ impl Recorder {
         records.changes = records.past.len() as u64;
     }
 
-    /// Returns the number of changes since the start.
+    /// Returns the number of recorded changes, including those that [`Self::carry_on`] has added.
     pub fn changes(&self) -> u64 {
         self.lock().changes
     }

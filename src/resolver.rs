@@ -1,4 +1,4 @@
-//! Resolves members' names for each dial, without delaying anything else.
+//! Resolves the names of hosts for each dial, without delaying anything else.
 //!
 //! The system's resolver blocks a thread for as long as its name servers are silent, which may be a minute. Dials of
 //! one name therefore share look-ups, only a few of which run at a time, and each dial has its own time limit.
@@ -13,10 +13,10 @@ use thiserror::Error;
 use tokio::net::lookup_host;
 use tokio::sync::watch;
 
-/// Look-ups of one name that run at the same time, however many dials ask.
+/// Maximum number of look-ups of one name that run at the same time, however many dials ask.
 const MAX_LOOK_UPS: usize = 4;
-/// Time after which a second look-up is started in addition to a slow one: the name server may be back, and the
-/// system's resolver asks it again only after a few seconds.
+/// Age of the newest look-up of a name after which a further dial starts another one: the name server may be back, and
+/// the system's resolver asks it again only after a few seconds.
 const SLOW_LOOK_UP: Duration = Duration::from_secs(1);
 /// Time to wait for a new answer if the last one may be used instead.
 const FRESH: Duration = Duration::from_millis(300);
@@ -68,8 +68,8 @@ impl Resolver {
         }
     }
 
-    /// Returns the addresses as `resolve` does, or the last answer if the name server fails. Only for callers that
-    /// check which host they have reached.
+    /// Returns the addresses as `resolve` does, or the last known ones if the look-up fails or takes longer than
+    /// `FRESH`. The last known addresses may meanwhile belong to another host, so callers must not rely on them.
     pub async fn resolve_or_recall(&self, name: &str, within: Duration) -> Result<Arc<[IpAddr]>, Unresolved> {
         let last = self.names().get(name).and_then(|name| name.last.clone());
         match last {

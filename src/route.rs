@@ -33,7 +33,7 @@ pub struct Conditions {
     pub tags: Vec<(String, String)>,
     /// Tags of the replicas that are used first.
     pub prefer: Vec<(String, String)>,
-    /// True if the primary gets the clients that no replica accepts.
+    /// True if the primary gets the route's clients while no replica is fit, or none can be reached.
     pub fallback: bool,
 }
 

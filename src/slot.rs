@@ -1,4 +1,5 @@
-//! The slot of a route: an atomic pointer to the current [`Snapshot`], which has the members that the route may use.
+//! The slot of a route: an atomic pointer to the current [`RouteSnapshot`], which has the members that the route may
+//! use.
 //!
 //! A snapshot contains the end signals of its members' sessions. A session gets its member and its end signal from the
 //! same value, so no registry of sessions is needed. Discovery chooses the members; this file only publishes them, and
@@ -17,16 +18,17 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use self::choice::{Candidate, SETTLING, choose};
 use self::epoch::Epoch;
-pub use self::epoch::{End, EndedEpoch, Target};
+pub use self::epoch::{End, SessionsToEnd, Target};
 use crate::ending::Ending;
 use crate::leader::{RoutingState, Server};
 
-/// A decision, from its publication until the next one.
+/// A published decision about a route: its members, and the signals that end their sessions.
 #[derive(Debug)]
-pub struct Snapshot {
+pub struct RouteSnapshot {
     /// The reason, as a human-readable sentence.
     pub reason: String,
-    /// Time at which the members last changed completely, so that no former member stayed. A hold does not change it.
+    /// Time at which the members last changed completely, so that no former member stayed. A hold that keeps the leader
+    /// does not change it.
     pub since: SystemTime,
     /// Time of this decision's publication.
     pub at: Instant,
@@ -55,7 +57,7 @@ pub struct SlotMember {
 
 /// A member that a route may use, as discovery decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Usable {
+pub struct UsableMember {
     /// The member's server.
     pub server: Server,
     /// True if new clients may go there; otherwise it only keeps its sessions.
@@ -67,8 +69,8 @@ pub struct Usable {
 /// The atomically swapped slot. Reading it takes no lock.
 #[derive(Debug)]
 pub struct RouteSlot {
-    snapshot: ArcSwap<Snapshot>,
-    /// Changes whenever an epoch ends.
+    snapshot: ArcSwap<RouteSnapshot>,
+    /// Changes after each [`End::now`].
     epoch_ended: watch::Sender<()>,
 }
 
@@ -86,7 +88,7 @@ impl RouteSlot {
 
     fn with(epoch_ended: watch::Sender<()>, reason: String) -> Self {
         Self {
-            snapshot: ArcSwap::from_pointee(Snapshot {
+            snapshot: ArcSwap::from_pointee(RouteSnapshot {
                 reason,
                 since: SystemTime::now(),
                 at: Instant::now(),
@@ -101,38 +103,44 @@ impl RouteSlot {
     }
 
     /// Returns the current snapshot.
-    pub fn snapshot(&self) -> Arc<Snapshot> {
+    pub fn snapshot(&self) -> Arc<RouteSnapshot> {
         self.snapshot.load_full()
     }
 
     /// Publishes `state` on the route to the primary: new clients see it, and waiting clients are woken. If the leader
-    /// has changed, the caller has to end the sessions to the former leader through the returned [`EndedEpoch`].
+    /// or its address has changed, or `state` keeps no leader, the caller has to end the sessions to the former leader
+    /// through the returned [`SessionsToEnd`].
     ///
-    /// Only discovery calls this: of two concurrent calls, one decision would be lost.
+    /// Only discovery may call this: of two concurrent calls, one decision would be lost.
     #[must_use = "sessions to the former leader continue until this ends them"]
-    pub fn succeed(&self, state: RoutingState, reason: String) -> Option<EndedEpoch> {
+    pub fn succeed(&self, state: RoutingState, reason: String) -> Option<SessionsToEnd> {
         let fenced = state == RoutingState::Fence;
         let open = state.open_to().is_some();
         let leader = match state {
             RoutingState::Route(leader) | RoutingState::Hold(Some(leader)) => Some(leader),
             RoutingState::Hold(None) | RoutingState::Fence => None,
         };
-        let member = leader.map(|server| Usable { server, open, rank: 0 });
+        let member = leader.map(|server| UsableMember { server, open, rank: 0 });
         self.replace(member, fenced, reason).pop()
     }
 
     /// Publishes the members that the route may use. Sessions to members that stay are unaffected; the caller has to
-    /// end the sessions to the other members through the returned [`EndedEpoch`]s.
+    /// end the sessions to the other members through the returned [`SessionsToEnd`]s.
     ///
-    /// Only discovery calls this, as for [`succeed`](Self::succeed).
+    /// Only discovery may call this, as for [`succeed`](Self::succeed).
     #[must_use = "sessions to the former members continue until these end them"]
-    pub fn share(&self, members: Vec<Usable>, reason: String) -> Vec<EndedEpoch> {
+    pub fn share(&self, members: Vec<UsableMember>, reason: String) -> Vec<SessionsToEnd> {
         self.replace(members, false, reason)
     }
 
-    fn replace(&self, members: impl IntoIterator<Item = Usable>, fenced: bool, reason: String) -> Vec<EndedEpoch> {
+    fn replace(
+        &self,
+        members: impl IntoIterator<Item = UsableMember>,
+        fenced: bool,
+        reason: String,
+    ) -> Vec<SessionsToEnd> {
         let (old, at) = (self.snapshot(), Instant::now());
-        let place = |member: Usable| self.place(member, &old, at);
+        let place = |member: UsableMember| self.place(member, &old, at);
         let members: Box<[SlotMember]> = members.into_iter().map(place).collect();
         let stays = |place: &&SlotMember| members.iter().any(|member| member.server == place.server);
         let none = members.is_empty() && old.members.is_empty();
@@ -146,7 +154,7 @@ impl RouteSlot {
             .collect();
         self.swap(
             &old,
-            Snapshot {
+            RouteSnapshot {
                 reason,
                 since: if keeps { old.since } else { SystemTime::now() },
                 at,
@@ -161,7 +169,7 @@ impl RouteSlot {
     }
 
     /// Returns the member's entry in the next snapshot. A member of `old` keeps its epoch.
-    fn place(&self, member: Usable, old: &Snapshot, at: Instant) -> SlotMember {
+    fn place(&self, member: UsableMember, old: &RouteSnapshot, at: Instant) -> SlotMember {
         let known = old.members.iter().find(|place| *place.server == member.server);
         // Members that are found one after the other at the start need no ramp-up.
         let settled = old.is_open() && SETTLING <= at.saturating_duration_since(old.state_since);
@@ -179,7 +187,7 @@ impl RouteSlot {
     }
 
     /// Stores `new`, then wakes the waiting clients, so that they find it there.
-    fn swap(&self, old: &Snapshot, new: Snapshot) {
+    fn swap(&self, old: &RouteSnapshot, new: RouteSnapshot) {
         self.snapshot.store(Arc::new(new));
         old.superseded.cancel();
     }
@@ -188,9 +196,9 @@ impl RouteSlot {
     /// handles end the existing sessions to these members; later ones are unaffected. Returns an empty list if the
     /// route has no such member.
     ///
-    /// Only discovery calls this, as for [`succeed`](Self::succeed).
+    /// Only discovery may call this, as for [`succeed`](Self::succeed).
     #[must_use = "the sessions continue until these end them"]
-    pub fn renew(&self, concerns: impl Fn(&Server) -> bool) -> Vec<EndedEpoch> {
+    pub fn renew(&self, concerns: impl Fn(&Server) -> bool) -> Vec<SessionsToEnd> {
         let old = self.snapshot();
         let (mut members, mut cuts) = (Vec::new(), Vec::new());
         for place in &old.members {
@@ -211,7 +219,7 @@ impl RouteSlot {
         }
         self.swap(
             &old,
-            Snapshot {
+            RouteSnapshot {
                 reason: old.reason.clone(),
                 members: members.into(),
                 turn: old.turn.clone(),
@@ -222,16 +230,16 @@ impl RouteSlot {
         cuts
     }
 
-    /// Calls [`succeed`](Self::succeed), and ends every session to the former leader if the leader has changed.
-    pub fn publish(&self, state: RoutingState, reason: String) -> Option<EndedEpoch> {
+    /// Calls [`succeed`](Self::succeed), and ends the sessions that are no longer kept.
+    pub fn publish(&self, state: RoutingState, reason: String) -> Option<SessionsToEnd> {
         let why = ending(&state);
         let cut = self.succeed(state, reason)?;
         cut.end.now(why);
         Some(cut)
     }
 
-    /// Waits until new clients may go to a member, and returns it. `tried` is as for [`Snapshot::target`]. Cancel-safe;
-    /// never returns while the route is closed.
+    /// Waits until new clients may go to a member, and returns it. `tried` is as for [`RouteSnapshot::target`].
+    /// Cancel-safe; never returns while the route is closed.
     pub async fn target(&self, tried: &[Arc<Server>]) -> Target {
         loop {
             let snapshot = self.snapshot();
@@ -262,14 +270,14 @@ impl RouteSlot {
         self.epoch_ended.subscribe()
     }
 
-    /// Completes when the slot no longer holds the present snapshot. The future does not keep the snapshot, because a
-    /// snapshot that is kept delays [`EndedEpoch::done`], as a session does. Cancel-safe.
+    /// Completes when the slot no longer holds the snapshot that is current now. The future does not keep it, because a
+    /// snapshot that is kept delays [`SessionsToEnd::done`], as a session does. Cancel-safe.
     pub fn changed(&self) -> WaitForCancellationFutureOwned {
         self.snapshot().replaced()
     }
 
     /// Waits until the slot no longer holds `snapshot`. Cancel-safe.
-    pub async fn superseded(&self, snapshot: &Snapshot) {
+    pub async fn superseded(&self, snapshot: &RouteSnapshot) {
         snapshot.superseded.cancelled().await;
     }
 }
@@ -282,7 +290,7 @@ pub fn ending(state: &RoutingState) -> Ending {
     }
 }
 
-impl Snapshot {
+impl RouteSnapshot {
     /// Returns the routing state of a route with at most one member, such as the route to the primary.
     pub fn state(&self) -> RoutingState {
         match self.members.first() {
@@ -333,7 +341,7 @@ impl Snapshot {
     pub fn target(&self, tried: &[Arc<Server>]) -> Option<Target> {
         match &*self.members {
             [] => None,
-            // The primary: there is no choice to make, so no counter that all clients would write to.
+            // A single member, such as the primary, needs no choice, and so no counter that all clients would write to.
             [only] => only.open.then(|| only.target()),
             members => {
                 let all_tried = !self.has_untried(tried);
@@ -368,7 +376,7 @@ impl SlotMember {
         }
     }
 
-    fn cut(&self) -> EndedEpoch {
+    fn cut(&self) -> SessionsToEnd {
         self.epoch.cut(self.server.clone())
     }
 

@@ -1,4 +1,4 @@
-//! systemd's side of a service: notifications (sd_notify(3)), the watchdog, and listeners that it opened
+//! The interface to systemd: notifications (sd_notify(3)), the watchdog, and listeners that systemd opened
 //! (sd_listen_fds(3)). Without systemd, everything here does nothing.
 //!
 //! The protocol of notifications is a datagram of `NAME=value` lines to a Unix socket, so libsystemd is not needed.
@@ -40,7 +40,7 @@ struct Socket {
     address: SocketAddr,
 }
 
-/// Error: a listener that systemd passed cannot be used.
+/// The error for a descriptor that systemd passed and that is not a usable listener.
 #[derive(Debug, Error)]
 #[error("cannot use descriptor {descriptor}, which systemd passed (ListenStream= of the .socket unit): {error}")]
 pub struct NotUsable {
@@ -97,7 +97,7 @@ impl Notifier {
         self.send(&format!("STATUS={}", line(status)));
     }
 
-    /// Makes this process the service's main process.
+    /// Makes the process with this id the service's main process.
     pub fn main_process(&self, pid: u32) {
         self.send(&format!("MAINPID={pid}"));
     }
@@ -129,8 +129,8 @@ fn line(text: &str) -> String {
     text.replace(['\n', '\r'], " ")
 }
 
-/// Returns the interval at which to feed the watchdog, half of systemd's own, from WATCHDOG_USEC and WATCHDOG_PID; none
-/// if systemd does not watch this process.
+/// Returns the interval at which to feed the watchdog, half of systemd's own, from WATCHDOG_USEC and WATCHDOG_PID;
+/// `None` if systemd does not watch this process.
 pub fn watchdog_interval(usec: Option<OsString>, of: Option<OsString>) -> Option<Duration> {
     let number = |text: OsString| text.to_str()?.parse::<u64>().ok();
     if of.is_some_and(|of| number(of) != Some(u64::from(std::process::id()))) {
@@ -141,7 +141,7 @@ pub fn watchdog_interval(usec: Option<OsString>, of: Option<OsString>) -> Option
 }
 
 /// Takes the listeners that systemd opened for this process. Must be called once, before any thread is started, because
-/// it removes the variables from the environment.
+/// this function removes variables from the environment.
 ///
 /// # Errors
 /// Returns the descriptor that is not a TCP listener.

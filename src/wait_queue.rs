@@ -1,4 +1,4 @@
-//! The clients that wait for a leader, ordered by the beginning of their wait. For display only.
+//! The clients that wait for a leader or for a dial permit, ordered by the beginning of their wait. For display only.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};

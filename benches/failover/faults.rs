@@ -115,10 +115,10 @@ impl Fault {
             Self::HostKilled => "kill -9 of the primary's host",
             Self::HostVanished => "host vanishes (link down)",
             Self::PatroniFrozen => "Patroni frozen (SIGSTOP), PostgreSQL alive: split brain",
-            Self::RestHangs => "Patroni's REST API hangs for 8 s, lock still good",
+            Self::RestHangs => "Patroni's REST API hangs for 8 s, the lock is renewed",
             Self::BackendKilled => "one backend killed -9 (crash recovery in place)",
             Self::DcsDown => "the DCS down, failsafe mode on",
-            Self::ApiCut => "the API cut off from pgnorth alone, then a switchover",
+            Self::ApiCut => "the API cut off from pgnorth only, then a switchover",
         }
     }
 

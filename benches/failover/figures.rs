@@ -87,11 +87,11 @@ const FAILED: Figure = count("new connections that failed", |view| {
 
 const READ_ONLY: Figure = count("… of them writes on a read-only server", on_read_only);
 
-const BROKEN: Figure = count("inserts cut off under way", |view| {
+const BROKEN: Figure = count("inserts under way that broke", |view| {
     count_of(view, |attempt| matches!(attempt.outcome, Outcome::Broken(_)))
 });
 
-const STALE: Figure = count("writes acknowledged by another than the newest primary", |view| {
+const STALE: Figure = count("writes acknowledged by an outdated primary", |view| {
     let is_stale = |(by, at): &(&Acknowledgement, Instant)| match &view.new_primary {
         Some(new) if *at >= new.at => by.server != new.by.server,
         _ => by.server != view.old_primary.server,

@@ -44,26 +44,26 @@ use faults::{Fault, Source, Times};
 use report::{Outcome, Report};
 use support::Rig;
 
-/// Faults of a Patroni cluster, and what they cost the clients of pgnorth, of HAProxy and of libpq alone.
+/// Measures what faults of a Patroni cluster cost the clients of pgnorth, of HAProxy, and of libpq without a proxy.
 #[derive(Clone, Parser)]
 #[command(name = "cargo bench --bench failover --")]
 struct Arguments {
-    /// One round of each fault unless --rounds names another number, and a shorter outage of the DCS
+    /// Run one round of each fault, unless --rounds is given, with a shorter outage of the DCS
     #[arg(long)]
     quick: bool,
-    /// Rounds of each fault; else 3 of a switchover and 1 of every other
+    /// Rounds of each fault; by default 3 of a switchover and 1 of every other fault
     #[arg(long, value_name = "COUNT")]
     rounds: Option<u32>,
-    /// This fault and no other; may be given again
+    /// Run only this fault; may be repeated
     #[arg(long, value_name = "FAULT", value_enum)]
     only: Vec<Fault>,
-    /// This source of pgnorth and no other; may be given again
+    /// Use only this source of pgnorth; may be repeated
     #[arg(long, value_name = "SOURCE", value_enum)]
     source: Vec<Source>,
-    /// These contenders and no others
+    /// Run only these contenders
     #[arg(long, value_name = "NAMES", value_enum, value_delimiter = ',')]
     contenders: Vec<Contender>,
-    /// Patroni's default ttl, loop_wait and retry_timeout (30, 10 and 10 s) instead of the shortest (20, 3 and 5 s)
+    /// Use Patroni's default ttl, loop_wait and retry_timeout (30, 10 and 10 s) instead of the shortest (20, 3 and 5 s)
     #[arg(long)]
     patroni_defaults: bool,
     /// Write every figure to this file as JSON
@@ -72,7 +72,7 @@ struct Arguments {
     /// Keep the contenders' logs in this folder
     #[arg(long, value_name = "FOLDER")]
     logs: Option<PathBuf>,
-    /// Cargo's own
+    /// Ignored; cargo bench passes it
     #[arg(long, hide = true)]
     bench: bool,
 }

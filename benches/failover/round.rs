@@ -84,7 +84,7 @@ pub async fn run(rig: &Rig, contenders: &Contenders, fault: Fault, times: &Times
 async fn start_clients(rig: &Rig, contenders: &Contenders, fault: Fault, truth: &Truth) -> Vec<Clients> {
     let newest = wait_until("a direct client writes", READY, async || truth.newest_primary()).await;
     for contender in contenders.all() {
-        let what = format!("{} leads to the primary alone", contender.name());
+        let what = format!("{} leads only to the primary", contender.name());
         wait_until(&what, READY, async || {
             let connector = contenders.connector(rig, *contender, None);
             leads_to_the_primary_alone(connector).await.then_some(())

@@ -71,23 +71,23 @@ const QUICK_WINDOW: Window = Window {
 /// Deadline for the sessions of one measurement to end at the backend, before the next measurement begins.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// Measures the cost of going through pgnorth and through others: bytes, round trips, connections, memory.
+/// Measures the cost of a connection through pgnorth and other proxies: bytes, round trips, connections, memory.
 #[derive(Parser)]
 #[command(name = "cargo bench --bench forward --")]
 struct Arguments {
-    /// Short windows and 2 rounds: less than 3 minutes
+    /// Measure for a shorter time, in 2 rounds: less than 3 minutes
     #[arg(long)]
     quick: bool,
     /// Rounds of each workload [default: 5]
     #[arg(long, value_name = "COUNT")]
     rounds: Option<usize>,
-    /// This workload and no other; may be given again
+    /// Run only this workload; may be repeated
     #[arg(long, value_name = "WORKLOAD", value_enum)]
     only: Vec<Workload>,
-    /// These contenders and no others
+    /// Run only these contenders
     #[arg(long, value_name = "NAMES", value_enum, value_delimiter = ',')]
     contenders: Vec<Kind>,
-    /// One more argument for pgnorth, such as --pgnorth=--workers=2; may be given again
+    /// Additional argument for pgnorth, such as --pgnorth=--workers=2; may be repeated
     #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
     pgnorth: Vec<String>,
     /// Write every figure to this file as JSON
@@ -96,10 +96,10 @@ struct Arguments {
     /// Print the workloads and the contenders
     #[arg(long)]
     list: bool,
-    /// Be a delay line: carry packets between standard input and output, each for so many microseconds
+    /// Act as a delay line: forward packets between standard input and output, each after this many microseconds
     #[arg(long, hide = true, value_name = "MICROSECONDS")]
     delay_line: Option<u64>,
-    /// Cargo's own
+    /// Ignored; cargo bench passes it
     #[arg(long, hide = true)]
     bench: bool,
 }

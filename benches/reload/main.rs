@@ -37,7 +37,7 @@ use usage::{Usage, usage};
 /// Time after each reload, and of the run without one.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// Reloads under load, and what they cost the clients.
+/// Measures what reloads under load cost the clients.
 #[derive(Parser)]
 #[command(name = "cargo bench --bench reload --")]
 struct Arguments {
@@ -47,10 +47,10 @@ struct Arguments {
     /// Sessions that are opened at the start and after each reload, and stay
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
     sessions: usize,
-    /// This contender and no other; may be given again
+    /// Run only this contender; may be repeated
     #[arg(long, value_name = "CONTENDER", value_enum)]
     only: Vec<Kind>,
-    /// Cargo's own
+    /// Ignored; cargo bench passes it
     #[arg(long, hide = true)]
     bench: bool,
 }

@@ -367,7 +367,7 @@ banner() {
     move the leader    $switchover      (in another terminal)
     look               http://127.0.0.1:$ADMIN_PORT/
 
-  Ctrl-C stops and removes everything.
+  Ctrl-C stops the cluster and deletes its folder. Installed packages stay.
 
 TEXT
 }

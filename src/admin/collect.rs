@@ -17,11 +17,12 @@ use crate::leader::view::{AnswerOrigin, ForeignCluster, Timestamped, View};
 use crate::leader::{MemberName, RoutingState};
 use crate::metrics::SessionState;
 use crate::readiness::Readiness;
-use crate::slot::{SlotMember, Snapshot};
+use crate::slot::{RouteSnapshot, SlotMember};
 
 /// Number of changes of leader in the document; `/failovers` has more.
 const FAILOVERS: usize = 10;
-/// Maximum age at which a member's own report takes precedence. Members are asked at least every 2 s.
+/// Maximum age at which a member's own report takes precedence. A member whose answers pgnorth needs is asked at least
+/// every 2 s.
 const FRESH: Duration = Duration::from_secs(5);
 
 /// Returns the document as of `now`.
@@ -101,7 +102,7 @@ pub(super) fn routes(bound: &[BoundRoute]) -> Vec<RouteStatus> {
     bound.iter().map(status).collect()
 }
 
-fn judged_member(judged: &Judged, snapshot: &Snapshot) -> RouteMember {
+fn judged_member(judged: &Judged, snapshot: &RouteSnapshot) -> RouteMember {
     let mut places = snapshot.members().iter();
     let place = places.find(|place| place.server.member == judged.member);
     // Sessions may still be open to the address that was known last.
@@ -140,7 +141,7 @@ pub(super) fn readiness(readiness: &Readiness) -> String {
     }
 }
 
-/// Returns the lock of the leader, or of the lock's holder while there is no leader.
+/// Returns the lock's age for the leader or, while there is no leader, for the lock's holder.
 fn lock(view: &View, leader: Option<&MemberName>, now: Instant) -> Option<LockStatus> {
     let holder = || view.lock().and_then(|lock| lock.lock.holder.as_ref());
     let member = leader.or_else(holder)?;

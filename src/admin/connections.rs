@@ -60,7 +60,7 @@ impl Connections {
         }
     }
 
-    /// Waits for all connections. They have been told to stop, and end within a bounded time.
+    /// Waits for all connections to end. Their `stop` tokens must be cancelled, so that this takes a bounded time.
     pub(super) async fn finish(mut self) {
         while let Some(result) = self.tasks.join_next().await {
             log_panic(result);

@@ -6,11 +6,11 @@
 pub struct Endpoint {
     /// Its path.
     pub path: &'static str,
-    /// The function that the router calls.
+    /// The page that the router answers.
     pub(super) page: Page,
     /// The answer, as one phrase.
     pub answer: &'static str,
-    /// Further sentences for the reference; empty if the phrase says it all.
+    /// Further sentences for the reference; empty if the phrase is enough.
     pub more: &'static str,
 }
 
@@ -41,19 +41,19 @@ const fn endpoint(path: &'static str, page: Page, answer: &'static str, more: &'
 #[rustfmt::skip]
 pub const ENDPOINTS: [Endpoint; 11] = [
     endpoint("/", Page::Root, "the status page, for a browser", ""),
-    endpoint("/livez", Page::Livez, "200 while every thread of the process runs, otherwise 503 and the name of the thread that is stuck",
+    endpoint("/livez", Page::Livez, "200 while no thread of the process is stuck, otherwise 503 and the name of a stuck thread",
         "A thread counts as stuck after 10 s."),
     endpoint("/readyz", Page::Readyz, "200 while clients should be sent here, otherwise 503 and the reason",
         "pgnorth is ready once a source has answered, with or without a leader. It stays ready during an operator's hold, because it is better to hold clients than to refuse them. It is not ready while it starts or shuts down."),
-    endpoint("/leader", Page::Leader, "the leader, its routing state and the reason (JSON); 503 while clients are held",
+    endpoint("/leader", Page::Leader, "the leader, the routing state and its reason (JSON); 503 while clients are held",
         "The fields are the same with 200 and 503."),
     endpoint("/status", Page::Status, "everything that the status page and `pgnorth status` show (JSON)", "Always 200. It includes the last ten minutes, one value per second."),
     endpoint("/status/events", Page::StatusEvents, "the same as server-sent events (`event: status`)",
         "One event immediately, one at each change (at most four per second), and one every second. At most 16 readers at a time; further readers get 503. A reader that leaves an event unread for 10 s is disconnected."),
     endpoint("/failovers", Page::Failovers, "the last 100 changes of leader with their phases, newest first (JSON)", ""),
     endpoint("/metrics", Page::Metrics, "metrics in Prometheus' text format 0.0.4", ""),
-    endpoint("/hold", Page::Command, "new clients wait, for a minute or for `?for=5m`", ""),
-    endpoint("/release", Page::Command, "waiting clients go to the leader", ""),
+    endpoint("/hold", Page::Command, "new clients wait, for a minute or as long as `?for=` sets, such as `?for=5m`", ""),
+    endpoint("/release", Page::Command, "the hold ends; waiting clients go to the leader, if there is one", ""),
     endpoint("/sessions/cut", Page::Command, "all sessions end, or those to `?member=`", ""),
 ];
 

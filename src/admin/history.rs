@@ -41,7 +41,7 @@ impl History {
         }
     }
 
-    /// Takes a sample. Call it about once a second; rates use the time since the last sample.
+    /// Adds a sample. Must be called about once a second; the rates are averages since the last sample.
     pub(super) fn sample(&mut self, metrics: &Metrics, now: Instant) {
         let counted = CounterValues::read(metrics, now);
         let seconds = now.saturating_duration_since(self.last.at).as_secs_f64().max(0.001);

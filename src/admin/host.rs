@@ -19,8 +19,8 @@ impl Hosts {
         Self(all.map(str::to_ascii_lowercase).collect())
     }
 
-    /// Returns true if a request with this `Host` (its port included) is meant for this pgnorth. A request without a
-    /// host is accepted, because every browser sends a host.
+    /// Returns true if a request with this `Host`, which may include a port, is meant for this pgnorth. A request
+    /// without a host is accepted, because every browser sends a host.
     pub(super) fn knows(&self, host: &str) -> bool {
         let name = without_port(host);
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
@@ -32,7 +32,7 @@ impl Hosts {
     }
 }
 
-/// Returns the name without its port, as `--admin-host` takes it.
+/// Returns the name without its port, as in `--admin-host`.
 pub(super) fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !name.ends_with(':') => name,

@@ -1,5 +1,5 @@
-//! The status as a stream of events: each document is written once for all viewers, at a bounded rate, and each viewer
-//! gets it as fast as it reads.
+//! The status as a stream of events. Except for a viewer's first event, each document is written once for all viewers,
+//! at a bounded rate. A viewer that reads slowly skips documents.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -82,7 +82,8 @@ impl Live {
         format!("{RETRY}event: status\ndata: {status}\n\n").into()
     }
 
-    /// Samples each second, and sends an event each second and at each change. Never returns.
+    /// Samples every second, and sends an event every second and at each change, but not more often than `pace`. Never
+    /// returns.
     pub(super) async fn run(&self) {
         let mut second = interval(SECOND);
         second.set_missed_tick_behavior(MissedTickBehavior::Skip);

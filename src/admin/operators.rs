@@ -93,7 +93,7 @@ pub(super) async fn answer(facts: &Facts, method: &Method, uri: &Uri, headers: &
     let Some(operators) = &facts.operators else {
         return pages::plain(
             StatusCode::FORBIDDEN,
-            "operator commands are off: this pgnorth runs without --admin-token-file (PGNORTH_ADMIN_TOKEN_FILE)\n",
+            "operator commands are off: this process has no --admin-token-file (PGNORTH_ADMIN_TOKEN_FILE), or is not a proxy\n",
         );
     };
     // A dual-stack listener shows IPv4 clients as ::ffff:a.b.c.d.

@@ -28,7 +28,7 @@ use crate::leader::observation::OperatorHold;
 use crate::leader::view::View;
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
-use crate::slot::Snapshot;
+use crate::slot::RouteSnapshot;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 pub(super) const JSON: &str = "application/json";
@@ -53,7 +53,7 @@ struct LeaderPage<'snapshot> {
     address: Option<String>,
     /// Its timeline.
     timeline: Option<u32>,
-    /// Beginning of the routing state, RFC 3339.
+    /// Time since which there has been this leader, or no leader; RFC 3339.
     since: Option<String>,
     /// Routing state: `route`, `hold` or `fence`.
     state: &'static str,
@@ -172,7 +172,7 @@ fn readyz(readiness: &Readiness, hold: Option<&OperatorHold>) -> Answer {
     plain(status, format!("{}{held}\n", collect::readiness(readiness)))
 }
 
-fn leader(snapshot: &Snapshot) -> Answer {
+fn leader(snapshot: &RouteSnapshot) -> Answer {
     let state = snapshot.state();
     let status = match &state {
         RoutingState::Route(_) => StatusCode::OK,

@@ -1,7 +1,7 @@
 //! The status document of `/status`, its events and `pgnorth status`. Field names are an interface. `admin/collect.rs`
 //! fills the fields.
 //!
-//! It has ages in place of times, so that the reader's clock does not have to agree with the local clock.
+//! It has ages beside or instead of times, so that the reader's clock does not have to agree with the local clock.
 
 use serde::{Deserialize, Serialize};
 
@@ -26,13 +26,13 @@ pub struct Status {
     pub state_seconds: f64,
     /// The reason, as a sentence.
     pub reason: String,
-    /// The member that sessions go to.
+    /// The leader, whose sessions are kept; `None` if there is no leader.
     pub leader: Option<LeaderStatus>,
     /// Time since which there has been this leader, or no leader; RFC 3339.
     pub since: Option<String>,
     /// `since` as an age.
     pub since_seconds: f64,
-    /// True while Patroni is paused, so that it does no automatic failover.
+    /// True while Patroni is paused: it then performs no automatic failover.
     pub paused: bool,
     /// The announced switchover.
     pub switchover: Option<Switchover>,
@@ -73,7 +73,7 @@ pub enum StateName {
     Fence,
 }
 
-/// The leader that sessions go to.
+/// The leader, whose sessions are kept.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LeaderStatus {
     /// Patroni's member name.
@@ -98,11 +98,12 @@ pub struct Switchover {
 /// The leader lock and its age.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LockStatus {
-    /// The member that holds it.
+    /// The leader or, while there is none, the member that holds the lock.
     pub member: String,
-    /// Time since the last observed renewal, or since the member's last report if that is later.
+    /// Time since the last observed renewal or, if no watch shows that this member holds the lock, since the last
+    /// evidence that it leads.
     pub age_seconds: f64,
-    /// Patroni's ttl. The lock has expired if its age is above it.
+    /// Patroni's ttl. If the age exceeds it, the lock may have expired.
     pub ttl_seconds: f64,
 }
 
@@ -113,7 +114,7 @@ pub struct Member {
     pub name: String,
     /// Address of its PostgreSQL.
     pub address: Option<String>,
-    /// True if sessions go to it, or may stay on it.
+    /// True if it is the leader, whose sessions are kept.
     pub leads: bool,
     /// True if it holds the lock.
     pub holds_lock: bool,
@@ -129,7 +130,7 @@ pub struct Member {
     pub heard_from: Option<ReportSource>,
     /// Age of role and state. A watched status in the DCS is as old as its last change, and still current.
     pub heard_seconds: Option<f64>,
-    /// The error of its REST API, if its last request failed.
+    /// The error of the last request to its REST API, if that request failed.
     pub silent: Option<String>,
 }
 
@@ -141,7 +142,7 @@ pub enum ReportSource {
     Rest,
     /// Its status in the DCS, which pgnorth watches: an annotation of its pod, or its key in etcd.
     Pod,
-    /// `/cluster` of another member.
+    /// An answer to `/cluster`, which lists all members.
     Cluster,
 }
 
@@ -226,9 +227,9 @@ pub enum Treatment {
 /// The proxy's sessions now.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sessions {
-    /// Clients that wait for a leader.
+    /// Clients that wait for a leader or a fit replica.
     pub held: u64,
-    /// Sessions that connect to the leader.
+    /// Sessions that are being connected to a member.
     pub dialling: u64,
     /// Sessions that forward bytes.
     pub forwarding: u64,
@@ -241,9 +242,9 @@ pub struct Sessions {
 /// One value a second, the oldest first; at most 600.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Series {
-    /// Bytes per second to the leader.
+    /// Bytes per second from clients to members.
     pub to_leader: Vec<u64>,
-    /// Bytes per second to clients.
+    /// Bytes per second from members to clients.
     pub to_client: Vec<u64>,
     /// Open sessions, including held clients.
     pub sessions: Vec<u64>,

@@ -17,7 +17,7 @@ use crate::discovery::http::Connector;
 use crate::discovery::http::tls::{TlsError, TlsFiles};
 use crate::discovery::kubernetes::Kubernetes;
 use crate::discovery::patroni::{Client, ClusterPoller, Plan, Prober};
-use crate::events::Events;
+use crate::events::EventSender;
 use crate::kubernetes::Access;
 use crate::leader::decide::Policy;
 use crate::leader::observation::Observation;
@@ -29,8 +29,8 @@ use crate::route::RouteKind;
 const OBSERVATIONS: usize = 1024;
 /// Number of reported leader failures that may wait. Further ones are dropped, because one has the same effect as many.
 const LEADER_FAILURES: usize = 16;
-/// Maximum age of a member's report if there is no lock to watch. Members are asked each second with a deadline of one
-/// second, so an older report was not confirmed twice.
+/// Maximum age of a member's report if there is no lock to watch. Members are then asked every 1.3 s at the longest
+/// (`pacing::ROUND`), with a deadline of one second, so a report survives one request without an answer.
 const REPORT_LIFE: Duration = Duration::from_secs(3);
 /// The interval at which histograms merge their observations.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -75,7 +75,7 @@ pub(super) fn start(
         .any(RouteKind::depends_on_standbys);
     let events = match discovery.kubernetes.as_ref().zip(access) {
         Some((settings, access)) => start_kubernetes(settings, access, standbys, claims.clone(), state, tasks),
-        None => Events::default(),
+        None => EventSender::default(),
     };
     if let Some(settings) = &discovery.etcd {
         start_etcd(settings, claims.clone(), state, tasks)?;
@@ -121,7 +121,7 @@ pub(super) fn start(
     Ok(reports)
 }
 
-/// Starts the watches, and the writer of Events if pgnorth runs in a pod.
+/// Starts the watches and, if the settings name pgnorth's own pod, the writer of Events.
 fn start_kubernetes(
     settings: &config::Kubernetes,
     access: Arc<Access>,
@@ -129,10 +129,10 @@ fn start_kubernetes(
     claims: mpsc::Sender<Observation>,
     state: &AppState,
     tasks: &mut Tasks,
-) -> Events {
-    let mut events = Events::default();
+) -> EventSender {
+    let mut events = EventSender::default();
     if let Some(pod) = &settings.pod {
-        let (handle, writer) = Events::of(pod.clone());
+        let (handle, writer) = EventSender::of(pod.clone());
         events = handle;
         let writing = writer.run(access.clone());
         tasks.spawn(async { ("the writer of Kubernetes Events", no_error(writing).await) });
@@ -190,7 +190,7 @@ fn tls_files(tls: &ClientTls) -> TlsFiles {
     }
 }
 
-/// Starts the tasks that ask Patroni's REST API: the prober, and the poller of `/cluster` if members are named.
+/// Starts the tasks that ask Patroni's REST API: the prober and, if --patroni names members, the poller of `/cluster`.
 fn start_patroni(
     discovery: &DiscoverySettings,
     plan: watch::Receiver<Plan>,
@@ -216,7 +216,7 @@ pub(super) fn patroni_client(tls: &ClientTls, metrics: Arc<Metrics>) -> Result<C
     Client::new(tls_files(tls), metrics)
 }
 
-/// Keeps the memory of the histograms constant even if nothing scrapes them.
+/// Bounds the memory of the histograms even if nothing scrapes them.
 async fn upkeep(metrics: Arc<Metrics>) {
     loop {
         tokio::time::sleep(UPKEEP).await;

@@ -1,4 +1,4 @@
-//! `pgnorth import`: reads the files of HAProxy's configuration, and prints the settings that do the same.
+//! `pgnorth import`: reads the files of HAProxy's configuration, and prints equivalent settings of pgnorth.
 
 use std::fs;
 use std::io::{self, Write};

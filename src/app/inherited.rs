@@ -14,7 +14,7 @@ pub(super) struct Inherited(Vec<Waiting>);
 
 #[derive(Debug)]
 struct Waiting {
-    /// The flag and the address in the old process's settings; none if systemd passed the listener to this process.
+    /// The flag and the address in the old process's settings; `None` if systemd passed the listener to this process.
     asked: Option<(String, SocketAddr)>,
     activated: bool,
     listener: TcpListener,
@@ -49,7 +49,7 @@ impl Inherited {
     /// A listener of systemd needs to have the same port, but not the same address.
     ///
     /// # Errors
-    /// Returns an error that names the setting and the port if systemd passed several listeners with this port.
+    /// Returns an error that names the port if systemd passed several listeners with this port.
     pub(super) fn take(&mut self, flag: &str, asked: SocketAddr) -> Result<Option<(TcpListener, bool)>> {
         let port = |waiting: &Waiting| waiting.listener.local_addr().map(|address| address.port()).ok();
         let is_it = |waiting: &Waiting| match &waiting.asked {
@@ -65,8 +65,8 @@ impl Inherited {
                 Ok(Some((waiting.listener, waiting.activated)))
             }
             _ => bail!(
-                "systemd passed {} listeners for port {} (--{flag}); keep only one ListenStream= with this port in the \
-                 .socket units",
+                "systemd passed {} listeners for port {}; keep only one ListenStream= with this port in the .socket \
+                 units",
                 found.len(),
                 asked.port()
             ),
@@ -100,8 +100,8 @@ impl Inherited {
         match unused.map(|waiting| waiting.listener.local_addr()) {
             None => Ok(()),
             Some(address) => bail!(
-                "systemd passed a listener on {}, but none of --listen, --route and --admin uses this port; correct \
-                 ListenStream= in the .socket unit, or the setting",
+                "systemd passed a listener on {}, but none of --listen, --route, --ports and --admin uses this port; \
+                 correct ListenStream= in the .socket unit, or the setting",
                 address.map_or_else(|error| error.to_string(), |address| address.to_string())
             ),
         }
@@ -126,7 +126,7 @@ impl Listeners {
         Ok(())
     }
 
-    /// Makes the ports exclusive to this process again, after a reload has failed.
+    /// Makes the ports exclusive to this process again after a failed reload.
     pub(super) fn keep_ports(&self) {
         self.0.iter().for_each(|(_, listener)| proxy::keep_port(listener));
     }

@@ -31,7 +31,7 @@ use crate::drain::Drain;
 use crate::kubernetes::Access;
 use crate::leader::observation::Observation;
 use crate::metrics::Metrics;
-use crate::proxy::{self, Accepting, Context, Proxy, RefusalTls, STARTUP, Sessions, Settings};
+use crate::proxy::{self, Accepting, Dependencies, Proxy, RefusalTls, STARTUP, Sessions, Settings};
 
 /// The name of the admin port's task.
 const ADMIN: &str = "the admin port";
@@ -102,7 +102,7 @@ pub(super) async fn serve_from(
         let (slot, fitness) = followed.add(route, upstream, &state, of_primary);
         slots.push((kind, slot.clone()));
         if upstream.is_pooler() {
-            // Its series begins at 0.
+            // Registers the counter, so that its series begins at 0.
             let _counter = state.metrics.pooler_failures(kind, upstream);
         }
         let to = proxy::Route {
@@ -181,7 +181,7 @@ impl Bound {
         let (state, tasks) = (&self.state, &mut self.tasks);
         let facts = state.admin_facts(operators, &settings.admin_hosts, self.routes.clone());
         let reports = discovery::start(&settings.discovery, access, grace, followed, commands, state, tasks)?;
-        let context = Arc::new(Context {
+        let dependencies = Arc::new(Dependencies {
             drain: self.drain.clone(),
             metrics: state.metrics.clone(),
             recorder: state.recorder.clone(),
@@ -198,7 +198,7 @@ impl Bound {
             begin: self.accept.clone(),
             alone: self.service.main.clone(),
         };
-        let proxying = self.runtime.handle().spawn(proxy.run(context, accepting));
+        let proxying = self.runtime.handle().spawn(proxy.run(dependencies, accepting));
         tasks.spawn(async { ("the proxy", proxied(proxying).await) });
         Ok(reports.observations)
     }
@@ -270,7 +270,7 @@ impl SessionRuntime {
 }
 
 impl Drop for SessionRuntime {
-    /// Does not wait: sessions have ended, and a name look-up that hangs must not delay the exit.
+    /// Does not wait: a name look-up that hangs must not delay the exit.
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
@@ -298,8 +298,8 @@ fn session_settings(settings: &config::Proxy, metrics: &Metrics) -> Settings {
     }
 }
 
-/// Returns a shorter timeout for the kernel, which acts only at the retransmission after it (measured: 10.4 s for 10
-/// s), so that the setting is a bound.
+/// Returns a shorter timeout for the kernel, so that the setting is an upper bound. The kernel acts only at the first
+/// retransmission after its timeout (measured: 10.4 s for 10 s).
 fn kernel_timeout(timeout: Duration) -> Duration {
     timeout * 9 / 10
 }
@@ -317,8 +317,9 @@ fn check_sources(sources: &[IpAddr]) -> Result<()> {
     Ok(())
 }
 
-/// Reports that the process is not ready, and still accepts clients until load balancers have noticed. Then lets
-/// sessions finish, while discovery still follows the leader. A second request ends the open sessions immediately.
+/// Reports that the process is not ready, and still accepts clients for `lame_duck`, so that load balancers can notice.
+/// Then lets sessions finish for up to `drain_time`, while discovery still follows the leader. A second request to shut
+/// down ends the open sessions immediately.
 async fn finish(
     state: &AppState,
     drain: &Drain,

@@ -1,5 +1,6 @@
-//! Replaces this process with a successor: starts the binary that is now on disk, waits until it can route, and passes
-//! it the listeners. `reload/requests.rs` receives the requests; `successor.rs` is the successor's side.
+//! Replaces this process with a successor: starts the binary that is now on disk, passes it the listeners, waits until
+//! it can take over, and passes it the waiting clients and the sessions. `reload/requests.rs` receives the requests;
+//! `successor.rs` is the successor's side.
 //!
 //! Until the successor confirms that it accepts clients, this process keeps its listeners, and continues after any
 //! failure.
@@ -39,7 +40,7 @@ use crate::systemd::OF_ONE_PROCESS;
 
 /// Time for the successor to read its settings and send Hello.
 const HELLO: Duration = Duration::from_secs(15);
-/// Time from the start of the successor until it must be able to route. systemd gives a reload 90 s by default.
+/// Time from the start of the successor until it must be able to take over. systemd gives a reload 90 s by default.
 const READY: Duration = Duration::from_secs(60);
 /// Time for each answer of the successor after Hello.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -48,7 +49,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 const MEMBERS: Duration = Duration::from_secs(10);
 /// Number of records of changes of leader in one message; each has a few hundred bytes.
 const FAILOVERS: usize = 20;
-/// Interval at which the successor is asked for its state.
+/// Interval at which the successor is asked for its state, and at which an aborted attempt is noticed.
 const ASK: Duration = Duration::from_millis(20);
 
 /// The parameters with which this process was started.
@@ -169,8 +170,8 @@ pub(super) fn unsupported(is_successor: bool) -> Option<&'static str> {
 }
 
 impl Attempt {
-    /// Starts the successor and waits until it accepts clients. Blocks, at most for the times above. After a failure
-    /// the successor has ended.
+    /// Starts the successor, waits until it accepts clients, and passes it the sessions. Blocks; each step has a
+    /// deadline. After a failure, the successor has ended.
     pub(super) fn run(self) -> Result<Successor, ReloadError> {
         let (channel, other) = Channel::pair().map_err(ChannelError::Io)?;
         let mut child = self.spawn(other)?;
@@ -241,8 +242,8 @@ impl Attempt {
         } else {
             info!(
                 version,
-                "reload: this version and the new one use different session formats; open sessions stay in this \
-                 process until they end"
+                "reload: this version and the new one use different session formats; open sessions and held clients \
+                 stay in this process until they end"
             );
             self.take(channel)
         };
@@ -271,7 +272,7 @@ impl Attempt {
         Ok(())
     }
 
-    /// Makes the successor accept clients. This is never aborted, because the successor may already have clients.
+    /// Makes the successor accept clients. This step is never aborted, because the successor may already have clients.
     fn take(&self, channel: &Channel) -> Result<(), ReloadError> {
         let (counters, histograms) = (self.metrics.counters(), self.metrics.histograms());
         tell(channel, &FromPredecessor::Take { counters, histograms }, &[])?;
@@ -282,7 +283,8 @@ impl Attempt {
         }
     }
 
-    /// Waits until no client would be worse off with the successor.
+    /// Waits until the successor may take over ([`HandoverState::may_follow`]) and, for at most [`MEMBERS`], until it
+    /// has found every member that has sessions here.
     fn wait_until_ready(&self, channel: &Channel, deadline: Instant) -> Result<(), ReloadError> {
         loop {
             let hold = operator_hold(&self.view.borrow());
@@ -309,7 +311,7 @@ impl Attempt {
         }
     }
 
-    /// Receives an answer, unless the attempt is aborted.
+    /// Receives an answer within this time, unless the attempt is aborted.
     fn receive(&self, channel: &Channel, within: Duration) -> Result<FromSuccessor, ReloadError> {
         let deadline = Instant::now() + within;
         loop {
@@ -350,7 +352,7 @@ impl Successor {
             histograms: metrics.histograms(),
             hold,
         };
-        // If the successor has ended, systemd starts the service again.
+        // If the successor has ended, the service manager has to start pgnorth again.
         let _ended = self.channel.send(&done, &[], &[], ANSWER);
     }
 }

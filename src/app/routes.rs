@@ -16,7 +16,7 @@ use crate::slot::RouteSlot;
 pub(super) struct Routes {
     /// Slots of routes to the primary with a target other than `--target`, one for each target.
     pub(super) primaries: Vec<PrimarySlot>,
-    /// Routes that lead to other members too.
+    /// Routes of every kind except `primary`.
     pub(super) followed: Vec<FollowedRoute>,
 }
 

@@ -10,7 +10,7 @@ use super::AppState;
 use crate::leader::RoutingState;
 use crate::liveness::Liveness;
 use crate::metrics::{Metrics, SessionState};
-use crate::slot::{RouteSlot, Snapshot};
+use crate::slot::{RouteSlot, RouteSnapshot};
 use crate::systemd::{Notifier, watchdog_interval};
 
 /// Interval at which the status line is updated with the number of sessions.
@@ -113,7 +113,7 @@ impl Service {
         }
     }
 
-    fn status(&self, snapshot: &Snapshot) -> String {
+    fn status(&self, snapshot: &RouteSnapshot) -> String {
         if !self.has_sessions {
             return match &snapshot.state() {
                 RoutingState::Route(leader) => format!("the primary is {}", leader.member),

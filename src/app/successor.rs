@@ -26,7 +26,8 @@ use crate::readiness::{Readiness, ReadinessHandle};
 use crate::recorder::Recorder;
 use crate::slot::RouteSlot;
 
-/// Time limit for sending or receiving one message. The old process sends one every 20 ms.
+/// Time limit for sending or receiving one message. Until this process can take over, the old process sends one every
+/// 20 ms.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The process that this one replaces.
@@ -63,7 +64,7 @@ impl Predecessor {
         let _gone = self.0.send(&FromSuccessor::Refused { why }, &[], &[], PATIENCE);
     }
 
-    /// Sends Hello and receives the listeners. Blocks for a few milliseconds.
+    /// Sends Hello and receives the listeners. Blocks, usually for a few milliseconds.
     pub(super) fn listeners(&self) -> Result<Inherited> {
         let hello = FromSuccessor::Hello {
             version: VERSION.to_owned(),
@@ -118,7 +119,7 @@ impl Predecessor {
                     continue;
                 }
                 Err(error) if !facts.accept.is_cancelled() => return Err(given_up(error)),
-                // This process already accepts clients, so it continues without the old one.
+                // This process already accepts clients, so it continues without the old process.
                 Err(error) => {
                     info!(
                         %error,

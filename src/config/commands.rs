@@ -81,7 +81,7 @@ const ENDED: &str = "after SIGTERM or SIGINT";
 const FAILED: &str = "on a runtime failure, which the log names";
 const INVALID: &str = "if the settings are invalid";
 const DONE: &str = "once the command is carried out";
-const REFUSED: &str = "if the command is refused, or its token file cannot be read";
+const REFUSED: &str = "if the command is refused or not finished in time, or the token file cannot be read";
 const NO_CONTACT: &str = "if pgnorth cannot be reached, or the settings are invalid";
 
 /// The proxy, which has no subcommand.
@@ -135,7 +135,7 @@ pub(super) const WATCH_LEADER: CommandRow = CommandRow {
   pgnorth watch --scope demo --etcd https://10.0.0.1:2379,https://10.0.0.2:2379 --admin '[::]:8081'
       the same from etcd, with another admin port
   pgnorth watch --patroni http://10.0.0.1:8008,http://10.0.0.2:8008 --haproxy unix:/run/haproxy/admin.sock
-      beside HAProxy: for each change of leader, one line says how long HAProxy was wrong",
+      beside HAProxy: for each change of leader, one line reports how long HAProxy had a wrong server up",
 };
 
 pub(super) const STATUS: CommandRow = CommandRow {
@@ -143,7 +143,11 @@ pub(super) const STATUS: CommandRow = CommandRow {
     about: "Prints the state of a running pgnorth: routing, leader, lock, members, sessions",
     operand: None,
     groups: &[&[&ADMIN, &WATCH, &FORMAT]],
-    exit_statuses: &[(0, "while it routes"), (1, "while it holds or fences"), (2, NO_CONTACT)],
+    exit_statuses: &[
+        (0, "if the running pgnorth routes"),
+        (1, "if it holds or fences"),
+        (2, NO_CONTACT),
+    ],
     examples: "\
   pgnorth status
       the pgnorth on the same host or in the same pod, with the same PGNORTH_ADMIN
@@ -153,7 +157,7 @@ pub(super) const STATUS: CommandRow = CommandRow {
 
 pub(super) const DOCTOR: CommandRow = CommandRow {
     name: Some("doctor"),
-    about: "Checks credentials, permissions, the lock, the members and the settings, and says what to fix",
+    about: "Checks credentials, permissions, the lock, the members and the settings, and suggests fixes",
     operand: None,
     groups: &[&[&FORMAT], PORTS, FINDING, SESSIONS, SERVICE_TO_WRITE, POD, LOGGING],
     exit_statuses: &[
@@ -183,7 +187,7 @@ pub(super) const HOLD_CLIENTS: CommandRow = CommandRow {
 
 pub(super) const RELEASE: CommandRow = CommandRow {
     name: Some("release"),
-    about: "Ends the hold: waiting clients go to the leader",
+    about: "Ends the hold: waiting clients go to the leader, if there is one",
     operand: None,
     groups: &[&[&ADMIN, &ADMIN_TOKEN_FILE]],
     exit_statuses: &[(0, DONE), (1, REFUSED), (2, NO_CONTACT)],
@@ -222,7 +226,7 @@ pub(super) const RELOAD: CommandRow = CommandRow {
 
 pub(super) const IMPORT: CommandRow = CommandRow {
     name: Some("import"),
-    about: "Reads HAProxy's configuration, and prints the settings that do the same, line by line",
+    about: "Reads HAProxy's configuration, and prints the equivalent pgnorth settings, line by line",
     operand: Some((
         "FILE",
         "HAProxy's configuration; several files are one configuration, as with haproxy -f",
@@ -231,9 +235,12 @@ pub(super) const IMPORT: CommandRow = CommandRow {
     exit_statuses: &[
         (
             0,
-            "if there are settings that do the same; lines without an equivalent are marked",
+            "if there are equivalent settings; lines without an equivalent are marked",
         ),
-        (2, "if a file cannot be read, or no section leads to Patroni members"),
+        (
+            2,
+            "if a file cannot be read, no section leads to Patroni members, or the resulting settings are invalid",
+        ),
     ],
     examples: "\
   pgnorth import /etc/haproxy/haproxy.cfg
@@ -302,8 +309,8 @@ pub(super) fn for_the_successor(flags: &ArgMatches) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Returns the proxy's `arguments`, beginning with the program's name, with `flags` in place of its own. Returns `None`
-/// if `arguments` are not those of a proxy.
+/// Returns the proxy's `arguments`, beginning with the program's name, in which `flags` replace the flags of the same
+/// names. Returns `None` if `arguments` cannot be parsed.
 pub fn with_flags(arguments: Vec<OsString>, flags: &[(String, String)]) -> Option<Vec<OsString>> {
     let program = arguments.first()?.clone();
     let matches = command_line().try_get_matches_from(arguments).ok()?;

@@ -63,7 +63,7 @@ pub enum HaproxyStatistics {
     Http(Box<Url>),
     /// A Unix socket that understands `show stat`.
     Socket(PathBuf),
-    /// A file that is rewritten each second.
+    /// A file that is rewritten every second.
     File(PathBuf),
 }
 
@@ -92,7 +92,7 @@ pub struct SendCommand {
 /// The settings of `pgnorth reload`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reload {
-    /// The process to replace; by default, the only pgnorth that is found.
+    /// The process to replace; by default, systemd's MAINPID, or else the only pgnorth on this host.
     pub pid: Option<u32>,
     /// Flags and values for the new process, which checks them itself.
     pub flags: Vec<(String, String)>,
@@ -101,7 +101,7 @@ pub struct Reload {
 /// The settings of `pgnorth doctor`: those of the proxy or publisher that it checks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Doctor {
-    /// Settings of the proxy, which include those of the publisher.
+    /// Settings of the proxy. The publisher has the same sources of discovery and the same target.
     pub proxy: Proxy,
     /// Service of the publisher to check, if there is one.
     pub service: Option<String>,

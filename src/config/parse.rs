@@ -15,8 +15,9 @@ use crate::route::Upstream;
 
 /// Directives for [`EnvFilter`], known to be valid.
 ///
-/// A bare level applies to pgnorth's own modules; other crates log warnings only, unless a directive names them. kube's
-/// modules are off: while the API is down they log every failed attempt, which pgnorth logs once.
+/// A bare level applies to pgnorth's own modules; other crates log only warnings and errors, unless a directive names
+/// them. kube's modules are off, because they would log every failed attempt while the API is down; pgnorth itself logs
+/// such an outage once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogFilter(String);
 
@@ -107,7 +108,7 @@ pub(super) fn duration(least: Duration, most: Duration) -> impl Fn(&str) -> Resu
     }
 }
 
-/// Formats a duration so that it can be parsed again, with hours as the largest unit.
+/// Formats a duration so that it can be parsed again. A whole number of hours is written in hours.
 pub(super) fn human(duration: Duration) -> String {
     match duration.as_secs() {
         seconds if seconds > 0 && seconds % 3600 == 0 => format!("{}h", seconds / 3600),
@@ -251,7 +252,7 @@ pub(super) fn file(text: &str) -> Result<PathBuf, String> {
     Ok(text.into())
 }
 
-/// Parses host names without port or scheme, which would never match a request's host.
+/// Parses host names. Rejects a name with a port or a scheme, which would never match a request's host.
 pub(super) fn hosts(text: &str) -> Result<Vec<String>, String> {
     let names = text.split(',').map(|name| name.trim().to_ascii_lowercase());
     let label = |label: &str| {
@@ -265,7 +266,7 @@ pub(super) fn hosts(text: &str) -> Result<Vec<String>, String> {
         .map(|name| match name.split('.').all(label) && name.len() <= 253 {
             true => Ok(name),
             false => {
-                Err("not a host name; use letters, digits, - and dots only, without scheme, port or path".to_owned())
+                Err("not a host name; use letters, digits, -, _ and dots only, without scheme, port or path".to_owned())
             }
         })
         .collect()

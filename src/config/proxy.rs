@@ -1,4 +1,4 @@
-//! Reads the settings of the proxy, and rejects listeners with the same port.
+//! Reads the settings of the proxy, and rejects listeners that cannot be bound at the same time.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -25,23 +25,23 @@ pub struct Proxy {
     pub admin_token_file: Option<PathBuf>,
     /// Sources of discovery.
     pub discovery: DiscoverySettings,
-    /// Longest wait of a client for a leader; zero refuses it immediately.
+    /// Longest wait of a client for a leader or a fit replica; zero refuses the client immediately.
     pub hold: Duration,
     /// Longest time that an announced switchover holds new clients; zero does not hold them.
     pub switchover_hold: Duration,
     /// Time for which sessions to a leader that released the lock cleanly may continue; zero ends them immediately.
     pub failover_drain: Duration,
-    /// Deadline of one dial to the leader.
+    /// Deadline of one dial to a member.
     pub connect_timeout: Duration,
-    /// Time without any answer of the leader's host after which a session ends.
+    /// Time without an answer from the member's host after which a session ends.
     pub tcp_user_timeout: Duration,
     /// Certificate for TLS clients that are refused; by default, one made at start.
     pub refusal: Option<Identity>,
-    /// Time without any answer of a client's host after which its session ends.
+    /// Time without an answer from a client's host after which its session ends.
     pub client_tcp_user_timeout: Duration,
     /// Memory in bytes for the kernel's socket buffers of slow clients; zero leaves them to Linux.
     pub socket_buffers: usize,
-    /// Local addresses to dial leaders from; empty leaves the choice to the system.
+    /// Local addresses to dial members from; empty leaves the choice to the system.
     pub sources: Vec<IpAddr>,
     /// Time for sessions to finish at shutdown.
     pub drain: Duration,

@@ -26,7 +26,8 @@ pub(super) enum Origin {
     Env,
 }
 
-/// Reads settings. For an invalid value it returns a placeholder, which is never used: [`Reader::finish`] then fails.
+/// A reader of settings. For an invalid value, it returns a placeholder that is never used, because [`Reader::finish`]
+/// then fails.
 pub(super) struct Reader<'a> {
     flags: &'a ArgMatches,
     env: &'a dyn Fn(&str) -> Option<OsString>,
@@ -161,7 +162,7 @@ impl<'a> Reader<'a> {
         self.option(setting, parse).unwrap_or_default()
     }
 
-    /// Records a value that applies although it was not read, such as a default that depends on another setting.
+    /// Records the value of a setting that applies, given or by default, for [`Reader::finish`].
     pub(super) fn is_in_force(&mut self, setting: &Setting, text: &str) {
         let quoted = text.is_empty() || text.contains(|letter: char| letter.is_whitespace() || letter.is_control());
         let text = if quoted { format!("{text:?}") } else { text.to_owned() };

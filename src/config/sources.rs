@@ -68,7 +68,7 @@ pub struct Kubernetes {
     /// Label selector of the members' pods.
     pub selector: String,
     /// pgnorth's own pod, to which its Events refer; without one, it writes no Events.
-    pub pod: Option<Pod>,
+    pub pod: Option<OwnPod>,
 }
 
 impl Kubernetes {
@@ -93,14 +93,14 @@ impl Kubernetes {
 
 /// The pod that this process runs in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pod {
+pub struct OwnPod {
     /// Name of the pod.
     pub name: String,
     /// UID of the pod.
     pub uid: Option<String>,
 }
 
-/// Reads the sources; `only_with_scope` are settings without effect if there is no scope.
+/// Reads the sources. `only_with_scope` are the settings that have no effect unless Kubernetes is a source.
 pub(super) fn discovery(
     reader: &mut Reader<'_>,
     namespace: Option<String>,
@@ -230,7 +230,7 @@ fn kubernetes(
     let uid = reader.option(&table::POD_UID, parse::uid);
     let pod = reader
         .option(&table::POD_NAME, parse::scope)
-        .map(|name| Pod { name, uid });
+        .map(|name| OwnPod { name, uid });
     let selector = selector.or_else(|| {
         let default = labels(scope.as_deref()?);
         reader.is_in_force(&table::SELECTOR, &default);

@@ -32,7 +32,7 @@ pub struct Setting {
     pub help: &'static str,
     /// Further sentences for `--help`, the man page and the reference; empty if the phrase is enough.
     pub more: &'static str,
-    /// The page of `docs/` that explains it; empty if none does.
+    /// The page of `docs/` that explains the setting; empty if there is none.
     pub see: &'static str,
     unset: Unset,
     /// True if the flag may be given several times. In the variable, the values are separated by `;`.
@@ -82,12 +82,12 @@ const UP_TO_AN_HOUR: Values = Values::Duration(Duration::ZERO, HOUR);
 const HOST_TIMEOUT: Values = Values::Duration(Duration::from_millis(100), HOUR);
 
 impl Setting {
-    /// Returns the environment variable: `--max-sessions` is PGNORTH_MAX_SESSIONS.
+    /// Returns the name of the environment variable: PGNORTH_MAX_SESSIONS for `--max-sessions`.
     pub fn env(&self) -> String {
         format!("PGNORTH_{}", self.flag.to_ascii_uppercase().replace('-', "_"))
     }
 
-    /// Returns the default of a setting that has a fixed one.
+    /// Returns the fixed default; `None` if there is no default, or if it is known only at run time.
     pub fn default(&self) -> Option<&'static str> {
         match self.unset {
             Unset::Value(value) => Some(value),
@@ -103,7 +103,7 @@ impl Setting {
         }
     }
 
-    /// Returns clap's argument. Its own `env` and `default_value` are not used: clap would read the process's
+    /// Returns clap's argument. clap's `env` and `default_value` are not used: clap would read the process's
     /// environment itself, and treat an empty variable as a value.
     pub(super) fn argument(&self) -> Arg {
         let default = self.default().or(self.default_in_words());

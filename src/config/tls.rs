@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::reader::Reader;
 use super::{Setting, parse, table};
 
-/// PEM files, opened when a connection needs them. They need not exist before that.
+/// PEM files. pgnorth reads them at start, where an unusable file is an error, and again when they change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientTls {
     /// Certificates that the servers' certificates are checked against; by default, the system's.

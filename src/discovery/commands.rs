@@ -11,12 +11,13 @@ use crate::ending::Ending;
 use crate::leader::MemberName;
 use crate::leader::observation::{Claim, Observation, OperatorHold};
 use crate::leader::view::View;
-use crate::slot::EndedEpoch;
+use crate::slot::SessionsToEnd;
 
 impl Discovery {
-    /// Applies one command. A hold or a release becomes an observation that leads to a new decision. Returns the
-    /// command and its outcome. The caller replies only after that decision is published: an operator who reads the
-    /// reply may stop the primary, and no client may then be on its way there.
+    /// Applies one command. A hold or a release becomes an observation that leads to a new decision, and is returned
+    /// with its outcome. The caller must not reply before that decision is published: an operator who reads the reply
+    /// may stop the primary, and no client may then be on its way there. For a cut, returns `None`: `cut` itself
+    /// replies.
     pub(super) fn apply_command(
         &self,
         pending: PendingCommand,
@@ -65,7 +66,7 @@ impl Discovery {
     }
 
     /// Closes the sessions to the member, or all sessions; sessions that open later are unaffected. Replies when the
-    /// last one is closed.
+    /// last of these sessions is closed, or immediately if the member is unknown or an earlier cut is not finished.
     fn cut(&self, pending: PendingCommand, member: Option<&str>, view: &View, published: &mut Published) {
         let whose = member.unwrap_or("every member");
         if let Some(member) = member
@@ -106,7 +107,7 @@ impl Discovery {
 
     /// Returns the handles that end the sessions to this member, or to every member, on all routes. This includes the
     /// draining sessions to a former leader.
-    fn cuts_of(&self, member: Option<&str>, published: &mut Published) -> Vec<EndedEpoch> {
+    fn cuts_of(&self, member: Option<&str>, published: &mut Published) -> Vec<SessionsToEnd> {
         let concerns = |other: &str| member.is_none_or(|member| member == other);
         let mut cuts = self.slot.renew(|leader| concerns(&leader.member));
         let primaries = self.primaries.iter().map(|primary| &primary.slot);

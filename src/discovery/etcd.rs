@@ -1,8 +1,9 @@
 //! etcd as a source: a watch of the keys of Patroni's scope, and checks of the lock.
 //!
 //! The watch reports changes, but no renewal of the leader key's lease, and a watch that is silent may be dead. A check
-//! (`gateway`) therefore makes two requests: it lists the keys at a revision that a majority of etcd confirms, and it
-//! asks for the remaining time of the lease. `tracked` turns the answers into claims, `lease` decides when to check.
+//! (`gateway`) therefore makes two requests: it lists the keys at a revision that a majority of etcd's members
+//! confirms, and it asks for the remaining time of the lease. `tracked` turns the answers into claims, `lease` decides
+//! when to check.
 
 mod content;
 mod faults;

@@ -37,8 +37,8 @@ pub struct Connector {
 /// One HTTP/1.1 connection, for one request at a time.
 pub(in crate::discovery) struct Connection {
     sender: SendRequest<Full<Bytes>>,
-    /// Future that moves the bytes while a request is under way. The connection thus needs no task, and closes when it
-    /// is dropped.
+    /// Future that moves the bytes while a request is under way, so that the connection needs no task. Dropping the
+    /// future closes the connection.
     driver: Driver,
     authority: String,
 }
@@ -84,7 +84,7 @@ pub enum Unreachable {
     /// There was no answer within this deadline.
     #[error("no answer within {} s", .0.as_secs())]
     TimedOut(Duration),
-    /// The answer is not Patroni's, or not this member's.
+    /// The answer is not Patroni's or not this member's, or Patroni reports that it cannot answer.
     #[error("{0}")]
     NotPatroni(String),
 }
@@ -158,8 +158,8 @@ impl Connector {
         Ok(addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect())
     }
 
-    /// Sends a GET on a new connection and returns the answer, of at most `longest` bytes. Cancel-safe: cancelling
-    /// closes the connection.
+    /// Sends a GET on a new connection and returns the answer, of at most `longest` bytes. `within` limits only the
+    /// look-up of the host's name. Cancel-safe: cancelling closes the connection.
     pub async fn get(&self, url: &Url, longest: usize, within: Duration) -> Result<Answer, Unreachable> {
         let mut connection = self.connect(url.as_str(), false, within).await?;
         let request = Request::get(&url[Position::BeforePath..]).body(Full::default());

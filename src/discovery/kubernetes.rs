@@ -1,5 +1,5 @@
-//! The watches of Patroni's objects: leader, failover and config object, each as Endpoints and as ConfigMap, and the
-//! pods of the scope.
+//! The watches of Patroni's objects and of the scope's pods. The objects are the leader, failover and config objects
+//! and, if a route needs it, the sync object, each as Endpoints and as ConfigMap.
 //!
 //! Each watch is kube's (list, watch, list again after 410). The watch of the lock has more checks than the others
 //! (`lock`). `annotations` parses the objects.
@@ -38,7 +38,8 @@ use crate::log_limiter::LogLimiter;
 const OBJECT_RIGHTS: &str = "get, list and watch";
 /// Patroni's label on the pods of a Citus cluster (postgresql/mpp/citus.py).
 const CITUS_GROUP: &str = "citus-group";
-/// Deadline of one request to the API. After that, the API counts as unreachable.
+/// Deadline of a GET of the leader object. After that, the API counts as unreachable. Also the time for which a new
+/// watch may be silent before the first GET.
 const DEADLINE: Duration = Duration::from_secs(1);
 
 /// The Kubernetes source.
@@ -56,10 +57,10 @@ pub struct Kubernetes {
 #[derive(Clone)]
 struct ClaimSink {
     observations: mpsc::Sender<Observation>,
-    /// Counter, incremented when a stream is or may be dead. All streams use the same network, so all watches are then
-    /// restarted.
+    /// Counter, incremented when a stream may be dead, or when the API has recovered. All streams use the same network,
+    /// so all watches are then restarted.
     restart: watch::Sender<u64>,
-    /// Kind of the leader object that changed last.
+    /// Kind of the leader object that changed last; `None` until one has changed.
     in_use: watch::Sender<Option<ObjectKind>>,
 }
 
@@ -268,7 +269,8 @@ fn watch_object<K: Object>(
     })
 }
 
-/// Follows a watch other than the lock's. Its faults are only logged: the lock's watch reports the state of the API.
+/// Follows a watch other than the lock's. Its faults are not reported as an outage of the API: only the lock's watch
+/// reports whether the API answers.
 ///
 /// `rights` are the verbs that the watch needs, for the message if one is forbidden. `lost` is the claim that is sent
 /// if the watch fails.
@@ -343,7 +345,7 @@ fn read_pods(title: String, log_limiter: LogLimiter) -> impl FnMut(Event<Pod>, &
             None
         }
         Event::InitDone => {
-            // Without the right to watch, pods are listed twice a second.
+            // Without the right to watch, the pods are listed again after each pause.
             if listed.is_empty() && log_limiter.should_log(&format!("{title}: none exist")) {
                 warn!(%title, "no pod matches the selector: check --selector and --namespace");
             }

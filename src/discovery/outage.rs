@@ -30,7 +30,7 @@ impl Outage {
     }
 
     /// Waits for the recovery: no fault for [`RECOVERED_AFTER`] after an answer. Returns the number of faults before
-    /// it. Waits forever if there was no fault. Cancel-safe.
+    /// it. Waits forever if there was no fault, or no answer since the last fault. Cancel-safe.
     pub(super) async fn recovered(&mut self) -> u64 {
         match self.answered.filter(|_| self.faults > 0) {
             Some(answered) => sleep_until(answered + RECOVERED_AFTER).await,

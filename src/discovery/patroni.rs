@@ -48,7 +48,7 @@ pub struct Target {
     pub member: MemberName,
     /// Question to the member.
     pub question: Question,
-    /// Base URL of its REST API.
+    /// Base URL of the member's REST API.
     pub url: BaseUrl,
     /// Urgency of the answer.
     pub urgency: Urgency,
@@ -92,14 +92,14 @@ struct Reply {
     claim: Option<Claim>,
 }
 
-/// The requests to make. Discovery writes the plan, and the sources read it.
+/// The requests to make. Discovery writes the plan, and the prober and the poller of `/cluster` read it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Members to ask, and the question to each.
     pub targets: Vec<Target>,
     /// Base URLs of every known member, for `/cluster`.
     pub urls: Vec<BaseUrl>,
-    /// True while new clients are held.
+    /// True while there is no leader for new clients. An operator's hold does not count.
     pub alert: bool,
     /// Cluster that pgnorth follows. Answers from another cluster add no members.
     pub followed: Identity,

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use crate::leader::view::View;
 use crate::leader::{RoutingState, Server, UnknownAddress};
 use crate::route::Upstream;
-use crate::slot::{EndedEpoch, RouteSlot};
+use crate::slot::{RouteSlot, SessionsToEnd};
 
 /// A further slot of the primary.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub struct PrimarySlot {
     pub upstream: Upstream,
     /// Slot in which the decision is published.
     pub slot: Arc<RouteSlot>,
-    /// Reason why the address is unknown. Clients wait while there is one.
+    /// Reason why the address is unknown; `None` if it is known. New clients wait while it is unknown.
     problem: Option<UnknownAddress>,
     /// The problem that was logged last.
     logged: Option<UnknownAddress>,
@@ -38,10 +38,11 @@ impl PrimarySlot {
         }
     }
 
-    /// Publishes the decision, unless the slot already has it. If the leader or its address has changed, the caller
-    /// must end the sessions to the former server through the returned [`EndedEpoch`].
+    /// Publishes the decision, unless the slot already has it. If the slot no longer keeps the former server, because
+    /// the leader or its address has changed or there is no leader, the caller must end the sessions to that server
+    /// through the returned [`SessionsToEnd`].
     #[must_use = "sessions to the former server stay open until this ends them"]
-    pub fn follow(&mut self, view: &View, decided: &RoutingState, reason: &str) -> Option<EndedEpoch> {
+    pub fn follow(&mut self, view: &View, decided: &RoutingState, reason: &str) -> Option<SessionsToEnd> {
         let snapshot = self.slot.snapshot();
         let before = snapshot.state();
         let state = match at(view, self.upstream, decided, before.leader()) {
@@ -77,7 +78,7 @@ impl PrimarySlot {
             Some(cause) => {
                 warn!(
                     %target, %cause,
-                    "the primary's address for this route target is unknown: clients of its routes wait"
+                    "the primary's address for this route target is unknown: clients of routes with this target wait"
                 )
             }
             None => info!(%target, "the primary's address for this route target is known again"),

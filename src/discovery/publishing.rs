@@ -1,4 +1,5 @@
-//! Publishes a decision: the slot, the end of sessions, then log lines, metrics, Events and the flight recorder.
+//! Publishes a decision: updates the slots and ends sessions, then writes log lines, metrics, Events and the flight
+//! recorder.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use crate::leader::decide::Decision;
 use crate::leader::reason::Reason;
 use crate::leader::view::View;
 use crate::leader::{MemberName, RoutingState, Server};
-use crate::slot::{EndedEpoch, ending};
+use crate::slot::{SessionsToEnd, ending};
 
 /// Tracing target of these log lines. Documents and filters name it.
 const TARGET: &str = "pgnorth::discovery";
@@ -21,7 +22,7 @@ const TARGET: &str = "pgnorth::discovery";
 /// The decision that was published last, and the times and tasks that depend on it.
 pub(super) struct Published {
     pub(super) decision: Decision,
-    /// Time since which new clients have been held, for any reason.
+    /// Time since which new clients have been held, for any reason; `None` while they are routed.
     pub(super) held_since: Option<Instant>,
     /// Time since which there has been no leader for new clients. An operator's hold does not count.
     pub(super) leaderless_since: Option<Instant>,
@@ -34,7 +35,7 @@ pub(super) struct Published {
 /// Sessions to a former leader that may continue for `failover_drain`.
 pub(super) struct Draining {
     pub(super) member: MemberName,
-    pub(super) cuts: Vec<EndedEpoch>,
+    pub(super) cuts: Vec<SessionsToEnd>,
 }
 
 impl Published {
@@ -46,7 +47,8 @@ impl Published {
 }
 
 impl Discovery {
-    /// Publishes and logs the decision if it differs from the last one.
+    /// Publishes and logs the decision if it differs from the last one. Otherwise, publishes only a changed address of
+    /// the leader for another target.
     pub(super) fn publish(&mut self, decision: Decision, view: &View, published: &mut Published, now: Instant) {
         let primary = decision.primary();
         published.leaderless_since = match primary {
@@ -55,7 +57,6 @@ impl Discovery {
         };
         let changed = decision.state != published.decision.state || primary != published.decision.primary();
         if !changed && decision.reason == published.decision.reason && decision.held == published.decision.held {
-            // The leader's address for another target may have changed.
             end_all(&self.follow_in_primaries(view, &decision), ending(&decision.state));
             self.log_problems();
             published.decision = decision;
@@ -89,7 +90,7 @@ impl Discovery {
 
     /// Publishes the decision in the further slots of the primary. Returns the handles that end the sessions to former
     /// servers.
-    fn follow_in_primaries(&mut self, view: &View, decision: &Decision) -> Vec<EndedEpoch> {
+    fn follow_in_primaries(&mut self, view: &View, decision: &Decision) -> Vec<SessionsToEnd> {
         if self.primaries.is_empty() {
             return Vec::new();
         }
@@ -192,6 +193,9 @@ impl Discovery {
                     (_, Some(kept)) => {
                         info!(target: TARGET, leader = %kept, %reason, "holding new clients; sessions stay")
                     }
+                    (Some(from), None) if decision.reason == Reason::Released && !self.failover_drain.is_zero() => {
+                        info!(target: TARGET, from = %from, %reason, "holding new clients; sessions to the former leader end after --failover-drain")
+                    }
                     (Some(from), None) => {
                         info!(target: TARGET, from = %from, %reason, "holding new clients; sessions to the former leader end")
                     }
@@ -224,7 +228,7 @@ impl Discovery {
     }
 }
 
-fn end_all(cuts: &[EndedEpoch], why: Ending) {
+fn end_all(cuts: &[SessionsToEnd], why: Ending) {
     for cut in cuts {
         cut.end.now(why);
     }

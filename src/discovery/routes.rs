@@ -13,7 +13,7 @@ use crate::leader::view::View;
 use crate::leader::{MemberName, RoutingState};
 use crate::log_limiter::LogLimiter;
 use crate::route::{Conditions, Upstream};
-use crate::slot::{RouteSlot, Usable};
+use crate::slot::{RouteSlot, UsableMember};
 
 /// A route, and the last decision about its members.
 pub struct FollowedRoute {
@@ -72,7 +72,7 @@ impl FollowedRoute {
 
     /// Returns the members whose sessions are kept. A member whose address has become unknown keeps its sessions at its
     /// last known address.
-    fn usable(&self, fitness: &Fitness) -> Vec<Usable> {
+    fn usable(&self, fitness: &Fitness) -> Vec<UsableMember> {
         let snapshot = self.slot.snapshot();
         let last = |member: &MemberName| {
             let place = snapshot.members().iter().find(|place| place.server.member == *member)?;
@@ -85,7 +85,7 @@ impl FollowedRoute {
                 Outcome::Out(_) => return None,
             };
             let server = judged.server.clone().or_else(|| last(&judged.member))?;
-            Some(Usable { server, open, rank })
+            Some(UsableMember { server, open, rank })
         };
         fitness.members.iter().filter_map(usable).collect()
     }
@@ -96,7 +96,7 @@ impl FollowedRoute {
         for judged in &next.members {
             let was = before.members.iter().find(|known| known.member == judged.member);
             let was_open = was.is_some_and(|known| matches!(known.outcome, Outcome::Fit(_)));
-            let (cause, sessions) = match &judged.outcome {
+            let (cause, what) = match &judged.outcome {
                 Outcome::Fit(_) if !was_open => {
                     if self.should_log("gets new clients", &judged.member) {
                         info!(%route, %listen, member = %judged.member, "the member gets new clients");
@@ -104,16 +104,16 @@ impl FollowedRoute {
                     continue;
                 }
                 Outcome::Fit(_) => continue,
-                Outcome::Closed(cause) => (cause, "its sessions stay"),
-                Outcome::Out(cause) => (cause, "its sessions end"),
+                Outcome::Closed(cause) => (cause, "gets no new clients; its sessions stay"),
+                Outcome::Out(cause) => (cause, "gets no new clients; its sessions end"),
             };
             if was.is_some_and(|known| known.outcome == judged.outcome) || was.is_none() {
                 continue;
             }
             let cause = cause.of(&judged.member);
-            if self.should_log(sessions, &judged.member) {
+            if self.should_log(what, &judged.member) {
                 let member = &judged.member;
-                info!(%route, %listen, %member, reason = %cause, "the member gets no new clients; {sessions}");
+                info!(%route, %listen, %member, reason = %cause, "the member {what}");
             }
         }
         let gone = before
@@ -131,7 +131,7 @@ impl FollowedRoute {
     }
 
     fn should_log(&self, what: &str, member: &MemberName) -> bool {
-        let kind = format!("{} on {}: {member} {what}", self.conditions.kind, self.listen);
+        let kind = format!("{} on {}: {member}: {what}", self.conditions.kind, self.listen);
         self.log_limiter.should_log_at(Level::INFO, &kind)
     }
 }

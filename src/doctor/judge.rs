@@ -83,7 +83,7 @@ fn unreachable(failure: &ApiFailure) -> Vec<Check> {
     [first].into_iter().chain(lost).collect()
 }
 
-/// Returns the ttl of the lock, or the one that a member reports.
+/// Returns the ttl of the lock, or else the longest ttl that a member reports.
 fn ttl(facts: &Facts) -> Option<std::time::Duration> {
     let api = facts.api.as_ref().and_then(|api| api.as_ref().ok());
     let locks = api.and_then(Api::lock).map(|(_, lock)| lock.ttl);

@@ -49,13 +49,13 @@ pub enum ChannelError {
     /// The other process did not read or answer in time.
     #[error("the other process did not answer within {}", humantime::format_duration(*.0))]
     TimedOut(Duration),
-    /// The kernel dropped files of the message: too many are open.
+    /// The kernel dropped files of the message, because too many are open in this process.
     #[error("not all passed files arrived: the limit of open files is reached (raise LimitNOFILE= or ulimit -n)")]
     FilesLost,
     /// The message is longer than this version accepts.
     #[error("the other process sent a message of more than {MAX_BYTES} bytes")]
     TooLong,
-    /// This version does not know the message.
+    /// This version cannot read the message.
     #[error("the other process sent a message that this version of pgnorth does not understand: {0}")]
     Unknown(#[source] serde_json::Error),
     /// Any other error.

@@ -1,5 +1,6 @@
 //! The messages of a hand-over, as JSON. Unknown fields are ignored, so that old and new versions understand each
-//! other. The first message of each side and the description of listeners never change.
+//! other. A change must keep the first message of each side, and the description of listeners, readable for every
+//! version.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
@@ -14,7 +15,7 @@ use crate::leader::{RoutingState, Server};
 /// The description of a passed listener. Its file comes with the message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PassedListener {
-    /// The flag of the setting that names its address.
+    /// `admin` for the admin port; `listen` for the listener of any route.
     pub flag: String,
     /// The address that the settings name, which may have port 0.
     pub asked: SocketAddr,
@@ -22,10 +23,10 @@ pub struct PassedListener {
     pub activated: bool,
 }
 
-/// Counters with their labels.
+/// The series of all counters, each with its labels and its value.
 pub type Counters = Vec<(String, u64)>;
 
-/// Series of histograms, with their values.
+/// The series of all histograms, each with its labels and its value.
 pub type Histograms = Vec<(String, f64)>;
 
 /// An operator's hold of new clients.
@@ -72,13 +73,13 @@ pub enum FromPredecessor {
         #[serde(default)]
         histograms: Histograms,
     },
-    /// Sessions, whose bytes and files come with the message. The old process does not touch them unless the successor
-    /// refuses them.
+    /// Sessions and waiting clients, whose bytes and files come with the message. The old process does not run them
+    /// unless the successor leaves or refuses them, or ends without an answer.
     Sessions {
         /// Their descriptions, in the session format.
         sessions: Vec<Value>,
     },
-    /// The old process no longer accepts clients, and has told systemd the new main PID.
+    /// The old process no longer accepts clients, and has reported the new main PID to systemd, if systemd runs it.
     Done {
         /// The final counters. Later changes, by clients that stay in the old process, are not passed on.
         #[serde(default)]
@@ -104,20 +105,20 @@ pub enum FromSuccessor {
         #[serde(default)]
         session_format: u32,
     },
-    /// The successor cannot start, and ends.
+    /// The successor cannot start, and exits.
     Refused {
         /// The reason, human-readable.
         why: String,
     },
     /// The answer to [`FromPredecessor::Ask`].
     State(HandoverState),
-    /// The successor accepts clients. Answers [`FromPredecessor::Take`].
+    /// The successor accepts clients from now on. Answers [`FromPredecessor::Take`].
     Taken,
     /// The successor takes over the sessions. Answers [`FromPredecessor::Sessions`], before the successor touches the
     /// first session.
     SessionsTaken {
-        /// Positions of the sessions that stay in the old process, because the successor has no route with their
-        /// member.
+        /// Positions of the sessions and clients that stay in the old process, because no listener of the successor
+        /// fits them.
         left: Vec<usize>,
     },
     /// The successor cannot take over the sessions, and has not touched them. Answers [`FromPredecessor::Sessions`].
@@ -136,7 +137,7 @@ pub struct HandoverState {
     pub routes: bool,
     /// Member and address of the leader whose sessions are kept.
     pub leader: Option<(String, String)>,
-    /// The leader's server at this address (`--target`); none if the other version does not report it.
+    /// The leader's server that sessions go to (`--target`); `None` if the other version does not report it.
     #[serde(default)]
     pub target: Option<String>,
     /// The reason for the decision.
@@ -144,7 +145,7 @@ pub struct HandoverState {
     /// Every member whose sessions are kept, with its route.
     #[serde(default)]
     pub members: Vec<String>,
-    /// End of the operator's hold that is in force.
+    /// End of the operator's hold; `None` if none is in force.
     #[serde(default)]
     pub held_until: Option<SystemTime>,
 }

@@ -13,7 +13,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Reading<'a> {
     /// The time of the reading.
     pub at: Instant,
-    /// The state of HAProxy's backend; `None` if the statistics cannot be read.
+    /// The state of HAProxy's backend; `None` if the statistics cannot be read, or do not show the backend.
     pub haproxy: Option<&'a Sample>,
     /// The member that accepts writes, as far as pgnorth knows.
     pub primary: Option<&'a MemberName>,
@@ -21,7 +21,7 @@ pub struct Reading<'a> {
     pub leader: Option<&'a MemberName>,
     /// True while pgnorth sees signs of a change of leader.
     pub trouble: bool,
-    /// The number of changes of leader since the start.
+    /// The number of changes of leader that pgnorth has recorded.
     pub changes: u64,
 }
 
@@ -34,7 +34,7 @@ pub enum Agreement {
     Wrong,
     /// No member is up, so that HAProxy refuses clients.
     Refuses,
-    /// HAProxy's statistics cannot be read.
+    /// HAProxy's statistics cannot be read, or do not show the backend.
     Unseen,
 }
 
@@ -47,9 +47,9 @@ pub struct Report {
     pub wrong: Duration,
     /// Time in which no member was up.
     pub refused: Duration,
-    /// Time in which the statistics could not be read.
+    /// Time in which the state of HAProxy was unknown.
     pub unseen: Duration,
-    /// Time in which pgnorth had no primary either, and would have held clients.
+    /// Time in which pgnorth knew no primary, and would have held clients.
     pub held: Duration,
     /// Maximum number of sessions that were open at one time to members other than the leader.
     pub stale_sessions: u64,
@@ -70,7 +70,7 @@ pub struct Comparison {
     changes: u64,
 }
 
-/// The last reading. It counts until the next one.
+/// The last reading. The time until the next reading is added to the totals for its state.
 #[derive(Clone, Copy, Debug)]
 struct Last {
     at: Instant,

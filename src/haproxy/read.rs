@@ -1,4 +1,5 @@
-//! Reads HAProxy's statistics: over HTTP, from its socket, or from a file. Each reading is bounded in time and size.
+//! Reads HAProxy's statistics: over HTTP, from its socket, or from a file. Each reading is bounded in size and, except
+//! for a file, in time.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -40,7 +41,7 @@ pub(super) enum ReadError {
     Io(PathBuf, #[source] io::Error),
     #[error("{path}: no answer to `show stat` within 1 s", path = .0.display())]
     TimedOut(PathBuf),
-    #[error("{path} was last written {age} s ago; write it each second", path = .0.display(), age = .1.as_secs())]
+    #[error("{path} was last written {age} s ago; write it every second", path = .0.display(), age = .1.as_secs())]
     TooOld(PathBuf, Duration),
     #[error("the statistics are longer than 4 MiB")]
     TooLong,

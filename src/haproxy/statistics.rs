@@ -28,7 +28,7 @@ pub enum BadStatistics {
     /// Another page, or another command's output.
     #[error("the answer does not begin with `# pxname,svname,`: it is not HAProxy's statistics as CSV")]
     NoHeader,
-    /// A column that every version since 1.4 has.
+    /// A column is missing that every version since 1.4 has.
     #[error("the column {0} is missing")]
     NoColumn(&'static str),
     /// The text was cut off.

@@ -11,7 +11,7 @@ use url::Url;
 
 use crate::leader::MemberName;
 
-/// The address of a member's PostgreSQL. A host name is resolved at each dial, and never cached.
+/// The address of a member's PostgreSQL or pooler. A host name is resolved at each dial, and never cached.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address {
     /// An IP address, or a DNS name.
@@ -64,7 +64,7 @@ pub enum UnknownAddress {
     /// The pod has neither a `conn_url` nor an IP address.
     #[error("pod {0} has no annotation `status` with a conn_url, and no IP yet")]
     NotInPod(MemberName),
-    /// The member has no pod, and its row of `/cluster` has no address.
+    /// The member has neither a pod nor a key, and its row of `/cluster` has no address.
     #[error("/cluster gives no host and port for member {0}")]
     NotInCluster(MemberName),
     /// The `conn_url` in the member's key is not usable.
@@ -73,7 +73,7 @@ pub enum UnknownAddress {
     /// The member's key has no `conn_url`.
     #[error("the key of member {0} in etcd has no conn_url")]
     NotInKey(MemberName),
-    /// Sessions go to the member's pooler, and the member has no `proxy_url`.
+    /// Sessions go to the member's pooler, and neither the member's pod nor its key has a `proxy_url`.
     #[error(
         "member {0} has published no proxy_url; set postgresql.proxy_address in its Patroni configuration, or use the \
          pooler's port as the target"

@@ -18,10 +18,10 @@ use crate::leader::view::View;
 use crate::leader::{Address, MemberName, RoutingState, Server, UnknownAddress};
 use crate::route::{Conditions, RouteKind, Upstream};
 
-/// Time for which a member that the proxy could not reach gets clients only if no other member can.
+/// Time for which a member that failed gets clients only if no other fit member can be reached.
 pub const AVOIDED_FOR: Duration = Duration::from_secs(5);
-/// Time for which the last known lag of a replica, and its last known kind of standby, count. Members are asked every
-/// 2 s, so several answers in a row are missing by then.
+/// Time for which a replica's last known lag and kind of standby count, and the leader's last list of the members that
+/// stream from it. Members are asked at least every 2 s, so several answers in a row are missing by then.
 pub const LAG_LIFE: Duration = Duration::from_secs(15);
 
 /// The fitness of all members for one route.

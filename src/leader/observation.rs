@@ -29,17 +29,17 @@ pub struct Observation {
 /// A statement of a source.
 #[derive(Clone, Debug)]
 pub enum Claim {
-    /// The leader object; `None` if no such object exists. The claim also means that the API is reachable again.
+    /// The leader object; `None` if no such object exists. The claim also shows that its store answers.
     Lock(ObjectKind, Option<Lock>),
     /// The leader object of this kind is requested.
     Watching(ObjectKind),
     /// The leader object of this kind cannot be read, with this error.
     ApiUnreachable(ObjectKind, String),
-    /// The `<scope>-failover` object; `None` if it is absent or empty.
+    /// The object `<scope>-failover`, or the key `failover`; `None` if it is absent or empty.
     Announcement(ObjectKind, Option<Announcement>),
-    /// The `<scope>-config` object; `None` if it is absent.
+    /// The object `<scope>-config`, or the keys `config` and `initialize`; `None` if they are absent.
     Settings(ObjectKind, Option<ClusterSettings>),
-    /// The `<scope>-sync` object; empty if it is absent, and `None` if it cannot be read.
+    /// The object `<scope>-sync`, or the key `sync`; empty if it is absent, and `None` if it cannot be read.
     Synchronous(ObjectKind, Option<SyncState>),
     /// The statuses of all members in the DCS. Any other status no longer exists.
     DcsStatuses(Vec<DcsStatus>),
@@ -53,8 +53,8 @@ pub enum Claim {
     Cluster(Cluster),
     /// The identity of the cluster that answers at a base URL of `--patroni`, if a cluster answers.
     Seed(BaseUrl, Option<Identity>),
-    /// The members in Patroni's list for failsafe mode, used while no member answers `/cluster`. The list has no
-    /// addresses of PostgreSQL, so the host of each REST API is used.
+    /// The members in Patroni's list for failsafe mode. They are used only if pgnorth watches Kubernetes and no other
+    /// source has named a member. The list has no addresses of PostgreSQL, so the host of each REST API is used.
     Failsafe(Vec<ClusterMember>),
     /// No member answered `GET /cluster`, with these errors.
     ClusterUnreachable(String),
@@ -67,9 +67,9 @@ pub enum Claim {
         /// The leader that the member names; `None` if it names no leader.
         leader: Option<NamedLeader>,
     },
-    /// The proxy reports that this member does not behave like a leader.
+    /// The proxy reports a failure of this member's PostgreSQL.
     LeaderFailure(MemberName),
-    /// The proxy could not reach this pooler of the member. This is not evidence about the member itself.
+    /// The proxy reports a failure of this pooler of the member. It is not evidence about the member itself.
     PoolerFailure(MemberName, Upstream),
     /// An operator's hold of new clients; `None` if it was withdrawn.
     Held(Option<OperatorHold>),

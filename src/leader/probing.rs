@@ -2,7 +2,8 @@
 //! each request.
 //!
 //! Patroni's REST API runs an SQL query for each request, so a healthy cluster gets few requests: while the lock is
-//! watched, only its leader is asked. On suspicion of a failure, the candidate is asked often for a limited time.
+//! watched, the plan has only the holder. Routes to replicas may add requests. On suspicion of a failure, the candidate
+//! is asked often for a limited time.
 
 pub mod pacing;
 
@@ -27,15 +28,18 @@ pub struct Probe {
 /// The urgency of a member's next answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
-    /// For the leader while the lock is watched and nothing is suspicious.
+    /// The urgency for the leader while the lock is watched and nothing is suspicious, and for members that are asked
+    /// only for a route to replicas.
     Steady,
-    /// For any member while no lock is watched and nothing is suspicious.
+    /// The urgency for any member while no lock is watched and nothing is suspicious, and for the former leader while
+    /// the lock has no holder.
     Round,
-    /// For the `/cluster` answer that decides whether an unresponsive leader keeps its sessions.
+    /// The urgency for the `/cluster` answer that decides whether an unresponsive leader keeps its sessions.
     Naming,
-    /// For a member that may report a change.
+    /// The urgency for a member that may report a change.
     Alert(Suspicion),
-    /// For the candidate, whose first report of a running primary releases the waiting clients.
+    /// The urgency for the candidate, whose first report of a running primary releases waiting clients, and for a
+    /// leader that failed.
     Candidate(Suspicion),
 }
 
@@ -48,8 +52,8 @@ pub struct Suspicion {
     pub longest: Duration,
 }
 
-/// Returns the members to ask and the urgency of each. `held_since` is the start of the hold of new clients; `None`
-/// if they are not held.
+/// Returns the members to ask about the leader, and the urgency of each. `held_since` is the time since which there has
+/// been no leader for new clients; `None` if there is one. An operator's hold does not count.
 pub fn plan(view: &View, state: &RoutingState, held_since: Option<Instant>, now: Instant) -> Vec<Probe> {
     let Some(lock) = view.lock().filter(|_| view.api_unreachable().is_none()) else {
         return every_member(view, state, held_since, now);
@@ -86,8 +90,8 @@ pub fn witnesses(view: &View, state: &RoutingState, now: Instant) -> Vec<Probe> 
         .collect()
 }
 
-/// Returns the number of members that are asked now, and the number of these that answer. A member that was asked only
-/// before the lock moved does not count.
+/// Returns the number of members in the [`plan`], and the number of these that answer. Members that are asked only for
+/// a route to replicas do not count.
 pub fn asked_and_answering(view: &View, state: &RoutingState, now: Instant) -> (usize, usize) {
     let probes = plan(view, state, None, now);
     let answering = probes.iter().filter(|probe| view.rest_answers(&probe.member, now));
@@ -106,8 +110,8 @@ fn urgency_of_holder(
         last.is_some_and(|last| last.value.is_writable() && lock.held_since.is_none_or(|since| since <= last.at));
     let suspicion = |since| Suspicion { since, longest: STEADY };
     match (held_since, recent_failure(view, holder, now)) {
-        // The holder is still writable although clients are held, because a switchover was announced. Its answers show
-        // when it stops.
+        // The holder is still writable although clients are held, for example because a switchover was announced. Its
+        // answers show when it stops.
         (Some(held), None) if verified => Urgency::Alert(suspicion(held)),
         (Some(held), failed) => {
             let newest = lock.held_since.max(failed);
@@ -139,7 +143,7 @@ fn every_member(view: &View, state: &RoutingState, held_since: Option<Instant>, 
         .collect()
 }
 
-/// Returns true if the member reports that it holds the lock and is not writable yet.
+/// Returns true if the member's last answer says that it holds the lock and is not writable yet.
 fn took_the_lock(view: &View, member: &MemberName) -> bool {
     let last = view.answers(member).and_then(|answers| answers.last.as_ref());
     last.is_some_and(|last| last.value.holds_lock && !last.value.is_writable())

@@ -14,7 +14,7 @@ use crate::leader::{MemberName, UnknownAddress};
 pub enum Reason {
     /// No source has answered yet.
     Starting,
-    /// At least one kind of leader object has not been read yet; `kind` is one such kind.
+    /// At least one watched kind of leader object has not been read yet; `kind` is one of the watched kinds.
     LockUnread { kind: ObjectKind },
     /// The member holds the lock, and its REST API says that it is a running primary.
     LockAndReport { member: MemberName },
@@ -23,13 +23,13 @@ pub enum Reason {
     /// The member holds the lock, and its status in the DCS says that it is a running primary. Its REST API gives no
     /// valid answer.
     LockAndPodStatus { member: MemberName, cause: String },
-    /// The lock moved to the member, which has not reported since then that it is a running primary.
+    /// The member holds the lock, but no current evidence shows that it is a running primary.
     Unverified { member: MemberName, cause: String },
-    /// The member leads, but does not accept writes or must not get any.
+    /// The member holds the lock, says that it is primary, or led last, but does not accept writes or must not get any.
     NotWritable { member: MemberName, cause: String },
-    /// The member leads, and its address is unknown.
+    /// The member holds the lock or says that it is a running primary, and its address is unknown.
     NoAddress { member: MemberName, cause: UnknownAddress },
-    /// A switchover between these members is about to begin; `to` is `None` if no candidate is named.
+    /// A switchover, or a failover that an operator requested, is due; `to` is `None` if no candidate is named.
     SwitchoverAnnounced { from: MemberName, to: Option<MemberName> },
     /// The lock has no holder.
     Released,
@@ -39,7 +39,7 @@ pub enum Reason {
     LockExpiring { member: MemberName },
     /// The lock has expired.
     LockExpired { member: MemberName, ttl: Duration },
-    /// The lock has expired, and the race for it may be postponed by `backoff`.
+    /// The ttl is over, with or without a watched lock, and the race for the lock may be postponed by `backoff`.
     RaceBackoff { member: MemberName, backoff: Duration },
     /// The lock has expired, and Patroni is paused.
     ExpiredInPause { member: MemberName },
@@ -47,7 +47,7 @@ pub enum Reason {
     Failsafe { member: MemberName },
     /// The member leads a standby cluster.
     StandbyCluster { member: MemberName },
-    /// Without a lock: only this member says that it is a running primary.
+    /// Without a lock: this member says that it is a running primary, and no other member with the lock does.
     OnlyPrimary { member: MemberName, no_lock: NoLock },
     /// Without a lock: several members say that they are primary, and only this one holds the lock, or it has the
     /// highest timeline.
@@ -65,7 +65,7 @@ pub enum Reason {
     SilentInPause { member: MemberName, no_lock: NoLock },
     /// Without a lock: the leader has not answered for its whole ttl.
     SilentTooLong { no_lock: NoLock },
-    /// Without a lock: members answer, but no member is a running primary.
+    /// Without a lock: members have answered, but no member says that it is a running primary and holds the lock.
     NoPrimary { no_lock: NoLock },
     /// Without a lock: no member is known, or no member has ever answered.
     NobodyAnswers { no_lock: NoLock, cause: String },
@@ -130,8 +130,8 @@ impl Reason {
         }
     }
 
-    /// Returns true if clients are still sent to the leader although it shows a fault. This is often the first sign of
-    /// a failover.
+    /// Returns true if the reason is often the first sign of a failover: the leader's REST API gives no valid answer,
+    /// but clients still go to the leader.
     pub fn is_sign_of_failover(&self) -> bool {
         matches!(
             self,
@@ -187,10 +187,10 @@ impl fmt::Display for Reason {
             ),
             Self::Unverified { member, cause } => write!(
                 out,
-                "{member} holds the leader lock, but has not yet reported that it is a running primary: {cause}"
+                "{member} holds the leader lock, but has not confirmed that it is a running primary: {cause}"
             ),
             Self::NotWritable { member, cause } => {
-                write!(out, "{member} leads but is not ready for writes: {cause}")
+                write!(out, "{member} is not ready for writes: {cause}")
             }
             Self::NoAddress { member, cause } => {
                 write!(out, "{member} leads, but its address is unknown: {cause}")
@@ -216,9 +216,9 @@ impl fmt::Display for Reason {
             ),
             Self::RaceBackoff { member, backoff } => write!(
                 out,
-                "{member} has not renewed the leader lock for its ttl, but while it still writes, the other members \
-                 postpone the race for the lock for up to {} s (primary_race_backoff): its sessions are kept until \
-                 then, unless another member takes the lock",
+                "nothing has shown for a whole ttl that {member} renews the leader lock, but while it still writes, \
+                 the other members postpone the race for the lock for up to {} s (primary_race_backoff): its sessions \
+                 are kept until then, unless another member acquires the lock",
                 backoff.as_secs()
             ),
             Self::ExpiredInPause { member } => write!(
@@ -236,7 +236,7 @@ impl fmt::Display for Reason {
                 "{member} leads a standby cluster, which follows another cluster's primary and accepts no writes"
             ),
             Self::OnlyPrimary { member, no_lock } => {
-                write!(out, "only {member} says that it is a running primary; {no_lock}")
+                write!(out, "{member} says that it is a running primary; {no_lock}")
             }
             Self::NewestPrimary { member, no_lock } => write!(
                 out,
@@ -245,8 +245,8 @@ impl fmt::Display for Reason {
             ),
             Self::SplitBrain { members } => write!(
                 out,
-                "SPLIT BRAIN: {} say that they are primary, and neither the lock nor the timeline shows which one is \
-                 right; clients wait until only one of them is left: stop the others",
+                "SPLIT BRAIN: {} say that they are primary, and neither the lock nor the timeline shows which one \
+                 leads; clients wait until only one of them is left: stop the others",
                 members.join(" and ")
             ),
             Self::KeptInSilence { member, no_lock } => write!(
@@ -271,12 +271,15 @@ impl fmt::Display for Reason {
                 out,
                 "the leader has not answered for its whole ttl: another member may have been promoted by now; {no_lock}"
             ),
-            Self::NoPrimary { no_lock } => write!(out, "no member says that it is a running primary; {no_lock}"),
+            Self::NoPrimary { no_lock } => write!(
+                out,
+                "no member says that it is a running primary and holds the leader lock; {no_lock}"
+            ),
             Self::NobodyAnswers { no_lock, cause } => write!(out, "{cause}; {no_lock}"),
             Self::AnotherCluster { origin, theirs, ours } => write!(
                 out,
                 "ANOTHER CLUSTER answers for {origin}: {theirs}; pgnorth follows {ours} and sends no clients there. If \
-                 it follows the wrong cluster, correct --scope and --patroni"
+                 pgnorth follows the wrong cluster, correct --scope and --patroni"
             ),
             Self::SeveralClusters { clusters, no_lock } => {
                 let clusters: Vec<_> = clusters.iter().map(ToString::to_string).collect();

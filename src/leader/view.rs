@@ -37,7 +37,7 @@ const DEFAULT_TTL: Duration = Duration::from_secs(30);
 /// Age below which an answer is recent. A member that is asked at all is asked more often than this.
 const RECENT: Duration = Duration::from_secs(10);
 
-/// Longest time for which the time of a member's last answer is kept. Exceeds any ttl.
+/// Longest time for which the time of a member's last answer is kept. pgnorth accepts no longer ttl.
 const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// All observations that currently count.
@@ -63,12 +63,13 @@ pub struct View {
     upstream: Upstream,
 }
 
-/// A value and the local time of its last change.
+/// A value with a local time.
 #[derive(Clone, Debug)]
 pub struct Timestamped<T> {
     /// The value.
     pub value: T,
-    /// Local time at which this value was first seen.
+    /// Local time of arrival. For an announcement, the time at which it was first seen; for an error, the time of the
+    /// first failure in the current series.
     pub at: Instant,
 }
 
@@ -193,7 +194,7 @@ impl View {
         ObjectKind::ALL.iter().any(|kind| self.objects(*kind).answered)
     }
 
-    /// Returns the announced switchover, and the time at which it was first seen.
+    /// Returns the announced switchover or failover, and the time at which it was first seen.
     pub fn announcement(&self) -> Option<&Timestamped<Announcement>> {
         match self.kind() {
             Some(kind) => self.objects(kind).announcement.as_ref(),
@@ -227,13 +228,13 @@ impl View {
         }
     }
 
-    /// Returns the lock's ttl.
+    /// Returns the lock's ttl, else the ttl that a member's REST API reported, else Patroni's default.
     pub fn ttl(&self) -> Duration {
         let of_lock = self.lock().map(|view| view.lock.ttl);
         of_lock.or(self.cluster.ttl).unwrap_or(DEFAULT_TTL)
     }
 
-    /// Returns true if any member's REST API has ever answered.
+    /// Returns true if `/cluster` has ever been answered, or the answer of a known member is kept.
     pub fn rest_answered(&self) -> bool {
         self.cluster.answered || self.answers.values().any(|answers| answers.last.is_some())
     }
@@ -266,7 +267,7 @@ impl View {
         }
     }
 
-    /// Returns Patroni's scope as the members report it.
+    /// Returns Patroni's scope as `/cluster` reports it.
     pub fn scope(&self) -> Option<&str> {
         self.cluster.scope.as_deref()
     }
@@ -282,7 +283,7 @@ impl View {
         self.cluster.unreachable.as_deref()
     }
 
-    /// Returns the members' names, from the DCS and `/cluster`.
+    /// Returns the members' names, from the DCS and `/cluster`, or from Patroni's list for failsafe mode.
     pub fn members(&self) -> impl Iterator<Item = &MemberName> {
         let only_listed = self.listed.keys().filter(|name| !self.statuses.contains_key(*name));
         self.statuses.keys().chain(only_listed)

@@ -3,9 +3,9 @@
 /// The states of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionState {
-    /// The client waits for a leader.
+    /// The client waits for a leader or a fit replica.
     Held,
-    /// pgnorth connects to the leader, or waits for its answer to the client's first packet.
+    /// pgnorth connects to a member, or waits for its answer to the client's first packet.
     Dialling,
     /// pgnorth forwards bytes in both directions.
     Forwarding,
@@ -14,9 +14,9 @@ pub enum SessionState {
 /// The outcome of a request to a member's REST API, or of a dial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// An answer arrived.
+    /// A usable answer arrived; for a dial, the connection was established.
     Ok,
-    /// The connection was refused or reset, or the answer was malformed.
+    /// The attempt failed before the deadline. For example, the connection was refused, or the answer was malformed.
     Failed,
     /// No answer arrived before the deadline.
     TimedOut,
@@ -62,9 +62,10 @@ impl PublishResult {
 pub enum FailoverPhase {
     /// From the first sign until the lock named the new leader.
     Lock,
-    /// From then until the new leader was verified to accept writes.
+    /// From the change of the lock until the new leader was verified to accept writes.
     Promotion,
-    /// From the decision until the last session to the former leader was closed.
+    /// From the decision, or from the end of `--failover-drain`, until the last session to the former leader was
+    /// closed.
     Cut,
     /// From the verification until the first session of a client that had waited.
     FirstSession,

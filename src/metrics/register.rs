@@ -60,13 +60,13 @@ impl Level {
 
 /// The values that are copied to the exporter at each scrape.
 #[derive(Debug, Default)]
-pub(super) struct ReadBack {
+pub(super) struct ExportedValues {
     /// The counters, each with its name and labels.
     counts: Vec<(String, Count, Counter)>,
     levels: Vec<(Level, Gauge)>,
 }
 
-impl ReadBack {
+impl ExportedValues {
     pub(super) fn count(&mut self, series: String, exported: Counter) -> Count {
         let count = Count::default();
         self.counts.push((series, count.clone(), exported));

@@ -15,15 +15,15 @@ use super::pending::Pending;
 use super::{Accepting, Shared, socket};
 use crate::ending::Ending;
 
-/// Pause after accept(2) failed for lack of files or memory. Clients wait in the backlog meanwhile, which is better
-/// than closing them, because a file may soon be free. Therefore, no file is reserved for accepting clients only to
-/// close them.
+/// Pause after accept(2) failed, usually for lack of files or memory. Clients wait in the backlog meanwhile, which is
+/// better than closing them, because a file may soon be free. Therefore, no file is reserved for accepting clients only
+/// to close them.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Time for connections that are being established when a former listener is given up.
 const LAST_HANDSHAKES: Duration = Duration::from_millis(500);
 
-const FULL: &str = "refusing clients: the limit --max-sessions is reached";
+const FULL: &str = "refusing clients: the limit of sessions is reached";
 const CANNOT_ACCEPT: &str = "cannot accept clients";
 
 /// The signals that begin and stop accepting from a listener.
@@ -32,14 +32,16 @@ pub(super) struct Turns {
     pub(super) stop: CancellationToken,
 }
 
-/// Accepts on this worker from `begin` until `stop`; then closes the listener, unless another worker still has it.
+/// Accepts on this worker from `begin` until `stop`, except while the drain pauses accepting. Then accepts the clients
+/// in the backlog, unless they are left to systemd or accepting was paused. Closes the listener unless another worker
+/// still has it.
 pub(super) async fn run(
     listener: Arc<TcpListener>,
     executor: Executor<Forwarded>,
     shared: Arc<Shared>,
     Turns { begin, stop: stopped }: Turns,
 ) {
-    let drain = shared.context.drain.clone();
+    let drain = shared.dependencies.drain.clone();
     tokio::select! {
         biased;
         () = stopped.cancelled() => return,
@@ -87,7 +89,7 @@ pub(super) async fn from_former(
 ) {
     let stop = CancellationToken::new();
     let (socket, begin, stopping) = (listener.clone(), accepting.begin, stop.clone());
-    let drain = shared.context.drain.clone();
+    let drain = shared.dependencies.drain.clone();
     workers.on_each(move |executor| {
         let turns = Turns {
             begin: begin.clone(),
@@ -107,8 +109,8 @@ pub(super) async fn from_former(
     stop.cancel();
 }
 
-/// Returns true if the connection failed before it was accepted (accept(2) passes on its network errors), so that the
-/// next client is unaffected.
+/// Returns true if the next client is unaffected: only one connection failed before it was accepted (accept(2) returns
+/// its network error), or a signal interrupted the call.
 fn is_the_clients(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -130,7 +132,7 @@ fn begin(
     shared: Arc<Shared>,
     admission: Admission,
 ) {
-    let drain = shared.context.drain.clone();
+    let drain = shared.dependencies.drain.clone();
     match executor.socket(client) {
         Ok(client) => {
             let pending = Pending::new(client, peer, shared, executor.clone());
@@ -138,7 +140,7 @@ fn begin(
         }
         Err(error) => {
             debug!(%peer, %error, ending = %Ending::Failed, "connection ended: its socket cannot be added to epoll");
-            shared.context.metrics.ended(Ending::Failed);
+            shared.dependencies.metrics.ended(Ending::Failed);
         }
     }
 }
@@ -146,9 +148,12 @@ fn begin(
 impl Shared {
     /// Logs that clients are refused, unless that was logged recently.
     pub(super) fn warn_full(&self) {
-        let max_sessions = self.context.settings.max_sessions;
-        if self.context.log_limiter.should_log(FULL) {
-            warn!(max_sessions, "{FULL}; raise it, or pool connections");
+        let max_sessions = self.dependencies.settings.max_sessions;
+        if self.dependencies.log_limiter.should_log(FULL) {
+            warn!(
+                max_sessions,
+                "{FULL}; raise --max-sessions (each session needs two open files and a local port), or pool connections"
+            );
         }
     }
 }
@@ -169,7 +174,7 @@ impl Acceptor {
         }
     }
 
-    /// Admits clients until accept(2) fails. Cancel-safe.
+    /// Admits clients until accept(2) fails for another reason than one client's connection. Cancel-safe.
     async fn admit_all(&mut self, listener: &TcpListener) -> io::Error {
         let listener = match self.executor.clone().listen(listener) {
             Ok(listener) => listener,
@@ -196,8 +201,8 @@ impl Acceptor {
     }
 
     fn admit(&mut self, client: TcpStream, peer: SocketAddr) {
-        let context = &self.shared.context;
-        context.metrics.accepted.inc();
+        let dependencies = &self.shared.dependencies;
+        dependencies.metrics.accepted.inc();
         if self.failures > 0 {
             info!(failures = self.failures, "accepting clients again");
             self.failures = 0;
@@ -207,8 +212,8 @@ impl Acceptor {
         match self.shared.connections.open() {
             Some(connection) => {
                 let shared = self.shared.clone();
-                // The client is being passed to another worker, and the drain must not be over before it arrives.
-                let tracked = context.drain.token();
+                // The client may be passed to another worker, and the drain must not be over before it arrives.
+                let tracked = dependencies.drain.token();
                 self.shared
                     .workers
                     .begin_session(&self.executor, move |executor, count| {
@@ -221,19 +226,20 @@ impl Acceptor {
         }
     }
 
-    /// Closes the client without an answer, because even the reserve is used up by clients that are being refused.
+    /// Closes the client without an answer, because even the reserve of connections is used up, by clients that are
+    /// being refused and by cancel requests.
     fn reject(&self, client: TcpStream, peer: SocketAddr) {
         self.shared.warn_full();
         debug!(%peer, ending = %Ending::Full, "connection ended without a session");
-        self.shared.context.metrics.ended(Ending::Full);
+        self.shared.dependencies.metrics.ended(Ending::Full);
         drop(client);
     }
 
     fn on_error(&mut self, error: &io::Error) {
-        let context = &self.shared.context;
-        context.metrics.accept_errors.increment(1);
+        let dependencies = &self.shared.dependencies;
+        dependencies.metrics.accept_errors.increment(1);
         self.failures += 1;
-        if context.log_limiter.should_log(CANNOT_ACCEPT) {
+        if dependencies.log_limiter.should_log(CANNOT_ACCEPT) {
             warn!(%error, "{CANNOT_ACCEPT}; new clients wait in the backlog, and pgnorth tries again");
         }
     }

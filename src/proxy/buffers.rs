@@ -9,8 +9,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Memory of a stalled session as a multiple of its limit: Linux doubles SO_RCVBUF, and as many bytes again are unsent
-/// to the client.
+/// Memory of a stalled session as a multiple of its limit: Linux doubles SO_RCVBUF, and bytes up to the limit are
+/// unsent to the client.
 const QUEUED: usize = 3;
 /// Limit above which no limit is set, because it would have no effect: by default Linux lets a receive buffer grow only
 /// to twice this size (net.ipv4.tcp_rmem; newer kernels allow more).

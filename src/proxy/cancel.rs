@@ -1,5 +1,5 @@
-//! Cancel requests: each is sent immediately to the members whose sessions are kept, even while clients that want a
-//! session are held, and even if its sender has disconnected.
+//! Cancel requests: each is sent to the members whose sessions are kept, one after the other, even while clients that
+//! want a session are held, and even if its sender has disconnected.
 //!
 //! A request identifies the backend by its process ID and a secret key. It does not say on which of a route's members
 //! the backend runs, so each of them gets the request; a server without that backend ignores it.
@@ -19,7 +19,8 @@ use crate::slot::Target;
 /// Maximum number of cancel requests that are delivered at the same time. PostgreSQL forks a process for each, as for a
 /// session.
 pub(super) const CANCELS: usize = 64;
-/// Maximum time for a delivery, up to the leader's close. PostgreSQL signals the backend and closes immediately.
+/// Maximum time for a delivery to one member, up to the member's close. PostgreSQL signals the backend and closes
+/// immediately.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Shared {
@@ -28,7 +29,7 @@ impl Shared {
     pub(super) async fn deliver_cancel(&self, client: &Socket, peer: SocketAddr, request: &[u8]) -> bool {
         let targets: Vec<_> = self.route.slot.snapshot().kept().collect();
         if targets.is_empty() {
-            debug!(%peer, "dropped a cancel request: its route has no server with sessions");
+            debug!(%peer, "dropped a cancel request: its route has no server now");
         }
         let mut sent = false;
         // The members are dialled one after the other, because a client's socket has one peer at a time.

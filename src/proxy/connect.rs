@@ -11,7 +11,7 @@ use crate::leader::{Address, Host};
 use crate::metrics::{Metrics, Outcome};
 use crate::resolver::{Resolver, Unresolved};
 
-/// Reasons why a dial failed. The text ends a sentence that begins with the leader's name.
+/// Reasons why a dial failed. The text follows a phrase such as "could not be reached: ".
 #[derive(Debug, Error)]
 pub(crate) enum DialError {
     /// No answer came in time.
@@ -20,16 +20,16 @@ pub(crate) enum DialError {
     /// The name has no address, or no name server answered.
     #[error(transparent)]
     Unresolved(#[from] Unresolved),
-    /// The connection was refused or reset, or the host is unreachable.
+    /// The connection was refused or reset, the host is unreachable, or the system returned any other error.
     #[error("{0}")]
     Failed(#[source] io::Error),
-    /// pgnorth itself ran out of files, ports or memory.
+    /// No local port or address was available for the connection.
     #[error("pgnorth cannot open a connection: {0}")]
     Own(#[source] io::Error),
 }
 
 impl DialError {
-    /// Returns true if the failure says something about the leader.
+    /// Returns true unless no local port or address was available: every other failure counts as the leader's.
     pub(super) fn is_leaders(&self) -> bool {
         !matches!(self, Self::Own(_))
     }
@@ -45,15 +45,15 @@ impl DialError {
 impl From<io::Error> for DialError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            // No local port is free.
+            // No local port is free, or this host does not have the source address.
             io::ErrorKind::AddrNotAvailable => Self::Own(error),
             _ => Self::Failed(error),
         }
     }
 }
 
-/// Connects to `address` within `limit`: calls `dial` for each of its IP addresses, and records the outcome.
-/// Cancel-safe if `dial` is.
+/// Connects to `address` within `limit`: calls `dial` for each of its IP addresses until a call succeeds, and records
+/// the outcome. Cancel-safe if `dial` is.
 pub(crate) async fn connect<S>(
     address: &Address,
     limit: Duration,

@@ -1,8 +1,9 @@
 //! The exit of clients that have no session yet and that another process takes over: each client leaves its task at a
 //! point where its state can be described.
 //!
-//! Such a point is a wait for the first packet, for a leader, or for a dial permit. A client whose first packet has
-//! been sent to a leader has no such point: it becomes a session, or waits again.
+//! Such a point is a wait for the first packet, for a leader, for a dial permit, or for the next attempt, and a dial
+//! that takes long. A client whose first packet has been sent to a leader has no such point: it becomes a session, or
+//! waits again.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

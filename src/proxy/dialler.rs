@@ -11,7 +11,7 @@ use super::forward::Socket;
 use super::socket;
 use crate::metrics::Metrics;
 
-/// Dials from each local address in turn, so that the local ports of all addresses are used.
+/// A dialler of leaders. It dials from each local address in turn, so that the local ports of all addresses are used.
 #[derive(Debug)]
 pub(super) struct Dialler {
     sources: Vec<IpAddr>,

@@ -1,4 +1,5 @@
-//! Forwards bytes both ways between two connected sockets, until both directions have ended or one side is lost.
+//! Forwards bytes both ways between two connected sockets, until both directions have ended, a side is lost or the
+//! owner stops it.
 //!
 //! Three layers, whose imports go downwards only (tests/local/layers.rs checks it, file by file):
 //!
@@ -12,7 +13,8 @@
 //! task calls [`Workers::begin_session`], and the chosen worker adds it to its epoll as a [`Socket`]. The session's
 //! task reads from it and dials the leader. [`Executor::forward`] turns both sockets into a pair, which
 //! `executor/pairs.rs` runs at each event; `relay.rs` runs its two directions, `relay/direction.rs` moves the bytes.
-//! At the end, the pair's [`Owner`] gets both sockets back and closes them. This module does not use leaders or epochs.
+//! At the end, the pair's [`Owner`] gets both sockets back and closes them. This module neither chooses leaders nor
+//! observes epochs.
 
 mod executor;
 mod reactor;

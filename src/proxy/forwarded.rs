@@ -10,7 +10,7 @@ use super::buffers::Share;
 use super::forward::{Finish, Finished, Owner, SessionCount, Side, Transferred};
 use super::pending::ConnectionPermit;
 use super::record::Record;
-use super::{Context, socket};
+use super::{Dependencies, socket};
 use crate::ending::Ending;
 use crate::leader::{LeaderFailure, Server};
 use crate::route::{RouteKind, Upstream};
@@ -53,7 +53,7 @@ enum Close {
 
 impl Owner for Forwarded {
     fn is_over(&self) -> bool {
-        self.target.ending().is_some() || self.record.context.drain.is_forced()
+        self.target.ending().is_some() || self.record.dependencies.drain.is_forced()
     }
 
     fn stays(&self) -> bool {
@@ -66,12 +66,12 @@ impl Owner for Forwarded {
             Finish::Lost(Side::Leader, error) if ending == Ending::LeaderLost => {
                 let broke = format!("a session lost its connection: {error}");
                 let Record {
-                    context,
+                    dependencies,
                     route,
                     upstream,
                     ..
                 } = &self.record;
-                report_failure(context, *route, *upstream, &self.target.server, broke);
+                report_failure(dependencies, *route, *upstream, &self.target.server, broke);
             }
             Finish::Failed(error) => debug!(peer = %self.record.peer, %error, "forwarding failed"),
             _ => {}
@@ -111,9 +111,15 @@ impl Forwarded {
 
 /// Reports a failure of a leader to discovery. A pooler's failure is counted, and reported only if the route may have
 /// other members to try first.
-pub(super) fn report_failure(context: &Context, route: RouteKind, upstream: Upstream, leader: &Server, what: String) {
+pub(super) fn report_failure(
+    dependencies: &Dependencies,
+    route: RouteKind,
+    upstream: Upstream,
+    leader: &Server,
+    what: String,
+) {
     if upstream.is_pooler() {
-        context.metrics.pooler_failures(route, upstream).increment(1);
+        dependencies.metrics.pooler_failures(route, upstream).increment(1);
         if route == RouteKind::Primary {
             return;
         }
@@ -124,7 +130,7 @@ pub(super) fn report_failure(context: &Context, route: RouteKind, upstream: Upst
         what,
     };
     // If the channel is full, discovery has enough reports of the same.
-    let _full_is_fine = context.leader_failures.try_send(failure);
+    let _full_is_fine = dependencies.leader_failures.try_send(failure);
 }
 
 fn closed_by(side: Side) -> Ending {

@@ -20,7 +20,7 @@ pub(super) enum Header {
     /// The beginning of a header.
     Incomplete,
     /// A header of this length, with the client's address. There is no address if the load balancer connects on its own
-    /// behalf, or if the client did not connect by TCP.
+    /// behalf, or if the header does not name a TCP connection.
     Complete(usize, Option<SocketAddr>),
     /// Bytes that are not a header.
     Malformed,

@@ -1,5 +1,5 @@
 //! The wait of a client for a leader, in the order of arrival. A client that disconnects gives up its place
-//! immediately; nothing is read from a client after its first packet.
+//! immediately. Nothing is read from a client while it waits.
 
 use std::fmt;
 use std::pin::Pin;
@@ -13,18 +13,18 @@ use tokio::time::{Duration, Instant, sleep, sleep_until};
 use super::forward::Socket;
 use crate::ending::Ending;
 use crate::leader::Server;
-use crate::slot::{RouteSlot, Snapshot, Target};
+use crate::slot::{RouteSlot, RouteSnapshot, Target};
 use crate::wait_queue::WaitQueue;
 
-/// Maximum number of sessions that dial or open at the same time.
+/// Maximum number of sessions of one listener that dial or open at the same time.
 ///
 /// A new primary forks a backend for each, while it is busy with its promotion. 64 keep its cores busy, and exhaust
 /// neither its backlog nor max_connections. Measured with PostgreSQL 15 on two shared cores: 2,000 clients released
 /// together had all logged in after 5.7 s, without an error.
 pub(super) const DIALS: usize = 64;
 
-/// Time that a client waits for its dial permit while there is a leader. The 64 clients ahead of it take a few
-/// milliseconds each, so after such a wait the leader no longer accepts clients.
+/// Minimum time that a client waits for its dial permit while there is a leader, even if its hold is shorter. The 64
+/// clients ahead of it take a few milliseconds each, so after such a wait the leader no longer accepts clients.
 pub(super) const QUEUE: Duration = Duration::from_secs(10);
 
 /// Maximum number of clients that retry at the same time because the leader has no free connection (53300). It is low,
@@ -32,19 +32,19 @@ pub(super) const QUEUE: Duration = Duration::from_secs(10);
 const CROWD: usize = 8;
 /// Time for which a client retries if the leader has no free connection.
 pub(super) const CROWD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause between two of these attempts.
+/// Pause before each of these attempts.
 const CROWD_PAUSE: Duration = Duration::from_millis(250);
 
 /// The queue for dials. tokio's semaphore is fair: the client that has waited longest gets the next permit.
 #[derive(Clone, Debug)]
-pub(super) struct Queue {
+pub(super) struct DialQueue {
     dials: Arc<Semaphore>,
     crowd: Arc<Semaphore>,
     wait_queue: Arc<WaitQueue>,
 }
 
 /// The right to dial. A client acquires it before it waits for a leader, so that clients are served in the order of
-/// arrival, and releases it when the leader answers.
+/// arrival. It releases the permit when the leader has answered or, if the client had to wait, when its login is over.
 pub(super) type DialPermit = OwnedSemaphorePermit;
 
 /// The right to retry if the leader has no free connection.
@@ -76,7 +76,7 @@ impl Admitted {
     }
 }
 
-impl Queue {
+impl DialQueue {
     pub(super) fn new(wait_queue: Arc<WaitQueue>) -> Self {
         Self {
             dials: Arc::new(Semaphore::new(DIALS)),
@@ -123,14 +123,14 @@ impl fmt::Debug for Place {
 }
 
 /// Waits until `client`, which came at `since`, may dial. `place` is its place in the queue, if it has one already.
-/// Gives up when the client disconnects; at `deadline`, if there is no leader; and [`QUEUE`] after both the leader and
-/// the client were present, if other clients have the permits.
+/// Gives up when the client disconnects, or at `deadline`. If there is a leader, but other clients have the permits,
+/// `client` waits until it and the leader have both been present for [`QUEUE`], even beyond `deadline`.
 ///
 /// If there is a leader and a free permit, returns without checking the client. Cancel-safe: a permit is given back.
 pub(super) async fn wait(
     client: &Socket,
     slot: &RouteSlot,
-    queue: &Queue,
+    queue: &DialQueue,
     place: Option<Place>,
     tried: &[Arc<Server>],
     since: Instant,
@@ -168,7 +168,7 @@ pub(super) async fn wait(
 /// Completes when a client that came at `since` has waited too long for a leader or for its permit. Cancel-safe.
 async fn expired(slot: &RouteSlot, since: Instant, deadline: Instant) -> Ending {
     loop {
-        // Only values are kept during the wait: a snapshot that is kept delays `EndedEpoch::done`.
+        // Only values are kept during the wait: a snapshot that is kept delays `SessionsToEnd::done`.
         let (changed, open_since) = {
             let snapshot = slot.snapshot();
             let open_since = snapshot.is_open().then(|| Instant::from_std(snapshot.state_since));
@@ -186,13 +186,13 @@ async fn expired(slot: &RouteSlot, since: Instant, deadline: Instant) -> Ending 
     }
 }
 
-/// Waits after a failed dial until the routing state differs from `snapshot`, or `pause` is over. Gives up like
-/// [`wait`].
+/// Waits after a failed attempt until the slot no longer holds `snapshot`, or `pause` is over. Gives up when the client
+/// disconnects, or at `deadline`.
 pub(super) async fn pause(
     client: &Socket,
     slot: &RouteSlot,
-    queue: &Queue,
-    snapshot: &Snapshot,
+    queue: &DialQueue,
+    snapshot: &RouteSnapshot,
     since: Instant,
     pause: Duration,
     deadline: Instant,
@@ -208,11 +208,11 @@ pub(super) async fn pause(
 }
 
 /// Waits, without a dial permit, after the leader had no free connection: until the client has its `retry` permit and a
-/// pause is over, but not beyond `until`. Gives up when the client disconnects. Returns true if the client may retry
-/// once more.
+/// pause is over, but not beyond `until`. Gives up when the client disconnects. Returns false if `until` has come: the
+/// client's next attempt is its last.
 pub(super) async fn pause_in_crowd(
     client: &Socket,
-    queue: &Queue,
+    queue: &DialQueue,
     retry: &mut Option<RetryPermit>,
     since: Instant,
     until: Instant,
@@ -274,7 +274,7 @@ mod tests {
             ending = &mut expires => panic!("{ending} at once"),
             () = sleep(Duration::from_secs(1)) => {}
         }
-        slot.publish(RoutingState::Fence, "the target ran out".into());
+        slot.publish(RoutingState::Fence, "the lock has expired".into());
         assert_eq!(expires.await, Ending::HoldExpired);
         assert_eq!(Instant::now().duration_since(now).as_secs(), 1);
     }

@@ -1,5 +1,5 @@
 //! The rest of a login after the leader's first answer, as far as it can be recognised from outside. The kinds and
-//! lengths of TLS records suffice; nothing is decrypted.
+//! lengths of TLS records, or the lengths of plaintext answers, suffice; nothing is decrypted.
 
 /// Minimum length of the greeting. PostgreSQL sends AuthenticationOk, its parameters, the cancellation key and
 /// ReadyForQuery in one write of about 400 bytes. Its earlier messages, after the TLS handshake, are shorter: a SASL
@@ -63,7 +63,8 @@ impl Login {
 
     pub(super) fn on_client(&mut self, bytes: &[u8]) {
         self.asked = true;
-        // Such a record is the start-up packet before TLS 1.3, and the end of the client's handshake since TLS 1.3.
+        // The client's first record of application data is the start-up packet before TLS 1.3, and the end of the
+        // client's handshake since TLS 1.3.
         self.is_past_handshake |= self.client.longest(bytes) > 0;
     }
 

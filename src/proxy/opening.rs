@@ -3,11 +3,11 @@
 //!
 //! A leader that answers the start-up with 57P03 (starting up, shutting down, in recovery), or disconnects before it
 //! answers, has done nothing for this client. The client waits again, and its first packet is sent again. The same
-//! happens to a client that was held with others if the leader has no free connection (53300).
+//! happens if the leader has no free connection (53300) and the client had to wait, or can try another member.
 //!
-//! This is the only module that reads what clients and servers send, and it stops at the first answer. It cannot read
-//! inside TLS; for TLS clients, Patroni's state must show in time that the leader is starting or stopping. The login of
-//! a client that was held is followed to its end, but only to find the time at which it ends.
+//! In a session, only this module and its parsers read what the client and the server send, and only up to the first
+//! answer. They cannot read inside TLS; for TLS clients, Patroni's state must show in time that the leader is starting
+//! or stopping. The login of a client that was held is followed to its end, but only to find the time at which it ends.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ const CLIENT_TIMEOUT: Duration = Duration::from_millis(250);
 /// Time that a client has for each step of a login. TLS and SCRAM cost CPU time on the client's machine, which may run
 /// many clients.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(1);
-/// Time after which a leader that does not answer no longer keeps the dial permit: it hangs, or authentication is slow.
+/// Time after which a client loses its dial permit if the leader does not answer: it hangs, or authentication is slow.
 /// This is long enough to keep all clients from connecting to a busy leader at the same time. It also bounds the rest
 /// of a login as a whole.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -57,17 +57,17 @@ pub(super) enum Purpose {
     Cancel,
 }
 
-/// Reasons why the leader did not accept the client. The client has received nothing.
+/// Reasons why the leader did not accept the client. The client has received nothing that binds it to this leader.
 #[derive(Debug, Error)]
 pub(super) enum OpeningError {
     /// The leader answered 57P03.
     #[error("it answered: {0}")]
     CannotConnectNow(String),
     /// The leader has no free connection (53300), or its pooler is not ready.
-    #[error("it has no free connection: {0}")]
+    #[error("it accepts no more clients for now: {0}")]
     TooManyConnections(String),
-    /// The leader closed or reset the connection before it answered.
-    #[error("it closed or reset the connection before it answered: {0}")]
+    /// The leader closed or reset the connection before it answered, or the connection timed out.
+    #[error("the connection was lost before it answered: {0}")]
     Disconnected(#[source] io::Error),
 }
 
@@ -176,7 +176,7 @@ impl Opening {
         self.received
     }
 
-    /// Returns a description for another process. Must be called only while no leader has answered.
+    /// Returns a description for another process. Must be called only while `can_start_over` is true.
     pub(super) fn passed(&self) -> PassedOpening {
         PassedOpening {
             header: self.header.clone(),
@@ -185,7 +185,7 @@ impl Opening {
         }
     }
 
-    /// Returns the number of bytes delivered to the leader that accepted the client, and to the client.
+    /// Returns the numbers of bytes delivered to leaders and to the client. Bytes that will be sent again do not count.
     pub(super) fn transferred(&self) -> Transferred {
         self.transferred
     }
@@ -193,8 +193,9 @@ impl Opening {
     /// Forwards the opening between both sides until the leader has answered, or until there is nothing to interpret;
     /// the relay forwards the rest.
     ///
-    /// Cancel-safe while [`can_start_over`](Self::can_start_over) is true: received bytes are kept, and the caller
-    /// drops the leader's connection. Gives `permit` to the next client if this client or the leader takes too long.
+    /// Cancel-safe while [`can_start_over`](Self::can_start_over) is true: received bytes are kept. After a
+    /// cancellation, the caller must drop the leader's connection. Gives `permit` to the next client if this client or
+    /// the leader takes too long.
     pub(super) async fn exchange(
         &mut self,
         client: &Socket,
@@ -211,7 +212,7 @@ impl Opening {
             self.transferred.to_leader += self.received.len() as u64;
             let sent = std::mem::take(&mut self.received);
             if packet == Some(Packet::Encryption) && answer == [NO] {
-                // Encryption was declined: the client begins again in plaintext, with any leader.
+                // Encryption was declined: the client begins again in plaintext, and any leader may answer it.
                 self.pass_on(&answer, client).await;
                 continue;
             }
@@ -229,8 +230,8 @@ impl Opening {
 
     /// Forwards the rest of a login while the client keeps its permit: when the leader first answers, it has only
     /// forked, and the costly part of the login is yet to come. Returns after the leader's greeting, when a side closes
-    /// or takes too long, or when `enough` completes; the relay forwards the rest. Returns immediately for a client
-    /// that did not have to wait. Not cancel-safe: bytes may have been forwarded.
+    /// or takes too long, or when `enough` completes; the relay forwards the rest. Returns immediately if the client
+    /// did not have to wait, or if there is no login to follow. Not cancel-safe: bytes may have been forwarded.
     pub(super) async fn log_in(&mut self, client: &Socket, leader: &Socket, enough: impl Future<Output = ()>) {
         let Some(mut login) = self.login.take().filter(|_| self.waited) else {
             return;
@@ -269,8 +270,9 @@ impl Opening {
         }
     }
 
-    /// Reads from the client until its packet is complete. Returns `None` if there is no packet: the received bytes are
-    /// forwarded as they are.
+    /// Reads from the client until its packet is complete. Returns `None` if the received bytes are to be forwarded as
+    /// they are: they are not a packet, more bytes follow the packet, the client is gone, or the leader answered first
+    /// (the client gets this answer).
     async fn read_packet(
         &mut self,
         client: &Socket,
@@ -331,8 +333,8 @@ impl PassedOpening {
     }
 }
 
-/// Waits for the leader's first answer and returns it. The returned bytes are empty if the client disconnects first.
-/// The relay forwards the bytes that the client has sent.
+/// Waits for the leader's first answer and returns it. The returned bytes are empty if the client closes or loses its
+/// connection first; the relay then forwards what is left.
 async fn ask(
     client: &Socket,
     leader: &Socket,
@@ -360,7 +362,8 @@ async fn answer(leader: &Socket, insists: bool) -> Result<Vec<u8>, OpeningError>
     complete(first, leader, insists).await
 }
 
-/// Completes an answer whose first bytes are given: if the answer is an error, reads the rest of it.
+/// Completes an answer whose first bytes are given: reads the rest if it is an error message. Returns an error if the
+/// leader did not accept the client.
 async fn complete(mut answer: Vec<u8>, leader: &Socket, insists: bool) -> Result<Vec<u8>, OpeningError> {
     loop {
         match error_message(&answer) {

@@ -1,4 +1,4 @@
-//! The first packets of PostgreSQL's protocol, and its error messages, parsed (pure).
+//! Parses the first packets of PostgreSQL's protocol, and its error messages. Pure.
 
 /// PostgreSQL's MAX_STARTUP_PACKET_LENGTH.
 const MAX_PACKET: usize = 10_000;
@@ -68,7 +68,7 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
 }
 
 /// Returns the fields of an ErrorResponse, or `Some(None)` while they are incomplete; `None` if `answer` is another
-/// message (PostgreSQL's manual, "Message Formats").
+/// message, or longer than [`MAX_ERROR`] (PostgreSQL's manual, "Message Formats").
 pub(super) fn error_message(answer: &[u8]) -> Option<Option<&[u8]>> {
     if answer.first() != Some(&b'E') {
         return None;

@@ -27,7 +27,7 @@ use crate::metrics::Metrics;
 /// Number of connections beyond `--max-sessions`, for clients that have not sent their first packet: it may be a
 /// CancelRequest, or pgnorth may have to refuse the client because all sessions are in use.
 pub(super) const RESERVE: usize = 256;
-const NO_HEADER: &str = "closed a connection without a PROXY protocol header";
+const NO_HEADER: &str = "closed a connection without a valid PROXY protocol header";
 /// Time that a pending client has left once accepting has stopped. A first packet in flight arrives within this time.
 const AT_SHUTDOWN: Duration = Duration::from_secs(1);
 
@@ -39,7 +39,8 @@ pub(super) struct Connections {
 
 #[derive(Debug)]
 struct Inner {
-    /// Negative while clients that are being closed still hold their permits.
+    /// Negative while evicted clients still hold their permits, or after another process handed over more clients than
+    /// the limit allows.
     free: isize,
     next: u64,
     /// The pending clients in the order of arrival. Dropping a sender closes its client.
@@ -70,7 +71,7 @@ impl Connections {
         })
     }
 
-    /// Returns a permit for one more connection. If none is free, closes the client that has been pending longest;
+    /// Returns a permit for one more connection. If none is free, evicts the client that has been pending longest, or
     /// returns `None` if no client is pending.
     pub(super) fn open(self: &Arc<Self>) -> Option<ConnectionPermit> {
         let mut inner = self.lock();
@@ -104,7 +105,7 @@ impl Connections {
 
 impl ConnectionPermit {
     /// Registers this client as pending at the first poll. Completes when the client must be closed to make room for
-    /// another one. Cancel-safe.
+    /// another client. Cancel-safe.
     async fn evicted(&self, metrics: &Metrics) {
         let (sender, evicted) = oneshot::channel();
         self.connections.lock().pending.insert(self.number, sender);
@@ -127,7 +128,7 @@ impl Drop for PendingEntry<'_> {
     }
 }
 
-/// A client that was accepted.
+/// A client that was accepted and has not sent its first packet.
 pub(super) struct Pending {
     pub(super) client: Socket,
     pub(super) peer: SocketAddr,
@@ -148,7 +149,7 @@ impl Pending {
             peer,
             executor,
             since,
-            deadline: since + shared.context.settings.startup,
+            deadline: since + shared.dependencies.settings.startup,
             shared,
             stays: false,
         }
@@ -194,7 +195,7 @@ impl Pending {
             Err(ending) => ending,
         };
         // Counted before the error is sent, so that a client that reads the error finds it in the metrics.
-        self.shared.context.metrics.ended(ending);
+        self.shared.dependencies.metrics.ended(ending);
         debug!(peer = %self.peer, %ending, "connection ended without a session");
         self.explain(ending, opening).await;
     }
@@ -210,7 +211,7 @@ impl Pending {
                 deadline: self.deadline,
                 hold: None,
                 stays: false,
-                tracked: self.shared.context.drain.token(),
+                tracked: self.shared.dependencies.drain.token(),
                 shared: self.shared,
             },
             worker: self.executor.number(),
@@ -219,12 +220,12 @@ impl Pending {
     }
 
     fn comes_from_load_balancer(&self) -> bool {
-        let networks = &self.shared.context.settings.proxy_protocol;
+        let networks = &self.shared.dependencies.settings.proxy_protocol;
         networks.iter().any(|network| network.contains(self.peer.ip()))
     }
 
     fn warn_without_header(&self) {
-        if self.shared.context.log_limiter.should_log(NO_HEADER) {
+        if self.shared.dependencies.log_limiter.should_log(NO_HEADER) {
             warn!(
                 peer = %self.peer,
                 "{NO_HEADER}, although it comes from a network in --proxy-protocol-from; enable the PROXY protocol on \
@@ -234,15 +235,15 @@ impl Pending {
     }
 
     async fn first_packet(&self, opening: &mut Opening, connection: &ConnectionPermit) -> Result<Purpose, Ending> {
-        let context = &self.shared.context;
+        let dependencies = &self.shared.dependencies;
         let stopped = async {
-            context.drain.accepting_stopped().cancelled().await;
-            let _soon = timeout(AT_SHUTDOWN, context.drain.forced().cancelled()).await;
+            dependencies.drain.accepting_stopped().cancelled().await;
+            let _soon = timeout(AT_SHUTDOWN, dependencies.drain.forced().cancelled()).await;
         };
         tokio::select! {
             biased;
             purpose = opening.first(&self.client) => purpose.ok_or(Ending::NoStartup),
-            () = connection.evicted(&context.metrics) => Err(Ending::StartupExpired),
+            () = connection.evicted(&dependencies.metrics) => Err(Ending::StartupExpired),
             () = sleep_until(self.deadline) => Err(Ending::StartupExpired),
             () = stopped => Err(Ending::Shutdown),
         }
@@ -250,7 +251,7 @@ impl Pending {
 
     /// Delivers a CancelRequest, unless shutdown is forced in the meantime.
     async fn cancel(&self, opening: &Opening) -> Ending {
-        let forced = self.shared.context.drain.forced();
+        let forced = self.shared.dependencies.drain.forced();
         tokio::select! {
             biased;
             () = forced.cancelled() => Ending::Shutdown,
@@ -262,13 +263,13 @@ impl Pending {
     }
 
     async fn explain(self, ending: Ending, opening: Opening) {
-        let settings = &self.shared.context.settings;
+        let settings = &self.shared.dependencies.settings;
         match ending {
             Ending::Full => {
                 self.shared.warn_full();
                 let max_sessions = settings.max_sessions;
-                let text = format!("pgnorth is full: all {max_sessions} sessions that --max-sessions allows are open");
-                let tls = &self.shared.context.refusal_tls;
+                let text = format!("pgnorth is full: its limit of {max_sessions} sessions (--max-sessions) is reached");
+                let tls = &self.shared.dependencies.refusal_tls;
                 refuse(
                     self.client,
                     opening.into_received(),
@@ -281,8 +282,8 @@ impl Pending {
             Ending::StartupExpired => {
                 let startup = humantime::format_duration(settings.startup);
                 let text = format!(
-                    "pgnorth received no complete start-up packet within {startup} (or sooner, if pgnorth ran out of \
-                     connections)"
+                    "pgnorth received no complete start-up packet within {startup}, or needed this connection for \
+                     another client before that"
                 );
                 send_error(&self.client, SqlState::ProtocolViolation, &text).await;
             }

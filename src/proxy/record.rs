@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::forward::{Socket, Transferred};
-use super::{Context, Route};
+use super::{Dependencies, Route};
 use crate::ending::Ending;
 use crate::leader::Server;
 use crate::metrics::SessionState;
@@ -34,7 +34,7 @@ pub(super) struct PassedRecord {
 /// One session's record. The gauges stay correct even if it is dropped without an ending, as in a panic.
 #[derive(Debug)]
 pub(super) struct Record {
-    pub(super) context: Arc<Context>,
+    pub(super) dependencies: Arc<Dependencies>,
     pub(super) route: RouteKind,
     pub(super) upstream: Upstream,
     pub(super) peer: SocketAddr,
@@ -47,10 +47,10 @@ pub(super) struct Record {
 
 impl Record {
     /// Opens the record of a session whose client has been held since `begun`.
-    pub(super) fn open(context: Arc<Context>, route: &Route, peer: SocketAddr, begun: Instant) -> Self {
-        context.metrics.sessions(SessionState::Held).inc();
+    pub(super) fn open(dependencies: Arc<Dependencies>, route: &Route, peer: SocketAddr, begun: Instant) -> Self {
+        dependencies.metrics.sessions(SessionState::Held).inc();
         Self {
-            context,
+            dependencies,
             route: route.kind,
             upstream: route.upstream,
             peer,
@@ -71,16 +71,16 @@ impl Record {
 
     /// Returns the record of a session that another process forwarded before.
     pub(super) fn resumed(
-        context: Arc<Context>,
+        dependencies: Arc<Dependencies>,
         route: &Route,
         peer: SocketAddr,
         passed: &PassedRecord,
         (leader, leader_side): (&Arc<Server>, Option<SocketAddr>),
     ) -> Self {
         let ago = |age| Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
-        context.metrics.sessions(SessionState::Forwarding).inc();
+        dependencies.metrics.sessions(SessionState::Forwarding).inc();
         Self {
-            context,
+            dependencies,
             route: route.kind,
             upstream: route.upstream,
             peer,
@@ -95,7 +95,7 @@ impl Record {
     }
 
     fn enter(&mut self, state: SessionState) {
-        let metrics = &self.context.metrics;
+        let metrics = &self.dependencies.metrics;
         metrics.sessions(self.state).dec();
         metrics.sessions(state).inc();
         self.state = state;
@@ -125,7 +125,7 @@ impl Record {
         let dialled_at = std::mem::replace(&mut self.changed_at, Instant::now());
         self.observe_hold(dialled_at);
         if self.route == RouteKind::Primary {
-            self.context
+            self.dependencies
                 .recorder
                 .session(leader, dialled_at.duration_since(self.begun));
         }
@@ -138,7 +138,7 @@ impl Record {
 
     /// Counts and logs the end of the session.
     pub(super) fn end(self, ending: Ending, transferred: Transferred) {
-        self.context.metrics.ended(ending);
+        self.dependencies.metrics.ended(ending);
         let reached = self.reached.as_ref();
         debug!(
             peer = %self.peer,
@@ -154,7 +154,7 @@ impl Record {
     }
 
     fn observe_hold(&self, until: Instant) {
-        self.context
+        self.dependencies
             .metrics
             .hold_seconds
             .record(until.duration_since(self.begun));
@@ -163,6 +163,6 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        self.context.metrics.sessions(self.state).dec();
+        self.dependencies.metrics.sessions(self.state).dec();
     }
 }

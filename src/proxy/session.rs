@@ -1,5 +1,5 @@
-//! One session from its client's first packet to its [`Ending`]: it waits for a leader, dials it, has the bytes
-//! forwarded, and closes both sockets.
+//! One session from its client's first packet until it is forwarded or refused: it waits for a leader, dials it, opens
+//! the session there, and gives both sockets to the worker.
 
 mod attempts;
 mod reporting;
@@ -64,7 +64,7 @@ struct Reached {
 
 /// Reasons why a leader did not accept the client. The text ends a sentence that begins with the leader's name.
 #[derive(Debug, Error)]
-enum Failure {
+enum AttemptError {
     #[error("could not be reached: {0}")]
     Dial(#[from] DialError),
     #[error("did not accept the client: {0}")]
@@ -91,9 +91,10 @@ impl From<Leaves> for Unreached {
 }
 
 impl Session {
-    /// Runs the session until its client has reached a leader, then starts to forward it; or refuses the client.
+    /// Runs the session until a leader accepts its client, and then begins to forward it. Otherwise refuses the client,
+    /// or parks it for another process.
     pub(super) async fn run(self, mut opening: Opening, admission: Admission, mut hold: Hold) {
-        let forced = self.shared.context.drain.forced();
+        let forced = self.shared.dependencies.drain.forced();
         let reached = tokio::select! {
             biased;
             () = forced.cancelled() => Err(Unreached::Ended(Ending::Shutdown)),
@@ -133,7 +134,7 @@ impl Session {
                 deadline: hold.deadline,
                 hold: Some(hold),
                 stays: false,
-                tracked: self.shared.context.drain.token(),
+                tracked: self.shared.dependencies.drain.token(),
                 shared: self.shared,
             },
             worker: self.executor.number(),
@@ -153,7 +154,7 @@ impl Session {
         shared.traffic.to_leader.inc_by(opening.to_leader);
         shared.traffic.to_client.inc_by(opening.to_client);
         let forwarded = Forwarded {
-            _tracked: shared.context.drain.token(),
+            _tracked: shared.dependencies.drain.token(),
             record: hold.record,
             opening,
             target: reached.target,
@@ -165,8 +166,9 @@ impl Session {
         executor.forward(client, reached.leader, forwarded);
     }
 
-    /// Waits for a leader, dials it and opens the session there, until a leader accepts the client or the hold deadline
-    /// passes. Cancel-safe.
+    /// Waits for a leader, dials it and opens the session there, until a leader accepts the client. Gives up when the
+    /// client disconnects, has waited too long, or is to continue in another process, and if the leader breaks the
+    /// opening. After a cancellation, the client can only be refused.
     async fn reach(&self, opening: &mut Opening, hold: &mut Hold) -> Result<Reached, Unreached> {
         let (slot, queue) = (&*self.shared.route.slot, &self.shared.queue);
         let Hold { record, attempts, .. } = hold;
@@ -193,7 +195,8 @@ impl Session {
             let tried = tokio::select! {
                 biased;
                 () = target.ended() => None,
-                // A switchover was announced: a client without an answer waits, because its login would be cut off.
+                // New clients may no longer go there, for example because a switchover was announced: a client without
+                // an answer waits, because its login would be cut off.
                 () = slot.closed(&target.server) => None,
                 tried = self.dial_and_open(&target.server, opening, &mut permit) => tried.transpose(),
             };
@@ -210,7 +213,7 @@ impl Session {
                     record.forwarding(&target.server, &leader);
                     return Ok(Reached { leader, target, share });
                 }
-                // The leader's epoch ended in the middle of its answer: the client cannot start over.
+                // The epoch ended, or the member was closed, in the middle of its answer: the client cannot start over.
                 None if !opening.can_start_over() => {
                     return Err(target.ending().unwrap_or(Ending::LeaderChanged).into());
                 }
@@ -222,7 +225,7 @@ impl Session {
                     attempts.last_failure = Some(self.failed(&target.server, &failure));
                     attempts.tried.push(target.server.clone());
                     match failure {
-                        Failure::Opening(OpeningError::TooManyConnections(_)) if is_last => {
+                        AttemptError::Opening(OpeningError::TooManyConnections(_)) if is_last => {
                             permit = None;
                             let pausing = attempts.pause_in_crowd(self, record.begun, deadline);
                             self.unless_leaves(pausing).await??;
@@ -271,7 +274,7 @@ impl Session {
         leader: &Server,
         opening: &mut Opening,
         permit: &mut Option<DialPermit>,
-    ) -> Result<Option<(Socket, Share)>, Failure> {
+    ) -> Result<Option<(Socket, Share)>, AttemptError> {
         let share = self.shared.buffers.share();
         let socket = tokio::select! {
             biased;
@@ -289,7 +292,7 @@ impl Hold {
     pub(super) fn begin(shared: &Shared, peer: SocketAddr, session_permit: OwnedSemaphorePermit) -> Self {
         let now = Instant::now();
         Self {
-            record: Record::open(shared.context.clone(), &shared.route, peer, now),
+            record: Record::open(shared.dependencies.clone(), &shared.route, peer, now),
             session_permit: Some(session_permit),
             deadline: now + shared.route.hold,
             attempts: Attempts::default(),
@@ -306,7 +309,7 @@ impl Hold {
         deadline: Instant,
     ) -> Self {
         Self {
-            record: Record::open(shared.context.clone(), &shared.route, peer, begun),
+            record: Record::open(shared.dependencies.clone(), &shared.route, peer, begun),
             session_permit: shared.session_permits.clone().try_acquire_owned().ok(),
             deadline,
             attempts: passed.resume(),
@@ -333,13 +336,13 @@ impl Shared {
         leader: &Server,
         queued: Option<u32>,
     ) -> Result<Socket, DialError> {
-        let Settings { connect_timeout, .. } = self.context.settings;
+        let Settings { connect_timeout, .. } = self.dependencies.settings;
         let dial = async |target| self.dialler.dial(client, target, queued).await;
         connect(
             &leader.address,
             connect_timeout,
             &self.resolver,
-            &self.context.metrics,
+            &self.dependencies.metrics,
             dial,
         )
         .await

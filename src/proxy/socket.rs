@@ -1,4 +1,5 @@
-//! Every socket option, with its reason. The only module that uses socket2.
+//! Every socket option, with its reason, except that `forward/relay/stall.rs` switches TCP_USER_TIMEOUT off and on. The
+//! only module that uses socket2.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -19,20 +20,21 @@ pub enum BindError {
     /// Another process listens there.
     #[error(
         "cannot listen on {0}: another process listens there (`ss -ltnp 'sport = :{port}'` shows which); stop it, or \
-         choose another port with --listen",
+         choose another port (--listen, --route or --ports)",
         port = .0.port()
     )]
     Busy(SocketAddr),
-    /// The port is below 1024, or below net.ipv4.ip_unprivileged_port_start.
+    /// The port is privileged (below net.ipv4.ip_unprivileged_port_start, by default 1024), or a policy such as SELinux
+    /// forbids it.
     #[error(
-        "cannot listen on {0}: port {port} is privileged; choose port 1024 or higher with --listen, or grant \
-         CAP_NET_BIND_SERVICE",
+        "cannot listen on {0}: the system does not permit port {port}; choose a port of 1024 or higher (--listen, \
+         --route or --ports), grant CAP_NET_BIND_SERVICE, or check SELinux",
         port = .0.port()
     )]
     Privileged(SocketAddr),
     /// The address belongs to no interface of this host.
     #[error(
-        "cannot listen on {0}: no interface of this host has this address; --listen with [::] listens on all interfaces"
+        "cannot listen on {0}: no interface of this host has this address; the address [::] listens on all interfaces"
     )]
     NotHere(SocketAddr),
     /// Any other error.
@@ -57,7 +59,7 @@ pub(super) fn listen(address: SocketAddr, user_timeout: Duration) -> Result<TcpL
     let decided = matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied);
     if address.ip() == IpAddr::from(Ipv6Addr::UNSPECIFIED) && !decided {
         let fallback = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
-        warn!(%address, %fallback, %error, "cannot listen on IPv6; listening on IPv4 only");
+        warn!(%address, %fallback, %error, "cannot listen on IPv6; falling back to IPv4 only");
         return listen(fallback).map_err(|error| BindError::new(fallback, error));
     }
     Err(BindError::new(address, error))
@@ -133,7 +135,7 @@ fn bind(address: SocketAddr, user_timeout: Duration, reuse_port: bool) -> io::Re
     Ok(socket)
 }
 
-/// Sets the options of [`listen`] on a listener of another process. Accepted sockets inherit them.
+/// Sets the options of [`listen`] that accepted sockets inherit on a listener of another process, and its backlog.
 pub(super) fn adopt(listener: &TcpListener, user_timeout: Duration) -> io::Result<()> {
     let socket = SockRef::from(listener);
     socket.set_nonblocking(true)?;
@@ -146,7 +148,7 @@ pub(super) fn adopt(listener: &TcpListener, user_timeout: Duration) -> io::Resul
 ///
 /// `queued` bounds the bytes that the kernel queues: bytes from the leader by the receive buffer (up to
 /// net.core.rmem_max), and a client's bytes while they are unsent. The receive buffer of a client's socket is not
-/// bounded: long-distance uploads would be slow, and a PostgreSQL that reads nothing is rare.
+/// bounded: a bound would slow long-distance uploads down, and a PostgreSQL that reads nothing is rare.
 pub(super) fn dialler(
     address: SocketAddr,
     source: Option<IpAddr>,

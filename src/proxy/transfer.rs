@@ -1,5 +1,5 @@
-//! The hand-over of sessions, and of clients that wait for one, to another process: the replaced process removes them
-//! from its workers and describes them; its successor restores them.
+//! The hand-over of sessions and waiting clients to another process: the replaced process removes them from its workers
+//! and describes them; its successor restores them.
 
 mod client;
 mod session;
@@ -16,15 +16,16 @@ pub(super) use self::session::PassedServer;
 use self::session::{ParkedSession, PassedSession, ResumableSession};
 use super::Shared;
 
-/// The version of [`Passed`]. Processes whose versions differ hand over no sessions.
+/// The version of the format of [`Passed`]. Processes with different formats hand over neither sessions nor waiting
+/// clients.
 pub const SESSION_FORMAT: u32 = 2;
 
 /// A handle on the clients of this process. Clones are handles on the same clients.
 #[derive(Clone, Debug, Default)]
 pub struct Sessions(Arc<OnceLock<Vec<Arc<Shared>>>>);
 
-/// A session, or a client that waits for one, that no worker runs until it is put back. Dropping it ends it only in
-/// this process: another process has its files.
+/// A session or waiting client that no worker runs until it is put back. When this is dropped, this process closes its
+/// files; the session or client continues only if another process has copies of them.
 #[derive(Debug)]
 pub struct Parked(Kind);
 
@@ -40,13 +41,13 @@ enum Kind {
 pub enum Passed {
     /// A forwarded session.
     Session(PassedSession),
-    /// A client that waits.
+    /// A client that waits for a leader, or whose first packet is incomplete.
     Client(PassedClient),
 }
 
-/// The error of a handed-over session or client that lacks a part.
+/// The error if a part of a handed-over session or client is missing or invalid.
 #[derive(Debug, Error)]
-#[error("a handed-over session or client is incomplete: {0}")]
+#[error("a handed-over session or client cannot be resumed: {0}")]
 pub struct IncompleteTransferError(&'static str);
 
 impl Sessions {
@@ -55,13 +56,14 @@ impl Sessions {
         self.0.set(listeners)
     }
 
-    /// Returns the shared state of the first listener's sessions. All listeners have the same workers.
+    /// Returns the state that the first listener's sessions share. All listeners have the same workers, departure and
+    /// drain. Returns `None` before the workers have started.
     fn any(&self) -> Option<&Arc<Shared>> {
         self.0.get()?.first()
     }
 
-    /// Removes and returns the clients that have left their tasks, in the order of arrival, and forwarded sessions, at
-    /// most `most` of each worker. Blocks for a moment.
+    /// Removes and returns the clients that have left their tasks, in the order of arrival, and up to `most` forwarded
+    /// sessions of each worker, except those that [`stay`](Parked::stay). Blocks until every worker has answered.
     pub fn park(&self, most: usize) -> Vec<Parked> {
         let Some(shared) = self.any() else {
             return Vec::new();
@@ -86,14 +88,15 @@ impl Sessions {
         }
     }
 
-    /// Makes waiting clients stay again. Puts back `parked`, and the clients that have left and were not parked.
+    /// Makes waiting clients stay again. Puts back `parked`, and the clients that have left their tasks and were not
+    /// parked.
     pub fn keep_clients(&self, mut parked: Vec<Parked>) {
         let left = self.any().map_or_else(Vec::new, |shared| shared.departure.close());
         parked.extend(left.into_iter().map(Parked::client));
         self.put_back(parked);
     }
 
-    /// Returns the number of clients that wait and have not left their tasks.
+    /// Returns the number of clients that may leave their tasks and have not yet left.
     pub fn waiting(&self) -> usize {
         self.any().map_or(0, |shared| shared.departure.waiting())
     }
@@ -112,14 +115,14 @@ impl Sessions {
 
     /// Returns the number of clients of all kinds: forwarded, held, opening, or being refused.
     pub fn clients(&self) -> usize {
-        self.any().map_or(0, |shared| shared.context.drain.open())
+        self.any().map_or(0, |shared| shared.dependencies.drain.open())
     }
 
     /// Restores sessions and clients of another process, without running them. `bytes` and `files` are in the order of
     /// `passed`. Blocks until this process has started its workers.
     ///
     /// # Errors
-    /// Returns an error if a part is missing. In that case, none of them is resumed.
+    /// Returns an error if a part is missing or invalid. In that case, none of them is resumed.
     pub fn resume(
         &self,
         passed: Vec<Passed>,
@@ -149,8 +152,8 @@ impl Sessions {
 /// Sessions and clients that are restored and not yet running.
 #[derive(Debug, Default)]
 pub struct Resumed {
-    /// The indexes of those that cannot continue here: this process has no route of their kind, or the route does not
-    /// have the session's member.
+    /// The indexes of those that cannot continue here: no route of the session's kind keeps sessions to its server, or
+    /// no listener fits the client.
     pub left: Vec<usize>,
     all: Vec<Resumable>,
 }
@@ -187,7 +190,8 @@ impl Parked {
         }
     }
 
-    /// Returns the number of files, and the approximate size of the message in bytes.
+    /// Returns the number of files, and the approximate number of bytes to pass. The description of a session is not
+    /// counted.
     pub fn size(&self) -> (usize, usize) {
         match &self.0 {
             Kind::Session(session) => session.size(),
@@ -195,7 +199,7 @@ impl Parked {
         }
     }
 
-    /// Makes the session or client stay in this process, so that it is not parked again.
+    /// Makes the session stay in this process, so that it is not parked again. A client stays until it is forwarded.
     pub fn stay(&mut self) {
         match &mut self.0 {
             Kind::Session(session) => session.stay(),

@@ -187,7 +187,8 @@ impl Destination {
         request(&title, api.get_opt(&name)).await
     }
 
-    /// Returns EndpointSlices in the newest version that the API serves.
+    /// Returns the resource of EndpointSlices in the newest version that the API serves; `None` if it serves none, and
+    /// this publisher writes Endpoints.
     async fn slices(&self) -> Result<Option<ApiResource>, PublishError> {
         let groups = request("the list of API groups", self.client.list_api_groups())
             .await?

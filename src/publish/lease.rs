@@ -92,7 +92,7 @@ impl Lease {
         }
     }
 
-    /// Renews the Lease, or takes it over if its holder is gone. Returns the holder.
+    /// Creates or renews the Lease, or takes it over if its holder is gone. Returns the holder.
     async fn step(&self, known: &mut LeaseState) -> Result<String, PublishError> {
         let title = format!("leases {}/{}", self.api.namespace().unwrap_or_default(), self.name);
         let found = request(&title, self.api.get_opt(&self.name)).await?;
@@ -164,9 +164,9 @@ impl Lease {
             Ok::<_, PublishError>(())
         };
         match released.await {
-            Ok(()) => info!(lease = %self.name, "released the lease"),
+            Ok(()) => info!(lease = %self.name, "this publisher no longer holds the lease"),
             Err(error) => {
-                warn!(lease = %self.name, "could not release the lease; it stays valid for {} s: {error}", DURATION.as_secs())
+                warn!(lease = %self.name, "could not release the lease; it stays valid for up to {} s: {error}", DURATION.as_secs())
             }
         }
     }

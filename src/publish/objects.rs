@@ -8,11 +8,11 @@ use kube::api::{ApiResource, DynamicObject};
 use kube::core::{GroupVersionKind, ObjectMeta};
 use serde_json::{Value, json};
 
-/// Annotation with the timeline of the newest leader that any publisher has seen.
+/// Annotation with the timeline of the newest leader that the last publisher to write a timeline knew.
 const TIMELINE: &str = "pgnorth/timeline";
 /// Annotation with the member that has the addresses.
 const LEADER: &str = "pgnorth/leader";
-/// Annotation with the publisher that wrote last.
+/// Annotation with the publisher that last wrote the endpoints.
 const PUBLISHER: &str = "pgnorth/publisher";
 /// Annotation with a unique question: is the last write still correct? A publisher that can confirm the write removes
 /// the question.

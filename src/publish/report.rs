@@ -9,7 +9,7 @@ use super::errors::PublishError;
 use super::objects::Desired;
 use super::{Publisher, RETRY, State};
 use crate::metrics::PublishResult;
-use crate::slot::Snapshot;
+use crate::slot::RouteSnapshot;
 
 /// Message about a failed round of the publisher that writes.
 const UPDATE_FAILED: &str = "cannot update the Service, which may point to a former primary";
@@ -25,7 +25,7 @@ impl Publisher {
     pub(super) fn log_written(
         &self,
         destination: &Destination,
-        snapshot: &Snapshot,
+        snapshot: &RouteSnapshot,
         desired: &Desired,
         before: &[String],
         changed: bool,
@@ -49,8 +49,8 @@ impl Publisher {
                 _ => {
                     warn!(
                         %service, endpoints_before = ?before, endpoints = ?destination.endpoints(),
-                        "corrected the Service's endpoints: another client had changed them, or the leader's name has \
-                         new addresses"
+                        "corrected the Service's endpoints: another client had changed them, or the leader's name now \
+                         resolves to other addresses"
                     )
                 }
             }
@@ -78,8 +78,8 @@ impl Publisher {
         (state.failures, state.backoff) = (0, None);
     }
 
-    /// Handles a failed round, and returns the pause. `writes` is true if this publisher writes the Service, false if it
-    /// stands by. A conflict is not a fault: the next round reads the objects again.
+    /// Handles a failed round, and returns the pause. `writes` is true if this publisher writes the Service, false if
+    /// it stands by. A conflict is not a fault: the next round reads the objects again.
     pub(super) fn on_error(
         &self,
         writes: bool,

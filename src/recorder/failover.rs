@@ -9,7 +9,7 @@ use crate::leader::MemberName;
 pub struct Failover {
     /// The member that led before.
     pub from: MemberName,
-    /// The member that leads since then.
+    /// The member that became the leader.
     pub to: MemberName,
     /// The new leader's timeline.
     pub timeline: Option<u32>,
@@ -17,7 +17,8 @@ pub struct Failover {
     pub began: Option<String>,
     /// The first sign of the change.
     pub first_sign: String,
-    /// Time from the first sign until the lock named the new leader; none if no lock is watched.
+    /// Time from the first sign until the lock named the new leader; none if pgnorth did not see that, as without a
+    /// watched lock.
     pub lock_moved_after_seconds: Option<f64>,
     /// Time from the first sign until the new leader was verified to accept writes.
     pub writable_after_seconds: f64,
@@ -30,15 +31,15 @@ pub struct Failover {
     /// Number of sessions to the former leader that pgnorth ended; none if this process forwards no sessions, as with
     /// `pgnorth watch`.
     pub sessions_cut: Option<u64>,
-    /// Time from the decision until the last of these sessions was closed; none while some are open, or if there were
-    /// none.
+    /// Time from the decision, or from the end of `--failover-drain`, until the last of these sessions was closed; none
+    /// while some are open, or if there were none.
     pub sessions_cut_in_seconds: Option<f64>,
     /// Number of clients that waited for the new leader; none if this process forwards no sessions.
     pub clients_held: Option<u64>,
     /// Longest wait of these clients; none if this process forwards no sessions.
     pub longest_hold_seconds: Option<f64>,
     /// HAProxy's behaviour in this change, with `pgnorth watch --haproxy`; none until HAProxy agrees with pgnorth
-    /// again, or for at most a minute.
+    /// again, but for at most a minute after the change.
     #[serde(default)]
     pub haproxy: Option<HaproxyReport>,
 }
@@ -53,13 +54,13 @@ pub struct HaproxyReport {
     pub wrong_seconds: f64,
     /// Time during which HAProxy had no member up, and refused clients.
     pub refused_seconds: f64,
-    /// Time during which HAProxy's statistics could not be read.
+    /// Time during which HAProxy's statistics could not be read, or did not show the backend.
     pub unseen_seconds: f64,
     /// Largest number of sessions that were open at one time to former leaders.
     pub stale_sessions: u64,
     /// Time during which at least one such session was open.
     pub stale_sessions_seconds: f64,
-    /// True if HAProxy agreed with pgnorth at the end of the report.
+    /// True if, at the end of the report, HAProxy agreed with pgnorth and no session was open to a former leader.
     pub settled: bool,
 }
 

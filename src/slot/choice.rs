@@ -1,5 +1,5 @@
-//! The choice of a client's member: of those with the lowest rank, the member with the fewest sessions. In a tie, the
-//! members take turns. Pure: the time is an argument.
+//! The choice of a client's member: of those with the lowest rank, the member with the fewest sessions in proportion to
+//! its share, which is smaller during its ramp-up. In a tie, the members take turns. Pure: the time is an argument.
 
 use std::time::{Duration, Instant};
 
@@ -14,11 +14,11 @@ pub(super) const SETTLING: Duration = Duration::from_secs(5);
 /// A member that a client may get.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate {
-    /// Sessions to it, including clients that dial it now.
+    /// Number of its sessions, including clients for which pgnorth is dialling it.
     pub(super) sessions: usize,
     /// Preference: the lowest rank is chosen.
     pub(super) rank: u8,
-    /// Start of its ramp-up.
+    /// Start of its ramp-up, if it has one.
     pub(super) grows_from: Option<Instant>,
 }
 

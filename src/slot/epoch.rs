@@ -14,13 +14,13 @@ use crate::leader::Server;
 #[derive(Debug)]
 pub(super) struct Epoch {
     end: End,
-    /// Number of targets in use, by sessions and by clients that dial.
+    /// Number of targets in use, by sessions, dials and cancel requests.
     sessions: AtomicUsize,
-    /// Closed when the last target of this epoch is dropped.
+    /// Closed when the last target and the last snapshot with this epoch are dropped.
     alive: watch::Sender<()>,
 }
 
-/// The end signal of an epoch. It is sent once, for one reason. Clones share it.
+/// The end signal of an epoch, and the reason with which it was sent first. Clones share both.
 #[derive(Clone, Debug)]
 pub struct End {
     ended: CancellationToken,
@@ -28,9 +28,9 @@ pub struct End {
     epoch_ended: watch::Sender<()>,
 }
 
-/// An epoch that is over, and whose sessions have to end.
+/// The sessions of an epoch that is over. The holder of this value has to end them.
 #[derive(Clone, Debug)]
-pub struct EndedEpoch {
+pub struct SessionsToEnd {
     /// The server that the sessions go to.
     pub server: Arc<Server>,
     /// The signal that ends the sessions.
@@ -72,15 +72,15 @@ impl Target {
     }
 }
 
-impl EndedEpoch {
-    /// Completes when no session of the epoch is left.
+impl SessionsToEnd {
+    /// Completes when no session of the epoch is left, and no snapshot with this epoch.
     pub async fn done(mut self) {
         while self.alive.changed().await.is_ok() {}
     }
 }
 
 impl End {
-    /// Ends every session of the epoch. If this is called again, the first reason stays.
+    /// Signals every session of the epoch to end. If this is called again, the first reason stays.
     pub fn now(&self, why: Ending) {
         let _already_ended = self.why.set(why);
         self.ended.cancel();
@@ -108,8 +108,8 @@ impl Epoch {
     }
 
     /// Returns a handle that ends the epoch's sessions, which go to this server.
-    pub(super) fn cut(&self, server: Arc<Server>) -> EndedEpoch {
-        EndedEpoch {
+    pub(super) fn cut(&self, server: Arc<Server>) -> SessionsToEnd {
+        SessionsToEnd {
             server,
             end: self.end.clone(),
             alive: self.alive.subscribe(),

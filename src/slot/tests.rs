@@ -85,15 +85,15 @@ fn a_leader_that_returns_after_a_fence_begins_a_new_epoch() {
     assert_eq!(after.ending(), None);
 }
 
-fn usable(member: &str, open: bool) -> Usable {
-    Usable {
+fn usable(member: &str, open: bool) -> UsableMember {
+    UsableMember {
         server: leader(member),
         open,
         rank: 0,
     }
 }
 
-fn names(cuts: &[EndedEpoch]) -> Vec<&str> {
+fn names(cuts: &[SessionsToEnd]) -> Vec<&str> {
     cuts.iter().map(|cut| &*cut.server.member).collect()
 }
 
@@ -312,7 +312,7 @@ fn a_member_that_reopens_beside_others_grows_again_and_one_that_stays_open_goes_
             epoch: place.epoch.clone(),
             ..*place
         });
-        let settled = Snapshot {
+        let settled = RouteSnapshot {
             state_since: since,
             reason: old.reason.clone(),
             members: members.collect(),

@@ -14,7 +14,7 @@ use tracing_subscriber::fmt::MakeWriter;
 /// Limit of bytes that wait to be written. At about 200 bytes a line it is enough for a burst, and small compared with
 /// the memory of sessions.
 const CAPACITY: usize = 1 << 20;
-/// Pause after a write to a stderr that another process has made non-blocking.
+/// Pause before a write is repeated that would have blocked: another process may have made stderr non-blocking.
 const RETRY: Duration = Duration::from_millis(20);
 
 /// The queue of lines. Clones share it.

@@ -26,7 +26,9 @@ async fn without_our_rest_api_no_client_is_sent_to_the_other_cluster() {
         let (ours, theirs) = two_clusters(scope).await;
         theirs.answers(Answer::Reset);
         let product = Product::start_by_rest(&[&ours, &theirs], &[]).await;
-        product.decides("route", Some("a"), "only a says").await;
+        product
+            .decides("route", Some("a"), "a says that it is a running primary")
+            .await;
         let mut session = product.session().await;
         session.lives().await;
 
@@ -43,7 +45,9 @@ async fn without_our_rest_api_no_client_is_sent_to_the_other_cluster() {
         assert_eq!(theirs.visits(), 0);
 
         ours.is_primary(1);
-        product.decides("route", Some("a"), "only a says").await;
+        product
+            .decides("route", Some("a"), "a says that it is a running primary")
+            .await;
     }
 }
 
@@ -56,7 +60,9 @@ async fn two_clusters_that_answer_from_the_start_hold_until_the_scope_is_named()
     assert_eq!((ours.visits(), theirs.visits()), (0, 0));
 
     let product = Product::start_by_rest(&[&theirs, &ours], &["--scope", "pg", "--kubernetes=false"]).await;
-    product.decides("route", Some("a"), "only a says").await;
+    product
+        .decides("route", Some("a"), "a says that it is a running primary")
+        .await;
     product.session().await.lives().await;
     assert_eq!(theirs.visits(), 0);
 }

@@ -99,7 +99,7 @@ async fn a_real_haproxy_that_follows_late_is_reported_with_the_session_that_stay
     let watcher = Product::start_watcher(&cluster, &["--haproxy", &source]).await;
     watcher.tells("WARN", &["cannot compare with HAProxy", "admin"]).await;
     let _haproxy = Haproxy::start(folder.path(), &cluster);
-    watcher.tells("INFO", &["can be read again"]).await;
+    watcher.tells("INFO", &["can be used again"]).await;
     shows(&watcher, "pgnorth_haproxy_agrees", "1").await;
 
     let mut session = UnixStream::connect(folder.path().join("clients")).await.unwrap();
@@ -127,7 +127,7 @@ async fn a_real_haproxy_that_follows_late_is_reported_with_the_session_that_stay
     );
     let summary = report["summary"].as_str().unwrap();
     for part in [
-        "HAProxy was wrong for ",
+        "HAProxy had a wrong server up for ",
         "; 1 session stayed on a former primary for ",
         "and refused nobody",
     ] {
@@ -136,7 +136,7 @@ async fn a_real_haproxy_that_follows_late_is_reported_with_the_session_that_stay
     watcher
         .tells(
             "INFO",
-            &["change of leader, compared with HAProxy: HAProxy was wrong for "],
+            &["change of leader, compared with HAProxy: HAProxy had a wrong server up for "],
         )
         .await;
     shows(&watcher, "pgnorth_haproxy_agrees", "1").await;
@@ -161,13 +161,13 @@ async fn a_false_alarm_of_haproxy_is_one_line_and_no_change() {
     haproxy.answers(Answer::Body(fake_statistics("a")));
     let words = [
         "HAProxy refused clients for ",
-        "could not be read",
+        "could not be used",
         "pgnorth's leader stayed",
     ];
     watcher.tells("INFO", &words).await;
     assert_eq!(watcher.page("/failovers").await.1.trim(), "[]");
     assert_eq!(watcher.log().matches("HAProxy refused").count(), 1);
-    assert!(!watcher.log().contains("HAProxy was"), "{}", watcher.log());
+    assert!(!watcher.log().contains("wrong server up"), "{}", watcher.log());
     watcher.decides("route", Some("a"), "").await;
 }
 
@@ -185,7 +185,7 @@ async fn statistics_in_a_file_count_while_it_is_written() {
     })
     .await;
     watcher
-        .tells("WARN", &["stats.csv was last written ", "write it each second"])
+        .tells("WARN", &["stats.csv was last written ", "write it every second"])
         .await;
 }
 

@@ -101,7 +101,10 @@ async fn a_healthy_cluster_is_ok_and_its_password_is_not_shown() {
     assert_eq!(outcome.of_level("warn").len(), 1, "{:#?}", outcome.checks);
     outcome.tells(
         "warn",
-        &["clock of the Kubernetes API", "not checked: its answers carry no date"],
+        &[
+            "clock of the Kubernetes API",
+            "not checked: its answers have no Date header",
+        ],
     );
     assert!(!outcome.text.contains("hunter2"), "{}", outcome.text);
 }

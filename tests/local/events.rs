@@ -81,7 +81,7 @@ async fn without_the_right_one_line_is_logged_and_no_more() {
         .tells(
             "INFO",
             &[
-                "no Kubernetes Events",
+                "rejects pgnorth's Kubernetes Events",
                 "grant the service account create on events",
                 "cannot create resource",
             ],

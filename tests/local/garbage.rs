@@ -133,7 +133,7 @@ async fn a_leader_whose_status_is_no_json_gets_no_client() {
         cluster.api.put("pods", "b", &json!({"status": "hunter2"}));
         cluster.lock_moves_to("b");
     };
-    no_client_gets_a_session(spoil, "b holds the leader lock, but has not yet reported").await;
+    no_client_gets_a_session(spoil, "b holds the leader lock, but has not confirmed").await;
 }
 
 #[tokio::test]

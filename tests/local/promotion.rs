@@ -17,11 +17,7 @@ async fn clients_wait_from_the_lock_to_the_promotion() {
     session.ends().await;
     let early = product.client().await;
     product
-        .decides(
-            "hold",
-            None,
-            "b leads but is not ready for writes: it is still in recovery",
-        )
+        .decides("hold", None, "b is not ready for writes: its role is not primary")
         .await;
     let late = product.client().await;
     let asked = cluster.b.asked();

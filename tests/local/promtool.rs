@@ -62,9 +62,7 @@ async fn promtool_accepts_the_metrics_of_sessions_errors_and_a_failover() {
     // limit; a REST API that closes the connection.
     cluster.lock_moves_to("b");
     session.ends().await;
-    product
-        .decides("hold", None, "b leads but is not ready for writes")
-        .await;
+    product.decides("hold", None, "b is not ready for writes").await;
     let not_writable = "pgnorth_routing_state_info{state=\"hold\",reason=\"not_writable\"} 1\n";
     shows(&product, &[not_writable, "pgnorth_routing 0\n"]).await;
     let _waits: [TcpStream; 3] = [product.client().await, product.client().await, product.client().await];

@@ -404,7 +404,7 @@ async fn a_bad_setting_is_named_and_changes_nothing() {
     let mut session = product.session().await;
     let output = reload(product.id(), &[], &["--workers", "many"]).await;
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
-    for words in ["--workers many", "continues unchanged"] {
+    for words in ["--workers many", "keeps its settings"] {
         assert!(text(&output).contains(words), "{words} in {}", text(&output));
     }
     product.tells("WARN", &["not reloaded"]).await;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use pgnorth::ending::Ending;
 use pgnorth::metrics::SessionState;
-use pgnorth::slot::Usable;
+use pgnorth::slot::UsableMember;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -17,7 +17,7 @@ use super::support::{Backend, Rig, read_exactly, read_to_end, within};
 const CANCEL: [u8; 16] = [0, 0, 0, 16, 4, 210, 22, 46, 0, 0, 0, 1, 0, 0, 0, 2];
 
 fn share(rig: &Rig, backends: &[&Backend], reason: &str) {
-    let usable = |backend: &&Backend| Usable {
+    let usable = |backend: &&Backend| UsableMember {
         server: backend.leader.clone(),
         open: true,
         rank: 0,

@@ -178,9 +178,7 @@ async fn a_change_of_leader_is_on_the_status_with_its_first_sign_and_the_held_cl
     cluster.b.is_being_promoted();
     cluster.lock_moves_to("b");
     // An earlier client would still get a session with a.
-    product
-        .decides("hold", None, "b leads but is not ready for writes")
-        .await;
+    product.decides("hold", None, "b is not ready for writes").await;
     let _client = product.client().await;
     let held = events
         .until("a client is held", |event| event["sessions"]["held"] == 1)
@@ -249,9 +247,7 @@ async fn a_look_ends_with_0_while_it_routes_1_while_it_holds_and_2_without_conta
     assert_eq!(keys(&document), keys(&status(&product).await));
 
     cluster.lock_moves_to("b");
-    product
-        .decides("hold", None, "b leads but is not ready for writes")
-        .await;
+    product.decides("hold", None, "b is not ready for writes").await;
     let _client = product.client().await;
     eventually("the client is held", async || {
         (status(&product).await["sessions"]["held"] == 1).then_some(())

@@ -10,7 +10,7 @@ use pgnorth::drain::Drain;
 use pgnorth::ending::Ending;
 use pgnorth::leader::{Address, LeaderFailure, RoutingState, Server};
 use pgnorth::metrics::{Metrics, SessionState};
-use pgnorth::proxy::{Accepting, Context, Proxy, RefusalTls, Route, Settings};
+use pgnorth::proxy::{Accepting, Dependencies, Proxy, RefusalTls, Route, Settings};
 use pgnorth::recorder::Recorder;
 use pgnorth::route::{RouteKind, Upstream};
 use pgnorth::slot::RouteSlot;
@@ -90,7 +90,7 @@ impl Rig {
         let drain = Drain::default();
         let metrics = Arc::new(Metrics::new());
         let (complain, leader_failures) = mpsc::channel(100);
-        let context = Arc::new(Context {
+        let dependencies = Arc::new(Dependencies {
             drain: drain.clone(),
             metrics: metrics.clone(),
             recorder: Arc::new(Recorder::new(metrics.clone())),
@@ -103,7 +103,7 @@ impl Rig {
         });
         let accepting = Accepting::default();
         accepting.begin.cancel();
-        tokio::spawn(proxy.run(context, accepting));
+        tokio::spawn(proxy.run(dependencies, accepting));
         Self {
             slot,
             drain,

@@ -122,7 +122,7 @@ async fn a_cap_that_is_reached_again_and_again_is_one_line() {
         .lines()
         .find_map(|line| line.strip_prefix("pgnorth_sessions_ended_total{ending=\"full\"} "));
     assert!(refused.unwrap().parse::<u32>().unwrap() >= 3, "{metrics}");
-    let refusing = lines(&product, "refusing clients: the limit --max-sessions is reached");
+    let refusing = lines(&product, "refusing clients: the limit of sessions is reached");
     assert_eq!(refusing.len(), 1, "{}", product.log());
 }
 

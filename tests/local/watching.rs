@@ -13,9 +13,7 @@ async fn a_change_of_leader_is_recorded_without_sessions() {
 
     cluster.b.is_being_promoted();
     cluster.lock_moves_to("b");
-    watcher
-        .decides("hold", None, "b leads but is not ready for writes")
-        .await;
+    watcher.decides("hold", None, "b is not ready for writes").await;
     cluster.b.is_primary(2);
     watcher.decides("route", Some("b"), "").await;
 

@@ -58,7 +58,10 @@ fn lines(watcher: &Process) -> Vec<Value> {
 fn reports(watcher: &Process) -> Vec<String> {
     let messages = lines(watcher).into_iter();
     let messages = messages.map(|line| line["fields"]["message"].as_str().unwrap_or_default().to_owned());
-    let of_haproxy = |message: &String| message.contains("HAProxy was") || message.contains("HAProxy refused");
+    let of_haproxy = |message: &String| {
+        let beginnings = ["HAProxy had", "HAProxy was", "HAProxy refused"];
+        beginnings.iter().any(|beginning| message.contains(beginning))
+    };
     messages.filter(of_haproxy).collect()
 }
 

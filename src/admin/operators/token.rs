@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 /// Minimum length of a token; a shorter one can be guessed.
 const SHORTEST: usize = 16;
-/// Maximum length of a token; a longer one does not fit into a request's head.
+/// Maximum length of a token, far below the limit of a request's head.
 const LONGEST: usize = 1024;
 /// Deadline for reading the file: storage that hangs must not keep an admin connection.
 const DEADLINE: Duration = Duration::from_secs(1);

@@ -34,7 +34,7 @@ pub(super) fn listen(
     drain: &Drain,
 ) -> Result<BoundRoute> {
     let (kind, upstream, slot) = (route.kind, route.upstream, route.slot.clone());
-    let cannot = || format!("cannot listen for clients of the route {kind} (--listen, --route)");
+    let cannot = || format!("cannot listen for clients of the route {kind} (--listen, --route, --ports)");
     let taken = inherited.take("listen", asked)?;
     let activated = matches!(taken, Some((_, true)));
     let listener = match taken {

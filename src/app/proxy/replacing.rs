@@ -147,10 +147,10 @@ impl Bound {
     }
 
     async fn not_reloaded(&self, replies: Replies, error: &ReloadError) -> Reload {
-        warn!(%error, "not reloaded; this process continues unchanged");
+        warn!(%error, "not reloaded; this process keeps its settings");
         self.listeners.keep_ports();
         self.service.ready();
-        let text = format!("not reloaded: {error}; the running process continues unchanged");
+        let text = format!("not reloaded: {error}; the running process keeps its settings");
         replies.send(false, text).await;
         Reload::Failed
     }

@@ -17,7 +17,7 @@ use crate::proxy::{Parked, Sessions};
 
 /// Time for the waiting clients to leave their tasks. Each client leaves when its worker next runs the task.
 const LEAVE: Duration = Duration::from_secs(1);
-/// Number of sessions of each worker that are passed at the same time.
+/// Maximum number of sessions of each worker that are passed at the same time.
 const AT_ONCE: usize = 16;
 /// Limit of undelivered bytes in a message with several sessions; a message with a single session may have up to twice
 /// as many.
@@ -25,12 +25,12 @@ const MAX_BYTES: usize = 64 << 10;
 /// Time without sessions to pass, after which the hand-over of sessions ends. Until then, clients that are still
 /// connecting may become sessions.
 const SETTLE: Duration = Duration::from_secs(3);
-/// Interval at which such sessions are looked for.
+/// Interval of the checks for clients that have left their tasks, and for sessions to pass.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// The answer of the successor to one message.
 struct Answer {
-    /// Positions of the sessions that stay here; none if the successor has taken nothing.
+    /// Positions of the sessions that stay here; `None` if the successor has taken none of the message's sessions.
     left: Option<Vec<usize>>,
     /// The reason why the successor takes no more sessions.
     end: Option<End>,

@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 pub(super) const NAME: &str = "pgnorth/";
 /// Time for a request to arrive, and for its answer to be read.
 const TRANSFER: Duration = Duration::from_secs(5);
-/// Size of a request in bytes: an environment has at most about 100 KiB.
+/// Maximum size of a request in bytes. A service's environment has a few KiB, and rarely more than 100 KiB.
 const MAX_REQUEST: u64 = 1 << 20;
 /// Pause after an accept(2) that failed.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -72,7 +72,8 @@ impl Replies {
 
 impl Requests {
     pub(in crate::app) fn new() -> Self {
-        // During a reload, one further request may wait; more would have the same effect.
+        // During a reload, one further request may wait. Further signals are dropped, because they would have the same
+        // effect; further commands wait in the socket.
         let (sender, receiver) = mpsc::channel(1);
         Self { sender, receiver }
     }
@@ -118,7 +119,7 @@ impl Requests {
     }
 }
 
-/// Returns the address of the socket of this process.
+/// Returns the address of the socket of the pgnorth with this process id.
 pub(super) fn address(pid: u32) -> io::Result<SocketAddr> {
     SocketAddr::from_abstract_name(format!("{NAME}{pid}"))
 }
@@ -132,7 +133,7 @@ fn bind() -> io::Result<UnixListener> {
 async fn accept(listener: UnixListener, sender: mpsc::Sender<Request>) {
     loop {
         match listener.accept().await {
-            // Requests are served one at a time: they are few, and each has a deadline.
+            // Requests are served one at a time, because they are few. Reading one has a deadline.
             Ok((stream, _)) => {
                 if let Err(error) = serve(stream, &sender).await {
                     debug!(%error, "cannot read a reload request, or cannot answer it");
@@ -159,7 +160,7 @@ async fn serve(mut stream: UnixStream, sender: &mpsc::Sender<Request>) -> io::Re
     }
     warn!(
         uid = peer,
-        "reload request refused: only root and the user of this process may reload it"
+        "rejected a reload request: only root and the user of this process may reload it"
     );
     let text = "only root and the user of the running pgnorth may reload it".to_owned();
     reply(stream, &Reply { reloaded: false, text }).await

@@ -20,7 +20,7 @@ use crate::admin::status::Status;
 
 /// Deadline for one answer, including the connection, and for the next event; pgnorth sends one each second.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// Deadline for a command, which pgnorth itself gives up after 10 s.
+/// Deadline for a command. The admin port itself answers after 10 s at the latest.
 const COMMAND: Duration = Duration::from_secs(15);
 /// Size limit of a status, which has a few tens of KiB.
 const LONGEST: usize = 4 * 1024 * 1024;
@@ -32,7 +32,7 @@ pub(in crate::app) enum ContactError {
     #[error("{0}: {1}; is this pgnorth's admin port (--admin or PGNORTH_ADMIN), and is pgnorth running?")]
     Connect(SocketAddr, #[source] io::Error),
     /// No answer arrived in time.
-    #[error("{0}: no answer within {1} s; the process may be stopped, or the network drops packets")]
+    #[error("{0}: no answer within {1} s; the process may be frozen, or the network drops packets")]
     TimedOut(SocketAddr, u64),
     /// The connection ended or broke.
     #[error("{0}: the connection ended: {1}")]

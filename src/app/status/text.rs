@@ -9,7 +9,7 @@ use crate::recorder::{Failover, OngoingChange};
 
 /// The lock's bar, in characters.
 const BAR: usize = 20;
-/// Number of failovers shown.
+/// Number of changes of leader shown.
 const FAILOVERS: usize = 3;
 
 const GREEN: &str = "32";

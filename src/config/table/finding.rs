@@ -7,6 +7,7 @@ pub(in crate::config) const SCOPE: Setting = Setting {
     group: FINDING,
     values: NAME,
     help: "Patroni's scope: the cluster to follow, through etcd with --etcd, else through the Kubernetes API",
+    more: "With --kubernetes=false and without --etcd, it only filters the answers to --patroni.",
     example: "demo",
     ..ROW
 };
@@ -16,9 +17,10 @@ pub(in crate::config) const KUBERNETES: Setting = Setting {
     group: FINDING,
     values: Values::Switch,
     help: "Follow the scope's objects in the Kubernetes API",
-    more: "If false, --scope only filters the answers to --patroni: those of other clusters are ignored.",
+    more: "If false and without --etcd, --scope only filters the answers to --patroni: those of other clusters are \
+           ignored.",
     see: "concepts/deciding.md#which-cluster-is-followed",
-    unset: Unset::Found("true with --scope, false with --etcd"),
+    unset: Unset::Found("true with --scope, unless --etcd is set"),
     example: "false",
     ..ROW
 };
@@ -37,8 +39,8 @@ pub(in crate::config) const NAMESPACE: Setting = Setting {
     flag: "namespace",
     group: FINDING,
     values: NAME,
-    help: "Namespace of the cluster",
-    more: "Only with --scope.",
+    help: "Kubernetes namespace of the cluster, and of the Service of pgnorth publish",
+    more: "Except for pgnorth publish, only with Kubernetes as a source.",
     unset: Unset::Found("the pod's, or the kubeconfig's"),
     example: "databases",
     ..ROW
@@ -49,7 +51,7 @@ pub(in crate::config) const SELECTOR: Setting = Setting {
     group: FINDING,
     values: Values::Text("LABELS", "label selector"),
     help: "Label selector of the members' pods",
-    more: "Only with --scope.",
+    more: "Only with Kubernetes as a source.",
     unset: Unset::Found("cluster-name=<scope>[,citus-group=<group>]"),
     example: "application=patroni,cluster-name=demo",
     ..ROW
@@ -90,7 +92,7 @@ pub(in crate::config) const PATRONI_KEY: Setting = Setting {
     flag: "patroni-key",
     group: FINDING,
     values: FILE,
-    help: "Private key (PEM) of the client certificate",
+    help: "Private key (PEM) of the client certificate for members",
     more: "The file is read again when it changes.",
     example: "/etc/pgnorth/tls.key",
     ..ROW
@@ -123,7 +125,7 @@ pub(in crate::config) const ETCD_USER: Setting = Setting {
     group: FINDING,
     values: NAME,
     help: "etcd user, if etcd requires authentication; needs --etcd-password-file",
-    more: "The user needs read access to the scope's keys only.",
+    more: "The user needs only read access to the scope's keys.",
     see: "operating/hosts.md#a-user-of-etcd-for-pgnorth",
     example: "pgnorth",
     ..ROW

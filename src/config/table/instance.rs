@@ -8,8 +8,8 @@ pub(in crate::config) const LAME_DUCK: Setting = Setting {
     flag: "lame-duck",
     group: SHUTDOWN,
     values: UP_TO_AN_HOUR,
-    help: "Time after SIGTERM during which clients are still accepted",
-    more: "Load balancers need it to notice that pgnorth is no longer ready.",
+    help: "Time after SIGTERM or SIGINT during which clients are still accepted",
+    more: "Load balancers need this time to notice that pgnorth is no longer ready.",
     unset: Unset::Value("5s"),
     example: "5s",
     ..ROW
@@ -30,8 +30,8 @@ pub(in crate::config) const POD_NAME: Setting = Setting {
     flag: "pod-name",
     group: LOGS,
     values: NAME,
-    help: "Name of this pod; leader changes and fences are recorded as its Kubernetes Events",
-    more: "deploy/base sets it.",
+    help: "Name of this pod; leader changes, fences and routes without a fit member are recorded as its Kubernetes Events",
+    more: "deploy/base sets it. It has no effect unless Kubernetes is a source.",
     see: "reference/events.md",
     example: "pgnorth-6c9f7d-x2v4q",
     ..ROW

@@ -7,7 +7,7 @@ pub(in crate::config) const LISTEN: Setting = Setting {
     group: LISTENING,
     values: ADDRESS,
     help: "IP address and port for PostgreSQL clients; [::] accepts IPv4 too",
-    more: "Short for --route ADDRESS=primary. The default does not apply if a --route or --ports leads to the primary.",
+    more: "Short for --route ADDRESS=primary. The default does not apply if --route or --ports has a route to the primary.",
     unset: Unset::Value("[::]:5432"),
     example: "[::]:5432",
     ..ROW
@@ -17,7 +17,7 @@ pub(in crate::config) const ROUTE: Setting = Setting {
     flag: "route",
     group: LISTENING,
     values: Values::Text("ROUTE", "ADDRESS=ROUTE[,KEY=VALUE]"),
-    help: "Additional listener, and the members that its clients reach, such as replica; repeatable",
+    help: "Additional listener, and the kind of members that its clients reach, such as replica; repeatable",
     more: "ADDRESS is an IP address and a port. ROUTE is primary, replica, read-only, sync, async, quorum, leader or standby-leader. Keys: max-lag=16MB, lagging=cut, streaming, tag.NAME=VALUE, prefer.NAME=VALUE, fallback=primary, hold=5s, target=6432. In the variable, routes are separated by semicolons.",
     see: "concepts/routes.md",
     repeats: true,
@@ -77,7 +77,8 @@ pub(in crate::config) const ADMIN_HOST: Setting = Setting {
     group: LISTENING,
     values: Values::Text("NAMES", "host names, comma-separated"),
     help: "Public host names of the admin port, comma-separated",
-    more: "Requests under other public names are refused with 421. IP addresses and private names are always accepted.",
+    more: "Requests for other public host names are rejected with 421, except for /livez and /readyz. IP addresses and \
+           private names are always accepted.",
     see: "reference/admin-port.md#host-names",
     example: "pgnorth.example.com",
     ..ROW

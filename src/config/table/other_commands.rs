@@ -31,7 +31,7 @@ pub(in crate::config) const LEASE: Setting = Setting {
     group: PUBLISHING,
     values: NAME,
     help: "Lease that elects one writer among several publishers",
-    more: "Without it, every publisher writes, and all write the same.",
+    more: "Without it, every publisher writes; as long as their decisions agree, all write the same.",
     example: "pgnorth-publish",
     ..ROW
 };
@@ -41,7 +41,7 @@ pub(in crate::config) const HAPROXY: Setting = Setting {
     group: COMPARING,
     values: Values::Text("SOURCE", "URL, unix:PATH or file"),
     help: "HAProxy's statistics as CSV, to compare HAProxy with pgnorth: a URL, its socket, or a file",
-    more: "pgnorth reads them each second, and four times a second during a change of leader.",
+    more: "pgnorth reads them every second, and four times a second during a change of leader or a disagreement.",
     see: "operating/beside-haproxy.md#haproxy-compared",
     example: "unix:/run/haproxy/admin.sock",
     ..ROW
@@ -83,7 +83,7 @@ pub(in crate::config) const FOR: Setting = Setting {
     flag: "for",
     group: OPERATORS,
     values: Values::Duration(Duration::from_secs(1), HOUR),
-    help: "Longest time that new clients wait, unless released earlier",
+    help: "Duration of the hold, unless it is released earlier",
     unset: Unset::Value("60s"),
     example: "5m",
     ..ROW

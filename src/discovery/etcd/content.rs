@@ -16,13 +16,13 @@ pub struct Content {
     pub leader: Option<(MemberName, i64)>,
     /// The members, each with the problem of its key if there is one.
     pub members: Vec<(DcsStatus, Option<String>)>,
-    /// The keys `config` and `initialize`; `None` if there is neither.
+    /// The settings in the keys `config` and `initialize`; `None` if neither key can be used.
     pub settings: Option<ClusterSettings>,
     /// `ttl` in the key `config`.
     pub ttl: Option<Duration>,
     /// `loop_wait` in the key `config`.
     pub loop_wait: Option<Duration>,
-    /// `failsafe_mode` in the key `config`.
+    /// True if `failsafe_mode` is on in the key `config`.
     pub failsafe: bool,
     /// Citus groups whose members have keys below this scope.
     pub groups: Vec<u32>,

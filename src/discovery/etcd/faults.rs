@@ -1,4 +1,4 @@
-//! Pauses and log lines for failures of all endpoints.
+//! Pauses and log lines for failures of all endpoints, and the pause before the keys are listed again.
 
 use std::time::Duration;
 

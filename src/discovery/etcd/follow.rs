@@ -51,8 +51,8 @@ impl KeyFollower<'_> {
         let claims = self.tracked.replace(checked, Instant::now());
         if self.tracked.is_empty() && self.log_limiter.should_log(&format!("no key begins with {prefix}")) {
             warn!(
-                "no key in etcd begins with {prefix}: check --scope and --etcd-namespace, unless Patroni has not \
-                 started yet"
+                "no key in etcd begins with {prefix}: check --scope, --etcd-namespace and --citus-group, unless Patroni \
+                 has not started yet"
             );
         }
         if !self.report(claims).await {

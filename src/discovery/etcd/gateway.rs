@@ -135,7 +135,8 @@ impl Gateway {
 }
 
 impl Session<'_> {
-    /// Lists the keys with this prefix, at a revision that a majority of etcd has confirmed during the request.
+    /// Lists the keys with this prefix, at a revision that a majority of etcd's members has confirmed during the
+    /// request.
     pub async fn list(&mut self, prefix: &str, keys_only: bool) -> Result<Listing, GatewayError> {
         let body = self.ask("/v3/kv/range", &messages::list(prefix, keys_only)).await?;
         Ok(messages::read_listing(&body)?)
@@ -170,7 +171,8 @@ impl Session<'_> {
         within(DEADLINE, begin).await
     }
 
-    /// Sends a request. If its token is no longer valid, gets a new one and sends the request again.
+    /// Sends a request, after an authentication if a token is needed and missing. If etcd rejects the token, gets a new
+    /// one and sends the request again.
     async fn ask(&mut self, path: &'static str, body: &Value) -> Result<Bytes, GatewayError> {
         if self.gateway.login.is_some() && self.gateway.token().is_none() {
             self.authenticate().await?;
@@ -184,7 +186,7 @@ impl Session<'_> {
         }
     }
 
-    /// Gets a new token. If etcd has no users, no token is needed.
+    /// Gets a new token for all sessions; a placeholder if authentication is disabled in etcd.
     async fn authenticate(&mut self) -> Result<(), GatewayError> {
         let Some(Login { user, password_file }) = &self.gateway.login else {
             return Ok(());

@@ -17,7 +17,7 @@ use crate::leader::synchronous::SyncState;
 pub(super) enum Key<'a> {
     /// `leader`: the name of the lock's holder.
     Leader,
-    /// `failover`: an announced switchover.
+    /// `failover`: an announced switchover, or a failover that an operator requested.
     Failover,
     /// `config`: the dynamic configuration.
     Config,

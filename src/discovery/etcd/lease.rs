@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 use crate::backoff::Backoff;
 use crate::discovery::etcd::messages::LeaseTime;
 
-/// Number of checks in one ttl while the lock is renewed in time: with Patroni's defaults (ttl 30 s, loop_wait 10 s)
-/// one per renewal.
+/// Minimum number of checks in one ttl while the lock is renewed in time: with Patroni's defaults (ttl 30 s, loop_wait
+/// 10 s) at least one per renewal.
 const CHECKS_PER_TTL: u32 = 3;
 /// Time before the expiry that is reserved for an unanswered check: for its deadline, and for the attempts at the other
 /// endpoints.
 pub(super) const RESERVE: Duration = Duration::from_secs(3);
 /// Shortest pause between two checks.
 const SHORTEST: Duration = Duration::from_millis(500);
-/// Pauses between checks once the lease has expired and the key still exists, or while no key exists.
+/// Pauses between checks once the lease has expired and the leader key still exists, or while no leader key exists.
 const EXPIRED: Backoff = Backoff::new(SHORTEST, Duration::from_secs(15));
 
 /// A lease, as etcd reports it.
@@ -74,12 +74,12 @@ impl Lease {
         self.renewed = (sent, sent);
     }
 
-    /// Returns the earliest time of the last renewal.
+    /// Returns the earliest possible local time of the last renewal.
     pub(super) fn renewed(&self) -> Instant {
         self.renewed.0
     }
 
-    /// Returns the earliest time at which the lease expires unless it is renewed.
+    /// Returns the earliest possible local time at which the lease expires unless it is renewed.
     pub(super) fn expiry(&self) -> Instant {
         self.renewed.0 + self.ttl
     }

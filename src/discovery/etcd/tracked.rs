@@ -56,7 +56,7 @@ impl Tracked {
         }
     }
 
-    /// Returns the lease of the leader key, if there is one.
+    /// Returns the lease of the leader key; `None` if there is no leader key.
     pub(super) fn lease(&self) -> Option<&Lease> {
         self.lease.as_ref().filter(|_| self.keys.contains_key("leader"))
     }
@@ -212,7 +212,8 @@ impl Tracked {
         Claim::Lock(KIND, self.lock.clone())
     }
 
-    /// Forgets the members whose keys are gone: the holder reaches etcd, so these members could reach it, too.
+    /// Forgets the members whose keys are gone, except the lock's holder. The holder reaches etcd, so these members
+    /// could reach etcd, too.
     fn forget_vanished(&mut self) -> Vec<Claim> {
         let holder = self.lock.as_ref().and_then(|lock| lock.holder.clone());
         let gone: BTreeSet<_> = self

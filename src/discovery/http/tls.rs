@@ -1,4 +1,5 @@
-//! TLS to Patroni's REST API and to etcd: the operator's CA and client certificate, read again when the files change.
+//! TLS to Patroni's REST API, etcd and HAProxy's statistics: the CA and the client certificate, read again when their
+//! files change.
 
 use std::io;
 use std::path::PathBuf;

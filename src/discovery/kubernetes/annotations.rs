@@ -1,5 +1,5 @@
-//! Parses Patroni's annotations into values. Pure. Every error names object, annotation and problem, and never
-//! quotes a connection string, which may contain a password.
+//! Parses Patroni's annotations into values. Pure. Every error names the annotation and the problem; callers add the
+//! object. No error quotes a connection string, which may contain a password.
 //!
 //! Source of the formats: Patroni 4.1, patroni/dcs/kubernetes.py and ha.py.
 
@@ -67,7 +67,7 @@ pub fn lock(annotations: &Annotations) -> Read<Option<Lock>> {
                 DEFAULT_TTL,
                 Some(malformed(
                     "ttl",
-                    format!("is not a number of seconds: {text:?}; 30 is assumed"),
+                    format!("is not a whole number of seconds from 1 to {MAX_TTL}: {text:?}; assuming 30"),
                 )),
             ),
         },
@@ -82,7 +82,7 @@ pub fn lock(annotations: &Annotations) -> Read<Option<Lock>> {
     (Some(lock), malformed)
 }
 
-/// Parses the switchover that a failover object announces, if it announces one.
+/// Parses the switchover that a failover object announces. `None` if it announces none, or none with a valid time.
 pub fn announcement(annotations: &Annotations, now: Instant, wall: SystemTime) -> Read<Option<Announcement>> {
     let get = |name: &str| annotations.get(name).filter(|value| !value.is_empty()).cloned();
     let (leader, candidate) = (get("leader"), get("member"));

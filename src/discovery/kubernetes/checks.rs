@@ -51,8 +51,8 @@ impl Checks {
     }
 
     /// Returns true if all watches should be restarted after a check that found the object unchanged: while the lock is
-    /// overdue, nothing proves that the streams are alive. A stream younger than the ttl is not restarted, because it
-    /// was opened for that reason.
+    /// overdue, nothing proves that the streams are alive. Returns false if this object's stream was opened less than a
+    /// ttl ago, or if the watches were restarted recently (`RESTART_EVERY`).
     pub fn should_restart(&mut self, lock: Option<&Lock>, opened: Instant, now: Instant) -> bool {
         let old = lock.is_some_and(|lock| lock.ttl <= now.saturating_duration_since(opened));
         let restart = old && self.restarted.is_none_or(|restarted| restarted + RESTART_EVERY <= now);

@@ -51,7 +51,7 @@ pub(super) struct Faults {
     needs: &'static str,
     backoff: Backoff,
     outage: Outage,
-    /// True once the API has answered: a right that existed before is probably missing only for a moment.
+    /// True once the API has answered: a right that existed before is probably missing only briefly.
     answered: bool,
     /// Time of the first refusal after requests were allowed, and true once the warning is logged.
     forbidden: Option<(Instant, bool)>,
@@ -108,7 +108,7 @@ impl Faults {
         }
     }
 
-    /// Records and logs a fault.
+    /// Records and logs a fault, and returns the pause before the next attempt.
     pub(super) fn record(&mut self, error: &watcher::Error) -> Fault {
         let count = self.outage.count();
         if is_forbidden(error) {
@@ -144,8 +144,8 @@ impl Faults {
         let (since, logged) = self.forbidden.get_or_insert((Instant::now(), false));
         if since.elapsed() < ROLES_LOAD {
             let why = format!(
-                "{title}: forbidden, although it was allowed before; retrying, because an API server that has just \
-                 started forbids everything until it has loaded its roles: {cause}"
+                "the Kubernetes API forbids access to {title}, which was allowed before; retrying, because an API \
+                 server that has just started forbids everything until it has loaded its roles: {cause}"
             );
             match count {
                 1 => info!("{why}"),
@@ -155,7 +155,10 @@ impl Faults {
         }
         if !std::mem::replace(logged, true) {
             let seconds = since.elapsed().as_secs();
-            warn!("{title}: forbidden for {seconds} s, after it was allowed; {fix}: {cause}");
+            warn!(
+                "the Kubernetes API has forbidden access to {title} for {seconds} s, which was allowed before; {fix}: \
+                 {cause}"
+            );
         }
         Fault { pause, why: lacks }
     }

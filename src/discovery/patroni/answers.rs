@@ -128,7 +128,8 @@ pub fn read_ttl(answer: &Answer) -> Option<Duration> {
     Some(Duration::from_secs(ttl))
 }
 
-/// Parses `primary_race_backoff` from the answer to `GET /config`; zero if it is not set.
+/// Parses `primary_race_backoff` from the answer to `GET /config`: zero if it is not set, `None` if the answer is an
+/// error or not JSON.
 pub fn read_race_backoff(answer: &Answer) -> Option<Duration> {
     let config: Value = serde_json::from_slice(&answer.body).ok()?;
     answer

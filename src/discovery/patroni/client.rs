@@ -11,7 +11,8 @@ use crate::discovery::http::tls::{TlsError, TlsFiles};
 use crate::discovery::http::{Answer, Connector, Unreachable};
 use crate::metrics::{Metrics, Outcome};
 
-/// Deadline of one request, including the connection. A stopped Patroni accepts the connection and never answers.
+/// Deadline of one request, including the connection. The kernel accepts connections for a frozen Patroni, which never
+/// answers.
 const DEADLINE: Duration = Duration::from_secs(1);
 /// Longest answer. `/cluster` of a large cluster has a few KiB.
 const MAX_BODY: usize = 1024 * 1024;
@@ -45,8 +46,8 @@ impl Client {
         answer
     }
 
-    /// Sends the request on a separate connection: Patroni uses HTTP/1.0. An answer to `/primary` names its member, so
-    /// the last known address may be used if the name server fails. Members thus stay reachable.
+    /// Sends the request on a separate connection: Patroni uses HTTP/1.0. An answer to `/primary` names its member
+    /// (since Patroni 3.2), so members stay reachable at their last known addresses while the name server fails.
     async fn attempt(&self, base: &str, path: &str) -> Result<Answer, Unreachable> {
         let names_its_member = path == "/primary";
         let mut connection = self.connector.connect(base, names_its_member, DEADLINE).await?;

@@ -1,4 +1,5 @@
-//! Asks one member at a time for `/cluster`, which lists the members, and for the lock's ttl.
+//! Asks one member at a time for `/cluster`, which lists the members, and for the lock's ttl. Asks all base URLs of
+//! `--patroni` (the seeds) for the identity of their cluster.
 
 use std::time::{Duration, Instant};
 
@@ -14,28 +15,29 @@ use crate::leader::identity::Identity;
 use crate::leader::observation::{Claim, Observation};
 use crate::log_limiter::LogLimiter;
 
-/// Interval of requests for `/cluster`. Membership rarely changes.
+/// Longest pause between requests for `/cluster`. Membership rarely changes.
 pub const CLUSTER_EVERY: Duration = Duration::from_secs(10);
 
-/// Growing intervals of requests for `/cluster` while new clients are held.
+/// Growing intervals of requests for `/cluster` while there is no leader for new clients.
 pub const CLUSTER_ON_ALERT: Backoff = Backoff::new(Duration::from_secs(3), CLUSTER_EVERY);
 
 /// Intervals of requests for `/cluster` while no member answers, for example before Patroni has started.
 const CLUSTER_UNANSWERED: Backoff = Backoff::new(Duration::from_millis(500), CLUSTER_EVERY);
 
-/// Interval of requests for `/config`, which has the lock's ttl.
+/// Shortest time between an answer to `/config` with the lock's ttl and the next request for `/config`.
 pub const CONFIG_EVERY: Duration = Duration::from_secs(20);
 
-/// Interval of requests for the identity of the cluster at each base URL of `--patroni`, while all is well. Each
-/// request costs an SQL query on that member.
+/// Interval of requests for the identity of the cluster at each seed, while a member answers `/cluster` and there is a
+/// leader for new clients. Each request costs an SQL query on that member.
 pub const SEEDS_EVERY: Duration = Duration::from_secs(60);
 
-/// Interval of requests for these identities while no member answers `/cluster`, or new clients are held.
+/// Interval of requests for the identity of the cluster at each seed, while no member answers `/cluster`, or there is
+/// no leader for new clients.
 pub const SEEDS_ON_ALERT: Duration = Duration::from_secs(30);
 
 /// The result of one round of requests for `/cluster`.
 struct ClusterRound {
-    /// Member that answered for the followed cluster.
+    /// Member that answered for the followed cluster; `None` if no member did.
     responder: Option<Responder>,
     claims: Vec<Claim>,
 }
@@ -43,7 +45,7 @@ struct ClusterRound {
 /// A member that answered `/cluster`.
 struct Responder {
     url: BaseUrl,
-    /// The system identifier in its newest answer that had one.
+    /// The system identifier in the member's newest answer to `/patroni`; `None` if there was none.
     system: Option<String>,
 }
 
@@ -157,8 +159,8 @@ impl ClusterPoller {
         Ok(())
     }
 
-    /// Asks the last responder, then the other members, one after the other, until one answers for the followed
-    /// cluster.
+    /// Asks the last responder, then the other members, then the seeds, one after the other, until one of them answers
+    /// for the followed cluster.
     async fn ask_any(&self, last: Option<&Responder>, due: bool, with_config: bool) -> ClusterRound {
         let mut known = self.plan.borrow().urls.clone();
         // Starts with a random member, so that many pgnorths spread their requests over the members.
@@ -238,8 +240,8 @@ impl ClusterPoller {
         None
     }
 
-    /// Returns the lock's ttl and `primary_race_backoff`, or neither unless `wanted` is true; the last values then
-    /// remain in force.
+    /// Returns the lock's ttl and `primary_race_backoff`, each `None` if `wanted` is false or the value cannot be read.
+    /// The last value then remains in force.
     async fn config(&self, url: &BaseUrl, wanted: bool) -> (Option<Duration>, Option<Duration>) {
         if !wanted {
             return (None, None);

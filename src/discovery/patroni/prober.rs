@@ -37,9 +37,9 @@ impl Prober {
             tokio::select! {
                 changed = self.plan.changed() => if changed.is_err() { return },
                 Some(reply) = requests.join_next() => {
-                    // A request that panicked is a bug in pgnorth. The end of this task ends the process with an error.
+                    // A panic in a request is a bug in pgnorth. The end of this task ends the process with an error.
                     let Ok(Reply { key, answered, claim }) = reply else { return };
-                    // An answer from a member's former address is not evidence about the member.
+                    // The plan no longer has this request. An answer from a former address is not evidence.
                     if !pacer.ended(&key, answered, Instant::now()) {
                         continue;
                     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use super::*;
-use crate::events::Events;
+use crate::events::EventSender;
 use crate::leader::Address;
 use crate::leader::decide::Policy;
 use crate::log_limiter::LogLimiter;
@@ -25,7 +25,7 @@ async fn reasons_that_alternate_do_not_flood_the_log() {
         slot: Arc::new(RouteSlot::new("starting")),
         recorder: Arc::new(Recorder::new(metrics.clone())),
         metrics,
-        events: Events::default(),
+        events: EventSender::default(),
         log_limiter: LogLimiter::default(),
         readiness: ReadinessHandle::starting("starting"),
         policy: Policy {

@@ -1,4 +1,5 @@
-//! Makes the proxy's requests to every etcd endpoint: a listing, a watch, and the remaining time of the lock's lease.
+//! Makes the proxy's requests to etcd: a listing and a watch at every endpoint, and the remaining time of the lock's
+//! lease at the first endpoint that answers.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use crate::route::Upstream;
 const EVERY: Duration = Duration::from_millis(500);
 /// Time beyond Patroni's loop_wait that a renewal may take.
 const SLACK: Duration = Duration::from_secs(5);
-/// Patroni's default loop_wait.
+/// Patroni's default loop_wait, used if the configuration cannot be read.
 const LOOP_WAIT: Duration = Duration::from_secs(10);
 
 /// Collects all facts from etcd, the renewal included, and the members from their keys.

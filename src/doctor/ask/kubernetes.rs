@@ -317,7 +317,7 @@ impl<'a> ApiConnection<'a> {
         let answer = bounded(self.client.send(request)).await?;
         let middle = asked + SystemTime::now().duration_since(asked).unwrap_or_default() / 2;
         let date = answer.headers().get("date").and_then(|date| date.to_str().ok());
-        let date = date.ok_or("its answers carry no date")?;
+        let date = date.ok_or("its answers have no Date header")?;
         let date = rfc2822::parse(date).map_err(|_| "its Date header is not a date")?;
         // The header omits the fraction of a second, which is half a second on average.
         Ok(seconds_after(middle, SystemTime::from(date.timestamp())) + 0.5)

@@ -93,19 +93,19 @@ pub(super) fn seeds(seeds: &[(BaseUrl, Result<Seed, RestFailure>)], discovery: &
 pub(super) fn paused() -> Check {
     Check::warn(
         "pause",
-        "Patroni is paused: there is no failover if the primary fails",
+        "Patroni is paused: there is no automatic failover if the primary fails",
         "run patronictl resume when the maintenance is over",
     )
 }
 
-/// Checks that the URL belongs to the cluster of --scope; discovery ignores it otherwise.
+/// Checks that the URL belongs to the cluster of --scope; otherwise, discovery ignores its answers.
 fn foreign(what: &str, seed: &Seed, scope: Option<&str>) -> Option<Check> {
     let theirs = seed.scope.as_deref()?;
     let ours = scope.filter(|ours| *ours != theirs)?;
     Some(Check::fail(
         what,
         format!("a different cluster answers there: its scope is {theirs}, but --scope is {ours}"),
-        "remove this URL from --patroni, or correct --scope; until then pgnorth ignores its answers",
+        "remove this URL from --patroni, or correct --scope; until then, pgnorth ignores the answers from this URL",
     ))
 }
 

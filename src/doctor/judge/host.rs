@@ -1,4 +1,4 @@
-//! Checks of this host and its access to the API: credentials, clocks, open files, ports.
+//! Checks of this host: its credentials for the API, clocks, token and certificate files, open files, local ports.
 
 use crate::config::DEFAULT_SESSIONS;
 use crate::doctor::check::Check;

@@ -95,7 +95,7 @@ fn absent(api: &Api) -> Check {
         )
     } else if api.scopes.is_empty() {
         format!(
-            "--scope must be Patroni's scope, and --namespace its namespace; namespace {} has no leader object of any scope. If Patroni keeps its lock elsewhere, use --etcd (etcd) or --patroni (Consul, ZooKeeper) instead",
+            "--scope must be Patroni's scope, and --namespace its namespace; no leader object of any scope is visible in namespace {}. If Patroni keeps its lock elsewhere, use --etcd (etcd) or --patroni (Consul, ZooKeeper) instead",
             api.namespace
         )
     } else {
@@ -144,7 +144,7 @@ pub(super) fn renewal(api: &Api) -> Option<Check> {
     })
 }
 
-/// Checks Patroni's dynamic configuration for settings that keep clients from a primary.
+/// Checks Patroni's dynamic configuration for a standby cluster and for a pause.
 pub(super) fn config(api: &Api) -> Vec<Check> {
     let config = match &api.config {
         Ok(Some(config)) => config,
@@ -152,8 +152,8 @@ pub(super) fn config(api: &Api) -> Vec<Check> {
         Ok(None) => {
             let (what, scope) = ("Patroni's configuration", &api.scope);
             let found =
-                format!("there is no object {scope}-config; the check of the renewal assumes a loop_wait of 10 s");
-            return vec![Check::warn(what, found, "Patroni creates this object: check its log")];
+                format!("no object {scope}-config has it; the check of the renewal assumes a loop_wait of 10 s");
+            return vec![Check::warn(what, found, "Patroni writes this object: check its log")];
         }
         Err(why) => return vec![Check::not_checked("Patroni's configuration", why)],
     };

@@ -116,7 +116,7 @@ fn check_server(member: &Member, server: &MemberServer, cluster: &ClusterFacts<'
         Ok(greeting) => greeting,
         Err(why) => {
             let found = format!("cannot connect to {address}: {why}");
-            let fix = "check that it is running there, and that network policies, firewalls and meshes let pgnorth connect to this port (from a laptop, pod addresses are often out of reach: run the doctor in the pod)";
+            let fix = "check that this server is running, and that network policies, firewalls and meshes let pgnorth connect to this port (from a laptop, pod addresses are often out of reach: run the doctor in the pod)";
             return cluster.grade(member, what, found, fix);
         }
     };

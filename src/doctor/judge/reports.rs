@@ -31,7 +31,7 @@ pub(super) fn check(
         .unwrap_or_else(|| Check::ok(what, found))
 }
 
-/// Checks that the answer comes from the followed cluster; discovery ignores it otherwise.
+/// Checks that the answer comes from the followed cluster; otherwise, discovery ignores it.
 fn another_cluster(cluster: &ClusterFacts<'_>, what: &str, found: &str, report: &Report) -> Option<Check> {
     let differ = [
         ("scope", cluster.scope, &report.scope),
@@ -44,7 +44,7 @@ fn another_cluster(cluster: &ClusterFacts<'_>, what: &str, found: &str, report: 
     Some(Check::fail(
         what,
         format!("{found}, but a different cluster answers there: its {name} is {theirs}, not {ours}"),
-        "pgnorth ignores its answers. Another process listens at this member's api_url (restapi.connect_address), --selector matches pods of other clusters, or --scope names another cluster",
+        "pgnorth ignores these answers. Either another process listens at this member's api_url (restapi.connect_address), --selector matches pods of other clusters, or --scope names another cluster",
     ))
 }
 

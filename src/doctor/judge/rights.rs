@@ -132,9 +132,7 @@ fn impact(right: Right, lock: Option<ObjectKind>) -> Impact {
         ("get" | "list" | "watch", _) if kind.is_some() && lock.is_some() && kind != lock => {
             Impact::None("the lock is in the other kind of object")
         }
-        ("create", "events") => {
-            Impact::None("without it, pgnorth only writes no Kubernetes Events about changes of leader")
-        }
+        ("create", "events") => Impact::None("without it, pgnorth works, but writes no Kubernetes Events"),
         ("get", "endpoints" | "configmaps") => {
             Impact::Broken("an overdue renewal of the lock counts as an unreachable API, so a fence may come late")
         }

@@ -1,11 +1,12 @@
-//! Checks of the routes to replicas: each needs a member that fits.
+//! Checks of the routes to replicas: each needs a member of its kind.
 
 use crate::doctor::check::Check;
 use crate::doctor::facts::{Member, Rest};
 use crate::leader::observation::{Report, Role, Standby};
 use crate::route::{Route, RouteKind};
 
-/// Checks each route to replicas, but not lag and tags, which change from minute to minute.
+/// Checks that a member is of the kind of each route to replicas. Does not check the route's other conditions, such as
+/// lag and tags, which may change at any time.
 pub(super) fn all<'a>(members: &'a [Member], routes: &'a [Route]) -> impl Iterator<Item = Check> + 'a {
     let to_replicas = routes.iter().filter(|route| route.conditions.kind.is_for_replicas());
     to_replicas.map(|route| one(members, route))
@@ -31,8 +32,8 @@ fn one(members: &[Member], route: &Route) -> Check {
         ),
         (true, _) => Check::warn(
             what,
-            "none of the members that answer fits this route; clients of the route wait, unless it has fallback=primary",
-            "start a replica that fits; with fallback=primary the route leads to the primary until then",
+            "none of the members that answer is a running replica of this kind; clients of the route wait, unless it has fallback=primary",
+            "start such a replica; with fallback=primary, the route leads to the primary until then",
         ),
     }
 }

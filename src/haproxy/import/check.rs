@@ -37,7 +37,7 @@ pub(super) fn read(uri: &str) -> Result<Check, String> {
     let Some(kind) = kind else {
         return Err(match path {
             "GET" | "HEAD" | "OPTIONS" => format!(
-                "HAProxy takes a single word as the path, and asks for {path}; Patroni answers 503. Did you mean \
+                "HAProxy uses a single word as the path, and requests {path}; Patroni answers 503. Did you mean \
                  `{path} /primary`?"
             ),
             _ => format!("pgnorth has no route that corresponds to the health check {path}"),

@@ -31,7 +31,7 @@ pub(super) struct Section {
     pub(super) directives: Vec<Directive>,
 }
 
-/// The keywords that begin a section (HAProxy 2.6 and later).
+/// Keywords that begin a section (HAProxy 2.6 and later).
 const SECTIONS: [&str; 17] = [
     "global",
     "defaults",

@@ -134,7 +134,7 @@ impl<'a> Reader<'a> {
         for directive in &self.sections.all[place].directives {
             match directive.words[0].as_str() {
                 "default-server" => {
-                    let parts = Options::default().read(&directive.words[1..], self.sections.context(place, None));
+                    let parts = Options::default().read(&directive.words[1..], self.sections.facts(place, None));
                     self.note_parts(directive.at, parts);
                 }
                 "option" if directive.words.get(1).is_some_and(|word| word == "httpchk") => {
@@ -203,7 +203,7 @@ impl<'a> Reader<'a> {
                     Some(Ok(address)) => self.offer(*at, vec![("admin", address.to_string())]),
                     _ => self.note(
                         *at,
-                        NoEquivalent("bind: --admin takes one IP address and a port".to_owned()),
+                        NoEquivalent("bind: --admin accepts one IP address and a port".to_owned()),
                     ),
                 },
                 word if words.iter().any(|word| word == "auth" || word.contains("http_auth")) => {
@@ -230,7 +230,7 @@ impl<'a> Reader<'a> {
             "bind" => self.bind(directive, backend),
             "server" | "server-template" => self.server(place, directive, backend),
             "default-server" => {
-                let parts = Options::default().read(&words[1..], self.sections.context(place, check));
+                let parts = Options::default().read(&words[1..], self.sections.facts(place, check));
                 self.note_parts(*at, parts);
             }
             _ => self.common(directive, check),
@@ -305,7 +305,7 @@ impl<'a> Reader<'a> {
         let skipped = if words[0] == "server" { 3 } else { 4 };
         let parts = backend.defaults.clone().read(
             &words[skipped..],
-            self.sections.context(place, backend.check.as_ref().ok()),
+            self.sections.facts(place, backend.check.as_ref().ok()),
         );
         self.note_parts(*at, parts);
     }

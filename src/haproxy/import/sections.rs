@@ -2,7 +2,7 @@
 
 use super::check::{self, Check};
 use super::lines::{Directive, Section};
-use super::server::{self, Address, Context, Options};
+use super::server::{self, Address, Options, SectionFacts};
 use super::suggestion::problem_of;
 
 /// PgBouncer's port (its `listen_port`).
@@ -128,7 +128,7 @@ impl<'a> Sections<'a> {
     pub(super) fn backend(&self, place: usize) -> Backend {
         let mut defaults = Options::default();
         for directive in self.effective(place, "default-server") {
-            defaults.read(&directive.words[1..], self.context(place, None));
+            defaults.read(&directive.words[1..], self.facts(place, None));
         }
         let (mut port, mut is_https) = (None, false);
         for directive in self.rules(place) {
@@ -147,7 +147,7 @@ impl<'a> Sections<'a> {
                 _ => return None,
             };
             let mut options = defaults.clone();
-            options.read(rest, self.context(place, None));
+            options.read(rest, self.facts(place, None));
             let address = server::address(address);
             let url = address
                 .clone()
@@ -173,7 +173,7 @@ impl<'a> Sections<'a> {
         }
     }
 
-    /// Returns the `http-check` lines that apply: a section's own lines replace the inherited ones.
+    /// Returns the section's own `http-check` lines or, if it has none, the inherited ones.
     pub(super) fn rules(&self, place: usize) -> Vec<&'a Directive> {
         let own = self.all[place].directives.iter();
         let own: Vec<_> = own.filter(|directive| directive.words[0] == "http-check").collect();
@@ -213,7 +213,9 @@ impl<'a> Sections<'a> {
         (check::read(uri), at)
     }
 
-    /// Returns the `option httpchk` that applies, unless a later option selects another check or none.
+    /// Returns the `option httpchk` that applies; `None` if a later option selects another check. Also returns `None`
+    /// if any `no option httpchk` applies: HAProxy does not start with such a line, because this option has no
+    /// negation.
     fn httpchk(&self, place: usize) -> Option<&'a Directive> {
         let mut options = self.effective(place, "option").into_iter();
         let last = options.rfind(|directive| directive.words.get(1).is_some_and(|word| is_check(word)))?;
@@ -224,13 +226,13 @@ impl<'a> Sections<'a> {
         (last.words[1] == "httpchk" && !taken_back).then_some(last)
     }
 
-    pub(super) fn context(&self, place: usize, check: Option<&Check>) -> Context<'_> {
+    pub(super) fn facts(&self, place: usize, check: Option<&Check>) -> SectionFacts<'_> {
         let servers = self.all[place]
             .directives
             .iter()
             .filter(|directive| directive.words[0].starts_with("server"));
         let weights: Vec<_> = servers.map(|directive| after(&directive.words, "weight")).collect();
-        Context {
+        SectionFacts {
             replicas: check.is_none_or(|check| check.kind.is_for_replicas()),
             limits_lag: check.is_some_and(limits_lag),
             weights_differ: weights.iter().any(|weight| *weight != weights[0]),

@@ -26,7 +26,7 @@ pub(super) enum Part {
 
 /// The properties of a section that determine how server options translate.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Context<'a> {
+pub(super) struct SectionFacts<'a> {
     /// True if the section leads to replicas.
     pub(super) replicas: bool,
     /// True if the route has a limit of lag.
@@ -39,7 +39,7 @@ pub(super) struct Context<'a> {
 
 impl Options {
     /// Reads the words after the server's address. Returns their outcomes.
-    pub(super) fn read(&mut self, words: &[String], context: Context<'_>) -> Vec<Part> {
+    pub(super) fn read(&mut self, words: &[String], facts: SectionFacts<'_>) -> Vec<Part> {
         let (mut parts, mut words) = (Vec::new(), words.iter());
         while let Some(word) = words.next() {
             let mut value = || words.next().cloned().unwrap_or_default();
@@ -58,20 +58,20 @@ impl Options {
                 "weight" => {
                     let weight = value();
                     self.weight = Some(weight.clone());
-                    Some(Part::Outcome(weight_outcome(&weight, context)))
+                    Some(Part::Outcome(weight_outcome(&weight, facts)))
                 }
                 "on-marked-down" => {
                     self.ends_sessions = value() == "shutdown-sessions";
-                    Some(Part::Outcome(marked_down(context)))
+                    Some(Part::Outcome(marked_down(facts)))
                 }
                 "on-marked-up" => {
                     let _action = value();
-                    Some(Part::Outcome(match context.replicas {
+                    Some(Part::Outcome(match facts.replicas {
                         false => NotNeeded("on-marked-up: one member at a time is the primary".to_owned()),
                         true => NoEquivalent("on-marked-up: sessions stay on a fit replica when another replica becomes fit".to_owned()),
                     }))
                 }
-                "backup" => Some(Part::Outcome(match context.replicas {
+                "backup" => Some(Part::Outcome(match facts.replicas {
                     false => NotNeeded("backup: one member at a time is the primary".to_owned()),
                     true => NoEquivalent(
                         "backup: in --route, prefer.NAME=VALUE prefers members with this tag, and fallback=primary falls back to \
@@ -85,11 +85,11 @@ impl Options {
                     )),
                     _ => Part::Outcome(NotNeeded("verify: pgnorth always verifies".to_owned())),
                 }),
-                "ca-file" => Some(ca_file(&value(), context)),
-                "crt" => Some(certificate(&value(), context)),
+                "ca-file" => Some(ca_file(&value(), facts)),
+                "crt" => Some(certificate(&value(), facts)),
                 "source" => Some(source(&value())),
                 "usesrc" | "interface" => {
-                    Some(Part::Outcome(NoEquivalent(format!("{word} {}: --source takes only addresses", value()))))
+                    Some(Part::Outcome(NoEquivalent(format!("{word} {}: --source accepts only addresses", value()))))
                 }
                 "tcp-ut" => Some(Part::Offer(vec![("tcp-user-timeout", duration(&value()))])),
                 _ => {
@@ -108,14 +108,15 @@ impl Options {
         None
     }
 
-    /// Returns the base URL of the REST API that HAProxy asks for this server; `port` is that of `http-check connect`.
+    /// Returns the base URL of the REST API that HAProxy asks for this server, or the reason why there is none. `port`
+    /// and `is_https` are those of `http-check connect`.
     pub(super) fn url(&self, address: &Address, port: Option<&str>, is_https: bool) -> Result<String, String> {
         if !self.is_checked {
             return Err("HAProxy does not check this server; pgnorth uses every member that is fit".to_owned());
         }
         let port = port.or(self.check_port.as_deref());
         let Some(port) = port.filter(|port| Some(*port) != address.port.as_deref()) else {
-            return Err("the check goes to PostgreSQL's port, not to Patroni's REST API".to_owned());
+            return Err("the check goes to the server's own port, not to Patroni's REST API".to_owned());
         };
         let host = self.check_host.as_deref().unwrap_or(&address.host);
         let host = match host.contains(':') && !host.starts_with('[') {
@@ -176,8 +177,8 @@ pub(super) fn duration(text: &str) -> String {
     }
 }
 
-fn weight_outcome(weight: &str, context: Context<'_>) -> Outcome {
-    match (context.replicas, context.weights_differ) {
+fn weight_outcome(weight: &str, facts: SectionFacts<'_>) -> Outcome {
+    match (facts.replicas, facts.weights_differ) {
         (false, _) => NotNeeded("weight: one member at a time is the primary".to_owned()),
         (true, false) => NotNeeded("weight: it is the same for all servers".to_owned()),
         (true, true) => NoEquivalent(format!(
@@ -186,8 +187,8 @@ fn weight_outcome(weight: &str, context: Context<'_>) -> Outcome {
     }
 }
 
-fn marked_down(context: Context<'_>) -> Outcome {
-    match (context.replicas, context.limits_lag) {
+fn marked_down(facts: SectionFacts<'_>) -> Outcome {
+    match (facts.replicas, facts.limits_lag) {
         (true, true) => Setting("lagging=cut".to_owned()),
         (true, false) => {
             NotNeeded("on-marked-down: sessions to a member that is no longer a running replica always end".to_owned())
@@ -196,17 +197,17 @@ fn marked_down(context: Context<'_>) -> Outcome {
     }
 }
 
-fn ca_file(file: &str, context: Context<'_>) -> Part {
+fn ca_file(file: &str, facts: SectionFacts<'_>) -> Part {
     match file.starts_with('@') {
         true => Part::Outcome(NotNeeded(format!("ca-file {file}: pgnorth uses the system's CAs"))),
-        false => Part::Offer(vec![("patroni-ca", in_folder(context.bases[0], file))]),
+        false => Part::Offer(vec![("patroni-ca", in_folder(facts.bases[0], file))]),
     }
 }
 
 /// Returns the settings for `crt`. HAProxy's file has both the certificate and its key; pgnorth reads each from the
 /// file that its flag names, and skips the rest.
-fn certificate(file: &str, context: Context<'_>) -> Part {
-    let file = in_folder(context.bases[1], file);
+fn certificate(file: &str, facts: SectionFacts<'_>) -> Part {
+    let file = in_folder(facts.bases[1], file);
     Part::Offer(vec![("patroni-cert", file.clone()), ("patroni-key", file)])
 }
 

@@ -56,7 +56,8 @@ impl Suggestion {
     }
 }
 
-/// Returns the errors of pgnorth's parser, if these settings are invalid together with an address of the cluster.
+/// Returns the problem with these settings, if there is one: a value that shells and systemd read differently, or the
+/// errors of pgnorth's parser. A placeholder stands for the members' URLs if the settings have none.
 pub(super) fn problem_of(settings: &[(&'static str, String)]) -> Option<String> {
     let cluster = ("patroni", "http://h:8008".to_owned());
     let is_named = settings.iter().any(|(flag, _)| *flag == cluster.0);
@@ -76,7 +77,7 @@ fn quoted(value: &str) -> String {
     format!("{quote}{value}{quote}")
 }
 
-/// Returns true if shell and systemd take the text as it is, or within single quotes.
+/// Returns true if a shell and systemd read the text in the same way, as it is or within single quotes.
 fn is_plain(text: &str) -> bool {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "_-.:/+@,=[]%".contains(letter);
     !text.is_empty() && text.chars().all(plain)

@@ -1,5 +1,5 @@
 //! HAProxy's keywords that need no code. Each has its outcome and, if it is an option within a line, the number of its
-//! values. HAProxy 2.6's manual describes all of them.
+//! values. HAProxy's manuals, from 2.6 on, describe them.
 
 use super::Outcome;
 
@@ -238,7 +238,7 @@ pub(super) const GLOBAL: &[Group] = &[
     ),
     (
         "maxconnrate|maxsessrate|maxsslrate",
-        NoEquivalent("pgnorth does not limit the rate of new connections; it connects 64 clients at a time"),
+        NoEquivalent("no limit of the rate of new connections; each listener connects at most 64 clients at a time"),
     ),
     (
         "lua-load|lua-load-per-thread|lua-prepend-path",
@@ -271,7 +271,7 @@ pub(super) const PROXY: &[Group] = &[
     ),
     (
         "option splice-auto|option splice-request|option splice-response",
-        NotNeeded("pgnorth always uses splice(2)"),
+        NotNeeded("pgnorth uses splice(2) for streams, if the system permits it"),
     ),
     (
         "option tcp-smart-accept|option tcp-smart-connect|option nolinger|backlog",
@@ -316,7 +316,7 @@ pub(super) const PROXY: &[Group] = &[
     ),
     (
         "rate-limit",
-        NoEquivalent("pgnorth does not limit the rate of new connections; it connects 64 clients at a time"),
+        NoEquivalent("no limit of the rate of new connections; each listener connects at most 64 clients at a time"),
     ),
     (
         "acl|tcp-request|tcp-response|filter",

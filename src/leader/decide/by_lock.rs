@@ -61,8 +61,8 @@ impl Inputs<'_> {
         })
     }
 
-    /// Rule 6: the lock has expired in pause. Patroni then promotes no member automatically, so an expired lock is not
-    /// evidence against the current leader.
+    /// Rule 6: the lock has expired in pause, and X is the current leader. Patroni then promotes no member
+    /// automatically, so the expired lock is not evidence against X.
     pub(super) fn expired_in_pause(&self) -> Option<Decision> {
         let (_, leader) = self.holder_of_expired_lock()?;
         let member = leader.member.clone();
@@ -77,7 +77,7 @@ impl Inputs<'_> {
         })
     }
 
-    /// Rule 7: the lock has expired, and the members may postpone the race for it.
+    /// Rule 7: the lock has expired, X is the current leader, and the members may postpone the race for the lock.
     pub(super) fn expired_before_the_race(&self) -> Option<Decision> {
         let (lock, leader) = self.holder_of_expired_lock()?;
         let leader = Some(leader).filter(|leader| self.is_current(leader))?;
@@ -126,7 +126,7 @@ impl Inputs<'_> {
         }
     }
 
-    /// Rule 12: the lock is fresh. X's own state decides.
+    /// Rule 12: the lock is fresh. X's own state decides. Sessions to X exist only if X is the current leader.
     ///
     /// | X | new clients | sessions to X | sessions to other members |
     /// |--|--|--|--|
@@ -134,6 +134,7 @@ impl Inputs<'_> {
     /// | does not answer, and is the current leader | go to X | stay | end |
     /// | does not answer, and is not the current leader | wait | | end |
     /// | says `stopping`, `starting`, `crashed` or in recovery | wait | stay; PostgreSQL ends them | end |
+    /// | says that it is a running primary, on a lower timeline than a leader before it | wait | stay | end |
     /// | says that it leads a standby cluster | wait | end | end |
     pub(super) fn lock_fresh(&self) -> Option<Decision> {
         let (lock, leader) = self.holder_of_fresh_lock()?;

@@ -43,7 +43,9 @@ impl Inputs<'_> {
     }
 
     /// Rule 16: a member says that it is a running primary. If several do, the member that holds the lock takes
-    /// precedence, then the member on the highest timeline.
+    /// precedence, then the member on the highest timeline. Clients wait if its address is unknown, if it is on a lower
+    /// timeline than a leader before it, or if it says that it does not hold the lock; only in the last case, its
+    /// sessions stay.
     pub(super) fn reported_primary(&self) -> Option<Decision> {
         let no_lock = self.no_lock()?.clone();
         let primaries = self.primaries();
@@ -111,8 +113,8 @@ impl Inputs<'_> {
         Some(decision(RoutingState::Fence, Reason::SilentTooLong { no_lock }))
     }
 
-    /// Rule 20: X says that it does not accept writes, or that it does not hold the lock. X's sessions are left to
-    /// PostgreSQL, which ends them when it stops.
+    /// Rule 20: X says that it does not accept writes, or that it does not hold the lock. X's sessions stay, and
+    /// PostgreSQL ends them when it stops. If X leads a standby cluster, its sessions end.
     pub(super) fn leader_not_writable(&self) -> Option<Decision> {
         self.no_lock()?;
         let current = self.current?;
@@ -210,8 +212,9 @@ impl Inputs<'_> {
         is_over.then_some((current, no_lock))
     }
 
-    /// Returns the end of the leader's ttl; `None` in pause. Patroni then promotes no member automatically, so silence
-    /// of the leader is not evidence of a new leader.
+    /// Returns the end of the leader's ttl; `None` while Patroni is known to be paused and `/cluster` has not named
+    /// another leader since the leader's last answer. Patroni then promotes no member automatically, so silence of the
+    /// leader is not evidence of a new leader.
     fn leader_expiry(&self) -> Option<Instant> {
         let current = self.current?;
         let is_excused = self.is_known_to_be_paused(self.no_lock()?) && !self.view.is_succeeded(&current.member);

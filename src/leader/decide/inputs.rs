@@ -9,8 +9,8 @@ use crate::leader::reason::{NoLock, Reason};
 use crate::leader::view::{LockView, View};
 use crate::leader::{MemberName, RoutingState, Server, UnknownAddress};
 
-/// Time before the lock's expiry from which new clients wait, because a client that logs in now could be cut off in the
-/// middle of its login. A lock that is renewed in time never comes this close to its expiry.
+/// Length of the period before the lock's expiry in which new clients wait, because the expiry could interrupt a login
+/// that begins in this period. A lock that is renewed in time never comes this close to its expiry.
 const EXPIRY_MARGIN: Duration = Duration::from_millis(500);
 
 /// The arguments of one decision, and the source that determines the leader.
@@ -25,7 +25,7 @@ pub(super) struct Inputs<'a> {
 
 /// The source that determines the leader.
 enum Source<'a> {
-    /// The leader object has not been read yet.
+    /// At least one leader object has not been read yet, and no lock is known.
     Unread,
     /// The lock in the leader object, whose store answers.
     Lock(&'a LockView),
@@ -105,7 +105,7 @@ impl<'a> Inputs<'a> {
                 address,
                 timeline: None,
             }),
-            // A missing pod or row is not evidence that the server is gone, as long as the member holds the lock.
+            // A missing pod, key or row is not evidence that the current leader's server is gone.
             (Err(_), Some(current)) => Ok(current.clone()),
             (Err(cause), None) => Err(cause),
         }
@@ -115,7 +115,7 @@ impl<'a> Inputs<'a> {
         self.current == Some(leader)
     }
 
-    /// Returns a hold, which keeps the sessions of `leader` if it is the current leader.
+    /// Returns a hold that keeps the sessions of `leader` if it is the current leader.
     pub(super) fn hold_keeping(&self, leader: Server) -> RoutingState {
         RoutingState::Hold(self.is_current(&leader).then_some(leader))
     }
@@ -125,7 +125,7 @@ impl<'a> Inputs<'a> {
         lock.lock_expiry() - EXPIRY_MARGIN
     }
 
-    /// Holds new clients for up to `switchover_hold`, if a switchover away from `leader` is due.
+    /// Returns a hold of at most `switchover_hold`, if a switchover away from `leader` is due.
     pub(super) fn hold_for_switchover(&self, leader: Server) -> Option<Decision> {
         let heard = self.view.announcement()?;
         let begins = heard.value.starts.map_or(heard.at, |starts| starts.max(heard.at));
@@ -141,9 +141,9 @@ impl<'a> Inputs<'a> {
         })
     }
 
-    /// Holds new clients while the members may postpone the race for an expired lock (`primary_race_backoff`). They do
-    /// so as long as the leader's WAL advances. A fence would stop the WAL, and so cause the failover that Patroni is
-    /// avoiding. Does not apply to a leader that says that it is not a primary, because it writes nothing.
+    /// Returns a hold while the members may postpone the race for an expired lock (`primary_race_backoff`). They do so
+    /// as long as the leader's WAL advances. A fence would stop the WAL, and so cause the failover that Patroni is
+    /// avoiding. Returns `None` for a leader that says that it is not a primary, because it writes nothing.
     pub(super) fn hold_before_the_race(&self, leader: &Server, lock_expiry: Instant) -> Option<Decision> {
         let backoff = self.view.race_backoff();
         let end = lock_expiry + backoff;

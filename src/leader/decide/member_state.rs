@@ -18,7 +18,7 @@ pub(super) enum MemberState {
     NotWritable { cause: String },
     /// It leads a standby cluster.
     StandbyLeader,
-    /// No current evidence about it exists; the cause is the error of its REST API.
+    /// No current evidence about it exists. The cause is the error of its REST API, or that no answer has arrived.
     Unreachable { cause: String },
 }
 
@@ -39,8 +39,8 @@ impl MemberState {
 }
 
 impl Inputs<'_> {
-    /// Returns the state of a member. `since` is the time at which the lock moved to it. Evidence that the member is
-    /// writable counts only if it is newer than `since`; evidence that it is not writable counts at any age.
+    /// Returns the state of a member. `since` is the time at which the lock moved to it, if that was seen. Evidence
+    /// from before `since` does not count if it says that the member is writable, but counts if it says the opposite.
     pub(super) fn member_state(&self, member: &MemberName, since: Option<Instant>) -> MemberState {
         if let Some(foreign_cluster) = self.view.foreign_cluster(member) {
             return MemberState::NotWritable {
@@ -77,7 +77,8 @@ impl Inputs<'_> {
         }
     }
 
-    /// Returns the error of the member's REST API. Neither a failure nor an answer from before `since` counts.
+    /// Returns the error of the newest request to the member's REST API; `None` if that request was answered, or ended
+    /// before `since`.
     fn no_answer(&self, member: &MemberName, since: Option<Instant>) -> Option<&NoReport> {
         let answers = self.view.answers(member)?;
         let asked_since = since.is_none_or(|since| answers.asked.is_some_and(|asked| since <= asked));
@@ -91,7 +92,7 @@ impl Inputs<'_> {
         match report.role {
             Role::StandbyLeader => MemberState::StandbyLeader,
             Role::Replica | Role::Other => MemberState::NotWritable {
-                cause: format!("it is still in recovery (state {:?})", report.state),
+                cause: format!("its role is not primary (state {:?})", report.state),
             },
             Role::Primary if !report.is_writable() => MemberState::NotWritable {
                 cause: format!("its state is {:?}", report.state),

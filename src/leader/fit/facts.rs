@@ -15,7 +15,7 @@ pub(super) const FRESH: Duration = Duration::from_secs(5);
 pub(super) struct Facts<'a> {
     at: Instant,
     pub(super) role: MemberRole,
-    /// The role, as Patroni writes it.
+    /// The role, as Patroni writes it; `unknown` for [`Role::Other`] in an answer of the REST API.
     pub(super) role_text: &'a str,
     pub(super) state: &'a str,
     pub(super) timeline: Option<u32>,
@@ -36,7 +36,8 @@ pub(super) enum MemberRole {
 }
 
 impl<'a> Facts<'a> {
-    /// Returns the newest facts; `None` if no source has reported the member's role and state.
+    /// Returns the member's own answer if it is fresh, else the newest facts of any source; `None` if no source has
+    /// reported the member's role and state.
     pub(super) fn newest(view: &'a View, member: &MemberName, now: Instant) -> Option<Self> {
         let answers = view.answers(member);
         let report = answers.and_then(|answers| answers.last.as_ref()).map(Self::of_report);
@@ -105,7 +106,8 @@ impl<'a> Facts<'a> {
         })
     }
 
-    /// Adds the tags, which the answer of the REST API does not contain.
+    /// Sets the tags to those of the status in the DCS, else of the row in `/cluster`. An answer of the REST API does
+    /// not contain them.
     fn with_tags(self, view: &'a View, member: &MemberName) -> Self {
         let of_pod = view.dcs_status(member).map(|pod| &pod.value.tags);
         let of_row = view.condition(member).map(|(row, _)| &row.tags);

@@ -14,21 +14,21 @@ pub enum Unfit {
     NoAddress { cause: String },
     /// Another cluster answers at its address.
     AnotherCluster,
-    /// It is the primary, and the route leads to replicas.
+    /// It is the primary, and the route does not lead to the primary.
     Primary,
     /// It is the primary, and its new clients are held.
     PrimaryHeld,
-    /// It says that it is a primary, but is not the leader that pgnorth uses.
+    /// It says that it is a primary, but pgnorth does not use it as the leader.
     SaysPrimary,
-    /// It holds the lock, so it is being promoted.
+    /// It holds the lock, and is not known to be a running primary yet.
     Promoting,
     /// No source has reported its role and state.
     Unreported,
-    /// It is not running; the state as Patroni writes it.
+    /// It is not running; `state` is its state as Patroni writes it.
     NotRunning { state: String },
-    /// It is not a replica; the role as Patroni writes it.
+    /// It is not a replica; `role` is its role as Patroni writes it, or `unknown`.
     NotReplica { role: String },
-    /// Its timeline has differed from the leader's for a whole ttl.
+    /// It is on another timeline than the leader, which has been on its timeline for a whole ttl.
     OtherTimeline { its: u32, leaders: u32 },
     /// It has the tag `noloadbalance`.
     NoLoadBalance,
@@ -49,7 +49,7 @@ pub enum Unfit {
 }
 
 impl Unfit {
-    /// Returns the reason's kind, in JSON.
+    /// Returns the reason's kind, in JSON and as a metric's label.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::NoAddress { .. } => "no_address",
@@ -82,7 +82,7 @@ impl fmt::Display for Unfit {
             Self::Primary => out.write_str("is the primary"),
             Self::PrimaryHeld => out.write_str("is the primary, whose new clients are held"),
             Self::SaysPrimary => out.write_str("says that it is a primary, but pgnorth does not use it as the leader"),
-            Self::Promoting => out.write_str("holds the leader lock: it is being promoted"),
+            Self::Promoting => out.write_str("holds the leader lock, but is not yet known to be a running primary"),
             Self::Unreported => out.write_str("has not reported its role and state"),
             Self::NotRunning { state } => write!(out, "is not running (state {state})"),
             Self::NotReplica { role } => write!(out, "is not a replica (role {role})"),
@@ -115,7 +115,7 @@ impl fmt::Display for Unfit {
 }
 
 impl Unfit {
-    /// Returns the sentence about this member.
+    /// Returns the reason as a sentence about this member.
     pub fn of(&self, member: &MemberName) -> String {
         format!("{member} {self}")
     }

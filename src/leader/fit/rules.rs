@@ -16,7 +16,7 @@ use crate::route::RouteKind;
 const NOT_PREFERRED: u8 = 1;
 /// Rank penalty of the primary as the fallback for replicas.
 const FALLBACK: u8 = 4;
-/// Rank penalty of a member that the proxy recently failed to reach.
+/// Rank penalty of a member that failed recently.
 const AVOIDED: u8 = 8;
 
 impl Inputs<'_> {
@@ -101,8 +101,8 @@ impl Inputs<'_> {
         (facts.role != MemberRole::Replica && !reads).then_some(Outcome::Out(Unfit::NotReplica { role }))
     }
 
-    /// Rule 10: M has been on a different timeline than the leader for a whole ttl. The ttl gives each replica time to
-    /// follow a promotion.
+    /// Rule 10: M is on another timeline than the leader, which has been on its timeline for a whole ttl. The ttl gives
+    /// each replica time to follow a promotion.
     pub(super) fn other_timeline(&self) -> Option<Outcome> {
         let its = self.facts.as_ref()?.timeline?;
         let leaders = self.view.newest_timeline().filter(|leaders| *leaders != its)?;
@@ -110,7 +110,7 @@ impl Inputs<'_> {
         is_over.then_some(Outcome::Out(Unfit::OtherTimeline { its, leaders }))
     }
 
-    /// Rule 11: M has the tag `noloadbalance`. An operator removes M from use, and its sessions may finish.
+    /// Rule 11: M has the tag `noloadbalance`. It excludes M from load balancing, and M's sessions may finish.
     pub(super) fn noloadbalance(&self) -> Option<Outcome> {
         let tagged = self.facts.as_ref()?.tags.is_on("noloadbalance");
         tagged.then_some(Outcome::Closed(Unfit::NoLoadBalance))
@@ -124,8 +124,8 @@ impl Inputs<'_> {
         Some(Outcome::Closed(Unfit::OtherTag { tag, value }))
     }
 
-    /// Rule 13: according to Patroni, M is not the kind of standby that the route requires. Sessions to a former
-    /// synchronous standby end, because their reads may be stale.
+    /// Rule 13: according to Patroni, M is not the kind of standby that the route requires, or its kind is unknown.
+    /// Sessions to a former synchronous standby end, because their reads may be stale. All other sessions stay.
     pub(super) fn other_standby(&self) -> Option<Outcome> {
         let wanted = match self.conditions.kind {
             RouteKind::Sync => Standby::Sync,
@@ -144,14 +144,15 @@ impl Inputs<'_> {
         }
     }
 
-    /// Rule 14: neither M's own report nor the leader's pg_stat_replication says that M streams.
+    /// Rule 14: the route requires streaming, and neither M's newest facts nor the leader's pg_stat_replication shows
+    /// that M streams.
     pub(super) fn not_streaming(&self) -> Option<Outcome> {
         let says_so = self.facts.as_ref()?.replication_state == Some("streaming");
         let streams = says_so || self.leader_sees_it_stream();
         (self.conditions.streaming && !streams).then_some(Outcome::Closed(Unfit::NotStreaming))
     }
 
-    /// Rule 15: M's lag is unknown, so it cannot satisfy `max-lag`.
+    /// Rule 15: M's lag is unknown or too old, so it cannot satisfy the route's `max-lag`.
     pub(super) fn lag_unknown(&self) -> Option<Outcome> {
         let limit = self.conditions.max_lag?;
         let known = self
@@ -171,8 +172,7 @@ impl Inputs<'_> {
         })
     }
 
-    /// Rule 17: M is fit. Its rank is worse if the proxy recently failed to reach it, or if other members are
-    /// preferred.
+    /// Rule 17: M is fit. Its rank is higher if it failed recently, or if other members are preferred.
     pub(super) fn fit(&self) -> Outcome {
         let tags = self.facts.as_ref().map(|facts| facts.tags);
         let has = |(tag, value): &(String, String)| tags.is_some_and(|tags| tags.get(tag) == Some(value));

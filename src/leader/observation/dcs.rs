@@ -55,8 +55,9 @@ pub struct Lock {
     pub holder: Option<MemberName>,
     /// The lock's ttl.
     pub ttl: Duration,
-    /// `acquireTime`, `renewTime` and `transitions` as written. They are compared only with earlier values, as Patroni
-    /// does (kubernetes.py:904-923), and never with the local clock.
+    /// `acquireTime`, `renewTime` and `transitions` as written; for etcd, only the key's `mod_revision`, in the third
+    /// place. They are compared only with other such values, as Patroni does (kubernetes.py:904-923), never with the
+    /// local clock.
     pub renewal: [Option<String>; 3],
     /// `renewTime` by the holder's clock, if it can be parsed. It is compared only with other times of that clock.
     pub written: Option<SystemTime>,
@@ -92,7 +93,7 @@ pub struct ClusterSettings {
     pub race_backoff: Duration,
     /// The kind of synchronous standbys that `synchronous_mode` selects; `None` if it is off.
     pub synchronous: Option<Standby>,
-    /// The system identifier of the cluster, from the annotation `initialize`.
+    /// The system identifier of the cluster, from the annotation or the key `initialize`.
     pub system: Option<String>,
 }
 

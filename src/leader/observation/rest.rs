@@ -38,7 +38,7 @@ pub struct Report {
 /// The reason why a member has given no valid answer to `GET /primary`.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum NoReport {
-    /// The URL of its REST API is unknown. Its status in the DCS is the only evidence.
+    /// The member's status in the DCS has no usable `api_url`.
     #[error("its status in the DCS has no usable api_url")]
     NoUrl,
     /// The request failed with this error.
@@ -54,7 +54,8 @@ pub enum NoReport {
     },
     /// The answer proves neither the member nor the cluster that it comes from.
     #[error(
-        "its answer has no member name (Patroni before 3.2) and only {theirs}, which does not prove that it is {ours}"
+        "its answer has no member name (Patroni before 3.2) and identifies only {theirs}, which does not prove that it \
+         comes from {ours}"
     )]
     Unproven {
         /// The identity in the answer.

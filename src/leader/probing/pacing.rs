@@ -1,21 +1,22 @@
 //! Computes the time of each request to a member, from the urgency in the plan and from the member's answers so far.
 //! Pure: time and random numbers are arguments.
 //!
-//! A pgnorth process does not know how many others there are. It can tell only from the answers: if 200 processes ask a
-//! candidate every 25 ms, the candidate's few threads cannot keep up, and an answer takes many times as long as usual.
-//! A process that measures this asks less and less often.
+//! A pgnorth process does not know how many others there are. It can infer this only from the answers: if 200 processes
+//! ask a candidate every 25 ms, the candidate's few threads cannot keep up, and an answer takes many times as long as
+//! usual. A process that measures this asks less and less often.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::{Suspicion, Urgency};
 
-/// Interval for the leader while the lock is watched and nothing is suspicious, and the longest of all intervals. 200
-/// pgnorths with this interval send 105 requests per second.
+/// Interval for the leader while the lock is watched and nothing is suspicious, and for members that are asked only for
+/// a route to replicas. It is the longest of all intervals. 200 pgnorths with this interval send 105 requests per
+/// second.
 pub const STEADY: Duration = Duration::from_secs(2);
 /// Longest interval while sessions depend on members' answers to `/primary`, which count for 3 s. If a request gets no
-/// answer within its deadline of 1 s, the next answer still arrives in time. 200 pgnorths with this interval send 162
-/// requests per second, and 20 more for membership and settings; with 1 s they would send more than 200.
+/// answer within its deadline of 1 s, a quick next answer still arrives in time. 200 pgnorths with this interval send
+/// 162 requests per second, and 20 more for membership and settings; with 1 s they would send more than 200.
 pub const ROUND: Duration = Duration::from_millis(1_300);
 /// Interval for `/cluster` while the sessions of an unresponsive leader depend on it. An answer counts for 1.5 s, and
 /// for at most 2 s from its request on, because members wait for 2 s before they promote another member
@@ -29,22 +30,22 @@ const NAMING_SLOW: Duration = Duration::from_millis(900);
 const BURST: Duration = Duration::from_millis(25);
 /// Longest time with the interval `BURST`.
 const BURST_FOR: Duration = Duration::from_secs(5);
-/// Time for which any other suspicious member is asked at intervals of `BURST`. During this time, slow answers show if
-/// many pgnorths are asking.
+/// Time for which any other suspicious member is asked at intervals of `BURST`. Answers that are slow in this time are
+/// a sign that many pgnorths are asking.
 const MUSTER: Duration = Duration::from_millis(500);
-/// Interval after `MUSTER`.
+/// Interval after `MUSTER`; for the candidate, after `BURST_FOR`.
 const ALERT: Duration = Duration::from_millis(100);
-/// Longest time with the interval `ALERT`.
+/// Time from the start of a burst until the interval `ALERT` ends. A queued request is remembered for the same time.
 const ALERT_FOR: Duration = Duration::from_secs(60);
 /// Interval after `ALERT_FOR`, unless an answer had to queue since the burst began: then it is `STEADY`. If a leader is
 /// writable again after a long outage, clients wait for it for less than a second.
 const PATIENT: Duration = Duration::from_millis(900);
-/// Divisor of the interval while many pgnorths are asking. The interval is the square of the time since the suspicion
-/// began, divided by this number: 250 ms after 1 s, and 1 s after 2 s.
+/// Divisor of the interval while slow answers suggest that many pgnorths are asking. The interval is the square of the
+/// time since the suspicion began, divided by this number: 250 ms after 1 s, and 1 s after 2 s.
 const CROWD: f64 = 4.0;
 /// Shortest time between the starts of two bursts. A suspicion that begins sooner does not start a burst.
 const NEXT_BURST: Duration = Duration::from_secs(15);
-/// Shortest interval, as a multiple of the time that the last request took.
+/// Shortest interval, as a multiple of the time that the last request took. The longest interval still applies.
 const BREATHER: u32 = 2;
 /// Thresholds above which a request counts as queued: a multiple of the quickest answer's time, and an absolute time. A
 /// request must exceed both.
@@ -57,7 +58,7 @@ const KEPT: Duration = Duration::from_secs(60);
 /// do not ask at the same time. Intervals are never lengthened.
 const JITTER: f64 = 0.1;
 
-/// Computes when each member is asked. A member at another address has another key.
+/// The schedule of the requests to all members. A member at another address has another key.
 #[derive(Debug, Default)]
 pub struct Pacer {
     members: BTreeMap<String, Pace>,
@@ -76,7 +77,7 @@ struct Pace {
     random: f64,
     /// Start of the newest burst.
     burst: Option<Instant>,
-    /// Time of the newest answer that had to queue.
+    /// End of the newest request that had to queue, answered or not.
     queued: Option<Instant>,
     /// Time at which the member first entered the plan.
     since: Instant,
@@ -85,8 +86,8 @@ struct Pace {
 }
 
 impl Pacer {
-    /// Returns the positions in the plan of the members to ask now, and the time of the next request. Records the
-    /// returned members as asked. `random` returns a number from 0 to 1.
+    /// Returns the positions in the plan of the members to ask now, and the time at which the next other member is due.
+    /// Records the returned members as asked. `random` returns a number from 0 to 1.
     pub fn due<'plan>(
         &mut self,
         plan: impl IntoIterator<Item = (&'plan str, Urgency)>,

@@ -1,9 +1,9 @@
 //! The cluster that is followed. Answers of other clusters never count; they are kept only to be reported.
 //!
-//! The scope comes from the settings or from the first verified leader, which also reports the system identifier. In
-//! Kubernetes, the system identifier in Patroni's config object (annotation `initialize`) takes precedence: a pod of
-//! another cluster that has received a member's former address may answer with the same scope and member name, but not
-//! with the same system identifier.
+//! The scope comes from the settings or from the first verified leader, which also reports the system identifier. The
+//! system identifier in the DCS (the annotation `initialize` of the config object, or the key `initialize`) takes
+//! precedence: a pod of another cluster that has received a member's former address may answer with the same scope and
+//! member name, but not with the same system identifier.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -44,7 +44,7 @@ pub(super) struct FollowedCluster {
 pub enum AnswerOrigin {
     /// The REST API of the member.
     Member(MemberName),
-    /// A base URL of `--patroni`, or the one that answered `/cluster`.
+    /// A base URL of `--patroni`, or the base URL that answered `/cluster`.
     Url(BaseUrl),
 }
 
@@ -136,7 +136,7 @@ impl View {
         self.followed.former.as_deref()
     }
 
-    /// Returns the members and the URLs of `--patroni` at which another cluster answers.
+    /// Returns the members and base URLs at which another cluster answers.
     pub fn foreign_clusters(&self) -> impl Iterator<Item = (&AnswerOrigin, &ForeignCluster)> {
         self.followed.foreign_clusters.iter()
     }
@@ -162,7 +162,8 @@ impl View {
         groups
     }
 
-    /// Drops claims of other clusters. Turns another cluster's answer for a member into an error of that member.
+    /// Drops claims of other clusters, and records the clusters. Turns a member's answer that
+    /// [`not_ours`](Self::not_ours) rejects into an error of that member.
     pub(super) fn only_ours(&mut self, claim: Claim, at: Instant) -> Option<Claim> {
         match claim {
             Claim::Report(member, Ok(report)) => Some(match self.not_ours(&member, &report, at) {
@@ -260,7 +261,8 @@ impl View {
     }
 
     /// Returns the identity that the leader reports, for the case that no lock is watched. A new system identifier
-    /// counts once the former one has not been reported for a whole ttl and most members report the new one.
+    /// counts once the former one has not been reported for a whole ttl and most members, or most URLs of `--patroni`,
+    /// report the new one.
     fn by_answers_alone(&self, at: Instant) -> Option<Identity> {
         if self.followed.pinned.system.is_none() {
             if self.lock().is_none() && !self.groups_not_named().is_empty() {

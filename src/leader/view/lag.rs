@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use crate::leader::MemberName;
 use crate::leader::view::View;
 
-/// Number of the leader's positions that are kept. The leader is asked every 2 s, so they reach back far enough for the
-/// position of any replica.
+/// Number of the leader's positions that are kept. While the leader is asked every 2 s, they reach back 32 s, which is
+/// far enough for the position of any replica.
 const KEPT: usize = 16;
 
 /// The leader's positions in the WAL, the newest last.
@@ -71,8 +71,8 @@ impl LeaderPositions {
 }
 
 impl View {
-    /// Returns the lag of a replica's replay; `None` if it is unknown. For a member that does not report its position,
-    /// this is the lag in `/cluster`.
+    /// Returns the lag of a replica's replay; `None` if it is unknown. If the replica's or the leader's position is
+    /// unknown, this is `replay_lag` in `/cluster`.
     pub fn replay_lag(&self, member: &MemberName) -> Option<ReplayLag> {
         self.own_replay_lag(member).or_else(|| {
             let (row, at) = self.condition(member)?;

@@ -13,8 +13,8 @@ const RENEW_TIME: usize = 1;
 pub struct LockView {
     /// The lock as read from its object.
     pub lock: Lock,
-    /// Time of the last change: a renewal, a new holder or a release. The ttl counts from this time. It is earlier than
-    /// the arrival of a change that arrived later than usual. Time in which the API was unreachable is added.
+    /// Time of the last change: a renewal, a new holder or a release. The ttl counts from this time. If the change
+    /// arrived later than usual, this time is earlier than its arrival. Outages of the Kubernetes API are added.
     pub renewed: Instant,
     /// Time at which the lock changed to this holder; `None` if it had this holder when it was first seen.
     pub held_since: Option<Instant>,
@@ -45,8 +45,8 @@ impl LockView {
         }
     }
 
-    /// Postpones the expiry by the length of an outage of the API, in which no member could renew the lock. Has no
-    /// effect if the source knows the time of the renewal, because it then knows the expiry as well.
+    /// Postpones the expiry by the length of an outage of the API, in which the holder may have been unable to renew
+    /// the lock. Has no effect if the source knows the time of the renewal, because it then knows the expiry as well.
     pub(super) fn after_outage(mut self, outage: Duration) -> Self {
         if self.lock.renewed.is_none() {
             self.renewed += outage;

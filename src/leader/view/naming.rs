@@ -90,7 +90,7 @@ impl View {
 
     /// Returns the time until which the other members' answers keep `leader`, if no more answers arrive; `None` if they
     /// do not keep it. They keep it if a majority of the known members has named it recently, no member has recently
-    /// named another leader, and no other member says that it holds the lock.
+    /// named another leader or none, and no other member says that it holds the lock.
     ///
     /// Only a member that has answered `/primary` under its own name within `life` counts: the answer to `/cluster`
     /// does not contain the name of the member that sent it.

@@ -30,7 +30,8 @@ struct Renewal {
 }
 
 impl Renewals {
-    /// Records a renewal, and returns by how much its arrival took longer than the fastest of the newest arrivals.
+    /// Records a renewal, and returns by how much its arrival took longer than the fastest of the newest arrivals, up
+    /// to [`MAX_DELAY`] and a fraction of the ttl.
     pub(super) fn delay_of(&mut self, written: SystemTime, seen: Instant, ttl: Duration) -> Duration {
         if self.0.back().is_some_and(|newest| written < newest.written) {
             // The holder's clock was set back, so its earlier times can no longer be compared.

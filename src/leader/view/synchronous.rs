@@ -22,7 +22,7 @@ impl View {
     }
 
     /// Returns a replica's kind of standby according to Patroni's record; `None` if the record has been unreadable for
-    /// `grace` or longer, or was never read.
+    /// `grace` or longer, or if the record, the settings or the lock were never read.
     pub fn recorded_standby(&self, member: &MemberName, grace: Duration, now: Instant) -> Option<Standby> {
         let objects = self.objects(self.kind()?);
         let record = &objects.synchronous.as_ref()?.state;
@@ -36,7 +36,7 @@ impl View {
     }
 
     /// Returns `Some(Some(since))` if the record has been unreadable since `since`, `Some(None)` if it can be read, and
-    /// `None` if it was never read.
+    /// `None` if the record, the settings or the lock were never read.
     pub fn standbys_unread_since(&self) -> Option<Option<Instant>> {
         let objects = self.objects(self.kind()?);
         objects.settings.as_ref()?;

@@ -49,7 +49,7 @@ impl Relay {
         }
     }
 
-    /// Returns a pair that another process forwarded before.
+    /// Returns the relay of a pair that another process forwarded before.
     pub(crate) fn resumed([client, leader]: [PolledStream; 2], parts: (Direction, Direction, Closing, Stall)) -> Self {
         let mut relay = Self::new(client, leader);
         (relay.to_leader, relay.to_client, relay.closing, relay.stall) = parts;
@@ -173,9 +173,9 @@ impl Relay {
         progress
     }
 
-    /// Delivers the bytes that a side sent before its connection broke: the error message that PostgreSQL sends before
-    /// it resets a connection must reach the client. Continues while bytes are delivered; a broken socket's buffer is
-    /// finite.
+    /// Runs the other direction after one direction has failed, to deliver the bytes that a side sent before its
+    /// connection broke: the error message that PostgreSQL sends before it resets a connection must reach the client.
+    /// Continues while bytes are delivered; a broken socket's buffer is finite.
     fn deliver_remainder(&mut self, mut go_on: impl FnMut(&mut Self) -> (Result<Progress, DirectionError>, u64)) {
         // The socket's last event may not have been reported yet.
         self.assume_ready();

@@ -13,7 +13,7 @@ use super::certificate::self_signed;
 use crate::certificates::{FileBacked, TlsError, certificates, private_key};
 use crate::proxy::forward::Socket;
 
-/// Maximum number of handshakes begun in one second; further TLS clients are closed without an answer. Handshakes cost
+/// Maximum number of handshakes begun in one second; further TLS clients are closed without the error. Handshakes cost
 /// CPU time that sessions need: one signature with RSA 2048 takes 0.7 ms.
 const HANDSHAKES: u32 = 256;
 /// The only ALPN protocol of PostgreSQL clients (PostgreSQL's manual, "Protocol Flow"); any other gets a TLS alert.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::{Failure, Session};
+use super::{AttemptError, Session};
 use crate::ending::Ending;
 use crate::leader::Server;
 use crate::proxy::hold::{self, CROWD_TIMEOUT};
@@ -20,9 +20,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Longest of these pauses.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// Number of times after which a client gives up on a leader that disconnects before its first answer. A failover does
-/// this once; afterwards the leader cannot be reached, or answers with an error. If it happens again, this client's
-/// first packet may be crashing its backend, and PostgreSQL then ends every other session, too.
+/// Number of disconnections of one leader before its first answer after which the client's session ends. A failover
+/// causes one; afterwards the leader cannot be reached, or answers with an error. If the leader disconnects again, this
+/// client's first packet may be crashing its backend, and PostgreSQL then ends every other session, too.
 const MAX_BREAKS: u32 = 2;
 
 /// The attempts of a client so far.
@@ -59,8 +59,8 @@ impl Attempts {
 
     /// Counts this failure if the leader disconnected before its first answer. Returns true if that has happened too
     /// often.
-    pub(super) fn breaks_too_often(&mut self, leader: &Arc<Server>, failure: &Failure) -> bool {
-        if !matches!(failure, Failure::Opening(OpeningError::Disconnected(_))) {
+    pub(super) fn breaks_too_often(&mut self, leader: &Arc<Server>, failure: &AttemptError) -> bool {
+        if !matches!(failure, AttemptError::Opening(OpeningError::Disconnected(_))) {
             return false;
         }
         if let Some((_, breaks)) = self.broke.iter_mut().find(|(known, _)| known == leader) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::{Failure, Session};
+use super::{AttemptError, Session};
 use crate::ending::Ending;
 use crate::leader::Server;
 use crate::proxy::forwarded::report_failure;
@@ -21,19 +21,19 @@ const TARGET: &str = "pgnorth::proxy::session";
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 const REFUSED: &str = "refused a client: no server accepted it within the hold time";
-
-const QUEUED: &str = "refused a client: it waited too long in the queue, because the server accepts clients too slowly";
-const NO_CONNECTION: &str = "the server has no free connection for a client";
+const QUEUED: &str =
+    "refused a client: it waited too long in the queue, because the server accepts clients too slowly or not at all";
+const NO_CONNECTION: &str = "the server accepts no more clients for now";
 
 impl Session {
-    /// Logs the failure: as a warning if the leader cannot be reached or has no free connection, at debug if it is
-    /// starting or stopping.
-    pub(super) fn log_failure(&self, leader: &Server, failure: &Failure) {
+    /// Logs the failure: as a warning if the leader cannot be reached or has no free connection; at debug if the leader
+    /// is starting or stopping or has disconnected, or if the same warning was logged recently.
+    pub(super) fn log_failure(&self, leader: &Server, failure: &AttemptError) {
         let fault = || format!("{leader} cannot be reached");
-        let log_limiter = &self.shared.context.log_limiter;
+        let log_limiter = &self.shared.dependencies.log_limiter;
         let server = self.shared.route.kind.server();
         match failure {
-            Failure::Dial(_) if log_limiter.should_log(&fault()) => {
+            AttemptError::Dial(_) if log_limiter.should_log(&fault()) => {
                 if self.goes_to_pooler() {
                     warn!(target: TARGET, peer = %self.peer, %leader,
                         "{server}'s pooler {failure}; this says nothing about PostgreSQL; the client waits, and \
@@ -45,11 +45,11 @@ impl Session {
                     );
                 }
             }
-            Failure::Opening(OpeningError::TooManyConnections(said)) if log_limiter.should_log(NO_CONNECTION) => {
+            AttemptError::Opening(OpeningError::TooManyConnections(said)) if log_limiter.should_log(NO_CONNECTION) => {
                 let timeout = humantime::format_duration(CROWD_TIMEOUT);
                 warn!(target: TARGET, peer = %self.peer, %leader, %said,
-                    "{NO_CONNECTION}; held clients try again for {timeout}; if this lasts, raise max_connections or \
-                     the pooler's limit, or pool connections"
+                    "{NO_CONNECTION}; held clients try again for {timeout}; if connections stay short, raise \
+                     max_connections or the pooler's limit, or pool connections"
                 );
             }
             _ => debug!(target: TARGET, peer = %self.peer, %leader, %failure, "{server} did not accept the client"),
@@ -57,17 +57,17 @@ impl Session {
     }
 
     /// Reports the failure to discovery if it says something about the leader. Returns the text for the client.
-    pub(super) fn failed(&self, leader: &Server, failure: &Failure) -> String {
+    pub(super) fn failed(&self, leader: &Server, failure: &AttemptError) -> String {
         let is_leaders = match failure {
-            Failure::Dial(error) => error.is_leaders(),
+            AttemptError::Dial(error) => error.is_leaders(),
             // A primary without a free connection is still the primary.
-            Failure::Opening(OpeningError::TooManyConnections(_)) => false,
-            Failure::Opening(_) => true,
+            AttemptError::Opening(OpeningError::TooManyConnections(_)) => false,
+            AttemptError::Opening(_) => true,
         };
         if is_leaders {
             let route = &self.shared.route;
             report_failure(
-                &self.shared.context,
+                &self.shared.dependencies,
                 route.kind,
                 route.upstream,
                 leader,
@@ -86,12 +86,12 @@ impl Session {
 
     /// Sends the reason of `ending` to a client that is still connected.
     pub(super) async fn refuse(self, ending: Ending, last_failure: Option<String>, received: Vec<u8>) {
-        let context = &self.shared.context;
+        let dependencies = &self.shared.dependencies;
         let why = match ending {
             Ending::HoldExpired => {
                 let hold = humantime::format_duration(self.shared.route.hold);
                 let reason = last_failure.unwrap_or_else(|| self.shared.route.slot.snapshot().reason.clone());
-                if context.log_limiter.should_log(REFUSED) {
+                if dependencies.log_limiter.should_log(REFUSED) {
                     warn!(target: TARGET, peer = %self.peer, hold = %hold, %reason, "{REFUSED}");
                 }
                 let unreached = self.shared.route.kind.unreached();
@@ -100,12 +100,12 @@ impl Session {
             Ending::QueueExpired => {
                 let queue = humantime::format_duration(hold::QUEUE);
                 let reason = last_failure.map_or_else(String::new, |failure| format!("; {failure}"));
-                if context.log_limiter.should_log(QUEUED) {
+                if dependencies.log_limiter.should_log(QUEUED) {
                     warn!(target: TARGET, peer = %self.peer, queue = %queue, "{QUEUED}");
                 }
                 format!(
-                    "this client was not connected within {queue}: other clients are ahead of it in the queue, and \
-                     pgnorth connects {} at a time{reason}",
+                    "this client was not connected within its hold (or {queue}, if the hold is shorter): other clients \
+                     are ahead of it in the queue, and pgnorth connects {} clients of a listener at a time{reason}",
                     hold::DIALS
                 )
             }
@@ -120,7 +120,7 @@ impl Session {
         refuse(
             self.client,
             received,
-            &context.refusal_tls,
+            &dependencies.refusal_tls,
             SqlState::CannotConnectNow,
             &why,
         )

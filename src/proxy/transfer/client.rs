@@ -1,5 +1,5 @@
-//! Clients without a session that continue in another process: held clients, and those whose first packet is not
-//! complete.
+//! Clients without a session that continue in another process: held clients, and those whose first packet is
+//! incomplete.
 
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,7 +23,7 @@ use crate::proxy::session::{Hold, PassedAttempts, Session};
 /// Approximate length of a client's description in JSON, without the text of its last failure.
 const DESCRIPTION: usize = 512;
 
-/// A client that waits, without the worker that runs it.
+/// A waiting client that no worker runs.
 #[derive(Debug)]
 pub(in crate::proxy) struct WaitingClient {
     pub(in crate::proxy) stream: TcpStream,
@@ -31,18 +31,18 @@ pub(in crate::proxy) struct WaitingClient {
     pub(in crate::proxy) shared: Arc<Shared>,
     pub(in crate::proxy) opening: Opening,
     pub(in crate::proxy) connection: ConnectionPermit,
-    /// Arrival of its first packet, or of the client if its first packet is not complete.
+    /// Arrival of the first packet, or of the client if its first packet is incomplete.
     pub(in crate::proxy) since: Instant,
-    /// Deadline of its hold, or of its first packet.
+    /// Deadline of the hold, or of the first packet if that is incomplete.
     pub(in crate::proxy) deadline: Instant,
-    /// `None` before its first packet is complete.
+    /// `None` before the first packet is complete.
     pub(in crate::proxy) hold: Option<Hold>,
     pub(in crate::proxy) stays: bool,
-    /// Makes the drain wait for the client.
+    /// Token that makes the drain wait for the client.
     pub(in crate::proxy) tracked: TaskTrackerToken,
 }
 
-/// A waiting client that has left its task, in the process that accepted it.
+/// A waiting client that has left its task, with the worker that ran it. It can still continue in this process.
 #[derive(Debug)]
 pub(in crate::proxy) struct ParkedClient {
     pub(in crate::proxy) client: WaitingClient,
@@ -50,7 +50,8 @@ pub(in crate::proxy) struct ParkedClient {
     pub(in crate::proxy) count: SessionCount,
 }
 
-/// A client as it is handed over. Its times are ages and remainders.
+/// A client as it is handed over. `since` is the time since `WaitingClient::since`, and `left` the time until the
+/// deadline.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct PassedClient {
     /// The kind of the client's route.
@@ -60,7 +61,7 @@ pub struct PassedClient {
     left: Duration,
     opening: PassedOpening,
     attempts: Option<PassedAttempts>,
-    /// Number of bytes that the client has sent.
+    /// Number of bytes that were received from the client and no leader has accepted.
     bytes: usize,
 }
 
@@ -69,14 +70,14 @@ pub struct PassedClient {
 pub(super) struct ResumableClient(WaitingClient);
 
 impl WaitingClient {
-    /// Continues in a task of this worker.
+    /// Makes the client continue in a task of this worker.
     fn go_on(self, executor: &Executor<Forwarded>, count: SessionCount) {
-        let context = self.shared.context.clone();
+        let dependencies = self.shared.dependencies.clone();
         let client = match executor.socket(self.stream) {
             Ok(client) => client,
             Err(error) => {
                 debug!(peer = %self.peer, %error, ending = %Ending::Failed, "connection ended: its socket cannot be added to epoll");
-                return context.metrics.ended(Ending::Failed);
+                return dependencies.metrics.ended(Ending::Failed);
             }
         };
         let admission = Admission {
@@ -93,7 +94,7 @@ impl WaitingClient {
                     executor: executor.clone(),
                     stays: self.stays,
                 };
-                executor.spawn(context.drain.track(session.run(self.opening, admission, hold)));
+                executor.spawn(dependencies.drain.track(session.run(self.opening, admission, hold)));
             }
             None => {
                 let pending = Pending {
@@ -105,13 +106,13 @@ impl WaitingClient {
                     deadline: self.deadline,
                     stays: self.stays,
                 };
-                executor.spawn(context.drain.track(pending.go_on(self.opening, admission)));
+                executor.spawn(dependencies.drain.track(pending.go_on(self.opening, admission)));
             }
         }
         drop(self.tracked);
     }
 
-    /// Reserves a place in the queue, ahead of every client that comes later.
+    /// Reserves the next place in the dial queue for a held client, ahead of every client that comes later.
     fn queue(&mut self) {
         if let Some(hold) = &mut self.hold {
             hold.place = Some(self.shared.queue.enqueue());
@@ -124,7 +125,7 @@ impl ParkedClient {
         self.client.since
     }
 
-    /// Makes the client continue in this process, behind the clients of its route that were put back before it.
+    /// Makes the client continue in this process. A held client gets the next place in its listener's dial queue.
     pub(in crate::proxy) fn put_back(self) {
         let Self {
             mut client,
@@ -162,8 +163,8 @@ impl ParkedClient {
 }
 
 impl PassedClient {
-    /// Takes the client's bytes and file from the front of `bytes` and `files`. Returns `None` if no listener fits its
-    /// route.
+    /// Removes the client's bytes and file from the front of `bytes` and `files`, and restores the client. Returns
+    /// `None` if no listener fits it.
     pub(super) fn place(
         self,
         bytes: &mut &[u8],
@@ -193,14 +194,15 @@ impl PassedClient {
             deadline,
             hold,
             stays: false,
-            tracked: shared.context.drain.token(),
+            tracked: shared.dependencies.drain.token(),
             shared,
         })))
     }
 }
 
-/// Returns the state that the sessions of the client's listener share. If several listeners have the same kind of
-/// route, they may lead to different servers, so the port decides.
+/// Returns the state that the sessions of the client's listener share. The listener must have this kind of route and
+/// the client's port, because listeners with the same kind may lead to different servers. If none has both, the only
+/// listener with this kind fits.
 fn listener_of(route: &str, client: &TcpStream, listeners: &[Arc<Shared>]) -> Option<Arc<Shared>> {
     let mut of_its_kind = listeners.iter().filter(|shared| shared.route.kind.as_str() == route);
     let port = client.local_addr().ok()?.port();
@@ -211,7 +213,7 @@ fn listener_of(route: &str, client: &TcpStream, listeners: &[Arc<Shared>]) -> Op
 }
 
 impl ResumableClient {
-    /// Continues with the client on the worker with the fewest sessions.
+    /// Makes the client continue on the worker with the fewest sessions.
     pub(super) fn begin(self) {
         let mut client = self.0;
         client.queue();

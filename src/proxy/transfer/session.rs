@@ -64,7 +64,7 @@ pub(super) struct ResumableSession {
 }
 
 impl CompleteSession {
-    /// Finds a route of the session's kind that keeps sessions to its member.
+    /// Finds a listener whose route has the session's kind and keeps sessions to its server.
     pub(super) fn place(self, listeners: &[Arc<Shared>]) -> Option<ResumableSession> {
         let of_its_kind = (listeners.iter()).filter(|shared| shared.route.kind.as_str() == self.passed.route);
         let target = |shared: &Arc<Shared>| {
@@ -94,11 +94,11 @@ impl ResumableSession {
             target,
             shared,
         } = self;
-        let (passed, context) = (complete.passed, &shared.context);
+        let (passed, dependencies) = (complete.passed, &shared.dependencies);
         let leader_side = complete.streams.1.local_addr().ok();
         let owner = Forwarded {
             record: Record::resumed(
-                context.clone(),
+                dependencies.clone(),
                 &shared.route,
                 passed.peer,
                 &passed.record,
@@ -113,7 +113,7 @@ impl ResumableSession {
                 connection: shared.connections.admit(),
                 count,
             },
-            _tracked: context.drain.token(),
+            _tracked: dependencies.drain.token(),
         };
         let on_the_way = complete.on_the_way;
         executor.resume(complete.streams, passed.relay, on_the_way, &shared.traffic, owner);
@@ -175,7 +175,7 @@ impl PassedServer {
 }
 
 impl PassedSession {
-    /// Takes the session's bytes and files from the front of `bytes` and `files`.
+    /// Removes the session's bytes and files from the front of `bytes` and `files`, and adds them to the session.
     pub(super) fn complete(
         self,
         bytes: &mut &[u8],

@@ -48,7 +48,8 @@ pub fn settings(annotations: &Annotations) -> Read<Option<ClusterSettings>> {
     }
 }
 
-/// Returns whole seconds, given as a number or in a string (global_config.py, `get_int`); zero for any other value.
+/// Parses a number of seconds, also one in a string, and rounds it to whole seconds (global_config.py, `get_int`). Any
+/// other value counts as zero.
 pub fn race_backoff(value: &Value) -> Duration {
     let seconds = match value {
         Value::String(text) => text.trim().parse().ok(),
@@ -101,7 +102,7 @@ pub fn loop_wait(annotations: &Annotations) -> Option<Duration> {
     seconds(&config["loop_wait"])
 }
 
-/// Returns a number of seconds; `None` if it is out of range.
+/// Parses a number of seconds; `None` if the value is not a whole number from 1 to `MAX_TTL`.
 pub fn seconds(value: &Value) -> Option<Duration> {
     let seconds = value.as_u64().filter(|seconds| (1..=MAX_TTL).contains(seconds))?;
     Some(Duration::from_secs(seconds))

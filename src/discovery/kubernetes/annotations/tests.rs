@@ -66,7 +66,7 @@ fn a_ttl_that_is_no_number_is_named_and_30_seconds_are_assumed() {
             problem
                 .unwrap()
                 .to_string()
-                .starts_with("annotation `ttl` is not a number")
+                .starts_with("annotation `ttl` is not a whole number")
         );
     }
 }

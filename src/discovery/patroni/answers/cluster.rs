@@ -114,8 +114,8 @@ pub fn read_leader(answer: &Answer) -> Result<Option<NamedLeader>, Unreachable> 
     Ok(leader_among(&body.members))
 }
 
-/// Parses the body of `GET /failsafe`: names and base URLs. Unlike `/cluster`, Patroni answers it from memory while
-/// its DCS is down.
+/// Parses the body of `GET /failsafe`: names and base URLs. Patroni answers `/failsafe` from memory, so, unlike
+/// `/cluster`, also while its DCS is down.
 pub fn read_failsafe(answer: &Answer) -> Result<Vec<ClusterMember>, Unreachable> {
     if !answer.status.is_success() {
         return Err(Unreachable::NotPatroni(format!("/failsafe returned {}", answer.status)));

@@ -65,14 +65,16 @@ impl<O> Executor<O> {
         self.incoming.tasks.borrow_mut().push(Box::pin(task.map(drop)));
     }
 
-    /// Forwards between these two sockets from now on, until a side or `owner` ends it.
+    /// Makes the worker forward between these two sockets, until both directions have ended, a side is lost or `owner`
+    /// stops it.
     pub(crate) fn forward(&self, client: Socket, leader: Socket, owner: O) {
         self.incoming.pairs.borrow_mut().push(Pair::new(client, leader, owner));
     }
 
     /// Resumes a parked pair of this worker.
     pub(crate) fn unpark(&self, mut pair: Pair<O>) {
-        // This fails only for lack of memory. Then nothing more is read until the owner ends the pair.
+        // This fails only for lack of memory or of epoll watches. The worker then gets no events of at least one
+        // socket, and the pair may stall until its owner ends it.
         let _no_memory = pair.unpark(self.reactor.epoll());
         self.incoming.pairs.borrow_mut().push(pair);
     }
@@ -93,13 +95,13 @@ impl<O> Executor<O> {
         self.unpark(Pair::resumed(number, relay, owner));
     }
 
-    /// Adds a client's stream to the worker's epoll. It must be connected and non-blocking.
+    /// Adds a client's stream, which must be connected and non-blocking, to the worker's epoll.
     pub(crate) fn socket(&self, stream: TcpStream) -> io::Result<Socket> {
         Socket::of_client(stream, &self.reactor)
     }
 
-    /// Adds `listener`, which must be non-blocking, to the worker's epoll. Each client wakes one of the workers that
-    /// wait.
+    /// Adds `listener`, which must be non-blocking, to the worker's epoll. A client wakes at least one of the workers
+    /// that wait, and usually not all of them.
     pub(crate) fn listen<'a>(&self, listener: &'a TcpListener) -> io::Result<Listener<'a>> {
         Listener::new(listener, &self.reactor)
     }
@@ -109,7 +111,7 @@ impl<O> Executor<O> {
         self.incoming.tasks.take()
     }
 
-    /// Returns the pairs that tasks began to forward since the last call.
+    /// Returns the pairs that were begun, put back or resumed since the last call.
     pub(crate) fn take_pairs(&self) -> Vec<Pair<O>> {
         self.incoming.pairs.take()
     }

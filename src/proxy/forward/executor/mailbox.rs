@@ -23,7 +23,7 @@ pub(crate) struct WorkerHandle<O> {
 #[derive(Debug)]
 pub(crate) struct SessionCount(Arc<AtomicUsize>);
 
-/// A function that is called on a worker.
+/// A function that a worker calls.
 pub(crate) type Job<O> = Box<dyn FnOnce(&Executor<O>) + Send>;
 
 pub(crate) enum Message<O> {
@@ -32,7 +32,7 @@ pub(crate) enum Message<O> {
     CheckOwners,
     /// A request to park at most this many pairs, and to send them through the channel.
     Park(usize, Parked<O>),
-    /// The last message, after which the worker ends with its last task and pair.
+    /// The last message. The worker then ends as soon as it has no task and no pair.
     Close,
 }
 

@@ -1,4 +1,4 @@
-//! A session that is being forwarded: a relay, and the owner that decides when it is over.
+//! A session that is being forwarded: a relay, and the owner that may stop it and receives its sockets at the end.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use crate::proxy::forward::relay::{Finished, Relay, Timer};
 
 /// The owner of a pair.
 pub(crate) trait Owner: Send + 'static {
-    /// Returns true if forwarding must stop. The worker calls it when forwarding begins, and after each
+    /// Returns true if forwarding must stop. The worker calls this when forwarding begins or is resumed, and after each
     /// [`Workers::check_owners`](super::Workers::check_owners).
     fn is_over(&self) -> bool;
 
@@ -26,7 +26,7 @@ pub(crate) struct Pair<O> {
     pub(crate) number: u64,
     pub(crate) relay: Relay,
     pub(crate) owner: O,
-    /// True if it is among the pairs that can continue without an event.
+    /// True if the pair is in the queue of pairs that can continue without an event.
     pub(crate) is_queued: bool,
     armed: [bool; TIMERS.len()],
 }
@@ -58,7 +58,7 @@ impl<O> Pair<O> {
         }
     }
 
-    /// Removes its sockets from epoll. The pair still owns them, and must not be run until it is unparked.
+    /// Removes the pair's sockets from epoll. The pair still owns them, and must not be run until it is unparked.
     pub(crate) fn park(&mut self, epoll: &Epoll) {
         for side in [Side::Client, Side::Leader] {
             // This fails only for sockets that are not in this epoll.
@@ -69,7 +69,7 @@ impl<O> Pair<O> {
         self.is_queued = false;
     }
 
-    /// Adds its sockets to epoll again, which reports pending events first.
+    /// Adds the pair's sockets to epoll, which also reports the events that are already pending.
     pub(crate) fn unpark(&mut self, epoll: &Epoll) -> io::Result<()> {
         for side in [Side::Client, Side::Leader] {
             self.relay.stream(side).watch(epoll)?;

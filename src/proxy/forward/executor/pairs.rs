@@ -9,16 +9,16 @@ use super::pair::{Owner, Pair};
 use crate::proxy::forward::reactor::{Reactor, Side, Syscalls, Timerfd};
 use crate::proxy::forward::relay::{Delays, Finish, IDLE_PIPES, IoContext, Next, Timer, Timers, Traffic};
 
-/// Maximum time until a pair that moved bytes is checked. The time is a quarter of TCP_USER_TIMEOUT if that is less.
+/// Time until a pair that moved bytes is checked, unless a quarter of either side's TCP_USER_TIMEOUT is shorter.
 const MAX_CHECK_DELAY: Duration = Duration::from_millis(2500);
-/// Time that a client has to close after its leader did, before its session ends.
+/// Time that a client has to close after its leader did. Then its session ends, unless the leader still accepts bytes.
 const LINGER: Duration = Duration::from_secs(1);
 
 pub(crate) struct Pairs<O, S> {
     by_number: HashMap<u64, Box<Pair<O>>>,
     /// Pairs that used up their quantum and can continue.
     queued: Vec<u64>,
-    /// One timer for all pairs, so that an idle pair costs no time.
+    /// The timers of all pairs, which share one timerfd. An idle pair has no timer, so it costs no time.
     timers: Timers,
     timerfd: Timerfd,
     pipe_timer_armed: bool,
@@ -48,8 +48,7 @@ impl<O: Owner, S: Syscalls> Pairs<O, S> {
         !self.queued.is_empty()
     }
 
-    /// Begins to forward `pair`, unless it is over already: its session may have ended while the pair was on its way to
-    /// this worker.
+    /// Begins or resumes the forwarding of `pair`. If its owner reports that it is already over, finishes it instead.
     pub(crate) fn adopt(&mut self, pair: Pair<O>) {
         let (number, is_over) = (pair.number, pair.owner.is_over());
         self.by_number.insert(number, Box::new(pair));
@@ -61,8 +60,8 @@ impl<O: Owner, S: Syscalls> Pairs<O, S> {
         }
     }
 
-    /// Removes and returns at most `most` pairs, except those that stay. They are not run until they are put back, here
-    /// or in another process.
+    /// Removes and returns up to `most` pairs that need not stay (see [`Owner::stays`]). A parked pair does not run
+    /// until it is put back here or resumed in another process.
     pub(crate) fn park(&mut self, most: usize) -> Vec<Box<Pair<O>>> {
         let may_leave = self.by_number.iter().filter(|(_, pair)| !pair.owner.stays());
         let numbers: Vec<u64> = may_leave.map(|(number, _)| *number).take(most).collect();
@@ -76,7 +75,7 @@ impl<O: Owner, S: Syscalls> Pairs<O, S> {
         parked
     }
 
-    /// Records an event of a session's socket. Returns true if the socket is a pair's.
+    /// Records an event of a session's socket and runs its pair. Returns false if the session is not a pair.
     pub(crate) fn on_event(&mut self, number: u64, side: Side, flags: EventFlags) -> bool {
         let Some(pair) = self.by_number.get_mut(&number) else {
             return false;

@@ -1,4 +1,4 @@
-//! The flag by which other threads wake a worker, which sleeps only if the flag is not set.
+//! The flag through which other threads wake a worker. The worker sleeps only if the flag is not set.
 
 use super::atomic::{AtomicU8, Ordering};
 
@@ -17,14 +17,14 @@ impl WakeFlag {
         Self(AtomicU8::new(AWAKE))
     }
 
-    /// Sets the flag. Callers first post a message for the worker. Returns true if the worker sleeps and has to be
-    /// woken by its eventfd.
+    /// Sets the flag. Callers first provide the work: a message for the worker, or a task that is ready. Returns true
+    /// if the worker sleeps and has to be woken by its eventfd.
     pub(crate) fn set(&self) -> bool {
         self.0.swap(SET, Ordering::AcqRel) == ASLEEP
     }
 
     /// Clears the flag, and marks the worker as awake. Returns true if the flag was set since the last call. The worker
-    /// then sees every message that was posted before the flag was set.
+    /// then sees all work that was provided before the flag was set.
     pub(crate) fn take(&self) -> bool {
         self.0.swap(AWAKE, Ordering::AcqRel) == SET
     }

@@ -66,7 +66,7 @@ impl<O: Owner, S: Syscalls> Worker<O, S> {
         }
     }
 
-    /// Runs until the mailbox was closed and the last task and pair have finished.
+    /// Runs until [`Message::Close`] has arrived and no task and no pair is left.
     pub(crate) fn run(mut self) {
         let waker = Waker::from(self.handle.clone());
         let mut events = Vec::with_capacity(EVENT_BATCH);
@@ -87,7 +87,8 @@ impl<O: Owner, S: Syscalls> Worker<O, S> {
         }
     }
 
-    /// Waits for events, unless there is something to do. Returns true if another thread, or a task, woke the worker.
+    /// Fetches the pending events, and waits for one if there is nothing else to do. Returns true if another thread, or
+    /// a task, woke the worker.
     fn wait(&self, events: &mut Vec<Event>) -> bool {
         let wake_flag = self.handle.wake_flag();
         let may_sleep = !self.pairs.has_queued() && wake_flag.try_sleep();
@@ -98,7 +99,7 @@ impl<O: Owner, S: Syscalls> Worker<O, S> {
     fn on_event(&mut self, event: &Event) {
         let flags = event.flags;
         match Token::decode(event.data.u64()) {
-            // Its only purpose is to end the wait.
+            // The only purpose of this event is to end the wait.
             Token::Eventfd => {}
             Token::Timer => self.pairs.on_timer(),
             Token::Socket(number, side) if self.pairs.on_event(number, side, flags) => {}
@@ -126,7 +127,7 @@ impl<O: Owner, S: Syscalls> Worker<O, S> {
         }
     }
 
-    /// Polls every task that was woken or started, and adds the pairs that the tasks begin to forward.
+    /// Polls every task that was woken or started, and adopts the pairs that tasks and jobs have added.
     fn run_tasks(&mut self, context: &mut Context<'_>) {
         loop {
             let polled = self.tasks.poll_next_unpin(context);

@@ -1,4 +1,4 @@
-//! Begins sessions on the workers, and notifies every worker when some of its sessions are over.
+//! Starts the workers, distributes sessions among them, and makes them check whether sessions are over.
 
 use std::io;
 use std::sync::{Arc, mpsc};
@@ -14,7 +14,7 @@ use crate::liveness::Heartbeat;
 use crate::proxy::forward::reactor::{Kernel, Syscalls};
 use crate::proxy::forward::relay::Traffic;
 
-/// The worker threads. After this is dropped, each thread ends with its last task and pair.
+/// The worker threads. After this is dropped, each thread ends as soon as it has no task and no pair.
 #[derive(Debug)]
 pub(crate) struct Workers<O: Owner> {
     handles: Vec<Arc<WorkerHandle<O>>>,
@@ -52,20 +52,20 @@ impl<O: Owner> Workers<O> {
         Ok(started)
     }
 
-    /// Calls `job` on the worker with this number.
+    /// Queues `job` for the worker with this number. Does not wait until the worker has run it.
     pub(crate) fn on(&self, number: usize, job: impl FnOnce(&Executor<O>) + Send + 'static) {
         self.handles[number].post(Message::Run(Box::new(job)));
     }
 
-    /// Calls `job` on every worker.
+    /// Queues a copy of `job` for every worker. Does not wait until the workers have run it.
     pub(crate) fn on_each(&self, job: impl Fn(&Executor<O>) + Clone + Send + 'static) {
         for number in 0..self.count() {
             self.on(number, job.clone());
         }
     }
 
-    /// Calls `begin` on the worker that has the fewest sessions. The call is made immediately if that is `own`, the
-    /// current worker.
+    /// Counts a session for the worker that has the fewest, and runs `begin` there: immediately if that is `own`, the
+    /// current worker; otherwise, `begin` is queued.
     pub(crate) fn begin_session(
         &self,
         own: &Executor<O>,
@@ -79,7 +79,7 @@ impl<O: Owner> Workers<O> {
         self.on(number, |executor| begin(executor, count));
     }
 
-    /// Calls `begin` on the worker that has the fewest sessions.
+    /// Counts a session for the worker that has the fewest, and queues `begin` for that worker.
     pub(crate) fn place_session(&self, begin: impl FnOnce(&Executor<O>, SessionCount) + Send + 'static) {
         let number = self.least_loaded(None);
         let count = self.handles[number].count_session();
@@ -94,7 +94,7 @@ impl<O: Owner> Workers<O> {
         receiver.recv().unwrap_or_default()
     }
 
-    /// Puts parked pairs back on their worker.
+    /// Makes the worker with this number, from which these pairs were parked, run them again.
     pub(crate) fn unpark(&self, number: usize, parked: Vec<Box<Pair<O>>>) {
         self.on(number, move |executor| {
             parked.into_iter().for_each(|pair| executor.unpark(*pair))
@@ -124,7 +124,7 @@ impl<O: Owner> Workers<O> {
         }
     }
 
-    /// Makes every worker ask each owner whether its pair is over, before it moves another byte.
+    /// Makes every worker ask each owner whether its pair is over, once it has handled its current batch of events.
     pub(crate) fn check_owners(&self) {
         for handle in &self.handles {
             handle.post(Message::CheckOwners);

@@ -22,7 +22,7 @@ impl Epoll {
         Ok(Self(epoll::create(epoll::CreateFlags::CLOEXEC)?))
     }
 
-    /// Adds a file. Its pending events are reported first.
+    /// Adds a file. epoll also reports the events that are already pending.
     pub(crate) fn add(&self, file: impl AsFd, token: Token, flags: EventFlags) -> io::Result<()> {
         Ok(epoll::add(&self.0, file, EventData::new_u64(token.encode()), flags)?)
     }
@@ -32,13 +32,13 @@ impl Epoll {
         Ok(epoll::modify(&self.0, file, EventData::new_u64(token.encode()), flags)?)
     }
 
-    /// Removes a file that stays open; a file that is closed is removed without a call.
+    /// Removes a file that stays open, here or in another process. When its last copy is closed, the kernel removes it.
     pub(crate) fn remove(&self, file: impl AsFd) -> io::Result<()> {
         Ok(epoll::delete(&self.0, file)?)
     }
 
-    /// Replaces `events` with the pending events. If `may_sleep`, waits for the first one; a signal may end this wait
-    /// without an event.
+    /// Replaces `events` with the pending events. If `may_sleep` is true, waits for the first event; a signal may end
+    /// this wait without an event.
     pub(crate) fn wait(&self, events: &mut Vec<Event>, may_sleep: bool) {
         let timeout = (!may_sleep).then_some(&AT_ONCE);
         events.clear();

@@ -11,7 +11,8 @@ use rustix::net::{SocketFlags, acceptfrom_with};
 use super::registry::{Reactor, Registration};
 use super::token::Token;
 
-/// EPOLLEXCLUSIVE, for which rustix has no constant: the kernel wakes one of the workers that wait.
+/// EPOLLEXCLUSIVE, for which rustix has no constant: the kernel wakes at least one of the workers that wait, and
+/// usually not all of them.
 const EXCLUSIVE: EventFlags = EventFlags::from_bits_retain(1 << 28);
 
 #[derive(Debug)]
@@ -41,7 +42,7 @@ impl<'a> Listener<'a> {
             })
             .await;
             match accept(self.listener) {
-                // Another worker was faster.
+                // Another worker or process has accepted the client.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 accepted => return accepted,
             }

@@ -71,7 +71,8 @@ impl Reactor {
         }
     }
 
-    /// Wakes the task that waits for this file. An event of a file that was dropped meanwhile is ignored.
+    /// Records an event, and wakes the task that waits for this file. Ignores an event of a file whose registration was
+    /// dropped.
     pub(crate) fn on_event(&self, token: Token, flags: EventFlags) {
         let readiness = self.0.registered.borrow().get(&token.encode()).cloned();
         let Some(readiness) = readiness else { return };

@@ -28,7 +28,7 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Adds a client's stream to the worker's epoll. It must be connected and non-blocking.
+    /// Adds a client's stream, which must be connected and non-blocking, to the worker's epoll.
     pub(crate) fn of_client(stream: TcpStream, reactor: &Reactor) -> io::Result<Self> {
         let number = reactor.next_number();
         let token = Token::Socket(number, Side::Client);
@@ -59,7 +59,7 @@ impl Socket {
         Ok(leader)
     }
 
-    /// Adds a stream to the worker's epoll that is connected to this client's leader already.
+    /// Adds a stream that is already connected to this client's leader to the worker's epoll.
     pub(crate) fn with_leader(&self, leader: TcpStream) -> io::Result<Self> {
         let token = Token::Socket(self.number, Side::Leader);
         let polled = PolledStream::new(leader, token);
@@ -72,7 +72,7 @@ impl Socket {
         let _gone = socket::set_notsent_lowat(&self.polled.borrow().stream, bytes.unwrap_or(0));
     }
 
-    /// Reads the bytes that have come, at most 2 KiB; empty at the end of the stream. Cancel-safe.
+    /// Waits for bytes and reads up to 2 KiB. Returns no bytes at the end of the stream. Cancel-safe.
     pub(crate) async fn receive(&self) -> io::Result<Vec<u8>> {
         self.retry(|polled| {
             let mut buffer = [0; CHUNK];
@@ -93,8 +93,8 @@ impl Socket {
         Ok(())
     }
 
-    /// Completes when the peer has closed or reset the connection, even if bytes are unread. Reads nothing.
-    /// Cancel-safe.
+    /// Completes when the peer has closed the connection or the connection has broken, even if bytes are unread. Reads
+    /// nothing. Cancel-safe.
     pub(crate) async fn closed(&self) {
         // The attempt has no error.
         let _closed = self.retry(|polled| Ok(polled.has_ended().then_some(()))).await;
@@ -111,7 +111,7 @@ impl Socket {
         self.polled.borrow().stream.local_addr()
     }
 
-    /// Repeats `attempt` after each event until it returns something.
+    /// Repeats `attempt` after each event until it returns a value or an error.
     async fn retry<T>(&self, mut attempt: impl FnMut(&mut PolledStream) -> io::Result<Option<T>>) -> io::Result<T> {
         poll_fn(|context| {
             let polled = &mut *self.polled.borrow_mut();

@@ -9,14 +9,15 @@ use super::epoll::Epoll;
 use super::token::Token;
 use super::unsent::wait_for_unsent;
 
-/// One socket of a session. It counts as ready until a call would block, and again from the next event on.
+/// One socket of a session. It counts as readable from an event until a read would block or empties it, and as writable
+/// until a write would block.
 #[derive(Debug)]
 pub(crate) struct PolledStream {
     pub(crate) stream: TcpStream,
     token: Token,
     readable: bool,
     writable: bool,
-    /// True after a FIN or a reset was reported. From then on, a read never returns EAGAIN.
+    /// True after epoll has reported a FIN, a reset or another error. From then on, a read never returns EAGAIN.
     ended: bool,
     /// True if the connection is gone, or was shut down both ways.
     broken: bool,
@@ -28,7 +29,7 @@ pub(crate) struct PolledStream {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WriteInterest {
     None,
-    /// send(2) blocked for the first time, and epoll does not report writability yet.
+    /// A write would have blocked, or unsent bytes were found, and epoll does not report writability yet.
     Requested,
     Registered,
 }
@@ -58,7 +59,7 @@ impl PolledStream {
         }
     }
 
-    /// Adds it to epoll, which reports pending events first.
+    /// Adds the stream to epoll, which also reports the events that are already pending.
     pub(crate) fn watch(&self, epoll: &Epoll) -> io::Result<()> {
         let flags = match self.write_interest {
             WriteInterest::Registered => EDGES | EventFlags::OUT,
@@ -67,12 +68,13 @@ impl PolledStream {
         epoll.add(&self.stream, self.token, flags)
     }
 
-    /// Removes it from epoll. The stream stays open, here or in another process.
+    /// Removes the stream, which stays open here or in another process, from epoll.
     pub(crate) fn unwatch(&self, epoll: &Epoll) -> io::Result<()> {
         epoll.remove(&self.stream)
     }
 
-    /// Returns `Some` once the connection is established, `None` while it is being established.
+    /// Returns `Some` once the connection is established, `None` while it is being established, and an error if it
+    /// cannot be established.
     pub(crate) fn has_connected(&self) -> io::Result<Option<()>> {
         if self.ended
             && let Some(error) = self.stream.take_error()?
@@ -82,7 +84,7 @@ impl PolledStream {
         Ok(self.writable.then_some(()))
     }
 
-    /// Returns true if the peer has closed or reset the connection.
+    /// Returns true if the peer has closed the connection, or if the connection is broken.
     pub(crate) fn has_ended(&self) -> bool {
         self.ended
     }
@@ -93,7 +95,8 @@ impl PolledStream {
         self.broken
     }
 
-    /// Returns true if the kernel has sent every byte at least once. If not, epoll reports when it has.
+    /// Returns true if the kernel has sent every byte at least once, or if this cannot be determined. Otherwise, epoll
+    /// reports when to call this again.
     pub(crate) fn has_sent_all(&mut self) -> bool {
         if self.writable && wait_for_unsent(&self.stream) {
             self.on_write_blocked();
@@ -108,7 +111,7 @@ impl PolledStream {
         }
     }
 
-    /// Registers for writability if a send has blocked. epoll reports immediately if the socket is writable again.
+    /// Registers for writability if that was requested. epoll reports immediately if the socket is writable again.
     pub(crate) fn update_write_interest(&mut self, epoll: &Epoll) -> io::Result<()> {
         if self.write_interest == WriteInterest::Requested {
             epoll.modify(&self.stream, self.token, EDGES | EventFlags::OUT)?;

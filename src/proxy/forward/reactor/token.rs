@@ -11,7 +11,7 @@ pub(crate) enum Side {
     Leader,
 }
 
-/// A file in a worker's epoll. A worker never uses a number twice.
+/// The identifier of a file in a worker's epoll. A worker gives each session and each listener a different number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Token {
     /// One of the two sockets of the session with this number.
@@ -24,7 +24,7 @@ pub(crate) enum Token {
     Timer,
 }
 
-/// Number of the lowest bits, which hold the kind; the bits above hold the number of the file.
+/// Number of low bits that hold the kind of file. The bits above them hold the number.
 const KIND_BITS: u32 = 2;
 const CLIENT: u64 = 0;
 const LEADER: u64 = 1;

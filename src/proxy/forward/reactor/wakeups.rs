@@ -1,6 +1,6 @@
 //! The two files that wake a worker without a socket: an eventfd, which any thread may signal, and a timer.
 //!
-//! Neither is ever read: with edge-triggered epoll each signal and each expiry is a separate event.
+//! Neither is ever read: edge-triggered epoll reports a new signal or expiry even if the file is still readable.
 
 use std::io;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::token::Token;
 
 const EDGES: EventFlags = EventFlags::IN.union(EventFlags::ET);
 
-/// Wakes the worker from any thread.
+/// The eventfd through which any thread wakes the worker.
 #[derive(Debug)]
 pub(crate) struct Eventfd(OwnedFd);
 

@@ -10,7 +10,8 @@ use super::direction::EofAction;
 use super::pipes::BUFFER;
 use crate::proxy::forward::reactor::{PolledStream, Side, Syscalls};
 
-/// Bytes from a client that are discarded before its socket is closed; a client that sends more gets a reset.
+/// Maximum number of a client's bytes that are discarded before its socket is closed. A client that has sent more gets
+/// a reset.
 const MAX_DISCARDED: usize = 1 << 20;
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -90,10 +91,11 @@ impl Closing {
         self.to_leader_at_linger.get_or_insert(to_leader);
     }
 
-    /// Returns true if no byte was delivered to the leader, which has closed, since the last call.
+    /// Returns true if no byte was delivered to the leader, which has closed, since the last call; at the first call,
+    /// since [`begin_linger`](Self::begin_linger).
     ///
-    /// PostgreSQL never half-closes: unless the leader still accepts bytes, the session is over, although an idle client
-    /// may notice that only when it next uses its connection.
+    /// PostgreSQL never half-closes: unless the leader still accepts bytes, the session is over, although an idle
+    /// client may notice that only when it next uses its connection.
     pub(crate) fn leader_is_gone(&mut self, to_leader: u64) -> bool {
         self.to_leader_at_linger.replace(to_leader) == Some(to_leader)
     }

@@ -21,7 +21,7 @@ const QUANTUM: u64 = 2 << 20;
 pub(crate) struct Direction {
     #[serde(skip)]
     pub(crate) undelivered: Undelivered,
-    /// True if the last read filled a buffer, so that splice(2) is tried first.
+    /// True if the last read returned at least [`BUFFER`] bytes, so that splice(2) is tried first.
     streaming: bool,
     source_closed: bool,
     ended: bool,
@@ -38,7 +38,7 @@ pub(crate) enum Progress {
     Yielded,
     /// Everything is delivered except for the EOF, which is deferred.
     EofDeferred,
-    /// The source's EOF was passed on.
+    /// It has ended: the source's EOF was passed on or skipped, or the direction was abandoned.
     Ended,
 }
 
@@ -83,9 +83,9 @@ impl Direction {
 
     /// Makes the next run retry the operations for which epoll may send no event.
     ///
-    /// If bytes came since the last check, the next run reads once: recv(2) stops at the mark of urgent data although
-    /// more bytes follow, and these would stay unread until the peer sends again. If an EOF waits until all bytes are
-    /// sent, the next run checks this again.
+    /// If bytes were delivered since the last check, the next run reads: recv(2) stops at the mark of urgent data
+    /// although more bytes follow, and these would stay unread until the peer sends again. If an EOF waits until all
+    /// bytes are sent, the next run checks this again.
     pub(crate) fn on_check(&mut self, source: &mut PolledStream, sink: &mut PolledStream) {
         if self.moved_since_check() {
             source.assume_ready();
@@ -96,14 +96,14 @@ impl Direction {
         }
     }
 
-    /// Ends the direction because its sink accepts no more bytes. Undelivered bytes, and those still to come, are
-    /// dropped.
+    /// Ends the direction without passing on an EOF, because its sink accepts no more bytes or both sides have closed.
+    /// Drops undelivered bytes, and reads no more.
     pub(crate) fn abandon(&mut self) {
         self.undelivered = Undelivered::Nothing;
         self.ended = true;
     }
 
-    /// Moves the bytes that can be moved now.
+    /// Moves the bytes that can be moved now, and yields after about [`QUANTUM`] bytes.
     pub(crate) fn run<S: Syscalls>(
         &mut self,
         source: &mut PolledStream,
@@ -152,7 +152,8 @@ impl Direction {
     /// bytes, so a slow reader would look like a host that vanished (see [`super::stall`]). Bytes that were sent reach
     /// the peer's socket, whatever happens to this socket.
     fn end(&mut self, sink: &mut PolledStream, eof: EofAction) -> Progress {
-        // Less than a buffer fits into the window that every connection starts with.
+        // Less than a buffer usually fits into the peer's first window, so the kernel sends it even if the peer reads
+        // nothing.
         if self.delivered >= BUFFER as u64 && !sink.has_sent_all() {
             return Progress::Blocked;
         }
@@ -168,7 +169,8 @@ impl Direction {
         Progress::Ended
     }
 
-    /// Reads, when nothing is undelivered. Copied bytes are sent immediately, as far as the sink accepts them.
+    /// Reads once. Must be called when no bytes are undelivered. Copied bytes are sent immediately, as far as the sink
+    /// accepts them. Returns pending if there is nothing to read.
     fn read<S: Syscalls>(
         &mut self,
         source: &mut PolledStream,

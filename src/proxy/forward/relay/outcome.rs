@@ -24,7 +24,7 @@ pub(crate) enum Next {
 pub(crate) enum Finish {
     /// Both sides closed, or the client did not close in time after the leader. This side closed first.
     Closed(Side),
-    /// The connection of this side was reset, or timed out.
+    /// The connection of this side failed, for example by a reset or a timeout.
     Lost(Side, io::Error),
     /// The pair's owner reports that the session is over.
     Stopped,
@@ -32,7 +32,7 @@ pub(crate) enum Finish {
     Failed(io::Error),
 }
 
-/// A pair that is given back to its owner; nothing is closed yet.
+/// A finished pair, as its owner receives it. Its sockets are still open.
 #[derive(Debug)]
 pub(crate) struct Finished {
     pub(crate) client: TcpStream,

@@ -2,8 +2,8 @@
 //! when empty, and closed when idle.
 //!
 //! Linux allows all processes of an unprivileged user together 16,384 pages of pipe capacity (fs.pipe-user-pages-soft,
-//! pipe(7)), even if the pipes are empty. Beyond that limit, every new pipe has two pages. Every pgnorth on a node has
-//! the same user, so each uses at most a third of the limit, and closes pipes that it does not need.
+//! pipe(7)), even if the pipes are empty. Beyond that limit, every new pipe has two pages. All pgnorths on a node
+//! usually have the same user, so each uses at most a third of the limit, and closes pipes that it does not need.
 
 mod state;
 #[cfg(test)]
@@ -21,7 +21,7 @@ pub(crate) use state::PipeFds;
 use state::PoolState;
 pub(crate) use state::{BUFFER, IDLE, MAX_PIPES, make};
 
-/// The pool. Its lock is held for a push or a pop, never across a system call.
+/// The pool. Its lock is never held across a system call.
 #[derive(Debug)]
 pub(crate) struct Pipes {
     state: Arc<Mutex<PoolState>>,
@@ -32,7 +32,7 @@ pub(crate) struct Pipes {
 }
 
 /// A lent pipe. When it is dropped, it returns to the pool if it is empty. Otherwise it is closed, because its bytes
-/// belong to a session that is over.
+/// must not reach another session.
 #[derive(Debug)]
 pub(crate) struct Pipe {
     ends: Arc<PipeFds>,
@@ -84,7 +84,8 @@ impl Pipes {
         others
     }
 
-    /// Lends an empty pipe of at least [`BUFFER`] bytes, a large one if possible; `None` if no pipe is available now.
+    /// Lends an empty pipe of at least [`BUFFER`] bytes: an idle one, preferably a large one, or else a new one.
+    /// Returns `None` if no pipe is available now.
     pub(crate) fn take(&self) -> Option<Pipe> {
         if self.refused.load(Ordering::Relaxed) {
             return None;

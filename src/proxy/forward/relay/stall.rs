@@ -6,8 +6,8 @@
 //! has *unsent* bytes, and on again afterwards. Bytes in flight that the peer does not acknowledge are still noticed in
 //! time; a host that vanishes during a session of queries and answers leaves such bytes.
 //!
-//! One case remains: a peer that vanishes while its window is full. On the leader's side the end of its epoch comes
-//! first; on the client's side the kernel gives up by itself (tcp_retries2).
+//! One case remains: a peer that vanishes while bytes for it are unsent. On the leader's side the end of its epoch
+//! comes first; on the client's side the kernel gives up by itself (tcp_retries2).
 
 use std::net::TcpStream;
 use std::time::Duration;
@@ -30,8 +30,8 @@ impl Stall {
         self.client || self.leader
     }
 
-    /// Switches the option off or on, as each socket needs. The durations are the sockets' TCP_USER_TIMEOUT. Must be
-    /// called at least four times in that time while there may be unsent bytes.
+    /// Switches the option off or on, as each socket needs. The durations are the sockets' TCP_USER_TIMEOUT; zero
+    /// leaves a socket unchanged. Must be called several times in that time while there may be unsent bytes.
     pub(crate) fn check(&mut self, client: (&TcpStream, Duration), leader: (&TcpStream, Duration)) {
         for (is_off, (socket, user_timeout)) in [(&mut self.client, client), (&mut self.leader, leader)] {
             if user_timeout.is_zero() {

@@ -1,8 +1,8 @@
-//! The timers of a worker's pairs: one queue for each delay, so that arming a timer costs no more than a push, and one
+//! The timers of a worker's pairs: one queue for each delay, so that arming a timer usually costs only a push, and one
 //! timerfd for all queues.
 //!
-//! An entry is not removed when its session ends; it is dropped when it is due. Pure: the time is an argument, and the
-//! worker owns the timerfd.
+//! An entry is not removed when its session ends; it is dropped when it is due. This code makes no system calls: the
+//! time is an argument, and the worker owns the timerfd.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -33,8 +33,8 @@ pub(crate) struct Delays {
 const TICK: Duration = Duration::from_millis(5);
 /// Maximum number of checks in a batch, which takes about 200 µs; or a fiftieth of all checks, if that is more.
 /// Thousands in a row would delay every message of their worker. After their first checks, sessions that began together
-/// are checked at different times, because each check is armed when its session next sends. The other kinds of timers
-/// are not limited: most of their sessions are over when they are due.
+/// are checked at different times, because each check is armed when its session next moves bytes. The other kinds of
+/// timers are not limited: most of their sessions are over when they are due.
 const SLICE: usize = 32;
 
 /// The armed timers, the earliest first in each queue.

@@ -11,7 +11,7 @@ use crate::proxy::forward::reactor::{PolledStream, Syscalls};
 pub(crate) enum Undelivered {
     #[default]
     Nothing,
-    /// The rest of a copied message, and the number of bytes of this rest that were sent since.
+    /// Bytes in memory, and the number of them that were sent.
     Bytes(Box<[u8]>, usize),
     /// A pipe, which may be empty.
     Pipe(Pipe),
@@ -26,7 +26,7 @@ impl Undelivered {
         }
     }
 
-    /// Sends as many bytes as the sink accepts now, and returns their number; `None` if it accepts none.
+    /// Sends once. Returns the number of bytes that the sink accepted; `None` if it accepts none now.
     pub(crate) fn send<S: Syscalls>(
         &mut self,
         sink: &mut PolledStream,

@@ -102,7 +102,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
             Story::a_leads_by_report()
                 .leads_in("b", "pg", "8", 7)
                 .must_route("a")
-                .because("only a says")
+                .because("a says that it is a running primary")
         },
     ),
     (16, "a higher timeline of another cluster does not outdate ours", || {
@@ -120,7 +120,7 @@ pub(super) const ANOTHER_CLUSTER: &[Row] = &[
                 .answers_in("b", "zz", "8", report(Role::Other, "running", 1))
                 .seed("b", "zz", "8")
                 .must_route("a")
-                .because("only a says")
+                .because("a says that it is a running primary")
         },
     ),
     (

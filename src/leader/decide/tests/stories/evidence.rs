@@ -79,7 +79,7 @@ pub(super) const EVIDENCE: &[Row] = &[
                 .lock("a")
                 .unreachable("a")
                 .must_hold_and_cut()
-                .because("has not yet reported")
+                .because("has not confirmed")
                 .after(0.1)
                 .wrote_wal("a", "primary")
                 .must_route("a")

@@ -15,7 +15,7 @@ pub(super) const WITH_THE_LOCK: &[Row] = &[
         Story::kubernetes()
             .lock("a")
             .must_hold_and_cut()
-            .because("has not yet reported")
+            .because("has not confirmed")
     }),
     (
         12,

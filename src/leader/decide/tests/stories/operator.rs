@@ -70,7 +70,7 @@ pub(super) const HELD_BY_AN_OPERATOR: &[Row] = &[
                 .held_by_operator(60)
                 .says("a", Role::Primary, "stopping", 1)
                 .must_hold_keeping("a")
-                .because("a leads but is not ready for writes")
+                .because("a is not ready for writes")
                 .released_by_operator()
                 .must_hold_keeping("a")
                 .says("a", Role::Primary, "running", 1)

@@ -167,7 +167,7 @@ pub(super) const API_SILENT: &[Row] = &[
 
 pub(super) const REST_ONLY: &[Row] = &[
     (16, "one member says primary → route", || {
-        Story::a_leads_by_report().because("only a says")
+        Story::a_leads_by_report().because("a says that it is a running primary")
     }),
     (23, "no member says primary → hold", || {
         Story::rest_only()

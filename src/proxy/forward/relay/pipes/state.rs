@@ -14,9 +14,10 @@ pub(crate) const BUFFER: usize = 64 * 1024;
 const LARGE: usize = 1 << 20;
 /// Maximum number of large pipes; together they have 4,096 pages.
 pub(crate) const MAX_LARGE: usize = 16;
-/// Maximum number of pipes of any size. The small ones have the default capacity, 64 KiB, and together 1,024 pages.
+/// Maximum number of pipes of any size that the pool creates. The small ones have the default capacity, 64 KiB, and
+/// together 1,024 pages.
 pub(crate) const MAX_PIPES: usize = 80;
-/// Time after which an unused pipe is closed, and the interval of the search for such pipes.
+/// Minimum time for which a pipe is unused before it is closed, and the interval of the search for such pipes.
 pub(crate) const IDLE: Duration = Duration::from_secs(5);
 
 /// Pause after a pipe could not be created. The cause (the limit of files, or the user's share of pipe memory) usually

@@ -85,6 +85,21 @@ fn a_slow_member_is_asked_less_often_and_a_crowd_backs_off() {
 }
 
 #[test]
+fn a_member_that_was_cut_off_is_asked_as_often_as_any_other_once_it_answers() {
+    let begin = Instant::now();
+    let mut pacer = Pacer::default();
+    let before = begin - Duration::from_secs(10);
+    asked(&mut pacer, before, Urgency::Steady, QUICK, Duration::from_secs(9));
+    let cut_off = Duration::from_secs(20);
+    let in_vain = asked(&mut pacer, begin, candidate(begin), DEADLINE, cut_off);
+    let longest = in_vain.windows(2).map(|pair| pair[1] - pair[0]).max();
+    assert_eq!(longest, Some(1_200), "{in_vain:?}");
+    let again = begin + cut_off;
+    let all = asked(&mut pacer, again, candidate(begin), QUICK, Duration::from_secs(10));
+    assert!(all.len() > 90, "{all:?}");
+}
+
+#[test]
 fn repeated_failures_do_not_prolong_the_burst() {
     let begin = Instant::now();
     let (mut pacer, mut at, mut times) = (Pacer::default(), begin, Vec::new());

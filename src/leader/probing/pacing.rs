@@ -45,14 +45,18 @@ const PATIENT: Duration = Duration::from_millis(900);
 const CROWD: f64 = 4.0;
 /// Shortest time between the starts of two bursts. A suspicion that begins sooner does not start a burst.
 const NEXT_BURST: Duration = Duration::from_secs(15);
-/// Shortest interval, as a multiple of the time that the last request took. The longest interval still applies.
+/// Shortest interval, as a multiple of the time that the last request took, but at most `PAUSE` longer than that time.
+/// The longest interval still applies.
 const BREATHER: u32 = 2;
-/// Longest pause that a request without an answer causes. With a deadline of 1 s, a member that was cut off is found 1.2
-/// s after it is connected again, and 200 pgnorths make 167 requests per second.
-const IN_VAIN: Duration = Duration::from_millis(200);
+/// Longest pause after a slow request. With a deadline of 1 s, a member that was cut off is found 1.2 s after it is
+/// connected again, and 200 pgnorths make 167 requests per second.
+const PAUSE: Duration = Duration::from_millis(200);
 /// Thresholds above which a request counts as queued: a multiple of the quickest answer's time, and an absolute time. A
 /// request must exceed both.
 const QUEUED: (u32, Duration) = (4, Duration::from_millis(20));
+/// Number of slow answers in a row that show that requests queue. A member that is being promoted may answer slowly
+/// once or twice although nobody else asks.
+const SLOW_ANSWERS: u32 = 3;
 /// Factor by which the quickest time grows with each later answer, so that an old value is forgotten.
 const FORGET: f64 = 1.01;
 /// Time for which the pace of a member outside the plan is remembered.
@@ -77,6 +81,8 @@ struct Pace {
     under_way: bool,
     /// Shortest interval after the newest request.
     shortest: Duration,
+    /// Number of answers that were slow, since the last one that was not.
+    slow_answers: u32,
     /// Random number from 0 to 1, for the interval after the newest request.
     random: f64,
     /// Start of the newest burst.
@@ -132,17 +138,20 @@ impl Pacer {
         let took = pace
             .asked
             .map_or(Duration::ZERO, |asked| now.saturating_duration_since(asked));
+        pace.shortest = (BREATHER * took).min(took + PAUSE);
+        // A member that does not answer is more likely cut off than busy.
         if answered {
-            pace.shortest = BREATHER * took;
             let usual = self.quickest.map_or(Duration::ZERO, |quickest| quickest * QUEUED.0);
-            if usual.max(QUEUED.1) < took {
+            pace.slow_answers = if usual.max(QUEUED.1) < took {
+                pace.slow_answers + 1
+            } else {
+                0
+            };
+            if SLOW_ANSWERS <= pace.slow_answers {
                 pace.queued = Some(now);
             }
             let quickest = self.quickest.map_or(took, |quickest| quickest.mul_f64(FORGET));
             self.quickest = Some(quickest.min(took));
-        } else {
-            // Such a member is more likely cut off than busy, so its silence is no sign of other pgnorths.
-            pace.shortest = (BREATHER * took).min(took + IN_VAIN);
         }
         pace.planned
     }
@@ -155,6 +164,7 @@ impl Pace {
             asked: None,
             under_way: false,
             shortest: Duration::ZERO,
+            slow_answers: 0,
             random,
             burst: None,
             queued: None,

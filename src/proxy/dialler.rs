@@ -38,10 +38,23 @@ impl Dialler {
         target: SocketAddr,
         queued: Option<u32>,
     ) -> Result<Socket, DialError> {
+        let dial = async |source| {
+            let own = socket::dialler(target, source, self.user_timeout, queued)?;
+            client.dial(own, target).await
+        };
+        self.dial_from_any(target, dial).await
+    }
+
+    /// Calls `dial` with each local address until one has a free port.
+    async fn dial_from_any<S>(
+        &self,
+        target: SocketAddr,
+        dial: impl AsyncFn(Option<IpAddr>) -> io::Result<S>,
+    ) -> Result<S, DialError> {
         let mut cause = io::Error::from(ErrorKind::AddrNotAvailable);
         for source in self.candidates(target) {
-            match self.dial_from(source, client, target, queued).await {
-                Err(used_up) if used_up.kind() == ErrorKind::AddrNotAvailable => cause = used_up,
+            match dial(source).await {
+                Err(used_up) if has_no_port(&used_up) => cause = used_up,
                 dialled => return dialled.map_err(DialError::from),
             }
         }
@@ -56,17 +69,6 @@ impl Dialler {
         )))
     }
 
-    async fn dial_from(
-        &self,
-        source: Option<IpAddr>,
-        client: &Socket,
-        target: SocketAddr,
-        queued: Option<u32>,
-    ) -> io::Result<Socket> {
-        let own = socket::dialler(target, source, self.user_timeout, queued)?;
-        client.dial(own, target).await
-    }
-
     /// Returns the local addresses of the target's family, beginning with a different one each time; `None` leaves the
     /// choice to the system.
     fn candidates(&self, target: SocketAddr) -> Vec<Option<IpAddr>> {
@@ -79,6 +81,12 @@ impl Dialler {
         fitting.rotate_left(first);
         fitting
     }
+}
+
+/// Returns true if no port of the local address is free: EADDRINUSE of bind(2) for a source, EADDRNOTAVAIL of
+/// connect(2) if the system chooses the address.
+fn has_no_port(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable)
 }
 
 #[cfg(test)]
@@ -102,6 +110,34 @@ mod tests {
             2,
             "if one has no port left, the other is tried"
         );
+    }
+
+    /// Returns the error of Linux if no port of a source address is free: EADDRINUSE of bind(2).
+    fn no_port() -> io::Error {
+        ErrorKind::AddrInUse.into()
+    }
+
+    #[tokio::test]
+    async fn if_a_source_has_no_free_port_the_next_one_is_tried() {
+        let dialler = dialler(&["10.0.0.1", "10.0.0.2"]);
+        let dial = async |source: Option<IpAddr>| match source.unwrap().to_string().as_str() {
+            "10.0.0.1" => Err(no_port()),
+            other => Ok(other.to_owned()),
+        };
+        let from = dialler.dial_from_any("10.1.0.1:5432".parse().unwrap(), dial).await;
+        assert_eq!(from.unwrap(), "10.0.0.2");
+    }
+
+    #[tokio::test]
+    async fn a_source_without_a_free_port_is_no_failure_of_the_leader() {
+        let dialler = dialler(&["10.0.0.1"]);
+        let dial = async |_| Err::<(), _>(no_port());
+        let error = dialler.dial_from_any("10.1.0.1:5432".parse().unwrap(), dial).await;
+        let error = error.unwrap_err();
+        assert!(!error.is_leaders(), "{error}");
+        assert!(error.to_string().contains("ip_local_port_range"), "{error}");
+        let metrics = dialler.metrics.render();
+        assert!(metrics.contains("pgnorth_dials_without_port_total 1"), "{metrics}");
     }
 
     #[test]

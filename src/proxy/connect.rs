@@ -7,6 +7,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
 
+use super::forward::lack;
 use crate::leader::{Address, Host};
 use crate::metrics::{Metrics, Outcome};
 use crate::resolver::{Resolver, Unresolved};
@@ -19,17 +20,17 @@ pub(crate) enum DialError {
     TimedOut(Duration),
     /// The name has no address, or no name server answered.
     #[error(transparent)]
-    Unresolved(#[from] Unresolved),
+    Unresolved(Unresolved),
     /// The connection was refused or reset, the host is unreachable, or the system returned any other error.
     #[error("{0}")]
     Failed(#[source] io::Error),
-    /// No local port or address was available for the connection.
+    /// pgnorth or its host lacks a local port, open files, memory or another resource for the connection.
     #[error("pgnorth cannot open a connection: {0}")]
     Own(#[source] io::Error),
 }
 
 impl DialError {
-    /// Returns true unless no local port or address was available: every other failure counts as the leader's.
+    /// Returns true unless pgnorth or its host lacked a resource: every other failure counts as the leader's.
     pub(super) fn is_leaders(&self) -> bool {
         !matches!(self, Self::Own(_))
     }
@@ -44,10 +45,26 @@ impl DialError {
 
 impl From<io::Error> for DialError {
     fn from(error: io::Error) -> Self {
+        if let Some(lack) = lack(&error) {
+            return Self::Own(io::Error::new(error.kind(), format!("{error}: {lack}")));
+        }
         match error.kind() {
             // No local port is free, or this host does not have the source address.
             io::ErrorKind::AddrNotAvailable => Self::Own(error),
             _ => Self::Failed(error),
+        }
+    }
+}
+
+impl From<Unresolved> for DialError {
+    fn from(unresolved: Unresolved) -> Self {
+        match &unresolved {
+            // The system's resolver needs files, too.
+            Unresolved::Failed(error) => match lack(error) {
+                Some(lack) => Self::Own(io::Error::new(error.kind(), format!("{unresolved}: {lack}"))),
+                None => Self::Unresolved(unresolved),
+            },
+            Unresolved::TimedOut(_) => Self::Unresolved(unresolved),
         }
     }
 }
@@ -110,6 +127,7 @@ async fn try_each<S>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
     use tokio::net::{TcpListener, TcpStream};
 
     const LIMIT: Duration = Duration::from_secs(5);
@@ -146,6 +164,29 @@ mod tests {
                 .render()
                 .contains("pgnorth_dial_seconds_count{outcome=\"failed\"} 1")
         );
+    }
+
+    #[test]
+    fn a_lack_of_resources_is_no_failure_of_the_leader() {
+        // EMFILE, ENFILE, ENOMEM, ENOBUFS and ENOSPC of Linux.
+        for (errno, fix) in [
+            (24, "LimitNOFILE="),
+            (23, "fs.file-max"),
+            (12, "memory"),
+            (105, "memory"),
+            (28, "fs.epoll.max_user_watches"),
+        ] {
+            let system = || io::Error::from_raw_os_error(errno);
+            let unresolved = Unresolved::Failed(Arc::new(system()));
+            for error in [DialError::from(system()), DialError::from(unresolved)] {
+                assert!(!error.is_leaders(), "{error}");
+                assert!(error.to_string().contains(fix), "{error}");
+            }
+        }
+        for kind in [io::ErrorKind::ConnectionRefused, io::ErrorKind::HostUnreachable] {
+            let error = DialError::from(io::Error::from(kind));
+            assert!(error.is_leaders(), "{error}");
+        }
     }
 
     #[tokio::test]

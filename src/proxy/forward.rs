@@ -23,5 +23,5 @@ mod relay;
 mod tests;
 
 pub(crate) use executor::{Executor, Owner, Pair, SessionCount, Workers};
-pub(crate) use reactor::{Side, Socket, accept};
+pub(crate) use reactor::{Side, Socket, accept, lack};
 pub(crate) use relay::{Finish, Finished, MAX_PIPES, OnTheWay, Pipes, RelayState, Traffic, Transferred};

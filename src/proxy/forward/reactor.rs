@@ -5,6 +5,7 @@
 //! event. Both are the same file in the same epoll, so nothing is registered twice and no event is lost in between.
 
 mod epoll;
+mod lack;
 mod listener;
 mod registry;
 mod socket;
@@ -15,6 +16,7 @@ mod unsent;
 mod wakeups;
 
 pub(crate) use epoll::{EVENT_BATCH, Epoll};
+pub(crate) use lack::lack;
 pub(crate) use listener::{Listener, accept};
 pub(crate) use registry::Reactor;
 pub(crate) use socket::Socket;

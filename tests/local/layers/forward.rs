@@ -5,13 +5,14 @@ use super::reading::{Source, is_path_root, shipped, sources, without_tests, word
 
 /// The files of `src/proxy/forward`, lowest first; the empty name is `forward.rs` itself. The file that has a folder's
 /// name comes after the files in it.
-const ORDER: [&str; 32] = [
+const ORDER: [&str; 33] = [
     "reactor/token",
     "reactor/epoll",
     "reactor/unsent",
     "reactor/stream",
     "reactor/syscalls",
     "reactor/registry",
+    "reactor/lack",
     "reactor/socket",
     "reactor/listener",
     "reactor/wakeups",

@@ -265,6 +265,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn with_a_leader_no_client_is_refused_before_its_hold_is_over() {
+        let slot = RouteSlot::new("starting");
+        slot.publish(routes(), "a leads".into());
+        let now = Instant::now();
+        let deadline = now + 6 * QUEUE;
+        assert_eq!(expired(&slot, now, deadline).await, Ending::QueueExpired);
+        assert_eq!(Instant::now().duration_since(deadline).as_millis(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_leader_that_is_lost_ends_the_wait_in_the_queue_once_the_hold_is_over() {
         let slot = RouteSlot::new("starting");
         slot.publish(routes(), "a leads".into());

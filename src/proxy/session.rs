@@ -114,10 +114,11 @@ impl Session {
                     ..
                 } = hold;
                 record.gave_up();
+                let waited = record.begun.elapsed();
                 // Recorded before the error is sent, so that a client that reads the error finds its ending in the
                 // metrics.
                 record.end(ending, opening.transferred());
-                self.refuse(ending, attempts.last_failure, opening.into_received())
+                self.refuse(ending, attempts.last_failure, waited, opening.into_received())
                     .await;
             }
         }

@@ -84,8 +84,14 @@ impl Session {
         self.shared.route.upstream.is_pooler()
     }
 
-    /// Sends the reason of `ending` to a client that is still connected.
-    pub(super) async fn refuse(self, ending: Ending, last_failure: Option<String>, received: Vec<u8>) {
+    /// Sends the reason of `ending` to a client that is still connected and has waited for this long.
+    pub(super) async fn refuse(
+        self,
+        ending: Ending,
+        last_failure: Option<String>,
+        waited: Duration,
+        received: Vec<u8>,
+    ) {
         let dependencies = &self.shared.dependencies;
         let why = match ending {
             Ending::HoldExpired => {
@@ -101,7 +107,7 @@ impl Session {
                 let queue = humantime::format_duration(hold::QUEUE);
                 let reason = last_failure.map_or_else(String::new, |failure| format!("; {failure}"));
                 if dependencies.log_limiter.should_log(QUEUED) {
-                    warn!(target: TARGET, peer = %self.peer, queue = %queue, "{QUEUED}");
+                    warn!(target: TARGET, peer = %self.peer, ?waited, "{QUEUED}");
                 }
                 format!(
                     "this client was not connected within its hold (or {queue}, if the hold is shorter): other clients \

@@ -74,8 +74,6 @@ pub const STARTUP: Duration = Duration::from_secs(60);
 pub struct Settings {
     /// Time that a client has to send its whole first packet.
     pub startup: Duration,
-    /// Time that a client waits for a leader, failed dials included, before it is refused; a route may override it.
-    pub hold: Duration,
     /// Deadline of one dial, name resolution included.
     pub connect_timeout: Duration,
     /// TCP_USER_TIMEOUT of connections to the leader: a host that does not answer for this long counts as gone. Zero

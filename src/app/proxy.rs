@@ -286,7 +286,6 @@ fn session_settings(settings: &config::Proxy, metrics: &Metrics) -> Settings {
         .set(ports.map_or(i64::MAX, |ports| i64::try_from(ports).unwrap_or(i64::MAX)));
     Settings {
         startup: STARTUP,
-        hold: settings.hold,
         connect_timeout: settings.connect_timeout,
         tcp_user_timeout: kernel_timeout(settings.tcp_user_timeout),
         client_tcp_user_timeout: kernel_timeout(settings.client_tcp_user_timeout),

@@ -146,11 +146,7 @@ async fn a_refused_dial_goes_back_to_hold_and_is_served_when_the_leader_returns(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn failed_dials_do_not_move_the_hold_deadline() {
-    let rig = Rig::with(pgnorth::proxy::Settings {
-        hold: Duration::from_millis(700),
-        ..super::support::settings()
-    })
-    .await;
+    let rig = Rig::with_hold(Duration::from_millis(700), super::support::settings()).await;
     let gone = Backend::start("pg-0").await.leader;
     rig.slot.publish(RoutingState::Route(gone), "pg-0 leads".into());
     let begun = std::time::Instant::now();
@@ -212,11 +208,7 @@ async fn a_leader_named_by_dns_is_reached() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_hold_no_client_is_refused_while_the_leader_answers() {
-    let rig = Rig::with(pgnorth::proxy::Settings {
-        hold: Duration::ZERO,
-        ..super::support::settings()
-    })
-    .await;
+    let rig = Rig::with_hold(Duration::ZERO, super::support::settings()).await;
     let backend = Backend::start("pg-0").await;
     rig.route(&backend);
     let startup = super::refusal::startup();

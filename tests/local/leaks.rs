@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use pgnorth::leader::RoutingState;
 use pgnorth::metrics::SessionState;
-use pgnorth::proxy::Settings;
 use tokio::io::AsyncWriteExt;
 
 use super::support::{Backend, Rig, read_all, reset, settings, until};
@@ -32,11 +31,7 @@ const PIPE: usize = 2;
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "started by no_session_leaves_a_file_open"]
 async fn counted_in_a_process_of_its_own() {
-    let rig = Rig::with(Settings {
-        hold: Duration::from_millis(100),
-        ..settings()
-    })
-    .await;
+    let rig = Rig::with_hold(Duration::from_millis(100), settings()).await;
     // The first round opens the files that stay: the runtime's own.
     everything(&rig).await;
     let (before, _) = open_files();

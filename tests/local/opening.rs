@@ -2,7 +2,6 @@
 
 use pgnorth::ending::Ending;
 use pgnorth::metrics::SessionState;
-use pgnorth::proxy::Settings;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -256,11 +255,7 @@ async fn a_pooler_that_fails_is_counted_and_not_reported_as_a_failure_of_the_lea
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_finds_no_free_connection_in_time_gets_the_leaders_own_error() {
-    let rig = Rig::with(Settings {
-        hold: std::time::Duration::from_secs(2),
-        ..settings()
-    })
-    .await;
+    let rig = Rig::with_hold(std::time::Duration::from_secs(2), settings()).await;
     let (mut client, backend) = held(&rig, &startup()).await;
     let full = async {
         loop {

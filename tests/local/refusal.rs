@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use pgnorth::ending::Ending;
-use pgnorth::proxy::Settings;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -40,11 +39,7 @@ pub fn error_in(answer: &[u8]) -> String {
 }
 
 async fn without_hold() -> Rig {
-    Rig::with(Settings {
-        hold: Duration::ZERO,
-        ..settings()
-    })
-    .await
+    Rig::with_hold(Duration::ZERO, settings()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

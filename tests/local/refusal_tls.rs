@@ -80,11 +80,7 @@ async fn error_inside(client: TcpStream) -> String {
 }
 
 async fn without_hold() -> Rig {
-    Rig::with(Settings {
-        hold: Duration::ZERO,
-        ..settings()
-    })
-    .await
+    Rig::with_hold(Duration::ZERO, settings()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -181,13 +181,12 @@ async fn a_client_of_the_storm(address: std::net::SocketAddr, mut random: Random
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_connection_of_a_storm_has_exactly_one_ending() {
-    let rig = Rig::with(Settings {
+    let settings = Settings {
         startup: Duration::from_millis(300),
-        hold: Duration::from_millis(200),
         max_sessions: 50,
         ..settings()
-    })
-    .await;
+    };
+    let rig = Rig::with_hold(Duration::from_millis(200), settings).await;
     let backend = Backend::start("pg-0").await;
     let leader = backend.leader.clone();
     // A leader that answers, breaks the connection, or has no connection free.

@@ -38,6 +38,9 @@ pub struct Backend {
     pub leader: Server,
 }
 
+/// Hold of a route unless the test chooses another.
+const HOLD: Duration = Duration::from_secs(3600);
+
 /// A lock for tests that open thousands of files: together they would reach the process's limit.
 pub static MANY_FILES: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
@@ -45,7 +48,6 @@ pub static MANY_FILES: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(()
 pub fn settings() -> Settings {
     Settings {
         startup: Duration::from_secs(3600),
-        hold: Duration::from_secs(3600),
         connect_timeout: Duration::from_secs(30),
         tcp_user_timeout: Duration::from_secs(30),
         client_tcp_user_timeout: Duration::from_secs(30),
@@ -63,26 +65,30 @@ impl Rig {
     }
 
     pub async fn with(settings: Settings) -> Self {
-        Self::of(RouteKind::Primary, Upstream::Postgres, settings).await
+        Self::with_hold(HOLD, settings).await
+    }
+
+    pub async fn with_hold(hold: Duration, settings: Settings) -> Self {
+        Self::of(RouteKind::Primary, Upstream::Postgres, hold, settings).await
     }
 
     /// A proxy that leads to poolers at this port.
     pub async fn with_poolers(port: u16) -> Self {
-        Self::of(RouteKind::Primary, Upstream::Port(port), settings()).await
+        Self::of(RouteKind::Primary, Upstream::Port(port), HOLD, settings()).await
     }
 
     /// A proxy whose only listener is a route to replicas.
     pub async fn reading() -> Self {
-        Self::of(RouteKind::Replica, Upstream::Postgres, settings()).await
+        Self::of(RouteKind::Replica, Upstream::Postgres, HOLD, settings()).await
     }
 
-    async fn of(kind: RouteKind, upstream: Upstream, settings: Settings) -> Self {
+    async fn of(kind: RouteKind, upstream: Upstream, hold: Duration, settings: Settings) -> Self {
         let slot = Arc::new(RouteSlot::new("nobody holds the lock"));
         let route = Route {
             kind,
             slot: slot.clone(),
             upstream,
-            hold: settings.hold,
+            hold,
         };
         let mut proxy = Proxy::default();
         let listener = proxy.bind("127.0.0.1:0".parse().unwrap(), route, &settings).unwrap();

@@ -293,12 +293,14 @@ pub fn command_line() -> Command {
         )
 }
 
-/// Returns the command's flags among these arguments, with their values as written.
+/// Returns the command's flags among these arguments, with their values as written: a repeated flag with each value.
 fn written<'a>(row: &CommandRow, flags: &'a ArgMatches) -> Vec<(&'static str, &'a str)> {
-    let value = |setting: &Setting| flags.try_get_one::<String>(setting.flag).ok().flatten();
-    (row.settings())
-        .filter_map(|setting| Some((setting.flag, value(setting)?.as_str())))
-        .collect()
+    let values = |setting: &Setting| flags.try_get_many::<String>(setting.flag).ok().flatten();
+    let written = |setting: &'static Setting| {
+        let values = values(setting).into_iter().flatten();
+        values.map(|value| (setting.flag, value.as_str()))
+    };
+    row.settings().flat_map(written).collect()
 }
 
 /// Returns the flags of `pgnorth reload` that are meant for the new process.

@@ -684,3 +684,37 @@ fn clap_answers_help_and_version() {
         }
     }
 }
+
+#[test]
+fn a_reload_keeps_every_route() {
+    let with = |flags: &[(&str, &str)]| {
+        let line = "pgnorth --workers 2 --route [::]:5433=replica --route [::]:5434=sync";
+        let flags: Vec<_> = flags
+            .iter()
+            .map(|(flag, value)| ((*flag).into(), (*value).into()))
+            .collect();
+        let changed = with_flags(line.split(' ').map(OsString::from).collect(), &flags).unwrap();
+        changed.join(" ".as_ref()).into_string().unwrap()
+    };
+    let routes = "--route=[::]:5433=replica --route=[::]:5434=sync";
+    let changed = with(&[("workers", "1")]);
+    assert!(changed.contains(routes) && changed.contains("--workers=1"), "{changed}");
+    let changed = with(&[("route", "[::]:5435=sync"), ("route", "[::]:5436=replica")]);
+    let given = changed
+        .split(' ')
+        .filter(|word| word.starts_with("--route"))
+        .collect::<Vec<_>>();
+    assert_eq!(given, ["--route=[::]:5435=sync", "--route=[::]:5436=replica"]);
+}
+
+#[test]
+fn a_reload_passes_every_route_that_it_is_given() {
+    let Job::Reload(Reload { flags, .. }) = read("reload --route [::]:5433=replica --route [::]:5434=sync")
+        .unwrap()
+        .job
+    else {
+        panic!("the command is reload");
+    };
+    let route = |value: &str| ("route".to_owned(), value.to_owned());
+    assert_eq!(flags, [route("[::]:5433=replica"), route("[::]:5434=sync")]);
+}

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -16,7 +16,6 @@ pub struct Drain {
     sessions: TaskTracker,
     accept_loops: TaskTracker,
     stop_accepting: CancellationToken,
-    leave_backlog: Arc<AtomicBool>,
     paused: watch::Sender<bool>,
     force: CancellationToken,
     /// Number of clients when they were forced to end.
@@ -55,16 +54,6 @@ impl Drain {
         // This fails only if there is no sender, and `self` has one.
         let mut paused = self.paused.subscribe();
         let _changed = paused.wait_for(|paused| *paused == pause).await;
-    }
-
-    /// Makes every accept loop leave the clients in its backlog to systemd, which keeps its listeners open.
-    pub fn leave_backlog(&self) {
-        self.leave_backlog.store(true, Ordering::Relaxed);
-    }
-
-    /// Returns true if accept loops leave the clients in their backlogs to systemd.
-    pub fn leaves_backlog(&self) -> bool {
-        self.leave_backlog.load(Ordering::Relaxed)
     }
 
     /// Returns a token that is cancelled when accepting must stop.

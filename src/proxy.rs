@@ -141,6 +141,8 @@ pub struct Proxy {
 #[derive(Debug)]
 struct Listener {
     socket: Arc<TcpListener>,
+    /// True for a listener of systemd, which stays open after this process has closed it.
+    activated: bool,
     route: Route,
     /// The replaced process's listeners at other addresses with the same port.
     former: Vec<Arc<TcpListener>>,
@@ -188,14 +190,20 @@ impl Proxy {
     /// Sets the options of clients' sockets on the listener, from which those sockets inherit them.
     pub fn bind(&mut self, listen: SocketAddr, route: Route, settings: &Settings) -> Result<&TcpListener, BindError> {
         let socket = socket::listen(listen, settings.client_tcp_user_timeout)?;
-        Ok(self.add(socket, route))
+        Ok(self.add(socket, false, route))
     }
 
     /// Adds a listener that another process has opened, and sets the same options of clients' sockets as
-    /// [`bind`](Self::bind).
-    pub fn adopt(&mut self, socket: TcpListener, route: Route, settings: &Settings) -> io::Result<&TcpListener> {
+    /// [`bind`](Self::bind). `activated` is true for a listener of systemd.
+    pub fn adopt(
+        &mut self,
+        socket: TcpListener,
+        activated: bool,
+        route: Route,
+        settings: &Settings,
+    ) -> io::Result<&TcpListener> {
         socket::adopt(&socket, settings.client_tcp_user_timeout)?;
-        Ok(self.add(socket, route))
+        Ok(self.add(socket, activated, route))
     }
 
     /// Binds an address while the replaced process listens on the same port at other addresses (`former`). Clients of
@@ -208,7 +216,7 @@ impl Proxy {
         settings: &Settings,
     ) -> Result<&TcpListener, BindError> {
         let socket = socket::bind_beside(listen, &former, settings.client_tcp_user_timeout)?;
-        self.add(socket, route);
+        self.add(socket, false, route);
         let last = self.listeners.len() - 1;
         let own = &mut self.listeners[last];
         own.former = former.into_iter().map(Arc::new).collect();
@@ -220,10 +228,13 @@ impl Proxy {
         self.sessions.clone()
     }
 
-    fn add(&mut self, socket: TcpListener, route: Route) -> &TcpListener {
-        let socket = Arc::new(socket);
-        let former = Vec::new();
-        self.listeners.push(Listener { socket, route, former });
+    fn add(&mut self, socket: TcpListener, activated: bool, route: Route) -> &TcpListener {
+        self.listeners.push(Listener {
+            socket: Arc::new(socket),
+            activated,
+            route,
+            former: Vec::new(),
+        });
         &self.listeners[self.listeners.len() - 1].socket
     }
 
@@ -245,13 +256,13 @@ impl Proxy {
             let port = listener.socket.local_addr()?.port();
             let shared = Arc::new(shared.on(port, listener.route));
             former.extend(listener.former.into_iter().map(|socket| (socket, shared.clone())));
-            listeners.push((listener.socket, shared));
+            listeners.push((listener.socket, listener.activated, shared));
         }
         // A proxy runs once.
         let _was_unset = self
             .sessions
-            .set(listeners.iter().map(|(_, shared)| shared.clone()).collect());
-        for (socket, shared) in listeners {
+            .set(listeners.iter().map(|(_, _, shared)| shared.clone()).collect());
+        for (socket, activated, shared) in listeners {
             // The drain must not be over before the backlog is empty.
             let (tracked, begin) = (dependencies.drain.accept_loop(), accepting.begin.clone());
             let stop = dependencies.drain.accepting_stopped();
@@ -259,6 +270,7 @@ impl Proxy {
                 let turns = accept::Turns {
                     begin: begin.clone(),
                     stop: stop.clone(),
+                    leaves_backlog: activated,
                 };
                 let accepting = accept::run(socket.clone(), executor.clone(), shared.clone(), turns);
                 let tracked = tracked.clone();

@@ -118,7 +118,6 @@ pub(super) async fn serve_from(
             &session_settings,
             &mut inherited,
             &mut listeners,
-            &drain,
         )?;
         bound.fitness = fitness;
         routes.push(bound);

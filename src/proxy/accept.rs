@@ -30,6 +30,8 @@ const CANNOT_ACCEPT: &str = "cannot accept clients";
 pub(super) struct Turns {
     pub(super) begin: CancellationToken,
     pub(super) stop: CancellationToken,
+    /// True if the clients in the backlog are left to systemd, which keeps the listener open.
+    pub(super) leaves_backlog: bool,
 }
 
 /// Accepts on this worker from `begin` until `stop`, except while the drain pauses accepting. Then accepts the clients
@@ -39,7 +41,11 @@ pub(super) async fn run(
     listener: Arc<TcpListener>,
     executor: Executor<Forwarded>,
     shared: Arc<Shared>,
-    Turns { begin, stop: stopped }: Turns,
+    Turns {
+        begin,
+        stop: stopped,
+        leaves_backlog,
+    }: Turns,
 ) {
     let drain = shared.dependencies.drain.clone();
     tokio::select! {
@@ -73,7 +79,7 @@ pub(super) async fn run(
             () = drain.accepting_pauses(false) => {}
         }
     }
-    if !drain.leaves_backlog() {
+    if !leaves_backlog {
         // These clients have connected: closing the listener now would reset them.
         acceptor.take_backlog(&listener);
     }
@@ -94,6 +100,8 @@ pub(super) async fn from_former(
         let turns = Turns {
             begin: begin.clone(),
             stop: stopping.clone(),
+            // No process accepts from this listener later.
+            leaves_backlog: false,
         };
         executor.spawn(run(socket.clone(), executor.clone(), shared.clone(), turns));
     });
@@ -244,3 +252,6 @@ impl Acceptor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -58,7 +58,7 @@ impl Sessions {
 
     /// Returns the state that the first listener's sessions share. All listeners have the same workers, departure and
     /// drain. Returns `None` before the workers have started.
-    fn any(&self) -> Option<&Arc<Shared>> {
+    pub(super) fn any(&self) -> Option<&Arc<Shared>> {
         self.0.get()?.first()
     }
 

@@ -6,7 +6,6 @@ use anyhow::{Context as _, Result};
 
 use crate::admin::{Admin, BoundRoute};
 use crate::app::inherited::{Inherited, Listeners};
-use crate::drain::Drain;
 use crate::proxy::{self, Proxy, Settings};
 
 /// Opens the admin port: on an inherited listener, or on a new one.
@@ -31,22 +30,18 @@ pub(super) fn listen(
     settings: &Settings,
     inherited: &mut Inherited,
     listeners: &mut Listeners,
-    drain: &Drain,
 ) -> Result<BoundRoute> {
     let (kind, upstream, slot) = (route.kind, route.upstream, route.slot.clone());
     let cannot = || format!("cannot listen for clients of the route {kind} (--listen, --route, --ports)");
     let taken = inherited.take("listen", asked)?;
     let activated = matches!(taken, Some((_, true)));
     let listener = match taken {
-        Some((listener, _)) => proxy.adopt(listener, route, settings).with_context(cannot)?,
+        Some((listener, _)) => proxy.adopt(listener, activated, route, settings).with_context(cannot)?,
         None => match inherited.beside("listen", asked.port())? {
             former if former.is_empty() => proxy.bind(asked, route, settings).with_context(cannot)?,
             former => proxy.bind_beside(asked, former, route, settings).with_context(cannot)?,
         },
     };
-    if activated {
-        drain.leave_backlog();
-    }
     listeners.keep("listen", asked, activated, listener)?;
     Ok(BoundRoute {
         kind,

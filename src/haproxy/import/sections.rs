@@ -173,15 +173,17 @@ impl<'a> Sections<'a> {
         }
     }
 
-    /// Returns the section's own `http-check` lines or, if it has none, the inherited ones.
+    /// Returns the `http-check` lines that apply: those of the section, unless it inherits them. As in HAProxy, an
+    /// `option httpchk` or a rule replaces all inherited rules.
     pub(super) fn rules(&self, place: usize) -> Vec<&'a Directive> {
-        let own = self.all[place].directives.iter();
-        let own: Vec<_> = own.filter(|directive| directive.words[0] == "http-check").collect();
-        if own.is_empty() {
-            self.effective(place, "http-check")
-        } else {
-            own
-        }
+        let mut lineage = std::iter::successors(Some(place), |place| self.defaults(*place));
+        let replaces_rules = |directive: &Directive| match &directive.words[..] {
+            [option, httpchk, ..] => option == "option" && httpchk == "httpchk" || is_rule(directive),
+            _ => false,
+        };
+        let section = lineage.find(|place| self.all[*place].directives.iter().any(replaces_rules));
+        let directives = section.into_iter().flat_map(|place| &self.all[place].directives);
+        directives.filter(|directive| is_rule(directive)).collect()
     }
 
     /// Returns the route that corresponds to the section's check, and the index of the line that has its path.
@@ -201,10 +203,12 @@ impl<'a> Sections<'a> {
                 );
             }
         }
+        // The later line sets the path, but an `option httpchk` without a path sets none.
         let sent = self
             .rules(place)
             .into_iter()
-            .find_map(|rule| Some((after(&rule.words, "uri")?, rule.at)));
+            .find_map(|rule| Some((after(&rule.words, "uri")?, rule.at)))
+            .filter(|(_, at)| *at > httpchk.at || httpchk.words.len() == 2);
         let (uri, at) = sent.unwrap_or(match &httpchk.words[2..] {
             [] => ("/", httpchk.at),
             [uri] => (uri.as_str(), httpchk.at),
@@ -244,6 +248,16 @@ impl<'a> Sections<'a> {
 /// Returns true for the options that choose the protocol of health checks.
 fn is_check(option: &str) -> bool {
     option == "httpchk" || option == "smtpchk" || option.ends_with("-check") || option.ends_with("-chk")
+}
+
+/// Returns true for the `http-check` lines that are steps of the check.
+fn is_rule(directive: &Directive) -> bool {
+    let other = ["disable-on-404", "send-state"];
+    directive.words[0] == "http-check"
+        && directive
+            .words
+            .get(1)
+            .is_some_and(|word| !other.contains(&word.as_str()))
 }
 
 pub(super) fn limits_lag(check: &Check) -> bool {

@@ -199,6 +199,51 @@ fn listeners_and_backends_become_routes() {
     );
 }
 
+/// The expected paths are those that HAProxy 2.6 requests with these lines.
+#[test]
+fn the_route_is_the_path_that_haproxy_requests() {
+    for (defaults, own, kind) in [
+        ("http-check send uri /replica", "option httpchk GET /primary", "primary"),
+        (
+            "http-check send uri /replica",
+            "option httpchk GET /primary\n http-check expect status 200",
+            "primary",
+        ),
+        ("http-check expect status 503", "option httpchk GET /primary", "primary"),
+        (
+            "option httpchk\n http-check send uri /replica\ndefaults next from base\n option httpchk GET /primary",
+            "",
+            "primary",
+        ),
+        (
+            "",
+            "http-check send uri /replica\n option httpchk GET /primary",
+            "primary",
+        ),
+        ("", "http-check send uri /replica\n option httpchk", "replica"),
+        (
+            "",
+            "option httpchk GET /primary\n http-check send uri /replica",
+            "replica",
+        ),
+        ("option httpchk GET /primary", "http-check send uri /replica", "replica"),
+        (
+            "option httpchk GET /primary\n http-check send uri /replica",
+            "http-check disable-on-404",
+            "replica",
+        ),
+    ] {
+        let text = format!(
+            "defaults base\n {defaults}\nlisten pg\n bind 10.0.0.9:5000\n {own}\n server a 10.0.0.1:5432 check port 8008\n"
+        );
+        assert_eq!(
+            arguments(&text),
+            [format!("--route=10.0.0.9:5000={kind} --patroni=http://10.0.0.1:8008")],
+            "{text}"
+        );
+    }
+}
+
 /// Pigsty routes some ports to poolers, and others to PostgreSQL.
 #[test]
 fn a_section_of_poolers_becomes_a_route_with_a_target() {

@@ -176,7 +176,7 @@ impl<'a> ApiConnection<'a> {
                 let mut routes = self.settings.proxy.routes.iter();
                 let standbys = routes.any(|route| route.conditions.kind.depends_on_standbys());
                 let beside = ["-failover", "-config"].into_iter().chain(standbys.then_some("-sync"));
-                let beside = beside.map(|suffix| Some(format!("{}{suffix}", self.kubernetes.scope)));
+                let beside = beside.map(|suffix| Some(format!("{}{suffix}", self.kubernetes.objects())));
                 [Some(self.leader_name(kind))].into_iter().chain(beside).collect()
             }
             ("services", ..) | ("endpoints", "update", _) => vec![self.settings.service.clone()],
@@ -387,5 +387,37 @@ fn seconds_after(earlier: SystemTime, later: SystemTime) -> f64 {
     match later.duration_since(earlier) {
         Ok(after) => after.as_secs_f64(),
         Err(before) => -before.duration().as_secs_f64(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+    use crate::config::{Job, Settings};
+
+    /// A Role may be limited to the names of a group's objects.
+    #[tokio::test]
+    async fn the_rights_of_a_citus_group_are_those_on_the_groups_objects() {
+        let line = ["pgnorth", "doctor", "--scope=pg", "--citus-group=1", "--ports=autobase"];
+        let settings = Settings::read(line.map(OsString::from), |_| None).unwrap();
+        let Job::Doctor(settings) = settings.job else {
+            panic!("the doctor")
+        };
+        let connection = ApiConnection {
+            client: Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap(),
+            namespace: "default".to_owned(),
+            version: Err("not asked".to_owned()),
+            kubernetes: settings.proxy.discovery.kubernetes.as_ref().unwrap(),
+            settings: &settings,
+        };
+        let list = Right {
+            verb: "list",
+            group: "",
+            resource: "endpoints",
+        };
+        let names: Vec<_> = connection.names(list).into_iter().flatten().collect();
+        assert_eq!(names, ["pg-1", "pg-1-failover", "pg-1-config", "pg-1-sync"]);
     }
 }

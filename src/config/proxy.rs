@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::reader::Reader;
 use super::sources::{DiscoverySettings, discovery};
 use super::tls::{Identity, identity};
-use super::{InvalidSetting, Network, networks, parse, routes, table};
+use super::{InvalidSetting, Network, Setting, networks, parse, routes, table};
 use crate::route::{Route, RouteKind, Upstream};
 
 /// The settings of the proxy.
@@ -93,8 +93,9 @@ fn refuse_unpublished_targets(reader: &mut Reader<'_>, proxy: &Proxy) {
 
 pub(super) fn proxy(reader: &mut Reader<'_>) -> Proxy {
     let namespace = reader.option(&table::NAMESPACE, parse::namespace);
+    let (routes, origins): (Vec<_>, Vec<_>) = routes(reader).into_iter().unzip();
     let mut proxy = Proxy {
-        routes: routes(reader),
+        routes,
         proxy_protocol: reader
             .option(&table::PROXY_PROTOCOL_FROM, networks::parse)
             .unwrap_or_default(),
@@ -120,41 +121,55 @@ pub(super) fn proxy(reader: &mut Reader<'_>) -> Proxy {
     refuse_unpublished_targets(reader, &proxy);
     let all_read = [&table::LISTEN, &table::ROUTE, &table::ADMIN].map(|setting| !reader.has_refused(setting));
     if all_read == [true; 3] {
-        refuse_shared_ports(reader, &proxy);
+        refuse_shared_ports(reader, &proxy, &origins);
     }
     proxy
 }
 
-/// Reads the routes. `--listen` is a route to the primary; its default applies if `--route` and `--ports` have no such
-/// route.
-fn routes(reader: &mut Reader<'_>) -> Vec<Route> {
-    let mut listed = reader.option(&table::PORTS_PRESET, routes::preset).unwrap_or_default();
-    listed.extend(reader.routes(&table::ROUTE));
-    let has_primary = listed.iter().any(|route| route.conditions.kind == RouteKind::Primary);
+/// Reads the routes, each with its setting. `--listen` is a route to the primary; its default applies if `--route` and
+/// `--ports` have no such route.
+fn routes(reader: &mut Reader<'_>) -> Vec<(Route, &'static Setting)> {
+    let preset = reader.option(&table::PORTS_PRESET, routes::preset).unwrap_or_default();
+    let mut listed: Vec<_> = preset.into_iter().map(|route| (route, &table::PORTS_PRESET)).collect();
+    let given = reader.routes(&table::ROUTE).into_iter();
+    listed.extend(given.map(|route| (route, &table::ROUTE)));
+    let is_to_primary = |(route, _): &(Route, _)| route.conditions.kind == RouteKind::Primary;
+    let has_primary = listed.iter().any(is_to_primary);
     let short = reader.is_set(&table::LISTEN) || !has_primary;
     let short = short.then(|| routes::to_primary(reader.value(&table::LISTEN, parse::listener)));
-    short.into_iter().chain(listed).collect()
+    let short = short.into_iter().map(|route| (route, &table::LISTEN));
+    short.chain(listed).collect()
 }
 
-/// Rejects routes and an admin port that cannot be bound at the same time.
-fn refuse_shared_ports(reader: &mut Reader<'_>, proxy: &Proxy) {
-    let listen = proxy.routes[0].listen;
-    for (place, route) in proxy.routes.iter().enumerate() {
-        let earlier = &proxy.routes[..place];
-        if let Some(other) = earlier.iter().find(|other| parse::collide(other.listen, route.listen)) {
-            let problem = format!("{} and {} use the same port", other.listen, route.listen);
-            let given = reader.given(&table::ROUTE);
-            reader.refuse(InvalidSetting::of(&table::ROUTE, given.as_ref(), problem));
+/// Rejects routes and an admin port that cannot be bound at the same time. `origins` has the setting of each route.
+fn refuse_shared_ports(reader: &mut Reader<'_>, proxy: &Proxy, origins: &[&'static Setting]) {
+    let routes: Vec<_> = proxy.routes.iter().zip(origins.iter().copied()).collect();
+    for (place, (route, origin)) in routes.iter().enumerate() {
+        let mut earlier = routes[..place].iter();
+        if let Some((other, others)) = earlier.find(|(other, _)| parse::collide(other.listen, route.listen)) {
+            // The ports of a preset are fixed, so the other setting is the one to change.
+            let (wrong, setting, right, of) = match origin.flag == table::PORTS_PRESET.flag {
+                true => (other, *others, route, *origin),
+                false => (route, *origin, other, *others),
+            };
+            let problem = match setting.flag == of.flag {
+                true => format!("{} and {} use the same port", right.listen, wrong.listen),
+                false => {
+                    let (wrong, right, of) = (wrong.listen, right.listen, name(of));
+                    format!("{wrong} uses the same port as {right} of {of}")
+                }
+            };
+            let given = reader.given(setting);
+            reader.refuse(InvalidSetting::of(setting, given.as_ref(), problem));
         }
         if parse::collide(route.listen, proxy.admin) {
-            let setting = if route.listen == listen {
-                &table::LISTEN
-            } else {
-                &table::ROUTE
-            };
-            let problem = format!("--{} ({}) uses the same port", setting.flag, setting.env());
+            let problem = format!("{} uses the same port", name(origin));
             let given = reader.given(&table::ADMIN);
             reader.refuse(InvalidSetting::of(&table::ADMIN, given.as_ref(), problem));
         }
     }
+}
+
+fn name(setting: &Setting) -> String {
+    format!("--{} ({})", setting.flag, setting.env())
 }

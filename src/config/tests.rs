@@ -631,6 +631,42 @@ fn text_that_is_not_utf8_is_invalid() {
 }
 
 #[test]
+fn two_settings_with_the_same_port_are_both_named() {
+    for (line, parts) in [
+        (
+            "--listen 10.0.0.1:5000 --ports patroni",
+            [
+                "--listen 10.0.0.1:5000\n",
+                "10.0.0.1:5000 uses the same port as [::]:5000 of --ports (PGNORTH_PORTS)",
+            ],
+        ),
+        (
+            "--ports patroni --route 10.0.0.1:5000=async",
+            [
+                "--route 10.0.0.1:5000=async\n",
+                "10.0.0.1:5000 uses the same port as [::]:5000 of --ports (PGNORTH_PORTS)",
+            ],
+        ),
+        (
+            "--route 10.0.0.1:5432=replica",
+            [
+                "--route 10.0.0.1:5432=replica\n",
+                "10.0.0.1:5432 uses the same port as [::]:5432 of --listen (PGNORTH_LISTEN)",
+            ],
+        ),
+        (
+            "--ports patroni --admin 10.0.0.1:5001",
+            ["--admin 10.0.0.1:5001\n", "--ports (PGNORTH_PORTS) uses the same port"],
+        ),
+    ] {
+        let text = invalid(&format!("--patroni http://h:1 {line}"));
+        for part in parts {
+            assert!(text.contains(part), "{part:?} in\n{text}");
+        }
+    }
+}
+
+#[test]
 fn a_bare_level_is_for_pgnorth_and_others_are_named() {
     for (written, directives) in [
         ("info", "warn,kube_client=off,kube_runtime=off,pgnorth=info"),

@@ -27,11 +27,15 @@ fn in_etcd(etcd: &EtcdFacts, facts: &Facts, discovery: &DiscoverySettings) -> Op
     let failsafe = etcd.config.as_ref().is_some_and(|config| config.failsafe);
     let urls = facts.members.iter().filter_map(|member| url(&member.rest));
     let urls: Vec<_> = urls.map(|url| url.as_str().trim_end_matches('/').to_owned()).collect();
+    let fix = match urls[..] {
+        [] => "set --patroni to the URLs of the members' REST API (restapi.connect_address in Patroni's configuration), such as http://10.0.0.1:8008".to_owned(),
+        _ => format!("--patroni {}", urls.join(",")),
+    };
     (failsafe && discovery.patroni.is_empty()).then(|| {
         Check::warn(
             "--patroni",
             "not set, but Patroni's failsafe mode is on: it keeps the primary up during an outage of etcd, but a pgnorth that starts in such an outage knows no member to ask",
-            format!("--patroni {}", urls.join(",")),
+            fix,
         )
     })
 }

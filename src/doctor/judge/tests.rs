@@ -276,6 +276,36 @@ fn failsafe(facts: &mut Facts) {
     }
 }
 
+/// Regression: the suggested value of `--patroni` was empty.
+#[test]
+fn failsafe_mode_in_etcd_without_a_members_url_names_the_value_of_patroni() {
+    let settings = settings("--etcd http://h:2379");
+    let mut facts = healthy(&settings);
+    let Some(Ok(api)) = facts.api.take() else { panic!() };
+    facts.members.clear();
+    let config = api.config.ok().flatten().map(|config| Config {
+        failsafe: true,
+        ..config
+    });
+    facts.etcd = Some(Ok(EtcdFacts {
+        prefix: "/service/demo/".into(),
+        endpoints: vec![(url("http://h:2379"), Ok(3))],
+        holder: None,
+        ttl: None,
+        config,
+        groups: Vec::new(),
+        renewal: Err("there is no leader key".into()),
+    }));
+    let checks = everything(&settings, &facts);
+    let fix = checks
+        .iter()
+        .find(|check| check.what == "--patroni")
+        .unwrap()
+        .fix
+        .clone();
+    assert!(fix.unwrap().contains("restapi.connect_address"));
+}
+
 /// Regression: the primary stayed up during an outage of the API, and a pgnorth that was started meanwhile found no
 /// leader.
 #[test]

@@ -12,6 +12,9 @@ use super::table::Setting;
 use super::values::Values;
 use crate::route::Route;
 
+/// The problem with a value that is not UTF-8.
+const NOT_UTF8: &str = "not UTF-8 text";
+
 /// A value as it was written, with its origin.
 #[derive(Clone, Debug)]
 pub(super) struct RawValue {
@@ -45,8 +48,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Returns the value as it was given. A variable that is not UTF-8 gets replacement characters, which `option`
-    /// rejects.
+    /// Returns the value as it was given. A variable that is not UTF-8 gets replacement characters, which `option` and
+    /// `routes` reject.
     pub(super) fn given(&self, setting: &Setting) -> Option<RawValue> {
         // A command ignores the variables of settings that it does not have.
         if let Some(texts) = self.flags.try_get_many::<String>(setting.flag).ok()? {
@@ -77,7 +80,7 @@ impl<'a> Reader<'a> {
         let given = self.given(setting)?;
         let text = given.text.trim();
         let parsed = if text.contains(char::REPLACEMENT_CHARACTER) {
-            Err("not UTF-8 text".to_owned())
+            Err(NOT_UTF8.to_owned())
         } else {
             parse(text)
         };
@@ -137,6 +140,10 @@ impl<'a> Reader<'a> {
         let Some(given) = self.given(setting) else {
             return Vec::new();
         };
+        if given.text.contains(char::REPLACEMENT_CHARACTER) {
+            self.refuse(InvalidSetting::of(setting, Some(&given), NOT_UTF8.to_owned()));
+            return Vec::new();
+        }
         match routes::parse(&given.text) {
             Ok(routes) => {
                 self.is_in_force(setting, &given.text);

@@ -625,9 +625,15 @@ fn a_password_is_refused_and_not_repeated() {
 #[test]
 fn text_that_is_not_utf8_is_invalid() {
     use std::os::unix::ffi::OsStringExt;
-    let lookup = |name: &str| (name == "PGNORTH_SCOPE").then(|| OsString::from_vec(vec![b'a', 0xff]));
-    let refused = Settings::read(["pgnorth".into()], lookup).unwrap_err();
-    assert!(refused.to_string().contains("not UTF-8 text"), "{refused}");
+    for (variable, text) in [
+        ("PGNORTH_SCOPE", &b"a\xff"[..]),
+        ("PGNORTH_ROUTE", b"[::]:5001=replica,tag.datacenter=a\xff"),
+    ] {
+        let lookup = |name: &str| (name == variable).then(|| OsString::from_vec(text.to_vec()));
+        let refused = Settings::read(["pgnorth".into(), "--patroni=http://h:1".into()], lookup);
+        let refused = refused.expect_err(variable);
+        assert!(refused.to_string().contains("not UTF-8 text"), "{refused}");
+    }
 }
 
 #[test]

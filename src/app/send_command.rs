@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use humantime::format_duration;
 use url::form_urlencoded::byte_serialize;
 
 use super::status::client::post;
@@ -35,7 +36,10 @@ pub(super) async fn run(settings: &config::SendCommand) -> ExitCode {
 
 fn path(command: &OperatorCommand) -> String {
     match command {
-        OperatorCommand::Hold(length) => format!("/hold?for={}s", length.as_secs()),
+        OperatorCommand::Hold(length) => {
+            let length: String = byte_serialize(format_duration(*length).to_string().as_bytes()).collect();
+            format!("/hold?for={length}")
+        }
         OperatorCommand::Release => "/release".to_owned(),
         OperatorCommand::Cut(None) => "/sessions/cut".to_owned(),
         OperatorCommand::Cut(Some(member)) => {
@@ -48,4 +52,18 @@ fn path(command: &OperatorCommand) -> String {
 fn fail(problem: &dyn Display, status: u8) -> ExitCode {
     let _unread = writeln!(io::stderr(), "pgnorth: {problem}");
     ExitCode::from(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_hold_is_asked_for_its_whole_duration() {
+        for (millis, asked) in [(1500, "/hold?for=1s+500ms"), (60_000, "/hold?for=1m")] {
+            assert_eq!(path(&OperatorCommand::Hold(Duration::from_millis(millis))), asked);
+        }
+    }
 }

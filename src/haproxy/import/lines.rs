@@ -32,7 +32,7 @@ pub(super) struct Section {
 }
 
 /// Keywords that begin a section (HAProxy 2.6 and later).
-const SECTIONS: [&str; 17] = [
+const SECTIONS: [&str; 19] = [
     "global",
     "defaults",
     "listen",
@@ -50,6 +50,8 @@ const SECTIONS: [&str; 17] = [
     "log-forward",
     "crt-store",
     "traces",
+    "log-profile",
+    "acme",
 ];
 
 /// Returns the lines that are not empty or comments, and the sections that they form.
@@ -172,6 +174,14 @@ mod tests {
             assert_eq!(masked(text, &split(text).unwrap()), seen);
         }
         assert_eq!(masked("user admin password 's3cret", &[]), "    ***");
+    }
+
+    #[test]
+    fn a_line_belongs_to_the_section_before_it() {
+        let text = "listen pg\n bind :5000\nlog-profile short\n on any drop\nacme le\n contact dba@example.com\n";
+        let (_, sections) = read(&[("haproxy.cfg".to_owned(), text.to_owned())]);
+        let read: Vec<_> = sections.iter().map(|one| (&*one.kind, one.directives.len())).collect();
+        assert_eq!(read, [("listen", 1), ("log-profile", 1), ("acme", 1)]);
     }
 
     #[test]

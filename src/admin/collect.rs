@@ -280,7 +280,8 @@ fn sources(view: &View, state: &RoutingState, now: Instant) -> Vec<Source> {
             (None, None) => format!("answers, but has no {}", view.lock_kind().lock_object()),
         },
     });
-    // If the lock is watched, pgnorth asks only its holder.
+    // Members that are asked only for a route to replicas do not count, as in pgnorth_source_up: if the lock is watched,
+    // the leader depends only on its holder's answers.
     let (asked, answered) = asked_and_answering(view, state, now);
     let members = if asked == 1 { "member" } else { "members" };
     let up = answered > 0 || asked == 0 && view.rest_answered();
@@ -288,7 +289,7 @@ fn sources(view: &View, state: &RoutingState, now: Instant) -> Vec<Source> {
         name: "patroni".to_owned(),
         up,
         detail: match (up, view.cluster_unreachable()) {
-            (true, _) => format!("{asked} {members} asked over REST, {answered} answered"),
+            (true, _) => format!("{asked} {members} asked over REST about the leader, {answered} answered"),
             (false, Some(why)) => why.to_owned(),
             (false, None) => "no member's REST API answers".to_owned(),
         },

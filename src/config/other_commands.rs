@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::proxy::{Proxy, proxy, upstream};
+use super::proxy::{Proxy, proxy_in, upstream};
 use super::reader::Reader;
 use super::sources::{DiscoverySettings, discovery};
 use super::{Format, OperatorCommand, parse, table};
@@ -103,6 +103,8 @@ pub struct Reload {
 pub struct Doctor {
     /// Settings of the proxy. The publisher has the same sources of discovery and the same target.
     pub proxy: Proxy,
+    /// Namespace of the Service; none means the pod's own, or the kubeconfig's.
+    pub namespace: Option<String>,
     /// Service of the publisher to check, if there is one.
     pub service: Option<String>,
     /// True if the publisher writes Endpoints too.
@@ -173,8 +175,15 @@ pub(super) fn send_command(reader: &mut Reader<'_>, command: OperatorCommand) ->
 }
 
 pub(super) fn doctor(reader: &mut Reader<'_>) -> Doctor {
+    let namespace = reader.option(&table::NAMESPACE, parse::namespace);
+    // The Service has a namespace even if Kubernetes is not a source of discovery.
+    let only_with_scope: &[_] = match reader.is_set(&table::SERVICE) {
+        true => &[&table::SELECTOR],
+        false => &[&table::NAMESPACE, &table::SELECTOR],
+    };
     Doctor {
-        proxy: proxy(reader),
+        proxy: proxy_in(reader, namespace.clone(), only_with_scope),
+        namespace,
         service: reader.option(&table::SERVICE, parse::service),
         endpoints: reader.value(&table::ENDPOINTS, parse::switch),
         lease: reader.option(&table::LEASE, parse::scope),

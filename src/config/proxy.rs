@@ -93,6 +93,16 @@ fn refuse_unpublished_targets(reader: &mut Reader<'_>, proxy: &Proxy) {
 
 pub(super) fn proxy(reader: &mut Reader<'_>) -> Proxy {
     let namespace = reader.option(&table::NAMESPACE, parse::namespace);
+    proxy_in(reader, namespace, &[&table::NAMESPACE, &table::SELECTOR])
+}
+
+/// Reads the settings of the proxy. `only_with_scope` are the settings that have no effect unless Kubernetes is a
+/// source.
+pub(super) fn proxy_in(
+    reader: &mut Reader<'_>,
+    namespace: Option<String>,
+    only_with_scope: &[&'static Setting],
+) -> Proxy {
     let (routes, origins): (Vec<_>, Vec<_>) = routes(reader).into_iter().unzip();
     let mut proxy = Proxy {
         routes,
@@ -102,7 +112,7 @@ pub(super) fn proxy(reader: &mut Reader<'_>) -> Proxy {
         admin: reader.value(&table::ADMIN, parse::listener),
         admin_hosts: reader.option(&table::ADMIN_HOST, parse::hosts).unwrap_or_default(),
         admin_token_file: reader.option(&table::ADMIN_TOKEN_FILE, parse::file),
-        discovery: discovery(reader, namespace, &[&table::NAMESPACE, &table::SELECTOR]),
+        discovery: discovery(reader, namespace, only_with_scope),
         hold: reader.duration(&table::HOLD),
         switchover_hold: reader.duration(&table::SWITCHOVER_HOLD),
         failover_drain: reader.duration(&table::FAILOVER_DRAIN),

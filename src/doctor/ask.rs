@@ -3,6 +3,7 @@
 mod etcd;
 mod kubernetes;
 mod members;
+mod publisher;
 
 use std::collections::BTreeMap;
 
@@ -79,6 +80,7 @@ pub(super) async fn everything(
     Facts {
         api,
         etcd,
+        publisher: publisher::collect(settings).await,
         seeds,
         members,
         tls_files: client_of_members.tls_files(),

@@ -18,6 +18,8 @@ pub struct Facts {
     pub api: Option<Result<Api, ApiFailure>>,
     /// The facts from etcd; the error of its files if they cannot be used.
     pub etcd: Option<Answer<EtcdFacts>>,
+    /// The Service of `pgnorth publish`, if Kubernetes is not a source of discovery; an error if its API cannot be used.
+    pub publisher: Option<Result<Publisher, ApiFailure>>,
     /// The answers to `/cluster`, for each URL of `--patroni`.
     pub seeds: Vec<(BaseUrl, Result<Seed, RestFailure>)>,
     /// Every member that a pod, a key in etcd or `/cluster` lists.
@@ -67,6 +69,17 @@ pub struct Api {
     pub published: Option<(String, Answer<()>)>,
     /// Seconds by which the API server's clock is ahead of the local one; its header has whole seconds.
     pub ahead: Answer<f64>,
+}
+
+/// The Service of `pgnorth publish`, and the rights on it.
+#[derive(Debug)]
+pub struct Publisher {
+    pub namespace: String,
+    pub version: Answer<String>,
+    /// Each right that the publisher uses; true if it is granted.
+    pub rights: Vec<(Right, Answer<bool>)>,
+    /// The Service; an error if `pgnorth publish` would reject it.
+    pub service: Option<(String, Answer<()>)>,
 }
 
 /// The facts from etcd.

@@ -36,6 +36,18 @@ pub(super) fn everything(settings: &Doctor, facts: &Facts) -> Vec<Check> {
         Some(Err(failure)) => checks.extend(unreachable(failure)),
         Some(Ok(api)) => checks.extend(kubernetes(settings, api)),
     }
+    match &facts.publisher {
+        None => {}
+        Some(Err(failure)) => {
+            let (first, because) = host::failure(failure);
+            checks.extend([first, Check::not_checked(names::PUBLISHED, because)]);
+        }
+        Some(Ok(publisher)) => {
+            checks.push(host::credentials(&publisher.namespace, &publisher.version));
+            checks.extend(rights::all(&publisher.namespace, &publisher.rights, None));
+            checks.extend(names::published(&publisher.namespace, publisher.service.as_ref()));
+        }
+    }
     match &facts.etcd {
         None => {}
         Some(Err(why)) => checks.push(Check::fail(
@@ -57,8 +69,12 @@ pub(super) fn everything(settings: &Doctor, facts: &Facts) -> Vec<Check> {
 }
 
 fn kubernetes(settings: &Doctor, api: &Api) -> Vec<Check> {
-    let mut checks = vec![host::credentials(api)];
-    checks.extend(rights::all(api));
+    let mut checks = vec![host::credentials(&api.namespace, &api.version)];
+    checks.extend(rights::all(
+        &api.namespace,
+        &api.rights,
+        api.lock().map(|(kind, _)| kind),
+    ));
     checks.extend(lock::objects(api));
     checks.extend(lock::renewal(api));
     checks.extend(lock::config(api));

@@ -40,7 +40,7 @@ pub(in crate::config) const NAMESPACE: Setting = Setting {
     group: FINDING,
     values: NAME,
     help: "Kubernetes namespace of the cluster, and of the Service of pgnorth publish",
-    more: "Except for pgnorth publish, only with Kubernetes as a source.",
+    more: "Except for pgnorth publish and pgnorth doctor --service, only with Kubernetes as a source.",
     unset: Unset::Found("the pod's, or the kubeconfig's"),
     example: "databases",
     ..ROW

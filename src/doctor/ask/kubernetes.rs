@@ -1,5 +1,4 @@
-//! Reads from the Kubernetes API by list and watch, as discovery does. It writes nothing: a SelfSubjectAccessReview is
-//! not stored.
+//! Reads from the Kubernetes API by list and watch, as discovery does. It writes nothing.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -7,26 +6,26 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::StreamExt;
 use jiff::fmt::rfc2822;
-use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Pod, Service as ServiceObject};
-use kube::api::{Api as Objects, ApiResource, DynamicObject, ListParams, PostParams};
+use kube::api::{Api as Objects, ApiResource, DynamicObject, ListParams};
 use kube::client::Body;
 use kube::core::Request;
 use kube::runtime::watcher;
 use kube::{Client, ResourceExt};
 
 use super::ListedMember;
+use super::publisher::{self, connect, is_granted};
 use crate::config::{self, Doctor};
 use crate::discovery::kubernetes::annotations::{self, Annotations};
 use crate::doctor::facts::{Answer, Api, ApiFailure, Config, LeaderObject, Renewal, Right, Service};
 use crate::doctor::judge::rights;
-use crate::kubernetes::{Access, error_message};
+use crate::kubernetes::error_message;
 use crate::leader::observation::{Lock, ObjectKind};
-use crate::publish::{self, PATRONIS, PATRONIS_ANNOTATIONS};
+use crate::publish::{PATRONIS, PATRONIS_ANNOTATIONS};
 use crate::root_cause::root_cause;
 
 /// Deadline of one request: a laptop may be far from the API.
-const DEADLINE: Duration = Duration::from_secs(5);
+pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 /// Patroni's default loop_wait, used if the configuration cannot be read.
 const LOOP_WAIT: Duration = Duration::from_secs(10);
 /// Time beyond loop_wait that a renewal may take.
@@ -46,29 +45,10 @@ pub(super) struct ApiConnection<'a> {
 impl<'a> ApiConnection<'a> {
     /// Finds the credentials and makes one request with them.
     pub(super) async fn reach(kubernetes: &'a config::Kubernetes, settings: &'a Doctor) -> Result<Self, ApiFailure> {
-        let access = Access::new().await;
-        let access = access.map_err(|error| ApiFailure::NoCredentials(error.to_string()))?;
-        if let Some(missing) = access.missing() {
-            return Err(ApiFailure::NoCredentials(missing));
-        }
-        let connection = access.connection().await;
-        let client = connection.client.clone();
-        let version = match tokio::time::timeout(DEADLINE, client.apiserver_version()).await {
-            Ok(Ok(version)) => Ok(version.git_version),
-            Ok(Err(kube::Error::Api(status))) if status.code == 401 => {
-                return Err(ApiFailure::Unauthorized(status.message));
-            }
-            // Any answer proves the connection.
-            Ok(Err(error @ kube::Error::Api(_))) => Err(error_message(&error)),
-            Ok(Err(error)) => return Err(ApiFailure::Unreachable(error_message(&error))),
-            Err(_) => return Err(ApiFailure::Unreachable(no_answer())),
-        };
+        let (client, namespace, version) = connect(kubernetes.namespace.as_deref()).await?;
         Ok(Self {
             client,
-            namespace: kubernetes
-                .namespace
-                .clone()
-                .unwrap_or_else(|| connection.namespace.clone()),
+            namespace,
             version,
             kubernetes,
             settings,
@@ -84,7 +64,7 @@ impl<'a> ApiConnection<'a> {
             self.config(),
             self.pods(),
             self.services(),
-            self.published(),
+            publisher::published(&self.client, &self.namespace, self.settings),
             self.ahead(),
         );
         let (names, known) = match pods {
@@ -149,7 +129,7 @@ impl<'a> ApiConnection<'a> {
     /// yet.
     async fn may(&self, right: Right) -> Answer<bool> {
         for name in self.names(right) {
-            if !self.may_name(right, name).await? {
+            if !is_granted(&self.client, &self.namespace, right, name).await? {
                 return Ok(false);
             }
         }
@@ -179,31 +159,8 @@ impl<'a> ApiConnection<'a> {
                 let beside = beside.map(|suffix| Some(format!("{}{suffix}", self.kubernetes.objects())));
                 [Some(self.leader_name(kind))].into_iter().chain(beside).collect()
             }
-            ("services", ..) | ("endpoints", "update", _) => vec![self.settings.service.clone()],
-            ("endpointslices", "get" | "update", _) => vec![self.settings.service.as_deref().map(publish::slice_name)],
-            ("leases", "get" | "update", _) => vec![self.settings.lease.clone()],
-            _ => vec![None],
+            _ => vec![publisher::name_of(self.settings, right)],
         }
-    }
-
-    async fn may_name(&self, right: Right, name: Option<String>) -> Answer<bool> {
-        let review = SelfSubjectAccessReview {
-            spec: SelfSubjectAccessReviewSpec {
-                resource_attributes: Some(ResourceAttributes {
-                    namespace: Some(self.namespace.clone()),
-                    verb: Some(right.verb.to_owned()),
-                    group: Some(right.group.to_owned()),
-                    resource: Some(right.resource.to_owned()),
-                    name,
-                    ..ResourceAttributes::default()
-                }),
-                ..SelfSubjectAccessReviewSpec::default()
-            },
-            ..SelfSubjectAccessReview::default()
-        };
-        let reviews: Objects<SelfSubjectAccessReview> = Objects::all(self.client.clone());
-        let answer = bounded(reviews.create(&PostParams::default(), &review)).await?;
-        Ok(answer.status.is_some_and(|status| status.allowed))
     }
 
     async fn leader(&self, kind: ObjectKind) -> Answer<LeaderObject> {
@@ -276,20 +233,6 @@ impl<'a> ApiConnection<'a> {
             }
         };
         Ok(found.items.iter().map(service).collect())
-    }
-
-    async fn published(&self) -> Option<(String, Answer<()>)> {
-        let service = self.settings.service.clone()?;
-        let settings = publish::Settings {
-            service: service.clone(),
-            namespace: Some(self.namespace.clone()),
-            scope: Some(self.kubernetes.objects()),
-            endpoints: self.settings.endpoints,
-            lease: None,
-            identity: String::new(),
-        };
-        let checked = publish::check(self.client.clone(), &self.namespace, &settings).await;
-        Some((service, checked.map_err(|error| error.to_string())))
     }
 
     /// Returns the scopes with a leader object in this namespace. Of Patroni's objects, only the leader object has
@@ -371,14 +314,14 @@ async fn next_renewal(
     }
 }
 
-async fn bounded<T>(request: impl Future<Output = kube::Result<T>>) -> Answer<T> {
+pub(super) async fn bounded<T>(request: impl Future<Output = kube::Result<T>>) -> Answer<T> {
     match tokio::time::timeout(DEADLINE, request).await {
         Ok(answer) => answer.map_err(|error| error_message(&error)),
         Err(_) => Err(no_answer()),
     }
 }
 
-fn no_answer() -> String {
+pub(super) fn no_answer() -> String {
     format!("no answer within {}", humantime::format_duration(DEADLINE))
 }
 

@@ -7,14 +7,14 @@ use crate::doctor::facts::{Answer, Api, ApiFailure, Capacity, Renewal};
 /// Tolerated difference between clocks. NTP keeps them within milliseconds, but the Date header has whole seconds.
 const SKEW: f64 = 2.0;
 
-pub(super) fn credentials(api: &Api) -> Check {
-    let version = match &api.version {
+pub(super) fn credentials(namespace: &str, version: &Answer<String>) -> Check {
+    let version = match version {
         Ok(version) => format!("version {version}"),
         Err(_) => "its version is unknown".to_owned(),
     };
     Check::ok(
         "credentials",
-        format!("the Kubernetes API answers, {version}; namespace {}", api.namespace),
+        format!("the Kubernetes API answers, {version}; namespace {namespace}"),
     )
 }
 

@@ -3,25 +3,34 @@
 
 use crate::config::Doctor;
 use crate::doctor::check::Check;
-use crate::doctor::facts::{Api, Service};
+use crate::doctor::facts::{Answer, Api, Service};
 use crate::leader::observation::ObjectKind;
 use crate::publish::PATRONIS;
 
+/// The check of the publisher's Service, if that is not checked.
+pub(super) const PUBLISHED: &str = "the Service of pgnorth publish";
+
 pub(super) fn all(api: &Api, settings: &Doctor) -> Vec<Check> {
     let mut checks = services(api);
-    if let Some((name, answer)) = &api.published {
-        let what = format!("service {}/{name}", api.namespace);
-        checks.push(match answer {
-            Ok(()) => Check::ok(what, "pgnorth publish can use it"),
-            Err(why) => Check::fail(what, why, "pgnorth publish needs a Service of type ClusterIP without a selector, with one port: deploy/publish has an example"),
-        });
-    } else if settings.endpoints || settings.lease.is_some() {
-        checks.push(Check::not_checked(
-            "the Service of pgnorth publish",
-            "--service is not set",
-        ));
+    if api.published.is_none() && (settings.endpoints || settings.lease.is_some()) {
+        checks.push(Check::not_checked(PUBLISHED, "--service is not set"));
     }
+    checks.extend(published(&api.namespace, api.published.as_ref()));
     checks
+}
+
+/// Checks the Service of the publisher.
+pub(super) fn published(namespace: &str, service: Option<&(String, Answer<()>)>) -> Option<Check> {
+    let (name, answer) = service?;
+    let what = format!("service {namespace}/{name}");
+    Some(match answer {
+        Ok(()) => Check::ok(what, "pgnorth publish can use it"),
+        Err(why) => Check::fail(
+            what,
+            why,
+            "pgnorth publish needs a Service of type ClusterIP without a selector, with one port: deploy/publish has an example",
+        ),
+    })
 }
 
 fn services(api: &Api) -> Vec<Check> {

@@ -3,7 +3,7 @@
 
 use crate::config::Doctor;
 use crate::doctor::check::Check;
-use crate::doctor::facts::{Api, Right};
+use crate::doctor::facts::{Answer, Right};
 use crate::leader::observation::ObjectKind;
 
 /// The rights of deploy/base/rbac.yaml.
@@ -51,7 +51,13 @@ const fn right(verb: &'static str, group: &'static str, resource: &'static str) 
 
 /// Returns the rights that these settings need.
 pub(in crate::doctor) fn needed(settings: &Doctor) -> Vec<Right> {
-    let mut needed = PROXY.to_vec();
+    let publisher = of_publisher(settings);
+    PROXY.into_iter().chain(publisher).collect()
+}
+
+/// Returns the rights that the publisher needs in addition; none without a Service.
+pub(in crate::doctor) fn of_publisher(settings: &Doctor) -> Vec<Right> {
+    let mut needed = Vec::new();
     if settings.service.is_some() {
         needed.extend(PUBLISH);
         if settings.endpoints {
@@ -65,21 +71,21 @@ pub(in crate::doctor) fn needed(settings: &Doctor) -> Vec<Right> {
 }
 
 /// Returns one check per resource for the granted rights, and one per missing right.
-pub(super) fn all(api: &Api) -> Vec<Check> {
+pub(super) fn all(namespace: &str, rights: &[(Right, Answer<bool>)], lock: Option<ObjectKind>) -> Vec<Check> {
     let mut resources: Vec<&str> = Vec::new();
-    for (right, _) in &api.rights {
+    for (right, _) in rights {
         if !resources.contains(&right.resource) {
             resources.push(right.resource);
         }
     }
     let mut checks = Vec::new();
     for resource in resources {
-        let of_it = api.rights.iter().filter(|(right, _)| right.resource == resource);
+        let of_it = rights.iter().filter(|(right, _)| right.resource == resource);
         let mut granted = Vec::new();
         for (right, answer) in of_it {
             match answer {
                 Ok(true) => granted.push(right.verb),
-                Ok(false) => checks.push(missing(api, *right)),
+                Ok(false) => checks.push(missing(namespace, lock, *right)),
                 Err(why) => checks.push(Check::not_checked(title(*right), why)),
             }
         }
@@ -95,9 +101,9 @@ fn title(right: Right) -> String {
     format!("right to {} {}", right.verb, right.resource)
 }
 
-fn missing(api: &Api, right: Right) -> Check {
+fn missing(namespace: &str, lock: Option<ObjectKind>, right: Right) -> Check {
     let what = title(right);
-    let subject = format!("not granted in namespace {}", api.namespace);
+    let subject = format!("not granted in namespace {namespace}");
     let role = match (right.verb, right.resource) {
         (_, "events") => "deploy/base/rbac.yaml",
         ("create" | "update", _) | (_, "services" | "endpointslices" | "leases") => "deploy/publish/rbac.yaml",
@@ -108,7 +114,7 @@ fn missing(api: &Api, right: Right) -> Check {
         right.verb,
         qualified(right),
     );
-    match impact(right, api.lock().map(|(kind, _)| kind)) {
+    match impact(right, lock) {
         Impact::None(why) => Check::ok(what, format!("{subject}, and not needed: {why}")),
         Impact::Degraded(then) => Check::warn(what, format!("{subject}: {then}"), fix),
         Impact::Broken(then) => Check::fail(what, format!("{subject}: {then}"), fix),

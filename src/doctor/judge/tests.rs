@@ -7,8 +7,8 @@ use crate::config::{Job, Settings};
 use crate::discovery::patroni::TlsProblem;
 use crate::doctor::check::Level;
 use crate::doctor::facts::{
-    Capacity, Config, EtcdFacts, EtcdFailure, Greeting, LeaderObject, Member, MemberServer, Renewal, Rest, RestFailure,
-    Seed, Service,
+    Capacity, Config, EtcdFacts, EtcdFailure, Greeting, LeaderObject, Member, MemberServer, Publisher, Renewal, Rest,
+    RestFailure, Seed, Service,
 };
 use crate::leader::observation::{ClusterSettings, Lock, ObjectKind, Replication, Report, Role, Standby};
 use crate::leader::{Address, BaseUrl, MemberName};
@@ -138,6 +138,7 @@ fn healthy(settings: &Doctor) -> Facts {
         tls_files: None,
         admin_token: Some(Ok(())),
         refusal_certificate: Some(Ok(())),
+        publisher: None,
         capacity: Capacity {
             sessions: 100_000,
             files: 1_000_000,
@@ -274,6 +275,42 @@ fn failsafe(facts: &mut Facts) {
     if let Ok(Some(config)) = &mut api(facts).config {
         config.failsafe = true;
     }
+}
+
+/// Regression: the doctor asked the Kubernetes API only if it was a source of discovery.
+#[test]
+fn the_service_of_a_publisher_with_etcd_is_checked() {
+    let settings = settings("--etcd http://h:2379 --namespace db --service primary");
+    assert_eq!(settings.namespace.as_deref(), Some("db"));
+    let mut facts = healthy(&settings);
+    facts.api = None;
+    facts.publisher = Some(Ok(Publisher {
+        namespace: "db".into(),
+        version: Ok("v1.33.0".into()),
+        rights: rights::of_publisher(&settings)
+            .into_iter()
+            .map(|right| (right, Ok(right.resource != "services")))
+            .collect(),
+        service: Some(("primary".into(), Err("it has a selector".into()))),
+    }));
+    let lines = |facts: &Facts| {
+        let checks = everything(&settings, facts).into_iter();
+        checks.map(|check| check.to_string()).collect::<Vec<_>>().join("\n")
+    };
+    let text = lines(&facts);
+    for part in [
+        "service db/primary — it has a selector",
+        "right to get services — not granted in namespace db",
+        "rights on endpointslices — get, create, update granted",
+    ] {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+    facts.publisher = Some(Err(ApiFailure::NoCredentials("no kubeconfig".into())));
+    let text = lines(&facts);
+    assert!(
+        text.contains("the Service of pgnorth publish — not checked: there are no Kubernetes credentials"),
+        "{text}"
+    );
 }
 
 /// Regression: the suggested value of `--patroni` was empty.

@@ -539,6 +539,7 @@ fn fake_successor() {
                 "dies" => return,
                 "takes" => send(FromSuccessor::SessionsTaken { left: Vec::new() }),
                 "hangs" => std::thread::sleep(HANG),
+                "errs" => send(FromSuccessor::Taken),
                 other => send(FromSuccessor::SessionsRefused {
                     why: format!("{other}: {} sessions", sessions.len()),
                 }),
@@ -561,6 +562,7 @@ async fn sessions_that_a_lost_successor_has_not_taken_go_on() {
     for (does, why) in [
         ("dies", "exited before it took over (exit status: 0)"),
         ("hangs", "did not answer within"),
+        ("errs", "sent an unexpected message"),
     ] {
         let fake = std::env::current_exe().unwrap();
         replace(

@@ -37,7 +37,7 @@ struct Answer {
 }
 
 enum End {
-    Lost(ChannelError),
+    Lost(ReloadError),
     Refused(String),
 }
 
@@ -134,7 +134,7 @@ impl<'a> Passing<'a> {
 
     fn not_taken(&mut self, end: End) -> Result<(), ReloadError> {
         match end {
-            End::Lost(error) => Err(self.lost(error.into())),
+            End::Lost(error) => Err(self.lost(error)),
             End::Refused(why) => {
                 self.refused = true;
                 warn!(
@@ -167,7 +167,7 @@ impl<'a> Passing<'a> {
             end: Some(End::Lost(error)),
         };
         if let Err(error) = send(self.channel, batch) {
-            return lost(None, error);
+            return lost(None, error.into());
         }
         match self.channel.receive(ANSWER).map(|received| received.message) {
             Ok(FromSuccessor::SessionsTaken { left }) => Answer {
@@ -178,8 +178,8 @@ impl<'a> Passing<'a> {
                 left: None,
                 end: Some(End::Refused(why)),
             },
-            Ok(_) => lost(self.last_answer(false), ChannelError::Closed),
-            Err(error) => lost(self.last_answer(matches!(error, ChannelError::Closed)), error),
+            Ok(_) => lost(self.last_answer(false), ReloadError::OutOfTurn),
+            Err(error) => lost(self.last_answer(matches!(error, ChannelError::Closed)), error.into()),
         }
     }
 

@@ -257,8 +257,6 @@ impl Attempt {
     fn pass_all(&self, channel: &Channel, child: &mut Child) -> Result<(), ReloadError> {
         let mut passing = Passing::new(&self.sessions, channel, child);
         passing.waiting_clients()?;
-        // The successor needs the records before its admin port answers.
-        self.pass_failovers(channel).map_err(|error| passing.lost(error))?;
         self.take(channel).map_err(|error| passing.lost(error))?;
         passing.everything()
     }
@@ -272,8 +270,11 @@ impl Attempt {
         Ok(())
     }
 
-    /// Makes the successor accept clients. This step is never aborted, because the successor may already have clients.
+    /// Passes the records of changes of leader, and makes the successor accept clients. This step is never aborted,
+    /// because the successor may already have clients.
     fn take(&self, channel: &Channel) -> Result<(), ReloadError> {
+        // The successor needs the records before its admin port answers.
+        self.pass_failovers(channel)?;
         let (counters, histograms) = (self.metrics.counters(), self.metrics.histograms());
         tell(channel, &FromPredecessor::Take { counters, histograms }, &[])?;
         match channel.receive(ANSWER)?.message {

@@ -519,21 +519,28 @@ fn fake_successor() {
     let send = |message: FromSuccessor| channel.send(&message, &[], &[], HANG).unwrap();
     send(FromSuccessor::Hello {
         version: "fake".to_owned(),
-        session_format: pgnorth::proxy::SESSION_FORMAT,
+        session_format: pgnorth::proxy::SESSION_FORMAT + u32::from(variable("FAKE_SUCCESSOR") == "differs"),
     });
+    let mut records = 0;
     loop {
         match channel.receive::<FromPredecessor>(HANG).unwrap().message {
-            FromPredecessor::Hello { .. } | FromPredecessor::Failovers { .. } => {}
+            FromPredecessor::Hello { .. } => {}
+            FromPredecessor::Failovers { failovers } => records += failovers.len(),
             FromPredecessor::Ask { .. } => send(FromSuccessor::State(HandoverState {
                 ready: true,
                 routes: true,
-                leader: Some(("a".to_owned(), variable("FAKE_LEADER"))),
+                leader: Some((variable("FAKE_NAME"), variable("FAKE_LEADER"))),
                 target: None,
                 reason: String::new(),
-                members: vec![format!("primary a at {}", variable("FAKE_LEADER"))],
+                members: vec![format!(
+                    "primary {} at {}",
+                    variable("FAKE_NAME"),
+                    variable("FAKE_LEADER")
+                )],
                 held_until: None,
             })),
             FromPredecessor::Take { .. } if variable("FAKE_SUCCESSOR") == "takes" => return,
+            FromPredecessor::Take { .. } if variable("FAKE_SUCCESSOR") == "differs" && records == 0 => return,
             FromPredecessor::Take { .. } => send(FromSuccessor::Taken),
             FromPredecessor::Sessions { sessions } => match variable("FAKE_SUCCESSOR").as_str() {
                 "dies" => return,
@@ -547,6 +554,16 @@ fn fake_successor() {
             FromPredecessor::Done { .. } => return,
         }
     }
+}
+
+/// The script of a successor that does as [`fake_successor`] says, and sees this leader.
+fn fake(does: &str, leader: &FakeMember) -> String {
+    let fake = std::env::current_exe().unwrap();
+    let (fake, name, address) = (fake.display(), &leader.name, leader.postgres);
+    format!(
+        "FAKE_SUCCESSOR={does} FAKE_NAME={name} FAKE_LEADER={address} \
+         exec '{fake}' --exact reload::fake_successor --ignored"
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -564,15 +581,7 @@ async fn sessions_that_a_lost_successor_has_not_taken_go_on() {
         ("hangs", "did not answer within"),
         ("errs", "sent an unexpected message"),
     ] {
-        let fake = std::env::current_exe().unwrap();
-        replace(
-            &binary,
-            &format!(
-                "FAKE_SUCCESSOR={does} FAKE_LEADER={} exec '{}' --exact reload::fake_successor --ignored",
-                member.postgres,
-                fake.display()
-            ),
-        );
+        replace(&binary, &fake(does, &member));
         let output = reload(product.id(), &[], &[]).await;
         assert_eq!(output.status.code(), Some(1), "{}", text(&output));
         assert!(text(&output).contains(why), "{why} in {}", text(&output));
@@ -598,15 +607,7 @@ async fn sessions_that_the_successor_refuses_finish_in_the_old_process() {
     let binary = copy(folder.path());
     let mut product = Product::start_program(&binary, &[], &[&member], &[]).await;
     let mut session = product.session().await;
-    let fake = std::env::current_exe().unwrap();
-    replace(
-        &binary,
-        &format!(
-            "FAKE_SUCCESSOR=refuses FAKE_LEADER={} exec '{}' --exact reload::fake_successor --ignored",
-            member.postgres,
-            fake.display()
-        ),
-    );
+    replace(&binary, &fake("refuses", &member));
     assert!(reload(product.id(), &[], &[]).await.status.success());
     product.tells("WARN", &["cannot take more sessions"]).await;
     session.lives().await;

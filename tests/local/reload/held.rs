@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{copy, leader, reload, replace, text};
+use super::{copy, fake, leader, reload, replace, text};
 use crate::fake_cluster::{Product, Session, eventually};
 use crate::fake_patroni::FakeMember;
 use crate::support::{Backend, read_exactly, within};
@@ -145,14 +145,6 @@ async fn clients_held_for_a_leader_that_cannot_be_reached_go_on_in_the_new_proce
     assert_eq!(read_exactly(&mut leader, 1).await, b"?");
     leader.write_all(b"a").await.unwrap();
     assert_eq!(read_exactly(&mut client, 1).await, b"a");
-}
-
-/// The script of a successor that does as [`super::fake_successor`] says.
-fn fake(does: &str, member: &FakeMember) -> String {
-    let fake = std::env::current_exe().unwrap();
-    let fake = fake.display();
-    let leader = member.postgres;
-    format!("FAKE_SUCCESSOR={does} FAKE_LEADER={leader} exec '{fake}' --exact reload::fake_successor --ignored")
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::leader;
+use super::{copy, fake, leader, reload, replace, text};
 use crate::fake_cluster::{Product, Session, eventually};
 use crate::fake_patroni::FakeMember;
 
@@ -97,4 +97,27 @@ async fn records_of_changes_of_leader_and_histograms_go_on() {
     product.gets(Signal::HUP);
     assert_eq!(product.ended().await, Some(0));
     assert_eq!(recorded(&product).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_of_changes_of_leader_go_on_in_a_version_with_another_session_format() {
+    let (a, b) = (leader().await, FakeMember::start("b").await);
+    a.lists(&[&a, &b]);
+    b.lists(&[&a, &b]);
+    let folder = tempfile::TempDir::new().unwrap();
+    let binary = copy(folder.path());
+    let product = Product::start_program(&binary, &[], &[&a, &b], &[]).await;
+    let session = product.session().await;
+    a.is_replica(2);
+    b.is_primary(2);
+    session.ends().await;
+    product.session().await.lives().await;
+    eventually("the change is recorded", async || {
+        (product.page("/failovers").await.1.trim() != "[]").then_some(())
+    })
+    .await;
+    // It ends at once if it gets no record.
+    replace(&binary, &fake("differs", &b));
+    let output = reload(product.id(), &[], &[]).await;
+    assert!(output.status.success(), "{}", text(&output));
 }

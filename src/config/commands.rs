@@ -214,7 +214,7 @@ pub(super) const RELOAD: CommandRow = CommandRow {
     groups: &[&[&PID], PORTS, FINDING, SESSIONS, POD, LOGGING],
     exit_statuses: &[
         (0, "once the new process has taken over"),
-        (1, "if it has not; the running process continues unchanged"),
+        (1, "if it has not; the running process keeps its settings"),
         (2, NO_CONTACT),
     ],
     examples: "\

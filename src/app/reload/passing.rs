@@ -146,7 +146,8 @@ impl<'a> Passing<'a> {
         }
     }
 
-    /// Keeps the sessions that the successor left here, and never passes them again. The successor owns the others.
+    /// Keeps the sessions and clients that the successor left here. They are not passed again, except a client that
+    /// becomes a session. The successor owns the others.
     fn keep(&mut self, batch: Vec<Parked>, left: &[usize]) {
         let (mut own, count) = (Vec::new(), batch.len());
         for (number, mut session) in batch.into_iter().enumerate() {

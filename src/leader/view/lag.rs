@@ -10,9 +10,12 @@ use std::time::{Duration, Instant};
 use crate::leader::MemberName;
 use crate::leader::view::View;
 
-/// Number of the leader's positions that are kept. While the leader is asked every 2 s, they reach back 32 s, which is
-/// far enough for the position of any replica.
-const KEPT: usize = 16;
+/// Shortest time between two positions that are kept, except for the newest. The leader is asked up to 40 times a
+/// second, and a replica every 2 s.
+const SPACING: Duration = Duration::from_millis(500);
+/// Maximum number of the leader's positions that are kept. They reach back at least 32 s, which is far enough for the
+/// position of any replica.
+const KEPT: usize = 65;
 
 /// The leader's positions in the WAL, the newest last.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +47,12 @@ impl LeaderPositions {
         // A status in the DCS may arrive later than a newer position in a REST answer.
         if self.samples.back().is_some_and(|(_, last)| location < *last) {
             return;
+        }
+        let mut newest_first = self.samples.iter().rev().map(|(known, _)| *known);
+        if let (Some(last), Some(before)) = (newest_first.next(), newest_first.next())
+            && last.saturating_duration_since(before) < SPACING
+        {
+            self.samples.pop_back();
         }
         if self.samples.len() == KEPT {
             self.samples.pop_front();
@@ -126,5 +135,27 @@ mod tests {
             Some(500),
             "a new leader starts with no positions"
         );
+    }
+
+    #[test]
+    fn a_leader_that_is_asked_often_hides_no_position_of_the_last_half_minute() {
+        const SECONDS: u64 = 60;
+        for milliseconds in [25, 100, 300, 1000, 2000] {
+            let begin = Instant::now();
+            let mut positions = LeaderPositions::default();
+            // The leader writes a byte in each microsecond.
+            for asked in 0..=SECONDS * 1000 / milliseconds {
+                let passed = Duration::from_millis(asked * milliseconds);
+                positions.record(&"l".into(), passed.as_micros() as u64, begin + passed);
+                let newest = positions.samples.back().copied();
+                assert_eq!(newest, Some((begin + passed, passed.as_micros() as u64)));
+            }
+            for age in 0..=30 {
+                let second = SECONDS - age;
+                let known = positions.at(begin + Duration::from_secs(second)).unwrap();
+                assert_eq!(known, second * 1_000_000, "{age} s ago, asked every {milliseconds} ms");
+            }
+            assert!(positions.samples.len() <= KEPT);
+        }
     }
 }

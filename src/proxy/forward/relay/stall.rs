@@ -35,6 +35,8 @@ impl Stall {
     pub(crate) fn check(&mut self, client: (&TcpStream, Duration), leader: (&TcpStream, Duration)) {
         for (is_off, (socket, user_timeout)) in [(&mut self.client, client), (&mut self.leader, leader)] {
             if user_timeout.is_zero() {
+                // Another process may have switched the option off. That is what zero means, so it stays off.
+                *is_off = false;
                 continue;
             }
             let unsent = has_unsent(socket);
@@ -98,6 +100,19 @@ mod tests {
             assert_eq!(check(), (false, [false; 2]), "everything was read");
             assert_eq!(tcp_user_timeout(own).unwrap(), TIMEOUT.as_millis() as u32);
         }
+    }
+
+    #[test]
+    fn a_session_of_a_process_with_a_timeout_is_not_checked_for_ever_without_one() {
+        let (_peer, own) = connected();
+        assert!(set(&own, Duration::ZERO));
+        let mut stall = Stall {
+            client: true,
+            leader: true,
+        };
+        stall.check((&own, Duration::ZERO), (&own, Duration::ZERO));
+        assert!(!stall.is_active());
+        assert_eq!(tcp_user_timeout(&own).unwrap(), 0, "the system default applies");
     }
 
     #[test]

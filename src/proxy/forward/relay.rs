@@ -175,12 +175,13 @@ impl Relay {
 
     /// Runs the other direction after one direction has failed, to deliver the bytes that a side sent before its
     /// connection broke: the error message that PostgreSQL sends before it resets a connection must reach the client.
-    /// Continues while bytes are delivered; a broken socket's buffer is finite.
+    /// Continues while bytes are delivered, for at most 32 quanta (64 MiB, a few milliseconds): if pgnorth itself
+    /// failed, both sockets are alive, and a fast stream would hold the worker.
     fn deliver_remainder(&mut self, mut go_on: impl FnMut(&mut Self) -> (Result<Progress, DirectionError>, u64)) {
         // The socket's last event may not have been reported yet.
         self.assume_ready();
         let mut before = u64::MAX;
-        loop {
+        for _ in 0..32 {
             let (progress, delivered) = go_on(self);
             if !matches!(progress, Ok(Progress::Blocked | Progress::Yielded)) || delivered == before {
                 return;

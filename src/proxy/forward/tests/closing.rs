@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 
 use super::super::{Finish, Side};
@@ -102,6 +103,7 @@ fn the_bytes_that_a_leader_sent_before_its_reset_are_delivered() {
         own: own.clone(),
         is_lost: false,
         left: LENGTH,
+        error: Errno::PIPE,
     });
     let mut session = fixture.session();
     own.set(session.leader.peer_addr().unwrap()).unwrap();
@@ -113,6 +115,27 @@ fn the_bytes_that_a_leader_sent_before_its_reset_are_delivered() {
         done.finish
     );
     assert_eq!(done.transferred.to_client, LENGTH as u64);
+}
+
+#[test]
+fn a_fast_stream_does_not_hold_the_worker_after_its_session_has_failed() {
+    // A stream that never ends is one of 10 GB here, so that a failing test ends.
+    const STREAM: usize = 10 << 30;
+    let own = Arc::<OnceLock<SocketAddr>>::default();
+    let fixture = Fixture::with(Pipes::default(), || LostLeader {
+        own: own.clone(),
+        is_lost: false,
+        left: STREAM,
+        // pgnorth's memory is exhausted; both sides are alive.
+        error: Errno::NOMEM,
+    });
+    let mut session = fixture.session();
+    own.set(session.leader.peer_addr().unwrap()).unwrap();
+    session.client.write_all(b"a question").unwrap();
+    let done = session.finished.recv_timeout(HANG).unwrap();
+    assert!(matches!(done.finish, Finish::Failed(_)), "{:?}", done.finish);
+    let delivered = done.transferred.to_client;
+    assert!(delivered <= 100 << 20, "the worker moved {delivered} bytes at once");
 }
 
 /// Returns true if this connection is in TIME_WAIT, in this network namespace.

@@ -115,13 +115,15 @@ impl Syscalls for Received {
     }
 }
 
-/// A fake of a leader that sent `left` bytes before its reset. A send notices the reset before epoll reports these
-/// bytes. The client accepts everything.
+/// A fake of a leader that sent `left` bytes before a send to it fails. The send fails before epoll reports these bytes.
+/// The client accepts everything.
 pub(super) struct LostLeader {
     /// pgnorth's address of the connection to the leader.
     pub(super) own: Arc<OnceLock<SocketAddr>>,
     pub(super) is_lost: bool,
     pub(super) left: usize,
+    /// The error of the send, for example that the leader has reset the connection.
+    pub(super) error: Errno,
 }
 
 impl LostLeader {
@@ -146,7 +148,7 @@ impl Syscalls for LostLeader {
     fn send(&mut self, sink: &TcpStream, bytes: &[u8]) -> Result<usize> {
         if self.is(sink) {
             self.is_lost = true;
-            return Err(Errno::PIPE);
+            return Err(self.error);
         }
         Ok(bytes.len())
     }

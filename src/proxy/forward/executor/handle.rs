@@ -73,9 +73,7 @@ impl<O> Executor<O> {
 
     /// Resumes a parked pair of this worker.
     pub(crate) fn unpark(&self, mut pair: Pair<O>) {
-        // This fails only for lack of memory or of epoll watches. The worker then gets no events of at least one
-        // socket, and the pair may stall until its owner ends it.
-        let _no_memory = pair.unpark(self.reactor.epoll());
+        pair.unpark(self.reactor.epoll());
         self.incoming.pairs.borrow_mut().push(pair);
     }
 

@@ -28,6 +28,8 @@ pub(crate) struct Pair<O> {
     pub(crate) owner: O,
     /// True if the pair is in the queue of pairs that can continue without an event.
     pub(crate) is_queued: bool,
+    /// The error if epoll did not accept a socket, whose events the worker would therefore never get.
+    pub(crate) unwatched: Option<io::Error>,
     armed: [bool; TIMERS.len()],
 }
 
@@ -43,6 +45,7 @@ impl<O> Pair<O> {
             relay: Relay::new(client, leader),
             owner,
             is_queued: false,
+            unwatched: None,
             armed: [false; TIMERS.len()],
         }
     }
@@ -54,6 +57,7 @@ impl<O> Pair<O> {
             relay,
             owner,
             is_queued: false,
+            unwatched: None,
             armed: [false; TIMERS.len()],
         }
     }
@@ -69,12 +73,11 @@ impl<O> Pair<O> {
         self.is_queued = false;
     }
 
-    /// Adds the pair's sockets to epoll, which also reports the events that are already pending.
-    pub(crate) fn unpark(&mut self, epoll: &Epoll) -> io::Result<()> {
-        for side in [Side::Client, Side::Leader] {
-            self.relay.stream(side).watch(epoll)?;
-        }
-        Ok(())
+    /// Adds the pair's sockets to epoll, which also reports the events that are already pending. This fails only for
+    /// lack of memory or of epoll watches; the pair must then be finished.
+    pub(crate) fn unpark(&mut self, epoll: &Epoll) {
+        let watched = [Side::Client, Side::Leader].map(|side| self.relay.stream(side).watch(epoll));
+        self.unwatched = watched.into_iter().find_map(Result::err);
     }
 
     /// Calls `arm` for each timer that the pair needs and that is not armed.

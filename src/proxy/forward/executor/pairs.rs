@@ -48,15 +48,16 @@ impl<O: Owner, S: Syscalls> Pairs<O, S> {
         !self.queued.is_empty()
     }
 
-    /// Begins or resumes the forwarding of `pair`. If its owner reports that it is already over, finishes it instead.
-    pub(crate) fn adopt(&mut self, pair: Pair<O>) {
-        let (number, is_over) = (pair.number, pair.owner.is_over());
+    /// Begins or resumes the forwarding of `pair`. If its owner reports that it is already over, or if epoll did not
+    /// accept its sockets, finishes it instead.
+    pub(crate) fn adopt(&mut self, mut pair: Pair<O>) {
+        let (number, is_over, unwatched) = (pair.number, pair.owner.is_over(), pair.unwatched.take());
         self.by_number.insert(number, Box::new(pair));
-        if is_over {
-            self.finish(number, Finish::Stopped);
-        } else {
+        match unwatched {
+            _ if is_over => self.finish(number, Finish::Stopped),
+            Some(error) => self.finish(number, Finish::Failed(error)),
             // Bytes may have come already.
-            self.run(number);
+            None => self.run(number),
         }
     }
 

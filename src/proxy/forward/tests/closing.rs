@@ -2,16 +2,16 @@
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 
-use super::super::{Finish, Side};
+use super::super::{Executor, Finish, Pair, Side};
 use super::content::Content;
 use super::faults::{FailingSplice, LostLeader};
-use super::{Fixture, HANG, Kernel, Pipes, TestSession, connected};
+use super::{Fixture, HANG, Kernel, Pipes, TestOwner, TestSession, connected};
 
 /// The Terminate message, which a PostgreSQL client sends before its FIN.
 const TERMINATE: &[u8] = b"X\0\0\0\x04";
@@ -136,6 +136,29 @@ fn a_fast_stream_does_not_hold_the_worker_after_its_session_has_failed() {
     assert!(matches!(done.finish, Finish::Failed(_)), "{:?}", done.finish);
     let delivered = done.transferred.to_client;
     assert!(delivered <= 100 << 20, "the worker moved {delivered} bytes at once");
+}
+
+#[test]
+fn a_resumed_session_that_epoll_does_not_accept_ends_as_failed() {
+    let fixture = Fixture::start();
+    let ((client, client_side), (leader, leader_side)) = (connected(), connected());
+    let (done, finished) = mpsc::channel();
+    let owner = TestOwner {
+        over: Arc::default(),
+        finished: done,
+        count: None,
+    };
+    fixture.workers.on(0, |executor: &Executor<TestOwner>| {
+        // epoll refuses these sockets because they are in it already. A lack of memory has the same effect.
+        let client = executor.socket(client_side).unwrap();
+        let leader = client.with_leader(leader_side).unwrap();
+        executor.unpark(Pair::new(client, leader, owner));
+    });
+    let done = finished.recv_timeout(HANG).unwrap();
+    assert!(matches!(done.finish, Finish::Failed(_)), "{:?}", done.finish);
+    for mut end in [client, leader] {
+        assert_eq!(end.read(&mut [0]).unwrap(), 0, "its sockets are closed");
+    }
 }
 
 /// Returns true if this connection is in TIME_WAIT, in this network namespace.

@@ -139,6 +139,20 @@ async fn look_up(name: &str) -> Answer {
 }
 
 #[cfg(test)]
+impl Resolver {
+    /// Simulates an earlier answer.
+    pub(crate) fn remember(&self, name: &str, address: IpAddr) {
+        let known = Name {
+            under_way: 0,
+            newest: Instant::now(),
+            answers: watch::Sender::new(None),
+            last: Some([address].into()),
+        };
+        self.names().insert(name.to_owned(), known);
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

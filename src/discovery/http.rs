@@ -104,6 +104,13 @@ impl Unreachable {
     }
 }
 
+#[cfg(test)]
+impl Connector {
+    pub(in crate::discovery) fn resolver(&self) -> &Resolver {
+        &self.resolver
+    }
+}
+
 impl Connector {
     /// Reads the TLS files, if any are given. `server` names the servers in log lines.
     pub fn new(server: &'static str, files: TlsFiles) -> Result<Self, TlsError> {

@@ -116,6 +116,13 @@ impl Gateway {
         }
     }
 
+    /// Opens a connection. While the endpoint's name cannot be resolved, its last known address is used only with TLS:
+    /// the certificate proves that no other etcd has this address now.
+    async fn connect(&self, url: &BaseUrl) -> Result<Connection, Unreachable> {
+        let recall = url.starts_with("https://");
+        self.connector.connect(url, recall, DEADLINE).await
+    }
+
     fn token(&self) -> Option<HeaderValue> {
         self.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -154,7 +161,7 @@ impl Session<'_> {
     pub async fn watch(&mut self, prefix: &str, revision: i64) -> Result<Watch, GatewayError> {
         let begin = async {
             let request = self.gateway.request("/v3/watch", &messages::watch(prefix, revision))?;
-            let connection = self.gateway.connector.connect(&self.url, true, DEADLINE).await?;
+            let connection = self.gateway.connect(&self.url).await?;
             let stream = match connection.stream(request, LONGEST).await? {
                 Ok(stream) => stream,
                 Err(answer) => return Err(messages::read_error(answer.status.as_u16(), &answer.body).into()),
@@ -221,7 +228,7 @@ impl Session<'_> {
         let (answer, connection) = match answer {
             Some(answer) => answer,
             None => {
-                let mut new = self.gateway.connector.connect(&self.url, true, DEADLINE).await?;
+                let mut new = self.gateway.connect(&self.url).await?;
                 (new.ask(self.gateway.request(path, body)?, LONGEST).await?, new)
             }
         };
@@ -307,5 +314,41 @@ impl Session<'_> {
             }
         };
         Ok(CheckedListing { listing, lease })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::discovery::http::tls::TlsFiles;
+
+    // RFC 6761: .invalid never resolves.
+    #[tokio::test]
+    async fn while_no_name_server_answers_only_https_connects_to_the_last_known_address() {
+        const ATTEMPTS: usize = 10;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let connector = Connector::new("etcd", TlsFiles::default()).unwrap();
+        connector.resolver().remember("etcd.invalid", address.ip());
+        let gateway = Gateway::new(connector, None);
+        for (scheme, attempts, connects) in [("http", 1, false), ("https", ATTEMPTS, true)] {
+            let url = BaseUrl::parse(&format!("{scheme}://etcd.invalid:{}", address.port())).unwrap();
+            let mut connected = false;
+            // On a busy machine, the deadline may be over before the last known address is used.
+            for _ in 0..attempts {
+                let mut session = gateway.session(&url);
+                connected |= tokio::select! {
+                    biased;
+                    accepted = listener.accept() => accepted.is_ok(),
+                    answer = session.list("/", false) => answer.is_ok(),
+                };
+                if connected {
+                    break;
+                }
+            }
+            assert_eq!(connected, connects, "{scheme}");
+        }
     }
 }

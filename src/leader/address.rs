@@ -73,12 +73,18 @@ pub enum UnknownAddress {
     /// The member's key has no `conn_url`.
     #[error("the key of member {0} in etcd has no conn_url")]
     NotInKey(MemberName),
-    /// Sessions go to the member's pooler, and neither the member's pod nor its key has a `proxy_url`.
+    /// Sessions go to the member's pooler, and the member's pod or key has no `proxy_url`.
     #[error(
         "member {0} has published no proxy_url; set postgresql.proxy_address in its Patroni configuration, or use the \
          pooler's port as the target"
     )]
     NoProxyUrl(MemberName),
+    /// Sessions go to the member's pooler, and only `/cluster` has this member.
+    #[error(
+        "the proxy_url of member {0} is unknown: no pod and no key in etcd of this name was found, and /cluster has \
+         none"
+    )]
+    ProxyUrlNotInCluster(MemberName),
     /// The member's `proxy_url` is not usable.
     #[error("member {0} has published a proxy_url that {1}")]
     ProxyUrl(MemberName, BadConnUrl),

@@ -49,7 +49,12 @@ impl Inputs<'_> {
         }
         let last = self.view.answers(member).and_then(|answers| answers.last.as_ref());
         let no_answer = self.no_answer(member, since);
-        let cause = no_answer.map_or_else(|| "it has not answered yet".to_owned(), NoReport::to_string);
+        let cause = match (no_answer, last) {
+            (Some(error), _) => error.to_string(),
+            (None, None) => "it has not answered yet".to_owned(),
+            // This cause is used only for an answer from before `since`.
+            (None, Some(_)) => "it has not answered since it took the lock".to_owned(),
+        };
         let status_at = self.view.dcs_status_as_of(member);
         let status = self.view.dcs_status(member).map(|view| &view.value);
         let status = status.filter(|status| status.role.is_some());

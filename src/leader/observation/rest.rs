@@ -152,7 +152,7 @@ impl ClusterMember {
         match upstream {
             Upstream::Postgres => address(),
             Upstream::Port(port) => address().map(|address| Address { port, ..address }),
-            Upstream::Proxy => Err(UnknownAddress::NoProxyUrl(self.name.clone())),
+            Upstream::Proxy => Err(UnknownAddress::ProxyUrlNotInCluster(self.name.clone())),
         }
     }
 }
@@ -209,9 +209,8 @@ mod tests {
         };
         assert_eq!(member.session_address(Upstream::Postgres), Ok(address(5432)));
         assert_eq!(member.session_address(Upstream::Port(6432)), Ok(address(6432)));
-        let no_proxy_url = UnknownAddress::NoProxyUrl("pg-0".into());
-        assert_eq!(member.session_address(Upstream::Proxy), Err(no_proxy_url.clone()));
-        assert!(no_proxy_url.to_string().contains("postgresql.proxy_address"));
+        let unknown = member.session_address(Upstream::Proxy).unwrap_err().to_string();
+        assert!(unknown.contains("no pod and no key in etcd of this name"), "{unknown}");
         member.address = None;
         assert!(member.session_address(Upstream::Port(6432)).is_err());
     }

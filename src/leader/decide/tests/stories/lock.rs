@@ -47,6 +47,7 @@ pub(super) const WITH_THE_LOCK: &[Row] = &[
             .after(1.0)
             .lock("b")
             .must_hold_and_cut()
+            .because("it has not answered since it took the lock")
     }),
     (12, "b on a lower timeline than one already seen → hold", || {
         Story::kubernetes()

@@ -5,12 +5,12 @@
 //! replaced token is used.
 
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::{Client, Config};
 use thiserror::Error;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
 use tracing::{info, warn};
 
 use crate::backoff::Backoff;
@@ -33,7 +33,7 @@ const IN_A_POD: &str = "KUBERNETES_SERVICE_HOST";
 /// Access to the API, or the wait for its credentials. All users share one connection, so its state is logged once.
 pub struct Access {
     connection: OnceCell<Connection>,
-    missing: Mutex<Option<String>>,
+    missing: watch::Sender<Option<String>>,
 }
 
 /// A client of the API, and the namespace that its credentials name.
@@ -69,38 +69,49 @@ impl Access {
     pub async fn new() -> Result<Arc<Self>, ConnectError> {
         let mut access = Self {
             connection: OnceCell::new(),
-            missing: Mutex::new(None),
+            missing: watch::Sender::new(None),
         };
         match connect().await {
             Ok(connection) => access.connection = OnceCell::from(connection),
             Err(error) if std::env::var_os(IN_A_POD).is_none() => return Err(error),
-            Err(error) => {
-                let why = error.to_string();
-                warn!("waiting for this pod's credentials: {why}");
-                *access.missing.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
-            }
+            Err(error) => access.note_missing(error.to_string()),
         }
         Ok(Arc::new(access))
     }
 
-    /// Returns the reason for missing credentials, while pgnorth waits for them.
-    pub fn missing(&self) -> Option<String> {
-        self.missing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Returns the newest reason for missing credentials, while pgnorth waits for them.
+    pub fn missing(&self) -> watch::Receiver<Option<String>> {
+        self.missing.subscribe()
     }
 
     /// Returns the connection, as soon as there are credentials. Cancel-safe: other waiting tasks continue.
     pub async fn connection(&self) -> &Connection {
-        self.connection.get_or_init(|| self.wait()).await
+        self.connection.get_or_init(|| self.wait(connect)).await
     }
 
-    async fn wait(&self) -> Connection {
+    /// Records the newest reason for missing credentials, and logs it if it differs from the last one.
+    fn note_missing(&self, why: String) {
+        self.missing.send_if_modified(|known| {
+            let differs = known.as_ref() != Some(&why);
+            if differs {
+                warn!("waiting for this pod's credentials: {why}");
+                *known = Some(why);
+            }
+            differs
+        });
+    }
+
+    async fn wait(&self, mut connect: impl AsyncFnMut() -> Result<Connection, ConnectError>) -> Connection {
         let mut backoff = RETRY;
         loop {
             tokio::time::sleep(backoff.pause()).await;
-            if let Ok(connection) = connect().await {
-                info!("this pod's credentials are now available");
-                *self.missing.lock().unwrap_or_else(PoisonError::into_inner) = None;
-                return connection;
+            match connect().await {
+                Ok(connection) => {
+                    info!("this pod's credentials are now available");
+                    self.missing.send_replace(None);
+                    return connection;
+                }
+                Err(error) => self.note_missing(error.to_string()),
             }
         }
     }
@@ -128,5 +139,28 @@ pub fn error_message(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
         other => root_cause(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_newest_problem_with_the_credentials_is_shown() {
+        let access = Access {
+            connection: OnceCell::new(),
+            missing: watch::Sender::new(Some("no Kubernetes credentials".into())),
+        };
+        let (mut missing, begun) = (access.missing(), "no Kubernetes credentials");
+        assert_eq!(missing.borrow_and_update().as_deref(), Some(begun));
+        let mut waiting = std::pin::pin!(access.wait(async || Err(ConnectError::EmptyToken("/token".into()))));
+        let minute = Duration::from_secs(60);
+        assert!(tokio::time::timeout(minute, &mut waiting).await.is_err());
+        assert!(missing.has_changed().unwrap());
+        let why = missing.borrow_and_update().clone().unwrap();
+        assert_eq!(why, "the service account's token file is empty: /token");
+        assert!(tokio::time::timeout(minute, &mut waiting).await.is_err());
+        assert!(!missing.has_changed().unwrap(), "a repeated problem is reported once");
     }
 }

@@ -101,14 +101,23 @@ impl Kubernetes {
                 return;
             }
         }
-        if let Some(why) = self.access.missing() {
-            for kind in ObjectKind::IN_KUBERNETES {
-                if !sink.send(Claim::ApiUnreachable(kind, why.clone())).await {
-                    return;
+        let mut connection = std::pin::pin!(self.access.connection());
+        let mut missing = self.access.missing();
+        let Connection { client, namespace } = loop {
+            let why = missing.borrow_and_update().clone();
+            if let Some(why) = why {
+                for kind in ObjectKind::IN_KUBERNETES {
+                    if !sink.send(Claim::ApiUnreachable(kind, why.clone())).await {
+                        return;
+                    }
                 }
             }
-        }
-        let Connection { client, namespace } = self.access.connection().await;
+            // The sender lives as long as `access`, so `changed` does not fail.
+            tokio::select! {
+                connection = &mut connection => break connection,
+                Ok(()) = missing.changed() => {}
+            }
+        };
         let namespace = self.namespace.as_ref().unwrap_or(namespace);
         info!(%namespace, scope = %self.scope, selector = %self.selector, "watching Patroni's objects in Kubernetes");
         let mut watches = JoinSet::new();

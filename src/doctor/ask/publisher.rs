@@ -40,7 +40,8 @@ pub(super) async fn collect(settings: &Doctor) -> Option<Result<Publisher, ApiFa
 pub(super) async fn connect(namespace: Option<&str>) -> Result<(Client, String, Answer<String>), ApiFailure> {
     let access = Access::new().await;
     let access = access.map_err(|error| ApiFailure::NoCredentials(error.to_string()))?;
-    if let Some(missing) = access.missing() {
+    let missing = access.missing().borrow().clone();
+    if let Some(missing) = missing {
         return Err(ApiFailure::NoCredentials(missing));
     }
     let connection = access.connection().await;

@@ -1,3 +1,5 @@
+//! The backlogs of listeners at shutdown.
+
 use std::sync::mpsc as sync;
 
 use tokio::sync::mpsc;

@@ -124,7 +124,8 @@ pub struct Route {
     pub kind: RouteKind,
     /// The members to dial, and the end signals of their sessions.
     pub slot: Arc<RouteSlot>,
-    /// The server of a member that sessions go to. A pooler's failures are not the member's.
+    /// The choice of the server on a member that sessions go to: PostgreSQL, or its pooler, whose failures are not the
+    /// member's.
     pub upstream: Upstream,
     /// Time that a client waits for a member, failed dials included, before it is refused.
     pub hold: Duration,

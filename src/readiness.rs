@@ -29,7 +29,7 @@ impl ReadinessHandle {
         self.0.borrow().clone()
     }
 
-    /// Sets ready, unless the process is shutting down.
+    /// Marks the process as ready, unless it is shutting down.
     pub fn ready(&self) {
         self.0.send_if_modified(|now| {
             let starting = matches!(now, Readiness::Starting(_));
@@ -51,7 +51,7 @@ impl ReadinessHandle {
         });
     }
 
-    /// Sets shutting down, which is final.
+    /// Marks the process as shutting down, which is final.
     pub fn shutting_down(&self) {
         self.0.send_replace(Readiness::ShuttingDown);
     }

@@ -38,7 +38,8 @@ pub struct Recorder {
 struct Records {
     open: Option<OpenRecord>,
     past: VecDeque<Arc<Failover>>,
-    /// The number of recorded changes, including those of a replaced process. `past` contains the last ones.
+    /// The number of recorded changes; after a reload, including the records that the replaced process has handed over.
+    /// `past` contains the newest changes.
     changes: u64,
     writable_at: Option<Instant>,
 }

@@ -58,7 +58,7 @@ impl Conditions {
     }
 }
 
-/// The server of a member that sessions go to.
+/// The choice of the server on a member that sessions go to: PostgreSQL, or its pooler.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Upstream {
     /// PostgreSQL itself, at Patroni's `conn_url`.

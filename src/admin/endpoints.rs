@@ -48,7 +48,7 @@ pub const ENDPOINTS: [Endpoint; 11] = [
     endpoint("/leader", Page::Leader, "the leader, the routing state and its reason (JSON); 503 while clients are held",
         "The fields are the same with 200 and 503."),
     endpoint("/status", Page::Status, "everything that the status page and `pgnorth status` show (JSON)", "Always 200. It includes the last ten minutes, one value per second."),
-    endpoint("/status/events", Page::StatusEvents, "the same as server-sent events (`event: status`)",
+    endpoint("/status/events", Page::StatusEvents, "the content of /status as server-sent events (`event: status`)",
         "One event immediately, one at each change (at most four per second), and one every second. At most 16 readers at a time; further readers get 503. A reader that leaves an event unread for 10 s is disconnected."),
     endpoint("/failovers", Page::Failovers, "the last 100 changes of leader with their phases, newest first (JSON)", ""),
     endpoint("/metrics", Page::Metrics, "metrics in Prometheus' text format 0.0.4", ""),

@@ -182,7 +182,7 @@ pub struct ForeignAnswer {
 pub struct RouteStatus {
     /// `primary`, `replica`, `read-only`, …
     pub route: String,
-    /// The server of a member that sessions go to: `postgres`, `proxy`, or a port.
+    /// The server on a member that sessions go to: `postgres`, `proxy`, or a port.
     #[serde(default)]
     pub target: String,
     /// The address that clients connect to.

@@ -225,7 +225,7 @@ impl Attempt {
         };
         info!(
             version,
-            "reload: the new process has read its settings and is looking for the leader"
+            "reload: the new process has read its settings and now gets the listeners"
         );
         let (listeners, files) = &self.listeners;
         let files: Vec<_> = files.iter().map(AsFd::as_fd).collect();

@@ -71,7 +71,7 @@ impl Proxy {
 const UNPUBLISHED: &str = "requires --etcd or Kubernetes, the only places where members publish proxy_url; \
                            otherwise set the pooler's port";
 
-/// Reads the server of a member that sessions go to.
+/// Reads the choice of the server on a member that sessions go to: PostgreSQL, or its pooler.
 pub(super) fn upstream(reader: &mut Reader<'_>, discovery: &DiscoverySettings) -> Upstream {
     let upstream = reader.value(&table::TARGET, parse::upstream);
     if upstream == Upstream::Proxy && !discovery.reads_dcs() {

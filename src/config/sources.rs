@@ -24,7 +24,7 @@ pub struct DiscoverySettings {
     pub patroni: Vec<Url>,
     /// TLS files for members' REST API.
     pub patroni_tls: ClientTls,
-    /// The server of a member that sessions go to.
+    /// The choice of the server on a member that sessions go to: PostgreSQL, or its pooler.
     pub upstream: Upstream,
 }
 

@@ -468,7 +468,7 @@ async fn a_successor_that_does_not_see_the_leader_takes_nothing_and_ends_with_a_
     product
         .logs("the new process has read its settings", |event| {
             let message = event["fields"]["message"].as_str().unwrap_or_default();
-            message.contains("looking for the leader")
+            message.contains("now gets the listeners")
         })
         .await;
     product.session().await;

@@ -114,7 +114,7 @@ pub fn announcement(annotations: &Annotations, now: Instant, wall: SystemTime) -
     )
 }
 
-/// Parses the object of the synchronous standbys.
+/// Parses the annotations of Patroni's sync object (`<scope>-sync`): the leader and its synchronous standbys.
 pub fn synchronous_standbys(annotations: &Annotations) -> SyncState {
     let get = |name: &str| annotations.get(name).map(String::as_str);
     SyncState::new(get("leader"), get("sync_standby"))

@@ -38,7 +38,7 @@ impl Problems {
 
 /// Reason for the end of a stream.
 pub(super) enum StreamEnd {
-    /// The watch is restarted immediately.
+    /// A restart of all watches was requested, or the stream ended without an error. The watch is reopened immediately.
     Restarted,
     /// 410 Gone. This is an answer: a new list replaces the missed changes.
     HistoryLost,

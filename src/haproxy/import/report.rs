@@ -72,7 +72,7 @@ impl fmt::Display for Import {
         if self.suggestions.len() > 1 {
             writeln!(
                 out,
-                "By their addresses, the servers belong to {} clusters. Each cluster needs its own pgnorth, with a different \
+                "Judging by their addresses, the servers belong to {} clusters. Each cluster needs its own pgnorth, with a different \
                  --admin.",
                 self.suggestions.len()
             )?;

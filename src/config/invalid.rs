@@ -65,7 +65,7 @@ impl InvalidSetting {
     pub(super) fn missing(setting: &Setting, why: &str) -> Self {
         Self {
             flag: Some(setting.flag),
-            wrote: format!("no --{} ({})", setting.flag, setting.env()),
+            wrote: format!("no {}", setting.flag_and_variable()),
             problems: vec![(why.to_owned(), both_ways(setting))],
         }
     }

@@ -165,7 +165,7 @@ fn refuse_shared_ports(reader: &mut Reader<'_>, proxy: &Proxy, origins: &[&'stat
             let problem = match setting.flag == of.flag {
                 true => format!("{} and {} use the same port", right.listen, wrong.listen),
                 false => {
-                    let (wrong, right, of) = (wrong.listen, right.listen, name(of));
+                    let (wrong, right, of) = (wrong.listen, right.listen, of.flag_and_variable());
                     format!("{wrong} uses the same port as {right} of {of}")
                 }
             };
@@ -173,13 +173,9 @@ fn refuse_shared_ports(reader: &mut Reader<'_>, proxy: &Proxy, origins: &[&'stat
             reader.refuse(InvalidSetting::of(setting, given.as_ref(), problem));
         }
         if parse::collide(route.listen, proxy.admin) {
-            let problem = format!("{} uses the same port", name(origin));
+            let problem = format!("{} uses the same port", origin.flag_and_variable());
             let given = reader.given(&table::ADMIN);
             reader.refuse(InvalidSetting::of(&table::ADMIN, given.as_ref(), problem));
         }
     }
-}
-
-fn name(setting: &Setting) -> String {
-    format!("--{} ({})", setting.flag, setting.env())
 }

@@ -87,6 +87,11 @@ impl Setting {
         format!("PGNORTH_{}", self.flag.to_ascii_uppercase().replace('-', "_"))
     }
 
+    /// Returns the flag and the variable: `--max-sessions (PGNORTH_MAX_SESSIONS)`.
+    pub fn flag_and_variable(&self) -> String {
+        format!("--{} ({})", self.flag, self.env())
+    }
+
     /// Returns the fixed default; `None` if there is no default, or if it is known only at run time.
     pub fn default(&self) -> Option<&'static str> {
         match self.unset {

@@ -40,7 +40,7 @@ pub(super) fn identity(reader: &mut Reader<'_>, cert: &'static Setting, key: &'s
 pub(super) fn both(reader: &mut Reader<'_>, first: &'static Setting, second: &'static Setting) {
     for (one, other) in [(first, second), (second, first)] {
         if !reader.is_set(other) {
-            let problem = format!("set --{} ({}) too; each requires the other", other.flag, other.env());
+            let problem = format!("set {} too; each requires the other", other.flag_and_variable());
             reader.refuse_if_set(one, problem);
         }
     }

@@ -41,7 +41,7 @@ async fn no_session_notices_a_reload_and_in_a_switchover_only_those_of_the_old_p
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "some minutes: make test-reload"]
+#[ignore = "some two minutes: make test-reload-rig"]
 async fn a_gibibyte_each_way_over_many_reloads() {
     reloads(1024, 30).await;
 }

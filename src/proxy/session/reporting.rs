@@ -8,6 +8,7 @@ use tracing::{debug, warn};
 use super::{AttemptError, Session};
 use crate::ending::Ending;
 use crate::leader::Server;
+use crate::proxy::connect::DialError;
 use crate::proxy::forwarded::report_failure;
 use crate::proxy::hold::{self, CROWD_TIMEOUT};
 use crate::proxy::opening::OpeningError;
@@ -29,11 +30,14 @@ impl Session {
     /// Logs the failure: as a warning if the leader cannot be reached or has no free connection; at debug if the leader
     /// is starting or stopping or has disconnected, or if the same warning was logged recently.
     pub(super) fn log_failure(&self, leader: &Server, failure: &AttemptError) {
-        let fault = || format!("{leader} cannot be reached");
+        let fault = |error: &DialError| match error.is_leaders() {
+            true => format!("{leader} cannot be reached"),
+            false => format!("pgnorth cannot open a connection to {leader}"),
+        };
         let log_limiter = &self.shared.dependencies.log_limiter;
         let server = self.shared.route.kind.server();
         match failure {
-            AttemptError::Dial(_) if log_limiter.should_log(&fault()) => {
+            AttemptError::Dial(error) if log_limiter.should_log(&fault(error)) => {
                 if self.goes_to_pooler() {
                     warn!(target: TARGET, peer = %self.peer, %leader,
                         "{server}'s pooler {failure}; this says nothing about PostgreSQL; the client waits, and \

@@ -160,7 +160,7 @@ fn stays_flat(what: &str, values: &[usize], more: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes some minutes, and measures"]
+#[ignore = "takes some minutes, and measures: make test-reload"]
 async fn many_sessions_live_on_over_many_reloads() {
     let (sessions, reloads) = (variable("PGNORTH_SESSIONS", 1000), variable("PGNORTH_RELOADS", 50));
     let member = echoing_leader().await;

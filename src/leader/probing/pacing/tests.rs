@@ -31,6 +31,14 @@ fn asked(pacer: &mut Pacer, begin: Instant, urgency: Urgency, takes: Duration, u
 
 const QUICK: Duration = Duration::from_millis(3);
 
+/// Returns a pacer whose member has answered quickly before `begin`.
+fn used_to_quick_answers(begin: Instant) -> Pacer {
+    let mut pacer = Pacer::default();
+    let before = begin - Duration::from_secs(10);
+    asked(&mut pacer, before, Urgency::Steady, QUICK, Duration::from_secs(9));
+    pacer
+}
+
 #[test]
 fn a_candidate_that_answers_quickly_is_asked_often_for_a_bounded_time() {
     let begin = Instant::now();
@@ -59,9 +67,7 @@ fn a_leader_is_found_within_a_second_after_an_outage_of_any_length() {
 #[test]
 fn many_pgnorths_ask_at_the_steady_interval_during_a_long_outage() {
     let begin = Instant::now();
-    let mut pacer = Pacer::default();
-    let before = begin - Duration::from_secs(10);
-    asked(&mut pacer, before, Urgency::Steady, QUICK, Duration::from_secs(9));
+    let mut pacer = used_to_quick_answers(begin);
     // The answers to the burst are slow, and quick again once everybody asks less often.
     asked(&mut pacer, begin, candidate(begin), 20 * QUICK, Duration::from_secs(20));
     let later = begin + Duration::from_secs(20);
@@ -74,9 +80,7 @@ fn many_pgnorths_ask_at_the_steady_interval_during_a_long_outage() {
 #[test]
 fn a_slow_member_is_asked_less_often_and_a_crowd_backs_off() {
     let begin = Instant::now();
-    let mut pacer = Pacer::default();
-    let before = begin - Duration::from_secs(10);
-    asked(&mut pacer, before, Urgency::Steady, QUICK, Duration::from_secs(9));
+    let mut pacer = used_to_quick_answers(begin);
     let all = asked(&mut pacer, begin, candidate(begin), 20 * QUICK, Duration::from_secs(20));
     let intervals: Vec<_> = all.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!(intervals[0] >= 120, "twice what it took: {intervals:?}");
@@ -89,9 +93,7 @@ fn a_slow_member_is_asked_less_often_and_a_crowd_backs_off() {
 #[test]
 fn a_member_that_was_cut_off_is_asked_as_often_as_any_other_once_it_answers() {
     let begin = Instant::now();
-    let mut pacer = Pacer::default();
-    let before = begin - Duration::from_secs(10);
-    asked(&mut pacer, before, Urgency::Steady, QUICK, Duration::from_secs(9));
+    let mut pacer = used_to_quick_answers(begin);
     let cut_off = Duration::from_secs(20);
     let in_vain = asked(&mut pacer, begin, candidate(begin), DEADLINE, cut_off);
     let longest = in_vain.windows(2).map(|pair| pair[1] - pair[0]).max();
@@ -104,9 +106,7 @@ fn a_member_that_was_cut_off_is_asked_as_often_as_any_other_once_it_answers() {
 #[test]
 fn one_slow_answer_during_a_promotion_changes_nothing() {
     let begin = Instant::now();
-    let mut pacer = Pacer::default();
-    let before = begin - Duration::from_secs(10);
-    asked(&mut pacer, before, Urgency::Steady, QUICK, Duration::from_secs(9));
+    let mut pacer = used_to_quick_answers(begin);
     let slow = Duration::from_millis(900);
     asked(&mut pacer, begin, candidate(begin), slow, slow);
     let all = asked(
